@@ -1,0 +1,21 @@
+"""Data sets: fetched once, verified, held in memory, batched by index."""
+
+from bnkit.data.catalog import SOURCES, load, names
+from bnkit.data.examples import DataSet, Examples
+from bnkit.data.files import PublishedFile, State, cache_directory
+from bnkit.data.parts import Parts, TrainSet, batches, prepare
+
+__all__ = [
+    "SOURCES",
+    "DataSet",
+    "Examples",
+    "Parts",
+    "PublishedFile",
+    "State",
+    "TrainSet",
+    "batches",
+    "cache_directory",
+    "load",
+    "names",
+    "prepare",
+]

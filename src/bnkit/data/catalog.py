@@ -1,0 +1,124 @@
+"""The data sets that bnkit knows by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bnkit.data import idx
+from bnkit.data.examples import DataSet, Examples
+from bnkit.data.files import PublishedFile
+from bnkit.errors import DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from.
+
+    Attributes:
+        name: How the user calls it.
+        about: One line about it.
+        files: What has to be in the cache to read it; empty if it is part of bnkit.
+        read: Reads it from the cache, fetching what is missing.
+    """
+
+    name: str
+    about: str
+    files: tuple[PublishedFile, ...]
+    read: Callable[[], DataSet]
+
+
+def names() -> tuple[str, ...]:
+    """The names of all data sets, the embedded one first."""
+    return tuple(SOURCES)
+
+
+def load(name: str) -> DataSet:
+    """The data set called ``name``, fetched into the cache if it is not there.
+
+    Raises:
+        DataError: There is none of that name, or its files are broken or cannot be fetched.
+
+    Example:
+        >>> load("digits").input_shape
+        (1, 28, 28)
+    """
+    if name not in SOURCES:
+        raise DataError(f"unknown data set {name!r}; expected one of {', '.join(SOURCES)}, or file.py:factory")
+    return SOURCES[name].read()
+
+
+def _digits() -> DataSet:
+    """The embedded digits, 8 × 8 with values 0 to 16, enlarged to 28 × 28 bytes; every fifth of a fixed shuffle tests."""
+    from importlib import resources
+
+    content = resources.files("bnkit.data").joinpath("digits.npz").read_bytes()
+    with resources.as_file(resources.files("bnkit.data").joinpath("digits.npz")) as path:
+        arrays = np.load(path, allow_pickle=False)
+        small, targets = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["targets"]).long()
+    enlarged = functional.interpolate(small[:, None].float(), size=(28, 28), mode="bilinear", align_corners=False)
+    images = (enlarged * (255 / 16)).round().to(torch.uint8)
+    # The file is ordered by writer and runs through 0 to 9, so that neither its end nor every fifth row is a fair part.
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    test, train = order[: len(order) // 5], order[len(order) // 5 :]
+    return DataSet(
+        "digits",
+        hashlib.sha256(content).hexdigest(),
+        Examples(images[train], targets[train]),
+        Examples(images[test], targets[test]),
+    )
+
+
+def _idx_source(name: str, about: str, address: str, digests: tuple[str, str, str, str]) -> Source:
+    parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    files = tuple(
+        PublishedFile(f"{name}/{part}-ubyte.gz", f"{address}{part}-ubyte.gz", digest)
+        for part, digest in zip(parts, digests, strict=True)
+    )
+
+    def read() -> DataSet:
+        arrays: list[Tensor] = [idx.read(file.obtain()) for file in files]
+        digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+        train, test = (
+            Examples(images[:, None], targets.long())
+            for images, targets in ((arrays[0], arrays[1]), (arrays[2], arrays[3]))
+        )
+        return DataSet(name, digest, train, test)
+
+    return Source(name, about, files, read)
+
+
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        Source("digits", "1,797 handwritten digits, 8×8 enlarged to 28×28, 10 classes; part of bnkit", (), _digits),
+        _idx_source(
+            "mnist",
+            "70,000 handwritten digits, 28×28, 10 classes",
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            (
+                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            ),
+        ),
+        _idx_source(
+            "fashion-mnist",
+            "70,000 articles of clothing, 28×28, 10 classes",
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            (
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            ),
+        ),
+    )
+}

@@ -1,0 +1,130 @@
+"""Published files: where they are kept, whether they are right, and how they are fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import platformdirs
+import pooch
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from bnkit.errors import DataError
+
+
+class State(StrEnum):
+    """What is known of a file in the cache."""
+
+    THERE = "there"
+    MISSING = "missing"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file with a public address and a digest that is known beforehand.
+
+    Attributes:
+        name: Its path below the cache directory.
+        address: The URL it is published at.
+        sha256: Of its content, hexadecimal.
+    """
+
+    name: str
+    address: str
+    sha256: str
+
+    def state(self) -> State:
+        """Whether the file lies in the cache with the right content. Reads the whole file."""
+        path = cache_directory() / self.name
+        if not path.is_file():
+            return State.MISSING
+        return State.THERE if _sha256(path) == self.sha256 else State.BROKEN
+
+    def obtain(self) -> Path:
+        """The path of the file, fetched and verified if it was not there.
+
+        Raises:
+            DataError: It lies there broken (it is left as it is), cannot be fetched, or what came has another digest.
+        """
+        path = cache_directory() / self.name
+        state = self.state()
+        if state is State.BROKEN:
+            raise DataError(
+                f"{path} is broken: its SHA-256 is {_sha256(path)}, expected {self.sha256}; delete it and call again "
+                "to fetch it, or set BNKIT_DATA to a directory that holds the published files"
+            )
+        if state is State.MISSING:
+            self._fetch(path)
+        return path
+
+    def _fetch(self, path: Path) -> None:
+        with _Progress(self.name) as progress:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # pooch writes to a temporary file and moves it only once its digest matched.
+                pooch.retrieve(
+                    self.address,
+                    known_hash=f"sha256:{self.sha256}",
+                    fname=path.name,
+                    path=path.parent,
+                    downloader=pooch.HTTPDownloader(progressbar=progress, timeout=30),
+                )
+            except (OSError, ValueError) as error:  # requests' errors are OSErrors; a digest that differs, a ValueError
+                raise DataError(
+                    f"{self.name} is not in {cache_directory()} and could not be fetched from {self.address} "
+                    f"({_reason(error)}); check the connection, or set BNKIT_DATA to a directory that holds it"
+                ) from error
+
+
+def cache_directory() -> Path:
+    """Where published files are kept: ``BNKIT_DATA`` if it is set, otherwise the platform's cache of this user."""
+    set_by_user = os.environ.get("BNKIT_DATA")
+    return Path(set_by_user).expanduser() if set_by_user else platformdirs.user_cache_path("bnkit")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); expected a readable file") from error
+
+
+def _reason(error: Exception) -> str:
+    """The cause at the bottom of a chain of network errors, in a few words."""
+    if isinstance(error, ValueError):
+        return "what came has another SHA-256 than the published file"
+    text = str(error.args[0]) if error.args else type(error).__name__
+    return text if len(text) < 120 else f"{type(error).__name__}: {text[:100]}…"
+
+
+class _Progress:
+    """The bar of one download, on standard error; what pooch asks of a progress bar. Nothing off a terminal."""
+
+    def __init__(self, description: str) -> None:
+        columns = (TextColumn("fetching {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=5)
+        self._bar.disable = not self._bar.console.is_terminal
+        self._task = self._bar.add_task(description, total=None)
+        self.total = 0
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, size: int) -> None:
+        self._bar.update(self._task, advance=size, total=self.total or None)
+
+    def reset(self) -> None:
+        self._bar.reset(self._task)
+
+    def close(self) -> None:
+        self._bar.refresh()

@@ -1,0 +1,43 @@
+"""The IDX format, in which MNIST and Fashion-MNIST are published.
+
+Two zero bytes, a byte for the type (8: unsigned byte), a byte for the number of dimensions, each size as a big-endian
+32-bit integer, then the values (http://yann.lecun.com/exdb/mnist, "The IDX file format").
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnkit.errors import DataError
+
+_UNSIGNED_BYTE = 8
+
+
+def read(path: Path) -> Tensor:
+    """The array in a gzipped IDX file of unsigned bytes; uint8, of the shape that the file gives.
+
+    Raises:
+        DataError: The file is no such file, or is cut off; the message names it.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be unpacked ({error}); expected a gzipped IDX file: fetch it again") from error
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
+        raise DataError(f"{path} begins with {content[:4]!r}; expected an IDX file of unsigned bytes: fetch it again")
+    dimensions = content[3]
+    header = 4 + 4 * dimensions
+    shape = tuple(int(size) for size in np.frombuffer(content[4:header], dtype=">u4"))
+    if len(shape) != dimensions or len(content) - header != math.prod(shape):
+        raise DataError(
+            f"{path} holds {max(len(content) - header, 0)} values for the shape {shape}; expected {math.prod(shape)}: "
+            "fetch it again"
+        )
+    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape).copy())

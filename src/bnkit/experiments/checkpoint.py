@@ -1,0 +1,90 @@
+"""What a run leaves on disk besides its record: where to go on, and the weights at the end."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from bnkit.errors import RecordError
+from bnkit.experiments.records import Epoch
+from bnkit.experiments.train import Training
+
+_CHECKPOINT = "checkpoint.pt"
+_WEIGHTS = "weights.safetensors"
+
+
+def save_checkpoint(folder: Path, training: Training, epochs: list[Epoch]) -> None:
+    """Write where ``training`` stands after ``epochs``, in place of what stood there before; whole or not at all.
+
+    The figures go with it, so that a record that lost its last line can be mended from here.
+    """
+    content = {
+        "epochs": [asdict(epoch) for epoch in epochs],
+        "model": training.model.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "schedule": training.schedule.state_dict() if training.schedule else None,
+    }
+    temporary = folder / f".{_CHECKPOINT}.new"
+    torch.save(content, temporary)
+    os.replace(temporary, folder / _CHECKPOINT)
+
+
+def load_checkpoint(folder: Path, training: Training) -> list[Epoch]:
+    """Bring ``training`` to where the checkpoint stands and return the figures up to there; none if there is none.
+
+    A checkpoint that cannot be read, or belongs to another network, counts as none: the run starts again.
+    """
+    path = folder / _CHECKPOINT
+    if not path.is_file():
+        return []
+    device = next((parameter.device for parameter in training.model.parameters()), torch.device("cpu"))
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        epochs = [Epoch(**entry) for entry in content["epochs"]]
+        training.model.load_state_dict(content["model"])
+        training.optimizer.load_state_dict(content["optimizer"])
+        if training.schedule is not None:
+            training.schedule.load_state_dict(content["schedule"])
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise UnreadableCheckpointError(f"{path} cannot be read ({type(error).__name__})") from error
+    return epochs
+
+
+class UnreadableCheckpointError(RecordError):
+    """A checkpoint that is broken: the run starts again."""
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Delete the checkpoint, if there is one."""
+    (folder / _CHECKPOINT).unlink(missing_ok=True)
+
+
+def save_weights(folder: Path, model: nn.Module, name: str = _WEIGHTS) -> None:
+    """Write the parameters and buffers of ``model`` as safetensors, whole or not at all."""
+    # safetensors refuses tensors that share memory; copies of tied weights load back into the tied module all the same.
+    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
+    temporary = folder / f".{name}.new"
+    save_file(tensors, temporary)
+    os.replace(temporary, folder / name)
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Load what ``save_weights`` wrote into ``model``, on the device where it is.
+
+    Raises:
+        RecordError: There are no weights, or not this network's.
+    """
+    path = folder / _WEIGHTS
+    if not path.is_file():
+        raise RecordError(f"{path} is not there; expected the weights of a finished run")
+    try:
+        model.load_state_dict(load_file(path))
+    except Exception as error:  # safetensors raises an error class of its own that derives from Exception
+        raise RecordError(f"{path} does not fit the network ({type(error).__name__}: {error})") from error

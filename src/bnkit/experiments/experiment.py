@@ -1,0 +1,189 @@
+"""What is to be compared, as a TOML file says it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from bnkit.errors import SettingsError
+from bnkit.experiments.settings import Grid, Settings
+
+_Text = Annotated[str, Field(strict=True)]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
+class NetworkIdentity(BaseModel):
+    """Which network stands behind a key, in terms that stay the same from call to call.
+
+    Attributes:
+        key: The network's name in tables: ``batch_norm``, ``lenet.batch_norm``.
+        identity: What it is built from: an architecture and an arm, or a factory and the digest of its source.
+        kernel: What computes its batch normalization where bnkit does; empty elsewhere.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: _Text
+    identity: _Text
+    kernel: _Text = ""
+
+
+class Settled(BaseModel):
+    """What "auto" came to on the machine, once, before any run: whatever else could change a figure.
+
+    Attributes:
+        threads: The threads of each run.
+        device: What device "auto" means.
+        data: The digest of the data.
+        networks: The networks in their order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threads: Annotated[int, Field(strict=True, ge=1)]
+    device: _Text
+    data: _Text
+    networks: tuple[NetworkIdentity, ...]
+
+
+class Experiment(BaseModel):
+    """A comparison: networks, data, grid, seeds. Unknown keys and wrong types are refused.
+
+    Attributes:
+        name: Of the results folder; letters, digits, ``_.-``.
+        about: What it asks, in a sentence.
+        data: The name of a data set, or ``file.py:factory``.
+        networks: Names of architectures, or ``file.py:factory``.
+        arms: Which twins of each architecture: "no_batch_norm", "batch_norm", "reference", "torch".
+        grid: The values of each setting.
+        seeds: How many (0 to n - 1), or which.
+        epochs: How often each run goes through the training data.
+        validation: The share of the training data on which learning rates are chosen; 0 for none.
+        drop_last: Leave out the short last batch of each epoch.
+        threads: For each run; 0 for as many as the machine offers.
+        show: Further tables at the end: "epochs" (every run and epoch, as in the course), "first_layer" (gamma and
+            beta of the first batch norm).
+        settled: Written by bnkit into the results folder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(strict=True, pattern=_NAME, max_length=100)]
+    about: _Text = ""
+    data: _Text = "digits"
+    networks: Annotated[tuple[_Text, ...], Field(min_length=1)]
+    arms: Annotated[tuple[_Text, ...], Field(min_length=1)] = ("no_batch_norm", "batch_norm")
+    grid: Grid
+    seeds: tuple[Annotated[int, Field(strict=True, ge=0)], ...]
+    epochs: Annotated[int, Field(strict=True, ge=1)]
+    validation: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.1
+    drop_last: Annotated[bool, Field(strict=True)] = False
+    threads: Annotated[int, Field(strict=True, ge=0)] = 0
+    show: tuple[Literal["epochs", "first_layer"], ...] = ()
+    settled: Settled | None = None
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_of_seeds(cls, value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, int):
+            return value
+        if value < 1:
+            raise ValueError("expected at least 1 seed")
+        return tuple(range(value))
+
+    @field_validator("seeds", "arms", "networks")
+    @classmethod
+    def _distinct(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not value:
+            raise ValueError("expected at least one")
+        if len(set(value)) != len(value):
+            raise ValueError("expected each of them once")
+        return value
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _grid_with_keys(cls, value: object) -> object:
+        if isinstance(value, Mapping) and not value:
+            raise ValueError("the grid is empty; expected at least lr, as in lr = [0.01, 0.1]")
+        return value
+
+    def to_toml(self) -> str:
+        """The experiment as TOML, from which ``read`` makes an equal one."""
+        content = self.model_dump(mode="json", exclude_none=True, exclude={"grid"})
+        grid = {key: list(getattr(self.grid, key)) for key in self.grid.keys_given}
+        return tomli_w.dumps({**content, "seeds": list(self.seeds), "grid": grid})
+
+
+def experiment_from(content: Mapping[str, Any], origin: str) -> Experiment:
+    """The experiment that ``content`` describes.
+
+    Raises:
+        SettingsError: A key is unknown, missing or of a wrong type; the message names ``origin`` and the key.
+
+    Example:
+        >>> lenet = {"name": "mine", "networks": ["lenet"], "grid": {"lr": 0.1}, "seeds": 2, "epochs": 1}
+        >>> experiment_from(lenet, "here").seeds
+        (0, 1)
+    """
+    try:
+        return Experiment.model_validate(dict(content))
+    except ValidationError as error:
+        raise SettingsError(f"{origin}: {_first(error)}") from error
+
+
+def read_experiment(path: Path) -> dict[str, Any]:
+    """The content of a TOML file, not yet validated.
+
+    Raises:
+        SettingsError: It cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise SettingsError(f"{path} cannot be read ({reason}); expected an experiment file in TOML") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not TOML: {error}; expected keys like lr = [0.01, 0.1]") from error
+
+
+def recipes() -> tuple[str, ...]:
+    """The names of the recipes that come with bnkit."""
+    folder = resources.files("bnkit.experiments").joinpath("recipes")
+    return tuple(sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".toml")))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The content of a recipe, not yet validated.
+
+    Raises:
+        SettingsError: There is no recipe of that name.
+    """
+    if name not in recipes():
+        raise SettingsError(
+            f"no recipe is called {name!r}; expected one of {', '.join(recipes())}, a FILE.toml, or file.py:factory"
+        )
+    file = resources.files("bnkit.experiments").joinpath("recipes", f"{name}.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+def _first(error: ValidationError) -> str:
+    """The first of pydantic's errors in one line, and how many more there are."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    key = ".".join(str(part) for part in first["loc"]) or "experiment"
+    got = "" if first["type"] in ("missing", "extra_forbidden") else f", got {first['input']!r:.80}"
+    if first["type"] == "extra_forbidden":
+        known = Settings.model_fields if first["loc"][0] == "grid" else Experiment.model_fields
+        message = f"unknown key; expected one of {', '.join(name for name in known if name != 'settled')}"
+    elif first["type"] == "missing":
+        message = "is missing; add it to the experiment"
+    else:
+        message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{key}: {message}{got}{more}"

@@ -1,0 +1,177 @@
+"""The folder of an experiment: what lies where, who may write, and ``results.csv``. Needs no torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bnkit.errors import RecordError
+from bnkit.experiments.experiment import Experiment, experiment_from, read_experiment
+from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.records import Epoch, GarbledRecordError, Record, RecordFile, Status
+
+# Writing results.csv may take this share of the time, however many runs there are.
+_SHARE_OF_TIME = 0.02
+
+
+class Folder:
+    """The results of one experiment on disk.
+
+    ``experiment.toml`` says what was asked for, ``runs/<id>/record.jsonl`` what came out, one file a run;
+    ``results.csv`` and ``report.html`` are made from those and can be made again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._records: dict[str, Record] = {}
+        self._next_csv = 0.0
+
+    @property
+    def experiment_file(self) -> Path:
+        """``experiment.toml``."""
+        return self.path / "experiment.toml"
+
+    @property
+    def results_file(self) -> Path:
+        """``results.csv``: a row for each run and epoch."""
+        return self.path / "results.csv"
+
+    @property
+    def report_file(self) -> Path:
+        """``report.html``."""
+        return self.path / "report.html"
+
+    def run_folder(self, run: Run) -> Path:
+        """Where everything about ``run`` lies."""
+        return self.path / "runs" / run.run_id
+
+    def record_file(self, run: Run) -> RecordFile:
+        """The record of ``run``."""
+        return RecordFile(self.run_folder(run) / "record.jsonl")
+
+    def record(self, run: Run) -> Record:
+        """What is known of ``run``: read once, then kept up to date by ``note``. A garbled record is set aside."""
+        if run.run_id not in self._records:
+            file = self.record_file(run)
+            try:
+                self._records[run.run_id] = file.read()
+            except GarbledRecordError:
+                self._records[run.run_id] = Record()
+        return self._records[run.run_id]
+
+    def forget(self, run: Run) -> None:
+        """Read the record of ``run`` from disk when it is next asked for."""
+        self._records.pop(run.run_id, None)
+
+    def experiment(self) -> Experiment:
+        """The experiment that was last run here.
+
+        Raises:
+            RecordError: There is none.
+            SettingsError: Its file cannot be read.
+        """
+        if not self.experiment_file.is_file():
+            raise RecordError(f"{self.path} holds no experiment.toml; expected a folder that bnkit compare wrote")
+        return experiment_from(read_experiment(self.experiment_file), str(self.experiment_file))
+
+    def begin(self, experiment: Experiment, *, fresh: bool) -> None:
+        """Make the folder and write ``experiment.toml``; if ``fresh``, delete the runs that are there first."""
+        if fresh:
+            for leftover in ("runs", "results.csv", "report.html", "experiment.toml"):
+                path = self.path / leftover
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        (self.path / "runs").mkdir(parents=True, exist_ok=True)
+        self.replace(self.experiment_file, experiment.to_toml())
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only writer of this folder.
+
+        Raises:
+            RecordError: Another process is, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            # The system releases it with the process, also after kill -9.
+            lock = FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout as error:
+            raise RecordError(
+                f"another bnkit is writing to {self.path}; wait for it, or use another --out"
+            ) from error
+        except OSError as error:
+            raise RecordError(
+                f"{self.path} cannot be written ({error.strerror or error}); expected a folder that can: use another --out"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write_results(self, plan: Plan) -> None:
+        """Write ``results.csv`` for all runs of ``plan``."""
+        began = time.monotonic()
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(columns(plan))
+        for run in plan:
+            table.writerows(rows(run, self.record(run), plan))
+        self.replace(self.results_file, text.getvalue())
+        self._next_csv = time.monotonic() + (time.monotonic() - began) / _SHARE_OF_TIME
+
+    def refresh_results(self, plan: Plan) -> None:
+        """Write ``results.csv`` if that was long enough ago not to slow the training down."""
+        if time.monotonic() >= self._next_csv:
+            self.write_results(plan)
+
+    def replace(self, path: Path, content: str) -> None:
+        """Write a whole file, so that a reader or a crash sees either the old one or the new one."""
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_text(content, encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def columns(plan: Plan) -> tuple[str, ...]:
+    """The header of ``results.csv``."""
+    return (
+        *("run", "run_id", "network", "seed"),
+        *plan.experiment.grid.keys_given,
+        *("epoch", "loss", "accuracy", "test_loss", "test_accuracy", "test_accuracy_population"),
+        *("epoch_duration", "run_duration", "examples_per_second", "status"),
+    )
+
+
+def rows(run: Run, record: Record, plan: Plan) -> Iterator[tuple[object, ...]]:
+    """The rows of one run: a row for each epoch, at least one if the run began."""
+    if record.status is None:
+        return
+    settings = tuple(getattr(run.settings, key) for key in plan.experiment.grid.keys_given)
+    for epoch in record.epochs or [None]:
+        yield (
+            *(run.number, run.run_id, run.network.key, run.seed),
+            *settings,
+            *_figures(epoch, record.status),
+            record.status.value,
+        )
+
+
+def _figures(epoch: Epoch | None, status: Status) -> tuple[object, ...]:
+    if epoch is None:
+        return ("",) * 9
+    # Only training itself ends a run for a loss that is not finite.
+    loss: object = "nan" if epoch.loss is None and status is Status.DIVERGED else epoch.loss
+    return (
+        *(epoch.epoch, loss, epoch.accuracy, epoch.test_loss, epoch.test_accuracy, epoch.test_accuracy_population),
+        *(epoch.epoch_duration, epoch.run_duration, epoch.examples_per_second),
+    )

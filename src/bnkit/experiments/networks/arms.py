@@ -1,0 +1,56 @@
+"""The arms of a comparison: which normalisation a network is built with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from bnkit.errors import SettingsError
+from bnkit.nn import BatchNorm1d, BatchNorm2d
+
+NormFactory = Callable[[int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to normalise, or none.
+
+    Attributes:
+        name: The key in tables.
+        kernel: What computes it, where it is ours; empty elsewhere.
+        norm1d, norm2d: Make the layer for (N, C) and (N, C, H, W) from C; None for the arm that has none.
+    """
+
+    name: str
+    kernel: str = ""
+    norm1d: NormFactory | None = None
+    norm2d: NormFactory | None = None
+
+
+def _ours(name: str, kernel: str) -> Arm:
+    return Arm(name, kernel, lambda c: BatchNorm1d(c, kernel=kernel), lambda c: BatchNorm2d(c, kernel=kernel))
+
+
+# The kernel is named, not "auto": what could change a figure belongs to the plan.
+ARMS: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("no_batch_norm"),
+        _ours("batch_norm", "aten"),
+        _ours("reference", "reference"),
+        Arm("torch", "", nn.BatchNorm1d, nn.BatchNorm2d),
+    )
+}
+
+
+def arm_called(name: str) -> Arm:
+    """The arm of that name.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    if name not in ARMS:
+        raise SettingsError(f"unknown arm {name!r}; expected one of {', '.join(ARMS)}")
+    return ARMS[name]

@@ -1,0 +1,55 @@
+"""Pieces that the networks share: a sequence of named layers, from which an arm may leave some out."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from bnkit.errors import SettingsError
+from bnkit.experiments.networks.arms import NormFactory
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+}
+
+
+def sequence(**layers: nn.Module | None) -> nn.Sequential:
+    """The layers that are not None, in order, under their names: the names do not depend on what was left out."""
+    return nn.Sequential(OrderedDict((name, layer) for name, layer in layers.items() if layer is not None))
+
+
+def activation_called(name: str, own: str) -> nn.Module:
+    """A new activation module; ``own`` is what "default" means."""
+    return _ACTIVATIONS[own if name == "default" else name]()
+
+
+def norm(factory: NormFactory | None, channels: int) -> nn.Module | None:
+    """A new normalisation layer, or None for an arm without."""
+    return factory(channels) if factory is not None else None
+
+
+def dropout(probability: float) -> nn.Module | None:
+    """A new dropout layer, or None where there is nothing to drop."""
+    return nn.Dropout(probability) if probability > 0 else None
+
+
+def image_shape(network: str, input_shape: tuple[int, ...], smallest: int) -> tuple[int, int, int]:
+    """``(C, H, W)``, checked to be large enough for ``network``."""
+    if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
+        raise SettingsError(
+            f"network {network} got inputs of shape {input_shape}; expected images (C, H, W) of at least "
+            f"{smallest}×{smallest}"
+        )
+    channels, height, width = input_shape
+    return channels, height, width
+
+
+def after_two_convolutions(size: int) -> int:
+    """What two rounds of a 5×5 convolution without padding and a 2×2 pooling leave of a side: 28 -> 12 -> 4."""
+    return ((size - 4) // 2 - 4) // 2

@@ -1,0 +1,133 @@
+"""The plan: every run of an experiment, with everything that could change its figures. A pure value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bnkit.errors import SettingsError
+from bnkit.experiments.experiment import Experiment, NetworkIdentity, Settled
+from bnkit.experiments.settings import Settings
+
+# Of the record of a run. A change of what a figure means is a new version, and so another run.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a network, a seed, and a point of the grid.
+
+    Attributes:
+        number: Its place in the plan, from 1.
+        network: The key of its network.
+        seed: Of its initial weights and its batches.
+        settings: The point of the grid, nothing left to "auto".
+        content: All that its figures depend on, as plain values: what the hash is taken of.
+        run_id: The first 12 hexadecimal digits of the SHA-256 of ``content``.
+    """
+
+    number: int
+    network: NetworkIdentity
+    seed: int
+    settings: Settings
+    epochs: int
+    validation: float
+    drop_last: bool
+    threads: int
+    data: str
+    data_digest: str
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All that the figures of this run depend on."""
+        return {
+            "format": FORMAT,
+            "network": self.network.identity,
+            "kernel": self.network.kernel,
+            "seed": self.seed,
+            "settings": self.settings.model_dump(),
+            "epochs": self.epochs,
+            "validation": self.validation,
+            "drop_last": self.drop_last,
+            "threads": self.threads,
+            "data": self.data_digest,
+        }
+
+    @property
+    def run_id(self) -> str:
+        """The name of this run's folder."""
+        canonical = json.dumps(self.content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of an experiment, in the order in which they are trained.
+
+    Attributes:
+        experiment: What was asked for, with ``settled``.
+        runs: One for each seed, point of the grid, and network: seeds outermost, so that the question has been asked
+            once in full before it is asked again, and networks innermost, so that pairs stand side by side.
+    """
+
+    experiment: Experiment
+    runs: tuple[Run, ...]
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The keys of the networks in their order."""
+        return tuple(network.key for network in _settled(self.experiment).networks)
+
+
+def plan(experiment: Experiment) -> Plan:
+    """The runs of ``experiment``, which has to be settled.
+
+    Raises:
+        SettingsError: Settings that contradict each other.
+    """
+    settled = _settled(experiment)
+    points = [_resolve(point, settled) for point in experiment.grid.points()]
+    choices = [
+        (seed, point, network) for seed in experiment.seeds for point in points for network in settled.networks
+    ]
+    runs = tuple(
+        Run(
+            number=number,
+            network=network,
+            seed=seed,
+            settings=point,
+            epochs=experiment.epochs,
+            validation=experiment.validation,
+            drop_last=experiment.drop_last,
+            threads=settled.threads,
+            data=experiment.data,
+            data_digest=settled.data,
+        )
+        for number, (seed, point, network) in enumerate(choices, start=1)
+    )
+    return Plan(experiment, runs)
+
+
+def _resolve(point: Settings, settled: Settled) -> Settings:
+    if point.momentum and point.optimizer != "sgd":
+        raise SettingsError(
+            f"grid: momentum={point.momentum} with optimizer={point.optimizer}; expected optimizer sgd, or momentum 0"
+        )
+    if point.device == "auto":
+        return point.model_copy(update={"device": settled.device})
+    return point
+
+
+def _settled(experiment: Experiment) -> Settled:
+    if experiment.settled is None:
+        raise SettingsError(f"experiment {experiment.name} is not settled; call settle(experiment) first")
+    return experiment.settled

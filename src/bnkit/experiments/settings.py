@@ -1,0 +1,74 @@
+"""The settings of a run, and the grid that spans them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+_Rate = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+_Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
+_Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """One point of the grid: everything about a training but the network and the seed.
+
+    The first five are the course's, in its order. ``activation`` "default" and ``depth`` 0 leave to the network what it
+    has of its own.
+    """
+
+    model_config = _FROZEN
+
+    lr: _Rate = 0.01
+    batch_size: Annotated[int, Field(strict=True, ge=1)] = 64
+    num_workers: Annotated[int, Field(strict=True, ge=0)] = 0
+    device: Annotated[str, Field(strict=True, pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    trainset: Literal["normal", "not_normal"] = "normal"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: _Share = 0.0
+    weight_decay: _Amount = 0.0
+    init: Literal["default", "xavier", "kaiming"] = "default"
+    activation: Literal["default", "relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu"] = "default"
+    depth: Annotated[int, Field(strict=True, ge=0)] = 0
+    dropout: _Share = 0.0
+    schedule: Literal["constant", "step", "cosine", "one-cycle"] = "constant"
+
+
+def _one_is_a_list(values: object) -> object:
+    return values if isinstance(values, (list, tuple)) else [values]
+
+
+def _values_of(name: str) -> Any:
+    field = Settings.model_fields[name]
+    inner: Any = field.annotation
+    if field.metadata:  # pydantic moves an Annotated field's constraints there
+        inner = Annotated[(inner, *field.metadata)]
+    return Annotated[tuple[inner, ...], BeforeValidator(_one_is_a_list), Field(min_length=1)]
+
+
+# The same keys, each with the values that it takes in turn. Made from Settings, so that a key is defined once.
+_GridFields: Any = create_model(
+    "_GridFields",
+    __config__=_FROZEN,
+    **{name: (_values_of(name), (field.default,)) for name, field in Settings.model_fields.items()},
+)
+
+
+class Grid(_GridFields):  # type: ignore[misc]
+    """The values of each setting, whose product makes the runs; a key left out has one value, the default."""
+
+    @property
+    def keys_given(self) -> tuple[str, ...]:
+        """The keys that were given, in the order of Settings."""
+        return tuple(name for name in Settings.model_fields if name in self.model_fields_set)
+
+    def points(self) -> Iterator[Settings]:
+        """All combinations, the last key fastest."""
+        names = tuple(Settings.model_fields)
+        for values in product(*(dict.fromkeys(getattr(self, name)) for name in names)):
+            yield Settings.model_construct(**dict(zip(names, values, strict=True)))

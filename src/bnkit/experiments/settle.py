@@ -1,0 +1,173 @@
+"""From what a user asked for to what will be run: names looked up, "auto" decided, everything tried once before it counts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from bnkit.data import DataSet, Examples, Parts, load, prepare
+from bnkit.errors import DataError, FactoryError, SettingsError
+from bnkit.experiments.experiment import Experiment, Settled
+from bnkit.experiments.networks import NetworkSource, sources
+from bnkit.experiments.plan import Plan, Run, plan
+from bnkit.experiments.targets import find, is_target
+
+
+@dataclass
+class Materials:
+    """What the runs of a plan are made from.
+
+    Attributes:
+        networks: By key.
+        data: The data set.
+    """
+
+    networks: Mapping[str, NetworkSource]
+    data: DataSet
+    _parts: dict[tuple[object, ...], Parts] = field(default_factory=dict)
+
+    def parts(self, run: Run) -> Parts:
+        """The data as ``run`` trains on them; prepared once for all runs that agree."""
+        key = (run.settings.trainset, run.validation, run.settings.device)
+        if key not in self._parts:
+            self._parts = {key: prepare(self.data, run.settings.trainset, run.validation, run.settings.device)}
+        return self._parts[key]
+
+
+def settle(
+    experiment: Experiment,
+    networks: Mapping[str, NetworkSource] | None = None,
+    data: DataSet | None = None,
+    before: Settled | None = None,
+) -> tuple[Plan, Materials]:
+    """The plan of ``experiment``, and what its runs are made from.
+
+    Args:
+        experiment: What was asked for.
+        networks, data: Instead of those that ``experiment`` names.
+        before: What was settled when the results folder was begun: threads and the meaning of device "auto" are kept,
+            so that figures do not change in the middle because another machine goes on.
+
+    Raises:
+        BnkitError: Something that it names is not there, or cannot be used.
+    """
+    found = networks if networks is not None else sources(experiment.networks, experiment.arms)
+    data = data if data is not None else data_called(experiment.data)
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    if before is not None and (before.device == "cpu" or torch.cuda.is_available()):
+        automatic = before.device
+    for device in experiment.grid.device:
+        _check_device(device)
+    settled = Settled(
+        threads=experiment.threads or (before.threads if before is not None else torch.get_num_threads()),
+        device=automatic,
+        data=data.digest,
+        networks=tuple(source.identity for source in found.values()),
+    )
+    return plan(experiment.model_copy(update={"settled": settled})), Materials(found, data)
+
+
+def data_called(name: str) -> DataSet:
+    """The data set of that name, or what ``file.py:factory`` returns: ``(train, test)``, each ``(inputs, targets)``."""
+    if not is_target(name):
+        return load(name)
+    factory = find(name).value
+    if not callable(factory):
+        raise FactoryError(f"{name} is a {type(factory).__name__}; expected a factory that returns (train, test)")
+    try:
+        made = factory()
+    except Exception as error:
+        raise FactoryError(f"{name} raised {type(error).__name__}: {error}; expected it to return (train, test)") from error
+    return data_from(made, name)
+
+
+def data_from(pairs: object, name: str) -> DataSet:
+    """A data set from ``((train_inputs, train_targets), (test_inputs, test_targets))``, all tensors.
+
+    Raises:
+        DataError: It has another form.
+    """
+    try:
+        (train_inputs, train_targets), (test_inputs, test_targets) = pairs  # type: ignore[misc,attr-defined]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} is a {type(pairs).__name__}; expected (train, test), each (inputs, targets)") from error
+    tensors = (train_inputs, train_targets, test_inputs, test_targets)
+    wrong = next((tensor for tensor in tensors if not isinstance(tensor, Tensor)), None)
+    if wrong is not None:
+        raise DataError(f"{name} holds a {type(wrong).__name__}; expected tensors: (inputs, targets) for train and test")
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    train, test = Examples(train_inputs, train_targets.long()), Examples(test_inputs, test_targets.long())
+    return DataSet(name, digest.hexdigest(), train, test)
+
+
+def try_out(plan: Plan, materials: Materials) -> None:
+    """Build every network once and run it on two examples, so that a mistake shows before anything is trained.
+
+    Raises:
+        BnkitError: A batch size that does not go with the data, a factory that fails, or a network that does not fit
+            the data.
+    """
+    for run in {(run.settings, run.network): run for run in plan}.values():
+        _check_batch_size(run, len(materials.parts(run).train))
+    seen: set[object] = set()
+    for run in plan:
+        network = materials.networks[run.network.key]
+        built_by = (run.network.key, *(getattr(run.settings, name) for name in ("activation", "depth", "dropout", "init")))
+        if built_by not in seen:
+            seen.add(built_by)
+            _try_network(run, network, materials)
+
+
+def _try_network(run: Run, network: NetworkSource, materials: Materials) -> None:
+    data = materials.data
+    arguments = (data.input_shape, data.classes, run.settings, run.seed)
+    model = network.build(*arguments)
+    if model is network.build(*arguments):
+        raise FactoryError(
+            f"the factory of {run.network.key} returned the same network twice; expected a new one each time, so that no "
+            "weights leak between runs"
+        )
+    inputs = materials.parts(run).train.inputs[:2].cpu()
+    try:
+        with torch.no_grad():
+            output = model.eval()(inputs)
+    except Exception as error:
+        raise FactoryError(
+            f"network {run.network.key} raised {type(error).__name__} on inputs of shape {tuple(inputs.shape)}: {error}"
+        ) from error
+    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[0] != 2 or output.shape[1] < data.classes:
+        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise FactoryError(
+            f"network {run.network.key} returned {got} for 2 examples; expected (2, {data.classes}), a score for each class"
+        )
+
+
+def _check_batch_size(run: Run, examples: int) -> None:
+    batch_size = run.settings.batch_size
+    if batch_size > examples:
+        raise SettingsError(
+            f"grid: batch_size={batch_size} is larger than the {examples} training examples of {run.data}; expected at "
+            f"most {examples}"
+        )
+    if batch_size > 1 and examples % batch_size == 1 and not run.drop_last:
+        raise SettingsError(
+            f"grid: batch_size={batch_size} leaves a last batch of one of {examples} training examples, which has no "
+            "deviation to normalise by; set drop_last = true, or another batch_size or validation"
+        )
+
+
+def _check_device(name: str) -> None:
+    if not name.startswith("cuda"):
+        return
+    if not torch.cuda.is_available():
+        raise SettingsError(f"grid: device={name}, but this machine has no usable GPU; expected auto or cpu")
+    number = int(name.partition(":")[2] or 0)
+    if number >= torch.cuda.device_count():
+        raise SettingsError(f"grid: device={name}, but this machine has {torch.cuda.device_count()} GPUs, from cuda:0")

@@ -1,0 +1,48 @@
+"""The activations that a layer knows by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bnkit.errors import SettingsError
+
+Activation = Literal["relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu"]
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "leaky_relu": functional.leaky_relu,
+    "sigmoid": torch.sigmoid,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+    "gelu": functional.gelu,
+}
+
+# Only those whose gradient PyTorch computes from the result: the others would lose the input that they need.
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu_,
+    "sigmoid": torch.sigmoid_,
+    "tanh": torch.tanh_,
+}
+
+
+def check_activation(name: str) -> str:
+    """``name``, if it is the name of a known activation; otherwise a SettingsError that lists them."""
+    if name not in FUNCTIONS:
+        known = ", ".join(get_args(Activation))
+        raise SettingsError(f"unknown activation {name!r}; expected one of {known}, or an nn.Module")
+    return name
+
+
+def activate(values: Tensor, activation: str | None) -> Tensor:
+    """``activation(values)``; ``values`` themselves where ``activation`` is None."""
+    return values if activation is None else FUNCTIONS[activation](values)
+
+
+def activate_own(values: Tensor, activation: str | None) -> Tensor:
+    """``activation(values)``, written over ``values`` where autograd allows it: for values nobody else holds."""
+    return values if activation is None else IN_PLACE.get(activation, FUNCTIONS[activation])(values)

@@ -1,0 +1,87 @@
+"""Batch normalization as the paper writes it, in plain PyTorch.
+
+Ioffe & Szegedy (2015), "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
+Algorithm 1 (training) and the frozen affine map at the end of Algorithm 2 (prediction). Runs in any floating dtype, on
+any device, under every transform of PyTorch: the other kernels are measured against it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bnkit.kernels.activation import activate
+from bnkit.kernels.contract import Normalised
+
+NAME = "reference"
+
+
+def by_batch_statistics(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str | None,
+    residual: Tensor | None,
+) -> Normalised:
+    """See ``contract.Kernel``."""
+    values = _wide(x)
+    over = [0, *range(2, x.dim())]  # one mean and one variance per channel c: over n and all positions
+    count = x.numel() // x.shape[1]
+
+    mean = values.mean(over, keepdim=True)
+    centred = values - mean
+    # The mean itself was rounded: at mean 1000 and deviation 0.03, float32 would leave an error of a third of a
+    # deviation. What is left over is small, and therefore exact.
+    left_over = centred.mean(over, keepdim=True)
+    mean, centred = mean + left_over, centred - left_over
+
+    variance = centred.square().mean(over, keepdim=True)
+    normalised = centred * torch.rsqrt(variance + eps)
+    output = _scale_and_shift(normalised, weight, bias)
+    return Normalised(
+        _finish(output, x, activation, residual),
+        mean.detach().flatten(),
+        variance.detach().flatten() * (count / (count - 1)),
+    )
+
+
+def by_given_statistics(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """See ``contract.Kernel``."""
+    values = _wide(x)
+    centred = values - _per_channel(mean, values)
+    normalised = centred * torch.rsqrt(_per_channel(variance, values) + eps)
+    return _finish(_scale_and_shift(normalised, weight, bias), x, activation, residual)
+
+
+def _scale_and_shift(normalised: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
+    if gamma is not None:
+        normalised = _per_channel(gamma, normalised) * normalised
+    if beta is not None:
+        normalised = normalised + _per_channel(beta, normalised)
+    return normalised
+
+
+def _finish(output: Tensor, x: Tensor, activation: str | None, residual: Tensor | None) -> Tensor:
+    if residual is not None:
+        output = output + residual
+    return activate(output, activation).to(x.dtype)
+
+
+def _per_channel(statistic: Tensor, like: Tensor) -> Tensor:
+    """(C,) -> (1, C, 1, ...) in the dtype of ``like``, so that it broadcasts over n and the positions."""
+    return statistic.to(like.dtype).reshape(1, -1, *[1] * (like.dim() - 2))
+
+
+def _wide(x: Tensor) -> Tensor:
+    """``x`` in float32 or wider: half precision has too few digits to add up many values."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,5 @@
+"""Somebody's model: finding its batch norms, and what their statistics should be."""
+
+from bnkit.model.population import batch_norms, normalising_by, population_statistics
+
+__all__ = ["batch_norms", "normalising_by", "population_statistics"]

@@ -1,0 +1,102 @@
+"""The statistics of the data themselves, in place of a moving average that lags behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnkit.moments import Moments
+
+
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The batch norm layers of ``model`` that keep running statistics, by dotted name: ours and PyTorch's.
+
+    Example:
+        >>> list(batch_norms(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))))
+        ['1']
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None
+    }
+
+
+def population_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Moments]:
+    """The moments of each batch norm's input over all ``batches``, by the layer's dotted name.
+
+    All layers are measured in one pass, each on what reaches it when the layers before it normalise with the batch's
+    own statistics (Ioffe & Szegedy 2015, Algorithm 2, lines 8 to 10), other layers in evaluation mode. The moments of
+    the batches are merged exactly, so that uneven batches count by their size.
+
+    Args:
+        model: Left as it was: modes, buffers, counters.
+        batches: Inputs of the model, each with more than one value per channel.
+
+    Returns:
+        A name is missing where the layer never ran.
+    """
+    layers = batch_norms(model)
+    found: dict[str, Moments] = {}
+
+    def merge_into(name: str) -> object:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            assert isinstance(layer, _BatchNorm)
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            count = inputs[0].numel() // layer.num_features
+            moments = Moments.of_batch(count, layer.running_mean, layer.running_var)
+            found[name] = found[name].merge(moments) if name in found else moments
+
+        return hook
+
+    with _borrowed(model, layers):
+        hooks = [layer.register_forward_hook(merge_into(name)) for name, layer in layers.items()]  # type: ignore[arg-type]
+        try:
+            model.eval()
+            for layer in layers.values():
+                layer.train()
+                layer.momentum = 1.0  # the running statistics are then the batch's
+            with torch.no_grad():
+                for inputs in batches:
+                    model(inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return found
+
+
+@contextmanager
+def normalising_by(model: nn.Module, statistics: Mapping[str, Moments]) -> Iterator[None]:
+    """Inside, the batch norms of ``model`` evaluate with ``statistics``; afterwards with their own again."""
+    layers = batch_norms(model)
+    with _borrowed(model, layers):
+        for name, moments in statistics.items():
+            layer = layers[name]
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            layer.running_mean.copy_(moments.mean)
+            layer.running_var.copy_(moments.variance())
+        yield
+
+
+@contextmanager
+def _borrowed(model: nn.Module, layers: Mapping[str, _BatchNorm]) -> Iterator[None]:
+    """Give back, whatever happens, the modes of all modules and the momentum and buffers of ``layers``."""
+    modes = {module: module.training for module in model.modules()}
+    momenta = {layer: layer.momentum for layer in layers.values()}
+    buffers = {buffer: buffer.clone() for layer in layers.values() for buffer in layer.buffers(recurse=False)}
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for layer, momentum in momenta.items():
+            layer.momentum = momentum
+        with torch.no_grad():
+            for buffer, content in buffers.items():
+                buffer.copy_(content)

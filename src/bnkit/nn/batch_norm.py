@@ -1,0 +1,190 @@
+"""The layers: parameters, buffers, modes and state_dict. The arithmetic is in ``bnkit.kernels``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.kernels import check_activation, check_kernel
+from bnkit.nn import functional, running_statistics
+
+
+class _BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """What the three layers share: everything but the check of the input's dimensions."""
+
+    num_batches_skipped: Tensor | None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        activation: str | nn.Module | None = None,
+        skip_nonfinite: bool = False,
+        kernel: str = "auto",
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        self.activation = check_activation(activation) if isinstance(activation, str) else activation
+        self.skip_nonfinite = skip_nonfinite
+        self.kernel = check_kernel(kernel)
+        # Not part of the state_dict: weights move to and from torch.nn with strict=True.
+        counter = torch.zeros((), dtype=torch.int64, device=device) if skip_nonfinite else None
+        self.register_buffer("num_batches_skipped", counter, persistent=False)
+
+    @property
+    def gamma(self) -> Tensor:
+        """The scale, (C,): another name for ``weight``."""
+        return self.weight
+
+    @property
+    def beta(self) -> Tensor:
+        """The shift, (C,): another name for ``bias``."""
+        return self.bias
+
+    def reset_running_stats(self) -> None:
+        """Set the running mean to 0, the running variance to 1, and the counters to 0."""
+        super().reset_running_stats()
+        skipped: Tensor | None = self.__dict__.get("_buffers", {}).get("num_batches_skipped")
+        if skipped is not None:
+            skipped.zero_()
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """``activation(batch_norm(input) + residual)``.
+
+        Args:
+            input: (N, C) or (N, C, *), any floating dtype.
+            residual: A tensor of the input's shape, or None.
+
+        Returns:
+            A tensor of the input's shape and dtype.
+
+        Raises:
+            TooFewValuesError: Training with one value per channel.
+            SettingsError: A shape that does not fit.
+        """
+        self._check_input_dim(input)
+        self._check_channels(input)
+        name = self.activation if isinstance(self.activation, str) else None
+        output = self._normalise(input, name, residual)
+        return self.activation(output) if isinstance(self.activation, nn.Module) else output
+
+    def _normalise(self, input: Tensor, activation: str | None, residual: Tensor | None) -> Tensor:
+        if not self.training and self.running_mean is not None and self.running_var is not None:
+            return functional.by_given_statistics(
+                input,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                self.eps,
+                activation,
+                residual,
+                self.kernel,
+            )
+        output, statistics = functional.by_batch_statistics(
+            input,
+            self.weight,
+            self.bias,
+            self.eps,
+            activation,
+            residual,
+            self.kernel,
+            caller=f"{type(self).__name__}(num_features={self.num_features})",
+        )
+        if self.training and self.track_running_stats and not running_statistics.is_recomputation():
+            self._track(statistics)
+        return output
+
+    def _track(self, statistics: tuple[Tensor, Tensor] | None) -> None:
+        """Count the batch, and move the running statistics if it had any (an empty batch has none)."""
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        if statistics is None or self.running_mean is None or self.running_var is None:
+            return
+        momentum: float | Tensor
+        if self.momentum is not None:
+            momentum = self.momentum
+        else:  # the cumulative average: a tensor, so that nothing waits for the device
+            assert self.num_batches_tracked is not None
+            counted = self.num_batches_tracked
+            if self.num_batches_skipped is not None:
+                counted = (counted - self.num_batches_skipped).clamp(min=1)
+            momentum = 1.0 / counted.to(torch.promote_types(self.running_mean.dtype, torch.float32))
+        running_statistics.move(self.running_mean, self.running_var, *statistics, momentum, self.num_batches_skipped)
+
+    def _check_channels(self, input: Tensor) -> None:
+        if input.shape[1] != self.num_features:
+            raise functional.SettingsError(
+                f"{type(self).__name__}(num_features={self.num_features}) got an input of shape "
+                f"{tuple(input.shape)}, {input.shape[1]} channels; expected {self.num_features}"
+            )
+
+    def extra_repr(self) -> str:
+        """The arguments, those of ``torch.nn`` first, ours where they are not the default."""
+        ours: dict[str, Any] = {}
+        if isinstance(self.activation, str):
+            ours["activation"] = self.activation
+        if self.skip_nonfinite:
+            ours["skip_nonfinite"] = True
+        if self.kernel != "auto":
+            ours["kernel"] = self.kernel
+        return ", ".join([super().extra_repr(), *(f"{key}={value!r}" for key, value in ours.items())])
+
+
+_DOC = """Batch normalization of {shapes}: ``torch.nn.{name}``, and an activation, a residual, a choice of kernel.
+
+Each channel is normalised by its mean and variance over {over}, then scaled by ``gamma`` (``weight``) and shifted by
+``beta`` (``bias``)::
+
+    y = activation((x - mean) / sqrt(variance + eps) * gamma + beta + residual)
+
+In training the batch's own statistics are used, the variance biased (divided by n), and the running buffers follow them,
+the variance unbiased (n - 1); in evaluation the running buffers are used. Ioffe & Szegedy (2015), Algorithms 1 and 2.
+Numbers, buffers and ``state_dict`` are those of ``torch.nn.{name}``, of which this is a subclass.
+
+Args:
+    num_features: C, the number of channels.
+    eps: Added to the variance; above 0 in training.
+    momentum: ``running = (1 - momentum) * running + momentum * batch``; None for the average over all batches.
+    affine: Learn gamma and beta.
+    track_running_stats: Keep running statistics; without, the batch's are used in evaluation too.
+    device, dtype: Of the parameters and buffers.
+    activation: "relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu", or a module that is applied to the result.
+    skip_nonfinite: A batch that holds inf or NaN leaves the running statistics alone. It counts in
+        ``num_batches_tracked`` like every batch, and besides in ``num_batches_skipped`` (not in the ``state_dict``).
+    kernel: "auto", "reference" (the equations, in plain PyTorch) or "aten" (PyTorch's own).
+
+Raises:
+    SettingsError: An unknown activation or kernel.
+
+Example:
+    >>> import torch
+    >>> layer = {name}(2, activation="relu")
+    >>> layer(torch.randn({example})).shape
+    torch.Size([{example}])
+"""
+
+
+class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
+    __doc__ = _DOC.format(
+        name="BatchNorm1d", shapes="(N, C) or (N, C, L)", over="the batch (and the positions)", example="4, 2, 5"
+    )
+
+
+class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
+    __doc__ = _DOC.format(
+        name="BatchNorm2d", shapes="(N, C, H, W)", over="the batch and all positions", example="4, 2, 5, 5"
+    )
+
+
+class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
+    __doc__ = _DOC.format(
+        name="BatchNorm3d", shapes="(N, C, D, H, W)", over="the batch and all positions", example="4, 2, 3, 5, 5"
+    )

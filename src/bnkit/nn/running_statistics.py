@@ -1,0 +1,60 @@
+"""How the running mean and variance follow the batches'."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def move(
+    running_mean: Tensor,
+    running_var: Tensor,
+    mean: Tensor,
+    unbiased_variance: Tensor,
+    momentum: float | Tensor,
+    num_batches_skipped: Tensor | None = None,
+) -> None:
+    """Move both buffers, in place: ``new = (1 - momentum) * old + momentum * batch``.
+
+    Args:
+        running_mean, running_var: The buffers, (C,), any floating dtype.
+        mean, unbiased_variance: The batch's statistics, (C,).
+        momentum: PyTorch's, or a 0-d tensor (for the cumulative average).
+        num_batches_skipped: If given, a batch whose statistics are not finite (it holds inf or NaN) leaves the
+            buffers as they are and is counted here instead; 0-d int64. Decided on the device, without waiting for it.
+    """
+    with torch.no_grad():
+        mean, unbiased_variance = _shared(mean, running_mean), _shared(unbiased_variance, running_var)
+        new_mean = (1 - momentum) * running_mean + momentum * mean
+        new_var = (1 - momentum) * running_var + momentum * unbiased_variance
+        if num_batches_skipped is not None:
+            finite = torch.isfinite(mean).all() & torch.isfinite(unbiased_variance).all()
+            new_mean = torch.where(finite, new_mean, running_mean)
+            new_var = torch.where(finite, new_var, running_var)
+            num_batches_skipped.add_(_shared(torch.where(finite, 0, 1), num_batches_skipped).to(torch.int64))
+        running_mean.copy_(new_mean)
+        running_var.copy_(new_var)
+
+
+def is_recomputation() -> bool:
+    """Whether this forward pass runs inside a backward pass: activation checkpointing does it a second time.
+
+    The statistics of that batch are in the buffers already.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def _shared(statistic: Tensor, buffer: Tensor) -> Tensor:
+    """``statistic`` as ``buffer`` can take it: under ``vmap`` a buffer that all share takes the mean over the batch."""
+    if torch.compiler.is_compiling():
+        return statistic
+    functorch = torch._C._functorch
+    if functorch.is_batchedtensor(buffer):
+        return statistic
+    while functorch.is_batchedtensor(statistic):
+        batch_dimension = functorch.maybe_get_bdim(statistic)
+        statistic = functorch.get_unwrapped(statistic).to(torch.promote_types(buffer.dtype, torch.float32))
+        statistic = statistic.mean(batch_dimension)
+    return statistic

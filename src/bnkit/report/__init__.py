@@ -1,0 +1,1 @@
+"""From records to tables, figures, an answer, and one HTML page."""

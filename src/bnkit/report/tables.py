@@ -1,0 +1,122 @@
+"""Tables of runs and epochs: plain rows first, then as Rich shows them. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.table import Table
+
+from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.records import Epoch, Record
+
+Row = tuple[str, ...]
+
+
+def runs_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
+    """The header and a row for each run that began, best test accuracy first; runs without one come last."""
+    varying = _columns_of_settings(plan)
+    header = (
+        *("run", "network", *varying, "seed", "epochs", "loss", "accuracy", "test accuracy", "population"),
+        *("s/epoch", "examples/s", "status"),
+    )
+    began = [(run, records[run.run_id]) for run in plan if run.run_id in records and records[run.run_id].status]
+    began.sort(key=lambda entry: -_test_accuracy(entry[1]))
+    return header, [_run_row(run, record, varying) for run, record in began]
+
+
+def epochs_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
+    """The header and a row for each run and epoch in the course's columns, best training accuracy first."""
+    settings = ("lr", "batch_size", "num_workers", "device", "trainset")
+    header = (
+        *("run", "epoch", "loss", "accuracy", "test accuracy", "epoch duration", "run duration"),
+        *(name.replace("_", " ") for name in settings),
+        *("seed", "network"),
+    )
+    every = [(run, epoch) for run in plan for epoch in records.get(run.run_id, Record()).epochs]
+    every.sort(key=lambda entry: -(entry[1].accuracy or 0.0))
+    return header, [
+        (
+            *(str(run.number), str(epoch.epoch), figure(epoch.loss), figure(epoch.accuracy), figure(epoch.test_accuracy)),
+            *(f"{epoch.epoch_duration:.2f}", f"{epoch.run_duration:.2f}"),
+            *(setting(getattr(run.settings, name)) for name in settings),
+            *(str(run.seed), run.network.key),
+        )
+        for run, epoch in every
+    ]
+
+
+def first_layer_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
+    """The header and, for each run with batch norm, gamma and beta of its first one as learned."""
+    found = [(run, records[run.run_id].first_layer) for run in plan if run.run_id in records]
+    return ("run", "network", "seed", "layer", "gamma", "beta"), [
+        (
+            *(str(run.number), run.network.key, str(run.seed), layer["site"]),
+            *(" ".join(f"{value:.2f}" for value in layer[name]) for name in ("gamma", "beta")),
+        )
+        for run, layer in found
+        if layer is not None
+    ]
+
+
+def as_rich(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
+    """A table for a terminal: figures to the right, words to the left."""
+    rows = list(rows)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(header):
+        right = all(_looks_like_a_number(row[index]) for row in rows)
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def figure(value: float | None) -> str:
+    """A loss or an accuracy with three or four digits; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if value < 100 else f"{value:.3g}"
+
+
+def setting(value: object) -> str:
+    """A setting as one would type it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _columns_of_settings(plan: Plan) -> tuple[str, ...]:
+    """lr, and the other grid keys that take more than one value."""
+    return tuple(
+        key
+        for key in plan.experiment.grid.keys_given
+        if key == "lr" or len({getattr(run.settings, key) for run in plan}) > 1
+    )
+
+
+def _run_row(run: Run, record: Record, varying: Sequence[str]) -> Row:
+    last = record.last
+    status = record.status.value if record.status else "–"
+    head = (str(run.number), run.network.key, *(setting(getattr(run.settings, key)) for key in varying), str(run.seed))
+    if last is None:
+        return (*head, *("–",) * 7, status)
+    return (
+        *head,
+        *(str(last.epoch), figure(last.loss), figure(last.accuracy), figure(last.test_accuracy)),
+        figure(last.test_accuracy_population),
+        *(f"{last.run_duration / last.epoch:.3g}", _rate(record.epochs)),
+        status,
+    )
+
+
+def _rate(epochs: Sequence[Epoch]) -> str:
+    """Examples per second over the whole run."""
+    seconds = sum(epoch.epoch_duration for epoch in epochs)
+    examples = sum((epoch.examples_per_second or 0.0) * epoch.epoch_duration for epoch in epochs)
+    return f"{examples / seconds:,.0f}" if seconds > 0 else "–"
+
+
+def _test_accuracy(record: Record) -> float:
+    last = record.last
+    return -1.0 if last is None or last.test_accuracy is None else last.test_accuracy
+
+
+def _looks_like_a_number(text: str) -> bool:
+    return text == "–" or text.replace(",", "").replace(".", "").replace("e-", "").replace("−", "").isdigit()
