@@ -133,7 +133,7 @@ def _set_aside_garbled(plan: Plan, folder: Folder, observer: Observer) -> None:
 def _first_layer(model: nn.Module) -> dict[str, Any] | None:
     """gamma and beta of the first batch norm, as plain values."""
     for site, layer in batch_norms(model).items():
-        if layer.affine:
+        if layer.weight is not None and layer.bias is not None:
             return {"site": site, "gamma": layer.weight.tolist(), "beta": layer.bias.tolist()}
     return None
 

@@ -184,6 +184,6 @@ def _first(error: ValidationError) -> str:
     elif first["type"] == "missing":
         message = "is missing; add it to the experiment"
     else:
-        message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{key}: {message}{got}{more}"

@@ -109,6 +109,8 @@ class RecordFile:
         for number, line in enumerate(whole_lines, start=1):
             try:
                 _apply(record, json.loads(line))
+            except NewerFormatError as error:
+                raise RecordError(f"{self.path}: {error}") from error
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise GarbledRecordError(f"{self.path}, line {number}, cannot be read") from error
         return record
@@ -152,6 +154,10 @@ class RecordFile:
             file.truncate(content.rfind(b"\n") + 1)
 
 
+class NewerFormatError(RecordError):
+    """A record of a format that this version does not know: left alone."""
+
+
 class GarbledRecordError(RecordError):
     """A record with a line that cannot be read: the run has to be trained again, or go on from its checkpoint."""
 
@@ -163,11 +169,11 @@ def _apply(record: Record, line: dict[str, Any]) -> None:
     match line["event"]:
         case "start":
             if line["format"] > FORMAT:
-                raise RecordError(
-                    f"a record of format {line['format']} was written by a newer bnkit; expected at most {FORMAT}: "
-                    "update bnkit, or use another --out"
+                raise NewerFormatError(
+                    f"format {line['format']} was written by a newer bnkit; expected at most {FORMAT}: update bnkit, or "
+                    "use another --out"
                 )
-            record.status = Status.RUNNING
+            record.status, record.first_layer, record.traceback = Status.RUNNING, None, ""
             record.environment = line["environment"]
             record.epochs = [epoch for epoch in record.epochs if epoch.epoch <= line["from_epoch"]]
         case "epoch":

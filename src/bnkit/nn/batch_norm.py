@@ -26,11 +26,14 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
+        bias: bool = True,
         activation: str | nn.Module | None = None,
         skip_nonfinite: bool = False,
         kernel: str = "auto",
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        if affine and not bias:  # older releases of torch have no such argument
+            self.register_parameter("bias", None)
         self.activation = check_activation(activation) if isinstance(activation, str) else activation
         self.skip_nonfinite = skip_nonfinite
         self.kernel = check_kernel(kernel)
@@ -51,7 +54,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
     def reset_running_stats(self) -> None:
         """Set the running mean to 0, the running variance to 1, and the counters to 0."""
         super().reset_running_stats()
-        skipped: Tensor | None = self.__dict__.get("_buffers", {}).get("num_batches_skipped")
+        skipped = self._buffers.get("num_batches_skipped")  # called by the constructor too, before it is there
         if skipped is not None:
             skipped.zero_()
 
@@ -156,6 +159,7 @@ Args:
     affine: Learn gamma and beta.
     track_running_stats: Keep running statistics; without, the batch's are used in evaluation too.
     device, dtype: Of the parameters and buffers.
+    bias: With ``affine``, learn beta too.
     activation: "relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu", or a module that is applied to the result.
     skip_nonfinite: A batch that holds inf or NaN leaves the running statistics alone. It counts in
         ``num_batches_tracked`` like every batch, and besides in ``num_batches_skipped`` (not in the ``state_dict``).

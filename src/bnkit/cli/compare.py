@@ -1,0 +1,176 @@
+"""``bnkit compare``."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Exit, Option, launch
+
+from bnkit.cli.output import messages, results
+from bnkit.cli.progress import watching
+from bnkit.errors import SettingsError
+from bnkit.experiments.experiment import Experiment, experiment_from, read_experiment, read_recipe
+from bnkit.experiments.plan import Plan
+from bnkit.experiments.records import Status
+from bnkit.experiments.targets import is_target
+from bnkit.report.comparison import Comparison, default_folder, prepare, run_experiment
+from bnkit.report.tables import as_rich, setting
+
+_DEFAULT = "quickstart"
+_INTERRUPTED = 130
+
+
+def compare(
+    what: Annotated[
+        str,
+        Argument(metavar="[RECIPE | FILE.toml | file.py:factory]", help="What to compare.", show_default=True),
+    ] = _DEFAULT,
+    data: Annotated[str | None, Option(metavar="D", help="The data: a name (`bnkit data` lists them) or file.py:factory.")] = None,
+    network: Annotated[
+        list[str] | None, Option(metavar="NAME", help="The network: a name or file.py:factory. May be given several times.")
+    ] = None,
+    grid: Annotated[
+        list[str] | None, Option(metavar="KEY=V1,V2", help="Values of a setting, as lr=0.1,0.3. May be given several times.")
+    ] = None,
+    seeds: Annotated[int | None, Option(metavar="N", help="Seeds 0 to N − 1.")] = None,
+    epochs: Annotated[int | None, Option(metavar="N", help="How often each run goes through the data.")] = None,
+    batch_size: Annotated[int | None, Option(metavar="N", help="Short for --grid batch_size=N.")] = None,
+    device: Annotated[str | None, Option(metavar="auto|cpu|cuda", help="Short for --grid device=….")] = None,
+    keep_checkpoints: Annotated[bool, Option("--keep-checkpoints", help="Keep every epoch's weights.")] = False,
+    out: Annotated[Path | None, Option(metavar="DIR", help="The results folder; by default results/NAME.")] = None,
+    fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and train nothing.")] = False,
+    open_report: Annotated[bool, Option("--open", help="Open the report in a browser at the end.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print the results as JSON.")] = False,
+    quiet: Annotated[bool, Option("-q", "--quiet", help="No progress and no table, only the answer.")] = False,
+    verbose: Annotated[bool, Option("-v", "--verbose", help="A line for every epoch.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+) -> None:
+    """`bnkit compare --grid lr=0.1,0.3 --seeds 3` compares a small CNN with and without batch norm on digits.
+
+    Trains networks with and without batch normalization under the same seeds and the same batches, and answers what it
+    bought, with error bars. Called again, it trains only what is missing.
+
+    More examples:
+
+    - `bnkit compare lenet-fashion-mnist` repeats the textbook's comparison
+    - `bnkit compare mine.toml --out results/mine --open` runs an experiment file of your own
+    - `bnkit compare nets.py:networks --data mnist` compares your own networks
+
+    Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
+    """
+    experiment = _experiment(
+        what,
+        {"data": data, "networks": network or None, "seeds": seeds, "epochs": epochs},
+        {
+            **dict(_parse(pair) for pair in grid or ()),
+            **({"batch_size": [batch_size]} if batch_size is not None else {}),
+            **({"device": [device]} if device is not None else {}),
+        },
+    )
+    folder = out if out is not None else default_folder(experiment)
+    if dry_run:
+        _print_plan(prepare(experiment)[0], folder, as_json=as_json)
+        return
+    try:
+        with watching(messages(), quiet=quiet or as_json, verbose=verbose) as observer:
+            comparison = run_experiment(
+                experiment, folder, fresh=fresh, keep_checkpoints=keep_checkpoints, observer=observer
+            )
+    except KeyboardInterrupt:
+        messages().print(f"stopped; what is whole is in {folder}, and the same call goes on from there", soft_wrap=True)
+        raise Exit(_INTERRUPTED) from None
+    _print_results(comparison, as_json=as_json, quiet=quiet)
+    if open_report:
+        launch(comparison.folder.report_file.resolve().as_uri())
+    failed = [run for run in comparison.plan if comparison.records[run.run_id].status is Status.FAILED]
+    if failed:
+        place = comparison.folder.record_file(failed[0]).path
+        messages().print(f"{len(failed)} runs failed; the traceback of the first is in {place}", soft_wrap=True)
+        raise Exit(1)
+
+
+def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) -> Experiment:
+    """The experiment that ``what`` names, with what the options change."""
+    if what.endswith(".toml"):
+        content, origin = read_experiment(Path(what)), what
+    elif is_target(what):
+        content, origin = read_recipe(_DEFAULT), what
+        content |= {"name": _name_from(what), "about": "", "networks": [what]}
+    else:
+        content, origin = read_recipe(what), f"recipe {what}"
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if grid:
+        before = content.get("grid")
+        changes["grid"] = {**(before if isinstance(before, dict) else {}), **grid}
+    content.pop("settled", None)
+    return experiment_from({**content, **changes}, origin)
+
+
+def _name_from(target: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", Path(target.rpartition(":")[0]).stem).lstrip("-._") or "comparison"
+
+
+def _parse(pair: str) -> tuple[str, list[Any]]:
+    """``lr=0.1,1`` as a key and its values; whether they suit the key is decided with the experiment."""
+    key, equals, values = pair.partition("=")
+    if not equals or not key or not values:
+        raise SettingsError(f"--grid {pair}: expected KEY=V1,V2, as in --grid lr=0.1,0.3")
+    return key, [_value(text.strip()) for text in values.split(",")]
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _print_plan(plan: Plan, folder: Path, *, as_json: bool) -> None:
+    keys = plan.experiment.grid.keys_given
+    if as_json:
+        runs = [{"run": run.number, "run_id": run.run_id, **run.content, "network": run.network.key} for run in plan]
+        results().print_json(json.dumps({"folder": str(folder), "runs": runs}))
+        return
+    header = ("run", "run id", "network", *keys, "seed")
+    rows = [
+        (
+            *(str(run.number), run.run_id, run.network.key),
+            *(setting(getattr(run.settings, key)) for key in keys),
+            str(run.seed),
+        )
+        for run in plan
+    ]
+    console = results()
+    console.print(as_rich(header, rows))
+    epochs = sum(run.epochs for run in plan)
+    console.print(f"\n{len(plan)} runs of {plan.experiment.epochs} epochs, {epochs} in all, into {folder}", soft_wrap=True)
+    in_memory = [count for count in plan.experiment.grid.num_workers if count > 0]
+    if in_memory:
+        console.print("num_workers has no effect here: the data are held in memory", soft_wrap=True)
+
+
+def _print_results(comparison: Comparison, *, as_json: bool, quiet: bool) -> None:
+    console = results()
+    if as_json:
+        content = {
+            "name": comparison.plan.experiment.name,
+            "folder": str(comparison.folder.path),
+            "report": str(comparison.folder.report_file),
+            "results": comparison.rows,
+            "answer": comparison.answer.to_json(),
+        }
+        console.print_json(json.dumps(content))
+        return
+    if not quiet:
+        for title, (header, rows) in {"All runs, best first": comparison.table(), **comparison.further_tables()}.items():
+            console.print(as_rich(header, rows, title))
+            console.print()
+    console.print(str(comparison.answer), soft_wrap=not console.is_terminal, markup=False)
+    if not quiet:
+        console.print(f"\nreport: {comparison.folder.report_file}", soft_wrap=True)

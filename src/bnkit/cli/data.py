@@ -1,0 +1,64 @@
+"""``bnkit data``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from typer import Argument, Option
+
+from bnkit.cli.output import results
+from bnkit.data import SOURCES, State, cache_directory
+from bnkit.errors import DataError
+from bnkit.report.tables import as_rich
+
+
+def data(
+    names: Annotated[list[str] | None, Argument(metavar="[NAME]...", help="Only these.")] = None,
+    fetch: Annotated[bool, Option("--fetch", help="Fetch and verify what is missing.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print the list as JSON.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+) -> None:
+    """`bnkit data` lists the data sets: what is there, what is not, and where; `bnkit data mnist --fetch` fetches one.
+
+    Files are kept in the directory that BNKIT_DATA names, otherwise in the cache of the platform, and are used only
+    after their SHA-256 matched.
+    """
+    unknown = [name for name in names or () if name not in SOURCES]
+    if unknown:
+        raise DataError(f"unknown data set {unknown[0]!r}; expected one of {', '.join(SOURCES)}")
+    chosen = [SOURCES[name] for name in names or SOURCES]
+    if fetch:
+        for source in chosen:
+            for file in source.files:
+                file.obtain()
+    listed = []
+    for source in chosen:
+        states = [(file, file.state()) for file in source.files]
+        listed.append(
+            {
+                "name": source.name,
+                "state": _summary([state for _, state in states]),
+                "where": str(cache_directory() / source.name) if states else "part of bnkit",
+                "about": source.about,
+                "broken": [str(cache_directory() / file.name) for file, state in states if state is State.BROKEN],
+                "missing": [str(cache_directory() / file.name) for file, state in states if state is State.MISSING],
+            }
+        )
+    console = results()
+    if as_json:
+        console.print_json(json.dumps(listed))
+        return
+    header = ("name", "state", "where", "about")
+    console.print(as_rich(header, [tuple(str(entry[key]) for key in header) for entry in listed]))
+    for entry in listed:
+        for path in entry["broken"]:
+            console.print(f"broken: {path}: its SHA-256 is not the published one; delete it and fetch it again", soft_wrap=True)
+
+
+def _summary(states: list[State]) -> str:
+    if State.BROKEN in states:
+        return State.BROKEN.value
+    if State.MISSING in states:
+        return State.MISSING.value if State.THERE not in states else "in part"
+    return State.THERE.value

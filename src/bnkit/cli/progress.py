@@ -1,0 +1,198 @@
+"""What one sees while a comparison trains: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bnkit.experiments.observer import Observer
+from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.records import Epoch, Record, Status
+from bnkit.report.tables import setting
+
+_REDRAWS_PER_SECOND = 4
+# Plain lines are for logs: no more often than this, but for the last epoch of a run.
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Clock:
+    """How much of a plan is done, and how long the rest will take."""
+
+    def __init__(self, plan: Plan, done: dict[Run, Record]) -> None:
+        self.runs, self.runs_done = len(plan), len(done)
+        self.epochs = sum(run.epochs for run in plan)
+        self.epochs_done = sum(run.epochs for run in done)
+        self._began, self._epochs_at_start = time.monotonic(), self.epochs_done
+
+    def skip(self, epochs: int) -> None:
+        """Count epochs that were done in an earlier call, or need not be done."""
+        self.epochs_done += epochs
+        self._epochs_at_start += epochs
+
+    @property
+    def left(self) -> str:
+        """The time left as ``m:ss``, from the pace so far."""
+        trained = self.epochs_done - self._epochs_at_start
+        if trained == 0:
+            return "?"
+        seconds = (time.monotonic() - self._began) / trained * (self.epochs - self.epochs_done)
+        return duration(seconds)
+
+
+def duration(seconds: float) -> str:
+    """``m:ss``, or ``h:mm:ss``.
+
+    Example:
+        >>> duration(75), duration(3675)
+        ('1:15', '1:01:15')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _Counting(Observer):
+    """Keeps the clock; what the displays share."""
+
+    clock: Clock
+
+    def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
+        self.clock = Clock(plan, done)
+
+    def run_started(self, run: Run, record: Record) -> None:
+        self.clock.skip(len(record.epochs))
+
+    def epoch_done(self, run: Run, epoch: Epoch) -> None:  # noqa: ARG002
+        self.clock.epochs_done += 1
+
+    def run_ended(self, run: Run, record: Record) -> None:
+        self.clock.runs_done += 1
+        if record.status is not Status.FINISHED:
+            self.clock.skip(run.epochs - len(record.epochs))
+
+
+class PlainLines(_Counting):
+    """A line now and then, for a log or a pipe; with ``every_epoch``, a line for each."""
+
+    def __init__(self, console: Console, *, every_epoch: bool = False) -> None:
+        self._console = console
+        self._interval = 0.0 if every_epoch else _SECONDS_BETWEEN_LINES
+        self._last = -_SECONDS_BETWEEN_LINES
+
+    def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
+        super().plan_started(plan, done)
+        self._line(f"{plan.experiment.name}: {len(plan)} runs, {len(done)} done before")
+
+    def epoch_done(self, run: Run, epoch: Epoch) -> None:
+        super().epoch_done(run, epoch)
+        now = time.monotonic()
+        if now - self._last >= self._interval or epoch.epoch == run.epochs:
+            self._last = now
+            figures = "  ".join(f"{name} {value}" for name, value in zip(_FIGURES, _figures(epoch), strict=True))
+            self._line(f"{_name(run, self.clock.runs)}  epoch {epoch.epoch} of {run.epochs}  {figures}  left {self.clock.left}")
+
+    def run_ended(self, run: Run, record: Record) -> None:
+        super().run_ended(run, record)
+        if record.status is not Status.FINISHED and record.status is not None:
+            self._line(f"{_name(run, self.clock.runs)}  {record.status.value}{_cause(record)}")
+
+    def note(self, message: str) -> None:
+        self._line(f"note: {message}")
+
+    def _line(self, text: str) -> None:
+        self._console.print(Text(text), soft_wrap=True)
+
+
+class LiveTable(_Counting):
+    """A table with one line a run, redrawn by time. Drawing is done by a thread of its own; a step only counts."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._title = ""
+        self._lines: dict[int, tuple[Run, Epoch | None, str]] = {}
+        self._seen = 0
+
+    def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
+        super().plan_started(plan, done)
+        self._title = plan.experiment.name
+
+    def run_started(self, run: Run, record: Record) -> None:
+        super().run_started(run, record)
+        self._lines[run.number] = (run, record.last, "running")
+
+    def batch_done(self, run: Run, epoch: int, examples: int) -> None:  # noqa: ARG002
+        self._seen += examples
+
+    def epoch_done(self, run: Run, epoch: Epoch) -> None:
+        super().epoch_done(run, epoch)
+        self._seen = 0
+        self._lines[run.number] = (run, epoch, "running")
+
+    def run_ended(self, run: Run, record: Record) -> None:
+        super().run_ended(run, record)
+        self._lines[run.number] = (run, record.last, record.status.value if record.status else "")
+        if record.status is Status.FAILED:
+            self.note(f"run {run.number} failed{_cause(record)}")
+
+    def note(self, message: str) -> None:
+        self._console.print(Text(f"note: {message}"))
+
+    def __rich__(self) -> Group:
+        """What is drawn: called by the drawing thread."""
+        if not hasattr(self, "clock"):
+            return Group(Text("preparing …", style="dim"))
+        clock = self.clock
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("run", "network", "lr", "seed", "epoch", *_FIGURES, ""):
+            table.add_column(name, justify="left" if name in ("network", "") else "right", no_wrap=True)
+        room = max(3, self._console.size.height - 5)
+        for run, epoch, status in list(self._lines.values())[-room:]:
+            figures = _figures(epoch) if epoch else ("–",) * len(_FIGURES)
+            progress = f"{epoch.epoch if epoch else 0} of {run.epochs}"
+            state = f"{clock.left} left" if status == "running" else status
+            cells = (str(run.number), run.network.key, setting(run.settings.lr), str(run.seed), progress, *figures, state)
+            table.add_row(*cells, style="" if status == "running" else "dim")
+        head = (
+            f"{self._title}: run {min(clock.runs_done + 1, clock.runs)} of {clock.runs}, "
+            f"epoch {clock.epochs_done} of {clock.epochs}, {clock.left} left"
+            + (f" ({self._seen:,} examples into the next)" if self._seen else "")
+        )
+        return Group(Text(head, style="bold"), table)
+
+
+@contextmanager
+def watching(console: Console, *, quiet: bool, verbose: bool) -> Iterator[Observer]:
+    """An observer that suits ``console``: live on a terminal, lines elsewhere, nothing if ``quiet``."""
+    if quiet:
+        yield Observer()
+    elif console.is_terminal and not verbose:
+        table = LiveTable(console)
+        with Live(table, console=console, refresh_per_second=_REDRAWS_PER_SECOND, transient=True):
+            yield table
+    else:
+        yield PlainLines(console, every_epoch=verbose)
+
+
+_FIGURES = ("loss", "train", "test", "ex/s")
+
+
+def _figures(epoch: Epoch) -> tuple[str, ...]:
+    accuracies = ("–" if value is None else f"{value:.3f}" for value in (epoch.accuracy, epoch.test_accuracy))
+    rate = "–" if epoch.examples_per_second is None else f"{epoch.examples_per_second:,.0f}"
+    return ("nan" if epoch.loss is None else f"{epoch.loss:.3g}", *accuracies, rate)
+
+
+def _name(run: Run, runs: int) -> str:
+    return f"run {run.number} of {runs}  {run.network.key}  lr {setting(run.settings.lr)}  seed {run.seed}"
+
+
+def _cause(record: Record) -> str:
+    """The last line of a traceback, which names the exception."""
+    lines = record.traceback.strip().splitlines()
+    return f": {lines[-1]}" if lines else ""

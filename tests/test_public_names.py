@@ -1,0 +1,38 @@
+"""What `import bnkit` gives, and what it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import bnkit
+
+
+def test_the_public_names_are_these_and_no_others():
+    assert bnkit.__all__ == ["Comparison", "compare", "keep_freed_memory", "nn"]
+    assert dir(bnkit) == sorted([*bnkit.__all__, "__version__"])
+    for name in bnkit.__all__:
+        assert getattr(bnkit, name) is not None
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(AttributeError, match="no attribute 'batchnorm'; it has Comparison, compare"):
+        _ = bnkit.batchnorm
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("bnkit", ["torch", "numpy", "rich", "bokeh"]),
+        ("bnkit.report.comparison", ["torch"]),
+        ("bnkit.report.page", ["torch"]),
+        ("bnkit.cli.report", ["torch"]),
+        ("bnkit.nn", ["rich", "pydantic", "bokeh", "scipy", "triton"]),
+    ],
+)
+def test_an_import_stays_out(module, absent):
+    code = f"import sys, {module}; print([name for name in {absent} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
