@@ -34,10 +34,11 @@ def read(path: Path) -> Tensor:
         raise DataError(f"{path} begins with {content[:4]!r}; expected an IDX file of unsigned bytes: fetch it again")
     dimensions = content[3]
     header = 4 + 4 * dimensions
+    if len(content) < header:
+        raise DataError(f"{path} is cut off in its header of {header} bytes; expected {dimensions} sizes: fetch it again")
     shape = tuple(int(size) for size in np.frombuffer(content[4:header], dtype=">u4"))
-    if len(shape) != dimensions or len(content) - header != math.prod(shape):
+    if len(content) - header != math.prod(shape):
         raise DataError(
-            f"{path} holds {max(len(content) - header, 0)} values for the shape {shape}; expected {math.prod(shape)}: "
-            "fetch it again"
+            f"{path} holds {len(content) - header} values for the shape {shape}; expected {math.prod(shape)}: fetch it again"
         )
     return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape).copy())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bnkit.experiments.checkpoint import (
     UnreadableCheckpointError,
@@ -134,8 +135,13 @@ def _first_layer(model: nn.Module) -> dict[str, Any] | None:
     """gamma and beta of the first batch norm, as plain values."""
     for site, layer in batch_norms(model).items():
         if layer.weight is not None and layer.bias is not None:
-            return {"site": site, "gamma": layer.weight.tolist(), "beta": layer.bias.tolist()}
+            return {"site": site, "gamma": _finite(layer.weight), "beta": _finite(layer.bias)}
     return None
+
+
+def _finite(values: Tensor) -> list[float | None]:
+    """As JSON takes them: None for what is not finite, as after a divergence."""
+    return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from bnkit.experiments.experiment import Experiment, experiment_from, read_exper
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, GarbledRecordError, Record, RecordFile, Status
 
+_RUN_ID = re.compile(r"[0-9a-f]{12}")
 # Writing results.csv may take this share of the time, however many runs there are.
 _SHARE_OF_TIME = 0.02
 
@@ -85,12 +87,13 @@ class Folder:
     def begin(self, experiment: Experiment, *, fresh: bool) -> None:
         """Make the folder and write ``experiment.toml``; if ``fresh``, delete the runs that are there first."""
         if fresh:
-            for leftover in ("runs", "results.csv", "report.html", "experiment.toml"):
-                path = self.path / leftover
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+            # Nothing but what bnkit wrote, whatever else lies in a folder that somebody named.
+            for run in self.path.glob("runs/*"):
+                if _RUN_ID.fullmatch(run.name) and run.is_dir() and not run.is_symlink():
+                    shutil.rmtree(run)
+            for file in (self.results_file, self.report_file, self.experiment_file):
+                file.unlink(missing_ok=True)
+            self._records.clear()
         (self.path / "runs").mkdir(parents=True, exist_ok=True)
         self.replace(self.experiment_file, experiment.to_toml())
 
@@ -153,8 +156,8 @@ def columns(plan: Plan) -> tuple[str, ...]:
 
 
 def rows(run: Run, record: Record, plan: Plan) -> Iterator[tuple[object, ...]]:
-    """The rows of one run: a row for each epoch, at least one if the run began."""
-    if record.status is None:
+    """The rows of one run: a row for each epoch, and one for a run that ended before its first."""
+    if record.status is None or (record.status is Status.RUNNING and not record.epochs):
         return
     settings = tuple(getattr(run.settings, key) for key in plan.experiment.grid.keys_given)
     for epoch in record.epochs or [None]:

@@ -51,7 +51,7 @@ def first_layer_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, l
     return ("run", "network", "seed", "layer", "gamma", "beta"), [
         (
             *(str(run.number), run.network.key, str(run.seed), layer["site"]),
-            *(" ".join(f"{value:.2f}" for value in layer[name]) for name in ("gamma", "beta")),
+            *(" ".join("–" if value is None else f"{value:.2f}" for value in layer[name]) for name in ("gamma", "beta")),
         )
         for run, layer in found
         if layer is not None

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+
+from bnkit.errors import SettingsError
+from bnkit.experiments.experiment import NetworkIdentity, Settled, experiment_from
+from bnkit.experiments.plan import plan
+
+BASE = {"name": "p", "networks": ["two-cnn"], "grid": {"lr": [0.1, 0.2]}, "seeds": 2, "epochs": 3}
+
+
+def _plan(change=None, **settled):
+    facts = {
+        "threads": 2,
+        "device": "cpu",
+        "data": "digest",
+        "networks": [
+            NetworkIdentity(key="no_batch_norm", identity="two-cnn/no_batch_norm"),
+            NetworkIdentity(key="batch_norm", identity="two-cnn/batch_norm", kernel="aten"),
+        ],
+    }
+    experiment = experiment_from({**BASE, **(change or {})}, "here")
+    return plan(experiment.model_copy(update={"settled": Settled(**{**facts, **settled})}))
+
+
+def test_seeds_are_outermost_and_networks_innermost():
+    runs = [(run.number, run.seed, run.settings.lr, run.network.key) for run in _plan()]
+    assert runs == [
+        (1, 0, 0.1, "no_batch_norm"), (2, 0, 0.1, "batch_norm"), (3, 0, 0.2, "no_batch_norm"), (4, 0, 0.2, "batch_norm"),
+        (5, 1, 0.1, "no_batch_norm"), (6, 1, 0.1, "batch_norm"), (7, 1, 0.2, "no_batch_norm"), (8, 1, 0.2, "batch_norm"),
+    ]  # fmt: skip
+
+
+def test_run_ids_are_the_same_in_every_process():
+    """A change of this value makes everybody's records unknown: it needs a new FORMAT."""
+    assert _plan().runs[1].run_id == "3703ee854f47"
+    assert len({run.run_id for run in _plan()}) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "settled"),
+    [
+        ({"epochs": 4}, {}),
+        ({"validation": 0.2}, {}),
+        ({"drop_last": True}, {}),
+        ({"grid": {"lr": [0.1, 0.2], "momentum": [0.9]}}, {}),
+        ({}, {"threads": 3}),
+        ({}, {"device": "cuda"}),
+        ({}, {"data": "another"}),
+        ({}, {"networks": [NetworkIdentity(key="batch_norm", identity="two-cnn/batch_norm", kernel="reference")]}),
+    ],
+)
+def test_whatever_could_change_a_figure_changes_the_id(change, settled):
+    assert not {run.run_id for run in _plan()} & {run.run_id for run in _plan(change, **settled)}
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "q"}, {"about": "?"}, {"show": ["epochs"]}, {"seeds": 3}, {"grid": {"lr": [0.05, 0.1, 0.2]}}]
+)
+def test_what_could_not_keeps_it(change):
+    assert {run.run_id for run in _plan()} <= {run.run_id for run in _plan(change)}
+
+
+def test_auto_is_settled_before_the_hash():
+    assert {run.settings.device for run in _plan({"grid": {"lr": 0.1, "device": "auto"}})} == {"cpu"}
+    assert _plan({"grid": {"lr": 0.1, "device": "cpu"}}).runs[0].run_id == _plan({"grid": {"lr": 0.1}}).runs[0].run_id
+
+
+def test_momentum_goes_with_sgd_only():
+    with pytest.raises(SettingsError, match="momentum=0.9 with optimizer=adam; expected optimizer sgd, or momentum 0"):
+        _plan({"grid": {"lr": 0.1, "momentum": 0.9, "optimizer": ["sgd", "adam"]}})
+
+
+def test_ten_thousand_runs_are_all_different():
+    runs = _plan({"seeds": 2500}).runs
+    assert len({run.run_id for run in runs}) == len(runs) == 10_000

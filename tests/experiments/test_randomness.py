@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bnkit.experiments.networks import ARCHITECTURES, ARMS, sources
+from bnkit.experiments.randomness import initial_weights, order_of_examples, seeded
+from bnkit.experiments.settings import Settings
+
+
+def _states():
+    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+
+
+def test_the_global_generators_are_left_as_they_were():
+    before = _states()
+    with seeded(0, "x"), initial_weights(3):
+        nn.Linear(3, 3)
+        torch.rand(2), np.random.rand(2), random.random()
+    assert _states() == before
+    with pytest.raises(ZeroDivisionError), seeded(1):
+        torch.rand(1), np.random.rand(1), random.random()
+        _ = 1 / 0
+    assert _states() == before
+
+
+def test_a_key_decides_all_three_generators():
+    def draw(*key):
+        with seeded(*key):
+            return torch.rand(1).item(), float(np.random.rand()), random.random()
+
+    assert draw(0, "epoch", 1) == draw(0, "epoch", 1)
+    assert len({*draw(0, "epoch", 1), *draw(0, "epoch", 2), *draw(1, "epoch", 1)}) == 9
+
+
+def test_the_order_is_a_permutation_that_follows_from_seed_and_epoch():
+    orders = [order_of_examples(50, seed, epoch).tolist() for seed in (0, 1) for epoch in (1, 2)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert order_of_examples(50, 1, 2).tolist() == orders[-1]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("init", ["default", "xavier", "kaiming"])
+def test_every_arm_begins_with_the_same_weights(architecture, init):
+    made = sources([architecture], list(ARMS))
+    settings = Settings(init=init)
+    plain = made["no_batch_norm"].build((1, 28, 28), 10, settings, seed=4).state_dict()
+    for source in made.values():
+        other = source.build((1, 28, 28), 10, settings, seed=4).state_dict()
+        assert set(plain) <= set(other)
+        assert all(torch.equal(plain[name], other[name]) for name in plain)
+    another_seed = made["no_batch_norm"].build((1, 28, 28), 10, settings, seed=5).state_dict()
+    assert not torch.equal(plain["conv1.weight"], another_seed["conv1.weight"])
+
+
+def test_a_missing_bias_or_one_more_layer_shifts_no_weights_behind_it():
+    def build(bias, extra):
+        with initial_weights(0):
+            first = nn.Linear(4, 5, bias=bias)
+            middle = [nn.Linear(9, 9)] if extra else []
+            return nn.Sequential(first, *middle, nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 6))
+
+    one, other = build(True, False), build(False, True)
+    for layer, twin in ((one[0], other[0]), (one[1], other[2]), (one[2], other[3]), (one[3], other[4])):
+        assert torch.equal(layer.weight, twin.weight)
+    assert not torch.equal(one[2].weight, one[3].weight)
+    assert torch.equal(one[3].bias, other[4].bias)
+
+
+def test_initial_weights_have_the_distribution_that_was_asked_for():
+    with initial_weights(0):
+        layer = nn.Linear(400, 500)
+        orthogonal = nn.init.orthogonal_(torch.empty(40, 40))
+    bound = 400**-0.5
+    assert layer.weight.abs().max() <= bound
+    torch.testing.assert_close(layer.weight.std(), torch.tensor(bound / 3**0.5), rtol=0.01, atol=0)
+    torch.testing.assert_close(orthogonal @ orthogonal.T, torch.eye(40), rtol=0, atol=1e-5)
