@@ -24,7 +24,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_blocks_of_64_mb_are_not_faulted_in_again():
     faults = {
         keep: int(
-            subprocess.run([sys.executable, "-c", _FAULTS.format(keep=keep)], capture_output=True, text=True, check=True).stdout
+            subprocess.run(
+                [sys.executable, "-c", _FAULTS.format(keep=keep)], capture_output=True, text=True, check=True
+            ).stdout
         )
         for keep in (False, True)
     }

@@ -15,7 +15,9 @@ from bnkit.moments import Moments
     seed=st.integers(0, 10),
 )
 def test_splitting_the_data_another_way_changes_nothing_but_rounding(cuts, mean, deviation, seed):
-    values = torch.randn(50, 3, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * deviation + mean
+    values = (
+        torch.randn(50, 3, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * deviation + mean
+    )
     edges = [0, *sorted(cuts), 50]
     parts = [Moments.of(values[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
     merged = parts[0]

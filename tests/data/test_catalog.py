@@ -54,13 +54,20 @@ def test_an_idx_data_set_is_read_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("BNKIT_DATA", str(tmp_path))
     rng = np.random.default_rng(0)
     arrays = [
-        rng.integers(0, 256, (6, 28, 28)), rng.integers(0, 10, 6), rng.integers(0, 256, (2, 28, 28)), rng.integers(0, 10, 2)
+        rng.integers(0, 256, (6, 28, 28)),
+        rng.integers(0, 10, 6),
+        rng.integers(0, 256, (2, 28, 28)),
+        rng.integers(0, 10, 2),
     ]
     digests = []
     (tmp_path / "small").mkdir()
-    for name, array in zip(("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"), arrays, strict=True):
+    for name, array in zip(
+        ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"), arrays, strict=True
+    ):
         content = gzip.compress(
-            bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(np.uint8).tobytes()
+            bytes([0, 0, 8, array.ndim])
+            + struct.pack(f">{array.ndim}I", *array.shape)
+            + array.astype(np.uint8).tobytes()
         )
         (tmp_path / "small" / f"{name}-ubyte.gz").write_bytes(content)
         digests.append(hashlib.sha256(content).hexdigest())

@@ -24,7 +24,9 @@ def test_normal_has_mean_0_and_deviation_1_over_the_training_part():
     data = _data()
     parts = prepare(data, "normal", 0.0)
     raw = data.train.inputs.double() / 255
-    torch.testing.assert_close(parts.train.inputs.double(), (raw - raw.mean()) / raw.std(correction=0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        parts.train.inputs.double(), (raw - raw.mean()) / raw.std(correction=0), rtol=1e-5, atol=1e-5
+    )
     expected = (data.test.inputs.double() / 255 - raw.mean()) / raw.std(correction=0)
     torch.testing.assert_close(parts.test.inputs.double(), expected, rtol=1e-5, atol=1e-5)
 

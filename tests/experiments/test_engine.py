@@ -50,10 +50,18 @@ def uninterrupted(tmp_path_factory):
     return small.figures(_compare(tmp_path_factory.mktemp("whole")))
 
 
-@pytest.mark.parametrize("stop", [{"epochs": 1}, {"epochs": 2}, {"epochs": 3}, {"epochs": 7}, {"steps": 0}, {"steps": 8}, {"steps": 40}], ids=str)
+@pytest.mark.parametrize(
+    "stop",
+    [{"epochs": 1}, {"epochs": 2}, {"epochs": 3}, {"epochs": 7}, {"steps": 0}, {"steps": 8}, {"steps": 40}],
+    ids=str,
+)
 @pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
 def test_interrupted_anywhere_the_figures_are_bit_equal(tmp_path, uninterrupted, stop, schedule):
-    grid = {**small.EXPERIMENT["grid"], "schedule": [schedule], "optimizer": ["sgd" if schedule == "constant" else "adam"]}
+    grid = {
+        **small.EXPERIMENT["grid"],
+        "schedule": [schedule],
+        "optimizer": ["sgd" if schedule == "constant" else "adam"],
+    }
     expected = uninterrupted if schedule == "constant" else small.figures(_compare(tmp_path / "whole", grid=grid))
     with pytest.raises(_Stop):
         _compare(tmp_path / "cut", grid=grid, observer=_StopAfter(**stop))
@@ -245,7 +253,13 @@ def test_keep_checkpoints_keeps_every_epoch(tmp_path):
     comparison = _compare(tmp_path / "r", seeds=1, keep_checkpoints=True)
     folder = comparison.folder.run_folder(comparison.plan.runs[0])
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["epoch-0001.safetensors", "epoch-0002.safetensors", "epoch-0003.safetensors", "record.jsonl", "weights.safetensors"]
+    assert names == [
+        "epoch-0001.safetensors",
+        "epoch-0002.safetensors",
+        "epoch-0003.safetensors",
+        "record.jsonl",
+        "weights.safetensors",
+    ]
 
 
 def test_the_global_generators_and_threads_are_left_alone(tmp_path):
@@ -274,4 +288,15 @@ def test_records_say_where_they_come_from(tmp_path):
     comparison = _compare(tmp_path / "r", seeds=1, epochs=1)
     environment = comparison.records[comparison.plan.runs[0].run_id].environment
     assert environment["torch"] == torch.__version__
-    assert {"bnkit", "python", "system", "processor", "cores", "git_commit", "git_dirty", "threads", "device", "time"} <= set(environment)
+    assert {
+        "bnkit",
+        "python",
+        "system",
+        "processor",
+        "cores",
+        "git_commit",
+        "git_dirty",
+        "threads",
+        "device",
+        "time",
+    } <= set(environment)

@@ -63,7 +63,10 @@ def test_one_value_is_a_list_of_one():
 def test_the_grid_spans_the_product_of_its_values():
     experiment = experiment_from({**SMALL, "grid": {"batch_size": [8, 16], "lr": [0.1, 0.2, 0.1]}}, "here")
     assert [(point.lr, point.batch_size) for point in experiment.grid.points()] == [
-        (0.1, 8), (0.1, 16), (0.2, 8), (0.2, 16)
+        (0.1, 8),
+        (0.1, 16),
+        (0.2, 8),
+        (0.2, 16),
     ]
     assert all(isinstance(point, Settings) for point in experiment.grid.points())
 

@@ -107,7 +107,10 @@ def test_another_network_has_another_identity():
         return lambda: nn.Linear(6, width)
 
     factories = {
-        "a": make(3), "b": make(4), "c": functools.partial(nn.Linear, 6, 3), "d": functools.partial(nn.Linear, 6, 4)
+        "a": make(3),
+        "b": make(4),
+        "c": functools.partial(nn.Linear, 6, 3),
+        "d": functools.partial(nn.Linear, 6, 4),
     }
     identities = [source.identity.identity for source in from_factories({"x": f for f in [factories["a"]]}).values()]
     for factory in factories.values():
@@ -124,7 +127,9 @@ def test_several_architectures_stand_before_a_dot():
 
 def test_a_file_is_a_target(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text("from torch import nn\ndef networks():\n    return {'plain': lambda: nn.Flatten()}\nTABLE = {'x': nn.Flatten}\n")
+    path.write_text(
+        "from torch import nn\ndef networks():\n    return {'plain': lambda: nn.Flatten()}\nTABLE = {'x': nn.Flatten}\n"
+    )
     assert is_target(f"{path}:networks")
     made = sources([f"{path}:networks"], ["batch_norm"])
     assert list(made) == ["plain"]

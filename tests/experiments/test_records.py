@@ -92,7 +92,9 @@ def test_a_newer_format_is_refused_and_an_unknown_event_is_not(tmp_path):
     assert len(file.read().epochs) == 3
     with file.path.open("a") as opened:
         opened.write(json.dumps({"event": "start", "format": FORMAT + 1, "environment": {}, "from_epoch": 0}) + "\n")
-    with pytest.raises(RecordError, match=f"format {FORMAT + 1} was written by a newer bnkit; expected at most {FORMAT}"):
+    with pytest.raises(
+        RecordError, match=f"format {FORMAT + 1} was written by a newer bnkit; expected at most {FORMAT}"
+    ):
         file.read()
 
 

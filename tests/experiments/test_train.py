@@ -61,8 +61,12 @@ def test_it_is_the_loop_that_one_would_write():
         assert epoch.loss == pytest.approx(sum(a * b for a, b in zip(losses, sizes, strict=True)) / 72, rel=1e-6)
         assert epoch.accuracy == pytest.approx(hits / 72)
         assert epoch.gradient_norm == pytest.approx(sum(norms) / len(norms), rel=1e-5)
-        assert epoch.validation_loss == pytest.approx(functional.cross_entropy(validation, parts.validation.targets).item(), rel=1e-5)
-        assert epoch.validation_accuracy == pytest.approx((validation.argmax(1) == parts.validation.targets).float().mean().item())
+        assert epoch.validation_loss == pytest.approx(
+            functional.cross_entropy(validation, parts.validation.targets).item(), rel=1e-5
+        )
+        assert epoch.validation_accuracy == pytest.approx(
+            (validation.argmax(1) == parts.validation.targets).float().mean().item()
+        )
         assert epoch.test_loss == pytest.approx(functional.cross_entropy(test, parts.test.targets).item(), rel=1e-5)
         assert epoch.test_accuracy == pytest.approx((test.argmax(1) == parts.test.targets).float().mean().item())
         assert epoch.examples_per_second == pytest.approx(72 / epoch.epoch_duration)
@@ -87,7 +91,9 @@ def test_schedules_run_and_end_where_they_should(schedule, optimizer):
     run, materials, parts = _run({"schedule": schedule, "optimizer": optimizer, "lr": 0.02}, epochs=4)
     training, epochs = _train(run, materials, parts)
     expected = {"constant": 0.02, "step": 0.0002, "cosine": 0.0, "one-cycle": 0.02 / 25 / 1e4}[schedule]
-    assert training.optimizer.param_groups[0]["lr"] == pytest.approx(expected, abs=1e-4 if schedule == "one-cycle" else 1e-9)
+    assert training.optimizer.param_groups[0]["lr"] == pytest.approx(
+        expected, abs=1e-4 if schedule == "one-cycle" else 1e-9
+    )
     assert all(math.isfinite(epoch.loss) for epoch in epochs)
 
 

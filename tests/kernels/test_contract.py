@@ -62,9 +62,7 @@ def test_output_and_gradients_are_as_exact_as_pytorchs(kernel, training, activat
     exact = _run(theirs, [tensor.double() for tensor in tensors], upstream.double())
     expected = _run(theirs, tensors, upstream)
     got = _run(ours, tensors, upstream)
-    for what, *values in zip(
-        ("output", "input", "weight", "bias", "residual"), got, expected, exact, strict=True
-    ):
+    for what, *values in zip(("output", "input", "weight", "bias", "residual"), got, expected, exact, strict=True):
         if activation in ("relu", "leaky_relu") and what != "output":
             continue  # beside the kink a rounding step decides between two slopes: see the float64 test
         assert_within_budget(*values, what)
@@ -77,7 +75,9 @@ def test_output_and_gradients_are_as_exact_as_pytorchs(kernel, training, activat
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_float64_agrees_with_pytorch(kernel, activation, case):
     def ours(x, weight, bias, residual):
-        return batch_norm(x, None, None, weight, bias, True, eps=EPS, activation=activation, residual=residual, kernel=kernel)
+        return batch_norm(
+            x, None, None, weight, bias, True, eps=EPS, activation=activation, residual=residual, kernel=kernel
+        )
 
     def theirs(x, weight, bias, residual):
         return ACTIVATIONS[activation](nn.functional.batch_norm(x, None, None, weight, bias, True, eps=EPS) + residual)
@@ -117,7 +117,9 @@ def test_differentiable_twice(kernel, activation, training):
 
     def compute(x, weight, bias, residual):
         statistics = (None, None) if training else (mean, variance)
-        return batch_norm(x, *statistics, weight, bias, training, activation=activation, residual=residual, kernel=kernel)
+        return batch_norm(
+            x, *statistics, weight, bias, training, activation=activation, residual=residual, kernel=kernel
+        )
 
     assert torch.autograd.gradcheck(compute, (x, weight, bias, residual))
     assert torch.autograd.gradgradcheck(compute, (x, weight, bias, residual))

@@ -29,7 +29,9 @@ def test_half_precision_buffers_are_read_in_evaluation():
     mean, variance = torch.ones(3).half(), torch.full((3,), 4.0).half()
     expected = (x.double() - 1) / (4 + 1e-5) ** 0.5
     for kernel in ("reference", "aten"):
-        torch.testing.assert_close(batch_norm(x, mean, variance, kernel=kernel).double(), expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            batch_norm(x, mean, variance, kernel=kernel).double(), expected, rtol=1e-3, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,9 @@ def test_func_grad_and_jvp_by_value():
         return torch.func.functional_call(layer, {**copied, "weight": weight}, (x,)).square().sum()
 
     weight = layer.weight.detach().clone().requires_grad_()
-    expected = torch.autograd.grad(torch.tanh(nn.functional.batch_norm(x, None, None, weight, None, True)).square().sum(), weight)
+    expected = torch.autograd.grad(
+        torch.tanh(nn.functional.batch_norm(x, None, None, weight, None, True)).square().sum(), weight
+    )
     torch.testing.assert_close(torch.func.grad(loss)(weight.detach(), x), expected[0], **TOLERANCE)
 
     wide, direction = x.double(), tangent.double()

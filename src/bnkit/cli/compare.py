@@ -28,12 +28,16 @@ def compare(
         str,
         Argument(metavar="[RECIPE | FILE.toml | file.py:factory]", help="What to compare.", show_default=True),
     ] = _DEFAULT,
-    data: Annotated[str | None, Option(metavar="D", help="The data: a name (`bnkit data` lists them) or file.py:factory.")] = None,
+    data: Annotated[
+        str | None, Option(metavar="D", help="The data: a name (`bnkit data` lists them) or file.py:factory.")
+    ] = None,
     network: Annotated[
-        list[str] | None, Option(metavar="NAME", help="The network: a name or file.py:factory. May be given several times.")
+        list[str] | None,
+        Option(metavar="NAME", help="The network: a name or file.py:factory. May be given several times."),
     ] = None,
     grid: Annotated[
-        list[str] | None, Option(metavar="KEY=V1,V2", help="Values of a setting, as lr=0.1,0.3. May be given several times.")
+        list[str] | None,
+        Option(metavar="KEY=V1,V2", help="Values of a setting, as lr=0.1,0.3. May be given several times."),
     ] = None,
     seeds: Annotated[int | None, Option(metavar="N", help="Seeds 0 to N − 1.")] = None,
     epochs: Annotated[int | None, Option(metavar="N", help="How often each run goes through the data.")] = None,
@@ -149,7 +153,9 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool) -> None:
     console = results()
     console.print(as_rich(header, rows))
     epochs = sum(run.epochs for run in plan)
-    console.print(f"\n{len(plan)} runs of {plan.experiment.epochs} epochs, {epochs} in all, into {folder}", soft_wrap=True)
+    console.print(
+        f"\n{len(plan)} runs of {plan.experiment.epochs} epochs, {epochs} in all, into {folder}", soft_wrap=True
+    )
     in_memory = [count for count in plan.experiment.grid.num_workers if count > 0]
     if in_memory:
         console.print("num_workers has no effect here: the data are held in memory", soft_wrap=True)
@@ -168,7 +174,10 @@ def _print_results(comparison: Comparison, *, as_json: bool, quiet: bool) -> Non
         console.print_json(json.dumps(content))
         return
     if not quiet:
-        for title, (header, rows) in {"All runs, best first": comparison.table(), **comparison.further_tables()}.items():
+        for title, (header, rows) in {
+            "All runs, best first": comparison.table(),
+            **comparison.further_tables(),
+        }.items():
             console.print(as_rich(header, rows, title))
             console.print()
     console.print(str(comparison.answer), soft_wrap=not console.is_terminal, markup=False)

@@ -53,7 +53,9 @@ def data(
     console.print(as_rich(header, [tuple(str(entry[key]) for key in header) for entry in listed]))
     for entry in listed:
         for path in entry["broken"]:
-            console.print(f"broken: {path}: its SHA-256 is not the published one; delete it and fetch it again", soft_wrap=True)
+            console.print(
+                f"broken: {path}: its SHA-256 is not the published one; delete it and fetch it again", soft_wrap=True
+            )
 
 
 def _summary(states: list[State]) -> str:

@@ -25,7 +25,9 @@ app = Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command("compare", short_help="Train networks with and without batch norm, and say what it bought.")(compare.compare)
+app.command("compare", short_help="Train networks with and without batch norm, and say what it bought.")(
+    compare.compare
+)
 app.command("report", short_help="Write the report of a results folder again.")(report.report)
 app.command("data", short_help="List the data sets: what is there, what is not, and where.")(data.data)
 

@@ -95,7 +95,9 @@ class PlainLines(_Counting):
         if now - self._last >= self._interval or epoch.epoch == run.epochs:
             self._last = now
             figures = "  ".join(f"{name} {value}" for name, value in zip(_FIGURES, _figures(epoch), strict=True))
-            self._line(f"{_name(run, self.clock.runs)}  epoch {epoch.epoch} of {run.epochs}  {figures}  left {self.clock.left}")
+            self._line(
+                f"{_name(run, self.clock.runs)}  epoch {epoch.epoch} of {run.epochs}  {figures}  left {self.clock.left}"
+            )
 
     def run_ended(self, run: Run, record: Record) -> None:
         super().run_ended(run, record)
@@ -156,7 +158,15 @@ class LiveTable(_Counting):
             figures = _figures(epoch) if epoch else ("–",) * len(_FIGURES)
             progress = f"{epoch.epoch if epoch else 0} of {run.epochs}"
             state = f"{clock.left} left" if status == "running" else status
-            cells = (str(run.number), run.network.key, setting(run.settings.lr), str(run.seed), progress, *figures, state)
+            cells = (
+                str(run.number),
+                run.network.key,
+                setting(run.settings.lr),
+                str(run.seed),
+                progress,
+                *figures,
+                state,
+            )
             table.add_row(*cells, style="" if status == "running" else "dim")
         head = (
             f"{self._title}: run {min(clock.runs_done + 1, clock.runs)} of {clock.runs}, "

@@ -35,7 +35,9 @@ def read(path: Path) -> Tensor:
     dimensions = content[3]
     header = 4 + 4 * dimensions
     if len(content) < header:
-        raise DataError(f"{path} is cut off in its header of {header} bytes; expected {dimensions} sizes: fetch it again")
+        raise DataError(
+            f"{path} is cut off in its header of {header} bytes; expected {dimensions} sizes: fetch it again"
+        )
     shape = tuple(int(size) for size in np.frombuffer(content[4:header], dtype=">u4"))
     if len(content) - header != math.prod(shape):
         raise DataError(

@@ -83,9 +83,7 @@ def _train_one(
                 folder.refresh_results(plan)
             diverged = epochs[-1].loss is None
             save_weights(place, training.model)
-            file.end(
-                Status.DIVERGED if diverged else Status.FINISHED, first_layer=_first_layer(training.model)
-            )
+            file.end(Status.DIVERGED if diverged else Status.FINISHED, first_layer=_first_layer(training.model))
         except Exception:
             file.end(Status.FAILED, traceback=traceback.format_exc())
     remove_checkpoint(place)

@@ -18,9 +18,7 @@ def optimizer_for(parameters: Iterable[nn.Parameter], settings: Settings) -> opt
     """The optimizer that the settings name, with PyTorch's defaults where they say nothing."""
     parameters = list(parameters)
     if settings.optimizer == "sgd":
-        return optim.SGD(
-            parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-        )
+        return optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
     kind = optim.Adam if settings.optimizer == "adam" else optim.AdamW
     return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
 

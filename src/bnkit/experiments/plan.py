@@ -96,9 +96,7 @@ def plan(experiment: Experiment) -> Plan:
     """
     settled = _settled(experiment)
     points = [_resolve(point, settled) for point in experiment.grid.points()]
-    choices = [
-        (seed, point, network) for seed in experiment.seeds for point in points for network in settled.networks
-    ]
+    choices = [(seed, point, network) for seed in experiment.seeds for point in points for network in settled.networks]
     runs = tuple(
         Run(
             number=number,

@@ -81,7 +81,9 @@ def data_called(name: str) -> DataSet:
     try:
         made = factory()
     except Exception as error:
-        raise FactoryError(f"{name} raised {type(error).__name__}: {error}; expected it to return (train, test)") from error
+        raise FactoryError(
+            f"{name} raised {type(error).__name__}: {error}; expected it to return (train, test)"
+        ) from error
     return data_from(made, name)
 
 
@@ -94,11 +96,15 @@ def data_from(pairs: object, name: str) -> DataSet:
     try:
         (train_inputs, train_targets), (test_inputs, test_targets) = pairs  # type: ignore[misc,attr-defined]
     except (TypeError, ValueError) as error:
-        raise DataError(f"{name} is a {type(pairs).__name__}; expected (train, test), each (inputs, targets)") from error
+        raise DataError(
+            f"{name} is a {type(pairs).__name__}; expected (train, test), each (inputs, targets)"
+        ) from error
     tensors = (train_inputs, train_targets, test_inputs, test_targets)
     wrong = next((tensor for tensor in tensors if not isinstance(tensor, Tensor)), None)
     if wrong is not None:
-        raise DataError(f"{name} holds a {type(wrong).__name__}; expected tensors: (inputs, targets) for train and test")
+        raise DataError(
+            f"{name} holds a {type(wrong).__name__}; expected tensors: (inputs, targets) for train and test"
+        )
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
@@ -119,7 +125,10 @@ def try_out(plan: Plan, materials: Materials) -> None:
     seen: set[object] = set()
     for run in plan:
         network = materials.networks[run.network.key]
-        built_by = (run.network.key, *(getattr(run.settings, name) for name in ("activation", "depth", "dropout", "init")))
+        built_by = (
+            run.network.key,
+            *(getattr(run.settings, name) for name in ("activation", "depth", "dropout", "init")),
+        )
         if built_by not in seen:
             seen.add(built_by)
             _try_network(run, network, materials)

@@ -45,7 +45,9 @@ def find(name: str) -> Target:
     except ModuleNotFoundError as error:
         raise FactoryError(f"{name}: {error}; expected path/to/file.py:name or package.module:name") from error
     except Exception as error:
-        raise FactoryError(f"{name}: importing {place} raised {type(error).__name__}: {error}; mend it first") from error
+        raise FactoryError(
+            f"{name}: importing {place} raised {type(error).__name__}: {error}; mend it first"
+        ) from error
     if not hasattr(module, attribute):
         names = ", ".join(sorted(key for key in vars(module) if not key.startswith("_")))
         raise FactoryError(f"{name}: {place} has no {attribute!r}; it has {names or 'no public names'}")

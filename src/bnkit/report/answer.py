@@ -54,9 +54,7 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, with the sentences."""
         return {
-            "contrasts": [
-                {**asdict(contrast), "sentences": list(_sentences(contrast))} for contrast in self.contrasts
-            ],
+            "contrasts": [{**asdict(contrast), "sentences": list(_sentences(contrast))} for contrast in self.contrasts],
             "drifts": [{**asdict(drift), "sentence": _drift_sentence(drift)} for drift in self.drifts],
             "incomplete": self.incomplete,
         }
@@ -76,9 +74,7 @@ def interval_in_points(difference: Interval) -> str:
     """``+2.1 points [+1.0, +3.2], n = 5``."""
     if difference.low is None or difference.high is None:
         return f"{points(difference.mean)} points, n = {difference.n}, too few for an interval"
-    return (
-        f"{points(difference.mean)} points [{points(difference.low)}, {points(difference.high)}], n = {difference.n}"
-    )
+    return f"{points(difference.mean)} points [{points(difference.low)}, {points(difference.high)}], n = {difference.n}"
 
 
 def _heading(contrast: Contrast) -> str:
@@ -158,8 +154,10 @@ def _reached_sentence(reached: Reached) -> str:
 
 
 def _took(epochs: float, seconds: float) -> str:
-    return f"{epochs:g} epoch{'' if epochs == 1 else 's'} and {seconds:.2g} s" if seconds < 10 else (
-        f"{epochs:g} epochs and {seconds:.0f} s"
+    return (
+        f"{epochs:g} epoch{'' if epochs == 1 else 's'} and {seconds:.2g} s"
+        if seconds < 10
+        else (f"{epochs:g} epochs and {seconds:.0f} s")
     )
 
 

@@ -60,7 +60,9 @@ class Comparison:
         header = columns(self.plan)
         records = self.records
         return [
-            dict(zip(header, row, strict=True)) for run in self.plan for row in rows(run, records[run.run_id], self.plan)
+            dict(zip(header, row, strict=True))
+            for run in self.plan
+            for row in rows(run, records[run.run_id], self.plan)
         ]
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -86,7 +88,9 @@ class Comparison:
         try:
             import pandas
         except ImportError as error:
-            raise SettingsError("a data frame needs pandas, which is not installed; pip install 'bnkit[frame]'") from error
+            raise SettingsError(
+                "a data frame needs pandas, which is not installed; pip install 'bnkit[frame]'"
+            ) from error
         return pandas.DataFrame(self.rows, columns=list(columns(self.plan)))
 
     def figures(self) -> dict[str, Any]:
@@ -118,7 +122,9 @@ class Comparison:
         chosen = self._run(run)
         materials = self._obtain_materials()
         data = materials.data
-        model = materials.networks[chosen.network.key].build(data.input_shape, data.classes, chosen.settings, chosen.seed)
+        model = materials.networks[chosen.network.key].build(
+            data.input_shape, data.classes, chosen.settings, chosen.seed
+        )
         load_weights(self.folder.run_folder(chosen), model)
         return model.eval()
 

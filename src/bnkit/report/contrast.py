@@ -278,9 +278,7 @@ def _ended(lr: float, seeds: Sequence[int], outcomes: _ByRateAndSeed) -> dict[St
     return {status: ends.count(status) for status in Status if status in ends}
 
 
-def _best_rate(
-    rates: Sequence[float], seeds: Sequence[int], outcomes: _ByRateAndSeed
-) -> tuple[float | None, str]:
+def _best_rate(rates: Sequence[float], seeds: Sequence[int], outcomes: _ByRateAndSeed) -> tuple[float | None, str]:
     """The learning rate with the highest mean validation accuracy, among those at which the most runs finished."""
     finished = {lr: sum(outcomes[lr, seed].final is not None for seed in seeds) for lr in rates}
     most = max(finished.values())

@@ -62,7 +62,12 @@ def _over_learning_rate(plan: Plan, runs: list[Run], records: Mapping[str, Recor
         for run in runs:
             record = records.get(run.run_id, Record())
             last = record.last
-            if run.network.key == network and record.status is Status.FINISHED and last and last.test_accuracy is not None:
+            if (
+                run.network.key == network
+                and record.status is Status.FINISHED
+                and last
+                and last.test_accuracy is not None
+            ):
                 ends.setdefault(run.settings.lr, []).append(last.test_accuracy)
         points = []
         for lr in sorted(ends):

@@ -36,7 +36,13 @@ def epochs_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[R
     every.sort(key=lambda entry: -(entry[1].accuracy or 0.0))
     return header, [
         (
-            *(str(run.number), str(epoch.epoch), figure(epoch.loss), figure(epoch.accuracy), figure(epoch.test_accuracy)),
+            *(
+                str(run.number),
+                str(epoch.epoch),
+                figure(epoch.loss),
+                figure(epoch.accuracy),
+                figure(epoch.test_accuracy),
+            ),
             *(f"{epoch.epoch_duration:.2f}", f"{epoch.run_duration:.2f}"),
             *(setting(getattr(run.settings, name)) for name in settings),
             *(str(run.seed), run.network.key),
@@ -51,7 +57,10 @@ def first_layer_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, l
     return ("run", "network", "seed", "layer", "gamma", "beta"), [
         (
             *(str(run.number), run.network.key, str(run.seed), layer["site"]),
-            *(" ".join("–" if value is None else f"{value:.2f}" for value in layer[name]) for name in ("gamma", "beta")),
+            *(
+                " ".join("–" if value is None else f"{value:.2f}" for value in layer[name])
+                for name in ("gamma", "beta")
+            ),
         )
         for run, layer in found
         if layer is not None

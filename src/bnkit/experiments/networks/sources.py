@@ -108,7 +108,9 @@ def sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSo
         elif network in ARCHITECTURES:
             made = {f"{prefix}{name}": _built_in(f"{prefix}{name}", network, arm_called(name)) for name in arms}
         else:
-            raise SettingsError(f"unknown network {network!r}; expected one of {', '.join(ARCHITECTURES)}, or file.py:factory")
+            raise SettingsError(
+                f"unknown network {network!r}; expected one of {', '.join(ARCHITECTURES)}, or file.py:factory"
+            )
         clash = found.keys() & made.keys()
         if clash:
             raise SettingsError(f"two networks are called {min(clash)!r}; expected names that differ")
@@ -149,7 +151,9 @@ def _from_target(origin: str, value: object, digest: str, prefix: str) -> dict[s
     try:
         factories = value()
     except Exception as error:
-        raise FactoryError(f"{origin} raised {type(error).__name__}: {error}; expected it to return networks") from error
+        raise FactoryError(
+            f"{origin} raised {type(error).__name__}: {error}; expected it to return networks"
+        ) from error
     made = from_factories(factories, prefix, f"what {origin} returned")
     return {key: _renamed(source, f"{origin}#{digest[:12]}/{key}") for key, source in made.items()}
 
@@ -165,7 +169,9 @@ def _from_factory(key: str, factory: object) -> NetworkSource:
             "run, so that no weights leak between runs"
         )
     if not callable(factory):
-        raise FactoryError(f"{key} is {_short(factory)}; expected a factory: something to call that returns an nn.Module")
+        raise FactoryError(
+            f"{key} is {_short(factory)}; expected a factory: something to call that returns an nn.Module"
+        )
     accepted = frozenset(_OPTIONS) & _parameter_names(factory)
 
     def make(input_shape: tuple[int, ...], classes: int, settings: Settings) -> nn.Module:
