@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ def test_splitting_the_data_another_way_changes_nothing_but_rounding(cuts, mean,
         torch.randn(50, 3, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * deviation + mean
     )
     edges = [0, *sorted(cuts), 50]
-    parts = [Moments.of(values[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [Moments.of(values[a:b]) for a, b in pairwise(edges)]
     merged = parts[0]
     for part in parts[1:]:
         merged = merged.merge(part)

@@ -7,13 +7,14 @@ mean and variance of batches, averaged, do not.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True)
+class Moments:
     """The first two moments of some values, channel by channel.
 
     Attributes:

@@ -174,7 +174,7 @@ def test_a_broken_checkpoint_is_named_and_its_run_starts_again(tmp_path, uninter
 
 def test_a_garbled_record_is_set_aside_and_its_run_made_again(tmp_path, uninterrupted):
     _compare(tmp_path / "r")
-    record = sorted((tmp_path / "r").glob("runs/*/record.jsonl"))[0]
+    record = min((tmp_path / "r").glob("runs/*/record.jsonl"))
     garbled = record.read_bytes().replace(b'"epoch": 2', b'"epoch": \xff')
     record.write_bytes(garbled)
     watcher = _Notes()

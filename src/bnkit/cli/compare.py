@@ -51,7 +51,7 @@ def compare(
     as_json: Annotated[bool, Option("--json", help="Print the results as JSON.")] = False,
     quiet: Annotated[bool, Option("-q", "--quiet", help="No progress and no table, only the answer.")] = False,
     verbose: Annotated[bool, Option("-v", "--verbose", help="A line for every epoch.")] = False,
-    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """`bnkit compare --grid lr=0.1,0.3 --seeds 3` compares a small CNN with and without batch norm on digits.
 

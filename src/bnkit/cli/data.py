@@ -17,7 +17,7 @@ def data(
     names: Annotated[list[str] | None, Argument(metavar="[NAME]...", help="Only these.")] = None,
     fetch: Annotated[bool, Option("--fetch", help="Fetch and verify what is missing.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the list as JSON.")] = False,
-    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """`bnkit data` lists the data sets: what is there, what is not, and where; `bnkit data mnist --fetch` fetches one.
 

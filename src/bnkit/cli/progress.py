@@ -68,7 +68,7 @@ class _Counting(Observer):
     def run_started(self, run: Run, record: Record) -> None:
         self.clock.skip(len(record.epochs))
 
-    def epoch_done(self, run: Run, epoch: Epoch) -> None:  # noqa: ARG002
+    def epoch_done(self, run: Run, epoch: Epoch) -> None:
         self.clock.epochs_done += 1
 
     def run_ended(self, run: Run, record: Record) -> None:
@@ -128,7 +128,7 @@ class LiveTable(_Counting):
         super().run_started(run, record)
         self._lines[run.number] = (run, record.last, "running")
 
-    def batch_done(self, run: Run, epoch: int, examples: int) -> None:  # noqa: ARG002
+    def batch_done(self, run: Run, epoch: int, examples: int) -> None:
         self._seen += examples
 
     def epoch_done(self, run: Run, epoch: Epoch) -> None:

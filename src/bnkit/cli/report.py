@@ -14,7 +14,7 @@ from bnkit.report.comparison import Comparison
 def report(
     folder: Annotated[Path, Argument(metavar="DIR", help="A folder that `bnkit compare` wrote.")],
     open_report: Annotated[bool, Option("--open", help="Open it in a browser.")] = False,
-    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """`bnkit report results/quickstart` writes report.html and results.csv again from the records, and prints the answer.
 

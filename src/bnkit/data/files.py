@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
 import platformdirs
 import pooch
@@ -113,7 +114,7 @@ class _Progress:
         self._task = self._bar.add_task(description, total=None)
         self.total = 0
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 

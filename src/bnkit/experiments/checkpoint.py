@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +32,7 @@ def save_checkpoint(folder: Path, training: Training, epochs: list[Epoch]) -> No
     }
     temporary = folder / f".{_CHECKPOINT}.new"
     torch.save(content, temporary)
-    os.replace(temporary, folder / _CHECKPOINT)
+    temporary.replace(folder / _CHECKPOINT)
 
 
 def load_checkpoint(folder: Path, training: Training) -> list[Epoch]:
@@ -72,7 +71,7 @@ def save_weights(folder: Path, model: nn.Module, name: str = _WEIGHTS) -> None:
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
     temporary = folder / f".{name}.new"
     save_file(tensors, temporary)
-    os.replace(temporary, folder / name)
+    temporary.replace(folder / name)
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:

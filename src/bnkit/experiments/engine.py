@@ -130,9 +130,9 @@ def _set_aside_garbled(plan: Plan, folder: Folder, observer: Observer) -> None:
 
 
 def _first_layer(model: nn.Module) -> dict[str, Any] | None:
-    """gamma and beta of the first batch norm, as plain values."""
+    """Gamma and beta of the first batch norm, as plain values."""
     for site, layer in batch_norms(model).items():
-        if layer.weight is not None and layer.bias is not None:
+        if layer.affine and isinstance(layer.bias, Tensor):
             return {"site": site, "gamma": _finite(layer.weight), "beta": _finite(layer.bias)}
     return None
 

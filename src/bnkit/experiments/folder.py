@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 import shutil
 import time
@@ -140,7 +139,7 @@ class Folder:
         """Write a whole file, so that a reader or a crash sees either the old one or the new one."""
         temporary = path.with_name(f".{path.name}.new")
         temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, path)
+        temporary.replace(path)
 
 
 def columns(plan: Plan) -> tuple[str, ...]:
@@ -158,7 +157,8 @@ def rows(run: Run, record: Record, plan: Plan) -> Iterator[tuple[object, ...]]:
     if record.status is None or (record.status is Status.RUNNING and not record.epochs):
         return
     settings = tuple(getattr(run.settings, key) for key in plan.experiment.grid.keys_given)
-    for epoch in record.epochs or [None]:
+    ended_early: list[Epoch | None] = [None]
+    for epoch in record.epochs or ended_early:
         yield (
             *(run.number, run.run_id, run.network.key, run.seed),
             *settings,

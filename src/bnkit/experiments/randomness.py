@@ -60,9 +60,9 @@ def initial_weights(seed: int) -> Iterator[None]:
         yield
 
 
-class _DrawsByShape(TorchDispatchMode):
+class _DrawsByShape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, seed: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._seed = seed
         self._drawn: Counter[object] = Counter()
 

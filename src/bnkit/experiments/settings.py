@@ -52,11 +52,8 @@ def _values_of(name: str) -> Any:
 
 
 # The same keys, each with the values that it takes in turn. Made from Settings, so that a key is defined once.
-_GridFields: Any = create_model(
-    "_GridFields",
-    __config__=_FROZEN,
-    **{name: (_values_of(name), (field.default,)) for name, field in Settings.model_fields.items()},
-)
+_FIELDS: dict[str, Any] = {name: (_values_of(name), (field.default,)) for name, field in Settings.model_fields.items()}
+_GridFields: Any = create_model("_GridFields", __config__=_FROZEN, **_FIELDS)
 
 
 class Grid(_GridFields):  # type: ignore[misc]

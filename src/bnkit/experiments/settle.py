@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,12 +95,12 @@ def data_from(pairs: object, name: str) -> DataSet:
         DataError: It has another form.
     """
     try:
-        (train_inputs, train_targets), (test_inputs, test_targets) = pairs  # type: ignore[misc,attr-defined]
+        train, test = _pair(pairs)
+        tensors = (*_pair(train), *_pair(test))
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{name} is a {type(pairs).__name__}; expected (train, test), each (inputs, targets)"
         ) from error
-    tensors = (train_inputs, train_targets, test_inputs, test_targets)
     wrong = next((tensor for tensor in tensors if not isinstance(tensor, Tensor)), None)
     if wrong is not None:
         raise DataError(
@@ -109,8 +110,13 @@ def data_from(pairs: object, name: str) -> DataSet:
     for tensor in tensors:
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    train, test = Examples(train_inputs, train_targets.long()), Examples(test_inputs, test_targets.long())
-    return DataSet(name, digest.hexdigest(), train, test)
+    parts = Examples(tensors[0], tensors[1].long()), Examples(tensors[2], tensors[3].long())
+    return DataSet(name, digest.hexdigest(), *parts)
+
+
+def _pair(of: Any) -> tuple[Any, Any]:
+    first, second = of
+    return first, second
 
 
 def try_out(plan: Plan, materials: Materials) -> None:

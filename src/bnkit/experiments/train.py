@@ -115,7 +115,7 @@ def _learn(
         logits = model(inputs)
         loss = functional.cross_entropy(logits, targets)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if schedule is not None:
             schedule.step()

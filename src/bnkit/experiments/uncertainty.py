@@ -67,8 +67,8 @@ def ratio_interval(ratios: Sequence[float]) -> Interval | None:
     of_logarithms = mean_interval([math.log(ratio) for ratio in ratios])
     if of_logarithms is None:
         return None
-    ends = (None if end is None else math.exp(end) for end in (of_logarithms.low, of_logarithms.high))
-    return Interval(math.exp(of_logarithms.mean), *ends, n=of_logarithms.n)
+    low, high = (None if end is None else math.exp(end) for end in (of_logarithms.low, of_logarithms.high))
+    return Interval(math.exp(of_logarithms.mean), low, high, of_logarithms.n)
 
 
 def verdict(difference: Interval | None, margin: float) -> Verdict:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation, check_kernel
 from bnkit.nn import functional, running_statistics
 
@@ -72,7 +73,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             TooFewValuesError: Training with one value per channel.
             SettingsError: A shape that does not fit.
         """
-        self._check_input_dim(input)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
         self._check_channels(input)
         name = self.activation if isinstance(self.activation, str) else None
         output = self._normalise(input, name, residual)
@@ -124,7 +125,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def _check_channels(self, input: Tensor) -> None:
         if input.shape[1] != self.num_features:
-            raise functional.SettingsError(
+            raise SettingsError(
                 f"{type(self).__name__}(num_features={self.num_features}) got an input of shape "
                 f"{tuple(input.shape)}, {input.shape[1]} channels; expected {self.num_features}"
             )
@@ -138,7 +139,8 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             ours["skip_nonfinite"] = True
         if self.kernel != "auto":
             ours["kernel"] = self.kernel
-        return ", ".join([super().extra_repr(), *(f"{key}={value!r}" for key, value in ours.items())])
+        theirs: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return ", ".join([theirs, *(f"{key}={value!r}" for key, value in ours.items())])
 
 
 _DOC = """Batch normalization of {shapes}: ``torch.nn.{name}``, and an activation, a residual, a choice of kernel.
@@ -176,19 +178,19 @@ Example:
 """
 
 
-class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
+class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):  # noqa: D101
     __doc__ = _DOC.format(
         name="BatchNorm1d", shapes="(N, C) or (N, C, L)", over="the batch (and the positions)", example="4, 2, 5"
     )
 
 
-class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
+class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):  # noqa: D101
     __doc__ = _DOC.format(
         name="BatchNorm2d", shapes="(N, C, H, W)", over="the batch and all positions", example="4, 2, 5, 5"
     )
 
 
-class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
+class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):  # noqa: D101
     __doc__ = _DOC.format(
         name="BatchNorm3d", shapes="(N, C, D, H, W)", over="the batch and all positions", example="4, 2, 3, 5, 5"
     )

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, Range1d, Whisker
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, Range1d
+from bokeh.models.annotations import Whisker
 from bokeh.plotting import figure
 
 from bnkit.experiments.plan import Plan, Run
@@ -56,7 +57,7 @@ def _over_learning_rate(plan: Plan, runs: list[Run], records: Mapping[str, Recor
     plot = _plot("learning rate", "test accuracy at the end", x_axis_type="log")
     plot.xaxis.ticker = FixedTicker(ticks=rates)
     plot.xaxis.major_label_overrides = {rate: setting(rate) for rate in rates}
-    plot.y_range = Range1d(0, 1.02)
+    plot.y_range = Range1d(start=0, end=1.02)
     for network in plan.networks:
         ends: dict[float, list[float]] = {}
         for run in runs:
@@ -136,7 +137,7 @@ def _over_epochs(plan: Plan, runs: list[Run], records: Mapping[str, Record], nam
             )
         )
     if name == "test_accuracy":
-        plot.y_range = Range1d(0, 1.02)
+        plot.y_range = Range1d(start=0, end=1.02)
     _legend(plot, "bottom_right" if name == "test_accuracy" else "top_right")
     return plot
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def initialise(model: nn.Module, init: str) -> None:
@@ -15,11 +15,15 @@ def initialise(model: nn.Module, init: str) -> None:
     """
     if init == "default":
         return
-    draw = {"xavier": nn.init.xavier_uniform_, "kaiming": _kaiming}[init]
+    draw = _xavier if init == "xavier" else _kaiming
     for module in model.modules():
         if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
             draw(module.weight)
 
 
-def _kaiming(weight: nn.Parameter) -> None:
+def _xavier(weight: Tensor) -> None:
+    nn.init.xavier_uniform_(weight)
+
+
+def _kaiming(weight: Tensor) -> None:
     nn.init.kaiming_normal_(weight, nonlinearity="relu")
