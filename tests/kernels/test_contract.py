@@ -83,8 +83,14 @@ def test_float64_agrees_with_pytorch(kernel, activation, case):
         return ACTIVATIONS[activation](nn.functional.batch_norm(x, None, None, weight, bias, True, eps=EPS) + residual)
 
     tensors, upstream = _tensors(case, torch.float64)
+    # A rounding step of the mean, in deviations: against 80-bit floats, PyTorch is off by 4e-8 at mean 1000 and deviation
+    # 0.03, and the reference by 1e-8.
+    rows = tensors[0].transpose(0, 1).flatten(1)
+    condition = 1 + (rows.mean(1).abs() / (rows.var(1, correction=0) + EPS).sqrt()).max().item()
     for got, expected in zip(_run(ours, tensors, upstream), _run(theirs, tensors, upstream), strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8 * max(1.0, expected.abs().max().item()))
+        torch.testing.assert_close(
+            got, expected, rtol=1e-11 * condition, atol=1e-11 * condition * max(1.0, expected.abs().max().item())
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
