@@ -9,6 +9,9 @@ demo: .venv/.installed
 	$(BIN)/bnkit compare
 
 test: .venv/.installed-dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
 
 quick: .venv/.installed-dev
