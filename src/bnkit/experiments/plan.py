@@ -87,6 +87,13 @@ class Plan:
         """The keys of the networks in their order."""
         return tuple(network.key for network in _settled(self.experiment).networks)
 
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """The keys of the grid that take more than one value."""
+        return tuple(
+            key for key in self.experiment.grid.keys_given if len({getattr(run.settings, key) for run in self.runs}) > 1
+        )
+
 
 def plan(experiment: Experiment) -> Plan:
     """The runs of ``experiment``, which has to be settled.

@@ -9,7 +9,9 @@ from typing import Any
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record, Status
 from bnkit.experiments.uncertainty import Interval, Verdict, verdict
-from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, Drift, Reached, contrasts, drifts
+from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
+from bnkit.report.drift import Drift, drifts
+from bnkit.report.reached import Reached
 
 # A difference of test accuracies that matters to nobody: one point.
 MARGIN = 0.01

@@ -44,7 +44,7 @@ def _by_setting(plan: Plan, *, without_lr: bool) -> dict[str, list[Run]]:
     varying = [
         key
         for key in plan.experiment.grid.keys_given
-        if (key == "lr" or len({getattr(run.settings, key) for run in plan}) > 1) and not (without_lr and key == "lr")
+        if (key == "lr" and not without_lr) or (key != "lr" and key in plan.varying)
     ]
     groups: dict[str, list[Run]] = {}
     for run in plan:

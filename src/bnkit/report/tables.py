@@ -14,7 +14,7 @@ Row = tuple[str, ...]
 
 def runs_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
     """The header and a row for each run that began, best test accuracy first; runs without one come last."""
-    varying = _columns_of_settings(plan)
+    varying = tuple(key for key in plan.experiment.grid.keys_given if key == "lr" or key in plan.varying)
     header = (
         *("run", "network", *varying, "seed", "epochs", "loss", "accuracy", "test accuracy", "population"),
         *("s/epoch", "examples/s", "status"),
@@ -89,15 +89,6 @@ def figure(value: float | None) -> str:
 def setting(value: object) -> str:
     """A setting as one would type it."""
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _columns_of_settings(plan: Plan) -> tuple[str, ...]:
-    """lr, and the other grid keys that take more than one value."""
-    return tuple(
-        key
-        for key in plan.experiment.grid.keys_given
-        if key == "lr" or len({getattr(run.settings, key) for run in plan}) > 1
-    )
 
 
 def _run_row(run: Run, record: Record, varying: Sequence[str]) -> Row:

@@ -1,0 +1,153 @@
+"""One epoch of the course's CNN on Fashion-MNIST: a plain PyTorch loop beside bnkit's.
+
+    BNKIT_DATA=… python benchmarks/epoch.py --rounds 5
+
+The plain loop is what tutorials show: a Dataset that turns each image into a tensor and normalises it, a DataLoader
+that stacks them, one pass. It converts with torch alone; the image library of the usual transforms would cost it more.
+The three contestants live in a process each, because what ``keep_freed_memory`` sets holds for a whole process, and
+take turns, so that noise of the machine meets all of them. Medians; ratios are taken turn by turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+import bnkit
+from bnkit.data import Parts, load, prepare
+from bnkit.experiments.experiment import experiment_from, read_recipe
+from bnkit.experiments.networks import sources
+from bnkit.experiments.plan import Run
+from bnkit.experiments.settle import settle
+from bnkit.experiments.train import Training, train
+
+RECIPE = "two-cnn-fashion-mnist"
+PLAIN, OURS, KEPT = "plain PyTorch loop", "bnkit, default allocator", "bnkit, freed memory kept"
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """Each image becomes a tensor, and is normalised, when it is asked for."""
+
+    def __init__(self, images: Tensor, labels: Tensor, mean: float, deviation: float) -> None:
+        self.images, self.labels = images.numpy(), labels.tolist()
+        self.mean, self.deviation = mean, deviation
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        tensor = torch.from_numpy(self.images[index]).to(torch.float32).div(255)
+        return tensor.sub(self.mean).div(self.deviation), self.labels[index]
+
+
+def plain_epoch(run: Run, model: nn.Module, loader: DataLoader[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Seconds and training accuracy of one epoch as tutorials write it."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=run.settings.lr)
+    total_loss, correct, seen = 0.0, 0, 0
+    model.train()
+    began = time.perf_counter()
+    for images, labels in loader:
+        predictions = model(images)
+        loss = functional.cross_entropy(predictions, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total_loss += loss.item() * len(labels)
+        correct += int(predictions.argmax(dim=1).eq(labels).sum().item())
+        seen += len(labels)
+    return time.perf_counter() - began, correct / seen
+
+
+def our_epoch(run: Run, model: nn.Module, parts: Parts) -> tuple[float, float]:
+    """Seconds of training and training accuracy of one epoch as ``bnkit compare`` trains it."""
+    epoch = next(train(run, Training.of(run, model, len(parts.train)), parts, None, lambda *_: None))
+    assert epoch.accuracy is not None
+    return epoch.epoch_duration, epoch.accuracy
+
+
+def contestant(name: str, arm: str, workers: int, threads: int, turns: Connection) -> None:
+    """A process that trains one epoch for every seed that it is sent."""
+    torch.set_num_threads(threads)
+    if name == KEPT:
+        bnkit.keep_freed_memory()
+    experiment = experiment_from({**read_recipe(RECIPE), "arms": [arm], "epochs": 1}, RECIPE)
+    plan, materials = settle(experiment)
+    run, data = plan.runs[0], materials.data
+    source = sources(experiment.networks, [arm])[arm]
+    parts = prepare(data, "normal", 0.0)
+    pixels = data.train.inputs.float() / 255
+    images = Images(data.train.inputs, data.train.targets, pixels.mean().item(), pixels.std(correction=0).item())
+    for seed in iter(turns.recv, None):
+        model = source.build(data.input_shape, data.classes, run.settings, seed)
+        torch.manual_seed(seed)
+        if name == PLAIN:
+            loader = DataLoader(images, batch_size=run.settings.batch_size, shuffle=True, num_workers=workers)
+            turns.send(plain_epoch(run, model, loader))
+        else:
+            turns.send(our_epoch(run, model, parts))
+
+
+def main() -> None:
+    """Take turns, and print the medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--arm", default="batch_norm", choices=["batch_norm", "no_batch_norm"])
+    parser.add_argument("--workers", type=int, default=0, help="num_workers of the plain loop's DataLoader")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    load("fashion-mnist")  # fetch it once, before three processes want it
+
+    spawn = multiprocessing.get_context("spawn")
+    players = {}
+    for name in (PLAIN, OURS, KEPT):
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=contestant, args=(name, options.arm, options.workers, options.threads, theirs))
+        process.start()
+        theirs.close()  # so that a contestant that dies ends the wait for it
+        players[name] = (process, ours)
+
+    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in players}
+    for seed in range(-1, options.rounds):
+        for name, (_, turns) in players.items():
+            turns.send(max(seed, 0))
+            answer = turns.recv()
+            if seed >= 0:  # the first turn warms up
+                figures[name].append(answer)
+    for process, turns in players.values():
+        turns.send(None)
+        process.join()
+
+    sys.stdout.write(f"two-cnn, {options.arm}, one epoch of Fashion-MNIST, batch 1000, {options.rounds} rounds\n")
+    sys.stdout.write(f"torch {torch.__version__}, {options.threads} threads, {platform.machine()}, ")
+    sys.stdout.write(f"num_workers {options.workers} in the plain loop\n\n")
+    sys.stdout.write(f"{'':28}{'seconds':>9}{'× plain':>10}{'accuracy':>11}\n")
+    summary = {}
+    for name, turns_of in figures.items():
+        ratios = [plain[0] / own[0] for plain, own in zip(figures[PLAIN], turns_of, strict=True)]
+        summary[name] = {
+            "seconds": statistics.median(seconds for seconds, _ in turns_of),
+            "ratio": statistics.median(ratios),
+            "accuracy": statistics.fmean(accuracy for _, accuracy in turns_of),
+        }
+        row = summary[name]
+        sys.stdout.write(f"{name:28}{row['seconds']:9.2f}{row['ratio']:10.2f}{row['accuracy']:11.4f}\n")
+    if options.json:
+        options.json.write_text(json.dumps({"options": {**vars(options), "json": None}, "figures": summary}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Where the moving average and the statistics of the data do not give the same test accuracy. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from statistics import fmean
+
+from bnkit.experiments.plan import Plan
+from bnkit.experiments.records import Record
+from bnkit.report.outcomes import matches, outcomes, settings_of
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A network whose test accuracy depends on which statistics it is evaluated with.
+
+    Attributes:
+        network: Its key.
+        lr, setting: Where.
+        moving_average, population: The mean test accuracies of the runs that finished.
+        apart: In how many runs they differ by more than the margin.
+        runs: How many finished.
+        widest: The pair (moving average, population) of the run in which they differ most.
+    """
+
+    network: str
+    lr: float
+    setting: Mapping[str, object]
+    moving_average: float
+    population: float
+    apart: int
+    runs: int
+    widest: tuple[float, float]
+
+
+def drifts(plan: Plan, records: Mapping[str, Record], margin: float) -> tuple[Drift, ...]:
+    """Where test accuracies under the moving average and under population statistics differ by more than ``margin``."""
+    finals = [(outcome.run, outcome.final) for outcome in outcomes(plan, records) if outcome.final is not None]
+    found = []
+    for network, setting, lr in product(plan.networks, settings_of(plan), dict.fromkeys(plan.experiment.grid.lr)):
+        pairs = [
+            (final.test_accuracy, final.test_accuracy_population)
+            for run, final in finals
+            if run.network.key == network
+            and run.settings.lr == lr
+            and matches(run.settings, setting)
+            and final.test_accuracy is not None
+            and final.test_accuracy_population is not None
+        ]
+        apart = sum(abs(moving - population) > margin for moving, population in pairs)
+        if apart:
+            found.append(
+                Drift(
+                    network,
+                    lr,
+                    setting,
+                    fmean(moving for moving, _ in pairs),
+                    fmean(population for _, population in pairs),
+                    apart,
+                    len(pairs),
+                    max(pairs, key=lambda pair: abs(pair[0] - pair[1])),
+                )
+            )
+    return tuple(found)
