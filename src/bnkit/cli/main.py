@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import traceback
 from collections.abc import Sequence
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 from typer import Abort, Exit, Typer, TyperException
@@ -15,6 +15,7 @@ from typer.main import get_command
 
 import bnkit
 from bnkit.cli import compare, data, report
+from bnkit.cli.output import end_for_want_of_a_reader
 from bnkit.errors import BnkitError
 
 app = Typer(
@@ -31,9 +32,8 @@ app.command("compare", short_help="Train networks with and without batch norm, a
 app.command("report", short_help="Write the report of a results folder again.")(report.report)
 app.command("data", short_help="List the data sets: what is there, what is not, and where.")(data.data)
 
-# 128 + SIGINT and 128 + SIGPIPE, as a shell reports them.
+# 128 + SIGINT, as a shell reports it.
 _INTERRUPTED = 130
-_PIPE_CLOSED = 141
 
 
 @app.callback()
@@ -60,18 +60,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (Abort, KeyboardInterrupt):
         sys.exit(_INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has gone. Nothing more can be said there, not even by Python at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_PIPE_CLOSED)
+        end_for_want_of_a_reader()
     except TyperException as error:
         if error.format_message():
-            _complain(error.format_message(), "bnkit --help shows what there is")
+            _complain(error.format_message() + _what_arrived(error), "bnkit --help shows what there is")
         sys.exit(2)
     except BnkitError as error:
         if debug:
             traceback.print_exc()
         _complain(str(error))
         sys.exit(2)
+
+
+def _what_arrived(error: TyperException) -> str:
+    """The value that could not be parsed, which Typer's message leaves out."""
+    cause = error.__cause__
+    return f", got {cause.errors()[0]['input']!r}" if isinstance(cause, ValidationError) else ""
 
 
 def _complain(message: str, hint: str = "") -> None:

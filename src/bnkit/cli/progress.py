@@ -167,7 +167,7 @@ class LiveTable(_Counting):
                 *figures,
                 state,
             )
-            table.add_row(*cells, style="" if status == "running" else "dim")
+            table.add_row(*map(Text, cells), style="" if status == "running" else "dim")
         head = (
             f"{self._title}: run {min(clock.runs_done + 1, clock.runs)} of {clock.runs}, "
             f"epoch {clock.epochs_done} of {clock.epochs}, {clock.left} left"

@@ -9,7 +9,7 @@ from typing import Any
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record, Status
 from bnkit.experiments.uncertainty import Interval, Verdict, verdict
-from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
+from bnkit.report.contrast import ONLY_ONE, AtBest, AtLearningRate, Contrast, contrasts
 from bnkit.report.drift import Drift, drifts
 from bnkit.report.reached import Reached
 
@@ -90,8 +90,11 @@ def _sentences(contrast: Contrast) -> Iterator[str]:
     if contrast.best is None:
         yield f"No comparison at the best learning rates: {contrast.chosen_by}."
     else:
-        yield _best_sentence(contrast, contrast.best)
+        if contrast.chosen_by != ONLY_ONE:
+            yield _best_sentence(contrast.best, contrast)
         yield _verdict_sentence(contrast.best.test_accuracy, contrast)
+        if contrast.best.accuracy is not None:
+            yield f"In training accuracy of the last epoch the difference there is {interval_in_points(contrast.best.accuracy)}."
         for reached in contrast.best.reached:
             yield _reached_sentence(reached)
     if contrast.cost is not None:
@@ -117,12 +120,12 @@ def _rate_sentence(contrast: Contrast, at: AtLearningRate) -> str:
     return f"lr {at.lr:g}: {difference}{f' ({means})' if means else ''}{lost}."
 
 
-def _best_sentence(contrast: Contrast, best: AtBest) -> str:
-    how = "chosen by validation accuracy" if contrast.chosen_by == "validation" else "the only one there is"
+def _best_sentence(best: AtBest, contrast: Contrast) -> str:
     difference = "no pair of runs to compare" if best.test_accuracy is None else interval_in_points(best.test_accuracy)
     return (
-        f"Each at its best learning rate ({how}): {contrast.baseline} at {best.baseline_lr:g} reaches "
-        f"{best.baseline_mean:.3f}, {contrast.network} at {best.network_lr:g} reaches {best.network_mean:.3f}: {difference}."
+        f"Each at its best learning rate (chosen by validation accuracy): {contrast.baseline} at {best.baseline_lr:g} "
+        f"reaches {best.baseline_mean:.3f}, {contrast.network} at {best.network_lr:g} reaches {best.network_mean:.3f}: "
+        f"{difference}."
     )
 
 

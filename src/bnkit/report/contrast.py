@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -13,6 +13,9 @@ from bnkit.report.outcomes import Outcome, matches, outcomes, settings_of
 from bnkit.report.reached import Reached, reached
 
 BASELINE = "no_batch_norm"
+# How a best learning rate was chosen.
+ONLY_ONE = "only one"
+BY_VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class AtBest:
         baseline_lr, network_lr: Chosen by mean validation accuracy at the end (or the only one there is).
         baseline_mean, network_mean: Of the final test accuracy there.
         test_accuracy: The difference of those, paired by seed.
+        accuracy: The difference of the training accuracies of the last epoch, paired by seed.
         reached: How long each took to the other's final accuracy.
     """
 
@@ -52,6 +56,7 @@ class AtBest:
     baseline_mean: float
     network_mean: float
     test_accuracy: Interval | None
+    accuracy: Interval | None
     reached: tuple[Reached, ...]
 
 
@@ -64,7 +69,7 @@ class Contrast:
         setting: The other grid keys that vary, and their values here.
         by_learning_rate: At each learning rate.
         best: At the best one of each; None if it cannot be chosen.
-        chosen_by: "validation", "only one", or why it cannot be chosen.
+        chosen_by: BY_VALIDATION, ONLY_ONE, or why it cannot be chosen.
         cost: Seconds per epoch, network / baseline, over the pairs.
     """
 
@@ -146,7 +151,7 @@ class _Arm:
         if most == 0:
             return None, f"no run of {self.name} finished"
         if len(self.rates) == 1:
-            return self.rates[0], "only one"
+            return self.rates[0], ONLY_ONE
         scores = {}
         for lr, runs in finished.items():
             accuracies = [outcome.validation_accuracy for outcome in runs]
@@ -155,7 +160,7 @@ class _Arm:
                 scores[lr] = fmean(known)
         if not scores:
             return None, "there is no validation part to choose a learning rate on"
-        return max(scores, key=scores.__getitem__), "validation"
+        return max(scores, key=scores.__getitem__), BY_VALIDATION
 
 
 def _contrast(without: _Arm, with_: _Arm, setting: Mapping[str, object]) -> Contrast:
@@ -187,8 +192,10 @@ def _pairs(without: _Arm, without_lr: float, with_: _Arm, with_lr: float) -> lis
     return [(first[seed], second[seed]) for seed in first if seed in second]
 
 
-def _difference(pairs: Sequence[tuple[Outcome, Outcome]]) -> Interval | None:
-    return mean_interval([b.test_accuracy - a.test_accuracy for a, b in pairs])
+def _difference(
+    pairs: Sequence[tuple[Outcome, Outcome]], figure: Callable[[Outcome], float] = lambda outcome: outcome.test_accuracy
+) -> Interval | None:
+    return mean_interval([figure(b) - figure(a) for a, b in pairs])
 
 
 def _at(lr: float, without: _Arm, with_: _Arm) -> AtLearningRate:
@@ -217,6 +224,7 @@ def _at_best(without: _Arm, without_lr: float, with_: _Arm, with_lr: float) -> A
         without_mean,
         with_mean,
         _difference(pairs),
+        _difference(pairs, lambda outcome: outcome.accuracy),
         tuple(entry for entry in both if entry is not None),
     )
 

@@ -25,15 +25,23 @@ class Outcome:
     @property
     def test_accuracy(self) -> float:
         """At the end of a run that finished."""
-        final = self.final
-        if final is None or final.test_accuracy is None:
-            raise ValueError(f"run {self.run.number} did not finish")
-        return final.test_accuracy
+        return self._of_final("test_accuracy")
+
+    @property
+    def accuracy(self) -> float:
+        """Over the training batches of the last epoch of a run that finished."""
+        return self._of_final("accuracy")
 
     @property
     def validation_accuracy(self) -> float | None:
         """At the end of a run that finished; None without a validation part."""
         return self.final.validation_accuracy if self.final is not None else None
+
+    def _of_final(self, name: str) -> float:
+        value: float | None = getattr(self.final, name, None)
+        if value is None:
+            raise ValueError(f"run {self.run.number} did not finish: it has no final {name}")
+        return value
 
 
 def outcomes(plan: Plan, records: Mapping[str, Record]) -> list[Outcome]:

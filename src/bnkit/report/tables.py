@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, Record
@@ -73,9 +74,9 @@ def as_rich(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | N
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(header):
         right = all(_looks_like_a_number(row[index]) for row in rows)
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))
     return table
 
 

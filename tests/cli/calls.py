@@ -1,0 +1,42 @@
+"""Calling the command line: in this process, or in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bnkit.cli.main import main
+
+SMALL = str(Path(__file__).parents[1] / "experiments" / "small.py")
+# A comparison that takes a fraction of a second.
+QUICK = (f"{SMALL}:networks", "--data", f"{SMALL}:data", "--grid", "lr=0.05", "batch_size=16", "--seeds", "2", "--epochs", "2")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Said:
+    status: int
+    out: str
+    err: str
+
+
+def say(capsys, *arguments: str) -> Said:
+    """What ``bnkit ARGUMENTS`` prints, and its exit status."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    printed = capsys.readouterr()
+    code = end.value.code
+    return Said(code if isinstance(code, int) else 0, printed.out, printed.err)
+
+
+def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """``bnkit ARGUMENTS`` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "bnkit.cli.main", *arguments],
+        cwd=cwd, env={**os.environ, **environment}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip

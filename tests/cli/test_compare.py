@@ -1,0 +1,312 @@
+"""`bnkit compare` as its user meets it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+
+import pytest
+
+from bnkit.cli.main import main
+from tests.cli.calls import QUICK, SMALL, say, start
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_it_prints_the_table_and_the_answer_and_leaves_the_files(capsys, tmp_path):
+    said = say(capsys, "compare", *QUICK, "--out", "r")
+    assert said.status == 0
+    assert said.out.index("All runs, best first") < said.out.index("batch_norm against no_batch_norm")
+    assert "report: r/report.html" in said.out
+    for line in ("small: 4 runs, 0 done before", "run 1 of 4  no_batch_norm  lr 0.05  seed 0  epoch 2 of 2  loss "):
+        assert line in said.err
+    assert {path.name for path in (tmp_path / "r").iterdir()} >= {
+        "experiment.toml", "results.csv", "report.html", "runs",
+    }  # fmt: skip
+
+
+def test_results_csv_has_the_columns_and_values_that_were_promised(capsys, tmp_path):
+    say(capsys, "compare", *QUICK, "--out", "r")
+    with (tmp_path / "r" / "results.csv").open() as file:
+        header, *rows = list(csv.reader(file))
+    assert header == [
+        "run", "run_id", "network", "seed", "lr", "batch_size", "epoch", "loss", "accuracy", "test_loss",
+        "test_accuracy", "test_accuracy_population", "epoch_duration", "run_duration", "examples_per_second", "status",
+    ]  # fmt: skip
+    assert len(rows) == 8
+    for row in (dict(zip(header, values, strict=True)) for values in rows):
+        assert row["status"] == "finished"
+        assert 0 <= float(row["accuracy"]) <= 1
+        assert (row["test_accuracy_population"] == "") == (row["network"] == "no_batch_norm")
+        assert float(row["run_duration"]) >= float(row["epoch_duration"]) > 0
+
+
+def test_json_goes_to_standard_output_alone(capsys):
+    said = say(capsys, "compare", *QUICK, "--out", "r", "--json")
+    content = json.loads(said.out)
+    assert said.err == ""
+    assert (content["name"], content["folder"], len(content["results"])) == ("small", "r", 8)
+    assert content["answer"]["contrasts"][0]["network"] == "batch_norm"
+
+
+def test_quiet_prints_the_answer_alone(capsys):
+    said = say(capsys, "compare", *QUICK, "--out", "r", "-q")
+    assert said.err == ""
+    assert said.out.startswith("batch_norm against no_batch_norm")
+    assert "All runs" not in said.out
+
+
+def test_verbose_has_a_line_for_every_epoch(capsys):
+    said = say(capsys, "compare", *QUICK, "--out", "r", "-v")
+    assert sum("epoch 1 of 2" in line for line in said.err.splitlines()) == 4
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(capsys, tmp_path):
+    said = say(capsys, "compare", *QUICK, "--out", "r", "--dry-run")
+    assert said.status == 0
+    assert "4 runs of 2 epochs, 8 in all, into r" in said.out
+    assert not (tmp_path / "r").exists()
+    plan = json.loads(say(capsys, "compare", *QUICK, "--out", "r", "--dry-run", "--json").out)
+    assert [(run["run"], run["network"], run["seed"]) for run in plan["runs"]] == [
+        (1, "no_batch_norm", 0), (2, "batch_norm", 0), (3, "no_batch_norm", 1), (4, "batch_norm", 1),
+    ]  # fmt: skip
+
+
+def test_a_second_call_trains_nothing_and_says_the_same(capsys):
+    first = say(capsys, "compare", *QUICK, "--out", "r")
+    second = say(capsys, "compare", *QUICK, "--out", "r")
+    assert second.out == first.out
+    assert "4 runs, 4 done before" in second.err
+
+
+def test_several_grid_keys_after_one_option(capsys):
+    said = say(capsys, "compare", "--dry-run", "--json", "--grid", "lr=0.1,1", "trainset=not_normal", "--seeds", "1")
+    runs = json.loads(said.out)["runs"]
+    assert {(run["settings"]["lr"], run["settings"]["trainset"]) for run in runs} == {
+        (0.1, "not_normal"),
+        (1.0, "not_normal"),
+    }
+
+
+def test_options_change_a_recipe(capsys):
+    arguments = ("--network", "lenet", "--batch-size", "32", "--device", "cpu", "--seeds", "1", "--epochs", "3")
+    runs = json.loads(say(capsys, "compare", "quickstart", *arguments, "--dry-run", "--json").out)["runs"]
+    assert {(run["settings"]["batch_size"], run["settings"]["device"], run["epochs"]) for run in runs} == {
+        (32, "cpu", 3)
+    }
+
+
+def test_an_experiment_file_of_ones_own(capsys, tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        f'name = "mine"\nnetworks = ["{SMALL}:networks"]\ndata = "{SMALL}:data"\nseeds = [7]\nepochs = 1\n[grid]\nlr = 0.1\n'
+    )
+    content = json.loads(say(capsys, "compare", "mine.toml", "--json").out)
+    assert content["folder"] == "results/mine"
+    assert {row["seed"] for row in content["results"]} == {7}
+
+
+_FACTORIES = """
+import torch
+from torch import nn
+
+class Broken(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+        self.steps = 0
+    def forward(self, x):
+        self.steps += self.training
+        if self.steps > 3:
+            raise RuntimeError("the fourth step")
+        return self.fc(x)
+
+def fails_later():
+    return {"no_batch_norm": lambda: nn.Linear(6, 3), "batch_norm": Broken}
+
+def raises():
+    raise OSError("no such weights")
+
+def wrong_shape():
+    return {"a": lambda: nn.Linear(6, 2)}
+
+def wrong_inputs():
+    return {"a": lambda: nn.Linear(5, 3)}
+
+def no_module():
+    return {"a": lambda: 3}
+
+ONE = nn.Linear(6, 3)
+
+def the_same_one():
+    return {"a": lambda: ONE}
+
+def an_instance():
+    return {"a": nn.Linear(6, 3)}
+
+def data_of_one_tensor():
+    return torch.zeros(3)
+
+def data_of_lists():
+    return ([[1.0]], [0]), ([[1.0]], [0])
+
+not_callable = 3
+"""
+
+
+def test_a_run_that_fails_leaves_the_others_alone(capsys, tmp_path):
+    (tmp_path / "nets.py").write_text(_FACTORIES)
+    said = say(capsys, "compare", "nets.py:fails_later", *QUICK[1:], "--out", "r")
+    assert said.status == 1
+    assert "2 runs failed; the traceback of the first is in r/runs/" in said.err
+    assert "batch_norm: 2 of 2 runs failed" in said.out
+    statuses = [row["status"] for row in csv.DictReader(io.StringIO((tmp_path / "r" / "results.csv").read_text()))]
+    assert (statuses.count("failed"), statuses.count("finished")) == (2, 4)
+    place = said.err.split(" is in ")[1].strip()
+    assert "the fourth step" in (tmp_path / place).read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["compare", "nothing"], ["no recipe is called 'nothing'", "quickstart"]),
+        (["compare", "absent.toml"], ["absent.toml cannot be read", "TOML"]),
+        (["compare", "broken.toml"], ["broken.toml is not TOML"]),
+        (["compare", "unknown-key.toml"], ["epoch: unknown key", "epochs"]),
+        (["compare", "wrong-type.toml"], ["epochs: ", "integer", "'ten'"]),
+        (["compare", "empty-grid.toml"], ["the grid is empty", "lr"]),
+        (["compare", "--grid", "speed=1"], ["grid.speed: unknown key", "lr"]),
+        (["compare", "--grid", "lr=fast"], ["grid.lr", "'fast'"]),
+        (["compare", "--grid", "lr=-1"], ["grid.lr", "greater than 0", "-1"]),
+        (["compare", "--grid", "lr="], ["--grid lr=", "KEY=V1,V2"]),
+        (["compare", "--grid", "lr"], ["--grid lr:", "KEY=V1,V2"]),
+        (["compare", "--network", "resnet-9000"], ["unknown network 'resnet-9000'", "two-cnn"]),
+        (["compare", "--data", "imagenet"], ["unknown data set 'imagenet'", "digits"]),
+        (["compare", "--seeds", "0"], ["at least 1 seed"]),
+        (["compare", "--epochs", "0"], ["epochs", "greater than or equal to 1"]),
+        (["compare", "--batch-size", "2000"], ["batch_size=2000 is larger than the 1294", "at most 1294"]),
+        (["compare", "one-left.toml"], ["leaves a last batch of one", "drop_last"]),
+        (["compare", "--device", "tpu"], ["grid.device", "tpu"]),
+        (["compare", "--seeds", "many"], ["'many'", "integer"]),
+        (["compare", "--sed", "3"], ["--sed", "bnkit --help"]),
+        (["compare", "nets.py:absent"], ["nets.py", "absent"]),
+        (["compare", "gone.py:networks"], ["gone.py"]),
+        (["compare", "syntax.py:networks"], ["syntax.py", "SyntaxError"]),
+        (["compare", "nets.py:not_callable"], ["is a int (3)", "a dictionary of factories"]),
+        (["compare", "nets.py:raises"], ["raised OSError: no such weights"]),
+        (["compare", "nets.py:no_module", "--data", f"{SMALL}:data"], ["returned int", "nn.Module"]),
+        (["compare", "nets.py:an_instance", "--data", f"{SMALL}:data"], ["exists already", "factory"]),
+        (["compare", "nets.py:the_same_one", "--data", f"{SMALL}:data"], ["the same network twice"]),
+        (["compare", "nets.py:wrong_shape", *QUICK[1:]], ["returned shape (2, 2)", "(2, 3)"]),
+        (["compare", "nets.py:wrong_inputs", *QUICK[1:]], ["raised RuntimeError on inputs of shape (2, 6)"]),
+        (["compare", *QUICK[:1], "--data", "nets.py:raises"], ["raised OSError: no such weights", "(train, test)"]),
+        (["compare", *QUICK[:1], "--data", "nets.py:data_of_one_tensor"], ["is a Tensor", "(train, test)"]),
+        (["compare", *QUICK[:1], "--data", "nets.py:data_of_lists"], ["holds a list", "tensors"]),
+        (["compare", *QUICK, "--out", "a-file"], ["a-file cannot be written", "--out"]),
+        (["compare", *QUICK, "--out", "a-file/below"], ["cannot be written"]),
+        (["report", "."], ["holds no experiment.toml"]),
+        (["report"], ["DIR"]),
+        (["data", "imagenet"], ["unknown data set 'imagenet'"]),
+        (["train"], ["No such command 'train'"]),
+    ],
+    ids=lambda value: " ".join(value[1:3])[-40:] if isinstance(value, list) and value[0] != "nets.py" else None,
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(capsys, tmp_path, arguments, expected):
+    experiment = 'name = "m"\nnetworks = ["two-cnn"]\nseeds = 1\n'
+    for name, content in {
+        "nets.py": _FACTORIES,
+        "syntax.py": "def networks(:\n",
+        "a-file": "",
+        "broken.toml": "name = \n",
+        "unknown-key.toml": experiment + "epoch = 3\nepochs = 3\n[grid]\nlr = 0.1\n",
+        "wrong-type.toml": experiment + 'epochs = "ten"\n[grid]\nlr = 0.1\n',
+        "empty-grid.toml": experiment + "epochs = 1\n[grid]\n",
+        # 1,438 training digits = 3 × 479 + 1
+        "one-left.toml": experiment + "epochs = 1\nvalidation = 0.0\n[grid]\nlr = 0.1\nbatch_size = 479\n",
+    }.items():
+        (tmp_path / name).write_text(content)
+    said = say(capsys, *arguments)
+    assert said.status == 2
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    for fragment in expected:
+        assert fragment in said.err
+    assert not (tmp_path / "results").exists()
+
+
+def test_debug_shows_the_traceback_of_a_mistake(capsys):
+    said = say(capsys, "compare", "nothing", "--debug")
+    assert said.status == 2
+    assert "Traceback (most recent call last)" in said.err
+    assert "no recipe is called" in said.err.splitlines()[-1]
+
+
+def test_a_mistake_loses_nothing_that_was_recorded(capsys, tmp_path):
+    say(capsys, "compare", *QUICK, "--out", "r")
+    before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    for wrong in (["--grid", "lr=fast"], ["--grid", "batch_size=1000"], ["--data", "imagenet", "--fresh"]):
+        assert say(capsys, "compare", *QUICK, "--out", "r", *wrong).status == 2
+    assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
+
+
+def test_a_broken_data_file_is_named_and_not_used(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("BNKIT_DATA", str(tmp_path))
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b half of it")
+    said = say(capsys, "compare", "--data", "mnist")
+    assert said.status == 2
+    assert str(tmp_path / "mnist" / "train-images-idx3-ubyte.gz") in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_ctrl_c_keeps_what_is_whole_and_the_next_call_goes_on(capsys, tmp_path):
+    long = (*QUICK[:-1], "2000", "--out", "r", "-v")
+    process = start("compare", *long, cwd=tmp_path)
+    for line in process.stderr:
+        if "epoch 3 of 2000" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; what is whole is in r, and the same call goes on from there" in err
+    assert "Traceback" not in err
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "r" / "results.csv").read_text())))
+    assert len(rows) >= 3
+    assert {row["status"] for row in rows} == {"running"}
+    assert len(list((tmp_path / "r" / "runs").iterdir())) == 1
+    said = say(capsys, "report", "r")
+    assert "4 runs of the plan have not ended" in said.out
+
+
+def test_the_same_folder_twice_at_once_is_refused(capsys, tmp_path):
+    process = start("compare", *QUICK[:-1], "2000", "--out", "r", "-v", cwd=tmp_path)
+    for line in process.stderr:
+        if "epoch 1 of 2000" in line:
+            break
+    said = say(capsys, "compare", *QUICK, "--out", "r")
+    process.kill()
+    process.communicate()
+    assert said.status == 2
+    assert "another bnkit is writing to r" in said.err
+
+
+def test_a_reader_who_leaves_ends_it_without_a_traceback(tmp_path):
+    process = start("data", cwd=tmp_path)
+    process.stdout.close()
+    process.wait(timeout=60)
+    assert process.returncode == 141
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+
+
+def test_main_takes_its_arguments_from_the_command_line(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["bnkit", "--version"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("bnkit 0.")

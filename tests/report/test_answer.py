@@ -1,0 +1,117 @@
+"""The sentences: each says what the figures say, and none says more."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bnkit.experiments.uncertainty import Interval
+from bnkit.report.answer import Answer, interval_in_points
+from tests.report.made import diverged, finished, plan_of, records_of
+
+
+def _answer(outcome, **changes):
+    planned = plan_of(**changes)
+    return Answer.of(planned, records_of(planned, outcome))
+
+
+def _by_seed(without, with_):
+    values = {"no_batch_norm": without, "batch_norm": with_}
+    return lambda run: finished(0.1, values[run.network.key][run.seed])
+
+
+@pytest.mark.parametrize(
+    ("without", "with_", "sentence"),
+    [
+        ((0.80, 0.81, 0.82), (0.85, 0.86, 0.88), "So batch_norm bought +5.3 points of test accuracy."),
+        ((0.85, 0.86, 0.88), (0.80, 0.81, 0.82), "So batch_norm cost test accuracy: −5.3 points."),
+        (
+            (0.800, 0.810, 0.820),
+            (0.801, 0.810, 0.819),
+            "So batch_norm bought nothing in test accuracy: any difference is under a point.",
+        ),
+        (
+            (0.80, 0.81, 0.82),
+            (0.90, 0.80, 0.83),  # differences 10, −1, 1: mean 3.33, deviation 5.86, t = 4.303
+            "n = 3 is too small to say: the difference lies between −11.2 and +17.9 points, on either side of nothing.",
+        ),
+    ],
+    ids=["gain", "loss", "nothing", "too small"],
+)
+def test_the_verdict(without, with_, sentence):
+    assert sentence in str(_answer(_by_seed(without, with_)))
+
+
+def test_one_pair_says_nothing():
+    text = str(_answer(_by_seed((0.8,), (0.9,)), seeds=1))
+    assert "With 1 pair of runs nothing can be said: use more seeds." in text
+    assert "+10.0 points, n = 1, too few for an interval" in text
+
+
+def test_a_line_for_each_learning_rate_says_who_diverged():
+    def outcome(run):
+        return diverged(0.1) if run.settings.lr == 1.0 and run.network.key == "no_batch_norm" else finished(0.5, 0.9)
+
+    text = str(_answer(outcome, grid={"lr": [0.1, 1.0]}))
+    assert "lr 0.1: +0.0 points [+0.0, +0.0], n = 3 (no_batch_norm 0.900, batch_norm 0.900)." in text
+    assert "lr 1: no pair of runs to compare (batch_norm 0.900); no_batch_norm: 3 of 3 runs diverged." in text
+    assert "Each at its best learning rate (chosen by validation accuracy): no_batch_norm at 0.1 reaches 0.900" in text
+
+
+def test_how_long_it_took_in_epochs_and_seconds():
+    curves = {"no_batch_norm": (0.2, 0.3, 0.4, 0.5), "batch_norm": (0.4, 0.55, 0.7, 0.8)}
+    text = str(_answer(lambda run: finished(*curves[run.network.key])))
+    assert (
+        "batch_norm reached the final test accuracy of no_batch_norm (0.500, after 4 epochs and 8 s) after 2 epochs and "
+        "4 s (medians)." in text
+    )
+    assert "no_batch_norm never reached the final test accuracy of batch_norm (0.800, after 4 epochs and 8 s)." in text
+    assert "An epoch of training with batch_norm takes 1.00 times [1.00, 1.00] as long as with no_batch_norm" in text
+
+
+def test_the_training_accuracy_stands_beside_the_test_accuracy():
+    text = str(_answer(_by_seed((0.80, 0.81, 0.82), (0.85, 0.86, 0.88))))
+    assert "In training accuracy of the last epoch the difference there is +5.3 points [" in text
+
+
+def test_a_drift_has_a_sentence_of_its_own():
+    def outcome(run):
+        return finished(0.7, test_accuracy_population=0.88 if run.network.key == "batch_norm" else None)
+
+    text = str(_answer(outcome))
+    assert "Beside that" in text
+    assert (
+        "batch_norm at lr 0.1: in 3 of 3 runs the same weights score more than a point differently under the moving "
+        "average and under population statistics; on average 0.700 and 0.880" in text
+    )
+
+
+def test_an_interrupted_comparison_says_how_much_is_missing():
+    answer = _answer(lambda run: finished(0.5) if run.seed < 2 else None)
+    assert answer.incomplete == 2
+    assert "2 runs of the plan have not ended; the figures are those of the others." in str(answer)
+
+
+def test_nothing_recorded_is_an_answer_too():
+    text = str(_answer(lambda run: None))
+    assert "no pair of runs to compare" in text
+    assert "6 runs of the plan have not ended" in text
+
+
+def test_other_settings_stand_in_the_heading():
+    planned_grid = {"lr": [0.1], "trainset": ["normal", "not_normal"]}
+    headings = [heading for heading, _ in _answer(lambda run: finished(0.5), grid=planned_grid).paragraphs()]
+    assert [", trainset normal:" in headings[0], ", trainset not_normal:" in headings[1]] == [True, True]
+
+
+def test_json_is_json_and_holds_the_sentences():
+    content = json.loads(json.dumps(_answer(_by_seed((0.80, 0.81, 0.82), (0.85, 0.86, 0.88))).to_json()))
+    (contrast,) = content["contrasts"]
+    assert contrast["by_learning_rate"][0]["test_accuracy"]["mean"] == pytest.approx(0.16 / 3)
+    assert "So batch_norm bought +5.3 points of test accuracy." in contrast["sentences"]
+    assert content["incomplete"] == 0
+
+
+def test_a_difference_of_points_has_a_minus_sign_and_its_interval():
+    assert interval_in_points(Interval(-0.012, -0.02, -0.004, 5)) == "−1.2 points [−2.0, −0.4], n = 5"

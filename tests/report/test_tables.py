@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from bnkit.experiments.records import Record, Status
+from bnkit.report.tables import as_rich, epochs_table, figure, first_layer_table, runs_table, setting
+from tests.report.made import diverged, finished, plan_of, records_of
+
+
+def test_runs_are_sorted_by_test_accuracy_and_those_without_come_last():
+    planned = plan_of()
+
+    def outcome(run):
+        if run.number == 1:
+            return diverged()
+        if run.number == 6:
+            return None
+        return finished(0.1, 0.5 + run.number / 100)
+
+    header, rows = runs_table(planned, records_of(planned, outcome))
+    assert [row[0] for row in rows] == ["5", "4", "3", "2", "1"]
+    first, last = dict(zip(header, rows[0], strict=True)), dict(zip(header, rows[-1], strict=True))
+    assert first == {
+        "run": "5", "network": "no_batch_norm", "lr": "0.1", "seed": "2", "epochs": "2", "loss": "0.5000",
+        "accuracy": "0.5700", "test accuracy": "0.5500", "population": "–", "s/epoch": "2", "examples/s": "100",
+        "status": "finished",
+    }  # fmt: skip
+    assert (last["status"], last["loss"]) == ("diverged", "–")
+
+
+def test_a_run_that_failed_before_its_first_epoch_has_a_row():
+    planned = plan_of()
+    _, rows = runs_table(planned, records_of(planned, lambda run: Record(Status.FAILED)))
+    assert [row[-1] for row in rows] == ["failed"] * 6
+    assert {row[3] for row in rows} == {"–"} or {row[4] for row in rows} == {"–"}
+
+
+def test_settings_that_vary_have_a_column():
+    planned = plan_of(grid={"lr": [0.1], "batch_size": [8, 16], "trainset": ["normal"]})
+    header, _ = runs_table(planned, {})
+    assert header[:5] == ("run", "network", "lr", "batch_size", "seed")
+
+
+def test_the_courses_table_is_sorted_by_training_accuracy_over_all_epochs():
+    planned = plan_of()
+    header, rows = epochs_table(planned, records_of(planned, lambda run: finished(0.5, 0.6 + run.number / 100)))
+    accuracies = [float(row[header.index("accuracy")]) for row in rows]
+    assert len(rows) == 12
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert set(header) >= {
+        "run", "epoch", "loss", "accuracy", "epoch duration", "run duration", "lr", "batch size", "num workers",
+        "device", "trainset", "network",
+    }  # fmt: skip
+
+
+def test_gamma_and_beta_of_the_first_layer():
+    planned = plan_of()
+
+    def outcome(run):
+        record = finished(0.5)
+        if run.network.key == "batch_norm":
+            record.first_layer = {"site": "bn1", "gamma": [1.0, None], "beta": [-0.25, 0.5]}
+        return record
+
+    _, rows = first_layer_table(planned, records_of(planned, outcome))
+    assert rows[0] == ("2", "batch_norm", "0", "bn1", "1.00 –", "-0.25 0.50")
+    assert len(rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0.123456, "0.1235"), (99.99996, "100.0000"), (12345.6, "1.23e+04"), (0.0, "0.0000")],
+)
+def test_figures(value, text):
+    assert figure(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.1, "0.1"), (1.0, "1"), (1e-05, "1e-05"), (64, "64"), ("adam", "adam")])
+def test_settings(value, text):
+    assert setting(value) == text
+
+
+def test_nothing_in_a_cell_is_markup():
+    console = Console(file=io.StringIO(), width=80)
+    console.print(as_rich(("network", "loss"), [("[red]x[/red]", "0.5")]))
+    assert "[red]x[/red]" in console.file.getvalue()
