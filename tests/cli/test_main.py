@@ -1,0 +1,48 @@
+"""What holds for every command."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from typer.main import get_command
+
+from bnkit.cli.main import app
+from tests.cli.calls import say
+
+COMMANDS = sorted(get_command(app).commands)
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda c: c[0] if c else "bnkit")
+def test_help_starts_with_an_example(capsys, command):
+    said = say(capsys, *command, "--help")
+    assert said.status == 0
+    lines = [line.strip(" │") for line in said.out.splitlines() if line.strip(" │")]
+    assert lines[0].startswith("Usage: bnkit")
+    assert lines[1].startswith(" ".join(["bnkit", *(command or ["compare"])]) + " ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_says_what_it_does(command):
+    for parameter in get_command(app).commands[command].params:
+        assert getattr(parameter, "help", None), parameter.name
+
+
+def test_without_a_command_there_is_help(capsys):
+    said = say(capsys)
+    assert "compare" in said.out + said.err
+    assert said.status in (0, 2)
+
+
+def test_version(capsys):
+    assert re.fullmatch(r"bnkit \d+\.\d+\.\d+(\.dev\d+)?\n", say(capsys, "--version").out)
+
+
+def test_a_narrow_terminal_does_not_break_an_error_into_lines(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    assert say(capsys, "compare", "nothing-of-that-name-is-known").err.count("\n") == 1
+
+
+def test_no_colour_off_a_terminal(capsys):
+    assert "\x1b" not in say(capsys, "compare", "nothing").err
+    assert "\x1b" not in say(capsys, "data").out

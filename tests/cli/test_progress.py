@@ -1,0 +1,127 @@
+"""What one sees while it trains, with a clock that stands where the test puts it."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from bnkit.cli.progress import Clock, LiveTable, PlainLines, watching
+from bnkit.experiments.observer import Observer
+from bnkit.experiments.records import Record, Status
+from tests.report.made import diverged, epoch, finished, plan_of
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Hands:
+        now = 1000.0
+
+    monkeypatch.setattr("time.monotonic", lambda: Hands.now)
+    return Hands
+
+
+def _console(width=80, height=24):
+    return Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
+
+
+def _shown(table, console):
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_the_time_left_follows_from_the_pace_of_this_call(clock):
+    planned = plan_of()  # 6 runs of 4 epochs
+    watch = Clock(planned, {planned.runs[0]: finished(0.1, 0.2, 0.3, 0.4)})
+    assert watch.left == "?"
+    watch.epochs_done += 2
+    clock.now += 10
+    assert watch.left == "1:30"  # 18 epochs at 5 seconds
+
+
+def test_epochs_that_need_not_be_trained_are_not_pace(clock):
+    planned = plan_of()
+    watch = Clock(planned, {})
+    watch.epochs_done += 1
+    clock.now += 10
+    watch.skip(3)
+    assert watch.left == "3:20"  # 20 epochs at 10 seconds
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_live_table_has_a_line_a_run_and_fits(clock, width):
+    planned, console = plan_of(), _console(width)
+    table = LiveTable(console)
+    assert "preparing" in _shown(table, console)
+    table.plan_started(planned, {})
+    first, second = planned.runs[:2]
+    table.run_started(first, Record())
+    ended = diverged(0.4, 0.5)
+    for figures in ended.epochs:
+        table.epoch_done(first, figures)
+    table.run_ended(first, ended)
+    table.run_started(second, Record())
+    clock.now += 20
+    table.epoch_done(second, epoch(1, 0.75))
+    table.batch_done(second, 2, 64)
+    text = _shown(table, console)
+    lines = text.splitlines()
+    head = next(line for line in lines if line.startswith("made: run 2 of 6"))
+    assert "(64 examples into the next)" in " ".join(lines)
+    assert "epoch 5 of 24" in head
+    columns = next(line for line in lines if line.startswith("run")).split()
+    assert columns == ["run", "network", "lr", "seed", "epoch", "loss", "train", "test", "ex/s"]
+    rows = [line.split() for line in lines if "of 4" in line]
+    assert rows[0] == ["1", "no_batch_norm", "0.1", "0", "3", "of", "4", "nan", "–", "–", "100", "diverged"]
+    assert rows[1][:11] == ["2", "batch_norm", "0.1", "0", "1", "of", "4", "1", "0.770", "0.750", "100"]
+    assert rows[1][11:] == ["1:35", "left"]  # 19 epochs, 4 in 20 seconds
+    assert max(map(len, lines)) <= width
+
+
+def test_a_low_terminal_shows_the_latest_runs():
+    planned, console = plan_of(), _console(height=8)
+    table = LiveTable(console)
+    table.plan_started(planned, {})
+    for run in planned:
+        table.run_started(run, Record())
+    lines = [line for line in _shown(table, console).splitlines() if "of 4" in line]
+    assert [line.split()[0] for line in lines] == ["4", "5", "6"]
+
+
+def test_plain_lines_come_now_and_then_and_at_the_end_of_a_run(clock):
+    planned, console = plan_of(), _console(250)
+    lines = PlainLines(console)
+    lines.plan_started(planned, {})
+    lines.run_started(planned.runs[0], Record())
+    for number in range(1, 5):
+        clock.now += 1
+        lines.epoch_done(planned.runs[0], epoch(number, 0.5))
+    lines.run_ended(planned.runs[0], finished(0.5))
+    text = console.file.getvalue().splitlines()
+    assert text[0] == "made: 6 runs, 0 done before"
+    assert [line.split("epoch ")[1].split("  ")[0] for line in text[1:]] == ["1 of 4", "4 of 4"]
+
+
+def test_a_failure_names_the_exception(clock):
+    planned, console = plan_of(), _console(250)
+    lines = PlainLines(console)
+    lines.plan_started(planned, {})
+    lines.run_ended(planned.runs[0], Record(Status.FAILED, traceback="Traceback\n  x\nValueError: [bold]no[/bold]\n"))
+    assert "no_batch_norm  lr 0.1  seed 0  failed: ValueError: [bold]no[/bold]" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("terminal", "options", "kind"),
+    [
+        (True, {}, LiveTable),
+        (False, {}, PlainLines),
+        (True, {"verbose": True}, PlainLines),
+        (True, {"quiet": True}, Observer),
+    ],
+    ids=["terminal", "pipe", "verbose", "quiet"],
+)
+def test_the_display_suits_the_place(terminal, options, kind):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
+    with watching(console, **{"quiet": False, "verbose": False, **options}) as observer:
+        assert type(observer) is kind
