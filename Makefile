@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETTINGS := pyproject.toml constraints.txt
+WHEEL := build/wheel
 
-.PHONY: demo test quick clean
+.PHONY: demo test quick docs wheel bench pictures clean
 
 demo: .venv/.installed
 	$(BIN)/bnkit compare
@@ -13,9 +14,32 @@ test: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
+	$(MAKE) docs wheel
 
+# The edit loop: what can go wrong in most edits, in under a minute.
 quick: .venv/.installed-dev
-	$(BIN)/python -m pytest -q -x -n 2 tests/data tests/model tests/report tests/test_moments.py tests/kernels/test_select.py
+	$(BIN)/ruff check
+	$(BIN)/python -m pytest -q -x -n 2 -m "not slow"
+
+docs: .venv/.installed-dev
+	$(BIN)/typer bnkit.cli.main utils docs --name bnkit --title "Command line" --output docs/commands.md
+	$(BIN)/mkdocs build --quiet --strict --site-dir build/site
+
+# What a user installs, in an environment that has nothing else.
+wheel: .venv/.installed-dev
+	rm -rf $(WHEEL)
+	$(BIN)/python -m build --wheel --outdir $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/pip install --quiet -c constraints.txt $(WHEEL)/*.whl
+	cd $(WHEEL) && venv/bin/bnkit compare --seeds 1 --epochs 2 --grid lr=0.1 -q
+	test -s $(WHEEL)/results/quickstart/report.html
+
+bench: .venv/.installed
+	$(BIN)/python benchmarks/epoch.py
+
+# The pictures of the documentation, from a run of the quickstart. Needs Chromium.
+pictures: .venv/.installed-dev
+	$(BIN)/python docs/pictures.py
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -32,4 +56,4 @@ quick: .venv/.installed-dev
 	touch $@ .venv/.installed
 
 clean:
-	rm -rf .venv build dist site src/bnkit.egg-info
+	rm -rf .venv build dist src/bnkit.egg-info

@@ -26,7 +26,7 @@ _INTERRUPTED = 130
 def compare(
     what: Annotated[
         str,
-        Argument(metavar="[RECIPE | FILE.toml | file.py:factory]", help="What to compare.", show_default=True),
+        Argument(metavar="RECIPE | FILE.toml | file.py:factory", help="What to compare.", show_default=True),
     ] = _DEFAULT,
     data: Annotated[
         str | None, Option(metavar="D", help="The data: a name (`bnkit data` lists them) or file.py:factory.")

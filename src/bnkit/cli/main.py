@@ -6,16 +6,17 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Annotated
 
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
-from typer import Abort, Exit, Typer, TyperException
+from typer import Abort, Exit, Option, Typer, TyperException
 from typer.main import get_command
 
 import bnkit
 from bnkit.cli import compare, data, report
-from bnkit.cli.output import end_for_want_of_a_reader
+from bnkit.cli.output import end_for_want_of_a_reader, results
 from bnkit.errors import BnkitError
 
 app = Typer(
@@ -36,8 +37,18 @@ app.command("data", short_help="List the data sets: what is there, what is not, 
 _INTERRUPTED = 130
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        results().print(f"bnkit {bnkit.__version__}")
+        raise Exit
+
+
 @app.callback()
-def _bnkit() -> None:
+def _bnkit(
+    version: Annotated[
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
     """`bnkit compare` trains a small network with and without batch normalization, and says what it bought.
 
     With error bars, in under two minutes. Each command's --help starts with an example.
@@ -48,9 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and end the process: status 0, 1 where runs failed, 2 for a mistake of the user."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    if arguments == ["--version"]:
-        sys.stdout.write(f"bnkit {bnkit.__version__}\n")
-        sys.exit(0)
     try:
         status = get_command(app).main(args=_spread_grid(arguments), prog_name="bnkit", standalone_mode=False)
         sys.stdout.flush()

@@ -1,0 +1,88 @@
+"""The pictures of the documentation, made from a run: the report as a browser shows it, and the live table of a terminal.
+
+python docs/pictures.py        # trains the quickstart into build/pictures unless it is there
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+import bnkit
+from bnkit.cli.progress import LiveTable
+from bnkit.experiments.experiment import experiment_from, read_recipe
+from bnkit.experiments.observer import Observer
+from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.records import Epoch, Record
+from bnkit.report.comparison import run_experiment
+
+HERE = Path(__file__).parent
+FOLDER = HERE.parent / "build" / "pictures"
+# The live table is photographed after so many epochs.
+MOMENT = 87
+
+
+class Photographer(Observer):
+    """Follows a comparison as the live table does, and keeps what it shows at one moment."""
+
+    def __init__(self) -> None:
+        self.console = Console(record=True, file=StringIO(), width=92, height=17, force_terminal=True)
+        self.table = LiveTable(self.console)
+        self.epochs = 0
+
+    def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
+        """Pass it on."""
+        self.table.plan_started(plan, done)
+
+    def run_started(self, run: Run, record: Record) -> None:
+        """Pass it on."""
+        self.table.run_started(run, record)
+
+    def batch_done(self, run: Run, epoch: int, examples: int) -> None:
+        """Pass it on."""
+        self.table.batch_done(run, epoch, examples)
+
+    def run_ended(self, run: Run, record: Record) -> None:
+        """Pass it on."""
+        self.table.run_ended(run, record)
+
+    def epoch_done(self, run: Run, epoch: Epoch) -> None:
+        """Pass it on, and press the button if it is time."""
+        self.table.epoch_done(run, epoch)
+        self.epochs += 1
+        if self.epochs == MOMENT:
+            self.console.print(self.table)
+            self.console.save_svg(str(FOLDER / "terminal.svg"), title="bnkit compare")
+
+
+def photograph(chromium: str, page: Path, size: str, picture: Path) -> None:
+    """What a browser of ``size`` shows of ``page``, without a network."""
+    subprocess.run(
+        [chromium, "--headless=new", "--no-sandbox", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
+         "--virtual-time-budget=5000", f"--window-size={size}", f"--screenshot={picture}", page.resolve().as_uri()],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Train, and write the pictures into docs/images."""
+    (HERE / "images").mkdir(exist_ok=True)
+    photographer = Photographer()
+    experiment = experiment_from(read_recipe("quickstart"), "quickstart")
+    comparison = run_experiment(experiment, FOLDER, fresh=True, observer=photographer)
+    sys.stdout.write(f"{comparison.answer}\n")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.exit("error: no Chromium to photograph the report with; install one")
+    photograph(chromium, comparison.folder.report_file, "1060,1130", HERE / "images" / "report.png")
+    photograph(chromium, FOLDER / "terminal.svg", "1150,520", HERE / "images" / "terminal.png")
+    sys.stdout.write(f"bnkit {bnkit.__version__}: pictures in {HERE / 'images'}\n")
+
+
+if __name__ == "__main__":
+    main()
