@@ -80,7 +80,7 @@ def main() -> None:
     if chromium is None:
         sys.exit("error: no Chromium to photograph the report with; install one")
     photograph(chromium, comparison.folder.report_file, "1060,1130", HERE / "images" / "report.png")
-    photograph(chromium, FOLDER / "terminal.svg", "1150,520", HERE / "images" / "terminal.png")
+    photograph(chromium, FOLDER / "terminal.svg", "1150,322", HERE / "images" / "terminal.png")
     sys.stdout.write(f"bnkit {bnkit.__version__}: pictures in {HERE / 'images'}\n")
 
 

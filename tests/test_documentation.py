@@ -1,0 +1,55 @@
+"""What the documentation shows works as it is shown."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from bnkit.experiments.experiment import Experiment, experiment_from, recipes
+from bnkit.experiments.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def _blocks(language):
+    return [
+        pytest.param(code, id=f"{page.stem} {number}")
+        for page in PAGES
+        for number, code in enumerate(
+            re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+        )
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", _blocks("python"))
+def test_an_example_runs(code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "example.py").write_text(code)  # a factory is told from another by its source
+    namespace = {"__name__": "example"}
+    exec(compile(code, str(tmp_path / "example.py"), "exec"), namespace)  # noqa: S102
+    if "comparison.answer" in code:
+        assert "batch_norm against no_batch_norm" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", _blocks("toml"))
+def test_an_experiment_file_is_one_and_shows_every_key(text):
+    content = tomllib.loads(text)
+    experiment_from(content, "documentation")
+    assert content.keys() == Experiment.model_fields.keys() - {"settled"}
+    assert content["grid"].keys() == Settings.model_fields.keys()
+
+
+def test_every_recipe_has_its_results_in_the_documentation():
+    headings = re.findall(r"^## `(.+)`$", (ROOT / "docs" / "recipes.md").read_text(), re.MULTILINE)
+    assert sorted(headings) == sorted(recipes())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_link_inside_the_repository_is_broken(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        assert "://" in target or (page.parent / target).exists(), target
