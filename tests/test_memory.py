@@ -20,6 +20,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library cannot keep freed memory")
 def test_blocks_of_64_mb_are_not_faulted_in_again():
     faults = {

@@ -22,6 +22,7 @@ def test_an_unknown_name_lists_the_known_ones():
         _ = bnkit.batchnorm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_command_reference_is_fresh(tmp_path):
     written = tmp_path / "commands.md"
     command = ["bnkit.cli.main", "utils", "docs", "--name", "bnkit", "--title", "Command line"]

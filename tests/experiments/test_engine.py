@@ -50,6 +50,7 @@ def uninterrupted(tmp_path_factory):
     return small.figures(_compare(tmp_path_factory.mktemp("whole")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stop",
     [{"epochs": 1}, {"epochs": 2}, {"epochs": 3}, {"epochs": 7}, {"steps": 0}, {"steps": 8}, {"steps": 40}],
@@ -124,6 +125,7 @@ bnkit.compare(small.NETWORKS, small.data(), **small.EXPERIMENT, out=sys.argv[1],
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_at_most_the_epoch_in_progress(tmp_path):
     whole = _compare(tmp_path / "whole", threads=1)
     statuses = []

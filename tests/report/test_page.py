@@ -51,6 +51,7 @@ def test_a_long_table_says_what_it_leaves_out():
     assert "100 more rows in results.csv." in text
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_browser_draws_the_figures_without_a_network(tmp_path, chromium):
     path = tmp_path / "report.html"

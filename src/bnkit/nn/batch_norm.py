@@ -143,54 +143,63 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         return ", ".join([theirs, *(f"{key}={value!r}" for key, value in ours.items())])
 
 
-_DOC = """Batch normalization of {shapes}: ``torch.nn.{name}``, and an activation, a residual, a choice of kernel.
+class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
+    """Batch normalization of (N, C) or (N, C, L): ``torch.nn.BatchNorm1d``, an activation, a residual, a choice of kernel.
 
-Each channel is normalised by its mean and variance over {over}, then scaled by ``gamma`` (``weight``) and shifted by
-``beta`` (``bias``)::
+    Each channel is normalised by its mean and variance over the batch and all positions, then scaled by ``gamma``
+    (``weight``) and shifted by ``beta`` (``bias``)::
 
-    y = activation((x - mean) / sqrt(variance + eps) * gamma + beta + residual)
+        y = activation((x - mean) / sqrt(variance + eps) * gamma + beta + residual)
 
-In training the batch's own statistics are used, the variance biased (divided by n), and the running buffers follow them,
-the variance unbiased (n - 1); in evaluation the running buffers are used. Ioffe & Szegedy (2015), Algorithms 1 and 2.
-Numbers, buffers and ``state_dict`` are those of ``torch.nn.{name}``, of which this is a subclass.
+    In training the batch's own statistics are used, the variance biased (divided by n), and the running buffers follow
+    them, the variance unbiased (n - 1); in evaluation the running buffers are used. Ioffe & Szegedy (2015), Algorithms
+    1 and 2. Numbers, buffers and ``state_dict`` are those of ``torch.nn.BatchNorm1d``, of which this is a subclass.
 
-Args:
-    num_features: C, the number of channels.
-    eps: Added to the variance; above 0 in training.
-    momentum: ``running = (1 - momentum) * running + momentum * batch``; None for the average over all batches.
-    affine: Learn gamma and beta.
-    track_running_stats: Keep running statistics; without, the batch's are used in evaluation too.
-    device, dtype: Of the parameters and buffers.
-    bias: With ``affine``, learn beta too.
-    activation: "relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu", or a module that is applied to the result.
-    skip_nonfinite: A batch that holds inf or NaN leaves the running statistics alone. It counts in
-        ``num_batches_tracked`` like every batch, and besides in ``num_batches_skipped`` (not in the ``state_dict``).
-    kernel: "auto", "reference" (the equations, in plain PyTorch) or "aten" (PyTorch's own).
+    Args:
+        num_features: C, the number of channels.
+        eps: Added to the variance; above 0 in training.
+        momentum: ``running = (1 - momentum) * running + momentum * batch``; None for the average over all batches.
+        affine: Learn gamma and beta.
+        track_running_stats: Keep running statistics; without, the batch's are used in evaluation too.
+        device, dtype: Of the parameters and buffers.
+        bias: With ``affine``, learn beta too.
+        activation: "relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu", or a module that is applied to the result.
+        skip_nonfinite: A batch that holds inf or NaN leaves the running statistics alone. It counts in
+            ``num_batches_tracked`` like every batch, and besides in ``num_batches_skipped`` (not in the ``state_dict``).
+        kernel: "auto", "reference" (the equations, in plain PyTorch) or "aten" (PyTorch's own).
 
-Raises:
-    SettingsError: An unknown activation or kernel.
+    Raises:
+        SettingsError: An unknown activation or kernel.
 
-Example:
-    >>> import torch
-    >>> layer = {name}(2, activation="relu")
-    >>> layer(torch.randn({example})).shape
-    torch.Size([{example}])
-"""
-
-
-class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):  # noqa: D101
-    __doc__ = _DOC.format(
-        name="BatchNorm1d", shapes="(N, C) or (N, C, L)", over="the batch (and the positions)", example="4, 2, 5"
-    )
+    Example:
+        >>> import torch
+        >>> layer = BatchNorm1d(2, activation="relu")
+        >>> layer(torch.randn(4, 2, 5)).shape
+        torch.Size([4, 2, 5])
+    """
 
 
-class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):  # noqa: D101
-    __doc__ = _DOC.format(
-        name="BatchNorm2d", shapes="(N, C, H, W)", over="the batch and all positions", example="4, 2, 5, 5"
-    )
+class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
+    """Batch normalization of images, (N, C, H, W): ``torch.nn.BatchNorm2d``, and the extras of ``BatchNorm1d``.
+
+    The arguments are those of ``BatchNorm1d``; a channel has N·H·W values, so that a batch of one works.
+
+    Example:
+        >>> import torch
+        >>> layer = BatchNorm2d(2, activation="relu")
+        >>> layer(torch.randn(4, 2, 5, 5)).shape
+        torch.Size([4, 2, 5, 5])
+    """
 
 
-class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):  # noqa: D101
-    __doc__ = _DOC.format(
-        name="BatchNorm3d", shapes="(N, C, D, H, W)", over="the batch and all positions", example="4, 2, 3, 5, 5"
-    )
+class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
+    """Batch normalization of volumes, (N, C, D, H, W): ``torch.nn.BatchNorm3d``, and the extras of ``BatchNorm1d``.
+
+    The arguments are those of ``BatchNorm1d``.
+
+    Example:
+        >>> import torch
+        >>> layer = BatchNorm3d(2, activation="relu")
+        >>> layer(torch.randn(4, 2, 3, 5, 5)).shape
+        torch.Size([4, 2, 3, 5, 5])
+    """
