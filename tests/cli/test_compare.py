@@ -12,6 +12,8 @@ import pytest
 from bnkit.cli.main import main
 from tests.cli.calls import QUICK, SMALL, say, start
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path, monkeypatch):
@@ -264,7 +266,6 @@ def test_a_broken_data_file_is_named_and_not_used(capsys, tmp_path, monkeypatch)
     assert said.err.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_whole_and_the_next_call_goes_on(capsys, tmp_path):
     long = (*QUICK[:-1], "2000", "--out", "r", "-v")
     process = start("compare", *long, cwd=tmp_path)
@@ -284,7 +285,6 @@ def test_ctrl_c_keeps_what_is_whole_and_the_next_call_goes_on(capsys, tmp_path):
     assert "4 runs of the plan have not ended" in said.out
 
 
-@pytest.mark.slow
 def test_the_same_folder_twice_at_once_is_refused(capsys, tmp_path):
     process = start("compare", *QUICK[:-1], "2000", "--out", "r", "-v", cwd=tmp_path)
     for line in process.stderr:
@@ -297,7 +297,6 @@ def test_the_same_folder_twice_at_once_is_refused(capsys, tmp_path):
     assert "another bnkit is writing to r" in said.err
 
 
-@pytest.mark.slow
 def test_a_reader_who_leaves_ends_it_without_a_traceback(tmp_path):
     process = start("data", cwd=tmp_path)
     process.stdout.close()
