@@ -151,13 +151,13 @@ class LiveTable(_Counting):
             return Group(Text("preparing …", style="dim"))
         clock = self.clock
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("run", "network", "lr", "seed", "epoch", *_FIGURES, ""):
-            table.add_column(name, justify="left" if name in ("network", "") else "right", no_wrap=True)
+        for name in ("run", "network", "lr", "seed", "epoch", *_FIGURES, "left"):
+            table.add_column(name, justify="left" if name in ("network", "left") else "right", no_wrap=True)
         room = max(3, self._console.size.height - 5)
         for run, epoch, status in list(self._lines.values())[-room:]:
             figures = _figures(epoch) if epoch else ("–",) * len(_FIGURES)
             progress = f"{epoch.epoch if epoch else 0} of {run.epochs}"
-            state = f"{clock.left} left" if status == "running" else status
+            state = clock.left if status == "running" else status
             cells = (
                 str(run.number),
                 run.network.key,

@@ -64,6 +64,7 @@ class PublishedFile:
         return path
 
     def _fetch(self, path: Path) -> None:
+        pooch.get_logger().setLevel("WARNING")  # what is fetched is said by the bar, or by the error
         with _Progress(self.name) as progress:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
