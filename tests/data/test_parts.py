@@ -14,6 +14,14 @@ def _data(count=11):
     return DataSet("small", "digest", Examples(inputs, targets), Examples(inputs[:4], targets[:4]))
 
 
+def test_symmetric_is_from_minus_one_to_one():
+    """Normalize((0.5,), (0.5,)) of bytes over 255."""
+    data = _data()
+    parts = prepare(data, "symmetric", 0.0)
+    assert torch.allclose(parts.train.inputs, data.train.inputs.float() / 127.5 - 1)
+    assert torch.allclose(parts.test.inputs, data.test.inputs.float() / 127.5 - 1)
+
+
 def test_not_normal_is_bytes_over_255():
     parts = prepare(_data(), "not_normal", 0.0)
     torch.testing.assert_close(parts.train.inputs, _data().train.inputs / 255)

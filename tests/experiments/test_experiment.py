@@ -25,7 +25,7 @@ SMALL = {"name": "small", "networks": ["lenet"], "grid": {"lr": [0.1]}, "seeds":
         ({"grid": {"lr": float("nan")}}, "grid.lr.0: expected a finite number"),
         ({"grid": {"lr": True}}, "grid.lr.0: expected a valid number, got True"),
         ({"grid": {"batch_size": 1.5}}, "grid.batch_size.0: expected a valid integer, got 1.5"),
-        ({"grid": {"trainset": "raw"}}, "grid.trainset.0: expected 'normal' or 'not_normal', got 'raw'"),
+        ({"grid": {"trainset": "raw"}}, "grid.trainset.0: expected 'normal', 'not_normal' or 'symmetric', got 'raw'"),
         ({"grid": {"device": "tpu"}}, "grid.device.0"),
         ({"grid": 3}, "grid: .*got 3"),
         ({"seeds": 0}, "seeds: expected at least 1 seed, got 0"),
@@ -38,7 +38,7 @@ SMALL = {"name": "small", "networks": ["lenet"], "grid": {"lr": [0.1]}, "seeds":
         ({"networks": []}, "networks"),
         ({"networks": "lenet"}, "networks: .*got 'lenet'"),
         ({"name": "../outside"}, "name: "),
-        ({"show": ["everything"]}, "show.0: expected 'epochs' or 'first_layer'"),
+        ({"show": ["everything"]}, "show.0: expected 'epochs', 'first_layer', 'crossed' or 'losses'"),
     ],
 )
 def test_what_it_refuses_in_one_line_that_names_the_key(change, message):
@@ -103,5 +103,5 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, message):
 
 
 def test_an_unknown_recipe_lists_the_known_ones():
-    with pytest.raises(SettingsError, match="no recipe is called 'x'; expected one of lenet-fashion-mnist, quickstart"):
+    with pytest.raises(SettingsError, match="no recipe is called 'x'; expected one of depth, lenet-fashion-mnist, mlp-mnist"):
         read_recipe("x")

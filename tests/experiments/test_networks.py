@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bnkit.errors import FactoryError, SettingsError
-from bnkit.experiments.networks import ARMS, from_factories, sources
+from bnkit.experiments.networks import ARCHITECTURES, ARMS, from_factories, sources
 from bnkit.experiments.settings import Settings
 from bnkit.experiments.targets import find, is_target
 from tests.experiments import small
@@ -160,3 +160,82 @@ def test_a_file_that_raises_is_named(tmp_path):
     path.write_text("1 / 0\n")
     with pytest.raises(FactoryError, match="importing .*broken.py raised ZeroDivisionError: division by zero"):
         find(f"{path}:networks")
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_network_with_every_arm_trains_a_step(name, arm):
+    settings = Settings(depth=8) if name == "resnet" else Settings()
+    model = _build(name, arm, settings)
+    images = torch.randn(4, 1, 28, 28)
+    torch.nn.functional.cross_entropy(model(images), torch.arange(4)).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert model.eval()(images).shape == (4, 10)
+    norms = [m for m in model.modules() if isinstance(m, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm))]
+    assert bool(norms) == (arm != "no_batch_norm")
+
+
+def test_simple_cnn_is_the_courses_with_the_pooling_that_it_forgets():
+    model = _build("simple-cnn")
+    convolution = ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"]
+    assert _kinds(model) == [*convolution, *convolution, "Linear", "ReLU", "Linear"]
+    assert model.fc1.in_features == 64 * 7 * 7
+    assert (model.conv1.kernel_size, model.conv1.padding, model.conv2.out_channels) == ((3, 3), (1, 1), 64)
+
+
+def test_mlp_is_the_courses_and_has_no_bias_before_batch_norm():
+    model, plain = _build("mlp"), _build("mlp", "no_batch_norm")
+    assert [layer.out_features for layer in (model.fc1, model.fc2, model.out)] == [256, 128, 10]
+    assert _kinds(model) == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
+    assert (model.fc1.bias, model.fc2.bias) == (None, None)
+    assert plain.fc1.bias is not None
+    assert model.out.bias is not None
+
+
+def _linear_layers(model):
+    return sum(isinstance(module, (nn.Linear, nn.Conv2d)) for module in model.modules())
+
+
+@pytest.mark.parametrize(("name", "depth"), [("mlp", 2), ("mlp", 110), ("residual-mlp", 4), ("residual-mlp", 110), ("resnet", 8), ("resnet", 56)])  # fmt: skip
+def test_depth_is_the_number_of_layers_with_weights(name, depth):
+    model = _build(name, settings=Settings(depth=depth, width=4))
+    assert _linear_layers(model) == depth
+    assert model.eval()(torch.randn(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_resnet_has_the_parameters_of_the_paper():
+    """He et al. (2015), table 6: 0.27 M for ResNet-20, 1.7 M for ResNet-110, on CIFAR-10."""
+    for depth, expected in ((20, 269_722), (110, 1_727_962)):
+        model = _build("resnet", settings=Settings(depth=depth), shape=(3, 32, 32))
+        assert sum(parameter.numel() for parameter in model.parameters()) == expected
+
+
+def test_a_shortcut_of_the_resnet_is_every_second_pixel_and_channels_of_zeros():
+    model = _build("resnet", settings=Settings(depth=8, width=2))
+    x = torch.randn(1, 2, 8, 8)
+    shortcut = model.stage2_block1.shortcut(x)
+    assert torch.equal(shortcut[:, :2], x[:, :, ::2, ::2])
+    assert shortcut.shape == (1, 4, 4, 4)
+    assert not shortcut[:, 2:].any()
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(6, 1), (12, 1), (16, 1), (32, 2), (64, 4), (84, 4), (120, 6), (128, 8)]
+)
+def test_group_norm_has_groups_of_sixteen_channels_or_more(channels, groups):
+    layer = ARMS["group_norm"].norm2d(channels)
+    assert (layer.num_groups, layer.num_channels) == (groups, channels)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("mlp", Settings(depth=1), "depth=1 with network mlp; expected at least 2"),
+        ("residual-mlp", Settings(depth=7), "depth=7 with network residual-mlp; expected an even number from 4"),
+        ("resnet", Settings(depth=18), r"depth=18 with network resnet; expected 6n \+ 2"),
+        ("lenet", Settings(width=8), "width=8 with network batch_norm, which has no width"),
+    ],
+)
+def test_a_depth_or_width_that_cannot_be_is_refused(name, settings, message):
+    with pytest.raises(SettingsError, match=message):
+        _build(name, settings=settings)

@@ -31,6 +31,11 @@ def test_seeds_are_outermost_and_networks_innermost():
     ]  # fmt: skip
 
 
+def test_a_later_setting_at_its_default_leaves_the_hash_and_counts_elsewhere():
+    assert "width" not in _plan().runs[0].content["settings"]
+    assert _plan({"grid": {"lr": 0.1, "width": 64}}).runs[0].content["settings"]["width"] == 64
+
+
 def test_run_ids_are_the_same_in_every_process():
     """A change of this value makes everybody's records unknown: it needs a new FORMAT."""
     assert _plan().runs[1].run_id == "3703ee854f47"

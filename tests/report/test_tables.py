@@ -6,7 +6,16 @@ import pytest
 from rich.console import Console
 
 from bnkit.experiments.records import Record, Status
-from bnkit.report.tables import as_rich, epochs_table, figure, first_layer_table, runs_table, setting
+from bnkit.report.tables import (
+    as_rich,
+    crossed_table,
+    epochs_table,
+    figure,
+    first_layer_table,
+    losses_table,
+    runs_table,
+    setting,
+)
 from tests.report.made import diverged, finished, plan_of, records_of
 
 
@@ -68,6 +77,28 @@ def test_gamma_and_beta_of_the_first_layer():
     _, rows = first_layer_table(planned, records_of(planned, outcome))
     assert rows[0] == ("2", "batch_norm", "0", "bn1", "1.00 –", "-0.25 0.50")
     assert len(rows) == 3
+
+
+def test_settings_against_networks_with_intervals_and_what_was_lost():
+    planned = plan_of(grid={"lr": [0.1], "trainset": ["normal", "not_normal"]})
+
+    def outcome(run):
+        if run.settings.trainset == "not_normal" and run.network.key == "batch_norm" and run.seed:
+            return diverged(0.3)
+        return finished(0.5 + run.seed / 10)
+
+    header, rows = crossed_table(planned, records_of(planned, outcome))
+    assert header == ("trainset", "no_batch_norm", "batch_norm")
+    # 0.5, 0.6, 0.7: mean 0.6, deviation 0.1, t(0.975, 2) = 4.302653
+    assert rows[0] == ("normal", "0.6000 [0.3516, 0.8484]", "0.6000 [0.3516, 0.8484]")
+    assert rows[1] == ("not_normal", "0.6000 [0.3516, 0.8484]", "0.5000, 2 of 3 lost")
+
+
+def test_the_lines_of_the_courses_loop():
+    planned = plan_of(seeds=1)
+    _, rows = losses_table(planned, records_of(planned, lambda run: diverged(0.5)))
+    assert rows[0] == ("1", "no_batch_norm", "0", "Epoch [1/4], Loss: 1.0000")
+    assert rows[1][-1] == "Epoch [2/4], Loss: nan"
 
 
 @pytest.mark.parametrize(

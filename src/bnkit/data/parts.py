@@ -12,7 +12,7 @@ from torch import Tensor
 from bnkit.data.examples import DataSet, Examples
 from bnkit.errors import SettingsError
 
-TrainSet = Literal["normal", "not_normal"]
+TrainSet = Literal["normal", "not_normal", "symmetric"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ def prepare(data: DataSet, trainset: TrainSet, validation: float, device: torch.
     Args:
         data: The data set. Bytes become float32 from 0 to 1.
         trainset: "normal" subtracts the mean and divides by the deviation of the training part (one number each, over
-            all its pixels, the validation part included); "not_normal" leaves the values as they are.
+            all its pixels, the validation part included); "not_normal" leaves the values as they are; "symmetric"
+            moves values from 0 to 1 to −1 to 1: mean and deviation 0.5, as in the course's SimpleCNN.
         validation: The share of the training part that is set aside, 0 (none) to below 1. The same examples whatever
             the seed of a run, drawn once from a shuffle of their own.
         device: Where the tensors go.
@@ -58,6 +59,8 @@ def prepare(data: DataSet, trainset: TrainSet, validation: float, device: torch.
         # A constant input cannot be scaled; leave it at 0.
         deviation = torch.where(deviation > 0, deviation, 1)
         train, test = (train - mean) / deviation, (test - mean) / deviation
+    elif trainset == "symmetric":
+        train, test = (train - 0.5) / 0.5, (test - 0.5) / 0.5
     everything = Examples(train.to(device), data.train.targets.to(device))
     tested = Examples(test.to(device), data.test.targets.to(device))
     if not held_out:

@@ -68,7 +68,7 @@ class Experiment(BaseModel):
         drop_last: Leave out the short last batch of each epoch.
         threads: For each run; 0 for as many as the machine offers.
         show: Further tables at the end: "epochs" (every run and epoch, as in the course), "first_layer" (gamma and
-            beta of the first batch norm).
+            beta of the first batch norm), "crossed" (settings against networks), "losses" (a line for every epoch).
         settled: Written by bnkit into the results folder.
     """
 
@@ -85,7 +85,7 @@ class Experiment(BaseModel):
     validation: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.1
     drop_last: Annotated[bool, Field(strict=True)] = False
     threads: Annotated[int, Field(strict=True, ge=0)] = 0
-    show: tuple[Literal["epochs", "first_layer"], ...] = ()
+    show: tuple[Literal["epochs", "first_layer", "crossed", "losses"], ...] = ()
     settled: Settled | None = None
 
     @field_validator("seeds", mode="before")

@@ -14,6 +14,8 @@ from bnkit.experiments.settings import Settings
 
 # Of the record of a run. A change of what a figure means is a new version, and so another run.
 FORMAT = 1
+# Settings that came after runs were recorded: at their default they leave the hash of a run as it was.
+_LATER_SETTINGS = frozenset({"width"})
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,21 @@ class Run:
             "network": self.network.identity,
             "kernel": self.network.kernel,
             "seed": self.seed,
-            "settings": self.settings.model_dump(),
+            "settings": self._settings_that_count,
             "epochs": self.epochs,
             "validation": self.validation,
             "drop_last": self.drop_last,
             "threads": self.threads,
             "data": self.data_digest,
+        }
+
+    @property
+    def _settings_that_count(self) -> dict[str, Any]:
+        default = Settings()
+        return {
+            name: value
+            for name, value in self.settings.model_dump().items()
+            if name not in _LATER_SETTINGS or value != getattr(default, name)
         }
 
     @property

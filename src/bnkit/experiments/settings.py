@@ -18,7 +18,7 @@ _Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 class Settings(BaseModel):
     """One point of the grid: everything about a training but the network and the seed.
 
-    The first five are the course's, in its order. ``activation`` "default" and ``depth`` 0 leave to the network what it
+    The first five are the course's, in its order. ``activation`` "default", ``depth`` 0 and ``width`` 0 leave to the network what it
     has of its own.
     """
 
@@ -28,13 +28,14 @@ class Settings(BaseModel):
     batch_size: Annotated[int, Field(strict=True, ge=1)] = 64
     num_workers: Annotated[int, Field(strict=True, ge=0)] = 0
     device: Annotated[str, Field(strict=True, pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    trainset: Literal["normal", "not_normal"] = "normal"
+    trainset: Literal["normal", "not_normal", "symmetric"] = "normal"
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: _Share = 0.0
     weight_decay: _Amount = 0.0
     init: Literal["default", "xavier", "kaiming"] = "default"
     activation: Literal["default", "relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu"] = "default"
     depth: Annotated[int, Field(strict=True, ge=0)] = 0
+    width: Annotated[int, Field(strict=True, ge=0)] = 0
     dropout: _Share = 0.0
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = "constant"
 

@@ -133,7 +133,7 @@ def try_out(plan: Plan, materials: Materials) -> None:
         network = materials.networks[run.network.key]
         built_by = (
             run.network.key,
-            *(getattr(run.settings, name) for name in ("activation", "depth", "dropout", "init")),
+            *(getattr(run.settings, name) for name in ("activation", "depth", "width", "dropout", "init")),
         )
         if built_by not in seen:
             seen.add(built_by)

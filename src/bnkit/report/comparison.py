@@ -14,7 +14,7 @@ from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records import Record
 from bnkit.report.answer import Answer
-from bnkit.report.tables import epochs_table, first_layer_table, runs_table
+from bnkit.report.tables import further_tables, runs_table
 
 if TYPE_CHECKING:
     import pandas
@@ -71,13 +71,7 @@ class Comparison:
 
     def further_tables(self) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
         """The tables that the experiment asks for with ``show``, by title."""
-        shown: dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]] = {}
-        if "epochs" in self.plan.experiment.show:
-            title = "All runs and epochs, highest training accuracy first"
-            shown[title] = epochs_table(self.plan, self.records)
-        if "first_layer" in self.plan.experiment.show:
-            shown["gamma and beta of the first batch norm"] = first_layer_table(self.plan, self.records)
-        return shown
+        return further_tables(self.plan, self.records)
 
     def data_frame(self) -> pandas.DataFrame:
         """``rows`` as a pandas data frame.
@@ -183,7 +177,7 @@ def compare(
 
     Args:
         networks: Factories by name, as ``{"no_batch_norm": make_plain, "batch_norm": make_with}``: each is called for
-            every run, without arguments or with those of ``activation``, ``depth`` and ``dropout`` that it names, and
+            every run, without arguments or with those of ``activation``, ``depth``, ``width`` and ``dropout`` that it names, and
             returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes) scores. Or the name, or names, of
             networks that bnkit knows, each then with and without batch norm.
         data: The name of a data set, ``file.py:factory``, or ``((train_inputs, train_targets), (test_inputs,

@@ -15,7 +15,7 @@ from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record
 from bnkit.report.answer import Answer
 from bnkit.report.figures import figures
-from bnkit.report.tables import epochs_table, first_layer_table, runs_table
+from bnkit.report.tables import further_tables, runs_table
 
 # More rows than this make a page that nobody scrolls through; results.csv has them all.
 _MOST_ROWS = 500
@@ -44,14 +44,10 @@ def page(plan: Plan, records: Mapping[str, Record]) -> str:
 
 
 def _tables(plan: Plan, records: Mapping[str, Record]) -> list[dict[str, Any]]:
-    shown = [("All runs, best first", *runs_table(plan, records))]
-    if "epochs" in plan.experiment.show:
-        shown.append(("All runs and epochs, highest training accuracy first", *epochs_table(plan, records)))
-    if "first_layer" in plan.experiment.show:
-        shown.append(("gamma and beta of the first batch norm", *first_layer_table(plan, records)))
+    shown = {"All runs, best first": runs_table(plan, records), **further_tables(plan, records)}
     return [
         {"title": title, "header": header, "rows": rows[:_MOST_ROWS], "left_out": max(0, len(rows) - _MOST_ROWS)}
-        for title, header, rows in shown
+        for title, (header, rows) in shown.items()
     ]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records import Epoch, Record
+from bnkit.experiments.records import Epoch, Record, Status
+from bnkit.experiments.uncertainty import mean_interval
+from bnkit.report.outcomes import Outcome, outcomes
 
 Row = tuple[str, ...]
 
@@ -68,6 +70,51 @@ def first_layer_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, l
     ]
 
 
+def losses_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
+    """The header and, for each run and epoch in their order, the line that the course's training loop prints."""
+    return ("run", "network", "seed", "line"), [
+        (
+            str(run.number),
+            run.network.key,
+            str(run.seed),
+            f"Epoch [{epoch.epoch}/{run.epochs}], Loss: {'nan' if epoch.loss is None else f'{epoch.loss:.4f}'}",
+        )
+        for run in plan
+        for epoch in records.get(run.run_id, Record()).epochs
+    ]
+
+
+def crossed_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
+    """The header and a row for each setting: each network's mean final test accuracy with its 95 % interval.
+
+    A run that diverged or failed is in no mean; how many there are of them stands behind it.
+    """
+    varying = plan.varying or ("lr",)
+    settings = list(dict.fromkeys(tuple(getattr(run.settings, key) for key in varying) for run in plan))
+    cells: dict[tuple[tuple[object, ...], str], list[Outcome]] = {}
+    for outcome in outcomes(plan, records):
+        values = tuple(getattr(outcome.run.settings, key) for key in varying)
+        cells.setdefault((values, outcome.run.network.key), []).append(outcome)
+    return (*varying, *plan.networks), [
+        (*map(setting, values), *(_mean_of(cells.get((values, network), [])) for network in plan.networks))
+        for values in settings
+    ]
+
+
+# What an experiment may ask for with `show`: the title and the table.
+FURTHER: dict[str, tuple[str, Callable[[Plan, Mapping[str, Record]], tuple[Row, list[Row]]]]] = {
+    "epochs": ("All runs and epochs, highest training accuracy first", epochs_table),
+    "first_layer": ("gamma and beta of the first batch norm", first_layer_table),
+    "crossed": ("Test accuracy at the end: means over the seeds, 95 % intervals", crossed_table),
+    "losses": ("The loss of every epoch", losses_table),
+}
+
+
+def further_tables(plan: Plan, records: Mapping[str, Record]) -> dict[str, tuple[Row, list[Row]]]:
+    """The tables that the experiment asks for with ``show``, by title."""
+    return {FURTHER[name][0]: FURTHER[name][1](plan, records) for name in plan.experiment.show}
+
+
 def as_rich(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
     """A table for a terminal: figures to the right, words to the left."""
     rows = list(rows)
@@ -90,6 +137,19 @@ def figure(value: float | None) -> str:
 def setting(value: object) -> str:
     """A setting as one would type it."""
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _mean_of(runs: Sequence[Outcome]) -> str:
+    ended = [outcome for outcome in runs if outcome.final is not None]
+    lost = sum(outcome.record.status in (Status.DIVERGED, Status.FAILED) for outcome in runs)
+    interval = mean_interval([outcome.test_accuracy for outcome in ended])
+    if interval is None:
+        text = "–"
+    elif interval.low is None or interval.high is None:
+        text = f"{interval.mean:.4f}"
+    else:
+        text = f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+    return f"{text}, {lost} of {len(runs)} lost" if lost else text
 
 
 def _run_row(run: Run, record: Record, varying: Sequence[str]) -> Row:

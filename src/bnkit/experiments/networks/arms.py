@@ -33,6 +33,16 @@ def _ours(name: str, kernel: str) -> Arm:
     return Arm(name, kernel, lambda c: BatchNorm1d(c, kernel=kernel), lambda c: BatchNorm2d(c, kernel=kernel))
 
 
+def _groups(channels: int) -> nn.GroupNorm:
+    """Groups of 16 channels or a few more, the fewest that go into ``channels``: Wu & He (2018), "Group Normalization", table 3.
+
+    One group where there are fewer; small groups would leave little of a linear layer's output, which has one value a
+    channel.
+    """
+    groups = max(count for count in range(1, max(channels // 16, 1) + 1) if channels % count == 0)
+    return nn.GroupNorm(groups, channels)
+
+
 # The kernel is named, not "auto": what could change a figure belongs to the plan.
 ARMS: dict[str, Arm] = {
     arm.name: arm
@@ -41,6 +51,7 @@ ARMS: dict[str, Arm] = {
         _ours("batch_norm", "aten"),
         _ours("reference", "reference"),
         Arm("torch", "", nn.BatchNorm1d, nn.BatchNorm2d),
+        Arm("group_norm", "", _groups, _groups),
     )
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from torch import nn
+from torch import Tensor, nn
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.networks.arms import NormFactory
@@ -17,6 +17,21 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
 }
+
+
+class Residual(nn.Module):
+    """``activation(shortcut(x) + body(x))``; without a ``shortcut``, x itself."""
+
+    def __init__(self, body: nn.Module, activation: nn.Module, shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut if shortcut is not None else nn.Identity()
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add what the shortcut and the body make of x; shapes are those of the body."""
+        result: Tensor = self.activation(self.shortcut(x) + self.body(x))
+        return result
 
 
 def sequence(**layers: nn.Module | None) -> nn.Sequential:

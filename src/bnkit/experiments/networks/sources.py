@@ -15,13 +15,16 @@ from bnkit.experiments.experiment import NetworkIdentity
 from bnkit.experiments.networks.arms import Arm, arm_called
 from bnkit.experiments.networks.initialisation import initialise
 from bnkit.experiments.networks.lenet import lenet
+from bnkit.experiments.networks.mlp import mlp, residual_mlp
+from bnkit.experiments.networks.resnet import resnet
+from bnkit.experiments.networks.simple_cnn import simple_cnn
 from bnkit.experiments.networks.two_cnn import two_cnn
 from bnkit.experiments.randomness import initial_weights
 from bnkit.experiments.settings import Settings
 from bnkit.experiments.targets import find, is_target
 
 # What a factory of somebody's own may ask for by name.
-_OPTIONS = ("activation", "depth", "dropout")
+_OPTIONS = ("activation", "depth", "width", "dropout")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Architecture:
 
     Attributes:
         build: Makes it from an arm, the shape of one input, the number of classes, and the settings.
-        options: Which of "activation", "depth" and "dropout" it follows.
+        options: Which of "activation", "depth", "width" and "dropout" it follows.
     """
 
     build: Callable[[Arm, tuple[int, ...], int, Settings], nn.Module]
@@ -40,6 +43,10 @@ class Architecture:
 ARCHITECTURES: dict[str, Architecture] = {
     "two-cnn": Architecture(two_cnn, frozenset({"activation", "dropout"})),
     "lenet": Architecture(lenet, frozenset({"activation", "dropout"})),
+    "simple-cnn": Architecture(simple_cnn, frozenset({"activation", "dropout"})),
+    "mlp": Architecture(mlp, frozenset(_OPTIONS)),
+    "residual-mlp": Architecture(residual_mlp, frozenset(_OPTIONS)),
+    "resnet": Architecture(resnet, frozenset(_OPTIONS)),
 }
 
 
@@ -50,7 +57,7 @@ class NetworkSource:
     Attributes:
         identity: Its key, and what stays the same about it from call to call.
         make: Builds it from the shape of one input, the number of classes, and the settings.
-        options: Which of "activation", "depth" and "dropout" it follows.
+        options: Which of "activation", "depth", "width" and "dropout" it follows.
     """
 
     identity: NetworkIdentity
@@ -70,7 +77,7 @@ class NetworkSource:
                 takes = ", ".join(sorted(self.options)) or "none of them"
                 raise SettingsError(
                     f"grid: {option}={value} with network {self.identity.key}, which has no {option} to set; of "
-                    f"activation, depth and dropout it follows {takes}"
+                    f"activation, depth, width and dropout it follows {takes}"
                 )
         with initial_weights(seed):
             try:
@@ -121,7 +128,7 @@ def sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSo
 def from_factories(factories: object, prefix: str = "", origin: str = "networks") -> dict[str, NetworkSource]:
     """Sources from a dictionary of factories, as ``bnkit.compare`` takes it.
 
-    A factory is called without arguments, or with those of ``activation``, ``depth`` and ``dropout`` that it names.
+    A factory is called without arguments, or with those of ``activation``, ``depth``, ``width`` and ``dropout`` that it names.
 
     Raises:
         FactoryError: It is no dictionary of callables, or holds a network instead of a factory.
