@@ -37,11 +37,12 @@ def test_every_class_is_in_the_test_part():
 
 
 def test_the_published_digests_are_those_of_the_design():
-    assert names() == ("digits", "mnist", "fashion-mnist")
+    assert names() == ("digits", "mnist", "fashion-mnist", "cifar10")
     digests = [file.sha256 for source in SOURCES.values() for file in source.files]
-    assert len(digests) == len(set(digests)) == 8
+    assert len(digests) == len(set(digests)) == 9
     assert digests[0] == "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
-    assert digests[-1] == "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
+    assert digests[-2] == "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
+    assert digests[-1] == "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 
 
 def test_an_unknown_name_lists_the_known_ones():

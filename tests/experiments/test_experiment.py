@@ -103,5 +103,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content, message):
 
 
 def test_an_unknown_recipe_lists_the_known_ones():
-    with pytest.raises(SettingsError, match="no recipe is called 'x'; expected one of depth, lenet-fashion-mnist, mlp-mnist"):
+    with pytest.raises(
+        SettingsError, match="no recipe is called 'x'; expected one of depth, lenet-fashion-mnist, mlp-mnist"
+    ):
         read_recipe("x")

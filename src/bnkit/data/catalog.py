@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bnkit.data import idx
+from bnkit.data import arrays, cifar, idx, pictures
 from bnkit.data.examples import DataSet, Examples
 from bnkit.data.files import PublishedFile
 from bnkit.errors import DataError
@@ -40,7 +41,9 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> DataSet:
-    """The data set called ``name``, fetched into the cache if it is not there.
+    """The data set called ``name``, fetched into the cache if it is not there; or what lies at the path ``name``.
+
+    A path is an ``.npz`` file (see ``arrays``) or a folder of images by class (see ``pictures``).
 
     Raises:
         DataError: There is none of that name, or its files are broken or cannot be fetched.
@@ -49,9 +52,17 @@ def load(name: str) -> DataSet:
         >>> load("digits").input_shape
         (1, 28, 28)
     """
-    if name not in SOURCES:
-        raise DataError(f"unknown data set {name!r}; expected one of {', '.join(SOURCES)}, or file.py:factory")
-    return SOURCES[name].read()
+    if name in SOURCES:
+        return SOURCES[name].read()
+    path = Path(name).expanduser()
+    if path.suffix == ".npz":
+        return arrays.read(path)
+    if path.is_dir():
+        return pictures.read(path)
+    raise DataError(
+        f"unknown data set {name!r}; expected one of {', '.join(SOURCES)}, an .npz file, a folder of images by class, or "
+        "file.py:factory"
+    )
 
 
 def _digits() -> DataSet:
@@ -94,6 +105,17 @@ def _idx_source(name: str, about: str, address: str, digests: tuple[str, str, st
     return Source(name, about, files, read)
 
 
+_CIFAR10 = PublishedFile(
+    "cifar10/cifar-10-python.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+)
+
+
+def _cifar10() -> DataSet:
+    return DataSet("cifar10", _CIFAR10.sha256, *cifar.read(_CIFAR10.obtain()))
+
+
 SOURCES: dict[str, Source] = {
     source.name: source
     for source in (
@@ -120,5 +142,6 @@ SOURCES: dict[str, Source] = {
                 "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
             ),
         ),
+        Source("cifar10", "60,000 photographs, 32×32 in colour, 10 classes", (_CIFAR10,), _cifar10),
     )
 }

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bnkit.data import load
+from bnkit.errors import DataError
+
+
+def _write(path, **changes):
+    arrays = {
+        "x_train": np.arange(6 * 4 * 4, dtype=np.uint8).reshape(6, 4, 4),
+        "y_train": np.array([0, 1, 2, 0, 1, 2]),
+        "x_test": np.zeros((2, 4, 4), dtype=np.uint8),
+        "y_test": np.array([[2], [0]], dtype=np.uint8),
+        **changes,
+    }
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return str(path)
+
+
+def test_images_without_channels_get_one_and_bytes_stay_bytes(tmp_path):
+    data = load(_write(tmp_path / "mine.npz"))
+    assert (data.input_shape, data.classes) == ((1, 4, 4), 3)
+    assert data.train.inputs.dtype == torch.uint8
+    assert data.train.inputs[1, 0, 0].tolist() == [16, 17, 18, 19]
+    assert data.test.targets.tolist() == [2, 0]
+
+
+def test_channels_that_stand_last_are_moved_to_the_front(tmp_path):
+    images = np.arange(6 * 5 * 7 * 3, dtype=np.int64).astype(np.uint8).reshape(6, 5, 7, 3)
+    data = load(_write(tmp_path / "mine.npz", x_train=images, x_test=images[:2]))
+    assert data.input_shape == (3, 5, 7)
+    assert data.train.inputs[2, :, 1, 3].tolist() == images[2, 1, 3].tolist()
+
+
+def test_other_inputs_are_floating(tmp_path):
+    table = np.linspace(0, 1, 12).reshape(6, 2)
+    data = load(_write(tmp_path / "mine.npz", x_train=table, x_test=table[:2]))
+    assert (data.input_shape, data.train.inputs.dtype) == ((2,), torch.float32)
+
+
+def test_the_digest_follows_the_content(tmp_path):
+    first = load(_write(tmp_path / "a.npz")).digest
+    assert load(_write(tmp_path / "b.npz", y_train=np.array([1, 1, 2, 0, 1, 2]))).digest != first
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_test": None}, "has no x_test; expected the arrays x_train, y_train, x_test, y_test"),
+        ({"y_train": np.array(["a"] * 6)}, "targets of <U1"),
+        ({"y_train": np.zeros(6)}, "targets of float64"),
+        ({"x_train": np.array([object()] * 6)}, "cannot be read"),
+        ({"x_train": np.zeros(6)}, r"inputs of float64 and shape \(6,\)"),
+        ({"y_train": np.array([0, 1])}, "got 6 inputs and 2 targets"),
+    ],
+    ids=["missing", "words", "not whole", "objects", "no features", "too few targets"],
+)
+def test_what_is_refused(tmp_path, changes, message):
+    path = _write(tmp_path / "mine.npz", **changes)
+    with pytest.raises(DataError, match=message):
+        load(path)
+
+
+def test_cut_off_at_any_byte_it_is_named(tmp_path):
+    path = tmp_path / "mine.npz"
+    _write(path)
+    content = path.read_bytes()
+    for end in range(0, len(content), 41):
+        path.write_bytes(content[:end])
+        with pytest.raises(DataError, match=r"mine\.npz"):
+            load(str(path))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"absent\.npz cannot be read"):
+        load(str(tmp_path / "absent.npz"))
