@@ -312,3 +312,15 @@ def test_main_takes_its_arguments_from_the_command_line(capsys, monkeypatch):
         main()
     assert end.value.code == 0
     assert capsys.readouterr().out.startswith("bnkit 0.")
+
+
+def test_a_recipe_about_one_layer_prints_its_tables(capsys, tmp_path):
+    said = say(capsys, "compare", "train-and-predict")
+    assert said.status == 0
+    assert "10 of 10 rows are equal" in said.out
+    (sheet,) = json.loads(say(capsys, "compare", "train-and-predict", "--json").out)
+    assert len(sheet["rows"]) == 10
+    refused = say(capsys, "compare", "train-and-predict", "--seeds", "3")
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "expected no option but --json and -q" in refused.err
+    assert list(tmp_path.iterdir()) == []

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option, launch
 
 from bnkit.cli.output import messages, results
 from bnkit.cli.progress import watching
 from bnkit.errors import SettingsError
-from bnkit.experiments.experiment import Experiment, experiment_from, read_experiment, read_recipe
+from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, experiment_from, read_experiment, read_recipe
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Status
 from bnkit.experiments.targets import is_target
 from bnkit.report.comparison import Comparison, default_folder, prepare, run_experiment
 from bnkit.report.tables import as_rich, setting
+
+if TYPE_CHECKING:
+    from bnkit.experiments.demonstrations import Sheet
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
@@ -66,6 +70,16 @@ def compare(
 
     Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
     """
+    if what in DEMONSTRATION_NAMES:
+        from bnkit.experiments.demonstrations import DEMONSTRATIONS
+
+        given = (data, network, grid, seeds, epochs, batch_size, device, out)
+        if any(option is not None for option in given) or keep_checkpoints or fresh or dry_run or open_report:
+            raise SettingsError(
+                f"recipe {what} looks at one layer and compares no runs; expected no option but --json and -q"
+            )
+        _print_sheets(DEMONSTRATIONS[what](), as_json=as_json)
+        return
     experiment = _experiment(
         what,
         {"data": data, "networks": network or None, "seeds": seeds, "epochs": epochs},
@@ -133,6 +147,16 @@ def _value(text: str) -> Any:
         except ValueError:
             pass
     return text
+
+
+def _print_sheets(sheets: list[Sheet], *, as_json: bool) -> None:
+    console = results()
+    if as_json:
+        console.print_json(json.dumps([asdict(sheet) for sheet in sheets]))
+        return
+    for sheet in sheets:
+        console.print(as_rich(sheet.header, sheet.rows, sheet.title))
+        console.print(f"{sheet.note}\n", soft_wrap=not console.is_terminal, markup=False)
 
 
 def _print_plan(plan: Plan, folder: Path, *, as_json: bool) -> None:

@@ -152,6 +152,10 @@ def read_experiment(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not TOML: {error}; expected keys like lr = [0.01, 0.1]") from error
 
 
+# The recipes that are no experiments: `demonstrations` has them, and needs torch.
+DEMONSTRATION_NAMES = ("scratch-and-concise", "train-and-predict")
+
+
 def recipes() -> tuple[str, ...]:
     """The names of the recipes that come with bnkit."""
     folder = resources.files("bnkit.experiments").joinpath("recipes")
@@ -165,8 +169,9 @@ def read_recipe(name: str) -> dict[str, Any]:
         SettingsError: There is no recipe of that name.
     """
     if name not in recipes():
+        known = sorted((*recipes(), *DEMONSTRATION_NAMES))
         raise SettingsError(
-            f"no recipe is called {name!r}; expected one of {', '.join(recipes())}, a FILE.toml, or file.py:factory"
+            f"no recipe is called {name!r}; expected one of {', '.join(known)}, a FILE.toml, or file.py:factory"
         )
     file = resources.files("bnkit.experiments").joinpath("recipes", f"{name}.toml")
     return tomllib.loads(file.read_text(encoding="utf-8"))
