@@ -19,7 +19,7 @@ from bnkit.experiments.experiment import experiment_from, read_recipe
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, Record
-from bnkit.report.comparison import run_experiment
+from bnkit.report.compare import run_experiment
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "build" / "pictures"

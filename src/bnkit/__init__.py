@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bnkit import nn as nn
     from bnkit.memory import keep_freed_memory as keep_freed_memory
+    from bnkit.report.compare import compare as compare
     from bnkit.report.comparison import Comparison as Comparison
-    from bnkit.report.comparison import compare as compare
 
 __version__ = "0.1.0"
 
 # Where each public name lives. They are loaded on first use (PEP 562), so that `import bnkit` alone loads no torch.
 _HOMES = {
     "Comparison": "bnkit.report.comparison",
-    "compare": "bnkit.report.comparison",
+    "compare": "bnkit.report.compare",
     "keep_freed_memory": "bnkit.memory",
     "nn": "bnkit.nn",
 }

@@ -7,7 +7,6 @@ import pytest
 from bnkit.experiments.demonstrations import DEMONSTRATIONS
 from bnkit.experiments.experiment import DEMONSTRATION_NAMES
 
-
 pytestmark = pytest.mark.slow
 
 

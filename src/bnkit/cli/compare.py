@@ -17,7 +17,8 @@ from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, experi
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Status
 from bnkit.experiments.targets import is_target
-from bnkit.report.comparison import Comparison, default_folder, prepare, run_experiment
+from bnkit.report.compare import default_folder, prepare, run_experiment
+from bnkit.report.comparison import Comparison
 from bnkit.report.tables import as_rich, setting
 
 if TYPE_CHECKING:

@@ -1,27 +1,25 @@
-"""The main job as a function, and what it returns. Loads torch only when something is trained or loaded."""
+"""What a comparison returns. Loads torch only when a trained network is loaded."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import RecordError, SettingsError
-from bnkit.experiments.experiment import Experiment, Settled, experiment_from
 from bnkit.experiments.folder import Folder, columns, rows
-from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Plan, Run, plan
-from bnkit.experiments.records import Record
+from bnkit.experiments.records import Epoch, Record
+from bnkit.experiments.settings import Settings
 from bnkit.report.answer import Answer
+from bnkit.report.outcomes import matches, outcomes
 from bnkit.report.tables import further_tables, runs_table
 
 if TYPE_CHECKING:
     import pandas
     from torch import nn
 
-    from bnkit.data import DataSet
-    from bnkit.experiments.networks import NetworkSource
     from bnkit.experiments.settle import Materials
 
 
@@ -93,6 +91,56 @@ class Comparison:
 
         return figures(self.plan, self.records)
 
+    def plot(self, figure: str = "test_accuracy", **settings: Any) -> Any:
+        """A Bokeh figure of one of the recorded figures over the epochs: a line a network, a band over the seeds.
+
+        Args:
+            figure: "loss", "accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy",
+                "test_accuracy_population", "gradient_norm", "epoch_duration" or "examples_per_second".
+            settings: Which runs, by keys of the grid: ``plot("loss", lr=0.1)``. Needed for those that vary.
+
+        Raises:
+            SettingsError: There is no such figure, or the settings do not name one point of the grid.
+
+        Example:
+            ``bokeh.plotting.show(comparison.plot("loss", lr=0.1))``
+        """
+        from bnkit.report.figures import curves
+
+        known = [entry.name for entry in fields(Epoch) if entry.name not in ("epoch", "run_duration")]
+        if figure not in known:
+            raise SettingsError(f"no figure is called {figure!r}; expected one of {', '.join(known)}")
+        unknown = [key for key in settings if key not in Settings.model_fields]
+        if unknown:
+            raise SettingsError(f"unknown setting {unknown[0]!r}; expected one of {', '.join(Settings.model_fields)}")
+        runs = [run for run in self.plan if matches(run.settings, settings)]
+        points = {run.settings for run in runs}
+        if len(points) != 1:
+            raise SettingsError(
+                f"the settings {settings} name {len(points)} points of the grid; expected one: give a value for "
+                f"{', '.join(self.plan.varying) or 'none'}"
+            )
+        return curves(self.plan, self.records, figure, runs)
+
+    def best(self, network: str) -> Run:
+        """The run of ``network`` that ended with the highest validation accuracy.
+
+        Without a validation part, the one with the highest training accuracy. The test set never decides.
+
+        Raises:
+            SettingsError: There is no such network, or none of its runs finished.
+        """
+        if network not in self.plan.networks:
+            raise SettingsError(f"no network is called {network!r}; expected one of {', '.join(self.plan.networks)}")
+        ended = [
+            outcome
+            for outcome in outcomes(self.plan, self.records)
+            if outcome.run.network.key == network and outcome.final is not None
+        ]
+        if not ended:
+            raise SettingsError(f"no run of {network} finished; train again, or look at the records for why")
+        return max(ended, key=lambda outcome: (outcome.validation_accuracy or 0.0, outcome.accuracy)).run
+
     def write_report(self) -> Path:
         """Write ``report.html`` into the folder, and return its path."""
         from bnkit.report.page import page
@@ -100,11 +148,11 @@ class Comparison:
         self.folder.replace(self.folder.report_file, page(self.plan, self.records))
         return self.folder.report_file
 
-    def load(self, run: int | str) -> nn.Module:
+    def load(self, run: int | str | Run) -> nn.Module:
         """The trained network of a run, on the CPU, in evaluation mode.
 
         Args:
-            run: Its number in the plan (from 1), or its run id or the beginning of it.
+            run: Its number in the plan (from 1), its run id or the beginning of it, or what ``best`` returned.
 
         Raises:
             SettingsError: There is no such run.
@@ -122,11 +170,11 @@ class Comparison:
         load_weights(self.folder.run_folder(chosen), model)
         return model.eval()
 
-    def _run(self, run: int | str) -> Run:
+    def _run(self, run: int | str | Run) -> Run:
         found = [
             known
             for known in self.plan
-            if known.number == run or (isinstance(run, str) and run and known.run_id.startswith(run))
+            if run in (known, known.number) or (isinstance(run, str) and run and known.run_id.startswith(run))
         ]
         if len(found) != 1:
             raise SettingsError(
@@ -152,143 +200,3 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"
-
-
-def compare(
-    networks: Mapping[str, Any] | str | Sequence[str],
-    data: object = "digits",
-    grid: Mapping[str, Any] | None = None,
-    seeds: int | Sequence[int] = 5,
-    *,
-    epochs: int = 10,
-    validation: float = 0.1,
-    drop_last: bool = False,
-    threads: int = 0,
-    name: str = "comparison",
-    about: str = "",
-    out: str | Path | None = None,
-    fresh: bool = False,
-    keep_checkpoints: bool = False,
-    observer: Observer | None = None,
-) -> Comparison:
-    """Networks trained side by side under the same seeds and the same batches, and what the difference is.
-
-    What is recorded in ``out`` already is not trained again; an interrupted call goes on where it stopped.
-
-    Args:
-        networks: Factories by name, as ``{"no_batch_norm": make_plain, "batch_norm": make_with}``: each is called for
-            every run, without arguments or with those of ``activation``, ``depth``, ``width`` and ``dropout`` that it names, and
-            returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes) scores. Or the name, or names, of
-            networks that bnkit knows, each then with and without batch norm.
-        data: The name of a data set, ``file.py:factory``, or ``((train_inputs, train_targets), (test_inputs,
-            test_targets))``, tensors: (N, *), uint8 or floating, and (N,), integers.
-        grid: The values of each setting, as ``{"lr": [0.01, 0.1]}``; a key left out has PyTorch's or a common default.
-        seeds: How many (0 to n - 1), or which.
-        epochs: How often each run goes through the training data.
-        validation: The share of the training data on which learning rates are chosen; 0 for none.
-        drop_last: Leave out the short last batch of each epoch.
-        threads: For each run; 0 for as many as torch uses now.
-        name: Of the experiment; ``out`` defaults to ``results/<name>``.
-        about: What it asks, in a sentence.
-        out: The results folder.
-        fresh: Delete the runs in ``out`` first.
-        keep_checkpoints: Keep the weights after every epoch, as safetensors.
-        observer: Told what happens while it runs.
-
-    Returns:
-        The comparison; ``print(comparison.answer)`` says what it found.
-
-    Raises:
-        BnkitError: Something that was given means nothing here; nothing was trained then, and nothing recorded is lost.
-    """
-    by_factory = isinstance(networks, Mapping)
-    named: Sequence[str] = [networks] if isinstance(networks, str) else list(networks)
-    experiment = experiment_from(
-        {
-            "name": name,
-            "about": about,
-            "data": data if isinstance(data, str) else "given",
-            "networks": named,
-            "grid": dict(grid) if grid is not None else {"lr": [0.01]},
-            "seeds": seeds if isinstance(seeds, int) else list(seeds),
-            "epochs": epochs,
-            "validation": validation,
-            "drop_last": drop_last,
-            "threads": threads,
-        },
-        "compare",
-    )
-    from bnkit.experiments.networks import from_factories
-    from bnkit.experiments.settle import data_from
-
-    return run_experiment(
-        experiment,
-        Path(out) if out is not None else None,
-        fresh=fresh,
-        keep_checkpoints=keep_checkpoints,
-        observer=observer,
-        networks=from_factories(networks) if by_factory else None,
-        data=None if isinstance(data, str) else data_from(data, "data"),
-    )
-
-
-def run_experiment(
-    experiment: Experiment,
-    out: Path | None = None,
-    *,
-    fresh: bool = False,
-    keep_checkpoints: bool = False,
-    observer: Observer | None = None,
-    networks: Mapping[str, NetworkSource] | None = None,
-    data: DataSet | None = None,
-) -> Comparison:
-    """``compare`` for an experiment that is written down already; ``networks`` and ``data`` replace those it names."""
-    from bnkit.experiments.engine import train_all
-
-    out = out if out is not None else default_folder(experiment)
-    folder, observer = Folder(out), observer or Observer()
-    before = None if fresh else _settled_before(folder)
-    planned, materials = prepare(experiment, before, networks, data)
-    settled = planned.experiment.settled
-    if before is not None and settled is not None and before.threads == settled.threads != _threads_here():
-        observer.note(f"{out} was begun with {before.threads} threads, and goes on with them; --fresh begins anew")
-    with folder.writing():
-        folder.begin(planned.experiment, fresh=fresh)
-        train_all(planned, materials, folder, observer, keep_checkpoints=keep_checkpoints)
-        comparison = Comparison(out)
-        comparison._materials = materials
-        comparison.write_report()
-    return comparison
-
-
-def prepare(
-    experiment: Experiment,
-    before: Settled | None = None,
-    networks: Mapping[str, NetworkSource] | None = None,
-    data: DataSet | None = None,
-) -> tuple[Plan, Materials]:
-    """The plan of ``experiment`` and its materials, each network tried out once. Writes nothing."""
-    from bnkit.experiments.settle import settle, try_out
-
-    planned, materials = settle(experiment, networks, data, before)
-    try_out(planned, materials)
-    return planned, materials
-
-
-def default_folder(experiment: Experiment) -> Path:
-    """``results/<name>``."""
-    return Path("results") / experiment.name
-
-
-def _settled_before(folder: Folder) -> Settled | None:
-    """What was settled when ``folder`` was begun; None if it was not, or can no longer be read."""
-    try:
-        return folder.experiment().settled
-    except (RecordError, SettingsError):
-        return None
-
-
-def _threads_here() -> int:
-    import torch
-
-    return torch.get_num_threads()

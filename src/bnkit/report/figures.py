@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -32,6 +32,11 @@ def figures(plan: Plan, records: Mapping[str, Record]) -> dict[str, Any]:
         drawn[f"Test accuracy, {label}"] = _over_epochs(plan, runs, records, "test_accuracy")
         drawn[f"Training loss, {label}"] = _over_epochs(plan, runs, records, "loss")
     return drawn
+
+
+def curves(plan: Plan, records: Mapping[str, Record], name: str, runs: Sequence[Run]) -> Any:
+    """A Bokeh figure of ``runs``: the field ``name`` of ``Epoch`` over the epochs, mean and range over the seeds."""
+    return _over_epochs(plan, list(runs), records, name)
 
 
 def colour_of(plan: Plan, network: str) -> str:
@@ -102,7 +107,7 @@ def _over_learning_rate(plan: Plan, runs: list[Run], records: Mapping[str, Recor
 
 def _over_epochs(plan: Plan, runs: list[Run], records: Mapping[str, Record], name: str) -> Any:
     """The mean over the seeds as a line, their range as a band."""
-    plot = _plot("epoch", "test accuracy" if name == "test_accuracy" else "loss")
+    plot = _plot("epoch", name.replace("_", " "))
     for network in plan.networks:
         values: dict[int, list[float]] = {}
         for run in runs:
@@ -136,9 +141,10 @@ def _over_epochs(plan: Plan, runs: list[Run], records: Mapping[str, Record], nam
                 ],
             )
         )
-    if name == "test_accuracy":
+    is_accuracy = "accuracy" in name
+    if is_accuracy:
         plot.y_range = Range1d(start=0, end=1.02)
-    _legend(plot, "bottom_right" if name == "test_accuracy" else "top_right")
+    _legend(plot, "bottom_right" if is_accuracy else "top_right")
     return plot
 
 

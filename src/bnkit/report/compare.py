@@ -1,0 +1,159 @@
+"""The main job as a function. Loads torch only when something is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnkit.errors import RecordError, SettingsError
+from bnkit.experiments.experiment import Experiment, Settled, experiment_from
+from bnkit.experiments.folder import Folder
+from bnkit.experiments.observer import Observer
+from bnkit.experiments.plan import Plan
+from bnkit.report.comparison import Comparison
+
+if TYPE_CHECKING:
+    from bnkit.data import DataSet
+    from bnkit.experiments.networks import NetworkSource
+    from bnkit.experiments.settle import Materials
+
+
+def compare(
+    networks: Mapping[str, Any] | str | Sequence[str],
+    data: object = "digits",
+    grid: Mapping[str, Any] | None = None,
+    seeds: int | Sequence[int] = 5,
+    *,
+    epochs: int = 10,
+    validation: float = 0.1,
+    drop_last: bool = False,
+    threads: int = 0,
+    name: str = "comparison",
+    about: str = "",
+    out: str | Path | None = None,
+    fresh: bool = False,
+    keep_checkpoints: bool = False,
+    observer: Observer | None = None,
+) -> Comparison:
+    """Networks trained side by side under the same seeds and the same batches, and what the difference is.
+
+    What is recorded in ``out`` already is not trained again; an interrupted call goes on where it stopped.
+
+    Args:
+        networks: Factories by name, as ``{"no_batch_norm": make_plain, "batch_norm": make_with}``: each is called for
+            every run, without arguments or with those of ``activation``, ``depth``, ``width`` and ``dropout`` that it names, and
+            returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes) scores. Or the name, or names, of
+            networks that bnkit knows, each then with and without batch norm.
+        data: The name of a data set, ``file.py:factory``, or ``((train_inputs, train_targets), (test_inputs,
+            test_targets))``, tensors: (N, *), uint8 or floating, and (N,), integers.
+        grid: The values of each setting, as ``{"lr": [0.01, 0.1]}``; a key left out has PyTorch's or a common default.
+        seeds: How many (0 to n - 1), or which.
+        epochs: How often each run goes through the training data.
+        validation: The share of the training data on which learning rates are chosen; 0 for none.
+        drop_last: Leave out the short last batch of each epoch.
+        threads: For each run; 0 for as many as torch uses now.
+        name: Of the experiment; ``out`` defaults to ``results/<name>``.
+        about: What it asks, in a sentence.
+        out: The results folder.
+        fresh: Delete the runs in ``out`` first.
+        keep_checkpoints: Keep the weights after every epoch, as safetensors.
+        observer: Told what happens while it runs.
+
+    Returns:
+        The comparison; ``print(comparison.answer)`` says what it found.
+
+    Raises:
+        BnkitError: Something that was given means nothing here; nothing was trained then, and nothing recorded is lost.
+    """
+    by_factory = isinstance(networks, Mapping)
+    named: Sequence[str] = [networks] if isinstance(networks, str) else list(networks)
+    experiment = experiment_from(
+        {
+            "name": name,
+            "about": about,
+            "data": data if isinstance(data, str) else "given",
+            "networks": named,
+            "grid": dict(grid) if grid is not None else {"lr": [0.01]},
+            "seeds": seeds if isinstance(seeds, int) else list(seeds),
+            "epochs": epochs,
+            "validation": validation,
+            "drop_last": drop_last,
+            "threads": threads,
+        },
+        "compare",
+    )
+    from bnkit.experiments.networks import from_factories
+    from bnkit.experiments.settle import data_from
+
+    return run_experiment(
+        experiment,
+        Path(out) if out is not None else None,
+        fresh=fresh,
+        keep_checkpoints=keep_checkpoints,
+        observer=observer,
+        networks=from_factories(networks) if by_factory else None,
+        data=None if isinstance(data, str) else data_from(data, "data"),
+    )
+
+
+def run_experiment(
+    experiment: Experiment,
+    out: Path | None = None,
+    *,
+    fresh: bool = False,
+    keep_checkpoints: bool = False,
+    observer: Observer | None = None,
+    networks: Mapping[str, NetworkSource] | None = None,
+    data: DataSet | None = None,
+) -> Comparison:
+    """``compare`` for an experiment that is written down already; ``networks`` and ``data`` replace those it names."""
+    from bnkit.experiments.engine import train_all
+
+    out = out if out is not None else default_folder(experiment)
+    folder, observer = Folder(out), observer or Observer()
+    before = None if fresh else _settled_before(folder)
+    planned, materials = prepare(experiment, before, networks, data)
+    settled = planned.experiment.settled
+    if before is not None and settled is not None and before.threads == settled.threads != _threads_here():
+        observer.note(f"{out} was begun with {before.threads} threads, and goes on with them; --fresh begins anew")
+    with folder.writing():
+        folder.begin(planned.experiment, fresh=fresh)
+        train_all(planned, materials, folder, observer, keep_checkpoints=keep_checkpoints)
+        comparison = Comparison(out)
+        comparison._materials = materials
+        comparison.write_report()
+    return comparison
+
+
+def prepare(
+    experiment: Experiment,
+    before: Settled | None = None,
+    networks: Mapping[str, NetworkSource] | None = None,
+    data: DataSet | None = None,
+) -> tuple[Plan, Materials]:
+    """The plan of ``experiment`` and its materials, each network tried out once. Writes nothing."""
+    from bnkit.experiments.settle import settle, try_out
+
+    planned, materials = settle(experiment, networks, data, before)
+    try_out(planned, materials)
+    return planned, materials
+
+
+def default_folder(experiment: Experiment) -> Path:
+    """``results/<name>``."""
+    return Path("results") / experiment.name
+
+
+def _settled_before(folder: Folder) -> Settled | None:
+    """What was settled when ``folder`` was begun; None if it was not, or can no longer be read."""
+    try:
+        return folder.experiment().settled
+    except (RecordError, SettingsError):
+        return None
+
+
+def _threads_here() -> int:
+    import torch
+
+    return torch.get_num_threads()

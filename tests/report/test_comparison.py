@@ -1,0 +1,93 @@
+"""What a comparison gives to its caller."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+
+import bnkit
+from bnkit.errors import RecordError, SettingsError
+from tests.experiments import small
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    return bnkit.compare(small.NETWORKS, small.data(), out=tmp_path_factory.mktemp("r"), **small.EXPERIMENT)
+
+
+def test_it_prints_its_answer_in_a_terminal_and_in_a_notebook(comparison):
+    assert "batch_norm against no_batch_norm" in repr(comparison)
+    assert comparison._repr_html_().startswith("<pre>Comparison(&#x27;")
+
+
+def test_rows_and_data_frame_are_those_of_results_csv(comparison):
+    with comparison.folder.results_file.open() as file:
+        written = list(csv.DictReader(file))
+    frame = comparison.data_frame()
+    assert list(frame.columns) == list(written[0])
+    assert [str(value) for value in frame["run_id"]] == [row["run_id"] for row in written]
+    assert frame["test_accuracy"].tolist() == [float(row["test_accuracy"]) for row in written]
+
+
+def _validation(comparison, run):
+    return comparison.records[run.run_id].last.validation_accuracy
+
+
+def test_the_best_run_is_chosen_on_the_validation_part(comparison):
+    best = comparison.best("batch_norm")
+    others = [run for run in comparison.plan if run.network.key == "batch_norm"]
+    assert best in others
+    assert _validation(comparison, best) == max(_validation(comparison, run) for run in others)
+    with pytest.raises(SettingsError, match="no network is called 'bn'; expected one of no_batch_norm, batch_norm"):
+        comparison.best("bn")
+
+
+def test_load_gives_the_trained_network(comparison):
+    best = comparison.best("batch_norm")
+    model = comparison.load(best)
+    (_, _), (inputs, targets) = small.data()
+    mean, deviation = small.data()[0][0].mean(), small.data()[0][0].std(correction=0)
+    with torch.no_grad():
+        accuracy = (model((inputs - mean) / deviation).argmax(1) == targets).float().mean().item()
+    assert not model.training
+    assert accuracy == pytest.approx(comparison.records[best.run_id].last.test_accuracy)
+    assert torch.equal(model.fc1.weight, comparison.load(best.number).fc1.weight)
+    assert torch.equal(model.fc1.weight, comparison.load(best.run_id[:6]).fc1.weight)
+
+
+@pytest.mark.parametrize("run", [0, 99, "", "zz"])
+def test_a_run_that_is_not_there(comparison, run):
+    with pytest.raises(SettingsError, match="names 0 runs; expected a number from 1 to 8, or a run id"):
+        comparison.load(run)
+
+
+def test_plot_draws_one_point_of_the_grid(comparison):
+    plot = comparison.plot("loss", lr=0.05)
+    lines = [r.data_source.data for r in plot.renderers if r.glyph.__class__.__name__ == "Line"]
+    rows = [
+        row for row in comparison.rows if row["lr"] == 0.05 and row["network"] == "no_batch_norm" and row["epoch"] == 3
+    ]
+    assert lines[0]["mean"][-1] == pytest.approx(sum(row["loss"] for row in rows) / len(rows))
+    assert plot.yaxis.axis_label == "loss"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((("speed",), {}), "no figure is called 'speed'; expected one of loss, accuracy"),
+        ((("loss",), {}), "name 2 points of the grid; expected one: give a value for lr"),
+        ((("loss",), {"lr": 7.0}), "name 0 points"),
+        ((("loss",), {"speed": 1}), "unknown setting 'speed'"),
+    ],
+    ids=["figure", "too few settings", "no such point", "no such key"],
+)
+def test_what_plot_refuses(comparison, arguments, message):
+    with pytest.raises(SettingsError, match=message):
+        comparison.plot(*arguments[0], **arguments[1])
+
+
+def test_a_folder_without_an_experiment(tmp_path):
+    with pytest.raises(RecordError, match="holds no experiment.toml; expected a folder that bnkit compare wrote"):
+        bnkit.Comparison(tmp_path)
