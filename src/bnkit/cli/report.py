@@ -2,30 +2,66 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option, launch
 
 from bnkit.cli.output import results
+from bnkit.errors import RecordError, SettingsError
+from bnkit.report.answer import Answer
 from bnkit.report.comparison import Comparison
 
 
 def report(
-    folder: Annotated[Path, Argument(metavar="DIR", help="A folder that `bnkit compare` wrote.")],
+    folders: Annotated[list[Path], Argument(metavar="DIR...", help="Folders that `bnkit compare` wrote.")],
+    out: Annotated[
+        Path | None, Option(metavar="FILE", help="The page about several folders; by default report.html.")
+    ] = None,
     open_report: Annotated[bool, Option("--open", help="Open it in a browser.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print the answer as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """`bnkit report results/quickstart` writes report.html and results.csv again from the records, and prints the answer.
 
     Trains nothing, and needs no more than the records: those of an interrupted comparison will do.
+
+    `bnkit report before after --out change.html` sets the second folder against the first, network by network, where
+    both have the same runs: what did a change of the code, the machine or the number of threads do?
     """
-    comparison = Comparison(folder)
-    with comparison.folder.writing():
-        comparison.folder.write_results(comparison.plan)
-        path = comparison.write_report()
+    comparisons = [Comparison(folder) for folder in folders]
+    if len(comparisons) == 1:
+        if out is not None:
+            raise SettingsError(
+                f"--out {out} with one folder, whose report is {folders[0]}/report.html; expected several"
+            )
+        (comparison,) = comparisons
+        with comparison.folder.writing():
+            comparison.folder.write_results(comparison.plan)
+            path = comparison.write_report()
+        answer = comparison.answer
+    else:
+        path, answer = _write_joined(comparisons, out if out is not None else Path("report.html"))
     console = results()
-    console.print(str(comparison.answer), soft_wrap=not console.is_terminal, markup=False)
-    console.print(f"\nreport: {path}", soft_wrap=True)
+    if as_json:
+        console.print_json(json.dumps({"report": str(path), "answer": answer.to_json()}))
+    else:
+        console.print(str(answer), soft_wrap=not console.is_terminal, markup=False)
+        console.print(f"\nreport: {path}", soft_wrap=True)
     if open_report:
         launch(path.resolve().as_uri())
+
+
+def _write_joined(comparisons: list[Comparison], path: Path) -> tuple[Path, Answer]:
+    from bnkit.report.joined import joined
+    from bnkit.report.page import page
+
+    plan, records = joined(comparisons)
+    try:
+        path.write_text(page(plan, records), encoding="utf-8")
+    except OSError as error:
+        raise RecordError(
+            f"{path} cannot be written ({error.strerror}); expected a file that can: use --out"
+        ) from error
+    return path, Answer.of(plan, records)
