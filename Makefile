@@ -36,6 +36,7 @@ wheel: .venv/.installed-dev
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/epoch.py
+	$(BIN)/python benchmarks/folder.py
 
 # The pictures of the documentation, from a run of the quickstart. Needs Chromium.
 pictures: .venv/.installed-dev
