@@ -49,6 +49,9 @@ def compare(
     batch_size: Annotated[int | None, Option(metavar="N", help="Short for --grid batch_size=N.")] = None,
     device: Annotated[str | None, Option(metavar="auto|cpu|cuda", help="Short for --grid device=….")] = None,
     keep_checkpoints: Annotated[bool, Option("--keep-checkpoints", help="Keep every epoch's weights.")] = False,
+    tensorboard: Annotated[
+        bool, Option("--tensorboard", help="Write TensorBoard's files into DIR/tensorboard.")
+    ] = False,
     out: Annotated[Path | None, Option(metavar="DIR", help="The results folder; by default results/NAME.")] = None,
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and train nothing.")] = False,
@@ -75,7 +78,14 @@ def compare(
         from bnkit.experiments.demonstrations import DEMONSTRATIONS
 
         given = (data, network, grid, seeds, epochs, batch_size, device, out)
-        if any(option is not None for option in given) or keep_checkpoints or fresh or dry_run or open_report:
+        if (
+            any(option is not None for option in given)
+            or keep_checkpoints
+            or tensorboard
+            or fresh
+            or dry_run
+            or open_report
+        ):
             raise SettingsError(
                 f"recipe {what} looks at one layer and compares no runs; expected no option but --json and -q"
             )
@@ -97,7 +107,12 @@ def compare(
     try:
         with watching(messages(), quiet=quiet or as_json, verbose=verbose) as observer:
             comparison = run_experiment(
-                experiment, folder, fresh=fresh, keep_checkpoints=keep_checkpoints, observer=observer
+                experiment,
+                folder,
+                fresh=fresh,
+                keep_checkpoints=keep_checkpoints,
+                tensorboard=tensorboard,
+                observer=observer,
             )
     except KeyboardInterrupt:
         messages().print(f"stopped; what is whole is in {folder}, and the same call goes on from there", soft_wrap=True)

@@ -62,6 +62,7 @@ def _train_one(
     else:
         _write_beginning(file, run, epochs)
         folder.forget(run)
+        observer.model_ready(run, training.model, materials.parts(run), len(epochs))
         observer.run_started(run, folder.record(run))
         try:
             figures = train(
@@ -79,6 +80,7 @@ def _train_one(
                 if keep_checkpoints:
                     save_weights(place, training.model, f"epoch-{epoch.epoch:04}.safetensors")
                 folder.forget(run)
+                observer.epoch_trained(run, epoch, training.model)
                 observer.epoch_done(run, epoch)
                 folder.refresh_results(plan)
             diverged = epochs[-1].loss is None

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, Record
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bnkit.data import Parts
 
 
 class Observer:
@@ -12,11 +20,17 @@ class Observer:
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         """The runs begin; ``done`` are those that were complete already."""
 
+    def model_ready(self, run: Run, model: nn.Module, parts: Parts, epochs_done: int) -> None:
+        """The network of ``run`` is built, or restored after so many epochs. To be looked at and left as it is."""
+
     def run_started(self, run: Run, record: Record) -> None:
         """A run begins, or goes on behind what ``record`` holds."""
 
     def batch_done(self, run: Run, epoch: int, examples: int) -> None:
         """A step was taken, on so many examples. Called for every step: has to return at once."""
+
+    def epoch_trained(self, run: Run, epoch: Epoch, model: nn.Module) -> None:
+        """An epoch was measured and written down; ``model`` is to be left as it is. Called before ``epoch_done``."""
 
     def epoch_done(self, run: Run, epoch: Epoch) -> None:
         """An epoch was measured and written down."""
@@ -26,3 +40,42 @@ class Observer:
 
     def note(self, message: str) -> None:
         """Something that the user should know, in one line."""
+
+
+class Observers(Observer):
+    """Several observers, told one after the other."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
+        for observer in self._observers:
+            observer.plan_started(plan, done)
+
+    def model_ready(self, run: Run, model: nn.Module, parts: Parts, epochs_done: int) -> None:
+        for observer in self._observers:
+            observer.model_ready(run, model, parts, epochs_done)
+
+    def run_started(self, run: Run, record: Record) -> None:
+        for observer in self._observers:
+            observer.run_started(run, record)
+
+    def batch_done(self, run: Run, epoch: int, examples: int) -> None:
+        for observer in self._observers:
+            observer.batch_done(run, epoch, examples)
+
+    def epoch_trained(self, run: Run, epoch: Epoch, model: nn.Module) -> None:
+        for observer in self._observers:
+            observer.epoch_trained(run, epoch, model)
+
+    def epoch_done(self, run: Run, epoch: Epoch) -> None:
+        for observer in self._observers:
+            observer.epoch_done(run, epoch)
+
+    def run_ended(self, run: Run, record: Record) -> None:
+        for observer in self._observers:
+            observer.run_ended(run, record)
+
+    def note(self, message: str) -> None:
+        for observer in self._observers:
+            observer.note(message)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import Experiment, Settled, experiment_from
 from bnkit.experiments.folder import Folder
-from bnkit.experiments.observer import Observer
+from bnkit.experiments.observer import Observer, Observers
 from bnkit.experiments.plan import Plan
 from bnkit.report.comparison import Comparison
 
@@ -34,6 +34,7 @@ def compare(
     out: str | Path | None = None,
     fresh: bool = False,
     keep_checkpoints: bool = False,
+    tensorboard: bool = False,
     observer: Observer | None = None,
 ) -> Comparison:
     """Networks trained side by side under the same seeds and the same batches, and what the difference is.
@@ -58,6 +59,7 @@ def compare(
         out: The results folder.
         fresh: Delete the runs in ``out`` first.
         keep_checkpoints: Keep the weights after every epoch, as safetensors.
+        tensorboard: Write event files into ``<out>/tensorboard`` (needs tensorboardX).
         observer: Told what happens while it runs.
 
     Returns:
@@ -91,6 +93,7 @@ def compare(
         Path(out) if out is not None else None,
         fresh=fresh,
         keep_checkpoints=keep_checkpoints,
+        tensorboard=tensorboard,
         observer=observer,
         networks=from_factories(networks) if by_factory else None,
         data=None if isinstance(data, str) else data_from(data, "data"),
@@ -103,6 +106,7 @@ def run_experiment(
     *,
     fresh: bool = False,
     keep_checkpoints: bool = False,
+    tensorboard: bool = False,
     observer: Observer | None = None,
     networks: Mapping[str, NetworkSource] | None = None,
     data: DataSet | None = None,
@@ -112,6 +116,10 @@ def run_experiment(
 
     out = out if out is not None else default_folder(experiment)
     folder, observer = Folder(out), observer or Observer()
+    if tensorboard:
+        from bnkit.report.tensorboard import TensorBoard
+
+        observer = Observers([TensorBoard(folder.path / "tensorboard"), observer])
     before = None if fresh else _settled_before(folder)
     planned, materials = prepare(experiment, before, networks, data)
     settled = planned.experiment.settled

@@ -1,0 +1,125 @@
+"""What TensorBoard shows of a comparison: a run a run. Imports torch only to draw a network's graph."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnkit.errors import SettingsError
+from bnkit.experiments.observer import Observer
+from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.records import Epoch, Record
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bnkit.data import Parts
+
+# Of the first batch, in the grid of images.
+_IMAGES = 64
+_COLUMNS = 8
+_SCALARS = (
+    *("loss", "accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy"),
+    *("test_accuracy_population", "gradient_norm", "epoch_duration", "examples_per_second"),
+)
+_OF_THE_END = ("test_accuracy", "accuracy", "loss")
+
+
+class TensorBoard(Observer):
+    """Writes event files for TensorBoard while a comparison trains.
+
+    Every run has a folder of its own: scalars, histograms of the parameters (gamma and beta among them) after every
+    epoch, the network's graph, the first images, and its settings as hyper-parameters, the same keys in every run.
+
+    Args:
+        path: The folder to write to; ``tensorboard --logdir`` takes it.
+
+    Raises:
+        SettingsError: tensorboardX is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import tensorboardX
+        except ImportError as error:
+            raise SettingsError(
+                "TensorBoard's files need tensorboardX, which is not installed; pip install 'bnkit[tensorboard]'"
+            ) from error
+        self._library: Any = tensorboardX
+        self._path = path
+        self._writer: Any = None
+        self._keys: tuple[str, ...] = ()
+
+    def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
+        self._keys = plan.experiment.grid.keys_given
+
+    def model_ready(self, run: Run, model: nn.Module, parts: Parts, epochs_done: int) -> None:
+        place = self._path / f"{run.number:04}-{run.network.key}-seed{run.seed}-{run.run_id}"
+        self._writer = self._library.SummaryWriter(str(place), purge_step=epochs_done + 1, flush_secs=10)
+        inputs = parts.train.inputs
+        if inputs.dim() == 4 and inputs.shape[1] in (1, 3):
+            images = inputs[: min(_IMAGES, run.settings.batch_size)].cpu().numpy()
+            self._writer.add_image("first_batch", _grid(images), 0)
+        if epochs_done == 0:
+            self._add_graph(model, inputs[:2])
+
+    def epoch_trained(self, run: Run, epoch: Epoch, model: nn.Module) -> None:
+        for name in _SCALARS:
+            value = getattr(epoch, name)
+            if value is not None:
+                self._writer.add_scalar(name, value, epoch.epoch)
+        for name, parameter in model.named_parameters():
+            values = parameter.detach().float().cpu().numpy()
+            if math.isfinite(float(values.sum())):  # TensorBoard has no place for inf and NaN
+                self._writer.add_histogram(name, values, epoch.epoch)
+
+    def run_ended(self, run: Run, record: Record) -> None:
+        if self._writer is None:  # it failed before there was a network
+            return
+        settings = {"network": run.network.key, "seed": run.seed} | {
+            key: _as_tensorboard_takes_it(getattr(run.settings, key)) for key in self._keys
+        }
+        last = record.last
+        self._add_hyperparameters(settings, {name: getattr(last, name, None) for name in _OF_THE_END})
+        self._writer.close()
+        self._writer = None
+
+    def _add_hyperparameters(self, settings: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+        """Into the run's own file: the library's own method makes a second run of them."""
+        known = {f"end/{name}": math.nan if value is None else value for name, value in metrics.items()}
+        for summary in self._library.summary.hparams(dict(settings), known):
+            self._writer.file_writer.add_summary(summary)
+        for name, value in known.items():
+            self._writer.add_scalar(name, value)
+
+    def _add_graph(self, model: nn.Module, inputs: Any) -> None:
+        """The graph of the network in evaluation mode; left out where it cannot be traced."""
+        was_training = model.training
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's tracing, on which TensorBoard's graphs rest, is deprecated
+                self._writer.add_graph(model.eval(), inputs)
+        except Exception:
+            self._writer.add_text("graph", "The network could not be traced.")
+        finally:
+            model.train(was_training)
+
+
+def _grid(images: Any) -> Any:
+    """(N, C, H, W) -> one image (C, rows · H, 8 · W), scaled to 0 to 1; what is over stays black."""
+    import numpy as np
+
+    count, channels, height, width = images.shape
+    rows = -(-count // _COLUMNS)
+    low, high = float(images.min()), float(images.max())
+    grid = np.zeros((rows * _COLUMNS, channels, height, width), dtype=np.float32)
+    grid[:count] = (images - low) / ((high - low) or 1.0)
+    tiled = grid.reshape(rows, _COLUMNS, channels, height, width).transpose(2, 0, 3, 1, 4)
+    return tiled.reshape(channels, rows * height, _COLUMNS * width)
+
+
+def _as_tensorboard_takes_it(value: object) -> bool | int | float | str:
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
