@@ -102,7 +102,8 @@ def compare(
     )
     folder = out if out is not None else default_folder(experiment)
     if dry_run:
-        _print_plan(prepare(experiment)[0], folder, as_json=as_json)
+        planned, materials = prepare(experiment)
+        _print_plan(planned, folder, as_json=as_json, in_memory=materials.in_memory)
         return
     try:
         with watching(messages(), quiet=quiet or as_json, verbose=verbose) as observer:
@@ -175,7 +176,7 @@ def _print_sheets(sheets: list[Sheet], *, as_json: bool) -> None:
         console.print(f"{sheet.note}\n", soft_wrap=not console.is_terminal, markup=False)
 
 
-def _print_plan(plan: Plan, folder: Path, *, as_json: bool) -> None:
+def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> None:
     keys = plan.experiment.grid.keys_given
     if as_json:
         runs = [{"run": run.number, "run_id": run.run_id, **run.content, "network": run.network.key} for run in plan]
@@ -196,8 +197,7 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool) -> None:
     console.print(
         f"\n{len(plan)} runs of {plan.experiment.epochs} epochs, {epochs} in all, into {folder}", soft_wrap=True
     )
-    in_memory = [count for count in plan.experiment.grid.num_workers if count > 0]
-    if in_memory:
+    if in_memory and any(count > 0 for count in plan.experiment.grid.num_workers):
         console.print("num_workers has no effect here: the data are held in memory", soft_wrap=True)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from bnkit.data.streamed import Streamed
 from bnkit.errors import DataError
 
 
@@ -35,8 +37,31 @@ class Examples:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.inputs.device
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input, without N."""
+        return tuple(self.inputs.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """The largest class number, plus one."""
+        return int(self.targets.max()) + 1
+
+    def head(self, count: int) -> Tensor:
+        """The inputs of the first ``count`` examples, (count, *)."""
+        return self.inputs[:count]
+
     def __getitem__(self, rows: Tensor | slice) -> Examples:
         return Examples(self.inputs[rows], self.targets[rows])
+
+
+# What a data set is made of: held in memory, or loaded batch by batch.
+Part = Examples | Streamed
 
 
 @dataclass(frozen=True)
@@ -51,27 +76,28 @@ class DataSet:
 
     name: str
     digest: str
-    train: Examples
-    test: Examples
+    train: Part
+    test: Part
 
     def __post_init__(self) -> None:
         for part, examples in (("training", self.train), ("test", self.test)):
             if len(examples) == 0:
                 raise DataError(f"the {part} part of {self.name} is empty; expected at least one example")
-        if self.train.inputs.shape[1:] != self.test.inputs.shape[1:]:
+        if self.train.input_shape != self.test.input_shape:
             raise DataError(
                 f"{self.name} has training inputs of shape {self.input_shape} and test inputs of shape "
-                f"{tuple(self.test.inputs.shape[1:])}; expected the same"
+                f"{self.test.input_shape}; expected the same"
             )
-        if int(min(self.train.targets.min(), self.test.targets.min())) < 0:
+        in_memory = [part for part in (self.train, self.test) if isinstance(part, Examples)]
+        if any(int(part.targets.min()) < 0 for part in in_memory):
             raise DataError(f"{self.name} has negative class numbers; expected 0 to classes - 1")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input, without N."""
-        return tuple(self.train.inputs.shape[1:])
+        return self.train.input_shape
 
     @property
     def classes(self) -> int:
         """How many classes there are: the largest class number, plus one."""
-        return int(max(self.train.targets.max(), self.test.targets.max())) + 1
+        return max(self.train.classes, self.test.classes)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from bnkit.data.examples import DataSet, Examples
+from bnkit.data.examples import DataSet, Examples, Part
+from bnkit.data.streamed import Streamed
 from bnkit.errors import SettingsError
 
 TrainSet = Literal["normal", "not_normal", "symmetric"]
@@ -26,13 +27,15 @@ class Parts:
         classes: How many classes there are.
     """
 
-    train: Examples
-    validation: Examples | None
-    test: Examples
+    train: Part
+    validation: Part | None
+    test: Part
     classes: int
 
 
-def prepare(data: DataSet, trainset: TrainSet, validation: float, device: torch.device | str = "cpu") -> Parts:
+def prepare(
+    data: DataSet, trainset: TrainSet, validation: float, device: torch.device | str = "cpu", num_workers: int = 0
+) -> Parts:
     """``data`` with a validation part split off its training part.
 
     Args:
@@ -43,6 +46,7 @@ def prepare(data: DataSet, trainset: TrainSet, validation: float, device: torch.
         validation: The share of the training part that is set aside, 0 (none) to below 1. The same examples whatever
             the seed of a run, drawn once from a shuffle of their own.
         device: Where the tensors go.
+        num_workers: Processes that load, where the data are not in memory.
 
     Raises:
         SettingsError: The validation part would leave nothing to train on, or be empty.
@@ -53,16 +57,10 @@ def prepare(data: DataSet, trainset: TrainSet, validation: float, device: torch.
         raise SettingsError(
             f"validation={validation} sets aside {held_out} of {size} training examples; expected 1 to {size - 1}"
         )
-    train, test = _floating(data.train.inputs), _floating(data.test.inputs)
-    if trainset == "normal":
-        deviation, mean = torch.std_mean(train, correction=0)
-        # A constant input cannot be scaled; leave it at 0.
-        deviation = torch.where(deviation > 0, deviation, 1)
-        train, test = (train - mean) / deviation, (test - mean) / deviation
-    elif trainset == "symmetric":
-        train, test = (train - 0.5) / 0.5, (test - 0.5) / 0.5
-    everything = Examples(train.to(device), data.train.targets.to(device))
-    tested = Examples(test.to(device), data.test.targets.to(device))
+    normalisation = _normalisation(data.train, trainset)
+    everything, tested = (
+        _ready(part, normalisation, torch.device(device), num_workers) for part in (data.train, data.test)
+    )
     if not held_out:
         return Parts(everything, None, tested, data.classes)
     order = torch.randperm(size, generator=torch.Generator().manual_seed(0)).to(device)
@@ -70,7 +68,7 @@ def prepare(data: DataSet, trainset: TrainSet, validation: float, device: torch.
 
 
 def batches(
-    examples: Examples, batch_size: int, order: Tensor | None = None, drop_last: bool = False
+    examples: Part, batch_size: int, order: Tensor | None = None, drop_last: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """``(inputs, targets)`` by ``batch_size``: rows of tensors that are in memory already, taken by index.
 
@@ -80,6 +78,9 @@ def batches(
         order: A permutation of the rows, int64, on the examples' device; None for their own order, without a copy.
         drop_last: As in a ``DataLoader``.
     """
+    if isinstance(examples, Streamed):
+        yield from examples.batches(batch_size, order, drop_last)
+        return
     end = len(examples) - len(examples) % batch_size if drop_last else len(examples)
     for start in range(0, end, batch_size):
         if order is None:
@@ -88,6 +89,31 @@ def batches(
         else:
             chosen = order[start : start + batch_size]
             yield examples.inputs.index_select(0, chosen), examples.targets.index_select(0, chosen)
+
+
+def _normalisation(train: Part, trainset: TrainSet) -> tuple[Tensor, Tensor] | None:
+    """What is subtracted, and what is divided by; None for nothing."""
+    if trainset == "not_normal":
+        return None
+    if trainset == "symmetric":
+        return torch.tensor(0.5), torch.tensor(0.5)
+    if isinstance(train, Streamed):
+        mean, deviation = torch.tensor(train.survey.mean), torch.tensor(train.survey.deviation)
+    else:
+        deviation, mean = torch.std_mean(_floating(train.inputs), correction=0)
+    # A constant input cannot be scaled; leave it at 0.
+    return mean, torch.where(deviation > 0, deviation, 1)
+
+
+def _ready(part: Part, normalisation: tuple[Tensor, Tensor] | None, device: torch.device, num_workers: int) -> Part:
+    """``part`` with normalised floating inputs on ``device``."""
+    if isinstance(part, Streamed):
+        subtract, divide = (0.0, 1.0) if normalisation is None else (value.item() for value in normalisation)
+        return replace(part, subtract=subtract, divide=divide, device=device, num_workers=num_workers)
+    inputs = _floating(part.inputs)
+    if normalisation is not None:
+        inputs = (inputs - normalisation[0]) / normalisation[1]
+    return Examples(inputs.to(device), part.targets.to(device))
 
 
 def _floating(inputs: Tensor) -> Tensor:

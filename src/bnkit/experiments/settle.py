@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from bnkit.data import DataSet, Examples, Parts, load, prepare
+from bnkit.data import DataSet, Examples, Parts, Streamed, load, prepare
 from bnkit.errors import DataError, FactoryError, SettingsError
 from bnkit.experiments.experiment import Experiment, Settled
 from bnkit.experiments.networks import NetworkSource, sources
@@ -31,11 +32,16 @@ class Materials:
     data: DataSet
     _parts: dict[tuple[object, ...], Parts] = field(default_factory=dict)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the data are held in memory, so that ``num_workers`` has nothing to load."""
+        return isinstance(self.data.train, Examples)
+
     def parts(self, run: Run) -> Parts:
         """The data as ``run`` trains on them; prepared once for all runs that agree."""
-        key = (run.settings.trainset, run.validation, run.settings.device)
+        key = (run.settings.trainset, run.validation, run.settings.device, run.settings.num_workers)
         if key not in self._parts:
-            self._parts = {key: prepare(self.data, run.settings.trainset, run.validation, run.settings.device)}
+            self._parts = {key: prepare(self.data, *key)}
         return self._parts[key]
 
 
@@ -76,7 +82,8 @@ def data_called(name: str) -> DataSet:
     """The data set of that name, or what ``file.py:factory`` returns: ``(train, test)``, each ``(inputs, targets)``."""
     if not is_target(name):
         return load(name)
-    factory = find(name).value
+    target = find(name)
+    factory = target.value
     if not callable(factory):
         raise FactoryError(f"{name} is a {type(factory).__name__}; expected a factory that returns (train, test)")
     try:
@@ -85,21 +92,28 @@ def data_called(name: str) -> DataSet:
         raise FactoryError(
             f"{name} raised {type(error).__name__}: {error}; expected it to return (train, test)"
         ) from error
-    return data_from(made, name)
+    return data_from(made, name, target.digest)
 
 
-def data_from(pairs: object, name: str) -> DataSet:
-    """A data set from ``((train_inputs, train_targets), (test_inputs, test_targets))``, all tensors.
+def data_from(pairs: object, name: str, source: str = "") -> DataSet:
+    """A data set from ``((train_inputs, train_targets), (test_inputs, test_targets))``, all tensors, or from two Datasets.
+
+    What Datasets hold is known only by their lengths and by what one pass over them finds; ``source``, the digest of the
+    file that made them, stands for the rest.
 
     Raises:
         DataError: It has another form.
     """
     try:
         train, test = _pair(pairs)
+        if isinstance(train, Dataset) and isinstance(test, Dataset):
+            streamed = Streamed.of(train, f"the training part of {name}"), Streamed.of(test, f"the test part of {name}")
+            known = repr((source, [(len(part), part.survey) for part in streamed]))
+            return DataSet(name, hashlib.sha256(known.encode()).hexdigest(), *streamed)
         tensors = (*_pair(train), *_pair(test))
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"{name} is a {type(pairs).__name__}; expected (train, test), each (inputs, targets)"
+            f"{name} is a {type(pairs).__name__}; expected (train, test), each (inputs, targets) or a Dataset"
         ) from error
     wrong = next((tensor for tensor in tensors if not isinstance(tensor, Tensor)), None)
     if wrong is not None:
@@ -149,7 +163,7 @@ def _try_network(run: Run, network: NetworkSource, materials: Materials) -> None
             f"the factory of {run.network.key} returned the same network twice; expected a new one each time, so that no "
             "weights leak between runs"
         )
-    inputs = materials.parts(run).train.inputs[:2].cpu()
+    inputs = materials.parts(run).train.head(2).cpu()
     try:
         with torch.no_grad():
             output = model.eval()(inputs)

@@ -12,7 +12,7 @@ from torch import Tensor, nn, optim
 from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler
 
-from bnkit.data import Examples, Parts, batches
+from bnkit.data import Part, Parts, batches
 from bnkit.experiments.optimizers import optimizer_for, schedule_for
 from bnkit.experiments.plan import Run
 from bnkit.experiments.randomness import order_of_examples, seeded
@@ -98,12 +98,10 @@ def train(
             return
 
 
-def _learn(
-    run: Run, training: Training, examples: Examples, epoch: int, on_batch: Callable[[int, int], None]
-) -> _Learned:
+def _learn(run: Run, training: Training, examples: Part, epoch: int, on_batch: Callable[[int, int], None]) -> _Learned:
     """One pass over the training data."""
     model, optimizer, schedule = training.model, training.optimizer, training.schedule
-    device = examples.inputs.device
+    device = examples.device
     parameters = list(model.parameters())
     loss_sum, correct, norm_sum = (torch.zeros((), device=device) for _ in range(3))
     seen = steps = 0
@@ -139,7 +137,7 @@ def _learn(
     )
 
 
-def _measure(model: nn.Module, examples: Examples | None) -> tuple[float | None, float | None]:
+def _measure(model: nn.Module, examples: Part | None) -> tuple[float | None, float | None]:
     """Loss and accuracy in evaluation mode; a loss that is not finite is None."""
     if examples is None:
         return None, None
@@ -164,11 +162,11 @@ def _accuracy_under_population(model: nn.Module, parts: Parts) -> float | None:
         return _measure(model, parts.test)[1]
 
 
-def _without_a_batch_of_one(examples: Examples) -> Iterator[Tensor]:
+def _without_a_batch_of_one(examples: Part) -> Iterator[Tensor]:
     drop_last = len(examples) % _EVALUATION_BATCH == 1 and len(examples) > 1
     # In a shuffle of their own: batches of one class each would not normalise as those of training do.
     generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(examples), generator=generator).to(examples.inputs.device)
+    order = torch.randperm(len(examples), generator=generator).to(examples.device)
     return (inputs for inputs, _ in batches(examples, _EVALUATION_BATCH, order, drop_last))
 
 

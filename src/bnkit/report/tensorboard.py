@@ -59,9 +59,9 @@ class TensorBoard(Observer):
     def model_ready(self, run: Run, model: nn.Module, parts: Parts, epochs_done: int) -> None:
         place = self._path / f"{run.number:04}-{run.network.key}-seed{run.seed}-{run.run_id}"
         self._writer = self._library.SummaryWriter(str(place), purge_step=epochs_done + 1, flush_secs=10)
-        inputs = parts.train.inputs
+        inputs = parts.train.head(min(_IMAGES, run.settings.batch_size))
         if inputs.dim() == 4 and inputs.shape[1] in (1, 3):
-            images = inputs[: min(_IMAGES, run.settings.batch_size)].cpu().numpy()
+            images = inputs.cpu().numpy()
             self._writer.add_image("first_batch", _grid(images), 0)
         if epochs_done == 0:
             self._add_graph(model, inputs[:2])

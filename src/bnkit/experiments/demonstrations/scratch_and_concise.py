@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bnkit.data import load
+from bnkit.data import Examples, load
 from bnkit.experiments.demonstrations.sheet import Sheet, apart
 from bnkit.experiments.networks import sources
 from bnkit.experiments.randomness import seeded
@@ -74,6 +74,7 @@ def _speeds() -> Sheet:
     """Training steps of LeNet in turns, a few steps each, so that noise of the machine meets all three."""
     keep_freed_memory()
     data = load("digits")
+    assert isinstance(data.train, Examples)
     images, targets = data.train.inputs[:_BATCH].float() / 255, data.train.targets[:_BATCH]
     made = {
         arm: source.build(data.input_shape, data.classes, Settings(), seed=0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bnkit.data import load
+from bnkit.data import Examples, load
 from bnkit.experiments.demonstrations.sheet import Sheet, apart, first_values
 from bnkit.model import normalising_by, population_statistics
 from bnkit.nn import BatchNorm1d, BatchNorm2d
@@ -20,7 +20,9 @@ _ROUNDING = 1e-12
 
 def train_and_predict() -> list[Sheet]:
     """What the layers make of digits in training and in prediction, with a stretch and a shift, and of a batch of one."""
-    images = load("digits").train.inputs.double() / 255
+    digits = load("digits").train
+    assert isinstance(digits, Examples)
+    images = digits.inputs.double() / 255
     pixels, patches = images[:, 0, 14, 12:15].contiguous(), images[:, :, 10:18, 10:18].repeat(1, 2, 1, 1).contiguous()
     rows = [
         *_modes("BatchNorm1d, (64, 3)", lambda: _doubles(BatchNorm1d(3), nn.BatchNorm1d(3)), pixels),

@@ -1,0 +1,82 @@
+"""A Dataset gives what the same examples in memory give."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+import bnkit
+from bnkit.data import Streamed, batches, prepare
+from bnkit.errors import DataError
+from bnkit.experiments.settle import data_from
+from tests.experiments import small
+
+
+class Rows(Dataset):
+    def __init__(self, inputs, targets):
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def __getitem__(self, row):
+        return self.inputs[row], int(self.targets[row])
+
+
+def _datasets():
+    return tuple(Rows(*part) for part in small.data())
+
+
+def test_one_pass_finds_the_shape_the_classes_the_mean_and_the_deviation():
+    streamed, (inputs, targets) = Streamed.of(_datasets()[0], "x"), small.data()[0]
+    assert (streamed.input_shape, streamed.classes, len(streamed)) == ((6,), int(targets.max()) + 1, 90)
+    assert streamed.survey.mean == pytest.approx(inputs.double().mean().item(), rel=1e-12)
+    assert streamed.survey.deviation == pytest.approx(inputs.double().std(correction=0).item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("trainset", ["normal", "not_normal", "symmetric"])
+def test_the_parts_hold_the_same_examples(trainset):
+    ours = prepare(data_from(_datasets(), "x"), trainset, 0.2)
+    theirs = prepare(data_from(small.data(), "x"), trainset, 0.2)
+    for mine, other in ((ours.train, theirs.train), (ours.validation, theirs.validation), (ours.test, theirs.test)):
+        order = torch.randperm(len(other), generator=torch.Generator().manual_seed(1))
+        for (a, b), (c, d) in zip(batches(mine, 16, order), batches(other, 16, order), strict=True):
+            torch.testing.assert_close(a, c)
+            assert torch.equal(b, d)
+    assert len(list(batches(ours.train, 16, None, drop_last=True))) == 72 // 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_comparison_has_the_figures_of_the_same_examples_in_memory(tmp_path, num_workers):
+    grid = {"lr": [0.05], "batch_size": [16], "trainset": ["not_normal"], "num_workers": [num_workers]}
+    changes = {**small.EXPERIMENT, "grid": grid, "seeds": 1}
+    streamed = bnkit.compare(small.NETWORKS, _datasets(), out=tmp_path / "a", **changes)
+    in_memory = bnkit.compare(small.NETWORKS, small.data(), out=tmp_path / "b", **changes)
+    assert [{**row, "run_id": ""} for row in small.figures(streamed)] == [
+        {**row, "run_id": ""} for row in small.figures(in_memory)
+    ]
+
+
+class _Broken(Rows):
+    def __getitem__(self, row):
+        if row == 3:
+            raise KeyError("row three")
+        return super().__getitem__(row)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (_Broken, "x raised KeyError: .*row three.*expected examples"),
+        (lambda i, t: Rows(i[:0], t[:0]), "x is empty"),
+        (lambda i, t: Rows(i, t - 5), "x raised TypeError: targets of torch.int64"),
+        (lambda i, t: Rows([str(row) for row in i], t), "x raised .*expected examples"),
+        (lambda i, t: Dataset(), "x has no length; expected a map-style Dataset"),
+    ],
+    ids=["raises", "empty", "negative", "no tensors", "no length"],
+)
+def test_what_is_refused(dataset, message):
+    with pytest.raises(DataError, match=message):
+        Streamed.of(dataset(*small.data()[0]), "x")
