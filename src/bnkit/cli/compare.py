@@ -34,7 +34,11 @@ def compare(
         Argument(metavar="RECIPE | FILE.toml | file.py:factory", help="What to compare.", show_default=True),
     ] = _DEFAULT,
     data: Annotated[
-        str | None, Option(metavar="D", help="The data: a name (`bnkit data` lists them) or file.py:factory.")
+        str | None,
+        Option(
+            metavar="D",
+            help="The data: a name (`bnkit data` lists them), an .npz file, a folder of images, or file.py:factory.",
+        ),
     ] = None,
     network: Annotated[
         list[str] | None,

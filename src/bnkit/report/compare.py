@@ -46,8 +46,10 @@ def compare(
             every run, without arguments or with those of ``activation``, ``depth``, ``width`` and ``dropout`` that it names, and
             returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes) scores. Or the name, or names, of
             networks that bnkit knows, each then with and without batch norm.
-        data: The name of a data set, ``file.py:factory``, or ``((train_inputs, train_targets), (test_inputs,
-            test_targets))``, tensors: (N, *), uint8 or floating, and (N,), integers.
+        data: The name of a data set, the path of an ``.npz`` file or of a folder of images, ``file.py:factory``, or
+            ``((train_inputs, train_targets), (test_inputs, test_targets))``, tensors: (N, *), uint8 or floating, and
+            (N,), integers; or two Datasets of (input, class number), which are told from others by their lengths and
+            by the mean and deviation of their inputs alone.
         grid: The values of each setting, as ``{"lr": [0.01, 0.1]}``; a key left out has PyTorch's or a common default.
         seeds: How many (0 to n - 1), or which.
         epochs: How often each run goes through the training data.
