@@ -11,6 +11,8 @@ import bnkit
 from bnkit.errors import RecordError, SettingsError
 from tests.experiments import small
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory):

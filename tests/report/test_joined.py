@@ -12,6 +12,8 @@ from bnkit.report.joined import joined
 from tests.cli.calls import say
 from tests.experiments import small
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
