@@ -244,7 +244,6 @@ def test_two_calls_on_one_folder_at_once(tmp_path):
     assert len(bnkit.Comparison(tmp_path / "r").rows) == 24
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not hasattr(os, "fork"), reason="root writes everywhere")
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match="cannot be written .*use another --out"):

@@ -77,14 +77,18 @@ def _modes(name: str, make: Callable[[], tuple[nn.Module, nn.Module]], data: Ten
 
 def _alone(name: str, layers: tuple[nn.Module, nn.Module], x: Tensor) -> tuple[str, ...]:
     """A training batch of one: what comes out, or that it is refused."""
-    results = []
+    mode = "training, a batch of one"
+    results: list[Tensor | None] = []
     for layer in layers:
         try:
-            results.append(first_values(layer(x)))
+            results.append(layer(x))
         except ValueError:
-            results.append("refused")
-    by = "nothing: one value a channel" if results[0] == "refused" else f"{x[0, 0].numel()} values a channel"
-    return (name, "training, a batch of one", by, *results, "yes" if results[0] == results[1] else "no")
+            results.append(None)
+    ours, theirs = results
+    if ours is not None and theirs is not None:
+        return _row(name, mode, f"{x[0, 0].numel()} values a channel", ours, theirs)
+    texts = ["refused" if result is None else first_values(result) for result in results]
+    return (name, mode, "nothing: one value a channel", *texts, "yes" if ours is theirs else "no")
 
 
 def _row(name: str, mode: str, by: str, ours: Tensor, theirs: Tensor, equal: bool | None = None) -> tuple[str, ...]:
