@@ -51,12 +51,12 @@ def test_the_digest_follows_the_content(tmp_path):
     [
         ({"x_test": None}, "has no x_test; expected the arrays x_train, y_train, x_test, y_test"),
         ({"y_train": np.array(["a"] * 6)}, "targets of <U1"),
-        ({"y_train": np.zeros(6)}, "targets of float64"),
+        ({"y_train": np.zeros(6)}, "class numbers in one part and floating targets in the other"),
         ({"x_train": np.array([object()] * 6)}, "cannot be read"),
         ({"x_train": np.zeros(6)}, r"inputs of float64 and shape \(6,\)"),
         ({"y_train": np.array([0, 1])}, "got 6 inputs and 2 targets"),
     ],
-    ids=["missing", "words", "not whole", "objects", "no features", "too few targets"],
+    ids=["missing", "words", "two kinds", "objects", "no features", "too few targets"],
 )
 def test_what_is_refused(tmp_path, changes, message):
     path = _write(tmp_path / "mine.npz", **changes)

@@ -80,7 +80,7 @@ def test_batches_go_through_all_rows_once():
     [
         (torch.zeros(3, 2), torch.zeros(2).long(), "3 inputs and 2 targets"),
         (torch.zeros(3), torch.zeros(3).long(), "shape"),
-        (torch.zeros(3, 2), torch.zeros(3), "class numbers"),
+        (torch.zeros(3, 2), torch.zeros(3, dtype=torch.complex64), "class numbers"),
     ],
 )
 def test_examples_that_do_not_fit_together(inputs, targets, message):

@@ -30,7 +30,7 @@ def _train(run, materials, parts, after=None, training=None):
     data = materials.data
     model = materials.networks[run.network.key].build(data.input_shape, data.classes, run.settings, run.seed)
     training = training or Training.of(run, model, len(parts.train))
-    return training, list(train(run, training, parts, after, lambda epoch, examples: None))
+    return training, list(train(run, training, parts, materials.task, after, lambda epoch, examples: None))
 
 
 def test_it_is_the_loop_that_one_would_write():
@@ -117,5 +117,5 @@ def test_every_step_is_told():
     run, materials, parts = _run(drop_last=True)
     training = Training.of(run, nn.Linear(6, 3), len(parts.train))
     told = []
-    list(train(run, training, parts, None, lambda *step: told.append(step)))
+    list(train(run, training, parts, materials.task, None, lambda *step: told.append(step)))
     assert told == [(epoch, 16) for epoch in (1, 2, 3) for _ in range(4)]

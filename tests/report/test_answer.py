@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from bnkit.experiments.measure import Measure
 from bnkit.experiments.uncertainty import Interval
-from bnkit.report.answer import Answer, interval_in_points
+from bnkit.report.answer import Answer
 from tests.report.made import diverged, finished, plan_of, records_of
 
 
@@ -108,10 +109,10 @@ def test_other_settings_stand_in_the_heading():
 def test_json_is_json_and_holds_the_sentences():
     content = json.loads(json.dumps(_answer(_by_seed((0.80, 0.81, 0.82), (0.85, 0.86, 0.88))).to_json()))
     (contrast,) = content["contrasts"]
-    assert contrast["by_learning_rate"][0]["test_accuracy"]["mean"] == pytest.approx(0.16 / 3)
+    assert contrast["by_learning_rate"][0]["test"]["mean"] == pytest.approx(0.16 / 3)
     assert "So batch_norm bought +5.3 points of test accuracy." in contrast["sentences"]
     assert content["incomplete"] == 0
 
 
 def test_a_difference_of_points_has_a_minus_sign_and_its_interval():
-    assert interval_in_points(Interval(-0.012, -0.02, -0.004, 5)) == "−1.2 points [−2.0, −0.4], n = 5"
+    assert Measure().difference(Interval(-0.012, -0.02, -0.004, 5)) == "−1.2 points [−2.0, −0.4], n = 5"

@@ -26,17 +26,17 @@ def test_differences_are_paired_by_seed():
     values = {("no_batch_norm", 0.1): (0.5, 0.6, 0.7), ("batch_norm", 0.1): (0.52, 0.62, 0.74)}
     at = _one(plan_of(), _final(values)).by_learning_rate[0]
     # By hand: differences 0.02, 0.02, 0.04; mean 0.02667, deviation 0.011547; t(0.975, 2) = 4.302653.
-    assert at.test_accuracy.mean == pytest.approx(0.0266667, abs=1e-7)
-    assert at.test_accuracy.low == pytest.approx(0.0266667 - 4.302653 * 0.011547 / 3**0.5, abs=1e-6)
-    assert at.test_accuracy.n == 3
+    assert at.test.mean == pytest.approx(0.0266667, abs=1e-7)
+    assert at.test.low == pytest.approx(0.0266667 - 4.302653 * 0.011547 / 3**0.5, abs=1e-6)
+    assert at.test.n == 3
     assert (at.baseline_mean, at.network_mean) == (pytest.approx(0.6), pytest.approx(0.6266667))
 
 
 def test_a_seed_that_diverged_is_in_no_pair_and_is_counted():
     values = {("no_batch_norm", 0.1): (0.5, None, 0.7), ("batch_norm", 0.1): (0.6, 0.9, 0.8)}
     at = _one(plan_of(), _final(values)).by_learning_rate[0]
-    assert at.test_accuracy.n == 2
-    assert at.test_accuracy.mean == pytest.approx(0.1)
+    assert at.test.n == 2
+    assert at.test.mean == pytest.approx(0.1)
     assert at.baseline_ended == {Status.FINISHED: 2, Status.DIVERGED: 1}
     assert at.network_ended == {Status.FINISHED: 3}
     assert at.network_mean == pytest.approx((0.6 + 0.9 + 0.8) / 3)
@@ -62,8 +62,8 @@ def test_each_arm_has_a_best_rate_of_its_own():
     }  # fmt: skip
     best = _one(plan_of(grid={"lr": [0.1, 1.0]}), _final(values)).best
     assert (best.baseline_lr, best.network_lr) == (0.1, 1.0)
-    assert best.test_accuracy.mean == pytest.approx(0.12)
-    assert best.accuracy.mean == pytest.approx(0.12)
+    assert best.test.mean == pytest.approx(0.12)
+    assert best.training.mean == pytest.approx(0.12)
 
 
 def test_a_rate_at_which_a_seed_diverged_is_not_the_best():
@@ -82,7 +82,7 @@ def test_why_no_best_rate_can_be_chosen_names_the_network(which):
     contrast = _one(plan_of(), _final(values))
     assert contrast.best is None
     assert contrast.chosen_by == f"no run of {which} finished"
-    assert contrast.by_learning_rate[0].test_accuracy is None
+    assert contrast.by_learning_rate[0].test is None
     assert contrast.cost is None
 
 
@@ -102,7 +102,7 @@ def test_epochs_and_seconds_to_the_accuracy_of_the_other():
     best = _one(plan_of(), lambda run: finished(*curves[run.network.key])).best
     by_network, by_baseline = best.reached
     assert (by_network.by, by_network.epochs, by_network.seconds, by_network.reached) == ("batch_norm", 2, 4.0, 3)
-    assert (by_network.own_epochs, by_network.own_seconds, by_network.accuracy) == (4, 8.0, pytest.approx(0.5))
+    assert (by_network.own_epochs, by_network.own_seconds, by_network.value) == (4, 8.0, pytest.approx(0.5))
     assert (by_baseline.by, by_baseline.epochs, by_baseline.seconds, by_baseline.reached) == (
         "no_batch_norm",
         None,

@@ -43,7 +43,7 @@ def test_the_runs_in_common_are_set_against_each_other(folders):
         if run.settings.lr == 0.05
     }
     expected = [final["after", "batch_norm", seed] - final["before", "batch_norm", seed] for seed in (0, 1)]
-    assert contrasts[1].by_learning_rate[0].test_accuracy.mean == pytest.approx(sum(expected) / 2)
+    assert contrasts[1].by_learning_rate[0].test.mean == pytest.approx(sum(expected) / 2)
 
 
 def test_a_folder_and_its_copy_do_not_differ(folders, tmp_path):
@@ -51,7 +51,7 @@ def test_a_folder_and_its_copy_do_not_differ(folders, tmp_path):
     plan, records = joined([bnkit.Comparison(folders / "before"), bnkit.Comparison(tmp_path / "copy")])
     assert len(plan) == 16
     for contrast in Answer.of(plan, records).contrasts:
-        assert [at.test_accuracy.mean for at in contrast.by_learning_rate] == [0.0, 0.0]
+        assert [at.test.mean for at in contrast.by_learning_rate] == [0.0, 0.0]
 
 
 def test_nothing_in_common_and_one_name_are_refused(folders, tmp_path):

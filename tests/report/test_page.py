@@ -32,7 +32,7 @@ def test_a_network_name_cannot_end_the_script_that_holds_the_figures():
 
 def test_the_page_holds_the_answer_the_tables_and_the_experiment():
     text = _page(show=["epochs", "first_layer"])
-    for expected in ("batch_norm against no_batch_norm", "All runs, best first", "highest training accuracy first",
+    for expected in ("batch_norm against no_batch_norm", "All runs, best first", "best in training first",
                      "gamma and beta of the first batch norm", "name = &#34;made&#34;"):  # fmt: skip
         assert expected in text
 

@@ -52,6 +52,19 @@ def compare(
     epochs: Annotated[int | None, Option(metavar="N", help="How often each run goes through the data.")] = None,
     batch_size: Annotated[int | None, Option(metavar="N", help="Short for --grid batch_size=N.")] = None,
     device: Annotated[str | None, Option(metavar="auto|cpu|cuda", help="Short for --grid device=….")] = None,
+    loss: Annotated[
+        str | None, Option(metavar="NAME", help="A loss of torch.nn.functional, as huber_loss, or file.py:function.")
+    ] = None,
+    metric: Annotated[
+        str | None,
+        Option(metavar="NAME", help="What networks are judged by: accuracy, r2_score, …, or file.py:function."),
+    ] = None,
+    training_step: Annotated[
+        str | None, Option(metavar="file.py:function", help="A training step of your own.")
+    ] = None,
+    augmentation: Annotated[
+        str | None, Option(metavar="NAME", help="Of training batches: crop_and_flip, or file.py:function.")
+    ] = None,
     keep_checkpoints: Annotated[bool, Option("--keep-checkpoints", help="Keep every epoch's weights.")] = False,
     tensorboard: Annotated[
         bool, Option("--tensorboard", help="Write TensorBoard's files into DIR/tensorboard.")
@@ -78,10 +91,11 @@ def compare(
 
     Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
     """
+    task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
     if what in DEMONSTRATION_NAMES:
         from bnkit.experiments.demonstrations import DEMONSTRATIONS
 
-        given = (data, network, grid, seeds, epochs, batch_size, device, out)
+        given = (data, network, grid, seeds, epochs, batch_size, device, out, *task.values())
         if (
             any(option is not None for option in given)
             or keep_checkpoints
@@ -97,7 +111,7 @@ def compare(
         return
     experiment = _experiment(
         what,
-        {"data": data, "networks": network or None, "seeds": seeds, "epochs": epochs},
+        {"data": data, "networks": network or None, "seeds": seeds, "epochs": epochs, **task},
         {
             **dict(_parse(pair) for pair in grid or ()),
             **({"batch_size": [batch_size]} if batch_size is not None else {}),

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bnkit.experiments.measure import Measure
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, Record, Status
@@ -94,7 +95,7 @@ class PlainLines(_Counting):
         now = time.monotonic()
         if now - self._last >= self._interval or epoch.epoch == run.epochs:
             self._last = now
-            figures = "  ".join(f"{name} {value}" for name, value in zip(_FIGURES, _figures(epoch), strict=True))
+            figures = "  ".join(f"{name} {value}" for name, value in zip(_FIGURES, _figures(run, epoch), strict=True))
             self._line(
                 f"{_name(run, self.clock.runs)}  epoch {epoch.epoch} of {run.epochs}  {figures}  left {self.clock.left}"
             )
@@ -155,7 +156,7 @@ class LiveTable(_Counting):
             table.add_column(name, justify="left" if name in ("network", "left") else "right", no_wrap=True)
         room = max(3, self._console.size.height - 5)
         for run, epoch, status in list(self._lines.values())[-room:]:
-            figures = _figures(epoch) if epoch else ("–",) * len(_FIGURES)
+            figures = _figures(run, epoch) if epoch else ("–",) * len(_FIGURES)
             progress = f"{epoch.epoch if epoch else 0} of {run.epochs}"
             state = clock.left if status == "running" else status
             cells = (
@@ -192,10 +193,13 @@ def watching(console: Console, *, quiet: bool, verbose: bool) -> Iterator[Observ
 _FIGURES = ("loss", "train", "test", "ex/s")
 
 
-def _figures(epoch: Epoch) -> tuple[str, ...]:
-    accuracies = ("–" if value is None else f"{value:.3f}" for value in (epoch.accuracy, epoch.test_accuracy))
+def _figures(run: Run, epoch: Epoch) -> tuple[str, ...]:
+    measure = Measure.of(run.task)
+    measured = (
+        "–" if value is None else measure.text(value) for value in (measure.training(epoch), measure.test(epoch))
+    )
     rate = "–" if epoch.examples_per_second is None else f"{epoch.examples_per_second:,.0f}"
-    return ("nan" if epoch.loss is None else f"{epoch.loss:.3g}", *accuracies, rate)
+    return ("nan" if epoch.loss is None else f"{epoch.loss:.3g}", *measured, rate)
 
 
 def _name(run: Run, runs: int) -> str:

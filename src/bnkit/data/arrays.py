@@ -24,7 +24,7 @@ def read(path: Path) -> DataSet:
     """The data set in ``path``.
 
     Images are (N, H, W), (N, C, H, W) or (N, H, W, C); other inputs (N, features). Bytes count from 0 to 255. Targets
-    are whole numbers, (N,) or (N, 1).
+    are class numbers, whole, (N,) or (N, 1); or what is to be predicted, floating, (N,) or (N, values).
 
     Raises:
         DataError: It is no such file, is cut off, lacks an array, or holds objects (which would have to be unpickled).
@@ -70,10 +70,13 @@ def _inputs(path: Path, array: np.ndarray) -> Tensor:
 
 
 def _targets(path: Path, array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in "uif" or array.ndim < 1:
+        raise DataError(
+            f"{path} has targets of {array.dtype} and shape {array.shape}; expected class numbers, (N,), or floating "
+            "targets, (N, values)"
+        )
+    if array.dtype.kind == "f":
+        return torch.from_numpy(array.astype(np.float32))
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.dtype.kind not in "ui" or array.ndim != 1:
-        raise DataError(
-            f"{path} has targets of {array.dtype} and shape {array.shape}; expected whole numbers, (N,): class numbers"
-        )
     return torch.from_numpy(array.astype(np.int64))

@@ -24,13 +24,11 @@ class Parts:
         train: What the network learns from.
         validation: What choices are made on; None if nothing was set aside.
         test: What is reported.
-        classes: How many classes there are.
     """
 
     train: Part
     validation: Part | None
     test: Part
-    classes: int
 
 
 def prepare(
@@ -62,9 +60,9 @@ def prepare(
         _ready(part, normalisation, torch.device(device), num_workers) for part in (data.train, data.test)
     )
     if not held_out:
-        return Parts(everything, None, tested, data.classes)
+        return Parts(everything, None, tested)
     order = torch.randperm(size, generator=torch.Generator().manual_seed(0)).to(device)
-    return Parts(everything[order[held_out:]], everything[order[:held_out]], tested, data.classes)
+    return Parts(everything[order[held_out:]], everything[order[:held_out]], tested)
 
 
 def batches(

@@ -12,6 +12,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from bnkit.data.targets import as_targets
 from bnkit.errors import DataError
 
 _SURVEY_BATCH = 256
@@ -22,12 +23,14 @@ class Survey(NamedTuple):
 
     Attributes:
         shape: Of one input.
-        classes: The largest class number, plus one.
+        target_shape: Of one target.
+        classes: The largest class number, plus one; None where the targets are floating.
         mean, deviation: Of all values, bytes counted from 0 to 1.
     """
 
     shape: tuple[int, ...]
-    classes: int
+    target_shape: tuple[int, ...]
+    classes: int | None
     mean: float
     deviation: float
 
@@ -37,7 +40,7 @@ class Streamed:
     """A part of a data set that is not held in memory: batches come from a ``DataLoader``.
 
     Attributes:
-        dataset: A map-style dataset of (input, class number).
+        dataset: A map-style dataset of (input, target).
         rows: Which of its examples; int64.
         survey: What one pass over all of it found.
         subtract, divide: What the inputs are normalised by.
@@ -58,7 +61,7 @@ class Streamed:
         """All of ``dataset``, gone through once.
 
         Raises:
-            DataError: It has no length, is empty, or an example is no (input, class number).
+            DataError: It has no length, is empty, or an example is no (input, target).
         """
         try:
             size = len(dataset)  # type: ignore[arg-type]
@@ -82,14 +85,19 @@ class Streamed:
         return self.survey.shape
 
     @property
-    def classes(self) -> int:
-        """The largest class number, plus one."""
+    def classes(self) -> int | None:
+        """The largest class number, plus one; None where the targets are floating."""
         return self.survey.classes
 
-    def head(self, count: int) -> Tensor:
-        """The inputs of the first ``count`` examples, (count, *), floating."""
-        inputs, _ = default_collate([self.dataset[row] for row in self.rows[:count].tolist()])
-        return self._ready(inputs)
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """The shape of one target, without N."""
+        return self.survey.target_shape
+
+    def head(self, count: int) -> tuple[Tensor, Tensor]:
+        """The inputs, (count, *), floating, and the targets of the first ``count`` examples."""
+        inputs, targets = default_collate([self.dataset[row] for row in self.rows[:count].tolist()])
+        return self._ready(inputs), as_targets(targets).to(self.device)
 
     def batches(self, batch_size: int, order: Tensor | None, drop_last: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """``(inputs, targets)`` by ``batch_size``, in the ``order`` of a permutation of the examples."""
@@ -105,7 +113,7 @@ class Streamed:
             pin_memory=self.device.type == "cuda",
         )
         for inputs, targets in loader:
-            yield self._ready(inputs), targets.to(self.device, dtype=torch.int64)
+            yield self._ready(inputs), as_targets(targets).to(self.device)
 
     def _ready(self, inputs: Tensor) -> Tensor:
         return (_floating(inputs.to(self.device, non_blocking=True)) - self.subtract) / self.divide
@@ -115,16 +123,21 @@ def _survey(dataset: Dataset[Any], size: int, name: str) -> Survey:
     total = squares = 0.0
     count = classes = 0
     shape: tuple[int, ...] = ()
+    floating, target_shape = False, shape
     console = Console(stderr=True)
     loader: DataLoader[Any] = DataLoader(dataset, batch_size=_SURVEY_BATCH, sampler=range(size))
     steps = track(
         loader, description=f"going through {name}", console=console, transient=True, disable=not console.is_terminal
     )
     try:
-        for inputs, targets in steps:
-            shape, classes = tuple(inputs.shape[1:]), max(classes, int(targets.max()) + 1)
-            if int(targets.min()) < 0 or targets.dim() != 1 or targets.is_floating_point():
-                raise TypeError(f"targets of {targets.dtype} and shape {tuple(targets.shape)}")
+        for inputs, handed_out in steps:
+            targets = as_targets(handed_out)
+            floating = targets.is_floating_point()
+            shape, target_shape = tuple(inputs.shape[1:]), tuple(targets.shape[1:])
+            if not floating:
+                classes = max(classes, int(targets.max()) + 1)
+            if not bool(targets.isfinite().all()) or (not floating and int(targets.min()) < 0):
+                raise TypeError("targets are inf, NaN, or negative class numbers")
             values = _floating(inputs).double()
             total, squares, count = (
                 total + float(values.sum()),
@@ -135,13 +148,13 @@ def _survey(dataset: Dataset[Any], size: int, name: str) -> Survey:
         raise
     except Exception as error:
         raise DataError(
-            f"{name} raised {type(error).__name__}: {error}; expected examples (input, class number), the inputs tensors of "
-            "one shape"
+            f"{name} raised {type(error).__name__}: {error}; expected examples (input, class number or "
+            "floating target), the inputs tensors of one shape"
         ) from error
     mean = total / count
     # Sums of float64 over pixels around 1: the difference loses nothing that float32 would keep.
     deviation = max(squares / count - mean**2, 0.0) ** 0.5
-    return Survey(shape, classes, mean, deviation)
+    return Survey(shape, target_shape, None if floating else classes, mean, deviation)
 
 
 def _floating(inputs: Tensor) -> Tensor:

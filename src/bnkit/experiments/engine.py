@@ -69,6 +69,7 @@ def _train_one(
                 run,
                 training,
                 materials.parts(run),
+                materials.task,
                 epochs[-1] if epochs else None,
                 lambda epoch, examples: observer.batch_done(run, epoch, examples),
             )
@@ -99,7 +100,7 @@ def _beginning(run: Run, materials: Materials, folder: Folder, observer: Observe
 
     def fresh() -> Training:
         source, data = materials.networks[run.network.key], materials.data
-        model = source.build(data.input_shape, data.classes, run.settings, run.seed).to(run.settings.device)
+        model = source.build(data.input_shape, data.out_features, run.settings, run.seed).to(run.settings.device)
         return Training.of(run, model, len(materials.parts(run).train))
 
     training = fresh()

@@ -34,6 +34,33 @@ class NetworkIdentity(BaseModel):
     kernel: _Text = ""
 
 
+class TaskIdentity(BaseModel):
+    """What is learned, and what it is judged by, in terms that stay the same from call to call.
+
+    Attributes:
+        loss: The name of a loss of ``torch.nn.functional``, or a function and the digest of its source.
+        metric: "accuracy", the name of another metric, or a function and the digest of its source.
+        goal: Which way is better.
+        training_step: Empty for the usual one.
+        augmentation: Empty for none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    loss: _Text = "cross_entropy"
+    metric: _Text = "accuracy"
+    goal: Literal["maximize", "minimize"] = "maximize"
+    training_step: _Text = ""
+    augmentation: _Text = ""
+
+
+# What stands in an experiment for data or a function that `bnkit.compare` was given as such.
+GIVEN = "given"
+
+# To tell classes apart by cross-entropy, judged by accuracy.
+USUAL_TASK = TaskIdentity()
+
+
 class Settled(BaseModel):
     """What "auto" came to on the machine, once, before any run: whatever else could change a figure.
 
@@ -42,6 +69,7 @@ class Settled(BaseModel):
         device: What device "auto" means.
         data: The digest of the data.
         networks: The networks in their order.
+        task: What is learned.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +78,7 @@ class Settled(BaseModel):
     device: _Text
     data: _Text
     networks: tuple[NetworkIdentity, ...]
+    task: TaskIdentity = USUAL_TASK
 
 
 class Experiment(BaseModel):
@@ -65,6 +94,14 @@ class Experiment(BaseModel):
         seeds: How many (0 to n - 1), or which.
         epochs: How often each run goes through the training data.
         validation: The share of the training data on which learning rates are chosen; 0 for none.
+        loss: A loss of ``torch.nn.functional`` by name, or ``file.py:function`` of (outputs, targets). "auto":
+            "cross_entropy" for class numbers, "mse_loss" for floating targets.
+        metric: What networks are judged by, in place of accuracy: a name, or ``file.py:function`` of the outputs and
+            the targets of a whole part. "auto": "accuracy", and "r2_score" for floating targets.
+        training_step: ``file.py:function`` of (model, optimizer, loss, inputs, targets), which takes a step and returns
+            the loss and the outputs.
+        augmentation: "crop_and_flip", or ``file.py:function`` of the inputs and targets of a training batch, which
+            returns both.
         drop_last: Leave out the short last batch of each epoch.
         threads: For each run; 0 for as many as the machine offers.
         show: Further tables at the end: "epochs" (every run and epoch, as in the course), "first_layer" (gamma and
@@ -83,6 +120,10 @@ class Experiment(BaseModel):
     seeds: tuple[Annotated[int, Field(strict=True, ge=0)], ...]
     epochs: Annotated[int, Field(strict=True, ge=1)]
     validation: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.1
+    loss: _Text = "auto"
+    metric: _Text = "auto"
+    training_step: _Text = "default"
+    augmentation: _Text = "none"
     drop_last: Annotated[bool, Field(strict=True)] = False
     threads: Annotated[int, Field(strict=True, ge=0)] = 0
     show: tuple[Literal["epochs", "first_layer", "crossed", "losses"], ...] = ()

@@ -15,12 +15,15 @@ from filelock import FileLock, Timeout
 
 from bnkit.errors import RecordError
 from bnkit.experiments.experiment import Experiment, experiment_from, read_experiment
+from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, GarbledRecordError, Record, RecordFile, Status
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 # Writing results.csv may take this share of the time, however many runs there are.
 _SHARE_OF_TIME = 0.02
+# Further columns of results.csv where networks are judged by a metric of the experiment's own.
+_OF_METRIC = ("metric", "test_metric", "test_metric_population")
 
 
 class Folder:
@@ -144,11 +147,13 @@ class Folder:
 
 def columns(plan: Plan) -> tuple[str, ...]:
     """The header of ``results.csv``."""
+    of_metric = () if Measure.of(plan.task).is_accuracy else _OF_METRIC
     return (
         *("run", "run_id", "network", "seed"),
         *plan.experiment.grid.keys_given,
         *("epoch", "loss", "accuracy", "test_loss", "test_accuracy", "test_accuracy_population"),
         *("epoch_duration", "run_duration", "examples_per_second", "status"),
+        *of_metric,
     )
 
 
@@ -156,6 +161,7 @@ def rows(run: Run, record: Record, plan: Plan) -> Iterator[tuple[object, ...]]:
     """The rows of one run: a row for each epoch, and one for a run that ended before its first."""
     if record.status is None or (record.status is Status.RUNNING and not record.epochs):
         return
+    of_metric = () if Measure.of(run.task).is_accuracy else _OF_METRIC
     settings = tuple(getattr(run.settings, key) for key in plan.experiment.grid.keys_given)
     ended_early: list[Epoch | None] = [None]
     for epoch in record.epochs or ended_early:
@@ -164,6 +170,7 @@ def rows(run: Run, record: Record, plan: Plan) -> Iterator[tuple[object, ...]]:
             *settings,
             *_figures(epoch, record.status),
             record.status.value,
+            *("" if epoch is None else getattr(epoch, name) for name in of_metric),
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.experiment import Experiment, NetworkIdentity, Settled
+from bnkit.experiments.experiment import USUAL_TASK, Experiment, NetworkIdentity, Settled, TaskIdentity
 from bnkit.experiments.settings import Settings
 
 # Of the record of a run. A change of what a figure means is a new version, and so another run.
@@ -41,11 +41,12 @@ class Run:
     threads: int
     data: str
     data_digest: str
+    task: TaskIdentity = USUAL_TASK
 
     @property
     def content(self) -> dict[str, Any]:
         """All that the figures of this run depend on."""
-        return {
+        content = {
             "format": FORMAT,
             "network": self.network.identity,
             "kernel": self.network.kernel,
@@ -57,6 +58,8 @@ class Run:
             "threads": self.threads,
             "data": self.data_digest,
         }
+        # Runs were recorded before there was a choice: the usual task leaves their hashes as they were.
+        return content if self.task == USUAL_TASK else {**content, "task": self.task.model_dump()}
 
     @property
     def _settings_that_count(self) -> dict[str, Any]:
@@ -99,6 +102,11 @@ class Plan:
         return tuple(network.key for network in _settled(self.experiment).networks)
 
     @property
+    def task(self) -> TaskIdentity:
+        """What every run learns."""
+        return _settled(self.experiment).task
+
+    @property
     def varying(self) -> tuple[str, ...]:
         """The keys of the grid that take more than one value."""
         return tuple(
@@ -127,6 +135,7 @@ def plan(experiment: Experiment) -> Plan:
             threads=settled.threads,
             data=experiment.data,
             data_digest=settled.data,
+            task=settled.task,
         )
         for number, (seed, point, network) in enumerate(choices, start=1)
     )

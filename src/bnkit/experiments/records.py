@@ -36,6 +36,8 @@ class Epoch:
         test_loss, test_accuracy: In evaluation mode, batch norm by its moving average.
         test_accuracy_population: The same weights, batch norm by the statistics of the whole training part; None
             where the network has no batch norm.
+        metric, validation_metric, test_metric, test_metric_population: The experiment's own metric, measured as the
+            accuracies are, if it has one; accuracies are None where the targets are no classes.
         gradient_norm: The mean over the steps of the Euclidean norm of all gradients.
         epoch_duration: This epoch's.
         run_duration: The sum of the epochs' so far.
@@ -54,6 +56,10 @@ class Epoch:
     epoch_duration: float
     run_duration: float
     examples_per_second: float | None
+    metric: float | None = None
+    validation_metric: float | None = None
+    test_metric: float | None = None
+    test_metric_population: float | None = None
 
 
 @dataclass

@@ -13,10 +13,12 @@ from torch.utils.data import Dataset
 
 from bnkit.data import DataSet, Examples, Parts, Streamed, load, prepare
 from bnkit.errors import DataError, FactoryError, SettingsError
-from bnkit.experiments.experiment import Experiment, Settled
+from bnkit.experiments.experiment import GIVEN, Experiment, Settled
 from bnkit.experiments.networks import NetworkSource, sources
 from bnkit.experiments.plan import Plan, Run, plan
+from bnkit.experiments.randomness import seeded
 from bnkit.experiments.targets import find, is_target
+from bnkit.experiments.task import Task, task_of, try_task
 
 
 @dataclass
@@ -26,10 +28,12 @@ class Materials:
     Attributes:
         networks: By key.
         data: The data set.
+        task: What is learned.
     """
 
     networks: Mapping[str, NetworkSource]
     data: DataSet
+    task: Task = field(default_factory=Task)
     _parts: dict[tuple[object, ...], Parts] = field(default_factory=dict)
 
     @property
@@ -49,13 +53,15 @@ def settle(
     experiment: Experiment,
     networks: Mapping[str, NetworkSource] | None = None,
     data: DataSet | None = None,
+    functions: Mapping[str, Any] | None = None,
     before: Settled | None = None,
 ) -> tuple[Plan, Materials]:
     """The plan of ``experiment``, and what its runs are made from.
 
     Args:
         experiment: What was asked for.
-        networks, data: Instead of those that ``experiment`` names.
+        networks, data, functions: Instead of those that ``experiment`` names; functions by "loss", "metric",
+            "training_step" and "augmentation".
         before: What was settled when the results folder was begun: threads and the meaning of device "auto" are kept,
             so that figures do not change in the middle because another machine goes on.
 
@@ -69,17 +75,21 @@ def settle(
         automatic = before.device
     for device in experiment.grid.device:
         _check_device(device)
+    task = task_of(experiment, data, functions)
     settled = Settled(
         threads=experiment.threads or (before.threads if before is not None else torch.get_num_threads()),
         device=automatic,
         data=data.digest,
         networks=tuple(source.identity for source in found.values()),
+        task=task.identity,
     )
-    return plan(experiment.model_copy(update={"settled": settled})), Materials(found, data)
+    return plan(experiment.model_copy(update={"settled": settled})), Materials(found, data, task)
 
 
 def data_called(name: str) -> DataSet:
     """The data set of that name, or what ``file.py:factory`` returns: ``(train, test)``, each ``(inputs, targets)``."""
+    if name == GIVEN:
+        raise SettingsError("the data were given to bnkit.compare; call that again, with the same data")
     if not is_target(name):
         return load(name)
     target = find(name)
@@ -124,7 +134,7 @@ def data_from(pairs: object, name: str, source: str = "") -> DataSet:
     for tensor in tensors:
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    parts = Examples(tensors[0], tensors[1].long()), Examples(tensors[2], tensors[3].long())
+    parts = Examples(tensors[0], tensors[1]), Examples(tensors[2], tensors[3])
     return DataSet(name, digest.hexdigest(), *parts)
 
 
@@ -156,14 +166,14 @@ def try_out(plan: Plan, materials: Materials) -> None:
 
 def _try_network(run: Run, network: NetworkSource, materials: Materials) -> None:
     data = materials.data
-    arguments = (data.input_shape, data.classes, run.settings, run.seed)
+    arguments = (data.input_shape, data.out_features, run.settings, run.seed)
     model = network.build(*arguments)
     if model is network.build(*arguments):
         raise FactoryError(
             f"the factory of {run.network.key} returned the same network twice; expected a new one each time, so that no "
             "weights leak between runs"
         )
-    inputs = materials.parts(run).train.head(2).cpu()
+    inputs, targets = (tensor.cpu() for tensor in materials.parts(run).train.head(2))
     try:
         with torch.no_grad():
             output = model.eval()(inputs)
@@ -171,11 +181,33 @@ def _try_network(run: Run, network: NetworkSource, materials: Materials) -> None
         raise FactoryError(
             f"network {run.network.key} raised {type(error).__name__} on inputs of shape {tuple(inputs.shape)}: {error}"
         ) from error
-    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[0] != 2 or output.shape[1] < data.classes:
-        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        raise FactoryError(
-            f"network {run.network.key} returned {got} for 2 examples; expected (2, {data.classes}), a score for each class"
+    _check_output(output, run.network.key, materials)
+    if not materials.task.is_usual:
+        with seeded(run.seed, "try"):
+            try_task(materials.task, model, inputs, targets, run.network.key)
+
+
+def _check_output(output: object, network: str, materials: Materials) -> None:
+    """Whether the built-in loss and accuracy can be had from the output for two examples."""
+    data, task = materials.data, materials.task
+    if task.has_own("loss") and task.right is None:
+        return
+    if data.classes is None:
+        expected = (2, *data.target_shape)
+        meaning = "as the targets"
+        suits = isinstance(output, Tensor) and tuple(output.shape) == expected
+    else:
+        expected = (2, data.classes, *data.target_shape)
+        meaning = "a score for each class"
+        suits = (
+            isinstance(output, Tensor)
+            and output.dim() == len(expected)
+            and output.shape[1] >= data.classes
+            and (output.shape[0], *output.shape[2:]) == (2, *data.target_shape)
         )
+    if not suits:
+        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise FactoryError(f"network {network} returned {got} for 2 examples; expected {expected}, {meaning}")
 
 
 def _check_batch_size(run: Run, examples: int) -> None:

@@ -6,17 +6,19 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn, optim
-from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler
 
 from bnkit.data import Part, Parts, batches
+from bnkit.experiments.augmentations import Augmentation
 from bnkit.experiments.optimizers import optimizer_for, schedule_for
 from bnkit.experiments.plan import Run
 from bnkit.experiments.randomness import order_of_examples, seeded
 from bnkit.experiments.records import Epoch
+from bnkit.experiments.task import Task
 from bnkit.model import normalising_by, population_statistics
 
 # Evaluation has no gradients to keep, so that its batches may be larger than those of training.
@@ -42,10 +44,53 @@ class Training:
         return cls(model, optimizer, schedule_for(optimizer, run.settings, steps * run.epochs))
 
 
+class _Measured(NamedTuple):
+    """The figures of a part; None for those that it has not."""
+
+    loss: float | None = None
+    accuracy: float | None = None
+    metric: float | None = None
+
+
+class _Tally:
+    """Adds up the figures of a part, batch by batch, and waits for the device only at the end."""
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self._task = task
+        self._loss, self._right = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
+        self._examples = self._answers = 0
+        self._outputs: list[Tensor] = []
+        self._targets: list[Tensor] = []
+
+    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        """Count a batch whose mean loss is ``loss``; without gradients."""
+        self._loss += loss * len(targets)  # the mean over a short last batch counts by its size
+        self._examples += len(targets)
+        if self._task.right is not None:
+            right = self._task.right(outputs, targets)
+            self._right += right.sum()
+            self._answers += right.numel()
+        if self._task.metric is not None:
+            self._outputs.append(outputs.detach())
+            self._targets.append(targets)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the loss has been finite so far. Waits for the device."""
+        return math.isfinite(self._loss.item())
+
+    def measured(self) -> _Measured:
+        """The figures of all that was added; a loss or a metric that is not finite is None."""
+        metric = None
+        if self._task.metric is not None:
+            metric = _finite(float(self._task.metric(torch.cat(self._outputs), torch.cat(self._targets))))
+        accuracy = self._right.item() / self._answers if self._answers else None
+        return _Measured(_finite(self._loss.item() / self._examples), accuracy, metric)
+
+
 @dataclass(frozen=True)
 class _Learned:
-    loss: float | None
-    accuracy: float | None
+    figures: _Measured
     gradient_norm: float | None
     duration: float
     examples: int
@@ -55,6 +100,7 @@ def train(
     run: Run,
     training: Training,
     parts: Parts,
+    task: Task,
     after: Epoch | None,
     on_batch: Callable[[int, int], None],
 ) -> Iterator[Epoch]:
@@ -67,6 +113,7 @@ def train(
         run: What is trained.
         training: Its network and optimizer, as they are after ``after``; changed in place.
         parts: The data, on the device of the network.
+        task: What is learned.
         after: The figures of the last epoch that is done; None at the beginning.
         on_batch: Told the epoch and the number of examples of every step.
     """
@@ -74,92 +121,106 @@ def train(
     run_duration = after.run_duration if after else 0.0
     for epoch in range(after.epoch + 1 if after else 1, run.epochs + 1):
         with seeded(run.seed, "epoch", epoch):
-            learned = _learn(run, training, parts.train, epoch, on_batch)
+            learned = _learn(run, training, parts.train, task, epoch, on_batch)
         run_duration += learned.duration
-        diverged = learned.loss is None
+        diverged = learned.figures.loss is None
 
-        validation_loss, validation_accuracy = _measure(model, None if diverged else parts.validation)
-        test_loss, test_accuracy = _measure(model, None if diverged else parts.test)
+        validation = _measure(model, None if diverged else parts.validation, task)
+        test = _measure(model, None if diverged else parts.test, task)
+        population = _Measured() if diverged else _measure_under_population(model, parts, task)
         yield Epoch(
             epoch=epoch,
-            loss=learned.loss,
-            accuracy=learned.accuracy,
-            validation_loss=validation_loss,
-            validation_accuracy=validation_accuracy,
-            test_loss=test_loss,
-            test_accuracy=test_accuracy,
-            test_accuracy_population=None if diverged else _accuracy_under_population(model, parts),
+            loss=learned.figures.loss,
+            accuracy=learned.figures.accuracy,
+            validation_loss=validation.loss,
+            validation_accuracy=validation.accuracy,
+            test_loss=test.loss,
+            test_accuracy=test.accuracy,
+            test_accuracy_population=population.accuracy,
             gradient_norm=learned.gradient_norm,
             epoch_duration=learned.duration,
             run_duration=run_duration,
             examples_per_second=learned.examples / learned.duration if learned.duration > 0 else None,
+            metric=learned.figures.metric,
+            validation_metric=validation.metric,
+            test_metric=test.metric,
+            test_metric_population=population.metric,
         )
         if diverged:
             return
 
 
-def _learn(run: Run, training: Training, examples: Part, epoch: int, on_batch: Callable[[int, int], None]) -> _Learned:
+def _learn(
+    run: Run, training: Training, examples: Part, task: Task, epoch: int, on_batch: Callable[[int, int], None]
+) -> _Learned:
     """One pass over the training data."""
     model, optimizer, schedule = training.model, training.optimizer, training.schedule
     device = examples.device
     parameters = list(model.parameters())
-    loss_sum, correct, norm_sum = (torch.zeros((), device=device) for _ in range(3))
+    tally, norm_sum = _Tally(task, device), torch.zeros((), device=device)
     seen = steps = 0
 
     model.train()
     began = _now(device)
     order = order_of_examples(len(examples), run.seed, epoch).to(device)
-    for inputs, targets in batches(examples, run.settings.batch_size, order, run.drop_last):
-        logits = model(inputs)
-        loss = functional.cross_entropy(logits, targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+    stream = batches(examples, run.settings.batch_size, order, run.drop_last)
+    for inputs, targets in (
+        stream if task.augmentation is None else _augmented(stream, task.augmentation, run.seed, epoch)
+    ):
+        loss, outputs = task.training_step(model, optimizer, task.loss, inputs, targets)
         if schedule is not None:
             schedule.step()
 
         with torch.no_grad():
-            loss_sum += loss * len(targets)  # the mean over a short last batch counts by its size
-            correct += (logits.argmax(1) == targets).sum()
+            tally.add(loss, outputs, targets)
             norm_sum += nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         seen += len(targets)
         steps += 1
         on_batch(epoch, len(targets))
-        if steps % _STEPS_BETWEEN_CHECKS == 0 and not math.isfinite(loss_sum.item()):
+        if steps % _STEPS_BETWEEN_CHECKS == 0 and not tally.is_finite:
             break
     duration = _now(device) - began
 
-    if not math.isfinite(loss_sum.item()):
-        return _Learned(None, None, None, duration, seen)
-    norm = norm_sum.item() / steps
-    return _Learned(
-        loss_sum.item() / seen, correct.item() / seen, norm if math.isfinite(norm) else None, duration, seen
-    )
+    if not tally.is_finite:
+        return _Learned(_Measured(), None, duration, seen)
+    return _Learned(tally.measured(), _finite(norm_sum.item() / steps), duration, seen)
 
 
-def _measure(model: nn.Module, examples: Part | None) -> tuple[float | None, float | None]:
-    """Loss and accuracy in evaluation mode; a loss that is not finite is None."""
+def _augmented(
+    stream: Iterator[tuple[Tensor, Tensor]], augmentation: Augmentation, seed: int, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for step, (inputs, targets) in enumerate(stream):
+        # From a seed of the batch's own: a network that draws (dropout) is to get the same batches as one that does not.
+        with seeded(seed, "augmentation", epoch, step):
+            batch = augmentation(inputs, targets)
+        yield batch
+
+
+def _measure(model: nn.Module, examples: Part | None, task: Task) -> _Measured:
+    """The figures of ``examples`` in evaluation mode."""
     if examples is None:
-        return None, None
-    loss_sum, correct = 0.0, 0
+        return _Measured()
+    tally = _Tally(task, examples.device)
     model.eval()
     with torch.no_grad():
         for inputs, targets in batches(examples, _EVALUATION_BATCH):
-            logits = model(inputs)
-            loss_sum += functional.cross_entropy(logits, targets, reduction="sum").item()
-            correct += int((logits.argmax(1) == targets).sum().item())
+            outputs = model(inputs)
+            tally.add(task.loss(outputs, targets), outputs, targets)
     model.train()
-    loss = loss_sum / len(examples)
-    return loss if math.isfinite(loss) else None, correct / len(examples)
+    return tally.measured()
 
 
-def _accuracy_under_population(model: nn.Module, parts: Parts) -> float | None:
-    """Test accuracy with the statistics of the training part in place of the moving average; None without batch norm."""
+def _measure_under_population(model: nn.Module, parts: Parts, task: Task) -> _Measured:
+    """The figures of the test set with the statistics of the training part in place of the moving average."""
     statistics = population_statistics(model, _without_a_batch_of_one(parts.train))
     if not statistics:
-        return None
+        return _Measured()
     with normalising_by(model, statistics):
-        return _measure(model, parts.test)[1]
+        return _measure(model, parts.test, task)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _without_a_batch_of_one(examples: Part) -> Iterator[Tensor]:

@@ -6,15 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record, Status
-from bnkit.experiments.uncertainty import Interval, Verdict, verdict
+from bnkit.experiments.uncertainty import Interval, Verdict
 from bnkit.report.contrast import ONLY_ONE, AtBest, AtLearningRate, Contrast, contrasts
 from bnkit.report.drift import Drift, drifts
 from bnkit.report.reached import Reached
-
-# A difference of test accuracies that matters to nobody: one point.
-MARGIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Answer:
 
     Attributes:
         contrasts: The figures, network against baseline.
-        drifts: Where the moving average and the population statistics disagree by more than a point.
+        drifts: Where the moving average and the population statistics would report another result.
         incomplete: How many runs of the plan have not ended.
     """
 
@@ -35,7 +33,7 @@ class Answer:
     def of(cls, plan: Plan, records: Mapping[str, Record]) -> Answer:
         """The answer that ``records`` (by run id) give to ``plan``."""
         ended = sum(record.status not in (None, Status.RUNNING) for record in records.values())
-        return cls(contrasts(plan, records), drifts(plan, records, MARGIN), len(plan) - ended)
+        return cls(contrasts(plan, records), drifts(plan, records), len(plan) - ended)
 
     def paragraphs(self) -> Iterator[tuple[str, list[str]]]:
         """A heading and its sentences, for each contrast, and then for what concerns all of them."""
@@ -62,26 +60,13 @@ class Answer:
         }
 
 
-def points(value: float) -> str:
-    """A difference of accuracies in percentage points, with its sign.
-
-    Example:
-        >>> points(0.0213)
-        '+2.1'
-    """
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
-def interval_in_points(difference: Interval) -> str:
-    """``+2.1 points [+1.0, +3.2], n = 5``."""
-    if difference.low is None or difference.high is None:
-        return f"{points(difference.mean)} points, n = {difference.n}, too few for an interval"
-    return f"{points(difference.mean)} points [{points(difference.low)}, {points(difference.high)}], n = {difference.n}"
-
-
 def _heading(contrast: Contrast) -> str:
     setting = "".join(f", {key} {value}" for key, value in contrast.setting.items())
-    return f"{contrast.network} against {contrast.baseline}{setting}: test accuracy at the end, paired by seed, 95 % intervals"
+    measure = contrast.measure
+    return (
+        f"{contrast.network} against {contrast.baseline}{setting}: test {measure.name} at the end, paired by seed, "
+        f"95 % intervals{'; less is better' if measure.minimize else ''}"
+    )
 
 
 def _sentences(contrast: Contrast) -> Iterator[str]:
@@ -92,22 +77,20 @@ def _sentences(contrast: Contrast) -> Iterator[str]:
     else:
         if contrast.chosen_by != ONLY_ONE:
             yield _best_sentence(contrast.best, contrast)
-        yield _verdict_sentence(contrast.best.test_accuracy, contrast)
-        if contrast.best.accuracy is not None:
-            yield f"In training accuracy of the last epoch the difference there is {interval_in_points(contrast.best.accuracy)}."
+        yield _verdict_sentence(contrast.best.test, contrast)
+        if contrast.best.training is not None:
+            difference = contrast.measure.difference(contrast.best.training)
+            yield f"In training {contrast.measure.name} of the last epoch the difference there is {difference}."
         for reached in contrast.best.reached:
-            yield _reached_sentence(reached)
+            yield _reached_sentence(reached, contrast.measure)
     if contrast.cost is not None:
         yield _cost_sentence(contrast, contrast.cost)
 
 
 def _rate_sentence(contrast: Contrast, at: AtLearningRate) -> str:
-    if at.test_accuracy is None:
-        difference = "no pair of runs to compare"
-    else:
-        difference = interval_in_points(at.test_accuracy)
+    difference = _difference(at.test, contrast)
     means = ", ".join(
-        f"{name} {mean:.3f}"
+        f"{name} {contrast.measure.text(mean)}"
         for name, mean in ((contrast.baseline, at.baseline_mean), (contrast.network, at.network_mean))
         if mean is not None
     )
@@ -121,37 +104,47 @@ def _rate_sentence(contrast: Contrast, at: AtLearningRate) -> str:
 
 
 def _best_sentence(best: AtBest, contrast: Contrast) -> str:
-    difference = "no pair of runs to compare" if best.test_accuracy is None else interval_in_points(best.test_accuracy)
+    measure = contrast.measure
     return (
-        f"Each at its best learning rate (chosen by validation accuracy): {contrast.baseline} at {best.baseline_lr:g} "
-        f"reaches {best.baseline_mean:.3f}, {contrast.network} at {best.network_lr:g} reaches {best.network_mean:.3f}: "
-        f"{difference}."
+        f"Each at its best learning rate (chosen by validation {measure.name}): {contrast.baseline} at "
+        f"{best.baseline_lr:g} reaches {measure.text(best.baseline_mean)}, {contrast.network} at {best.network_lr:g} "
+        f"reaches {measure.text(best.network_mean)}: {_difference(best.test, contrast)}."
     )
 
 
+def _difference(difference: Interval | None, contrast: Contrast) -> str:
+    return "no pair of runs to compare" if difference is None else contrast.measure.difference(difference)
+
+
 def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
-    network = contrast.network
-    match verdict(difference, MARGIN):
-        case Verdict.GAIN:
-            assert difference is not None
-            return f"So {network} bought {points(difference.mean)} points of test accuracy."
-        case Verdict.LOSS:
-            assert difference is not None
-            return f"So {network} cost test accuracy: {points(difference.mean)} points."
+    network, measure = contrast.network, contrast.measure
+    if difference is None or difference.low is None or difference.high is None:
+        n = 0 if difference is None else difference.n
+        return f"With {n} pair{'' if n == 1 else 's'} of runs nothing can be said: use more seeds."
+    change, unit = measure.change, " points" if measure.is_accuracy else ""
+    match measure.verdict(difference):
+        case Verdict.GAIN if measure.is_accuracy:
+            return f"So {network} bought {change(difference.mean)} points of test accuracy."
+        case Verdict.LOSS if measure.is_accuracy:
+            return f"So {network} cost test accuracy: {change(difference.mean)} points."
+        case Verdict.GAIN | Verdict.LOSS as found:
+            way = "better" if found is Verdict.GAIN else "worse"
+            return f"So {network} made the test {measure.name} {way}: {change(difference.mean)}."
         case Verdict.NOTHING:
-            return f"So {network} bought nothing in test accuracy: any difference is under a point."
+            any_left = "any difference is under a point" if measure.is_accuracy else "there is no difference"
+            return f"So {network} bought nothing in test {measure.name}: {any_left}."
         case Verdict.UNKNOWN:
-            if difference is None or difference.low is None or difference.high is None:
-                n = 0 if difference is None else difference.n
-                return f"With {n} pair{'' if n == 1 else 's'} of runs nothing can be said: use more seeds."
             return (
-                f"n = {difference.n} is too small to say: the difference lies between {points(difference.low)} and "
-                f"{points(difference.high)} points, on either side of nothing. Use more seeds."
+                f"n = {difference.n} is too small to say: the difference lies between {change(difference.low)} and "
+                f"{change(difference.high)}{unit}, on either side of nothing. Use more seeds."
             )
 
 
-def _reached_sentence(reached: Reached) -> str:
-    target = f"the final test accuracy of {reached.of} ({reached.accuracy:.3f}, after {_took(reached.own_epochs, reached.own_seconds)})"
+def _reached_sentence(reached: Reached, measure: Measure) -> str:
+    target = (
+        f"the final test {measure.name} of {reached.of} ({measure.text(reached.value)}, after "
+        f"{_took(reached.own_epochs, reached.own_seconds)})"
+    )
     if reached.epochs is None or reached.seconds is None:
         return f"{reached.by} never reached {target}."
     seeds = "" if reached.reached == reached.seeds else f", in {reached.reached} of {reached.seeds} seeds"
@@ -176,9 +169,9 @@ def _cost_sentence(contrast: Contrast, cost: Interval) -> str:
 
 def _drift_sentence(drift: Drift) -> str:
     setting = "".join(f", {key} {value}" for key, value in drift.setting.items())
-    moving, population = drift.widest
+    (moving, population), text = drift.widest, drift.measure.text
     return (
-        f"{drift.network} at lr {drift.lr:g}{setting}: in {drift.apart} of {drift.runs} runs the same weights score more "
-        f"than a point differently under the moving average and under population statistics; on average "
-        f"{drift.moving_average:.3f} and {drift.population:.3f}, at the widest {moving:.3f} and {population:.3f}."
+        f"{drift.network} at lr {drift.lr:g}{setting}: in {drift.apart} of {drift.runs} runs the same weights score "
+        f"{drift.measure.disagreement} differently under the moving average and under population statistics; on average "
+        f"{text(drift.moving_average)} and {text(drift.population)}, at the widest {text(moving)} and {text(population)}."
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import RecordError, SettingsError
-from bnkit.experiments.experiment import Experiment, Settled, experiment_from
+from bnkit.experiments.experiment import GIVEN, Experiment, Settled, experiment_from
 from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer, Observers
 from bnkit.experiments.plan import Plan
@@ -26,6 +26,10 @@ def compare(
     seeds: int | Sequence[int] = 5,
     *,
     epochs: int = 10,
+    loss: str | Callable[..., Any] = "auto",
+    metric: str | Callable[..., Any] = "auto",
+    training_step: str | Callable[..., Any] = "default",
+    augmentation: str | Callable[..., Any] = "none",
     validation: float = 0.1,
     drop_last: bool = False,
     threads: int = 0,
@@ -44,15 +48,24 @@ def compare(
     Args:
         networks: Factories by name, as ``{"no_batch_norm": make_plain, "batch_norm": make_with}``: each is called for
             every run, without arguments or with those of ``activation``, ``depth``, ``width`` and ``dropout`` that it names, and
-            returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes) scores. Or the name, or names, of
-            networks that bnkit knows, each then with and without batch norm.
+            returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes) scores, or to outputs of the targets'
+            shape. Or the name, or names, of networks that bnkit knows, each then with and without batch norm.
         data: The name of a data set, the path of an ``.npz`` file or of a folder of images, ``file.py:factory``, or
             ``((train_inputs, train_targets), (test_inputs, test_targets))``, tensors: (N, *), uint8 or floating, and
-            (N,), integers; or two Datasets of (input, class number), which are told from others by their lengths and
-            by the mean and deviation of their inputs alone.
+            (N,), integers: classes, or (N, values), floating: a regression; or two Datasets of (input, target), which
+            are told from others by their lengths and by the mean and deviation of their inputs alone.
         grid: The values of each setting, as ``{"lr": [0.01, 0.1]}``; a key left out has PyTorch's or a common default.
         seeds: How many (0 to n - 1), or which.
         epochs: How often each run goes through the training data.
+        loss: ``loss(outputs, targets)`` returns the mean loss of a batch, 0-dimensional; or the name of a loss of
+            ``torch.nn.functional``. "auto": "cross_entropy" for class numbers, "mse_loss" for floating targets.
+        metric: ``metric(outputs, targets)`` of a whole part returns the number that networks are judged by, in place of
+            accuracy: more is better, unless it has an attribute ``higher_is_better`` that is False. Or "r2_score"
+            ("auto" for floating targets), "mean_absolute_error", "mean_squared_error".
+        training_step: ``training_step(model, optimizer, loss, inputs, targets)`` takes a step of the optimizer and
+            returns the loss and the outputs.
+        augmentation: ``augmentation(inputs, targets)`` of every training batch returns both; what it draws from torch's
+            global generator is the same for every network. Or "crop_and_flip".
         validation: The share of the training data on which learning rates are chosen; 0 for none.
         drop_last: Leave out the short last batch of each epoch.
         threads: For each run; 0 for as many as torch uses now.
@@ -71,16 +84,18 @@ def compare(
         BnkitError: Something that was given means nothing here; nothing was trained then, and nothing recorded is lost.
     """
     by_factory = isinstance(networks, Mapping)
+    task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
     named: Sequence[str] = [networks] if isinstance(networks, str) else list(networks)
     experiment = experiment_from(
         {
             "name": name,
             "about": about,
-            "data": data if isinstance(data, str) else "given",
+            "data": data if isinstance(data, str) else GIVEN,
             "networks": named,
             "grid": dict(grid) if grid is not None else {"lr": [0.01]},
             "seeds": seeds if isinstance(seeds, int) else list(seeds),
             "epochs": epochs,
+            **{key: value if isinstance(value, str) else GIVEN for key, value in task.items()},
             "validation": validation,
             "drop_last": drop_last,
             "threads": threads,
@@ -99,6 +114,7 @@ def compare(
         observer=observer,
         networks=from_factories(networks) if by_factory else None,
         data=None if isinstance(data, str) else data_from(data, "data"),
+        functions={key: value for key, value in task.items() if not isinstance(value, str)},
     )
 
 
@@ -112,8 +128,9 @@ def run_experiment(
     observer: Observer | None = None,
     networks: Mapping[str, NetworkSource] | None = None,
     data: DataSet | None = None,
+    functions: Mapping[str, Any] | None = None,
 ) -> Comparison:
-    """``compare`` for an experiment that is written down already; ``networks`` and ``data`` replace those it names."""
+    """``compare`` for an experiment that is written down; ``networks``, ``data``, ``functions`` replace those it names."""
     from bnkit.experiments.engine import train_all
 
     out = out if out is not None else default_folder(experiment)
@@ -123,7 +140,7 @@ def run_experiment(
 
         observer = Observers([TensorBoard(folder.path / "tensorboard"), observer])
     before = None if fresh else _settled_before(folder)
-    planned, materials = prepare(experiment, before, networks, data)
+    planned, materials = prepare(experiment, before, networks, data, functions)
     settled = planned.experiment.settled
     if before is not None and settled is not None and before.threads == settled.threads != _threads_here():
         observer.note(f"{out} was begun with {before.threads} threads, and goes on with them; --fresh begins anew")
@@ -141,11 +158,12 @@ def prepare(
     before: Settled | None = None,
     networks: Mapping[str, NetworkSource] | None = None,
     data: DataSet | None = None,
+    functions: Mapping[str, Any] | None = None,
 ) -> tuple[Plan, Materials]:
     """The plan of ``experiment`` and its materials, each network tried out once. Writes nothing."""
     from bnkit.experiments.settle import settle, try_out
 
-    planned, materials = settle(experiment, networks, data, before)
+    planned, materials = settle(experiment, networks, data, functions, before)
     try_out(planned, materials)
     return planned, materials
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.folder import Folder, columns, rows
+from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records import Epoch, Record
 from bnkit.experiments.settings import Settings
@@ -64,7 +65,7 @@ class Comparison:
         ]
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The header and a row for each run, best test accuracy first, as text."""
+        """The header and a row for each run, best on the test set first, as text."""
         return runs_table(self.plan, self.records)
 
     def further_tables(self) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
@@ -91,12 +92,14 @@ class Comparison:
 
         return figures(self.plan, self.records)
 
-    def plot(self, figure: str = "test_accuracy", **settings: Any) -> Any:
+    def plot(self, figure: str | None = None, **settings: Any) -> Any:
         """A Bokeh figure of one of the recorded figures over the epochs: a line a network, a band over the seeds.
 
         Args:
             figure: "loss", "accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy",
-                "test_accuracy_population", "gradient_norm", "epoch_duration" or "examples_per_second".
+                "test_accuracy_population", "gradient_norm", "epoch_duration" or "examples_per_second"; with a metric of
+                the experiment's own "metric", "validation_metric", "test_metric" or "test_metric_population" too. By
+                default what the networks are judged by, on the test set.
             settings: Which runs, by keys of the grid: ``plot("loss", lr=0.1)``. Needed for those that vary.
 
         Raises:
@@ -107,6 +110,7 @@ class Comparison:
         """
         from bnkit.report.figures import curves
 
+        figure = figure if figure is not None else f"test_{Measure.of(self.plan.task).field}"
         known = [entry.name for entry in fields(Epoch) if entry.name not in ("epoch", "run_duration")]
         if figure not in known:
             raise SettingsError(f"no figure is called {figure!r}; expected one of {', '.join(known)}")
@@ -123,9 +127,9 @@ class Comparison:
         return curves(self.plan, self.records, figure, runs)
 
     def best(self, network: str) -> Run:
-        """The run of ``network`` that ended with the highest validation accuracy.
+        """The run of ``network`` that ended best on the validation part.
 
-        Without a validation part, the one with the highest training accuracy. The test set never decides.
+        Without a validation part, the one that was best in training. The test set never decides.
 
         Raises:
             SettingsError: There is no such network, or none of its runs finished.
@@ -139,7 +143,8 @@ class Comparison:
         ]
         if not ended:
             raise SettingsError(f"no run of {network} finished; train again, or look at the records for why")
-        return max(ended, key=lambda outcome: (outcome.validation_accuracy or 0.0, outcome.accuracy)).run
+        measure = Measure.of(self.plan.task)
+        return min(ended, key=lambda outcome: (measure.order(outcome.validation), measure.order(outcome.training))).run
 
     def write_report(self) -> Path:
         """Write ``report.html`` into the folder, and return its path."""
@@ -165,7 +170,7 @@ class Comparison:
         materials = self._obtain_materials()
         data = materials.data
         model = materials.networks[chosen.network.key].build(
-            data.input_shape, data.classes, chosen.settings, chosen.seed
+            data.input_shape, data.out_features, chosen.settings, chosen.seed
         )
         load_weights(self.folder.run_folder(chosen), model)
         return model.eval()
@@ -184,15 +189,18 @@ class Comparison:
 
     def _obtain_materials(self) -> Materials:
         if self._materials is None:
-            from bnkit.experiments.settle import settle
+            from bnkit.experiments.networks import sources
+            from bnkit.experiments.settle import Materials, data_called
 
-            again, self._materials = settle(self.plan.experiment, before=self.plan.experiment.settled)
-            if [run.run_id for run in again] != [run.run_id for run in self.plan]:
-                self._materials = None
+            experiment, settled = self.plan.experiment, self.plan.experiment.settled
+            assert settled is not None  # a folder's experiment is
+            found, data = sources(experiment.networks, experiment.arms), data_called(experiment.data)
+            if (tuple(source.identity for source in found.values()), data.digest) != (settled.networks, settled.data):
                 raise RecordError(
                     f"the networks or the data of {self.folder.path} are not those of its records any more; train again, "
                     "or go back to the code that it was trained with"
                 )
+            self._materials = Materials(found, data)
         return self._materials
 
     def __repr__(self) -> str:

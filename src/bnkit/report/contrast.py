@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record, Status
 from bnkit.experiments.uncertainty import Interval, mean_interval, ratio_interval
@@ -24,14 +25,14 @@ class AtLearningRate:
 
     Attributes:
         lr: The learning rate.
-        test_accuracy: With − without at the end, paired by seed; None if no pair finished.
-        baseline_mean, network_mean: Of the final test accuracy, over the runs that finished.
+        test: The measure on the test set at the end, with − without, paired by seed; None if no pair finished.
+        baseline_mean, network_mean: Of that measure, over the runs that finished.
         baseline_ended, network_ended: How many runs of each ended as what.
         seeds: How many seeds there are.
     """
 
     lr: float
-    test_accuracy: Interval | None
+    test: Interval | None
     baseline_mean: float | None
     network_mean: float | None
     baseline_ended: Mapping[Status, int]
@@ -44,19 +45,19 @@ class AtBest:
     """Both networks, each at its own best learning rate.
 
     Attributes:
-        baseline_lr, network_lr: Chosen by mean validation accuracy at the end (or the only one there is).
-        baseline_mean, network_mean: Of the final test accuracy there.
-        test_accuracy: The difference of those, paired by seed.
-        accuracy: The difference of the training accuracies of the last epoch, paired by seed.
-        reached: How long each took to the other's final accuracy.
+        baseline_lr, network_lr: Chosen by the mean measure on the validation part (or the only one there is).
+        baseline_mean, network_mean: Of the measure on the test set there.
+        test: The difference of those, paired by seed.
+        training: The difference over the training batches of the last epoch, paired by seed.
+        reached: How long each took to where the other ended.
     """
 
     baseline_lr: float
     network_lr: float
     baseline_mean: float
     network_mean: float
-    test_accuracy: Interval | None
-    accuracy: Interval | None
+    test: Interval | None
+    training: Interval | None
     reached: tuple[Reached, ...]
 
 
@@ -66,6 +67,7 @@ class Contrast:
 
     Attributes:
         baseline, network: Their keys.
+        measure: What they are judged by.
         setting: The other grid keys that vary, and their values here.
         by_learning_rate: At each learning rate.
         best: At the best one of each; None if it cannot be chosen.
@@ -75,6 +77,7 @@ class Contrast:
 
     baseline: str
     network: str
+    measure: Measure
     setting: Mapping[str, object]
     by_learning_rate: tuple[AtLearningRate, ...]
     best: AtBest | None
@@ -125,6 +128,11 @@ class _Arm:
         return cls(name, {(o.run.settings.lr, o.run.seed): o for o in of_all if o.run.network.key == name})
 
     @property
+    def measure(self) -> Measure:
+        """That of any run: all have the same."""
+        return next(iter(self.runs.values())).measure
+
+    @property
     def rates(self) -> tuple[float, ...]:
         return tuple(dict.fromkeys(lr for lr, _ in self.runs))
 
@@ -136,31 +144,31 @@ class _Arm:
         """By seed."""
         return {seed: self.runs[lr, seed] for seed in self.seeds if self.runs[lr, seed].final is not None}
 
-    def mean_test_accuracy(self, lr: float) -> float | None:
-        accuracies = [outcome.test_accuracy for outcome in self.finished(lr).values()]
-        return fmean(accuracies) if accuracies else None
+    def mean(self, lr: float) -> float | None:
+        ends = [outcome.test for outcome in self.finished(lr).values()]
+        return fmean(ends) if ends else None
 
     def ended(self, lr: float) -> dict[Status, int]:
         ends = [self.runs[lr, seed].record.status for seed in self.seeds]
         return {status: ends.count(status) for status in Status if status in ends}
 
     def best_rate(self) -> tuple[float | None, str]:
-        """The rate with the highest mean validation accuracy, among those at which the most runs finished; and how, or why not."""
+        """The rate with the best mean on the validation part, among those at which the most runs finished; and how, or why not."""
         finished = {lr: self.finished(lr).values() for lr in self.rates}
         most = max(len(runs) for runs in finished.values())
         if most == 0:
             return None, f"no run of {self.name} finished"
         if len(self.rates) == 1:
             return self.rates[0], ONLY_ONE
-        scores = {}
+        places = {}
         for lr, runs in finished.items():
-            accuracies = [outcome.validation_accuracy for outcome in runs]
-            known = [accuracy for accuracy in accuracies if accuracy is not None]
+            ends = [outcome.validation for outcome in runs]
+            known = [end for end in ends if end is not None]
             if len(runs) == most and known:
-                scores[lr] = fmean(known)
-        if not scores:
+                places[lr] = self.measure.order(fmean(known))
+        if not places:
             return None, "there is no validation part to choose a learning rate on"
-        return max(scores, key=scores.__getitem__), BY_VALIDATION
+        return min(places, key=places.__getitem__), BY_VALIDATION
 
 
 def _contrast(without: _Arm, with_: _Arm, setting: Mapping[str, object]) -> Contrast:
@@ -178,6 +186,7 @@ def _contrast(without: _Arm, with_: _Arm, setting: Mapping[str, object]) -> Cont
     return Contrast(
         without.name,
         with_.name,
+        without.measure,
         setting,
         tuple(_at(lr, without, with_) for lr in without.rates),
         best,
@@ -193,17 +202,18 @@ def _pairs(without: _Arm, without_lr: float, with_: _Arm, with_lr: float) -> lis
 
 
 def _difference(
-    pairs: Sequence[tuple[Outcome, Outcome]], figure: Callable[[Outcome], float] = lambda outcome: outcome.test_accuracy
+    pairs: Sequence[tuple[Outcome, Outcome]], figure: Callable[[Outcome], float | None] = lambda outcome: outcome.test
 ) -> Interval | None:
-    return mean_interval([figure(b) - figure(a) for a, b in pairs])
+    both = [(figure(a), figure(b)) for a, b in pairs]
+    return mean_interval([second - first for first, second in both if first is not None and second is not None])
 
 
 def _at(lr: float, without: _Arm, with_: _Arm) -> AtLearningRate:
     return AtLearningRate(
         lr,
         _difference(_pairs(without, lr, with_, lr)),
-        without.mean_test_accuracy(lr),
-        with_.mean_test_accuracy(lr),
+        without.mean(lr),
+        with_.mean(lr),
         without.ended(lr),
         with_.ended(lr),
         len(without.seeds),
@@ -216,7 +226,7 @@ def _at_best(without: _Arm, without_lr: float, with_: _Arm, with_lr: float) -> A
         reached(without.name, with_.name, pairs),
         reached(with_.name, without.name, [(b, a) for a, b in pairs]),
     )
-    without_mean, with_mean = without.mean_test_accuracy(without_lr), with_.mean_test_accuracy(with_lr)
+    without_mean, with_mean = without.mean(without_lr), with_.mean(with_lr)
     assert without_mean is not None and with_mean is not None  # a best rate is one at which runs finished
     return AtBest(
         without_lr,
@@ -224,7 +234,7 @@ def _at_best(without: _Arm, without_lr: float, with_: _Arm, with_lr: float) -> A
         without_mean,
         with_mean,
         _difference(pairs),
-        _difference(pairs, lambda outcome: outcome.accuracy),
+        _difference(pairs, lambda outcome: outcome.training),
         tuple(entry for entry in both if entry is not None),
     )
 

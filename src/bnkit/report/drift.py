@@ -1,4 +1,4 @@
-"""Where the moving average and the statistics of the data do not give the same test accuracy. Needs no torch."""
+"""Where the moving average and the statistics of the data do not give the same figures on the test set. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from statistics import fmean
 
+from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record
 from bnkit.report.outcomes import matches, outcomes, settings_of
@@ -14,13 +15,14 @@ from bnkit.report.outcomes import matches, outcomes, settings_of
 
 @dataclass(frozen=True)
 class Drift:
-    """A network whose test accuracy depends on which statistics it is evaluated with.
+    """A network whose measure on the test set depends on which statistics it is evaluated with.
 
     Attributes:
         network: Its key.
         lr, setting: Where.
-        moving_average, population: The mean test accuracies of the runs that finished.
-        apart: In how many runs they differ by more than the margin.
+        measure: What it is judged by.
+        moving_average, population: The means of the runs that finished.
+        apart: In how many runs they disagree.
         runs: How many finished.
         widest: The pair (moving average, population) of the run in which they differ most.
     """
@@ -28,6 +30,7 @@ class Drift:
     network: str
     lr: float
     setting: Mapping[str, object]
+    measure: Measure
     moving_average: float
     population: float
     apart: int
@@ -35,27 +38,29 @@ class Drift:
     widest: tuple[float, float]
 
 
-def drifts(plan: Plan, records: Mapping[str, Record], margin: float) -> tuple[Drift, ...]:
-    """Where test accuracies under the moving average and under population statistics differ by more than ``margin``."""
+def drifts(plan: Plan, records: Mapping[str, Record]) -> tuple[Drift, ...]:
+    """Where the moving average and the population statistics would report another result."""
+    measure = Measure.of(plan.task)
     finals = [(outcome.run, outcome.final) for outcome in outcomes(plan, records) if outcome.final is not None]
     found = []
     for network, setting, lr in product(plan.networks, settings_of(plan), dict.fromkeys(plan.experiment.grid.lr)):
         pairs = [
-            (final.test_accuracy, final.test_accuracy_population)
+            (moving, population)
             for run, final in finals
             if run.network.key == network
             and run.settings.lr == lr
             and matches(run.settings, setting)
-            and final.test_accuracy is not None
-            and final.test_accuracy_population is not None
+            and (moving := measure.test(final)) is not None
+            and (population := measure.population(final)) is not None
         ]
-        apart = sum(abs(moving - population) > margin for moving, population in pairs)
+        apart = sum(measure.disagree(moving, population) for moving, population in pairs)
         if apart:
             found.append(
                 Drift(
                     network,
                     lr,
                     setting,
+                    measure,
                     fmean(moving for moving, _ in pairs),
                     fmean(population for _, population in pairs),
                     apart,

@@ -10,6 +10,7 @@ from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, Range1d
 from bokeh.models.annotations import Whisker
 from bokeh.plotting import figure
 
+from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Record, Status
 from bnkit.experiments.uncertainty import mean_interval
@@ -21,15 +22,16 @@ _WIDTH, _HEIGHT = 460, 300
 
 
 def figures(plan: Plan, records: Mapping[str, Record]) -> dict[str, Any]:
-    """Bokeh figures by title: test accuracy over the learning rate, and curves over the epochs at each setting."""
+    """Bokeh figures by title: the test set over the learning rate, and curves over the epochs at each setting."""
+    measure = Measure.of(plan.task)
     drawn: dict[str, Any] = {}
     rates = sorted({run.settings.lr for run in plan})
     for label, runs in _by_setting(plan, without_lr=True).items():
         if len(rates) > 1:
-            title = f"Test accuracy over the learning rate{label and ', '}{label}"
+            title = f"Test {measure.name} over the learning rate{label and ', '}{label}"
             drawn[title] = _over_learning_rate(plan, runs, records, rates)
     for label, runs in _by_setting(plan, without_lr=False).items():
-        drawn[f"Test accuracy, {label}"] = _over_epochs(plan, runs, records, "test_accuracy")
+        drawn[f"Test {measure.name}, {label}"] = _over_epochs(plan, runs, records, f"test_{measure.field}")
         drawn[f"Training loss, {label}"] = _over_epochs(plan, runs, records, "loss")
     return drawn
 
@@ -59,22 +61,20 @@ def _by_setting(plan: Plan, *, without_lr: bool) -> dict[str, list[Run]]:
 
 
 def _over_learning_rate(plan: Plan, runs: list[Run], records: Mapping[str, Record], rates: list[float]) -> Any:
-    plot = _plot("learning rate", "test accuracy at the end", x_axis_type="log")
+    measure = Measure.of(plan.task)
+    plot = _plot("learning rate", f"test {measure.name} at the end", x_axis_type="log")
     plot.xaxis.ticker = FixedTicker(ticks=rates)
     plot.xaxis.major_label_overrides = {rate: setting(rate) for rate in rates}
-    plot.y_range = Range1d(start=0, end=1.02)
+    if measure.is_accuracy:
+        plot.y_range = Range1d(start=0, end=1.02)
     for network in plan.networks:
         ends: dict[float, list[float]] = {}
         for run in runs:
             record = records.get(run.run_id, Record())
             last = record.last
-            if (
-                run.network.key == network
-                and record.status is Status.FINISHED
-                and last
-                and last.test_accuracy is not None
-            ):
-                ends.setdefault(run.settings.lr, []).append(last.test_accuracy)
+            end = measure.test(last) if last is not None else None
+            if run.network.key == network and record.status is Status.FINISHED and end is not None:
+                ends.setdefault(run.settings.lr, []).append(end)
         points = []
         for lr in sorted(ends):
             interval = mean_interval(ends[lr])
@@ -107,7 +107,7 @@ def _over_learning_rate(plan: Plan, runs: list[Run], records: Mapping[str, Recor
 
 def _over_epochs(plan: Plan, runs: list[Run], records: Mapping[str, Record], name: str) -> Any:
     """The mean over the seeds as a line, their range as a band."""
-    plot = _plot("epoch", name.replace("_", " "))
+    plot = _plot("epoch", name.replace("metric", Measure.of(plan.task).name).replace("_", " "))
     for network in plan.networks:
         values: dict[int, list[float]] = {}
         for run in runs:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bnkit.errors import RecordError
 from bnkit.experiments.experiment import Experiment
+from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Record
 from bnkit.report.comparison import Comparison
@@ -21,11 +22,16 @@ def joined(comparisons: Sequence[Comparison]) -> tuple[Plan, Mapping[str, Record
     Runs that one of the folders lacks are left out: networks, points of the grid, seeds.
 
     Raises:
-        RecordError: They have no runs in common, or two of the folders have one name.
+        RecordError: They have no runs in common, are judged by different things, or two of the folders have one name.
     """
     labels = [comparison.folder.path.resolve().name for comparison in comparisons]
     if len(set(labels)) < len(labels):
         raise RecordError(f"two of the folders are called {max(labels, key=labels.count)}; expected names that differ")
+    measures = [Measure.of(comparison.plan.task) for comparison in comparisons]
+    if len(set(measures)) > 1:
+        raise RecordError(
+            f"{' and '.join(labels)} are judged by {' and '.join(measure.name for measure in measures)}; expected the same"
+        )
     by_point = [{_point(run): run for run in comparison.plan} for comparison in comparisons]
     common = [point for point in by_point[0] if all(point in runs for runs in by_point)]
     if not common:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, Record, Status
 from bnkit.experiments.settings import Settings
@@ -19,29 +20,38 @@ class Outcome:
 
     @property
     def final(self) -> Epoch | None:
-        """The figures of its last epoch, if it finished."""
-        return self.record.last if self.record.status is Status.FINISHED else None
+        """The figures of its last epoch, if it finished and there is something to judge it by."""
+        last = self.record.last
+        if self.record.status is not Status.FINISHED or last is None or self.measure.test(last) is None:
+            return None
+        return last
 
     @property
-    def test_accuracy(self) -> float:
-        """At the end of a run that finished."""
-        return self._of_final("test_accuracy")
+    def measure(self) -> Measure:
+        """What it is judged by."""
+        return Measure.of(self.run.task)
 
     @property
-    def accuracy(self) -> float:
-        """Over the training batches of the last epoch of a run that finished."""
-        return self._of_final("accuracy")
+    def test(self) -> float:
+        """The measure on the test set at the end.
 
-    @property
-    def validation_accuracy(self) -> float | None:
-        """At the end of a run that finished; None without a validation part."""
-        return self.final.validation_accuracy if self.final is not None else None
-
-    def _of_final(self, name: str) -> float:
-        value: float | None = getattr(self.final, name, None)
+        Raises:
+            ValueError: There is no ``final`` to take it from.
+        """
+        value = None if self.final is None else self.measure.test(self.final)
         if value is None:
-            raise ValueError(f"run {self.run.number} did not finish: it has no final {name}")
+            raise ValueError(f"run {self.run.number} has no {self.measure.name} at its end")
         return value
+
+    @property
+    def training(self) -> float | None:
+        """The measure over the training batches of the last epoch; None where it is not finite."""
+        return None if self.final is None else self.measure.training(self.final)
+
+    @property
+    def validation(self) -> float | None:
+        """The measure on the validation part at the end; None without one."""
+        return None if self.final is None else self.measure.validation(self.final)
 
 
 def outcomes(plan: Plan, records: Mapping[str, Record]) -> list[Outcome]:

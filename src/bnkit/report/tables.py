@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, Record, Status
 from bnkit.experiments.uncertainty import mean_interval
@@ -16,35 +17,37 @@ Row = tuple[str, ...]
 
 
 def runs_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
-    """The header and a row for each run that began, best test accuracy first; runs without one come last."""
+    """The header and a row for each run that began, best on the test set first; runs without an end come last."""
+    measure = Measure.of(plan.task)
     varying = tuple(key for key in plan.experiment.grid.keys_given if key == "lr" or key in plan.varying)
     header = (
-        *("run", "network", *varying, "seed", "epochs", "loss", "accuracy", "test accuracy", "population"),
+        *("run", "network", *varying, "seed", "epochs", "loss", measure.name, f"test {measure.name}", "population"),
         *("s/epoch", "examples/s", "status"),
     )
     began = [(run, records[run.run_id]) for run in plan if run.run_id in records and records[run.run_id].status]
-    began.sort(key=lambda entry: -_test_accuracy(entry[1]))
-    return header, [_run_row(run, record, varying) for run, record in began]
+    began.sort(key=lambda entry: measure.order(measure.test(entry[1].last) if entry[1].last else None))
+    return header, [_run_row(run, record, varying, measure) for run, record in began]
 
 
 def epochs_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
-    """The header and a row for each run and epoch in the course's columns, best training accuracy first."""
+    """The header and a row for each run and epoch in the course's columns, best in training first."""
+    measure = Measure.of(plan.task)
     settings = ("lr", "batch_size", "num_workers", "device", "trainset")
     header = (
-        *("run", "epoch", "loss", "accuracy", "test accuracy", "epoch duration", "run duration"),
+        *("run", "epoch", "loss", measure.name, f"test {measure.name}", "epoch duration", "run duration"),
         *(name.replace("_", " ") for name in settings),
         *("seed", "network"),
     )
     every = [(run, epoch) for run in plan for epoch in records.get(run.run_id, Record()).epochs]
-    every.sort(key=lambda entry: -(entry[1].accuracy or 0.0))
+    every.sort(key=lambda entry: measure.order(measure.training(entry[1])))
     return header, [
         (
             *(
                 str(run.number),
                 str(epoch.epoch),
                 figure(epoch.loss),
-                figure(epoch.accuracy),
-                figure(epoch.test_accuracy),
+                figure(measure.training(epoch)),
+                figure(measure.test(epoch)),
             ),
             *(f"{epoch.epoch_duration:.2f}", f"{epoch.run_duration:.2f}"),
             *(setting(getattr(run.settings, name)) for name in settings),
@@ -85,7 +88,7 @@ def losses_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[R
 
 
 def crossed_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
-    """The header and a row for each setting: each network's mean final test accuracy with its 95 % interval.
+    """The header and a row for each setting: each network's mean on the test set at the end, with its 95 % interval.
 
     A run that diverged or failed is in no mean; how many there are of them stands behind it.
     """
@@ -103,9 +106,9 @@ def crossed_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[
 
 # What an experiment may ask for with `show`: the title and the table.
 FURTHER: dict[str, tuple[str, Callable[[Plan, Mapping[str, Record]], tuple[Row, list[Row]]]]] = {
-    "epochs": ("All runs and epochs, highest training accuracy first", epochs_table),
+    "epochs": ("All runs and epochs, best in training first", epochs_table),
     "first_layer": ("gamma and beta of the first batch norm", first_layer_table),
-    "crossed": ("Test accuracy at the end: means over the seeds, 95 % intervals", crossed_table),
+    "crossed": ("On the test set at the end: means over the seeds, 95 % intervals", crossed_table),
     "losses": ("The loss of every epoch", losses_table),
 }
 
@@ -142,7 +145,7 @@ def setting(value: object) -> str:
 def _mean_of(runs: Sequence[Outcome]) -> str:
     ended = [outcome for outcome in runs if outcome.final is not None]
     lost = sum(outcome.record.status in (Status.DIVERGED, Status.FAILED) for outcome in runs)
-    interval = mean_interval([outcome.test_accuracy for outcome in ended])
+    interval = mean_interval([outcome.test for outcome in ended])
     if interval is None:
         text = "–"
     elif interval.low is None or interval.high is None:
@@ -152,7 +155,7 @@ def _mean_of(runs: Sequence[Outcome]) -> str:
     return f"{text}, {lost} of {len(runs)} lost" if lost else text
 
 
-def _run_row(run: Run, record: Record, varying: Sequence[str]) -> Row:
+def _run_row(run: Run, record: Record, varying: Sequence[str], measure: Measure) -> Row:
     last = record.last
     status = record.status.value if record.status else "–"
     head = (str(run.number), run.network.key, *(setting(getattr(run.settings, key)) for key in varying), str(run.seed))
@@ -160,8 +163,8 @@ def _run_row(run: Run, record: Record, varying: Sequence[str]) -> Row:
         return (*head, *("–",) * 7, status)
     return (
         *head,
-        *(str(last.epoch), figure(last.loss), figure(last.accuracy), figure(last.test_accuracy)),
-        figure(last.test_accuracy_population),
+        *(str(last.epoch), figure(last.loss), figure(measure.training(last)), figure(measure.test(last))),
+        figure(measure.population(last)),
         *(f"{last.run_duration / last.epoch:.3g}", _rate(record.epochs)),
         status,
     )
@@ -172,11 +175,6 @@ def _rate(epochs: Sequence[Epoch]) -> str:
     seconds = sum(epoch.epoch_duration for epoch in epochs)
     examples = sum((epoch.examples_per_second or 0.0) * epoch.epoch_duration for epoch in epochs)
     return f"{examples / seconds:,.0f}" if seconds > 0 else "–"
-
-
-def _test_accuracy(record: Record) -> float:
-    last = record.last
-    return -1.0 if last is None or last.test_accuracy is None else last.test_accuracy
 
 
 def _looks_like_a_number(text: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import SettingsError
+from bnkit.experiments.measure import Measure
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, Record
@@ -23,9 +24,9 @@ _IMAGES = 64
 _COLUMNS = 8
 _SCALARS = (
     *("loss", "accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy"),
+    *("metric", "validation_metric", "test_metric", "test_metric_population"),
     *("test_accuracy_population", "gradient_norm", "epoch_duration", "examples_per_second"),
 )
-_OF_THE_END = ("test_accuracy", "accuracy", "loss")
 
 
 class TensorBoard(Observer):
@@ -52,14 +53,17 @@ class TensorBoard(Observer):
         self._path = path
         self._writer: Any = None
         self._keys: tuple[str, ...] = ()
+        self._of_the_end: tuple[str, ...] = ()
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         self._keys = plan.experiment.grid.keys_given
+        field = Measure.of(plan.task).field
+        self._of_the_end = (f"test_{field}", field, "loss")
 
     def model_ready(self, run: Run, model: nn.Module, parts: Parts, epochs_done: int) -> None:
         place = self._path / f"{run.number:04}-{run.network.key}-seed{run.seed}-{run.run_id}"
         self._writer = self._library.SummaryWriter(str(place), purge_step=epochs_done + 1, flush_secs=10)
-        inputs = parts.train.head(min(_IMAGES, run.settings.batch_size))
+        inputs, _ = parts.train.head(min(_IMAGES, run.settings.batch_size))
         if inputs.dim() == 4 and inputs.shape[1] in (1, 3):
             images = inputs.cpu().numpy()
             self._writer.add_image("first_batch", _grid(images), 0)
@@ -83,7 +87,7 @@ class TensorBoard(Observer):
             key: _as_tensorboard_takes_it(getattr(run.settings, key)) for key in self._keys
         }
         last = record.last
-        self._add_hyperparameters(settings, {name: getattr(last, name, None) for name in _OF_THE_END})
+        self._add_hyperparameters(settings, {name: getattr(last, name, None) for name in self._of_the_end})
         self._writer.close()
         self._writer = None
 

@@ -77,7 +77,7 @@ def _speeds() -> Sheet:
     assert isinstance(data.train, Examples)
     images, targets = data.train.inputs[:_BATCH].float() / 255, data.train.targets[:_BATCH]
     made = {
-        arm: source.build(data.input_shape, data.classes, Settings(), seed=0)
+        arm: source.build(data.input_shape, data.out_features, Settings(), seed=0)
         for arm, source in sources(["lenet"], list(_ARMS)).items()
     }
     rates: dict[str, list[float]] = {arm: [] for arm in made}

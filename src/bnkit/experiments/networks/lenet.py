@@ -16,8 +16,8 @@ from bnkit.experiments.networks.layers import (
 from bnkit.experiments.settings import Settings
 
 
-def lenet(arm: Arm, input_shape: tuple[int, ...], classes: int, settings: Settings) -> nn.Module:
-    """Two 5×5 convolutions (6 and 16 channels) and three linear layers (120, 84, ``classes``), sigmoid.
+def lenet(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
+    """Two 5×5 convolutions (6 and 16 channels) and three linear layers (120, 84, ``out_features``), sigmoid.
 
     Batch norm stands after each convolution and each hidden linear layer, before the activation. Pooling takes the
     maximum: the mean, LeCun's, ends at a training loss of 0.27 where the textbook prints 0.25.
@@ -42,5 +42,5 @@ def lenet(arm: Arm, input_shape: tuple[int, ...], classes: int, settings: Settin
         norm4=norm(arm.norm1d, 84),
         activation4=activation_called(settings.activation, "sigmoid"),
         dropout2=dropout(settings.dropout),
-        out=nn.Linear(84, classes),
+        out=nn.Linear(84, out_features),
     )

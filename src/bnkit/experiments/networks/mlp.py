@@ -15,7 +15,7 @@ from bnkit.experiments.settings import Settings
 _WIDTH = 128
 
 
-def mlp(arm: Arm, input_shape: tuple[int, ...], classes: int, settings: Settings) -> nn.Module:
+def mlp(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
     """The course's 784–256–128–10 (for 28×28 pixels); with a ``depth``, so many linear layers of one ``width``.
 
     Linear, batch norm, ReLU, as the course's page on benefits has it: a linear layer that is normalised has no bias.
@@ -32,10 +32,10 @@ def mlp(arm: Arm, input_shape: tuple[int, ...], classes: int, settings: Settings
             f"activation{number}": activation_called(settings.activation, "relu"),
             f"dropout{number}": dropout(settings.dropout),
         }
-    return sequence(**layers, out=nn.Linear(sizes[-1], classes))
+    return sequence(**layers, out=nn.Linear(sizes[-1], out_features))
 
 
-def residual_mlp(arm: Arm, input_shape: tuple[int, ...], classes: int, settings: Settings) -> nn.Module:
+def residual_mlp(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
     """A residual MLP of ``depth`` linear layers (8 if 0): the first, blocks of two, the last.
 
     The blocks are those of He et al. (2015), "Deep Residual Learning", figure 2, with linear layers for convolutions.
@@ -60,4 +60,4 @@ def residual_mlp(arm: Arm, input_shape: tuple[int, ...], classes: int, settings:
             norm2=norm(arm.norm1d, width),
         )
         layers[f"block{number}"] = Residual(body, activation_called(settings.activation, "relu"))
-    return sequence(**layers, out=nn.Linear(width, classes))
+    return sequence(**layers, out=nn.Linear(width, out_features))

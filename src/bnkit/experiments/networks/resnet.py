@@ -13,7 +13,7 @@ from bnkit.experiments.settings import Settings
 _DEPTH, _WIDTH = 20, 16
 
 
-def resnet(arm: Arm, input_shape: tuple[int, ...], classes: int, settings: Settings) -> nn.Module:
+def resnet(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
     """He et al. (2015), "Deep Residual Learning", section 4.2: a 3×3 convolution, three stages of n blocks, the mean.
 
     ``depth`` is 6n + 2 (20 if 0); ``width`` (16 if 0) the channels of the first stage, doubled at each of the two
@@ -39,7 +39,7 @@ def resnet(arm: Arm, input_shape: tuple[int, ...], classes: int, settings: Setti
         pool=nn.AdaptiveAvgPool2d(1),
         flatten=nn.Flatten(),
         dropout=dropout(settings.dropout),
-        out=nn.Linear(before, classes),
+        out=nn.Linear(before, out_features),
     )
 
 

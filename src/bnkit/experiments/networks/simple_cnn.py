@@ -9,8 +9,8 @@ from bnkit.experiments.networks.layers import activation_called, dropout, image_
 from bnkit.experiments.settings import Settings
 
 
-def simple_cnn(arm: Arm, input_shape: tuple[int, ...], classes: int, settings: Settings) -> nn.Module:
-    """Two 3×3 convolutions (32 and 64 channels) with batch norm and ReLU, two linear layers (128, ``classes``).
+def simple_cnn(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
+    """Two 3×3 convolutions (32 and 64 channels) with batch norm and ReLU, two linear layers (128, ``out_features``).
 
     The course's text has no pooling, yet a linear layer on 64·7·7 values: on 28×28 pixels that needs a 2×2 pooling
     after each convolution, and here they are.
@@ -29,5 +29,5 @@ def simple_cnn(arm: Arm, input_shape: tuple[int, ...], classes: int, settings: S
         fc1=nn.Linear(64 * (height // 4) * (width // 4), 128),
         activation3=activation_called(settings.activation, "relu"),
         dropout1=dropout(settings.dropout),
-        out=nn.Linear(128, classes),
+        out=nn.Linear(128, out_features),
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from torch import nn
 
 from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.experiment import NetworkIdentity
+from bnkit.experiments.identity import identity_of
 from bnkit.experiments.networks.arms import Arm, arm_called
 from bnkit.experiments.networks.initialisation import initialise
 from bnkit.experiments.networks.lenet import lenet
@@ -32,7 +31,8 @@ class Architecture:
     """A network that bnkit knows.
 
     Attributes:
-        build: Makes it from an arm, the shape of one input, the number of classes, and the settings.
+        build: Makes it from an arm, the shape of one input, the number of outputs (of classes, or of values to
+            predict), and the settings.
         options: Which of "activation", "depth", "width" and "dropout" it follows.
     """
 
@@ -56,7 +56,8 @@ class NetworkSource:
 
     Attributes:
         identity: Its key, and what stays the same about it from call to call.
-        make: Builds it from the shape of one input, the number of classes, and the settings.
+        make: Builds it from the shape of one input, the number of outputs (of classes, or of values to predict), and the
+            settings.
         options: Which of "activation", "depth", "width" and "dropout" it follows.
     """
 
@@ -64,7 +65,7 @@ class NetworkSource:
     make: Callable[[tuple[int, ...], int, Settings], nn.Module]
     options: frozenset[str]
 
-    def build(self, input_shape: tuple[int, ...], classes: int, settings: Settings, seed: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], out_features: int, settings: Settings, seed: int) -> nn.Module:
         """A new network, its weights those of ``seed``.
 
         Raises:
@@ -81,7 +82,7 @@ class NetworkSource:
                 )
         with initial_weights(seed):
             try:
-                model = self.make(input_shape, classes, settings)
+                model = self.make(input_shape, out_features, settings)
             except BnkitError:
                 raise
             except Exception as error:
@@ -144,8 +145,8 @@ def from_factories(factories: object, prefix: str = "", origin: str = "networks"
 def _built_in(key: str, name: str, arm: Arm) -> NetworkSource:
     architecture = ARCHITECTURES[name]
 
-    def make(input_shape: tuple[int, ...], classes: int, settings: Settings) -> nn.Module:
-        return architecture.build(arm, input_shape, classes, settings)
+    def make(input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
+        return architecture.build(arm, input_shape, out_features, settings)
 
     return NetworkSource(
         NetworkIdentity(key=key, identity=f"{name}/{arm.name}", kernel=arm.kernel), make, architecture.options
@@ -181,12 +182,12 @@ def _from_factory(key: str, factory: object) -> NetworkSource:
         )
     accepted = frozenset(_OPTIONS) & _parameter_names(factory)
 
-    def make(input_shape: tuple[int, ...], classes: int, settings: Settings) -> nn.Module:
+    def make(input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
         arguments = {name: getattr(settings, name) for name in accepted}
         made: nn.Module = factory(**arguments)
         return made
 
-    return NetworkSource(NetworkIdentity(key=key, identity=_identity(key, factory)), make, accepted)
+    return NetworkSource(NetworkIdentity(key=key, identity=f"{identity_of(factory)}/{key}"), make, accepted)
 
 
 def _parameter_names(factory: Callable[..., object]) -> frozenset[str]:
@@ -194,24 +195,6 @@ def _parameter_names(factory: Callable[..., object]) -> frozenset[str]:
         return frozenset(inspect.signature(factory).parameters)
     except (TypeError, ValueError):
         return frozenset()
-
-
-def _identity(key: str, factory: object) -> str:
-    """The factory's name, and a digest of its source and what it holds, so that another network gets runs of its own."""
-    held: list[object] = []
-    while isinstance(factory, functools.partial):
-        held += [*factory.args, *factory.keywords.items()]
-        factory = factory.func
-    held += [cell.cell_contents for cell in getattr(factory, "__closure__", None) or ()]
-    held += getattr(factory, "__defaults__", None) or ()
-    name = f"{getattr(factory, '__module__', '')}.{getattr(factory, '__qualname__', type(factory).__name__)}"
-    try:
-        source = inspect.getsource(factory)  # type: ignore[arg-type]
-    except (TypeError, OSError):
-        source = ""
-    # Only plain values read the same in every process; a repr with an address would make each call another run.
-    plain = [value for value in held if isinstance(value, (bool, int, float, str, tuple))]
-    return f"{name}#{hashlib.sha256(repr((source, plain)).encode()).hexdigest()[:12]}/{key}"
 
 
 def _short(value: object) -> str:

@@ -16,8 +16,8 @@ from bnkit.experiments.networks.layers import (
 from bnkit.experiments.settings import Settings
 
 
-def two_cnn(arm: Arm, input_shape: tuple[int, ...], classes: int, settings: Settings) -> nn.Module:
-    """Two 5×5 convolutions (6 and 12 channels) and three linear layers (120, 60, ``classes``), ReLU.
+def two_cnn(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
+    """Two 5×5 convolutions (6 and 12 channels) and three linear layers (120, 60, ``out_features``), ReLU.
 
     As in the course, batch norm stands after the first pooling and after the first linear layer's activation, and the
     layers in front keep their bias.
@@ -40,5 +40,5 @@ def two_cnn(arm: Arm, input_shape: tuple[int, ...], classes: int, settings: Sett
         fc2=nn.Linear(120, 60),
         activation4=activation_called(settings.activation, "relu"),
         dropout2=dropout(settings.dropout),
-        out=nn.Linear(60, classes),
+        out=nn.Linear(60, out_features),
     )
