@@ -86,6 +86,7 @@ def test_a_second_call_trains_nothing(tmp_path):
     assert second.folder.results_file.read_text() == before
 
 
+@pytest.mark.slow
 def test_more_seeds_train_only_what_is_missing(tmp_path):
     _compare(tmp_path / "r", seeds=1)
     watcher = _StopAfter()
@@ -95,6 +96,7 @@ def test_more_seeds_train_only_what_is_missing(tmp_path):
     assert len(_compare(tmp_path / "r", seeds=1).rows) == 12
 
 
+@pytest.mark.slow
 def test_fresh_trains_again_and_touches_nothing_else(tmp_path):
     _compare(tmp_path / "r", seeds=1)
     for name in ("notes.txt", "runs/notes.txt"):
@@ -139,6 +141,7 @@ def test_kill_9_loses_at_most_the_epoch_in_progress(tmp_path):
     assert small.figures(comparison) == small.figures(whole)
 
 
+@pytest.mark.slow
 def test_a_torn_record_and_a_missing_line_are_mended_from_the_checkpoint(tmp_path, uninterrupted):
     with pytest.raises(_Stop):
         _compare(tmp_path / "r", observer=_StopAfter(epochs=2))
@@ -160,6 +163,7 @@ class _Notes(_StopAfter):
         self.notes.append(message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"garbage", None], ids=["empty", "garbage", "truncated"])
 def test_a_broken_checkpoint_is_named_and_its_run_starts_again(tmp_path, uninterrupted, content):
     with pytest.raises(_Stop):
@@ -173,6 +177,7 @@ def test_a_broken_checkpoint_is_named_and_its_run_starts_again(tmp_path, uninter
     assert f"{checkpoint} cannot be read" in watcher.notes[0]
 
 
+@pytest.mark.slow
 def test_a_garbled_record_is_set_aside_and_its_run_made_again(tmp_path, uninterrupted):
     _compare(tmp_path / "r")
     record = min((tmp_path / "r").glob("runs/*/record.jsonl"))
@@ -199,6 +204,7 @@ class Fails(nn.Module):
         return self.inner(x)
 
 
+@pytest.mark.slow
 def test_an_exception_fails_its_run_and_the_others_go_on(tmp_path):
     networks = {"bad": Fails, "no_batch_norm": small.plain}
     comparison = _compare(tmp_path / "r", networks, seeds=1)
@@ -249,6 +255,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         _compare(tmp_path / "file" / "r")
 
 
+@pytest.mark.slow
 def test_keep_checkpoints_keeps_every_epoch(tmp_path):
     comparison = _compare(tmp_path / "r", seeds=1, keep_checkpoints=True)
     folder = comparison.folder.run_folder(comparison.plan.runs[0])

@@ -172,6 +172,7 @@ def test_every_network_sees_the_same_augmented_batches(tmp_path):
     assert not torch.equal(seen["with"][1], seen["with"][6])
 
 
+@pytest.mark.slow
 def test_dense_class_numbers(tmp_path):
     def data(count, seed):
         generator = torch.Generator().manual_seed(seed)
@@ -193,6 +194,7 @@ def test_dense_class_numbers(tmp_path):
     assert accuracy > 0.95
 
 
+@pytest.mark.slow
 def test_yes_or_no(tmp_path):
     (inputs, targets), (test_inputs, test_targets) = small.data()
     data = (inputs, (targets == 0).float()), (test_inputs, (test_targets == 0).float())
@@ -265,6 +267,7 @@ def _smoothed(outputs, targets):
     return functional.cross_entropy(outputs, targets, label_smoothing=0.1)
 
 
+@pytest.mark.slow
 def test_a_network_loads_without_the_function_that_it_was_trained_with(tmp_path):
     trained = _compare(tmp_path, "mlp", "digits", seeds=1, epochs=1, loss=_smoothed)
     again = bnkit.Comparison(tmp_path)
