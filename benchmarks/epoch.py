@@ -34,6 +34,7 @@ import bnkit
 from bnkit.data import Parts, load, prepare
 from bnkit.experiments.experiment import experiment_from, read_recipe
 from bnkit.experiments.networks import sources
+from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Run
 from bnkit.experiments.settle import settle
 from bnkit.experiments.task import Task
@@ -121,7 +122,7 @@ def plain_epoch(run: Run, model: nn.Module, loader: DataLoader[tuple[Tensor, Ten
 
 def our_epoch(run: Run, model: nn.Module, parts: Parts) -> tuple[float, float]:
     """Seconds of training and training accuracy of one epoch as ``bnkit compare`` trains it."""
-    epoch = next(train(run, Training.of(run, model, len(parts.train)), parts, Task(), None, lambda *_: None))
+    epoch = next(train(run, Training.of(run, model, len(parts.train)), parts, Task(), None, Observer()))
     assert epoch.accuracy is not None
     return epoch.epoch_duration, epoch.accuracy
 

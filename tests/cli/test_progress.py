@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -47,6 +48,32 @@ def test_epochs_that_need_not_be_trained_are_not_pace(clock):
     clock.now += 10
     watch.skip(3)
     assert watch.left == "3:20"  # 20 epochs at 10 seconds
+
+
+def test_a_part_of_an_epoch_counts(clock):
+    planned = plan_of()  # 24 epochs
+    watch = Clock(planned, {})
+    watch.share_of_epoch = 0.5
+    clock.now += 10
+    assert watch.left == "7:50"  # 23.5 epochs at 20 seconds
+
+
+def test_the_live_table_says_what_is_being_done(clock):
+    planned, console = plan_of(), _console()
+    table, run = LiveTable(console), planned.runs[0]
+    table.plan_started(planned, {})
+    table.model_ready(run, None, SimpleNamespace(train=range(200)), 0)
+    table.run_started(run, Record())
+    table.batch_done(run, 1, 100)
+    clock.now += 10
+    assert "epoch 0 of 24, 7:50 left (100 examples into the next)" in _shown(table, console)
+    table.measuring(run, "test")
+    assert "(measuring: test)" in _shown(table, console)
+    table.epoch_done(run, epoch(1, 0.5))
+    table.batch_done(run, 2, 100)
+    assert "epoch 1 of 24, 2:30 left (100 examples into the next)" in _shown(table, console)
+    table.report_started()
+    assert "(writing the report)" in _shown(table, console)
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -12,6 +12,7 @@ from torch.nn import functional
 from bnkit.data import prepare
 from bnkit.experiments.experiment import experiment_from
 from bnkit.experiments.networks import from_factories
+from bnkit.experiments.observer import Observer
 from bnkit.experiments.randomness import order_of_examples, seeded
 from bnkit.experiments.settle import data_from, settle
 from bnkit.experiments.train import Training, train
@@ -30,7 +31,7 @@ def _train(run, materials, parts, after=None, training=None):
     data = materials.data
     model = materials.networks[run.network.key].build(data.input_shape, data.classes, run.settings, run.seed)
     training = training or Training.of(run, model, len(parts.train))
-    return training, list(train(run, training, parts, materials.task, after, lambda epoch, examples: None))
+    return training, list(train(run, training, parts, materials.task, after, Observer()))
 
 
 def test_it_is_the_loop_that_one_would_write():
@@ -117,5 +118,14 @@ def test_every_step_is_told():
     run, materials, parts = _run(drop_last=True)
     training = Training.of(run, nn.Linear(6, 3), len(parts.train))
     told = []
-    list(train(run, training, parts, materials.task, None, lambda *step: told.append(step)))
-    assert told == [(epoch, 16) for epoch in (1, 2, 3) for _ in range(4)]
+
+    class Told(Observer):
+        def batch_done(self, run, epoch, examples):
+            told.append((epoch, examples))
+
+        def measuring(self, run, what):
+            told.append(what)
+
+    list(train(run, training, parts, materials.task, None, Told()))
+    measured = ["validation", "test"]  # without a batch norm, no population statistics
+    assert told == [step for epoch in (1, 2, 3) for step in [*[(epoch, 16)] * 4, *measured]]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option, launch
 
-from bnkit.cli.output import messages, results
 from bnkit.cli.progress import watching
+from bnkit.console import messages, results
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, experiment_from, read_experiment, read_recipe
 from bnkit.experiments.plan import Plan
@@ -120,7 +120,8 @@ def compare(
     )
     folder = out if out is not None else default_folder(experiment)
     if dry_run:
-        planned, materials = prepare(experiment)
+        with messages().status("preparing"):
+            planned, materials = prepare(experiment)
         _print_plan(planned, folder, as_json=as_json, in_memory=materials.in_memory)
         return
     try:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from bnkit.cli.output import results
+from bnkit.console import results
 from bnkit.data import SOURCES, State, cache_directory
 from bnkit.errors import DataError
 from bnkit.report.tables import as_rich

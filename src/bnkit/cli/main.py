@@ -16,7 +16,7 @@ from typer.main import get_command
 
 import bnkit
 from bnkit.cli import compare, data, report
-from bnkit.cli.output import end_for_want_of_a_reader, results
+from bnkit.console import end_for_want_of_a_reader, results
 from bnkit.errors import BnkitError
 
 app = Typer(

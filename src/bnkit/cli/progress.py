@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +17,11 @@ from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, Record, Status
 from bnkit.report.tables import setting
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bnkit.data import Parts
 
 _REDRAWS_PER_SECOND = 4
 # Plain lines are for logs: no more often than this, but for the last epoch of a run.
@@ -29,7 +35,8 @@ class Clock:
         self.runs, self.runs_done = len(plan), len(done)
         self.epochs = sum(run.epochs for run in plan)
         self.epochs_done = sum(run.epochs for run in done)
-        self._began, self._epochs_at_start = time.monotonic(), self.epochs_done
+        self.share_of_epoch = 0.0
+        self._began, self._epochs_at_start = time.monotonic(), float(self.epochs_done)
 
     def skip(self, epochs: int) -> None:
         """Count epochs that were done in an earlier call, or need not be done."""
@@ -39,11 +46,11 @@ class Clock:
     @property
     def left(self) -> str:
         """The time left as ``m:ss``, from the pace so far."""
-        trained = self.epochs_done - self._epochs_at_start
-        if trained == 0:
+        done = self.epochs_done + self.share_of_epoch
+        trained = done - self._epochs_at_start
+        if trained <= 0:
             return "?"
-        seconds = (time.monotonic() - self._began) / trained * (self.epochs - self.epochs_done)
-        return duration(seconds)
+        return duration((time.monotonic() - self._began) / trained * (self.epochs - done))
 
 
 def duration(seconds: float) -> str:
@@ -62,18 +69,27 @@ class _Counting(Observer):
     """Keeps the clock; what the displays share."""
 
     clock: Clock
+    _examples = 0
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         self.clock = Clock(plan, done)
+
+    def model_ready(self, run: Run, model: nn.Module, parts: Parts, epochs_done: int) -> None:
+        self._examples = len(parts.train)
+
+    def batch_done(self, run: Run, epoch: int, examples: int) -> None:
+        self.clock.share_of_epoch += examples / self._examples if self._examples else 0.0
 
     def run_started(self, run: Run, record: Record) -> None:
         self.clock.skip(len(record.epochs))
 
     def epoch_done(self, run: Run, epoch: Epoch) -> None:
         self.clock.epochs_done += 1
+        self.clock.share_of_epoch = 0.0
 
     def run_ended(self, run: Run, record: Record) -> None:
         self.clock.runs_done += 1
+        self.clock.share_of_epoch = 0.0
         if record.status is not Status.FINISHED:
             self.clock.skip(run.epochs - len(record.epochs))
 
@@ -120,6 +136,7 @@ class LiveTable(_Counting):
         self._title = ""
         self._lines: dict[int, tuple[Run, Epoch | None, str]] = {}
         self._seen = 0
+        self._doing = ""
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         super().plan_started(plan, done)
@@ -130,7 +147,15 @@ class LiveTable(_Counting):
         self._lines[run.number] = (run, record.last, "running")
 
     def batch_done(self, run: Run, epoch: int, examples: int) -> None:
+        super().batch_done(run, epoch, examples)
         self._seen += examples
+        self._doing = ""
+
+    def measuring(self, run: Run, what: str) -> None:
+        self._doing = f"measuring: {what}"
+
+    def report_started(self) -> None:
+        self._doing = "writing the report"
 
     def epoch_done(self, run: Run, epoch: Epoch) -> None:
         super().epoch_done(run, epoch)
@@ -145,6 +170,10 @@ class LiveTable(_Counting):
 
     def note(self, message: str) -> None:
         self._console.print(Text(f"note: {message}"))
+
+    @property
+    def _state(self) -> str:
+        return self._doing or (f"{self._seen:,} examples into the next" if self._seen else "")
 
     def __rich__(self) -> Group:
         """What is drawn: called by the drawing thread."""
@@ -172,7 +201,7 @@ class LiveTable(_Counting):
         head = (
             f"{self._title}: run {min(clock.runs_done + 1, clock.runs)} of {clock.runs}, "
             f"epoch {clock.epochs_done} of {clock.epochs}, {clock.left} left"
-            + (f" ({self._seen:,} examples into the next)" if self._seen else "")
+            + (f" ({state})" if (state := self._state) else "")
         )
         return Group(Text(head, style="bold"), table)
 

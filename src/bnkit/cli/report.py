@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Option, launch
 
-from bnkit.cli.output import results
+from bnkit.console import messages, results
 from bnkit.errors import RecordError, SettingsError
 from bnkit.report.answer import Answer
 from bnkit.report.comparison import Comparison
@@ -37,12 +37,13 @@ def report(
                 f"--out {out} with one folder, whose report is {folders[0]}/report.html; expected several"
             )
         (comparison,) = comparisons
-        with comparison.folder.writing():
+        with messages().status(f"reading {len(comparison.plan)} records"), comparison.folder.writing():
             comparison.folder.write_results(comparison.plan)
             path = comparison.write_report()
-        answer = comparison.answer
+            answer = comparison.answer
     else:
-        path, answer = _write_joined(comparisons, out if out is not None else Path("report.html"))
+        with messages().status(f"reading {sum(len(comparison.plan) for comparison in comparisons)} records"):
+            path, answer = _write_joined(comparisons, out if out is not None else Path("report.html"))
     console = results()
     if as_json:
         console.print_json(json.dumps({"report": str(path), "answer": answer.to_json()}))

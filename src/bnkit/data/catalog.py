@@ -15,6 +15,7 @@ from torch.nn import functional
 from bnkit.data import arrays, cifar, idx, pictures
 from bnkit.data.examples import DataSet, Examples
 from bnkit.data.files import PublishedFile
+from bnkit.data.waiting import working
 from bnkit.errors import DataError
 
 
@@ -94,7 +95,9 @@ def _idx_source(name: str, about: str, address: str, digests: tuple[str, str, st
     )
 
     def read() -> DataSet:
-        arrays: list[Tensor] = [idx.read(file.obtain()) for file in files]
+        paths = [file.obtain() for file in files]
+        with working(f"unpacking {name}"):
+            arrays: list[Tensor] = [idx.read(path) for path in paths]
         digest = hashlib.sha256("".join(digests).encode()).hexdigest()
         train, test = (
             Examples(images[:, None], targets.long())
@@ -113,7 +116,9 @@ _CIFAR10 = PublishedFile(
 
 
 def _cifar10() -> DataSet:
-    return DataSet("cifar10", _CIFAR10.sha256, *cifar.read(_CIFAR10.obtain()))
+    path = _CIFAR10.obtain()
+    with working("unpacking cifar10"):
+        return DataSet("cifar10", _CIFAR10.sha256, *cifar.read(path))
 
 
 SOURCES: dict[str, Source] = {

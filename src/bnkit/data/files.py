@@ -11,9 +11,9 @@ from typing import Self
 
 import platformdirs
 import pooch
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from bnkit.console import messages
 from bnkit.errors import DataError
 
 
@@ -110,7 +110,7 @@ class _Progress:
 
     def __init__(self, description: str) -> None:
         columns = (TextColumn("fetching {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=5)
+        self._bar = Progress(*columns, console=messages(), refresh_per_second=5)
         self._bar.disable = not self._bar.console.is_terminal
         self._task = self._bar.add_task(description, total=None)
         self.total = 0

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from bnkit.data.examples import DataSet, Examples
+from bnkit.data.waiting import followed
 from bnkit.errors import DataError
 
 _ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".tif", ".tiff"})
@@ -36,7 +34,7 @@ def read(folder: Path) -> DataSet:
     else:
         by_part = [_files(folder)]
     listed = [(number, file) for files in by_part for number, name in enumerate(sorted(files)) for file in files[name]]
-    pictures = [_decode(file) for _, file in _followed(listed, folder)]
+    pictures = [_decode(file) for _, file in followed(listed, f"reading {folder}")]
     sizes = {picture.size: file for picture, (_, file) in zip(pictures, listed, strict=True)}
     if len(sizes) > 1:
         (one, first), (other, second) = list(sizes.items())[:2]
@@ -71,13 +69,6 @@ def _files(folder: Path) -> dict[str, list[Path]]:
             "and test with those in each"
         )
     return classes
-
-
-def _followed(files: list[tuple[int, Path]], folder: Path) -> Iterable[tuple[int, Path]]:
-    """``files``, with a bar on a terminal while they are gone through."""
-    console = Console(stderr=True)
-    off = not console.is_terminal
-    return track(files, description=f"reading {folder}", console=console, transient=True, disable=off)
 
 
 def _decode(file: Path) -> Image.Image:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from bnkit.data.targets import as_targets
+from bnkit.data.waiting import followed
 from bnkit.errors import DataError
 
 _SURVEY_BATCH = 256
@@ -124,13 +123,9 @@ def _survey(dataset: Dataset[Any], size: int, name: str) -> Survey:
     count = classes = 0
     shape: tuple[int, ...] = ()
     floating, target_shape = False, shape
-    console = Console(stderr=True)
     loader: DataLoader[Any] = DataLoader(dataset, batch_size=_SURVEY_BATCH, sampler=range(size))
-    steps = track(
-        loader, description=f"going through {name}", console=console, transient=True, disable=not console.is_terminal
-    )
     try:
-        for inputs, handed_out in steps:
+        for inputs, handed_out in followed(loader, f"going through {name}"):
             targets = as_targets(handed_out)
             floating = targets.is_floating_point()
             shape, target_shape = tuple(inputs.shape[1:]), tuple(targets.shape[1:])

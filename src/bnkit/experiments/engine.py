@@ -71,7 +71,7 @@ def _train_one(
                 materials.parts(run),
                 materials.task,
                 epochs[-1] if epochs else None,
-                lambda epoch, examples: observer.batch_done(run, epoch, examples),
+                observer,
             )
             for epoch in figures:
                 epochs.append(epoch)

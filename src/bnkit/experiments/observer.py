@@ -29,6 +29,9 @@ class Observer:
     def batch_done(self, run: Run, epoch: int, examples: int) -> None:
         """A step was taken, on so many examples. Called for every step: has to return at once."""
 
+    def measuring(self, run: Run, what: str) -> None:
+        """An epoch's steps are done, and ``what`` is measured next: "validation", "test" or "population statistics"."""
+
     def epoch_trained(self, run: Run, epoch: Epoch, model: nn.Module) -> None:
         """An epoch was measured and written down; ``model`` is to be left as it is. Called before ``epoch_done``."""
 
@@ -37,6 +40,9 @@ class Observer:
 
     def run_ended(self, run: Run, record: Record) -> None:
         """A run is finished, diverged or failed."""
+
+    def report_started(self) -> None:
+        """All runs have ended, and the report is written."""
 
     def note(self, message: str) -> None:
         """Something that the user should know, in one line."""
@@ -64,6 +70,10 @@ class Observers(Observer):
         for observer in self._observers:
             observer.batch_done(run, epoch, examples)
 
+    def measuring(self, run: Run, what: str) -> None:
+        for observer in self._observers:
+            observer.measuring(run, what)
+
     def epoch_trained(self, run: Run, epoch: Epoch, model: nn.Module) -> None:
         for observer in self._observers:
             observer.epoch_trained(run, epoch, model)
@@ -75,6 +85,10 @@ class Observers(Observer):
     def run_ended(self, run: Run, record: Record) -> None:
         for observer in self._observers:
             observer.run_ended(run, record)
+
+    def report_started(self) -> None:
+        for observer in self._observers:
+            observer.report_started()
 
     def note(self, message: str) -> None:
         for observer in self._observers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,12 +14,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from bnkit.data import Part, Parts, batches
 from bnkit.experiments.augmentations import Augmentation
+from bnkit.experiments.observer import Observer
 from bnkit.experiments.optimizers import optimizer_for, schedule_for
 from bnkit.experiments.plan import Run
 from bnkit.experiments.randomness import order_of_examples, seeded
 from bnkit.experiments.records import Epoch
 from bnkit.experiments.task import Task
-from bnkit.model import normalising_by, population_statistics
+from bnkit.model import batch_norms, normalising_by, population_statistics
 
 # Evaluation has no gradients to keep, so that its batches may be larger than those of training.
 _EVALUATION_BATCH = 1000
@@ -102,7 +103,7 @@ def train(
     parts: Parts,
     task: Task,
     after: Epoch | None,
-    on_batch: Callable[[int, int], None],
+    observer: Observer,
 ) -> Iterator[Epoch]:
     """Train for the epochs of ``run`` that follow ``after``, and yield the figures of each.
 
@@ -115,19 +116,26 @@ def train(
         parts: The data, on the device of the network.
         task: What is learned.
         after: The figures of the last epoch that is done; None at the beginning.
-        on_batch: Told the epoch and the number of examples of every step.
+        observer: Told of every step, and of what is measured.
     """
     model = training.model
     run_duration = after.run_duration if after else 0.0
     for epoch in range(after.epoch + 1 if after else 1, run.epochs + 1):
         with seeded(run.seed, "epoch", epoch):
-            learned = _learn(run, training, parts.train, task, epoch, on_batch)
+            learned = _learn(run, training, parts.train, task, epoch, observer)
         run_duration += learned.duration
         diverged = learned.figures.loss is None
 
-        validation = _measure(model, None if diverged else parts.validation, task)
-        test = _measure(model, None if diverged else parts.test, task)
-        population = _Measured() if diverged else _measure_under_population(model, parts, task)
+        validation = test = population = _Measured()
+        if not diverged:
+            if parts.validation is not None:
+                observer.measuring(run, "validation")
+                validation = _measure(model, parts.validation, task)
+            observer.measuring(run, "test")
+            test = _measure(model, parts.test, task)
+            if batch_norms(model):
+                observer.measuring(run, "population statistics")
+                population = _measure_under_population(model, parts, task)
         yield Epoch(
             epoch=epoch,
             loss=learned.figures.loss,
@@ -150,9 +158,7 @@ def train(
             return
 
 
-def _learn(
-    run: Run, training: Training, examples: Part, task: Task, epoch: int, on_batch: Callable[[int, int], None]
-) -> _Learned:
+def _learn(run: Run, training: Training, examples: Part, task: Task, epoch: int, observer: Observer) -> _Learned:
     """One pass over the training data."""
     model, optimizer, schedule = training.model, training.optimizer, training.schedule
     device = examples.device
@@ -176,7 +182,7 @@ def _learn(
             norm_sum += nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         seen += len(targets)
         steps += 1
-        on_batch(epoch, len(targets))
+        observer.batch_done(run, epoch, len(targets))
         if steps % _STEPS_BETWEEN_CHECKS == 0 and not tally.is_finite:
             break
     duration = _now(device) - began
@@ -196,10 +202,8 @@ def _augmented(
         yield batch
 
 
-def _measure(model: nn.Module, examples: Part | None, task: Task) -> _Measured:
+def _measure(model: nn.Module, examples: Part, task: Task) -> _Measured:
     """The figures of ``examples`` in evaluation mode."""
-    if examples is None:
-        return _Measured()
     tally = _Tally(task, examples.device)
     model.eval()
     with torch.no_grad():

@@ -149,6 +149,7 @@ def run_experiment(
         train_all(planned, materials, folder, observer, keep_checkpoints=keep_checkpoints)
         comparison = Comparison(out)
         comparison._materials = materials
+        observer.report_started()
         comparison.write_report()
     return comparison
 

@@ -1,9 +1,10 @@
-"""Where results go: standard output, as wide as the terminal, or as wide as they are where there is none."""
+"""Where results and messages go: as wide as the terminal, or as wide as they are where there is none."""
 
 from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from typing import NoReturn
 
 from rich.console import Console
@@ -32,6 +33,7 @@ def results() -> Console:
     return _Console(width=None if sys.stdout.isatty() else _WIDTH_OFF_TERMINAL, highlight=False)
 
 
+@cache
 def messages() -> Console:
-    """The console for everything else: standard error."""
+    """The console for everything else: standard error. One for the process, so that what moves on it does not collide."""
     return _Console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH_OFF_TERMINAL, highlight=False)
