@@ -25,6 +25,10 @@ class KernelError(BnkitError, ValueError):
     """A kernel that was asked for by name and cannot do what was asked."""
 
 
+class ModelError(BnkitError):
+    """A model that cannot be read or changed as was asked. It is left as it was."""
+
+
 class DataError(BnkitError):
     """A data set that is missing, broken, or of the wrong form."""
 

@@ -1,0 +1,107 @@
+"""What was done to a model, place by place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, overload
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was done at one place, or why nothing was.
+
+    Attributes:
+        site: The dotted name of the module.
+        action: What was done, in a word: "added", "removed", "converted", "folded", "frozen"; "kept" where nothing was.
+        detail: The rest, in a line: what it became, or why it was kept.
+    """
+
+    site: str
+    action: str
+    detail: str
+
+    @property
+    def is_made(self) -> bool:
+        """Whether something was changed."""
+        return self.action != KEPT
+
+
+KEPT = "kept"
+
+
+class Changes(Sequence[Change]):
+    """A list of changes: prints as a table, turns into JSON, says how far the result is off.
+
+    Args:
+        entries: The changes, in the order of the model.
+        error: The largest difference between the outputs of the model before and after on the example, divided by the
+            largest magnitude of the former; None where they are not meant to be equal.
+    """
+
+    def __init__(self, entries: Sequence[Change], error: float | None = None) -> None:
+        self._entries = tuple(entries)
+        self.error = error
+
+    @overload
+    def __getitem__(self, index: int) -> Change: ...
+    @overload
+    def __getitem__(self, index: slice) -> Changes: ...
+    def __getitem__(self, index: int | slice) -> Change | Changes:
+        return Changes(self._entries[index], self.error) if isinstance(index, slice) else self._entries[index]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def made(self) -> tuple[Change, ...]:
+        """Those that were made."""
+        return tuple(change for change in self._entries if change.is_made)
+
+    @property
+    def kept(self) -> tuple[Change, ...]:
+        """Those places that were kept, and why."""
+        return tuple(change for change in self._entries if not change.is_made)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {"changes": [asdict(change) for change in self._entries], "error": self.error}
+
+    def rows(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """A header and a row for each change, as text."""
+        return ("site", "action", "detail"), [
+            (change.site or "(the model)", change.action, change.detail) for change in self._entries
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        header, rows = self.rows()
+        widths = [max(len(row[column]) for row in [header, *rows]) for column in range(2)]
+        for row in (header, *rows):
+            yield f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}".rstrip()
+        error = "" if self.error is None else f"; outputs differ by {self.error:.1e} of their largest magnitude"
+        yield f"{len(self.made)} changed, {len(self.kept)} kept{error}"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Changes) and (self._entries, self.error) == (other._entries, other.error)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Changed(NamedTuple):
+    """A new model, and what is different about it.
+
+    Attributes:
+        model: A copy of the model given, changed.
+        changes: What was changed, and what was not and why.
+    """
+
+    model: nn.Module
+    changes: Changes

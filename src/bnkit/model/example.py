@@ -1,0 +1,123 @@
+"""An example of what a model is called with, and what comes out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.errors import ModelError, SettingsError
+
+
+class Example:
+    """What a model is called with: a tensor, a tuple (positional) or a dictionary (keywords).
+
+    Raises:
+        SettingsError: It is something else.
+    """
+
+    def __init__(self, inputs: Any) -> None:
+        if isinstance(inputs, Tensor):
+            self.arguments, self.keywords = (inputs,), {}
+        elif isinstance(inputs, tuple):
+            self.arguments, self.keywords = inputs, {}
+        elif isinstance(inputs, Mapping) and all(isinstance(key, str) for key in inputs):
+            self.arguments, self.keywords = (), dict(inputs)
+        else:
+            raise SettingsError(
+                f"example_inputs is a {type(inputs).__name__}; expected a tensor, a tuple (positional arguments) or a "
+                "dictionary (keywords)"
+            )
+
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+    def run(self, model: nn.Module) -> Any:
+        """What ``model`` returns.
+
+        Raises:
+            ModelError: It raises; the message names the shapes of the example.
+        """
+        try:
+            return model(*self.arguments, **self.keywords)
+        except Exception as error:
+            shapes = ", ".join(f"{tuple(tensor.shape)} on {tensor.device}" for _, tensor in tensors_in(self))
+            raise ModelError(
+                f"{type(model).__name__} raised {type(error).__name__} on the example ({shapes or 'no tensors'}): "
+                f"{' '.join(str(error).split())[:300]}; expected an example that the model can be called with"
+            ) from error
+
+    def to(self, dtype: torch.dtype) -> Example:
+        """The same example, its floating tensors of ``dtype``."""
+        moved = Example(())
+        moved.arguments = tuple(_to(value, dtype) for value in self.arguments)
+        moved.keywords = {key: _to(value, dtype) for key, value in self.keywords.items()}
+        return moved
+
+
+def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in tuples, lists, mappings, dataclasses, and what an ``Example`` holds, each with where it stands.
+
+    Example:
+        >>> [path for path, _ in tensors_in({"a": (torch.ones(1), [torch.ones(1)])})]
+        ['a.0', 'a.1.0']
+    """
+    entries: list[tuple[object, Any]] = []
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, Mapping):
+        entries = list(value.items())
+    elif isinstance(value, (tuple, list)):
+        entries = list(enumerate(value))
+    elif isinstance(value, Example):
+        entries = [*enumerate(value.arguments), *value.keywords.items()]
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        entries = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)):
+        entries = list(vars(value).items())
+    for key, entry in entries:
+        yield from tensors_in(entry, f"{path}.{key}" if path else str(key))
+
+
+def largest_difference(before: Any, after: Any) -> float:
+    """The largest difference between the floating tensors of two outputs, over the largest magnitude of ``before``.
+
+    NaN and inf count as equal where both have them; elsewhere, and where the outputs differ in form, it is infinite.
+    """
+    first, second = list(tensors_in(before)), list(tensors_in(after))
+    if [(path, tensor.shape) for path, tensor in first] != [(path, tensor.shape) for path, tensor in second]:
+        return float("inf")
+    difference = magnitude = 0.0
+    for (_, one), (_, other) in zip(first, second, strict=True):
+        if not one.is_floating_point() and not one.is_complex():
+            continue
+        a, b = _real(one), _real(other)
+        finite = a.isfinite()
+        if not torch.equal(a[~finite].nan_to_num(nan=1.0), b[~finite].nan_to_num(nan=1.0)):
+            return float("inf")
+        if finite.any():
+            apart = (a - b)[finite].abs().max().item()
+            if apart != apart:  # noqa: PLR0124 - NaN
+                return float("inf")
+            difference, magnitude = max(difference, apart), max(magnitude, a[finite].abs().max().item())
+    return difference / magnitude if magnitude > 0 else difference
+
+
+def _real(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).double()
+
+
+def _to(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_to(entry, dtype) for entry in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_to(entry, dtype) for entry in value)
+    if isinstance(value, Mapping):
+        return {key: _to(entry, dtype) for key, entry in value.items()}
+    return value
