@@ -54,9 +54,9 @@ def _recipe(kind: type) -> Any:
     return kind if parts is None else (parts[0], _recipe(parts[1]))
 
 
-def _rebuild(recipe: Any) -> Any:
+def _rebuild(recipe: Any) -> object:
     kind = _class_of(recipe)
-    return kind.__new__(kind)
+    return object.__new__(kind)
 
 
 def _class_of(recipe: Any) -> type:
