@@ -15,7 +15,8 @@ from torch import nn
 def mix_in(module: nn.Module, mixin: type) -> None:
     """Put ``mixin`` before the class of ``module``; nothing if it is there already."""
     if not isinstance(module, mixin):
-        module.__class__ = combined(mixin, type(module))
+        kind: type = type(module)
+        module.__class__ = combined(mixin, kind)
 
 
 def take_out(module: nn.Module, mixin: type) -> None:
@@ -45,7 +46,7 @@ def _without(kind: type, mixin: type) -> type:
 
 
 def _reduce(self: nn.Module, protocol: int) -> tuple[Any, ...]:
-    return _rebuild, (_recipe(type(self)),), self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__
+    return _rebuild, (_recipe(type(self)),), dict(vars(self))
 
 
 def _recipe(kind: type) -> Any:
