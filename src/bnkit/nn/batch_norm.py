@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation, check_kernel
-from bnkit.nn import functional, running_statistics
+from bnkit.nn import functional, running_statistics, synchronised
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class _BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -29,6 +32,8 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         *,
         bias: bool = True,
         activation: str | nn.Module | None = None,
+        sync: bool = False,
+        process_group: ProcessGroup | None = None,
         skip_nonfinite: bool = False,
         kernel: str = "auto",
     ) -> None:
@@ -36,6 +41,10 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         if affine and not bias:  # older releases of torch have no such argument
             self.register_parameter("bias", None)
         self.activation = check_activation(activation) if isinstance(activation, str) else activation
+        if process_group is not None and not sync:
+            raise SettingsError(f"{self._called()} got a process_group without sync=True; expected both, or neither")
+        self.sync = sync
+        self.process_group = process_group
         self.skip_nonfinite = skip_nonfinite
         self.kernel = check_kernel(kernel)
         # Not part of the state_dict: weights move to and from torch.nn with strict=True.
@@ -70,8 +79,10 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             A tensor of the input's shape and dtype.
 
         Raises:
-            TooFewValuesError: Training with one value per channel.
+            TooFewValuesError: Training with one value per channel; with ``sync``, in all processes together.
             SettingsError: A shape that does not fit.
+            KernelError: ``sync`` where it cannot be: with a ``kernel`` that cannot share statistics, under torch.func.
+            ModelError: ``sync``, and another process of the group ended or did not come.
         """
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         self._check_channels(input)
@@ -92,15 +103,10 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
                 residual,
                 self.kernel,
             )
+        caller = self._called()
+        group = synchronised.group_for(self.process_group, caller) if self.sync and self.training else None
         output, statistics = functional.by_batch_statistics(
-            input,
-            self.weight,
-            self.bias,
-            self.eps,
-            activation,
-            residual,
-            self.kernel,
-            caller=f"{type(self).__name__}(num_features={self.num_features})",
+            input, self.weight, self.bias, self.eps, activation, residual, self.kernel, caller, group
         )
         if self.training and self.track_running_stats and not running_statistics.is_recomputation():
             self._track(statistics)
@@ -126,15 +132,25 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
     def _check_channels(self, input: Tensor) -> None:
         if input.shape[1] != self.num_features:
             raise SettingsError(
-                f"{type(self).__name__}(num_features={self.num_features}) got an input of shape "
-                f"{tuple(input.shape)}, {input.shape[1]} channels; expected {self.num_features}"
+                f"{self._called()} got an input of shape {tuple(input.shape)}, {input.shape[1]} channels; "
+                f"expected {self.num_features}"
             )
+
+    def _called(self) -> str:
+        """What errors call this layer."""
+        return f"{type(self).__name__}(num_features={self.num_features})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A process group is a set of open connections of this process: no copy can own it, and no file hold it.
+        return {**self.__dict__, "process_group": None}
 
     def extra_repr(self) -> str:
         """The arguments, those of ``torch.nn`` first, ours where they are not the default."""
         ours: dict[str, Any] = {}
         if isinstance(self.activation, str):
             ours["activation"] = self.activation
+        if self.sync:
+            ours["sync"] = True
         if self.skip_nonfinite:
             ours["skip_nonfinite"] = True
         if self.kernel != "auto":
@@ -164,12 +180,20 @@ class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
         device, dtype: Of the parameters and buffers.
         bias: With ``affine``, learn beta too.
         activation: "relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu", or a module that is applied to the result.
+        sync: In training, take the statistics over the batches of all processes of ``process_group``, on CPUs (gloo)
+            and GPUs (nccl): output, gradients and running statistics are those of one process with the whole batch.
+            The batches may differ in size and may be empty, but every process runs the layer, forward and backward.
+            As everywhere, the gradients of ``weight`` and ``bias`` are those of the process's own samples;
+            DistributedDataParallel averages them. Without ``torch.distributed`` set up, in a group of one process, and
+            in evaluation, the layer is as without ``sync``.
+        process_group: A group of ``torch.distributed`` that this process is in; None for the default one. It stays out
+            of copies and pickles: these have None. Set the attribute where a copy is to use a group of its own.
         skip_nonfinite: A batch that holds inf or NaN leaves the running statistics alone. It counts in
             ``num_batches_tracked`` like every batch, and besides in ``num_batches_skipped`` (not in the ``state_dict``).
         kernel: "auto", "reference" (the equations, in plain PyTorch) or "aten" (PyTorch's own).
 
     Raises:
-        SettingsError: An unknown activation or kernel.
+        SettingsError: An unknown activation or kernel, a process group without ``sync``.
 
     Example:
         >>> import torch

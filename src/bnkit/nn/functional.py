@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bnkit.errors import SettingsError, TooFewValuesError
 from bnkit.kernels import Normalised, check_activation, select
-from bnkit.nn import running_statistics
+from bnkit.nn import running_statistics, synchronised
 
 
 def batch_norm(
@@ -80,20 +80,28 @@ def by_batch_statistics(
     residual: Tensor | None,
     kernel: str,
     caller: str,
+    group: synchronised.Group | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """``x`` normalised by its own statistics, and those (mean, unbiased variance); None for an empty batch.
 
-    ``caller`` stands at the start of an error's message.
+    ``caller`` stands at the start of an error's message. With a ``group``, the batch is that of all its processes
+    together, of which ``x`` is a part.
     """
     if not eps > 0:
         raise SettingsError(f"{caller} got eps={eps} in training; expected a number above 0")
     _check_residual(x, residual, caller)
     values = x.numel() // max(x.shape[1], 1)
+    merged = None
+    if group is not None:
+        synchronised.check_usable(kernel, caller)
+        merged = synchronised.merge(x, group, caller)
+        values = merged.values_per_channel(values)
     if values == 1:
+        where = "" if group is None else f" in all {group.size} processes together"
         raise TooFewValuesError(
-            f"{caller} got an input of shape {tuple(x.shape)} in training: one value per channel, whose deviation is "
-            "0, so that every output would be beta; drop the last short batch (drop_last=True), use a larger batch, "
-            "or freeze the layer (.eval() normalises with the running statistics)"
+            f"{caller} got an input of shape {tuple(x.shape)} in training: one value per channel{where}, whose "
+            "deviation is 0, so that every output would be beta; drop the last short batch (drop_last=True), use a "
+            "larger batch, or freeze the layer (.eval() normalises with the running statistics)"
         )
     chosen = select(kernel).kernel
     if values == 0:
@@ -101,6 +109,8 @@ def by_batch_statistics(
         nothing = x.new_zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
         args = (weight, bias, eps, activation, residual)
         return select("reference").kernel.by_given_statistics(x, nothing, nothing, *args), None
+    if group is not None and merged is not None:
+        return synchronised.normalise(x, merged, weight, bias, eps, activation, residual, group, caller)
     normalised: Normalised = chosen.by_batch_statistics(x, weight, bias, eps, activation, residual)
     return normalised.output, (normalised.mean, normalised.unbiased_variance)
 
