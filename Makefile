@@ -4,7 +4,7 @@ BIN := .venv/bin
 SETTINGS := pyproject.toml constraints.txt
 WHEEL := build/wheel
 
-.PHONY: demo test quick docs wheel bench pictures clean
+.PHONY: demo test quick zoo docs wheel bench pictures clean
 
 demo: .venv/.installed
 	$(BIN)/bnkit compare
@@ -21,6 +21,10 @@ quick: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest -q -x -n 2 -m "not slow"
 
+# Networks that others wrote: all of them, where `make test` takes a selection.
+zoo: .venv/.installed-dev
+	$(BIN)/python -m pytest -n 2 -m "" tests/zoo
+
 docs: .venv/.installed-dev
 	$(BIN)/typer bnkit.cli.main utils docs --name bnkit --title "Command line" --output docs/commands.md
 	$(BIN)/mkdocs build --quiet --strict --site-dir build/site
@@ -34,9 +38,10 @@ wheel: .venv/.installed-dev
 	cd $(WHEEL) && venv/bin/bnkit compare --seeds 1 --epochs 2 --grid lr=0.1 -q
 	test -s $(WHEEL)/results/quickstart/report.html
 
-bench: .venv/.installed
+bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/folder.py
+	$(BIN)/python -m benchmarks.models
 
 # The pictures of the documentation, from a run of the quickstart. Needs Chromium.
 pictures: .venv/.installed-dev

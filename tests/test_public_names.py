@@ -11,14 +11,17 @@ import bnkit
 
 
 def test_the_public_names_are_these_and_no_others():
-    assert bnkit.__all__ == ["Comparison", "compare", "keep_freed_memory", "nn"]
+    assert bnkit.__all__ == [
+        "Comparison", "add", "compare", "convert", "fold", "freeze", "keep_freed_memory", "nn", "recalibrate", "remove",
+        "unfreeze",
+    ]  # fmt: skip
     assert dir(bnkit) == sorted([*bnkit.__all__, "__version__"])
     for name in bnkit.__all__:
         assert getattr(bnkit, name) is not None
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(AttributeError, match="no attribute 'batchnorm'; it has Comparison, compare"):
+    with pytest.raises(AttributeError, match="no attribute 'batchnorm'; it has Comparison, add, compare"):
         _ = bnkit.batchnorm
 
 
@@ -29,8 +32,8 @@ def test_an_unknown_name_lists_the_known_ones():
         ("bnkit", ["torch", "numpy", "rich", "bokeh"]),
         ("bnkit.report.comparison", ["torch"]),
         ("bnkit.report.page", ["torch"]),
-        ("bnkit.cli.report", ["torch"]),
-        ("bnkit.nn", ["rich", "pydantic", "bokeh", "scipy", "triton"]),
+        ("bnkit.cli.main", ["torch"]),
+        ("bnkit.nn", ["numba", "rich", "pydantic", "bokeh", "scipy", "triton"]),
     ],
 )
 def test_an_import_stays_out(module, absent):

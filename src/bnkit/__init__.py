@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bnkit import nn as nn
     from bnkit.memory import keep_freed_memory as keep_freed_memory
+    from bnkit.model.add import add as add
+    from bnkit.model.convert import convert as convert
+    from bnkit.model.fold import fold as fold
+    from bnkit.model.freeze import freeze as freeze
+    from bnkit.model.freeze import unfreeze as unfreeze
+    from bnkit.model.recalibrate import recalibrate as recalibrate
+    from bnkit.model.remove import remove as remove
     from bnkit.report.compare import compare as compare
     from bnkit.report.comparison import Comparison as Comparison
 
@@ -16,12 +23,31 @@ __version__ = "0.1.0"
 # Where each public name lives. They are loaded on first use (PEP 562), so that `import bnkit` alone loads no torch.
 _HOMES = {
     "Comparison": "bnkit.report.comparison",
+    "add": "bnkit.model.add",
     "compare": "bnkit.report.compare",
+    "convert": "bnkit.model.convert",
+    "fold": "bnkit.model.fold",
+    "freeze": "bnkit.model.freeze",
     "keep_freed_memory": "bnkit.memory",
     "nn": "bnkit.nn",
+    "recalibrate": "bnkit.model.recalibrate",
+    "remove": "bnkit.model.remove",
+    "unfreeze": "bnkit.model.freeze",
 }
 
-__all__ = ["Comparison", "compare", "keep_freed_memory", "nn"]
+__all__ = [
+    "Comparison",
+    "add",
+    "compare",
+    "convert",
+    "fold",
+    "freeze",
+    "keep_freed_memory",
+    "nn",
+    "recalibrate",
+    "remove",
+    "unfreeze",
+]
 
 
 def __getattr__(name: str) -> Any:

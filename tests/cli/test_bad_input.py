@@ -6,15 +6,19 @@ import math
 
 import pytest
 import tomli_w
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import experiment_from, read_experiment
 from bnkit.experiments.settings import Settings
+from tests.cli import nets
 from tests.cli.calls import QUICK, SMALL, say
 
 pytestmark = pytest.mark.slow
+NETS = nets.__file__
 
 _VALID = {
     "name": "valid",
@@ -98,22 +102,87 @@ def test_files_that_are_no_toml(tmp_path, content):
 
 _WORDS = st.one_of(
     st.sampled_from(
-        ["compare", "report", "data", "quickstart", "digits", "--grid", "--seeds", "--epochs", "--network", "--data", "--json",
+        ["compare", "report", "data", "fold", "add", "--input", "2x1x8x8", "--to", "--weights", "--preserve", f"{NETS}:plain", "quickstart", "digits", "--grid", "--seeds", "--epochs", "--network", "--data", "--json",
          "-q", "--out", "--batch-size", "--device", "lr=", "lr=0.1", "=", "lr=a,,b", "0", "-1", "1e9", "nets.py:", ":x", "--"]
     ),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10),
 )  # fmt: skip
 
 
+def _without_work(capsys, folder, command, words):
+    said = say(capsys, *command, *words)
+    # --help and --version may be among them
+    if "-h" not in "".join(words) and "--version" not in words:
+        _right_or_one_line(said)
+    assert list(folder.iterdir()) == []
+
+
 @_examples(300)
 @given(words=st.lists(_WORDS, max_size=5))
 def test_broken_command_lines(capsys, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
-    said = say(capsys, "compare", "--dry-run", *words)
-    # --help and --version may be among them
-    if "-h" not in "".join(words) and "--version" not in words:
-        _right_or_one_line(said)
-    assert list(tmp_path.iterdir()) == []
+    _without_work(capsys, tmp_path, ("compare", "--dry-run"), words)
+
+
+@_examples(200)
+@given(command=st.sampled_from(["add", "remove", "convert", "fold", "recalibrate"]), words=st.lists(_WORDS, max_size=5))
+def test_broken_command_lines_about_a_model(capsys, tmp_path, monkeypatch, command, words):
+    monkeypatch.chdir(tmp_path)
+    _without_work(capsys, tmp_path, (command,), words)
+
+
+_TARGETS = st.one_of(
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12),
+    st.sampled_from([f"{NETS}:{name}" for name in ("raises", "ends", "number", "SIZE", "absent", "_", "")]),
+    st.sampled_from(
+        [":", "a:b", ".:x", "..:x", "/:x", f"{NETS}", "torch:nn", "sys:exit", "os:getcwd", "x" * 5000 + ".py:f"]
+    ),
+)
+_SHAPES = st.one_of(
+    st.text(max_size=8),
+    st.from_regex(r"\A[0-9]{1,3}(x[0-9]{1,2}){0,4}\Z"),
+    st.sampled_from(
+        ["2x1x8x8:int64", "x=2x1x8x8", "2x1x8x8:", "0x1x8x8", "99999999x99999999", "2x1x8x8:complex64", "²x1"]
+    ),
+)
+
+
+@_examples(100)
+@given(target=_TARGETS)
+def test_broken_targets(capsys, target):
+    said = say(capsys, "fold", "--input", "2x1x8x8", "--", target)
+    assert said.status == 2
+    _right_or_one_line(said)
+
+
+@_examples(150)
+@given(shapes=st.lists(_SHAPES, min_size=1, max_size=2))
+def test_broken_shapes(capsys, shapes):
+    options = [option for shape in shapes for option in ("--input", shape)]
+    _right_or_one_line(say(capsys, "fold", f"{NETS}:Normalised", *options))
+
+
+@_examples(150)
+@given(
+    ending=st.sampled_from([".safetensors", ".pt", ".old"]),
+    share=st.floats(0, 1, exclude_max=True),
+    noise=st.binary(max_size=20),
+)
+def test_weights_cut_off_at_any_byte(capsys, tmp_path, ending, share, noise):
+    whole = tmp_path / f"whole{ending}"
+    if not whole.exists():
+        model = nets.Normalised()
+        if ending == ".safetensors":
+            save_file(model.state_dict(), whole)
+        else:
+            torch.save(model.state_dict(), whole, _use_new_zipfile_serialization=ending == ".pt")
+    content = whole.read_bytes()
+    path = tmp_path / f"cut{ending}"
+    # The old format has padding at its end, without which it is whole.
+    path.write_bytes(content[: int(share * len(content) * 0.95)] + noise)
+    said = say(capsys, "fold", f"{NETS}:Normalised", "--input", "2x1x8x8", "--weights", str(path))
+    assert said.status == 2
+    _right_or_one_line(said)
 
 
 def test_what_was_recorded_outlives_them_all(capsys, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnkit.kernels import KERNELS
+from bnkit.kernels import KERNEL_NAMES as KERNELS
 from bnkit.nn.functional import batch_norm
 from tests.budget import assert_within_budget
 from tests.cases.batch_norm import CASES

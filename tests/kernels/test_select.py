@@ -10,18 +10,18 @@ from bnkit.kernels import select
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("auto", "aten: PyTorch's own kernel runs on every device"),
+        ("auto", "numba: one pass over memory each way, for CPU tensors of 1 elements or more"),
         ("aten", "aten: asked for by name"),
         ("reference", "reference: asked for by name"),
     ],
 )
 def test_a_choice_prints_its_reason(name, text):
-    assert str(select(name)) == text
+    assert str(select(name, torch.zeros(2, 2))) == text
 
 
 def test_auto_is_plain_pytorch_under_a_transform():
     chosen = []
-    torch.func.vmap(lambda x: (chosen.append(select("auto")), x)[1])(torch.zeros(2))
+    torch.func.vmap(lambda x: (chosen.append(select("auto", x)), x)[1])(torch.zeros(2))
     assert chosen[0].kernel.NAME == "reference"
     assert "torch.func" in chosen[0].reason
 
@@ -29,12 +29,12 @@ def test_auto_is_plain_pytorch_under_a_transform():
 def test_a_kernel_asked_for_by_name_and_unusable_says_why():
     def attempt(x):
         with pytest.raises(KernelError, match="torch.func transform.*kernel='reference'"):
-            select("aten")
+            select("aten", x)
         return x
 
     torch.func.vmap(attempt)(torch.zeros(2))
 
 
 def test_an_unknown_kernel_lists_the_known_ones():
-    with pytest.raises(SettingsError, match="unknown kernel 'cuda'; expected one of auto, reference, aten"):
-        select("cuda")
+    with pytest.raises(SettingsError, match="unknown kernel 'cuda'; expected one of auto, reference, aten, numba"):
+        select("cuda", torch.zeros(2, 2))

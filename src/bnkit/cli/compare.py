@@ -87,7 +87,9 @@ def compare(
 
     - `bnkit compare lenet-fashion-mnist` repeats the textbook's comparison
     - `bnkit compare mine.toml --out results/mine --open` runs an experiment file of your own
-    - `bnkit compare nets.py:networks --data mnist` compares your own networks
+    - `bnkit compare net.py:make --data mnist` compares your own network with and without batch norm: the factory returns
+      one of the two, and bnkit makes the other
+    - `bnkit compare nets.py:networks --data mnist` compares your own networks: the factory returns a dictionary of factories
 
     Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
     """

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from bnkit.console import results
-from bnkit.data import SOURCES, State, cache_directory
 from bnkit.errors import DataError
 from bnkit.report.tables import as_rich
+
+if TYPE_CHECKING:
+    from bnkit.data import State
 
 
 def data(
@@ -24,6 +26,8 @@ def data(
     Files are kept in the directory that BNKIT_DATA names, otherwise in the cache of the platform, and are used only
     after their SHA-256 matched.
     """
+    from bnkit.data import SOURCES, State, cache_directory
+
     unknown = [name for name in names or () if name not in SOURCES]
     if unknown:
         raise DataError(f"unknown data set {unknown[0]!r}; expected one of {', '.join(SOURCES)}")
@@ -59,6 +63,8 @@ def data(
 
 
 def _summary(states: list[State]) -> str:
+    from bnkit.data import State
+
     if State.BROKEN in states:
         return State.BROKEN.value
     if State.MISSING in states:

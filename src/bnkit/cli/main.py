@@ -15,7 +15,7 @@ from typer import Abort, Exit, Option, Typer, TyperException
 from typer.main import get_command
 
 import bnkit
-from bnkit.cli import compare, data, report
+from bnkit.cli import add, compare, convert, data, fold, recalibrate, remove, report
 from bnkit.console import end_for_want_of_a_reader, results
 from bnkit.errors import BnkitError
 
@@ -31,6 +31,15 @@ app.command("compare", short_help="Train networks with and without batch norm, a
     compare.compare
 )
 app.command("report", short_help="Write the report of a results folder again.")(report.report)
+app.command("add", short_help="Put batch norm into a network of yours.")(add.add)
+app.command("remove", short_help="Make the twin of a network without batch norm.")(remove.remove)
+app.command("convert", short_help="Make the batch norms of a network others: bnkit's, PyTorch's, group norm.")(
+    convert.convert
+)
+app.command("fold", short_help="Fold batch norm away for inference, and check the result.")(fold.fold)
+app.command("recalibrate", short_help="Put the statistics of the data in place of the moving average.")(
+    recalibrate.recalibrate
+)
 app.command("data", short_help="List the data sets: what is there, what is not, and where.")(data.data)
 
 # 128 + SIGINT, as a shell reports it.

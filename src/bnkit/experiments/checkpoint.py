@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from bnkit.errors import RecordError
 from bnkit.experiments.records import Epoch
 from bnkit.experiments.train import Training
+from bnkit.model.saving import write_tensors
 
 _CHECKPOINT = "checkpoint.pt"
 _WEIGHTS = "weights.safetensors"
@@ -67,10 +68,8 @@ def remove_checkpoint(folder: Path) -> None:
 
 def save_weights(folder: Path, model: nn.Module, name: str = _WEIGHTS) -> None:
     """Write the parameters and buffers of ``model`` as safetensors, whole or not at all."""
-    # safetensors refuses tensors that share memory; copies of tied weights load back into the tied module all the same.
-    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
     temporary = folder / f".{name}.new"
-    save_file(tensors, temporary)
+    write_tensors(model, temporary)
     temporary.replace(folder / name)
 
 

@@ -168,7 +168,7 @@ def _try_network(run: Run, network: NetworkSource, materials: Materials) -> None
     data = materials.data
     arguments = (data.input_shape, data.out_features, run.settings, run.seed)
     model = network.build(*arguments)
-    if model is network.build(*arguments):
+    if network.made(*arguments) is network.made(*arguments):
         raise FactoryError(
             f"the factory of {run.network.key} returned the same network twice; expected a new one each time, so that no "
             "weights leak between runs"

@@ -29,7 +29,7 @@ def is_target(name: str) -> bool:
 
 
 def find(name: str) -> Target:
-    """What ``name`` stands for.
+    """What ``name`` stands for. Beside a file, and in the working directory, it may import what Python would find there.
 
     Raises:
         FactoryError: There is no such file, module or name, or importing it raises.
@@ -39,12 +39,12 @@ def find(name: str) -> Target:
         raise FactoryError(f"{name!r} names no factory; expected path/to/file.py:name or package.module:name")
     place, attribute = match["place"], match["name"]
     try:
-        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        module = _from_file(Path(place)) if place.endswith(".py") else _imported(place)
     except FactoryError:
         raise
     except ModuleNotFoundError as error:
         raise FactoryError(f"{name}: {error}; expected path/to/file.py:name or package.module:name") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FactoryError(
             f"{name}: importing {place} raised {type(error).__name__}: {error}; mend it first"
         ) from error
@@ -56,9 +56,21 @@ def find(name: str) -> Target:
     return Target(getattr(module, attribute), hashlib.sha256(content).hexdigest())
 
 
+def _imported(place: str) -> ModuleType:
+    _search(Path.cwd())
+    return importlib.import_module(place)
+
+
+def _search(folder: Path) -> None:
+    """Let imports find what is in ``folder``, after everything else: a script has its folder there, a command has not."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FactoryError(f"{path} is not there; expected a Python file")
+    _search(path.resolve().parent)
     # A name that nothing else has, so that a file called like a package does not stand in for it.
     name = f"_bnkit_target_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -2,6 +2,6 @@
 
 from bnkit.kernels.activation import check_activation
 from bnkit.kernels.contract import Kernel, Normalised
-from bnkit.kernels.select import KERNELS, Choice, check_kernel, select
+from bnkit.kernels.select import KERNEL_NAMES, Choice, check_kernel, select
 
-__all__ = ["KERNELS", "Choice", "Kernel", "Normalised", "check_activation", "check_kernel", "select"]
+__all__ = ["KERNEL_NAMES", "Choice", "Kernel", "Normalised", "check_activation", "check_kernel", "select"]

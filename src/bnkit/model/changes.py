@@ -75,6 +75,12 @@ class Changes(Sequence[Change]):
             (change.site or "(the model)", change.action, change.detail) for change in self._entries
         ]
 
+    @property
+    def summary(self) -> str:
+        """How many there are of each, and the error, in a line."""
+        error = "" if self.error is None else f"; outputs differ by {self.error:.1e} of their largest magnitude"
+        return f"{len(self.made)} changed, {len(self.kept)} kept{error}"
+
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
@@ -83,8 +89,7 @@ class Changes(Sequence[Change]):
         widths = [max(len(row[column]) for row in [header, *rows]) for column in range(2)]
         for row in (header, *rows):
             yield f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}".rstrip()
-        error = "" if self.error is None else f"; outputs differ by {self.error:.1e} of their largest magnitude"
-        yield f"{len(self.made)} changed, {len(self.kept)} kept{error}"
+        yield self.summary
 
     def __repr__(self) -> str:
         return str(self)

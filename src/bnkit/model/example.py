@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -35,8 +35,12 @@ class Example:
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
 
+    def fresh(self) -> Example:
+        """The same example in tensors of its own: a model may work in place."""
+        return self._each(lambda tensor: tensor.detach().clone())
+
     def run(self, model: nn.Module) -> Any:
-        """What ``model`` returns.
+        """What ``model`` returns for it; a model that works in place does so in these tensors.
 
         Raises:
             ModelError: It raises; the message names the shapes of the example.
@@ -52,10 +56,13 @@ class Example:
 
     def to(self, dtype: torch.dtype) -> Example:
         """The same example, its floating tensors of ``dtype``."""
-        moved = Example(())
-        moved.arguments = tuple(_to(value, dtype) for value in self.arguments)
-        moved.keywords = {key: _to(value, dtype) for key, value in self.keywords.items()}
-        return moved
+        return self._each(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Example:
+        changed = Example(())
+        changed.arguments = tuple(_each(value, change) for value in self.arguments)
+        changed.keywords = {key: _each(value, change) for key, value in self.keywords.items()}
+        return changed
 
 
 def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -111,13 +118,13 @@ def _real(tensor: Tensor) -> Tensor:
     return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).double()
 
 
-def _to(value: Any, dtype: torch.dtype) -> Any:
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
+        return change(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_to(entry, dtype) for entry in value))
+        return type(value)(*(_each(entry, change) for entry in value))
     if isinstance(value, (tuple, list)):
-        return type(value)(_to(entry, dtype) for entry in value)
+        return type(value)(_each(entry, change) for entry in value)
     if isinstance(value, Mapping):
-        return {key: _to(entry, dtype) for key, entry in value.items()}
+        return {key: _each(entry, change) for key, entry in value.items()}
     return value

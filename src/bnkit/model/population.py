@@ -54,7 +54,7 @@ def population_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[s
 
         return hook
 
-    with _borrowed(model, layers):
+    with borrowed(model, layers):
         hooks = [layer.register_forward_hook(merge_into(name)) for name, layer in layers.items()]  # type: ignore[arg-type]
         try:
             model.eval()
@@ -74,18 +74,23 @@ def population_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[s
 def normalising_by(model: nn.Module, statistics: Mapping[str, Moments]) -> Iterator[None]:
     """Inside, the batch norms of ``model`` evaluate with ``statistics``; afterwards with their own again."""
     layers = batch_norms(model)
-    with _borrowed(model, layers):
+    with borrowed(model, layers):
         for name, moments in statistics.items():
-            layer = layers[name]
-            assert layer.running_mean is not None
-            assert layer.running_var is not None
-            layer.running_mean.copy_(moments.mean)
-            layer.running_var.copy_(moments.variance())
+            store(layers[name], moments)
         yield
 
 
+def store(layer: _BatchNorm, moments: Moments, *, unbiased: bool = True) -> None:
+    """Write the mean and variance of ``moments`` into the buffers of ``layer``, which stay the same tensors."""
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    with torch.no_grad():
+        layer.running_mean.copy_(moments.mean)
+        layer.running_var.copy_(moments.variance(unbiased=unbiased))
+
+
 @contextmanager
-def _borrowed(model: nn.Module, layers: Mapping[str, _BatchNorm]) -> Iterator[None]:
+def borrowed(model: nn.Module, layers: Mapping[str, _BatchNorm]) -> Iterator[None]:
     """Give back, whatever happens, the modes of all modules and the momentum and buffers of ``layers``."""
     modes = {module: module.training for module in model.modules()}
     momenta = {layer: layer.momentum for layer in layers.values()}

@@ -46,7 +46,7 @@ def _without(kind: type, mixin: type) -> type:
 
 
 def _reduce(self: nn.Module, protocol: int) -> tuple[Any, ...]:
-    return _rebuild, (_recipe(type(self)),), dict(vars(self))
+    return _rebuild, (_recipe(type(self)),), self.__getstate__()  # type: ignore[no-untyped-call]
 
 
 def _recipe(kind: type) -> Any:

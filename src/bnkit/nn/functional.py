@@ -39,7 +39,7 @@ def batch_norm(
         eps: Added to the variance before the root; above 0 in training.
         activation: "relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu", or None.
         residual: Added before the activation; a tensor of the input's shape.
-        kernel: "auto", "reference" or "aten".
+        kernel: "auto", "reference", "aten" or "numba".
 
     Returns:
         A tensor of the input's shape and dtype.
@@ -103,14 +103,14 @@ def by_batch_statistics(
             "deviation is 0, so that every output would be beta; drop the last short batch (drop_last=True), use a "
             "larger batch, or freeze the layer (.eval() normalises with the running statistics)"
         )
-    chosen = select(kernel).kernel
     if values == 0:
         # Nothing to take statistics of. Any will do, and all gradients are zeros of the right shape.
         nothing = x.new_zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
         args = (weight, bias, eps, activation, residual)
-        return select("reference").kernel.by_given_statistics(x, nothing, nothing, *args), None
+        return select("reference", x).kernel.by_given_statistics(x, nothing, nothing, *args), None
     if group is not None and merged is not None:
         return synchronised.normalise(x, merged, weight, bias, eps, activation, residual, group, caller)
+    chosen = select(kernel, x).kernel
     normalised: Normalised = chosen.by_batch_statistics(x, weight, bias, eps, activation, residual)
     return normalised.output, (normalised.mean, normalised.unbiased_variance)
 
@@ -128,7 +128,7 @@ def by_given_statistics(
 ) -> Tensor:
     """``x`` normalised by ``mean`` and ``variance``, both (C,)."""
     _check_residual(x, residual, "batch_norm")
-    chosen = select(kernel).kernel
+    chosen = select(kernel, x).kernel
     return chosen.by_given_statistics(x, mean, variance, weight, bias, eps, activation, residual)
 
 

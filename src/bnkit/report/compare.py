@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    networks: Mapping[str, Any] | str | Sequence[str],
+    networks: Mapping[str, Any] | Callable[..., Any] | str | Sequence[str],
     data: object = "digits",
     grid: Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] = 5,
@@ -49,7 +49,9 @@ def compare(
         networks: Factories by name, as ``{"no_batch_norm": make_plain, "batch_norm": make_with}``: each is called for
             every run, without arguments or with those of ``activation``, ``depth``, ``width`` and ``dropout`` that it names, and
             returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes) scores, or to outputs of the targets'
-            shape. Or the name, or names, of networks that bnkit knows, each then with and without batch norm.
+            shape. Or one such factory, of a network with or without batch norm: bnkit takes it out, or puts it in, for the
+            other arm (``bnkit.remove``, ``bnkit.add``). Or the name, or names, of networks that bnkit knows, each then with
+            and without batch norm.
         data: The name of a data set, the path of an ``.npz`` file or of a folder of images, ``file.py:factory``, or
             ``((train_inputs, train_targets), (test_inputs, test_targets))``, tensors: (N, *), uint8 or floating, and
             (N,), integers: classes, or (N, values), floating: a regression; or two Datasets of (input, target), which
@@ -83,9 +85,9 @@ def compare(
     Raises:
         BnkitError: Something that was given means nothing here; nothing was trained then, and nothing recorded is lost.
     """
-    by_factory = isinstance(networks, Mapping)
+    by_factory = isinstance(networks, Mapping) or callable(networks)
     task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
-    named: Sequence[str] = [networks] if isinstance(networks, str) else list(networks)
+    named = _names_of(networks)
     experiment = experiment_from(
         {
             "name": name,
@@ -112,7 +114,7 @@ def compare(
         keep_checkpoints=keep_checkpoints,
         tensorboard=tensorboard,
         observer=observer,
-        networks=from_factories(networks) if by_factory else None,
+        networks=from_factories(networks, origin=named[0]) if by_factory else None,
         data=None if isinstance(data, str) else data_from(data, "data"),
         functions={key: value for key, value in task.items() if not isinstance(value, str)},
     )
@@ -180,6 +182,20 @@ def _settled_before(folder: Folder) -> Settled | None:
         return folder.experiment().settled
     except (RecordError, SettingsError):
         return None
+
+
+def _names_of(networks: object) -> list[str]:
+    """What an experiment calls them. A factory that stands for itself has its own name, or that of what a partial calls."""
+    if isinstance(networks, str):
+        return [networks]
+    if callable(networks):
+        inner = getattr(networks, "func", networks)
+        return [str(getattr(inner, "__name__", type(inner).__name__))]
+    if not isinstance(networks, Iterable):
+        raise SettingsError(
+            f"networks is a {type(networks).__name__}; expected a dictionary of factories, one factory, or names of networks"
+        )
+    return list(networks)
 
 
 def _threads_here() -> int:

@@ -25,10 +25,12 @@ def train_and_predict() -> list[Sheet]:
     images = digits.inputs.double() / 255
     pixels, patches = images[:, 0, 14, 12:15].contiguous(), images[:, :, 10:18, 10:18].repeat(1, 2, 1, 1).contiguous()
     rows = [
-        *_modes("BatchNorm1d, (64, 3)", lambda: _doubles(BatchNorm1d(3), nn.BatchNorm1d(3)), pixels),
-        *_modes("BatchNorm2d, (64, 2, 8, 8)", lambda: _doubles(BatchNorm2d(2), nn.BatchNorm2d(2)), patches),
-        _alone("BatchNorm1d, (1, 3)", _doubles(BatchNorm1d(3), nn.BatchNorm1d(3)), pixels[:1]),
-        _alone("BatchNorm2d, (1, 2, 8, 8)", _doubles(BatchNorm2d(2), nn.BatchNorm2d(2)), patches[:1]),
+        *_modes("BatchNorm1d, (64, 3)", lambda: _doubles(BatchNorm1d(3, kernel="aten"), nn.BatchNorm1d(3)), pixels),
+        *_modes(
+            "BatchNorm2d, (64, 2, 8, 8)", lambda: _doubles(BatchNorm2d(2, kernel="aten"), nn.BatchNorm2d(2)), patches
+        ),
+        _alone("BatchNorm1d, (1, 3)", _doubles(BatchNorm1d(3, kernel="aten"), nn.BatchNorm1d(3)), pixels[:1]),
+        _alone("BatchNorm2d, (1, 2, 8, 8)", _doubles(BatchNorm2d(2, kernel="aten"), nn.BatchNorm2d(2)), patches[:1]),
     ]
     equal = sum(row[-1] == "yes" for row in rows)
     return [

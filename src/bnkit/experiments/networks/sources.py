@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -17,13 +17,19 @@ from bnkit.experiments.networks.lenet import lenet
 from bnkit.experiments.networks.mlp import mlp, residual_mlp
 from bnkit.experiments.networks.resnet import resnet
 from bnkit.experiments.networks.simple_cnn import simple_cnn
+from bnkit.experiments.networks.twins import materialise, twin
 from bnkit.experiments.networks.two_cnn import two_cnn
 from bnkit.experiments.randomness import initial_weights
 from bnkit.experiments.settings import Settings
 from bnkit.experiments.targets import find, is_target
 
+# The arms of one network, if nothing else is said.
+PAIR = ("no_batch_norm", "batch_norm")
+
 # What a factory of somebody's own may ask for by name.
 _OPTIONS = ("activation", "depth", "width", "dropout")
+# Of these, those whose default means what the network has of its own.
+_LEFT_TO_NETWORKS = ("activation", "depth", "width")
 
 
 @dataclass(frozen=True)
@@ -59,14 +65,26 @@ class NetworkSource:
         make: Builds it from the shape of one input, the number of outputs (of classes, or of values to predict), and the
             settings.
         options: Which of "activation", "depth", "width" and "dropout" it follows.
+        arm: What becomes of the network that ``make`` returns, where that is one for all arms; None where it is the arm's.
     """
 
     identity: NetworkIdentity
     make: Callable[[tuple[int, ...], int, Settings], nn.Module]
     options: frozenset[str]
+    arm: Arm | None = None
 
     def build(self, input_shape: tuple[int, ...], out_features: int, settings: Settings, seed: int) -> nn.Module:
         """A new network, its weights those of ``seed``.
+
+        Raises:
+            SettingsError: A setting that it cannot follow.
+            FactoryError: The factory raises, or returns no new ``nn.Module``; or the arm cannot be made of it.
+        """
+        model = self.made(input_shape, out_features, settings, seed)
+        return model if self.arm is None else twin(model, self.arm, input_shape, self.identity.key)
+
+    def made(self, input_shape: tuple[int, ...], out_features: int, settings: Settings, seed: int) -> nn.Module:
+        """What the factory returns, its weights those of ``seed``: for a network that is one for all arms, before its arm.
 
         Raises:
             SettingsError: A setting that it cannot follow.
@@ -83,6 +101,8 @@ class NetworkSource:
         with initial_weights(seed):
             try:
                 model = self.make(input_shape, out_features, settings)
+                if self.arm is not None and isinstance(model, nn.Module):
+                    materialise(model, input_shape)
             except BnkitError:
                 raise
             except Exception as error:
@@ -99,7 +119,7 @@ class NetworkSource:
 
 
 def sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSource]:
-    """The networks of an experiment by key: each architecture with each arm, each factory's dictionary.
+    """The networks of an experiment by key: each architecture with each arm, each factory's dictionary or one network.
 
     Keys are those of the arms or the dictionary; where there are several architectures, they stand before a dot.
 
@@ -112,7 +132,7 @@ def sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSo
         prefix = f"{network.split(':')[-1]}." if len(networks) > 1 else ""
         if is_target(network):
             target = find(network)
-            made = _from_target(network, target.value, target.digest, prefix)
+            made = _from_target(network, target.value, target.digest, prefix, arms)
         elif network in ARCHITECTURES:
             made = {f"{prefix}{name}": _built_in(f"{prefix}{name}", network, arm_called(name)) for name in arms}
         else:
@@ -126,20 +146,52 @@ def sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSo
     return found
 
 
-def from_factories(factories: object, prefix: str = "", origin: str = "networks") -> dict[str, NetworkSource]:
-    """Sources from a dictionary of factories, as ``bnkit.compare`` takes it.
+def from_factories(
+    factories: object, prefix: str = "", origin: str = "networks", arms: Sequence[str] = PAIR
+) -> dict[str, NetworkSource]:
+    """Sources from a dictionary of factories, or from one factory, as ``bnkit.compare`` takes it.
 
     A factory is called without arguments, or with those of ``activation``, ``depth``, ``width`` and ``dropout`` that it names.
+    One factory may return the dictionary; if it returns a network, that is made into a twin for each of ``arms``.
 
     Raises:
         FactoryError: It is no dictionary of callables, or holds a network instead of a factory.
     """
+    if callable(factories):
+        return _from_one(factories, prefix, origin, arms)
+    return _from_dictionary(factories, prefix, origin)
+
+
+def _from_dictionary(factories: object, prefix: str, origin: str) -> dict[str, NetworkSource]:
     if not isinstance(factories, Mapping) or not factories:
         raise FactoryError(
             f"{origin} is {_short(factories)}; expected a dictionary of factories, as in "
-            '{"no_batch_norm": make_plain, "batch_norm": make_with}'
+            '{"no_batch_norm": make_plain, "batch_norm": make_with}, or a factory of one nn.Module'
         )
     return {f"{prefix}{key}": _from_factory(f"{prefix}{key}", factory) for key, factory in factories.items()}
+
+
+def _from_one(
+    factory: Callable[..., object], prefix: str, origin: str, arms: Sequence[str]
+) -> dict[str, NetworkSource]:
+    """Sources from a factory of a dictionary, or of one network: what it returns decides."""
+    source = _from_factory(origin, factory)  # which refuses a network that exists already
+    required = _parameter_names(factory, required=True)
+    try:
+        with initial_weights(0):
+            returned = factory(**_arguments(Settings(), source.options & required, required))
+    except (Exception, SystemExit) as error:
+        raise FactoryError(
+            f"{origin} raised {type(error).__name__}: {error}; expected it to return networks"
+        ) from error
+    if not isinstance(returned, nn.Module):
+        return _from_dictionary(returned, prefix, f"what {origin} returned")
+    found = {}
+    for name in arms:
+        arm = arm_called(name)
+        identity = NetworkIdentity(key=f"{prefix}{name}", identity=f"{identity_of(factory)}/{name}", kernel=arm.kernel)
+        found[identity.key] = replace(source, identity=identity, arm=arm)
+    return found
 
 
 def _built_in(key: str, name: str, arm: Arm) -> NetworkSource:
@@ -153,21 +205,13 @@ def _built_in(key: str, name: str, arm: Arm) -> NetworkSource:
     )
 
 
-def _from_target(origin: str, value: object, digest: str, prefix: str) -> dict[str, NetworkSource]:
-    if not callable(value):
-        return from_factories(value, prefix, origin)
-    try:
-        factories = value()
-    except Exception as error:
-        raise FactoryError(
-            f"{origin} raised {type(error).__name__}: {error}; expected it to return networks"
-        ) from error
-    made = from_factories(factories, prefix, f"what {origin} returned")
+def _from_target(origin: str, value: object, digest: str, prefix: str, arms: Sequence[str]) -> dict[str, NetworkSource]:
+    made = from_factories(value, prefix, origin, arms)
     return {key: _renamed(source, f"{origin}#{digest[:12]}/{key}") for key, source in made.items()}
 
 
 def _renamed(source: NetworkSource, identity: str) -> NetworkSource:
-    return NetworkSource(source.identity.model_copy(update={"identity": identity}), source.make, source.options)
+    return replace(source, identity=source.identity.model_copy(update={"identity": identity}))
 
 
 def _from_factory(key: str, factory: object) -> NetworkSource:
@@ -181,18 +225,28 @@ def _from_factory(key: str, factory: object) -> NetworkSource:
             f"{key} is {_short(factory)}; expected a factory: something to call that returns an nn.Module"
         )
     accepted = frozenset(_OPTIONS) & _parameter_names(factory)
+    required = _parameter_names(factory, required=True)
 
     def make(input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
-        arguments = {name: getattr(settings, name) for name in accepted}
-        made: nn.Module = factory(**arguments)
+        made: nn.Module = factory(**_arguments(settings, accepted, required))
         return made
 
     return NetworkSource(NetworkIdentity(key=key, identity=f"{identity_of(factory)}/{key}"), make, accepted)
 
 
-def _parameter_names(factory: Callable[..., object]) -> frozenset[str]:
+def _arguments(settings: Settings, accepted: frozenset[str], required: frozenset[str]) -> dict[str, object]:
+    """The settings that a factory names. Those that leave the choice to it are not passed where it has a default."""
+    left_to_it = {name for name in _LEFT_TO_NETWORKS if getattr(settings, name) == Settings.model_fields[name].default}
+    return {name: getattr(settings, name) for name in accepted if name in required or name not in left_to_it}
+
+
+def _parameter_names(factory: Callable[..., object], *, required: bool = False) -> frozenset[str]:
+    """The names of all parameters, or only of those that have no default."""
     try:
-        return frozenset(inspect.signature(factory).parameters)
+        parameters = inspect.signature(factory).parameters
+        return frozenset(
+            name for name, parameter in parameters.items() if not required or parameter.default is parameter.empty
+        )
     except (TypeError, ValueError):
         return frozenset()
 

@@ -1,0 +1,201 @@
+"""One layer, forward and backward: BatchNorm2d and ReLU, ours against ``torch.nn`` and ``torch.compile``.
+
+Ten shapes, contiguous and channels last; all sides in one process, in turns; medians, and ratios taken turn by turn. The
+physical limit is the least traffic there is (five passes over the tensor: x, y forward; x, dy, dx backward) at the rate of
+a copy with streaming stores, measured in the same turns.
+
+    python benchmarks/layer.py                    # with freed memory kept
+    python benchmarks/layer.py --allocator default
+    python benchmarks/layer.py --compile          # torch.compile too: takes minutes to compile
+    python benchmarks/layer.py --crossover        # from which size on the compiled loops are faster
+    python benchmarks/layer.py --json FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numba
+import torch
+from torch import Tensor, nn
+
+import bnkit
+from bnkit.kernels.elements import elements
+from bnkit.kernels.threads import in_parts, parts_for
+
+SHAPES = (
+    (256, 6, 28, 28),  # LeNet
+    (256, 16, 10, 10),
+    (1000, 6, 24, 24),  # the course's CNN
+    (1000, 12, 8, 8),
+    (64, 64, 14, 14),
+    (128, 16, 32, 32),  # ResNets for CIFAR
+    (128, 64, 8, 8),
+    (64, 512, 7, 7),  # ResNets for ImageNet
+    (32, 64, 56, 56),
+    (256, 64, 28, 28),
+)
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+
+
+@numba.njit(nogil=True)
+def _copy(
+    source: int, target: int, first: int, last: int, put: Callable[..., None], pointer: Callable[[int], object]
+) -> None:
+    """Elements first to last."""
+    x, y = numba.carray(pointer(source), last), numba.carray(pointer(target), last)
+    for place in range(first, last):
+        put(y, place, x[place])
+
+
+def streamed_copy(x: Tensor, y: Tensor) -> None:
+    """``y`` becomes ``x``, past the caches."""
+    blocks = elements("float32", None, streams=y.data_ptr() % 64 == 0, wide=False)
+    sixteens = x.numel() // 16
+    parts = parts_for(sixteens, x.numel())
+
+    def part(_: int, first: int, last: int) -> None:
+        _copy(x.data_ptr(), y.data_ptr(), 16 * first, 16 * last, blocks.put, blocks.pointer)
+
+    in_parts(parts, sixteens, part)
+
+
+def step(
+    layer: Callable[[Tensor], Tensor], parameters: list[Tensor], x: Tensor, gradient: Tensor
+) -> Callable[[], object]:
+    """A forward and a backward pass."""
+
+    def run() -> object:
+        return torch.autograd.grad(layer(x), [x, *parameters], gradient)
+
+    return run
+
+
+def sides(shape: tuple[int, ...], layout: torch.memory_format, *, compiled: bool) -> dict[str, Callable[[], object]]:
+    """What is measured for one shape, by name."""
+    x = torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
+    gradient = torch.randn(shape).contiguous(memory_format=layout)
+    theirs, ours = nn.BatchNorm2d(shape[1]), bnkit.nn.BatchNorm2d(shape[1], activation="relu", kernel="numba")
+    automatic = bnkit.nn.BatchNorm2d(shape[1], activation="relu")
+    source, target = torch.randn(shape), torch.empty(shape)
+    found = {
+        "torch.nn": step(lambda x: torch.relu_(theirs(x)), list(theirs.parameters()), x, gradient),
+        "numba": step(ours, list(ours.parameters()), x, gradient),
+        "auto": step(automatic, list(automatic.parameters()), x, gradient),
+        "copy": lambda: streamed_copy(source, target),
+        "Tensor.copy_": lambda: target.copy_(source),
+    }
+    if compiled:
+        whole = torch.compile(lambda x: torch.relu(theirs(x)))
+        found["torch.compile"] = step(whole, list(theirs.parameters()), x, gradient)
+    return found
+
+
+def measured(found: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+    """Milliseconds by turn, in turns for so many seconds."""
+    for run in found.values():
+        run()
+        run()
+    times: dict[str, list[float]] = {name: [] for name in found}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times["copy"]) < 7:
+        for name, run in found.items():
+            began = time.perf_counter()
+            run()
+            times[name].append(1000 * (time.perf_counter() - began))
+    return times
+
+
+def row(shape: tuple[int, ...], layout: str, times: dict[str, list[float]]) -> dict[str, object]:
+    """The medians and ratios of one shape."""
+
+    def ratio(over: str, under: str) -> float:
+        return median(a / b for a, b in zip(times[over], times[under], strict=True))
+
+    return {
+        "shape": "×".join(map(str, shape)),
+        "layout": layout,
+        "megabytes": math.prod(shape) * 4 / 1e6,
+        **{name: median(values) for name, values in times.items()},
+        "times faster": ratio("torch.nn", "auto"),
+        "numba, times faster": ratio("torch.nn", "numba"),
+        # A copy is two passes, a step five.
+        "share of the limit": 2.5 * ratio("copy", "auto"),
+    }
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """``rows`` in Markdown."""
+    header = list(rows[0])
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    for entry in rows:
+        cells = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in entry.values()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def crossover(seconds: float) -> str:
+    """Small inputs, by kernel."""
+    rows = []
+    for shape in ((4, 8), (64, 16), (256, 120), (4, 8, 4, 4), (16, 16, 8, 8), (64, 16, 8, 8), (64, 6, 24, 24)):
+        kind = bnkit.nn.BatchNorm1d if len(shape) == 2 else bnkit.nn.BatchNorm2d
+        torch_kind = nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d
+        x, gradient = torch.randn(shape, requires_grad=True), torch.randn(shape)
+        theirs = torch_kind(shape[1])
+        found = {
+            "torch.nn": step(lambda x, theirs=theirs: torch.relu_(theirs(x)), list(theirs.parameters()), x, gradient)
+        }
+        for kernel in ("aten", "numba"):
+            layer = kind(shape[1], activation="relu", kernel=kernel)
+            found[kernel] = step(layer, list(layer.parameters()), x, gradient)
+        found["copy"] = lambda x=x: x.detach().clone()
+        times = measured(found, seconds)
+        entry: dict[str, object] = {"shape": "×".join(map(str, shape)), "elements": math.prod(shape)}
+        entry |= {f"{name}, µs": 1000 * median(times[name]) for name in ("torch.nn", "aten", "numba")}
+        entry["numba / torch.nn"] = median(a / b for a, b in zip(times["numba"], times["torch.nn"], strict=True))
+        rows.append(entry)
+    return table(rows)
+
+
+def main() -> None:
+    """Measure what the options ask for, and print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--allocator", choices=("kept", "default"), default="kept")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--crossover", action="store_true")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each shape and layout")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if arguments.allocator == "kept":
+        bnkit.keep_freed_memory()
+    if arguments.crossover:
+        print(crossover(arguments.seconds))
+        return
+    rows = [
+        row(shape, name, measured(sides(shape, layout, compiled=arguments.compile), arguments.seconds))
+        for name, layout in LAYOUTS.items()
+        for shape in SHAPES
+    ]
+    print(table(rows))
+    for name in LAYOUTS:
+        here = [entry["times faster"] for entry in rows if entry["layout"] == name]
+        print(
+            f"\n{name}: {math.exp(sum(map(math.log, here)) / len(here)):.2f} times faster than torch.nn (geometric mean)"
+        )
+    machine = (
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+    print(f"\n{machine}, numba {numba.__version__}, freed memory: {arguments.allocator}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine, "allocator": arguments.allocator, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""``bnkit add``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, cast
+
+from typer import Option
+
+from bnkit.cli.target import Data, Debug, Exclude, Include, Json, Out, Quiet, Request, Shapes, Target, Weights
+
+if TYPE_CHECKING:
+    from bnkit.model.add import Where
+
+
+def add(
+    target: Target,
+    shapes: Shapes = None,
+    data: Data = None,
+    weights: Weights = None,
+    preserve: Annotated[
+        bool, Option("--preserve", help="Take statistics, γ and β from the example, so that the outputs stay the same.")
+    ] = False,
+    where: Annotated[
+        str,
+        Option(metavar="PLACE", help="before_activation, after_activation or after_pooling."),
+    ] = "before_activation",
+    include: Include = None,
+    exclude: Exclude = None,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """`bnkit add nets.py:net --input 64x3x32x32` lists where batch norm goes in your network, and why not elsewhere.
+
+    It goes between each convolution or linear layer and its activation; not behind the output layer, into attention, or
+    where a normalisation stands already. Everything that was there keeps its name.
+
+    `bnkit add nets.py:net --data mnist --weights w.safetensors --preserve --out added.safetensors` does it to a trained
+    network, which computes the same afterwards; those weights load into `bnkit.add(net(), example).model`. A file that is
+    there already is replaced, and the output says so.
+
+    Exit status: 0 done, 2 something given is wrong, or the network cannot be changed.
+    """
+    request = Request(target, shapes or (), data, weights, out)
+    subject = request.subject()
+    from bnkit.model.add import add as added
+
+    with request.working("adding batch norm to"):
+        model, changes = added(
+            subject.model,
+            subject.example,
+            preserve=preserve,
+            where=cast("Where", where),  # which is checked there
+            include=include,
+            exclude=exclude,
+        )
+    request.finish(model, subject.example, changes, as_json=as_json, quiet=quiet)

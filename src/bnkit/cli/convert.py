@@ -1,0 +1,48 @@
+"""``bnkit convert``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, cast
+
+from typer import Option
+
+from bnkit.cli.target import Data, Debug, Exclude, Include, Json, Out, Quiet, Request, Shapes, Target, Weights
+
+if TYPE_CHECKING:
+    from bnkit.model.becoming import Kind
+
+
+def convert(
+    target: Target,
+    to: Annotated[str, Option(metavar="KIND", help="bnkit, torch, sync, group_norm or instance_norm.")] = "bnkit",
+    shapes: Shapes = None,
+    data: Data = None,
+    weights: Weights = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """`bnkit convert nets.py:net --to group_norm` lists the batch norms of your network, and what each becomes.
+
+    γ, β, running statistics, counters and activations are kept. An example is needed for .onnx and .pt2 alone.
+
+    `bnkit convert nets.py:net --to torch --weights w.safetensors --out torch.safetensors` writes the weights of the
+    converted network. A file that is there already is replaced, and the output says so.
+
+    Exit status: 0 done, 2 something given is wrong, or the network cannot be changed.
+    """
+    request = Request(target, shapes or (), data, weights, out, needs_example=False)
+    subject = request.subject()
+    from bnkit.model.convert import convert as converted
+
+    with request.working("converting"):
+        model, changes = converted(
+            subject.model,
+            cast("Kind", to),  # which is checked there
+            include=include,
+            exclude=exclude,
+        )
+    request.finish(model, subject.example, changes, as_json=as_json, quiet=quiet)

@@ -1,0 +1,121 @@
+"""The layers that a conversion needs and ``torch.nn`` has not: with an activation, or for inputs of any rank.
+
+They are plain classes at the top of a module, so that models that hold them can be pickled, by name, as any other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from bnkit.errors import SettingsError
+from bnkit.kernels import check_activation
+from bnkit.kernels.activation import activate
+from bnkit.nn import batch_norm as ours
+
+
+class Activated(nn.Module):
+    """Put before a normalisation: ``activation(norm(input) + residual)``, called as ours are.
+
+    Attributes:
+        activation: One of our names, a module, or None.
+    """
+
+    activation: str | nn.Module | None
+
+    def __init__(self, *args: Any, activation: str | nn.Module | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.activation = check_activation(activation) if isinstance(activation, str) else activation
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """``activation(norm(input) + residual)``."""
+        output: Tensor = super().forward(input)
+        if residual is not None:
+            output = output + residual
+        return self.activation(output) if isinstance(self.activation, nn.Module) else activate(output, self.activation)
+
+    def extra_repr(self) -> str:
+        """That of the normalisation, and the activation where it has a name."""
+        theirs = super().extra_repr()
+        return f"{theirs}, activation={self.activation!r}" if isinstance(self.activation, str) else theirs
+
+
+class ActivatedBatchNorm1d(Activated, nn.BatchNorm1d):
+    """``torch.nn.BatchNorm1d`` and an activation."""
+
+
+class ActivatedBatchNorm2d(Activated, nn.BatchNorm2d):
+    """``torch.nn.BatchNorm2d`` and an activation."""
+
+
+class ActivatedBatchNorm3d(Activated, nn.BatchNorm3d):
+    """``torch.nn.BatchNorm3d`` and an activation."""
+
+
+class AnyRankBatchNorm(Activated, nn.modules.batchnorm._BatchNorm):
+    """PyTorch's batch norm for inputs of any rank: what ``torch.nn.SyncBatchNorm`` is, without the other processes."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        _check_rank(self, input)
+
+
+class OurAnyRankBatchNorm(ours._BatchNorm):
+    """Our batch norm for inputs of any rank, as ``torch.nn.SyncBatchNorm`` takes them; ``bnkit.nn.BatchNorm1d`` otherwise."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        _check_rank(self, input)
+
+
+class ActivatedGroupNorm(Activated, nn.GroupNorm):
+    """``torch.nn.GroupNorm`` and an activation."""
+
+
+class _OfPositions(_InstanceNorm):
+    """Instance norm for (N, C, *)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input normalised by each example's own mean and variance of a channel.
+
+        Raises:
+            SettingsError: One value per channel and example: its deviation is 0.
+        """
+        if input.shape[2:].numel() == 1:  # of an empty shape too: (N, C)
+            raise SettingsError(
+                f"instance norm of an input of shape {tuple(input.shape)}: one value per channel and example, so that every "
+                'output would be beta; convert this layer to "group_norm", or leave it out with exclude'
+            )
+        return functional.instance_norm(input, None, None, self.weight, self.bias, eps=self.eps)
+
+
+class AnyRankInstanceNorm(Activated, _OfPositions):
+    """Instance norm for (N, C, *), and an activation. ``torch.nn.InstanceNorm1d`` reads (N, C) as one example of (C, L)."""
+
+
+def _check_rank(module: nn.Module, input: Tensor) -> None:
+    if input.dim() < 2:
+        raise SettingsError(
+            f"{type(module).__name__} got an input of shape {tuple(input.shape)}; expected (N, C) or (N, C, *)"
+        )
+
+
+OURS: dict[int | None, type[ours._BatchNorm]] = {
+    1: ours.BatchNorm1d,
+    2: ours.BatchNorm2d,
+    3: ours.BatchNorm3d,
+    None: OurAnyRankBatchNorm,
+}
+PLAIN: dict[int | None, type[nn.Module]] = {
+    1: nn.BatchNorm1d,
+    2: nn.BatchNorm2d,
+    3: nn.BatchNorm3d,
+    None: AnyRankBatchNorm,
+}
+ACTIVATED: dict[int | None, type[nn.Module]] = {
+    1: ActivatedBatchNorm1d,
+    2: ActivatedBatchNorm2d,
+    3: ActivatedBatchNorm3d,
+    None: AnyRankBatchNorm,
+}

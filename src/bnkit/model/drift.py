@@ -1,0 +1,152 @@
+"""How far the moving average of a batch norm was off, and what came of mending it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnkit.model.changes import Change
+from bnkit.moments import Moments
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far the moving average of one batch norm was from the statistics of the data.
+
+    Attributes:
+        layer: The dotted name.
+        largest_shift, average_shift: The distance of the two means over the channels, in standard deviations of the data: in
+            ``sqrt(variance + eps)``, by which the layer divides.
+        smallest_ratio, largest_ratio: The moving average's variance over that of the data, eps added to both, over the channels.
+        count: How many values each channel had.
+    """
+
+    layer: str
+    largest_shift: float
+    average_shift: float
+    smallest_ratio: float
+    largest_ratio: float
+    count: int
+
+    @classmethod
+    def of(cls, name: str, layer: _BatchNorm, data: Moments) -> Drift:
+        """The drift of what stands in the buffers of ``layer`` from ``data``, which is on the CPU."""
+        mean, variance = (buffer.cpu().double() for buffer in _copies(layer))
+        shift = (mean - data.mean).abs() / (data.variance(unbiased=False) + layer.eps).sqrt()
+        ratio = (variance + layer.eps) / (data.variance() + layer.eps)
+        values = (shift.max(), shift.mean(), ratio.min(), ratio.max(), data.count)
+        largest_shift, average_shift, smallest, largest, count = (value.item() for value in values)
+        return cls(name, largest_shift, average_shift, smallest, largest, int(count))
+
+    @property
+    def severity(self) -> float:
+        """What layers are sorted by: the largest shift, or the logarithm of the ratio of the deviations if that is larger."""
+        ratios = (self.smallest_ratio, self.largest_ratio)
+        # A moving average that holds NaN, inf or a negative variance is as wrong as can be.
+        if not all(map(math.isfinite, (self.largest_shift, *ratios))) or min(ratios) <= 0:
+            return math.inf
+        return max(self.largest_shift, *(abs(math.log(ratio)) / 2 for ratio in ratios))
+
+
+class Recalibration:
+    """What ``recalibrate`` found and changed: prints as a table, turns into JSON, and can be taken back.
+
+    Attributes:
+        layers: The drift of every layer that was recalibrated, worst first.
+        kept: The batch norms that were left as they were, and why.
+        output_change: The largest difference between the outputs of the model in evaluation before and after, on the first
+            batch, divided by the largest magnitude of the former; None where the output holds no floating-point tensor, or
+            this process had no batch.
+        batches: How many batches there were, on all processes.
+        sequential: Whether the layers were settled one after the other.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, _BatchNorm],
+        statistics: Mapping[str, Moments],
+        kept: Sequence[Change],
+        *,
+        output_change: float | None,
+        batches: int,
+        sequential: bool,
+    ) -> None:
+        self._before = [(layers[name], *_copies(layers[name])) for name in statistics]
+        drifts = [Drift.of(name, layers[name], moments) for name, moments in statistics.items()]
+        self.layers = tuple(sorted(drifts, key=lambda drift: -drift.severity))
+        self.kept = tuple(kept)
+        self.output_change = output_change
+        self.batches = batches
+        self.sequential = sequential
+
+    def undo(self) -> None:
+        """Give back the running means and variances from before. Doing it twice changes nothing more."""
+        with torch.no_grad():
+            for layer, mean, variance in self._before:
+                if layer.running_mean is not None and layer.running_var is not None:
+                    layer.running_mean.copy_(mean)
+                    layer.running_var.copy_(variance)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values; None where a figure is not finite."""
+        return {
+            "layers": [{key: _plain(value) for key, value in asdict(drift).items()} for drift in self.layers],
+            "kept": [asdict(change) for change in self.kept],
+            "output_change": _plain(self.output_change),
+            "batches": self.batches,
+            "sequential": self.sequential,
+        }
+
+    def rows(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """A header and a row for each layer that was recalibrated, as text."""
+        header = ("layer", "mean off by (max)", "(average)", "variance ratio", "values per channel")
+        return header, [
+            (
+                drift.layer or "(the model)",
+                f"{drift.largest_shift:.3g}",
+                f"{drift.average_shift:.3g}",
+                f"{drift.smallest_ratio:.3g} to {drift.largest_ratio:.3g}",
+                f"{drift.count:,}",
+            )
+            for drift in self.layers
+        ]
+
+    @property
+    def summary(self) -> str:
+        """How many there are of each, and how much the output changed, in a line."""
+        changed = (
+            "" if self.output_change is None else f"; the output changed by {self.output_change:.1e} of its magnitude"
+        )
+        return f"{len(self.layers)} recalibrated, {len(self.kept)} kept, {self.batches} batches{changed}"
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        header, rows = self.rows()
+        widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+        for name, *figures in (header, *rows):
+            aligned = (f"{figure:>{width}}" for figure, width in zip(figures, widths[1:], strict=True))
+            yield "  ".join([f"{name:{widths[0]}}", *aligned])
+        for change in self.kept:
+            yield f"{change.site or '(the model)'} kept: {change.detail}"
+        yield self.summary
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _copies(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    return layer.running_mean.clone(), layer.running_var.clone()
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,75 @@
+"""A scale and a shift moved into the weights of the layer before or behind, exactly; computed in float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+
+def into_output(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
+    """Make ``layer`` return ``scale * output + shift``, channel by channel.
+
+    Args:
+        layer: A convolution, transposed or not, or a linear layer. It gets a bias if it has none.
+        scale, shift: (out_channels,) or (out_features,), float64.
+    """
+    weight = _weight(layer)
+    if isinstance(layer, _ConvTransposeNd):  # (in, out / groups, *kernel), the inputs of a group next to each other
+        groups = layer.groups
+        split = weight.reshape(groups, -1, *weight.shape[1:])
+        scaled = split * scale.reshape(groups, 1, -1, *(1,) * (weight.dim() - 2))
+        _set(layer, "weight", scaled.reshape(weight.shape))
+    else:
+        _set(layer, "weight", weight * scale.reshape(-1, *(1,) * (weight.dim() - 1)))
+    bias = layer._parameters.get("bias")
+    _set(layer, "bias", shift if bias is None else bias.detach().double() * scale + shift)
+
+
+def into_input(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
+    """Make ``layer`` compute from ``x`` what it computes from ``scale * x + shift``, channel by channel.
+
+    Args:
+        layer: What ``why_not_into_input`` has nothing against.
+        scale, shift: (in_channels,) or (in_features,), float64.
+    """
+    weight = _weight(layer)
+    if isinstance(layer, _ConvTransposeNd):
+        _set(layer, "weight", weight * scale.reshape(-1, *(1,) * (weight.dim() - 1)))
+        return
+    groups = layer.groups if isinstance(layer, _ConvNd) else 1
+    ones = (1,) * (weight.dim() - 2)
+    split = weight.reshape(groups, -1, *weight.shape[1:])  # (groups, out / groups, in / groups, *kernel)
+    through = (split * shift.reshape(groups, 1, -1, *ones)).flatten(2).sum(2).flatten()
+    _set(layer, "weight", (split * scale.reshape(groups, 1, -1, *ones)).reshape(weight.shape))
+    bias = layer._parameters.get("bias")
+    if bias is not None or bool(through.any()):
+        _set(layer, "bias", through if bias is None else bias.detach().double() + through)
+
+
+def why_not_into_input(layer: nn.Module, shift: Tensor) -> str:
+    """Why a scale and ``shift`` before ``layer`` cannot move into it; empty if they can."""
+    if not bool(shift.any()):
+        return ""
+    if isinstance(layer, _ConvTransposeNd):
+        return "a transposed convolution's edges get a shift from fewer places than its middle"
+    if isinstance(layer, _ConvNd) and layer.padding_mode == "zeros" and any(layer._reversed_padding_repeated_twice):
+        return "the zeros that its padding puts around the edges would have to be shifted too"
+    return ""
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach().double()
+
+
+def _set(layer: nn.Module, name: str, value: Tensor) -> None:
+    old = layer._parameters.get(name)
+    with torch.no_grad():
+        if old is not None:
+            old.copy_(value)
+        else:  # a bias that the layer did not have: it trains, as any bias does
+            like = layer._parameters["weight"]
+            assert like is not None
+            layer.register_parameter(name, nn.Parameter(value.to(like)))

@@ -1,0 +1,149 @@
+"""Batch normalization taken out of a model: the twin without it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnkit.errors import ModelError
+from bnkit.model.changes import KEPT, Change, Changed, Changes
+from bnkit.model.copying import copy_of, exchange
+from bnkit.model.example import Example
+from bnkit.model.fold import Apart, Rest, fold
+from bnkit.model.foldable import feeding_layer, has_own_forward
+from bnkit.model.hosting import WithBatchNorm, release
+from bnkit.model.norms import as_module, recognise
+from bnkit.model.patterns import Patterns, chosen
+from bnkit.model.trace import Operation, Trace, as_it_was, trace
+
+
+def remove(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    preserve: bool = False,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> Changed:
+    """A copy of ``model`` without batch normalization, and what was taken out.
+
+    The twin to compare with: the same layers, with a bias where batch normalization stood in for one, activations that
+    were part of a batch norm kept. What ``add`` put in is taken out without a trace: biases are those from before, unless
+    the batch norm was trained since.
+
+    Args:
+        model: Left as it is.
+        example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) that ``model`` takes.
+        preserve: Move statistics, gamma and beta into the layers, so that the copy computes in evaluation what ``model``
+            does; as ``fold``, but in the mode that ``model`` is in. Without, weights stay as they are, and new biases
+            are 0: a network to be trained.
+        include, exclude: Dotted names of batch norms, with a shell's wildcards: only those, and not those.
+
+    Returns:
+        ``(model, changes)``. With ``preserve``, ``changes.error`` says how far the outputs are apart on the example.
+
+    Raises:
+        ModelError: The model raises on the example, cannot be copied, has no batch norm; or the twin does not run.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        >>> twin, changes = remove(model, torch.ones(1, 1, 4, 4))
+        >>> twin
+        Sequential(
+          (0): Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1))
+          (1): Identity()
+          (2): ReLU()
+        )
+    """
+    if preserve:
+        folded, changes = fold(model, example_inputs, include=include, exclude=exclude)
+        modes = {name: module.training for name, module in model.named_modules()}
+        for name, module in folded.named_modules():
+            module.training = modes.get(name, model.training)
+        named = [Change(c.site, "removed", c.detail) if c.is_made else c for c in changes]
+        return Changed(folded, Changes(named, changes.error))
+
+    example, twin = Example(example_inputs), copy_of(model)
+    run = trace(twin, example)
+    found = {name: like for name, module in twin.named_modules() if (like := recognise(module)) is not None}
+    if not found:
+        raise ModelError(f"{type(model).__name__} has no batch norm; expected a model with something to remove")
+    wanted = chosen(found, include, exclude)
+    changes_made: list[Change] = []
+    for name, like in found.items():
+        if name not in wanted:
+            changes_made.append(Change(name, KEPT, "it is left out by include or exclude"))
+            continue
+        norm = twin.get_submodule(name)
+        biased = [layer for operation in run.of_module(name) if (layer := feeding_layer(run, operation)) is not None]
+        parent = twin.get_submodule(name.rpartition(".")[0])
+        if isinstance(parent, WithBatchNorm) and parent.batch_norm is norm:
+            detail = _release(parent)
+        else:
+            is_fed_alone = not name or len(biased) == len(run.of_module(name))
+            rest = _rest(as_module(like.activation), run.of_module(name), is_fed_alone=is_fed_alone)
+            twin = exchange(twin, norm, rest)
+            has_shift = like.bias is not None
+            detail = ", ".join(_give_bias(twin, layer, run) for layer in dict.fromkeys(biased) if has_shift)
+        changes_made.append(Change(name, "removed", detail or "nothing takes its place"))
+    with as_it_was(twin), torch.no_grad():
+        example.fresh().run(twin.eval())
+    return Changed(twin, Changes(changes_made))
+
+
+def _rest(activation: nn.Module, operations: tuple[Operation, ...], *, is_fed_alone: bool) -> nn.Module:
+    """What stands in the place of a batch norm from now on: may it pass on its input, or does that belong to others too?"""
+    if any(len(operation.inputs) > 1 for operation in operations):
+        return Rest(activation)
+    return activation if is_fed_alone else Apart(activation)
+
+
+def _release(host: WithBatchNorm) -> str:
+    """Take the batch norm out of ``host``, and give back the bias that it had."""
+    had_bias = host.lost_bias
+    norm = release(host)
+    if not had_bias:
+        return "its layer is as it was"
+    assert isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.num_batches_tracked is not None
+    mean, untrained = norm.running_mean, int(norm.num_batches_tracked) == 0
+    # As it was put in: the bias is what stands in beta beyond the mean.
+    value = norm.bias.detach() - mean if untrained else torch.zeros_like(mean)
+    weight = host.weight
+    assert isinstance(weight, Tensor)
+    host.register_parameter("bias", nn.Parameter(value.to(weight)))
+    return "its layer has its bias again" + ("" if untrained else ", from 0")
+
+
+def _give_bias(model: nn.Module, name: str, run: Trace) -> str:
+    """A bias of 0 for a layer that has none."""
+    layer = model.get_submodule(name)
+    weight = layer._parameters.get("weight")
+    if layer._parameters.get("bias") is not None or weight is None:
+        return f"{name} has its bias"
+    channels = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    bias = weight.new_zeros(int(channels))  # type: ignore[arg-type]
+    if has_own_forward(layer) and not _adds_bias(layer, bias, run.of_module(name)[0].shapes[0]):
+        return f"{name} has a forward of its own, which does not add a bias"
+    layer.register_parameter("bias", nn.Parameter(bias))
+    return f"{name} got a bias"
+
+
+def _adds_bias(layer: nn.Module, bias: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether a layer without a bias would add ``bias`` to its output if it had it."""
+    without = copy.deepcopy(layer).double().eval()
+    having = copy.deepcopy(without)
+    values = torch.arange(1.0, len(bias) + 1).to(bias).double()
+    having.register_parameter("bias", nn.Parameter(values))
+    inputs = torch.linspace(-1, 1, math.prod(shape)).reshape(shape).to(values)
+    try:
+        with torch.no_grad():
+            expected = without(inputs).movedim(-1 if isinstance(layer, nn.Linear) else 1, -1) + values
+            got = having(inputs).movedim(-1 if isinstance(layer, nn.Linear) else 1, -1)
+    except Exception:
+        return False
+    return expected.shape == got.shape and torch.allclose(expected, got, rtol=1e-9, atol=1e-12)

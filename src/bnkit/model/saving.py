@@ -1,0 +1,229 @@
+"""A model on disk: weights from files, and a changed model as weights, ONNX or an exported program."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as as_safetensors
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, ShapesCollection
+
+from bnkit.errors import ModelError, RecordError, SettingsError
+from bnkit.model.example import Example, tensors_in
+from bnkit.model.trace import as_it_was
+
+# Under which names training scripts put a state_dict into a larger dictionary.
+_WRAPPINGS = ("state_dict", "model_state_dict", "model")
+# A protocol buffer, which an ONNX file is, holds 2 GiB: larger weights go into a file beside it.
+_MOST_IN_ONNX = 2**31 - 2**24
+_TOLD = 300
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Give ``model`` the weights in ``path``: safetensors, or a PyTorch file with tensors alone, which is never unpickled.
+
+    A PyTorch file may hold the ``state_dict`` under the key "state_dict", "model_state_dict" or "model".
+
+    Raises:
+        ModelError: It cannot be read, or is not the ``state_dict`` of this model; the message names the keys. What was
+            loaded until then stays loaded.
+    """
+    path = Path(path)
+    tensors = _state_dict(_content(path), path)
+    try:
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+    except Exception as error:
+        reason = " ".join(str(error).split()).replace("Error(s) in loading state_dict for ", "")
+        raise ModelError(f"{path} does not fit {reason[:_TOLD]}; expected the weights of this very network") from error
+    if missing or unexpected:
+        parts = [f"it {text} {_some(keys)}" for text, keys in (("lacks", missing), ("has besides", unexpected)) if keys]
+        raise ModelError(
+            f"{path} does not fit {type(model).__name__}: {' and '.join(parts)}; expected the keys of its state_dict"
+        )
+
+
+def check_destination(path: str | Path, *, has_example: bool, read_from: Iterable[str | Path] = ()) -> None:
+    """Whether ``save`` can write to ``path``: to be asked before any work is done.
+
+    Args:
+        path: Where to; the ending says what: ``.safetensors``, ``.onnx`` or ``.pt2``.
+        has_example: Whether there is an example to export the model with.
+        read_from: Files that the model comes from, which are not to be written over.
+
+    Raises:
+        SettingsError: It has another ending, an example or a package is missing, or it is one of ``read_from``.
+        RecordError: There is no such folder.
+    """
+    path = Path(path)
+    ending = path.suffix
+    if ending not in _WRITERS:
+        raise SettingsError(
+            f"{path} ends in {ending or 'nothing'!r}; expected .safetensors (weights), .onnx or .pt2 (an exported program)"
+        )
+    if ending != ".safetensors" and not has_example:
+        raise SettingsError(
+            f"{path} needs an example of the input to export the model with; expected one (--input or --data), or .safetensors"
+        )
+    if ending == ".onnx" and (absent := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]):
+        raise SettingsError(
+            f"{path} needs {' and '.join(absent)}, which is not installed; pip install 'bnkit[onnx]', or write .pt2"
+        )
+    try:
+        if not path.parent.is_dir() or path.is_dir():
+            reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+            raise RecordError(f"{path} cannot be written: {reason}; expected a file in a folder that is there")
+        for other in map(Path, read_from):
+            if path.exists() and other.exists() and path.samefile(other):
+                raise SettingsError(f"{path} is what the model is read from; expected another file")
+    except OSError as error:
+        raise RecordError(f"{path} cannot be written ({error.strerror}); expected another file") from error
+
+
+def save(model: nn.Module, path: str | Path, example_inputs: Any = None) -> bool:
+    """Write ``model`` to ``path``, whole or not at all, and say whether a file that was there has been replaced.
+
+    Args:
+        model: Left as it is.
+        path: The ending says what is written:
+            ".safetensors": parameters and buffers, under the keys of the ``state_dict``;
+            ".onnx": the model in evaluation as ONNX (by ``torch.export``; needs onnx and onnxscript); weights of more
+            than 2 GiB go into a file beside it;
+            ".pt2": the model in evaluation as ``torch.export.save`` writes it.
+        example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords), for ".onnx" and ".pt2". The first
+            dimension of each tensor may then have any size, if it has more than 1 here and the model allows.
+
+    Raises:
+        SettingsError, RecordError: As ``check_destination``.
+        ModelError: The model cannot be written so.
+    """
+    path = Path(path)
+    check_destination(path, has_example=example_inputs is not None)
+    replaced = path.exists()
+    try:
+        # Under its own name in a folder beside: ONNX and exported programs carry names of files in them.
+        with TemporaryDirectory(prefix=".new-", dir=path.parent) as folder:
+            _WRITERS[path.suffix](model, Path(folder) / path.name, example_inputs)
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+                file.replace(path.with_name(file.name))
+    except OSError as error:
+        raise RecordError(f"{path} cannot be written ({error.strerror}); expected a file that can") from error
+    return replaced
+
+
+def write_tensors(model: nn.Module, path: Path) -> None:
+    """Write parameters and buffers of ``model`` as safetensors."""
+    # safetensors refuses tensors that share memory; copies of tied weights load back into the tied module all the same.
+    tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in model.state_dict().items()}
+    path.write_bytes(as_safetensors(tensors))  # save_file makes files that nobody else may read
+
+
+def _write_weights(model: nn.Module, path: Path, example_inputs: Any) -> None:
+    try:
+        write_tensors(model, path)
+    except OSError:
+        raise
+    except Exception as error:  # safetensors raises an error class of its own; lazy parameters and extra state, others
+        raise ModelError(
+            f"{type(model).__name__} cannot be written as safetensors ({_told(error)}); expected tensors alone in its state_dict"
+        ) from error
+
+
+def _write_program(model: nn.Module, path: Path, example_inputs: Any) -> None:
+    with _exported(model, example_inputs) as program:
+        torch.export.save(program, path)
+
+
+def _write_onnx(model: nn.Module, path: Path, example_inputs: Any) -> None:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in chain(model.parameters(), model.buffers()))
+    with _exported(model, example_inputs) as program:
+        converted = torch.onnx.export(program, dynamo=True, verbose=False)
+        assert converted is not None
+        converted.save(str(path), external_data=size > _MOST_IN_ONNX)
+
+
+_WRITERS: dict[str, Callable[[nn.Module, Path, Any], None]] = {
+    ".safetensors": _write_weights,
+    ".onnx": _write_onnx,
+    ".pt2": _write_program,
+}
+
+
+@contextmanager
+def _exported(model: nn.Module, example_inputs: Any) -> Iterator[ExportedProgram]:
+    """``model`` in evaluation as a program; what is raised inside is told in a line, and warnings are not."""
+    example = Example(example_inputs).fresh()
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    try:
+        with warnings.catch_warnings(), as_it_was(model):
+            warnings.simplefilter("ignore")  # of torch about itself
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            model.eval()
+            yield _program(model, example)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot be exported: {_told(error)}; expected a model that torch.export takes, or .safetensors"
+        ) from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _program(model: nn.Module, example: Example) -> ExportedProgram:
+    shapes = ShapesCollection()  # type: ignore[no-untyped-call]
+    for _, tensor in tensors_in(example):
+        if tensor.dim() > 0 and tensor.shape[0] > 1:
+            shapes[tensor] = {0: Dim.AUTO}
+    try:
+        sizes = shapes.dynamic_shapes(model, example.arguments, example.keywords)  # type: ignore[no-untyped-call]
+        return torch.export.export(model, example.arguments, example.keywords, dynamic_shapes=sizes)
+    except Exception:
+        # With the sizes of the example, then; if that is not what was wrong, it says so again.
+        return torch.export.export(model, example.arguments, example.keywords)
+
+
+def _content(path: Path) -> Any:
+    if not path.is_file():
+        raise ModelError(f"{path} is not there; expected a file of weights: safetensors or PyTorch's")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is cut off, or another: anything may come of it
+        raise ModelError(
+            f"{path} cannot be read ({_told(error)}); expected weights: safetensors, or PyTorch's with tensors alone"
+        ) from error
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, Mapping):
+        inner = next((content[key] for key in _WRAPPINGS if isinstance(content.get(key), Mapping)), content)
+        if all(isinstance(key, str) and isinstance(value, Tensor) for key, value in inner.items()):
+            return dict(inner)
+    raise ModelError(
+        f"{path} holds a {type(content).__name__} that is no state_dict; expected tensors by name, as "
+        "torch.save(model.state_dict(), path) writes them"
+    )
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:_TOLD]}"
