@@ -45,26 +45,27 @@ SHAPES = (
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 
 
+_BLOCKS = elements("float32", None, streams=True, wide=False)
+_put, _pointer = _BLOCKS.put, _BLOCKS.pointer
+
+
 @numba.njit(nogil=True)
-def _copy(
-    source: int, target: int, first: int, last: int, put: Callable[..., None], pointer: Callable[[int], object]
-) -> None:
-    """Elements first to last."""
-    x, y = numba.carray(pointer(source), last), numba.carray(pointer(target), last)
+def _copy(source: int, target: int, first: int, last: int) -> None:
+    """Elements first to last, past the caches."""
+    x, y = numba.carray(_pointer(source), last), numba.carray(_pointer(target), last)
     for place in range(first, last):
-        put(y, place, x[place])
+        _put(y, place, x[place])
 
 
 def streamed_copy(x: Tensor, y: Tensor) -> None:
-    """``y`` becomes ``x``, past the caches."""
-    blocks = elements("float32", None, streams=y.data_ptr() % 64 == 0, wide=False)
-    sixteens = x.numel() // 16
-    parts = parts_for(sixteens, x.numel())
-
-    def part(_: int, first: int, last: int) -> None:
-        _copy(x.data_ptr(), y.data_ptr(), 16 * first, 16 * last, blocks.put, blocks.pointer)
-
-    in_parts(parts, sixteens, part)
+    """``y`` becomes ``x``, past the caches; both begin at a multiple of 64 bytes."""
+    assert x.data_ptr() % 64 == y.data_ptr() % 64 == 0
+    lines = x.numel() // 16
+    in_parts(
+        parts_for(lines, x.numel()),
+        lines,
+        lambda _, first, last: _copy(x.data_ptr(), y.data_ptr(), 16 * first, 16 * last),
+    )
 
 
 def step(

@@ -21,7 +21,8 @@ class ColumnLoops(NamedTuple):
     """The compiled loops for one kind of element and activation; see ``PlaneLoops`` for what they are given.
 
     ``sums``, ``affine``, ``backward_sums`` and ``backward`` work on a range of rows and may run side by side;
-    ``settle`` and ``settle_backward`` stand between them. ``whole_forward`` and ``whole_backward`` are all of it for one thread. ``columns`` is a table (6, W) of what each column is
+    ``settle`` and ``settle_backward`` stand between them.
+    ``whole_forward`` and ``whole_backward`` are all of it for one thread. ``columns`` is a table (6, W) of what each column is
     computed with: the mean in two parts, scale, shift, and two terms of the backward pass.
     """
 

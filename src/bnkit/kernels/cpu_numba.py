@@ -12,58 +12,16 @@ from bnkit.kernels import reference
 from bnkit.kernels.activation import activate_own
 from bnkit.kernels.column_loops import column_loops
 from bnkit.kernels.contract import Normalised
+from bnkit.kernels.layout import Layout
 from bnkit.kernels.plane_loops import plane_loops
 from bnkit.kernels.threads import in_parts, parts_for
 
 NAME = "numba"
 
-_KINDS = {
-    torch.float32: "float32",
-    torch.float64: "float64",
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
-}
 # What is fused; the others take longer to compute than to fetch, and PyTorch computes them with vectors.
 _FUSED = frozenset({None, "relu", "leaky_relu"})
 # On fewer elements, rounding before an activation that is not fused shows in the sums of gradients: nothing averages it out.
 _LEAST_FOR_OTHERS = 1 << 14
-# Fewer positions than a vector has places are columns beside those of the other channels.
-_LEAST_POSITIONS = 16
-# Several rows of few channels make a wide one, so that the loop over columns fills vectors.
-_LEAST_COLUMNS = 64
-_CACHE_LINE = 64
-# From this size on, what is written would push out of the caches what is read next: it goes past them.
-_STREAM_FROM_BYTES = 1 << 22
-
-
-class _Layout:
-    """How a tensor lies in memory: as planes (N, C, P), or as a table of wide rows."""
-
-    __slots__ = ("as_planes", "channels", "count", "examples", "group", "kind", "positions", "row", "size", "width")
-
-    def __init__(self, x: Tensor) -> None:
-        shape = x.shape
-        self.kind, self.size = _KINDS[x.dtype], x.numel()
-        self.examples, self.channels = shape[0], shape[1]
-        self.count = self.size // self.channels
-        self.positions = self.count // self.examples
-        is_contiguous = len(shape) == 2 or x.is_contiguous()
-        self.as_planes = is_contiguous and self.positions >= _LEAST_POSITIONS
-        # Of a column's channel: consecutive columns (few positions of it), or every C-th.
-        self.group = self.positions if is_contiguous else 1
-        self.row = self.width = self.channels * self.group
-        if self.group == 1 and self.row < _LEAST_COLUMNS:
-            self.width *= min(self.count, -(-_LEAST_COLUMNS // self.row))
-
-    def streams(self, *tensors: Tensor) -> bool:
-        """Whether results go past the caches: where they are large, and whole cache lines are written."""
-        width = tensors[0].element_size()
-        return (
-            self.size * width >= _STREAM_FROM_BYTES
-            and self.kind in ("float32", "float64")
-            and self.positions * width % _CACHE_LINE == 0
-            and all(tensor.data_ptr() % _CACHE_LINE == 0 for tensor in tensors)
-        )
 
 
 class _Normalise(torch.autograd.Function):
@@ -81,7 +39,7 @@ class _Normalise(torch.autograd.Function):
         given: Tensor | None,
         wide: bool,
     ) -> tuple[Tensor, Tensor]:
-        layout = _Layout(x)
+        layout = Layout(x)
         y = torch.empty_like(x)
         statistics = given if given is not None else torch.empty(6, layout.channels, dtype=torch.float64)
         if layout.as_planes:
@@ -210,7 +168,7 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _planes_forward(
-    layout: _Layout,
+    layout: Layout,
     x: Tensor,
     residual: Tensor | None,
     y: Tensor,
@@ -237,7 +195,7 @@ def _planes_forward(
 
 
 def _columns_forward(
-    layout: _Layout,
+    layout: Layout,
     x: Tensor,
     residual: Tensor | None,
     y: Tensor,
@@ -284,7 +242,7 @@ def _backward(
     eps: float,
     is_frozen: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    layout = _Layout(x)
+    layout = Layout(x)
     if gradient.stride() != x.stride():
         gradient = gradient.contiguous(memory_format=torch.contiguous_format if x.is_contiguous() else _last(x))
     dx = torch.empty_like(x)
@@ -311,7 +269,7 @@ def _backward(
 
 
 def _columns_backward(
-    layout: _Layout,
+    layout: Layout,
     activation: str | None,
     adds: bool,
     tensors: tuple[int, int, int, int, int],
@@ -319,7 +277,7 @@ def _columns_backward(
     is_frozen: bool,
 ) -> None:
     loops = column_loops(layout.kind, activation, adds, wide=False)
-    xa, ga, ya, dxa, dra = tensors
+    xa, ga, ya = tensors[:3]
     c, p, w = layout.channels, layout.group, layout.width
     rows = layout.size // w
     parts = parts_for(rows, layout.size)

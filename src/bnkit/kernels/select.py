@@ -15,8 +15,11 @@ from bnkit.kernels.contract import Kernel
 
 NUMBA = "numba"
 KERNEL_NAMES = (reference.NAME, aten.NAME, NUMBA)
-# From so many elements on the compiled loops are faster than PyTorch's kernel; `benchmarks/layer.py --crossover` finds it.
-_CROSSOVER = 1
+# From so many elements on the compiled loops are faster than PyTorch's kernel (`benchmarks/layer.py`, two cores): on planes
+# of some size; and channels last with few channels, where PyTorch's is slow, and not with many, where it is not.
+_CROSSOVER = 1 << 20
+_LEAST_PLANE = 256
+_FEW_CHANNELS = 12
 
 
 class Choice(NamedTuple):
@@ -48,8 +51,8 @@ def select(name: str, x: Tensor) -> Choice:
         KernelError: It was asked for by name and cannot run here; the message says why, and what can.
 
     Example:
-        >>> print(select("auto", torch.zeros(64, 8, 9, 9)))
-        numba: one pass over memory each way, for CPU tensors of 1 elements or more
+        >>> print(select("auto", torch.zeros(128, 16, 32, 32)))
+        numba: fewer passes over memory than PyTorch's own for (128, 16, 32, 32)
         >>> print(select("reference", torch.zeros(2, 2)))
         reference: asked for by name
     """
@@ -96,13 +99,24 @@ def _automatic(x: Tensor, *, transformed: bool) -> Choice:
         return Choice(reference, "under a torch.func transform, where every step must be plain PyTorch")
     if torch.compiler.is_compiling():
         return Choice(aten, "PyTorch's own, which it compiles")
-    if x.device.type == "cpu" and x.numel() >= _CROSSOVER:
-        numba, reason = _numba()
-        reason = reason or why_not_numba(x)
-        if numba is not None and not reason:
-            return Choice(numba, f"one pass over memory each way, for CPU tensors of {_CROSSOVER} elements or more")
+    if x.device.type != "cpu":
+        return Choice(aten, "PyTorch's own kernel runs on every device")
+    if not _pays(x):
+        return Choice(aten, f"PyTorch's own is faster for {tuple(x.shape)} as it lies in memory")
+    numba, reason = _numba()
+    reason = reason or why_not_numba(x)
+    if numba is None or reason:
         return Choice(aten, f"PyTorch's own, because {reason}")
-    return Choice(aten, "PyTorch's own kernel runs on every device")
+    return Choice(numba, f"fewer passes over memory than PyTorch's own for {tuple(x.shape)}")
+
+
+def _pays(x: Tensor) -> bool:
+    """Whether the compiled loops are faster for ``x``; known without loading them."""
+    if x.numel() < _CROSSOVER or x.dim() < 3:
+        return False
+    if x.is_contiguous():
+        return x.numel() // (x.shape[0] * x.shape[1]) >= _LEAST_PLANE
+    return x.shape[1] <= _FEW_CHANNELS
 
 
 @cache

@@ -23,17 +23,6 @@ def move(
         num_batches_skipped: If given, a batch whose statistics are not finite (it holds inf or NaN) leaves the
             buffers as they are and is counted here instead; 0-d int64. Decided on the device, without waiting for it.
     """
-    if (
-        num_batches_skipped is None
-        and isinstance(momentum, float)
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-    ):
-        # The same in half as many operations, of which each costs more than the arithmetic.
-        with torch.no_grad():
-            running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
-            running_var.mul_(1 - momentum).add_(unbiased_variance, alpha=momentum)
-        return
     with torch.no_grad():
         mean, unbiased_variance = _shared(mean, running_mean), _shared(unbiased_variance, running_var)
         new_mean = (1 - momentum) * running_mean + momentum * mean
