@@ -41,6 +41,7 @@ wheel: .venv/.installed-dev
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/folder.py
+	$(BIN)/python benchmarks/layer.py
 	$(BIN)/python -m benchmarks.models
 
 # The pictures of the documentation, from a run of the quickstart. Needs Chromium.

@@ -48,7 +48,18 @@ def sums(xa, offset, first, last, W, C, P, totals):
     for j in range(W):
         start[j] = np.float64(load(x[j % C if P == 1 else j // P * P]))
     total, squares = totals[0], totals[1]
-    for row in range(first, last):
+    together = first + (last - first) // 4 * 4
+    for row in range(first, together, 4):  # four rows for each time that the sums go through the registers
+        begin = offset + row * W
+        xs0, xs1 = x[begin : begin + W], x[begin + W : begin + 2 * W]
+        xs2, xs3 = x[begin + 2 * W : begin + 3 * W], x[begin + 3 * W : begin + 4 * W]
+        for j in range(W):
+            origin = start[j]
+            d0, d1 = np.float64(load(xs0[j])) - origin, np.float64(load(xs1[j])) - origin
+            d2, d3 = np.float64(load(xs2[j])) - origin, np.float64(load(xs3[j])) - origin
+            total[j] += (d0 + d1) + (d2 + d3)
+            squares[j] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
+    for row in range(together, last):
         xs = x[offset + row * W : offset + row * W + W]
         for j in range(W):
             d = np.float64(load(xs[j])) - start[j]
@@ -112,7 +123,20 @@ def backward_sums(xa, ga, ya, offset, first, last, W, means, columns, totals):
     x, g, y = carray(pointer(xa), size), carray(pointer(ga), size), carray(pointer(ya), size)
     scale, shift = columns[2], columns[3]
     total, products = totals[0], totals[1]
-    for row in range(first, last):
+    together = first + (last - first) // 2 * 2
+    for row in range(first, together, 2):
+        begin = offset + row * W
+        xs0, gs0, ys0 = x[begin : begin + W], g[begin : begin + W], y[begin : begin + W]
+        begin += W
+        xs1, gs1, ys1 = x[begin : begin + W], g[begin : begin + W], y[begin : begin + W]
+        for j in range(W):
+            origin, a, b = means[j], np.float64(scale[j]), np.float64(shift[j])
+            d0, d1 = np.float64(load(xs0[j])) - origin, np.float64(load(xs1[j])) - origin
+            z0, z1 = (load(ys0[j]), load(ys1[j])) if adds else (number(d0 * a + b), number(d1 * a + b))
+            dz0, dz1 = np.float64(through(load(gs0[j]), z0)), np.float64(through(load(gs1[j]), z1))
+            total[j] += dz0 + dz1
+            products[j] += dz0 * d0 + dz1 * d1
+    for row in range(together, last):
         begin = offset + row * W
         xs, gs, ys = x[begin : begin + W], g[begin : begin + W], y[begin : begin + W]
         for j in range(W):
@@ -192,11 +216,11 @@ def whole_backward(xa, ga, ya, dxa, dra, size, W, row, C, P, count, wa, ba, stat
 
 
 @cache
-def column_loops(kind: str, activation: str | None, adds: bool, wide: bool) -> ColumnLoops:
+def column_loops(kind: str, activation: str | None, adds: bool, streams: bool, wide: bool) -> ColumnLoops:
     """The loops for elements of ``kind``; arguments as for ``plane_loops``."""
-    blocks = elements(kind, activation, streams=False, wide=wide)
+    blocks = elements(kind, activation, streams=streams, wide=wide)
     names = {**blocks._asdict(), "adds": adds, "table": bits.pointer[np.float64], "nothing": blocks.number(0)}
-    variant = f"{kind}_{activation}_{adds:d}{wide:d}"
+    variant = f"{kind}_{activation}_{adds:d}{streams:d}{wide:d}"
     for loop in (spread, sums, settle, affine, backward_sums, settle_backward, backward, whole_forward, whole_backward):
         names[loop.__name__] = specialised(loop, names, variant)
     return ColumnLoops(**{field: names[field] for field in ColumnLoops._fields})

@@ -207,27 +207,29 @@ def _columns_forward(
     is_given: bool,
     wide: bool,
 ) -> None:
-    loops = column_loops(layout.kind, activation, residual is not None, wide)
+    streams = layout.streams(y)
+    plain = column_loops(layout.kind, activation, residual is not None, streams=False, wide=wide)
     xa, ya, ra = x.data_ptr(), y.data_ptr(), _address(residual) or x.data_ptr()
     c, p, w = layout.channels, layout.group, layout.width
     wa, ba, sa = _address(weight), _address(bias), statistics.data_ptr()
     rows = layout.size // w
     parts = parts_for(rows, layout.size)
-    if parts == 1:
-        loops.whole_forward(xa, ra, ya, layout.size, w, layout.row, c, p, layout.count, wa, ba, sa, eps, is_given)
+    if parts == 1 and not streams:
+        plain.whole_forward(xa, ra, ya, layout.size, w, layout.row, c, p, layout.count, wa, ba, sa, eps, is_given)
         return
+    loops = column_loops(layout.kind, activation, residual is not None, streams=streams, wide=wide)
     rest = rows * w
     rest_rows = (layout.size - rest) // layout.row
     columns = np.empty((6, w), np.float64 if wide or layout.kind == "float64" else np.float32)
     if is_given:
-        loops.spread(np.empty(w), columns, w, c, p, wa, ba, sa)
+        plain.spread(np.empty(w), columns, w, c, p, wa, ba, sa)
     else:
         sums = np.zeros((parts, 2, w))
-        in_parts(parts, rows, lambda index, first, last: loops.sums(xa, 0, first, last, w, c, p, sums[index]))
-        loops.sums(xa, rest, 0, rest_rows, layout.row, c, p, sums[0])
-        loops.settle(xa, sums, columns, w, c, p, layout.count, wa, ba, sa, eps)
+        in_parts(parts, rows, lambda index, first, last: plain.sums(xa, 0, first, last, w, c, p, sums[index]))
+        plain.sums(xa, rest, 0, rest_rows, layout.row, c, p, sums[0])
+        plain.settle(xa, sums, columns, w, c, p, layout.count, wa, ba, sa, eps)
     in_parts(parts, rows, lambda _, first, last: loops.affine(xa, ra, ya, 0, first, last, w, columns))
-    loops.affine(xa, ra, ya, rest, 0, rest_rows, layout.row, columns)
+    plain.affine(xa, ra, ya, rest, 0, rest_rows, layout.row, columns)
 
 
 def _backward(
@@ -262,7 +264,9 @@ def _backward(
 
         in_parts(parts_for(c, layout.size), c, planes)
     else:
-        _columns_backward(layout, activation, y is not None, (xa, ga, ya, dxa, dra), (wa, ba, sa), is_frozen)
+        _columns_backward(
+            layout, activation, y is not None, layout.streams(dx), (xa, ga, ya, dxa, dra), (wa, ba, sa), is_frozen
+        )
     dw = None if weight is None else results[4].to(weight.dtype)
     db = None if bias is None else results[5].to(bias.dtype)
     return dx, dw, db, dr
@@ -272,29 +276,31 @@ def _columns_backward(
     layout: Layout,
     activation: str | None,
     adds: bool,
+    streams: bool,
     tensors: tuple[int, int, int, int, int],
     parameters: tuple[int, int, int],
     is_frozen: bool,
 ) -> None:
-    loops = column_loops(layout.kind, activation, adds, wide=False)
+    plain = column_loops(layout.kind, activation, adds, streams=False, wide=False)
     xa, ga, ya = tensors[:3]
     c, p, w = layout.channels, layout.group, layout.width
     rows = layout.size // w
     parts = parts_for(rows, layout.size)
-    if parts == 1:
-        loops.whole_backward(*tensors, layout.size, w, layout.row, c, p, layout.count, *parameters, is_frozen)
+    if parts == 1 and not streams:
+        plain.whole_backward(*tensors, layout.size, w, layout.row, c, p, layout.count, *parameters, is_frozen)
         return
+    loops = column_loops(layout.kind, activation, adds, streams=streams, wide=False)
     rest = rows * w
     rest_rows = (layout.size - rest) // layout.row
     columns = np.empty((6, w), np.float64 if layout.kind == "float64" else np.float32)
     means, sums = np.empty(w), np.zeros((parts, 2, w))
-    loops.spread(means, columns, w, c, p, *parameters)
+    plain.spread(means, columns, w, c, p, *parameters)
 
     def add(index: int, first: int, last: int) -> None:
-        loops.backward_sums(xa, ga, ya, 0, first, last, w, means, columns, sums[index])
+        plain.backward_sums(xa, ga, ya, 0, first, last, w, means, columns, sums[index])
 
     in_parts(parts, rows, add)
-    loops.backward_sums(xa, ga, ya, rest, 0, rest_rows, layout.row, means, columns, sums[0])
-    loops.settle_backward(sums, columns, w, c, p, layout.count, parameters[2], is_frozen)
+    plain.backward_sums(xa, ga, ya, rest, 0, rest_rows, layout.row, means, columns, sums[0])
+    plain.settle_backward(sums, columns, w, c, p, layout.count, parameters[2], is_frozen)
     in_parts(parts, rows, lambda _, first, last: loops.backward(*tensors, 0, first, last, w, columns))
-    loops.backward(*tensors, rest, 0, rest_rows, layout.row, columns)
+    plain.backward(*tensors, rest, 0, rest_rows, layout.row, columns)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,8 +15,9 @@ _KINDS = {
 }
 # Fewer positions than a vector has places are columns beside those of the other channels.
 _LEAST_POSITIONS = 16
-# Several rows of few channels make a wide one, so that the loop over columns fills vectors.
-_LEAST_COLUMNS = 64
+# Several rows make a wide one of about so many columns: long enough for a loop to be worth its start, short enough for the
+# sums of all columns to stay in the first cache.
+_COLUMNS = 512
 _CACHE_LINE = 64
 # From this size on, what is written would push out of the caches what is read next: it goes past them.
 _STREAM_FROM_BYTES = 1 << 22
@@ -36,15 +39,18 @@ class Layout:
         # Of a column's channel: consecutive columns (few positions of it), or every C-th.
         self.group = self.positions if is_contiguous else 1
         self.row = self.width = self.channels * self.group
-        if self.group == 1 and self.row < _LEAST_COLUMNS:
-            self.width *= min(self.count, -(-_LEAST_COLUMNS // self.row))
+        if self.group == 1 and self.row < _COLUMNS:
+            # A multiple of 16 columns, so that every wide row begins with a cache line if the first one does.
+            step = 16 // math.gcd(self.row, 16)
+            self.width *= max(1, min(self.count, -(-_COLUMNS // (self.row * step)) * step))
 
-    def streams(self, *tensors: Tensor) -> bool:
-        """Whether results go past the caches: where they are large, and whole cache lines are written."""
-        width = tensors[0].element_size()
+    def streams(self, target: Tensor) -> bool:
+        """Whether ``target`` is written past the caches: where it is large, and consists of whole cache lines."""
+        width = target.element_size()
+        piece = self.positions if self.as_planes else self.width
         return (
             self.size * width >= _STREAM_FROM_BYTES
             and self.kind in ("float32", "float64")
-            and self.positions * width % _CACHE_LINE == 0
-            and all(tensor.data_ptr() % _CACHE_LINE == 0 for tensor in tensors)
+            and piece * width % _CACHE_LINE == 0
+            and target.data_ptr() % _CACHE_LINE == 0
         )
