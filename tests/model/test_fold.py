@@ -192,6 +192,17 @@ def test_it_computes_the_same_and_says_what_went_where(case, dtype):
     assert not folded.training
 
 
+@pytest.mark.parametrize(("half", "tolerance"), [(torch.bfloat16, 2**-6), (torch.float16, 2**-9)])
+def test_a_half_precision_layer_under_a_float32_batch_norm(half, tolerance):
+    model = _trained(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False).to(half), nn.BatchNorm2d(4))).eval()
+    inputs = torch.randn(IMAGES, generator=torch.Generator().manual_seed(0)).to(half)
+    folded, changes = fold(model, inputs)
+    assert (folded[0].weight.dtype, folded[0].bias.dtype) == (half, half)
+    assert changes[0].detail == "into the output of 0"
+    exact = _outputs(copy.deepcopy(model).double(), inputs.double())
+    assert largest_difference(exact, _outputs(folded, inputs)) < tolerance
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_what_add_put_in_folds_back(kind):
     model = built(kind)
