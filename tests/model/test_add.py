@@ -273,6 +273,14 @@ def test_one_value_per_channel_has_no_variance():
     assert changes.error < 1e-6
 
 
+def test_a_lazy_batch_norm_is_made_in_the_copy_too():
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.ReLU())
+    changed, changes = add(model, torch.ones(2, 1, 5, 5))
+    assert [change.site for change in changes.made] == ["3"]
+    assert changed[1].running_mean.shape == (4,)
+    assert isinstance(model[1], nn.LazyBatchNorm2d)
+
+
 def test_lazy_layers_are_made_in_the_copy():
     model = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
     changed, changes = add(model, torch.ones(2, 1, 5, 5))

@@ -1,4 +1,4 @@
-"""Batch normalization, residual and activation in one pass over memory each way, on the CPU, compiled by Numba."""
+"""Batch normalization, residual and ReLU in few passes over memory, on the CPU, compiled by Numba."""
 
 from __future__ import annotations
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.parameter import UninitializedBuffer
 
-from bnkit.errors import ModelError, SettingsError
+from bnkit.errors import ModelError
 from bnkit.model import lazy_norms
 from bnkit.model.becoming import Kind, Target, become, described
 from bnkit.model.changes import KEPT, Change, Changed, Changes
-from bnkit.model.copying import exchange
+from bnkit.model.copying import copy_of, exchange
 from bnkit.model.frozen import bare_class
 from bnkit.model.norms import BatchNormLike, NotRecognised, Place, chosen_names, places
 from bnkit.model.patterns import Patterns
@@ -77,7 +75,7 @@ def convert(
         1 changed, 0 kept
     """
     target = Target(to, process_group, num_groups, dimensions)
-    twin = _copy_of(model)
+    twin = copy_of(model)
     told = dict(how or {})
     known = {place.module: place for place in places(twin)}
     sites = {
@@ -168,25 +166,3 @@ def _names(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
     for name, module in model.named_modules(remove_duplicate=False):
         names[module] = (*names.get(module, ()), name)
     return names
-
-
-def _copy_of(model: nn.Module) -> nn.Module:
-    """A copy that shares nothing but code and process groups; layers that are lazy still are lazy in it."""
-    if not isinstance(model, nn.Module):
-        raise SettingsError(f"model is a {type(model).__name__}; expected an nn.Module")
-    groups = [(module, group) for module in model.modules() if (group := vars(module).get("process_group")) is not None]
-    memo: dict[int, object] = {id(group): group for _, group in groups}
-    for buffer in model.buffers():
-        if isinstance(buffer, UninitializedBuffer):  # which PyTorch cannot copy
-            data = buffer.data
-            memo[id(buffer)] = UninitializedBuffer(device=data.device, dtype=data.dtype)  # type: ignore[call-arg]
-    try:
-        twin = copy.deepcopy(model, memo)
-    except Exception as error:
-        raise ModelError(
-            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); expected a model that "
-            "copy.deepcopy takes: build it anew, or detach the tensors that it keeps"
-        ) from error
-    for module, group in groups:  # our layers leave it out of copies; this copy stays in this process
-        vars(memo[id(module)])["process_group"] = group
-    return twin

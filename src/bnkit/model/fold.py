@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -161,12 +160,12 @@ def _check(model: nn.Module, planned: list[Fold], example: Example) -> None:
     Raises:
         ModelError: They differ.
     """
-    wide = copy.deepcopy(model).double()
+    wide = copy_of(model).double()
     try:
         before, output = _run(wide, planned, example.to(torch.float64))
         dtype, tolerance = torch.float64, _EXACT
     except ModelError:
-        wide = copy.deepcopy(model)
+        wide = copy_of(model)
         before, output = _run(wide, planned, example)
         own = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
         dtype, tolerance = None, torch.finfo(own).eps ** 0.5
