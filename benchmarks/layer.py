@@ -22,14 +22,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numba
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 import bnkit
-from bnkit.kernels.elements import elements
-from bnkit.kernels.threads import in_parts, parts_for
+from bnkit.kernels import arguments, bits
+from bnkit.kernels.arguments import run as run_loops
+from bnkit.kernels.arguments import share
+from bnkit.kernels.compiling import outer
+from bnkit.kernels.threads import available, team, threads_for
 
 SHAPES = (
     (256, 6, 28, 28),  # LeNet
@@ -46,27 +51,24 @@ SHAPES = (
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 
 
-_BLOCKS = elements("float32", None, streams=True, wide=False)
-_put, _pointer = _BLOCKS.put, _BLOCKS.pointer
+def _copy(a: Any) -> None:
+    """Whole cache lines from one tensor to another, past the caches."""
+    _, first, last = share(a, bits.get(a, arguments.COUNT) // 16)
+    x, y = _pointer(bits.get(a, arguments.X)), _pointer(bits.get(a, arguments.Y))
+    for place in range(16 * first, 16 * last):
+        bits.stream(y, place, bits.get(x, place))
 
 
-@numba.njit(nogil=True)
-def _copy(source: int, target: int, first: int, last: int) -> None:
-    """Elements first to last, past the caches."""
-    x, y = numba.carray(_pointer(source), last)[first:last], numba.carray(_pointer(target), last)[first:last]
-    for place in range(last - first):
-        _put(y, place, x[place])
+_pointer = bits.pointer[np.float32]
+_copy_at = outer(_copy, {}, "benchmark")
 
 
 def streamed_copy(x: Tensor, y: Tensor) -> None:
     """``y`` becomes ``x``, past the caches; both begin at a multiple of 64 bytes."""
-    assert x.data_ptr() % 64 == y.data_ptr() % 64 == 0
-    lines = x.numel() // 16
-    in_parts(
-        parts_for(lines, x.numel()),
-        lines,
-        lambda _, first, last: _copy(x.data_ptr(), y.data_ptr(), 16 * first, 16 * last),
-    )
+    assert x.data_ptr() % 64 == y.data_ptr() % 64 == 0 and x.numel() % 16 == 0
+    threads = threads_for(x.numel() // 16, x.numel(), available())
+    tensors = (x.data_ptr(), 0, y.data_ptr(), *[0] * 8)
+    run_loops(*team(), _copy_at, 0, 0, threads, 0, *tensors, 0, 0, 0, x.numel(), 0, 0, 0, 0.0)
 
 
 def step(

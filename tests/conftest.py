@@ -7,6 +7,9 @@ import shutil
 
 import pytest
 
+# Two workers of two threads each would wait for each other on two cores. Tests of threads ask for them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )

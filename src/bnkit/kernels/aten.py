@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bnkit.kernels import reference
 from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import Normalised
 
@@ -19,8 +20,13 @@ def by_batch_statistics(
     eps: float,
     activation: str | None,
     residual: Tensor | None,
+    mask: Tensor | None,
+    count: int | Tensor,
 ) -> Normalised:
     """See ``contract.Kernel``."""
+    if mask is not None:
+        # PyTorch's kernel cannot leave a position out of the statistics; the equations, in PyTorch's operations, can.
+        return reference.by_batch_statistics(x, weight, bias, eps, activation, residual, mask, count)
     # With momentum 1, buffers of its own receive the batch's mean and unbiased variance as they are. The statistics
     # that native_batch_norm returns would have to be turned back from 1 / sqrt(variance + eps), which cancels.
     dtype = torch.promote_types(x.dtype if weight is None else weight.dtype, torch.float32)
@@ -43,6 +49,26 @@ def by_given_statistics(
 ) -> Tensor:
     """See ``contract.Kernel``."""
     output = functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
+    return _finish(output, activation, residual)
+
+
+def training_step(
+    x: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str | None,
+    residual: Tensor | None,
+) -> Tensor | None:
+    """See ``contract.Kernel``."""
+    if running_mean.dtype != x.dtype:  # PyTorch mixes half precision with float32, and nothing else
+        weight, bias = (None if p is None else p.to(running_mean.dtype) for p in (weight, bias))
+        if running_mean.dtype != torch.float32:
+            return None
+    output = functional.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
     return _finish(output, activation, residual)
 
 

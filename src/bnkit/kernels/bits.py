@@ -1,4 +1,4 @@
-"""What Numba lacks for kernels: arrays at an address, half precision, and stores that pass the caches by."""
+"""What Numba lacks for kernels: pointers, half precision, stores that pass the caches by, and calls by an address."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ def _pointer_to(kind: Any) -> Any:
     return at
 
 
-# By the NumPy type of the elements: the address of a tensor as a pointer, for `carray`. Making an array of a tensor in
-# Python takes longer than many a kernel runs.
+# By the NumPy type of the elements: the address of a tensor as a pointer. Making an array of a tensor in Python takes longer
+# than many a kernel runs, and loops over arrays take three times as long to compile as loops over pointers.
 pointer = {
     np.float32: _pointer_to(types.float32),
     np.float64: _pointer_to(types.float64),
     np.uint16: _pointer_to(types.uint16),
+    np.uint8: _pointer_to(types.uint8),
+    np.int64: _pointer_to(types.int64),
 }
 
 
@@ -84,24 +86,111 @@ def to_bfloat16(typing_context: Any, value: Any) -> Any:
 
 
 @intrinsic
-def stream(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
-    """``array[index] = value`` past the caches: for what nobody reads soon.
+def behind(typing_context: Any, pointer: Any, count: Any) -> Any:
+    """The pointer ``count`` elements further on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.gep(arguments[0], [arguments[1]])
+
+    return pointer(pointer, types.intp), generate
+
+
+@intrinsic
+def get(typing_context: Any, pointer: Any, index: Any) -> Any:
+    """The element at ``index``. Nothing is checked, as nothing is in C: what an array's index costs, vectors cannot have."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(builder.gep(arguments[0], [arguments[1]]))
+
+    return pointer.dtype(pointer, types.intp), generate
+
+
+@intrinsic
+def put(typing_context: Any, pointer: Any, index: Any, value: Any) -> Any:
+    """Store ``value`` at ``index``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[2], builder.gep(arguments[0], [arguments[1]]))
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, pointer.dtype), generate
+
+
+@intrinsic
+def stream(typing_context: Any, pointer: Any, index: Any, value: Any) -> Any:
+    """Store ``value`` at ``index`` past the caches: for what nobody reads soon.
 
     It promises the compiler that the element lies at a multiple of 64 bytes, so that it can store whole cache lines; the
     caller has to see to it that every vector of a loop does (a segmentation fault otherwise).
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, place, number = arguments
-        data = context.make_array(signature.args[0])(context, builder, target).data
-        store = builder.store(number, builder.gep(data, [place]), align=64)
+        store = builder.store(arguments[2], builder.gep(arguments[0], [arguments[1]]), align=64)
         store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, array.dtype), generate
+    return types.void(pointer, types.intp, pointer.dtype), generate
 
 
-@njit(inline="always")
+@intrinsic
+def prefetch(typing_context: Any, pointer: Any, index: Any) -> Any:
+    """Begin to fetch the element at ``index`` into the second-level cache; there need not be one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        name = "llvm.prefetch.p0i8"
+        function = builder.module.globals.get(name)
+        if function is None:
+            function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), name)
+        target = builder.bitcast(builder.gep(arguments[0], [arguments[1]]), byte)
+        read, level, is_data = ir.Constant(word, 0), ir.Constant(word, 2), ir.Constant(word, 1)
+        builder.call(function, [target, read, level, is_data])
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp), generate
+
+
+@intrinsic
+def run_team(typing_context: Any, start: Any, function: Any, argument: Any, threads: Any) -> Any:
+    """``GOMP_parallel``: call a function, given by its address, with ``argument`` on so many threads, and wait."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, byte, word, word])
+        begin, function, argument, threads = arguments
+        parts = [builder.inttoptr(function, byte), builder.inttoptr(argument, byte), builder.trunc(threads, word)]
+        builder.call(builder.inttoptr(begin, kind.as_pointer()), [*parts, ir.Constant(word, 0)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def call_with(typing_context: Any, function: Any, argument: Any) -> Any:
+    """Call a function, given by its address, with ``argument``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [builder.inttoptr(arguments[1], byte)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def number_from(typing_context: Any, function: Any) -> Any:
+    """The int that a C function without arguments returns, given by its address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), [])
+        result = builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [])
+        return builder.sext(result, ir.IntType(64))
+
+    return types.int64(types.int64), generate
+
+
+@njit(forceinline=True)
 def same(value: Any) -> Any:
     """The value itself, where the elements are numbers already."""
     return value

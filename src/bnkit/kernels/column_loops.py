@@ -1,226 +1,204 @@
 """Loops over columns, compiled by Numba: a table whose every row holds a value, or a few, of each channel.
 
 Channels last, and (N, C): rows of C columns, of which several are taken as one wide row, so that a few channels fill a
-vector too. And (N, C, P) with few positions P: rows of C · P columns. Sums are taken in float64, column by column, around
-the first value of the column's channel.
+vector too. The threads take some rows each, twice, with a step between in which one of them adds up. And (N, C, P) with few
+positions P: rows of C · P columns; a thread takes a block of channels, all rows of it.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import carray
 
-from bnkit.kernels import bits
-from bnkit.kernels.elements import elements, specialised
+from bnkit.kernels import arguments, bits, column_parts
+from bnkit.kernels.arguments import D_RESIDUAL, DX, GRADIENT, RESIDUAL, X, Y, share
+from bnkit.kernels.bits import behind, get, put
+from bnkit.kernels.compiling import inner, outer
+from bnkit.kernels.elements import elements
 
+# What these mean is filled in for each kind of element and activation.
+pointer = table = numbers = None
+guess = add_up = settle = spread = write = add_up_back = settle_back = spread_back = write_back = None
 
-class ColumnLoops(NamedTuple):
-    """The compiled loops for one kind of element and activation; see ``PlaneLoops`` for what they are given.
-
-    ``sums``, ``affine``, ``backward_sums`` and ``backward`` work on a range of rows and may run side by side;
-    ``settle`` and ``settle_backward`` stand between them.
-    ``whole_forward`` and ``whole_backward`` are all of it for one thread. ``columns`` is a table (6, W) of what each column is
-    computed with: the mean in two parts, scale, shift, and two terms of the backward pass.
-    """
-
-    sums: Any
-    settle: Any
-    affine: Any
-    backward_sums: Any
-    settle_backward: Any
-    backward: Any
-    spread: Any
-    whole_forward: Any
-    whole_backward: Any
+# What a thread has to work in, for each of W columns: the sums, 2, float64; then, of what is computed in, what a column is
+# computed with, 6 (the first is the guess of the mean until that is known), and the sums of some rows, 2.
+SUMS, COLUMNS, ROOM = 0, 2, 8
+SCRATCH = 10
 
 
-# What these mean is filled in for each kind of element and activation, by `specialised`.
-pointer = parameters = table = number = nothing = load = put = activate = through = adds = None
+def forward(a):
+    """All of the forward pass for blocks of channels, with every row of them."""
+    rows, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    P, count, block = get(a, arguments.POSITIONS), get(a, arguments.COUNT), get(a, arguments.BLOCK)
+    x, r, y = pointer(get(a, X)), pointer(get(a, RESIDUAL)), pointer(get(a, Y))
+    known, eps = table(get(a, arguments.STATISTICS)), get(table(get(a, arguments.EPS)), 0)
+    thread, begin, end = share(a, (C + block - 1) // block)
+    own = get(a, arguments.SCRATCH) + 8 * SCRATCH * block * P * thread
+    sums, columns = table(own), numbers(own + 8 * COLUMNS * block * P)
+    room = numbers(own + 8 * ROOM * block * P)
+    for piece in range(begin, end):
+        first, last = piece * block, min(piece * block + block, C)
+        W, at = (last - first) * P, first * P
+        if get(a, arguments.GIVEN) == 0:
+            for j in range(2 * W):
+                put(sums, j, 0.0)
+            guess(x, C * P, rows, C, P, first, columns, W)
+            add_up(behind(x, at), C * P, 0, rows, W, columns, sums, room)
+            settle(
+                x, C * P, rows, C, P, first, last, sums, columns, W, count, eps, known, table(get(a, arguments.SUMS))
+            )
+        spread(columns, W, C, P, first, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+        write(behind(x, at), behind(r, at), behind(y, at), C * P, 0, rows, W, columns)
 
 
-def sums(xa, offset, first, last, W, C, P, totals):
-    """Add rows ``first`` to ``last`` of W columns, behind ``offset`` elements, to ``totals`` (2, ≥ W)."""
-    x = carray(pointer(xa), offset + last * W)
-    start = np.empty(W)
-    for j in range(W):
-        start[j] = np.float64(load(x[j % C if P == 1 else j // P * P]))
-    total, squares = totals[0], totals[1]
-    together = first + (last - first) // 4 * 4
-    for row in range(first, together, 4):  # four rows for each time that the sums go through the registers
-        begin = offset + row * W
-        xs0, xs1 = x[begin : begin + W], x[begin + W : begin + 2 * W]
-        xs2, xs3 = x[begin + 2 * W : begin + 3 * W], x[begin + 3 * W : begin + 4 * W]
-        for j in range(W):
-            origin = start[j]
-            d0, d1 = np.float64(load(xs0[j])) - origin, np.float64(load(xs1[j])) - origin
-            d2, d3 = np.float64(load(xs2[j])) - origin, np.float64(load(xs3[j])) - origin
-            total[j] += (d0 + d1) + (d2 + d3)
-            squares[j] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
-    for row in range(together, last):
-        xs = x[offset + row * W : offset + row * W + W]
-        for j in range(W):
-            d = np.float64(load(xs[j])) - start[j]
-            total[j] += d
-            squares[j] += d * d
+def backward(a):
+    """All of the backward pass for blocks of channels."""
+    rows, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    P, count, block = get(a, arguments.POSITIONS), get(a, arguments.COUNT), get(a, arguments.BLOCK)
+    x, g, y = pointer(get(a, X)), pointer(get(a, GRADIENT)), pointer(get(a, Y))
+    dx, dr, known = pointer(get(a, DX)), pointer(get(a, D_RESIDUAL)), table(get(a, arguments.STATISTICS))
+    thread, begin, end = share(a, (C + block - 1) // block)
+    own = get(a, arguments.SCRATCH) + 8 * SCRATCH * block * P * thread
+    sums, columns = table(own), numbers(own + 8 * COLUMNS * block * P)
+    room = numbers(own + 8 * ROOM * block * P)
+    for piece in range(begin, end):
+        first, last = piece * block, min(piece * block + block, C)
+        W, at = (last - first) * P, first * P
+        xs, gs, ys = behind(x, at), behind(g, at), behind(y, at)
+        for j in range(2 * W):
+            put(sums, j, 0.0)
+        spread(columns, W, C, P, first, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+        add_up_back(xs, gs, ys, C * P, 0, rows, W, columns, sums, room)
+        settle_back(C, P, first, last, sums, W, known, table(get(a, arguments.SUMS)))
+        spread_back(columns, W, C, P, first, count, get(a, arguments.GIVEN) != 0, known, table(get(a, arguments.SUMS)))
+        write_back(xs, gs, ys, behind(dx, at), behind(dr, at), C * P, 0, rows, W, columns)
 
 
-def spread(means, columns, W, C, P, wa, ba, statistics):
-    """Fill ``means`` (W,) and ``columns`` (6, W) from the statistics of the channels."""
-    weight, bias, known = carray(parameters(wa), C), carray(parameters(ba), C), carray(table(statistics), 6 * C)
-    for j in range(W):
-        c = j % C if P == 1 else j // P
-        h = number(known[c])
-        # The mean in two parts: rounded to float32, it would be off by more than a small deviation.
-        lo = number(known[c] - h)
-        means[j] = known[c]
-        columns[0, j], columns[1, j] = h, lo if np.isfinite(lo) else nothing
-        columns[2, j] = number(known[2 * C + c] * (weight[c] if wa != 0 else 1.0))
-        columns[3, j] = number(bias[c]) if ba != 0 else nothing
+def forward_sums(a):
+    """Add up some of the wide rows, for ``forward_settle``."""
+    rows, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    W, narrow, x = get(a, arguments.POSITIONS), get(a, arguments.BLOCK), pointer(get(a, X))
+    thread, first, last = share(a, rows)
+    own = get(a, arguments.SCRATCH) + 8 * SCRATCH * W * thread
+    columns = numbers(own + 8 * COLUMNS * W)
+    guess(x, C, narrow, C, 1, 0, columns, W)
+    add_up(x, W, first, last, W, columns, table(own), numbers(own + 8 * ROOM * W))
 
 
-def settle(xa, parts, columns, W, C, P, count, wa, ba, statistics, eps):
-    """The statistics from the sums of all parts, (parts, 2, W), and ``columns`` from those."""
-    x, known = carray(pointer(xa), C * P), carray(table(statistics), 6 * C)
-    total, squares = np.zeros(C), np.zeros(C)
-    for part in range(parts.shape[0]):
-        for j in range(W):
-            c = j % C if P == 1 else j // P
-            total[c] += parts[part, 0, j]
-            squares[c] += parts[part, 1, j]
-    for c in range(C):
-        m = total[c] / count
-        v = squares[c] / count - m * m
-        if v < 0.0:
-            v = 0.0
-        known[c], known[C + c] = np.float64(load(x[c * P])) + m, v
-        known[2 * C + c] = 1.0 / np.sqrt(v + eps)
-        known[3 * C + c] = v * (count / (count - 1.0))
-    spread(np.empty(W), columns, W, C, P, wa, ba, statistics)
+def forward_settle(a):
+    """Take the statistics from the sums of all threads, and of the rows that did not make up a wide one."""
+    rows, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    W, narrow, x = get(a, arguments.POSITIONS), get(a, arguments.BLOCK), pointer(get(a, X))
+    own = get(a, arguments.SCRATCH)
+    sums, columns = table(own), numbers(own + 8 * COLUMNS * W)
+    for part in range(1, get(a, arguments.THREADS)):
+        others = behind(sums, SCRATCH * W * part)
+        for j in range(2 * W):
+            put(sums, j, get(sums, j) + get(others, j))
+    rest = narrow * C - rows * W  # less than a wide row: its columns are the first ones
+    few = table(own + 8 * SCRATCH * W * get(a, arguments.THREADS))
+    add_up(behind(x, rows * W), rest, 0, 1, rest, columns, few, numbers(own + 8 * ROOM * W))
+    for j in range(rest):
+        put(sums, j, get(sums, j) + get(few, j))
+        put(sums, W + j, get(sums, W + j) + get(few, rest + j))
+    known, eps = table(get(a, arguments.STATISTICS)), get(table(get(a, arguments.EPS)), 0)
+    settle(
+        x, C, narrow, C, 1, 0, C, sums, columns, W, get(a, arguments.COUNT), eps, known, table(get(a, arguments.SUMS))
+    )
 
 
-def affine(xa, ra, ya, offset, first, last, W, columns):
-    """Write ``activation((x - mean) * rstd * gamma + beta + residual)`` for rows ``first`` to ``last``."""
-    size = offset + last * W
-    x, r, y = carray(pointer(xa), size), carray(pointer(ra), size), carray(pointer(ya), size)
-    high, low, scale, shift = columns[0], columns[1], columns[2], columns[3]
-    for row in range(first, last):
-        begin = offset + row * W
-        xs, rs, ys = x[begin : begin + W], r[begin : begin + W], y[begin : begin + W]
-        if adds:
-            for j in range(W):
-                put(ys, j, activate((load(xs[j]) - high[j] - low[j]) * scale[j] + shift[j] + load(rs[j])))
-        else:
-            for j in range(W):
-                put(ys, j, activate((load(xs[j]) - high[j] - low[j]) * scale[j] + shift[j]))
+def forward_write(a):
+    """Write some of the wide rows."""
+    rows, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    W, narrow = get(a, arguments.POSITIONS), get(a, arguments.BLOCK)
+    x, r, y = pointer(get(a, X)), pointer(get(a, RESIDUAL)), pointer(get(a, Y))
+    thread, first, last = share(a, rows)
+    columns = numbers(get(a, arguments.SCRATCH) + 8 * (SCRATCH * thread + COLUMNS) * W)
+    known = table(get(a, arguments.STATISTICS))
+    spread(columns, W, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+    write(x, r, y, W, first, last, W, columns)
+    if last == rows:  # what is left is less than a wide row; its columns are the first ones
+        at = rows * W
+        spread(columns, narrow * C - at, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+        write(behind(x, at), behind(r, at), behind(y, at), W, 0, 1, narrow * C - at, columns)
 
 
-def backward_sums(xa, ga, ya, offset, first, last, W, means, columns, totals):
-    """Add up, column by column, the gradients before the activation, alone and times (x - mean)."""
-    size = offset + last * W
-    x, g, y = carray(pointer(xa), size), carray(pointer(ga), size), carray(pointer(ya), size)
-    scale, shift = columns[2], columns[3]
-    total, products = totals[0], totals[1]
-    together = first + (last - first) // 2 * 2
-    for row in range(first, together, 2):
-        begin = offset + row * W
-        xs0, gs0, ys0 = x[begin : begin + W], g[begin : begin + W], y[begin : begin + W]
-        begin += W
-        xs1, gs1, ys1 = x[begin : begin + W], g[begin : begin + W], y[begin : begin + W]
-        for j in range(W):
-            origin, a, b = means[j], np.float64(scale[j]), np.float64(shift[j])
-            d0, d1 = np.float64(load(xs0[j])) - origin, np.float64(load(xs1[j])) - origin
-            z0, z1 = (load(ys0[j]), load(ys1[j])) if adds else (number(d0 * a + b), number(d1 * a + b))
-            dz0, dz1 = np.float64(through(load(gs0[j]), z0)), np.float64(through(load(gs1[j]), z1))
-            total[j] += dz0 + dz1
-            products[j] += dz0 * d0 + dz1 * d1
-    for row in range(together, last):
-        begin = offset + row * W
-        xs, gs, ys = x[begin : begin + W], g[begin : begin + W], y[begin : begin + W]
-        for j in range(W):
-            d = np.float64(load(xs[j])) - means[j]
-            z = load(ys[j]) if adds else number(d * np.float64(scale[j]) + np.float64(shift[j]))
-            dz = np.float64(through(load(gs[j]), z))
-            total[j] += dz
-            products[j] += dz * d
+def backward_sums(a):
+    """Add up some of the wide rows, for ``backward_settle``."""
+    rows, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    W, narrow = get(a, arguments.POSITIONS), get(a, arguments.BLOCK)
+    x, g, y = pointer(get(a, X)), pointer(get(a, GRADIENT)), pointer(get(a, Y))
+    thread, first, last = share(a, rows)
+    own = get(a, arguments.SCRATCH) + 8 * SCRATCH * W * thread
+    columns, room = numbers(own + 8 * COLUMNS * W), numbers(own + 8 * ROOM * W)
+    known = table(get(a, arguments.STATISTICS))
+    spread(columns, W, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+    add_up_back(x, g, y, W, first, last, W, columns, table(own), room)
+    if last == rows:
+        at, few = rows * W, table(get(a, arguments.SCRATCH) + 8 * SCRATCH * W * get(a, arguments.THREADS))
+        rest = narrow * C - at
+        spread(columns, rest, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+        add_up_back(behind(x, at), behind(g, at), behind(y, at), W, 0, 1, rest, columns, few, room)
 
 
-def settle_backward(parts, columns, W, C, P, count, statistics, frozen):
-    """The gradients of gamma and beta from the sums of all parts, and the terms of ``columns`` from those."""
-    known = carray(table(statistics), 6 * C)
-    total, products = np.zeros(C), np.zeros(C)
-    for part in range(parts.shape[0]):
-        for j in range(W):
-            c = j % C if P == 1 else j // P
-            total[c] += parts[part, 0, j]
-            products[c] += parts[part, 1, j]
-    for c in range(C):
-        rstd = known[2 * C + c]
-        known[4 * C + c], known[5 * C + c] = products[c] * rstd, total[c]
-    for j in range(W):
-        c = j % C if P == 1 else j // P
-        rstd = known[2 * C + c]
-        columns[4, j] = number(0.0 if frozen else total[c] / count)
-        columns[5, j] = number(0.0 if frozen else products[c] * rstd * rstd / count)
+def backward_settle(a):
+    """Take the gradients of gamma and beta from the sums of all threads."""
+    C, W, own = get(a, arguments.CHANNELS), get(a, arguments.POSITIONS), get(a, arguments.SCRATCH)
+    sums = table(own)
+    for part in range(1, get(a, arguments.THREADS)):
+        others = behind(sums, SCRATCH * W * part)
+        for j in range(2 * W):
+            put(sums, j, get(sums, j) + get(others, j))
+    few = behind(sums, SCRATCH * W * get(a, arguments.THREADS))
+    rest = get(a, arguments.BLOCK) * C - get(a, arguments.EXAMPLES) * W
+    for j in range(rest):
+        put(sums, j, get(sums, j) + get(few, j))
+        put(sums, W + j, get(sums, W + j) + get(few, rest + j))
+    settle_back(C, 1, 0, C, sums, W, table(get(a, arguments.STATISTICS)), table(get(a, arguments.SUMS)))
 
 
-def backward(xa, ga, ya, dxa, dra, offset, first, last, W, columns):
-    """Write the gradients of x (and of the residual) for rows ``first`` to ``last``."""
-    size = offset + last * W
-    x, g, y = carray(pointer(xa), size), carray(pointer(ga), size), carray(pointer(ya), size)
-    dx, dr = carray(pointer(dxa), size), carray(pointer(dra), size)
-    high, low, scale, shift, k0, k1 = columns[0], columns[1], columns[2], columns[3], columns[4], columns[5]
-    for row in range(first, last):
-        begin = offset + row * W
-        xs, gs, ys = x[begin : begin + W], g[begin : begin + W], y[begin : begin + W]
-        out, rest = dx[begin : begin + W], dr[begin : begin + W]
-        for j in range(W):
-            d = load(xs[j]) - high[j] - low[j]
-            dz = through(load(gs[j]), load(ys[j]) if adds else d * scale[j] + shift[j])
-            if adds:
-                put(rest, j, dz)
-            put(out, j, (dz - k0[j] - d * k1[j]) * scale[j])
+def backward_write(a):
+    """Write the gradients of some of the wide rows."""
+    rows, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    W, narrow = get(a, arguments.POSITIONS), get(a, arguments.BLOCK)
+    x, g, y = pointer(get(a, X)), pointer(get(a, GRADIENT)), pointer(get(a, Y))
+    dx, dr, known = pointer(get(a, DX)), pointer(get(a, D_RESIDUAL)), table(get(a, arguments.STATISTICS))
+    thread, first, last = share(a, rows)
+    columns = numbers(get(a, arguments.SCRATCH) + 8 * (SCRATCH * thread + COLUMNS) * W)
+    count, frozen = get(a, arguments.COUNT), get(a, arguments.GIVEN) != 0
+    spread(columns, W, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+    spread_back(columns, W, C, 1, 0, count, frozen, known, table(get(a, arguments.SUMS)))
+    write_back(x, g, y, dx, dr, W, first, last, W, columns)
+    if last == rows:
+        at, rest = rows * W, narrow * C - rows * W
+        spread(columns, rest, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+        spread_back(columns, rest, C, 1, 0, count, frozen, known, table(get(a, arguments.SUMS)))
+        xs, gs, ys = behind(x, at), behind(g, at), behind(y, at)
+        write_back(xs, gs, ys, behind(dx, at), behind(dr, at), W, 0, 1, rest, columns)
 
 
-def whole_forward(xa, ra, ya, size, W, row, C, P, count, wa, ba, statistics, eps, is_given):
-    """All of the forward pass, for one thread; ``size`` elements in wide rows of W, what is left in rows of ``row``."""
-    columns = np.empty((6, W), number)
-    wide_rows = size // W
-    rest = wide_rows * W
-    rest_rows = (size - rest) // row
-    if is_given:
-        spread(np.empty(W), columns, W, C, P, wa, ba, statistics)
-    else:
-        parts = np.zeros((1, 2, W))
-        sums(xa, 0, 0, wide_rows, W, C, P, parts[0])
-        sums(xa, rest, 0, rest_rows, row, C, P, parts[0])
-        settle(xa, parts, columns, W, C, P, count, wa, ba, statistics, eps)
-    affine(xa, ra, ya, 0, 0, wide_rows, W, columns)
-    affine(xa, ra, ya, rest, 0, rest_rows, row, columns)
-
-
-def whole_backward(xa, ga, ya, dxa, dra, size, W, row, C, P, count, wa, ba, statistics, frozen):
-    """All of the backward pass, for one thread."""
-    columns, means, parts = np.empty((6, W), number), np.empty(W), np.zeros((1, 2, W))
-    wide_rows = size // W
-    rest = wide_rows * W
-    rest_rows = (size - rest) // row
-    spread(means, columns, W, C, P, wa, ba, statistics)
-    backward_sums(xa, ga, ya, 0, 0, wide_rows, W, means, columns, parts[0])
-    backward_sums(xa, ga, ya, rest, 0, rest_rows, row, means, columns, parts[0])
-    settle_backward(parts, columns, W, C, P, count, statistics, frozen)
-    backward(xa, ga, ya, dxa, dra, 0, 0, wide_rows, W, columns)
-    backward(xa, ga, ya, dxa, dra, rest, 0, rest_rows, row, columns)
+_LOOPS = {
+    loop.__name__: loop
+    for loop in (
+        forward, backward, forward_sums, forward_settle, forward_write, backward_sums, backward_settle, backward_write,
+    )
+}  # fmt: skip
 
 
 @cache
-def column_loops(kind: str, activation: str | None, adds: bool, streams: bool, wide: bool) -> ColumnLoops:
-    """The loops for elements of ``kind``; arguments as for ``plane_loops``."""
+def column_loop(name: str, kind: str, activation: str | None, adds: bool, streams: bool, wide: bool) -> int:
+    """The address of a loop, for ``arguments.run``.
+
+    Args:
+        name: "forward" and "backward" take blocks of channels; "forward_sums", "forward_settle" and "forward_write" are
+            the steps by rows, and so backward.
+        kind, activation, adds, streams, wide: As for ``plane_loop``.
+    """
     blocks = elements(kind, activation, streams=streams, wide=wide)
-    names = {**blocks._asdict(), "adds": adds, "table": bits.pointer[np.float64], "nothing": blocks.number(0)}
-    variant = f"{kind}_{activation}_{adds:d}{streams:d}{wide:d}"
-    for loop in (spread, sums, settle, affine, backward_sums, settle_backward, backward, whole_forward, whole_backward):
-        names[loop.__name__] = specialised(loop, names, variant)
-    return ColumnLoops(**{field: names[field] for field in ColumnLoops._fields})
+    names: dict[str, Any] = {**blocks._asdict(), "adds": adds, "nothing": blocks.number(0)}
+    names["table"] = bits.pointer[np.float64]
+    for part in column_parts.PARTS:
+        names[part.__name__] = inner(part, names)
+    return outer(_LOOPS[name], names, f"{kind}_{activation}_{adds:d}{streams:d}{wide:d}")

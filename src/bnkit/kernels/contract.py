@@ -28,9 +28,9 @@ class Normalised(NamedTuple):
 
 
 class Kernel(Protocol):
-    """The two operations of batch normalization: by the batch's statistics, and by given ones.
+    """The operations of batch normalization: by the batch's statistics, by given ones, and a step of training.
 
-    Both take ``x`` of shape (N, C, *), ``weight`` (gamma) and ``bias`` (beta) of shape (C,) or None, ``eps`` > 0, the
+    All take ``x`` of shape (N, C, *), ``weight`` (gamma) and ``bias`` (beta) of shape (C,) or None, ``eps`` > 0, the
     name of an ``activation`` or None, and a ``residual`` of x's shape or None, and are differentiable twice in all of
     them. Statistics accumulate in float32 or wider, whatever the dtype of ``x``.
     """
@@ -46,8 +46,14 @@ class Kernel(Protocol):
         eps: float,
         activation: str | None,
         residual: Tensor | None,
+        mask: Tensor | None,
+        count: int | Tensor,
     ) -> Normalised:
-        """Normalise each channel by its mean and variance in this batch. ``x`` has 2 values a channel or more."""
+        """Normalise each channel by its mean and variance in this batch.
+
+        ``mask``: bool, broadcastable to (N, 1, *spatial): what is False counts in no statistic, and is scaled and shifted
+        like the others. ``count``: how many values of a channel count, 2 or more.
+        """
         ...
 
     def by_given_statistics(
@@ -62,4 +68,19 @@ class Kernel(Protocol):
         residual: Tensor | None,
     ) -> Tensor:
         """Normalise each channel by ``mean`` and ``variance``, both (C,): the running statistics in evaluation."""
+        ...
+
+    def training_step(
+        self,
+        x: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        activation: str | None,
+        residual: Tensor | None,
+    ) -> Tensor | None:
+        """The output by the batch's statistics, and the buffers moved, in one go; None where the kernel cannot."""
         ...

@@ -1,56 +1,108 @@
-"""How a tensor lies in memory, as far as the compiled loops have to know."""
+"""How a tensor lies in memory, and which way through it the compiled loops take."""
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-_KINDS = {
+from bnkit.kernels.column_loops import SCRATCH
+from bnkit.kernels.threads import available, threads_for
+
+KINDS = {
     torch.float32: "float32",
     torch.float64: "float64",
     torch.float16: "float16",
     torch.bfloat16: "bfloat16",
 }
-# Fewer positions than a vector has places are columns beside those of the other channels.
-_LEAST_POSITIONS = 16
-# Several rows make a wide one of about so many columns: long enough for a loop to be worth its start, short enough for the
-# sums of all columns to stay in the first cache.
+# From so many positions on, a plane is worth a loop of its own.
+_LEAST_PLANE = 512
+# Columns in a row: enough for a loop to be worth its start, few enough for their sums to stay in the first cache.
 _COLUMNS = 512
-_CACHE_LINE = 64
-# From this size on, what is written would push out of the caches what is read next: it goes past them.
-_STREAM_FROM_BYTES = 1 << 22
+# So many bytes of each tensor does a thread read twice; more would not be in its second-level cache the second time.
+_BLOCK_BYTES = 1 << 18
+CACHE_LINE = 64
+_LINE = 16  # float32 in a cache line
+# From so many bytes on, what is written goes past the caches: it would push out of them what is read next, and a cache fetches
+# a line before it is written to. From so many on, what is read next is fetched ahead.
+_STREAM_FROM = 1 << 20
+_AHEAD_FROM = 1 << 22
+# On fewer values a channel than this, rounding in float32 does not average out.
+_EXACT_BELOW = 1024
 
 
-class Layout:
-    """How a tensor lies in memory: as planes (N, C, P), or as a table of wide rows."""
+class Layout(NamedTuple):
+    """The way through a tensor (N, C, *).
 
-    __slots__ = ("as_planes", "channels", "count", "examples", "group", "kind", "positions", "row", "size", "width")
+    Attributes:
+        way: "planes" of one channel and example; "blocks" of channels, in rows of all of them; "rows", some for each
+            thread.
+        kind: Of the elements.
+        channels, positions: C, and what lies behind it: P positions, or the W columns of a wide row.
+        examples: N, or how many wide rows there are.
+        count: Values in a channel.
+        block: Channels at a time; by "rows", the rows of C columns.
+        threads: How many.
+        can_stream: Whether all of it lies in whole cache lines, and it is large enough to be written past the caches.
+        ahead: Whether it is large enough to be fetched ahead.
+        scratch: How many float64 the threads need to leave each other.
+        is_small: Whether it has to be computed in float64 to be exact.
+    """
 
-    def __init__(self, x: Tensor) -> None:
-        shape = x.shape
-        self.kind, self.size = _KINDS[x.dtype], x.numel()
-        self.examples, self.channels = shape[0], shape[1]
-        self.count = self.size // self.channels
-        self.positions = self.count // self.examples
-        is_contiguous = len(shape) == 2 or x.is_contiguous()
-        self.as_planes = is_contiguous and self.positions >= _LEAST_POSITIONS
-        # Of a column's channel: consecutive columns (few positions of it), or every C-th.
-        self.group = self.positions if is_contiguous else 1
-        self.row = self.width = self.channels * self.group
-        if self.group == 1 and self.row < _COLUMNS:
-            # A multiple of 16 columns, so that every wide row begins with a cache line if the first one does.
-            step = 16 // math.gcd(self.row, 16)
-            self.width *= max(1, min(self.count, -(-_COLUMNS // (self.row * step)) * step))
+    way: Literal["planes", "blocks", "rows"]
+    kind: str
+    examples: int
+    channels: int
+    positions: int
+    count: int
+    block: int
+    threads: int
+    can_stream: bool
+    ahead: bool
+    scratch: int
+    is_small: bool
 
-    def streams(self, target: Tensor) -> bool:
-        """Whether ``target`` is written past the caches: where it is large, and consists of whole cache lines."""
-        width = target.element_size()
-        piece = self.positions if self.as_planes else self.width
-        return (
-            self.size * width >= _STREAM_FROM_BYTES
-            and self.kind in ("float32", "float64")
-            and piece * width % _CACHE_LINE == 0
-            and target.data_ptr() % _CACHE_LINE == 0
+
+def layout_of(x: Tensor, *, as_planes: bool = False) -> Layout:
+    """The layout of a dense ``x``, contiguous or channels last; ``as_planes`` where no other way will do."""
+    is_contiguous = x.is_contiguous() and (x.dim() > 2 or as_planes)
+    return _layout(tuple(x.shape), x.dtype, is_contiguous, as_planes, available())
+
+
+@lru_cache(maxsize=1024)
+def _layout(shape: tuple[int, ...], dtype: torch.dtype, is_contiguous: bool, as_planes: bool, threads: int) -> Layout:
+    size, channels = math.prod(shape), shape[1]
+    count = size // channels
+    positions = count // shape[0]
+    width = torch.empty((), dtype=dtype).element_size()
+    large = size * width >= _STREAM_FROM and dtype in (torch.float32, torch.float64)
+    ahead, is_small = size * width >= _AHEAD_FROM, count < _EXACT_BELOW
+    kind = KINDS[dtype]
+
+    if is_contiguous and (as_planes or positions >= _LEAST_PLANE):
+        block = max(1, _BLOCK_BYTES // (count * width))
+        streams = large and positions * width % CACHE_LINE == 0
+        team = threads_for(channels, size, threads)
+        return Layout("planes", kind, shape[0], channels, positions, count, block, team, streams, ahead, 0, is_small)
+    if is_contiguous and positions > 1:
+        unit = _LINE // math.gcd(positions, _LINE)  # so many channels begin with a cache line
+        block = min(max(1, round(_COLUMNS / (positions * unit))) * unit, channels)
+        streams = (
+            large and channels * positions * width % CACHE_LINE == 0 and block * positions * width % CACHE_LINE == 0
         )
+        team = threads_for(-(-channels // block), size, threads)
+        scratch = SCRATCH * block * positions * team
+        return Layout(
+            "blocks", kind, shape[0], channels, positions, count, block, team, streams, ahead, scratch, is_small
+        )
+    step = _LINE // math.gcd(channels, _LINE)  # so many rows of C are whole cache lines
+    together = 1 if channels >= _COLUMNS else min(count, -(-_COLUMNS // (channels * step)) * step)
+    columns = channels * together
+    rows = size // columns
+    streams = large and columns * width % CACHE_LINE == 0
+    team = threads_for(rows, size, threads)
+    scratch = (SCRATCH * team + 2) * columns  # and the sums of what is left
+    return Layout("rows", kind, rows, channels, columns, count, count, team, streams, ahead, scratch, is_small)

@@ -1,142 +1,262 @@
 """Loops over planes, compiled by Numba: a tensor (N, C, P) whose P positions of a channel lie next to each other.
 
-A channel is read twice, the second time from the cache where it fits. Sums are taken in float64 around the first value of
-the channel, so that nothing cancels: that value is no further from the mean than n times the variance, whatever the data.
+A thread takes a channel, or as many as fit in its cache, reads them twice, and writes. The second time they come from the
+cache; meanwhile the next ones are fetched into it.
+
+Sums are taken of what a pass over 256 values makes in the arithmetic of the elements, float32 mostly, and added up in
+float64. A plane's are taken around the mean of four of its values, so that nothing cancels; where that is a bad guess, it
+shows in the sums, and the plane is done again in float64. Planes are merged around the mean of the first.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import carray
 
-from bnkit.kernels import bits
-from bnkit.kernels.elements import elements, specialised
+from bnkit.kernels import arguments, bits
+from bnkit.kernels.arguments import D_RESIDUAL, DX, GRADIENT, RESIDUAL, X, Y, share
+from bnkit.kernels.bits import behind, get, prefetch, put
+from bnkit.kernels.compiling import inner, outer
+from bnkit.kernels.elements import elements
 
+# What these mean is filled in for each kind of element and activation.
+pointer = parameters = table = flags = number = nothing = load = save = activate = through = None
+adds = masked = None
+fetch = moments = exact_moments = products = write = write_back = None
 
-class PlaneLoops(NamedTuple):
-    """The compiled loops for one kind of element and activation.
-
-    Tensors are given by the addresses of their first elements. ``statistics`` is a table of float64, (6, C): mean,
-    biased variance, rstd = 1 / sqrt(variance + eps), unbiased variance, and the gradients of gamma and beta. The
-    addresses ``wa`` and ``ba`` are those of gamma and beta, or 0 for 1 and 0.
-    """
-
-    forward: Any
-    backward: Any
-    affine: Any
+PIECE = 256  # elements between two additions in float64, and between two bursts of fetching
+LINE = 16  # elements, at least, of a line of the cache
 
 
-# What these mean is filled in for each kind of element and activation, by `specialised`.
-pointer = parameters = table = number = nothing = load = put = activate = through = adds = None
+def _fetch(x, size):
+    """Ask for elements that will be read soon."""
+    for i in range(0, size, LINE):
+        prefetch(x, i)
 
 
-def affine(xa, ra, ya, N, C, P, first, last, wa, ba, statistics):
-    """Write ``activation((x - mean) * rstd * gamma + beta + residual)`` for channels ``first`` to ``last``."""
-    x, r, y = carray(pointer(xa), N * C * P), carray(pointer(ra), N * C * P), carray(pointer(ya), N * C * P)
-    weight, bias, known = carray(parameters(wa), C), carray(parameters(ba), C), carray(table(statistics), 6 * C)
-    for c in range(first, last):
-        h = number(known[c])
-        # The mean in two parts: rounded to float32, it would be off by more than a small deviation.
-        lo = number(known[c] - h)
-        if not np.isfinite(lo):
-            lo = nothing
-        a = number(known[2 * C + c] * (weight[c] if wa != 0 else 1.0))
-        b = number(bias[c]) if ba != 0 else nothing
-        for n in range(N):
-            begin = (n * C + c) * P
-            xs, ys = x[begin : begin + P], y[begin : begin + P]
+def _exact_moments(x, P, mask):
+    """How many values of a plane count, their mean, and the sum of their squared deviations; all in float64."""
+    count, total = 0, 0.0
+    for i in range(P):
+        if not masked or get(mask, i) != 0:
+            total += np.float64(load(x, i))
+            count += 1
+    if count == 0:
+        return 0, 0.0, 0.0
+    mean, squares = total / count, 0.0
+    for i in range(P):
+        if not masked or get(mask, i) != 0:
+            d = np.float64(load(x, i)) - mean
+            squares += d * d
+    return count, mean, squares
+
+
+def _moments(x, P, ahead):
+    """The mean of a plane and the sum of its squared deviations; ``ahead`` elements further on, fetch what comes next."""
+    quarter, half = number(0.25), P // 2
+    start = load(x, 0) * quarter + load(x, half // 2) * quarter
+    start += load(x, half) * quarter + load(x, half + half // 2) * quarter
+    total = squares = 0.0
+    for piece in range(0, P, PIECE):
+        size, xs = min(PIECE, P - piece), behind(x, piece)
+        if ahead != 0:
+            fetch(behind(xs, ahead), size)
+        piece_total = piece_squares = nothing
+        for i in range(size):
+            d = load(xs, i) - start
+            piece_total += d
+            piece_squares += d * d
+        total += piece_total
+        squares += piece_squares
+    offset = total / P
+    squares -= offset * total
+    return np.float64(start) + offset, squares, offset * total
+
+
+def _write(x, r, y, P, high, low, scale, shift, following):
+    """Write a plane; of the one that begins ``following`` elements further on (if not 0), fetch as much."""
+    for piece in range(0, P, PIECE):
+        size, xs, rs, ys = min(PIECE, P - piece), behind(x, piece), behind(r, piece), behind(y, piece)
+        if following != 0:
+            fetch(behind(xs, following), size)
+        for i in range(size):
+            z = (load(xs, i) - high - low) * scale + shift
             if adds:
-                rs = r[begin : begin + P]
-                for i in range(P):
-                    put(ys, i, activate((load(xs[i]) - h - lo) * a + b + load(rs[i])))
+                z += load(rs, i)
+            save(ys, i, activate(z))
+
+
+def _products(x, g, y, P, high, low, scale, shift, ahead):
+    """The sums over a plane of the gradients before the activation, alone and times (x - mean)."""
+    total = with_x = 0.0
+    for piece in range(0, P, PIECE):
+        size, xs, gs, ys = min(PIECE, P - piece), behind(x, piece), behind(g, piece), behind(y, piece)
+        if ahead != 0:
+            fetch(behind(xs, ahead), size)
+            fetch(behind(gs, ahead), size)
+        piece_total = piece_with_x = nothing
+        for i in range(size):
+            d = load(xs, i) - high - low
+            dz = through(load(gs, i), load(ys, i) if adds else d * scale + shift)
+            piece_total += dz
+            piece_with_x += dz * d
+        total += piece_total
+        with_x += piece_with_x
+    return total, with_x
+
+
+def _write_back(x, g, y, dx, dr, mask, P, high, low, scale, shift, k0, k1, following):
+    """Write the gradients of a plane."""
+    for piece in range(0, P, PIECE):
+        size, xs, gs, ys = min(PIECE, P - piece), behind(x, piece), behind(g, piece), behind(y, piece)
+        out, rest, counts = behind(dx, piece), behind(dr, piece), behind(mask, piece)
+        if following != 0:
+            fetch(behind(xs, following), size)
+            fetch(behind(gs, following), size)
+        for i in range(size):
+            d = load(xs, i) - high - low
+            dz = through(load(gs, i), load(ys, i) if adds else d * scale + shift)
+            if adds:
+                save(rest, i, dz)
+            if masked:  # what does not count had no part in the statistics
+                save(out, i, (dz - k0 - d * k1 if get(counts, i) != 0 else dz) * scale)
             else:
-                for i in range(P):
-                    put(ys, i, activate((load(xs[i]) - h - lo) * a + b))
+                save(out, i, (dz - k0 - d * k1) * scale)
 
 
-def forward(xa, ra, ya, N, C, P, first, last, wa, ba, statistics, eps):
-    """Take the statistics of channels ``first`` to ``last``, and write what ``affine`` makes of them."""
-    x, known = carray(pointer(xa), N * C * P), carray(table(statistics), 6 * C)
-    count = N * P
-    for c in range(first, last):
-        start = np.float64(load(x[c * P]))
-        total = squares = 0.0
+def _forward(a):
+    """Take the statistics of channels, and write ``activation((x - mean) * rstd * gamma + beta + residual)``."""
+    N, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    P, count, block = get(a, arguments.POSITIONS), get(a, arguments.COUNT), get(a, arguments.BLOCK)
+    x, r, y = pointer(get(a, X)), pointer(get(a, RESIDUAL)), pointer(get(a, Y))
+    weight, bias = get(a, arguments.WEIGHT), get(a, arguments.BIAS)
+    known, mask = table(get(a, arguments.STATISTICS)), flags(get(a, arguments.MASK))
+    means, variances, inverse, unbiased = known, behind(known, C), behind(known, 2 * C), behind(known, 3 * C)
+    sums = table(get(a, arguments.SUMS))
+    seen = behind(sums, C)
+    eps, given, fetches = (
+        get(table(get(a, arguments.EPS)), 0),
+        get(a, arguments.GIVEN) != 0,
+        get(a, arguments.AHEAD) != 0,
+    )
+    row = C * P
+    _, begin, end = share(a, C)
+    for first in range(begin, end, block):
+        last = min(first + block, end)
+        if not given:
+            for c in range(first, last):
+                put(means, c, 0.0)
+                put(variances, c, 0.0)
+                put(sums, c, 0.0)
+                put(seen, c, 0.0)
+            for n in range(N):
+                ahead = row if fetches and n + 1 < N else 0
+                for c in range(first, last):
+                    plane, values, again = behind(x, n * row + c * P), P, masked
+                    mean = squares = 0.0
+                    if not masked:
+                        mean, squares, cancelled = moments(plane, P, ahead)
+                        # The guess was further off than four deviations, which costs float32 more than four bits of the
+                        # squares; or it overflowed.
+                        again = not (cancelled <= 16.0 * squares or squares == 0.0) or not np.isfinite(squares)
+                    if again:
+                        values, mean, squares = exact_moments(plane, P, behind(mask, n * P))
+                    if values > 0:
+                        if get(seen, c) == 0.0:
+                            put(means, c, mean)
+                        put(seen, c, get(seen, c) + values)
+                        off = mean - get(means, c)
+                        put(sums, c, get(sums, c) + off * values)
+                        put(variances, c, get(variances, c) + squares + off * off * values)
+            for c in range(first, last):
+                m = get(sums, c) / count
+                v = get(variances, c) / count - m * m
+                if v < 0.0:
+                    v = 0.0
+                put(means, c, get(means, c) + m)
+                put(variances, c, v)
+                put(inverse, c, 1.0 / np.sqrt(v + eps))
+                put(unbiased, c, v * (count / (count - 1.0)))
+        following = (last - first) * P if fetches and last < end else 0
         for n in range(N):
-            xs = x[(n * C + c) * P : (n * C + c) * P + P]
-            plane_total = plane_squares = 0.0
-            for i in range(P):
-                d = np.float64(load(xs[i])) - start
-                plane_total += d
-                plane_squares += d * d
-            total += plane_total
-            squares += plane_squares
-        m = total / count
-        v = squares / count - m * m
-        if v < 0.0:
-            v = 0.0
-        known[c], known[C + c] = start + m, v
-        known[2 * C + c] = 1.0 / np.sqrt(v + eps)
-        known[3 * C + c] = v * (count / (count - 1.0))
-        affine(xa, ra, ya, N, C, P, c, c + 1, wa, ba, statistics)
+            for c in range(first, last):
+                high = number(get(means, c))
+                # The mean in two parts: rounded to float32, it would be off by more than a small deviation.
+                low = number(get(means, c) - high)
+                if not np.isfinite(low):
+                    low = nothing
+                scale = number(get(inverse, c) * (get(parameters(weight), c) if weight != 0 else 1.0))
+                shift = number(get(parameters(bias), c)) if bias != 0 else nothing
+                at = n * row + c * P
+                write(behind(x, at), behind(r, at), behind(y, at), P, high, low, scale, shift, following)
 
 
-def backward(xa, ga, ya, dxa, dra, N, C, P, first, last, wa, ba, statistics, frozen):
-    """Write the gradients of x (and of the residual) for channels ``first`` to ``last``, and those of gamma and beta."""
-    x, g, y = carray(pointer(xa), N * C * P), carray(pointer(ga), N * C * P), carray(pointer(ya), N * C * P)
-    dx, dr = carray(pointer(dxa), N * C * P), carray(pointer(dra), N * C * P)
-    weight, bias, known = carray(parameters(wa), C), carray(parameters(ba), C), carray(table(statistics), 6 * C)
-    count = N * P
-    for c in range(first, last):
-        h = number(known[c])
-        lo = number(known[c] - h)
-        rstd = known[2 * C + c]
-        a = number(rstd * (weight[c] if wa != 0 else 1.0))
-        b = number(bias[c]) if ba != 0 else nothing
-        mean, scale, shift = known[c], np.float64(a), np.float64(b)
-        total = products = 0.0
-        for n in range(N):
-            begin = (n * C + c) * P
-            xs, gs, ys = x[begin : begin + P], g[begin : begin + P], y[begin : begin + P]
-            plane_total = plane_products = 0.0
-            for i in range(P):
-                d = np.float64(load(xs[i])) - mean
-                dz = np.float64(through(load(gs[i]), load(ys[i]) if adds else number(d * scale + shift)))
-                plane_total += dz
-                plane_products += dz * d
-            total += plane_total
-            products += plane_products
-        known[4 * C + c], known[5 * C + c] = products * rstd, total
-        k0 = number(0.0 if frozen else total / count)
-        k1 = number(0.0 if frozen else products * rstd * rstd / count)
-        for n in range(N):
-            begin = (n * C + c) * P
-            xs, gs, ys = x[begin : begin + P], g[begin : begin + P], y[begin : begin + P]
-            out, rest = dx[begin : begin + P], dr[begin : begin + P]
-            for i in range(P):
-                d = load(xs[i]) - h - lo
-                dz = through(load(gs[i]), load(ys[i]) if adds else d * a + b)
-                if adds:
-                    put(rest, i, dz)
-                put(out, i, (dz - k0 - d * k1) * a)
+def _backward(a):
+    """Write the gradients of x (and of the residual) for channels, and those of gamma and beta."""
+    N, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    P, count, block = get(a, arguments.POSITIONS), get(a, arguments.COUNT), get(a, arguments.BLOCK)
+    x, g, y = pointer(get(a, X)), pointer(get(a, GRADIENT)), pointer(get(a, Y))
+    dx, dr = pointer(get(a, DX)), pointer(get(a, D_RESIDUAL))
+    weight, bias = get(a, arguments.WEIGHT), get(a, arguments.BIAS)
+    known, mask = table(get(a, arguments.STATISTICS)), flags(get(a, arguments.MASK))
+    means, inverse = known, behind(known, 2 * C)
+    by_gamma = table(get(a, arguments.SUMS))
+    by_beta = behind(by_gamma, C)
+    frozen, fetches = get(a, arguments.GIVEN) != 0, get(a, arguments.AHEAD) != 0
+    row = C * P
+    _, begin, end = share(a, C)
+    for first in range(begin, end, block):
+        last = min(first + block, end)
+        following = (last - first) * P if fetches and last < end else 0
+        for c in range(first, last):
+            put(by_gamma, c, 0.0)
+            put(by_beta, c, 0.0)
+        for writes in range(2):
+            for n in range(N):
+                ahead = row if fetches and n + 1 < N else 0
+                for c in range(first, last):
+                    high = number(get(means, c))
+                    low = number(get(means, c) - high)
+                    rstd = get(inverse, c)
+                    scale = number(rstd * (get(parameters(weight), c) if weight != 0 else 1.0))
+                    shift = number(get(parameters(bias), c)) if bias != 0 else nothing
+                    at = n * row + c * P
+                    xs, gs, ys = behind(x, at), behind(g, at), behind(y, at)
+                    if writes == 0:
+                        total, with_x = products(xs, gs, ys, P, high, low, scale, shift, ahead)
+                        put(by_gamma, c, get(by_gamma, c) + with_x)
+                        put(by_beta, c, get(by_beta, c) + total)
+                    else:
+                        k0 = number(0.0 if frozen else get(by_beta, c) / count)
+                        k1 = number(0.0 if frozen else get(by_gamma, c) * rstd * rstd / count)
+                        out, rest, counts = behind(dx, at), behind(dr, at), behind(mask, n * P)
+                        write_back(xs, gs, ys, out, rest, counts, P, high, low, scale, shift, k0, k1, following)
+        for c in range(first, last):
+            put(by_gamma, c, get(by_gamma, c) * get(inverse, c))
 
 
 @cache
-def plane_loops(kind: str, activation: str | None, adds: bool, streams: bool, wide: bool) -> PlaneLoops:
-    """The loops for elements of ``kind`` ("float32", "float64", "float16", "bfloat16").
+def plane_loop(
+    name: str, kind: str, activation: str | None, adds: bool, streams: bool, wide: bool, masked: bool
+) -> int:
+    """The address of a loop, for ``arguments.run``.
 
     Args:
-        kind: Of the elements.
+        name: "forward" or "backward".
+        kind: Of the elements: "float32", "float64", "float16", "bfloat16".
         activation: None, "relu" or "leaky_relu".
         adds: Whether a residual is added before the activation; backward, whether the output is given to tell where
             the activation was flat, and the gradient of the residual is written.
         streams: Whether results go past the caches; their planes then begin at multiples of 64 bytes.
-        wide: Whether float32 elements are computed with in float64.
+        wide: Whether it computes in float64, whatever the elements are.
+        masked: Whether a mask says which positions count, (N, P) bytes.
     """
     blocks = elements(kind, activation, streams=streams, wide=wide)
-    names = {**blocks._asdict(), "adds": adds, "table": bits.pointer[np.float64], "nothing": blocks.number(0)}
-    variant = f"{kind}_{activation}_{adds:d}{streams:d}{wide:d}"
-    names["affine"] = specialised(affine, names, variant)
-    return PlaneLoops(specialised(forward, names, variant), specialised(backward, names, variant), names["affine"])
+    names: dict[str, Any] = {**blocks._asdict(), "adds": adds, "masked": masked, "nothing": blocks.number(0)}
+    names |= {"table": bits.pointer[np.float64], "flags": bits.pointer[np.uint8]}
+    for part in (_fetch, _exact_moments, _moments, _write, _products, _write_back):
+        names[part.__name__.removeprefix("_")] = inner(part, names)
+    loop = _forward if name == "forward" else _backward
+    return outer(loop, names, f"{kind}_{activation}_{adds:d}{streams:d}{wide:d}{masked:d}")

@@ -23,15 +23,16 @@ def by_batch_statistics(
     eps: float,
     activation: str | None,
     residual: Tensor | None,
+    mask: Tensor | None,
+    count: int | Tensor,
 ) -> Normalised:
     """See ``contract.Kernel``."""
     values = _wide(x)
     over = [0, *range(2, x.dim())]  # one mean and one variance per channel c: over n and all positions
-    count = x.numel() // x.shape[1]
 
-    mean = values.mean(over, keepdim=True)
+    mean = _counted(values, mask).sum(over, keepdim=True) / count
     centred = values - mean
-    variance = centred.square().mean(over, keepdim=True)
+    variance = _counted(centred, mask).square().sum(over, keepdim=True) / count
     normalised = centred * torch.rsqrt(variance + eps)
     output = _scale_and_shift(normalised, weight, bias)
     return Normalised(
@@ -56,6 +57,15 @@ def by_given_statistics(
     centred = values - _per_channel(mean, values)
     normalised = centred * torch.rsqrt(_per_channel(variance, values) + eps)
     return _finish(_scale_and_shift(normalised, weight, bias), x, activation, residual)
+
+
+def training_step(*_: object) -> None:
+    """See ``contract.Kernel``: the two steps are shown apart here."""
+
+
+def _counted(values: Tensor, mask: Tensor | None) -> Tensor:
+    """``values``, and 0 where the mask is False, whatever stands there."""
+    return values if mask is None else torch.where(mask, values, 0)
 
 
 def _scale_and_shift(normalised: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:

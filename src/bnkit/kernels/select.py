@@ -8,18 +8,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from bnkit.errors import KernelError, SettingsError
 from bnkit.kernels import aten, reference
 from bnkit.kernels.contract import Kernel
+from bnkit.kernels.crossover import pays
 
 NUMBA = "numba"
 KERNEL_NAMES = (reference.NAME, aten.NAME, NUMBA)
-# From so many elements on the compiled loops are faster than PyTorch's kernel (`benchmarks/layer.py`, two cores): on planes
-# of some size; and channels last with few channels, where PyTorch's is slow, and not with many, where it is not.
-_CROSSOVER = 1 << 20
-_LEAST_PLANE = 256
-_FEW_CHANNELS = 12
 
 
 class Choice(NamedTuple):
@@ -52,7 +49,7 @@ def select(name: str, x: Tensor) -> Choice:
 
     Example:
         >>> print(select("auto", torch.zeros(128, 16, 32, 32)))
-        numba: fewer passes over memory than PyTorch's own for (128, 16, 32, 32)
+        numba: fewer passes over memory than PyTorch's own
         >>> print(select("reference", torch.zeros(2, 2)))
         reference: asked for by name
     """
@@ -60,18 +57,16 @@ def select(name: str, x: Tensor) -> Choice:
     transformed = torch._C._are_functorch_transforms_active()
     if name == "auto":
         return _automatic(x, transformed=transformed)
-    if transformed and name != reference.NAME:
+    if transformed and name == aten.NAME:
         raise KernelError(
             f"kernel={name!r} was asked for under a torch.func transform (vmap, grad, jvp, ...), where it cannot hand out "
             "the batch's statistics; use kernel='auto' or kernel='reference'"
         )
     if name == NUMBA:
-        reason = why_not_numba(x)
-        numba, missing = (None, "") if reason else _numba()
-        reason = reason or missing
-        if numba is None or reason:
+        reason = why_not_numba(x) or _why_not_loaded()
+        if _numba is None or reason:
             raise KernelError(f"kernel='numba' was asked for, but {reason}; use kernel='auto'")
-        return Choice(numba, "asked for by name")
+        return Choice(_numba, "asked for by name")
     return Choice(aten if name == aten.NAME else reference, "asked for by name")
 
 
@@ -81,49 +76,46 @@ def why_not_numba(x: Tensor) -> str:  # noqa: PLR0911 - a list of reasons
         return f"it runs on the CPU, and the input is on {x.device}"
     if x.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
         return f"it takes floating inputs, and not {x.dtype}"
-    if torch.compiler.is_compiling():
-        return "torch.compile cannot look into it"
-    if type(x) is not Tensor and type(x) is not torch.nn.Parameter:
+    if type(x) not in {Tensor, torch.nn.Parameter, FakeTensor}:
         return f"it takes plain tensors, and not a {type(x).__name__}"
-    if torch._C._len_torch_dispatch_stack():
-        return "a dispatch mode watches every operation, and it would be hidden from it"
-    if torch.autograd.forward_ad._current_level >= 0:
-        return "it has no forward-mode derivative"
     if torch._C._get_tracing_state() is not None:
         return "it cannot be traced"
     return ""
 
 
-def _automatic(x: Tensor, *, transformed: bool) -> Choice:
+def _automatic(x: Tensor, *, transformed: bool) -> Choice:  # noqa: PLR0911 - a list of reasons
     if transformed:
         return Choice(reference, "under a torch.func transform, where every step must be plain PyTorch")
-    if torch.compiler.is_compiling():
-        return Choice(aten, "PyTorch's own, which it compiles")
     if x.device.type != "cpu":
         return Choice(aten, "PyTorch's own kernel runs on every device")
-    if not _pays(x):
-        return Choice(aten, f"PyTorch's own is faster for {tuple(x.shape)} as it lies in memory")
-    numba, reason = _numba()
-    reason = reason or why_not_numba(x)
-    if numba is None or reason:
+    if torch.compiler.is_compiling():
+        if torch.compiler.is_exporting():
+            return Choice(aten, "PyTorch's own, which whoever loads what is exported has too")
+        if not isinstance(x.numel(), int):
+            return Choice(aten, "PyTorch's own, for any size of input")
+    if not pays(x):
+        return Choice(aten, "PyTorch's own is faster for an input of this shape and layout")
+    reason = why_not_numba(x) or _why_not_loaded()
+    if _numba is None or reason:
         return Choice(aten, f"PyTorch's own, because {reason}")
-    return Choice(numba, f"fewer passes over memory than PyTorch's own for {tuple(x.shape)}")
+    return Choice(_numba, "fewer passes over memory than PyTorch's own")
 
 
-def _pays(x: Tensor) -> bool:
-    """Whether the compiled loops are faster for ``x``; known without loading them."""
-    if x.numel() < _CROSSOVER or x.dim() < 3:
-        return False
-    if x.is_contiguous():
-        return x.numel() // (x.shape[0] * x.shape[1]) >= _LEAST_PLANE
-    return x.shape[1] <= _FEW_CHANNELS
+# Set by `_load`, and read as a global afterwards: torch.compile can follow that, and no import.
+_numba: Kernel | None = None
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[misc]
+def _why_not_loaded() -> str:
+    """Load the compiled kernel, on first use: it takes half a second. Empty, or why it cannot be loaded."""
+    return _load()
 
 
 @cache
-def _numba() -> tuple[Kernel | None, str]:
-    """The compiled kernel, or None and why there is none. Loaded on first use: it takes half a second."""
+def _load() -> str:
+    global _numba  # noqa: PLW0603
     try:
-        kernel: Kernel = importlib.import_module("bnkit.kernels.cpu_numba")
+        _numba = importlib.import_module("bnkit.kernels.cpu_numba")
     except Exception as error:  # a missing package, or one that does not fit this Python or this machine
-        return None, f"Numba cannot be used here ({type(error).__name__}: {error}): pip install numba"
-    return kernel, ""
+        return f"Numba cannot be used here ({type(error).__name__}: {error}): pip install numba"
+    return ""

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation, check_kernel
-from bnkit.nn import functional, running_statistics, synchronised
+from bnkit.nn import running_statistics, synchronised
+from bnkit.nn.masks import as_wide_as
+from bnkit.nn.normalise import Terms, by_batch_statistics, by_given_statistics, training_step
+from bnkit.nn.virtual_batches import check_size, parts_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -34,6 +37,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         activation: str | nn.Module | None = None,
         sync: bool = False,
         process_group: ProcessGroup | None = None,
+        virtual_batch_size: int | None = None,
         skip_nonfinite: bool = False,
         kernel: str = "auto",
     ) -> None:
@@ -43,8 +47,16 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         self.activation = check_activation(activation) if isinstance(activation, str) else activation
         if process_group is not None and not sync:
             raise SettingsError(f"{self._called()} got a process_group without sync=True; expected both, or neither")
+        if virtual_batch_size is not None:
+            check_size(virtual_batch_size, self._called())
+            if sync:
+                raise SettingsError(
+                    f"{self._called()} got sync=True and virtual_batch_size={virtual_batch_size}; expected one of them: "
+                    "statistics over all processes, or over a part of the batch of one"
+                )
         self.sync = sync
         self.process_group = process_group
+        self.virtual_batch_size = virtual_batch_size
         self.skip_nonfinite = skip_nonfinite
         self.kernel = check_kernel(kernel)
         # Not part of the state_dict: weights move to and from torch.nn with strict=True.
@@ -68,49 +80,70 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         if skipped is not None:
             skipped.zero_()
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, residual: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """``activation(batch_norm(input) + residual)``.
 
         Args:
             input: (N, C) or (N, C, *), any floating dtype.
             residual: A tensor of the input's shape, or None.
+            mask: bool, broadcastable to (N, 1, *spatial), or None. What is False counts in no statistic; it is scaled and
+                shifted like the others. All False is an empty batch: the running statistics normalise, and stay.
 
         Returns:
             A tensor of the input's shape and dtype.
 
         Raises:
             TooFewValuesError: Training with one value per channel; with ``sync``, in all processes together.
-            SettingsError: A shape that does not fit.
+            SettingsError: A shape that does not fit, a mask that is not bool.
             KernelError: ``sync`` where it cannot be: with a ``kernel`` that cannot share statistics, under torch.func.
             ModelError: ``sync``, and another process of the group ended or did not come.
         """
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        self._check_channels(input)
-        name = self.activation if isinstance(self.activation, str) else None
-        output = self._normalise(input, name, residual)
+        if input.shape[1] != self.num_features:
+            raise SettingsError(
+                f"{self._called()} got an input of shape {tuple(input.shape)}, {input.shape[1]} channels; "
+                f"expected {self.num_features}"
+            )
+        if mask is not None:
+            mask = as_wide_as(input, mask, self._called())
+        if not self.training and self.running_mean is not None and self.running_var is not None:
+            output = by_given_statistics(input, self.running_mean, self.running_var, self._terms(), residual)
+        elif self.virtual_batch_size is not None and self.training:
+            output = parts_of(input, residual, mask, self.virtual_batch_size, self._by_batch_statistics)
+        else:
+            output = self._by_batch_statistics(input, residual, mask)
         return self.activation(output) if isinstance(self.activation, nn.Module) else output
 
-    def _normalise(self, input: Tensor, activation: str | None, residual: Tensor | None) -> Tensor:
-        if not self.training and self.running_mean is not None and self.running_var is not None:
-            return functional.by_given_statistics(
-                input,
-                self.running_mean,
-                self.running_var,
-                self.weight,
-                self.bias,
-                self.eps,
-                activation,
-                residual,
-                self.kernel,
-            )
-        caller = self._called()
-        group = synchronised.group_for(self.process_group, caller) if self.sync and self.training else None
-        output, statistics = functional.by_batch_statistics(
-            input, self.weight, self.bias, self.eps, activation, residual, self.kernel, caller, group
-        )
-        if self.training and self.track_running_stats and not running_statistics.is_recomputation():
+    def _by_batch_statistics(self, input: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
+        """The output by the batch's statistics; in training, the buffers follow them."""
+        terms = self._terms()
+        moves = self.training and self.track_running_stats and not running_statistics.is_recomputation()
+        if moves and mask is None and self._moves_plainly():
+            output = training_step(input, self.running_mean, self.running_var, self.momentum, terms, residual)  # type: ignore[arg-type]
+            if output is not None:
+                self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+                return output
+        group = synchronised.group_for(self.process_group, self._called()) if self.sync and self.training else None
+        buffers = (self.running_mean, self.running_var)
+        output, statistics = by_batch_statistics(input, terms, residual, mask, group, buffers)
+        if moves:
             self._track(statistics)
         return output
+
+    def _terms(self) -> Terms:
+        name = self.activation if isinstance(self.activation, str) else None
+        return Terms(self.weight, self.bias, self.eps, name, self.kernel, self._called)
+
+    def _moves_plainly(self) -> bool:
+        """Whether the buffers follow every batch by a known momentum: most layers, for which a kernel does it in one go."""
+        return (
+            self.momentum is not None
+            and self.num_batches_tracked is not None
+            and not self.sync
+            and not self.skip_nonfinite
+            and self.running_mean is not None
+            and self.running_var is not None
+        )
 
     def _track(self, statistics: tuple[Tensor, Tensor] | None) -> None:
         """Count the batch, and move the running statistics if it had any (an empty batch has none)."""
@@ -129,13 +162,6 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             momentum = 1.0 / counted.to(torch.promote_types(self.running_mean.dtype, torch.float32))
         running_statistics.move(self.running_mean, self.running_var, *statistics, momentum, self.num_batches_skipped)
 
-    def _check_channels(self, input: Tensor) -> None:
-        if input.shape[1] != self.num_features:
-            raise SettingsError(
-                f"{self._called()} got an input of shape {tuple(input.shape)}, {input.shape[1]} channels; "
-                f"expected {self.num_features}"
-            )
-
     def _called(self) -> str:
         """What errors call this layer."""
         return f"{type(self).__name__}(num_features={self.num_features})"
@@ -151,6 +177,8 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             ours["activation"] = self.activation
         if self.sync:
             ours["sync"] = True
+        if self.virtual_batch_size is not None:
+            ours["virtual_batch_size"] = self.virtual_batch_size
         if self.skip_nonfinite:
             ours["skip_nonfinite"] = True
         if self.kernel != "auto":
@@ -160,7 +188,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
-    """Batch normalization of (N, C) or (N, C, L): ``torch.nn.BatchNorm1d``, an activation, a residual, a choice of kernel.
+    """Batch normalization of (N, C) or (N, C, L): ``torch.nn.BatchNorm1d``, an activation, a residual, a mask, a choice of kernel.
 
     Each channel is normalised by its mean and variance over the batch and all positions, then scaled by ``gamma``
     (``weight``) and shifted by ``beta`` (``bias``)::
@@ -188,12 +216,16 @@ class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
             in evaluation, the layer is as without ``sync``.
         process_group: A group of ``torch.distributed`` that this process is in; None for the default one. It stays out
             of copies and pickles: these have None. Set the attribute where a copy is to use a group of its own.
+        virtual_batch_size: In training, take so many examples at a time as a batch, the last one the rest: ghost batch
+            normalization (Hoffer, Hubara & Soudry, 2017). Each is normalised by its own statistics, counts in
+            ``num_batches_tracked``, and moves the running statistics, one after the other: as if they had come one by one.
         skip_nonfinite: A batch that holds inf or NaN leaves the running statistics alone. It counts in
             ``num_batches_tracked`` like every batch, and besides in ``num_batches_skipped`` (not in the ``state_dict``).
-        kernel: "auto", "reference" (the equations, in plain PyTorch) or "aten" (PyTorch's own).
+        kernel: "auto", "reference" (the equations, in plain PyTorch), "aten" (PyTorch's own) or "numba" (compiled for this
+            processor).
 
     Raises:
-        SettingsError: An unknown activation or kernel, a process group without ``sync``.
+        SettingsError: An unknown activation or kernel, a process group without ``sync``, ``sync`` with virtual batches.
 
     Example:
         >>> import torch

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from bnkit.errors import SettingsError, TooFewValuesError
-from bnkit.kernels import Normalised, check_activation, select
-from bnkit.nn import running_statistics, synchronised
+from bnkit.errors import SettingsError
+from bnkit.kernels import check_activation
+from bnkit.nn import running_statistics
+from bnkit.nn.masks import as_wide_as
+from bnkit.nn.normalise import Terms, by_batch_statistics, by_given_statistics, training_step
+from bnkit.nn.virtual_batches import check_size, parts_of
 
 
 def batch_norm(
@@ -22,6 +24,8 @@ def batch_norm(
     *,
     activation: str | None = None,
     residual: Tensor | None = None,
+    mask: Tensor | None = None,
+    virtual_batch_size: int | None = None,
     kernel: str = "auto",
 ) -> Tensor:
     """``activation(batch_norm(input) + residual)``, normalised channel by channel.
@@ -39,6 +43,10 @@ def batch_norm(
         eps: Added to the variance before the root; above 0 in training.
         activation: "relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu", or None.
         residual: Added before the activation; a tensor of the input's shape.
+        mask: bool, broadcastable to (N, 1, *spatial). What is False counts in no statistic; it is scaled and shifted like
+            the others. All False is an empty batch: the running statistics, if any, normalise, and stay as they are.
+        virtual_batch_size: In training, take so many examples at a time as a batch, the last one the rest: each is
+            normalised by its own statistics, and moves the buffers.
         kernel: "auto", "reference", "aten" or "numba".
 
     Returns:
@@ -46,7 +54,8 @@ def batch_norm(
 
     Raises:
         TooFewValuesError: Training with one value per channel. It is a ValueError, as PyTorch's is.
-        SettingsError: An unknown activation or kernel, a shape that does not fit, statistics missing, eps not above 0.
+        SettingsError: An unknown activation or kernel, a shape that does not fit, statistics missing, eps not above 0, a
+            mask that is not bool, a virtual batch size below 1.
 
     Example:
         >>> import torch
@@ -60,80 +69,23 @@ def batch_norm(
         raise SettingsError(f"batch_norm got an input of shape {tuple(input.shape)}; expected (N, C) or (N, C, *)")
     if not training and (running_mean is None or running_var is None):
         raise SettingsError("batch_norm got no running statistics; expected both, or training=True")
-    if training:
-        output, statistics = by_batch_statistics(
-            input, weight, bias, eps, activation, residual, kernel, caller="batch_norm"
-        )
+    terms = Terms(weight, bias, eps, activation, kernel, lambda: "batch_norm")
+    if mask is not None:
+        mask = as_wide_as(input, mask, "batch_norm")
+    if not training:
+        assert running_mean is not None and running_var is not None
+        return by_given_statistics(input, running_mean, running_var, terms, residual)
+    if virtual_batch_size is not None:
+        check_size(virtual_batch_size, "batch_norm")
+
+    def normalise(x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
+        if mask is None and running_mean is not None and running_var is not None:
+            output = training_step(x, running_mean, running_var, momentum, terms, residual)
+            if output is not None:
+                return output
+        output, statistics = by_batch_statistics(x, terms, residual, mask, otherwise=(running_mean, running_var))
         if statistics is not None and running_mean is not None and running_var is not None:
             running_statistics.move(running_mean, running_var, *statistics, momentum)
         return output
-    assert running_mean is not None and running_var is not None
-    return by_given_statistics(input, running_mean, running_var, weight, bias, eps, activation, residual, kernel)
 
-
-def by_batch_statistics(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    activation: str | None,
-    residual: Tensor | None,
-    kernel: str,
-    caller: str,
-    group: synchronised.Group | None = None,
-) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """``x`` normalised by its own statistics, and those (mean, unbiased variance); None for an empty batch.
-
-    ``caller`` stands at the start of an error's message. With a ``group``, the batch is that of all its processes
-    together, of which ``x`` is a part.
-    """
-    if not eps > 0:
-        raise SettingsError(f"{caller} got eps={eps} in training; expected a number above 0")
-    _check_residual(x, residual, caller)
-    values = x.numel() // max(x.shape[1], 1)
-    merged = None
-    if group is not None:
-        synchronised.check_usable(kernel, caller)
-        merged = synchronised.merge(x, group, caller)
-        values = merged.values_per_channel(values)
-    if values == 1:
-        where = "" if group is None else f" in all {group.size} processes together"
-        raise TooFewValuesError(
-            f"{caller} got an input of shape {tuple(x.shape)} in training: one value per channel{where}, whose "
-            "deviation is 0, so that every output would be beta; drop the last short batch (drop_last=True), use a "
-            "larger batch, or freeze the layer (.eval() normalises with the running statistics)"
-        )
-    if values == 0:
-        # Nothing to take statistics of. Any will do, and all gradients are zeros of the right shape.
-        nothing = x.new_zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
-        args = (weight, bias, eps, activation, residual)
-        return select("reference", x).kernel.by_given_statistics(x, nothing, nothing, *args), None
-    if group is not None and merged is not None:
-        return synchronised.normalise(x, merged, weight, bias, eps, activation, residual, group, caller)
-    chosen = select(kernel, x).kernel
-    normalised: Normalised = chosen.by_batch_statistics(x, weight, bias, eps, activation, residual)
-    return normalised.output, (normalised.mean, normalised.unbiased_variance)
-
-
-def by_given_statistics(
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    activation: str | None,
-    residual: Tensor | None,
-    kernel: str,
-) -> Tensor:
-    """``x`` normalised by ``mean`` and ``variance``, both (C,)."""
-    _check_residual(x, residual, "batch_norm")
-    chosen = select(kernel, x).kernel
-    return chosen.by_given_statistics(x, mean, variance, weight, bias, eps, activation, residual)
-
-
-def _check_residual(x: Tensor, residual: Tensor | None, caller: str) -> None:
-    if residual is not None and residual.shape != x.shape:
-        raise SettingsError(
-            f"{caller} got a residual of shape {tuple(residual.shape)}; expected the input's, {tuple(x.shape)}"
-        )
+    return parts_of(input, residual, mask, virtual_batch_size, normalise)

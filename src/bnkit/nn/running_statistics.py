@@ -25,8 +25,10 @@ def move(
     """
     with torch.no_grad():
         mean, unbiased_variance = _shared(mean, running_mean), _shared(unbiased_variance, running_var)
-        new_mean = (1 - momentum) * running_mean + momentum * mean
-        new_var = (1 - momentum) * running_var + momentum * unbiased_variance
+        # In the wider of both: the compiled loops, which move buffers themselves, round once, at the end.
+        wide_mean, wide_var = running_mean.to(mean.dtype), running_var.to(unbiased_variance.dtype)
+        new_mean = (1 - momentum) * wide_mean + momentum * mean
+        new_var = (1 - momentum) * wide_var + momentum * unbiased_variance
         if num_batches_skipped is not None:
             finite = torch.isfinite(mean).all() & torch.isfinite(unbiased_variance).all()
             new_mean = torch.where(finite, new_mean, running_mean)

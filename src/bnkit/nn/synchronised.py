@@ -41,13 +41,13 @@ class Merged(NamedTuple):
     mean: Tensor
     variance: Tensor
 
-    def values_per_channel(self, own: int) -> int:
+    def values_per_channel(self, own: int | Tensor) -> int:
         """What decides whether there are enough values: ``own``, those of this process, or those of all of them.
 
         Where ``own`` is 2 or more, the answer is known without waiting for the device. The others read the count of
         all, which is the same everywhere, so that either no process refuses the batch or all do.
         """
-        if own >= 2:
+        if isinstance(own, int) and own >= 2:
             return own
         if torch.compiler.is_compiling():  # a graph cannot branch on a value
             torch._assert_async(self.total > 1, "one value per channel, or none, in all processes together")
@@ -95,16 +95,17 @@ def check_usable(kernel: str, caller: str) -> None:
         )
 
 
-def merge(x: Tensor, group: Group, caller: str) -> Merged:
-    """The statistics of the ``x`` of all processes of ``group``, (N, C, *) each, of any N; one collective."""
+def merge(x: Tensor, mask: Tensor | None, own_count: int | Tensor, group: Group, caller: str) -> Merged:
+    """The statistics of the ``x`` of all processes of ``group``, (N, C, *) each, of any N; one collective.
+
+    ``own_count`` values a channel count in this process: those where ``mask`` (N, 1, *) is True, if there is one.
+    """
     values = _wide(x.detach())
     channels = x.shape[1]
-    own_count = x.numel() // max(channels, 1)
-    mean = values.sum(_all_but_channels(x)) / max(own_count, 1)
-    deviations = (values - _per_channel(mean, x)).square().sum(_all_but_channels(x))
-
     # float64 even for half inputs, whose sums are float32: it costs nothing here, and a count stays a whole number.
-    count = mean.new_full((1,), own_count, dtype=torch.float64)
+    count = torch.as_tensor(own_count, dtype=torch.float64, device=x.device).reshape(1)
+    mean = _counted(values, mask).sum(_all_but_channels(x)) / count.clamp(min=1).to(values.dtype)
+    deviations = _counted(values - _per_channel(mean, x), mask).square().sum(_all_but_channels(x))
     parts = _gather(torch.cat([count, mean.to(count.dtype), deviations.to(count.dtype)]), group, caller)
     counts, means, deviations = parts[:, :1], parts[:, 1 : channels + 1], parts[:, channels + 1 :]
     total = counts.sum()
@@ -116,6 +117,7 @@ def merge(x: Tensor, group: Group, caller: str) -> Merged:
 
 def normalise(
     x: Tensor,
+    mask: Tensor | None,
     merged: Merged,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -128,7 +130,7 @@ def normalise(
     """``activation(batch_norm(x) + residual)`` by the ``merged`` statistics, and those (mean, unbiased variance)."""
     total, mean, variance = merged
     output: Tensor
-    output, _, _ = _Normalise.apply(x, weight, bias, total, mean, variance, eps, group, caller)  # type: ignore[no-untyped-call]
+    output, _, _ = _Normalise.apply(x, weight, bias, mask, total, mean, variance, eps, group, caller)  # type: ignore[no-untyped-call]
     if residual is not None:
         output = (output + residual).to(output.dtype)
     return activate_own(output, activation), (mean, variance * (total / (total - 1)))
@@ -148,6 +150,7 @@ class _Normalise(torch.autograd.Function):
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
+        mask: Tensor | None,
         total: Tensor,
         mean: Tensor,
         variance: Tensor,
@@ -156,7 +159,7 @@ class _Normalise(torch.autograd.Function):
         caller: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, variance = mean.clone(), variance.clone()  # an output of its own, not an input handed on
-        ctx.save_for_backward(x, weight, bias, total, mean, variance)
+        ctx.save_for_backward(x, weight, bias, mask, total, mean, variance)
         ctx.eps, ctx.group, ctx.caller = eps, group, caller
         output = (_wide(x) - _per_channel(mean, x)) * _per_channel(torch.rsqrt(variance + eps), x)
         if weight is not None:
@@ -171,7 +174,7 @@ class _Normalise(torch.autograd.Function):
 
         A process whose batch is empty adds zeros, but it takes part.
         """
-        x, weight, bias, total, mean, variance = ctx.saved_tensors
+        x, weight, bias, mask, total, mean, variance = ctx.saved_tensors
         by_output, by_mean, by_variance = gradients
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         over = _all_but_channels(x)
@@ -189,12 +192,12 @@ class _Normalise(torch.autograd.Function):
             by_variance = by_variance - 0.5 * scale * inverse_deviation * by_gamma
             own = torch.cat([by_mean, by_variance])
             by_mean, by_variance = (_AllReduce.apply(own, ctx.group, ctx.caller) / total).chunk(2)  # type: ignore[no-untyped-call]
-            by_x = _per_channel(scale, x) * by_output + _per_channel(by_mean, x)
-            by_x = (by_x + _per_channel(2 * by_variance, x) * centred).to(x.dtype)
+            by_statistics = _per_channel(by_mean, x) + _per_channel(2 * by_variance, x) * centred
+            by_x = (_per_channel(scale, x) * by_output + _counted(by_statistics, mask)).to(x.dtype)
         # Of this process's samples, like every gradient of a parameter: DistributedDataParallel takes their mean.
         by_weight = by_gamma.to(weight.dtype) if needs_weight else None
         by_bias = by_beta.to(bias.dtype) if needs_bias else None
-        return by_x, by_weight, by_bias, *[None] * 6
+        return by_x, by_weight, by_bias, *[None] * 7
 
 
 class _AllReduce(torch.autograd.Function):
@@ -234,6 +237,11 @@ def _collective(start: Callable[[], Tensor], group: Group, caller: str) -> Tenso
             "in the other processes, and let all of them run the same layers, forward and backward"
         ) from error
     return result
+
+
+def _counted(values: Tensor, mask: Tensor | None) -> Tensor:
+    """``values``, and 0 where the mask is False."""
+    return values if mask is None else torch.where(mask, values, 0)
 
 
 def _all_but_channels(x: Tensor) -> list[int]:

@@ -1,0 +1,69 @@
+"""How the loops are compiled, and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from numba import cfunc, njit, types
+
+# Enough to let reductions use vectors; "nnan" and "ninf" would lose inf and NaN.
+_FAST = {"reassoc", "contract", "nsz", "arcp"}
+_OPTIONS: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy"}
+# An address is good as long as what it belongs to is kept.
+_kept: list[Any] = []
+
+
+def inner(loop: Any, names: dict[str, Any]) -> Any:
+    """``loop``, a function of a module, with other meanings of its global names, for another loop to call."""
+    return njit(**_OPTIONS)(_twin(loop, names))
+
+
+def outer(loop: Any, names: dict[str, Any], variant: str) -> int:
+    """The address of ``loop`` compiled with other meanings of its global names: compiled now, or taken from the disk.
+
+    Args:
+        loop: A function of a module, its globals to be filled in; it takes the address of a table of ``arguments``.
+        names: What they mean.
+        variant: What tells these meanings from others.
+    """
+    signature = types.void(types.CPointer(types.int64))
+    twin = _twin(loop, names, variant)
+    try:
+        compiled = cfunc(signature, cache=True, **_OPTIONS)(twin)
+    except (RuntimeError, OSError):  # nowhere to keep compiled code: a read-only folder
+        compiled = cfunc(signature, **_OPTIONS)(twin)
+    _kept.append(compiled)
+    return int(compiled.address)
+
+
+def entry(function: Any) -> Any:
+    """``function`` compiled for Python to call; the interpreter's lock is released meanwhile."""
+    twin = _twin(function, {}, "entry")
+    try:
+        return njit(cache=True, nogil=True)(twin)
+    except RuntimeError:  # as above; a folder that turns out to be read-only later costs a warning
+        return njit(nogil=True)(twin)
+
+
+def _twin(loop: Any, names: dict[str, Any], variant: str = "") -> Any:
+    """A function of the same code in other surroundings.
+
+    Numba keys what it keeps on disk by the name and the code of a function, not by what its globals are, and would make
+    a new entry in every process for a function that closes over others. So the variant is in the name, and so are the
+    sources of all that it may call: a changed one has to make another name.
+    """
+    twin = FunctionType(loop.__code__, {**loop.__globals__, **names}, loop.__name__)
+    twin.__module__ = loop.__module__
+    if variant:
+        twin.__qualname__ = f"{loop.__name__}_{variant}_{_sources()}"
+    return twin
+
+
+@cache
+def _sources() -> str:
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]

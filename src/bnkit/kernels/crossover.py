@@ -1,0 +1,32 @@
+"""From which size on the compiled loops are faster than PyTorch's kernel: a table that ``benchmarks/crossover.py`` makes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+# From so many positions on, a channel of an example counts as a plane.
+LEAST_PLANE = 512
+# Up to so many channels, PyTorch is slow when they stand last.
+FEW_CHANNELS = 16
+TABLE = Path(__file__).with_name("crossover.json")
+
+
+def situation(x: Tensor) -> str:
+    """Which line of the table holds for ``x``."""
+    if x.dim() == 2:
+        return "one position"
+    if not x.is_contiguous():
+        return "channels last, few channels" if x.shape[1] <= FEW_CHANNELS else "channels last"
+    return "planes" if x.shape[2:].numel() >= LEAST_PLANE else "few positions"
+
+
+def pays(x: Tensor) -> bool:
+    """Whether the compiled loops are faster for ``x``; known without loading them."""
+    least = _LEAST[situation(x)]
+    return least is not None and x.numel() >= least
+
+
+_LEAST: dict[str, int | None] = json.loads(TABLE.read_text())

@@ -1,0 +1,128 @@
+"""The two passes of batch normalization over a tensor on the CPU: which compiled loop, with which arguments."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from bnkit.kernels.arguments import run
+from bnkit.kernels.column_loops import column_loop
+from bnkit.kernels.layout import CACHE_LINE, Layout, layout_of
+from bnkit.kernels.plane_loops import plane_loop
+from bnkit.kernels.threads import team
+
+
+def forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mask: Tensor | None,
+    count: int,
+    statistics: Tensor,
+    activation: str | None,
+    eps: float,
+    is_given: bool,
+    wide: bool,
+) -> Tensor:
+    """``activation((x - mean) * rstd * gamma + beta + residual)``, as ``x`` lies in memory.
+
+    Args:
+        x: (N, C, *), dense: contiguous, or channels last. ``residual``: as ``x`` in every way, or None.
+        weight, bias: gamma and beta, (C,), contiguous, float32, or float64 with such an ``x``; None for 1 and 0.
+        mask: What counts, N times the positions, bool, for a contiguous ``x``; None for all of it.
+        count: How many values of a channel count.
+        statistics: (6, C) float64: mean, biased variance, 1 / sqrt(variance + eps), unbiased variance, and room for two
+            more rows. Filled in, or taken as they are if ``is_given``.
+        activation: None, "relu" or "leaky_relu".
+        eps: Added to the variance.
+        is_given: Whether the statistics are.
+        wide: Whether to compute in float64.
+    """
+    layout = layout_of(x, as_planes=mask is not None)
+    y = torch.empty_like(x)
+    ya, xa = y.data_ptr(), x.data_ptr()
+    streams = layout.can_stream and ya % CACHE_LINE == 0
+    variant = (layout.kind, activation, residual is not None, streams, (wide or layout.is_small), mask is not None)
+    _call("forward", layout, variant, (xa, _address(residual) or xa, ya, xa, xa, xa), weight, bias, statistics,
+          statistics.data_ptr() + 32 * layout.channels, mask, count, is_given, eps)  # fmt: skip
+    return y
+
+
+def backward(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    y: Tensor | None,
+    mask: Tensor | None,
+    count: int,
+    statistics: Tensor,
+    activation: str | None,
+    is_given: bool,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The gradients of ``x``; of the residual, where ``y`` is given; and of gamma and beta, (2, C) float64.
+
+    Args:
+        gradient: Of the output; as ``x`` in every way.
+        y: The output, where a residual was added before an activation: it tells where the activation was flat.
+        statistics: What the forward pass used.
+    """
+    layout = layout_of(x, as_planes=mask is not None)
+    dx = torch.empty_like(x)
+    dr = None if y is None else torch.empty_like(x)
+    by_parameter = torch.empty(2, layout.channels, dtype=torch.float64)
+    xa, dxa = x.data_ptr(), dx.data_ptr()
+    streams = layout.can_stream and dxa % CACHE_LINE == 0 and (dr is None or dr.data_ptr() % CACHE_LINE == 0)
+    variant = (layout.kind, activation, y is not None, streams, layout.is_small, mask is not None)
+    addresses = (xa, xa, _address(y) or xa, gradient.data_ptr(), dxa, _address(dr) or dxa)
+    _call("backward", layout, variant, addresses, weight, bias, statistics, by_parameter.data_ptr(), mask, count,
+          is_given, 0.0)  # fmt: skip
+    return dx, dr, by_parameter
+
+
+def _call(
+    direction: str,
+    layout: Layout,
+    variant: tuple[str, str | None, bool, bool, bool, bool],
+    tensors: tuple[int, int, int, int, int, int],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistics: Tensor,
+    sums: int,
+    mask: Tensor | None,
+    count: int,
+    is_given: bool,
+    eps: float,
+) -> None:
+    first, between, second = _loops(direction, layout.way, variant, is_given)
+    run(*team(), first, between, second, layout.threads, layout.scratch, *tensors, _address(weight), _address(bias),
+        statistics.data_ptr(), sums, _address(mask) or tensors[0], layout.examples, layout.channels, layout.positions, count,
+        int(is_given), int(layout.ahead), layout.block, eps)  # fmt: skip
+
+
+@cache
+def _loops(
+    direction: str, way: str, variant: tuple[str, str | None, bool, bool, bool, bool], is_given: bool
+) -> tuple[int, int, int]:
+    """The addresses of the loops, in turn: on all threads, on one, on all of them; 0 for none."""
+    kind, activation, adds, streams, wide, masked = variant
+    wide = wide and kind == "float32"  # float64 is wide already, and half precision as exact as it shows
+    if way == "planes":
+        return plane_loop(direction, kind, activation, adds, streams, wide, masked), 0, 0
+    if way == "blocks":
+        return column_loop(direction, kind, activation, adds, streams, wide), 0, 0
+    write = column_loop(f"{direction}_write", kind, activation, adds, streams, wide)
+    if direction == "forward" and is_given:
+        return write, 0, 0
+    # What is not written differs neither by the activation (forward) nor by how it is stored.
+    bends = activation if direction == "backward" else None
+    adds = adds and direction == "backward"
+    sums = column_loop(f"{direction}_sums", kind, bends, adds, False, wide)
+    return sums, column_loop(f"{direction}_settle", kind, None, False, False, wide), write
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()

@@ -1,0 +1,41 @@
+"""Ghost batch normalization: a batch taken as several smaller ones, each with statistics of its own.
+
+Hoffer, Hubara & Soudry (2017), "Train longer, generalize better: closing the generalization gap in large batch training of
+neural networks", Algorithm 1. The running statistics move once for each of the smaller batches, one after the other, as
+that algorithm has it: they are what they would be if the smaller batches had come one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bnkit.errors import SettingsError
+
+Normalise = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+
+
+def check_size(size: object, caller: str) -> None:
+    """A SettingsError where ``size`` is no number of examples."""
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise SettingsError(
+            f"{caller} got virtual_batch_size={size!r}; expected a number of examples, 1 or more, or None for the whole batch"
+        )
+
+
+def parts_of(x: Tensor, residual: Tensor | None, mask: Tensor | None, size: int | None, normalise: Normalise) -> Tensor:
+    """What ``normalise(x, residual, mask)`` makes of ``size`` examples at a time; the last part is what is left.
+
+    Args:
+        x: (N, C, *); ``residual`` of its shape, ``mask`` (N, 1, *), or None.
+        size: How many examples at a time; None for all.
+        normalise: Called on each part in turn.
+    """
+    if size is None or x.shape[0] <= size:
+        return normalise(x, residual, mask)
+    count = -(-x.shape[0] // size)
+    residuals = [None] * count if residual is None else residual.split(size)
+    masks = [None] * count if mask is None else mask.split(size)
+    return torch.cat([normalise(*part) for part in zip(x.split(size), residuals, masks, strict=True)])
