@@ -48,6 +48,7 @@ def by_given_statistics(
     residual: Tensor | None,
 ) -> Tensor:
     """See ``contract.Kernel``."""
+    weight, bias = (None if p is None else p.to(mean.dtype) for p in (weight, bias))
     output = functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
     return _finish(output, activation, residual)
 

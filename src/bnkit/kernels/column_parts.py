@@ -69,7 +69,7 @@ def settle(x, stride, rows, C, P, first, last, sums, start, W, count, eps, known
         v = squares / count - m * m
         mean = m + np.float64(get(start, (c - first) * P))
         # Further off than four deviations, float32 would lose more than four bits of the squares; and it may overflow.
-        if not (m * m <= 16.0 * v or squares == 0.0) or not np.isfinite(v):
+        if not (m * m <= 16.0 * v or squares == 0.0) or not abs(v) < np.inf:
             mean = v = 0.0
             for row in range(rows):
                 for i in range(P):
@@ -96,7 +96,7 @@ def spread(columns, W, C, P, first, weight, bias, known):
         # The mean in two parts: rounded to float32, it would be off by more than a small deviation.
         low = number(get(known, c) - high)
         put(columns, j, high)
-        put(columns, W + j, low if np.isfinite(low) else nothing)
+        put(columns, W + j, low if abs(low) < np.inf else nothing)
         put(columns, 2 * W + j, number(get(known, 2 * C + c) * (get(parameters(weight), c) if weight != 0 else 1.0)))
         put(columns, 3 * W + j, number(get(parameters(bias), c)) if bias != 0 else nothing)
 

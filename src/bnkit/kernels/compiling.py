@@ -10,7 +10,8 @@ from typing import Any
 
 from numba import cfunc, njit, types
 
-# Enough to let reductions use vectors; "nnan" and "ninf" would lose inf and NaN.
+# Enough to let reductions use vectors; "nnan" and "ninf" would lose inf and NaN. So would np.isfinite, which subtracts a number
+# from itself, with "reassoc": the loops compare with np.inf.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _OPTIONS: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy"}
 # An address is good as long as what it belongs to is kept.

@@ -88,11 +88,12 @@ def _write(x, r, y, P, high, low, scale, shift, following):
             save(ys, i, activate(z))
 
 
-def _products(x, g, y, P, high, low, scale, shift, ahead):
+def _products(x, g, y, mask, P, high, low, scale, shift, ahead):
     """The sums over a plane of the gradients before the activation, alone and times (x - mean)."""
     total = with_x = 0.0
     for piece in range(0, P, PIECE):
         size, xs, gs, ys = min(PIECE, P - piece), behind(x, piece), behind(g, piece), behind(y, piece)
+        counts = behind(mask, piece)
         if ahead != 0:
             fetch(behind(xs, ahead), size)
             fetch(behind(gs, ahead), size)
@@ -100,6 +101,8 @@ def _products(x, g, y, P, high, low, scale, shift, ahead):
         for i in range(size):
             d = load(xs, i) - high - low
             dz = through(load(gs, i), load(ys, i) if adds else d * scale + shift)
+            if masked and get(counts, i) == 0 and not abs(d) < np.inf:
+                dz = d = nothing  # neither counts nor is a number: 0 times NaN would be NaN
             piece_total += dz
             piece_with_x += dz * d
         total += piece_total
@@ -120,8 +123,8 @@ def _write_back(x, g, y, dx, dr, mask, P, high, low, scale, shift, k0, k1, follo
             dz = through(load(gs, i), load(ys, i) if adds else d * scale + shift)
             if adds:
                 save(rest, i, dz)
-            if masked:  # what does not count had no part in the statistics
-                save(out, i, (dz - k0 - d * k1 if get(counts, i) != 0 else dz) * scale)
+            if masked and get(counts, i) == 0:  # it had no part in the statistics
+                save(out, i, dz * scale if abs(d) < np.inf else nothing)
             else:
                 save(out, i, (dz - k0 - d * k1) * scale)
 
@@ -160,7 +163,7 @@ def _forward(a):
                         mean, squares, cancelled = moments(plane, P, ahead)
                         # The guess was further off than four deviations, which costs float32 more than four bits of the
                         # squares; or it overflowed.
-                        again = not (cancelled <= 16.0 * squares or squares == 0.0) or not np.isfinite(squares)
+                        again = not (cancelled <= 16.0 * squares or squares == 0.0) or not abs(squares) < np.inf
                     if again:
                         values, mean, squares = exact_moments(plane, P, behind(mask, n * P))
                     if values > 0:
@@ -185,7 +188,7 @@ def _forward(a):
                 high = number(get(means, c))
                 # The mean in two parts: rounded to float32, it would be off by more than a small deviation.
                 low = number(get(means, c) - high)
-                if not np.isfinite(low):
+                if not abs(low) < np.inf:
                     low = nothing
                 scale = number(get(inverse, c) * (get(parameters(weight), c) if weight != 0 else 1.0))
                 shift = number(get(parameters(bias), c)) if bias != 0 else nothing
@@ -225,7 +228,7 @@ def _backward(a):
                     at = n * row + c * P
                     xs, gs, ys = behind(x, at), behind(g, at), behind(y, at)
                     if writes == 0:
-                        total, with_x = products(xs, gs, ys, P, high, low, scale, shift, ahead)
+                        total, with_x = products(xs, gs, ys, behind(mask, n * P), P, high, low, scale, shift, ahead)
                         put(by_gamma, c, get(by_gamma, c) + with_x)
                         put(by_beta, c, get(by_beta, c) + total)
                     else:

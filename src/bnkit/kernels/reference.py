@@ -29,12 +29,18 @@ def by_batch_statistics(
     """See ``contract.Kernel``."""
     values = _wide(x)
     over = [0, *range(2, x.dim())]  # one mean and one variance per channel c: over n and all positions
+    lost = None if mask is None else ~(mask | torch.isfinite(values))
+    if lost is not None:  # what neither counts nor is a number has no part in any gradient: 0 times NaN would be NaN
+        values = values.masked_fill(lost, 0)
 
     mean = _counted(values, mask).sum(over, keepdim=True) / count
     centred = values - mean
     variance = _counted(centred, mask).square().sum(over, keepdim=True) / count
     normalised = centred * torch.rsqrt(variance + eps)
     output = _scale_and_shift(normalised, weight, bias)
+    if lost is not None:
+        known = (None if p is None else p.detach() for p in (weight, bias))
+        output = torch.where(lost, _scale_and_shift(_wide(x.detach()), *known), output)
     return Normalised(
         _finish(output, x, activation, residual),
         mean.detach().flatten(),

@@ -182,6 +182,9 @@ class _Normalise(torch.autograd.Function):
         by_output = _wide(by_output)
         inverse_deviation = torch.rsqrt(variance + ctx.eps)
         centred = _wide(x) - _per_channel(mean, x)
+        if mask is not None:  # what neither counts nor is a number has no part in any gradient
+            lost = ~(mask | torch.isfinite(centred))
+            by_output, centred = by_output.masked_fill(lost, 0), centred.masked_fill(lost, 0)
         by_beta = by_output.sum(over)
         by_gamma = (by_output * centred).sum(over) * inverse_deviation
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bnkit.errors import SettingsError
+from bnkit.errors import SettingsError, TooFewValuesError
 
 Normalise = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
@@ -32,10 +32,20 @@ def parts_of(x: Tensor, residual: Tensor | None, mask: Tensor | None, size: int 
         x: (N, C, *); ``residual`` of its shape, ``mask`` (N, 1, *), or None.
         size: How many examples at a time; None for all.
         normalise: Called on each part in turn.
+
+    Raises:
+        TooFewValuesError: The last part has one value per channel.
     """
     if size is None or x.shape[0] <= size:
         return normalise(x, residual, mask)
     count = -(-x.shape[0] // size)
+    rest = x[(count - 1) * size :]
+    if rest.numel() == x.shape[1]:  # before the others move anything
+        raise TooFewValuesError(
+            f"a layer with virtual_batch_size={size} got an input of shape {tuple(x.shape)} in training: its last part has one "
+            "value per channel, whose deviation is 0; choose a size that divides the batch, or leaves two examples or more, "
+            "or drop the last short batch (drop_last=True)"
+        )
     residuals = [None] * count if residual is None else residual.split(size)
     masks = [None] * count if mask is None else mask.split(size)
     return torch.cat([normalise(*part) for part in zip(x.split(size), residuals, masks, strict=True)])

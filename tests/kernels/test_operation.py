@@ -1,0 +1,161 @@
+"""The compiled loops as operations of PyTorch, and under everything that PyTorch does to operations."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.library import opcheck
+
+from bnkit.kernels.operation import batch_norm, batch_norm_backward
+from bnkit.nn import BatchNorm1d, BatchNorm2d
+
+SHAPES = {"linear": (7, 3), "images": (4, 3, 5, 6), "large planes": (2, 3, 24, 24), "few positions": (6, 4, 3, 1)}
+
+
+def _arguments(shape, *, affine=True, residual=True, masked=False, given=False, activation="relu"):
+    generator = torch.Generator().manual_seed(0)
+
+    def leaf(*shape):
+        return torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    channels, count = shape[1], torch.Size(shape).numel() // shape[1]
+    mask = None
+    if masked:
+        mask = torch.rand((shape[0], 1, *shape[2:]), generator=generator) < 0.7
+        count = int(mask.sum())
+    known = None
+    if given:
+        mean, variance = torch.rand(channels, dtype=torch.float64), torch.rand(channels, dtype=torch.float64) + 0.5
+        known = torch.stack([mean, variance, (variance + 1e-3).rsqrt(), variance, mean, mean])
+    return (
+        leaf(*shape),
+        leaf(channels) if affine else None,
+        leaf(channels) if affine else None,
+        leaf(*shape) if residual else None,
+        mask,
+        known,
+        activation,
+        1e-3,
+        count,
+        False,
+    )
+
+
+KINDS = {
+    "all": {},
+    "plain": {"affine": False, "residual": False, "activation": None},
+    "masked": {"masked": True},
+    "given": {"given": True, "activation": "leaky_relu"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_opcheck(shape, kind):
+    arguments = _arguments(shape, **KINDS[kind])
+    opcheck(batch_norm, arguments)
+    x, weight, bias, residual, mask, given, activation, eps, count, _ = arguments
+    with torch.no_grad():
+        y, statistics = batch_norm(*arguments)
+    leaves = [None if t is None else t.detach().requires_grad_() for t in (x, weight, bias, residual)]
+    gradient = torch.rand(shape, dtype=torch.float64, requires_grad=True)
+    bends = y if residual is not None and activation is not None else None
+    opcheck(
+        batch_norm_backward,
+        (gradient, *leaves, bends, mask, statistics, activation, eps, count, given is not None),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_and_their_gradients(kind):
+    x, weight, bias, residual, *others = _arguments((3, 2, 4), **KINDS[kind])
+    leaves = [t for t in (x, weight, bias, residual) if t is not None]
+
+    def compute(*leaves):
+        rest = iter(leaves)
+        return batch_norm(*(None if t is None else next(rest) for t in (x, weight, bias, residual)), *others)[0]
+
+    assert torch.autograd.gradcheck(compute, leaves)
+    assert torch.autograd.gradgradcheck(compute, leaves)
+
+
+@pytest.mark.parametrize("in_dims", [(0, None), (1, 0)])
+def test_vmap_of_the_operation(in_dims):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 5, 3, generator=generator, dtype=torch.float64)
+    weight = torch.rand(5, 3, generator=generator, dtype=torch.float64) if in_dims[1] == 0 else torch.rand(3).double()
+
+    def compute(x, weight):
+        return batch_norm(x, weight, None, None, None, None, "relu", 1e-5, 5, False)
+
+    got = torch.vmap(compute, in_dims)(x, weight)
+    singles = [
+        compute(x.select(in_dims[0], i).contiguous(), weight[i] if in_dims[1] == 0 else weight) for i in range(5)
+    ]
+    for part, expected in zip(got, zip(*singles, strict=True), strict=True):
+        torch.testing.assert_close(part, torch.stack(expected))
+
+
+@pytest.mark.parametrize("kernel", ["numba", "auto"])
+def test_compiled_and_exported_with_the_same_numbers(kernel):
+    x = torch.randn(40, 8, 24, 24, generator=torch.Generator().manual_seed(0))
+    plain = BatchNorm2d(8, activation="relu", kernel=kernel)
+    compiled = torch.compile(copy.deepcopy(plain), fullgraph=True, backend="aot_eager")
+    leaves = [x.clone().requires_grad_() for _ in range(2)]
+    outputs = [layer(leaf) for layer, leaf in zip((plain, compiled), leaves, strict=True)]
+    for output in outputs:
+        output.square().sum().backward()
+    torch.testing.assert_close(outputs[1], outputs[0])
+    torch.testing.assert_close(leaves[1].grad, leaves[0].grad)
+    torch.testing.assert_close(compiled._orig_mod.state_dict(), plain.state_dict())
+
+    batch = torch.export.Dim("batch", min=2)
+    program = torch.export.export(plain.eval(), (x,), dynamic_shapes=({0: batch},))
+    targets = {str(node.target) for node in program.graph.nodes}
+    # Who asked for no kernel gets a program that runs without bnkit.
+    assert any("bnkit" in target for target in targets) == (kernel == "numba")
+    torch.testing.assert_close(program.module()(x[:3]), plain(x[:3]))
+
+
+@pytest.mark.parametrize("kernel", ["numba", "auto", "reference"])
+def test_functional_gradients_are_not_silently_zero(kernel):
+    generator = torch.Generator().manual_seed(0)
+    x, tangent = (torch.randn(6, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    layer = BatchNorm1d(3, activation="relu", track_running_stats=False, dtype=torch.float64, kernel=kernel)
+
+    def loss(x):
+        return layer(x).pow(3).sum()
+
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(
+        torch.relu(nn.functional.batch_norm(leaf, None, None, layer.weight, layer.bias, True)).pow(3).sum(), leaf
+    )
+    torch.testing.assert_close(torch.func.grad(loss)(x), expected)
+    _, derivative = torch.func.jvp(loss, (x,), (tangent,))
+    torch.testing.assert_close(derivative, (expected * tangent).sum())
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, tangent)
+        derivative = torch.autograd.forward_ad.unpack_dual(loss(dual)).tangent
+    torch.testing.assert_close(derivative, (expected * tangent).sum())
+    compiled = torch.compile(torch.func.grad(loss), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), expected)
+    stacked = torch.func.vmap(torch.func.grad(loss))(torch.stack([x, x]))
+    torch.testing.assert_close(stacked, torch.stack([expected, expected]))
+
+
+def test_training_of_stacked_modules_by_name():
+    groups = torch.randn(4, 7, 3, generator=torch.Generator().manual_seed(0))
+    layers = [BatchNorm1d(3, kernel="numba") for _ in groups]
+    parameters, buffers = torch.func.stack_module_state(layers)
+
+    def forward(parameters, buffers, x):
+        return torch.func.functional_call(layers[0], (parameters, buffers), (x,))
+
+    output = torch.func.vmap(forward)(parameters, buffers, groups)
+    torch.testing.assert_close(output, torch.stack([layer(x) for layer, x in zip(layers, groups, strict=True)]))
+    for name, layer_index in itertools.product(("running_mean", "running_var"), range(4)):
+        torch.testing.assert_close(buffers[name][layer_index], getattr(layers[layer_index], name))
