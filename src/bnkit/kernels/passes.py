@@ -109,7 +109,7 @@ def _loops(
 ) -> tuple[int, int, int]:
     """The addresses of the loops, in turn: on all threads, on one, on all of them; 0 for none."""
     kind, activation, adds, streams, wide, masked = variant
-    wide = wide and kind == "float32"  # float64 is wide already, and half precision as exact as it shows
+    wide = wide and kind != "float64"  # which is wide already
     if way == "planes":
         return plane_loop(direction, kind, activation, adds, streams, wide, masked), 0, 0
     if way == "blocks":
