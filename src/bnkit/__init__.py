@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnkit import nn as nn
+    from bnkit.checks.check import assert_healthy as assert_healthy
+    from bnkit.checks.check import check as check
     from bnkit.memory import keep_freed_memory as keep_freed_memory
     from bnkit.model.add import add as add
     from bnkit.model.convert import convert as convert
@@ -24,6 +26,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Comparison": "bnkit.report.comparison",
     "add": "bnkit.model.add",
+    "assert_healthy": "bnkit.checks.check",
+    "check": "bnkit.checks.check",
     "compare": "bnkit.report.compare",
     "convert": "bnkit.model.convert",
     "fold": "bnkit.model.fold",
@@ -38,6 +42,8 @@ _HOMES = {
 __all__ = [
     "Comparison",
     "add",
+    "assert_healthy",
+    "check",
     "compare",
     "convert",
     "fold",
