@@ -30,6 +30,7 @@ class Run:
     Attributes:
         trace: The operations.
         sites: The layers.
+        never_ran: The batch norms, by first name, that ran neither in training nor in evaluation mode.
         is_training: Whether it ran in training mode; False where the model raised there, and evaluates instead.
 
     Raises:
@@ -46,6 +47,15 @@ class Run:
             self.trace = trace(model, example)
             self.is_training = False
         self.sites: Sites = sites_in(self.trace, model)
+        missing = {place.name for place in places if not self._ran(place.name, self.trace)}
+        if missing and self.is_training:  # training may leave blocks out by chance, or take another way
+            again = trace(model, example)
+            missing = {name for name in missing if not self._ran(name, again)}
+        self.never_ran = frozenset(missing)
+
+    @staticmethod
+    def _ran(name: str, run: Trace) -> bool:
+        return run.calls[name] > 0 or bool(run.of_module(name))
 
     def calls(self, place: Place) -> tuple[Operation, ...]:
         """The steps that are calls of the batch norm, in order."""
