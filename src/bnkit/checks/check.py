@@ -38,6 +38,7 @@ def check(
     loader: Any = None,
     ema: nn.Module | None = None,
     accumulation: int = 1,
+    processes: int | None = None,
     select: Names | None = None,
     ignore: Names | None = None,
     per_layer_ignores: Mapping[str, Names] | None = None,
@@ -66,6 +67,7 @@ def check(
         loader: What the batches of training come from, a ``DataLoader``: looked at, not gone through.
         ema: The model that holds averages of this one's parameters, as ``torch.optim.swa_utils.AveragedModel``.
         accumulation: How many batches' gradients are added up before the optimizer takes a step.
+        processes: How many processes train together; None for those of ``torch.distributed``, if it is initialised.
         select, ignore: Rules by code ("BN101"), beginning of a code ("BN1") or name; commas separate several in one text.
         per_layer_ignores: For dotted names with a shell's wildcards, rules whose findings there are left out.
         config: A ``pyproject.toml`` whose ``[tool.bnkit]`` says what ``select``, ``ignore`` and ``per_layer_ignores`` do not.
@@ -87,8 +89,9 @@ def check(
     """
     if not isinstance(model, nn.Module):
         raise SettingsError(f"model is a {type(model).__name__}; expected an nn.Module")
-    if accumulation < 1:
-        raise SettingsError(f"accumulation={accumulation}; expected a whole number above 0")
+    for name, number in (("accumulation", accumulation), ("processes", 1 if processes is None else processes)):
+        if number < 1:
+            raise SettingsError(f"{name}={number}; expected a whole number above 0")
     read = Settings() if config is None else settings_in(config)
     settings = read.with_given(select, ignore, per_layer_ignores)
     rules = chosen_rules(settings.select, settings.ignore)
@@ -103,7 +106,7 @@ def check(
             given, first = _first_of(given)
             example = BatchExample(given, first[0]) if first else None
             snapshot.restore()  # so that the batches come as they would have come
-        seen = Observation(model, snapshot, example, given, tested, optimizer, loader, ema, accumulation)
+        seen = Observation(model, snapshot, example, given, tested, optimizer, loader, ema, accumulation, processes)
         if not seen.places:
             raise ModelError(
                 f"{type(model).__name__} holds no batch norm; expected a model with one (bnkit.add puts them in)"

@@ -15,6 +15,8 @@ from bnkit.checks.finding import Finding, Severity
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 # A message and a remedy that fit here share a line.
 _SHORT = 100
+# Of the further places of a finding.
+_NAMES = 4
 
 
 class Findings(Sequence[Finding]):
@@ -138,14 +140,19 @@ class Findings(Sequence[Finding]):
         return f"{table}<p>{html.escape(self.summary)}{remarks}</p>"
 
     def lines(self) -> Iterator[Text]:
-        """A line or several for each finding, as a terminal shows them."""
-        widths = [max((len(text) for text in column), default=0) for column in zip(*map(_head, self), strict=True)]
-        indent = " " * (sum(widths) + 2 * len(widths) - 1) if widths else ""
+        """A line or several for each finding, as a terminal shows them; what is said of several places is said once."""
+        told: dict[tuple[str, ...], list[Finding]] = {}
         for finding in self:
-            severity, code, site = (f"{text:{width}}" for text, width in zip(_head(finding), widths, strict=True))
+            told.setdefault((finding.severity, finding.code, finding.message, finding.remedy), []).append(finding)
+        groups = list(told.values())
+        heads = [_head(first) for first, *_ in groups]
+        widths = [max((len(text) for text in column), default=0) for column in zip(*heads, strict=True)]
+        indent = " " * (sum(widths, start=5)) if widths else ""
+        for (finding, *others), head in zip(groups, heads, strict=True):
+            severity, code, site = (f"{text:{width}}" for text, width in zip(head, widths, strict=True))
             first, *more = _message(finding)
             yield Text.assemble((severity, _COLOURS[finding.severity]), "  ", (code, "bold"), " ", site, "  ", first)
-            yield from (Text(f"{indent}{line}") for line in more)
+            yield from (Text(f"{indent}{line}") for line in [*more, *_also(others)])
 
     def _with(self, entries: Sequence[Finding]) -> Findings:
         return Findings(entries, layers=self.layers, not_checked=self.not_checked, fixable=self.fixable)
@@ -153,6 +160,13 @@ class Findings(Sequence[Finding]):
 
 def _head(finding: Finding) -> tuple[str, str, str]:
     return finding.severity.value, finding.code, _place(finding)
+
+
+def _also(others: Sequence[Finding]) -> list[str]:
+    names = [_place(finding) for finding in others]
+    if not names:
+        return []
+    return [f"also: {', '.join(names[:_NAMES])}" + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")]
 
 
 def _place(finding: Finding) -> str:

@@ -35,6 +35,7 @@ class Observation:
         loader: What the batches of training come from, as a ``DataLoader``.
         ema: The model whose parameters are averages of this one's.
         accumulation: How many batches' gradients are added up for one step of the optimizer.
+        processes: How many processes train together; None for those of ``torch.distributed``.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class Observation:
     loader: Any = None
     ema: nn.Module | None = None
     accumulation: int = 1
+    processes: int | None = None
 
     @property
     def has(self) -> frozenset[Need]:
@@ -68,6 +70,15 @@ class Observation:
     def norms(self) -> dict[Place, BatchNormLike]:
         """Those that are batch norms, and what is known of each."""
         return {place: place.found for place in self.places if isinstance(place.found, BatchNormLike)}
+
+    @cached_property
+    def trained(self) -> frozenset[nn.Module]:
+        """The modules that would train if somebody called ``train()``."""
+        try:
+            self.model.train()
+            return frozenset(module for module in self.model.modules() if module.training)
+        finally:
+            self.snapshot.restore()
 
     @cached_property
     def run(self) -> Run:
