@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from bnkit import nn as nn
     from bnkit.checks.check import assert_healthy as assert_healthy
     from bnkit.checks.check import check as check
+    from bnkit.checks.monitor import Monitor as Monitor
     from bnkit.memory import keep_freed_memory as keep_freed_memory
     from bnkit.model.add import add as add
     from bnkit.model.convert import convert as convert
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 # Where each public name lives. They are loaded on first use (PEP 562), so that `import bnkit` alone loads no torch.
 _HOMES = {
     "Comparison": "bnkit.report.comparison",
+    "Monitor": "bnkit.checks.monitor",
     "add": "bnkit.model.add",
     "assert_healthy": "bnkit.checks.check",
     "check": "bnkit.checks.check",
@@ -41,6 +43,7 @@ _HOMES = {
 
 __all__ = [
     "Comparison",
+    "Monitor",
     "add",
     "assert_healthy",
     "check",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from bnkit.checks.untouched import untouched
 from bnkit.errors import ModelError, SettingsError
 from bnkit.model.batches import Batches, Forward, device_of
 from bnkit.model.example import Example
+from bnkit.model.ranks import without_broadcasts
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -101,7 +104,7 @@ def check(
     tested = None if test_batches is None else Batches(test_batches, forward, None, target)
     example = None if example_inputs is None else Example(example_inputs)
     loaders = [each for each in (batches, test_batches, loader) if each is not None]
-    with untouched(model, tuple(_generators(loaders))) as snapshot:
+    with untouched(model, tuple(_generators(loaders))) as snapshot, _by_itself(model):
         if example is None and given is not None:
             given, first = _first_of(given)
             example = BatchExample(given, first[0]) if first else None
@@ -153,6 +156,16 @@ def _refuse_lazy(model: nn.Module) -> None:
         raise ModelError(
             f"{lazy} of {type(model).__name__} has no shape yet; expected a model that has run: call it once"
         )
+
+
+@contextmanager
+def _by_itself(model: nn.Module) -> Iterator[None]:
+    """Inside, no other process is waited for, and a compiled model runs eagerly: compiled, it would run past the hooks."""
+    with ExitStack() as stack:
+        stack.enter_context(without_broadcasts(model))
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
 
 
 def _first_of(batches: Batches) -> tuple[Batches, list[Any]]:

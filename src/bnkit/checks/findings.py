@@ -50,7 +50,7 @@ class Findings(Sequence[Finding]):
     @overload
     def __getitem__(self, index: slice) -> Findings: ...
     def __getitem__(self, index: int | slice) -> Finding | Findings:
-        return self._with(self._entries[index]) if isinstance(index, slice) else self._entries[index]
+        return self.only(self._entries[index]) if isinstance(index, slice) else self._entries[index]
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -67,7 +67,7 @@ class Findings(Sequence[Finding]):
 
     def of(self, code: str) -> Findings:
         """Those of one rule."""
-        return self._with([finding for finding in self if finding.code == code])
+        return self.only([finding for finding in self if finding.code == code])
 
     def at_least(self, severity: Severity | str) -> Findings:
         """Those that are as bad as ``severity``, or worse.
@@ -76,7 +76,7 @@ class Findings(Sequence[Finding]):
             ValueError: There is no such severity.
         """
         rank = Severity(severity).rank
-        return self._with([finding for finding in self if finding.severity.rank <= rank])
+        return self.only([finding for finding in self if finding.severity.rank <= rank])
 
     @property
     def summary(self) -> str:
@@ -154,7 +154,8 @@ class Findings(Sequence[Finding]):
             yield Text.assemble((severity, _COLOURS[finding.severity]), "  ", (code, "bold"), " ", site, "  ", first)
             yield from (Text(f"{indent}{line}") for line in [*more, *_also(others)])
 
-    def _with(self, entries: Sequence[Finding]) -> Findings:
+    def only(self, entries: Sequence[Finding]) -> Findings:
+        """Findings of the same check: some of these."""
         return Findings(entries, layers=self.layers, not_checked=self.not_checked, fixable=self.fixable)
 
 
