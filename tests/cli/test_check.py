@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 
 from bnkit.checks.pages import page
 from bnkit.checks.registry import rules
+from bnkit.cli.main import main
+from bnkit.report.comparison import Comparison
 from tests.cli import nets
-from tests.cli.calls import say
+from tests.cli.calls import QUICK, say
 
 NETS = str(Path(nets.__file__))
 
@@ -138,3 +140,70 @@ def test_rules_are_listed(capsys):
     said = say(capsys, "explain")
     assert all(rule.code in said.out and rule.name in said.out for rule in rules())
     assert (say(capsys, "explain", "BN7").status, say(capsys, "explain").status) == (2, 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A comparison that kept the weights of every epoch."""
+    place = tmp_path_factory.mktemp("comparison")
+    with pytest.raises(SystemExit):
+        main(["compare", *QUICK, "--out", str(place / "r"), "--keep-checkpoints", "-q"])
+    return place / "r"
+
+
+def _runs(folder):
+    plan = Comparison(folder).plan
+    return {run.network.key: run for run in plan if run.seed == 0}
+
+
+@pytest.mark.slow
+def test_the_run_of_a_comparison(capsys, folder):
+    run = folder / "runs" / _runs(folder)["batch_norm"].run_id
+    whole = say(capsys, "check", str(run), "--format", "json")
+    assert whole.status in (0, 1) and isinstance(json.loads(whole.out), list)
+    # the beginning of its id, and its file of weights, stand for it as well
+    assert say(capsys, "check", str(run)[:-4], "--format", "json") == whole
+    assert say(capsys, "check", str(run / "weights.safetensors"), "--format", "json") == whole
+    assert say(capsys, "check", str(run / "epoch-0002.safetensors"), "--format", "json") == whole
+    other = say(capsys, "check", str(run), "--weights", str(run / "epoch-0001.safetensors"), "--format", "json")
+    assert say(capsys, "check", str(run / "epoch-0001.safetensors"), "--format", "json") == other
+    assert say(capsys, "check", str(run), "--input", "4x6", "--select", "BN101").status == 0
+
+
+@pytest.mark.slow
+def test_nothing_of_the_folder_is_touched(capsys, folder):
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+    run = folder / "runs" / _runs(folder)["batch_norm"].run_id
+    say(capsys, "check", str(run), "--fix")
+    said = say(capsys, "check", str(run), "--fix", "--out", str(run / "weights.safetensors"))
+    assert (said.status, said.err.count("\n")) == (2, 1)
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+    assert before == after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("runs/zz", "names 0 runs"),
+        ("runs/{batch_norm}/epoch-0009.safetensors", "expected an epoch of a run with --keep-checkpoints"),
+        ("runs/{no_batch_norm}", "holds no batch norm"),
+    ],
+)
+def test_a_run_that_is_not_there(capsys, folder, target, expected):
+    names = {key: run.run_id for key, run in _runs(folder).items()}
+    said = say(capsys, "check", str(folder / target.format(**names)))
+    assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
+    assert expected in said.err
+
+
+@pytest.mark.slow
+def test_an_epoch_of_a_comparison(folder):
+    comparison = Comparison(folder)
+    run = _runs(folder)["batch_norm"]
+    first, last = comparison.load(run, epoch=1).state_dict(), comparison.load(run).state_dict()
+    assert not torch.equal(first["fc1.weight"], last["fc1.weight"])
+    assert torch.equal(comparison.load(run, epoch=2).state_dict()["fc1.weight"], last["fc1.weight"])
+    built = comparison.build(run).state_dict()
+    assert built.keys() == last.keys() and not torch.equal(built["fc1.weight"], first["fc1.weight"])
+    assert len(comparison.data(run).test) == 30

@@ -101,10 +101,9 @@ def specimen(
         raise SettingsError(f"--batches {count}; expected a whole number above 0")
     file = Path(target.rpartition(":")[0])
     if out is not None:
-        if out.suffix != ".safetensors":
-            raise SettingsError(f"--out {out}; expected a file of weights, .safetensors")
-        read_from = [*([weights] if weights is not None else []), *([file] if file.is_file() else [])]
-        check_destination(out, has_example=False, read_from=read_from)
+        _check_out(
+            out, [file, *([weights] if weights is not None else [])], None if is_target(target) else Path(target)
+        )
     if is_target(target):
         found = subject(target, shapes, None, weights)
         parts = None if data is None else prepare(data_called(data), "normal", 0.0)
@@ -118,6 +117,15 @@ def specimen(
         return _with(model, example_of(shapes, model), None, batch_size, count, None)
     parts = comparison.data(run) if data is None else prepare(data_called(data), run.settings.trainset, run.validation)
     return _with(model, None, parts, batch_size, count, None)
+
+
+def _check_out(out: Path, read_from: list[Path], run: Path | None) -> None:
+    if out.suffix != ".safetensors":
+        raise SettingsError(f"--out {out}; expected a file of weights, .safetensors")
+    check_destination(out, has_example=False, read_from=[file for file in read_from if file.is_file()])
+    # What was recorded stays what it is.
+    if run is not None and "runs" in (out.resolve().parent.name, out.resolve().parent.parent.name) and out.exists():
+        raise SettingsError(f"--out {out} is part of a comparison's record; expected another file")
 
 
 def _of_a_run(path: Path) -> tuple[Comparison, str, int | None]:
