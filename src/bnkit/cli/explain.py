@@ -33,6 +33,6 @@ def explain(
         return
     text = page(rule_called(rule).code)
     if plain or not console.is_terminal:
-        console.print(text, soft_wrap=True, markup=False, end="")
+        console.print(text, soft_wrap=True, markup=False, emoji=False, end="")
     else:
         console.print(Markdown(text))
