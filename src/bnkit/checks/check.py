@@ -102,6 +102,11 @@ def check(
     target = device_of(model) if device is None else device
     given = None if batches is None else Batches(batches, forward, batch_size, target)
     tested = None if test_batches is None else Batches(test_batches, forward, None, target)
+    if tested is not None and not tested.is_repeatable:
+        raise SettingsError(
+            f"test_batches is a {type(test_batches).__name__}, which can be gone through once; expected a list, a tensor or a "
+            "DataLoader: outputs are compared under two sets of statistics"
+        )
     example = None if example_inputs is None else Example(example_inputs)
     loaders = [each for each in (batches, test_batches, loader) if each is not None]
     with untouched(model, tuple(_generators(loaders))) as snapshot, _by_itself(model):

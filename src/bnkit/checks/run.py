@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
+from types import FrameType
 
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from bnkit.errors import ModelError
@@ -31,6 +35,7 @@ class Run:
         trace: The operations.
         sites: The layers.
         never_ran: The batch norms, by first name, that ran neither in training nor in evaluation mode.
+        checkpointed: The batch norms, by first name, that ran inside ``torch.utils.checkpoint``.
         is_training: Whether it ran in training mode; False where the model raised there, and evaluates instead.
 
     Raises:
@@ -40,9 +45,11 @@ class Run:
     def __init__(self, model: nn.Module, example: Example, places: list[Place]) -> None:
         self._model = model
         norms = {place.module for place in places}
+        self.checkpointed: frozenset[str] = frozenset()
         try:
-            self.trace: Trace = trace(model, example, in_training=lambda module: module not in norms)
-            self.is_training = True
+            with _checkpointed(places) as names:
+                self.trace: Trace = trace(model, example, in_training=lambda module: module not in norms)
+            self.is_training, self.checkpointed = True, frozenset(names)
         except ModelError:
             self.trace = trace(model, example)
             self.is_training = False
@@ -96,3 +103,27 @@ class Run:
             return None
         shape = first.shapes[0]
         return max(1, torch.Size(shape[2:]).numel())
+
+
+@contextmanager
+def _checkpointed(places: list[Place]) -> Iterator[set[str]]:
+    """The names of those that run inside activation checkpointing, which shows in who called them."""
+    names: set[str] = set()
+    file = torch.utils.checkpoint.__file__
+
+    def hook_of(place: Place) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: object) -> None:
+            frame: FrameType | None = sys._getframe()
+            while frame is not None and frame.f_code.co_filename != file:
+                frame = frame.f_back
+            if frame is not None:
+                names.add(place.name)
+
+        return hook
+
+    hooks = [place.module.register_forward_pre_hook(hook_of(place)) for place in places]
+    try:
+        yield names
+    finally:
+        for hook in hooks:
+            hook.remove()
