@@ -197,6 +197,8 @@ class _Watch:
             layer.training = gives and count > 1
             if layer.training:
                 layer.momentum = 1.0  # type: ignore[assignment]
+                for buffer in (layer.running_mean, layer.running_var):
+                    buffer.zero_()  # type: ignore[operator]  # no times NaN is NaN
                 return
             moments = Moments.of(values)
             self._add(name, moments)

@@ -139,14 +139,13 @@ class LabelledBatches:
     def __init__(self, part: Part, batch_size: int, dtype: torch.dtype, count: int | None = None) -> None:
         if batch_size < 1:
             raise SettingsError(f"batch_size={batch_size}; expected a whole number above 0")
-        order = None
         if count is not None:
-            order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[: count * batch_size]
-        self._part, self._batch_size, self._dtype, self._order = part, batch_size, dtype, order
+            part = part[torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[: count * batch_size]]
+        self._part, self._batch_size, self._dtype = part, batch_size, dtype
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         before: tuple[Tensor, Tensor] | None = None
-        for inputs, targets in batches(self._part, self._batch_size, self._order):
+        for inputs, targets in batches(self._part, self._batch_size):
             current = inputs.to(self._dtype), targets
             if before is not None and len(targets) == 1 < self._batch_size:
                 current = torch.cat([before[0], current[0]]), torch.cat([before[1], current[1]])

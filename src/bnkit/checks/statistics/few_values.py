@@ -26,7 +26,11 @@ class FewValues(Rule):
             if seen.norms[received.place].is_frozen:
                 continue
             calls = zip(received.batches, received.calls, strict=True)
-            counts = [float(moments.count) / max(1, times) for moments, times in calls if moments is not None]
+            counts = [
+                float(moments.count) / max(1, times)
+                for moments, times in calls
+                if moments is not None and moments.count
+            ]
             if not counts:
                 continue
             count = statistics.median(counts)  # the last batch may be shorter: that is BN303's
