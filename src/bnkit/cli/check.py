@@ -82,13 +82,15 @@ def check(
     with messages().status(f"checking {target}"):
         findings = subject.check(settings)
     changes: list[Change] = []
+    before = findings
     if destination is not None:
         with messages().status(f"mending {target}"):
             subject, changes = subject.mended(findings, destination, settings)
             findings = subject.check(settings) if changes else findings
-    seconds = time.perf_counter() - began
     if form == "text":
-        _print(findings, changes, destination, seconds, quiet=quiet)
+        _print(before, changes, destination, time.perf_counter() - began, quiet=quiet)
+        if changes:
+            results().print(f"left after mending: {findings.summary}", markup=False)
     else:
         sys.stdout.write(
             json.dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(subject.file)

@@ -47,7 +47,7 @@ class MovingAverage(Recalibrated):
             yield self._finding(
                 drifts[0].layer,
                 "eval misses what the weights can do: accuracy "
-                f"{effect.accuracy_by_average:.3g} with the moving average, {effect.accuracy_by_data:.3g} with the statistics of "
+                f"{effect.accuracy_by_average:.3f} with the moving average, {effect.accuracy_by_data:.3f} with the statistics of "
                 "the data",
                 told,
                 severity,

@@ -34,7 +34,8 @@ class NoVariance(Rule):
             if constant:
                 yield self.finding(
                     name,
-                    f"{constant} of its {len(data.mean)} channels get the same value in all of {received.examples:,} examples",
+                    f"{constant} of its {len(data.mean)} channels do not vary over {received.examples:,} examples "
+                    f"(variance at most {_NOTHING:g} and rounding errors)",
                     remedy="look for dead activations before it; bnkit.remove or pruning takes the channels out",
                     measured=constant,
                     limit=0,
