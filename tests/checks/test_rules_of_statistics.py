@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import bnkit
 from bnkit.checks.check import check
 from bnkit.checks.fix import mended
-from bnkit.checks.measurements import Measurements
+from bnkit.checks.measurements import Measurements, half
 from bnkit.checks.outputs import Effect
 from bnkit.checks.statistics.different_batches import between
 from bnkit.errors import DataError, SettingsError
@@ -129,6 +129,27 @@ def test_the_moments_of_a_batch_norm_of_somebodys_own():
     seen = model[0](images)
     assert list(received) == ["1", "4"]
     assert torch.allclose(received["1"].population.mean.float(), seen.mean((0, 2, 3)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [
+        (torch.arange(5), torch.arange(3)),
+        ((torch.ones(4, 2), torch.arange(4)), (torch.ones(2, 2), torch.arange(2))),
+        ([torch.ones(4, 2)], [torch.ones(2, 2)]),
+        ({"x": torch.ones(4)}, {"x": torch.ones(2)}),
+        ((torch.ones(3, 4), torch.arange(4)), None),  # they do not count the same
+        (torch.ones(1, 4), None),
+        (torch.tensor(3.0), None),
+        ((torch.ones(4), "a word"), None),
+    ],
+)
+def test_half_a_batch(batch, expected):
+    found = half(batch)
+    if expected is None:
+        assert found is batch
+    else:
+        assert repr(found) == repr(expected)
 
 
 def test_the_chance_of_a_gain():

@@ -17,6 +17,7 @@ from bnkit.checks.outputs import Answers, Effect
 from bnkit.errors import DataError
 from bnkit.model.batches import Batches
 from bnkit.model.counterparts import OURS, PLAIN
+from bnkit.model.example import tensors_in
 from bnkit.model.frozen import bare_class
 from bnkit.model.norms import BatchNormLike, Place
 from bnkit.model.population import store
@@ -24,7 +25,8 @@ from bnkit.moments import Moments
 
 # Classes whose own training pass gives the moments of its input, at no further pass over the values.
 _GIVE_MOMENTS = frozenset((*OURS.values(), *PLAIN.values()))
-# One batch in so many is judged by outputs as well, where there are no others to judge by: twice, which takes an eighth of the time.
+# Half of one batch in so many is judged by outputs as well, where there are no others to judge by: twice, which takes a
+# sixteenth of the time.
 _JUDGED = 16
 
 
@@ -111,6 +113,7 @@ class Measurements:
         return by_average.against(self._answers(batches, judged))
 
     def _answers(self, batches: Batches, judged: Any) -> Answers:
+        """What the model answers to the batches in ``judged``."""
         answers = Answers()
         for number, batch in enumerate(judged, 1):
             answers.add(batches.run(self._model, batch, number), batch)
@@ -122,10 +125,25 @@ class Measurements:
             for batch in batches:
                 self.count += 1
                 if judged is not None and self.count % _JUDGED == 1:
-                    judged.append(batch)
+                    judged.append(half(batch))
                 watch.begin()
                 batches.run(self._model, batch, self.count)
                 watch.end(self.count)
+
+
+def half(batch: Any) -> Any:
+    """The first half of the examples in ``batch``, where all its tensors count the same examples; else the batch."""
+    sizes = {len(tensor) if tensor.dim() else 0 for _, tensor in tensors_in(batch)}
+    if len(sizes) != 1 or min(sizes) < 2:
+        return batch
+    count = (min(sizes) + 1) // 2
+    if isinstance(batch, Tensor):
+        return batch[:count]
+    if type(batch) in (tuple, list) and all(isinstance(entry, Tensor) for entry in batch):
+        return type(batch)(entry[:count] for entry in batch)
+    if type(batch) is dict and all(isinstance(entry, Tensor) for entry in batch.values()):
+        return {key: entry[:count] for key, entry in batch.items()}
+    return batch
 
 
 def is_measured(place: Place) -> bool:

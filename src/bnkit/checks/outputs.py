@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from bnkit.model.example import tensors_in
@@ -44,6 +43,8 @@ class Effect:
     @property
     def chance(self) -> float:
         """How likely the gain would be by chance if both were equally good: an exact test of the pairs that differ."""
+        from scipy.stats import binomtest  # a second to load, and mostly not needed
+
         pairs = self.gained + self.lost
         return float(binomtest(self.gained, pairs, alternative="greater").pvalue) if pairs else 1.0
 

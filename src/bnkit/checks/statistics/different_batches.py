@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import f as f_distribution
 from torch import Tensor
 
 from bnkit.checks.finding import Finding, Severity
@@ -46,11 +45,22 @@ class Between:
 
     Attributes:
         share: The part of the variance between examples that lies between batches, ω², over all channels.
-        chance: How likely as much is in the channel that differs most, if the batches are mixed; times the number of channels.
+        ratio: F of the channel that differs most.
+        freedom: Its degrees of freedom, between and within.
+        channels: How many channels there are.
     """
 
     share: float
-    chance: float
+    ratio: float
+    freedom: tuple[int, int]
+    channels: int
+
+    @property
+    def chance(self) -> float:
+        """How likely so large a ratio is if the batches are mixed, times the number of channels."""
+        from scipy.stats import f  # a second to load, and mostly not needed
+
+        return float(f.sf(self.ratio, *self.freedom)) * self.channels
 
 
 def between(batches: Sequence[Tensor]) -> Between | None:
@@ -72,5 +82,4 @@ def between(batches: Sequence[Tensor]) -> Between | None:
     noise = within / (examples - groups)
     share = ((total - within - (groups - 1) * noise) / (total + noise)).mean()
     ratio = ((total - within) / (groups - 1) / noise).max()
-    chance = float(f_distribution.sf(float(ratio), groups - 1, examples - groups)) * len(total)
-    return Between(float(share), chance)
+    return Between(float(share), float(ratio), (groups - 1, examples - groups), len(total))
