@@ -107,7 +107,13 @@ def test_frozen_layers_and_others_that_cannot_be_recalibrated_are_left_alone():
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.BatchNorm1d, bnkit.nn.BatchNorm1d, lambda c: bnkit.nn.BatchNorm1d(c, skip_nonfinite=True)]
+    "layer",
+    [
+        nn.BatchNorm1d,
+        bnkit.nn.BatchNorm1d,
+        lambda c: bnkit.nn.BatchNorm1d(c, skip_nonfinite=True),
+        lambda c: bnkit.nn.BatchNorm1d(c, virtual_batch_size=16),
+    ],
 )
 def test_the_moments_are_those_of_the_data(layer):
     model = _trained(layer).double()

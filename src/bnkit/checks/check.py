@@ -144,7 +144,8 @@ def assert_healthy(
         SettingsError, ModelError, DataError: It could not be checked.
 
     Example:
-        >>> assert_healthy(nn.Sequential(nn.Linear(2, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)), torch.ones(3, 2))
+        >>> model = nn.Sequential(nn.Linear(2, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+        >>> assert_healthy(model, example_inputs=torch.ones(3, 2))
     """
     try:
         severity = Severity(fail_on)

@@ -259,5 +259,6 @@ def _gives_moments(place: Place) -> bool:
         and bool(getattr(module, "track_running_stats", False))
         and not getattr(module, "sync", False)
         and not getattr(module, "skip_nonfinite", False)
+        and getattr(module, "virtual_batch_size", None) is None
         and all(buffer.dtype in (torch.float32, torch.float64) for buffer in (module.running_mean, module.running_var))
     )
