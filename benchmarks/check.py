@@ -39,7 +39,7 @@ def structure() -> None:
     print(f"structure of ResNet-50: {statistics.median(times):.2f} s (the first time {first:.2f} s); goal 2 s")
 
 
-def measured(batch_size: int = 8) -> None:
+def measured(batch_size: int = 4) -> None:
     """All rules that need data, with eight batches, in turns with ten forward passes in evaluation: goal a ratio of 1."""
     model = get_model("resnet50", pretrained=False).eval()
     codes = [rule.code for rule in rules() if Need.DATA in rule.needs]
@@ -62,7 +62,7 @@ def measured(batch_size: int = 8) -> None:
     )
 
 
-def monitor(name: str = "lenet", steps: int = 1200) -> None:
+def monitor(name: str = "lenet", steps: int = 2400) -> None:
     """A training loop with and without, in turns of 200 steps: goal 2 %."""
     model = sources([name], ["batch_norm"])["batch_norm"].build((1, 28, 28), 10, Settings(), seed=0).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

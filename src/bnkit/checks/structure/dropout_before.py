@@ -29,7 +29,7 @@ class DropoutBefore(Rule):
                 p = max(dropped)
                 yield self.finding(
                     place.name,
-                    f"dropout (p = {p:.2g}) stands before it: in training the variance of its input is up to "
+                    f"dropout (p = {p:.2g}) stands before it: in training the variance of its input is about "
                     f"{1 / (1 - p):.3g} times that of evaluation",
                     remedy="put dropout behind the last batch norm",
                     measured=round(p, 6),
