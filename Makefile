@@ -37,12 +37,14 @@ wheel: .venv/.installed-dev
 	$(WHEEL)/venv/bin/pip install --quiet -c constraints.txt $(WHEEL)/*.whl
 	cd $(WHEEL) && venv/bin/bnkit compare --seeds 1 --epochs 2 --grid lr=0.1 -q
 	test -s $(WHEEL)/results/quickstart/report.html
+	cd $(WHEEL) && venv/bin/bnkit explain BN101 > /dev/null
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/folder.py
 	$(BIN)/python benchmarks/layer.py
 	$(BIN)/python -m benchmarks.models
+	$(BIN)/python benchmarks/check.py
 
 # The pictures of the documentation, from a run of the quickstart. Needs Chromium.
 pictures: .venv/.installed-dev

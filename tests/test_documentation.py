@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from bnkit.checks.registry import rules
+from bnkit.checks.settings import Settings as CheckSettings
+from bnkit.checks.settings import settings_from
 from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, experiment_from, recipes
 from bnkit.experiments.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RULES = sorted((ROOT / "docs" / "rules").glob("*.md"))  # whose examples are run with the tests of the rules
 
 
 def _blocks(language):
@@ -39,6 +43,10 @@ def test_an_example_runs(code, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("text", _blocks("toml"))
 def test_an_experiment_file_is_one_and_shows_every_key(text):
     content = tomllib.loads(text)
+    if "tool" in content:
+        settings_from(content["tool"]["bnkit"], "documentation")
+        assert content["tool"]["bnkit"].keys() == {field.alias for field in CheckSettings.model_fields.values()}
+        return
     experiment_from(content, "documentation")
     assert content.keys() == Experiment.model_fields.keys() - {"settled"}
     assert content["grid"].keys() == Settings.model_fields.keys()
@@ -49,7 +57,19 @@ def test_every_recipe_has_its_results_in_the_documentation():
     assert sorted(headings) == sorted((*recipes(), *DEMONSTRATION_NAMES))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_rule_is_in_the_table():
+    header = "| code | name | severity | what it finds | needs |\n| --- | --- | --- | --- | --- |\n"
+    rows = [
+        f"| [{rule.code}](rules/{rule.code}.md) | {rule.name} | {rule.severity} | {rule.summary} | "
+        f"{', '.join(sorted(need.value for need in rule.needs)) or 'the model alone'} |\n"
+        for rule in rules()
+    ]
+    table = header + "".join(rows)
+    page = (ROOT / "docs" / "checking.md").read_text()
+    assert f"<!-- rules -->\n{table}<!-- end of rules -->" in page, f"docs/checking.md has to hold\n{table}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RULES], ids=lambda page: page.name)
 def test_no_link_inside_the_repository_is_broken(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         assert "://" in target or (page.parent / target).exists(), target

@@ -12,8 +12,8 @@ import bnkit
 
 def test_the_public_names_are_these_and_no_others():
     assert bnkit.__all__ == [
-        "Comparison", "add", "compare", "convert", "fold", "freeze", "keep_freed_memory", "nn", "recalibrate", "remove",
-        "unfreeze",
+        "Comparison", "Monitor", "add", "assert_healthy", "check", "compare", "convert", "fold", "freeze",
+        "keep_freed_memory", "nn", "recalibrate", "remove", "unfreeze",
     ]  # fmt: skip
     assert dir(bnkit) == sorted([*bnkit.__all__, "__version__"])
     for name in bnkit.__all__:
@@ -21,7 +21,7 @@ def test_the_public_names_are_these_and_no_others():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(AttributeError, match="no attribute 'batchnorm'; it has Comparison, add, compare"):
+    with pytest.raises(AttributeError, match="no attribute 'batchnorm'; it has Comparison, Monitor, add"):
         _ = bnkit.batchnorm
 
 

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnkit import nn as nn
+    from bnkit.checks.check import assert_healthy as assert_healthy
+    from bnkit.checks.check import check as check
+    from bnkit.checks.monitor import Monitor as Monitor
     from bnkit.memory import keep_freed_memory as keep_freed_memory
     from bnkit.model.add import add as add
     from bnkit.model.convert import convert as convert
@@ -23,7 +26,10 @@ __version__ = "0.1.0"
 # Where each public name lives. They are loaded on first use (PEP 562), so that `import bnkit` alone loads no torch.
 _HOMES = {
     "Comparison": "bnkit.report.comparison",
+    "Monitor": "bnkit.checks.monitor",
     "add": "bnkit.model.add",
+    "assert_healthy": "bnkit.checks.check",
+    "check": "bnkit.checks.check",
     "compare": "bnkit.report.compare",
     "convert": "bnkit.model.convert",
     "fold": "bnkit.model.fold",
@@ -37,7 +43,10 @@ _HOMES = {
 
 __all__ = [
     "Comparison",
+    "Monitor",
     "add",
+    "assert_healthy",
+    "check",
     "compare",
     "convert",
     "fold",

@@ -65,3 +65,11 @@ def number():
 
 EXISTING = plain()
 SIZE = 3
+
+
+def biased():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 3 * 3, 3)
+    )
+    nn.init.normal_(model[0].bias)
+    return model

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from bnkit.checks.settings import settings_in
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import experiment_from, read_experiment
 from bnkit.experiments.settings import Settings
@@ -129,6 +130,36 @@ def test_broken_command_lines(capsys, tmp_path, monkeypatch, words):
 def test_broken_command_lines_about_a_model(capsys, tmp_path, monkeypatch, command, words):
     monkeypatch.chdir(tmp_path)
     _without_work(capsys, tmp_path, (command,), words)
+
+
+@_examples(100)
+@given(words=st.lists(st.one_of(_WORDS, st.sampled_from(["--select", "--ignore", "--fail-on", "--format", "--fix", "--config", "--per-layer-ignores",
+                                                        "BN1", "BN999", "json", "github", "error", "results/x/runs/3f2a"])), max_size=5))  # fmt: skip
+def test_broken_checks(capsys, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    said = say(capsys, "check", *words)
+    if said.status != 1:  # findings are no mistake
+        _without_work(capsys, tmp_path, ("check",), words)
+
+
+@_examples(50)
+@given(name=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10))
+def test_broken_names_of_rules(capsys, name):
+    said = say(capsys, "explain", "--", name)  # the tool that makes them up knows our codes
+    _right_or_one_line(said)
+
+
+@_examples(200)
+@given(table=st.dictionaries(st.one_of(st.sampled_from(["select", "ignore", "fail-on", "per-layer-ignores"]), st.text(max_size=6)), _VALUES, max_size=3))  # fmt: skip
+def test_broken_settings_of_a_project(tmp_path, table):
+    path = tmp_path / "pyproject.toml"
+    path.write_text(tomli_w.dumps({"tool": {"bnkit": table}}), encoding="utf-8")
+    told = ""
+    try:
+        settings_in(path)
+    except SettingsError as error:
+        told = str(error)
+    assert "\n" not in told
 
 
 _TARGETS = st.one_of(

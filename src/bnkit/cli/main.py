@@ -15,7 +15,7 @@ from typer import Abort, Exit, Option, Typer, TyperException
 from typer.main import get_command
 
 import bnkit
-from bnkit.cli import add, compare, convert, data, fold, recalibrate, remove, report
+from bnkit.cli import add, check, compare, convert, data, explain, fold, recalibrate, remove, report
 from bnkit.console import end_for_want_of_a_reader, results
 from bnkit.errors import BnkitError
 
@@ -31,6 +31,8 @@ app.command("compare", short_help="Train networks with and without batch norm, a
     compare.compare
 )
 app.command("report", short_help="Write the report of a results folder again.")(report.report)
+app.command("check", short_help="Say what is wrong with the batch norms of a network.")(check.check)
+app.command("explain", short_help="Say what a rule of `bnkit check` is about.")(explain.explain)
 app.command("add", short_help="Put batch norm into a network of yours.")(add.add)
 app.command("remove", short_help="Make the twin of a network without batch norm.")(remove.remove)
 app.command("convert", short_help="Make the batch norms of a network others: bnkit's, PyTorch's, group norm.")(

@@ -73,15 +73,21 @@ def save_weights(folder: Path, model: nn.Module, name: str = _WEIGHTS) -> None:
     temporary.replace(folder / name)
 
 
-def load_weights(folder: Path, model: nn.Module) -> None:
+def weights_after(epoch: int) -> str:
+    """The name of the file that has the weights after that epoch, where checkpoints are kept."""
+    return f"epoch-{epoch:04}.safetensors"
+
+
+def load_weights(folder: Path, model: nn.Module, name: str = _WEIGHTS) -> None:
     """Load what ``save_weights`` wrote into ``model``, on the device where it is.
 
     Raises:
         RecordError: There are no weights, or not this network's.
     """
-    path = folder / _WEIGHTS
+    path = folder / name
     if not path.is_file():
-        raise RecordError(f"{path} is not there; expected the weights of a finished run")
+        expected = "the weights of a finished run" if name == _WEIGHTS else "an epoch of a run with --keep-checkpoints"
+        raise RecordError(f"{path} is not there; expected {expected}")
     try:
         model.load_state_dict(load_file(path))
     except Exception as error:  # safetensors raises an error class of its own that derives from Exception

@@ -17,6 +17,7 @@ from bnkit.experiments.checkpoint import (
     remove_checkpoint,
     save_checkpoint,
     save_weights,
+    weights_after,
 )
 from bnkit.experiments.environment import environment
 from bnkit.experiments.folder import Folder
@@ -79,7 +80,7 @@ def _train_one(
                 save_checkpoint(place, training, epochs)
                 file.add(epoch)
                 if keep_checkpoints:
-                    save_weights(place, training.model, f"epoch-{epoch.epoch:04}.safetensors")
+                    save_weights(place, training.model, weights_after(epoch.epoch))
                 folder.forget(run)
                 observer.epoch_trained(run, epoch, training.model)
                 observer.epoch_done(run, epoch)

@@ -119,3 +119,38 @@ class InputBatches:
             before = current
         if before is not None:
             yield before
+
+
+class LabelledBatches:
+    """Batches ``(inputs, targets)`` of ``part``, the same each time they are gone through.
+
+    A last batch of one example goes with the batch before it.
+
+    Args:
+        part: The examples.
+        batch_size: How many at a time.
+        dtype: Of the inputs.
+        count: So many batches from a mixed order; None for all examples in their own order.
+
+    Raises:
+        SettingsError: A batch size below 1.
+    """
+
+    def __init__(self, part: Part, batch_size: int, dtype: torch.dtype, count: int | None = None) -> None:
+        if batch_size < 1:
+            raise SettingsError(f"batch_size={batch_size}; expected a whole number above 0")
+        if count is not None:
+            part = part[torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[: count * batch_size]]
+        self._part, self._batch_size, self._dtype = part, batch_size, dtype
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        before: tuple[Tensor, Tensor] | None = None
+        for inputs, targets in batches(self._part, self._batch_size):
+            current = inputs.to(self._dtype), targets
+            if before is not None and len(targets) == 1 < self._batch_size:
+                current = torch.cat([before[0], current[0]]), torch.cat([before[1], current[1]])
+            elif before is not None:
+                yield before
+            before = current
+        if before is not None:
+            yield before

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import chain
 from typing import Any
 
@@ -57,6 +58,12 @@ class Batches:
     def is_repeatable(self) -> bool:
         """Whether they can be gone through a second time."""
         return not isinstance(self._given, Iterator)
+
+    def after(self, first: Sequence[Any]) -> Batches:
+        """``first``, which was taken out, and then what is left."""
+        together = copy(self)
+        together._given = chain(first, self._given)
+        return together
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._given)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,8 +88,13 @@ class Trace:
         return tuple(operation for operation in self.operations if operation.module == name)
 
 
-def trace(model: nn.Module, example: Example) -> Trace:
-    """What happens when ``model`` runs on ``example`` in evaluation mode. The model and its surroundings stay as they were.
+def trace(model: nn.Module, example: Example, in_training: Callable[[nn.Module], bool] | None = None) -> Trace:
+    """What happens when ``model`` runs on ``example``. The model and its surroundings stay as they were.
+
+    Args:
+        model: Any model.
+        example: What it is called with.
+        in_training: Which of its modules run in training mode; None for none.
 
     Raises:
         ModelError: The model raises on the example.
@@ -97,6 +102,9 @@ def trace(model: nn.Module, example: Example) -> Trace:
     recorder = _Recorder(model)
     with as_it_was(model), torch.no_grad():
         model.eval()
+        if in_training is not None:
+            for module in model.modules():
+                module.training = in_training(module)
         fresh = example.fresh()
         for _, tensor in tensors_in(fresh):
             recorder.came_from(tensor, -1)

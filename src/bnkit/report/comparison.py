@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas
     from torch import nn
 
+    from bnkit.data import Parts
     from bnkit.experiments.settle import Materials
 
 
@@ -153,29 +154,61 @@ class Comparison:
         self.folder.replace(self.folder.report_file, page(self.plan, self.records))
         return self.folder.report_file
 
-    def load(self, run: int | str | Run) -> nn.Module:
+    def load(self, run: int | str | Run, epoch: int | None = None) -> nn.Module:
         """The trained network of a run, on the CPU, in evaluation mode.
 
         Args:
             run: Its number in the plan (from 1), its run id or the beginning of it, or what ``best`` returned.
+            epoch: After which epoch, of a comparison that kept its checkpoints; None for the end.
 
         Raises:
             SettingsError: There is no such run.
-            RecordError: It has no weights yet.
+            RecordError: It has no weights yet, or none of that epoch.
             BnkitError: Its network came from a factory that this process does not have.
         """
-        from bnkit.experiments.checkpoint import load_weights
+        from bnkit.experiments.checkpoint import load_weights, weights_after
 
-        chosen = self._run(run)
+        model = self.build(run)
+        name = {} if epoch is None else {"name": weights_after(epoch)}
+        load_weights(self.folder.run_folder(self.run(run)), model, **name)
+        return model
+
+    def build(self, run: int | str | Run) -> nn.Module:
+        """The network of a run before it was trained, on the CPU, in evaluation mode.
+
+        Args:
+            run: As for ``load``.
+
+        Raises:
+            SettingsError: There is no such run.
+            BnkitError: Its network came from a factory that this process does not have.
+        """
+        chosen = self.run(run)
         materials = self._obtain_materials()
         data = materials.data
         model = materials.networks[chosen.network.key].build(
             data.input_shape, data.out_features, chosen.settings, chosen.seed
         )
-        load_weights(self.folder.run_folder(chosen), model)
         return model.eval()
 
-    def _run(self, run: int | str | Run) -> Run:
+    def data(self, run: int | str | Run) -> Parts:
+        """The data as a run is trained and measured on them, on the device that it trains on.
+
+        Args:
+            run: As for ``load``.
+
+        Raises:
+            SettingsError: There is no such run.
+            BnkitError: The data are not there any more.
+        """
+        return self._obtain_materials().parts(self.run(run))
+
+    def run(self, run: int | str | Run) -> Run:
+        """The run of that number in the plan (from 1), or that run id or beginning of one.
+
+        Raises:
+            SettingsError: There is no such run.
+        """
         found = [
             known
             for known in self.plan

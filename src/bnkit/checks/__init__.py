@@ -1,0 +1,22 @@
+"""The checker: what is wrong with the batch normalization of a model. Seeing never changes anything.
+
+How to add a rule
+-----------------
+1. Write a class in a file of its own, in ``structure/`` (BN1xx), ``statistics/`` (BN2xx) or ``training/`` (BN3xx): a
+   ``Rule`` (``rule.py``) with ``code``, ``name``, ``severity``, ``summary``, ``needs``, and ``findings(seen)``, which yields
+   ``self.finding(site, message, measured=..., limit=..., remedy=...)``. Enter it in ``RULES`` in that folder's ``__init__``.
+2. ``seen`` is an ``Observation`` (``observation.py``), which is made once for all rules and shows
+
+   - ``seen.norms``: every batch norm and what is known of it (buffers, gamma, eps, ...); needs nothing but the model;
+   - ``seen.run``: one traced run on the example, ``Need.STRUCTURE``;
+   - ``seen.measurements``: one pass over the batches, ``Need.DATA``: the moments of every batch norm's input, batch by batch;
+   - ``seen.optimizer``, ``seen.loader``, ``seen.ema``, ``seen.accumulation``: as they were given.
+
+   A rule runs and changes nothing itself. What several rules would have to run the model for belongs into the observation,
+   which puts the model back bit by bit afterwards, also when something raises.
+3. Write ``pages/<code>.md``, with the headings of the others; its examples under "Wrong" and "Right" are run by the tests.
+   ``docs/rules`` is the same folder; ``bnkit explain <code>`` prints the page.
+4. If there is a mechanical fix, set ``is_fixable`` and write ``fix``, through the verbs of ``bnkit.model``.
+5. Test that it fires where it should and is silent on the repaired model, in ``tests/checks/``. ``tests/checks/test_pages.py``,
+   ``test_untouched.py`` and ``test_healthy.py`` take it in by themselves.
+"""

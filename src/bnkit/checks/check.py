@@ -1,0 +1,204 @@
+"""What is wrong with the batch normalization of a model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.findings import Findings
+from bnkit.checks.observation import BatchExample, Observation
+from bnkit.checks.registry import Names, chosen_rules
+from bnkit.checks.rule import Need, Rule
+from bnkit.checks.settings import Settings, settings_in
+from bnkit.checks.untouched import untouched
+from bnkit.errors import ModelError, SettingsError
+from bnkit.model.batches import Batches, Forward, device_of
+from bnkit.model.example import Example
+from bnkit.model.ranks import without_broadcasts
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+
+def check(
+    model: nn.Module,
+    batches: Any = None,
+    optimizer: Optimizer | None = None,
+    *,
+    example_inputs: Any = None,
+    test_batches: Any = None,
+    forward: Forward | None = None,
+    batch_size: int | None = None,
+    loader: Any = None,
+    ema: nn.Module | None = None,
+    accumulation: int = 1,
+    processes: int | None = None,
+    select: Names | None = None,
+    ignore: Names | None = None,
+    per_layer_ignores: Mapping[str, Names] | None = None,
+    config: str | Path | None = None,
+    device: torch.device | str | None = None,
+) -> Findings:
+    """What is wrong with the batch normalization of ``model``, worst first.
+
+    Each rule looks at what it is given: the structure at a run on an example, the statistics at batches of data, the set-up
+    of training at the optimizer and the loader. What was not given is not checked, and ``not_checked`` says so.
+
+    Nothing is changed: parameters, gradients, buffers, counters, modes, hooks and the random state are bit by bit what they
+    were, also if something is raised. An iterator that is given is used up.
+
+    Args:
+        model: Any model with batch norms that runs; those of other libraries are recognised by what they compute.
+        batches: A ``DataLoader``, a list, an iterator, or a tensor, which is one batch. Of a batch that is a tuple or a list, the
+            first entry is the input, and the second the class numbers, if they are such; a dictionary holds keyword
+            arguments. In the dtype that the model takes.
+        optimizer: The one that trains the model.
+        example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) to run the model on; random values
+            will do. By default, the input of the first batch.
+        test_batches: Batches to judge outputs and accuracy on, where they are to be others than those that are measured.
+        forward: Called with the model and each batch, for models that take more than an input.
+        batch_size: Cut the tensor ``batches`` into batches of so many.
+        loader: What the batches of training come from, a ``DataLoader``: looked at, not gone through.
+        ema: The model that holds averages of this one's parameters, as ``torch.optim.swa_utils.AveragedModel``.
+        accumulation: How many batches' gradients are added up before the optimizer takes a step.
+        processes: How many processes train together; None for those of ``torch.distributed``, if it is initialised.
+        select, ignore: Rules by code ("BN101"), beginning of a code ("BN1") or name; commas separate several in one text.
+        per_layer_ignores: For dotted names with a shell's wildcards, rules whose findings there are left out.
+        config: A ``pyproject.toml`` whose ``[tool.bnkit]`` says what ``select``, ``ignore`` and ``per_layer_ignores`` do not.
+        device: Where the batches are moved; None for that of the model's first parameter.
+
+    Returns:
+        The findings, sorted by severity, code, and place in the model. They print well.
+
+    Raises:
+        SettingsError: An argument that means nothing here, as an unknown rule.
+        ModelError: There is no batch norm, or the model raises on what it was given.
+        DataError: The batches are empty.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2))
+        >>> print(check(model, example_inputs=torch.ones(1, 3, 4, 4), select="BN1"))
+        warning  BN101 0  its bias is cancelled by 1; set bias=False (saves 6 parameters)
+        1 warning in 1 layer
+    """
+    if not isinstance(model, nn.Module):
+        raise SettingsError(f"model is a {type(model).__name__}; expected an nn.Module")
+    for name, number in (("accumulation", accumulation), ("processes", 1 if processes is None else processes)):
+        if number < 1:
+            raise SettingsError(f"{name}={number}; expected a whole number above 0")
+    read = Settings() if config is None else settings_in(config)
+    settings = read.with_given(select, ignore, per_layer_ignores)
+    rules = chosen_rules(settings.select, settings.ignore)
+    _refuse_lazy(model)
+    target = device_of(model) if device is None else device
+    given = None if batches is None else Batches(batches, forward, batch_size, target)
+    tested = None if test_batches is None else Batches(test_batches, forward, None, target)
+    if tested is not None and not tested.is_repeatable:
+        raise SettingsError(
+            f"test_batches is a {type(test_batches).__name__}, which can be gone through once; expected a list, a tensor or a "
+            "DataLoader: outputs are compared under two sets of statistics"
+        )
+    example = None if example_inputs is None else Example(example_inputs)
+    loaders = [each for each in (batches, test_batches, loader) if each is not None]
+    with untouched(model, tuple(_generators(loaders))) as snapshot, _by_itself(model):
+        if example is None and given is not None:
+            given, first = _first_of(given)
+            example = BatchExample(given, first[0]) if first else None
+            snapshot.restore()  # so that the batches come as they would have come
+        seen = Observation(model, snapshot, example, given, tested, optimizer, loader, ema, accumulation, processes)
+        if not seen.places:
+            raise ModelError(
+                f"{type(model).__name__} holds no batch norm; expected a model with one (bnkit.add puts them in)"
+            )
+        ready = [rule for rule in rules if rule.needs <= seen.has]
+        found = [finding for rule in ready for finding in rule.findings(seen) if not settings.ignores(finding)]
+        return Findings(
+            _sorted(found, model),
+            layers=len(seen.places),
+            not_checked=_not_checked(rules, seen.has),
+            fixable=frozenset(rule.code for rule in ready if rule.is_fixable and not rule.fix_changes_keys),
+        )
+
+
+def assert_healthy(
+    model: nn.Module, batches: Any = None, *, fail_on: Severity | str = Severity.WARNING, **arguments: Any
+) -> None:
+    """Raise if ``check`` finds anything as bad as ``fail_on``, for a user's own tests.
+
+    Args:
+        model, batches: As for ``check``.
+        fail_on: "error", "warning" or "note".
+        arguments: The others of ``check``.
+
+    Raises:
+        AssertionError: It does; the message is the list.
+        SettingsError, ModelError, DataError: It could not be checked.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+        >>> assert_healthy(model, example_inputs=torch.ones(3, 2))
+    """
+    try:
+        severity = Severity(fail_on)
+    except ValueError as error:
+        raise SettingsError(f"fail_on={fail_on!r}; expected one of {', '.join(Severity)}") from error
+    found = check(model, batches, **arguments).at_least(severity)
+    if found:
+        raise AssertionError(f"{type(model).__name__} is not healthy\n{found}")
+
+
+def _refuse_lazy(model: nn.Module) -> None:
+    lazy = next((name for name, p in chain(model.named_parameters(), model.named_buffers()) if is_lazy(p)), None)
+    if lazy is not None:
+        raise ModelError(
+            f"{lazy} of {type(model).__name__} has no shape yet; expected a model that has run: call it once"
+        )
+
+
+@contextmanager
+def _by_itself(model: nn.Module) -> Iterator[None]:
+    """Inside, no other process is waited for, and a compiled model runs eagerly: compiled, it would run past the hooks."""
+    with ExitStack() as stack:
+        stack.enter_context(without_broadcasts(model))
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+def _first_of(batches: Batches) -> tuple[Batches, list[Any]]:
+    """Batches that still give the first one, and that one, in a list; an empty one where there is none."""
+    first = list(islice(batches, 1))
+    return batches if batches.is_repeatable else batches.after(first), first
+
+
+def _generators(loaders: Sequence[Any]) -> Iterator[torch.Generator]:
+    """Those that a loader draws from, besides the global one."""
+    for loader in loaders:
+        for part in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+            generator = getattr(part, "generator", None)
+            if isinstance(generator, torch.Generator):
+                yield generator
+
+
+def _not_checked(rules: Sequence[Rule], has: frozenset[Need]) -> dict[str, list[str]]:
+    """The codes of the rules that lack something, by what they lack."""
+    lacking: dict[str, list[str]] = {}
+    for rule in rules:
+        missing = [need.value for need in Need if need in rule.needs - has]
+        if missing:
+            lacking.setdefault(" and ".join(missing), []).append(rule.code)
+    return lacking
+
+
+def _sorted(found: Sequence[Finding], model: nn.Module) -> list[Finding]:
+    order = {name: position for position, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
+    return sorted(found, key=lambda f: (f.severity.rank, f.code, order.get(f.site, len(order))))

@@ -1,0 +1,196 @@
+"""All that was found about a model: a sequence that prints well in a terminal, a notebook, and a build log. Needs no torch."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, overload
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from bnkit.checks.finding import Finding, Severity
+
+_COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+# A message and a remedy that fit here share a line.
+_SHORT = 100
+# Of the further places of a finding.
+_NAMES = 4
+
+
+class Findings(Sequence[Finding]):
+    """What is wrong with a model, worst first: prints as a list, turns into JSON, shows as a table in a notebook.
+
+    Args:
+        entries: The findings, sorted.
+        layers: How many batch norms were looked at.
+        not_checked: The codes of rules that could not be run, by what they would have needed.
+        fixable: The codes of rules whose findings ``bnkit check --fix`` mends.
+
+    Attributes:
+        layers, not_checked, fixable: As given.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Finding],
+        *,
+        layers: int,
+        not_checked: Mapping[str, Sequence[str]] | None = None,
+        fixable: frozenset[str] = frozenset(),
+    ) -> None:
+        self._entries = tuple(entries)
+        self.layers = layers
+        self.not_checked = {need: tuple(codes) for need, codes in (not_checked or {}).items()}
+        self.fixable = fixable
+
+    @overload
+    def __getitem__(self, index: int) -> Finding: ...
+    @overload
+    def __getitem__(self, index: slice) -> Findings: ...
+    def __getitem__(self, index: int | slice) -> Finding | Findings:
+        return self.only(self._entries[index]) if isinstance(index, slice) else self._entries[index]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Findings) and self._entries == other._entries
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The codes that occur, each once, in order."""
+        return tuple(sorted({finding.code for finding in self}))
+
+    def of(self, code: str) -> Findings:
+        """Those of one rule."""
+        return self.only([finding for finding in self if finding.code == code])
+
+    def at_least(self, severity: Severity | str) -> Findings:
+        """Those that are as bad as ``severity``, or worse.
+
+        Raises:
+            ValueError: There is no such severity.
+        """
+        rank = Severity(severity).rank
+        return self.only([finding for finding in self if finding.severity.rank <= rank])
+
+    @property
+    def summary(self) -> str:
+        """How many there are of each, in a line."""
+        counts = Counter(finding.severity for finding in self)
+        parts = [
+            f"{counts[severity]} {severity}{'s' * (counts[severity] != 1)}" for severity in Severity if counts[severity]
+        ]
+        return f"{', '.join(parts) or 'nothing found'} in {self.layers} layer{'s' * (self.layers != 1)}"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What else there is to say: what could not be checked, what can be fixed."""
+        lines = [f"not checked without {need}: {', '.join(codes)}" for need, codes in self.not_checked.items()]
+        fixable = sum(finding.code in self.fixable for finding in self)
+        if fixable:
+            lines.append(f"{fixable} can be mended with --fix")
+        return tuple(lines)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """A list of dictionaries: code, severity, site, measured, limit, message, remedy."""
+        return [finding.to_json() for finding in self]
+
+    def to_github(self, file: str | None = None) -> str:
+        """Workflow commands, a line for each finding, which GitHub shows beside the code.
+
+        Args:
+            file: The file that the findings are shown at.
+        """
+        kinds = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
+        return "".join(
+            f"::{kinds[finding.severity]} {_properties(finding, file)}::{_escaped(_told(finding))}\n"
+            for finding in self
+        )
+
+    def __str__(self) -> str:
+        return "\n".join([*(line.plain for line in self.lines()), self.summary])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self.lines()
+        yield Text(self.summary)
+
+    def _repr_html_(self) -> str:
+        header = "".join(
+            f"<th style='text-align:left'>{name}</th>" for name in ("severity", "code", "site", "finding", "remedy")
+        )
+        rows = "".join(
+            "<tr>"
+            + "".join(
+                f"<td style='text-align:left;vertical-align:top'>{html.escape(cell).replace(chr(10), '<br>')}</td>"
+                for cell in (finding.severity, finding.code, _place(finding), finding.message, finding.remedy)
+            )
+            + "</tr>"
+            for finding in self
+        )
+        table = f"<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>" if self else ""
+        remarks = "".join(f"<br>{html.escape(line)}" for line in self.remarks if "--fix" not in line)
+        return f"{table}<p>{html.escape(self.summary)}{remarks}</p>"
+
+    def lines(self) -> Iterator[Text]:
+        """A line or several for each finding, as a terminal shows them; what is said of several places is said once."""
+        told: dict[tuple[str, ...], list[Finding]] = {}
+        for finding in self:
+            told.setdefault((finding.severity, finding.code, finding.message, finding.remedy), []).append(finding)
+        groups = list(told.values())
+        heads = [_head(first) for first, *_ in groups]
+        widths = [max((len(text) for text in column), default=0) for column in zip(*heads, strict=True)]
+        indent = " " * (sum(widths, start=5)) if widths else ""
+        for (finding, *others), head in zip(groups, heads, strict=True):
+            severity, code, site = (f"{text:{width}}" for text, width in zip(head, widths, strict=True))
+            first, *more = _message(finding)
+            yield Text.assemble((severity, _COLOURS[finding.severity]), "  ", (code, "bold"), " ", site, "  ", first)
+            yield from (Text(f"{indent}{line}") for line in [*more, *_also(others)])
+
+    def only(self, entries: Sequence[Finding]) -> Findings:
+        """Findings of the same check: some of these."""
+        return Findings(entries, layers=self.layers, not_checked=self.not_checked, fixable=self.fixable)
+
+
+def _head(finding: Finding) -> tuple[str, str, str]:
+    return finding.severity.value, finding.code, _place(finding)
+
+
+def _also(others: Sequence[Finding]) -> list[str]:
+    names = [_place(finding) for finding in others]
+    if not names:
+        return []
+    return [f"also: {', '.join(names[:_NAMES])}" + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")]
+
+
+def _place(finding: Finding) -> str:
+    return finding.site or "(the model)"
+
+
+def _message(finding: Finding) -> list[str]:
+    lines = finding.message.splitlines()
+    if len(lines) == 1 and len(lines[0]) + len(finding.remedy) < _SHORT:
+        return [f"{lines[0]}; {finding.remedy}"]
+    return [*lines, f"remedy: {finding.remedy}"]
+
+
+def _told(finding: Finding) -> str:
+    return "\n".join([f"{_place(finding)}: {finding.message}", f"remedy: {finding.remedy}"])
+
+
+def _properties(finding: Finding, file: str | None) -> str:
+    values = {**({} if file is None else {"file": file}), "title": finding.code}
+    return ",".join(f"{key}={_escaped(value, in_property=True)}" for key, value in values.items())
+
+
+def _escaped(text: str, *, in_property: bool = False) -> str:
+    """As GitHub's own toolkit escapes: what ends a command or a property is written as a percent code."""
+    codes = {"%": "%25", "\r": "%0D", "\n": "%0A"} | ({":": "%3A", ",": "%2C"} if in_property else {})
+    return "".join(codes.get(character, character) for character in text)

@@ -1,0 +1,158 @@
+"""The checks inside a training loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from bnkit.checks.check import check
+from bnkit.checks.finding import Finding
+from bnkit.checks.findings import Findings
+from bnkit.checks.registry import Names, chosen_rules
+from bnkit.checks.rule import Need
+from bnkit.errors import BnkitError, SettingsError
+from bnkit.model.batches import Forward
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+_log = logging.getLogger("bnkit")
+
+
+class Monitor:
+    """Looks at a model while it trains, every so many steps, and logs what it finds the first time that it finds it.
+
+    Call ``step`` once for each step of training, behind the step of the optimizer: between a forward pass and its backward
+    pass the model belongs to autograd. The first look tries all rules that ``check`` can be given the means for, later ones
+    only those whose answer may have changed: about statistics, gamma and beta. Looking changes nothing.
+
+    A look takes as long as a few steps. If it would take more than ``share`` of the time since the monitor was made, it
+    waits until it does not.
+
+    Args:
+        model: The one that trains. Of ``DistributedDataParallel``, the model in it: each process looks for itself.
+        every: So many steps at the least lie between two looks.
+        batches: How many of the last batches a look takes; they are kept until then.
+        share: Of the time, at the most.
+        on_findings: Called with the findings of each look, in place of logging them.
+        optimizer, loader, ema, accumulation, processes, forward: As for ``check``.
+        select, ignore, per_layer_ignores: As for ``check``.
+
+    Attributes:
+        findings: Of the last look; None before the first.
+        steps: How often ``step`` was called.
+        looks: At which steps it looked.
+
+    Raises:
+        SettingsError: A number that means nothing, or an unknown rule.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
+        >>> seen = []
+        >>> monitor = Monitor(model, every=2, select="BN101", on_findings=seen.append)
+        >>> for _ in range(5):  # in place of training
+        ...     looked = monitor.step(torch.randn(8, 2))
+        >>> monitor.looks, len(seen), seen[0].codes
+        ([2], 1, ('BN101',))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        every: int = 200,
+        *,
+        batches: int = 2,
+        share: float = 0.02,
+        on_findings: Callable[[Findings], object] | None = None,
+        optimizer: Optimizer | None = None,
+        loader: Any = None,
+        ema: nn.Module | None = None,
+        accumulation: int = 1,
+        processes: int | None = None,
+        forward: Forward | None = None,
+        select: Names | None = None,
+        ignore: Names | None = None,
+        per_layer_ignores: Mapping[str, Names] | None = None,
+    ) -> None:
+        for name, number in (("every", every), ("batches", batches)):
+            if number < 1:
+                raise SettingsError(f"{name}={number}; expected a whole number above 0")
+        if not 0 < share <= 1:
+            raise SettingsError(f"share={share}; expected a number above 0, at most 1")
+        self._model = model.module if isinstance(model, DistributedDataParallel) else model
+        self._every, self._share, self._on_findings = every, share, on_findings
+        self._batches: deque[Any] = deque(maxlen=batches)
+        self._rules = chosen_rules(select, ignore)
+        self._once = {
+            "optimizer": optimizer, "loader": loader, "ema": ema, "accumulation": accumulation, "processes": processes,
+        }  # fmt: skip
+        self._always = {"forward": forward, "per_layer_ignores": per_layer_ignores}
+        self._told: set[tuple[str, str]] = set()
+        self._could_not: set[str] = set()
+        self._began = time.perf_counter()
+        self._spent = 0.0
+        self.findings: Findings | None = None
+        self.steps = 0
+        self.looks: list[int] = []
+
+    def step(self, batch: Any = None) -> Findings | None:
+        """Count a step of training, and look at the model if it is time.
+
+        Args:
+            batch: What the model was trained on, as ``check`` takes a batch: a tensor, a tuple whose first entry is the input and
+                the second the class numbers, or a dictionary. None to look at what needs no data.
+
+        Returns:
+            What was found, if it looked and could; None otherwise. A model that cannot be checked is logged, and training
+            goes on.
+        """
+        self.steps += 1
+        if batch is not None:
+            self._batches.append(batch)
+        if not self._is_time():
+            return None
+        began = time.perf_counter()
+        found = self._look()
+        self.looks.append(self.steps)
+        self._spent += time.perf_counter() - began
+        if found is not None:
+            self.findings = found
+            if self._on_findings is not None:
+                self._on_findings(found)
+            else:
+                self._tell(found)
+        return found
+
+    def _is_time(self) -> bool:
+        if self.steps - (self.looks[-1] if self.looks else 0) < self._every:
+            return False
+        # What a look takes is known from those before.
+        expected = self._spent / len(self.looks) if self.looks else 0.0
+        return self._spent + expected <= self._share * (time.perf_counter() - self._began)
+
+    def _look(self) -> Findings | None:
+        is_first = not self.looks
+        codes = [rule.code for rule in self._rules if is_first or not rule.needs or Need.DATA in rule.needs]
+        if not codes:
+            return self.findings
+        given = {**self._always, **(self._once if is_first else {})}
+        try:
+            return check(self._model, list(self._batches) or None, select=codes, **given)
+        except BnkitError as error:
+            if str(error) not in self._could_not:
+                self._could_not.add(str(error))
+                _log.warning("step %d: the batch norms could not be checked: %s", self.steps, error)
+            return None
+
+    def _tell(self, found: Findings) -> None:
+        new: list[Finding] = [finding for finding in found if (finding.code, finding.site) not in self._told]
+        self._told.update((finding.code, finding.site) for finding in new)
+        if new:
+            _log.warning("step %d: %s", self.steps, found.only(new))

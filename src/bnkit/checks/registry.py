@@ -1,0 +1,82 @@
+"""All rules, and how some of them are named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from bnkit.checks import statistics, structure, training
+from bnkit.checks.rule import Rule
+from bnkit.errors import SettingsError
+
+Names = str | Sequence[str]
+
+
+@cache
+def rules() -> tuple[Rule, ...]:
+    """Every rule, by code."""
+    kinds = (*structure.RULES, *statistics.RULES, *training.RULES)
+    return tuple(sorted((kind() for kind in kinds), key=lambda rule: rule.code))
+
+
+def rule_called(name: str) -> Rule:
+    """The rule with that code or name, however it is capitalised.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    for rule in rules():
+        if name.lower() in (rule.code.lower(), rule.name):
+            return rule
+    raise _unknown(name)
+
+
+def chosen_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ...]:
+    """The rules that are selected (all, for None) and not ignored.
+
+    Args:
+        select, ignore: Codes, beginnings of codes ("BN1"), names, or "ALL"; commas separate several in one text.
+
+    Raises:
+        SettingsError: One of them names no rule.
+
+    Example:
+        >>> [rule.code for rule in chosen_rules("BN101,two-in-a-row", None)]
+        ['BN101', 'BN103']
+    """
+    wanted = None if select is None else codes_called(select)
+    unwanted = codes_called(ignore or ())
+    return tuple(rule for rule in rules() if (wanted is None or rule.code in wanted) and rule.code not in unwanted)
+
+
+def codes_called(names: Names) -> frozenset[str]:
+    """The codes of the rules that ``names`` stand for.
+
+    Raises:
+        SettingsError: One of them names no rule.
+    """
+    found: set[str] = set()
+    for name in _split(names):
+        matching = [rule.code for rule in rules() if _is_called(rule, name)]
+        if not matching:
+            raise _unknown(name)
+        found.update(matching)
+    return frozenset(found)
+
+
+def _is_called(rule: Rule, name: str) -> bool:
+    if name.upper() == "ALL":
+        return True
+    is_prefix = name.upper().startswith("BN") and rule.code.startswith(name.upper())
+    return is_prefix or rule.name == name.lower()
+
+
+def _split(names: Names) -> Iterable[str]:
+    several = [names] if isinstance(names, str) else names
+    parts = [part.strip() for text in several for part in text.split(",")]
+    return [part for part in parts if part]
+
+
+def _unknown(name: str) -> SettingsError:
+    codes = ", ".join(rule.code for rule in rules())
+    return SettingsError(f"no rule is called {name!r}; expected one of {codes}, the beginning of one as BN1, or a name")

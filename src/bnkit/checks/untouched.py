@@ -1,0 +1,121 @@
+"""Looking at a model without leaving a trace."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.model.random_state import RandomState
+
+# Nothing that only behaves like one of these: to read a data set through might take an hour.
+_CONTAINERS = (dict, list, set, deque)
+
+
+class Snapshot:
+    """A model and the random state at this moment, to be given back bit by bit.
+
+    Of every module: its class, its attributes (the mode, hooks, a counter in plain Python), what stands in lists and
+    dictionaries among them; of every parameter and buffer, and tensors among the attributes: its content, its gradient,
+    and whether it learns. Besides, the state of torch's, NumPy's and Python's generators, and of ``generators``.
+
+    Args:
+        model: The model.
+        generators: Others that may be used, as that of a ``DataLoader``.
+    """
+
+    def __init__(self, model: nn.Module, generators: tuple[torch.Generator, ...] = ()) -> None:
+        self._random = RandomState()
+        self._generators = [(generator, generator.get_state()) for generator in generators]
+        self._modules = [(module, type(module), dict(vars(module))) for module in model.modules()]
+        self._containers: list[tuple[Any, Any]] = []
+        tensors: dict[int, Tensor] = {}
+        for _, _, attributes in self._modules:
+            for value in attributes.values():
+                self._keep(value, tensors)
+        self._tensors = [_Kept(tensor) for tensor in tensors.values()]
+
+    def _keep(self, value: Any, tensors: dict[int, Tensor]) -> None:
+        if isinstance(value, Tensor):
+            if not nn.parameter.is_lazy(value):
+                tensors.setdefault(id(value), value)
+        elif isinstance(value, _CONTAINERS):
+            content = dict(value) if isinstance(value, dict) else list(value)
+            self._containers.append((value, content))
+            for entry in content.values() if isinstance(content, dict) else content:
+                if isinstance(entry, Tensor):
+                    self._keep(entry, tensors)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give everything back. Tensors that still hold what they held are not written to."""
+        self._random.restore()
+        for generator, state in self._generators:
+            generator.set_state(state)
+        for module, kind, attributes in self._modules:
+            if type(module) is not kind:
+                module.__class__ = kind
+            now = vars(module)
+            for name in now.keys() - attributes.keys():
+                del now[name]
+            now.update(attributes)
+        for container, content in self._containers:
+            _refill(container, content)
+        for kept in self._tensors:
+            kept.restore()
+
+
+class _Kept:
+    """A tensor, and what it was."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor, self._content = tensor, tensor.detach().clone()
+        self._gradient = tensor.grad if tensor.is_leaf else None
+        self._content_of_gradient = None if self._gradient is None else self._gradient.detach().clone()
+        self._requires_grad = tensor.requires_grad
+
+    def restore(self) -> None:
+        _rewrite(self._tensor, self._content)
+        if self._gradient is not None and self._content_of_gradient is not None:
+            _rewrite(self._gradient, self._content_of_gradient)
+        if self._tensor.is_leaf:
+            if self._tensor.grad is not self._gradient:
+                self._tensor.grad = self._gradient
+            if self._tensor.requires_grad != self._requires_grad:
+                self._tensor.requires_grad_(self._requires_grad)
+
+
+def _rewrite(tensor: Tensor, content: Tensor) -> None:
+    # NaN is not equal to itself, and is written again.
+    if not tensor.is_meta and not torch.equal(tensor, content):
+        tensor.copy_(content)
+
+
+def _refill(container: Any, content: Any) -> None:
+    is_mapping = isinstance(container, dict)
+    now = dict(container) if is_mapping else list(container)
+    if len(now) == len(content) and (
+        all(key in now and now[key] is value for key, value in content.items())
+        if is_mapping
+        else all(one is other for one, other in zip(now, content, strict=True))
+    ):
+        return
+    container.clear()
+    if isinstance(container, (dict, set)):
+        container.update(content)
+    else:
+        container.extend(content)
+
+
+@contextmanager
+def untouched(model: nn.Module, generators: tuple[torch.Generator, ...] = ()) -> Iterator[Snapshot]:
+    """Afterwards ``model`` and the random state are bit by bit what they were, whatever happens inside."""
+    snapshot = Snapshot(model, generators)
+    try:
+        yield snapshot
+    finally:
+        snapshot.restore()

@@ -1,0 +1,135 @@
+"""``bnkit check``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from typer import Exit, Option
+
+from bnkit.checks.finding import Severity
+from bnkit.cli.target import Data, Debug, Quiet, Shapes, Target, Weights
+from bnkit.console import messages, results
+from bnkit.errors import SettingsError
+
+if TYPE_CHECKING:
+    from bnkit.checks.findings import Findings
+    from bnkit.model.changes import Change
+
+_FIXED = Path("fixed.safetensors")
+
+
+def check(
+    target: Target,
+    shapes: Shapes = None,
+    data: Data = None,
+    weights: Weights = None,
+    select: Annotated[
+        list[str] | None,
+        Option(metavar="BN1,BN201", help="Only these rules: codes, beginnings of codes, or names. May be repeated."),
+    ] = None,
+    ignore: Annotated[list[str] | None, Option(metavar="BN102", help="Not these rules. May be repeated.")] = None,
+    per_layer_ignores: Annotated[
+        list[str] | None,
+        Option(metavar="LAYER:CODE", help="Not this rule at these layers, as 'backbone.*:BN101'. May be repeated."),
+    ] = None,
+    fail_on: Annotated[
+        Severity | None, Option(help="The least severity that ends with status 1.", show_default="warning")
+    ] = None,
+    batch_size: Annotated[int, Option(metavar="N", help="Examples at a time: as in training.")] = 256,
+    batches: Annotated[int, Option(metavar="N", help="How many batches of the training part are measured.")] = 32,
+    fix: Annotated[
+        bool, Option("--fix", help="Mend what is mechanical, and write the weights to --out; nothing else is changed.")
+    ] = False,
+    out: Annotated[
+        Path | None, Option(metavar="FILE", help="With --fix: where the weights go.", show_default=str(_FIXED))
+    ] = None,
+    config: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="A pyproject.toml with [tool.bnkit].", show_default="the nearest one upwards"),
+    ] = None,
+    form: Annotated[
+        Literal["text", "json", "github"], Option("--format", help="github: annotations for a workflow.")
+    ] = "text",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """`bnkit check nets.py:net --data mnist --weights w.safetensors` says what is wrong with the batch norms of your network.
+
+    `bnkit check results/quickstart/runs/3f2a` checks the trained network of a run, on its own data. --input 64x3x32x32 in place
+    of data checks what needs none. `bnkit explain BN101` says what a rule is about.
+
+    Looking changes nothing. --fix writes the mended weights to a file of its own. Rules can be chosen in pyproject.toml too:
+    [tool.bnkit] with select, ignore, fail-on, per-layer-ignores.
+
+    Exit status: 0 nothing as bad as --fail-on, 1 findings, 2 could not check.
+    """
+    began = time.perf_counter()
+    from bnkit.checks.settings import nearest_settings, settings_in
+    from bnkit.cli.specimen import specimen
+
+    read = nearest_settings(Path.cwd()) if config is None else settings_in(config)
+    settings = read.with_given(select, ignore, _by_layer(per_layer_ignores), fail_on)
+    if out is not None and not fix:
+        raise SettingsError(f"--out {out} without --fix; expected both, or neither")
+    destination = (out or _FIXED) if fix else None
+    with messages().status(f"reading {target}"):
+        subject = specimen(target, shapes or (), data, weights, batch_size, batches, destination)
+    with messages().status(f"checking {target}"):
+        findings = subject.check(settings)
+    changes: list[Change] = []
+    before = findings
+    if destination is not None:
+        with messages().status(f"mending {target}"):
+            subject, changes = subject.mended(findings, destination, settings)
+            findings = subject.check(settings) if changes else findings
+    if form == "text":
+        _print(before, changes, destination, time.perf_counter() - began, quiet=quiet)
+        if changes:
+            results().print(f"left after mending: {findings.summary}", markup=False)
+    else:
+        sys.stdout.write(
+            json.dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(subject.file)
+        )
+        for line in _told(changes, destination):
+            messages().print(line, soft_wrap=True, markup=False)
+    if findings.at_least(settings.fail_on):
+        raise Exit(1)
+
+
+def _print(
+    findings: Findings, changes: Sequence[Change], destination: Path | None, seconds: float, *, quiet: bool
+) -> None:
+    console = results()
+    if not quiet:
+        console.print(*findings.lines(), sep="\n", end="\n" * bool(findings), soft_wrap=not console.is_terminal)
+    # A time would make two runs differ where their output is kept.
+    console.print(f"{findings.summary} ({seconds:.1f} s)" if console.is_terminal else findings.summary, markup=False)
+    for line in (*(() if quiet else findings.remarks), *_told(changes, destination)):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _told(changes: Sequence[Change], destination: Path | None) -> Iterator[str]:
+    """What was mended, and where it is."""
+    if destination is None:
+        return
+    for change in changes:
+        yield f"mended: {change.site or '(the model)'}: {change.action}; {change.detail}"
+    yield f"written: {destination}" if changes else "nothing to mend; nothing written"
+
+
+def _by_layer(given: list[str] | None) -> dict[str, list[str]] | None:
+    """``backbone.*:BN101`` and so on, by layer."""
+    if given is None:
+        return None
+    found: dict[str, list[str]] = {}
+    for text in given:
+        layer, colon, codes = text.rpartition(":")
+        if not colon or not layer or not codes:
+            raise SettingsError(f"--per-layer-ignores {text}; expected a layer and a rule, as 'backbone.*:BN101'")
+        found.setdefault(layer, []).append(codes)
+    return found

@@ -1,0 +1,38 @@
+"""``bnkit explain``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from rich.markdown import Markdown
+from typer import Argument, Option
+
+from bnkit.cli.target import Debug
+from bnkit.console import results
+
+
+def explain(
+    rule: Annotated[
+        str | None, Argument(metavar="[RULE]", help="A code, as BN101, or a name. Without: a list of all rules.")
+    ] = None,
+    plain: Annotated[bool, Option("--plain", help="The Markdown as it is written.")] = False,
+    debug: Debug = False,
+) -> None:
+    """`bnkit explain BN101` says what a rule of `bnkit check` is about: why it matters, what is measured, the remedy.
+
+    `bnkit explain` lists all rules.
+    """
+    from bnkit.checks.pages import page
+    from bnkit.checks.registry import rule_called, rules
+    from bnkit.report.tables import as_rich
+
+    console = results()
+    if rule is None:
+        header = ("code", "name", "severity", "what it finds")
+        console.print(as_rich(header, [(r.code, r.name, r.severity.value, r.summary) for r in rules()]))
+        return
+    text = page(rule_called(rule).code)
+    if plain or not console.is_terminal:
+        console.print(text, soft_wrap=True, markup=False, emoji=False, end="")
+    else:
+        console.print(Markdown(text))

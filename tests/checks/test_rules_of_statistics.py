@@ -1,0 +1,289 @@
+"""BN2xx: each fires where it should, and is silent on the repaired model."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+import bnkit
+from bnkit.checks.check import check
+from bnkit.checks.fix import mended
+from bnkit.checks.measurements import Measurements, half
+from bnkit.checks.outputs import Effect
+from bnkit.checks.statistics.different_batches import between
+from bnkit.errors import DataError, SettingsError
+from bnkit.model.batches import Batches
+from bnkit.model.norms import places
+from tests.model.foreign import FromScratch
+
+
+def _data(count=512):
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.randn(count, 4, generator=draw) * torch.tensor([1.0, 2.0, 4.0, 8.0]) + 5
+    return inputs, (inputs[:, 0] > 5).long()
+
+
+def _batches(size=64):
+    inputs, targets = _data()
+    return list(zip(inputs.split(size), targets.split(size), strict=True))
+
+
+def _trained(layer=nn.BatchNorm1d):
+    """A classifier that is nearly always right, whose statistics are those of the data."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8, bias=False), layer(8), nn.ReLU(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for inputs, targets in _batches() * 6:
+        optimizer.zero_grad()
+        functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    bnkit.recalibrate(model, _batches())
+    return model.eval()
+
+
+def _off(model, by=3.0):
+    norm = model[1]
+    norm.running_mean.add_(by * norm.running_var.sqrt() * torch.tensor([1.0, -1.0] * 4))
+    return model
+
+
+def _accuracy(model):
+    inputs, targets = _data()
+    return (model(inputs).argmax(1) == targets).double().mean().item()
+
+
+def test_what_is_found_is_what_recalibration_gives():
+    model = _off(_trained())
+    before = _accuracy(model)
+    (finding,) = check(model, _batches(), test_batches=_batches(), select="BN201")
+    assert finding.severity == "error" and finding.site == "1"
+    assert finding.measured["accuracy"] == pytest.approx(before)
+    assert finding.measured["examples"] == 512
+    repaired, changes = mended(model, [finding], _batches())
+    assert finding.measured["accuracy_population"] == pytest.approx(_accuracy(repaired), abs=1 / 512)
+    assert [(change.site, change.action) for change in changes] == [("1", "recalibrated")]
+    assert _accuracy(model) == before
+    assert not check(repaired, _batches(), select="BN201")
+
+
+def test_a_drift_that_costs_nothing_is_no_finding():
+    model = _trained()
+    model[3].weight.data[:, 0] = 0.0  # nobody looks at this channel
+    bnkit.recalibrate(model, _batches())
+    model[1].running_mean[0] += 100
+    assert not check(model, _batches(), select="BN201")
+
+
+def test_a_moving_average_that_does_better_is_no_finding():
+    model = _off(_trained())
+    inputs, _ = _data()
+    answers = model(inputs).argmax(1)
+    batches = list(zip(inputs.split(64), answers.split(64), strict=True))
+    assert not check(model, batches, select="BN201")
+
+
+def test_without_class_numbers_the_outputs_decide():
+    model = _off(_trained())
+    (finding,) = check(model, [inputs for inputs, _ in _batches()], select="BN201")
+    assert finding.severity == "warning" and finding.measured["output_change"] > 0.1
+    assert "the outputs differ by" in finding.message
+    # So few examples that the drift may be chance
+    assert not check(_off(_trained(), by=0.3), _data()[0][:4], select="BN201")
+    model[1].running_mean[0] = math.nan
+    (finding,) = check(model, [inputs for inputs, _ in _batches()], select="BN201")
+    assert finding.severity == "error"
+
+
+def test_frozen_layers_and_others_that_cannot_be_recalibrated_are_left_alone():
+    model = _off(_trained())
+    bnkit.freeze(model)
+    assert not check(model, _batches(), select="BN201")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.BatchNorm1d,
+        bnkit.nn.BatchNorm1d,
+        lambda c: bnkit.nn.BatchNorm1d(c, skip_nonfinite=True),
+        lambda c: bnkit.nn.BatchNorm1d(c, virtual_batch_size=16),
+    ],
+)
+def test_the_moments_are_those_of_the_data(layer):
+    model = _trained(layer).double()
+    inputs = _data()[0].double()
+    batches = [inputs[:64], inputs[64:65], inputs[65:200]]  # one of a single example, which has no deviation
+    measured = Measurements(model, places(model), Batches(batches))
+    received = measured.received["1"]
+    seen = model[0](inputs[:200])
+    assert torch.allclose(received.population.mean, seen.mean(0))
+    assert torch.allclose(received.population.variance(), seen.var(0))
+    assert [int(moments.count) for moments in received.batches] == [64, 1, 135]
+    assert (received.calls, received.examples, measured.count) == ([1, 1, 1], 200, 3)
+
+
+def test_the_moments_of_a_batch_norm_of_somebodys_own():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), FromScratch(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+    images = torch.randn(6, 3, 8, 8)
+    received = Measurements(model, places(model), Batches([images[:4], images[4:]])).received
+    seen = model[0](images)
+    assert list(received) == ["1", "4"]
+    assert torch.allclose(received["1"].population.mean.float(), seen.mean((0, 2, 3)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [
+        (torch.arange(5), torch.arange(3)),
+        ((torch.ones(4, 2), torch.arange(4)), (torch.ones(2, 2), torch.arange(2))),
+        ([torch.ones(4, 2)], [torch.ones(2, 2)]),
+        ({"x": torch.ones(4)}, {"x": torch.ones(2)}),
+        ((torch.ones(3, 4), torch.arange(4)), None),  # they do not count the same
+        (torch.ones(1, 4), None),
+        (torch.tensor(3.0), None),
+        ((torch.ones(4), "a word"), None),
+    ],
+)
+def test_half_a_batch(batch, expected):
+    found = half(batch)
+    if expected is None:
+        assert found is batch
+    else:
+        assert repr(found) == repr(expected)
+
+
+def test_the_chance_of_a_gain():
+    assert Effect(100, 50, 60, gained=10, lost=0).chance == pytest.approx(2**-10)
+    assert Effect(100, 50, 50, gained=0, lost=0).chance == 1.0
+    assert Effect(100, 50, 50, gained=5, lost=5).chance > 0.5
+
+
+def _reset(model, *names):
+    for name in names:
+        model.get_submodule(name).reset_running_stats()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "sites"),
+    [
+        (_trained, []),
+        (lambda: _reset(_trained(), "1"), ["1"]),
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), []),  # new as a whole
+        (lambda: nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False)), []),
+    ],
+)
+def test_never_updated(make, sites):
+    assert [finding.site for finding in check(make(), select="BN202")] == sites
+
+
+def test_never_updated_beside_one_that_was():
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4), nn.BatchNorm1d(4))
+    model[0](torch.randn(8, 4))
+    assert [finding.site for finding in check(model, select="BN202")] == ["2"]
+    repaired, _ = mended(model, check(model, select="BN202"), [torch.randn(32, 4)])
+    assert not check(repaired, select="BN202")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("running_mean", math.nan), ("running_var", math.inf), ("running_var", -1.0)]
+)
+def test_poisoned(name, value):
+    model = _trained()
+    assert not check(model, select="BN203")
+    getattr(model[1], name)[2:4] = value
+    (finding,) = check(model, select="BN203")
+    assert (finding.site, finding.measured, finding.severity) == ("1", 2, "error")
+    repaired, _ = mended(model, [finding], _batches())
+    assert not check(repaired, _batches(), select="BN203")
+
+
+def test_a_batch_that_would_poison():
+    batches = [inputs.clone() for inputs, _ in _batches()]
+    batches[3][5, 1] = math.inf
+    (finding,) = check(_trained(), batches, select="BN203")
+    assert (finding.site, finding.measured) == ("1", 1) and "batch 4" in finding.message
+
+
+def test_no_variance():
+    model = _trained()
+    assert not check(model, _batches(), select="BN204")
+    model[0].weight.data[3:5] = 0.0
+    (finding,) = check(model, _batches(), select="BN204")
+    assert (finding.site, finding.measured) == ("1", 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (torch.ones(8), []),
+        (torch.zeros(8), []),  # as some blocks begin
+        (torch.tensor([1.0] * 7 + [1e-8]), [("note", 1)]),
+        (torch.tensor([1.0] * 7 + [0.01]), []),
+        (torch.tensor([1.0] * 7 + [-500.0]), [("warning", 500.0)]),
+        (torch.tensor([1.0] * 7 + [math.nan]), [("warning", math.inf)]),
+    ],
+)
+def test_gamma(values, expected):
+    model = _trained()
+    model[1].weight.data.copy_(values)
+    assert [(f.severity.value, f.measured) for f in check(model, select="BN205")] == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [([8, 8, 8], [("warning", 8)]), ([16, 16, 16], []), ([32, 32, 5], []), ([1, 1, 1], [("error", 1)])],
+)
+def test_few_values(sizes, expected):
+    batches = [torch.randn(size, 4) for size in sizes]
+    assert [(f.severity.value, f.measured) for f in check(_trained(), batches, select="BN206")] == expected
+
+
+def test_batches_that_differ():
+    inputs, _ = _data()
+    assert not check(_trained(), inputs, batch_size=64, select="BN207")
+    (finding,) = check(_trained(), inputs[inputs[:, 3].argsort()], batch_size=64, select="BN207")
+    assert finding.site == "1" and finding.measured > 0.05
+
+
+def test_the_analysis_of_variance():
+    # Hays's ω² by hand: sums of squares 6 within, 13.5 between, 3 degrees of freedom within... of two groups of three
+    groups = [torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[4.0], [5.0], [6.0]])]
+    found = between([group.double() for group in groups])
+    within, total = 4.0, 17.5
+    noise = within / 4
+    assert found.share == pytest.approx((total - within - noise) / (total + noise))
+    assert found.chance == pytest.approx(0.0213, abs=1e-4)  # of F(1, 4) = 13.5
+    assert between(groups[:1]) is None
+    assert between([torch.ones(3, 1), torch.ones(3, 1)]) is None
+
+
+class Checkpointed(nn.Sequential):
+    def forward(self, x):
+        return checkpoint(super().forward, x, use_reentrant=False) if self.training else super().forward(x)
+
+
+def test_updated_twice():
+    def model(layer):
+        return nn.Sequential(Checkpointed(nn.Linear(4, 4), layer(4), nn.ReLU()), nn.BatchNorm1d(4))
+
+    (finding,) = check(model(nn.BatchNorm1d), example_inputs=torch.randn(4, 4), select="BN208")
+    assert finding.site == "0.1"
+    assert not check(model(bnkit.nn.BatchNorm1d), example_inputs=torch.randn(4, 4), select="BN208")
+    # It is true: the counter says so.
+    trained = model(nn.BatchNorm1d)
+    trained(torch.randn(4, 4, requires_grad=True)).sum().backward()
+    assert (int(trained[0][1].num_batches_tracked), int(trained[1].num_batches_tracked)) == (2, 1)
+
+
+def test_batches_that_give_nothing():
+    with pytest.raises(DataError, match="batches is empty"):
+        check(_trained(), [], select="BN2")
+    with pytest.raises(SettingsError, match="test_batches is a list_iterator"):
+        check(_trained(), _batches(), test_batches=iter(_batches()))

@@ -1,0 +1,223 @@
+"""`bnkit check` and `bnkit explain` as their user meets them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bnkit.checks.pages import page
+from bnkit.checks.registry import rules
+from bnkit.cli.main import main
+from bnkit.experiments.subject import LabelledBatches, training_part
+from bnkit.report.comparison import Comparison
+from tests.cli import nets
+from tests.cli.calls import QUICK, say
+
+NETS = str(Path(nets.__file__))
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_text_is_worst_first_and_the_same_each_time(capsys):
+    arguments = ("check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101")
+    said = say(capsys, *arguments)
+    assert said.status == 1
+    assert said.out.splitlines() == [
+        "warning  BN101 0  its bias is cancelled by 1; set bias=False (saves 4 parameters)",
+        "1 warning in 1 layer",
+    ]
+    assert say(capsys, *arguments) == said
+
+
+def test_json_is_a_list_of_findings(capsys):
+    said = say(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", "--format", "json")
+    (finding,) = json.loads(said.out)
+    assert list(finding) == ["code", "severity", "site", "measured", "limit", "message", "remedy"]
+    assert (said.status, finding["code"], finding["severity"], finding["site"]) == (1, "BN101", "warning", "0")
+
+
+def test_annotations_for_a_workflow(capsys):
+    said = say(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", "--format", "github")
+    (line,) = said.out.splitlines()
+    assert line.startswith(f"::warning file={NETS},title=BN101::0: its bias is cancelled by 1%0Aremedy: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ((), 1),
+        (("--fail-on", "error"), 0),
+        (("--fail-on", "note"), 1),
+        (("--ignore", "useless-bias"), 0),
+        (("--ignore", "BN103,BN1"), 0),
+        (("--per-layer-ignores", "0:BN101"), 0),
+        (("--per-layer-ignores", "1:BN101"), 1),
+    ],
+)
+def test_the_exit_status(capsys, options, status):
+    arguments = ("check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", *options)
+    assert say(capsys, *arguments).status == status
+
+
+@pytest.mark.parametrize(
+    ("table", "status"),
+    [
+        ('select = ["BN101"]', 1),
+        ('select = ["BN103"]', 0),
+        ('select = ["BN101"]\nfail-on = "error"', 0),
+        ('select = ["BN101"]\nignore = ["BN1"]', 0),
+        ('select = ["BN101"]\n[tool.bnkit.per-layer-ignores]\n"*" = ["BN101"]', 0),
+        ('selected = ["BN101"]', 2),
+        ('select = ["BN999"]', 2),
+        ("select = 3", 2),
+        ('fail-on = "never"', 2),
+        ("this is no TOML", 2),
+    ],
+)
+def test_pyproject(capsys, tmp_path, monkeypatch, table, status):
+    (tmp_path / "pyproject.toml").write_text(f"[tool.bnkit]\n{table}\n")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    said = say(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8")
+    assert said.status == status
+    if status == 2:
+        assert "pyproject.toml" in said.err and said.err.count("\n") == 1
+
+
+def test_weights_for_the_network_without_the_bias(capsys):
+    said = say(
+        capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", "--fix", "--out", "new.safetensors"
+    )  # fmt: skip
+    assert said.status == 0
+    assert "mended: 0: bias removed; taken off the running mean of 1" in said.out
+    assert "written: new.safetensors" in said.out
+    tensors = load_file("new.safetensors")
+    assert "0.bias" not in tensors and not torch.equal(tensors["1.running_mean"], torch.zeros(4))
+
+
+def test_nothing_is_written_where_nothing_is_mended(capsys, tmp_path):
+    said = say(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN1", "--fix")
+    assert said.status == 1
+    assert said.out.splitlines()[-1] == "nothing to mend; nothing written"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "Missing argument 'TARGET'"),
+        (["nowhere"], "is neither a factory nor the folder of a run"),
+        (["results/x/runs/3f2a"], "is neither a factory nor the folder of a run"),
+        ([f"{NETS}:plain", "--input", "2x1x8x8"], "holds no batch norm"),
+        ([f"{NETS}:biased", "--input", "2x3x8x8"], "raised RuntimeError on the example"),
+        ([f"{NETS}:biased", "--data", "digits", "--input", "2x1x8x8"], "expected one of the two"),
+        ([f"{NETS}:biased", "--select", "BN7"], "no rule is called 'BN7'"),
+        ([f"{NETS}:biased", "--out", "x.safetensors"], "without --fix"),
+        ([f"{NETS}:biased", "--fix", "--out", "x.bin"], "x.bin"),
+        ([f"{NETS}:biased", "--per-layer-ignores", "BN101"], "expected a layer and a rule"),
+        ([f"{NETS}:biased", "--data", "digits", "--batches", "0"], "--batches 0"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys, arguments, expected):
+    said = say(capsys, "check", *arguments)
+    assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
+    assert expected in said.err
+
+
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.code) for rule in rules()])
+def test_a_rule_is_explained(capsys, rule):
+    assert say(capsys, "explain", rule.code.lower()).out == page(rule.code)
+    assert say(capsys, "explain", rule.name).out == page(rule.code)
+
+
+def test_rules_are_listed(capsys):
+    said = say(capsys, "explain")
+    assert all(rule.code in said.out and rule.name in said.out for rule in rules())
+    assert (say(capsys, "explain", "BN7").status, say(capsys, "explain").status) == (2, 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A comparison that kept the weights of every epoch."""
+    place = tmp_path_factory.mktemp("comparison")
+    with pytest.raises(SystemExit):
+        main(["compare", *QUICK, "--out", str(place / "r"), "--keep-checkpoints", "-q"])
+    return place / "r"
+
+
+def _runs(folder):
+    plan = Comparison(folder).plan
+    return {run.network.key: run for run in plan if run.seed == 0}
+
+
+@pytest.mark.slow
+def test_the_run_of_a_comparison(capsys, folder):
+    run = folder / "runs" / _runs(folder)["batch_norm"].run_id
+    whole = say(capsys, "check", str(run), "--format", "json")
+    assert whole.status in (0, 1) and isinstance(json.loads(whole.out), list)
+    # the beginning of its id, and its file of weights, stand for it as well
+    assert say(capsys, "check", str(run)[:-4], "--format", "json") == whole
+    assert say(capsys, "check", str(run / "weights.safetensors"), "--format", "json") == whole
+    assert say(capsys, "check", str(run / "epoch-0002.safetensors"), "--format", "json") == whole
+    other = say(capsys, "check", str(run), "--weights", str(run / "epoch-0001.safetensors"), "--format", "json")
+    assert say(capsys, "check", str(run / "epoch-0001.safetensors"), "--format", "json") == other
+    assert say(capsys, "check", str(run), "--input", "4x6", "--select", "BN101").status == 0
+
+
+@pytest.mark.slow
+def test_nothing_of_the_folder_is_touched(capsys, folder):
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+    run = folder / "runs" / _runs(folder)["batch_norm"].run_id
+    say(capsys, "check", str(run), "--fix")
+    said = say(capsys, "check", str(run), "--fix", "--out", str(run / "weights.safetensors"))
+    assert (said.status, said.err.count("\n")) == (2, 1)
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+    assert before == after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("runs/zz", "names 0 runs"),
+        ("runs/{batch_norm}/epoch-0009.safetensors", "expected an epoch of a run with --keep-checkpoints"),
+        ("runs/{no_batch_norm}", "holds no batch norm"),
+    ],
+)
+def test_a_run_that_is_not_there(capsys, folder, target, expected):
+    names = {key: run.run_id for key, run in _runs(folder).items()}
+    said = say(capsys, "check", str(folder / target.format(**names)))
+    assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
+    assert expected in said.err
+
+
+@pytest.mark.slow
+def test_an_epoch_of_a_comparison(folder):
+    comparison = Comparison(folder)
+    run = _runs(folder)["batch_norm"]
+    first, last = comparison.load(run, epoch=1).state_dict(), comparison.load(run).state_dict()
+    assert not torch.equal(first["fc1.weight"], last["fc1.weight"])
+    assert torch.equal(comparison.load(run, epoch=2).state_dict()["fc1.weight"], last["fc1.weight"])
+    built = comparison.build(run).state_dict()
+    assert built.keys() == last.keys() and not torch.equal(built["fc1.weight"], first["fc1.weight"])
+    assert len(comparison.data(run).test) == 30
+
+
+def test_batches_with_their_targets():
+    part = training_part(f"{NETS}:data")
+    every = list(LabelledBatches(part, 8, torch.float64))
+    assert [len(targets) for _, targets in every] == [8] * 7 + [9]
+    assert torch.equal(torch.cat([inputs for inputs, _ in every]).float(), part.inputs)
+    some = list(LabelledBatches(part, 8, torch.float32, count=3))
+    assert [len(targets) for _, targets in some] == [8, 8, 8]
+    for inputs, targets in some:
+        for image, target in zip(inputs, targets, strict=True):
+            (row,) = (part.inputs == image).flatten(1).all(1).nonzero()[:, 0]
+            assert part.targets[row] == target
