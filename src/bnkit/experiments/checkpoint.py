@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +13,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bnkit.errors import RecordError
+from bnkit.experiments import files
 from bnkit.experiments.records import Epoch
 from bnkit.experiments.train import Training
-from bnkit.model.saving import write_tensors
+from bnkit.model.saving import tensors_as_bytes
 
 _CHECKPOINT = "checkpoint.pt"
 _WEIGHTS = "weights.safetensors"
@@ -31,9 +33,10 @@ def save_checkpoint(folder: Path, training: Training, epochs: list[Epoch]) -> No
         "optimizer": training.optimizer.state_dict(),
         "schedule": training.schedule.state_dict() if training.schedule else None,
     }
-    temporary = folder / f".{_CHECKPOINT}.new"
-    torch.save(content, temporary)
-    temporary.replace(folder / _CHECKPOINT)
+    # By way of memory: torch's own writer tells a full disk from any other error by its words alone.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    files.replace(folder / _CHECKPOINT, buffer.getbuffer())
 
 
 def load_checkpoint(folder: Path, training: Training) -> list[Epoch]:
@@ -63,14 +66,16 @@ class UnreadableCheckpointError(RecordError):
 
 def remove_checkpoint(folder: Path) -> None:
     """Delete the checkpoint, if there is one."""
-    (folder / _CHECKPOINT).unlink(missing_ok=True)
+    for name in (_CHECKPOINT, f".{_CHECKPOINT}.new"):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise files.UnwritableError.of(folder / name, error) from error
 
 
 def save_weights(folder: Path, model: nn.Module, name: str = _WEIGHTS) -> None:
     """Write the parameters and buffers of ``model`` as safetensors, whole or not at all."""
-    temporary = folder / f".{name}.new"
-    write_tensors(model, temporary)
-    temporary.replace(folder / name)
+    files.replace(folder / name, tensors_as_bytes(model))
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:

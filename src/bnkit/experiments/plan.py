@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from bnkit.errors import SettingsError
@@ -43,7 +44,7 @@ class Run:
     data_digest: str
     task: TaskIdentity = USUAL_TASK
 
-    @property
+    @cached_property
     def content(self) -> dict[str, Any]:
         """All that the figures of this run depend on."""
         content = {
@@ -70,7 +71,7 @@ class Run:
             if name not in _LATER_SETTINGS or value != getattr(default, name)
         }
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """The name of this run's folder."""
         canonical = json.dumps(self.content, sort_keys=True, separators=(",", ":"))

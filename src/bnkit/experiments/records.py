@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bnkit.errors import RecordError
+from bnkit.experiments import files
 from bnkit.experiments.plan import FORMAT
 
 
@@ -123,7 +124,7 @@ class RecordFile:
 
     def start(self, run: dict[str, Any], environment: dict[str, Any], from_epoch: int) -> None:
         """Say that the run begins, or goes on after ``from_epoch`` epochs."""
-        self._cut_torn_line()
+        files.cut_torn_line(self.path)
         self._append(
             {"event": "start", "format": FORMAT, "run": run, "environment": environment, "from_epoch": from_epoch}
         )
@@ -146,18 +147,13 @@ class RecordFile:
         number = 1
         while (aside := self.path.with_name(f"{self.path.stem}.garbled-{number}{self.path.suffix}")).exists():
             number += 1
-        return self.path.rename(aside)
+        try:
+            return self.path.rename(aside)
+        except OSError as error:
+            raise files.UnwritableError.of(self.path, error) from error
 
     def _append(self, line: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-
-    def _cut_torn_line(self) -> None:
-        if not self.path.exists():
-            return
-        with self.path.open("r+b") as file:
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
+        files.append(self.path, json.dumps(line, allow_nan=False).encode() + b"\n")
 
 
 class NewerFormatError(RecordError):
