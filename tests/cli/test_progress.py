@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -62,7 +61,7 @@ def test_the_live_table_says_what_is_being_done(clock):
     planned, console = plan_of(), _console()
     table, run = LiveTable(console), planned.runs[0]
     table.plan_started(planned, {})
-    table.model_ready(run, None, SimpleNamespace(train=range(200)), 0)
+    table.data_ready(run, 200)
     table.run_started(run, Record())
     table.batch_done(run, 1, 100)
     clock.now += 10

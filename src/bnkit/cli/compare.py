@@ -17,7 +17,7 @@ from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, experi
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Status
 from bnkit.experiments.targets import is_target
-from bnkit.report.compare import default_folder, prepare, run_experiment
+from bnkit.report.compare import default_folder, prepare, run_experiment, threads_with
 from bnkit.report.comparison import Comparison
 from bnkit.report.tables import as_rich, setting
 
@@ -69,6 +69,13 @@ def compare(
     tensorboard: Annotated[
         bool, Option("--tensorboard", help="Write TensorBoard's files into DIR/tensorboard.")
     ] = False,
+    workers: Annotated[
+        str | None,
+        Option(metavar="N|auto", help="Train N runs at once, in a process each; by default one, in this process."),
+    ] = None,
+    run_timeout: Annotated[
+        float | None, Option(metavar="S", help="End a run after S seconds, as failed.", show_default=False)
+    ] = None,
     out: Annotated[Path | None, Option(metavar="DIR", help="The results folder; by default results/NAME.")] = None,
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and train nothing.")] = False,
@@ -97,7 +104,7 @@ def compare(
     if what in DEMONSTRATION_NAMES:
         from bnkit.experiments.demonstrations import DEMONSTRATIONS
 
-        given = (data, network, grid, seeds, epochs, batch_size, device, out, *task.values())
+        given = (data, network, grid, seeds, epochs, batch_size, device, workers, run_timeout, out, *task.values())
         if (
             any(option is not None for option in given)
             or keep_checkpoints
@@ -123,7 +130,7 @@ def compare(
     folder = out if out is not None else default_folder(experiment)
     if dry_run:
         with messages().status("preparing"):
-            planned, materials = prepare(experiment)
+            planned, materials = prepare(experiment, threads=threads_with(workers))
         _print_plan(planned, folder, as_json=as_json, in_memory=materials.in_memory)
         return
     try:
@@ -134,6 +141,8 @@ def compare(
                 fresh=fresh,
                 keep_checkpoints=keep_checkpoints,
                 tensorboard=tensorboard,
+                workers=_count(workers),
+                run_timeout=run_timeout,
                 observer=observer,
             )
     except KeyboardInterrupt:
@@ -176,6 +185,10 @@ def _parse(pair: str) -> tuple[str, list[Any]]:
     if not equals or not key or not values:
         raise SettingsError(f"--grid {pair}: expected KEY=V1,V2, as in --grid lr=0.1,0.3")
     return key, [_value(text.strip()) for text in values.split(",")]
+
+
+def _count(workers: str | None) -> int | str | None:
+    return int(workers) if workers is not None and workers.isdecimal() else workers
 
 
 def _value(text: str) -> Any:

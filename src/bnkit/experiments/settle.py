@@ -55,6 +55,7 @@ def settle(
     data: DataSet | None = None,
     functions: Mapping[str, Any] | None = None,
     before: Settled | None = None,
+    threads: int = 0,
 ) -> tuple[Plan, Materials]:
     """The plan of ``experiment``, and what its runs are made from.
 
@@ -64,6 +65,7 @@ def settle(
             "training_step" and "augmentation".
         before: What was settled when the results folder was begun: threads and the meaning of device "auto" are kept,
             so that figures do not change in the middle because another machine goes on.
+        threads: Of each run, where neither the experiment nor ``before`` says; 0 for as many as torch uses now.
 
     Raises:
         BnkitError: Something that it names is not there, or cannot be used.
@@ -77,7 +79,7 @@ def settle(
         _check_device(device)
     task = task_of(experiment, data, functions)
     settled = Settled(
-        threads=experiment.threads or (before.threads if before is not None else torch.get_num_threads()),
+        threads=experiment.threads or (before.threads if before else 0) or threads or torch.get_num_threads(),
         device=automatic,
         data=data.digest,
         networks=tuple(source.identity for source in found.values()),
@@ -177,7 +179,7 @@ def _try_network(run: Run, network: NetworkSource, materials: Materials) -> None
     try:
         with torch.no_grad():
             output = model.eval()(inputs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FactoryError(
             f"network {run.network.key} raised {type(error).__name__} on inputs of shape {tuple(inputs.shape)}: {error}"
         ) from error

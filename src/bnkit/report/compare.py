@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ from bnkit.experiments.experiment import GIVEN, Experiment, Settled, experiment_
 from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer, Observers
 from bnkit.experiments.plan import Plan
+from bnkit.experiments.processors import processors, workers_for
 from bnkit.report.comparison import Comparison
 
 if TYPE_CHECKING:
@@ -39,6 +43,8 @@ def compare(
     fresh: bool = False,
     keep_checkpoints: bool = False,
     tensorboard: bool = False,
+    workers: int | str | None = None,
+    run_timeout: float | None = None,
     observer: Observer | None = None,
 ) -> Comparison:
     """Networks trained side by side under the same seeds and the same batches, and what the difference is.
@@ -70,14 +76,19 @@ def compare(
             global generator is the same for every network. Or "crop_and_flip".
         validation: The share of the training data on which learning rates are chosen; 0 for none.
         drop_last: Leave out the short last batch of each epoch.
-        threads: For each run; 0 for as many as torch uses now.
+        threads: For each run; 0 for as many as torch uses now, or 1 with ``workers``.
         name: Of the experiment; ``out`` defaults to ``results/<name>``.
         about: What it asks, in a sentence.
         out: The results folder.
         fresh: Delete the runs in ``out`` first.
         keep_checkpoints: Keep the weights after every epoch, as safetensors.
         tensorboard: Write event files into ``<out>/tensorboard`` (needs tensorboardX).
-        observer: Told what happens while it runs.
+        workers: How many processes train runs at once, or "auto": as many as the processors are for; None trains in this
+            process. What is given as an object is sent to them (cloudpickle), and a script has to guard its call by
+            ``if __name__ == "__main__":``. A worker that dies costs its run one retry; a second time, the run is failed.
+            Figures do not depend on how many there are.
+        run_timeout: Seconds after which a run is ended, as failed; trains in one worker if ``workers`` is None.
+        observer: Told what happens while it runs. With workers its ``model_ready`` and ``epoch_trained`` are not called.
 
     Returns:
         The comparison; ``print(comparison.answer)`` says what it found.
@@ -113,6 +124,8 @@ def compare(
         fresh=fresh,
         keep_checkpoints=keep_checkpoints,
         tensorboard=tensorboard,
+        workers=workers,
+        run_timeout=run_timeout,
         observer=observer,
         networks=from_factories(networks, origin=named[0]) if by_factory else None,
         data=None if isinstance(data, str) else data_from(data, "data"),
@@ -127,6 +140,8 @@ def run_experiment(
     fresh: bool = False,
     keep_checkpoints: bool = False,
     tensorboard: bool = False,
+    workers: int | str | None = None,
+    run_timeout: float | None = None,
     observer: Observer | None = None,
     networks: Mapping[str, NetworkSource] | None = None,
     data: DataSet | None = None,
@@ -134,26 +149,93 @@ def run_experiment(
 ) -> Comparison:
     """``compare`` for an experiment that is written down; ``networks``, ``data``, ``functions`` replace those it names."""
     from bnkit.experiments.engine import train_all
+    from bnkit.experiments.parcel import Parcel
+    from bnkit.experiments.settle import settle
+    from bnkit.experiments.workers import Workers, refuse_inside_a_worker
 
+    refuse_inside_a_worker()
+    _check_workers(workers, run_timeout)
     out = out if out is not None else default_folder(experiment)
     folder, observer = Folder(out), observer or Observer()
+    beside: list[Observer] = []
     if tensorboard:
         from bnkit.report.tensorboard import TensorBoard
 
-        observer = Observers([TensorBoard(folder.path / "tensorboard"), observer])
+        beside = [TensorBoard(folder.path.absolute() / "tensorboard")]
     before = None if fresh else _settled_before(folder)
-    planned, materials = prepare(experiment, before, networks, data, functions)
-    settled = planned.experiment.settled
-    if before is not None and settled is not None and before.threads == settled.threads != _threads_here():
-        observer.note(f"{out} was begun with {before.threads} threads, and goes on with them; --fresh begins anew")
-    with folder.writing():
+    threads = threads_with(workers)
+    with ExitStack() as stack:
+        train: Callable[[], None]
+        if workers is None and run_timeout is None:
+            planned, materials = prepare(experiment, before, networks, data, functions)
+            told = Observers([*beside, observer])
+            train = partial(train_all, planned, materials, folder, told, keep_checkpoints=keep_checkpoints)
+        else:
+            planned, materials = settle(experiment, networks, data, functions, before, threads)
+
+            crew = stack.enter_context(
+                Workers(
+                    _count_of_workers(workers or 1, planned, observer),
+                    Parcel(planned.experiment, networks, data, functions),
+                    folder,
+                    timeout=run_timeout,
+                    keep_checkpoints=keep_checkpoints,
+                    inside=Observers(beside),
+                )
+            )
+            crew.try_out(len(planned) if fresh else _left(planned, out))
+            train = partial(crew.train_all, planned, observer)
+        _note_threads(planned, before, threads or _threads_here(), out, observer)
+        stack.enter_context(folder.writing())
         folder.begin(planned.experiment, fresh=fresh)
-        train_all(planned, materials, folder, observer, keep_checkpoints=keep_checkpoints)
+        train()
         comparison = Comparison(out)
         comparison._materials = materials
         observer.report_started()
         comparison.write_report()
     return comparison
+
+
+def threads_with(workers: object) -> int:
+    """The threads of each run, if nobody says; 0 for as many as torch uses.
+
+    One for any number of workers, so that the figures do not depend on it.
+    """
+    return 1 if workers is not None else 0
+
+
+def _check_workers(workers: object, run_timeout: object) -> None:
+    is_count = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 1
+    if not (workers is None or workers == "auto" or is_count):
+        raise SettingsError(f"workers={workers!r}; expected a whole number above 0, or auto")
+    if run_timeout is not None and not (isinstance(run_timeout, (int, float)) and 0 < run_timeout < math.inf):
+        raise SettingsError(f"run_timeout={run_timeout!r}; expected seconds, above 0")
+
+
+def _count_of_workers(asked: int | str, plan: Plan, observer: Observer) -> int:
+    """How many workers ``asked`` means for ``plan``, and a note if they ask too much of the machine."""
+    import torch
+
+    on_gpus = all(run.settings.device.startswith("cuda") for run in plan)
+    threads = plan.runs[0].threads
+    count = workers_for(asked, threads, torch.cuda.device_count() if on_gpus else 0)
+    if not on_gpus and count * threads > processors():
+        observer.note(
+            f"{count} workers of {threads} threads each share {processors()} processors; --workers auto takes as many as go"
+        )
+    return min(count, len(plan))
+
+
+def _left(plan: Plan, out: Path) -> int:
+    """How many runs are not complete, as far as can be told before this process is the only writer."""
+    folder = Folder(out)
+    return sum(not folder.record(run).is_complete for run in plan)
+
+
+def _note_threads(plan: Plan, before: Settled | None, usual: int, out: Path, observer: Observer) -> None:
+    settled = plan.experiment.settled
+    if before is not None and settled is not None and before.threads == settled.threads != usual:
+        observer.note(f"{out} was begun with {before.threads} threads, and goes on with them; --fresh begins anew")
 
 
 def prepare(
@@ -162,11 +244,12 @@ def prepare(
     networks: Mapping[str, NetworkSource] | None = None,
     data: DataSet | None = None,
     functions: Mapping[str, Any] | None = None,
+    threads: int = 0,
 ) -> tuple[Plan, Materials]:
     """The plan of ``experiment`` and its materials, each network tried out once. Writes nothing."""
     from bnkit.experiments.settle import settle, try_out
 
-    planned, materials = settle(experiment, networks, data, functions, before)
+    planned, materials = settle(experiment, networks, data, functions, before, threads)
     try_out(planned, materials)
     return planned, materials
 
