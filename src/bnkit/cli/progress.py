@@ -19,7 +19,6 @@ from bnkit.experiments.records import Epoch, Record, Status
 from bnkit.report.tables import setting
 
 if TYPE_CHECKING:
-
     pass
 
 _REDRAWS_PER_SECOND = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from bnkit.model.saving import tensors_as_bytes
 
 _CHECKPOINT = "checkpoint.pt"
 _WEIGHTS = "weights.safetensors"
+_DIGEST = hashlib.sha256().digest_size
 
 
 def save_checkpoint(folder: Path, training: Training, epochs: list[Epoch]) -> None:
@@ -36,6 +38,8 @@ def save_checkpoint(folder: Path, training: Training, epochs: list[Epoch]) -> No
     # By way of memory: torch's own writer tells a full disk from any other error by its words alone.
     buffer = io.BytesIO()
     torch.save(content, buffer)
+    # Behind torch's file, which may be followed by anything: torch reads a changed byte of a tensor without a word.
+    buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
     files.replace(folder / _CHECKPOINT, buffer.getbuffer())
 
 
@@ -49,7 +53,10 @@ def load_checkpoint(folder: Path, training: Training) -> list[Epoch]:
         return []
     device = next((parameter.device for parameter in training.model.parameters()), torch.device("cpu"))
     try:
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        whole = path.read_bytes()
+        if hashlib.sha256(whole[:-_DIGEST]).digest() != whole[-_DIGEST:]:
+            raise ValueError("it is not what was written")
+        content: dict[str, Any] = torch.load(io.BytesIO(whole), map_location=device, weights_only=True)
         epochs = [Epoch(**entry) for entry in content["epochs"]]
         training.model.load_state_dict(content["model"])
         training.optimizer.load_state_dict(content["optimizer"])
