@@ -72,8 +72,11 @@ def _children():
 )
 def test_the_figures_do_not_depend_on_the_number_of_workers(tmp_path, count):
     watcher = Watcher()
-    # A lambda stands for what a notebook or a script has: no other process can import it.
-    networks = {"no_batch_norm": lambda: small.plain(), "batch_norm": small.with_batch_norm}
+
+    def plain():  # as in a notebook: no other process can import it
+        return small.plain()
+
+    networks = {"no_batch_norm": plain, "batch_norm": small.with_batch_norm}
     comparison = _compare(tmp_path / "w", networks, workers=count, observer=watcher)
     here = _compare(tmp_path / "h", networks, threads=1)
     assert small.figures(comparison) == small.figures(here)

@@ -58,7 +58,7 @@ def die_in_write(number: int, generator: random.Random, log: int) -> None:
             return system_write(descriptor, content)
         part = generator.choice([0, 1, generator.randrange(len(content) + 1), len(content)])
         system_write(descriptor, bytes(content[:part]))
-        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
         system_write(log, f"{name}\n".encode())
         os.kill(os.getpid(), signal.SIGKILL)
         return part
@@ -125,7 +125,8 @@ def main() -> None:
         last = [small.figures(call(folders[-1], options.workers))]
         figures = [*(small.figures(bnkit.Comparison(folder)) for folder in folders[:-1]), *last]
         clean = small.figures(call(options.folder / "clean", None))
-        print(json.dumps({"kills": kills, "torn": torn, "figures": figures, "clean": clean}), flush=True)
+        sys.stdout.write(json.dumps({"kills": kills, "torn": torn, "figures": figures, "clean": clean}))
+        sys.stdout.flush()
         os._exit(0)
     sys.exit(os.waitpid(pid, 0)[1])
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import bnkit
-from bnkit.errors import BnkitError, RecordError
+from bnkit.errors import RecordError
 from bnkit.experiments import environment, files
 from bnkit.experiments.observer import Observer
 from tests.experiments import small
@@ -73,7 +73,7 @@ def test_killed_again_and_again(tmp_path, undisturbed, request, kills, more):
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    print(f"{report['kills']} kills, {len(report['figures'])} sweeps, in the middle of {report['torn']}")
+    sys.stdout.write(f"{report['kills']} kills, {len(report['figures'])} sweeps, in the middle of {report['torn']}\n")
     assert report["kills"] == kills
     assert json.loads(json.dumps(undisturbed)) == report["clean"]
     for figures in report["figures"]:
@@ -246,10 +246,4 @@ def test_damage_to_a_file_changes_no_figure(tmp_path, undisturbed, damage, seed)
     for pattern in FILES.values() if seed else list(FILES.values())[:2]:
         path = generator.choice(sorted((tmp_path / "r").glob(pattern)))
         path.write_bytes(damage(path.read_bytes(), generator))
-    try:
-        comparison = compare(tmp_path / "r")
-    except BnkitError as error:
-        # A single byte may make a record one of a newer format: left alone, in one line.
-        assert "was written by a newer bnkit" in str(error)
-    else:
-        assert small.figures(comparison) == undisturbed
+    assert small.figures(compare(tmp_path / "r")) == undisturbed
