@@ -20,8 +20,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-
 from benchmarks.folder import planned
+
 from bnkit.experiments.experiment import experiment_from
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Plan, Run
@@ -87,13 +87,15 @@ def pure(processes: int, seconds: float) -> int:
 def starts(many: Plan) -> tuple[float, float]:
     """Seconds from one run's end to the next one's beginning, around the tenth run of a plan and around the thousandth."""
     from bnkit.data import DataSet, Examples
-    from bnkit.experiments.networks import sources
     from bnkit.experiments.engine import train_all
     from bnkit.experiments.folder import Folder
+    from bnkit.experiments.networks import sources
     from bnkit.experiments.settle import Materials
 
     examples = Examples(torch.randn(16, 1, 28, 28), torch.arange(16) % 10)
-    materials = Materials(sources(["two-cnn"], ("no_batch_norm", "batch_norm")), DataSet("made", "digest", examples, examples))
+    materials = Materials(
+        sources(["two-cnn"], ("no_batch_norm", "batch_norm")), DataSet("made", "digest", examples, examples)
+    )
     clock = Clock()
     with tempfile.TemporaryDirectory() as place:
         folder = Folder(Path(place))
@@ -126,7 +128,9 @@ def main() -> None:
         out.write(f"planning 10,000 runs, hashes included: {statistics.median(seconds):.2f} s\n")
     if options.only in (None, "starting"):
         early, late = starts(planned(1_020, 1))
-        out.write(f"from a run's end to the next: {early * 1e3:.1f} ms at the 10th, {late * 1e3:.1f} ms at the 1000th\n")
+        out.write(
+            f"from a run's end to the next: {early * 1e3:.1f} ms at the 10th, {late * 1e3:.1f} ms at the 1000th\n"
+        )
     if options.only in (None, "efficiency"):
         count = options.workers
         wholes, inner = [], []

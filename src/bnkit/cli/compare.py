@@ -76,6 +76,12 @@ def compare(
     run_timeout: Annotated[
         float | None, Option(metavar="S", help="End a run after S seconds, as failed.", show_default=False)
     ] = None,
+    engine: Annotated[
+        str, Option(metavar="local|ray", help="Where runs train: on this machine, or a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, Option(metavar="A", help="The address of the Ray cluster, as 10.0.0.1:6379 or auto.")
+    ] = None,
     out: Annotated[Path | None, Option(metavar="DIR", help="The results folder; by default results/NAME.")] = None,
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and train nothing.")] = False,
@@ -104,7 +110,20 @@ def compare(
     if what in DEMONSTRATION_NAMES:
         from bnkit.experiments.demonstrations import DEMONSTRATIONS
 
-        given = (data, network, grid, seeds, epochs, batch_size, device, workers, run_timeout, out, *task.values())
+        given = (
+            data,
+            network,
+            grid,
+            seeds,
+            epochs,
+            batch_size,
+            device,
+            workers,
+            run_timeout,
+            address,
+            out,
+            *task.values(),
+        )
         if (
             any(option is not None for option in given)
             or keep_checkpoints
@@ -130,7 +149,7 @@ def compare(
     folder = out if out is not None else default_folder(experiment)
     if dry_run:
         with messages().status("preparing"):
-            planned, materials = prepare(experiment, threads=threads_with(workers))
+            planned, materials = prepare(experiment, threads=threads_with(workers, engine))
         _print_plan(planned, folder, as_json=as_json, in_memory=materials.in_memory)
         return
     try:
@@ -143,6 +162,8 @@ def compare(
                 tensorboard=tensorboard,
                 workers=_count(workers),
                 run_timeout=run_timeout,
+                engine=engine,
+                address=address,
                 observer=observer,
             )
     except KeyboardInterrupt:

@@ -6,18 +6,21 @@ notebook or a script included. The bytes go from process to process and are neve
 
 from __future__ import annotations
 
+import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
 
-from bnkit.data import DataSet
+from bnkit.data import SOURCES, DataSet
 from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.networks import NetworkSource, sources
 from bnkit.experiments.settle import Materials, data_called
-from bnkit.experiments.task import task_of
+from bnkit.experiments.targets import TARGET_MODULES
+from bnkit.experiments.task import Task, task_of
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,7 @@ class Parcel:
         Raises:
             SettingsError: Something cannot be sent.
         """
-        content: bytes
-        try:
-            content = cloudpickle.dumps((self, *also))
-        except Exception as error:
-            raise SettingsError(
-                f"the networks, data or functions cannot be sent to another process ({type(error).__name__}: {error}); "
-                "expected functions, classes and tensors; or leave out workers"
-            ) from error
-        return content
+        return _packed((self, *also))
 
     def materials(self) -> Materials:
         """What the runs are made from.
@@ -72,6 +67,57 @@ class Parcel:
         return made
 
 
+@dataclass(frozen=True)
+class WholeParcel:
+    """The materials themselves, for machines that do not have the files that the experiment names.
+
+    Attributes:
+        experiment: Settled.
+        networks: All of them.
+        data: None for a data set that bnkit fetches by name, wherever it is.
+        task: What is learned.
+    """
+
+    experiment: Experiment
+    networks: Mapping[str, NetworkSource]
+    data: DataSet | None
+    task: Task
+
+    @classmethod
+    def of(cls, experiment: Experiment, materials: Materials) -> WholeParcel:
+        """The parcel for ``experiment``, whose materials these are."""
+        by_name = experiment.data in SOURCES
+        return cls(experiment, materials.networks, None if by_name else materials.data, materials.task)
+
+    def pack(self) -> bytes:
+        """This, as ``unpack`` takes it, with the code of the files that the experiment names.
+
+        Raises:
+            SettingsError: Something cannot be sent.
+        """
+        modules = [module for name, module in sys.modules.items() if name.startswith(TARGET_MODULES)]
+        for module in modules:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            return _packed((self.materials,))
+        finally:
+            for module in modules:
+                cloudpickle.unregister_pickle_by_value(module)
+
+    def materials(self) -> Materials:
+        """What the runs are made from, there.
+
+        Raises:
+            FactoryError: The data set of that name is another one there.
+        """
+        data = self.data if self.data is not None else data_called(self.experiment.data)
+        settled = self.experiment.settled
+        assert settled is not None
+        if data.digest != settled.data:
+            raise FactoryError(f"the data set {self.experiment.data} is another one on {platform.node()}; call again")
+        return Materials(self.networks, data, self.task)
+
+
 def unpack(content: bytes) -> tuple[Any, ...]:
     """What ``pack`` was given, in the process that it was sent to.
 
@@ -88,3 +134,15 @@ def unpack(content: bytes) -> tuple[Any, ...]:
             "expected them to come from modules that it can import too"
         ) from error
     return unpacked
+
+
+def _packed(content: tuple[object, ...]) -> bytes:
+    packed: bytes
+    try:
+        packed = cloudpickle.dumps(content)
+    except Exception as error:
+        raise SettingsError(
+            f"the networks, data or functions cannot be sent to another process ({type(error).__name__}: {error}); "
+            "expected functions, classes and tensors; or leave out workers"
+        ) from error
+    return packed

@@ -45,6 +45,8 @@ def compare(
     tensorboard: bool = False,
     workers: int | str | None = None,
     run_timeout: float | None = None,
+    engine: str = "local",
+    address: str | None = None,
     observer: Observer | None = None,
 ) -> Comparison:
     """Networks trained side by side under the same seeds and the same batches, and what the difference is.
@@ -88,6 +90,8 @@ def compare(
             ``if __name__ == "__main__":``. A worker that dies costs its run one retry; a second time, the run is failed.
             Figures do not depend on how many there are.
         run_timeout: Seconds after which a run is ended, as failed; trains in one worker if ``workers`` is None.
+        engine: "local", or "ray": a Ray cluster (needs ``bnkit[ray]``); ``workers`` is then how many tasks are out at once.
+        address: Of the Ray cluster; None for that of ``RAY_ADDRESS``, or else one of this machine alone.
         observer: Told what happens while it runs. With workers its ``model_ready`` and ``epoch_trained`` are not called.
 
     Returns:
@@ -126,6 +130,8 @@ def compare(
         tensorboard=tensorboard,
         workers=workers,
         run_timeout=run_timeout,
+        engine=engine,
+        address=address,
         observer=observer,
         networks=from_factories(networks, origin=named[0]) if by_factory else None,
         data=None if isinstance(data, str) else data_from(data, "data"),
@@ -142,6 +148,8 @@ def run_experiment(
     tensorboard: bool = False,
     workers: int | str | None = None,
     run_timeout: float | None = None,
+    engine: str = "local",
+    address: str | None = None,
     observer: Observer | None = None,
     networks: Mapping[str, NetworkSource] | None = None,
     data: DataSet | None = None,
@@ -149,12 +157,13 @@ def run_experiment(
 ) -> Comparison:
     """``compare`` for an experiment that is written down; ``networks``, ``data``, ``functions`` replace those it names."""
     from bnkit.experiments.engine import train_all
-    from bnkit.experiments.parcel import Parcel
+    from bnkit.experiments.parcel import Parcel, WholeParcel
     from bnkit.experiments.settle import settle
     from bnkit.experiments.workers import Workers, refuse_inside_a_worker
 
     refuse_inside_a_worker()
     _check_workers(workers, run_timeout)
+    _check_engine(engine, address, run_timeout, tensorboard=tensorboard)
     out = out if out is not None else default_folder(experiment)
     folder, observer = Folder(out), observer or Observer()
     beside: list[Observer] = []
@@ -163,10 +172,18 @@ def run_experiment(
 
         beside = [TensorBoard(folder.path.absolute() / "tensorboard")]
     before = None if fresh else _settled_before(folder)
-    threads = threads_with(workers)
+    threads = threads_with(workers, engine)
     with ExitStack() as stack:
         train: Callable[[], None]
-        if workers is None and run_timeout is None:
+        if engine == "ray":
+            from bnkit.experiments.cluster import Cluster
+
+            planned, materials = prepare(experiment, before, networks, data, functions, threads)
+            content = WholeParcel.of(planned.experiment, materials).pack()
+            most = workers if isinstance(workers, int) else None
+            machines = Cluster(address, content, folder, most=most, keep_checkpoints=keep_checkpoints)
+            train = partial(stack.enter_context(machines).train_all, planned, observer)
+        elif workers is None and run_timeout is None:
             planned, materials = prepare(experiment, before, networks, data, functions)
             told = Observers([*beside, observer])
             train = partial(train_all, planned, materials, folder, told, keep_checkpoints=keep_checkpoints)
@@ -196,12 +213,12 @@ def run_experiment(
     return comparison
 
 
-def threads_with(workers: object) -> int:
+def threads_with(workers: object, engine: str = "local") -> int:
     """The threads of each run, if nobody says; 0 for as many as torch uses.
 
-    One for any number of workers, so that the figures do not depend on it.
+    One for any number of workers and machines, so that the figures do not depend on it.
     """
-    return 1 if workers is not None else 0
+    return 1 if workers is not None or engine != "local" else 0
 
 
 def _check_workers(workers: object, run_timeout: object) -> None:
@@ -210,6 +227,16 @@ def _check_workers(workers: object, run_timeout: object) -> None:
         raise SettingsError(f"workers={workers!r}; expected a whole number above 0, or auto")
     if run_timeout is not None and not (isinstance(run_timeout, (int, float)) and 0 < run_timeout < math.inf):
         raise SettingsError(f"run_timeout={run_timeout!r}; expected seconds, above 0")
+
+
+def _check_engine(engine: str, address: str | None, run_timeout: float | None, *, tensorboard: bool) -> None:
+    if engine not in ("local", "ray"):
+        raise SettingsError(f"engine={engine!r}; expected local or ray")
+    if engine == "local" and address is not None:
+        raise SettingsError(f"address={address!r} with engine local; expected engine ray with it")
+    if engine == "ray" and (tensorboard or run_timeout is not None):
+        what = "tensorboard" if tensorboard else "run_timeout"
+        raise SettingsError(f"{what} with engine ray; expected engine local with it")
 
 
 def _count_of_workers(asked: int | str, plan: Plan, observer: Observer) -> int:
