@@ -14,10 +14,11 @@ from bnkit.cli.progress import watching
 from bnkit.console import messages, results
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, experiment_from, read_experiment, read_recipe
+from bnkit.experiments.place import Place, prepare
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Status
 from bnkit.experiments.targets import is_target
-from bnkit.report.compare import default_folder, prepare, run_experiment, threads_with
+from bnkit.report.compare import default_folder, run_experiment
 from bnkit.report.comparison import Comparison
 from bnkit.report.tables import as_rich, setting
 
@@ -149,7 +150,7 @@ def compare(
     folder = out if out is not None else default_folder(experiment)
     if dry_run:
         with messages().status("preparing"):
-            planned, materials = prepare(experiment, threads=threads_with(workers, engine))
+            planned, materials = prepare(experiment, Place(_count(workers), run_timeout, engine, address))
         _print_plan(planned, folder, as_json=as_json, in_memory=materials.in_memory)
         return
     try:

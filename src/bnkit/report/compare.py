@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import GIVEN, Experiment, Settled, experiment_from
 from bnkit.experiments.folder import Folder
-from bnkit.experiments.observer import Observer, Observers
-from bnkit.experiments.plan import Plan
-from bnkit.experiments.processors import processors, workers_for
+from bnkit.experiments.observer import Observer
+from bnkit.experiments.place import Given, Place
 from bnkit.report.comparison import Comparison
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet
     from bnkit.experiments.networks import NetworkSource
-    from bnkit.experiments.settle import Materials
 
 
 def compare(
@@ -156,14 +151,7 @@ def run_experiment(
     functions: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """``compare`` for an experiment that is written down; ``networks``, ``data``, ``functions`` replace those it names."""
-    from bnkit.experiments.engine import train_all
-    from bnkit.experiments.parcel import Parcel, WholeParcel
-    from bnkit.experiments.settle import settle
-    from bnkit.experiments.workers import Workers, refuse_inside_a_worker
-
-    refuse_inside_a_worker()
-    _check_workers(workers, run_timeout)
-    _check_engine(engine, address, run_timeout, tensorboard=tensorboard)
+    place = Place(workers, run_timeout, engine, address)
     out = out if out is not None else default_folder(experiment)
     folder, observer = Folder(out), observer or Observer()
     beside: list[Observer] = []
@@ -172,113 +160,18 @@ def run_experiment(
 
         beside = [TensorBoard(folder.path.absolute() / "tensorboard")]
     before = None if fresh else _settled_before(folder)
-    threads = threads_with(workers, engine)
-    with ExitStack() as stack:
-        train: Callable[[], None]
-        if engine == "ray":
-            from bnkit.experiments.cluster import Cluster
-
-            planned, materials = prepare(experiment, before, networks, data, functions, threads)
-            content = WholeParcel.of(planned.experiment, materials).pack()
-            most = workers if isinstance(workers, int) else None
-            machines = Cluster(address, content, folder, most=most, keep_checkpoints=keep_checkpoints)
-            train = partial(stack.enter_context(machines).train_all, planned, observer)
-        elif workers is None and run_timeout is None:
-            planned, materials = prepare(experiment, before, networks, data, functions)
-            told = Observers([*beside, observer])
-            train = partial(train_all, planned, materials, folder, told, keep_checkpoints=keep_checkpoints)
-        else:
-            planned, materials = settle(experiment, networks, data, functions, before, threads)
-
-            crew = stack.enter_context(
-                Workers(
-                    _count_of_workers(workers or 1, planned, observer),
-                    Parcel(planned.experiment, networks, data, functions),
-                    folder,
-                    timeout=run_timeout,
-                    keep_checkpoints=keep_checkpoints,
-                    inside=Observers(beside),
-                )
-            )
-            crew.try_out(len(planned) if fresh else _left(planned, out))
-            train = partial(crew.train_all, planned, observer)
-        _note_threads(planned, before, threads or _threads_here(), out, observer)
-        stack.enter_context(folder.writing())
-        folder.begin(planned.experiment, fresh=fresh)
-        train()
+    given = Given(networks, data, functions)
+    trained = place.ready(
+        experiment, given, folder, observer, before=before, keep_checkpoints=keep_checkpoints, beside=beside
+    )
+    with trained as ready, folder.writing():
+        folder.begin(ready.plan.experiment, fresh=fresh)
+        ready.train()
         comparison = Comparison(out)
-        comparison._materials = materials
+        comparison._materials = ready.materials
         observer.report_started()
         comparison.write_report()
     return comparison
-
-
-def threads_with(workers: object, engine: str = "local") -> int:
-    """The threads of each run, if nobody says; 0 for as many as torch uses.
-
-    One for any number of workers and machines, so that the figures do not depend on it.
-    """
-    return 1 if workers is not None or engine != "local" else 0
-
-
-def _check_workers(workers: object, run_timeout: object) -> None:
-    is_count = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 1
-    if not (workers is None or workers == "auto" or is_count):
-        raise SettingsError(f"workers={workers!r}; expected a whole number above 0, or auto")
-    if run_timeout is not None and not (isinstance(run_timeout, (int, float)) and 0 < run_timeout < math.inf):
-        raise SettingsError(f"run_timeout={run_timeout!r}; expected seconds, above 0")
-
-
-def _check_engine(engine: str, address: str | None, run_timeout: float | None, *, tensorboard: bool) -> None:
-    if engine not in ("local", "ray"):
-        raise SettingsError(f"engine={engine!r}; expected local or ray")
-    if engine == "local" and address is not None:
-        raise SettingsError(f"address={address!r} with engine local; expected engine ray with it")
-    if engine == "ray" and (tensorboard or run_timeout is not None):
-        what = "tensorboard" if tensorboard else "run_timeout"
-        raise SettingsError(f"{what} with engine ray; expected engine local with it")
-
-
-def _count_of_workers(asked: int | str, plan: Plan, observer: Observer) -> int:
-    """How many workers ``asked`` means for ``plan``, and a note if they ask too much of the machine."""
-    import torch
-
-    on_gpus = all(run.settings.device.startswith("cuda") for run in plan)
-    threads = plan.runs[0].threads
-    count = workers_for(asked, threads, torch.cuda.device_count() if on_gpus else 0)
-    if not on_gpus and count * threads > processors():
-        observer.note(
-            f"{count} workers of {threads} threads each share {processors()} processors; --workers auto takes as many as go"
-        )
-    return min(count, len(plan))
-
-
-def _left(plan: Plan, out: Path) -> int:
-    """How many runs are not complete, as far as can be told before this process is the only writer."""
-    folder = Folder(out)
-    return sum(not folder.record(run).is_complete for run in plan)
-
-
-def _note_threads(plan: Plan, before: Settled | None, usual: int, out: Path, observer: Observer) -> None:
-    settled = plan.experiment.settled
-    if before is not None and settled is not None and before.threads == settled.threads != usual:
-        observer.note(f"{out} was begun with {before.threads} threads, and goes on with them; --fresh begins anew")
-
-
-def prepare(
-    experiment: Experiment,
-    before: Settled | None = None,
-    networks: Mapping[str, NetworkSource] | None = None,
-    data: DataSet | None = None,
-    functions: Mapping[str, Any] | None = None,
-    threads: int = 0,
-) -> tuple[Plan, Materials]:
-    """The plan of ``experiment`` and its materials, each network tried out once. Writes nothing."""
-    from bnkit.experiments.settle import settle, try_out
-
-    planned, materials = settle(experiment, networks, data, functions, before, threads)
-    try_out(planned, materials)
-    return planned, materials
 
 
 def default_folder(experiment: Experiment) -> Path:
@@ -306,9 +199,3 @@ def _names_of(networks: object) -> list[str]:
             f"networks is a {type(networks).__name__}; expected a dictionary of factories, one factory, or names of networks"
         )
     return list(networks)
-
-
-def _threads_here() -> int:
-    import torch
-
-    return torch.get_num_threads()
