@@ -62,7 +62,7 @@ class Place:
         if not (self.workers is None or self.workers == "auto" or is_count):
             raise SettingsError(f"workers={self.workers!r}; expected a whole number above 0, or auto")
         seconds = self.run_timeout
-        if seconds is not None and not (isinstance(seconds, (int, float)) and 0 < seconds < math.inf):
+        if seconds is not None and not 0 < seconds < math.inf:
             raise SettingsError(f"run_timeout={seconds!r}; expected seconds, above 0")
         if self.engine not in ("local", "ray"):
             raise SettingsError(f"engine={self.engine!r}; expected local or ray")
