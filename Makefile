@@ -47,6 +47,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/folder.py
 	$(BIN)/python benchmarks/layer.py
 	$(BIN)/python -m benchmarks.models
+	$(BIN)/python -m benchmarks.workers
 
 # The pictures of the documentation, from a run of the quickstart. Needs Chromium.
 pictures: .venv/.installed-dev

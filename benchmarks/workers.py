@@ -1,6 +1,6 @@
 """What a sweep gains from several workers, and what planning and starting cost.
 
-    python benchmarks/workers.py --workers 2
+    python -m benchmarks.workers --workers 2
 
 Efficiency: the same runs, trained by one worker that has the machine to itself, and by k workers at once, in turns. Ideal
 is k times as many runs in the same time. The time of a sweep is taken twice: from the call to its end (starting processes
