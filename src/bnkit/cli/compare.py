@@ -12,9 +12,9 @@ from typer import Argument, Exit, Option, launch
 
 from bnkit.cli.progress import watching
 from bnkit.console import messages, results
-from bnkit.errors import SettingsError
+from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, experiment_from, read_experiment, read_recipe
-from bnkit.experiments.place import Place, prepare
+from bnkit.experiments.place import Place, follows, prepare
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Status
 from bnkit.experiments.targets import is_target
@@ -154,7 +154,7 @@ def compare(
         _print_plan(planned, folder, as_json=as_json, in_memory=materials.in_memory)
         return
     try:
-        with watching(messages(), quiet=quiet or as_json, verbose=verbose) as observer:
+        with watching(messages(), quiet=quiet or as_json or follows(), verbose=verbose) as observer:
             comparison = run_experiment(
                 experiment,
                 folder,
@@ -170,6 +170,12 @@ def compare(
     except KeyboardInterrupt:
         messages().print(f"stopped; what is whole is in {folder}, and the same call goes on from there", soft_wrap=True)
         raise Exit(_INTERRUPTED) from None
+    except RecordError:
+        if follows() and not folder.exists():
+            return  # the results lie on the machine of process 0, which prints them
+        raise
+    if follows():
+        return
     _print_results(comparison, as_json=as_json, quiet=quiet)
     if open_report:
         launch(comparison.folder.report_file.resolve().as_uri())

@@ -25,6 +25,7 @@ from bnkit.experiments.files import UnwritableError
 from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Run
+from bnkit.experiments.processes import ALONE, Processes
 from bnkit.experiments.records import Epoch, RecordFile, Status
 from bnkit.experiments.settle import Materials
 from bnkit.experiments.train import Training, train
@@ -35,7 +36,13 @@ _SECONDS_FOR_ANOTHER = 30.0
 
 
 def attempt(
-    run: Run, materials: Materials, folder: Folder, observer: Observer, *, keep_checkpoints: bool = False
+    run: Run,
+    materials: Materials,
+    folder: Folder,
+    observer: Observer,
+    *,
+    keep_checkpoints: bool = False,
+    processes: Processes = ALONE,
 ) -> None:
     """Train ``run`` until it has ended, unless it has by now, and write it down.
 
@@ -48,7 +55,7 @@ def attempt(
         folder.forget(run)
         if not folder.record(run).is_complete:
             observer.data_ready(run, len(materials.parts(run).train))
-            _train(run, materials, folder, observer, keep_checkpoints)
+            _train(run, materials, folder, observer, keep_checkpoints, processes)
             remove_checkpoint(folder.run_folder(run))
             folder.forget(run)
     observer.run_ended(run, folder.record(run))
@@ -73,10 +80,17 @@ def make_run_folder(run: Run, folder: Folder) -> None:
         raise UnwritableError.of(place, error) from error
 
 
-def _train(run: Run, materials: Materials, folder: Folder, observer: Observer, keep_checkpoints: bool) -> None:
+def _train(
+    run: Run,
+    materials: Materials,
+    folder: Folder,
+    observer: Observer,
+    keep_checkpoints: bool,
+    processes: Processes,
+) -> None:
     file, place = folder.record_file(run), folder.run_folder(run)
     try:
-        training, epochs = _beginning(run, materials, folder, observer)
+        training, epochs = _beginning(run, materials, folder, observer, processes)
     except RecordError:
         raise
     except (Exception, SystemExit):
@@ -89,7 +103,7 @@ def _train(run: Run, materials: Materials, folder: Folder, observer: Observer, k
     observer.run_started(run, folder.record(run))
     last = epochs[-1] if epochs else None
     try:
-        for epoch in train(run, training, materials.parts(run), materials.task, last, observer):
+        for epoch in train(run, training, materials.parts(run), materials.task, last, observer, processes):
             epochs.append(epoch)
             # The checkpoint first: it holds the figures too, so that one without the other is always the newer one.
             save_checkpoint(place, training, epochs)
@@ -108,12 +122,18 @@ def _train(run: Run, materials: Materials, folder: Folder, observer: Observer, k
         file.end(Status.FAILED, traceback=traceback.format_exc())
 
 
-def _beginning(run: Run, materials: Materials, folder: Folder, observer: Observer) -> tuple[Training, list[Epoch]]:
+def _beginning(
+    run: Run, materials: Materials, folder: Folder, observer: Observer, processes: Processes
+) -> tuple[Training, list[Epoch]]:
     """The training of ``run`` at the last whole epoch that is on disk, and the figures up to there."""
 
     def fresh() -> Training:
         source, data = materials.networks[run.network.key], materials.data
         model = source.build(data.input_shape, data.out_features, run.settings, run.seed).to(run.settings.device)
+        if processes.count > 1 and batch_norms(model):
+            from bnkit.model.convert import convert
+
+            model = convert(model, to="sync").model
         return Training.of(run, model, len(materials.parts(run).train))
 
     training = fresh()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.experiment import Experiment, Settled
+from bnkit.experiments.experiment import Experiment, Settled, experiment_from
 from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer, Observers
-from bnkit.experiments.plan import Plan
+from bnkit.experiments.plan import Plan, plan
 from bnkit.experiments.processors import processors, workers_for
 
 if TYPE_CHECKING:
@@ -31,11 +33,16 @@ class Given(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A plan whose networks were tried out, what its runs are made from, and what trains them all."""
+    """A plan whose networks were tried out, what its runs are made from, and what trains them all.
+
+    Attributes:
+        writes: Whether this process writes to the folder; another one may.
+    """
 
     plan: Plan
     materials: Materials
     train: Callable[[], None]
+    writes: bool = True
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,9 @@ class Place:
         from bnkit.experiments.workers import refuse_inside_a_worker
 
         refuse_inside_a_worker()
-        if self.engine == "ray":
+        if under_torchrun():
+            ready = self._together
+        elif self.engine == "ray":
             ready = self._on_cluster
         elif self.workers is None and self.run_timeout is None:
             ready = self._here
@@ -136,10 +145,10 @@ class Place:
     ) -> Iterator[Ready]:
         from bnkit.experiments.engine import train_all
 
-        plan, materials = prepare(experiment, self, before, given)
+        planned, materials = prepare(experiment, self, before, given)
         told = Observers([*beside, observer])
         yield Ready(
-            plan, materials, partial(train_all, plan, materials, folder, told, keep_checkpoints=keep_checkpoints)
+            planned, materials, partial(train_all, planned, materials, folder, told, keep_checkpoints=keep_checkpoints)
         )
 
     @contextmanager
@@ -157,9 +166,9 @@ class Place:
         from bnkit.experiments.settle import settle
         from bnkit.experiments.workers import Workers
 
-        plan, materials = settle(experiment, *given, before, self.threads)
-        count = _count_of_workers(self.workers or 1, plan, observer)
-        parcel = Parcel(plan.experiment, *given)
+        planned, materials = settle(experiment, *given, before, self.threads)
+        count = _count_of_workers(self.workers or 1, planned, observer)
+        parcel = Parcel(planned.experiment, *given)
         with Workers(
             count,
             parcel,
@@ -168,8 +177,8 @@ class Place:
             keep_checkpoints=keep_checkpoints,
             inside=Observers(beside),
         ) as workers:
-            workers.try_out(len(plan) if before is None else _left(plan, folder))
-            yield Ready(plan, materials, partial(workers.train_all, plan, observer))
+            workers.try_out(len(planned) if before is None else _left(planned, folder))
+            yield Ready(planned, materials, partial(workers.train_all, planned, observer))
 
     @contextmanager
     def _on_cluster(
@@ -187,15 +196,57 @@ class Place:
 
         if beside:
             raise SettingsError("tensorboard with engine ray; expected engine local with it")
-        plan, materials = prepare(experiment, self, before, given)
-        content = WholeParcel.of(plan.experiment, materials).pack()
+        planned, materials = prepare(experiment, self, before, given)
+        content = WholeParcel.of(planned.experiment, materials).pack()
         most = self.workers if isinstance(self.workers, int) else None
         with Cluster(self.address, content, folder, most=most, keep_checkpoints=keep_checkpoints) as cluster:
-            yield Ready(plan, materials, partial(cluster.train_all, plan, observer))
+            yield Ready(planned, materials, partial(cluster.train_all, planned, observer))
+
+    @contextmanager
+    def _together(
+        self,
+        experiment: Experiment,
+        given: Given,
+        folder: Folder,
+        observer: Observer,
+        before: Settled | None,
+        keep_checkpoints: bool,
+        beside: Sequence[Observer],
+    ) -> Iterator[Ready]:
+        from bnkit.experiments.processes import joined
+        from bnkit.experiments.together import train_together
+
+        if self != Place():
+            raise SettingsError("workers, run_timeout or engine under torchrun; expected none of them with it")
+        with joined() as processes:
+            leads = processes.rank == 0
+            _, materials = prepared = prepare(experiment, self, before, given, processes.count)
+            # What process 0 has settled holds for all: on their machines other things may stand.
+            text = processes.from_first(prepared[0].experiment.to_toml() if leads else None)
+            planned = plan(experiment_from(tomllib.loads(text), "process 0"))
+            told = Observers([*beside, observer]) if leads else Observer()
+            train = partial(
+                train_together, planned, materials, folder, told, processes, keep_checkpoints=keep_checkpoints
+            )
+            yield Ready(planned, materials, train, leads)
+
+
+def under_torchrun() -> bool:
+    """Whether this process is one of several that torchrun, or what sets the same variables, has started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"RANK", "MASTER_ADDR"} <= os.environ.keys()
+
+
+def follows() -> bool:
+    """Whether another process than this one writes and prints."""
+    return under_torchrun() and int(os.environ["RANK"]) > 0
 
 
 def prepare(
-    experiment: Experiment, place: Place, before: Settled | None = None, given: Given | None = None
+    experiment: Experiment,
+    place: Place,
+    before: Settled | None = None,
+    given: Given | None = None,
+    processes: int = 1,
 ) -> tuple[Plan, Materials]:
     """The plan of ``experiment`` and its materials, each network tried out once. Writes nothing.
 
@@ -204,7 +255,7 @@ def prepare(
     """
     from bnkit.experiments.settle import settle, try_out
 
-    planned, materials = settle(experiment, *(given or Given()), before, place.threads)
+    planned, materials = settle(experiment, *(given or Given()), before, place.threads, processes)
     try_out(planned, materials)
     return planned, materials
 

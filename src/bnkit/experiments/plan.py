@@ -43,6 +43,7 @@ class Run:
     data: str
     data_digest: str
     task: TaskIdentity = USUAL_TASK
+    processes: int = 1
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -60,7 +61,8 @@ class Run:
             "data": self.data_digest,
         }
         # Runs were recorded before there was a choice: the usual task leaves their hashes as they were.
-        return content if self.task == USUAL_TASK else {**content, "task": self.task.model_dump()}
+        later = {} if self.task == USUAL_TASK else {"task": self.task.model_dump()}
+        return {**content, **later, **({"processes": self.processes} if self.processes > 1 else {})}
 
     @property
     def _settings_that_count(self) -> dict[str, Any]:
@@ -137,6 +139,7 @@ def plan(experiment: Experiment) -> Plan:
             data=experiment.data,
             data_digest=settled.data,
             task=settled.task,
+            processes=settled.processes,
         )
         for number, (seed, point, network) in enumerate(choices, start=1)
     )

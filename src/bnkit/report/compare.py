@@ -164,13 +164,18 @@ def run_experiment(
     trained = place.ready(
         experiment, given, folder, observer, before=before, keep_checkpoints=keep_checkpoints, beside=beside
     )
-    with trained as ready, folder.writing():
-        folder.begin(ready.plan.experiment, fresh=fresh)
-        ready.train()
-        comparison = Comparison(out)
+    with trained as ready:
+        if ready.writes:
+            with folder.writing():
+                folder.begin(ready.plan.experiment, fresh=fresh)
+                ready.train()
+                comparison = Comparison(out)
+                observer.report_started()
+                comparison.write_report()
+        else:
+            ready.train()
+            comparison = Comparison(out)
         comparison._materials = ready.materials
-        observer.report_started()
-        comparison.write_report()
     return comparison
 
 
