@@ -2,21 +2,21 @@
 
     python -m benchmarks.workers --workers 2
 
-Efficiency: the same runs, trained by one worker that has the machine to itself, and by k workers at once, in turns. Ideal
-is k times as many runs in the same time. The time of a sweep is taken twice: from the call to its end (starting processes
-and writing the report included), and from the first run that begins to the last that ends. What two processes that only
-multiply small matrices lose to each other on this machine is printed beside it: no sweep can do better.
+Efficiency: the same runs are trained by one worker that has the machine to itself, by k workers of one call, and by k calls
+of one worker each that share nothing, started at once. Against the first, ideal is k times as many runs in the same time;
+but processors share memory, caches, and two of them often one core. What k calls that share nothing reach is what the
+machine can do, and against them ideal is 1. Taken from the first run that begins to the last that ends, and for the whole
+call, starting processes and writing the report included.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -57,31 +57,13 @@ def sweep(workers: int, runs: int, epochs: int, data: str, network: str) -> tupl
     return whole, max(clock.ended) - min(clock.begun), trained
 
 
-def multiply(seconds: float, turn: Connection) -> None:
-    """Count how many products of small matrices one thread makes in so many seconds."""
-    torch.set_num_threads(1)
-    left, right, count = torch.randn(128, 128), torch.randn(128, 128), 0
-    turn.recv()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        for _ in range(20):
-            left @ right
-        count += 20
-    turn.send(count)
-
-
-def pure(processes: int, seconds: float) -> int:
-    """Products that so many processes make at once, in all."""
-    spawn = multiprocessing.get_context("spawn")
-    pipes = []
-    for _ in range(processes):
-        ours, theirs = spawn.Pipe()
-        spawn.Process(target=multiply, args=(seconds, theirs), daemon=True).start()
-        pipes.append(ours)
-    time.sleep(5)  # until all of them have started
-    for pipe in pipes:
-        pipe.send(None)
-    return sum(pipe.recv() for pipe in pipes)
+def separate(calls: int, runs: int, epochs: int, data: str, network: str) -> tuple[float, float]:
+    """Seconds that so many calls of one worker each need at once: the longest whole, and the longest from run to run."""
+    options = ["--runs", str(runs // calls), "--epochs", str(epochs), "--data", data, "--network", network]
+    command = [sys.executable, "-m", "benchmarks.workers", "--only", "one", *options]
+    began = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(calls)]
+    ended = [process.communicate()[0].split() for process in began]
+    return max(float(whole) for whole, _ in ended), max(float(inner) for _, inner in ended)
 
 
 def starts(many: Plan) -> tuple[float, float]:
@@ -114,7 +96,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--network", default="two-cnn")
-    parser.add_argument("--only", choices=["planning", "starting", "efficiency"])
+    parser.add_argument("--only", choices=["planning", "starting", "efficiency", "one"])
     options = parser.parse_args()
     out = sys.stdout
     if options.only in (None, "planning"):
@@ -131,23 +113,32 @@ def main() -> None:
         out.write(
             f"from a run's end to the next: {early * 1e3:.1f} ms at the 10th, {late * 1e3:.1f} ms at the 1000th\n"
         )
+    work = options.epochs, options.data, options.network
+    if options.only == "one":
+        whole, inner, _ = sweep(1, options.runs, *work)
+        out.write(f"{whole} {inner}\n")
     if options.only in (None, "efficiency"):
         count = options.workers
-        wholes, inner = [], []
+        against_one, against_separate, wholes = [], [], []
         for _ in range(options.rounds):
-            alone = sweep(1, options.runs, options.epochs, options.data, options.network)
-            together = sweep(count, options.runs, options.epochs, options.data, options.network)
-            wholes.append(alone[0] / together[0] / count)
-            inner.append(alone[1] / together[1] / count)
+            one = sweep(1, options.runs, *work)
+            together = sweep(count, options.runs, *work)
+            apart = separate(count, options.runs, *work)
+            against_one.append(one[1] / together[1] / count)
+            against_separate.append(apart[1] / together[1])
+            wholes.append(apart[0] / together[0])
             out.write(
-                f"{options.runs} runs: 1 worker {alone[0]:.1f} s ({alone[1]:.1f} from first to last run), {count} workers "
-                f"{together[0]:.1f} s ({together[1]:.1f}); training alone {alone[2]:.1f} and {together[2]:.1f} s\n"
+                f"{options.runs} runs, from first to last (whole call): 1 worker {one[1]:.1f} s ({one[0]:.1f}), {count} workers "
+                f"{together[1]:.1f} s ({together[0]:.1f}), {count} calls of one {apart[1]:.1f} s ({apart[0]:.1f})\n"
             )
             out.flush()
-        bound = [pure(count, 3) / pure(1, 3) / count for _ in range(options.rounds)]
-        out.write(f"efficiency of {count} workers, first to last run: {statistics.median(inner):.2f}\n")
-        out.write(f"efficiency of {count} workers, the whole call:   {statistics.median(wholes):.2f}\n")
-        out.write(f"products of small matrices, nothing shared:     {statistics.median(bound):.2f}\n")
+        out.write(
+            f"{count} workers against {count} times one alone:               {statistics.median(against_one):.2f}\n"
+        )
+        out.write(
+            f"{count} workers against {count} calls that share nothing:      {statistics.median(against_separate):.2f}\n"
+        )
+        out.write(f"the same, for the whole call:                      {statistics.median(wholes):.2f}\n")
 
 
 if __name__ == "__main__":

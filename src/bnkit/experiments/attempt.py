@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ from bnkit.model import batch_norms
 
 # A worker of a call that was killed ends itself as soon as it notices; a step may keep it from noticing.
 _SECONDS_FOR_ANOTHER = 30.0
+_LOCK = ".running"
 
 
 def attempt(
@@ -67,8 +68,15 @@ def write_failure(run: Run, folder: Folder, reason: str) -> None:
     file = folder.record_file(run)
     file.start(run.content, environment(run.threads, run.settings.device), len(file.read().epochs))
     file.end(Status.FAILED, traceback=reason)
-    remove_checkpoint(folder.run_folder(run))
+    clear_away(run, folder)
     folder.forget(run)
+
+
+def clear_away(run: Run, folder: Folder) -> None:
+    """Remove what ``run``, which has ended, needs no more, and what a process that was killed in it has left."""
+    remove_checkpoint(folder.run_folder(run))
+    with suppress(OSError):
+        (folder.run_folder(run) / _LOCK).unlink(missing_ok=True)
 
 
 def make_run_folder(run: Run, folder: Folder) -> None:
@@ -183,7 +191,7 @@ def _threads(count: int) -> Iterator[None]:
 def _alone(run: Run, folder: Folder) -> Iterator[None]:
     """Be the only process that trains ``run``, also where a killed call left a worker behind that still computes."""
     make_run_folder(run, folder)
-    path = folder.run_folder(run) / ".running"
+    path = folder.run_folder(run) / _LOCK
     # The system releases it with the process, also after kill -9.
     lock = FileLock(path, timeout=_SECONDS_FOR_ANOTHER)
     try:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from bnkit.experiments.attempt import attempt
-from bnkit.experiments.checkpoint import remove_checkpoint
+from bnkit.experiments.attempt import attempt, clear_away
 from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer, Observers
 from bnkit.experiments.plan import Plan, Run
@@ -38,7 +37,7 @@ def training(plan: Plan, folder: Folder, observer: Observer) -> Iterator[tuple[S
     _set_aside_garbled(plan, folder, observer)
     done = {run: folder.record(run) for run in plan if folder.record(run).is_complete}
     for run in done:
-        remove_checkpoint(folder.run_folder(run))  # of a call that was killed between its last line and this
+        clear_away(run, folder)  # of a call that was killed between its last line and that
     observer.plan_started(plan, done)
     left = [run for run in plan if run not in done]
     try:
@@ -64,9 +63,8 @@ class _Table(Observer):
 
 def _set_aside_garbled(plan: Plan, folder: Folder, observer: Observer) -> None:
     for run in plan:
-        file = folder.record_file(run)
         try:
-            file.read()
+            folder.read(run)
         except GarbledRecordError as error:
-            aside = file.set_aside()
+            aside = folder.record_file(run).set_aside()
             observer.note(f"{error}: it is kept as {aside.name}, and run {run.number} is made again")

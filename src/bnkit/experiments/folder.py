@@ -65,12 +65,19 @@ class Folder:
     def record(self, run: Run) -> Record:
         """What is known of ``run``: read once, then kept up to date by ``note``. A garbled record is set aside."""
         if run.run_id not in self._records:
-            file = self.record_file(run)
             try:
-                self._records[run.run_id] = file.read()
+                self.read(run)
             except GarbledRecordError:
                 self._records[run.run_id] = Record()
         return self._records[run.run_id]
+
+    def read(self, run: Run) -> None:
+        """Read the record of ``run`` from disk.
+
+        Raises:
+            RecordError: As ``RecordFile.read``.
+        """
+        self._records[run.run_id] = self.record_file(run).read()
 
     def forget(self, run: Run) -> None:
         """Read the record of ``run`` from disk when it is next asked for."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bnkit.errors import SettingsError
@@ -177,7 +178,7 @@ class Place:
             keep_checkpoints=keep_checkpoints,
             inside=Observers(beside),
         ) as workers:
-            workers.try_out(len(planned) if before is None else _left(planned, folder))
+            workers.try_out(len(planned) if before is None else _left(planned, folder, count))
             yield Ready(planned, materials, partial(workers.train_all, planned, observer))
 
     @contextmanager
@@ -274,10 +275,11 @@ def _count_of_workers(asked: int | str, plan: Plan, observer: Observer) -> int:
     return min(count, len(plan))
 
 
-def _left(plan: Plan, folder: Folder) -> int:
-    """How many runs are not complete, as far as can be told before this process is the only writer."""
+def _left(plan: Plan, folder: Folder, most: int) -> int:
+    """How many runs are not complete, up to ``most``, as far as can be told before this process is the only writer."""
     as_it_is_now = Folder(folder.path)
-    return sum(not as_it_is_now.record(run).is_complete for run in plan)
+    left = (run for run in plan if not as_it_is_now.record(run).is_complete)
+    return sum(1 for _ in islice(left, most))
 
 
 def _threads_here() -> int:

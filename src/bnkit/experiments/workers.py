@@ -79,7 +79,7 @@ class Workers:
     def try_out(self, runs: int) -> None:
         """Try every network once in a worker, while others start, for as many as ``runs`` runs.
 
-        A network that ends the process, and not by an exception, is left to the runs themselves.
+        A network that ends the process, and not by an exception, or hangs, is left to the runs themselves.
 
         Raises:
             BnkitError: As ``settle.try_out``.
@@ -94,11 +94,12 @@ class Workers:
             for worker, name, _ in told:
                 if worker is first and name == READY:
                     worker.busy = True
+                    worker.deadline = None if self._timeout is None else time.monotonic() + self._timeout
                     worker.send(TRY_OUT)
                 elif worker is first and name == TRIED:
-                    worker.busy = False
+                    worker.busy, worker.deadline = False, None
                     return
-            if first in dead:
+            if first in dead or first in self._late():
                 return
 
     def train_all(self, plan: Plan, observer: Observer) -> None:
