@@ -310,6 +310,7 @@ def test_ctrl_c_with_workers_ends_all_of_them(capsys, tmp_path):
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.torture
 def test_the_plan_of_workers_is_the_plan_that_is_printed(capsys, tmp_path):
     printed = say(capsys, "compare", *QUICK, "--out", "r", "--workers", "2", "--dry-run", "--json")
     said = say(capsys, "compare", *QUICK, "--out", "r", "--workers", "2", "--json")

@@ -159,6 +159,7 @@ def test_a_run_that_hangs_is_ended_after_its_time_and_the_next_one_runs(tmp_path
     assert record.traceback == "it took longer than the 100 seconds of --run-timeout"
 
 
+@pytest.mark.torture
 def test_a_mistake_of_the_user_shows_before_anything_is_trained(tmp_path):
     def wrong():
         return nn.Linear(5, 3)
@@ -226,6 +227,7 @@ def test_a_killed_call_takes_its_workers_along_and_the_next_one_goes_on(tmp_path
     assert 24 - 9 - 2 <= len(watcher.trained) <= 24 - 9  # two workers may each have written one more
 
 
+@pytest.mark.torture
 def test_a_script_without_a_guard_is_told_so(tmp_path):
     script = _script(tmp_path, "")
     done = subprocess.run([sys.executable, script, tmp_path / "r", "99"], check=False, capture_output=True, text=True)
