@@ -2,18 +2,18 @@
 
     python -m benchmarks.workers --workers 2
 
-Efficiency: the same runs are trained by one worker that has the machine to itself, by k workers of one call, and by k calls
-of one worker each that share nothing, started at once. Against the first, ideal is k times as many runs in the same time;
-but processors share memory, caches, and two of them often one core. What k calls that share nothing reach is what the
-machine can do, and against them ideal is 1. Taken from the first run that begins to the last that ends, and for the whole
-call, starting processes and writing the report included.
+Efficiency: the same runs are trained by one worker that has the machine to itself, and by k workers at once; ideal is k times
+as many runs in the same time. Taken from the first run that begins to the last that ends, and for the whole call, starting
+processes and writing the report included.
+
+Processors share memory and caches, and two of them often one core: the steps themselves, in which bnkit takes no part, then
+take longer where k train at once. By how much is printed too; the efficiency without that is bnkit's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -57,15 +57,6 @@ def sweep(workers: int, runs: int, epochs: int, data: str, network: str) -> tupl
     return whole, max(clock.ended) - min(clock.begun), trained
 
 
-def separate(calls: int, runs: int, epochs: int, data: str, network: str) -> tuple[float, float]:
-    """Seconds that so many calls of one worker each need at once: the longest whole, and the longest from run to run."""
-    options = ["--runs", str(runs // calls), "--epochs", str(epochs), "--data", data, "--network", network]
-    command = [sys.executable, "-m", "benchmarks.workers", "--only", "one", *options]
-    began = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(calls)]
-    ended = [process.communicate()[0].split() for process in began]
-    return max(float(whole) for whole, _ in ended), max(float(inner) for _, inner in ended)
-
-
 def starts(many: Plan) -> tuple[float, float]:
     """Seconds from one run's end to the next one's beginning, around the tenth run of a plan and around the thousandth."""
     from bnkit.data import DataSet, Examples
@@ -96,7 +87,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--network", default="two-cnn")
-    parser.add_argument("--only", choices=["planning", "starting", "efficiency", "one"])
+    parser.add_argument("--only", choices=["planning", "starting", "efficiency"])
     options = parser.parse_args()
     out = sys.stdout
     if options.only in (None, "planning"):
@@ -114,31 +105,24 @@ def main() -> None:
             f"from a run's end to the next: {early * 1e3:.1f} ms at the 10th, {late * 1e3:.1f} ms at the 1000th\n"
         )
     work = options.epochs, options.data, options.network
-    if options.only == "one":
-        whole, inner, _ = sweep(1, options.runs, *work)
-        out.write(f"{whole} {inner}\n")
     if options.only in (None, "efficiency"):
         count = options.workers
-        against_one, against_separate, wholes = [], [], []
+        whole, inner, longer = [], [], []
         for _ in range(options.rounds):
-            one = sweep(1, options.runs, *work)
-            together = sweep(count, options.runs, *work)
-            apart = separate(count, options.runs, *work)
-            against_one.append(one[1] / together[1] / count)
-            against_separate.append(apart[1] / together[1])
-            wholes.append(apart[0] / together[0])
+            one, together = sweep(1, options.runs, *work), sweep(count, options.runs, *work)
+            whole.append(one[0] / together[0] / count)
+            inner.append(one[1] / together[1] / count)
+            longer.append(together[2] / one[2])
             out.write(
-                f"{options.runs} runs, from first to last (whole call): 1 worker {one[1]:.1f} s ({one[0]:.1f}), {count} workers "
-                f"{together[1]:.1f} s ({together[0]:.1f}), {count} calls of one {apart[1]:.1f} s ({apart[0]:.1f})\n"
+                f"{options.runs} runs, from first to last (whole call; steps alone): 1 worker {one[1]:.1f} s ({one[0]:.1f}; "
+                f"{one[2]:.1f}), {count} workers {together[1]:.1f} s ({together[0]:.1f}; {together[2]:.1f})\n"
             )
             out.flush()
-        out.write(
-            f"{count} workers against {count} times one alone:               {statistics.median(against_one):.2f}\n"
-        )
-        out.write(
-            f"{count} workers against {count} calls that share nothing:      {statistics.median(against_separate):.2f}\n"
-        )
-        out.write(f"the same, for the whole call:                      {statistics.median(wholes):.2f}\n")
+        own = [efficiency * factor for efficiency, factor in zip(inner, longer, strict=True)]
+        out.write(f"efficiency of {count} workers, from first run to last: {statistics.median(inner):.2f}\n")
+        out.write(f"the same for the whole call:                     {statistics.median(whole):.2f}\n")
+        out.write(f"steps take longer beside others:                 {statistics.median(longer):.2f} times\n")
+        out.write(f"efficiency without that:                         {statistics.median(own):.2f}\n")
 
 
 if __name__ == "__main__":
