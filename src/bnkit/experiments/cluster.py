@@ -87,6 +87,7 @@ class Cluster:
                     f"no Ray cluster answers at {address or 'RAY_ADDRESS'} ({type(error).__name__}: {error}); start one "
                     "with 'ray start --head', and give its --address"
                 ) from error
+            _keep_off_standard_output(ray)
         self._content = ray.put(content)  # Ray sends it to each machine once
         self._seconds_a_run = 0.0
 
@@ -215,6 +216,13 @@ def _unpacked(content: bytes) -> Any:
         (materials,) = unpack(content)
         _unpacked_before = (content, materials())
     return _unpacked_before[1]
+
+
+def _keep_off_standard_output(ray: Any) -> None:
+    """Ray tells of dead processes on standard output, where ``--json`` writes; there is no setting for these messages."""
+    internals = getattr(getattr(ray, "_private", None), "worker", None)
+    if hasattr(internals, "_worker_logs_enabled"):
+        internals._worker_logs_enabled = False
 
 
 def _on_gpu(run: Run) -> bool:
