@@ -221,7 +221,7 @@ def _unpacked(content: bytes) -> Any:
 def _keep_off_standard_output(ray: Any) -> None:
     """Ray tells of dead processes on standard output, where ``--json`` writes; there is no setting for these messages."""
     internals = getattr(getattr(ray, "_private", None), "worker", None)
-    if hasattr(internals, "_worker_logs_enabled"):
+    if internals is not None and hasattr(internals, "_worker_logs_enabled"):
         internals._worker_logs_enabled = False
 
 
