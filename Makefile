@@ -4,7 +4,7 @@ BIN := .venv/bin
 SETTINGS := pyproject.toml constraints.txt
 WHEEL := build/wheel
 
-.PHONY: demo test quick zoo docs wheel bench pictures clean
+.PHONY: demo test quick torture zoo docs wheel bench pictures clean
 
 demo: .venv/.installed
 	$(BIN)/bnkit compare
@@ -20,6 +20,10 @@ test: .venv/.installed-dev
 quick: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest -q -x -n 2 -m "not slow"
+
+# Faults of every kind while a comparison trains: 200 and more kills, a full disk, workers that die.
+torture: .venv/.installed-dev
+	$(BIN)/python -m pytest -n 2 -m "" tests/torture tests/experiments/test_workers.py tests/experiments/test_cluster.py tests/experiments/test_together.py tests/cli/test_compare.py
 
 # Networks that others wrote: all of them, where `make test` takes a selection.
 zoo: .venv/.installed-dev
@@ -45,6 +49,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/layer.py
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python benchmarks/check.py
+	$(BIN)/python -m benchmarks.workers
 
 # The pictures of the documentation, from a run of the quickstart. Needs Chromium.
 pictures: .venv/.installed-dev

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -283,6 +286,53 @@ def test_ctrl_c_keeps_what_is_whole_and_the_next_call_goes_on(capsys, tmp_path):
     assert len(list((tmp_path / "r" / "runs").iterdir())) == 1
     said = say(capsys, "report", "r")
     assert "4 runs of the plan have not ended" in said.out
+
+
+def test_ctrl_c_with_workers_ends_all_of_them(capsys, tmp_path):
+    process = start("compare", *QUICK[:-1], "2000", "--out", "r", "-v", "--workers", "2", cwd=tmp_path)
+    begun = set()
+    for line in process.stderr:
+        begun.update(run for run in ("run 1 of 4", "run 2 of 4") if line.startswith(run))
+        if len(begun) == 2:
+            break
+    ps = ["ps", "--ppid", str(process.pid), "-o", "pid=,args="]
+    listed = subprocess.run(ps, capture_output=True, text=True, check=True).stdout.splitlines()
+    workers = [int(line.split()[0]) for line in listed if "spawn_main" in line]
+    assert len(workers) == 2
+    for pid in (process.pid, *workers):  # as a terminal does
+        os.kill(pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; what is whole is in r, and the same call goes on from there" in err
+    assert "Traceback" not in err
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "r" / "results.csv").read_text())))
+    assert {row["run"] for row in rows} == {"1", "2"}
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.torture
+def test_the_plan_of_workers_is_the_plan_that_is_printed(capsys, tmp_path):
+    printed = say(capsys, "compare", *QUICK, "--out", "r", "--workers", "2", "--dry-run", "--json")
+    said = say(capsys, "compare", *QUICK, "--out", "r", "--workers", "2", "--json")
+    planned = [run["run_id"] for run in json.loads(printed.out)["runs"]]
+    assert list(dict.fromkeys(row["run_id"] for row in json.loads(said.out)["results"])) == planned
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--workers", "-1"), "workers='-1'; expected a whole number above 0, or auto"),
+        (("--engine", "slurm"), "engine='slurm'; expected local or ray"),
+        (("--run-timeout", "0"), "run_timeout=0.0; expected seconds, above 0"),
+    ],
+    ids=str,
+)
+def test_workers_that_mean_nothing_are_refused(capsys, tmp_path, options, message):
+    said = say(capsys, "compare", *QUICK, "--out", "r", *options)
+    assert said.status == 2
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "r").exists()
 
 
 def test_the_same_folder_twice_at_once_is_refused(capsys, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -62,7 +61,7 @@ def test_the_live_table_says_what_is_being_done(clock):
     planned, console = plan_of(), _console()
     table, run = LiveTable(console), planned.runs[0]
     table.plan_started(planned, {})
-    table.model_ready(run, None, SimpleNamespace(train=range(200)), 0)
+    table.data_ready(run, 200)
     table.run_started(run, Record())
     table.batch_done(run, 1, 100)
     clock.now += 10
@@ -104,6 +103,33 @@ def test_the_live_table_has_a_line_a_run_and_fits(clock, width):
     assert rows[1][:11] == ["2", "batch_norm", "0.1", "0", "1", "of", "4", "1", "0.770", "0.750", "100"]
     assert rows[1][11:] == ["1:35"]  # 19 epochs, 4 in 20 seconds
     assert max(map(len, lines)) <= width
+
+
+def test_the_live_table_shows_all_runs_that_are_trained_at_once(clock):
+    planned, console = plan_of(), _console(height=8)  # room for three
+    table = LiveTable(console)
+    table.plan_started(planned, {})
+    first, second, third, fourth, *_ = planned.runs
+    for run in (first, second, third, fourth):
+        table.data_ready(run, 200)
+        table.run_started(run, Record())
+    clock.now += 10
+    for run in (second, third):
+        for figures in finished(0.1, 0.2, 0.3, 0.4).epochs:
+            table.epoch_done(run, figures)
+        table.run_ended(run, finished(0.1, 0.2, 0.3, 0.4))
+    table.batch_done(first, 1, 100)
+    table.batch_done(fourth, 1, 50)
+    text = _shown(table, console)
+    # 8 epochs, a half and a quarter in 10 seconds; 24 in all.
+    assert "made: 2 of 6 runs done, 2 at once, epoch 8 of 24, 0:17 left" in text
+    assert "examples into the next" not in text
+    rows = [line.split() for line in text.splitlines() if "of 4" in line]
+    assert [(row[0], row[-1]) for row in rows] == [("3", "finished"), ("1", "0:17"), ("4", "0:17")]
+    # One of them begins again, from its checkpoint: nothing is counted twice.
+    table.epoch_done(first, epoch(1, 0.5))
+    table.run_started(first, Record(Status.RUNNING, [epoch(1, 0.5)]))
+    assert table.clock.epochs_done == 9
 
 
 def test_a_low_terminal_shows_the_latest_runs():

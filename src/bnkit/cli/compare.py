@@ -12,12 +12,13 @@ from typer import Argument, Exit, Option, launch
 
 from bnkit.cli.progress import watching
 from bnkit.console import messages, results
-from bnkit.errors import SettingsError
+from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, experiment_from, read_experiment, read_recipe
+from bnkit.experiments.place import Place, follows, prepare
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Status
 from bnkit.experiments.targets import is_target
-from bnkit.report.compare import default_folder, prepare, run_experiment
+from bnkit.report.compare import default_folder, run_experiment
 from bnkit.report.comparison import Comparison
 from bnkit.report.tables import as_rich, setting
 
@@ -69,6 +70,19 @@ def compare(
     tensorboard: Annotated[
         bool, Option("--tensorboard", help="Write TensorBoard's files into DIR/tensorboard.")
     ] = False,
+    workers: Annotated[
+        str | None,
+        Option(metavar="N|auto", help="Train N runs at once, in a process each; by default one, in this process."),
+    ] = None,
+    run_timeout: Annotated[
+        float | None, Option(metavar="S", help="End a run after S seconds, as failed.", show_default=False)
+    ] = None,
+    engine: Annotated[
+        str, Option(metavar="local|ray", help="Where runs train: on this machine, or a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, Option(metavar="A", help="The address of the Ray cluster, as 10.0.0.1:6379 or auto.")
+    ] = None,
     out: Annotated[Path | None, Option(metavar="DIR", help="The results folder; by default results/NAME.")] = None,
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and train nothing.")] = False,
@@ -97,7 +111,20 @@ def compare(
     if what in DEMONSTRATION_NAMES:
         from bnkit.experiments.demonstrations import DEMONSTRATIONS
 
-        given = (data, network, grid, seeds, epochs, batch_size, device, out, *task.values())
+        given = (
+            data,
+            network,
+            grid,
+            seeds,
+            epochs,
+            batch_size,
+            device,
+            workers,
+            run_timeout,
+            address,
+            out,
+            *task.values(),
+        )
         if (
             any(option is not None for option in given)
             or keep_checkpoints
@@ -123,22 +150,32 @@ def compare(
     folder = out if out is not None else default_folder(experiment)
     if dry_run:
         with messages().status("preparing"):
-            planned, materials = prepare(experiment)
+            planned, materials = prepare(experiment, Place(_count(workers), run_timeout, engine, address))
         _print_plan(planned, folder, as_json=as_json, in_memory=materials.in_memory)
         return
     try:
-        with watching(messages(), quiet=quiet or as_json, verbose=verbose) as observer:
+        with watching(messages(), quiet=quiet or as_json or follows(), verbose=verbose) as observer:
             comparison = run_experiment(
                 experiment,
                 folder,
                 fresh=fresh,
                 keep_checkpoints=keep_checkpoints,
                 tensorboard=tensorboard,
+                workers=_count(workers),
+                run_timeout=run_timeout,
+                engine=engine,
+                address=address,
                 observer=observer,
             )
     except KeyboardInterrupt:
         messages().print(f"stopped; what is whole is in {folder}, and the same call goes on from there", soft_wrap=True)
         raise Exit(_INTERRUPTED) from None
+    except RecordError:
+        if follows() and not folder.exists():
+            return  # the results lie on the machine of process 0, which prints them
+        raise
+    if follows():
+        return
     _print_results(comparison, as_json=as_json, quiet=quiet)
     if open_report:
         launch(comparison.folder.report_file.resolve().as_uri())
@@ -176,6 +213,10 @@ def _parse(pair: str) -> tuple[str, list[Any]]:
     if not equals or not key or not values:
         raise SettingsError(f"--grid {pair}: expected KEY=V1,V2, as in --grid lr=0.1,0.3")
     return key, [_value(text.strip()) for text in values.split(",")]
+
+
+def _count(workers: str | None) -> int | str | None:
+    return int(workers) if workers is not None and workers.isdecimal() else workers
 
 
 def _value(text: str) -> Any:

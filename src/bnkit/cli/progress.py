@@ -19,9 +19,7 @@ from bnkit.experiments.records import Epoch, Record, Status
 from bnkit.report.tables import setting
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from bnkit.data import Parts
+    pass
 
 _REDRAWS_PER_SECOND = 4
 # Plain lines are for logs: no more often than this, but for the last epoch of a run.
@@ -66,38 +64,59 @@ def duration(seconds: float) -> str:
 
 
 class _Counting(Observer):
-    """Keeps the clock; what the displays share."""
+    """Keeps the clock, whatever number of runs are trained at once; what the displays share."""
 
     clock: Clock
-    _examples = 0
+
+    def __init__(self) -> None:
+        self._examples: dict[int, int] = {}  # of an epoch of each run
+        self._seen: dict[int, int] = {}  # of these, in the epoch in progress
+        self._counted: dict[int, int] = {}  # epochs of each run that the clock knows of
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         self.clock = Clock(plan, done)
 
-    def model_ready(self, run: Run, model: nn.Module, parts: Parts, epochs_done: int) -> None:
-        self._examples = len(parts.train)
+    def data_ready(self, run: Run, examples: int) -> None:
+        self._examples[run.number] = examples
 
     def batch_done(self, run: Run, epoch: int, examples: int) -> None:
-        self.clock.share_of_epoch += examples / self._examples if self._examples else 0.0
+        self._seen[run.number] = self._seen.get(run.number, 0) + examples
+        self._share()
 
     def run_started(self, run: Run, record: Record) -> None:
-        self.clock.skip(len(record.epochs))
+        # Once more after its worker died: what was counted before is not counted again.
+        self.clock.skip(len(record.epochs) - self._counted.get(run.number, 0))
+        self._counted[run.number] = len(record.epochs)
+        self._forget_steps(run)
 
     def epoch_done(self, run: Run, epoch: Epoch) -> None:
         self.clock.epochs_done += 1
-        self.clock.share_of_epoch = 0.0
+        self._counted[run.number] = self._counted.get(run.number, 0) + 1
+        self._forget_steps(run)
 
     def run_ended(self, run: Run, record: Record) -> None:
         self.clock.runs_done += 1
-        self.clock.share_of_epoch = 0.0
+        self._forget_steps(run)
+        # It may have begun anew, or ended before it began.
+        self.clock.skip(len(record.epochs) - self._counted.pop(run.number, 0))
         if record.status is not Status.FINISHED:
             self.clock.skip(run.epochs - len(record.epochs))
+
+    def _forget_steps(self, run: Run) -> None:
+        self._seen.pop(run.number, None)
+        self._share()
+
+    def _share(self) -> None:
+        self.clock.share_of_epoch = sum(
+            seen / self._examples[number] for number, seen in self._seen.items() if self._examples.get(number)
+        )
 
 
 class PlainLines(_Counting):
     """A line now and then, for a log or a pipe; with ``every_epoch``, a line for each."""
 
     def __init__(self, console: Console, *, every_epoch: bool = False) -> None:
+        super().__init__()
         self._console = console
         self._interval = 0.0 if every_epoch else _SECONDS_BETWEEN_LINES
         self._last = -_SECONDS_BETWEEN_LINES
@@ -132,11 +151,12 @@ class LiveTable(_Counting):
     """A table with one line a run, redrawn by time. Drawing is done by a thread of its own; a step only counts."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__()
         self._console = console
         self._title = ""
         self._lines: dict[int, tuple[Run, Epoch | None, str]] = {}
-        self._seen = 0
-        self._doing = ""
+        self._doing: dict[int, str] = {}
+        self._at_the_end = ""
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         super().plan_started(plan, done)
@@ -148,22 +168,22 @@ class LiveTable(_Counting):
 
     def batch_done(self, run: Run, epoch: int, examples: int) -> None:
         super().batch_done(run, epoch, examples)
-        self._seen += examples
-        self._doing = ""
+        self._doing.pop(run.number, None)
 
     def measuring(self, run: Run, what: str) -> None:
-        self._doing = f"measuring: {what}"
+        self._doing[run.number] = f"measuring: {what}"
 
     def report_started(self) -> None:
-        self._doing = "writing the report"
+        self._at_the_end = "writing the report"
 
     def epoch_done(self, run: Run, epoch: Epoch) -> None:
         super().epoch_done(run, epoch)
-        self._seen = 0
+        self._doing.pop(run.number, None)
         self._lines[run.number] = (run, epoch, "running")
 
     def run_ended(self, run: Run, record: Record) -> None:
         super().run_ended(run, record)
+        self._doing.pop(run.number, None)
         self._lines[run.number] = (run, record.last, record.status.value if record.status else "")
         if record.status is Status.FAILED:
             self.note(f"run {run.number} failed{_cause(record)}")
@@ -171,9 +191,11 @@ class LiveTable(_Counting):
     def note(self, message: str) -> None:
         self._console.print(Text(f"note: {message}"))
 
-    @property
-    def _state(self) -> str:
-        return self._doing or (f"{self._seen:,} examples into the next" if self._seen else "")
+    def _state(self, running: list[int]) -> str:
+        if self._at_the_end or len(running) != 1:
+            return self._at_the_end
+        seen = self._seen.get(running[0])
+        return self._doing.get(running[0], f"{seen:,} examples into the next" if seen else "")
 
     def __rich__(self) -> Group:
         """What is drawn: called by the drawing thread."""
@@ -184,7 +206,10 @@ class LiveTable(_Counting):
         for name in ("run", "network", "lr", "seed", "epoch", *_FIGURES, "left"):
             table.add_column(name, justify="left" if name in ("network", "left") else "right", no_wrap=True)
         room = max(3, self._console.size.height - 5)
-        for run, epoch, status in list(self._lines.values())[-room:]:
+        lines = list(self._lines.values())  # at once: the thread that trains adds to them
+        running = [line for line in lines if line[2] == "running"]
+        ended = [line for line in lines if line[2] != "running"]
+        for run, epoch, status in [*ended[max(0, len(ended) + len(running) - room) :], *running][-room:]:
             figures = _figures(run, epoch) if epoch else ("–",) * len(_FIGURES)
             progress = f"{epoch.epoch if epoch else 0} of {run.epochs}"
             state = clock.left if status == "running" else status
@@ -198,10 +223,14 @@ class LiveTable(_Counting):
                 state,
             )
             table.add_row(*map(Text, cells), style="" if status == "running" else "dim")
-        head = (
-            f"{self._title}: run {min(clock.runs_done + 1, clock.runs)} of {clock.runs}, "
-            f"epoch {clock.epochs_done} of {clock.epochs}, {clock.left} left"
-            + (f" ({state})" if (state := self._state) else "")
+        numbers = [run.number for run, _, _ in running]
+        where = (
+            f"{clock.runs_done} of {clock.runs} runs done, {len(numbers)} at once"
+            if len(numbers) > 1
+            else f"run {min(clock.runs_done + 1, clock.runs)} of {clock.runs}"
+        )
+        head = f"{self._title}: {where}, epoch {clock.epochs_done} of {clock.epochs}, {clock.left} left" + (
+            f" ({state})" if (state := self._state(numbers)) else ""
         )
         return Group(Text(head, style="bold"), table)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import pickle
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +14,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bnkit.errors import RecordError
+from bnkit.experiments import files
 from bnkit.experiments.records import Epoch
 from bnkit.experiments.train import Training
-from bnkit.model.saving import write_tensors
+from bnkit.model.saving import tensors_as_bytes
 
 _CHECKPOINT = "checkpoint.pt"
 _WEIGHTS = "weights.safetensors"
+_DIGEST = hashlib.sha256().digest_size
 
 
 def save_checkpoint(folder: Path, training: Training, epochs: list[Epoch]) -> None:
@@ -31,9 +35,12 @@ def save_checkpoint(folder: Path, training: Training, epochs: list[Epoch]) -> No
         "optimizer": training.optimizer.state_dict(),
         "schedule": training.schedule.state_dict() if training.schedule else None,
     }
-    temporary = folder / f".{_CHECKPOINT}.new"
-    torch.save(content, temporary)
-    temporary.replace(folder / _CHECKPOINT)
+    # By way of memory: torch's own writer tells a full disk from any other error by its words alone.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    # Behind torch's file, which may be followed by anything: torch reads a changed byte of a tensor without a word.
+    buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
+    files.replace(folder / _CHECKPOINT, buffer.getbuffer())
 
 
 def load_checkpoint(folder: Path, training: Training) -> list[Epoch]:
@@ -46,7 +53,10 @@ def load_checkpoint(folder: Path, training: Training) -> list[Epoch]:
         return []
     device = next((parameter.device for parameter in training.model.parameters()), torch.device("cpu"))
     try:
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        whole = path.read_bytes()
+        if hashlib.sha256(whole[:-_DIGEST]).digest() != whole[-_DIGEST:]:
+            raise ValueError("it is not what was written")
+        content: dict[str, Any] = torch.load(io.BytesIO(whole), map_location=device, weights_only=True)
         epochs = [Epoch(**entry) for entry in content["epochs"]]
         training.model.load_state_dict(content["model"])
         training.optimizer.load_state_dict(content["optimizer"])
@@ -63,14 +73,16 @@ class UnreadableCheckpointError(RecordError):
 
 def remove_checkpoint(folder: Path) -> None:
     """Delete the checkpoint, if there is one."""
-    (folder / _CHECKPOINT).unlink(missing_ok=True)
+    for name in (_CHECKPOINT, f".{_CHECKPOINT}.new"):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise files.UnwritableError.of(folder / name, error) from error
 
 
 def save_weights(folder: Path, model: nn.Module, name: str = _WEIGHTS) -> None:
     """Write the parameters and buffers of ``model`` as safetensors, whole or not at all."""
-    temporary = folder / f".{name}.new"
-    write_tensors(model, temporary)
-    temporary.replace(folder / name)
+    files.replace(folder / name, tensors_as_bytes(model))
 
 
 def weights_after(epoch: int) -> str:

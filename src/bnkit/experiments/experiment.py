@@ -70,6 +70,7 @@ class Settled(BaseModel):
         data: The digest of the data.
         networks: The networks in their order.
         task: What is learned.
+        processes: How many train one run together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +80,7 @@ class Settled(BaseModel):
     data: _Text
     networks: tuple[NetworkIdentity, ...]
     task: TaskIdentity = USUAL_TASK
+    processes: Annotated[int, Field(strict=True, ge=1)] = 1
 
 
 class Experiment(BaseModel):

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bnkit.errors import RecordError
+from bnkit.experiments import files
 from bnkit.experiments.experiment import Experiment, experiment_from, read_experiment
 from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan, Run
@@ -64,12 +65,19 @@ class Folder:
     def record(self, run: Run) -> Record:
         """What is known of ``run``: read once, then kept up to date by ``note``. A garbled record is set aside."""
         if run.run_id not in self._records:
-            file = self.record_file(run)
             try:
-                self._records[run.run_id] = file.read()
+                self.read(run)
             except GarbledRecordError:
                 self._records[run.run_id] = Record()
         return self._records[run.run_id]
+
+    def read(self, run: Run) -> None:
+        """Read the record of ``run`` from disk.
+
+        Raises:
+            RecordError: As ``RecordFile.read``.
+        """
+        self._records[run.run_id] = self.record_file(run).read()
 
     def forget(self, run: Run) -> None:
         """Read the record of ``run`` from disk when it is next asked for."""
@@ -96,7 +104,10 @@ class Folder:
             for file in (self.results_file, self.report_file, self.experiment_file):
                 file.unlink(missing_ok=True)
             self._records.clear()
-        (self.path / "runs").mkdir(parents=True, exist_ok=True)
+        try:
+            (self.path / "runs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise files.UnwritableError.of(self.path / "runs", error) from error
         self.replace(self.experiment_file, experiment.to_toml())
 
     @contextmanager
@@ -140,9 +151,7 @@ class Folder:
 
     def replace(self, path: Path, content: str) -> None:
         """Write a whole file, so that a reader or a crash sees either the old one or the new one."""
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(path)
+        files.replace(path, content.encode())
 
 
 def columns(plan: Plan) -> tuple[str, ...]:

@@ -20,8 +20,14 @@ class Observer:
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         """The runs begin; ``done`` are those that were complete already."""
 
+    def data_ready(self, run: Run, examples: int) -> None:
+        """A run will begin, and train on so many examples in every epoch. It may fail before it has begun."""
+
     def model_ready(self, run: Run, model: nn.Module, parts: Parts, epochs_done: int) -> None:
-        """The network of ``run`` is built, or restored after so many epochs. To be looked at and left as it is."""
+        """The network of ``run`` is built, or restored after so many epochs. To be looked at and left as it is.
+
+        Not called where other processes train; nor is ``epoch_trained``.
+        """
 
     def run_started(self, run: Run, record: Record) -> None:
         """A run begins, or goes on behind what ``record`` holds."""
@@ -57,6 +63,10 @@ class Observers(Observer):
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         for observer in self._observers:
             observer.plan_started(plan, done)
+
+    def data_ready(self, run: Run, examples: int) -> None:
+        for observer in self._observers:
+            observer.data_ready(run, examples)
 
     def model_ready(self, run: Run, model: nn.Module, parts: Parts, epochs_done: int) -> None:
         for observer in self._observers:

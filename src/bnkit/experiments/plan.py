@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from bnkit.errors import SettingsError
@@ -42,8 +43,9 @@ class Run:
     data: str
     data_digest: str
     task: TaskIdentity = USUAL_TASK
+    processes: int = 1
 
-    @property
+    @cached_property
     def content(self) -> dict[str, Any]:
         """All that the figures of this run depend on."""
         content = {
@@ -59,7 +61,8 @@ class Run:
             "data": self.data_digest,
         }
         # Runs were recorded before there was a choice: the usual task leaves their hashes as they were.
-        return content if self.task == USUAL_TASK else {**content, "task": self.task.model_dump()}
+        later = {} if self.task == USUAL_TASK else {"task": self.task.model_dump()}
+        return {**content, **later, **({"processes": self.processes} if self.processes > 1 else {})}
 
     @property
     def _settings_that_count(self) -> dict[str, Any]:
@@ -70,7 +73,7 @@ class Run:
             if name not in _LATER_SETTINGS or value != getattr(default, name)
         }
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """The name of this run's folder."""
         canonical = json.dumps(self.content, sort_keys=True, separators=(",", ":"))
@@ -136,6 +139,7 @@ def plan(experiment: Experiment) -> Plan:
             data=experiment.data,
             data_digest=settled.data,
             task=settled.task,
+            processes=settled.processes,
         )
         for number, (seed, point, network) in enumerate(choices, start=1)
     )

@@ -7,12 +7,15 @@ that was interrupted goes on with another ``start`` line, whose ``from_epoch`` s
 from __future__ import annotations
 
 import json
+import re
+import zlib
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from bnkit.errors import RecordError
+from bnkit.experiments import files
 from bnkit.experiments.plan import FORMAT
 
 
@@ -114,7 +117,11 @@ class RecordFile:
         whole_lines = content.split(b"\n")[:-1]  # what follows the last line break was cut off while it was written
         for number, line in enumerate(whole_lines, start=1):
             try:
-                _apply(record, json.loads(line))
+                content = json.loads(line)
+                _refuse_newer(content)
+                if not _is_whole(line):
+                    raise ValueError("the seal does not match")
+                _apply(record, content)
             except NewerFormatError as error:
                 raise RecordError(f"{self.path}: {error}") from error
             except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -123,7 +130,7 @@ class RecordFile:
 
     def start(self, run: dict[str, Any], environment: dict[str, Any], from_epoch: int) -> None:
         """Say that the run begins, or goes on after ``from_epoch`` epochs."""
-        self._cut_torn_line()
+        files.cut_torn_line(self.path)
         self._append(
             {"event": "start", "format": FORMAT, "run": run, "environment": environment, "from_epoch": from_epoch}
         )
@@ -146,18 +153,13 @@ class RecordFile:
         number = 1
         while (aside := self.path.with_name(f"{self.path.stem}.garbled-{number}{self.path.suffix}")).exists():
             number += 1
-        return self.path.rename(aside)
+        try:
+            return self.path.rename(aside)
+        except OSError as error:
+            raise files.UnwritableError.of(self.path, error) from error
 
     def _append(self, line: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-
-    def _cut_torn_line(self) -> None:
-        if not self.path.exists():
-            return
-        with self.path.open("r+b") as file:
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
+        files.append(self.path, _sealed(json.dumps(line, allow_nan=False).encode()) + b"\n")
 
 
 class NewerFormatError(RecordError):
@@ -168,17 +170,35 @@ class GarbledRecordError(RecordError):
     """A record with a line that cannot be read: the run has to be trained again, or go on from its checkpoint."""
 
 
+# At the end of a line: the CRC-32 of what stands before it, so that a digit that changed on disk does not pass for a figure.
+_SEAL = re.compile(rb', "seal": "([0-9a-f]{8})"}$')
+
+
+def _sealed(line: bytes) -> bytes:
+    body = line.removesuffix(b"}")
+    return body + f', "seal": "{zlib.crc32(body):08x}"}}'.encode()
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether its seal matches; records were written before there were seals, and a line without one counts."""
+    seal = _SEAL.search(line)
+    return seal is None or int(seal[1], 16) == zlib.crc32(line[: seal.start()])
+
+
+def _refuse_newer(line: dict[str, Any]) -> None:
+    if line["event"] == "start" and line["format"] > FORMAT:
+        raise NewerFormatError(
+            f"format {line['format']} was written by a newer bnkit; expected at most {FORMAT}: update bnkit, or use "
+            "another --out"
+        )
+
+
 _EPOCH_FIELDS = frozenset(entry.name for entry in fields(Epoch))
 
 
 def _apply(record: Record, line: dict[str, Any]) -> None:
     match line["event"]:
         case "start":
-            if line["format"] > FORMAT:
-                raise NewerFormatError(
-                    f"format {line['format']} was written by a newer bnkit; expected at most {FORMAT}: update bnkit, or "
-                    "use another --out"
-                )
             record.status, record.first_layer, record.traceback = Status.RUNNING, None, ""
             record.environment = line["environment"]
             record.epochs = [epoch for epoch in record.epochs if epoch.epoch <= line["from_epoch"]]

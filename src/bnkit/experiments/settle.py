@@ -55,6 +55,8 @@ def settle(
     data: DataSet | None = None,
     functions: Mapping[str, Any] | None = None,
     before: Settled | None = None,
+    threads: int = 0,
+    processes: int = 1,
 ) -> tuple[Plan, Materials]:
     """The plan of ``experiment``, and what its runs are made from.
 
@@ -64,6 +66,8 @@ def settle(
             "training_step" and "augmentation".
         before: What was settled when the results folder was begun: threads and the meaning of device "auto" are kept,
             so that figures do not change in the middle because another machine goes on.
+        threads: Of each run, where neither the experiment nor ``before`` says; 0 for as many as torch uses now.
+        processes: How many train one run together.
 
     Raises:
         BnkitError: Something that it names is not there, or cannot be used.
@@ -77,11 +81,12 @@ def settle(
         _check_device(device)
     task = task_of(experiment, data, functions)
     settled = Settled(
-        threads=experiment.threads or (before.threads if before is not None else torch.get_num_threads()),
+        threads=experiment.threads or (before.threads if before else 0) or threads or torch.get_num_threads(),
         device=automatic,
         data=data.digest,
         networks=tuple(source.identity for source in found.values()),
         task=task.identity,
+        processes=processes,
     )
     return plan(experiment.model_copy(update={"settled": settled})), Materials(found, data, task)
 
@@ -177,7 +182,7 @@ def _try_network(run: Run, network: NetworkSource, materials: Materials) -> None
     try:
         with torch.no_grad():
             output = model.eval()(inputs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FactoryError(
             f"network {run.network.key} raised {type(error).__name__} on inputs of shape {tuple(inputs.shape)}: {error}"
         ) from error
@@ -212,6 +217,12 @@ def _check_output(output: object, network: str, materials: Materials) -> None:
 
 def _check_batch_size(run: Run, examples: int) -> None:
     batch_size = run.settings.batch_size
+    last = examples % batch_size
+    if batch_size < run.processes or (0 < last < run.processes and not run.drop_last):
+        raise SettingsError(
+            f"grid: batch_size={batch_size} leaves a last batch of {last or batch_size} of {examples} training examples for "
+            f"{run.processes} processes; set drop_last = true, or another batch_size or validation"
+        )
     if batch_size > examples:
         raise SettingsError(
             f"grid: batch_size={batch_size} is larger than the {examples} training examples of {run.data}; expected at "

@@ -15,6 +15,9 @@ from bnkit.errors import FactoryError
 
 _TARGET = re.compile(r"^(?P<place>.+):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
 
+# How the names of modules begin that come from a file.
+TARGET_MODULES = "_bnkit_target_"
+
 
 class Target(NamedTuple):
     """What a target's name stands for, and the SHA-256 of the file that it was found in."""
@@ -72,7 +75,7 @@ def _from_file(path: Path) -> ModuleType:
         raise FactoryError(f"{path} is not there; expected a Python file")
     _search(path.resolve().parent)
     # A name that nothing else has, so that a file called like a package does not stand in for it.
-    name = f"_bnkit_target_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    name = f"{TARGET_MODULES}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

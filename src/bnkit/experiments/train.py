@@ -17,6 +17,7 @@ from bnkit.experiments.augmentations import Augmentation
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.optimizers import optimizer_for, schedule_for
 from bnkit.experiments.plan import Run
+from bnkit.experiments.processes import ALONE, Processes, apart
 from bnkit.experiments.randomness import order_of_examples, seeded
 from bnkit.experiments.records import Epoch
 from bnkit.experiments.task import Task
@@ -56,16 +57,16 @@ class _Measured(NamedTuple):
 class _Tally:
     """Adds up the figures of a part, batch by batch, and waits for the device only at the end."""
 
-    def __init__(self, task: Task, device: torch.device) -> None:
-        self._task = task
+    def __init__(self, task: Task, device: torch.device, processes: Processes = ALONE) -> None:
+        self._task, self._processes = task, processes
         self._loss, self._right = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
         self._examples = self._answers = 0
         self._outputs: list[Tensor] = []
         self._targets: list[Tensor] = []
 
-    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
-        """Count a batch whose mean loss is ``loss``; without gradients."""
-        self._loss += loss * len(targets)  # the mean over a short last batch counts by its size
+    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor, weight: float | None = None) -> None:
+        """Count a batch whose mean loss is ``loss``, and counts ``weight`` times, or once for each target; no gradients."""
+        self._loss += loss * (len(targets) if weight is None else weight)  # a short last batch counts by its size
         self._examples += len(targets)
         if self._task.right is not None:
             right = self._task.right(outputs, targets)
@@ -78,15 +79,19 @@ class _Tally:
     @property
     def is_finite(self) -> bool:
         """Whether the loss has been finite so far. Waits for the device."""
-        return math.isfinite(self._loss.item())
+        return math.isfinite(self._processes.total(self._loss).item())
 
     def measured(self) -> _Measured:
         """The figures of all that was added; a loss or a metric that is not finite is None."""
         metric = None
         if self._task.metric is not None:
-            metric = _finite(float(self._task.metric(torch.cat(self._outputs), torch.cat(self._targets))))
-        accuracy = self._right.item() / self._answers if self._answers else None
-        return _Measured(_finite(self._loss.item() / self._examples), accuracy, metric)
+            everything = (self._processes.all_of(torch.cat(part)) for part in (self._outputs, self._targets))
+            metric = _finite(float(self._task.metric(*everything)))
+        counted = torch.stack(
+            [self._loss, self._right, self._loss.new_tensor(self._examples), self._loss.new_tensor(self._answers)]
+        )
+        loss, right, examples, answers = self._processes.total(counted).tolist()
+        return _Measured(_finite(loss / examples), right / answers if answers else None, metric)
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ def train(
     task: Task,
     after: Epoch | None,
     observer: Observer,
+    processes: Processes = ALONE,
 ) -> Iterator[Epoch]:
     """Train for the epochs of ``run`` that follow ``after``, and yield the figures of each.
 
@@ -117,12 +123,14 @@ def train(
         task: What is learned.
         after: The figures of the last epoch that is done; None at the beginning.
         observer: Told of every step, and of what is measured.
+        processes: That train it together; what is yielded is the same in each, but for the durations.
     """
-    model = training.model
+    model, trained = training.model, processes.wrapped(training.model)
     run_duration = after.run_duration if after else 0.0
     for epoch in range(after.epoch + 1 if after else 1, run.epochs + 1):
-        with seeded(run.seed, "epoch", epoch):
-            learned = _learn(run, training, parts.train, task, epoch, observer)
+        # What a network draws for its share of a batch is not what another one draws for another.
+        with seeded(run.seed, "epoch", epoch, *([processes.rank] if processes.rank else [])):
+            learned = _learn(run, training, trained, parts.train, task, epoch, observer, processes)
         run_duration += learned.duration
         diverged = learned.figures.loss is None
 
@@ -135,7 +143,8 @@ def train(
             test = _measure(model, parts.test, task)
             if batch_norms(model):
                 observer.measuring(run, "population statistics")
-                population = _measure_under_population(model, parts, task)
+                with apart(model, processes):
+                    population = _measure_under_population(model, parts, task)
         yield Epoch(
             epoch=epoch,
             loss=learned.figures.loss,
@@ -158,12 +167,21 @@ def train(
             return
 
 
-def _learn(run: Run, training: Training, examples: Part, task: Task, epoch: int, observer: Observer) -> _Learned:
-    """One pass over the training data."""
+def _learn(
+    run: Run,
+    training: Training,
+    trained: nn.Module,
+    examples: Part,
+    task: Task,
+    epoch: int,
+    observer: Observer,
+    processes: Processes,
+) -> _Learned:
+    """One pass over the training data; ``trained`` is what is called for the network of ``training``."""
     model, optimizer, schedule = training.model, training.optimizer, training.schedule
     device = examples.device
     parameters = list(model.parameters())
-    tally, norm_sum = _Tally(task, device), torch.zeros((), device=device)
+    tally, norm_sum = _Tally(task, device, processes), torch.zeros((), device=device)
     seen = steps = 0
 
     model.train()
@@ -173,16 +191,18 @@ def _learn(run: Run, training: Training, examples: Part, task: Task, epoch: int,
     for inputs, targets in (
         stream if task.augmentation is None else _augmented(stream, task.augmentation, run.seed, epoch)
     ):
-        loss, outputs = task.training_step(model, optimizer, task.loss, inputs, targets)
+        size, own = len(targets), processes.share(len(targets))
+        weighted = processes.weighted(task.loss, size)
+        loss, outputs = task.training_step(trained, optimizer, weighted, inputs[own], targets[own])
         if schedule is not None:
             schedule.step()
 
         with torch.no_grad():
-            tally.add(loss, outputs, targets)
+            tally.add(loss, outputs, targets[own], size if processes.count == 1 else size / processes.count)
             norm_sum += nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        seen += len(targets)
+        seen += size
         steps += 1
-        observer.batch_done(run, epoch, len(targets))
+        observer.batch_done(run, epoch, size)
         if steps % _STEPS_BETWEEN_CHECKS == 0 and not tally.is_finite:
             break
     duration = _now(device) - began

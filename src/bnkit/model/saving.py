@@ -120,16 +120,16 @@ def save(model: nn.Module, path: str | Path, example_inputs: Any = None) -> bool
     return replaced
 
 
-def write_tensors(model: nn.Module, path: Path) -> None:
-    """Write parameters and buffers of ``model`` as safetensors."""
+def tensors_as_bytes(model: nn.Module) -> bytes:
+    """The parameters and buffers of ``model`` as safetensors."""
     # safetensors refuses tensors that share memory; copies of tied weights load back into the tied module all the same.
     tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in model.state_dict().items()}
-    path.write_bytes(as_safetensors(tensors))  # save_file makes files that nobody else may read
+    return as_safetensors(tensors)
 
 
 def _write_weights(model: nn.Module, path: Path, example_inputs: Any) -> None:
     try:
-        write_tensors(model, path)
+        path.write_bytes(tensors_as_bytes(model))  # save_file makes files that nobody else may read
     except OSError:
         raise
     except Exception as error:  # safetensors raises an error class of its own; lazy parameters and extra state, others

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import GIVEN, Experiment, Settled, experiment_from
 from bnkit.experiments.folder import Folder
-from bnkit.experiments.observer import Observer, Observers
-from bnkit.experiments.plan import Plan
+from bnkit.experiments.observer import Observer
+from bnkit.experiments.place import Given, Place
 from bnkit.report.comparison import Comparison
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet
     from bnkit.experiments.networks import NetworkSource
-    from bnkit.experiments.settle import Materials
 
 
 def compare(
@@ -39,6 +38,10 @@ def compare(
     fresh: bool = False,
     keep_checkpoints: bool = False,
     tensorboard: bool = False,
+    workers: int | str | None = None,
+    run_timeout: float | None = None,
+    engine: str = "local",
+    address: str | None = None,
     observer: Observer | None = None,
 ) -> Comparison:
     """Networks trained side by side under the same seeds and the same batches, and what the difference is.
@@ -70,14 +73,21 @@ def compare(
             global generator is the same for every network. Or "crop_and_flip".
         validation: The share of the training data on which learning rates are chosen; 0 for none.
         drop_last: Leave out the short last batch of each epoch.
-        threads: For each run; 0 for as many as torch uses now.
+        threads: For each run; 0 for as many as torch uses now, or 1 with ``workers``.
         name: Of the experiment; ``out`` defaults to ``results/<name>``.
         about: What it asks, in a sentence.
         out: The results folder.
         fresh: Delete the runs in ``out`` first.
         keep_checkpoints: Keep the weights after every epoch, as safetensors.
         tensorboard: Write event files into ``<out>/tensorboard`` (needs tensorboardX).
-        observer: Told what happens while it runs.
+        workers: How many processes train runs at once, or "auto": as many as the processors are for; None trains in this
+            process. What is given as an object is sent to them (cloudpickle), and a script has to guard its call by
+            ``if __name__ == "__main__":``. A worker that dies costs its run one retry; a second time, the run is failed.
+            Figures do not depend on how many there are.
+        run_timeout: Seconds after which a run is ended, as failed; trains in one worker if ``workers`` is None.
+        engine: "local", or "ray": a Ray cluster (needs ``bnkit[ray]``); ``workers`` is then how many tasks are out at once.
+        address: Of the Ray cluster; None for that of ``RAY_ADDRESS``, or else one of this machine alone.
+        observer: Told what happens while it runs. With workers its ``model_ready`` and ``epoch_trained`` are not called.
 
     Returns:
         The comparison; ``print(comparison.answer)`` says what it found.
@@ -113,6 +123,10 @@ def compare(
         fresh=fresh,
         keep_checkpoints=keep_checkpoints,
         tensorboard=tensorboard,
+        workers=workers,
+        run_timeout=run_timeout,
+        engine=engine,
+        address=address,
         observer=observer,
         networks=from_factories(networks, origin=named[0]) if by_factory else None,
         data=None if isinstance(data, str) else data_from(data, "data"),
@@ -127,48 +141,42 @@ def run_experiment(
     fresh: bool = False,
     keep_checkpoints: bool = False,
     tensorboard: bool = False,
+    workers: int | str | None = None,
+    run_timeout: float | None = None,
+    engine: str = "local",
+    address: str | None = None,
     observer: Observer | None = None,
     networks: Mapping[str, NetworkSource] | None = None,
     data: DataSet | None = None,
     functions: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """``compare`` for an experiment that is written down; ``networks``, ``data``, ``functions`` replace those it names."""
-    from bnkit.experiments.engine import train_all
-
+    place = Place(workers, run_timeout, engine, address)
     out = out if out is not None else default_folder(experiment)
     folder, observer = Folder(out), observer or Observer()
+    beside: list[Observer] = []
     if tensorboard:
         from bnkit.report.tensorboard import TensorBoard
 
-        observer = Observers([TensorBoard(folder.path / "tensorboard"), observer])
+        beside = [TensorBoard(folder.path.absolute() / "tensorboard")]
     before = None if fresh else _settled_before(folder)
-    planned, materials = prepare(experiment, before, networks, data, functions)
-    settled = planned.experiment.settled
-    if before is not None and settled is not None and before.threads == settled.threads != _threads_here():
-        observer.note(f"{out} was begun with {before.threads} threads, and goes on with them; --fresh begins anew")
-    with folder.writing():
-        folder.begin(planned.experiment, fresh=fresh)
-        train_all(planned, materials, folder, observer, keep_checkpoints=keep_checkpoints)
-        comparison = Comparison(out)
-        comparison._materials = materials
-        observer.report_started()
-        comparison.write_report()
+    given = Given(networks, data, functions)
+    trained = place.ready(
+        experiment, given, folder, observer, before=before, keep_checkpoints=keep_checkpoints, beside=beside
+    )
+    with trained as ready:
+        if ready.writes:
+            with folder.writing():
+                folder.begin(ready.plan.experiment, fresh=fresh)
+                ready.train()
+                comparison = Comparison(out)
+                observer.report_started()
+                comparison.write_report()
+        else:
+            ready.train()
+            comparison = Comparison(out)
+        comparison._materials = ready.materials
     return comparison
-
-
-def prepare(
-    experiment: Experiment,
-    before: Settled | None = None,
-    networks: Mapping[str, NetworkSource] | None = None,
-    data: DataSet | None = None,
-    functions: Mapping[str, Any] | None = None,
-) -> tuple[Plan, Materials]:
-    """The plan of ``experiment`` and its materials, each network tried out once. Writes nothing."""
-    from bnkit.experiments.settle import settle, try_out
-
-    planned, materials = settle(experiment, networks, data, functions, before)
-    try_out(planned, materials)
-    return planned, materials
 
 
 def default_folder(experiment: Experiment) -> Path:
@@ -196,9 +204,3 @@ def _names_of(networks: object) -> list[str]:
             f"networks is a {type(networks).__name__}; expected a dictionary of factories, one factory, or names of networks"
         )
     return list(networks)
-
-
-def _threads_here() -> int:
-    import torch
-
-    return torch.get_num_threads()

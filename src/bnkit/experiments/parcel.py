@@ -1,0 +1,148 @@
+"""What another process needs to train the runs of a plan, as bytes.
+
+What an experiment names is looked up again over there; what a caller handed over as objects goes along, functions of a
+notebook or a script included. The bytes go from process to process and are never written to a file.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+
+from bnkit.data import SOURCES, DataSet
+from bnkit.errors import BnkitError, FactoryError, SettingsError
+from bnkit.experiments.experiment import Experiment
+from bnkit.experiments.networks import NetworkSource, sources
+from bnkit.experiments.settle import Materials, data_called
+from bnkit.experiments.targets import TARGET_MODULES
+from bnkit.experiments.task import Task, task_of
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """An experiment that is settled, and what of it cannot be found by name.
+
+    Attributes:
+        experiment: Settled.
+        networks, data, functions: As ``settle`` takes them; None for what the experiment names.
+    """
+
+    experiment: Experiment
+    networks: Mapping[str, NetworkSource] | None = None
+    data: DataSet | None = None
+    functions: Mapping[str, Any] | None = None
+
+    def pack(self, *also: object) -> bytes:
+        """This, and whatever else goes with it, as ``unpack`` takes it.
+
+        Raises:
+            SettingsError: Something cannot be sent.
+        """
+        return _packed((self, *also))
+
+    def materials(self) -> Materials:
+        """What the runs are made from.
+
+        Raises:
+            BnkitError: What the experiment names is not there any more, or is not what the plan was made for.
+        """
+        settled = self.experiment.settled
+        assert settled is not None
+        found = self.networks
+        if found is None:
+            found = sources(self.experiment.networks, self.experiment.arms)
+        data = self.data if self.data is not None else data_called(self.experiment.data)
+        made = Materials(found, data, task_of(self.experiment, data, self.functions))
+        identities = tuple(source.identity for source in found.values())
+        if (identities, data.digest, made.task.identity) != (settled.networks, settled.data, settled.task):
+            raise FactoryError(
+                "the networks, the data or a function are not those that the plan was made for; the files were changed "
+                "in between, or differ from machine to machine: call again"
+            )
+        return made
+
+
+@dataclass(frozen=True)
+class WholeParcel:
+    """The materials themselves, for machines that do not have the files that the experiment names.
+
+    Attributes:
+        experiment: Settled.
+        networks: All of them.
+        data: None for a data set that bnkit fetches by name, wherever it is.
+        task: What is learned.
+    """
+
+    experiment: Experiment
+    networks: Mapping[str, NetworkSource]
+    data: DataSet | None
+    task: Task
+
+    @classmethod
+    def of(cls, experiment: Experiment, materials: Materials) -> WholeParcel:
+        """The parcel for ``experiment``, whose materials these are."""
+        by_name = experiment.data in SOURCES
+        return cls(experiment, materials.networks, None if by_name else materials.data, materials.task)
+
+    def pack(self) -> bytes:
+        """This, as ``unpack`` takes it, with the code of the files that the experiment names.
+
+        Raises:
+            SettingsError: Something cannot be sent.
+        """
+        modules = [module for name, module in sys.modules.items() if name.startswith(TARGET_MODULES)]
+        for module in modules:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            return _packed((self.materials,))
+        finally:
+            for module in modules:
+                cloudpickle.unregister_pickle_by_value(module)
+
+    def materials(self) -> Materials:
+        """What the runs are made from, there.
+
+        Raises:
+            FactoryError: The data set of that name is another one there.
+        """
+        data = self.data if self.data is not None else data_called(self.experiment.data)
+        settled = self.experiment.settled
+        assert settled is not None
+        if data.digest != settled.data:
+            raise FactoryError(f"the data set {self.experiment.data} is another one on {platform.node()}; call again")
+        return Materials(self.networks, data, self.task)
+
+
+def unpack(content: bytes) -> tuple[Any, ...]:
+    """What ``pack`` was given, in the process that it was sent to.
+
+    Raises:
+        FactoryError: Something that it refers to cannot be imported here.
+    """
+    try:
+        unpacked: tuple[Any, ...] = cloudpickle.loads(content)
+    except BnkitError:
+        raise
+    except Exception as error:
+        raise FactoryError(
+            f"the networks, data or functions cannot be loaded in another process ({type(error).__name__}: {error}); "
+            "expected them to come from modules that it can import too"
+        ) from error
+    return unpacked
+
+
+def _packed(content: tuple[object, ...]) -> bytes:
+    packed: bytes
+    try:
+        packed = cloudpickle.dumps(content)
+    except Exception as error:
+        raise SettingsError(
+            f"the networks, data or functions cannot be sent to another process ({type(error).__name__}: {error}); "
+            "expected functions, classes and tensors; or leave out workers"
+        ) from error
+    return packed

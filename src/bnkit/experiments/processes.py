@@ -1,0 +1,135 @@
+"""Several processes that train one run together, each on its share of every batch (torchrun starts them)."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from bnkit.errors import BnkitError
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+T = TypeVar("T")
+
+# A step of training, or the evaluation after an epoch, does not take so long.
+_PATIENCE = timedelta(minutes=10)
+# What the processes tell each other about runs waits longer: for one that waits for the others in a step.
+_MORE_PATIENCE = timedelta(minutes=30)
+
+
+class Processes:
+    """All processes of ``torch.distributed``, or this one alone.
+
+    Attributes:
+        rank: Of this process, from 0, the one that writes.
+        count: How many there are.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1, messages: Any = None) -> None:
+        self.rank, self.count = rank, count
+        self._messages = messages
+
+    def share(self, examples: int) -> slice:
+        """Which rows of a batch of so many are this process's: as many as those of any other, or one less."""
+        return slice(examples * self.rank // self.count, examples * (self.rank + 1) // self.count)
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """``model``, whose gradients will be the mean over all processes."""
+        if self.count == 1:
+            return model
+        # Running statistics are the same everywhere already. Newer versions of PyTorch have another name for it.
+        known = inspect.signature(DistributedDataParallel).parameters
+        options: dict[str, Any] = {
+            "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+        }
+        return DistributedDataParallel(model, **options)
+
+    def weighted(self, loss: Loss, examples: int) -> Loss:
+        """``loss`` of this process's share of a batch of so many, such that its mean over the processes is the batch's."""
+        if self.count == 1:
+            return loss
+
+        def share_of_it(outputs: Tensor, targets: Tensor) -> Tensor:
+            return loss(outputs, targets) * (len(targets) * self.count / examples)
+
+        return share_of_it
+
+    def total(self, own: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.count == 1:
+            return own
+        result = own.clone()
+        dist.all_reduce(result)
+        return result
+
+    def all_of(self, own: Tensor) -> Tensor:
+        """The rows of all processes, those of process 0 first."""
+        if self.count == 1:
+            return own
+        return torch.cat([rows.to(own.device) for rows in self.told(own.cpu())])
+
+    def told(self, own: T) -> list[T]:
+        """What each process says."""
+        if self.count == 1:
+            return [own]
+        said: list[Any] = [None] * self.count
+        dist.all_gather_object(said, own, group=self._messages)
+        return said
+
+    def from_first(self, what: T | None) -> T:
+        """What process 0 says; the others give None."""
+        said: list[Any] = [what]
+        if self.count > 1:
+            dist.broadcast_object_list(said, src=0, group=self._messages)
+        result: T = said[0]
+        return result
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def apart(model: nn.Module, processes: Processes) -> Iterator[None]:
+    """Inside, batch norms do not look at other processes: each process measures the same data by itself."""
+    layers = [module for module in model.modules() if getattr(module, "sync", False) is True]
+    if processes.count == 1 or not layers:
+        yield
+        return
+    for layer in layers:
+        layer.sync = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.sync = True  # type: ignore[assignment]
+
+
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """The processes that torchrun has started, connected; where a caller has connected them already, so it stays.
+
+    Raises:
+        BnkitError: They do not find each other.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    was_connected = dist.is_initialized()
+    if not was_connected:
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise BnkitError(f"the processes of torchrun do not find each other: {error}") from error
+    messages = dist.new_group(backend="gloo", timeout=_MORE_PATIENCE)
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), messages)
+    finally:
+        if not was_connected:
+            dist.destroy_process_group()

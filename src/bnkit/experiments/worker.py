@@ -1,0 +1,136 @@
+"""A process that trains the runs that it is sent, one after the other, and tells what happens."""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bnkit.errors import BnkitError
+from bnkit.experiments.attempt import attempt
+from bnkit.experiments.folder import Folder
+from bnkit.experiments.observer import Observer, Observers
+from bnkit.experiments.parcel import Parcel, unpack
+from bnkit.experiments.plan import Plan, Run, plan
+from bnkit.experiments.records import Epoch, Record
+from bnkit.experiments.settle import Materials, try_out
+from bnkit.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    pass
+
+# A step may take a tenth of a millisecond; a display is redrawn four times a second.
+_SECONDS_BETWEEN_STEPS_TOLD = 0.25
+# What is said instead of a run: try all networks out.
+TRY_OUT = "try out"
+# What is told besides the calls of an observer.
+ASKS, READY, TRIED, STOPPED = "asks", "ready", "tried", "stopped"
+
+
+def work(orders: Connection, output: Connection | None, number: int) -> None:
+    """Obey ``orders`` until there are no more: the life of a worker process.
+
+    Args:
+        orders: First comes, when it was asked for, a packed parcel with the results folder, whether to keep checkpoints,
+            and an observer to tell here; then runs. What happens goes out as ``(name, arguments)``.
+        output: Where everything goes that is printed.
+        number: Of this worker, from 0: decides which GPU "cuda" means.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; who sent us here ends us
+    _end_with_parent()
+    if output is not None:
+        _print_to(output)
+    try:
+        orders.send((ASKS, ()))
+        content: bytes = orders.recv()
+        parcel, place, keep_checkpoints, inside = unpack(content)
+        if torch.cuda.is_available():
+            torch.cuda.set_device(number % torch.cuda.device_count())
+        keep_freed_memory()
+        _obey(orders, parcel, Folder(place), Observers([inside, Telling(orders)]), keep_checkpoints=keep_checkpoints)
+    except BnkitError as error:
+        orders.send((STOPPED, (error,)))
+    except (EOFError, BrokenPipeError):
+        pass  # nobody is there any more
+
+
+def _obey(orders: Connection, parcel: Parcel, folder: Folder, told: Observer, *, keep_checkpoints: bool) -> None:
+    materials: Materials = parcel.materials()
+    orders.send((READY, ()))
+    begun = False
+    while (order := orders.recv()) is not None:
+        if order == TRY_OUT:
+            try_out(plan(parcel.experiment), materials)
+            orders.send((TRIED, ()))
+            continue
+        run: Run = order
+        if not begun:
+            told.plan_started(Plan(parcel.experiment, (run,)), {})
+            begun = True
+        attempt(run, materials, folder, told, keep_checkpoints=keep_checkpoints)
+
+
+class Telling(Observer):
+    """Sends on what happens, as far as it can be sent: ``(name, arguments)``, a run by its number."""
+
+    def __init__(self, orders: Connection) -> None:
+        self._orders = orders
+        self._examples, self._next = 0, 0.0
+
+    def data_ready(self, run: Run, examples: int) -> None:
+        self._tell("data_ready", run.number, examples)
+
+    def run_started(self, run: Run, record: Record) -> None:
+        self._tell("run_started", run.number, record)
+
+    def batch_done(self, run: Run, epoch: int, examples: int) -> None:
+        self._examples += examples
+        if time.monotonic() >= self._next:
+            self._tell("batch_done", run.number, epoch, self._examples)
+            self._examples, self._next = 0, time.monotonic() + _SECONDS_BETWEEN_STEPS_TOLD
+
+    def measuring(self, run: Run, what: str) -> None:
+        self._tell("measuring", run.number, what)
+
+    def epoch_done(self, run: Run, epoch: Epoch) -> None:
+        self._examples = 0
+        self._tell("epoch_done", run.number, epoch)
+
+    def run_ended(self, run: Run, record: Record) -> None:
+        self._tell("run_ended", run.number, record)
+
+    def note(self, message: str) -> None:
+        self._tell("note", message)
+
+    def _tell(self, name: str, *arguments: Any) -> None:
+        self._orders.send((name, arguments))
+
+
+def _end_with_parent() -> None:
+    """End this process at once when the one that started it ends, however that happens."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="bnkit-parent").start()
+
+
+def _print_to(output: Connection) -> None:
+    """Let everything that this process prints, C libraries and a crash included, go to ``output``."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    faulthandler.enable()

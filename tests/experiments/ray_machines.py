@@ -1,0 +1,96 @@
+"""A Ray cluster of several machines, each of them a process of this one; ``test_cluster`` starts it.
+
+It is a process of its own: what Ray changes in a process that starts it is nothing for other tests.
+
+    python -m tests.experiments.ray_machines FOLDER
+
+prints what came out, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+from ray.cluster_utils import Cluster
+
+import bnkit
+from bnkit.experiments.observer import Observer
+from tests.experiments import small, trouble
+
+ROOT = Path(__file__).parents[2]
+
+
+class Watch(Observer):
+    """Counts, and at the ``at``-th epoch does something to the cluster, or to this process."""
+
+    def __init__(self, at=None, deed=None):
+        self.trained, self.notes, self._at, self._deed = Counter(), [], at, deed
+
+    def epoch_done(self, run, epoch):
+        self.trained[run.number, epoch.epoch] += 1
+        if self._at is not None and self.trained.total() == self._at:
+            self._deed()
+
+    def note(self, message):
+        self.notes.append(message)
+
+
+def compare(folder, observer, networks=None, **options):
+    given = {**small.EXPERIMENT, "seeds": 8, **options}
+    return bnkit.compare(networks or small.NETWORKS, small.data(), **given, out=folder, observer=observer)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    ray_options = {"engine": "ray", "address": cluster.address}
+    found = {}
+
+    # A machine is lost in the middle, another one joins.
+    def lose():
+        cluster.remove_node(second, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+
+    watch = Watch(30, lose)
+    comparison = compare(folder / "ray", watch, **ray_options)
+    here = compare(folder / "here", Watch(), threads=1)
+    found["equal"] = small.figures(comparison) == small.figures(here)
+    found["once"] = sorted(set(watch.trained.values())) == [1]
+    found["runs"] = len({run for run, _ in watch.trained})
+
+    # The driver is killed, and called again.
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from tests.experiments.ray_machines import Watch, compare\n"
+        "watch = Watch(30, lambda: os.kill(os.getpid(), 9))\n"
+        "compare(Path(sys.argv[1]), watch, engine='ray', address=sys.argv[2])\n"
+    )
+    command = [sys.executable, "-c", script, folder / "driver", cluster.address]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    found["killed"] = done.returncode
+    watch = Watch()
+    found["equal after a kill"] = small.figures(compare(folder / "driver", watch, **ray_options)) == small.figures(here)
+    found["left after a kill"] = watch.trained.total()
+
+    # A network that ends its process.
+    networks = {"no_batch_norm": small.plain, "crashes": trouble.does(trouble.crashes)}
+    comparison = compare(folder / "crash", Watch(), networks, seeds=2, epochs=1, **ray_options)
+    statuses = Counter((run.network.key, str(comparison.records[run.run_id].status)) for run in comparison.plan)
+    found["statuses"] = {" ".join(key): count for key, count in sorted(statuses.items())}
+    sys.stdout.write(json.dumps(found))
+    sys.stdout.flush()
+    os._exit(0)  # the processes of the cluster end with this one
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""A Ray cluster of several machines gives the figures of one, whatever becomes of a machine or of the driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import bnkit
+from bnkit.errors import SettingsError
+from tests.experiments import small
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.torture  # a cluster takes its time to start, and to notice that a machine is gone
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'bnkit[ray]'")
+def test_a_machine_is_lost_the_driver_is_killed_and_a_network_crashes(tmp_path):
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "tests.experiments.ray_machines", tmp_path]
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "equal": True,
+        "once": True,
+        "runs": 32,
+        "killed": -9,
+        "equal after a kill": True,
+        "left after a kill": 96 - 30,
+        "statuses": {"crashes failed": 4, "no_batch_norm finished": 4},
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "slurm"}, "engine='slurm'; expected local or ray"),
+        ({"address": "auto"}, "address='auto' with engine local; expected engine ray with it"),
+        ({"engine": "ray", "run_timeout": 5}, "run_timeout with engine ray; expected engine local with it"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_refused(tmp_path, options, message):
+    with pytest.raises(SettingsError, match=message):
+        bnkit.compare(small.NETWORKS, small.data(), **small.EXPERIMENT, out=tmp_path / "r", **options)
+
+
+def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SettingsError, match=r"engine ray needs Ray, .*; pip install 'bnkit\[ray\]'"):
+        bnkit.compare(small.NETWORKS, small.data(), **small.EXPERIMENT, out=tmp_path / "r", engine="ray")

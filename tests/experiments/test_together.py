@@ -1,0 +1,75 @@
+"""Several processes that train one run together have the figures of one that has every batch whole."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+EXPERIMENT = (
+    "--data",
+    f"{HERE / 'small.py'}:data",
+    "--grid",
+    "lr=0.5",
+    "batch_size=15",
+    "--seeds",
+    "1",
+    "--epochs",
+    "3",
+)
+TIMED = ("run_id", "epoch_duration", "run_duration", "examples_per_second")
+pytestmark = pytest.mark.slow
+
+
+def _call(folder, networks, out, processes=2, extra=()):
+    command = ["-m", "bnkit.cli.main", "compare", f"{HERE / 'shared.py'}:{networks}", *EXPERIMENT, "--out", out, *extra]
+    if processes > 1:
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *command]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def _figures(folder):
+    with (folder / "results.csv").open() as file:
+        return [{key: value for key, value in row.items() if key not in TIMED} for row in csv.DictReader(file)]
+
+
+def test_two_processes_have_the_figures_of_one(tmp_path):
+    together, alone = _call(tmp_path, "networks", "together"), _call(tmp_path, "networks", "alone", processes=1)
+    assert (together.returncode, alone.returncode) == (0, 0), together.stderr + alone.stderr
+    assert together.stdout.count("All runs, best first") == 1
+    rows, expected = _figures(tmp_path / "together"), _figures(tmp_path / "alone")
+    assert len(rows) == 6
+    for row, wanted in zip(rows, expected, strict=True):
+        for key in ("loss", "test_loss"):
+            assert float(row.pop(key)) == pytest.approx(float(wanted.pop(key)), rel=1e-4)
+        assert row == wanted
+    text = (tmp_path / "together" / "experiment.toml").read_text()
+    assert "processes = 2" in text
+
+
+@pytest.mark.torture
+def test_a_process_dies_and_the_next_call_goes_on(tmp_path):
+    died = _call(tmp_path, "mortal", "r")
+    assert died.returncode != 0
+    assert (tmp_path / "died").exists()
+    recorded = _figures(tmp_path / "r") if (tmp_path / "r" / "results.csv").exists() else []
+    assert _call(tmp_path, "mortal", "r").returncode == 0
+    assert _call(tmp_path, "mortal", "undisturbed").returncode == 0
+    assert _figures(tmp_path / "r") == _figures(tmp_path / "undisturbed")
+    assert len(recorded) <= 6
+
+
+@pytest.mark.torture
+def test_a_batch_that_does_not_go_round_is_refused(tmp_path):
+    said = _call(tmp_path, "networks", "r", extra=("--batch-size", "80"))
+    assert said.returncode != 0
+    assert "leaves a last batch of 1 of 81 training examples for 2 processes" in said.stderr
+    assert not (tmp_path / "r").exists()

@@ -1,0 +1,249 @@
+"""Whatever happens to a comparison, the next call finishes the plan, with the figures of one to which nothing happened."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import bnkit
+from bnkit.errors import RecordError
+from bnkit.experiments import environment, files
+from bnkit.experiments.observer import Observer
+from tests.experiments import small
+
+ROOT = Path(__file__).parents[2]
+RUNS, EPOCHS = 8, 3
+whole_only = pytest.mark.torture
+
+
+class Count(Observer):
+    def __init__(self, stop_after=None):
+        self.trained, self.notes, self._left = Counter(), [], stop_after
+
+    def epoch_done(self, run, epoch):
+        self.trained[run.number, epoch.epoch] += 1
+        if self._left is not None and self.trained.total() == self._left:
+            raise KeyboardInterrupt
+
+    def note(self, message):
+        self.notes.append(message)
+
+
+def compare(folder, observer=None, **options):
+    return bnkit.compare(
+        small.NETWORKS, small.data(), **small.EXPERIMENT, out=folder, threads=1, observer=observer, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return small.figures(compare(tmp_path_factory.mktemp("undisturbed")))
+
+
+def _interrupted(folder, after):
+    with pytest.raises(KeyboardInterrupt):
+        compare(folder, Count(after))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kills", "more"),
+    [
+        pytest.param(6, (), id="6"),
+        *(pytest.param(50, (), id=f"50, {part}", marks=whole_only) for part in range(1, 5)),
+        pytest.param(12, ("--workers", "2"), id="12 with workers", marks=whole_only),
+    ],
+)
+def test_killed_again_and_again(tmp_path, undisturbed, request, kills, more):
+    """At any moment, and inside the writing of any file: a line, a checkpoint, the table, the report."""
+    seed = request.node.callspec.id.rpartition(" ")[2].replace("workers", "9")
+    command = [sys.executable, "-m", "tests.torture.sweep", tmp_path, str(kills), seed, *more]
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    sys.stdout.write(f"{report['kills']} kills, {len(report['figures'])} sweeps, in the middle of {report['torn']}\n")
+    assert report["kills"] == kills
+    assert json.loads(json.dumps(undisturbed)) == report["clean"]
+    for figures in report["figures"]:
+        assert figures == report["clean"]
+
+
+class Disk:
+    """The system's ``write``, until so many bytes are written; then the disk is full, in the middle of a write."""
+
+    def __init__(self, room):
+        self._room, self._write = room, os.write
+
+    def __call__(self, descriptor, content):
+        if self._room <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self._write(descriptor, bytes(content[: self._room]))
+        self._room -= written
+        return written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "room", [1500, 9000, *(pytest.param(room, marks=whole_only) for room in (0, 400, 5000, 40_000))], ids=str
+)
+def test_a_full_disk_is_told_in_one_line_and_fails_no_run(tmp_path, undisturbed, monkeypatch, room):
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "os", _os_with(write=Disk(room)))
+        with pytest.raises(
+            RecordError, match=r"cannot be written \(No space left on device\); what is recorded is kept"
+        ):
+            compare(tmp_path / "r")
+    watcher = Count()
+    comparison = compare(tmp_path / "r", watcher)
+    assert small.figures(comparison) == undisturbed
+    assert watcher.notes == []
+    assert set(watcher.trained.values()) <= {1}
+
+
+def _os_with(**changed):
+    """The module ``os``, but for these functions."""
+
+    class Changed:
+        def __getattr__(self, name):
+            return changed.get(name) or getattr(os, name)
+
+    return Changed()
+
+
+@pytest.fixture
+def disk_of_a_megabyte(tmp_path):
+    """A file system of its own, of 1 MB, and a way to make it read-only."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "bnkit", place]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("this process may not mount a file system: the full disk of the ordinary tests is a made-up one")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@whole_only
+@pytest.mark.parametrize("left", [0, 2_000, 10_000, 20_000, 60_000])
+@pytest.mark.parametrize("workers", [None, 1])
+def test_a_real_disk_that_is_full(disk_of_a_megabyte, undisturbed, left, workers):
+    ballast = disk_of_a_megabyte / "ballast"
+    with pytest.raises(RecordError, match="cannot be written .*No space left on device"):
+        ballast.write_bytes(bytes((1 << 20) - 20 * 4096 - left))
+        (disk_of_a_megabyte / "r").mkdir()
+        _fill(disk_of_a_megabyte / "rest", left)
+        compare(disk_of_a_megabyte / "r", workers=workers)
+    ballast.unlink()
+    assert small.figures(compare(disk_of_a_megabyte / "r", workers=workers)) == undisturbed
+
+
+def _fill(path, left):
+    """Write to the file system until only so many bytes are free."""
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            file.truncate(max(0, file.tell() - left))
+
+
+@whole_only
+def test_a_real_disk_that_becomes_read_only(disk_of_a_megabyte, undisturbed):
+    _interrupted(disk_of_a_megabyte / "r", 5)
+    subprocess.run(["mount", "-o", "remount,ro", disk_of_a_megabyte], check=True)
+    with pytest.raises(RecordError, match="cannot be written .*Read-only file system"):
+        compare(disk_of_a_megabyte / "r")
+    subprocess.run(["mount", "-o", "remount,rw", disk_of_a_megabyte], check=True)
+    watcher = Count()
+    assert small.figures(compare(disk_of_a_megabyte / "r", watcher)) == undisturbed
+    assert watcher.trained.total() == RUNS * EPOCHS - 5
+
+
+@pytest.mark.slow
+def test_a_folder_that_becomes_read_only(tmp_path, undisturbed, monkeypatch):
+    _interrupted(tmp_path / "r", 5)
+
+    def refuse(*arguments):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "os", _os_with(open=refuse))
+        with pytest.raises(RecordError, match=r"cannot be written \(Read-only file system\)"):
+            compare(tmp_path / "r")
+    watcher = Count()
+    assert small.figures(compare(tmp_path / "r", watcher)) == undisturbed
+    assert watcher.trained.total() == RUNS * EPOCHS - 5
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps(tmp_path, undisturbed, monkeypatch):
+    generator = random.Random(0)
+
+    def jumping(*_):
+        return generator.choice([0.0, 1e9, 4e9]) + generator.random()
+
+    class Calendar:
+        @staticmethod
+        def now(zone):
+            return datetime.fromtimestamp(jumping(), UTC)
+
+    monkeypatch.setattr("time.time", jumping)
+    monkeypatch.setattr(environment, "datetime", Calendar)
+    _interrupted(tmp_path / "r", 5)
+    comparison = compare(tmp_path / "r")
+    assert small.figures(comparison) == undisturbed
+    assert all(0 <= row["epoch_duration"] < 60 for row in comparison.rows)
+
+
+def _truncated(content, generator):
+    return content[: generator.randrange(len(content))]
+
+
+def _flipped(content, generator):
+    place = generator.randrange(len(content))
+    return content[:place] + bytes([content[place] ^ (1 << generator.randrange(8))]) + content[place + 1 :]
+
+
+def _overwritten(content, generator):
+    start = generator.randrange(len(content))
+    junk = generator.randbytes(generator.randint(1, 64))
+    return content[:start] + junk + content[start + len(junk) :]
+
+
+def _emptied(content, generator):
+    return b""
+
+
+def _zeroed(content, generator):
+    return bytes(len(content))
+
+
+FILES = {
+    "record": "runs/*/record.jsonl",
+    "checkpoint": "runs/*/checkpoint.pt",
+    "table": "results.csv",
+    "settings": "experiment.toml",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=whole_only) for seed in range(1, 12))])
+@pytest.mark.parametrize("damage", [_truncated, _flipped, _overwritten, _emptied, _zeroed])
+def test_damage_to_a_file_changes_no_figure(tmp_path, undisturbed, damage, seed):
+    generator = random.Random(f"{seed} {damage.__name__}")
+    _interrupted(tmp_path / "r", 5)
+    for pattern in FILES.values() if seed else list(FILES.values())[:2]:
+        path = generator.choice(sorted((tmp_path / "r").glob(pattern)))
+        path.write_bytes(damage(path.read_bytes(), generator))
+    assert small.figures(compare(tmp_path / "r")) == undisturbed
