@@ -15,7 +15,7 @@ from bnkit.experiments.settings import Settings
 # Of the record of a run. A change of what a figure means is a new version, and so another run.
 FORMAT = 1
 # Settings that came after runs were recorded: at their default they leave the hash of a run as it was.
-_LATER_SETTINGS = frozenset({"width"})
+_LATER_SETTINGS = frozenset({"width", "init_scale", "order"})
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Run:
     data: str
     data_digest: str
     task: TaskIdentity = USUAL_TASK
+    observe: int = 0
+    landscape: int = 0
 
     @property
     def content(self) -> dict[str, Any]:
@@ -58,8 +60,11 @@ class Run:
             "threads": self.threads,
             "data": self.data_digest,
         }
-        # Runs were recorded before there was a choice: the usual task leaves their hashes as they were.
-        return content if self.task == USUAL_TASK else {**content, "task": self.task.model_dump()}
+        # Runs were recorded before there was a choice: what is usual leaves their hashes as they were.
+        if self.task != USUAL_TASK:
+            content["task"] = self.task.model_dump()
+        watched = {"observe": self.observe, "landscape": self.landscape}
+        return {**content, **{name: every for name, every in watched.items() if every}}
 
     @property
     def _settings_that_count(self) -> dict[str, Any]:
@@ -136,6 +141,8 @@ def plan(experiment: Experiment) -> Plan:
             data=experiment.data,
             data_digest=settled.data,
             task=settled.task,
+            observe=experiment.observe,
+            landscape=experiment.landscape,
         )
         for number, (seed, point, network) in enumerate(choices, start=1)
     )

@@ -20,6 +20,7 @@ from bnkit.experiments.plan import Run
 from bnkit.experiments.randomness import order_of_examples, seeded
 from bnkit.experiments.records import Epoch
 from bnkit.experiments.task import Task
+from bnkit.experiments.watching import Watching
 from bnkit.model import batch_norms, normalising_by, population_statistics
 
 # Evaluation has no gradients to keep, so that its batches may be larger than those of training.
@@ -120,9 +121,12 @@ def train(
     """
     model = training.model
     run_duration = after.run_duration if after else 0.0
+    steps = (after.steps or 0) if after else 0
     for epoch in range(after.epoch + 1 if after else 1, run.epochs + 1):
+        watching = Watching(run, model, training.optimizer, task.loss, steps)
         with seeded(run.seed, "epoch", epoch):
-            learned = _learn(run, training, parts.train, task, epoch, observer)
+            learned = _learn(run, training, parts.train, task, epoch, observer, watching)
+        steps = watching.steps
         run_duration += learned.duration
         diverged = learned.figures.loss is None
 
@@ -153,12 +157,18 @@ def train(
             validation_metric=validation.metric,
             test_metric=test.metric,
             test_metric_population=population.metric,
+            steps=steps,
+            backward_bytes=watching.backward_bytes,
+            layers=watching.layers,
+            landscape=watching.landscape,
         )
         if diverged:
             return
 
 
-def _learn(run: Run, training: Training, examples: Part, task: Task, epoch: int, observer: Observer) -> _Learned:
+def _learn(
+    run: Run, training: Training, examples: Part, task: Task, epoch: int, observer: Observer, watching: Watching
+) -> _Learned:
     """One pass over the training data."""
     model, optimizer, schedule = training.model, training.optimizer, training.schedule
     device = examples.device
@@ -173,7 +183,8 @@ def _learn(run: Run, training: Training, examples: Part, task: Task, epoch: int,
     for inputs, targets in (
         stream if task.augmentation is None else _augmented(stream, task.augmentation, run.seed, epoch)
     ):
-        loss, outputs = task.training_step(model, optimizer, task.loss, inputs, targets)
+        with watching.step(inputs, targets):
+            loss, outputs = task.training_step(model, optimizer, task.loss, inputs, targets)
         if schedule is not None:
             schedule.step()
 
@@ -185,7 +196,7 @@ def _learn(run: Run, training: Training, examples: Part, task: Task, epoch: int,
         observer.batch_done(run, epoch, len(targets))
         if steps % _STEPS_BETWEEN_CHECKS == 0 and not tally.is_finite:
             break
-    duration = _now(device) - began
+    duration = _now(device) - began - watching.seconds
 
     if not tally.is_finite:
         return _Learned(_Measured(), None, duration, seen)

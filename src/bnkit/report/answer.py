@@ -9,8 +9,9 @@ from typing import Any
 from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record, Status
+from bnkit.experiments.sweep import ONLY_ONE
 from bnkit.experiments.uncertainty import Interval, Verdict
-from bnkit.report.contrast import ONLY_ONE, AtBest, AtLearningRate, Contrast, contrasts
+from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
 from bnkit.report.drift import Drift, drifts
 from bnkit.report.reached import Reached
 

@@ -47,8 +47,8 @@ def compare(
 
     Args:
         networks: Factories by name, as ``{"no_batch_norm": make_plain, "batch_norm": make_with}``: each is called for
-            every run, without arguments or with those of ``activation``, ``depth``, ``width`` and ``dropout`` that it names, and
-            returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes) scores, or to outputs of the targets'
+            every run, without arguments or with those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order`` that
+            it names, and returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes) scores, or to outputs of the targets'
             shape. Or one such factory, of a network with or without batch norm: bnkit takes it out, or puts it in, for the
             other arm (``bnkit.remove``, ``bnkit.add``). Or the name, or names, of networks that bnkit knows, each then with
             and without batch norm.
