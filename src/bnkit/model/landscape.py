@@ -65,7 +65,7 @@ def along_the_step(
     figures: dict[str, Any] = {
         "loss": first,
         "loss_range": max(losses) - min(losses),
-        "gradient_norm": _norm(start),
+        "gradient_norm": _norm(list(start)),
         "gradient_change": max(changes),
     }
     finite = all(math.isfinite(value) for value in (*losses, *changes))

@@ -131,6 +131,7 @@ def run_experiment(
     networks: Mapping[str, NetworkSource] | None = None,
     data: DataSet | None = None,
     functions: Mapping[str, Any] | None = None,
+    write_report: bool = True,
 ) -> Comparison:
     """``compare`` for an experiment that is written down; ``networks``, ``data``, ``functions`` replace those it names."""
     from bnkit.experiments.engine import train_all
@@ -151,8 +152,9 @@ def run_experiment(
         train_all(planned, materials, folder, observer, keep_checkpoints=keep_checkpoints)
         comparison = Comparison(out)
         comparison._materials = materials
-        observer.report_started()
-        comparison.write_report()
+        if write_report:
+            observer.report_started()
+            comparison.write_report()
     return comparison
 
 
