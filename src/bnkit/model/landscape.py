@@ -64,13 +64,17 @@ def along_the_step(
                     parameter.copy_(value)
     figures: dict[str, Any] = {
         "loss": first,
-        "loss_range": max(losses) - min(losses),
+        "loss_range": _most(losses) - min(losses),
         "gradient_norm": _norm(list(start)),
-        "gradient_change": max(changes),
+        "gradient_change": _most(changes),
     }
-    finite = all(math.isfinite(value) for value in (*losses, *changes))
-    return {key: value if finite and math.isfinite(value) else None for key, value in figures.items()}
+    return {key: value if math.isfinite(value) else None for key, value in figures.items()}
 
 
 def _norm(tensors: list[Tensor]) -> float:
     return float(nn.utils.get_total_norm(tensors))
+
+
+def _most(values: list[float]) -> float:
+    """The largest; infinity if one of them is not finite, which ``max`` may pass over."""
+    return max(values) if all(map(math.isfinite, values)) else math.inf

@@ -32,6 +32,7 @@ def compare(
     augmentation: str | Callable[..., Any] = "none",
     validation: float = 0.1,
     drop_last: bool = False,
+    observe: int = 0,
     threads: int = 0,
     name: str = "comparison",
     about: str = "",
@@ -70,6 +71,8 @@ def compare(
             global generator is the same for every network. Or "crop_and_flip".
         validation: The share of the training data on which learning rates are chosen; 0 for none.
         drop_last: Leave out the short last batch of each epoch.
+        observe: Look inside the layers at every so many-th step: what goes in and out of each batch norm, gamma and beta,
+            dead units, gradients and updates; recorded, drawn in the report and in TensorBoard. 0 for never.
         threads: For each run; 0 for as many as torch uses now.
         name: Of the experiment; ``out`` defaults to ``results/<name>``.
         about: What it asks, in a sentence.
@@ -100,6 +103,7 @@ def compare(
             **{key: value if isinstance(value, str) else GIVEN for key, value in task.items()},
             "validation": validation,
             "drop_last": drop_last,
+            "observe": observe,
             "threads": threads,
         },
         "compare",

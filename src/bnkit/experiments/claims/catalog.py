@@ -89,7 +89,7 @@ CLAIMS: tuple[Claim, ...] = (
           "Training a convolutional network in batches of one finishes",
           "batch-of-one-convolution", measures.works, Scale.SHARE, 0.5, 1.0),
     Claim("11c", "small-batches", "It is effective only with large enough batches", "page 2",
-          "What it gains on the test set is less in batches of 2 than in batches of 32",
+          "What it gains on the test set is less in batches of 2 than of 32, each at its best learning rate",
           "batch-sizes", measures.weaker_in_small_batches, Scale.POINTS, _POINT, 0.001),
     Claim("12", "order", "Batch norm belongs before the activation", "pages 2, 4",
           "Test accuracy is higher with batch norm before the activation than after it",

@@ -70,9 +70,9 @@ class Evidence:
         found = [o for o in self.all if o.run.network.key == network and matches(o.run.settings, setting)]
         return {outcome.run.seed: outcome for outcome in found}
 
-    def at_best(self, network: str) -> dict[int, Outcome]:
+    def at_best(self, network: str, **setting: object) -> dict[int, Outcome]:
         """The runs of a network that finished, at the learning rate that was best on the validation part."""
-        sweep = Sweep.of(network, self.all)
+        sweep = Sweep.of(network, [o for o in self.all if matches(o.run.settings, setting)])
         rate = sweep.best_rate()[0] if sweep.runs else None
         return {} if rate is None else sweep.finished(rate)
 
