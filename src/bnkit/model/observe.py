@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -128,7 +129,7 @@ def _norm_hook(figures: Figures) -> Callable[..., None]:
         if module.affine:
             for name, values in (("gamma", module.weight), ("beta", module.bias)):
                 if isinstance(values, Tensor):
-                    figures[name] = _distribution(values, _moments(values[:, None], 0))
+                    figures[name] = _distribution(values, (values.detach(), torch.zeros_like(values)))
         if module.running_mean is not None and module.running_var is not None:
             deviation = (moments[1].square() + module.eps).sqrt()
             figures["running_shift"] = _plain(((module.running_mean - moments[0]).abs() / deviation).mean())
@@ -182,15 +183,15 @@ def _moments(values: Tensor, dimension: int) -> tuple[Tensor, Tensor]:
 
 def _distribution(values: Tensor, moments: tuple[Tensor, Tensor]) -> Figures:
     """Mean, deviation and quantiles of all values; the first two follow from those of the units, which are equally many."""
-    mean = moments[0].mean()
-    variance = (moments[1].square() + (moments[0] - mean).square()).mean()
+    means, deviations = (moment.cpu().double().numpy() for moment in moments)
+    with np.errstate(all="ignore"):  # of what is not finite, nothing is said
+        mean = float(means.mean())
+        deviation = float(np.sqrt((deviations**2 + (means - mean) ** 2).mean()))
     flat = values.detach().reshape(-1)
-    sample = flat[:: max(1, -(-flat.numel() // _VALUES))].float()
-    ordered = sample.sort().values
-    places = [round(share * (len(ordered) - 1)) for share in QUANTILES]
-    stacked = torch.cat([torch.stack([mean, variance.sqrt()]).float(), ordered[places]]).tolist()
-    plain = [_rounded(value) for value in stacked]
-    return {"mean": plain[0], "deviation": plain[1], "quantiles": plain[2:]}
+    # NumPy sorts a few thousand values ten times as fast as torch does.
+    ordered = np.sort(flat[:: max(1, -(-flat.numel() // _VALUES))].float().cpu().numpy())
+    quantiles = [_rounded(float(ordered[round(share * (len(ordered) - 1))])) for share in QUANTILES]
+    return {"mean": _rounded(mean), "deviation": _rounded(deviation), "quantiles": quantiles}
 
 
 def _of_weight(weight: Tensor, before: Tensor) -> Figures:
