@@ -36,6 +36,21 @@ class Answer:
         ended = sum(record.status not in (None, Status.RUNNING) for record in records.values())
         return cls(contrasts(plan, records), drifts(plan, records), len(plan) - ended)
 
+    @property
+    def headline(self) -> str:
+        """The answer in one sentence: of the first network that is set against a baseline."""
+        for contrast in self.contrasts:
+            best = contrast.best
+            if best is not None:
+                sentence = _verdict_sentence(best.test, contrast).removeprefix("So ")
+                known = best.test is not None and best.test.low is not None
+                # The other verdicts name the interval, or there is none.
+                if known and contrast.measure.verdict(best.test) in (Verdict.GAIN, Verdict.LOSS, Verdict.NOTHING):
+                    assert best.test is not None
+                    return f"{sentence.removesuffix('.')} ({contrast.measure.difference(best.test)})."
+                return sentence
+        return "There is nothing to compare yet." if self.incomplete else "Nothing can be compared: see below why."
+
     def paragraphs(self) -> Iterator[tuple[str, list[str]]]:
         """A heading and its sentences, for each contrast, and then for what concerns all of them."""
         for contrast in self.contrasts:
