@@ -40,15 +40,8 @@ class Answer:
     def headline(self) -> str:
         """The answer in one sentence: of the first network that is set against a baseline."""
         for contrast in self.contrasts:
-            best = contrast.best
-            if best is not None:
-                sentence = _verdict_sentence(best.test, contrast).removeprefix("So ")
-                known = best.test is not None and best.test.low is not None
-                # The other verdicts name the interval, or there is none.
-                if known and contrast.measure.verdict(best.test) in (Verdict.GAIN, Verdict.LOSS, Verdict.NOTHING):
-                    assert best.test is not None
-                    return f"{sentence.removesuffix('.')} ({contrast.measure.difference(best.test)})."
-                return sentence
+            if contrast.best is not None:
+                return _headline(contrast.best.test, contrast)
         return "There is nothing to compare yet." if self.incomplete else "Nothing can be compared: see below why."
 
     def paragraphs(self) -> Iterator[tuple[str, list[str]]]:
@@ -154,6 +147,16 @@ def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
                 f"n = {difference.n} is too small to say: the difference lies between {change(difference.low)} and "
                 f"{change(difference.high)}{unit}, on either side of nothing. Use more seeds."
             )
+
+
+def _headline(difference: Interval | None, contrast: Contrast) -> str:
+    """The verdict, with the interval that it rests on."""
+    sentence, measure = _verdict_sentence(difference, contrast).removeprefix("So ").removesuffix("."), contrast.measure
+    decided = measure.verdict(difference) is not Verdict.UNKNOWN  # a verdict that is not names its interval
+    if difference is None or difference.low is None or difference.high is None or not decided:
+        return f"{sentence}."
+    ends = f"{measure.change(difference.low)} to {measure.change(difference.high)}"
+    return f"{sentence} (95 % interval {ends}, n = {difference.n})."
 
 
 def _reached_sentence(reached: Reached, measure: Measure) -> str:

@@ -81,7 +81,7 @@ def _captions(plan: Plan, records: Mapping[str, Record], measure: Measure) -> di
     return {
         "headline": (f"Test {name}", f"{band} Batch norm predicts by its moving average."),
         "forest": (
-            "Paired differences",
+            f"Test {name}, with minus without",
             f"Mean differences in test {name} over pairs of runs with the same seed, and their 95 % intervals.",
         ),
         "loss": ("Training loss", f"Over the batches of each epoch, as the weights moved. {band}"),
