@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -166,5 +167,8 @@ def test_a_design_for_another_network_budget_and_data():
     # What the data cannot give in images is given in epochs.
     beyond = design.for_data(1000, 300, 3.0)
     assert (beyond.images, beyond.epochs, beyond.test_images) == (1000, 12, 300)
+    assert design.for_data(40, 300, 1.0) == "it takes batches of 64, and there are 40 images to train on"
+    small = replace(design, grid={"lr": 0.1, "batch_size": [1, 32, 256]}).for_data(100, 300, 1.0)
+    assert (small.batch_sizes, small.points, small.steps()) == ([1, 32], 2, 2 * 4 * (100 + 3))
     # 2 orders, 2 arms, 4 epochs of 15 batches of 64.
     assert design.steps() == 2 * 2 * 4 * 15

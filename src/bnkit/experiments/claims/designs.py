@@ -52,7 +52,8 @@ class Design:
     @property
     def points(self) -> int:
         """How many points the grid has."""
-        return math.prod(len(values) if isinstance(values, list) else 1 for values in self.grid.values())
+        grid = {**self.grid, "batch_size": self.batch_sizes}
+        return math.prod(len(values) if isinstance(values, list) else 1 for values in grid.values())
 
     def for_network(self, network: str, options: frozenset[str]) -> Design | str:
         """The same for another network; or why there is none."""
@@ -64,18 +65,36 @@ class Design:
         grid = {key: value for key, value in self.grid.items() if key not in self.wishes or key in options}
         return replace(self, network=network, grid=grid)
 
-    def for_data(self, train: int, test: int, budget: float) -> Design:
-        """The same with ``budget`` times as many images, as far as there are so many, and epochs beyond."""
+    def for_data(self, train: int, test: int, budget: float) -> Design | str:
+        """The same with ``budget`` times as many images, as far as there are so many, and epochs beyond; or why not.
+
+        Batches that are larger than what is left to train on are left out.
+        """
         wanted = max(1, round(self.images * budget))
         images = min(wanted, train)
         epochs = max(1, round(self.epochs * wanted / images)) if images < wanted and budget > 1 else self.epochs
-        return replace(self, images=images, epochs=epochs, test_images=min(self.test_images or test, test))
+        learned = images - round(images * self.validation)
+        sizes = [size for size in self.batch_sizes if size <= learned]
+        if not sizes:
+            return f"it takes batches of {min(self.batch_sizes)}, and there are {learned} images to train on"
+        return replace(
+            self,
+            grid={**self.grid, "batch_size": sizes},
+            images=images,
+            epochs=epochs,
+            test_images=min(self.test_images or test, test),
+        )
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """What is asked for, or 64."""
+        given = self.grid.get("batch_size", 64)
+        return given if isinstance(given, list) else [given]
 
     def steps(self) -> int:
         """Steps of the optimizer over all runs of one seed."""
         learned = self.images - round(self.images * self.validation)
-        given = self.grid.get("batch_size", [64])
-        sizes: list[int] = given if isinstance(given, list) else [given]
+        sizes = self.batch_sizes
         steps = sum(learned // size for size in sizes)
         return steps * (self.points // len(sizes)) * self.epochs * len(self.arms)
 
@@ -98,7 +117,7 @@ class Design:
             # Networks this small gain nothing from a second thread, and lose much where others compute beside them.
             "threads": 1,
             "show": list(self.show),
-            "grid": {"batch_size": [64], **self.grid},
+            "grid": {**self.grid, "batch_size": self.batch_sizes},
         }
 
 
