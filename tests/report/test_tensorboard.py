@@ -120,7 +120,7 @@ def test_hyper_parameters_have_the_same_keys_in_every_run(written):
 def test_looking_changes_no_figure(comparison, tmp_path):
     networks = {"no_batch_norm": plain, "batch_norm": with_batch_norm}
     grid = {"lr": [0.05], "batch_size": [16], "optimizer": ["sgd"]}
-    unseen = bnkit.compare(networks, _images(), grid, 1, epochs=2, validation=0.2, out=tmp_path / "r")
+    unseen = bnkit.compare(networks, _images(), grid, 1, epochs=2, validation=0.2, observe=2, out=tmp_path / "r")
     assert small.figures(unseen) == small.figures(comparison)
 
 
