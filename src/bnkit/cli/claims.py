@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from typer import Exit, Option
+from typer import Exit, Option, launch
 
 from bnkit.cli.progress import watching
 from bnkit.console import messages, results
@@ -32,6 +32,7 @@ def claims(
         list[str] | None, Option(metavar="CLAIM", help="A claim by its number or name. May be given several times.")
     ] = None,
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
+    open_report: Annotated[bool, Option("--open", help="Open the report in a browser at the end.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the verdicts as JSON.")] = False,
     quiet: Annotated[bool, Option("-q", "--quiet", help="No progress and no table, only the answer.")] = False,
     verbose: Annotated[bool, Option("-v", "--verbose", help="A line for every epoch.")] = False,
@@ -74,6 +75,10 @@ def claims(
             console.print(as_rich(*verdicts.table()))
             console.print()
         console.print(verdicts.answer, soft_wrap=not console.is_terminal, markup=False)
+    if not as_json and not quiet:
+        console.print(f"\nreport: {out / 'claims.html'}", soft_wrap=True)
+    if open_report:
+        launch((out / "claims.html").resolve().as_uri())
     if verdicts.failed:
         messages().print(f"{verdicts.failed} runs failed; their records in {out} say why", soft_wrap=True)
         raise Exit(1)

@@ -17,6 +17,7 @@ from bnkit.experiments.experiment import experiment_from
 from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.records import Status
+from bnkit.report.claims_page import claims_page
 from bnkit.report.compare import run_experiment
 
 if TYPE_CHECKING:
@@ -46,12 +47,7 @@ class Asked:
     @property
     def effect(self) -> str:
         """The mean effect, with its interval."""
-        interval, text = self.judged.effect, self.claim.scale.text
-        if interval is None:
-            return "–"
-        if interval.low is None or interval.high is None:
-            return text(interval.mean)
-        return f"{text(interval.mean)} [{text(interval.low)}, {text(interval.high)}]"
+        return self.claim.scale.text(self.judged.effect)
 
     def budget(self, seeds: int) -> str:
         """``80 runs, 12,960 steps, 6,400 images``."""
@@ -92,7 +88,7 @@ class Verdicts:
             f"Of {len(self.asked) - not_asked} hypotheses {decided} are decided: {self.count(Finding.HOLDS)} hold, "
             f"{self.count(Finding.DOES_NOT_HOLD)} do not; for {self.count(Finding.NOT_ENOUGH_DATA)} there is not enough data"
             f"{f', {not_asked} were not asked' if not_asked else ''}. The chance that any of these verdicts is wrong is "
-            f"{ERROR_RATE:.0%} (Holm over both questions of every hypothesis); the intervals are 95 %, each by itself."
+            f"{100 * ERROR_RATE:g} % (Holm over both questions of every hypothesis); the intervals are 95 %, each by itself."
         )
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -220,6 +216,7 @@ def ask(
     folder = Folder(out)
     folder.replace(out / "claims.json", json.dumps(verdicts.to_json(), indent=1))
     folder.replace(out / "claims.md", verdicts.to_markdown())
+    folder.replace(out / "claims.html", claims_page(verdicts))
     return verdicts
 
 

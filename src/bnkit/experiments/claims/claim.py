@@ -12,6 +12,7 @@ from bnkit.experiments.outcomes import Outcome, matches, outcomes
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record
 from bnkit.experiments.sweep import Sweep
+from bnkit.experiments.uncertainty import Interval
 
 PLAIN, WITH = "no_batch_norm", "batch_norm"
 # A run has learned something if it ends at this share of the best test accuracy of its design.
@@ -27,25 +28,42 @@ class Scale(Enum):
     COUNT = "count"
     SHARE = "share"
 
-    def text(self, value: float) -> str:
-        """An effect, as one would say it.
+    @property
+    def unit(self) -> str:
+        """What stands behind a number."""
+        return {Scale.RATIO: " ×", Scale.POINTS: " points", Scale.DECADES: " decades", Scale.SHARE: " %"}.get(self, "")
+
+    def number(self, value: float) -> str:
+        """An effect without its unit.
 
         Example:
-            >>> Scale.RATIO.text(0.6931), Scale.POINTS.text(-0.0123), Scale.DECADES.text(0.5)
-            ('2.00 ×', '−1.2 points', '+0.50 decades')
+            >>> Scale.RATIO.number(0.6931), Scale.POINTS.number(-0.0123), Scale.DECADES.number(0.5)
+            ('2.00', '−1.2', '+0.50')
         """
         match self:
             case Scale.RATIO:
-                return f"{math.exp(min(value, 700)):.3g} ×" if abs(value) > 2.3 else f"{math.exp(value):.2f} ×"
-            case Scale.POINTS:
-                text = f"{100 * value:+.1f} points"
+                text = f"{math.exp(min(value, 700)):.3g}" if abs(value) > 2.3 else f"{math.exp(value):.2f}"
+            case Scale.POINTS | Scale.SHARE:
+                text = f"{100 * value:+.1f}"
             case Scale.DECADES:
-                text = f"{value:+.2f} decades"
+                text = f"{value:+.2f}"
             case Scale.COUNT:
                 text = f"{value:+.2g}"
-            case Scale.SHARE:
-                text = f"{100 * value:+.1f} %"
         return text.replace("-", "−")
+
+    def text(self, effect: Interval | None) -> str:
+        """A mean effect with its interval.
+
+        Example:
+            >>> Scale.POINTS.text(Interval(0.021, 0.010, 0.032, 5))
+            '+2.1 points [+1.0, +3.2]'
+        """
+        if effect is None:
+            return "–"
+        mean = f"{self.number(effect.mean)}{self.unit}"
+        if effect.low is None or effect.high is None:
+            return mean
+        return f"{mean} [{self.number(effect.low)}, {self.number(effect.high)}]"
 
 
 @dataclass(frozen=True)
