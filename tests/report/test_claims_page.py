@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bnkit.experiments.claims import CLAIMS, Finding, Judged, designs, judge
 from bnkit.experiments.claims.verdicts import Question
-from bnkit.report.claims import Asked, Verdicts
 from bnkit.report.claims_page import claims_page
+from bnkit.report.verdicts import Asked, Verdicts
 
 
 def _verdicts(**facts):

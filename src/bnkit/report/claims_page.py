@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from bnkit.experiments.claims import Finding
 
 if TYPE_CHECKING:
-    from bnkit.report.claims import Asked, Verdicts
+    from bnkit.report.verdicts import Asked, Verdicts
 
 # Of a row's picture, in its own units: the zero line in the middle.
 _HALF_WIDTH = 100.0
