@@ -42,6 +42,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/folder.py
 	$(BIN)/python benchmarks/layer.py
+	$(BIN)/python benchmarks/observe.py
 	$(BIN)/python -m benchmarks.models
 
 # The pictures of the documentation, from a run of the quickstart. Needs Chromium.
