@@ -25,6 +25,7 @@ from bnkit.report.compare import run_experiment
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "build" / "pictures"
+_FROM_INSIDE = "<style>header, main > *:has(~ #inside) { display: none; }</style></head>"
 CLAIMS = HERE.parent / "results" / "claims" / "claims.html"
 # The live table is photographed after so many epochs.
 MOMENT = 87
@@ -63,12 +64,12 @@ class Photographer(Observer):
             self.console.save_svg(str(FOLDER / "terminal.svg"), title="bnkit compare")
 
 
-def photograph(chromium: str, page: Path, size: str, picture: Path, *, at: str = "", dark: bool = False) -> None:
-    """What a browser of ``size`` shows of ``page``, from the element ``at`` on, without a network."""
+def photograph(chromium: str, page: Path, size: str, picture: Path, *, dark: bool = False) -> None:
+    """What a browser of ``size`` shows of ``page``, without a network."""
     subprocess.run(
         [chromium, "--headless=new", "--no-sandbox", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
          f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-         "--virtual-time-budget=8000", f"--window-size={size}", f"--screenshot={picture}", page.resolve().as_uri() + at],
+         "--virtual-time-budget=8000", f"--window-size={size}", f"--screenshot={picture}", page.resolve().as_uri()],
         check=True, capture_output=True,
     )  # fmt: skip
 
@@ -86,7 +87,9 @@ def main() -> None:
     report, images = comparison.folder.report_file, HERE / "images"
     photograph(chromium, report, "1060,1180", images / "report.png")
     photograph(chromium, report, "1060,1180", images / "report-dark.png", dark=True)
-    photograph(chromium, report, "1060,1120", images / "report-inside.png", at="#inside")
+    inside = FOLDER / "inside.html"  # a picture begins at the top of a page: what stands above is hidden
+    inside.write_text(report.read_text(encoding="utf-8").replace("</head>", _FROM_INSIDE), encoding="utf-8")
+    photograph(chromium, inside, "1060,1160", images / "report-inside.png")
     if (FOLDER / "terminal.svg").is_file():
         photograph(chromium, FOLDER / "terminal.svg", "1150,322", images / "terminal.png")
     if CLAIMS.is_file():

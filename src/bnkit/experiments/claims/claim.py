@@ -43,8 +43,10 @@ class Scale(Enum):
         match self:
             case Scale.RATIO:
                 text = f"{math.exp(min(value, 700)):.3g}" if abs(value) > 2.3 else f"{math.exp(value):.2f}"
-            case Scale.POINTS | Scale.SHARE:
+            case Scale.POINTS:
                 text = f"{100 * value:+.1f}"
+            case Scale.SHARE:  # an interval by Student's t knows nothing of the ends
+                text = f"{100 * min(max(value, -1.0), 1.0):+.1f}"
             case Scale.DECADES:
                 text = f"{value:+.2f}"
             case Scale.COUNT:
