@@ -47,6 +47,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/folder.py
 	$(BIN)/python benchmarks/layer.py
+	$(BIN)/python benchmarks/observe.py
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python benchmarks/check.py
 	$(BIN)/python -m benchmarks.workers

@@ -1,6 +1,8 @@
 """The pictures of the documentation, made from a run: the report as a browser shows it, and the live table of a terminal.
 
-python docs/pictures.py        # trains the quickstart into build/pictures unless it is there
+python docs/pictures.py        # trains the quickstart, looked into, into build/pictures unless it is there; with --fresh again
+
+The page of the verdicts is photographed where `bnkit claims --data fashion-mnist` has left it, in results/claims.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from bnkit.report.compare import run_experiment
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "build" / "pictures"
+_FROM_INSIDE = "<style>header, main > *:has(~ #inside) { display: none; }</style></head>"
+CLAIMS = HERE.parent / "results" / "claims" / "claims.html"
 # The live table is photographed after so many epochs.
 MOMENT = 87
 
@@ -60,11 +64,12 @@ class Photographer(Observer):
             self.console.save_svg(str(FOLDER / "terminal.svg"), title="bnkit compare")
 
 
-def photograph(chromium: str, page: Path, size: str, picture: Path) -> None:
+def photograph(chromium: str, page: Path, size: str, picture: Path, *, dark: bool = False) -> None:
     """What a browser of ``size`` shows of ``page``, without a network."""
     subprocess.run(
         [chromium, "--headless=new", "--no-sandbox", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
-         "--virtual-time-budget=5000", f"--window-size={size}", f"--screenshot={picture}", page.resolve().as_uri()],
+         f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+         "--virtual-time-budget=8000", f"--window-size={size}", f"--screenshot={picture}", page.resolve().as_uri()],
         check=True, capture_output=True,
     )  # fmt: skip
 
@@ -73,14 +78,22 @@ def main() -> None:
     """Train, and write the pictures into docs/images."""
     (HERE / "images").mkdir(exist_ok=True)
     photographer = Photographer()
-    experiment = experiment_from(read_recipe("quickstart"), "quickstart")
-    comparison = run_experiment(experiment, FOLDER, fresh=True, observer=photographer)
+    experiment = experiment_from({**read_recipe("quickstart"), "observe": 10}, "quickstart")
+    comparison = run_experiment(experiment, FOLDER, fresh="--fresh" in sys.argv, observer=photographer)
     sys.stdout.write(f"{comparison.answer}\n")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("error: no Chromium to photograph the report with; install one")
-    photograph(chromium, comparison.folder.report_file, "1060,1130", HERE / "images" / "report.png")
-    photograph(chromium, FOLDER / "terminal.svg", "1150,322", HERE / "images" / "terminal.png")
+    report, images = comparison.folder.report_file, HERE / "images"
+    photograph(chromium, report, "1060,1180", images / "report.png")
+    photograph(chromium, report, "1060,1180", images / "report-dark.png", dark=True)
+    inside = FOLDER / "inside.html"  # a picture begins at the top of a page: what stands above is hidden
+    inside.write_text(report.read_text(encoding="utf-8").replace("</head>", _FROM_INSIDE), encoding="utf-8")
+    photograph(chromium, inside, "1060,1160", images / "report-inside.png")
+    if (FOLDER / "terminal.svg").is_file():
+        photograph(chromium, FOLDER / "terminal.svg", "1150,322", images / "terminal.png")
+    if CLAIMS.is_file():
+        photograph(chromium, CLAIMS, "1060,1180", images / "claims.png")
     sys.stdout.write(f"bnkit {bnkit.__version__}: pictures in {HERE / 'images'}\n")
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from bnkit.experiments.records import Status
-from bnkit.report.contrast import BY_VALIDATION, ONLY_ONE, contrasts
+from bnkit.experiments.sweep import BY_VALIDATION, ONLY_ONE
+from bnkit.report.contrast import contrasts
 from tests.report.made import diverged, finished, plan_of, records_of
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 
 from bnkit.report.page import page
-from tests.report.made import finished, plan_of, records_of
+from tests.report.made import diverged, finished, plan_of, records_of
 
 
 def _page(**changes):
@@ -51,19 +55,143 @@ def test_a_long_table_says_what_it_leaves_out():
     assert "100 more rows in results.csv." in text
 
 
-@pytest.mark.slow
-@pytest.mark.browser
-def test_a_browser_draws_the_figures_without_a_network(tmp_path, chromium):
-    path = tmp_path / "report.html"
-    path.write_text(_page(grid={"lr": [0.1, 1.0]}), encoding="utf-8")
+def _layers(step):
+    fan = {"mean": 0.0, "deviation": 1.0, "quantiles": [-2.0, -1.0, 0.0, 1.0, 2.0]}
+    norm = {"input": fan, "output": fan, "gamma": fan, "beta": fan, "running_shift": 0.1, "running_ratio": 1.5}
+    weighted = {"input": fan, "gradient_norm": 0.1 + step, "update_ratio": 1e-3, "input_shift": 0.2}
+    return {"step": step, "layers": {"fc<1>": weighted, "norm": norm, "act": {"dead": 0.25}}}
+
+
+def _watched():
+    """Two learning rates; with batch norm looked into, without diverged at the higher one."""
+    planned = plan_of(("no_batch_norm", "batch_norm"), grid={"lr": [0.1, 1.0]})
+
+    def outcome(run):
+        if run.network.key == "no_batch_norm":
+            return diverged(0.3) if run.settings.lr == 1.0 else finished(0.5, 0.6 + run.seed / 100, steps=None)
+        record = finished(0.6, 0.7 + run.seed / 100, test_accuracy_population=0.8, backward_bytes=2_000_000)
+        epochs = [replace(e, layers=[_layers(10 * e.epoch), _layers(10 * e.epoch + 5)]) for e in record.epochs]
+        return replace(record, epochs=epochs)
+
+    return page(planned, records_of(planned, outcome))
+
+
+# Works the switches as a user would, and writes what the figures hold then into the page.
+_PROBE = """
+<pre id="probe"></pre><script>
+const seen = {}, source = (name) => Bokeh.documents.map((d) => d.get_model_by_name(name)).find((m) => m).data;
+const plain = (name, column) => [...source(name)[column]];
+const use = (selector, change) => { const c = document.querySelector(selector); change(c); c.dispatchEvent(new Event("change", {bubbles: true})); };
+const go = () => {
+  if (document.documentElement.dataset.ready !== "yes") return setTimeout(go, 20);
+  seen.first = plain("test:batch_norm", "mean");
+  use("#point", (c) => { c.value = "0"; });
+  seen.plain = plain("test:no_batch_norm", "mean");
+  seen.epochs = plain("test:no_batch_norm", "x");
+  use('input[value="seconds"]', (c) => { c.checked = true; });
+  seen.seconds = plain("test:no_batch_norm", "x");
+  use('input[value="each"]', (c) => { c.checked = true; });
+  seen.each = [...source("test:no_batch_norm:seeds").ys].map((y) => [...y]);
+  use("input.network", (c) => { c.checked = false; });
+  seen.hidden = plain("test:no_batch_norm", "x").length + source("test:no_batch_norm:seeds").xs.length;
+  seen.lost = plain("rates:batch_norm:lost", "lr");
+  use("input.network", (c) => { c.checked = true; });
+  seen.lost_plain = [plain("rates:no_batch_norm:lost", "lr"), plain("rates:no_batch_norm:lost", "lost")];
+  seen.layer = document.querySelector("#layer").value;
+  seen.gamma = plain("gamma:fan", "step");
+  use("#layer", (c) => { c.value = "fc<1>"; });
+  seen.gamma_of_linear = document.querySelector("#figure-gamma").hidden;
+  use("#figure", (c) => { c.value = "dead"; });
+  seen.heat = [plain("layers:heat", "layer"), plain("layers:heat", "value")];
+  const column = [...document.querySelectorAll("table.sortable th")].findIndex((th) => th.textContent.trim() === "seed");
+  const button = document.querySelectorAll("table.sortable th button")[column];
+  const seeds = () => [...document.querySelectorAll("table.sortable tbody")[0].rows].map((row) => row.cells[column].textContent);
+  button.click(); seen.up = seeds();
+  button.click(); seen.down = seeds();
+  const colour = () => getComputedStyle(document.body).backgroundColor, before = colour();
+  document.querySelector("#theme").click();
+  seen.turned = before !== colour();
+  let saved = null;
+  URL.createObjectURL = (blob) => { saved = blob; return "data:,"; };
+  document.querySelector("button.download").click();
+  saved.text().then((text) => { seen.csv = text.split("\\n").slice(0, 2); document.querySelector("#probe").textContent = JSON.stringify(seen); });
+};
+go();
+</script></body>"""
+
+
+def _browse(chromium, text, folder):
+    """What a browser without a network makes of a page, and what it complains about."""
+    path = folder / "report.html"
+    path.write_text(text, encoding="utf-8")
     shown = subprocess.run(
-        [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000",
-         "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
+        [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000",
+         "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}",
          "--dump-dom", path.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
-    assert shown.stdout.count('class="bk-Figure"') == 5
     complaints = [
         line for line in shown.stderr.splitlines() if (":CONSOLE" in line and "INFO" not in line) or "ERR_" in line
     ]
+    return shown.stdout, complaints
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_browser_draws_every_figure_and_the_switches_work(tmp_path, chromium):
+    text = _watched()
+    drawn, complaints = _browse(chromium, text.replace("</body>", _PROBE), tmp_path)
     assert complaints == []
+    # The headline, the differences, four curves, the rates, time, memory, five about the layers: each drawn once.
+    assert drawn.count('class="bk-Figure"') == text.count('<figure id="figure-') == 14
+    found = re.search(r'<pre id="probe">(.*?)</pre>', drawn, re.DOTALL)
+    seen = json.loads(html.unescape(found[1]))
+    assert seen.pop("csv")[0].startswith("run,network,lr,seed")
+    assert seen == {
+        "first": pytest.approx([0.6, 0.71]), "plain": pytest.approx([0.5, 0.61]), "epochs": [1, 2], "seconds": [2, 4],
+        "each": [[0.5, 0.6], [0.5, 0.61], [0.5, 0.62]], "hidden": 0, "lost": [], "lost_plain": [[1], ["3 of 3"]],
+        "layer": "norm", "gamma": [10, 15, 20, 25], "gamma_of_linear": True,
+        "heat": [["act"] * 4, [0.25] * 4], "up": sorted(["0", "1", "2"] * 4), "down": sorted(["0", "1", "2"] * 4)[::-1],
+        "turned": True,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_page_that_has_next_to_nothing_is_drawn_too(tmp_path, chromium):
+    planned = plan_of()
+    drawn, complaints = _browse(chromium, page(planned, {}), tmp_path)
+    assert complaints == []
+    assert 'data-ready="yes"' in drawn
+
+
+def test_nothing_is_switched_that_is_not_there():
+    planned = plan_of()
+    text = page(planned, records_of(planned, lambda run: finished(0.5, 0.6, steps=None)))
+    for missing in (
+        'id="point"',
+        'value="step"',
+        'id="group"',
+        'id="figure-rates"',
+        'id="figure-population"',
+        'id="figure-memory"',
+        'id="run"',
+    ):
+        assert missing not in text
+    assert 'id="figure-forest"' in text
+
+
+def test_two_hundred_runs_stay_small_and_need_no_torch(tmp_path):
+    """Four networks' worth of points: the page is made from records alone."""
+    code = """
+import sys
+from tests.report.made import finished, plan_of, records_of
+from bnkit.report.page import page
+planned = plan_of(grid={"lr": [0.01, 0.03, 0.1, 0.3, 1.0]}, seeds=20)
+assert len(planned) == 200
+text = page(planned, records_of(planned, lambda run: finished(*[0.5 + i / 100 for i in range(30)])))
+assert len(text.encode()) < 3_000_000, len(text)
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -43,7 +43,15 @@ def comparison(tmp_path_factory):
     networks = {"no_batch_norm": plain, "batch_norm": with_batch_norm}
     grid = {"lr": [0.05], "batch_size": [16], "optimizer": ["sgd"]}
     return bnkit.compare(
-        networks, _images(), grid, 1, epochs=2, validation=0.2, out=tmp_path_factory.mktemp("r"), tensorboard=True
+        networks,
+        _images(),
+        grid,
+        1,
+        epochs=2,
+        validation=0.2,
+        observe=2,
+        out=tmp_path_factory.mktemp("r"),
+        tensorboard=True,
     )
 
 
@@ -57,6 +65,20 @@ def written(comparison):
 def test_a_run_is_a_run(comparison, written):
     names = [f"{run.number:04}-{run.network.key}-seed{run.seed}-{run.run_id}" for run in comparison.plan]
     assert list(written) == names
+
+
+def test_what_was_seen_in_the_layers_stands_at_its_steps(comparison, written):
+    run, events = comparison.plan.runs[1], list(written.values())[1]
+    entries = [entry for epoch in comparison.records[run.run_id].epochs for entry in epoch.layers]
+    assert [entry["step"] for entry in entries] == [0, 2, 4]
+    for tag, value in (
+        ("layers/1/gamma_mean", lambda layers: layers["1"]["gamma"]["mean"]),
+        ("layers/4/update_ratio", lambda layers: layers["4"]["update_ratio"]),
+        ("layers/2/dead", lambda layers: layers["2"]["dead"]),
+    ):
+        assert [(e.step, pytest.approx(e.value, rel=1e-5)) for e in events.Scalars(tag)] == [
+            (entry["step"], value(entry["layers"])) for entry in entries
+        ]
 
 
 def test_scalars_are_the_recorded_figures(comparison, written):
@@ -98,7 +120,7 @@ def test_hyper_parameters_have_the_same_keys_in_every_run(written):
 def test_looking_changes_no_figure(comparison, tmp_path):
     networks = {"no_batch_norm": plain, "batch_norm": with_batch_norm}
     grid = {"lr": [0.05], "batch_size": [16], "optimizer": ["sgd"]}
-    unseen = bnkit.compare(networks, _images(), grid, 1, epochs=2, validation=0.2, out=tmp_path / "r")
+    unseen = bnkit.compare(networks, _images(), grid, 1, epochs=2, validation=0.2, observe=2, out=tmp_path / "r")
     assert small.figures(unseen) == small.figures(comparison)
 
 

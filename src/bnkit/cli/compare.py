@@ -66,6 +66,10 @@ def compare(
     augmentation: Annotated[
         str | None, Option(metavar="NAME", help="Of training batches: crop_and_flip, or file.py:function.")
     ] = None,
+    observe: Annotated[
+        int | None,
+        Option(metavar="N", help="Look inside the layers at every Nth step: distributions, gradients, dead units."),
+    ] = None,
     keep_checkpoints: Annotated[bool, Option("--keep-checkpoints", help="Keep every epoch's weights.")] = False,
     tensorboard: Annotated[
         bool, Option("--tensorboard", help="Write TensorBoard's files into DIR/tensorboard.")
@@ -123,6 +127,7 @@ def compare(
             run_timeout,
             address,
             out,
+            observe,
             *task.values(),
         )
         if (
@@ -140,7 +145,7 @@ def compare(
         return
     experiment = _experiment(
         what,
-        {"data": data, "networks": network or None, "seeds": seeds, "epochs": epochs, **task},
+        {"data": data, "networks": network or None, "seeds": seeds, "epochs": epochs, "observe": observe, **task},
         {
             **dict(_parse(pair) for pair in grid or ()),
             **({"batch_size": [batch_size]} if batch_size is not None else {}),

@@ -15,7 +15,7 @@ from typer import Abort, Exit, Option, Typer, TyperException
 from typer.main import get_command
 
 import bnkit
-from bnkit.cli import add, check, compare, convert, data, explain, fold, recalibrate, remove, report
+from bnkit.cli import add, check, claims, compare, convert, data, explain, fold, recalibrate, remove, report
 from bnkit.console import end_for_want_of_a_reader, results
 from bnkit.errors import BnkitError
 
@@ -29,6 +29,9 @@ app = Typer(
 )
 app.command("compare", short_help="Train networks with and without batch norm, and say what it bought.")(
     compare.compare
+)
+app.command("claims", short_help="Say which claims about batch norm hold, for the course's networks or yours.")(
+    claims.claims
 )
 app.command("report", short_help="Write the report of a results folder again.")(report.report)
 app.command("check", short_help="Say what is wrong with the batch norms of a network.")(check.check)

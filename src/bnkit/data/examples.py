@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -131,3 +132,21 @@ class DataSet:
     def out_features(self) -> int:
         """How many outputs a network has for an example: one for each class, or for each value to predict."""
         return self.target_shape[0] if self.classes is None else self.classes
+
+    def reduced(self, train: int, test: int) -> DataSet:
+        """So many examples of each part, drawn once; 0 for all of them.
+
+        Raises:
+            DataError: There are not so many.
+        """
+        if not train and not test:
+            return self
+        parts = []
+        for asked, name, part in ((train, "training", self.train), (test, "test", self.test)):
+            if asked > len(part):
+                raise DataError(f"{asked} examples of the {name} part of {self.name}, which has {len(part)}")
+            # Data sets may be sorted by class, so that the first would not do.
+            order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
+            parts.append(part[order[:asked].to(part.device)] if asked else part)
+        digest = hashlib.sha256(f"{self.digest} reduced to {train}, {test}".encode()).hexdigest()
+        return DataSet(self.name, digest, *parts)

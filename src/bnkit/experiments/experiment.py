@@ -105,6 +105,9 @@ class Experiment(BaseModel):
         augmentation: "crop_and_flip", or ``file.py:function`` of the inputs and targets of a training batch, which
             returns both.
         drop_last: Leave out the short last batch of each epoch.
+        train_examples, test_examples: Of each part so many examples, drawn once and the same for all runs; 0 for all.
+        observe: Look inside the layers at every so many-th step (see ``bnkit.model.observe``); 0 for never.
+        landscape: Look along the step at every so many-th step (see ``bnkit.model.landscape``); 0 for never.
         threads: For each run; 0 for as many as the machine offers.
         show: Further tables at the end: "epochs" (every run and epoch, as in the course), "first_layer" (gamma and
             beta of the first batch norm), "crossed" (settings against networks), "losses" (a line for every epoch).
@@ -127,6 +130,10 @@ class Experiment(BaseModel):
     training_step: _Text = "default"
     augmentation: _Text = "none"
     drop_last: Annotated[bool, Field(strict=True)] = False
+    train_examples: Annotated[int, Field(strict=True, ge=0)] = 0
+    test_examples: Annotated[int, Field(strict=True, ge=0)] = 0
+    observe: Annotated[int, Field(strict=True, ge=0)] = 0
+    landscape: Annotated[int, Field(strict=True, ge=0)] = 0
     threads: Annotated[int, Field(strict=True, ge=0)] = 0
     show: tuple[Literal["epochs", "first_layer", "crossed", "losses"], ...] = ()
     settled: Settled | None = None

@@ -16,7 +16,7 @@ from bnkit.experiments.settings import Settings
 # Of the record of a run. A change of what a figure means is a new version, and so another run.
 FORMAT = 1
 # Settings that came after runs were recorded: at their default they leave the hash of a run as it was.
-_LATER_SETTINGS = frozenset({"width"})
+_LATER_SETTINGS = frozenset({"width", "init_scale", "order"})
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Run:
     data_digest: str
     task: TaskIdentity = USUAL_TASK
     processes: int = 1
+    observe: int = 0
+    landscape: int = 0
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -60,9 +62,13 @@ class Run:
             "threads": self.threads,
             "data": self.data_digest,
         }
-        # Runs were recorded before there was a choice: the usual task leaves their hashes as they were.
-        later = {} if self.task == USUAL_TASK else {"task": self.task.model_dump()}
-        return {**content, **later, **({"processes": self.processes} if self.processes > 1 else {})}
+        # Runs were recorded before there was a choice: what is usual leaves their hashes as they were.
+        if self.task != USUAL_TASK:
+            content["task"] = self.task.model_dump()
+        if self.processes > 1:
+            content["processes"] = self.processes
+        watched = {"observe": self.observe, "landscape": self.landscape}
+        return {**content, **{name: every for name, every in watched.items() if every}}
 
     @property
     def _settings_that_count(self) -> dict[str, Any]:
@@ -140,6 +146,8 @@ def plan(experiment: Experiment) -> Plan:
             data_digest=settled.data,
             task=settled.task,
             processes=settled.processes,
+            observe=experiment.observe,
+            landscape=experiment.landscape,
         )
         for number, (seed, point, network) in enumerate(choices, start=1)
     )

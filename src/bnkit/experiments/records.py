@@ -45,6 +45,10 @@ class Epoch:
         epoch_duration: This epoch's.
         run_duration: The sum of the epochs' so far.
         examples_per_second: Training examples over ``epoch_duration``.
+        steps: Of the optimizer, from the beginning of the run; None in records of earlier versions.
+        backward_bytes: What a training batch keeps in memory for its backward pass; None where nobody looked inside.
+        layers: What ``bnkit.model.observe`` saw in this epoch, an entry a step that was looked at.
+        landscape: What ``bnkit.model.landscape`` saw, likewise.
     """
 
     epoch: int
@@ -63,6 +67,10 @@ class Epoch:
     validation_metric: float | None = None
     test_metric: float | None = None
     test_metric_population: float | None = None
+    steps: int | None = None
+    backward_bytes: int | None = None
+    layers: list[dict[str, Any]] | None = None
+    landscape: list[dict[str, float | None]] | None = None
 
 
 @dataclass

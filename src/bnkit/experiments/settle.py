@@ -74,6 +74,7 @@ def settle(
     """
     found = networks if networks is not None else sources(experiment.networks, experiment.arms)
     data = data if data is not None else data_called(experiment.data)
+    data = data.reduced(experiment.train_examples, experiment.test_examples)
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     if before is not None and (before.device == "cpu" or torch.cuda.is_available()):
         automatic = before.device
@@ -162,7 +163,7 @@ def try_out(plan: Plan, materials: Materials) -> None:
         network = materials.networks[run.network.key]
         built_by = (
             run.network.key,
-            *(getattr(run.settings, name) for name in ("activation", "depth", "width", "dropout", "init")),
+            *(getattr(run.settings, name) for name in ("activation", "depth", "width", "dropout", "order", "init")),
         )
         if built_by not in seen:
             seen.add(built_by)

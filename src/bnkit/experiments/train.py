@@ -21,6 +21,7 @@ from bnkit.experiments.processes import ALONE, Processes, apart
 from bnkit.experiments.randomness import order_of_examples, seeded
 from bnkit.experiments.records import Epoch
 from bnkit.experiments.task import Task
+from bnkit.experiments.watching import Watching
 from bnkit.model import batch_norms, normalising_by, population_statistics
 
 # Evaluation has no gradients to keep, so that its batches may be larger than those of training.
@@ -127,10 +128,13 @@ def train(
     """
     model, trained = training.model, processes.wrapped(training.model)
     run_duration = after.run_duration if after else 0.0
+    steps = (after.steps or 0) if after else 0
     for epoch in range(after.epoch + 1 if after else 1, run.epochs + 1):
+        watching = Watching(run, model, training.optimizer, task.loss, steps)
         # What a network draws for its share of a batch is not what another one draws for another.
         with seeded(run.seed, "epoch", epoch, *([processes.rank] if processes.rank else [])):
-            learned = _learn(run, training, trained, parts.train, task, epoch, observer, processes)
+            learned = _learn(run, training, trained, parts.train, task, epoch, observer, processes, watching)
+        steps = watching.steps
         run_duration += learned.duration
         diverged = learned.figures.loss is None
 
@@ -162,6 +166,10 @@ def train(
             validation_metric=validation.metric,
             test_metric=test.metric,
             test_metric_population=population.metric,
+            steps=steps,
+            backward_bytes=watching.backward_bytes,
+            layers=watching.layers,
+            landscape=watching.landscape,
         )
         if diverged:
             return
@@ -176,6 +184,7 @@ def _learn(
     epoch: int,
     observer: Observer,
     processes: Processes,
+    watching: Watching,
 ) -> _Learned:
     """One pass over the training data; ``trained`` is what is called for the network of ``training``."""
     model, optimizer, schedule = training.model, training.optimizer, training.schedule
@@ -193,7 +202,8 @@ def _learn(
     ):
         size, own = len(targets), processes.share(len(targets))
         weighted = processes.weighted(task.loss, size)
-        loss, outputs = task.training_step(trained, optimizer, weighted, inputs[own], targets[own])
+        with watching.step(inputs[own], targets[own]):
+            loss, outputs = task.training_step(trained, optimizer, weighted, inputs[own], targets[own])
         if schedule is not None:
             schedule.step()
 
@@ -205,7 +215,7 @@ def _learn(
         observer.batch_done(run, epoch, size)
         if steps % _STEPS_BETWEEN_CHECKS == 0 and not tally.is_finite:
             break
-    duration = _now(device) - began
+    duration = _now(device) - began - watching.seconds
 
     if not tally.is_finite:
         return _Learned(_Measured(), None, duration, seen)

@@ -36,8 +36,10 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
 
 
-def mean_interval(values: Sequence[float]) -> Interval | None:
+def mean_interval(values: Sequence[float], resolution: float = 0.0) -> Interval | None:
     """The mean of ``values`` and its 95 % confidence interval by Student's t; None without values.
+
+    Values that are counted in steps of ``resolution`` have at least the deviation of rounding to such steps.
 
     The values are taken as independent and, for few of them, roughly normal: differences paired by seed are.
     Student (1908), "The probable error of a mean". ``tests`` check its coverage by simulation.
@@ -53,7 +55,9 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
         return Interval(mean, None, None, 1)
     from scipy import stats  # takes a third of a second, which `bnkit --help` need not wait for
 
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * stdev(values) / math.sqrt(n)
+    half = (
+        float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * max(stdev(values), resolution / math.sqrt(12)) / math.sqrt(n)
+    )
     return Interval(mean, mean - half, mean + half, n)
 
 

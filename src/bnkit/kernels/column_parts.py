@@ -80,8 +80,7 @@ def settle(x, stride, rows, C, P, first, last, sums, start, W, count, eps, known
                     d = np.float64(load(x, row * stride + c * P + i)) - mean
                     v += d * d
             v /= count
-        if v < 0.0:
-            v = 0.0
+        v = max(v, 0.0)
         put(known, c, mean)
         put(known, C + c, v)
         put(known, 2 * C + c, 1.0 / np.sqrt(v + eps))

@@ -31,14 +31,14 @@ def outer(loop: Any, names: dict[str, Any], variant: str) -> int:
         names: What they mean.
         variant: What tells these meanings from others.
     """
-    signature = types.void(types.CPointer(types.int64))
+    signature = types.void(types.CPointer(types.int64))  # type: ignore[no-untyped-call]
     twin = _twin(loop, names, variant)
     try:
         compiled = cfunc(signature, cache=True, **_OPTIONS)(twin)
     except (RuntimeError, OSError):  # nowhere to keep compiled code: a read-only folder
         compiled = cfunc(signature, **_OPTIONS)(twin)
     _kept.append(compiled)
-    return int(compiled.address)
+    return int(compiled.address or 0)
 
 
 def entry(function: Any) -> Any:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
-from numba import carray
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from bnkit.kernels import bits, operation, reference
+from bnkit.kernels import operation, reference
 from bnkit.kernels.activation import activate_own
-from bnkit.kernels.compiling import entry
 from bnkit.kernels.contract import Normalised
+from bnkit.kernels.following import follow
 from bnkit.kernels.fused import Known, Normalise
 
 NAME = "numba"
@@ -55,7 +51,9 @@ def by_given_statistics(
     if _wants_equations(x, activation):
         return reference.by_given_statistics(x, mean, variance, weight, bias, eps, activation, residual)
     mean, variance = mean.detach().double(), variance.detach().double()
-    given = torch.stack([mean, variance, torch.rsqrt(variance + eps), variance, mean, mean])  # the last three: only room
+    given = torch.stack(
+        [mean, variance, torch.rsqrt(variance + eps), variance, mean, mean]
+    )  # the last three: only room
     return _normalise(x, weight, bias, residual, None, 1, given, activation, eps)[0]
 
 
@@ -74,7 +72,7 @@ def training_step(
     if _wants_equations(x, activation) or _is_watched(x) or not (_is_plain(running_mean) and _is_plain(running_var)):
         return None
     output, statistics = _normalise(x, weight, bias, residual, None, x.numel() // x.shape[1], None, activation, eps)
-    _follow(running_mean.data_ptr(), running_var.data_ptr(), statistics.data_ptr(), x.shape[1], momentum)
+    follow(running_mean.data_ptr(), running_var.data_ptr(), statistics.data_ptr(), x.shape[1], momentum)
     torch.autograd.graph.increment_version((running_mean, running_var))
     return output
 
@@ -141,18 +139,3 @@ def _last(x: Tensor) -> torch.memory_format:
 
 def _is_plain(buffer: Tensor) -> bool:
     return buffer.dtype == torch.float32 and buffer.is_contiguous() and buffer.device.type == "cpu"
-
-
-_buffer, _table = bits.pointer[np.float32], bits.pointer[np.float64]
-
-
-def _move(mean_at: Any, variance_at: Any, statistics: Any, C: int, momentum: float) -> None:
-    """Move the running mean and variance, float32, towards the batch's."""
-    mean, variance = carray(_buffer(mean_at), C), carray(_buffer(variance_at), C)
-    batch = carray(_table(statistics), 6 * C)
-    for c in range(C):
-        mean[c] = (1.0 - momentum) * mean[c] + momentum * batch[c]
-        variance[c] = (1.0 - momentum) * variance[c] + momentum * batch[3 * C + c]
-
-
-_follow = entry(_move)

@@ -17,7 +17,7 @@ class Known(NamedTuple):
         activation: None, "relu" or "leaky_relu".
         eps: Added to the variance.
         mask: What counts, (N, 1, *spatial) bool, or None.
-        count: How many values of a channel do.
+        values: How many of a channel do.
         is_given: Whether the statistics are, or the batch's.
         wide: Whether the forward pass computes in float64.
     """
@@ -25,7 +25,7 @@ class Known(NamedTuple):
     activation: str | None
     eps: float
     mask: Tensor | None
-    count: int
+    values: int
     is_given: bool
     wide: bool
 
@@ -53,7 +53,8 @@ class Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if not torch.is_grad_enabled():
-            found = gradients_of(gradients[0], *ctx.saved_tensors, ctx.statistics, ctx.known)
+            x, weight, bias, residual, y = ctx.saved_tensors
+            found = gradients_of(gradients[0], x, weight, bias, residual, y, ctx.statistics, ctx.known)
         else:
             found = _Backward.apply(gradients[0], *ctx.saved_tensors, ctx.statistics, ctx.known)  # type: ignore[no-untyped-call]
         return *found, None, None
@@ -97,7 +98,7 @@ def gradients_of(
     if gradient.stride() != x.stride():
         gradient = torch.empty_like(x).copy_(gradient)
     dx, dr, by_parameter = passes.backward(
-        gradient, x, weight, bias, y, known.mask, known.count, statistics, known.activation, known.is_given
+        gradient, x, weight, bias, y, known.mask, known.values, statistics, known.activation, known.is_given
     )
     if residual is not None and y is None:
         dr = gradient  # behind no activation, the gradient of the residual is that of the output
@@ -131,7 +132,7 @@ def second_gradients(
             )
         else:
             output = reference.by_batch_statistics(
-                x, weight, bias, known.eps, known.activation, residual, known.mask, known.count
+                x, weight, bias, known.eps, known.activation, residual, known.mask, known.values
             ).output
         wanted = [t for t in (x, weight, bias, residual) if t is not None]
         first = torch.autograd.grad(output, wanted, gradient, create_graph=True)

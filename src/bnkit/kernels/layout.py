@@ -43,7 +43,7 @@ class Layout(NamedTuple):
         kind: Of the elements.
         channels, positions: C, and what lies behind it: P positions, or the W columns of a wide row.
         examples: N, or how many wide rows there are.
-        count: Values in a channel.
+        values: Of a channel.
         block: Channels at a time; by "rows", the rows of C columns.
         threads: How many.
         can_stream: Whether all of it lies in whole cache lines, and it is large enough to be written past the caches.
@@ -57,7 +57,7 @@ class Layout(NamedTuple):
     examples: int
     channels: int
     positions: int
-    count: int
+    values: int
     block: int
     threads: int
     can_stream: bool

@@ -70,7 +70,7 @@ def select(name: str, x: Tensor) -> Choice:
     return Choice(aten if name == aten.NAME else reference, "asked for by name")
 
 
-def why_not_numba(x: Tensor) -> str:  # noqa: PLR0911 - a list of reasons
+def why_not_numba(x: Tensor) -> str:
     """Why the compiled loops cannot take ``x`` in a call made now; empty if they can."""
     if x.device.type != "cpu":
         return f"it runs on the CPU, and the input is on {x.device}"
@@ -105,7 +105,7 @@ def _automatic(x: Tensor, *, transformed: bool) -> Choice:  # noqa: PLR0911 - a 
 _numba: Kernel | None = None
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[misc]
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _why_not_loaded() -> str:
     """Load the compiled kernel, on first use: it takes half a second. Empty, or why it cannot be loaded."""
     return _load()

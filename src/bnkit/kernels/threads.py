@@ -36,13 +36,13 @@ class Team(NamedTuple):
 
     Attributes:
         start: ``GOMP_parallel(function, argument, threads, flags)`` calls a function on each of so many threads.
-        index: ``omp_get_thread_num()``.
-        size: ``omp_get_num_threads()``: how many there are in fact.
+        thread: ``omp_get_thread_num()``.
+        threads: ``omp_get_num_threads()``: how many there are in fact.
     """
 
     start: int
-    index: int
-    size: int
+    thread: int
+    threads: int
 
 
 @cache

@@ -63,12 +63,7 @@ def batch_norm(
         tensor([[-1.0000],
                 [ 1.0000]])
     """
-    if activation is not None:
-        check_activation(activation)
-    if input.dim() < 2:
-        raise SettingsError(f"batch_norm got an input of shape {tuple(input.shape)}; expected (N, C) or (N, C, *)")
-    if not training and (running_mean is None or running_var is None):
-        raise SettingsError("batch_norm got no running statistics; expected both, or training=True")
+    _check(input, running_mean, running_var, activation, training=training)
     terms = Terms(weight, bias, eps, activation, kernel, lambda: "batch_norm")
     if mask is not None:
         mask = as_wide_as(input, mask, "batch_norm")
@@ -89,3 +84,14 @@ def batch_norm(
         return output
 
     return parts_of(input, residual, mask, virtual_batch_size, normalise)
+
+
+def _check(
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, activation: str | None, *, training: bool
+) -> None:
+    if activation is not None:
+        check_activation(activation)
+    if input.dim() < 2:
+        raise SettingsError(f"batch_norm got an input of shape {tuple(input.shape)}; expected (N, C) or (N, C, *)")
+    if not training and (running_mean is None or running_var is None):
+        raise SettingsError("batch_norm got no running statistics; expected both, or training=True")

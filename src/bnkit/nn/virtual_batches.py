@@ -46,6 +46,6 @@ def parts_of(x: Tensor, residual: Tensor | None, mask: Tensor | None, size: int 
             "value per channel, whose deviation is 0; choose a size that divides the batch, or leaves two examples or more, "
             "or drop the last short batch (drop_last=True)"
         )
-    residuals = [None] * count if residual is None else residual.split(size)
-    masks = [None] * count if mask is None else mask.split(size)
-    return torch.cat([normalise(*part) for part in zip(x.split(size), residuals, masks, strict=True)])
+    residuals = [None] * count if residual is None else torch.split(residual, size)
+    masks = [None] * count if mask is None else torch.split(mask, size)
+    return torch.cat([normalise(*part) for part in zip(torch.split(x, size), residuals, masks, strict=True)])

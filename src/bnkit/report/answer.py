@@ -9,8 +9,9 @@ from typing import Any
 from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record, Status
+from bnkit.experiments.sweep import ONLY_ONE
 from bnkit.experiments.uncertainty import Interval, Verdict
-from bnkit.report.contrast import ONLY_ONE, AtBest, AtLearningRate, Contrast, contrasts
+from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
 from bnkit.report.drift import Drift, drifts
 from bnkit.report.reached import Reached
 
@@ -34,6 +35,14 @@ class Answer:
         """The answer that ``records`` (by run id) give to ``plan``."""
         ended = sum(record.status not in (None, Status.RUNNING) for record in records.values())
         return cls(contrasts(plan, records), drifts(plan, records), len(plan) - ended)
+
+    @property
+    def headline(self) -> str:
+        """The answer in one sentence: of the first network that is set against a baseline."""
+        for contrast in self.contrasts:
+            if contrast.best is not None:
+                return _headline(contrast.best.test, contrast)
+        return "There is nothing to compare yet." if self.incomplete else "Nothing can be compared: see below why."
 
     def paragraphs(self) -> Iterator[tuple[str, list[str]]]:
         """A heading and its sentences, for each contrast, and then for what concerns all of them."""
@@ -138,6 +147,16 @@ def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
                 f"n = {difference.n} is too small to say: the difference lies between {change(difference.low)} and "
                 f"{change(difference.high)}{unit}, on either side of nothing. Use more seeds."
             )
+
+
+def _headline(difference: Interval | None, contrast: Contrast) -> str:
+    """The verdict, with the interval that it rests on."""
+    sentence, measure = _verdict_sentence(difference, contrast).removeprefix("So ").removesuffix("."), contrast.measure
+    decided = measure.verdict(difference) is not Verdict.UNKNOWN  # a verdict that is not names its interval
+    if difference is None or difference.low is None or difference.high is None or not decided:
+        return f"{sentence}."
+    ends = f"{measure.change(difference.low)} to {measure.change(difference.high)}"
+    return f"{sentence} (95 % interval {ends}, n = {difference.n})."
 
 
 def _reached_sentence(reached: Reached, measure: Measure) -> str:

@@ -31,6 +31,7 @@ def compare(
     augmentation: str | Callable[..., Any] = "none",
     validation: float = 0.1,
     drop_last: bool = False,
+    observe: int = 0,
     threads: int = 0,
     name: str = "comparison",
     about: str = "",
@@ -50,8 +51,8 @@ def compare(
 
     Args:
         networks: Factories by name, as ``{"no_batch_norm": make_plain, "batch_norm": make_with}``: each is called for
-            every run, without arguments or with those of ``activation``, ``depth``, ``width`` and ``dropout`` that it names, and
-            returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes) scores, or to outputs of the targets'
+            every run, without arguments or with those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order`` that
+            it names, and returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes) scores, or to outputs of the targets'
             shape. Or one such factory, of a network with or without batch norm: bnkit takes it out, or puts it in, for the
             other arm (``bnkit.remove``, ``bnkit.add``). Or the name, or names, of networks that bnkit knows, each then with
             and without batch norm.
@@ -73,6 +74,8 @@ def compare(
             global generator is the same for every network. Or "crop_and_flip".
         validation: The share of the training data on which learning rates are chosen; 0 for none.
         drop_last: Leave out the short last batch of each epoch.
+        observe: Look inside the layers at every so many-th step: what goes in and out of each batch norm, gamma and beta,
+            dead units, gradients and updates; recorded, drawn in the report and in TensorBoard. 0 for never.
         threads: For each run; 0 for as many as torch uses now, or 1 with ``workers``.
         name: Of the experiment; ``out`` defaults to ``results/<name>``.
         about: What it asks, in a sentence.
@@ -110,6 +113,7 @@ def compare(
             **{key: value if isinstance(value, str) else GIVEN for key, value in task.items()},
             "validation": validation,
             "drop_last": drop_last,
+            "observe": observe,
             "threads": threads,
         },
         "compare",
@@ -149,6 +153,7 @@ def run_experiment(
     networks: Mapping[str, NetworkSource] | None = None,
     data: DataSet | None = None,
     functions: Mapping[str, Any] | None = None,
+    write_report: bool = True,
 ) -> Comparison:
     """``compare`` for an experiment that is written down; ``networks``, ``data``, ``functions`` replace those it names."""
     place = Place(workers, run_timeout, engine, address)
@@ -170,8 +175,9 @@ def run_experiment(
                 folder.begin(ready.plan.experiment, fresh=fresh)
                 ready.train()
                 comparison = Comparison(out)
-                observer.report_started()
-                comparison.write_report()
+                if write_report:
+                    observer.report_started()
+                    comparison.write_report()
         else:
             ready.train()
             comparison = Comparison(out)

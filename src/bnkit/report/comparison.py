@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.folder import Folder, columns, rows
 from bnkit.experiments.measure import Measure
+from bnkit.experiments.outcomes import matches, outcomes
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records import Epoch, Record
 from bnkit.experiments.settings import Settings
 from bnkit.report.answer import Answer
-from bnkit.report.outcomes import matches, outcomes
 from bnkit.report.tables import further_tables, runs_table
 
 if TYPE_CHECKING:
@@ -228,6 +228,7 @@ class Comparison:
             experiment, settled = self.plan.experiment, self.plan.experiment.settled
             assert settled is not None  # a folder's experiment is
             found, data = sources(experiment.networks, experiment.arms), data_called(experiment.data)
+            data = data.reduced(experiment.train_examples, experiment.test_examples)
             if (tuple(source.identity for source in found.values()), data.digest) != (settled.networks, settled.data):
                 raise RecordError(
                     f"the networks or the data of {self.folder.path} are not those of its records any more; train again, "

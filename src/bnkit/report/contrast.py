@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 
 from bnkit.experiments.measure import Measure
+from bnkit.experiments.outcomes import Outcome, matches, outcomes, settings_of
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record, Status
+from bnkit.experiments.sweep import Sweep
 from bnkit.experiments.uncertainty import Interval, mean_interval, ratio_interval
-from bnkit.report.outcomes import Outcome, matches, outcomes, settings_of
 from bnkit.report.reached import Reached, reached
 
 BASELINE = "no_batch_norm"
-# How a best learning rate was chosen.
-ONLY_ONE = "only one"
-BY_VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def contrasts(plan: Plan, records: Mapping[str, Record]) -> tuple[Contrast, ...]
     for baseline, network in _pairs_of_networks(plan.networks):
         for setting in settings_of(plan):
             here = [outcome for outcome in every if matches(outcome.run.settings, setting)]
-            found.append(_contrast(_Arm.of(baseline, here), _Arm.of(network, here), setting))
+            found.append(_contrast(Sweep.of(baseline, here), Sweep.of(network, here), setting))
     return tuple(found)
 
 
@@ -116,62 +114,7 @@ def _pairs_of_networks(networks: Sequence[str]) -> Iterator[tuple[str, str]]:
                 yield baseline, member
 
 
-@dataclass(frozen=True)
-class _Arm:
-    """The runs of one network under one setting, by learning rate and seed."""
-
-    name: str
-    runs: Mapping[tuple[float, int], Outcome]
-
-    @classmethod
-    def of(cls, name: str, of_all: Sequence[Outcome]) -> _Arm:
-        return cls(name, {(o.run.settings.lr, o.run.seed): o for o in of_all if o.run.network.key == name})
-
-    @property
-    def measure(self) -> Measure:
-        """That of any run: all have the same."""
-        return next(iter(self.runs.values())).measure
-
-    @property
-    def rates(self) -> tuple[float, ...]:
-        return tuple(dict.fromkeys(lr for lr, _ in self.runs))
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(seed for _, seed in self.runs))
-
-    def finished(self, lr: float) -> dict[int, Outcome]:
-        """By seed."""
-        return {seed: self.runs[lr, seed] for seed in self.seeds if self.runs[lr, seed].final is not None}
-
-    def mean(self, lr: float) -> float | None:
-        ends = [outcome.test for outcome in self.finished(lr).values()]
-        return fmean(ends) if ends else None
-
-    def ended(self, lr: float) -> dict[Status, int]:
-        ends = [self.runs[lr, seed].record.status for seed in self.seeds]
-        return {status: ends.count(status) for status in Status if status in ends}
-
-    def best_rate(self) -> tuple[float | None, str]:
-        """The rate with the best mean on the validation part, among those at which the most runs finished; and how, or why not."""
-        finished = {lr: self.finished(lr).values() for lr in self.rates}
-        most = max(len(runs) for runs in finished.values())
-        if most == 0:
-            return None, f"no run of {self.name} finished"
-        if len(self.rates) == 1:
-            return self.rates[0], ONLY_ONE
-        places = {}
-        for lr, runs in finished.items():
-            ends = [outcome.validation for outcome in runs]
-            known = [end for end in ends if end is not None]
-            if len(runs) == most and known:
-                places[lr] = self.measure.order(fmean(known))
-        if not places:
-            return None, "there is no validation part to choose a learning rate on"
-        return min(places, key=places.__getitem__), BY_VALIDATION
-
-
-def _contrast(without: _Arm, with_: _Arm, setting: Mapping[str, object]) -> Contrast:
+def _contrast(without: Sweep, with_: Sweep, setting: Mapping[str, object]) -> Contrast:
     (without_lr, chosen_by), (with_lr, or_why_not) = without.best_rate(), with_.best_rate()
     best = None
     if without_lr is not None and with_lr is not None:
@@ -195,7 +138,7 @@ def _contrast(without: _Arm, with_: _Arm, setting: Mapping[str, object]) -> Cont
     )
 
 
-def _pairs(without: _Arm, without_lr: float, with_: _Arm, with_lr: float) -> list[tuple[Outcome, Outcome]]:
+def _pairs(without: Sweep, without_lr: float, with_: Sweep, with_lr: float) -> list[tuple[Outcome, Outcome]]:
     """Of the seeds for which both finished."""
     first, second = without.finished(without_lr), with_.finished(with_lr)
     return [(first[seed], second[seed]) for seed in first if seed in second]
@@ -208,7 +151,7 @@ def _difference(
     return mean_interval([second - first for first, second in both if first is not None and second is not None])
 
 
-def _at(lr: float, without: _Arm, with_: _Arm) -> AtLearningRate:
+def _at(lr: float, without: Sweep, with_: Sweep) -> AtLearningRate:
     return AtLearningRate(
         lr,
         _difference(_pairs(without, lr, with_, lr)),
@@ -220,7 +163,7 @@ def _at(lr: float, without: _Arm, with_: _Arm) -> AtLearningRate:
     )
 
 
-def _at_best(without: _Arm, without_lr: float, with_: _Arm, with_lr: float) -> AtBest:
+def _at_best(without: Sweep, without_lr: float, with_: Sweep, with_lr: float) -> AtBest:
     pairs = _pairs(without, without_lr, with_, with_lr)
     both = (
         reached(without.name, with_.name, pairs),

@@ -8,9 +8,9 @@ from itertools import product
 from statistics import fmean
 
 from bnkit.experiments.measure import Measure
+from bnkit.experiments.outcomes import matches, outcomes, settings_of
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record
-from bnkit.report.outcomes import matches, outcomes, settings_of
 
 
 @dataclass(frozen=True)

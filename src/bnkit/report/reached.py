@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from bnkit.report.outcomes import Outcome
+from bnkit.experiments.outcomes import Outcome
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bnkit.experiments.measure import Measure
+from bnkit.experiments.outcomes import Outcome, outcomes
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, Record, Status
 from bnkit.experiments.uncertainty import mean_interval
-from bnkit.report.outcomes import Outcome, outcomes
 
 Row = tuple[str, ...]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,9 @@ class TensorBoard(Observer):
             value = getattr(epoch, name)
             if value is not None:
                 self._writer.add_scalar(name, value, epoch.epoch)
+        for entry in epoch.layers or ():
+            for name, value in _scalars(entry["layers"]):
+                self._writer.add_scalar(f"layers/{name}", value, entry["step"])
         for name, parameter in model.named_parameters():
             values = parameter.detach().float().cpu().numpy()
             if math.isfinite(float(values.sum())):  # TensorBoard has no place for inf and NaN
@@ -123,6 +126,18 @@ def _grid(images: Any) -> Any:
     grid[:count] = (images - low) / ((high - low) or 1.0)
     tiled = grid.reshape(rows, _COLUMNS, channels, height, width).transpose(2, 0, 3, 1, 4)
     return tiled.reshape(channels, rows * height, _COLUMNS * width)
+
+
+def _scalars(layers: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
+    """What was seen of all layers at one step, by ``layer/figure``; of a distribution its mean and deviation."""
+    for layer, figures in layers.items():
+        for name, value in figures.items():
+            known = (
+                {name: value}
+                if not isinstance(value, dict)
+                else {f"{name}_{moment}": value[moment] for moment in ("mean", "deviation")}
+            )
+            yield from ((f"{layer}/{key}", number) for key, number in known.items() if number is not None)
 
 
 def _as_tensorboard_takes_it(value: object) -> bool | int | float | str:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
-def initialise(model: nn.Module, init: str) -> None:
+def initialise(model: nn.Module, init: str, scale: float = 1.0) -> None:
     """Draw the weights of all convolutions and linear layers anew; biases stay, and "default" leaves all as it is.
 
     Args:
         model: Changed in place.
         init: "xavier" (Glorot & Bengio 2010, uniform, gain 1), "kaiming" (He et al. 2015, normal, fan-in, for ReLU), or
             "default".
+        scale: What the weights are multiplied by then.
     """
-    if init == "default":
+    if init == "default" and scale == 1.0:
         return
-    draw = _xavier if init == "xavier" else _kaiming
     for module in model.modules():
         if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
-            draw(module.weight)
+            if init != "default":
+                (_xavier if init == "xavier" else _kaiming)(module.weight)
+            if scale != 1.0:
+                with torch.no_grad():
+                    module.weight.mul_(scale)
 
 
 def _xavier(weight: Tensor) -> None:

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.networks.arms import NormFactory
+from bnkit.experiments.settings import Settings
+
+Layers = dict[str, nn.Module | None]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -42,6 +45,15 @@ def sequence(**layers: nn.Module | None) -> nn.Sequential:
 def activation_called(name: str, own: str) -> nn.Module:
     """A new activation module; ``own`` is what "default" means."""
     return _ACTIVATIONS[own if name == "default" else name]()
+
+
+def ordered(settings: Settings, own: str, number: int, factory: NormFactory | None, channels: int) -> Layers:
+    """``norm<number>`` and ``activation<number>``, in the order that the settings say: before, if they say nothing."""
+    layers = {
+        f"norm{number}": norm(factory, channels),
+        f"activation{number}": activation_called(settings.activation, own),
+    }
+    return dict(reversed(layers.items())) if settings.order == "after" else layers
 
 
 def norm(factory: NormFactory | None, channels: int) -> nn.Module | None:

@@ -6,11 +6,10 @@ from torch import nn
 
 from bnkit.experiments.networks.arms import Arm
 from bnkit.experiments.networks.layers import (
-    activation_called,
     after_two_convolutions,
     dropout,
     image_shape,
-    norm,
+    ordered,
     sequence,
 )
 from bnkit.experiments.settings import Settings
@@ -19,28 +18,24 @@ from bnkit.experiments.settings import Settings
 def lenet(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
     """Two 5×5 convolutions (6 and 16 channels) and three linear layers (120, 84, ``out_features``), sigmoid.
 
-    Batch norm stands after each convolution and each hidden linear layer, before the activation. Pooling takes the
-    maximum: the mean, LeCun's, ends at a training loss of 0.27 where the textbook prints 0.25.
+    Batch norm stands after each convolution and each hidden linear layer, before the activation (or behind it, by
+    ``order``). Pooling takes the maximum: the mean, LeCun's, ends at a training loss of 0.27 where the textbook prints 0.25.
     """
     channels, height, width = image_shape("lenet", input_shape, smallest=16)
     positions = after_two_convolutions(height) * after_two_convolutions(width)
     return sequence(
         conv1=nn.Conv2d(channels, 6, 5),
-        norm1=norm(arm.norm2d, 6),
-        activation1=activation_called(settings.activation, "sigmoid"),
+        **ordered(settings, "sigmoid", 1, arm.norm2d, 6),
         pool1=nn.MaxPool2d(2, stride=2),
         conv2=nn.Conv2d(6, 16, 5),
-        norm2=norm(arm.norm2d, 16),
-        activation2=activation_called(settings.activation, "sigmoid"),
+        **ordered(settings, "sigmoid", 2, arm.norm2d, 16),
         pool2=nn.MaxPool2d(2, stride=2),
         flatten=nn.Flatten(),
         fc1=nn.Linear(16 * positions, 120),
-        norm3=norm(arm.norm1d, 120),
-        activation3=activation_called(settings.activation, "sigmoid"),
+        **ordered(settings, "sigmoid", 3, arm.norm1d, 120),
         dropout1=dropout(settings.dropout),
         fc2=nn.Linear(120, 84),
-        norm4=norm(arm.norm1d, 84),
-        activation4=activation_called(settings.activation, "sigmoid"),
+        **ordered(settings, "sigmoid", 4, arm.norm1d, 84),
         dropout2=dropout(settings.dropout),
         out=nn.Linear(84, out_features),
     )

@@ -8,7 +8,7 @@ from torch import nn
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.networks.arms import Arm
-from bnkit.experiments.networks.layers import Residual, activation_called, dropout, norm, sequence
+from bnkit.experiments.networks.layers import Residual, activation_called, dropout, norm, ordered, sequence
 from bnkit.experiments.settings import Settings
 
 # Of each hidden layer where the depth is given and the width is not.
@@ -18,7 +18,8 @@ _WIDTH = 128
 def mlp(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
     """The course's 784–256–128–10 (for 28×28 pixels); with a ``depth``, so many linear layers of one ``width``.
 
-    Linear, batch norm, ReLU, as the course's page on benefits has it: a linear layer that is normalised has no bias.
+    Linear, batch norm, ReLU, as the course's page on benefits has it (``order`` "after": linear, ReLU, batch norm): a
+    linear layer that is normalised has no bias.
     """
     if settings.depth == 1:
         raise SettingsError("grid: depth=1 with network mlp; expected at least 2, or 0 for the course's 3")
@@ -28,8 +29,7 @@ def mlp(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Set
     for number, (size, following) in enumerate(zip(sizes, hidden, strict=False), start=1):
         layers |= {
             f"fc{number}": nn.Linear(size, following, bias=arm.norm1d is None),
-            f"norm{number}": norm(arm.norm1d, following),
-            f"activation{number}": activation_called(settings.activation, "relu"),
+            **ordered(settings, "relu", number, arm.norm1d, following),
             f"dropout{number}": dropout(settings.dropout),
         }
     return sequence(**layers, out=nn.Linear(sizes[-1], out_features))

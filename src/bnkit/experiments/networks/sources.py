@@ -27,9 +27,9 @@ from bnkit.experiments.targets import find, is_target
 PAIR = ("no_batch_norm", "batch_norm")
 
 # What a factory of somebody's own may ask for by name.
-_OPTIONS = ("activation", "depth", "width", "dropout")
+_OPTIONS = ("activation", "depth", "width", "dropout", "order")
 # Of these, those whose default means what the network has of its own.
-_LEFT_TO_NETWORKS = ("activation", "depth", "width")
+_LEFT_TO_NETWORKS = ("activation", "depth", "width", "order")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Architecture:
     Attributes:
         build: Makes it from an arm, the shape of one input, the number of outputs (of classes, or of values to
             predict), and the settings.
-        options: Which of "activation", "depth", "width" and "dropout" it follows.
+        options: Which of "activation", "depth", "width", "dropout" and "order" it follows.
     """
 
     build: Callable[[Arm, tuple[int, ...], int, Settings], nn.Module]
@@ -48,11 +48,11 @@ class Architecture:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "two-cnn": Architecture(two_cnn, frozenset({"activation", "dropout"})),
-    "lenet": Architecture(lenet, frozenset({"activation", "dropout"})),
+    "lenet": Architecture(lenet, frozenset({"activation", "dropout", "order"})),
     "simple-cnn": Architecture(simple_cnn, frozenset({"activation", "dropout"})),
     "mlp": Architecture(mlp, frozenset(_OPTIONS)),
-    "residual-mlp": Architecture(residual_mlp, frozenset(_OPTIONS)),
-    "resnet": Architecture(resnet, frozenset(_OPTIONS)),
+    "residual-mlp": Architecture(residual_mlp, frozenset(_OPTIONS) - {"order"}),
+    "resnet": Architecture(resnet, frozenset(_OPTIONS) - {"order"}),
 }
 
 
@@ -64,7 +64,7 @@ class NetworkSource:
         identity: Its key, and what stays the same about it from call to call.
         make: Builds it from the shape of one input, the number of outputs (of classes, or of values to predict), and the
             settings.
-        options: Which of "activation", "depth", "width" and "dropout" it follows.
+        options: Which of "activation", "depth", "width", "dropout" and "order" it follows.
         arm: What becomes of the network that ``make`` returns, where that is one for all arms; None where it is the arm's.
     """
 
@@ -96,7 +96,7 @@ class NetworkSource:
                 takes = ", ".join(sorted(self.options)) or "none of them"
                 raise SettingsError(
                     f"grid: {option}={value} with network {self.identity.key}, which has no {option} to set; of "
-                    f"activation, depth, width and dropout it follows {takes}"
+                    f"activation, depth, width, dropout and order it follows {takes}"
                 )
         with initial_weights(seed):
             try:
@@ -114,7 +114,7 @@ class NetworkSource:
                 raise FactoryError(
                     f"the factory of {self.identity.key} returned {type(model).__name__}; expected an nn.Module"
                 )
-            initialise(model, settings.init)
+            initialise(model, settings.init, settings.init_scale)
         return model
 
 
@@ -151,8 +151,8 @@ def from_factories(
 ) -> dict[str, NetworkSource]:
     """Sources from a dictionary of factories, or from one factory, as ``bnkit.compare`` takes it.
 
-    A factory is called without arguments, or with those of ``activation``, ``depth``, ``width`` and ``dropout`` that it names.
-    One factory may return the dictionary; if it returns a network, that is made into a twin for each of ``arms``.
+    A factory is called without arguments, or with those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order`` that
+    it names.    One factory may return the dictionary; if it returns a network, that is made into a twin for each of ``arms``.
 
     Raises:
         FactoryError: It is no dictionary of callables, or holds a network instead of a factory.

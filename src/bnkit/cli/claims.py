@@ -1,0 +1,84 @@
+"""``bnkit claims``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from typer import Exit, Option, launch
+
+from bnkit.cli.progress import watching
+from bnkit.console import messages, results
+from bnkit.report.claims import FOLDER, ask
+from bnkit.report.tables import as_rich
+
+_INTERRUPTED = 130
+
+
+def claims(
+    quick: Annotated[
+        bool, Option("--quick", help="Small designs: under four minutes on digits and two cores.")
+    ] = False,
+    data: Annotated[str, Option(metavar="D", help="The data, as `bnkit compare` takes them; classes.")] = "digits",
+    network: Annotated[
+        str | None,
+        Option(metavar="NAME | file.py:factory", help="Put the questions to this network, not to the course's."),
+    ] = None,
+    out: Annotated[Path, Option(metavar="DIR", help="The results folder.")] = FOLDER,
+    budget: Annotated[float, Option(metavar="X", help="X times as many images for every claim.")] = 1.0,
+    seeds: Annotated[int, Option(metavar="N", help="Seeds 0 to N − 1; below 3 nothing is decided.")] = 5,
+    only: Annotated[
+        list[str] | None, Option(metavar="CLAIM", help="A claim by its number or name. May be given several times.")
+    ] = None,
+    fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
+    open_report: Annotated[bool, Option("--open", help="Open the report in a browser at the end.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print the verdicts as JSON.")] = False,
+    quiet: Annotated[bool, Option("-q", "--quiet", help="No progress and no table, only the answer.")] = False,
+    verbose: Annotated[bool, Option("-v", "--verbose", help="A line for every epoch.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """`bnkit claims --quick` says which claims about batch normalization hold on handwritten digits.
+
+    Each claim has a hypothesis stated in advance, a measure, pairs of runs over five seeds, an interval and a verdict:
+    holds, does not hold, not enough data. Called again, it trains only what is missing.
+
+    More examples:
+
+    - `bnkit claims --data fashion-mnist` asks with the whole budget
+    - `bnkit claims --network net.py:make --data mnist` asks about a network of your own
+    - `bnkit claims --only covariate-shift --only 10a` asks some of them
+
+    Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
+    """
+    try:
+        with watching(messages(), quiet=quiet or as_json, verbose=verbose) as observer:
+            verdicts = ask(
+                data,
+                network,
+                out,
+                quick=quick,
+                budget=budget,
+                seeds=seeds,
+                only=only or (),
+                fresh=fresh,
+                observer=observer,
+            )
+    except KeyboardInterrupt:
+        messages().print(f"stopped; what is whole is in {out}, and the same call goes on from there", soft_wrap=True)
+        raise Exit(_INTERRUPTED) from None
+    console = results()
+    if as_json:
+        console.print_json(json.dumps(verdicts.to_json()))
+    else:
+        if not quiet:
+            console.print(as_rich(*verdicts.table()))
+            console.print()
+        console.print(verdicts.answer, soft_wrap=not console.is_terminal, markup=False)
+    if not as_json and not quiet:
+        console.print(f"\nreport: {out / 'claims.html'}", soft_wrap=True)
+    if open_report:
+        launch((out / "claims.html").resolve().as_uri())
+    if verdicts.failed:
+        messages().print(f"{verdicts.failed} runs failed; their records in {out} say why", soft_wrap=True)
+        raise Exit(1)

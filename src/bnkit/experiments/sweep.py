@@ -1,0 +1,80 @@
+"""The runs of one network over learning rates and seeds. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from bnkit.experiments.measure import Measure
+from bnkit.experiments.outcomes import Outcome
+from bnkit.experiments.records import Status
+
+# How a best learning rate was chosen.
+ONLY_ONE = "only one"
+BY_VALIDATION = "validation"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of one network under one setting of everything else, by learning rate and seed.
+
+    Attributes:
+        name: The network's key.
+        runs: What came out.
+    """
+
+    name: str
+    runs: Mapping[tuple[float, int], Outcome]
+
+    @classmethod
+    def of(cls, name: str, of_all: Sequence[Outcome]) -> Sweep:
+        """Those of ``of_all`` that are of the network called ``name``."""
+        return cls(name, {(o.run.settings.lr, o.run.seed): o for o in of_all if o.run.network.key == name})
+
+    @property
+    def measure(self) -> Measure:
+        """That of any run: all have the same."""
+        return next(iter(self.runs.values())).measure
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates, in the order of the plan."""
+        return tuple(dict.fromkeys(lr for lr, _ in self.runs))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, in the order of the plan."""
+        return tuple(dict.fromkeys(seed for _, seed in self.runs))
+
+    def finished(self, lr: float) -> dict[int, Outcome]:
+        """By seed."""
+        return {seed: self.runs[lr, seed] for seed in self.seeds if self.runs[lr, seed].final is not None}
+
+    def mean(self, lr: float) -> float | None:
+        """Of the measure on the test set at the end; None where no run finished."""
+        ends = [outcome.test for outcome in self.finished(lr).values()]
+        return fmean(ends) if ends else None
+
+    def ended(self, lr: float) -> dict[Status, int]:
+        """How many runs ended as what."""
+        ends = [self.runs[lr, seed].record.status for seed in self.seeds]
+        return {status: ends.count(status) for status in Status if status in ends}
+
+    def best_rate(self) -> tuple[float | None, str]:
+        """The rate with the best mean on the validation part, among those at which the most runs finished; and how, or why not."""
+        finished = {lr: self.finished(lr).values() for lr in self.rates}
+        most = max(len(runs) for runs in finished.values())
+        if most == 0:
+            return None, f"no run of {self.name} finished"
+        if len(self.rates) == 1:
+            return self.rates[0], ONLY_ONE
+        places = {}
+        for lr, runs in finished.items():
+            ends = [outcome.validation for outcome in runs]
+            known = [end for end in ends if end is not None]
+            if len(runs) == most and known:
+                places[lr] = self.measure.order(fmean(known))
+        if not places:
+            return None, "there is no validation part to choose a learning rate on"
+        return min(places, key=places.__getitem__), BY_VALIDATION

@@ -1,0 +1,34 @@
+"""What a forward pass keeps in memory for the backward pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.model.trace import as_it_was
+
+
+def bytes_for_backward(model: nn.Module, inputs: Tensor) -> int:
+    """The bytes of all tensors that a forward pass on ``inputs`` saves for the backward, parameters left out.
+
+    A storage counts once, however many layers save it. The model stays as it is, buffers and random states included.
+
+    Example:
+        >>> bytes_for_backward(nn.Sigmoid(), torch.ones(2, 3, requires_grad=True))
+        24
+    """
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    saved: dict[int, int] = {}
+    kept: list[Tensor] = []  # alive until the count is done, so that no address is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+            kept.append(tensor)
+        return tensor
+
+    with as_it_was(model), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(inputs)
+    return sum(saved.values())

@@ -1,0 +1,109 @@
+"""`bnkit claims` as its user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bnkit.cli.main import main
+from bnkit.errors import SettingsError
+from bnkit.experiments.claims import Finding
+from bnkit.experiments.observer import Observer
+from bnkit.report.claims import ask, read
+from tests.cli.calls import SMALL, say
+
+# Two small networks that follow no setting, on 90 points: what has a design for them takes seconds.
+OWN = ("--network", f"{SMALL}:networks", "--data", f"{SMALL}:data")
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_network_of_ones_own_is_asked_what_it_can_be_asked(capsys):
+    asked = ("1a", "2a", "6b", "8", "12")
+    arguments = ("claims", "--quick", *OWN, "--seeds", "2", "--out", "c", *(f"--only={number}" for number in asked))
+    said = say(capsys, *arguments)
+    assert said.status == 0
+    content = read(Path("c"))
+    by_number = {claim["number"]: claim for claim in content["claims"]}
+    assert tuple(by_number) == asked
+    # Two seeds decide nothing, whatever they say.
+    assert [claim["verdict"] for claim in content["claims"]] == [
+        "not enough data", "not asked", "not asked", "not enough data", "not asked",
+    ]  # fmt: skip
+    assert by_number["12"]["why"].endswith("small.py:networks has no order to set")
+    assert by_number["6b"]["why"] == "it is about the network residual-mlp"
+    assert by_number["2a"]["why"] == "it takes batches of 128, and there are 90 images to train on"
+    assert by_number["8"]["n"] == 2
+    assert by_number["8"]["budget"] == "32 runs, 256 steps, 90 images"
+    assert "Of 2 hypotheses 0 are decided" in said.out
+    assert Path("c/claims.md").read_text().count("| not asked") == 3
+    # Called again, nothing is trained.
+    again = say(capsys, *arguments, "--json")
+    assert json.loads(again.out)["claims"] == content["claims"]
+
+
+@pytest.mark.slow
+def test_some_claims_and_the_same_verdict_after_an_interruption(capsys):
+    """Interrupted in the middle, the same call goes on; what was complete stays as it is."""
+
+    class Leaving(Observer):
+        def run_ended(self, run, record):
+            if run.number == 5:
+                raise KeyboardInterrupt
+
+    settings = {
+        "data": f"{SMALL}:data",
+        "network": f"{SMALL}:networks",
+        "quick": True,
+        "only": ["covariate-shift", "10a"],
+    }
+    with pytest.raises(KeyboardInterrupt):
+        ask(out=Path("parts"), observer=Leaving(), **settings)
+    files = {path: path.read_bytes() for path in Path("parts/inside/runs").glob("*/record.jsonl")}
+    assert len(files) == 5
+    parts, whole = ask(out=Path("parts"), **settings), ask(out=Path("whole"), **settings)
+    assert all(path.read_bytes() == content for path, content in files.items())
+    assert [asked.effects for asked in parts.asked] == [asked.effects for asked in whole.asked]
+    assert [asked.claim.number for asked in whole.asked] == ["9", "10a"]
+    assert all(len(asked.effects) == 5 and asked.judged.p_holds is not None for asked in whole.asked)
+    assert whole.count(Finding.NOT_ASKED) == 0
+    assert whole.command.startswith("bnkit claims --quick --data ")
+    assert "--only covariate-shift --only 10a --out whole" in whole.command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--only", "faster"), "no claim is called 'faster'; expected one of faster-in-steps, "),
+        (("--budget", "0"), "budget=0, seeds=5; expected a budget above 0 and at least 1 seed"),
+        (("--seeds", "0"), "budget=1, seeds=0; expected"),
+        (("--network", "nothing"), "unknown network 'nothing'; expected one of two-cnn, "),
+        (("--data", "nowhere"), "nowhere"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_before_anything_is_trained(capsys, arguments, message):
+    said = say(capsys, "claims", "--quick", *arguments)
+    assert said.status == 2
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert not Path("results").exists()
+
+
+def test_networks_by_other_names_are_refused(tmp_path):
+    (tmp_path / "other.py").write_text(
+        "def networks():\n    from torch import nn\n    return {'a': lambda: nn.Linear(6, 3)}\n"
+    )
+    with pytest.raises(SettingsError, match="has networks called a; expected no_batch_norm and batch_norm"):
+        ask(f"{SMALL}:data", f"{tmp_path / 'other.py'}:networks", quick=True)
+
+
+def test_help_begins_with_an_example(capsys):
+    with pytest.raises(SystemExit):
+        main(["claims", "--help"])
+    assert "bnkit claims --quick" in capsys.readouterr().out
