@@ -48,6 +48,7 @@ class Shared:
     deviation: float = 2.0
     how: str = "eager"
     residual: bool = False
+    masked: bool = False  # what the residual is above nothing at, in its first channel
     spoiled: int | None = None  # the sample that is not finite in the second step
     layout: torch.memory_format = torch.contiguous_format
     widened: bool = False  # the same values, rounded to the dtype, in float64
@@ -94,7 +95,8 @@ def measure(scenario: Shared, layer: nn.Module, part: slice) -> dict[str, Tensor
         x = whole[part].detach().contiguous(memory_format=scenario.layout).requires_grad_()
         residual = whole_residual[part].detach().requires_grad_()
         layer.zero_grad()
-        output = called(x, residual) if scenario.residual else called(x)
+        more = (residual if scenario.residual else None, whole_residual[part, :1] > 0 if scenario.masked else None)
+        output = called(x, *more) if any(given is not None for given in more) else called(x)
         loss = (output * loss_weights[part]).sum()
         if scenario.how == "differentiated twice":
             # A gradient penalty: that of all samples is the sum of those of the parts.
@@ -135,6 +137,10 @@ OF_THREE = [
     Shared("activation", (3, 4, 1), arguments={"activation": "silu"}),
     Shared("activation in place", (3, 4, 1), arguments={"activation": "relu"}),
     Shared("residual", (3, 0, 2), (3, 4, 5), arguments={"activation": "relu"}, residual=True),
+    Shared("masked", (3, 4, 1), (3, 4, 5), arguments={"activation": "relu"}, residual=True, masked=True),
+    Shared("masked, whole samples", (3, 2, 4), masked=True),
+    Shared("masked, differentiated twice", (3, 0, 2), (3, 4), masked=True, how="differentiated twice"),
+    Shared("masked and compiled", (3, 4, 2), (3, 4), masked=True, how="compiled"),
     Shared("cumulative average", (3, 4, 1), arguments={"momentum": None}),
     Shared("no affine", (3, 4, 1), arguments={"affine": False}),
     Shared("no bias", (3, 4, 1), arguments={"bias": False}),
