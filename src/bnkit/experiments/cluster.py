@@ -6,6 +6,7 @@ the driver, is the only one that writes to the results folder.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import tempfile
@@ -81,7 +82,7 @@ class Cluster:
         if not self._was_there:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             try:
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise SettingsError(
                     f"no Ray cluster answers at {address or 'RAY_ADDRESS'} ({type(error).__name__}: {error}); start one "
