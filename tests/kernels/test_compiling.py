@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from numba.core.errors import NumbaWarning
+
+from bnkit.kernels import arguments, bits, compiling
+from bnkit.kernels.threads import team
+
+
+def _double(a):
+    x, y = number(get(a, arguments.X)), number(get(a, arguments.Y))
+    for place in range(get(a, arguments.COUNT)):
+        put(y, place, 2 * get(x, place))
+
+
+# What these mean is filled in by `outer`.
+number = get = put = infinity = None
+
+
+def _doubled(function):
+    x = torch.arange(5, dtype=torch.float64)
+    y = torch.empty_like(x)
+    tensors = (x.data_ptr(), 0, y.data_ptr(), *[0] * 8)
+    arguments.run(*team(), function, 0, 0, 1, 0, *tensors, 0, 0, 0, 5, 0, 0, 0, 0.0)
+    return y.tolist()
+
+
+def _names():
+    return {
+        "number": bits.pointer[np.float64],
+        "get": bits.get,
+        "put": bits.put,
+    }
+
+
+def test_where_nothing_can_be_kept_on_disk_it_is_compiled_all_the_same(monkeypatch):
+    cfunc, njit = compiling.cfunc, compiling.njit
+    attempts = []
+
+    def refusing(compile_):
+        def decorate(*args, cache=False, **options):
+            attempts.append(cache)
+            if cache:  # what Numba raises where neither the sources' folder nor the user's can be written to
+                raise RuntimeError("cannot cache function 'loop': no locator available for file")
+            return compile_(*args, **options)
+
+        return decorate
+
+    monkeypatch.setattr(compiling, "cfunc", refusing(cfunc))
+    monkeypatch.setattr(compiling, "njit", refusing(njit))
+    assert _doubled(compiling.outer(_double, _names(), "nowhere")) == [0, 2, 4, 6, 8]
+    assert compiling.entry(lambda x: x + 1)(1) == 2
+    assert attempts == [True, False, True, False]
+
+
+@pytest.mark.parametrize("variant", ["one", "another"])
+def test_variants_of_a_loop_are_kept_apart(variant):
+    names = _names()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumbaWarning)
+        assert _doubled(compiling.outer(_double, names, variant)) == [0, 2, 4, 6, 8]
+    twin = compiling._twin(_double, names, variant)
+    assert variant in twin.__qualname__
+    assert compiling._sources() in twin.__qualname__
+
+
+def test_a_comparison_with_infinity_survives_the_fast_arithmetic():
+    """Under "reassoc" np.isfinite does not: it subtracts a number from itself."""
+
+    def count(x, size):
+        found = 0
+        for place in range(size):
+            if not abs(get(x, place) - 0.5) < infinity:
+                found += 1
+        return found
+
+    values = torch.tensor([1.0, float("nan"), float("inf"), -float("inf"), 2.0] * 7, dtype=torch.float64)
+    names = _names()
+    counting = compiling.inner(count, {"get": bits.get, "infinity": float("inf")})
+    to_pointer = names["number"]
+    counted = compiling.njit(lambda address, size: counting(to_pointer(address), size))
+    assert counted(values.data_ptr(), values.numel()) == 21

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from bnkit.kernels import crossover, select
+from bnkit.kernels.crossover import pays, situation
+
+INPUTS = {
+    "planes": (2, 3, 24, 24),
+    "few positions": (2, 3, 7, 7),
+    "one position": (2, 3),
+    "channels last, few channels": (2, 16, 7, 7),
+    "channels last": (2, 17, 7, 7),
+}
+
+
+def _input(name, examples=2):
+    x = torch.empty(examples, *INPUTS[name][1:])
+    return x.contiguous(memory_format=torch.channels_last) if name.startswith("channels last") else x
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_every_situation_stands_in_the_table(name):
+    assert situation(_input(name)) == name
+
+
+def test_the_table_that_is_shipped_has_every_situation_and_no_other():
+    table = json.loads(crossover.TABLE.read_text())
+    assert table.keys() == INPUTS.keys()
+    assert all(least is None or least >= 1 for least in table.values())
+
+
+@pytest.mark.parametrize(("least", "expected"), [(None, [False, False]), (10_000, [False, True])])
+@pytest.mark.parametrize("name", INPUTS)
+def test_from_the_least_size_on_the_loops_are_chosen(monkeypatch, name, least, expected):
+    monkeypatch.setattr(crossover, "_LEAST", {name: least})
+    size_of_one = torch.Size(INPUTS[name][1:]).numel()
+    below, above = _input(name, 9_999 // size_of_one), _input(name, -(-10_000 // size_of_one))
+    assert [pays(below), pays(above)] == expected
+    assert [select("auto", x).kernel.NAME == "numba" for x in (below, above)] == expected
