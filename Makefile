@@ -46,7 +46,10 @@ wheel: .venv/.installed-dev
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/folder.py
-	$(BIN)/python benchmarks/layer.py
+	$(BIN)/python -m benchmarks.layer
+	$(BIN)/python -m benchmarks.layer --overhead
+	$(BIN)/python -m benchmarks.crossover
+	$(BIN)/python -m benchmarks.lenet
 	$(BIN)/python benchmarks/observe.py
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python benchmarks/check.py

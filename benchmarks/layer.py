@@ -4,11 +4,11 @@ Ten shapes, contiguous and channels last; all sides in one process, in turns; me
 physical limit is the least traffic there is (five passes over the tensor: x, y forward; x, dy, dx backward) at the rate of
 a copy with streaming stores, measured in the same turns.
 
-    python benchmarks/layer.py                    # with freed memory kept
-    python benchmarks/layer.py --allocator default
-    python benchmarks/layer.py --compile          # torch.compile too: takes minutes to compile
-    python benchmarks/layer.py --overhead         # what a call costs on small inputs
-    python benchmarks/layer.py --json FILE
+    python -m benchmarks.layer                    # with freed memory kept
+    python -m benchmarks.layer --allocator default
+    python -m benchmarks.layer --compile          # torch.compile too: takes minutes to compile
+    python -m benchmarks.layer --overhead         # what a call costs on small inputs
+    python -m benchmarks.layer --json FILE
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def sides(shape: tuple[int, ...], layout: torch.memory_format, *, compiled: bool
         "Tensor.copy_": lambda: target.copy_(source),
     }
     if compiled:
+        torch._dynamo.reset()  # it gives up on a function after eight versions
         whole = torch.compile(lambda x: torch.relu(theirs(x)))
         found["torch.compile"] = step(whole, list(theirs.parameters()), x, gradient)
     return found
@@ -135,6 +136,7 @@ def row(shape: tuple[int, ...], layout: str, times: dict[str, list[float]]) -> d
         "numba, times faster": ratio("torch.nn", "numba"),
         # A copy is two passes, a step five.
         "share of the limit": 2.5 * ratio("copy", "auto"),
+        **({"times faster than torch.compile": ratio("torch.compile", "auto")} if "torch.compile" in times else {}),
     }
 
 

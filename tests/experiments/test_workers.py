@@ -224,7 +224,8 @@ def test_a_killed_call_takes_its_workers_along_and_the_next_one_goes_on(tmp_path
     watcher = Watcher()
     comparison = _compare(tmp_path / "r", workers=2, observer=watcher)
     assert small.figures(comparison) == small.figures(_compare(tmp_path / "h", threads=1))
-    assert 24 - 9 - 2 <= len(watcher.trained) <= 24 - 9  # two workers may each have written one more
+    # Nothing that was recorded is trained again. How much more the workers record before they notice is up to them.
+    assert 0 < len(watcher.trained) <= 24 - 9
 
 
 @pytest.mark.torture

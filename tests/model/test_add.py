@@ -342,6 +342,7 @@ class _Counting(nn.Module):
 
 
 def test_what_cannot_be_preserved_is_told():
+    torch.manual_seed(0)  # weights with which not all three outputs are negative, and so 0
     with pytest.raises(
         ModelError, match="_Counting computes something else with batch norm added: the outputs differ by"
     ):

@@ -35,7 +35,7 @@ def outer(loop: Any, names: dict[str, Any], variant: str) -> int:
     twin = _twin(loop, names, variant)
     try:
         compiled = cfunc(signature, cache=True, **_OPTIONS)(twin)
-    except (RuntimeError, OSError):  # nowhere to keep compiled code: a read-only folder
+    except Exception:  # a read-only folder, or what is kept cannot be read: then it is compiled for this process
         compiled = cfunc(signature, **_OPTIONS)(twin)
     _kept.append(compiled)
     return int(compiled.address or 0)

@@ -27,8 +27,9 @@ _BLOCK_BYTES = 1 << 18
 CACHE_LINE = 64
 _LINE = 16  # float32 in a cache line
 # From so many bytes on, what is written goes past the caches: it would push out of them what is read next, and a cache fetches
-# a line before it is written to. From so many on, what is read next is fetched ahead.
-_STREAM_FROM = 1 << 20
+# a line before it is written to. By itself a layer is faster so from 1 MB on, but then the next one finds nothing in the cache: in
+# a whole network (`benchmarks/lenet.py`) it does not pay below. From so many on, what is read next is fetched ahead.
+_STREAM_FROM = 1 << 23
 _AHEAD_FROM = 1 << 22
 # On fewer values a channel than this, rounding in float32 does not average out.
 _EXACT_BELOW = 1024
