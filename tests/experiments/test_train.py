@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,11 +12,15 @@ from torch import nn
 from torch.nn import functional
 
 from bnkit.data import prepare
-from bnkit.experiments.experiment import experiment_from
+from bnkit.experiments import train as training_loop
+from bnkit.experiments.experiment import NetworkIdentity, experiment_from
+from bnkit.experiments.graphed import GraphedStep
 from bnkit.experiments.networks import from_factories
 from bnkit.experiments.observer import Observer
+from bnkit.experiments.processes import ALONE, Processes
 from bnkit.experiments.randomness import order_of_examples, seeded
 from bnkit.experiments.settle import data_from, settle
+from bnkit.experiments.task import Task
 from bnkit.experiments.train import Training, train
 from tests.experiments import small
 
@@ -129,3 +135,39 @@ def test_every_step_is_told():
     list(train(run, training, parts, materials.task, None, Told()))
     measured = ["validation", "test"]  # without a batch norm, no population statistics
     assert told == [step for epoch in (1, 2, 3) for step in [*[(epoch, 16)] * 4, *measured]]
+
+
+BUILT_IN = NetworkIdentity(key="batch_norm", identity="two-cnn/batch_norm")
+
+
+@pytest.mark.parametrize(
+    ("device", "network", "changes", "processes", "recorded"),
+    [
+        ("cuda", BUILT_IN, {}, ALONE, True),
+        ("cpu", BUILT_IN, {}, ALONE, False),
+        ("cuda", None, {}, ALONE, False),  # a network that may decide things in Python
+        ("cuda", BUILT_IN, {"observe": 10}, ALONE, False),
+        ("cuda", BUILT_IN, {"landscape": 10}, ALONE, False),
+        ("cuda", BUILT_IN, {}, Processes(0, 2), False),
+    ],
+)
+def test_steps_are_recorded_where_that_is_safe(monkeypatch, device, network, changes, processes, recorded):
+    monkeypatch.setattr(training_loop, "CudaRecorder", lambda device: f"recorder of {device}")
+    run = _run()[0]
+    run = replace(run, network=network or run.network, **changes)
+    step = training_loop._step_of(run, Task(), torch.device(device), processes)
+    assert isinstance(step, GraphedStep) is recorded
+    assert recorded or step is Task().training_step
+
+
+def test_a_gpu_is_waited_for_by_time_and_a_cpu_by_steps():
+    def checks(device, seconds_ago, processes):
+        then = time.perf_counter() - seconds_ago
+        found = (training_loop._is_to_check(step, then, torch.device(device), processes) for step in range(1, 97))
+        return [step for step, checked in enumerate(found, start=1) if checked]
+
+    assert checks("cpu", 100, ALONE) == checks("cpu", 0, ALONE) == [32, 64, 96]
+    assert checks("cuda", -100, ALONE) == []
+    assert checks("cuda", 100, ALONE) == list(range(1, 97))
+    # All processes of a run have to wait for each other at the same step.
+    assert checks("cuda", 100, Processes(1, 2)) == [32, 64, 96]

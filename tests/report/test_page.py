@@ -69,7 +69,13 @@ def _watched():
     def outcome(run):
         if run.network.key == "no_batch_norm":
             return diverged(0.3) if run.settings.lr == 1.0 else finished(0.5, 0.6 + run.seed / 100, steps=None)
-        record = finished(0.6, 0.7 + run.seed / 100, test_accuracy_population=0.8, backward_bytes=2_000_000)
+        record = finished(
+            0.6,
+            0.7 + run.seed / 100,
+            test_accuracy_population=0.8,
+            backward_bytes=2_000_000,
+            peak_memory_bytes=3_000_000,
+        )
         epochs = [replace(e, layers=[_layers(10 * e.epoch), _layers(10 * e.epoch + 5)]) for e in record.epochs]
         return replace(record, epochs=epochs)
 
@@ -142,8 +148,8 @@ def test_a_browser_draws_every_figure_and_the_switches_work(tmp_path, chromium):
     text = _watched()
     drawn, complaints = _browse(chromium, text.replace("</body>", _PROBE), tmp_path)
     assert complaints == []
-    # The headline, the differences, four curves, the rates, time, memory, five about the layers: each drawn once.
-    assert drawn.count('class="bk-Figure"') == text.count('<figure id="figure-') == 14
+    # The headline, the differences, four curves, the rates, time, two of memory, five about the layers: each drawn once.
+    assert drawn.count('class="bk-Figure"') == text.count('<figure id="figure-') == 15
     found = re.search(r'<pre id="probe">(.*?)</pre>', drawn, re.DOTALL)
     seen = json.loads(html.unescape(found[1]))
     assert seen.pop("csv")[0].startswith("run,network,lr,seed")
@@ -175,6 +181,7 @@ def test_nothing_is_switched_that_is_not_there():
         'id="figure-rates"',
         'id="figure-population"',
         'id="figure-memory"',
+        'id="figure-peak_memory"',
         'id="run"',
     ):
         assert missing not in text

@@ -21,6 +21,7 @@ from bnkit.experiments.checkpoint import (
     save_weights,
     weights_after,
 )
+from bnkit.experiments.device import computing_on
 from bnkit.experiments.environment import environment
 from bnkit.experiments.files import UnwritableError
 from bnkit.experiments.folder import Folder
@@ -53,7 +54,7 @@ def attempt(
     Raises:
         RecordError: The folder cannot be written, or another process trains this run. What is recorded is kept.
     """
-    with _threads(run.threads), _alone(run, folder):
+    with _threads(run.threads), computing_on(torch.device(run.settings.device)), _alone(run, folder):
         folder.forget(run)
         if not folder.record(run).is_complete:
             observer.data_ready(run, len(materials.parts(run).train))

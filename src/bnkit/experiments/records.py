@@ -49,6 +49,7 @@ class Epoch:
         backward_bytes: What a training batch keeps in memory for its backward pass; None where nobody looked inside.
         layers: What ``bnkit.model.observe`` saw in this epoch, an entry a step that was looked at.
         landscape: What ``bnkit.model.landscape`` saw, likewise.
+        peak_memory_bytes: The most that tensors took on the GPU in training, those of the data included; None on a CPU.
     """
 
     epoch: int
@@ -71,6 +72,7 @@ class Epoch:
     backward_bytes: int | None = None
     layers: list[dict[str, Any]] | None = None
     landscape: list[dict[str, float | None]] | None = None
+    peak_memory_bytes: int | None = None
 
 
 @dataclass

@@ -14,20 +14,25 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from bnkit.data import Part, Parts, batches
 from bnkit.experiments.augmentations import Augmentation
+from bnkit.experiments.device import PeakMemory, now
+from bnkit.experiments.graphed import CudaRecorder, GraphedStep
+from bnkit.experiments.networks import is_built_in
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.optimizers import optimizer_for, schedule_for
 from bnkit.experiments.plan import Run
 from bnkit.experiments.processes import ALONE, Processes, apart
 from bnkit.experiments.randomness import order_of_examples, seeded
 from bnkit.experiments.records import Epoch
-from bnkit.experiments.task import Task
+from bnkit.experiments.task import Task, TrainingStep
 from bnkit.experiments.watching import Watching
 from bnkit.model import batch_norms, normalising_by, population_statistics
 
 # Evaluation has no gradients to keep, so that its batches may be larger than those of training.
 _EVALUATION_BATCH = 1000
-# Reading the loss waits for the device, so it is not read at every step.
+# Reading the loss waits for the device, so it is not read at every step: on a CPU by steps, which repeats to the bit ...
 _STEPS_BETWEEN_CHECKS = 32
+# ... and on a GPU by seconds, so that it is never kept waiting for long.
+_SECONDS_BETWEEN_CHECKS = 1.0
 
 
 @dataclass
@@ -101,6 +106,7 @@ class _Learned:
     gradient_norm: float | None
     duration: float
     examples: int
+    peak_memory_bytes: int | None
 
 
 def train(
@@ -127,13 +133,14 @@ def train(
         processes: That train it together; what is yielded is the same in each, but for the durations.
     """
     model, trained = training.model, processes.wrapped(training.model)
+    step = _step_of(run, task, parts.train.device, processes)
     run_duration = after.run_duration if after else 0.0
     steps = (after.steps or 0) if after else 0
     for epoch in range(after.epoch + 1 if after else 1, run.epochs + 1):
         watching = Watching(run, model, training.optimizer, task.loss, steps)
         # What a network draws for its share of a batch is not what another one draws for another.
         with seeded(run.seed, "epoch", epoch, *([processes.rank] if processes.rank else [])):
-            learned = _learn(run, training, trained, parts.train, task, epoch, observer, processes, watching)
+            learned = _learn(run, training, trained, parts.train, task, step, epoch, observer, processes, watching)
         steps = watching.steps
         run_duration += learned.duration
         diverged = learned.figures.loss is None
@@ -170,6 +177,7 @@ def train(
             backward_bytes=watching.backward_bytes,
             layers=watching.layers,
             landscape=watching.landscape,
+            peak_memory_bytes=learned.peak_memory_bytes,
         )
         if diverged:
             return
@@ -181,6 +189,7 @@ def _learn(
     trained: nn.Module,
     examples: Part,
     task: Task,
+    step: TrainingStep,
     epoch: int,
     observer: Observer,
     processes: Processes,
@@ -194,7 +203,8 @@ def _learn(
     seen = steps = 0
 
     model.train()
-    began = _now(device)
+    memory = PeakMemory(device)
+    began = checked = now(device)
     order = order_of_examples(len(examples), run.seed, epoch).to(device)
     stream = batches(examples, run.settings.batch_size, order, run.drop_last)
     for inputs, targets in (
@@ -203,7 +213,7 @@ def _learn(
         size, own = len(targets), processes.share(len(targets))
         weighted = processes.weighted(task.loss, size)
         with watching.step(inputs[own], targets[own]):
-            loss, outputs = task.training_step(trained, optimizer, weighted, inputs[own], targets[own])
+            loss, outputs = step(trained, optimizer, weighted, inputs[own], targets[own])
         if schedule is not None:
             schedule.step()
 
@@ -213,13 +223,34 @@ def _learn(
         seen += size
         steps += 1
         observer.batch_done(run, epoch, size)
-        if steps % _STEPS_BETWEEN_CHECKS == 0 and not tally.is_finite:
-            break
-    duration = _now(device) - began - watching.seconds
+        if _is_to_check(steps, checked, device, processes):
+            if not tally.is_finite:
+                break
+            checked = time.perf_counter()
+    duration = now(device) - began - watching.seconds
 
     if not tally.is_finite:
-        return _Learned(_Measured(), None, duration, seen)
-    return _Learned(tally.measured(), _finite(norm_sum.item() / steps), duration, seen)
+        return _Learned(_Measured(), None, duration, seen, memory.bytes)
+    return _Learned(tally.measured(), _finite(norm_sum.item() / steps), duration, seen, memory.bytes)
+
+
+def _step_of(run: Run, task: Task, device: torch.device, processes: Processes) -> TrainingStep:
+    """How a step of ``run`` is taken: as its task says, on a GPU recorded and replayed where that can be and is faster."""
+    replayed = (
+        device.type == "cuda"
+        and processes.count == 1
+        and task.is_usual
+        and is_built_in(run.network)
+        and not (run.observe or run.landscape)
+    )
+    return GraphedStep(CudaRecorder(device)) if replayed else task.training_step
+
+
+def _is_to_check(steps: int, checked: float, device: torch.device, processes: Processes) -> bool:
+    """Whether to look if the loss is finite: all processes of a run must come to the same answer."""
+    if device.type == "cuda" and processes.count == 1:
+        return time.perf_counter() - checked > _SECONDS_BETWEEN_CHECKS
+    return steps % _STEPS_BETWEEN_CHECKS == 0
 
 
 def _augmented(
@@ -263,10 +294,3 @@ def _without_a_batch_of_one(examples: Part) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(examples), generator=generator).to(examples.device)
     return (inputs for inputs, _ in batches(examples, _EVALUATION_BATCH, order, drop_last))
-
-
-def _now(device: torch.device) -> float:
-    """Seconds on a clock that never jumps, once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

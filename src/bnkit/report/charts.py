@@ -42,6 +42,9 @@ def charts(plan: Plan, records: Mapping[str, Record], contrasts: Sequence[Contra
     memory = _memory(plan, records)
     if memory:
         drawn["memory"] = _bars(plan, "MB kept for the backward pass", memory)
+    peak = _peak_memory(plan, records)
+    if peak:
+        drawn["peak_memory"] = _bars(plan, "MB of GPU memory at most", peak)
     if any(epoch.layers for record in records.values() for epoch in record.epochs):
         drawn |= {name: _fan(name) for name in ("input", "output", "gamma", "beta")}
         drawn["layers"] = _heat()
@@ -166,6 +169,15 @@ def _memory(plan: Plan, records: Mapping[str, Record]) -> dict[str, Interval | N
         records,
         lambda o: [epoch.backward_bytes / 1e6 for epoch in o.record.epochs if epoch.backward_bytes is not None],
     )
+    return found if any(found.values()) else {}
+
+
+def _peak_memory(plan: Plan, records: Mapping[str, Record]) -> dict[str, Interval | None]:
+    def most(outcome: Outcome) -> list[float]:
+        known = [epoch.peak_memory_bytes / 1e6 for epoch in outcome.record.epochs if epoch.peak_memory_bytes]
+        return [max(known)] if known else []
+
+    found = _by_network(plan, records, most)
     return found if any(found.values()) else {}
 
 

@@ -100,6 +100,10 @@ def _captions(plan: Plan, records: Mapping[str, Record], measure: Measure) -> di
             "Seconds of training for an epoch, evaluation left out: the mean over the runs of their medians.",
         ),
         "memory": ("Memory", "What one training batch keeps for its backward pass, parameters left out."),
+        "peak_memory": (
+            "GPU memory",
+            "The most that tensors took on the GPU while a run trained, those of the data included: the mean over the runs.",
+        ),
         "input": (
             "Into the layer",
             "Median, middle half and 5th to 95th percentile of all values in a training batch.",

@@ -194,6 +194,11 @@ def _from_one(
     return found
 
 
+def is_built_in(network: NetworkIdentity) -> bool:
+    """Whether it is one that bnkit knows, and nobody else's."""
+    return network.identity.partition("/")[0] in ARCHITECTURES
+
+
 def _built_in(key: str, name: str, arm: Arm) -> NetworkSource:
     architecture = ARCHITECTURES[name]
 
