@@ -14,6 +14,7 @@ from bnkit.kernels.bits import behind, get, put
 parameters = number = nothing = load = save = activate = through = adds = None
 
 TOGETHER = 32  # rows between two additions in float64
+LOT = 65536
 
 
 def guess(x, stride, rows, C, P, first, start, W):
@@ -101,15 +102,18 @@ def spread(columns, W, C, P, first, weight, bias, known):
 
 
 def write(x, r, y, stride, first, last, W, columns):
-    """Write ``activation((x - mean) * rstd * gamma + beta + residual)``, the last rows first: they are in the cache."""
+    """Write ``activation((x - mean) * rstd * gamma + beta + residual)``, the last lots of rows first: they are in the cache."""
     high, low, scale, shift = columns, behind(columns, W), behind(columns, 2 * W), behind(columns, 3 * W)
-    for row in range(last - 1, first - 1, -1):
-        xs, rs, ys = behind(x, row * stride), behind(r, row * stride), behind(y, row * stride)
-        for j in range(W):
-            z = (load(xs, j) - get(high, j) - get(low, j)) * get(scale, j) + get(shift, j)
-            if adds:
-                z += load(rs, j)
-            save(ys, j, activate(z))
+    lot = max(LOT // W, 1)
+    for piece in range((last - first - 1) // lot, -1, -1):
+        begin = first + piece * lot
+        for row in range(begin, min(begin + lot, last)):
+            xs, rs, ys = behind(x, row * stride), behind(r, row * stride), behind(y, row * stride)
+            for j in range(W):
+                z = (load(xs, j) - get(high, j) - get(low, j)) * get(scale, j) + get(shift, j)
+                if adds:
+                    z += load(rs, j)
+                save(ys, j, activate(z))
 
 
 def add_up_back(x, g, y, stride, first, last, W, columns, sums, room):
@@ -167,18 +171,21 @@ def spread_back(columns, W, C, P, first, count, frozen, known, by_gamma):
 
 
 def write_back(x, g, y, dx, dr, stride, first, last, W, columns):
-    """Write the gradients of x (and of the residual), the last rows first."""
+    """Write the gradients of x (and of the residual), the last lots of rows first."""
     high, low, scale, shift = columns, behind(columns, W), behind(columns, 2 * W), behind(columns, 3 * W)
     k0, k1 = behind(columns, 4 * W), behind(columns, 5 * W)
-    for row in range(last - 1, first - 1, -1):
-        xs, gs, ys = behind(x, row * stride), behind(g, row * stride), behind(y, row * stride)
-        out, rest = behind(dx, row * stride), behind(dr, row * stride)
-        for j in range(W):
-            d = load(xs, j) - get(high, j) - get(low, j)
-            dz = through(load(gs, j), load(ys, j) if adds else d * get(scale, j) + get(shift, j))
-            if adds:
-                save(rest, j, dz)
-            save(out, j, (dz - get(k0, j) - d * get(k1, j)) * get(scale, j))
+    lot = max(LOT // W, 1)
+    for piece in range((last - first - 1) // lot, -1, -1):
+        begin = first + piece * lot
+        for row in range(begin, min(begin + lot, last)):
+            xs, gs, ys = behind(x, row * stride), behind(g, row * stride), behind(y, row * stride)
+            out, rest = behind(dx, row * stride), behind(dr, row * stride)
+            for j in range(W):
+                d = load(xs, j) - get(high, j) - get(low, j)
+                dz = through(load(gs, j), load(ys, j) if adds else d * get(scale, j) + get(shift, j))
+                if adds:
+                    save(rest, j, dz)
+                save(out, j, (dz - get(k0, j) - d * get(k1, j)) * get(scale, j))
 
 
 PARTS = (guess, add_up, settle, spread, write, add_up_back, settle_back, spread_back, write_back)
