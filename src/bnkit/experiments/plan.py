@@ -16,7 +16,7 @@ from bnkit.experiments.settings import Settings
 # Of the record of a run. A change of what a figure means is a new version, and so another run.
 FORMAT = 1
 # Settings that came after runs were recorded: at their default they leave the hash of a run as it was.
-_LATER_SETTINGS = frozenset({"width", "init_scale", "order"})
+_LATER_SETTINGS = frozenset({"width", "init_scale", "order", "memory_format"})
 
 
 @dataclass(frozen=True)

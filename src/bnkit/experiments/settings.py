@@ -20,7 +20,8 @@ class Settings(BaseModel):
 
     The first five are the course's, in its order. ``activation`` and ``order`` "default", ``depth`` 0 and ``width`` 0 leave to
     the network what it has of its own. ``order`` says whether batch norm stands before the activation or after it;
-    ``init_scale`` multiplies the initial weights of all convolutions and linear layers.
+    ``init_scale`` multiplies the initial weights of all convolutions and linear layers; ``memory_format`` is how images lie in
+    memory between the layers.
     """
 
     model_config = _FROZEN
@@ -41,6 +42,7 @@ class Settings(BaseModel):
     dropout: _Share = 0.0
     order: Literal["default", "before", "after"] = "default"
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = "constant"
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
 
 
 def _one_is_a_list(values: object) -> object:

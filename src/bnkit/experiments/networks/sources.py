@@ -14,6 +14,7 @@ from bnkit.experiments.identity import identity_of
 from bnkit.experiments.networks.arms import Arm, arm_called
 from bnkit.experiments.networks.initialisation import initialise
 from bnkit.experiments.networks.lenet import lenet
+from bnkit.experiments.networks.memory_format import laid_out
 from bnkit.experiments.networks.mlp import mlp, residual_mlp
 from bnkit.experiments.networks.resnet import resnet
 from bnkit.experiments.networks.simple_cnn import simple_cnn
@@ -81,7 +82,9 @@ class NetworkSource:
             FactoryError: The factory raises, or returns no new ``nn.Module``; or the arm cannot be made of it.
         """
         model = self.made(input_shape, out_features, settings, seed)
-        return model if self.arm is None else twin(model, self.arm, input_shape, self.identity.key)
+        if self.arm is not None:
+            model = twin(model, self.arm, input_shape, self.identity.key)
+        return laid_out(model, settings)
 
     def made(self, input_shape: tuple[int, ...], out_features: int, settings: Settings, seed: int) -> nn.Module:
         """What the factory returns, its weights those of ``seed``: for a network that is one for all arms, before its arm.
