@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from ctypes import c_float
 from typing import Any
 
-import numpy as np
 import torch
 import triton.language as tl
 from torch import Tensor
@@ -134,7 +134,7 @@ def _merging(plan: Plan) -> dict[str, Any]:
 
 def _halves(number: float) -> tuple[float, float]:
     """A kernel takes a number of Python as float32: so in two."""
-    high = float(np.float32(number))
+    high = c_float(number).value
     return high, number - high
 
 
