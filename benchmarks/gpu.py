@@ -32,7 +32,9 @@ LIMIT = 280.0
 def main() -> int:
     """Run all parts, print the table, write the figures; the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("gpu.json"), help="where the figures go (default: gpu.json)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("gpu.json"), help="where the figures go (default: gpu.json)"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run, interpreted")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds in all (default: %(default)s)")
     arguments = parser.parse_args()
@@ -72,7 +74,9 @@ def _measured(device: str, limit: float) -> dict[str, Any]:
         except OutOfTimeError as error:
             bench.notes.append(str(error))
         except Exception as error:  # the others go on
-            figures["failed"].append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            figures["failed"].append(
+                f"{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            )
         bench.notes.append(f"{name}: {time.monotonic() - begin:.0f} s")
     figures["failed"] += [f"{c['check']}: {c['seen']}" for c in figures.get("checks") or () if not c["passed"]]
     figures["failed"] += [f"{_named(row)}: {row['failed']}" for row in figures.get("layers") or () if "failed" in row]
@@ -112,7 +116,9 @@ def _table(figures: dict[str, Any]) -> str:
     lines += _means(rows) if rows else ["not measured"]
     lines += ["", "ResNet-50, bfloat16, channels last: one step of training"]
     for name, row in (figures.get("network") or {}).items():
-        lines.append(f"  {name:<16}{row['step_ms']:>9.1f} ms{row['images_per_second']:>9.0f} images/s  {_number(row['peak_mb'], 0)} MB")
+        lines.append(
+            f"  {name:<16}{row['step_ms']:>9.1f} ms{row['images_per_second']:>9.0f} images/s  {_number(row['peak_mb'], 0)} MB"
+        )
     lines += [] if figures.get("network") else ["  not measured"]
     lines += ["", "a sweep of small networks, runs per second"]
     lines += [f"  {name:<24}{row['runs_per_second']:>8.2f}" for name, row in (figures.get("sweep") or {}).items()]
@@ -129,9 +135,13 @@ def _means(rows: list[dict[str, Any]]) -> list[str]:
         for other in ("eager", "compile"):
             ratios = [row["times_faster"][other] for row in alike if other in row["times_faster"]]
             if ratios:
-                words.append(f"{geometric_mean(ratios):.2f} times faster than {other} (least {min(ratios):.2f}, of {len(ratios)})")
+                words.append(
+                    f"{geometric_mean(ratios):.2f} times faster than {other} (least {min(ratios):.2f}, of {len(ratios)})"
+                )
         share = geometric_mean([row["share_of_copy"] for row in alike])
-        lines.append(f"{key[0]}, {key[1]}{', residual' if key[2] else ''}: {'; '.join(words)}; share of a copy {100 * share:.0f}%")
+        lines.append(
+            f"{key[0]}, {key[1]}{', residual' if key[2] else ''}: {'; '.join(words)}; share of a copy {100 * share:.0f}%"
+        )
     return ["", *lines]
 
 

@@ -195,6 +195,9 @@ def _large() -> str:
     with torch.no_grad():
         output = batch_norm(x, None, None, None, None, True, kernel="triton")
         for part in (output[:, :2], output[:, -2:]):
-            if not (part.float().std((0, 2, 3)) - 1).abs().max() < 1e-2 or not part.float().mean((0, 2, 3)).abs().max() < 1e-2:
+            if (
+                not (part.float().std((0, 2, 3)) - 1).abs().max() < 1e-2
+                or not part.float().mean((0, 2, 3)).abs().max() < 1e-2
+            ):
                 return "not normalised"
     return ""

@@ -123,7 +123,9 @@ def test_differentiable_twice(kernel, activation, training):
     x, residual = (
         torch.randn(4, channels, 2, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2)
     )
-    weight, bias = (torch.rand(channels, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    weight, bias = (
+        torch.rand(channels, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2)
+    )
     mean, variance = torch.zeros(channels, dtype=torch.float64), torch.ones(channels, dtype=torch.float64)
 
     def compute(x, weight, bias, residual):

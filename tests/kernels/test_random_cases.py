@@ -173,7 +173,7 @@ def _assert_close(ours, theirs, exact, what, largest_term, condition):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @given(case=CASES)
-@settings(max_examples=40 if INTERPRETED else 500, deadline=None, derandomize=True)
+@settings(max_examples=15 if INTERPRETED else 500, deadline=None, derandomize=True)
 def test_no_further_off_than_pytorch(kernel, case):
     _check(case, kernel)
 

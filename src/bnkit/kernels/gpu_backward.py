@@ -75,7 +75,9 @@ def backward_whole(
         counts = counted(mask, positions, inside)
     off, gradient = before(value, gradient, high, scale, shift, added, counts, ACTIVATION)
     total, with_x = products_of_tile(off, gradient, value, counts, inside, BY_ROWS)
-    k0, k1 = slopes(total, with_x, inverse, low, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, NUMBER)
+    k0, k1 = slopes(
+        total, with_x, inverse, low, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, NUMBER
+    )
     put_gradients(dx, dr, off, gradient, value, counts, scale, k0, k1, offsets, inside, EVEN)
 
 
@@ -93,7 +95,9 @@ def backward_alone(
     high, scale, shift, low = affine(mean, inverse, weight, bias, channel, exists, NUMBER)
     total, with_x = products_of_tiles(x, gradients, residual, mask, high, scale, shift, 0, tiles, program, rows, columns,
                                       channels, column_tiles, A, B, BY_ROWS, EVEN, LARGE, NUMBER, ACTIVATION)  # fmt: skip
-    k0, k1 = slopes(total, with_x, inverse, low, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, NUMBER)
+    k0, k1 = slopes(
+        total, with_x, inverse, low, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, NUMBER
+    )
     write(x, gradients, residual, mask, dx, dr, high, scale, shift, k0, k1, 0, tiles, program, rows, columns, channels,
           column_tiles, A, B, BY_ROWS, EVEN, LARGE, NUMBER, ACTIVATION)  # fmt: skip
 
@@ -134,7 +138,9 @@ def backward_merge(
     with_x = tl.sum(tl.load(at + parts * channels, mask=inside, other=0.0), 0, keep_dims=True)
     mean, inverse = known(statistics, channel, exists, channels)
     _, _, _, low = affine(mean, inverse, weight, None, channel, exists, NUMBER)
-    k0, k1 = slopes(total, with_x, inverse, low, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, NUMBER)
+    k0, k1 = slopes(
+        total, with_x, inverse, low, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, NUMBER
+    )
     tl.store(factors + channel, k0, mask=exists)
     tl.store(factors + channels + channel, k1, mask=exists)
 

@@ -90,7 +90,9 @@ def backward(
     with _on(x):
         if plan.way == "parts":
             partial = torch.empty((2, plan.parts, channels), dtype=torch.float64, device=x.device)
-            factors = torch.empty((2, channels), dtype=torch.float64 if plan.is_wide else torch.float32, device=x.device)
+            factors = torch.empty(
+                (2, channels), dtype=torch.float64 if plan.is_wide else torch.float32, device=x.device
+            )
             gpu_backward.backward_sums[plan.programs, plan.parts](
                 x, gradient, bent, weight, bias, mask, statistics, partial, *sizes, plan.each, plan.parts, **cut,
                 ACTIVATION=activation,

@@ -99,7 +99,7 @@ def by_channel(values, BY_ROWS: tl.constexpr):
 
 @triton.jit
 def parameter(pointer, channel, exists, otherwise):
-    """gamma or beta in float64; ``otherwise`` without one."""
+    """One of gamma and beta in float64; ``otherwise`` without one."""
     values = tl.zeros_like(channel).to(tl.float64) + otherwise
     if pointer is not None:
         values = tl.load(pointer + channel, mask=exists, other=0.0).to(tl.float64)
