@@ -33,7 +33,7 @@ def test_an_unknown_name_lists_the_known_ones():
         ("bnkit.report.comparison", ["torch"]),
         ("bnkit.report.page", ["torch"]),
         ("bnkit.cli.main", ["torch"]),
-        ("bnkit.nn", ["numba", "rich", "pydantic", "bokeh", "scipy", "triton"]),
+        ("bnkit.nn", ["numba", "rich", "pydantic", "bokeh", "scipy", "bnkit.kernels.gpu_triton"]),
     ],
 )
 def test_an_import_stays_out(module, absent):

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bnkit.kernels import KERNEL_NAMES
 from bnkit.nn.functional import batch_norm
 from tests.budget import assert_within_budget
+from tests.cases.kernels import INTERPRETED, KERNELS
 
 EPS = 1e-5
 # Mean and deviation of the values: ordinary, with digits to lose, tiny, and such that squares overflow in float32.
@@ -171,9 +171,9 @@ def _assert_close(ours, theirs, exact, what, largest_term, condition):
     torch.testing.assert_close(ours, exact, rtol=close, atol=tolerance, msg=lambda text: f"{what}: {text}")
 
 
-@pytest.mark.parametrize("kernel", KERNEL_NAMES)
+@pytest.mark.parametrize("kernel", KERNELS)
 @given(case=CASES)
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=15 if INTERPRETED else 500, deadline=None, derandomize=True)
 def test_no_further_off_than_pytorch(kernel, case):
     _check(case, kernel)
 

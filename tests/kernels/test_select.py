@@ -37,5 +37,7 @@ def test_a_kernel_asked_for_by_name_and_unusable_says_why():
 
 
 def test_an_unknown_kernel_lists_the_known_ones():
-    with pytest.raises(SettingsError, match="unknown kernel 'cuda'; expected one of auto, reference, aten, numba"):
+    with pytest.raises(
+        SettingsError, match="unknown kernel 'cuda'; expected one of auto, reference, aten, numba, triton"
+    ):
         select("cuda", torch.zeros(2, 2))

@@ -13,8 +13,8 @@ from bnkit import nn as ours
 from bnkit.errors import SettingsError, TooFewValuesError
 from tests.budget import assert_within_budget
 from tests.cases.batch_norm import CASES
+from tests.cases.kernels import KERNELS
 
-KERNELS = ["reference", "aten", "numba"]
 OUR_LAYERS = {1: ours.BatchNorm1d, 2: ours.BatchNorm2d, 3: ours.BatchNorm3d}
 THEIR_LAYERS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bnkit.errors import SettingsError, TooFewValuesError
-from bnkit.kernels import KERNEL_NAMES
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 from bnkit.nn.functional import batch_norm
+from tests.cases.kernels import FUSED, KERNELS
 
 
 def _images(count):
@@ -28,7 +28,7 @@ def _assert_same(one, other):
     "arguments", [{}, {"momentum": None}, {"skip_nonfinite": True}, {"activation": "relu"}], ids=str
 )
 @pytest.mark.parametrize(("count", "size"), [(12, 4), (10, 4), (3, 4), (4, 4), (9, 1), (1, 4)])
-@pytest.mark.parametrize("kernel", KERNEL_NAMES)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_parts_are_as_batches_of_their_own(kernel, count, size, arguments):
     layer = BatchNorm2d(3, virtual_batch_size=size, kernel=kernel, **arguments)
     alone = BatchNorm2d(3, kernel=kernel, **arguments)
@@ -57,7 +57,7 @@ def test_the_running_statistics_are_those_of_the_paper():
     torch.testing.assert_close(layer.running_mean, expected)
 
 
-@pytest.mark.parametrize("kernel", KERNEL_NAMES)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_the_mask_is_cut_like_the_batch(kernel):
     x = _images(10)
     mask = torch.rand(10, 1, 4, 5, generator=torch.Generator().manual_seed(3)) < 0.7
@@ -110,7 +110,7 @@ def test_it_shows_and_is_copied():
     assert copy.deepcopy(layer).virtual_batch_size == 4
 
 
-@pytest.mark.parametrize("kernel", ["auto", "numba"])
+@pytest.mark.parametrize("kernel", ["auto", FUSED])
 def test_compiled_whole(kernel):
     plain = BatchNorm2d(3, virtual_batch_size=4, kernel=kernel)
     compiled = torch.compile(copy.deepcopy(plain), fullgraph=True, backend="aot_eager")

@@ -2,140 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
-
-from bnkit.kernels import operation, reference
-from bnkit.kernels.activation import activate_own
-from bnkit.kernels.contract import Normalised
-from bnkit.kernels.following import follow
-from bnkit.kernels.fused import Known, Normalise
-
-NAME = "numba"
+from bnkit.kernels import passes
+from bnkit.kernels.fused_kernel import FusedKernel
 
 # What is fused; the others take longer to compute than to fetch, and PyTorch computes them with vectors.
-_FUSED = frozenset({None, "relu", "leaky_relu"})
-# On fewer elements, rounding before an activation that is not fused shows in the sums of gradients: nothing averages it out.
-_LEAST_FOR_OTHERS = 1 << 14
-
-
-def by_batch_statistics(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    activation: str | None,
-    residual: Tensor | None,
-    mask: Tensor | None,
-    count: int | Tensor,
-) -> Normalised:
-    """See ``contract.Kernel``."""
-    if _wants_equations(x, activation) or isinstance(count, Tensor):
-        return reference.by_batch_statistics(x, weight, bias, eps, activation, residual, mask, count)
-    output, statistics = _normalise(x, weight, bias, residual, mask, count, None, activation, eps)
-    return Normalised(output, statistics[0], statistics[3])
-
-
-def by_given_statistics(
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    activation: str | None,
-    residual: Tensor | None,
-) -> Tensor:
-    """See ``contract.Kernel``."""
-    if _wants_equations(x, activation):
-        return reference.by_given_statistics(x, mean, variance, weight, bias, eps, activation, residual)
-    mean, variance = mean.detach().double(), variance.detach().double()
-    given = torch.stack(
-        [mean, variance, torch.rsqrt(variance + eps), variance, mean, mean]
-    )  # the last three: only room
-    return _normalise(x, weight, bias, residual, None, 1, given, activation, eps)[0]
-
-
-def training_step(
-    x: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    momentum: float,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    activation: str | None,
-    residual: Tensor | None,
-) -> Tensor | None:
-    """See ``contract.Kernel``."""
-    if _wants_equations(x, activation) or _is_watched(x) or not (_is_plain(running_mean) and _is_plain(running_var)):
-        return None
-    output, statistics = _normalise(x, weight, bias, residual, None, x.numel() // x.shape[1], None, activation, eps)
-    follow(running_mean.data_ptr(), running_var.data_ptr(), statistics.data_ptr(), x.shape[1], momentum)
-    torch.autograd.graph.increment_version((running_mean, running_var))
-    return output
-
-
-def _normalise(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    mask: Tensor | None,
-    count: int,
-    given: Tensor | None,
-    activation: str | None,
-    eps: float,
-) -> tuple[Tensor, Tensor]:
-    """The output, and the statistics that were used.
-
-    The loops take tensors that are dense, the residual as ``x`` is, and parameters in what is computed in.
-    """
-    lies = x
-    if mask is not None:  # masked loops go over planes only
-        x = x.contiguous()
-        mask = mask.expand(x.shape[0], 1, *x.shape[2:]).contiguous()
-    elif not (x.is_contiguous() or (x.dim() in (4, 5) and x.is_contiguous(memory_format=_last(x)))):
-        x = x.contiguous()
-    number = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if weight is not None:
-        weight = weight.to(number).contiguous()
-    if bias is not None:
-        bias = bias.to(number).contiguous()
-    if residual is not None:
-        residual = residual.to(x.dtype)
-        if residual.stride() != x.stride():
-            residual = residual.contiguous(memory_format=torch.contiguous_format if x.is_contiguous() else _last(x))
-    fused = activation if activation in _FUSED else None
-    output: Tensor
-    if _is_watched(x):
-        wide = fused != activation
-        output, statistics = operation.batch_norm(x, weight, bias, residual, mask, given, fused, eps, count, wide)
-    else:
-        statistics = torch.empty(6, x.shape[1], dtype=torch.float64) if given is None else given
-        known = Known(fused, eps, mask, count, given is not None, fused != activation)
-        output = Normalise.apply(x, weight, bias, residual, statistics, known)  # type: ignore[no-untyped-call]
-    if mask is not None and not lies.is_contiguous() and lies.dim() in (4, 5):
-        output = output.contiguous(memory_format=_last(lies))
-    return (output if fused == activation else activate_own(output, activation)), statistics
-
-
-def _wants_equations(x: Tensor, activation: str | None) -> bool:
-    """Whether plain PyTorch has to do it: the loops would be less exact, or carry no derivative."""
-    if activation not in _FUSED and x.numel() < _LEAST_FOR_OTHERS:
-        return True
-    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-
-
-def _is_watched(x: Tensor) -> bool:
-    """Whether somebody looks at every operation, and has to see one: torch.compile, torch.export, a dispatch mode."""
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or isinstance(x, FakeTensor)
-
-
-def _last(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
-
-
-def _is_plain(buffer: Tensor) -> bool:
-    return buffer.dtype == torch.float32 and buffer.is_contiguous() and buffer.device.type == "cpu"
+KERNEL = FusedKernel(
+    "numba",
+    frozenset({None, "relu", "leaky_relu"}),
+    least_for_others=1 << 14,
+    masks_by_plane=True,  # masked loops go over planes only
+)
+# Without Numba, this import fails, and not the first call.
+assert passes.NEEDS_OUTPUT

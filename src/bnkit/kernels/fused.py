@@ -7,19 +7,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bnkit.kernels import passes, reference
+from bnkit.kernels import reference
+from bnkit.kernels.device_passes import Moving, passes_of
 
 
 class Known(NamedTuple):
     """What a pass is given besides tensors that can be differentiated.
 
     Attributes:
-        activation: None, "relu" or "leaky_relu".
+        activation: None, or the name of one that the passes fuse.
         eps: Added to the variance.
         mask: What counts, (N, 1, *spatial) bool, or None.
         values: How many of a channel do.
         is_given: Whether the statistics are, or the batch's.
         wide: Whether the forward pass computes in float64.
+        interpreted: Whether Triton's interpreter computes, on the CPU.
     """
 
     activation: str | None
@@ -28,6 +30,7 @@ class Known(NamedTuple):
     values: int
     is_given: bool
     wide: bool
+    interpreted: bool = False
 
 
 class Normalise(torch.autograd.Function):
@@ -42,11 +45,13 @@ class Normalise(torch.autograd.Function):
         residual: Tensor | None,
         statistics: Tensor,
         known: Known,
+        moving: Moving | None = None,
     ) -> Tensor:
-        activation, eps, mask, count, is_given, wide = known
-        y = passes.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide)
+        activation, eps, mask, count, is_given, wide, interpreted = known
+        passes = passes_of(x, interpreted=interpreted)
+        y = passes.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide, moving)
         bends_behind_a_sum = residual is not None and activation is not None
-        ctx.save_for_backward(x, weight, bias, residual, y if bends_behind_a_sum else None)
+        ctx.save_for_backward(x, weight, bias, residual, y if bends_behind_a_sum and passes.NEEDS_OUTPUT else None)
         ctx.statistics, ctx.known = statistics, known
         return y
 
@@ -57,7 +62,7 @@ class Normalise(torch.autograd.Function):
             found = gradients_of(gradients[0], x, weight, bias, residual, y, ctx.statistics, ctx.known)
         else:
             found = _Backward.apply(gradients[0], *ctx.saved_tensors, ctx.statistics, ctx.known)  # type: ignore[no-untyped-call]
-        return *found, None, None
+        return *found, None, None, None
 
 
 class _Backward(torch.autograd.Function):
@@ -94,13 +99,15 @@ def gradients_of(
     statistics: Tensor,
     known: Known,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients of x, weight, bias and residual; ``y`` is the output where its signs are needed."""
+    """The gradients of x, weight, bias and residual; ``y`` is the output, if the passes need it."""
     if gradient.stride() != x.stride():
         gradient = torch.empty_like(x).copy_(gradient)
+    passes = passes_of(x, interpreted=known.interpreted)
+    bent = None if residual is None or known.activation is None else y if passes.NEEDS_OUTPUT else residual
     dx, dr, by_parameter = passes.backward(
-        gradient, x, weight, bias, y, known.mask, known.values, statistics, known.activation, known.is_given
+        gradient, x, weight, bias, bent, known.mask, known.values, statistics, known.activation, known.is_given
     )
-    if residual is not None and y is None:
+    if residual is not None and bent is None:
         dr = gradient  # behind no activation, the gradient of the residual is that of the output
     parameter = weight if weight is not None else bias
     if parameter is None:

@@ -1,7 +1,7 @@
-"""The compiled loops as operations that PyTorch knows: for torch.compile and torch.export, and whatever looks at operations.
+"""The passes of all devices as operations that PyTorch knows: for torch.compile and torch.export, and whatever looks at operations.
 
 In eager mode, ``fused`` does the same with less ado. Neither carries a tangent under forward-mode differentiation, and inside
-a compiled ``torch.func.grad`` an operation has none at all: there the equations are taken (``cpu_numba``).
+a compiled ``torch.func.grad`` an operation has none at all: there the equations are taken (``fused_kernel``).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnkit.kernels import passes
+from bnkit.kernels.device_passes import passes_of
 from bnkit.kernels.fused import Known, gradients_of, second_gradients
 
 
-@torch.library.custom_op("bnkit::batch_norm", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("bnkit::batch_norm", mutates_args=(), device_types=("cpu", "cuda"))
 def batch_norm(
     x: Tensor,
     weight: Tensor | None,
@@ -27,13 +27,15 @@ def batch_norm(
     eps: float,
     count: int,
     wide: bool,
+    interpreted: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``passes.forward``.
 
-    ``given``: the statistics to normalise with, or None for the batch's.
+    ``given``: the statistics to normalise with, or None for the batch's. ``interpreted``: by Triton, on the CPU.
     """
-    statistics = torch.empty(6, x.shape[1], dtype=torch.float64) if given is None else given.clone()
+    statistics = x.new_empty((6, x.shape[1]), dtype=torch.float64) if given is None else given.clone()
     is_given = given is not None
+    passes = passes_of(x, interpreted=interpreted)
     y = passes.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide)
     return y, statistics
 
@@ -43,7 +45,7 @@ def _(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), x.new_empty((6, x.shape[1]), dtype=torch.float64)
 
 
-@torch.library.custom_op("bnkit::batch_norm_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("bnkit::batch_norm_backward", mutates_args=(), device_types=("cpu", "cuda"))
 def batch_norm_backward(
     gradient: Tensor,
     x: Tensor,
@@ -57,10 +59,10 @@ def batch_norm_backward(
     eps: float,
     count: int,
     is_given: bool,
+    interpreted: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, weight, bias and residual; empty ones for what there is not. See ``passes.backward``."""
-    known = Known(activation, eps, mask, count, is_given, wide=False)
-    y = None if residual is None or activation is None else y  # as `fused` keeps it
+    known = Known(activation, eps, mask, count, is_given, wide=False, interpreted=interpreted)
     found = gradients_of(gradient, x, weight, bias, residual, y, statistics, known)
     # No result of an operation may share memory with another, or with what it was given.
     dx, dw, db, dr = (x.new_empty(0) if t is None else t for t in found)
@@ -77,11 +79,11 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, residual, mask, given, activation, eps, count, _ = inputs
+    x, weight, bias, residual, mask, given, activation, eps, count, _, interpreted = inputs
     y, statistics = output
-    bends_behind_a_sum = residual is not None and activation is not None
-    ctx.save_for_backward(x, weight, bias, residual, y if bends_behind_a_sum else None, mask, statistics)
-    ctx.others = activation, eps, count, given is not None
+    needs_output = residual is not None and activation is not None and x.device.type == "cpu" and not interpreted
+    ctx.save_for_backward(x, weight, bias, residual, y if needs_output else None, mask, statistics)
+    ctx.others = activation, eps, count, given is not None, interpreted
     ctx.mark_non_differentiable(statistics)
 
 
@@ -91,7 +93,7 @@ def _differentiate(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor
         gradient = torch.empty_like(x).copy_(gradient)
     found = batch_norm_backward(gradient, x, weight, bias, residual, y, mask, statistics, *ctx.others)
     inputs = (x, weight, bias, residual)
-    return *(None if t is None else g for t, g in zip(inputs, found, strict=True)), *[None] * 6
+    return *(None if t is None else g for t, g in zip(inputs, found, strict=True)), *[None] * 7
 
 
 def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -101,9 +103,9 @@ def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
 
 def _differentiate_again(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
     *saved, mask, statistics = ctx.saved_tensors
-    activation, eps, count, is_given = ctx.others
+    activation, eps, count, is_given, _ = ctx.others
     known = Known(activation, eps, mask, count, is_given, wide=False)
-    return *second_gradients(tuple(saved), upstream, statistics, known), *[None] * 7
+    return *second_gradients(tuple(saved), upstream, statistics, known), *[None] * 8
 
 
 batch_norm.register_autograd(_differentiate, setup_context=_keep)

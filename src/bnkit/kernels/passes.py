@@ -9,9 +9,13 @@ from torch import Tensor
 
 from bnkit.kernels.arguments import run
 from bnkit.kernels.column_loops import column_loop
+from bnkit.kernels.device_passes import Moving
+from bnkit.kernels.following import follow
 from bnkit.kernels.layout import CACHE_LINE, Layout, layout_of
 from bnkit.kernels.plane_loops import plane_loop
 from bnkit.kernels.threads import team
+
+NEEDS_OUTPUT = True
 
 
 def forward(
@@ -26,6 +30,7 @@ def forward(
     eps: float,
     is_given: bool,
     wide: bool,
+    moving: Moving | None = None,
 ) -> Tensor:
     """``activation((x - mean) * rstd * gamma + beta + residual)``, as ``x`` lies in memory.
 
@@ -40,6 +45,7 @@ def forward(
         eps: Added to the variance.
         is_given: Whether the statistics are.
         wide: Whether to compute in float64.
+        moving: Buffers that follow the statistics; float32, contiguous, or None.
     """
     layout = layout_of(x, as_planes=mask is not None)
     y = torch.empty_like(x)
@@ -48,6 +54,8 @@ def forward(
     variant = (layout.kind, activation, residual is not None, streams, (wide or layout.is_small), mask is not None)
     _call("forward", layout, variant, (xa, _address(residual) or xa, ya, xa, xa, xa), weight, bias, statistics,
           statistics.data_ptr() + 32 * layout.channels, mask, count, is_given, eps)  # fmt: skip
+    if moving is not None:
+        follow(moving.mean.data_ptr(), moving.var.data_ptr(), statistics.data_ptr(), layout.channels, moving.momentum)
     return y
 
 

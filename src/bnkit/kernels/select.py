@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from functools import cache
 from typing import NamedTuple
 
@@ -15,8 +16,9 @@ from bnkit.kernels import aten, reference
 from bnkit.kernels.contract import Kernel
 from bnkit.kernels.crossover import pays
 
-NUMBA = "numba"
-KERNEL_NAMES = (reference.NAME, aten.NAME, NUMBA)
+NUMBA, TRITON = "numba", "triton"
+KERNEL_NAMES = (reference.NAME, aten.NAME, NUMBA, TRITON)
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 class Choice(NamedTuple):
@@ -62,11 +64,12 @@ def select(name: str, x: Tensor) -> Choice:
             f"kernel={name!r} was asked for under a torch.func transform (vmap, grad, jvp, ...), where it cannot hand out "
             "the batch's statistics; use kernel='auto' or kernel='reference'"
         )
-    if name == NUMBA:
-        reason = why_not_numba(x) or _why_not_loaded()
-        if _numba is None or reason:
-            raise KernelError(f"kernel='numba' was asked for, but {reason}; use kernel='auto'")
-        return Choice(_numba, "asked for by name")
+    if name in (NUMBA, TRITON):
+        reason = why_not_numba(x) if name == NUMBA else why_not_triton(x)
+        kernel = _numba if name == NUMBA else _triton
+        if kernel is None or reason:
+            raise KernelError(f"kernel={name!r} was asked for, but {reason}; use kernel='auto'")
+        return Choice(kernel, "asked for by name")
     return Choice(aten if name == aten.NAME else reference, "asked for by name")
 
 
@@ -74,7 +77,18 @@ def why_not_numba(x: Tensor) -> str:
     """Why the compiled loops cannot take ``x`` in a call made now; empty if they can."""
     if x.device.type != "cpu":
         return f"it runs on the CPU, and the input is on {x.device}"
-    if x.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+    return _why_not_taken(x) or _why_not_loaded(NUMBA)
+
+
+def why_not_triton(x: Tensor) -> str:
+    """Why the GPU's kernels cannot take ``x`` in a call made now; empty if they can."""
+    if x.device.type != "cuda" and not _interprets():  # AMD's GPUs are called so too
+        return f"it runs on a GPU (or, with TRITON_INTERPRET=1, slowly on the CPU), and the input is on {x.device}"
+    return _why_not_taken(x) or _why_not_loaded(TRITON) or _why_not_on_this_gpu(x)
+
+
+def _why_not_taken(x: Tensor) -> str:
+    if x.dtype not in _DTYPES:
         return f"it takes floating inputs, and not {x.dtype}"
     if type(x) not in {Tensor, torch.nn.Parameter, FakeTensor}:
         return f"it takes plain tensors, and not a {type(x).__name__}"
@@ -86,36 +100,56 @@ def why_not_numba(x: Tensor) -> str:
 def _automatic(x: Tensor, *, transformed: bool) -> Choice:  # noqa: PLR0911 - a list of reasons
     if transformed:
         return Choice(reference, "under a torch.func transform, where every step must be plain PyTorch")
-    if x.device.type != "cpu":
+    if x.device.type not in ("cpu", "cuda"):
         return Choice(aten, "PyTorch's own kernel runs on every device")
     if torch.compiler.is_compiling():
         if torch.compiler.is_exporting():
             return Choice(aten, "PyTorch's own, which whoever loads what is exported has too")
         if not isinstance(x.numel(), int):
             return Choice(aten, "PyTorch's own, for any size of input")
+    if x.device.type == "cuda":
+        reason = why_not_triton(x)
+        if _triton is None or reason:
+            return Choice(aten, f"PyTorch's own, because {reason}")
+        return Choice(_triton, "fewer passes over memory than PyTorch's own")
     if not pays(x):
         return Choice(aten, "PyTorch's own is faster for an input of this shape and layout")
-    reason = why_not_numba(x) or _why_not_loaded()
+    reason = why_not_numba(x)
     if _numba is None or reason:
         return Choice(aten, f"PyTorch's own, because {reason}")
     return Choice(_numba, "fewer passes over memory than PyTorch's own")
 
 
-# Set by `_load`, and read as a global afterwards: torch.compile can follow that, and no import.
+# Set by `_load`, and read as globals afterwards: torch.compile can follow that, and no import.
 _numba: Kernel | None = None
+_triton: Kernel | None = None
 
 
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
-def _why_not_loaded() -> str:
-    """Load the compiled kernel, on first use: it takes half a second. Empty, or why it cannot be loaded."""
-    return _load()
+def _why_not_loaded(name: str) -> str:
+    """Load a compiled kernel, on first use: it takes half a second. Empty, or why it cannot be loaded."""
+    return _load(name)
 
 
 @cache
-def _load() -> str:
-    global _numba  # noqa: PLW0603
+def _load(name: str) -> str:
+    global _numba, _triton  # noqa: PLW0603
     try:
-        _numba = importlib.import_module("bnkit.kernels.cpu_numba")
+        if name == NUMBA:
+            _numba = importlib.import_module("bnkit.kernels.cpu_numba").KERNEL
+        else:
+            _triton = importlib.import_module("bnkit.kernels.gpu_triton").KERNEL
     except Exception as error:  # a missing package, or one that does not fit this Python or this machine
-        return f"Numba cannot be used here ({type(error).__name__}: {error}): pip install numba"
+        return f"{name.capitalize()} cannot be used here ({type(error).__name__}: {error}): pip install {name}"
     return ""
+
+
+def _interprets() -> bool:
+    """Whether Triton's interpreter was asked for, before Triton was imported."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def _why_not_on_this_gpu(x: Tensor) -> str:
+    reason: str = importlib.import_module("bnkit.kernels.gpu_triton").why_not(x)
+    return reason

@@ -1,0 +1,168 @@
+"""What the fused kernels have in common, above the passes of a device: how a call reaches these."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from bnkit.kernels import operation, reference
+from bnkit.kernels.activation import activate_own
+from bnkit.kernels.contract import Normalised
+from bnkit.kernels.device_passes import Moving
+from bnkit.kernels.fused import Known, Normalise
+
+
+class FusedKernel:
+    """A ``contract.Kernel`` that goes twice over a tensor.
+
+    Attributes:
+        NAME: What users call it.
+        fused: The activations that the passes compute; for the others, PyTorch does, behind them.
+        least_for_others: On fewer elements, the equations are taken where an activation is not fused: rounding before it
+            shows in the sums of gradients, and nothing averages it out.
+        masks_by_plane: Whether a mask asks for a contiguous tensor.
+        interpreted: Whether this is Triton's interpreter, on the CPU.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fused: frozenset[str | None],
+        *,
+        least_for_others: int = 0,
+        masks_by_plane: bool = False,
+        interpreted: bool = False,
+    ) -> None:
+        self.NAME = name
+        self.fused = fused
+        self.least_for_others = least_for_others
+        self.masks_by_plane = masks_by_plane
+        self.interpreted = interpreted
+
+    def by_batch_statistics(
+        self,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        activation: str | None,
+        residual: Tensor | None,
+        mask: Tensor | None,
+        count: int | Tensor,
+    ) -> Normalised:
+        """See ``contract.Kernel``."""
+        if self._wants_equations(x, activation) or isinstance(count, Tensor):
+            return reference.by_batch_statistics(x, weight, bias, eps, activation, residual, mask, count)
+        output, statistics = self._normalise(x, weight, bias, residual, mask, count, None, activation, eps)
+        return Normalised(output, statistics[0], statistics[3])
+
+    def by_given_statistics(
+        self,
+        x: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        activation: str | None,
+        residual: Tensor | None,
+    ) -> Tensor:
+        """See ``contract.Kernel``."""
+        if self._wants_equations(x, activation) or x.numel() == 0:
+            return reference.by_given_statistics(x, mean, variance, weight, bias, eps, activation, residual)
+        mean, variance = mean.detach().double(), variance.detach().double()
+        given = torch.stack(
+            [mean, variance, torch.rsqrt(variance + eps), variance, mean, mean]
+        )  # the last three: only room
+        return self._normalise(x, weight, bias, residual, None, 1, given, activation, eps)[0]
+
+    def training_step(
+        self,
+        x: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        activation: str | None,
+        residual: Tensor | None,
+    ) -> Tensor | None:
+        """See ``contract.Kernel``."""
+        if self._wants_equations(x, activation) or _is_watched(x):
+            return None
+        if not (_is_plain(running_mean, x) and _is_plain(running_var, x)):
+            return None
+        moving = Moving(running_mean, running_var, momentum)
+        values = x.numel() // x.shape[1]
+        output, _ = self._normalise(x, weight, bias, residual, None, values, None, activation, eps, moving)
+        torch.autograd.graph.increment_version((running_mean, running_var))
+        return output
+
+    def _normalise(
+        self,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        mask: Tensor | None,
+        count: int,
+        given: Tensor | None,
+        activation: str | None,
+        eps: float,
+        moving: Moving | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The output, and the statistics that were used.
+
+        The loops take tensors that are dense, the residual as ``x`` is, and parameters in what is computed in.
+        """
+        lies = x
+        if mask is not None:
+            if self.masks_by_plane:
+                x = x.contiguous()
+            mask = mask.expand(x.shape[0], 1, *x.shape[2:]).contiguous()
+        if not (x.is_contiguous() or (x.dim() in (4, 5) and x.is_contiguous(memory_format=_last(x)))):
+            x = x.contiguous()
+        number = torch.float64 if x.dtype == torch.float64 else torch.float32
+        if weight is not None:
+            weight = weight.to(number).contiguous()
+        if bias is not None:
+            bias = bias.to(number).contiguous()
+        if residual is not None:
+            residual = residual.to(x.dtype)
+            if residual.stride() != x.stride():
+                residual = residual.contiguous(memory_format=torch.contiguous_format if x.is_contiguous() else _last(x))
+        fused = activation if activation in self.fused else None
+        wide, interpreted = fused != activation, self.interpreted
+        output: Tensor
+        if _is_watched(x):
+            output, statistics = operation.batch_norm(
+                x, weight, bias, residual, mask, given, fused, eps, count, wide, interpreted
+            )
+        else:
+            statistics = x.new_empty((6, x.shape[1]), dtype=torch.float64) if given is None else given
+            known = Known(fused, eps, mask, count, given is not None, wide, interpreted)
+            output = Normalise.apply(x, weight, bias, residual, statistics, known, moving)  # type: ignore[no-untyped-call]
+        if self.masks_by_plane and mask is not None and not lies.is_contiguous() and lies.dim() in (4, 5):
+            output = output.contiguous(memory_format=_last(lies))
+        return (output if fused == activation else activate_own(output, activation)), statistics
+
+    def _wants_equations(self, x: Tensor, activation: str | None) -> bool:
+        """Whether plain PyTorch has to do it: the loops would be less exact, or carry no derivative."""
+        if activation not in self.fused and x.numel() < self.least_for_others:
+            return True
+        return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
+def _is_watched(x: Tensor) -> bool:
+    """Whether somebody looks at every operation, and has to see one: torch.compile, torch.export, a dispatch mode."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or isinstance(x, FakeTensor)
+
+
+def _last(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+
+
+def _is_plain(buffer: Tensor, x: Tensor) -> bool:
+    return buffer.dtype == torch.float32 and buffer.is_contiguous() and buffer.device == x.device

@@ -1,0 +1,144 @@
+"""How a tensor is cut into tiles and programs for the Triton kernels: by its shape alone, so that results repeat bit by bit."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+# On fewer float32 values a channel than this, rounding does not average out: float64 computes.
+_EXACT_BELOW = 1024
+# Elements of a tile: 16 for each of 256 threads, what 4 loads of 16 bytes fetch (float32); of 512 for a program alone, since few
+# of these run at a time.
+_TILE = {"alone": 8192, "parts": 4096}
+_PER_THREAD = 16
+_MOST_WARPS = 16
+_WARP = 32
+# So many elements, rounded up to powers of two, stay in the registers of a program with 512 threads: 32 in each, or 16 where a
+# gradient lies beside them.
+_WHOLE = {"forward": 16384, "backward": 8192}
+# A program alone is as fast as several up to so many bytes; and up to so many more where there are programs enough to fill a GPU of
+# a hundred multiprocessors, whose second-level cache (50 MB and more) then holds what they read, for the second time.
+_ALONE_BYTES = 1 << 16
+_ALONE_BYTES_AMONG_MANY = 3 << 17
+_MANY = 96
+# Programs of a pass in parts: several waves over any GPU, and small sums to merge. Each has enough tiles to be worth its start.
+_PROGRAMS = 2048
+_LEAST_TILES = 4
+_MOST_PARTS = 512
+# A row of a tile is so many bytes or more: what memory moves at a time. Of a tile that stays in a program, not more than four.
+_SECTOR = 32
+_SEGMENT = 128
+
+
+class Plan(NamedTuple):
+    """The way through a tensor (N, C, *).
+
+    Attributes:
+        way: "whole": a program holds the values of its channels; "alone": it reads them twice; "parts": several share them.
+        by_rows: Whether the channels stand last.
+        rows, columns: N and P positions; N·P and C by rows.
+        unit: The largest power of two, up to 16, that divides ``columns``: what loads can be aligned to.
+        tile: Rows and columns of a tile, powers of two.
+        column_tiles: Tiles beside each other, for planes.
+        tiles: In all, for a program's channels.
+        each: How many of them for each of the ``parts``.
+        programs: For the channels; times ``parts`` in all.
+        warps: Of a program.
+        is_even: Whether all tiles are full.
+        is_large: Whether offsets take 64 bits.
+        is_wide: Whether float64 computes, and not float32.
+    """
+
+    way: Literal["whole", "alone", "parts"]
+    by_rows: bool
+    rows: int
+    columns: int
+    unit: int
+    tile: tuple[int, int]
+    column_tiles: int
+    tiles: int
+    each: int
+    parts: int
+    programs: int
+    warps: int
+    is_even: bool
+    is_large: bool
+    is_wide: bool
+
+
+def plan_of(x: Tensor, direction: Literal["forward", "backward"], streams: int) -> Plan:
+    """The plan for a dense ``x``, contiguous or channels last; ``streams`` tensors of its size are read."""
+    by_rows = x.dim() == 2 or not x.is_contiguous() or math.prod(x.shape[2:]) == 1
+    return _plan(tuple(x.shape), x.dtype, by_rows, direction, streams)
+
+
+@lru_cache(maxsize=1024)
+def _plan(
+    shape: tuple[int, ...], dtype: torch.dtype, by_rows: bool, direction: Literal["forward", "backward"], streams: int
+) -> Plan:
+    channels, positions = shape[1], math.prod(shape[2:])
+    values, itemsize = shape[0] * positions, dtype.itemsize
+    rows, columns = (values, channels) if by_rows else (shape[0], positions)
+    is_wide = dtype == torch.float64 or (dtype == torch.float32 and values < _EXACT_BELOW)
+    shrinks = 2 if is_wide else 1
+    if by_rows:
+        width = _width(channels, itemsize)
+        programs, together = -(-channels // width), width
+    else:
+        width, programs, together = _power(positions), channels, 1
+    tile = (_power(rows), width)
+    size = values * together * itemsize * streams
+    way: Literal["whole", "alone", "parts"] = "parts"
+    if math.prod(tile) <= _WHOLE[direction] // shrinks**2:
+        way = "whole"
+    elif size <= _ALONE_BYTES or (programs >= _MANY and size <= _ALONE_BYTES_AMONG_MANY):
+        way = "alone"
+    if way != "whole":
+        if by_rows and way == "parts":
+            width = min(_power(channels), max(_SEGMENT // itemsize, 1))
+            programs = -(-channels // width)
+        tile = _tile(rows, columns, width if by_rows else 0, itemsize, _TILE[way] // shrinks**2)
+    column_tiles = 1 if by_rows else -(-columns // tile[1])
+    tiles = -(-rows // tile[0]) * column_tiles
+    each = tiles
+    if way == "parts":
+        wanted = max(1, min(_MOST_PARTS, _PROGRAMS // programs))
+        each = max(-(-tiles // wanted), min(_LEAST_TILES, tiles))
+    is_even = rows % tile[0] == 0 and (channels if by_rows else columns) % tile[1] == 0
+    warps = min(_MOST_WARPS, max(1, _power(math.prod(tile) * shrinks // (_PER_THREAD * _WARP))))
+    return Plan(
+        way, by_rows, rows, columns, math.gcd(columns, 16), tile, column_tiles, tiles, each, -(-tiles // each), programs,
+        warps, is_even, shape[0] * channels * positions >= 1 << 31, is_wide,
+    )  # fmt: skip
+
+
+def _width(channels: int, itemsize: int) -> int:
+    """Channels of a program that does all their rows: a sector at least, and more where there are programs enough."""
+    width = max(_SECTOR // itemsize, 1)
+    while width * itemsize < _SEGMENT and channels // width > 2 * _MANY:
+        width *= 2
+    return min(width, _power(channels))
+
+
+def _tile(rows: int, columns: int, width: int, itemsize: int, size: int) -> tuple[int, int]:
+    """The tile of ``size`` elements that has the least beyond the edges of rows and columns; ``width`` (if not 0) columns."""
+    if width:
+        return max(1, min(_power(rows), size // width)), width
+
+    def cost(width: int) -> tuple[int, int, int]:
+        height = min(size // width, _power(rows))
+        covered = -(-rows // height) * height * -(-columns // width) * width
+        is_narrow = width * itemsize < _SECTOR and width < columns
+        return -height * width, 2 * covered if is_narrow else covered, -width
+
+    best = min((1 << n for n in range(size.bit_length()) if 1 << n < 2 * columns), key=cost)
+    return min(size // best, _power(rows)), best
+
+
+def _power(size: int) -> int:
+    """The power of two that is not less."""
+    return 1 << max(size - 1, 0).bit_length()

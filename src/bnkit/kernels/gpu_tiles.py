@@ -1,0 +1,161 @@
+"""What the Triton kernels are made of: where a tile of a tensor lies, sums by channel, activations.
+
+A tensor is taken as rows of which each element is next to the one before: (N, C, *) contiguous, channel by channel, as N rows
+of P positions ("planes"); channels last, or (N, C), as N·P rows of C channels ("rows"). A tile has A rows and B columns. What
+belongs to a channel is (1, 1) for planes, where a tile has one, and (1, B) for rows: so one text serves both.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LEAKY_SLOPE = tl.constexpr(0.01)  # of torch.nn.LeakyReLU
+
+
+@triton.jit
+def channels_of(program, B: tl.constexpr, BY_ROWS: tl.constexpr):
+    """The channels that a program is for."""
+    if BY_ROWS:
+        channel = program * B + tl.arange(0, B)[None, :]
+    else:
+        channel = program + tl.zeros([1, 1], tl.int32)
+    return channel
+
+
+@triton.jit
+def place(
+    t, program, rows, columns, channels, column_tiles, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr,
+    LARGE: tl.constexpr,
+):  # fmt: skip
+    """Tile ``t``: its offsets from the tensor's start, the indices of its positions in the batch, and what is inside."""
+    if LARGE:  # more than 2**31 elements
+        t = tl.cast(t, tl.int64)
+        program = tl.cast(program, tl.int64)
+    if BY_ROWS:
+        row = t * A + tl.arange(0, A)[:, None]
+        column = program * B + tl.arange(0, B)[None, :]
+        offsets = row * columns + column
+        positions = row + tl.zeros_like(column)
+    else:
+        row = (t // column_tiles) * A + tl.arange(0, A)[:, None]
+        column = (t % column_tiles) * B + tl.arange(0, B)[None, :]
+        offsets = row * (columns * channels) + (program * columns + column)
+        positions = row * columns + column
+    return offsets, positions, (row < rows) & (column < columns)
+
+
+@triton.jit
+def size_of(t, rows, columns, column_tiles, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr):
+    """How many values of a channel are in tile ``t``."""
+    if BY_ROWS:
+        size = tl.minimum(A, rows - t * A)
+    else:
+        size = tl.minimum(A, rows - (t // column_tiles) * A) * tl.minimum(B, columns - (t % column_tiles) * B)
+    return tl.cast(size, tl.float32)
+
+
+@triton.jit
+def fetch(tensor, offsets, inside, EVEN: tl.constexpr, NUMBER: tl.constexpr):
+    """The elements as numbers; 0 for what is not inside."""
+    if EVEN:
+        elements = tl.load(tensor + offsets)
+    else:
+        elements = tl.load(tensor + offsets, mask=inside, other=0.0)
+    return elements.to(NUMBER)
+
+
+@triton.jit
+def put(tensor, offsets, values, inside, EVEN: tl.constexpr):
+    """Store numbers as elements."""
+    if EVEN:
+        tl.store(tensor + offsets, values.to(tensor.dtype.element_ty))
+    else:
+        tl.store(tensor + offsets, values.to(tensor.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def counted(mask, positions, inside):
+    """Which of the elements count in the statistics."""
+    if mask is not None:
+        inside = inside & (tl.load(mask + positions, mask=inside, other=0) != 0)
+    return inside
+
+
+@triton.jit
+def is_finite(values):
+    """Neither inf nor NaN."""
+    return tl.abs(values) < float("inf")
+
+
+@triton.jit
+def by_channel(values, BY_ROWS: tl.constexpr):
+    """The sums of a tile's elements, channel by channel."""
+    totals = tl.sum(values, 0, keep_dims=True)
+    if not BY_ROWS:
+        totals = tl.sum(totals, 1, keep_dims=True)
+    return totals
+
+
+@triton.jit
+def parameter(pointer, channel, exists, otherwise):
+    """One of gamma and beta in float64; ``otherwise`` without one."""
+    values = tl.zeros_like(channel).to(tl.float64) + otherwise
+    if pointer is not None:
+        values = tl.load(pointer + channel, mask=exists, other=0.0).to(tl.float64)
+    return values
+
+
+@triton.jit
+def tanh(z):
+    """Off by a rounding step of 1 at most: nothing that an output of size 1 shows."""
+    shrunk = tl.exp(-2.0 * tl.abs(z))
+    size = (1.0 - shrunk) / (1.0 + shrunk)
+    return tl.where(z < 0, -size, size)
+
+
+@triton.jit
+def logistic(z):
+    """1 / (1 + exp(-z)) without overflow."""
+    shrunk = tl.exp(-tl.abs(z))
+    return tl.where(z < 0, shrunk, 1.0) / (1.0 + shrunk)
+
+
+@triton.jit
+def activate(z, ACTIVATION: tl.constexpr):
+    """The activation; NaN goes through."""
+    if ACTIVATION == "relu":
+        z = tl.where(z <= 0, 0.0, z)
+    elif ACTIVATION == "leaky_relu":
+        z = tl.where(z <= 0, z * LEAKY_SLOPE, z)
+    elif ACTIVATION == "sigmoid":
+        z = logistic(z)
+    elif ACTIVATION == "silu":
+        z = z * logistic(z)
+    elif ACTIVATION == "tanh":
+        z = tanh(z)
+    elif ACTIVATION == "gelu":
+        z = 0.5 * z * (1.0 + tl.erf(z * 0.7071067811865476))
+    return z
+
+
+@triton.jit
+def through(gradient, z, ACTIVATION: tl.constexpr):
+    """The gradient before the activation, from that behind it and the activation's argument."""
+    if ACTIVATION == "relu":
+        gradient = tl.where(z <= 0, 0.0, gradient)
+    elif ACTIVATION == "leaky_relu":
+        gradient = tl.where(z <= 0, gradient * LEAKY_SLOPE, gradient)
+    elif ACTIVATION == "sigmoid":
+        value = logistic(z)
+        gradient = gradient * (value * (1.0 - value))
+    elif ACTIVATION == "silu":
+        value = logistic(z)
+        gradient = gradient * (value * (1.0 + z * (1.0 - value)))
+    elif ACTIVATION == "tanh":
+        value = tanh(z)
+        gradient = gradient * (1.0 - value * value)
+    elif ACTIVATION == "gelu":
+        density = 0.3989422804014327 * tl.exp(-0.5 * z * z)
+        gradient = gradient * (0.5 * (1.0 + tl.erf(z * 0.7071067811865476)) + z * density)
+    return gradient

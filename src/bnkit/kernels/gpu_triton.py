@@ -1,0 +1,32 @@
+"""Batch normalization, residual and every named activation in few passes over memory, on a GPU, by Triton."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from triton import knobs
+
+from bnkit.kernels import gpu_passes
+from bnkit.kernels.activation import FUNCTIONS
+from bnkit.kernels.fused_kernel import FusedKernel
+
+# NVIDIA's GPUs from Ampere on; Triton supports no others.
+_LEAST_CAPABILITY = (8, 0)
+INTERPRETED = bool(knobs.runtime.interpret)  # read by Triton when the kernels were defined, a moment ago
+
+KERNEL = FusedKernel("triton", frozenset({None, *FUNCTIONS}), interpreted=INTERPRETED)
+# Without Triton, this import fails, and not the first call.
+assert not gpu_passes.NEEDS_OUTPUT
+
+
+def why_not(x: Tensor) -> str:
+    """Why the kernels cannot run where ``x`` is; empty if they can."""
+    if INTERPRETED:
+        return "" if x.device.type == "cpu" else "TRITON_INTERPRET=1 makes it run on the CPU"
+    if isinstance(x, FakeTensor) and not torch.cuda.is_available():
+        return "there is no GPU"
+    capability = torch.cuda.get_device_capability(x.device)
+    if not torch.version.hip and capability < _LEAST_CAPABILITY:
+        return f"it needs a GPU of compute capability 8.0 or newer, and {x.device} has {'.'.join(map(str, capability))}"
+    return ""

@@ -1,0 +1,94 @@
+"""The common test bodies on the Triton kernels, through Triton's interpreter, in processes of their own; and what goes with that."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bnkit.errors import KernelError
+from bnkit.kernels import select
+from tests.cases.kernels import INTERPRETED
+
+HERE = Path(__file__).parent
+# Paths from the folder of tests, and how many cases there are at least: none may vanish.
+BODIES = {
+    "kernels/test_contract.py": 440,
+    "kernels/test_gpu_ways.py": 30,
+    "kernels/test_operation.py": 18,
+    "kernels/test_random_cases.py::test_no_further_off_than_pytorch": 1,
+    "nn/test_batch_norm.py": 30,
+    "nn/test_masks.py": 30,
+}
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+@pytest.fixture(autouse=True)
+def _needs_triton():
+    """Triton is for Linux; without it these tests are skipped, but never in CI."""
+    if not HAS_TRITON:
+        if os.environ.get("CI"):
+            pytest.fail("CI has no Triton; the extra `dev` installs it")
+        pytest.skip("no Triton on this machine: its kernels were not tested")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("body", BODIES)
+def test_a_common_test_body_through_the_interpreter(body):
+    path = HERE.parent / body
+    arguments = ["-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+    # The interpreter computes with NumPy, which warns of what GPUs pass over: inf, NaN, and a part without values.
+    arguments += ["-W", "ignore::RuntimeWarning:triton.runtime.interpreter"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments, str(path)],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        cwd=HERE.parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert passed and int(passed[1]) >= BODIES[body], done.stdout[-2000:]
+
+
+def test_here_nothing_is_interpreted():
+    assert not INTERPRETED
+
+
+def test_by_name_on_the_cpu_it_says_where_it_runs():
+    with pytest.raises(
+        KernelError, match=r"kernel='triton' was asked for, but it runs on a GPU .*TRITON_INTERPRET=1.*on cpu"
+    ):
+        select("triton", torch.zeros(4, 3))
+
+
+WITHOUT = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "triton":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+import torch, bnkit.nn
+from bnkit.kernels import select
+x = torch.zeros(4, 3)
+bnkit.nn.BatchNorm1d(3)(torch.randn(4, 3)).sum().backward()
+try:
+    select("triton", x)
+except bnkit.errors.KernelError as error:
+    print(error)
+"""
+
+
+def test_without_triton_it_says_how_to_get_it_and_the_rest_works():
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", WITHOUT], env=environment, capture_output=True, text=True, check=False)
+    assert "Triton cannot be used here (ModuleNotFoundError" in done.stdout, done.stderr
+    assert "pip install triton; use kernel='auto'" in done.stdout

@@ -1,0 +1,145 @@
+"""Every way that the Triton kernels take through a tensor, on small ones: run by `test_gpu_triton.py`, interpreted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bnkit.nn import BatchNorm2d
+from bnkit.nn.functional import batch_norm
+from tests.cases.kernels import INTERPRETED
+
+if not INTERPRETED:
+    pytest.skip("test_gpu_triton.py runs these with TRITON_INTERPRET=1", allow_module_level=True)
+
+from bnkit.kernels import gpu_plan
+
+# Full tiles and edges, planes and rows, an odd number of columns.
+SHAPES = {"planes": (3, 2, 5, 7), "even planes": (4, 2, 8, 8), "rows": (37, 5), "one channel": (6, 1, 4, 4)}
+WAYS = {
+    "whole": {},
+    "alone": {"_WHOLE": {"forward": 0, "backward": 0}, "_TILE": {"alone": 32, "parts": 32}},
+    "parts": {
+        "_WHOLE": {"forward": 0, "backward": 0},
+        "_ALONE_BYTES": 0,
+        "_TILE": {"alone": 32, "parts": 32},
+        "_LEAST_TILES": 1,
+        "_PROGRAMS": 8,
+    },
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request, monkeypatch):
+    """The way that every plan takes, in float32."""
+    for name, value in {**WAYS[request.param], "_EXACT_BELOW": 0}.items():
+        monkeypatch.setattr(gpu_plan, name, value)
+    plan = gpu_plan._plan
+    plan.cache_clear()
+    yield request.param
+    plan.cache_clear()
+
+
+def _leaves(shape, dtype, *, last=False, mean=3.0, deviation=1.0):
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn(shape, generator=generator) * deviation + mean).to(dtype)
+    residual, upstream = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
+    if last:
+        x, residual, upstream = (t.contiguous(memory_format=torch.channels_last) for t in (x, residual, upstream))
+    weight, bias = torch.rand(shape[1], generator=generator) + 0.5, torch.randn(shape[1], generator=generator)
+    return [x, weight, bias, residual], upstream
+
+
+def _results(leaves, upstream, kernel, activation="silu", **extra):
+    x, *others = [t.detach().requires_grad_() for t in leaves]
+    output = batch_norm(
+        x, None, None, *others[:2], True, eps=1e-5, residual=others[2], activation=activation, kernel=kernel, **extra
+    )
+    return [output.detach(), *torch.autograd.grad(output, [x, *others], upstream)]
+
+
+def _check(leaves, upstream, activation="silu", tolerance=2e-6, **extra):
+    got = _results(leaves, upstream, "triton", activation, **extra)
+    exact = _results([t.double() for t in leaves], upstream.double(), "reference", activation, **extra)
+    for what, one, other in zip(("output", "x", "weight", "bias", "residual"), got, exact, strict=True):
+        # Where the sums cancel, rounding is that of their terms.
+        step = max(tolerance, 2 * torch.finfo(one.dtype).eps)
+        assert (one - other).abs().max() <= step * max(1.0, other.abs().max()) * 4, what
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_same_numbers_any_way(way, shape):
+    leaves, upstream = _leaves(shape, torch.float32)
+    plan = gpu_plan.plan_of(leaves[0], "forward", 1)
+    assert plan.way == way
+    assert not plan.is_wide
+    assert plan.parts > 1 or way != "parts"
+    _check(leaves, upstream)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_channels_last(way, dtype):
+    _check(*_leaves((3, 5, 3, 5), dtype, last=True))
+
+
+def test_a_large_mean_does_not_cancel(way):
+    leaves, upstream = _leaves((8, 1, 8, 8), torch.float32, mean=1e4, deviation=1e-2)
+    _check(leaves, upstream, None, tolerance=4e-6)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_masks(way, last):
+    (x, *others), upstream = _leaves((5, 2, 3, 5), torch.float32, last=last, mean=100.0)
+    mask = torch.rand(5, 1, 3, 5, generator=torch.Generator().manual_seed(1)) < 0.6
+    mask[0] = False  # the first tile has nothing
+    x[0, :, 0, 0] = float("nan")  # nor is it a number
+    x = torch.where(mask | x.isnan(), x, 0.0)
+    got = _results([x, *others], upstream, "triton", None, mask=mask)
+    exact = _results([t.double() for t in (x, *others)], upstream.double(), "reference", None, mask=mask)
+    for one, other in zip(got, exact, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=2e-5, atol=2e-4, equal_nan=True)
+
+
+def test_64_bit_offsets(way, monkeypatch):
+    plan = gpu_plan._plan
+    monkeypatch.setattr(gpu_plan, "_plan", lambda *arguments: plan(*arguments)._replace(is_large=True))
+    _check(*_leaves((3, 2, 5, 7), torch.float32))
+    _check(*_leaves((3, 2, 5, 7), torch.float32, last=True))
+
+
+def test_the_same_bits_every_time(way):
+    leaves, upstream = _leaves((3, 2, 5, 7), torch.float32)
+    first, second = (_results(leaves, upstream, "triton") for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_given_statistics_and_their_gradients(way):
+    leaves, upstream = _leaves((3, 2, 5, 7), torch.float32)
+    mean, variance = torch.tensor([2.5, 3.5]), torch.tensor([0.5, 2.0])
+    results = []
+    for kernel, number in (("triton", torch.float32), ("reference", torch.float64)):
+        x, weight, bias, residual = (t.to(number).detach().requires_grad_() for t in leaves)
+        output = batch_norm(x, mean, variance, weight, bias, activation="gelu", residual=residual, kernel=kernel)
+        results.append([output, *torch.autograd.grad(output, (x, weight, bias, residual), upstream.to(number))])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=2e-5, atol=2e-5)
+
+
+def test_a_training_step_moves_the_buffers(way):
+    x = _leaves((3, 2, 5, 7), torch.float32)[0][0]
+    ours, theirs = BatchNorm2d(2, kernel="triton", momentum=0.3), nn.BatchNorm2d(2, momentum=0.3)
+    version = ours.running_mean._version
+    for _ in range(2):
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+    assert ours.running_mean._version > version
+
+
+def test_autocast_keeps_the_inputs_dtype_and_float32_statistics(way):
+    layer = BatchNorm2d(2, kernel="triton", activation="relu")
+    x = _leaves((3, 2, 5, 7), torch.bfloat16)[0][0]
+    with torch.autocast("cpu", torch.bfloat16):
+        output = layer(x)
+    assert (output.dtype, layer.running_mean.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(layer.running_mean, 0.1 * x.float().mean((0, 2, 3)), rtol=1e-5, atol=0)
