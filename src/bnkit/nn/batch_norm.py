@@ -221,8 +221,8 @@ class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
             ``num_batches_tracked``, and moves the running statistics, one after the other: as if they had come one by one.
         skip_nonfinite: A batch that holds inf or NaN leaves the running statistics alone. It counts in
             ``num_batches_tracked`` like every batch, and besides in ``num_batches_skipped`` (not in the ``state_dict``).
-        kernel: "auto", "reference" (the equations, in plain PyTorch), "aten" (PyTorch's own) or "numba" (compiled for this
-            processor).
+        kernel: "auto", "reference" (the equations, in plain PyTorch), "aten" (PyTorch's own), "numba" (compiled for this
+            processor) or "triton" (for GPUs).
 
     Raises:
         SettingsError: An unknown activation or kernel, a process group without ``sync``, ``sync`` with virtual batches.

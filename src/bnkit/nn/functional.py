@@ -47,7 +47,7 @@ def batch_norm(
             the others. All False is an empty batch: the running statistics, if any, normalise, and stay as they are.
         virtual_batch_size: In training, take so many examples at a time as a batch, the last one the rest: each is
             normalised by its own statistics, and moves the buffers.
-        kernel: "auto", "reference", "aten" or "numba".
+        kernel: "auto", "reference", "aten", "numba" or "triton".
 
     Returns:
         A tensor of the input's shape and dtype.
