@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "gpu.py"
-# Runs the script as on a machine that has torch, Triton and NumPy, and nothing else that bnkit asks for.
+# Runs the script as on a machine that has torch, Triton and NumPy, and nothing else that bnkit asks for: filelock and Jinja2 come with torch.
 BARE = """
 import runpy, sys
 absent = {
-    "numba", "llvmlite", "typer", "rich", "pydantic", "bokeh", "scipy", "jinja2", "pooch", "safetensors", "PIL", "platformdirs",
-    "tomli_w", "cloudpickle", "filelock", "requests",
+    "numba", "llvmlite", "typer", "rich", "pydantic", "bokeh", "scipy", "pooch", "safetensors", "PIL", "platformdirs",
+    "tomli_w", "cloudpickle", "requests",
 }
 class Missing:
     def find_spec(self, name, path=None, target=None):
