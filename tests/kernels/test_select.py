@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bnkit.errors import KernelError, SettingsError
 from bnkit.kernels import select
@@ -41,3 +42,17 @@ def test_an_unknown_kernel_lists_the_known_ones():
         SettingsError, match="unknown kernel 'cuda'; expected one of auto, reference, aten, numba, triton"
     ):
         select("cuda", torch.zeros(2, 2))
+
+
+def test_auto_takes_pytorchs_own_for_a_tensor_on_a_gpu_that_is_not_there():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU: benchmarks/gpu.py looks at what it is given")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(8, 4, 4, 4, device="cuda")
+        choice = select("auto", x)
+        with pytest.raises(
+            KernelError, match="kernel='triton' was asked for, but (there is no GPU|Triton cannot be used)"
+        ):
+            select("triton", x)
+    assert choice.kernel.NAME == "aten"
+    assert "there is no GPU" in choice.reason or "pip install triton" in choice.reason

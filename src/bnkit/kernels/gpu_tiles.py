@@ -49,7 +49,7 @@ def place(
 def size_of(t, rows, columns, column_tiles, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr):
     """How many values of a channel are in tile ``t``."""
     if BY_ROWS:
-        size = tl.minimum(A, rows - t * A)
+        size = tl.minimum(A, rows - tl.cast(t, tl.int64) * A)
     else:
         size = tl.minimum(A, rows - (t // column_tiles) * A) * tl.minimum(B, columns - (t % column_tiles) * B)
     return tl.cast(size, tl.float32)

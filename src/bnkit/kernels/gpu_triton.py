@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from triton import knobs
 
 from bnkit.kernels import gpu_passes
@@ -20,13 +18,13 @@ KERNEL = FusedKernel("triton", frozenset({None, *FUNCTIONS}), interpreted=INTERP
 assert not gpu_passes.NEEDS_OUTPUT
 
 
-def why_not(x: Tensor) -> str:
-    """Why the kernels cannot run where ``x`` is; empty if they can."""
+def why_not(device: torch.device) -> str:
+    """Why the kernels cannot run on ``device``; empty if they can."""
     if INTERPRETED:
-        return "" if x.device.type == "cpu" else "TRITON_INTERPRET=1 makes it run on the CPU"
-    if isinstance(x, FakeTensor) and not torch.cuda.is_available():
+        return "" if device.type == "cpu" else "TRITON_INTERPRET=1 makes it run on the CPU"
+    if not torch.cuda.is_available():  # and a tensor that is only pretended to be on one
         return "there is no GPU"
-    capability = torch.cuda.get_device_capability(x.device)
+    capability = torch.cuda.get_device_capability(device)
     if not torch.version.hip and capability < _LEAST_CAPABILITY:
-        return f"it needs a GPU of compute capability 8.0 or newer, and {x.device} has {'.'.join(map(str, capability))}"
+        return f"it needs a GPU of compute capability 8.0 or newer, and {device} has {'.'.join(map(str, capability))}"
     return ""

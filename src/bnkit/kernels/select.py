@@ -84,7 +84,7 @@ def why_not_triton(x: Tensor) -> str:
     """Why the GPU's kernels cannot take ``x`` in a call made now; empty if they can."""
     if x.device.type != "cuda" and not _interprets():  # AMD's GPUs are called so too
         return f"it runs on a GPU (or, with TRITON_INTERPRET=1, slowly on the CPU), and the input is on {x.device}"
-    return _why_not_taken(x) or _why_not_loaded(TRITON) or _why_not_on_this_gpu(x)
+    return _why_not_taken(x) or _why_not_loaded(TRITON) or _why_not_on(x.device)
 
 
 def _why_not_taken(x: Tensor) -> str:
@@ -150,6 +150,6 @@ def _interprets() -> bool:
 
 
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
-def _why_not_on_this_gpu(x: Tensor) -> str:
-    reason: str = importlib.import_module("bnkit.kernels.gpu_triton").why_not(x)
+def _why_not_on(device: torch.device) -> str:
+    reason: str = importlib.import_module("bnkit.kernels.gpu_triton").why_not(device)
     return reason
