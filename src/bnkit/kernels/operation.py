@@ -33,7 +33,7 @@ def batch_norm(
 
     ``given``: the statistics to normalise with, or None for the batch's. ``interpreted``: by Triton, on the CPU.
     """
-    statistics = x.new_empty((6, x.shape[1]), dtype=torch.float64) if given is None else given.clone()
+    statistics = x.new_zeros((6, x.shape[1]), dtype=torch.float64) if given is None else given.clone()
     is_given = given is not None
     passes = passes_of(x, interpreted=interpreted)
     y = passes.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide)
