@@ -24,7 +24,7 @@ BODIES = {
     "kernels/test_operation.py": 18,
     "kernels/test_random_cases.py::test_no_further_off_than_pytorch": 1,
     "nn/test_batch_norm.py": 30,
-    "nn/test_masks.py": 30,
+    "nn/test_masks.py::test_statistics_and_gradients_are_those_of_what_counts": 12,
 }
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
