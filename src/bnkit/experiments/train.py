@@ -145,8 +145,11 @@ def train(
         run_duration += learned.duration
         diverged = learned.figures.loss is None
 
-        validation = test = population = _Measured()
+        training_part = validation = test = population = _Measured()
         if not diverged:
+            if run.evaluate_training:
+                observer.measuring(run, "training part")
+                training_part = _measure(model, parts.train, task)
             if parts.validation is not None:
                 observer.measuring(run, "validation")
                 validation = _measure(model, parts.validation, task)
@@ -178,6 +181,9 @@ def train(
             layers=watching.layers,
             landscape=watching.landscape,
             peak_memory_bytes=learned.peak_memory_bytes,
+            training_loss=training_part.loss,
+            training_accuracy=training_part.accuracy,
+            training_metric=training_part.metric,
         )
         if diverged:
             return

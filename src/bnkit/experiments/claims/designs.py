@@ -30,7 +30,7 @@ class Design:
         own_network: Whether the question makes sense for a network of the user's.
         validation: The share of the images on which learning rates are chosen.
         test_images: How many are tested on.
-        observe, landscape: As in an experiment.
+        observe, landscape, evaluate_training: As in an experiment.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Design:
     test_images: int = 0
     observe: int = 0
     landscape: int = 0
+    evaluate_training: bool = False
     show: tuple[str, ...] = field(default=("crossed",))
 
     @property
@@ -114,6 +115,7 @@ class Design:
             "test_examples": self.test_images,
             "observe": self.observe,
             "landscape": self.landscape,
+            "evaluate_training": self.evaluate_training,
             # Networks this small gain nothing from a second thread, and lose much where others compute beside them.
             "threads": 1,
             "show": list(self.show),
@@ -166,7 +168,7 @@ _FULL = (
         "dropout",
         "Few images, many epochs, with dropout and without",
         "mlp", {"lr": 0.1, "dropout": [0.0, 0.5]},
-        epochs=30, images=2000, test_images=2000, needs=frozenset({"dropout"}),
+        epochs=30, images=2000, test_images=2000, needs=frozenset({"dropout"}), evaluate_training=True,
     ),
     Design(
         "inside",
