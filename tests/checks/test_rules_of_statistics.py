@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import pytest
 import torch
@@ -13,12 +14,15 @@ from torch.utils.checkpoint import checkpoint
 import bnkit
 from bnkit.checks.check import check
 from bnkit.checks.fix import mended
-from bnkit.checks.measurements import Measurements, half
+from bnkit.checks import received as received_module
+from bnkit.checks.measurements import Measurements, quarters_of
 from bnkit.checks.outputs import Effect
 from bnkit.checks.statistics.different_batches import between
-from bnkit.errors import DataError, SettingsError
+from bnkit.errors import DataError, ModelError, SettingsError
+from bnkit.kernels import select
 from bnkit.model.batches import Batches
 from bnkit.model.norms import places
+from bnkit.moments import Moments
 from tests.model.foreign import FromScratch
 
 
@@ -137,25 +141,101 @@ def test_the_moments_of_a_batch_norm_of_somebodys_own():
     assert torch.allclose(received["1"].population.mean.float(), seen.mean((0, 2, 3)), atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+def test_compiled_loops_measure_what_pytorch_does(monkeypatch, dtype, last):
+    """In long batches our loops normalise and measure in one go: the same moments, outputs and findings."""
+    draw = torch.Generator().manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4, affine=False),
+    ).to(dtype)  # fmt: skip
+    images = [torch.randn(6, 3, 40, 40, generator=draw, dtype=dtype) for _ in range(2)]
+    if last:
+        model, images = (
+            model.to(memory_format=torch.channels_last),
+            [i.to(memory_format=torch.channels_last) for i in images],
+        )
+    images[1][0, 0, 0, 0] = 1e4  # a channel with a large mean in one batch
+    chosen, found = [], []
+    for least in (1 << 40, 0):
+        monkeypatch.setattr(received_module, "_LONG", least)
+        monkeypatch.setattr(received_module, "select", lambda name, x: chosen.append(x) or select("numba", x))
+        found.append(Measurements(model, places(model), Batches(images)))
+    assert len(chosen) == 4 and "forward" not in vars(model[1])
+    plain, looped = found
+    exact = reduce(Moments.merge, [Moments.of(model[0](batch)) for batch in images])
+    assert torch.allclose(looped.received["1"].population.mean, exact.mean, rtol=1e-6, atol=1e-7)
+    assert torch.allclose(looped.received["1"].population.variance(), exact.variance(), rtol=1e-6)
+    for name in ("1", "4"):
+        one, other = plain.received[name].population, looped.received[name].population
+        # PyTorch adds up channels that stand last in float32.
+        assert torch.allclose(one.mean, other.mean, rtol=1e-4, atol=1e-5)
+        assert torch.allclose(one.variance(), other.variance(), rtol=1e-4)
+        assert plain.received[name].calls == looped.received[name].calls == [1, 1]
+    assert plain.effect.change == pytest.approx(looped.effect.change, rel=1e-4)
+
+
+def test_moments_of_a_large_mean_and_a_small_deviation_do_not_cancel(monkeypatch):
+    monkeypatch.setattr(received_module, "_LONG", 0)
+    monkeypatch.setattr(received_module, "select", lambda name, x: select("numba", x))
+    values = 1e4 + 1e-2 * torch.randn(4, 2, 128, 128, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(nn.BatchNorm2d(2))
+    found = Measurements(model, places(model), Batches([values[:1], values[1:]])).received["0"].population
+    exact = values.double()
+    assert torch.allclose(found.mean, exact.mean((0, 2, 3)), rtol=1e-12)
+    assert torch.allclose(found.variance(), exact.transpose(0, 1).flatten(1).var(1), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
-    ("batch", "expected"),
+    "layer",
     [
-        (torch.arange(5), torch.arange(3)),
-        ((torch.ones(4, 2), torch.arange(4)), (torch.ones(2, 2), torch.arange(2))),
-        ([torch.ones(4, 2)], [torch.ones(2, 2)]),
-        ({"x": torch.ones(4)}, {"x": torch.ones(2)}),
-        ((torch.ones(3, 4), torch.arange(4)), None),  # they do not count the same
-        (torch.ones(1, 4), None),
-        (torch.tensor(3.0), None),
-        ((torch.ones(4), "a word"), None),
+        pytest.param(nn.BatchNorm2d(4, dtype=torch.float64), id="of another dtype"),
+        pytest.param(nn.BatchNorm2d(5), id="of other channels"),
+        pytest.param(nn.BatchNorm1d(4), id="of another rank"),
     ],
 )
-def test_half_a_batch(batch, expected):
-    found = half(batch)
+def test_what_pytorch_refuses_is_refused(monkeypatch, layer):
+    monkeypatch.setattr(received_module, "_LONG", 0)
+    monkeypatch.setattr(received_module, "select", lambda name, x: select("numba", x))
+    model = nn.Sequential(layer)
+    with pytest.raises(ModelError, match="raised"):
+        Measurements(model, places(model), Batches([torch.randn(2, 4, 8, 8)]))
+    assert "forward" not in vars(layer)
+
+
+@pytest.mark.parametrize(
+    ("batch", "least", "expected"),
+    [
+        (torch.arange(9), 1, (torch.arange(3), torch.arange(3, 6))),
+        (torch.arange(3), 1, (torch.arange(1), torch.arange(1, 2))),
+        (torch.arange(3), 2, (torch.arange(2), None)),
+        (torch.arange(4), 2, (torch.arange(2), torch.arange(2, 4))),
+        ((torch.ones(4, 2), torch.arange(4)), 1, ((torch.ones(1, 2), torch.arange(1)), (torch.ones(1, 2), torch.arange(1, 2)))),
+        ([torch.ones(4, 2)], 1, ([torch.ones(1, 2)], [torch.ones(1, 2)])),
+        ({"x": torch.ones(5)}, 1, ({"x": torch.ones(2)}, {"x": torch.ones(2)})),
+        ((torch.ones(3, 4), torch.arange(4)), 1, None),  # they do not count the same
+        (torch.ones(1, 4), 1, None),
+        (torch.tensor(3.0), 1, None),
+        ((torch.ones(4), "a word"), 1, None),
+    ],
+)  # fmt: skip
+def test_quarters_of_a_batch(batch, least, expected):
+    first, second = quarters_of(batch, least)
     if expected is None:
-        assert found is batch
+        assert first is batch and second is None
     else:
-        assert repr(found) == repr(expected)
+        assert repr((first, second)) == repr(expected)
+
+
+def test_a_second_quarter_is_judged_where_the_first_shows_a_gain():
+    model, batches = _off(_trained()), _batches(256)
+    effect = Measurements(model, places(model), Batches(batches)).effect
+    assert effect.examples == 128 and effect.gained > effect.lost
+    inputs, targets = batches[0]
+    before = (_off(_trained())(inputs[:128]).argmax(1) == targets[:128]).sum()
+    assert effect.right_by_average == int(before)
+    healthy = _trained()
+    assert Measurements(healthy, places(healthy), Batches(batches)).effect.examples == 64
 
 
 def test_the_chance_of_a_gain():
