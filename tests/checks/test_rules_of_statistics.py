@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import reduce
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from bnkit.checks.measurements import Measurements, quarters_of
 from bnkit.checks.outputs import Effect
 from bnkit.checks.statistics.different_batches import between
 from bnkit.errors import DataError, ModelError, SettingsError
-from bnkit.kernels import select
+from bnkit.kernels.measuring import plane_moments
 from bnkit.model.batches import Batches
 from bnkit.model.norms import places
 from bnkit.moments import Moments
@@ -141,49 +140,44 @@ def test_the_moments_of_a_batch_norm_of_somebodys_own():
     assert torch.allclose(received["1"].population.mean.float(), seen.mean((0, 2, 3)), atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
-def test_compiled_loops_measure_what_pytorch_does(monkeypatch, dtype, last):
-    """In long batches our loops normalise and measure in one go: the same moments, outputs and findings."""
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d, bnkit.nn.BatchNorm2d])
+def test_long_batches_are_measured_by_compiled_loops(monkeypatch, layer):
+    """The same moments, outputs and findings, at the speed of memory."""
     draw = torch.Generator().manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4, affine=False),
-    ).to(dtype)  # fmt: skip
-    images = [torch.randn(6, 3, 40, 40, generator=draw, dtype=dtype) for _ in range(2)]
-    if last:
-        model, images = (
-            model.to(memory_format=torch.channels_last),
-            [i.to(memory_format=torch.channels_last) for i in images],
-        )
-    images[1][0, 0, 0, 0] = 1e4  # a channel with a large mean in one batch
-    chosen, found = [], []
+        nn.Conv2d(3, 8, 3, bias=False), layer(8), nn.ReLU(), nn.Conv2d(8, 4, 3), layer(4, affine=False),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+    )  # fmt: skip
+    images = [torch.randn(6, 3, 20, 20, generator=draw) for _ in range(3)]
+    images[1][:, 0] += 100  # batches of different distributions
+    measured, found = [], []
+    monkeypatch.setattr(received_module, "plane_moments", lambda x: measured.append(x) or plane_moments(x))
     for least in (1 << 40, 0):
         monkeypatch.setattr(received_module, "_LONG", least)
-        monkeypatch.setattr(received_module, "select", lambda name, x: chosen.append(x) or select("numba", x))
         found.append(Measurements(model, places(model), Batches(images)))
-    assert len(chosen) == 4 and "forward" not in vars(model[1])
-    plain, looped = found
-    exact = reduce(Moments.merge, [Moments.of(model[0](batch)) for batch in images])
-    assert torch.allclose(looped.received["1"].population.mean, exact.mean, rtol=1e-6, atol=1e-7)
-    assert torch.allclose(looped.received["1"].population.variance(), exact.variance(), rtol=1e-6)
+    assert len(measured) == 6
+    trained, looped = found
     for name in ("1", "4"):
-        one, other = plain.received[name].population, looped.received[name].population
-        # PyTorch adds up channels that stand last in float32.
-        assert torch.allclose(one.mean, other.mean, rtol=1e-4, atol=1e-5)
-        assert torch.allclose(one.variance(), other.variance(), rtol=1e-4)
-        assert plain.received[name].calls == looped.received[name].calls == [1, 1]
-    assert plain.effect.change == pytest.approx(looped.effect.change, rel=1e-4)
+        one, other = trained.received[name], looped.received[name]
+        assert torch.allclose(one.population.mean, other.population.mean, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(one.population.variance(), other.population.variance(), rtol=1e-5)
+        assert one.calls == other.calls == [1, 1, 1]
+        assert [len(means) for means in one.means] == [len(means) for means in other.means]
+        assert all(torch.allclose(*means, rtol=1e-4, atol=1e-5) for means in zip(one.means, other.means, strict=True))
+    assert trained.effect.change == pytest.approx(looped.effect.change, rel=1e-4)
+    texts = []
+    for least in (1 << 40, 0):
+        monkeypatch.setattr(received_module, "_LONG", least)
+        texts.append(str(check(model, images, select="BN2")))
+    assert texts[0] == texts[1] and "BN207" in texts[0]
 
 
-def test_moments_of_a_large_mean_and_a_small_deviation_do_not_cancel(monkeypatch):
+def test_what_the_loops_cannot_take_is_measured_all_the_same(monkeypatch):
     monkeypatch.setattr(received_module, "_LONG", 0)
-    monkeypatch.setattr(received_module, "select", lambda name, x: select("numba", x))
-    values = 1e4 + 1e-2 * torch.randn(4, 2, 128, 128, generator=torch.Generator().manual_seed(0))
-    model = nn.Sequential(nn.BatchNorm2d(2))
-    found = Measurements(model, places(model), Batches([values[:1], values[1:]])).received["0"].population
-    exact = values.double()
-    assert torch.allclose(found.mean, exact.mean((0, 2, 3)), rtol=1e-12)
-    assert torch.allclose(found.variance(), exact.transpose(0, 1).flatten(1).var(1), rtol=1e-6)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).to(memory_format=torch.channels_last)
+    images = torch.randn(4, 3, 9, 9).to(memory_format=torch.channels_last)
+    found = Measurements(model, places(model), Batches([images])).received["1"].population
+    assert torch.allclose(found.mean, Moments.of(model[0](images)).mean, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -194,13 +188,12 @@ def test_moments_of_a_large_mean_and_a_small_deviation_do_not_cancel(monkeypatch
         pytest.param(nn.BatchNorm1d(4), id="of another rank"),
     ],
 )
-def test_what_pytorch_refuses_is_refused(monkeypatch, layer):
-    monkeypatch.setattr(received_module, "_LONG", 0)
-    monkeypatch.setattr(received_module, "select", lambda name, x: select("numba", x))
+@pytest.mark.parametrize("least", [0, 1 << 40])
+def test_what_pytorch_refuses_is_refused(monkeypatch, layer, least):
+    monkeypatch.setattr(received_module, "_LONG", least)
     model = nn.Sequential(layer)
-    with pytest.raises(ModelError, match="raised"):
+    with pytest.raises(ModelError, match="Sequential raised"):
         Measurements(model, places(model), Batches([torch.randn(2, 4, 8, 8)]))
-    assert "forward" not in vars(layer)
 
 
 @pytest.mark.parametrize(

@@ -6,26 +6,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial, reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnkit.kernels import Kernel, select
+from bnkit.kernels.measuring import PlaneMoments, plane_moments
 from bnkit.model.counterparts import OURS, PLAIN
 from bnkit.model.frozen import bare_class
 from bnkit.model.norms import BatchNormLike, Place
 from bnkit.model.population import store
 from bnkit.moments import Moments
 
-# Classes whose own training pass gives the moments of its input, at no further pass over the values.
-_THEIRS = frozenset((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
+# Classes whose own training pass gives the moments of its input.
 _GIVE_MOMENTS = frozenset((*OURS.values(), *PLAIN.values()))
-# Behind so many values in one batch, loading compiled loops (half a second) pays: they measure and normalise in the time
-# that PyTorch takes to normalise.
-_LONG = 1 << 22
+# From so many values in one batch on, it pays to load compiled loops (half a second), which measure at the speed of memory: a
+# batch norm takes five to ten times as long in training mode as in evaluation.
+_LONG = 1 << 21
 
 
 @dataclass
@@ -100,92 +99,73 @@ class Watch:
     @contextmanager
     def hooked(self) -> Iterator[None]:
         """Inside, it watches. Modes, momenta and classes are as before afterwards; buffers are not."""
-        handles, replaced = [], []
+        handles = []
         momenta = {place.module: place.module.momentum for place in self._places if _gives_moments(place)}
         try:
             for place in self._places:
                 call = _Call(self, place)
                 handles.append(place.module.register_forward_pre_hook(call.before, with_kwargs=True))
                 handles.append(place.module.register_forward_hook(call.after, with_kwargs=True))
-                if call.takes_loops:
-                    place.module.forward = call.forward
-                    replaced.append(place.module)
             yield
         finally:
             for handle in handles:
                 handle.remove()
-            for module in replaced:
-                del module.forward
             for module, momentum in momenta.items():
                 module.momentum = momentum
                 module.training = False
 
-    def enter(self, place: Place, values: Tensor) -> bool:
-        """Note that a batch norm was called; whether the batch has been long by now."""
+    def is_long(self, values: Tensor) -> bool:
+        """Whether the batch norms have got many values in this batch, these among them."""
+        self._values += values.numel()
+        return self._values > _LONG
+
+    def enter(self, place: Place, values: Tensor, planes: PlaneMoments | None) -> None:
+        """Note that a batch norm was called."""
         received = self._received.setdefault(place.name, Received(place))
         received.examples += len(values)
         if self._calls[place.name] == 0 and next(iter(self._received)) == place.name:
+            if planes is not None:
+                received.means.append(planes.means)
+                return
             means = values.flatten(2).mean(2) if values.dim() > 2 else values
             received.means.append(means.detach().double().cpu().clone())
-        self._values += values.numel()
-        return self._values > _LONG
 
     def add(self, place: Place, moments: Moments) -> None:
         """Note the moments of what the batch norm was called with."""
         name = place.name
-        moments = Moments(moments.count.cpu(), moments.mean.cpu(), moments.squared_deviations.cpu())
+        if moments.mean.device.type != "cpu":
+            moments = Moments(moments.count.cpu(), moments.mean.cpu(), moments.squared_deviations.cpu())
         self._calls[name] += 1
         self._moments[name] = self._moments[name].merge(moments) if name in self._moments else moments
 
 
 class _Call:
-    """What happens around, and in place of, a call of one batch norm.
+    """What happens around a call of one batch norm.
 
-    Its moments come from where they cost least: from our compiled loops, which normalise in the same go; from the layer's
-    own pass in training mode; or from a pass over the values.
+    Its moments come from where they cost least: in a long batch from the compiled loops, the layer then evaluates with
+    them; from the layer's own pass in training mode; or from a pass over the values.
     """
 
     def __init__(self, watch: Watch, place: Place) -> None:
-        self._watch, self._place = watch, place
-        self._gives = _gives_moments(place)
-        # What has a forward of its own is no plain layer any more, whatever its class says.
-        self.takes_loops = self._gives and bare_class(place.module) in _THEIRS and "forward" not in vars(place.module)
-        self._own = partial(type(place.module).forward, place.module)
-        self._kernel: Kernel | None = None
+        self._watch, self._place, self._gives = watch, place, _gives_moments(place)
 
     def before(self, layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        self._kernel = None
         values = _input(arguments, keywords)
         if values is None:
             return  # the layer says what is wrong with it
-        is_long = self._watch.enter(self._place, values)
+        planes = plane_moments(values) if self._watch.is_long(values) else None
+        self._watch.enter(self._place, values, planes)
         count = values.numel() // max(1, values.shape[1])
-        if count > 1 and is_long and self.takes_loops and _suits(layer, values):
-            kernel = select("auto", values).kernel
-            self._kernel = kernel if kernel.NAME == "numba" else None
-            if self._kernel is not None:
-                return
-        layer.training = self._gives and count > 1
+        layer.training = self._gives and count > 1 and planes is None
         if layer.training:
             layer.momentum = 1.0  # type: ignore[assignment]
             for buffer in (layer.running_mean, layer.running_var):
                 buffer.zero_()  # type: ignore[operator]  # no times NaN is NaN
             return
-        moments = Moments.of(values)
+        moments = Moments.of(values) if planes is None else planes.merged()
         self._watch.add(self._place, moments)
-        if moments.count > 1 and is_measured(self._place):
+        if moments.count > 1 and is_measured(self._place) and values.shape[1] == len(layer.running_mean):  # type: ignore[arg-type]
             store(layer, moments, unbiased=False)  # type: ignore[arg-type]
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self._kernel is None:
-            output: Tensor = self._own(input)
-            return output
-        layer = self._place.module
-        layer._check_input_dim(input)
-        count = input.numel() // input.shape[1]
-        done = self._kernel.by_batch_statistics(input, layer.weight, layer.bias, layer.eps, None, None, None, count)
-        self._watch.add(self._place, Moments.of_batch(count, done.mean, done.unbiased_variance))
-        return done.output
 
     def after(self, layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
         values = _input(arguments, keywords)
@@ -200,15 +180,6 @@ class _Call:
 def _input(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:
     values = arguments[0] if arguments else keywords.get("input", next(iter(keywords.values()), None))
     return values if isinstance(values, Tensor) and values.dim() >= 2 else None
-
-
-def _suits(layer: nn.Module, values: Tensor) -> bool:
-    """Whether all is of one dtype and fits, so that what the loops compute is what PyTorch would."""
-    parts = [layer.running_mean, layer.weight, layer.bias]
-    return values.shape[1] == layer.num_features and all(
-        part is None or part.dtype == values.dtype  # type: ignore[union-attr]
-        for part in parts
-    )
 
 
 def _gives_moments(place: Place) -> bool:
