@@ -97,7 +97,20 @@ def measure(x: Tensor) -> Tensor:
     statistics = torch.empty(2, layout.examples, layout.channels, dtype=torch.float64)
     variant = (layout.kind, None, False, False, layout.is_small, False)
     xa = x.data_ptr()
-    _call("measure", layout, variant, (xa, xa, xa, xa, xa, xa), None, None, statistics, xa, None, layout.values, False, 0.0)
+    _call(
+        "measure",
+        layout,
+        variant,
+        (xa, xa, xa, xa, xa, xa),
+        None,
+        None,
+        statistics,
+        xa,
+        None,
+        layout.values,
+        False,
+        0.0,
+    )
     return statistics
 
 

@@ -31,6 +31,7 @@ class Design:
         validation: The share of the images on which learning rates are chosen.
         test_images: How many are tested on.
         observe, landscape, evaluate_training: As in an experiment.
+        is_timed: Whether it asks for nothing but durations, which others that train beside it would disturb.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Design:
     observe: int = 0
     landscape: int = 0
     evaluate_training: bool = False
+    is_timed: bool = False
     show: tuple[str, ...] = field(default=("crossed",))
 
     @property
@@ -139,6 +141,7 @@ _FULL = (
         "iterations",
         "The time of an iteration without, with PyTorch's layer and with ours",
         "two-cnn", {"lr": 0.1, "batch_size": 256}, epochs=8, images=6400, test_images=500, arms=(PLAIN, "torch", WITH),
+        is_timed=True,
     ),
     Design(
         "initial-weights",
