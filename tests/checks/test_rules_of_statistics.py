@@ -11,9 +11,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import bnkit
+from bnkit.checks import received as received_module
 from bnkit.checks.check import check
 from bnkit.checks.fix import mended
-from bnkit.checks import received as received_module
 from bnkit.checks.measurements import Measurements, quarters_of
 from bnkit.checks.outputs import Effect
 from bnkit.checks.statistics.different_batches import between

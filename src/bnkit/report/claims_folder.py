@@ -38,7 +38,7 @@ def read(out: Path) -> dict[str, Any]:
             missing = _OF_A_CLAIM - claim.keys()
             if missing:
                 raise ValueError(f"a claim has no {min(missing)}")
-        content["answer"], content["environment"]  # noqa: B018 - they are there
+        content["answer"], content["environment"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{path} cannot be read; expected what bnkit claims wrote: call that again") from error
     return content
