@@ -162,7 +162,7 @@ class _Call:
             for buffer in (layer.running_mean, layer.running_var):
                 buffer.zero_()  # type: ignore[operator]  # no times NaN is NaN
             return
-        moments = Moments.of(values) if planes is None else planes.merged()
+        moments = Moments.of(values) if planes is None else planes.whole
         self._watch.add(self._place, moments)
         if moments.count > 1 and is_measured(self._place) and values.shape[1] == len(layer.running_mean):  # type: ignore[arg-type]
             store(layer, moments, unbiased=False)  # type: ignore[arg-type]

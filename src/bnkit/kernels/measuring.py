@@ -12,24 +12,15 @@ from bnkit.moments import Moments
 
 
 class PlaneMoments(NamedTuple):
-    """The moments of each channel of each example.
+    """What was measured of (N, C, *) values.
 
     Attributes:
-        means: (N, C), float64.
-        squared_deviations: The sums of squared distances from these, (N, C), float64.
-        positions: How many values each is of.
+        means: Of each channel of each example, (N, C), float64.
+        whole: The moments of each channel over all examples.
     """
 
     means: Tensor
-    squared_deviations: Tensor
-    positions: int
-
-    def merged(self) -> Moments:
-        """The moments of each channel over all examples."""
-        mean = self.means.mean(0)
-        between = (self.means - mean).square_().sum(0).mul_(self.positions)
-        count = torch.tensor(float(self.positions * len(self.means)), dtype=torch.float64)
-        return Moments(count, mean, self.squared_deviations.sum(0).add_(between))
+    whole: Moments
 
 
 def plane_moments(x: Tensor) -> PlaneMoments | None:
@@ -39,7 +30,7 @@ def plane_moments(x: Tensor) -> PlaneMoments | None:
     their own, and these sums in float64.
 
     Example:
-        >>> plane_moments(torch.tensor([[[1.0, 3.0]], [[5.0, 7.0]]])).merged().mean
+        >>> plane_moments(torch.tensor([[[1.0, 3.0]], [[5.0, 7.0]]])).whole.mean
         tensor([4.], dtype=torch.float64)
     """
     x = x.detach()
@@ -48,5 +39,5 @@ def plane_moments(x: Tensor) -> PlaneMoments | None:
         return None
     from bnkit.kernels.passes import measure  # needs Numba, which is there
 
-    means, squared_deviations = measure(x)
-    return PlaneMoments(means, squared_deviations, x.numel() // (x.shape[0] * x.shape[1]))
+    found, count = measure(x), float(x.numel() // x.shape[1])
+    return PlaneMoments(found[:-2], Moments(torch.tensor(count, dtype=torch.float64), found[-2], found[-1]))

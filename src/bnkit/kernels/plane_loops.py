@@ -130,19 +130,28 @@ def _write_back(x, g, y, dx, dr, mask, P, high, low, scale, shift, k0, k1, follo
 
 
 def _measure(a):
-    """Write the mean of every plane, and the sums of squared deviations behind all means."""
-    P, planes = get(a, arguments.POSITIONS), get(a, arguments.EXAMPLES) * get(a, arguments.CHANNELS)
+    """Write the mean of every plane; behind them those of the channels, and the sums of their squared deviations."""
+    N, C, P = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS), get(a, arguments.POSITIONS)
     x, means = pointer(get(a, X)), table(get(a, arguments.STATISTICS))
-    sums = behind(means, planes)
-    ahead = P if get(a, arguments.AHEAD) != 0 else 0
-    _, begin, end = share(a, planes)
-    for plane in range(begin, end):
-        values = behind(x, plane * P)
-        mean, squares, cancelled = moments(values, P, ahead if plane + 1 < end else 0)
-        if not (cancelled <= 16.0 * squares or squares == 0.0) or not abs(squares) < np.inf:  # as below
-            _, mean, squares = exact_moments(values, P, flags(get(a, arguments.MASK)))
-        put(means, plane, mean)
-        put(sums, plane, squares)
+    row, count = C * P, np.float64(N * P)
+    ahead = row if get(a, arguments.AHEAD) != 0 else 0
+    _, begin, end = share(a, C)
+    for c in range(begin, end):
+        first = total = sum_of_squares = 0.0
+        for n in range(N):
+            plane = behind(x, n * row + c * P)
+            mean, squares, cancelled = moments(plane, P, ahead if n + 1 < N else 0)
+            if not (cancelled <= 16.0 * squares or squares == 0.0) or not abs(squares) < np.inf:  # as below
+                _, mean, squares = exact_moments(plane, P, flags(get(a, arguments.MASK)))
+            put(means, n * C + c, mean)
+            if n == 0:
+                first = mean
+            off = mean - first
+            total += off
+            sum_of_squares += squares + off * off * P
+        offset = total / N
+        put(means, N * C + c, first + offset)
+        put(means, N * C + C + c, max(sum_of_squares - offset * offset * count, 0.0))
 
 
 def _forward(a):
