@@ -144,7 +144,6 @@ def train(
         steps = watching.steps
         run_duration += learned.duration
         diverged = learned.figures.loss is None
-
         training_part = validation = test = population = _Measured()
         if not diverged:
             if run.evaluate_training:
@@ -234,7 +233,6 @@ def _learn(
                 break
             checked = time.perf_counter()
     duration = now(device) - began - watching.seconds
-
     if not tally.is_finite:
         return _Learned(_Measured(), None, duration, seen, memory.bytes)
     return _Learned(tally.measured(), _finite(norm_sum.item() / steps), duration, seen, memory.bytes)

@@ -92,9 +92,7 @@ def backward(
 
 
 def measure(x: Tensor) -> Tensor:
-    """The means of each channel of each example of a contiguous ``x``, (N, C, *); behind them, those of the channels, and the sums
-    of their squared deviations: (N + 2, C) float64.
-    """
+    """The means of each example of a contiguous ``x``, of all, and the sums of squared deviations: (N, C, *) to (N + 2, C) float64."""
     layout = layout_of(x, as_planes=True)
     statistics = torch.empty(layout.examples + 2, layout.channels, dtype=torch.float64)
     variant = (layout.kind, None, False, False, layout.is_small, False)
