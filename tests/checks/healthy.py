@@ -109,9 +109,10 @@ _TRUE = {
     "BN101": "The layer was built with a bias, and a batch norm follows it. In some of these networks that is so that published weights load.",
     "BN102": "The network was designed with the activation before the batch norm.",
     "BN105": "Dropout stands in residual blocks whose next block begins with a layer and a batch norm.",
-    "BN204": "In `two-cnn` the batch norm stands behind a ReLU, and some units are 0 for all digits that were looked at. In MobileViT "
-    "`transformers` draws γ from a normal distribution of deviation 0.02, so that with random weights the values vanish layer by layer.",
-    "BN205": "The γ of MobileViT are drawn around 0, and some come out next to 0.",
+    "BN204": "In `two-cnn` the batch norm stands behind a ReLU, and some units are 0 for all digits that were looked at. In MobileViT and "
+    "EfficientNet `transformers` draws γ from a normal distribution of deviation 0.02, so that with random weights the values vanish layer "
+    "by layer.",
+    "BN205": "The γ of MobileViT and EfficientNet are drawn around 0, and some come out next to 0.",
     "BN111": "`transformers` carried the decay of TensorFlow (0.997, 0.9997, 0.99) over as PyTorch's momentum, where it means the reverse: trained "
     "further, or from scratch, these networks keep the statistics of their last batch. With published weights in evaluation it has no effect.",
 }

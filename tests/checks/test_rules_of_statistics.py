@@ -11,14 +11,17 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import bnkit
+from bnkit.checks import received as received_module
 from bnkit.checks.check import check
 from bnkit.checks.fix import mended
-from bnkit.checks.measurements import Measurements, half
+from bnkit.checks.measurements import Measurements, quarters_of
 from bnkit.checks.outputs import Effect
 from bnkit.checks.statistics.different_batches import between
-from bnkit.errors import DataError, SettingsError
+from bnkit.errors import DataError, ModelError, SettingsError
+from bnkit.kernels.measuring import plane_moments
 from bnkit.model.batches import Batches
 from bnkit.model.norms import places
+from bnkit.moments import Moments
 from tests.model.foreign import FromScratch
 
 
@@ -137,25 +140,95 @@ def test_the_moments_of_a_batch_norm_of_somebodys_own():
     assert torch.allclose(received["1"].population.mean.float(), seen.mean((0, 2, 3)), atol=1e-5)
 
 
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d, bnkit.nn.BatchNorm2d])
+def test_long_batches_are_measured_by_compiled_loops(monkeypatch, layer):
+    """The same moments, outputs and findings, at the speed of memory."""
+    draw = torch.Generator().manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), layer(8), nn.ReLU(), nn.Conv2d(8, 4, 3), layer(4, affine=False),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+    )  # fmt: skip
+    images = [torch.randn(6, 3, 20, 20, generator=draw) for _ in range(3)]
+    images[1][:, 0] += 100  # batches of different distributions
+    measured, found = [], []
+    monkeypatch.setattr(received_module, "plane_moments", lambda x: measured.append(x) or plane_moments(x))
+    for least in (1 << 40, 0):
+        monkeypatch.setattr(received_module, "_LONG", least)
+        found.append(Measurements(model, places(model), Batches(images)))
+    assert len(measured) == 6
+    trained, looped = found
+    for name in ("1", "4"):
+        one, other = trained.received[name], looped.received[name]
+        assert torch.allclose(one.population.mean, other.population.mean, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(one.population.variance(), other.population.variance(), rtol=1e-5)
+        assert one.calls == other.calls == [1, 1, 1]
+        assert [len(means) for means in one.means] == [len(means) for means in other.means]
+        assert all(torch.allclose(*means, rtol=1e-4, atol=1e-5) for means in zip(one.means, other.means, strict=True))
+    assert trained.effect.change == pytest.approx(looped.effect.change, rel=1e-4)
+    texts = []
+    for least in (1 << 40, 0):
+        monkeypatch.setattr(received_module, "_LONG", least)
+        texts.append(str(check(model, images, select="BN2")))
+    assert texts[0] == texts[1] and "BN207" in texts[0]
+
+
+def test_what_the_loops_cannot_take_is_measured_all_the_same(monkeypatch):
+    monkeypatch.setattr(received_module, "_LONG", 0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).to(memory_format=torch.channels_last)
+    images = torch.randn(4, 3, 9, 9).to(memory_format=torch.channels_last)
+    found = Measurements(model, places(model), Batches([images])).received["1"].population
+    assert torch.allclose(found.mean, Moments.of(model[0](images)).mean, atol=1e-6)
+
+
 @pytest.mark.parametrize(
-    ("batch", "expected"),
+    "layer",
     [
-        (torch.arange(5), torch.arange(3)),
-        ((torch.ones(4, 2), torch.arange(4)), (torch.ones(2, 2), torch.arange(2))),
-        ([torch.ones(4, 2)], [torch.ones(2, 2)]),
-        ({"x": torch.ones(4)}, {"x": torch.ones(2)}),
-        ((torch.ones(3, 4), torch.arange(4)), None),  # they do not count the same
-        (torch.ones(1, 4), None),
-        (torch.tensor(3.0), None),
-        ((torch.ones(4), "a word"), None),
+        pytest.param(nn.BatchNorm2d(4, dtype=torch.float64), id="of another dtype"),
+        pytest.param(nn.BatchNorm2d(5), id="of other channels"),
+        pytest.param(nn.BatchNorm1d(4), id="of another rank"),
     ],
 )
-def test_half_a_batch(batch, expected):
-    found = half(batch)
+@pytest.mark.parametrize("least", [0, 1 << 40])
+def test_what_pytorch_refuses_is_refused(monkeypatch, layer, least):
+    monkeypatch.setattr(received_module, "_LONG", least)
+    model = nn.Sequential(layer)
+    with pytest.raises(ModelError, match="Sequential raised"):
+        Measurements(model, places(model), Batches([torch.randn(2, 4, 8, 8)]))
+
+
+@pytest.mark.parametrize(
+    ("batch", "least", "expected"),
+    [
+        (torch.arange(9), 1, (torch.arange(3), torch.arange(3, 6))),
+        (torch.arange(3), 1, (torch.arange(1), torch.arange(1, 2))),
+        (torch.arange(3), 2, (torch.arange(2), None)),
+        (torch.arange(4), 2, (torch.arange(2), torch.arange(2, 4))),
+        ((torch.ones(4, 2), torch.arange(4)), 1, ((torch.ones(1, 2), torch.arange(1)), (torch.ones(1, 2), torch.arange(1, 2)))),
+        ([torch.ones(4, 2)], 1, ([torch.ones(1, 2)], [torch.ones(1, 2)])),
+        ({"x": torch.ones(5)}, 1, ({"x": torch.ones(2)}, {"x": torch.ones(2)})),
+        ((torch.ones(3, 4), torch.arange(4)), 1, None),  # they do not count the same
+        (torch.ones(1, 4), 1, None),
+        (torch.tensor(3.0), 1, None),
+        ((torch.ones(4), "a word"), 1, None),
+    ],
+)  # fmt: skip
+def test_quarters_of_a_batch(batch, least, expected):
+    first, second = quarters_of(batch, least)
     if expected is None:
-        assert found is batch
+        assert first is batch and second is None
     else:
-        assert repr(found) == repr(expected)
+        assert repr((first, second)) == repr(expected)
+
+
+def test_a_second_quarter_is_judged_where_the_first_shows_a_gain():
+    model, batches = _off(_trained()), _batches(256)
+    effect = Measurements(model, places(model), Batches(batches)).effect
+    assert effect.examples == 128 and effect.gained > effect.lost
+    inputs, targets = batches[0]
+    before = (_off(_trained())(inputs[:128]).argmax(1) == targets[:128]).sum()
+    assert effect.right_by_average == int(before)
+    healthy = _trained()
+    assert Measurements(healthy, places(healthy), Batches(batches)).effect.examples == 64
 
 
 def test_the_chance_of_a_gain():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from bnkit.cli.main import main
 from bnkit.errors import SettingsError
 from bnkit.experiments.claims import Finding
 from bnkit.experiments.observer import Observer
-from bnkit.report.claims import ask, read
+from bnkit.report.claims import ask
+from bnkit.report.claims_folder import read
 from tests.cli.calls import SMALL, say
 
 # Two small networks that follow no setting, on 90 points: what has a design for them takes seconds.
@@ -77,9 +80,74 @@ def test_some_claims_and_the_same_verdict_after_an_interruption(capsys):
     assert "--only covariate-shift --only 10a --out whole" in whole.command
 
 
+@pytest.mark.slow
+def test_a_report_of_the_folder_of_claims(capsys):
+    asked = ("--only=9", "--only=10a", "--only=12", "--seeds", "2", "--out", "c")
+    say(capsys, "claims", "--quick", *OWN, *asked)
+    first = Path("c/claims.html").read_text()
+    assert "bnkit report c</code> draws a report of it" in first
+    # From the records alone, in a process that has no torch.
+    code = (
+        "import sys, bnkit.cli.main as m\ntry:\n m.main(['report', 'c'])\nfinally:\n assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Of 2 hypotheses 0 are decided" in done.stdout and "report: c/claims.html" in done.stdout
+    text = Path("c/claims.html").read_text()
+    assert '<a href="inside/report.html">Its report</a>' in text
+    assert "4 finished" in text and 'id="design-inside"' in text and 'id="design-order"' not in text
+    assert Path("c/inside/report.html").stat().st_size < 3_000_000
+    said = say(capsys, "report", "c", "--json")
+    assert json.loads(said.out)["claims"] == read(Path("c"))
+    for arguments in (("c", "c/inside"), ("c/inside", "c"), ("c", "--out", "x.html")):
+        said = say(capsys, "report", *arguments)
+        assert said.status == 2 and "c is a folder of bnkit claims; expected it alone" in said.err
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"claims": [{}]}'])
+def test_verdicts_that_cannot_be_read_are_told(capsys, content):
+    Path("c").mkdir()
+    Path("c/claims.json").write_text(content)
+    said = say(capsys, "report", "c")
+    assert said.status == 2 and "claims.json" in said.err and said.err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_figures_do_not_depend_on_the_number_of_workers():
+    settings = {
+        "data": f"{SMALL}:data",
+        "network": f"{SMALL}:networks",
+        "quick": True,
+        "seeds": 3,
+        "only": ["9", "10b"],
+    }
+    here, there = ask(out=Path("here"), **settings), ask(out=Path("there"), workers=2, **settings)
+    assert [asked.effects for asked in here.asked] == [asked.effects for asked in there.asked]
+    assert [asked.judged for asked in here.asked] == [asked.judged for asked in there.asked]
+    assert all(len(asked.effects) == 3 for asked in here.asked)
+    runs = [{path.name for path in Path(out, "inside", "runs").iterdir()} for out in ("here", "there")]
+    assert runs[0] == runs[1]
+
+
+def test_a_design_that_asks_for_durations_is_trained_alone(monkeypatch):
+    given = {}
+
+    def note(experiment, out, *, workers, **_):
+        given[experiment.name] = workers
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bnkit.report.claims.run_experiment", note)
+    for number in ("1b", "2a"):
+        with pytest.raises(KeyboardInterrupt):
+            ask(quick=True, only=[number], workers="auto")
+    assert given == {"learning-rates": "auto", "iterations": None}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--workers", "0"), "workers=0; expected a whole number above 0, or auto"),
+        (("--workers", "many"), "workers='many'; expected a whole number above 0, or auto"),
         (("--only", "faster"), "no claim is called 'faster'; expected one of faster-in-steps, "),
         (("--budget", "0"), "budget=0, seeds=5; expected a budget above 0 and at least 1 seed"),
         (("--seeds", "0"), "budget=1, seeds=0; expected"),

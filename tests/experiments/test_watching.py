@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from torch.nn import functional
 
 from bnkit.errors import DataError
 from bnkit.experiments.records import RecordFile
@@ -10,7 +11,7 @@ from bnkit.experiments.settle import data_from
 from bnkit.report.compare import compare
 from tests.experiments import small
 
-_WATCHED = {"observe": 2, "landscape": 3}
+_WATCHED = {"observe": 2, "landscape": 3, "evaluate_training": True}
 
 
 def _compare(tmp_path, name, **changes):
@@ -42,6 +43,22 @@ def test_what_was_seen_is_recorded_at_its_steps_and_read_back(tmp_path):
         assert [entry["step"] for epoch in record.epochs for entry in epoch.landscape] == [0, 3, 6, 9, 12]
         assert [epoch.backward_bytes is not None for epoch in record.epochs] == [True, False, False]
         assert {"fc1", "act", "out"} <= record.epochs[0].layers[0]["layers"].keys()
+
+
+def test_the_training_part_is_evaluated_with_the_weights_at_the_end_of_the_epoch(tmp_path):
+    watched = _compare(tmp_path, "watched", **_WATCHED)
+    for run in watched.plan:
+        epochs = watched.records[run.run_id].epochs
+        model = watched.load(run).eval()
+        part = watched.data(run).train
+        loss = functional.cross_entropy(model(part.inputs), part.targets).item()
+        assert epochs[-1].training_loss == pytest.approx(loss)
+        right = model(part.inputs).argmax(1) == part.targets
+        assert epochs[-1].training_accuracy == pytest.approx(right.double().mean().item())
+        assert epochs[-1].training_loss != pytest.approx(epochs[-1].loss)
+        assert all(epoch.training_loss is not None for epoch in epochs)
+    unwatched = _compare(tmp_path, "plain")
+    assert all(epoch.training_loss is None for epoch in unwatched.records[unwatched.plan.runs[0].run_id].epochs)
 
 
 def test_a_run_that_goes_on_has_seen_what_one_that_was_not_interrupted_has(tmp_path):

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from bnkit.model.footprint import bytes_for_backward
 from bnkit.model.landscape import STEPS, along_the_step
 from bnkit.model.observe import LayerWatch
+from bnkit.model.saturation import activations_called
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 
 
@@ -116,6 +118,61 @@ def test_dead_units_are_those_that_stay_at_a_limit(module, values, dead):
     with LayerWatch(model := nn.Sequential(module)).step(torch.tensor(values)) as seen:
         model(torch.tensor(values))
     assert seen["0"]["dead"] == pytest.approx(dead, abs=1e-4)
+
+
+class _Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+        self.act = nn.ReLU()
+        with torch.no_grad():
+            for layer in (self.first, self.second):
+                layer.weight.copy_(torch.eye(3))
+                layer.bias.zero_()
+
+    def forward(self, x):
+        x = functional.relu(self.first(x))
+        x = torch.relu_(self.second(x) - 1)
+        return self.third(self.act(x).tanh())
+
+
+def test_dead_units_of_activations_that_are_called_as_functions():
+    model, values = nn.Sequential(_Functional(), nn.Sigmoid()), torch.tensor([[-1.0, 2.0, 0.5], [-2.0, 3.0, 0.25]])
+    plain = copy.deepcopy(model)
+    with LayerWatch(model).step(values) as seen:
+        output = model(values)
+    # After the first: 0, 2, 0.5. After the second: nothing, 1, nothing; and so it stays.
+    assert {name: seen[name]["dead"] for name in ("0.relu", "0.relu.1", "0.act")} == {
+        "0.relu": pytest.approx(1 / 3, abs=1e-4), "0.relu.1": pytest.approx(2 / 3, abs=1e-4), "0.act": pytest.approx(2 / 3, abs=1e-4),
+    }  # fmt: skip
+    assert seen["0.tanh"]["dead"] == 0.0
+    assert [name for name in seen if "dead" in seen[name]] == ["0.act", "1", "0.relu", "0.relu.1", "0.tanh"]
+    assert torch.equal(output, plain(values))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_what_is_compiled_is_not_compiled_anew_to_look_at_its_functions():
+    model = nn.Sequential(_Functional())
+    with activations_called(model, lambda *_: None):
+        assert torch._C._len_torch_function_stack() == 1
+    model[0].compile(backend="eager")
+    with activations_called(model, lambda *_: None):
+        assert torch._C._len_torch_function_stack() == 0
+
+
+def test_an_activation_in_a_block_that_is_recomputed_is_told_once():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = _Functional()
+
+        def forward(self, x):
+            return checkpoint(self.inner, x, use_reentrant=False)
+
+    model, values = Block(), torch.randn(4, 3, requires_grad=True)
+    with LayerWatch(model).step(values) as seen:
+        model(values).sum().backward()
+    assert {name for name in seen if "relu" in name or "tanh" in name} == {"inner.relu", "inner.relu.1", "inner.tanh"}
 
 
 def test_an_activation_in_our_layer_and_a_convolution():

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from bnkit.report.page import page
+from tests.report.browser import browse
 from tests.report.made import diverged, finished, plan_of, records_of
 
 
@@ -126,27 +127,11 @@ go();
 </script></body>"""
 
 
-def _browse(chromium, text, folder):
-    """What a browser without a network makes of a page, and what it complains about."""
-    path = folder / "report.html"
-    path.write_text(text, encoding="utf-8")
-    shown = subprocess.run(
-        [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000",
-         "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}",
-         "--dump-dom", path.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    complaints = [
-        line for line in shown.stderr.splitlines() if (":CONSOLE" in line and "INFO" not in line) or "ERR_" in line
-    ]
-    return shown.stdout, complaints
-
-
 @pytest.mark.slow
 @pytest.mark.browser
 def test_a_browser_draws_every_figure_and_the_switches_work(tmp_path, chromium):
     text = _watched()
-    drawn, complaints = _browse(chromium, text.replace("</body>", _PROBE), tmp_path)
+    drawn, complaints = browse(chromium, text.replace("</body>", _PROBE), tmp_path)
     assert complaints == []
     # The headline, the differences, four curves, the rates, time, two of memory, five about the layers: each drawn once.
     assert drawn.count('class="bk-Figure"') == text.count('<figure id="figure-') == 15
@@ -166,7 +151,7 @@ def test_a_browser_draws_every_figure_and_the_switches_work(tmp_path, chromium):
 @pytest.mark.browser
 def test_a_page_that_has_next_to_nothing_is_drawn_too(tmp_path, chromium):
     planned = plan_of()
-    drawn, complaints = _browse(chromium, page(planned, {}), tmp_path)
+    drawn, complaints = browse(chromium, page(planned, {}), tmp_path)
     assert complaints == []
     assert 'data-ready="yes"' in drawn
 
@@ -194,6 +179,7 @@ def test_two_hundred_runs_stay_small_and_need_no_torch(tmp_path):
 import sys
 from tests.report.made import finished, plan_of, records_of
 from bnkit.report.page import page
+from tests.report.browser import browse
 planned = plan_of(grid={"lr": [0.01, 0.03, 0.1, 0.3, 1.0]}, seeds=20)
 assert len(planned) == 200
 text = page(planned, records_of(planned, lambda run: finished(*[0.5 + i / 100 for i in range(30)])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,11 @@ class Effect:
     def accuracy_by_data(self) -> float:
         """With the statistics of the data."""
         return self.right_by_data / self.examples
+
+    def with_more(self, other: Effect) -> Effect:
+        """This one, and the answers that ``other`` counted."""
+        counts = ("examples", "right_by_average", "right_by_data", "gained", "lost")
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in counts})
 
     @property
     def chance(self) -> float:

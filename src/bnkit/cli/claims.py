@@ -9,6 +9,7 @@ from typing import Annotated
 from typer import Exit, Option, launch
 
 from bnkit.cli.progress import watching
+from bnkit.cli.workers import Workers, count_of
 from bnkit.console import messages, results
 from bnkit.report.claims import FOLDER, ask
 from bnkit.report.tables import as_rich
@@ -31,6 +32,7 @@ def claims(
     only: Annotated[
         list[str] | None, Option(metavar="CLAIM", help="A claim by its number or name. May be given several times.")
     ] = None,
+    workers: Workers = None,
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
     open_report: Annotated[bool, Option("--open", help="Open the report in a browser at the end.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the verdicts as JSON.")] = False,
@@ -45,7 +47,7 @@ def claims(
 
     More examples:
 
-    - `bnkit claims --data fashion-mnist` asks with the whole budget
+    - `bnkit claims --data fashion-mnist --workers auto` asks with the whole budget, on all cores
     - `bnkit claims --network net.py:make --data mnist` asks about a network of your own
     - `bnkit claims --only covariate-shift --only 10a` asks some of them
 
@@ -61,6 +63,7 @@ def claims(
                 budget=budget,
                 seeds=seeds,
                 only=only or (),
+                workers=count_of(workers),
                 fresh=fresh,
                 observer=observer,
             )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option, launch
 
 from bnkit.cli.progress import watching
+from bnkit.cli.workers import Workers, count_of
 from bnkit.console import messages, results
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, experiment_from, read_experiment, read_recipe
@@ -74,10 +75,7 @@ def compare(
     tensorboard: Annotated[
         bool, Option("--tensorboard", help="Write TensorBoard's files into DIR/tensorboard.")
     ] = False,
-    workers: Annotated[
-        str | None,
-        Option(metavar="N|auto", help="Train N runs at once, in a process each; by default one, in this process."),
-    ] = None,
+    workers: Workers = None,
     run_timeout: Annotated[
         float | None, Option(metavar="S", help="End a run after S seconds, as failed.", show_default=False)
     ] = None,
@@ -155,7 +153,7 @@ def compare(
     folder = out if out is not None else default_folder(experiment)
     if dry_run:
         with messages().status("preparing"):
-            planned, materials = prepare(experiment, Place(_count(workers), run_timeout, engine, address))
+            planned, materials = prepare(experiment, Place(count_of(workers), run_timeout, engine, address))
         _print_plan(planned, folder, as_json=as_json, in_memory=materials.in_memory)
         return
     try:
@@ -166,7 +164,7 @@ def compare(
                 fresh=fresh,
                 keep_checkpoints=keep_checkpoints,
                 tensorboard=tensorboard,
-                workers=_count(workers),
+                workers=count_of(workers),
                 run_timeout=run_timeout,
                 engine=engine,
                 address=address,
@@ -218,10 +216,6 @@ def _parse(pair: str) -> tuple[str, list[Any]]:
     if not equals or not key or not values:
         raise SettingsError(f"--grid {pair}: expected KEY=V1,V2, as in --grid lr=0.1,0.3")
     return key, [_value(text.strip()) for text in values.split(",")]
-
-
-def _count(workers: str | None) -> int | str | None:
-    return int(workers) if workers is not None and workers.isdecimal() else workers
 
 
 def _value(text: str) -> Any:

@@ -11,11 +11,14 @@ from typer import Argument, Option, launch
 from bnkit.console import messages, results
 from bnkit.errors import RecordError, SettingsError
 from bnkit.report.answer import Answer
+from bnkit.report.claims_folder import holds_claims, read, write_page
 from bnkit.report.comparison import Comparison
 
 
 def report(
-    folders: Annotated[list[Path], Argument(metavar="DIR...", help="Folders that `bnkit compare` wrote.")],
+    folders: Annotated[
+        list[Path], Argument(metavar="DIR...", help="Folders that `bnkit compare` wrote, or one of `bnkit claims`.")
+    ],
     out: Annotated[
         Path | None, Option(metavar="FILE", help="The page about several folders; by default report.html.")
     ] = None,
@@ -29,7 +32,12 @@ def report(
 
     `bnkit report before after --out change.html` sets the second folder against the first, network by network, where
     both have the same runs: what did a change of the code, the machine or the number of threads do?
+
+    `bnkit report results/claims` writes claims.html again, with all effects in one picture, and the report of every design.
     """
+    if any(holds_claims(folder) for folder in folders):
+        _report_claims(folders, out, open_report=open_report, as_json=as_json)
+        return
     comparisons = [Comparison(folder) for folder in folders]
     if len(comparisons) == 1:
         if out is not None:
@@ -49,6 +57,26 @@ def report(
         console.print_json(json.dumps({"report": str(path), "answer": answer.to_json()}))
     else:
         console.print(str(answer), soft_wrap=not console.is_terminal, markup=False)
+        console.print(f"\nreport: {path}", soft_wrap=True)
+    if open_report:
+        launch(path.resolve().as_uri())
+
+
+def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, as_json: bool) -> None:
+    if len(folders) > 1 or out is not None:
+        raise SettingsError(
+            f"{next(folder for folder in folders if holds_claims(folder))} is a folder of bnkit claims; expected it alone, "
+            "without --out: its page is claims.html in it"
+        )
+    (folder,) = folders
+    with messages().status(f"reading {folder}"):
+        path = write_page(folder, with_designs=True)
+        content = read(folder)
+    console = results()
+    if as_json:
+        console.print_json(json.dumps({"report": str(path), "claims": content}))
+    else:
+        console.print(content["answer"], soft_wrap=not console.is_terminal, markup=False)
         console.print(f"\nreport: {path}", soft_wrap=True)
     if open_report:
         launch(path.resolve().as_uri())

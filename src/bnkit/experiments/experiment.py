@@ -108,6 +108,7 @@ class Experiment(BaseModel):
         train_examples, test_examples: Of each part so many examples, drawn once and the same for all runs; 0 for all.
         observe: Look inside the layers at every so many-th step (see ``bnkit.model.observe``); 0 for never.
         landscape: Look along the step at every so many-th step (see ``bnkit.model.landscape``); 0 for never.
+        evaluate_training: After each epoch, evaluate the training part too, as the test set is.
         threads: For each run; 0 for as many as the machine offers.
         show: Further tables at the end: "epochs" (every run and epoch, as in the course), "first_layer" (gamma and
             beta of the first batch norm), "crossed" (settings against networks), "losses" (a line for every epoch).
@@ -134,6 +135,7 @@ class Experiment(BaseModel):
     test_examples: Annotated[int, Field(strict=True, ge=0)] = 0
     observe: Annotated[int, Field(strict=True, ge=0)] = 0
     landscape: Annotated[int, Field(strict=True, ge=0)] = 0
+    evaluate_training: Annotated[bool, Field(strict=True)] = False
     threads: Annotated[int, Field(strict=True, ge=0)] = 0
     show: tuple[Literal["epochs", "first_layer", "crossed", "losses"], ...] = ()
     settled: Settled | None = None

@@ -43,6 +43,10 @@ class Measure:
         """Over the training batches."""
         return self._of(epoch, self.field)
 
+    def fit(self, epoch: Epoch) -> float | None:
+        """On the training part, with the weights at the end of the epoch; None where the experiment does not ask for it."""
+        return self._of(epoch, f"training_{self.field}")
+
     def validation(self, epoch: Epoch) -> float | None:
         """On the validation part."""
         return self._of(epoch, f"validation_{self.field}")

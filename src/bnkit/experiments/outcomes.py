@@ -49,6 +49,11 @@ class Outcome:
         return None if self.final is None else self.measure.training(self.final)
 
     @property
+    def fit(self) -> float | None:
+        """The measure on the training part, evaluated like the test set; None where the experiment does not ask for it."""
+        return None if self.final is None else self.measure.fit(self.final)
+
+    @property
     def validation(self) -> float | None:
         """The measure on the validation part at the end; None without one."""
         return None if self.final is None else self.measure.validation(self.final)

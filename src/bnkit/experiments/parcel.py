@@ -57,6 +57,7 @@ class Parcel:
         if found is None:
             found = sources(self.experiment.networks, self.experiment.arms)
         data = self.data if self.data is not None else data_called(self.experiment.data)
+        data = data.reduced(self.experiment.train_examples, self.experiment.test_examples)
         made = Materials(found, data, task_of(self.experiment, data, self.functions))
         identities = tuple(source.identity for source in found.values())
         if (identities, data.digest, made.task.identity) != (settled.networks, settled.data, settled.task):
@@ -110,7 +111,10 @@ class WholeParcel:
         Raises:
             FactoryError: The data set of that name is another one there.
         """
-        data = self.data if self.data is not None else data_called(self.experiment.data)
+        data = self.data
+        if data is None:
+            named = data_called(self.experiment.data)
+            data = named.reduced(self.experiment.train_examples, self.experiment.test_examples)
         settled = self.experiment.settled
         assert settled is not None
         if data.digest != settled.data:

@@ -125,7 +125,7 @@ class Place:
         else:
             ready = self._in_workers
         with ready(experiment, given, folder, observer, before, keep_checkpoints, beside) as made:
-            usual = self.threads or _threads_here()
+            usual = experiment.threads or self.threads or _threads_here()
             settled = made.plan.experiment.settled
             if before is not None and settled is not None and before.threads == settled.threads != usual:
                 observer.note(

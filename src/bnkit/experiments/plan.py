@@ -46,6 +46,7 @@ class Run:
     processes: int = 1
     observe: int = 0
     landscape: int = 0
+    evaluate_training: bool = False
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -67,8 +68,12 @@ class Run:
             content["task"] = self.task.model_dump()
         if self.processes > 1:
             content["processes"] = self.processes
-        watched = {"observe": self.observe, "landscape": self.landscape}
-        return {**content, **{name: every for name, every in watched.items() if every}}
+        watched = {
+            "observe": self.observe,
+            "landscape": self.landscape,
+            "evaluate_training": self.evaluate_training,
+        }
+        return {**content, **{name: asked for name, asked in watched.items() if asked}}
 
     @property
     def _settings_that_count(self) -> dict[str, Any]:
@@ -148,6 +153,7 @@ def plan(experiment: Experiment) -> Plan:
             processes=settled.processes,
             observe=experiment.observe,
             landscape=experiment.landscape,
+            evaluate_training=experiment.evaluate_training,
         )
         for number, (seed, point, network) in enumerate(choices, start=1)
     )

@@ -47,6 +47,8 @@ class Epoch:
         examples_per_second: Training examples over ``epoch_duration``.
         steps: Of the optimizer, from the beginning of the run; None in records of earlier versions.
         backward_bytes: What a training batch keeps in memory for its backward pass; None where nobody looked inside.
+        training_loss, training_accuracy, training_metric: Of the training part as it is, in evaluation mode, with the weights at
+            the end of the epoch; None where the experiment does not ask for it.
         layers: What ``bnkit.model.observe`` saw in this epoch, an entry a step that was looked at.
         landscape: What ``bnkit.model.landscape`` saw, likewise.
         peak_memory_bytes: The most that tensors took on the GPU in training, those of the data included; None on a CPU.
@@ -73,6 +75,9 @@ class Epoch:
     layers: list[dict[str, Any]] | None = None
     landscape: list[dict[str, float | None]] | None = None
     peak_memory_bytes: int | None = None
+    training_loss: float | None = None
+    training_accuracy: float | None = None
+    training_metric: float | None = None
 
 
 @dataclass

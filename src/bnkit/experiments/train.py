@@ -144,9 +144,11 @@ def train(
         steps = watching.steps
         run_duration += learned.duration
         diverged = learned.figures.loss is None
-
-        validation = test = population = _Measured()
+        training_part = validation = test = population = _Measured()
         if not diverged:
+            if run.evaluate_training:
+                observer.measuring(run, "training part")
+                training_part = _measure(model, parts.train, task)
             if parts.validation is not None:
                 observer.measuring(run, "validation")
                 validation = _measure(model, parts.validation, task)
@@ -178,6 +180,9 @@ def train(
             layers=watching.layers,
             landscape=watching.landscape,
             peak_memory_bytes=learned.peak_memory_bytes,
+            training_loss=training_part.loss,
+            training_accuracy=training_part.accuracy,
+            training_metric=training_part.metric,
         )
         if diverged:
             return
@@ -228,7 +233,6 @@ def _learn(
                 break
             checked = time.perf_counter()
     duration = now(device) - began - watching.seconds
-
     if not tally.is_finite:
         return _Learned(_Measured(), None, duration, seen, memory.bytes)
     return _Learned(tally.measured(), _finite(norm_sum.item() / steps), duration, seen, memory.bytes)

@@ -91,6 +91,29 @@ def backward(
     return dx, dr, by_parameter
 
 
+def measure(x: Tensor) -> Tensor:
+    """The means of each example of a contiguous ``x``, of all, and the sums of squared deviations: (N, C, *) to (N + 2, C) float64."""
+    layout = layout_of(x, as_planes=True)
+    statistics = torch.empty(layout.examples + 2, layout.channels, dtype=torch.float64)
+    variant = (layout.kind, None, False, False, layout.is_small, False)
+    xa = x.data_ptr()
+    _call(
+        "measure",
+        layout,
+        variant,
+        (xa, xa, xa, xa, xa, xa),
+        None,
+        None,
+        statistics,
+        xa,
+        None,
+        layout.values,
+        False,
+        0.0,
+    )
+    return statistics
+
+
 def _call(
     direction: str,
     layout: Layout,

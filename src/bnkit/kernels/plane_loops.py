@@ -129,6 +129,31 @@ def _write_back(x, g, y, dx, dr, mask, P, high, low, scale, shift, k0, k1, follo
                 save(out, i, (dz - k0 - d * k1) * scale)
 
 
+def _measure(a):
+    """Write the mean of every plane; behind them those of the channels, and the sums of their squared deviations."""
+    N, C, P = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS), get(a, arguments.POSITIONS)
+    x, means = pointer(get(a, X)), table(get(a, arguments.STATISTICS))
+    row, count = C * P, np.float64(N * P)
+    ahead = row if get(a, arguments.AHEAD) != 0 else 0
+    _, begin, end = share(a, C)
+    for c in range(begin, end):
+        first = total = sum_of_squares = 0.0
+        for n in range(N):
+            plane = behind(x, n * row + c * P)
+            mean, squares, cancelled = moments(plane, P, ahead if n + 1 < N else 0)
+            if not (cancelled <= 16.0 * squares or squares == 0.0) or not abs(squares) < np.inf:  # as below
+                _, mean, squares = exact_moments(plane, P, flags(get(a, arguments.MASK)))
+            put(means, n * C + c, mean)
+            if n == 0:
+                first = mean
+            off = mean - first
+            total += off
+            sum_of_squares += squares + off * off * P
+        offset = total / N
+        put(means, N * C + c, first + offset)
+        put(means, N * C + C + c, max(sum_of_squares - offset * offset * count, 0.0))
+
+
 def _forward(a):
     """Take the statistics of channels, and write ``activation((x - mean) * rstd * gamma + beta + residual)``."""
     N, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
@@ -247,7 +272,7 @@ def plane_loop(
     """The address of a loop, for ``arguments.run``.
 
     Args:
-        name: "forward" or "backward".
+        name: "forward", "backward" or "measure".
         kind: Of the elements: "float32", "float64", "float16", "bfloat16".
         activation: None, "relu" or "leaky_relu".
         adds: Whether a residual is added before the activation; backward, whether the output is given to tell where
@@ -261,5 +286,5 @@ def plane_loop(
     names |= {"table": bits.pointer[np.float64], "flags": bits.pointer[np.uint8]}
     for part in (_fetch, _exact_moments, _moments, _write, _products, _write_back):
         names[part.__name__.removeprefix("_")] = inner(part, names)
-    loop = _forward if name == "forward" else _backward
+    loop = {"forward": _forward, "backward": _backward, "measure": _measure}[name]
     return outer(loop, names, f"{kind}_{activation}_{adds:d}{streams:d}{wide:d}{masked:d}")

@@ -12,20 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnkit.model.saturation import OF_MODULES, OF_NAMES, activations_called, dead_share
 from bnkit.model.trace import as_it_was
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Quantiles are taken of so many values of a tensor at most, evenly spread: sorting is what costs.
 _VALUES = 2048
-# An activation that saturates is dead where it stays within this of its limits.
-_NEAR = 0.01
-_LIMITS: dict[type[nn.Module], tuple[float, ...]] = {
-    nn.ReLU: (0.0,),
-    nn.ReLU6: (0.0, 6.0),
-    nn.Sigmoid: (0.0, 1.0),
-    nn.Tanh: (-1.0, 1.0),
-}
-_FUSED: dict[str, tuple[float, ...]] = {"relu": (0.0,), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
 # The figures of one layer at one step: plain values, None where one is not finite.
@@ -45,8 +37,9 @@ class LayerWatch:
       change of each unit's mean over the same batch, in that unit's standard deviations before, averaged over the units.
       That is the internal covariate shift of Ioffe & Szegedy (2015), section 2, "the change in the distribution of
       network activations due to the change in network parameters";
-    - of an activation that can saturate (ReLU, sigmoid, tanh; modules, or fused into our batch norm): ``dead``, the share of
-      its units that stay at a limit, where they pass no gradient, for the whole batch.
+    - of an activation that can saturate (ReLU, sigmoid, tanh; modules, fused into our batch norm, or functions that a module
+      calls: ``block.relu``, ``block.relu.1``): ``dead``, the share of its units that stay at a limit, where they pass no
+      gradient, for the whole batch. Functions are not seen in a network that is compiled.
 
     Args:
         model: Looked at; hooks are in it only during a step that is looked at.
@@ -72,7 +65,11 @@ class LayerWatch:
 
             return hook
 
-        with self._hooked(weighted, found):
+        def called(name: str, output: Tensor, limits: tuple[float, ...]) -> None:
+            if name not in found:
+                found[name] = {"dead": _dead(output, limits)}
+
+        with self._hooked(weighted, found), activations_called(self._model, called):
             yield found
         after = self._moments_after(inputs, set(moments), random_state)
         for name, module in self._weighted.items():
@@ -89,7 +86,7 @@ class LayerWatch:
                 handles.append(module.register_forward_hook(weighted(name)))
             elif isinstance(module, _BatchNorm):
                 handles.append(module.register_forward_hook(_norm_hook(found.setdefault(name, {}))))
-            elif type(module) in _LIMITS:
+            elif type(module) in OF_MODULES:
                 handles.append(module.register_forward_hook(_dead_hook(found.setdefault(name, {}))))
         try:
             yield
@@ -135,7 +132,7 @@ def _norm_hook(figures: Figures) -> Callable[..., None]:
             figures["running_shift"] = _plain(((module.running_mean - moments[0]).abs() / deviation).mean())
             ratio = (module.running_var + module.eps) / deviation.square()
             figures["running_ratio"] = _plain(ratio.log().mean().exp())
-        limits = _FUSED.get(getattr(module, "activation", None) or "")
+        limits = OF_NAMES.get(getattr(module, "activation", None) or "")
         if limits is not None:
             figures["dead"] = _dead(output, limits)
 
@@ -145,22 +142,14 @@ def _norm_hook(figures: Figures) -> Callable[..., None]:
 def _dead_hook(figures: Figures) -> Callable[..., None]:
     def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor) and "dead" not in figures:
-            figures["dead"] = _dead(output, _LIMITS[type(module)])
+            figures["dead"] = _dead(output, OF_MODULES[type(module)])
 
     return hook
 
 
 def _dead(output: Tensor, limits: tuple[float, ...]) -> float | None:
-    """The share of units whose values all lie at one limit; a ReLU's limit is met exactly."""
-    if output.dim() < 2 or output.numel() == 0:
-        return None
-    values = output.detach().transpose(0, 1).flatten(1)
-    low, high = values.amin(1), values.amax(1)
-    near = 0.0 if limits == (0.0,) else _NEAR
-    dead = torch.zeros_like(low, dtype=torch.bool)
-    for limit in limits:
-        dead |= (low >= limit - near) & (high <= limit + near)
-    return _plain(dead.float().mean())
+    share = dead_share(output, limits)
+    return None if share is None else _plain(share)
 
 
 def _unit_dimension(module: nn.Module) -> int:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnkit.errors import DataError, RecordError, SettingsError
+from bnkit.errors import DataError, SettingsError
 from bnkit.experiments.claims import CLAIMS, Claim, Design, Evidence, Finding, Judged, designs, judge
 from bnkit.experiments.claims.claim import PLAIN, WITH
 from bnkit.experiments.claims.verdicts import Question
 from bnkit.experiments.experiment import experiment_from
 from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer
+from bnkit.experiments.place import Place
 from bnkit.experiments.records import Status
-from bnkit.report.claims_page import claims_page
+from bnkit.report import claims_folder
 from bnkit.report.compare import run_experiment
 from bnkit.report.verdicts import Asked, Verdicts
 
@@ -35,6 +35,7 @@ def ask(
     budget: float = 1.0,
     seeds: int = 5,
     only: Sequence[str] = (),
+    workers: int | str | None = None,
     fresh: bool = False,
     observer: Observer | None = None,
 ) -> Verdicts:
@@ -48,6 +49,8 @@ def ask(
         budget: How many times as many images.
         seeds: How many; below 3 nothing is decided.
         only: Names or numbers of claims; all if empty.
+        workers: As for a comparison: figures do not depend on how many there are, but for durations. Where a design asks for
+            durations alone, its runs are trained one after the other.
         fresh: Delete what is there.
         observer: Told what happens while it runs.
 
@@ -56,6 +59,7 @@ def ask(
     """
     from bnkit.experiments.settle import data_called
 
+    Place(workers)
     if budget <= 0 or seeds < 1:
         raise SettingsError(f"budget={budget:g}, seeds={seeds}; expected a budget above 0 and at least 1 seed")
     chosen = _chosen(only)
@@ -75,7 +79,13 @@ def ask(
             continue
         experiment = experiment_from(design.content(data, range(seeds)), f"design {name}")
         comparison = run_experiment(
-            experiment, out / name, fresh=fresh, observer=observer, data=loaded, write_report=False
+            experiment,
+            out / name,
+            fresh=fresh,
+            workers=None if design.is_timed else workers,
+            observer=observer,
+            data=loaded,
+            write_report=False,
         )
         evidence[name] = Evidence(comparison.plan, comparison.records)
         failed += sum(
@@ -84,10 +94,9 @@ def ask(
         )
     command = _command(data, network, out, quick=quick, budget=budget, seeds=seeds, only=only)
     verdicts = Verdicts(out, list(_judged(chosen, planned, evidence)), seeds, command, _facts(evidence), failed)
-    folder = Folder(out)
-    folder.replace(out / "claims.json", json.dumps(verdicts.to_json(), indent=1))
-    folder.replace(out / "claims.md", verdicts.to_markdown())
-    folder.replace(out / "claims.html", claims_page(verdicts))
+    claims_folder.write(out, verdicts.to_json())
+    Folder(out).replace(out / "claims.md", verdicts.to_markdown())
+    claims_folder.write_page(out)
     return verdicts
 
 
@@ -168,17 +177,3 @@ def _command(data: str, network: str | None, out: Path, **settings: Any) -> str:
     if out != FOLDER:
         words += ["--out", str(out)]
     return shlex.join(words)
-
-
-def read(out: Path) -> dict[str, Any]:
-    """What ``ask`` wrote into ``out``.
-
-    Raises:
-        RecordError: There is nothing, or it cannot be read.
-    """
-    path = out / "claims.json"
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path} cannot be read; expected a folder that bnkit claims wrote") from error
-    return content

@@ -2,63 +2,57 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bnkit.experiments.claims import Finding
-
-if TYPE_CHECKING:
-    from bnkit.report.verdicts import Asked, Verdicts
+from bnkit.report.forest import ROW, forest
 
 # Of a row's picture, in its own units: the zero line in the middle.
 _HALF_WIDTH = 100.0
 
 
-def claims_page(verdicts: Verdicts) -> str:
-    """The answer, and a row for each hypothesis with its interval drawn: right of the middle speaks for the claim."""
+def claims_page(content: Mapping[str, Any], designs: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The answer, all effects in one picture, a row for each hypothesis with its interval, and what was trained.
+
+    Args:
+        content: What ``claims.json`` holds.
+        designs: What was trained: name, about, networks, epochs, claims, runs, minutes, tables, report (a relative path, or None).
+    """
     environment = Environment(
         loader=PackageLoader("bnkit.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    counts = Counter(claim["verdict"] for claim in content["claims"])
     return environment.get_template("claims.html.j2").render(
-        answer=verdicts.answer,
-        counts=[(finding.value, _class(finding), verdicts.count(finding)) for finding in Finding],
-        rows=[_row(asked, verdicts.seeds) for asked in verdicts.asked],
-        command=verdicts.command,
-        facts=[(key.replace("_", " "), value) for key, value in verdicts.facts.items()],
+        answer=content["answer"],
+        counts=[(finding.value, _class(finding.value), counts[finding.value]) for finding in Finding],
+        rows=[{**claim, "class": _class(claim["verdict"]), "picture": _picture(claim)} for claim in content["claims"]],
+        forest=forest(content["claims"]),
+        row_height=ROW,
+        designs=designs,
+        designs_of={number: design["name"] for design in designs for number in design["claims"]},
+        folder=content.get("folder", ""),
+        command=content.get("command", ""),
+        facts=[(key.replace("_", " "), value) for key, value in content["environment"].items()],
         style=resources.files("bnkit.report").joinpath("page.css").read_text(encoding="utf-8"),
     )
 
 
-def _class(finding: Finding) -> str:
-    return finding.value.replace(" ", "-")
+def _class(verdict: str) -> str:
+    return verdict.replace(" ", "-")
 
 
-def _row(asked: Asked, seeds: int) -> dict[str, Any]:
-    claim = asked.claim
-    return {
-        "number": claim.number,
-        "statement": claim.statement,
-        "said_by": claim.said_by,
-        "hypothesis": claim.hypothesis,
-        "verdict": asked.judged.finding.value,
-        "class": _class(asked.judged.finding),
-        "why": asked.why,
-        "effect": asked.effect,
-        "n": len(asked.effects),
-        "budget": asked.budget(seeds),
-        "picture": _picture(asked),
-    }
-
-
-def _picture(asked: Asked) -> dict[str, Any] | None:
+def _picture(claim: Mapping[str, Any]) -> dict[str, Any] | None:
     """Where the mean, its interval, every seed, and what matters stand, in a picture whose middle is nothing."""
-    interval = asked.judged.effect
-    if interval is None:
+    mean, seeds = claim["mean"], list(claim["effects"].values())
+    if mean is None:
         return None
-    low, high = (interval.mean if end is None else end for end in (interval.low, interval.high))
-    reach = max(abs(low), abs(high), abs(asked.claim.matters), *map(abs, asked.effects.values())) or 1.0
+    low, high = (mean if claim[end] is None else claim[end] for end in ("low", "high"))
+    reach = max(abs(low), abs(high), abs(claim["matters"]), *map(abs, seeds)) or 1.0
 
     def place(value: float) -> float:
         return round(_HALF_WIDTH * (1 + 0.94 * value / reach), 1)
@@ -66,7 +60,7 @@ def _picture(asked: Asked) -> dict[str, Any] | None:
     return {
         "low": place(low),
         "high": place(high),
-        "mean": place(interval.mean),
-        "matters": place(asked.claim.matters),
-        "seeds": [place(value) for value in asked.effects.values()],
+        "mean": place(mean),
+        "matters": place(claim["matters"]),
+        "seeds": [place(value) for value in seeds],
     }

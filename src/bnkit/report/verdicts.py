@@ -126,6 +126,7 @@ class Verdicts:
             "why": asked.why,
             "scale": claim.scale.value,
             "matters": claim.matters,
+            "nothing": claim.nothing,
             "effects": {str(seed): value for seed, value in asked.effects.items()},
             "mean": effect.mean if effect else None,
             "low": effect.low if effect else None,

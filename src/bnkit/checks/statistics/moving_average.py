@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.measurements import Received, is_measured
 from bnkit.checks.observation import Observation
 from bnkit.checks.outputs import Effect
+from bnkit.checks.received import Received, is_measured
 from bnkit.checks.rule import Need
 from bnkit.checks.statistics.recalibrated import Recalibrated
 from bnkit.model.drift import Drift

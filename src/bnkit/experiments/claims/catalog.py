@@ -65,7 +65,7 @@ CLAIMS: tuple[Claim, ...] = (
           "More of the residual depths train",
           "depth-residual", measures.over_rates(measures.how_many_train), Scale.COUNT, 1.0, 1.0),
     Claim("7a", "regularises", "It regularises", "pages 0, 1, 4",
-          "Training accuracy is less ahead of test accuracy, without dropout",
+          "Accuracy on the training images is less ahead of that on the test images, same weights, without dropout",
           "dropout", measures.smaller_gap, Scale.POINTS, _POINT, 0.001),
     Claim("7b", "less-dropout", "Less dropout is needed", "pages 0, 4",
           "Dropout of one half gains less on the test set",

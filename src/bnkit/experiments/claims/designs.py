@@ -30,7 +30,8 @@ class Design:
         own_network: Whether the question makes sense for a network of the user's.
         validation: The share of the images on which learning rates are chosen.
         test_images: How many are tested on.
-        observe, landscape: As in an experiment.
+        observe, landscape, evaluate_training: As in an experiment.
+        is_timed: Whether it asks for nothing but durations, which others that train beside it would disturb.
     """
 
     name: str
@@ -47,6 +48,8 @@ class Design:
     test_images: int = 0
     observe: int = 0
     landscape: int = 0
+    evaluate_training: bool = False
+    is_timed: bool = False
     show: tuple[str, ...] = field(default=("crossed",))
 
     @property
@@ -114,6 +117,7 @@ class Design:
             "test_examples": self.test_images,
             "observe": self.observe,
             "landscape": self.landscape,
+            "evaluate_training": self.evaluate_training,
             # Networks this small gain nothing from a second thread, and lose much where others compute beside them.
             "threads": 1,
             "show": list(self.show),
@@ -137,6 +141,7 @@ _FULL = (
         "iterations",
         "The time of an iteration without, with PyTorch's layer and with ours",
         "two-cnn", {"lr": 0.1, "batch_size": 256}, epochs=8, images=6400, test_images=500, arms=(PLAIN, "torch", WITH),
+        is_timed=True,
     ),
     Design(
         "initial-weights",
@@ -166,7 +171,7 @@ _FULL = (
         "dropout",
         "Few images, many epochs, with dropout and without",
         "mlp", {"lr": 0.1, "dropout": [0.0, 0.5]},
-        epochs=30, images=2000, test_images=2000, needs=frozenset({"dropout"}),
+        epochs=30, images=2000, test_images=2000, needs=frozenset({"dropout"}), evaluate_training=True,
     ),
     Design(
         "inside",

@@ -146,11 +146,14 @@ def _best_rate(runs: Sequence[Outcome]) -> float | None:
 
 
 def smaller_gap(evidence: Evidence) -> Effects:
-    """By how much training accuracy is less ahead of test accuracy with than without, both without dropout."""
+    """By how much training accuracy is less ahead of test accuracy with than without, both without dropout.
+
+    Both accuracies are of the weights at the end, in evaluation mode: what is counted while the weights move is of others.
+    """
     plain, with_ = (evidence.runs(network, dropout=0.0) for network in (PLAIN, WITH))
 
     def gap(outcome: Outcome) -> float | None:
-        return None if outcome.training is None else outcome.training - outcome.test
+        return None if outcome.fit is None else outcome.fit - outcome.test
 
     def difference(a: Outcome, b: Outcome) -> float | None:
         first, second = gap(a), gap(b)
