@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from bnkit.checks.check import assert_healthy as assert_healthy
     from bnkit.checks.check import check as check
     from bnkit.checks.monitor import Monitor as Monitor
-    from bnkit.memory import keep_freed_memory as keep_freed_memory
+    from bnkit.memory.freed import keep_freed_memory as keep_freed_memory
+    from bnkit.memory.recompute import recompute as recompute
     from bnkit.model.add import add as add
     from bnkit.model.convert import convert as convert
     from bnkit.model.fold import fold as fold
@@ -34,9 +35,10 @@ _HOMES = {
     "convert": "bnkit.model.convert",
     "fold": "bnkit.model.fold",
     "freeze": "bnkit.model.freeze",
-    "keep_freed_memory": "bnkit.memory",
+    "keep_freed_memory": "bnkit.memory.freed",
     "nn": "bnkit.nn",
     "recalibrate": "bnkit.model.recalibrate",
+    "recompute": "bnkit.memory.recompute",
     "remove": "bnkit.model.remove",
     "unfreeze": "bnkit.model.freeze",
 }
@@ -54,6 +56,7 @@ __all__ = [
     "keep_freed_memory",
     "nn",
     "recalibrate",
+    "recompute",
     "remove",
     "unfreeze",
 ]

@@ -79,7 +79,7 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, residual, mask, given, activation, eps, count, _, interpreted = inputs
+    x, weight, bias, residual, mask, given, activation, eps, count, ctx.wide, interpreted = inputs
     y, statistics = output
     needs_output = residual is not None and activation is not None and x.device.type == "cpu" and not interpreted
     ctx.save_for_backward(x, weight, bias, residual, y if needs_output else None, mask, statistics)

@@ -1,0 +1,69 @@
+"""The compiled loops of ``bnkit.kernels``, read out of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnkit.memory.normalised import Betas, Look
+from bnkit.memory.recipe import Joined, Leaf, Normalised, Recipe
+from bnkit.memory.saved import Saved
+
+
+def _read_function(node: Any, look: Look, _: Betas) -> Recipe | None:
+    """The output of ``fused.Normalise``."""
+    saved = look(node, "saved_tensors")
+    if len(saved) != 5:
+        return None
+    known = node.known
+    return _recipe(saved, known.mask, node.statistics, known.activation, known.eps, known.values, known.wide)
+
+
+def _read_operation(node: Any, look: Look, _: Betas) -> Recipe | None:
+    """The output of ``operation.batch_norm``."""
+    saved = look(node, "saved_tensors")
+    if len(saved) != 7:
+        return None
+    activation, eps, count, _given = node.others
+    mask, statistics = saved[5], saved[6]
+    if statistics is None:
+        return None
+    return _recipe(
+        saved, None if mask is None else mask.value(), statistics.value(), activation, eps, count, node.wide
+    )
+
+
+def _recipe(
+    saved: list[Saved | None], mask: Tensor | None, statistics: Tensor, activation: str | None, eps: float, count: int,
+    wide: bool,
+) -> Recipe | None:  # fmt: skip
+    # In use already, or there would be no node to read; Numba is not imported for those who have none.
+    from bnkit.kernels import passes  # noqa: PLC0415
+
+    x, weight, bias, residual = saved[:4]
+    if x is None:
+        return None
+    w, b = (None if parameter is None else parameter.value().clone() for parameter in (weight, bias))
+
+    def again(x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return passes.forward(x, w, b, residual, mask, count, statistics, activation, eps, True, wide)
+
+    kind = ("numba", activation, eps, w is None, b is None, mask is None, wide)
+    leaf = Leaf(x.for_another())
+    if residual is None:
+        return Normalised(leaf, again, kind)
+    added = Leaf(residual.for_another())
+
+    def joined(parts: list[tuple[Tensor, bool]]) -> Tensor:
+        return again(parts[0][0], parts[1][0])
+
+    return Joined((leaf, added), joined, kind)
+
+
+READERS: dict[str, Callable[[Any, Look, Betas], Recipe | None]] = {
+    "NormaliseBackward": _read_function,
+    "GeneratedBackwardFor_bnkit_batch_norm_defaultBackward": _read_operation,
+}

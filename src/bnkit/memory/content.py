@@ -1,0 +1,209 @@
+"""What autograd keeps of a storage: the tensor, or what computes it again."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from threading import RLock
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from bnkit.errors import ModelError
+from bnkit.memory import backward_pass
+
+if TYPE_CHECKING:
+    from bnkit.memory.recipe import Recipe
+
+# Elements that are compared: a change of one in ten is missed once in a thousand times.
+_SAMPLED = 64
+# Integers as wide as an element: they compare as bits, so that NaN equals itself.
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+# A backward pass over several devices has a thread for each.
+_one_at_a_time = RLock()
+
+
+class Content:
+    """The content of a storage at one of its versions: kept, or computed again for as long as it is needed.
+
+    A storage is known by its address with a weak reference beside it: while that is held, nothing else can be at that
+    address. A pointer to the data would be used anew as soon as they are freed.
+
+    Attributes:
+        key: The address of the storage (not of the data).
+        version: How often it had been changed in place.
+        dtype, nbytes: Of the whole storage.
+        tensor: The content if it is kept, outside the graph; None if not.
+        recipe: What computes it if it is not kept.
+    """
+
+    __slots__ = (
+        "__weakref__", "_counter", "_rebuilt", "_round", "_sample", "_storage", "_users", "_waiting",
+        "dtype", "key", "nbytes", "recipe", "tensor", "version",
+    )  # fmt: skip
+
+    def __init__(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        self.key: int = storage._cdata
+        self._storage = StorageWeakRef(storage)
+        self.version: int = tensor._version
+        self.dtype = tensor.dtype
+        self.nbytes: int = storage.nbytes()
+        # Outside the graph, or a node would hold itself. A leaf is in no graph.
+        self.tensor: Tensor | None = tensor if tensor.is_leaf else tensor.detach()
+        self.recipe: Recipe | None = None
+        self._counter: Tensor | None = None
+        self._sample: Tensor | None = None
+        self._rebuilt: Tensor | None = None
+        self._users = self._waiting = self._round = 0
+
+    def is_of(self, tensor: Tensor, key: int) -> bool:
+        """Whether this is what ``tensor``, whose storage is at the address ``key``, holds now."""
+        return (
+            self.key == key
+            and self.version == tensor._version
+            and self.dtype == tensor.dtype
+            and not self._storage.expired()  # type: ignore[no-untyped-call]
+        )
+
+    def drop(self, recipe: Recipe) -> None:
+        """Let the tensor go: from now on ``recipe`` computes it."""
+        assert self.tensor is not None
+        self._sample = sample(self.tensor)
+        self._counter = _without_data(self.tensor)
+        self.recipe, self.tensor = recipe, None
+
+    def keep(self, tensor: Tensor) -> None:
+        """Keep ``tensor``, of this storage, after all."""
+        self.tensor, self.recipe, self._sample, self._counter = tensor.detach(), None, None, None
+
+    def was_changed_unseen(self, tensor: Tensor) -> bool:
+        """Whether ``tensor``, of this storage, holds something else than was let go, though its version is the same.
+
+        Asked of the CPU only: elsewhere, to look would be to wait for the device.
+        """
+        if self._sample is None or tensor.device.type != "cpu":
+            return False
+        return not torch.equal(sample(tensor), self._sample)
+
+    def is_current(self) -> bool:
+        """Whether nothing was changed in place since."""
+        counted = self._counter if self.tensor is None else self.tensor
+        assert counted is not None
+        return counted._version == self.version
+
+    def begin_use(self) -> int:
+        """There is one more user, who gives what this returns to ``value``."""
+        self._users += 1
+        return self._round
+
+    def end_use(self, round: int) -> None:
+        """That user will not ask again."""
+        with _one_at_a_time:
+            self._users -= 1
+            if round != self._round:
+                self._served()
+
+    def value(self, round: int) -> tuple[Tensor, int]:
+        """The content, for a user who was served in ``round`` last; and the round of this time.
+
+        What is computed again stays, in a backward pass, until all users have been served, or to the end of the pass.
+
+        Raises:
+            RuntimeError: It was changed in place, as PyTorch raises it.
+            ModelError: What is computed is something else than what was let go.
+        """
+        if not self.is_current():
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: a tensor of "
+                f"{self.nbytes} bytes, {self.dtype}; expected version {self.version} instead. Hint: "
+                "torch.autograd.set_detect_anomaly(True) finds the operation that needs it"
+            )
+        if self.tensor is not None:
+            return self.tensor, round
+        with _one_at_a_time:
+            tensor = self._rebuilt
+            if tensor is None:
+                tensor = self._computed()
+                if not backward_pass.is_running():
+                    return tensor, round
+                self._rebuilt, self._waiting = tensor, self._users
+                self._round += 1
+                backward_pass.let_go_at_the_end(self)
+            if round != self._round:
+                self._served()
+            return tensor, self._round
+
+    def let_go(self) -> None:
+        """Whatever was computed again has done its service."""
+        self._rebuilt = None
+
+    def _served(self) -> None:
+        self._waiting -= 1
+        if self._waiting <= 0:
+            self._rebuilt = None
+
+    def _computed(self) -> Tensor:
+        assert self.recipe is not None
+        tensor = computed(self.recipe)
+        assert self._sample is not None
+        if _lies_alike(tensor, self):
+            if backward_pass.must_not_wait(tensor):
+                backward_pass.look_at_the_end((sample(tensor) != self._sample).any())
+                return tensor
+            if torch.equal(sample(tensor), self._sample):
+                return tensor
+        raise ModelError(backward_pass.CHANGED)
+
+
+def computed(recipe: Recipe) -> Tensor:
+    """What ``recipe`` computes, outside the graph and in the dtypes that it has."""
+    device = recipe.device.type
+    with torch.no_grad():
+        if torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                return recipe.compute()[0]
+        return recipe.compute()[0]
+
+
+def equals(tensor: Tensor, content: Content) -> bool:
+    """Whether ``tensor`` is what ``content`` keeps, bit by bit and place by place."""
+    assert content.tensor is not None
+    return _lies_alike(tensor, content) and torch.equal(_flat(tensor), _flat(content.tensor))
+
+
+def sample(tensor: Tensor) -> Tensor:
+    """Some elements of the storage of ``tensor``, as integers of their bits."""
+    flat = _flat(tensor)
+    return flat.index_select(0, _places(flat.numel(), flat.device))
+
+
+def _lies_alike(tensor: Tensor, content: Content) -> bool:
+    return (
+        tensor.dtype == content.dtype
+        and tensor.storage_offset() == 0
+        and tensor.untyped_storage().nbytes() == content.nbytes
+    )
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """The whole storage of ``tensor``, as integers of the bits of its elements."""
+    width = tensor.element_size()
+    return tensor.as_strided((tensor.untyped_storage().nbytes() // width,), (1,), 0).view(_BITS[width])
+
+
+@lru_cache(maxsize=256)
+def _places(count: int, device: torch.device) -> Tensor:
+    """Places among ``count``, the same in each process; the random state of PyTorch is left alone."""
+    if count <= _SAMPLED:
+        return torch.arange(count, device=device)
+    found = torch.randint(count, (_SAMPLED,), generator=torch.Generator().manual_seed(count))
+    return found.to(device)
+
+
+def _without_data(tensor: Tensor) -> Tensor:
+    """A tensor that counts the changes in place of ``tensor``, with it, and holds none of its memory."""
+    counter = tensor.detach()
+    counter.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return counter

@@ -1,0 +1,161 @@
+"""Reading a recipe out of the graph that autograd has built: which node made a tensor, and of what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.memory import compiled_loops, normalised
+from bnkit.memory.activations import ACTIVATIONS
+from bnkit.memory.recipe import Activated, Joined, Leaf, Recipe, Widened, activation, copied, stacked, summed
+from bnkit.memory.saved import Saved
+
+# What gives a tensor that lies in the storage of the one it is given.
+_VIEWS = frozenset(
+    f"{name}Backward0"
+    for name in (
+        "View", "UnsafeView", "ReshapeAlias", "Alias", "Expand", "Permute", "Transpose", "T", "Squeeze", "Unsqueeze",
+        "Slice", "Select", "Split", "SplitWithSizes", "Unbind", "Narrow", "AsStrided",
+    )
+) | {"SqueezeBackward1", "TransposeBackward1", "MovedimBackward0", "UnflattenBackward0"}  # fmt: skip
+_POOLS = frozenset(
+    f"{name}Backward0" for name in ("MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D")
+)
+
+
+class Graph:
+    """What is known of the nodes that were made while one context was open in one thread.
+
+    Only nodes whose tensors this context saved are looked at: in others, to look would be to call somebody else's hooks,
+    those of activation checkpointing for example, which would compute a part of the forward pass.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._own: set[int] = set()
+        self._named: dict[tuple[int, int], Any] = {}
+        self._seen: list[Saved] | None = None
+        self._nothing = torch.empty(0)
+        # A node of PyTorch's keeps gamma and not beta, which does not matter to any gradient.
+        self._beta: dict[int, Tensor | None] = {}
+        for module in model.modules():
+            weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and isinstance(weight, Tensor):
+                self._beta[weight.untyped_storage()._cdata] = bias
+
+    def note(self, node_number: int, tensor: Tensor, saved: Saved) -> None:
+        """The node with ``node_number`` saved ``tensor``."""
+        self._own.add(node_number)
+        node = tensor.grad_fn
+        if node is None:
+            return
+        self._named[node._sequence_nr(), tensor.output_nr] = ref(saved)
+        if type(node).__name__ == "CloneBackward0":  # activations in place keep a copy of their argument
+            source, number = node.next_functions[0]
+            if source is not None:
+                self._named.setdefault((source._sequence_nr(), number), ref(saved))
+        if type(node).__name__ in _POOLS:
+            self.narrow(node)
+
+    def close(self) -> None:
+        """Forget all nodes."""
+        self._own.clear()
+        self._named.clear()
+
+    def looked_at(self, saved: Saved) -> Tensor | None:
+        """Called with all that is unpacked: what to hand out while the graph is only looked at; None if it is not."""
+        if self._seen is None:
+            return None
+        self._seen.append(saved)
+        return self._nothing
+
+    def look(self, node: Any, attribute: str) -> list[Saved | None]:
+        """What ``node`` saved under ``attribute``, without computing anything; empty if that cannot be known."""
+        if node._sequence_nr() not in self._own:
+            return []
+        self._seen = []
+        try:
+            found = getattr(node, attribute)
+            seen = iter(self._seen)
+            several = found if isinstance(found, tuple) else (found,)
+            saved = [None if item is None else next(seen, None) for item in several]
+            known = sum(item is not None for item in several) == len(self._seen)
+        except (RuntimeError, AttributeError):  # it was freed, or is not that kind of node
+            return []
+        finally:
+            self._seen = None
+        return saved if known and all(isinstance(item, Saved | None) for item in saved) else []
+
+    def recipe(self, node: Any, number: int) -> Recipe | None:
+        """What computes the storage of the output ``number`` of ``node``; None if that is not known.
+
+        That tensor itself is not taken as a part of its own recipe.
+        """
+        while type(node).__name__ in _VIEWS and node.next_functions:
+            node, number = node.next_functions[0]
+            if node is None:
+                return None
+        return self._made(node, number)
+
+    def narrow(self, node: Any) -> None:
+        """Keep the places of the largest values that a max-pool's ``node`` saved in as few bits as they need."""
+        inputs, places = self.look(node, "_saved_self"), self.look(node, "_saved_result1")
+        if not (inputs and places and inputs[0] and places[0]):
+            return
+        content = places[0].content
+        spatial = inputs[0].shape[-3:] if "3D" in type(node).__name__ else inputs[0].shape[-2:]
+        largest = math.prod(spatial) - 1
+        dtype = next(d for d in (torch.uint8, torch.int16, torch.int32, torch.int64) if largest <= torch.iinfo(d).max)
+        tensor = content.tensor
+        if tensor is None or tensor.dtype != torch.int64 or dtype == torch.int64:
+            return
+        recipe = Widened(tensor.to(dtype), tensor.dtype)
+        if recipe.narrow.stride() == tensor.stride() and content.nbytes == tensor.numel() * tensor.element_size():
+            content.drop(recipe)
+
+    def _made(self, node: Any, number: int) -> Recipe | None:
+        name = type(node).__name__
+        if name in ACTIVATIONS:
+            return self._activated(node, name)
+        if name == "AddBackward0" and node._saved_alpha == 1:
+            return self._joined(node, summed, "sum")
+        if name == "CatBackward0":
+            dimension = node._saved_dim
+            return self._joined(node, stacked(dimension), ("cat", dimension))
+        if name in {"ToCopyBackward0", "CloneBackward0"}:
+            of = self._argument(node, 0)
+            dtype = node._input_metadata[0].dtype  # of the result
+            return None if of is None else Activated(of, copied(dtype), (name, dtype))
+        if number == 0:
+            read = normalised.READERS.get(name) or compiled_loops.READERS.get(name)
+            if read is not None:
+                return read(node, self.look, self._beta)
+        return None
+
+    def _argument(self, node: Any, place: int) -> Recipe | None:
+        """What computes an argument of ``node``: what is saved of it, or the node that made it."""
+        source, number = node.next_functions[place]
+        if source is None:
+            return None
+        known = self._named.get((source._sequence_nr(), number))
+        saved: Saved | None = None if known is None else known()
+        if saved is not None and saved.content.is_current():
+            return Leaf(saved.for_another())
+        return self._made(source, number)
+
+    def _activated(self, node: Any, name: str) -> Recipe | None:
+        of = self._argument(node, 0)
+        if of is None:
+            return None
+        known = ACTIVATIONS[name]
+        arguments = tuple(getattr(node, f"_saved_{argument}") for argument in known.arguments)
+        return Activated(of, activation(known.plain, known.in_place, arguments), (name, arguments))
+
+    def _joined(self, node: Any, function: Callable[..., Tensor], kind: Any) -> Recipe | None:
+        parts = [self._argument(node, place) for place in range(len(node.next_functions))]
+        known = tuple(part for part in parts if part is not None)
+        return Joined(known, function, kind) if len(known) == len(parts) >= 2 else None

@@ -1,0 +1,59 @@
+"""What stands in the graph in place of a saved tensor."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bnkit.memory.content import Content
+
+
+class Saved:
+    """A tensor that autograd saved: where it lies in the content of its storage.
+
+    Attributes:
+        content: Of the storage.
+        shape, stride, offset: Of the tensor, in elements.
+    """
+
+    __slots__ = ("__weakref__", "_round", "content", "offset", "shape", "stride")
+
+    def __init__(self, content: Content, tensor: Tensor | Saved) -> None:
+        self.content = content
+        if isinstance(tensor, Saved):
+            self.shape, self.stride, self.offset = tensor.shape, tensor.stride, tensor.offset
+        else:
+            self.shape, self.stride, self.offset = tensor.shape, tensor.stride(), tensor.storage_offset()
+        self._round = content.begin_use()
+
+    def __del__(self) -> None:
+        self.content.end_use(self._round)
+
+    def for_another(self) -> Saved:
+        """The same for another user."""
+        return Saved(self.content, self)
+
+    def value(self) -> Tensor:
+        """The tensor, outside the graph; for the errors see ``Content.value``."""
+        whole, self._round = self.content.value(self._round)
+        if whole.shape == self.shape and whole.stride() == self.stride and whole.storage_offset() == self.offset:
+            return whole
+        return whole.as_strided(self.shape, self.stride, self.offset)
+
+
+class Opaque:
+    """A saved tensor that nothing is known about: one without a storage of its own, or of a class of its own."""
+
+    __slots__ = ("_tensor", "_version")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor if tensor.is_leaf else tensor.detach()
+        self._version = tensor._version
+
+    def value(self) -> Tensor:
+        """The tensor."""
+        if self._tensor._version != self._version:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: a tensor of "
+                f"shape {tuple(self._tensor.shape)} is at version {self._tensor._version}; expected version {self._version}"
+            )
+        return self._tensor
