@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bnkit.memory.normalised import Betas, Look
 from bnkit.memory.recipe import Joined, Leaf, Normalised, Recipe
-from bnkit.memory.saved import Saved
+from bnkit.memory.saved import Kept, Saved
 
 
 def _read_function(node: Any, look: Look, _: Betas) -> Recipe | None:
@@ -37,14 +37,14 @@ def _read_operation(node: Any, look: Look, _: Betas) -> Recipe | None:
 
 
 def _recipe(
-    saved: list[Saved | None], mask: Tensor | None, statistics: Tensor, activation: str | None, eps: float, count: int,
+    saved: list[Saved | Kept | None], mask: Tensor | None, statistics: Tensor, activation: str | None, eps: float, count: int,
     wide: bool,
 ) -> Recipe | None:  # fmt: skip
     # In use already, or there would be no node to read; Numba is not imported for those who have none.
     from bnkit.kernels import passes  # noqa: PLC0415
 
     x, weight, bias, residual = saved[:4]
-    if x is None:
+    if not isinstance(x, Saved) or not isinstance(residual, Saved | None):
         return None
     w, b = (None if parameter is None else parameter.value().clone() for parameter in (weight, bias))
 

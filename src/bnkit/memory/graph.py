@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bnkit.memory import compiled_loops, normalised
 from bnkit.memory.activations import ACTIVATIONS
 from bnkit.memory.recipe import Activated, Joined, Leaf, Recipe, Widened, activation, copied, stacked, summed
-from bnkit.memory.saved import Saved
+from bnkit.memory.saved import Kept, Saved
 
 # What gives a tensor that lies in the storage of the one it is given.
 _VIEWS = frozenset(
@@ -38,7 +38,8 @@ class Graph:
     def __init__(self, model: nn.Module) -> None:
         self._own: set[int] = set()
         self._named: dict[tuple[int, int], Any] = {}
-        self._seen: list[Saved] | None = None
+        # What is unpacked while the graph is looked at; None while it is not.
+        self.seen: list[Saved | Kept] | None = None
         self._nothing = torch.empty(0)
         # A node of PyTorch's keeps gamma and not beta, which does not matter to any gradient.
         self._beta: dict[int, Tensor | None] = {}
@@ -47,48 +48,50 @@ class Graph:
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and isinstance(weight, Tensor):
                 self._beta[weight.untyped_storage()._cdata] = bias
 
-    def note(self, node_number: int, tensor: Tensor, saved: Saved) -> None:
-        """The node with ``node_number`` saved ``tensor``."""
-        self._own.add(node_number)
-        node = tensor.grad_fn
-        if node is None:
-            return
-        self._named[node._sequence_nr(), tensor.output_nr] = ref(saved)
-        if type(node).__name__ == "CloneBackward0":  # activations in place keep a copy of their argument
-            source, number = node.next_functions[0]
+    def note(self, number: int) -> None:
+        """The node of that number saves its tensors in this context."""
+        self._own.add(number)
+
+    def name(self, node: Any, number: int, saved: Saved) -> int:
+        """The output ``number`` of ``node`` is ``saved``; returns the number of the node itself."""
+        own: int = node._sequence_nr()
+        self._named[own, number] = ref(saved)
+        kind = type(node).__name__
+        if kind == "CloneBackward0":  # activations in place keep a copy of their argument
+            source, of_source = node.next_functions[0]
             if source is not None:
-                self._named.setdefault((source._sequence_nr(), number), ref(saved))
-        if type(node).__name__ in _POOLS:
+                self._named.setdefault((source._sequence_nr(), of_source), ref(saved))
+        elif kind in _POOLS:
             self.narrow(node)
+        return own
 
     def close(self) -> None:
         """Forget all nodes."""
         self._own.clear()
         self._named.clear()
 
-    def looked_at(self, saved: Saved) -> Tensor | None:
-        """Called with all that is unpacked: what to hand out while the graph is only looked at; None if it is not."""
-        if self._seen is None:
-            return None
-        self._seen.append(saved)
+    def looked_at(self, saved: Saved | Kept) -> Tensor:
+        """Called with what is unpacked while the graph is only looked at; what to hand out."""
+        assert self.seen is not None
+        self.seen.append(saved)
         return self._nothing
 
-    def look(self, node: Any, attribute: str) -> list[Saved | None]:
+    def look(self, node: Any, attribute: str) -> list[Saved | Kept | None]:
         """What ``node`` saved under ``attribute``, without computing anything; empty if that cannot be known."""
         if node._sequence_nr() not in self._own:
             return []
-        self._seen = []
+        self.seen = []
         try:
             found = getattr(node, attribute)
-            seen = iter(self._seen)
+            seen = iter(self.seen)
             several = found if isinstance(found, tuple) else (found,)
             saved = [None if item is None else next(seen, None) for item in several]
-            known = sum(item is not None for item in several) == len(self._seen)
+            known = sum(item is not None for item in several) == len(self.seen)  # what has no hooks is not ours
         except (RuntimeError, AttributeError):  # it was freed, or is not that kind of node
             return []
         finally:
-            self._seen = None
-        return saved if known and all(isinstance(item, Saved | None) for item in saved) else []
+            self.seen = None
+        return saved if known else []
 
     def recipe(self, node: Any, number: int) -> Recipe | None:
         """What computes the storage of the output ``number`` of ``node``; None if that is not known.
@@ -104,7 +107,7 @@ class Graph:
     def narrow(self, node: Any) -> None:
         """Keep the places of the largest values that a max-pool's ``node`` saved in as few bits as they need."""
         inputs, places = self.look(node, "_saved_self"), self.look(node, "_saved_result1")
-        if not (inputs and places and inputs[0] and places[0]):
+        if not (inputs and places and isinstance(inputs[0], Saved) and isinstance(places[0], Saved)):
             return
         content = places[0].content
         spatial = inputs[0].shape[-3:] if "3D" in type(node).__name__ else inputs[0].shape[-2:]

@@ -14,7 +14,7 @@ from bnkit.errors import ModelError, SettingsError
 from bnkit.memory.content import Content, computed, equals
 from bnkit.memory.graph import Graph
 from bnkit.memory.recipe import Recipe
-from bnkit.memory.saved import Opaque, Saved
+from bnkit.memory.saved import Kept, Saved
 
 # Outputs that are computed again from one another (the end of a residual block from the end of the block before) are so
 # many in a row at most: the first of them to be needed takes all of them.
@@ -43,12 +43,14 @@ class Recomputation:
     def __repr__(self) -> str:
         return f"{self.dropped} tensors of {self.bytes_dropped / 1e6:.1f} MB are computed again"
 
-    def _pack(self, tensor: Tensor) -> Saved | Opaque:
+    def _pack(self, tensor: Tensor) -> Saved | Kept:
         """Called with each tensor that autograd saves; what stands in its place."""
         number = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
         self._read_the_rest()
-        if type(tensor) not in {Tensor, nn.Parameter} or tensor.layout is not torch.strided:
-            return Opaque(tensor)
+        node = tensor.grad_fn
+        if type(tensor) is not Tensor or tensor.layout is not torch.strided or (node is None and tensor.dim() < 2):
+            self._graph.note(number)
+            return Kept(tensor)
         key = tensor.untyped_storage()._cdata
         content = self._contents.get(key)
         if content is None or not content.is_of(tensor, key):
@@ -56,21 +58,21 @@ class Recomputation:
         elif content.was_changed_unseen(tensor):
             content.keep(tensor)
         saved = Saved(content, tensor)
-        self._graph.note(number, tensor, saved)
-        node = tensor.grad_fn
-        if node is not None and content.recipe is None:
-            if node._sequence_nr() == number and isinstance(node, torch.autograd.function.BackwardCFunction):
+        self._graph.note(number)
+        if node is None:
+            return saved
+        made_by = self._graph.name(node, tensor.output_nr, saved)
+        if content.recipe is None:
+            if made_by == number and isinstance(node, torch.autograd.function.BackwardCFunction):
                 self._unread.append((content, node, tensor.output_nr))
             else:
                 self._drop(content, node, tensor.output_nr)
         return saved
 
-    def _unpack(self, saved: Saved | Opaque) -> Tensor:
+    def _unpack(self, saved: Saved | Kept) -> Tensor:
         """Called where the backward pass needs what ``_pack`` returned."""
-        if isinstance(saved, Saved):
-            looked_at = self._graph.looked_at(saved)
-            if looked_at is not None:
-                return looked_at
+        if self._graph.seen is not None:
+            return self._graph.looked_at(saved)
         return saved.value()
 
     def _read_the_rest(self) -> None:

@@ -40,20 +40,25 @@ class Saved:
         return whole.as_strided(self.shape, self.stride, self.offset)
 
 
-class Opaque:
-    """A saved tensor that nothing is known about: one without a storage of its own, or of a class of its own."""
+class Kept:
+    """A saved tensor that stays: a parameter, a few values, or one of a class or layout of its own."""
 
-    __slots__ = ("_tensor", "_version")
+    __slots__ = ("_version", "tensor")
 
     def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor if tensor.is_leaf else tensor.detach()
+        self.tensor = tensor if tensor.is_leaf else tensor.detach()
         self._version = tensor._version
 
     def value(self) -> Tensor:
-        """The tensor."""
-        if self._tensor._version != self._version:
+        """The tensor, outside the graph.
+
+        Raises:
+            RuntimeError: It was changed in place, as PyTorch raises it.
+        """
+        if self.tensor._version != self._version:
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an inplace operation: a tensor of "
-                f"shape {tuple(self._tensor.shape)} is at version {self._tensor._version}; expected version {self._version}"
+                f"shape {tuple(self.tensor.shape)} is at version {self.tensor._version}; expected version {self._version} "
+                "instead. Hint: torch.autograd.set_detect_anomaly(True) finds the operation that needs it"
             )
-        return self._tensor
+        return self.tensor
