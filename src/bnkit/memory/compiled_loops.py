@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bnkit.memory.normalised import Betas, Look
-from bnkit.memory.recipe import Joined, Leaf, Normalised, Recipe
+from bnkit.memory.recipe import Leaf, Normalised, Recipe
 from bnkit.memory.saved import Kept, Saved
 
 
@@ -31,9 +31,7 @@ def _read_operation(node: Any, look: Look, _: Betas) -> Recipe | None:
     mask, statistics = saved[5], saved[6]
     if statistics is None:
         return None
-    return _recipe(
-        saved, None if mask is None else mask.value(), statistics.value(), activation, eps, count, node.wide
-    )
+    return _recipe(saved, None if mask is None else mask.value(), statistics.value(), activation, eps, count, node.wide)
 
 
 def _recipe(
@@ -41,7 +39,7 @@ def _recipe(
     wide: bool,
 ) -> Recipe | None:  # fmt: skip
     # In use already, or there would be no node to read; Numba is not imported for those who have none.
-    from bnkit.kernels import passes  # noqa: PLC0415
+    from bnkit.kernels import passes
 
     x, weight, bias, residual = saved[:4]
     if not isinstance(x, Saved) or not isinstance(residual, Saved | None):
@@ -52,15 +50,7 @@ def _recipe(
         return passes.forward(x, w, b, residual, mask, count, statistics, activation, eps, True, wide)
 
     kind = ("numba", activation, eps, w is None, b is None, mask is None, wide)
-    leaf = Leaf(x.for_another())
-    if residual is None:
-        return Normalised(leaf, again, kind)
-    added = Leaf(residual.for_another())
-
-    def joined(parts: list[tuple[Tensor, bool]]) -> Tensor:
-        return again(parts[0][0], parts[1][0])
-
-    return Joined((leaf, added), joined, kind)
+    return Normalised(tuple(Leaf(part.for_another()) for part in (x, residual) if part is not None), again, kind)
 
 
 READERS: dict[str, Callable[[Any, Look, Betas], Recipe | None]] = {

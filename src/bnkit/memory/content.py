@@ -36,23 +36,25 @@ class Content:
         dtype, nbytes: Of the whole storage.
         tensor: The content if it is kept, outside the graph; None if not.
         recipe: What computes it if it is not kept.
+        may_go: Whether it may be let go.
     """
 
     __slots__ = (
         "__weakref__", "_counter", "_rebuilt", "_round", "_sample", "_storage", "_users", "_waiting",
-        "dtype", "key", "nbytes", "recipe", "tensor", "version",
+        "dtype", "key", "may_go", "nbytes", "recipe", "tensor", "version",
     )  # fmt: skip
 
     def __init__(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         self.key: int = storage._cdata
-        self._storage = StorageWeakRef(storage)
+        self._storage = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         self.version: int = tensor._version
         self.dtype = tensor.dtype
         self.nbytes: int = storage.nbytes()
         # Outside the graph, or a node would hold itself. A leaf is in no graph.
         self.tensor: Tensor | None = tensor if tensor.is_leaf else tensor.detach()
         self.recipe: Recipe | None = None
+        self.may_go = tensor.dtype.is_floating_point and self.nbytes > 0
         self._counter: Tensor | None = None
         self._sample: Tensor | None = None
         self._rebuilt: Tensor | None = None
@@ -77,6 +79,7 @@ class Content:
     def keep(self, tensor: Tensor) -> None:
         """Keep ``tensor``, of this storage, after all."""
         self.tensor, self.recipe, self._sample, self._counter = tensor.detach(), None, None, None
+        self.may_go = False
 
     def was_changed_unseen(self, tensor: Tensor) -> bool:
         """Whether ``tensor``, of this storage, holds something else than was let go, though its version is the same.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bnkit.memory import compiled_loops, normalised
 from bnkit.memory.activations import ACTIVATIONS
+from bnkit.memory.content import Content
 from bnkit.memory.recipe import Activated, Joined, Leaf, Recipe, Widened, activation, copied, stacked, summed
 from bnkit.memory.saved import Kept, Saved
 
@@ -24,7 +25,8 @@ _VIEWS = frozenset(
     )
 ) | {"SqueezeBackward1", "TransposeBackward1", "MovedimBackward0", "UnflattenBackward0"}  # fmt: skip
 _POOLS = frozenset(
-    f"{name}Backward0" for name in ("MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D")
+    f"{name}Backward0"
+    for name in ("MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D")
 )
 
 
@@ -41,6 +43,7 @@ class Graph:
         # What is unpacked while the graph is looked at; None while it is not.
         self.seen: list[Saved | Kept] | None = None
         self._nothing = torch.empty(0)
+        self._wanted: Content | None = None
         # A node of PyTorch's keeps gamma and not beta, which does not matter to any gradient.
         self._beta: dict[int, Tensor | None] = {}
         for module in model.modules():
@@ -61,14 +64,13 @@ class Graph:
             source, of_source = node.next_functions[0]
             if source is not None:
                 self._named.setdefault((source._sequence_nr(), of_source), ref(saved))
-        elif kind in _POOLS:
-            self.narrow(node)
         return own
 
     def close(self) -> None:
         """Forget all nodes."""
         self._own.clear()
         self._named.clear()
+        self._wanted = None
 
     def looked_at(self, saved: Saved | Kept) -> Tensor:
         """Called with what is unpacked while the graph is only looked at; what to hand out."""
@@ -93,18 +95,19 @@ class Graph:
             self.seen = None
         return saved if known else []
 
-    def recipe(self, node: Any, number: int) -> Recipe | None:
-        """What computes the storage of the output ``number`` of ``node``; None if that is not known.
-
-        That tensor itself is not taken as a part of its own recipe.
-        """
+    def recipe(self, node: Any, number: int, content: Content) -> Recipe | None:
+        """What computes ``content``, the storage of the output ``number`` of ``node``; None if that is not known."""
+        self._wanted = content  # it is no part of its own recipe
         while type(node).__name__ in _VIEWS and node.next_functions:
             node, number = node.next_functions[0]
             if node is None:
                 return None
+        if type(node).__name__ in _POOLS:
+            self._narrow(node)
+            return None
         return self._made(node, number)
 
-    def narrow(self, node: Any) -> None:
+    def _narrow(self, node: Any) -> None:
         """Keep the places of the largest values that a max-pool's ``node`` saved in as few bits as they need."""
         inputs, places = self.look(node, "_saved_self"), self.look(node, "_saved_result1")
         if not (inputs and places and isinstance(inputs[0], Saved) and isinstance(places[0], Saved)):
@@ -146,7 +149,7 @@ class Graph:
             return None
         known = self._named.get((source._sequence_nr(), number))
         saved: Saved | None = None if known is None else known()
-        if saved is not None and saved.content.is_current():
+        if saved is not None and saved.content is not self._wanted and saved.content.is_current():
             return Leaf(saved.for_another())
         return self._made(source, number)
 

@@ -62,12 +62,12 @@ def _read(again: Callable[..., Tensor], eps_name: str, node: Any, look: Look, be
     leaf = Leaf(x.for_another())
     kind = (type(node).__name__, training, eps, None if w is None else w.dtype, None if b is None else b.dtype)
     if training:
-        function = partial(again, weight=w, bias=b, eps=eps)
+        function: Callable[[Tensor], Tensor] = partial(again, weight=w, bias=b, eps=eps)
         if leaf.device.type == "cpu":
             function = _faster(leaf, w, b, m, v, function, kind) or function
     else:
         function = partial(_by_running, weight=w, bias=b, mean=m.clone(), variance=v.clone(), eps=eps)
-    return Normalised(leaf, function, kind)
+    return Normalised((leaf,), function, kind)
 
 
 def _faster(

@@ -67,13 +67,13 @@ class Normalised(NamedTuple):
     """An output of batch normalization.
 
     Attributes:
-        x: The input.
-        function: Takes the input.
+        of: The input; and the residual, if it is added in the same go.
+        function: Takes these.
         kind: What ``function`` is, but for its values.
     """
 
-    x: Leaf
-    function: Callable[[Tensor], Tensor]
+    of: tuple[Leaf, ...]
+    function: Callable[..., Tensor]
     kind: Hashable
 
     @property
@@ -82,17 +82,17 @@ class Normalised(NamedTuple):
 
     @property
     def links(self) -> int:
-        return self.x.links
+        return max(leaf.links for leaf in self.of)
 
     @property
     def device(self) -> torch.device:
-        return self.x.device
+        return self.of[0].device
 
     def compute(self) -> tuple[Tensor, bool]:
-        return self.function(self.x.compute()[0]), True
+        return self.function(*(leaf.saved.value() for leaf in self.of)), True
 
     def form(self) -> Hashable:
-        return self.kind, self.x.form()
+        return self.kind, tuple(leaf.form() for leaf in self.of)
 
 
 class Activated(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Hashable, Iterator
 from typing import Any
 from weakref import WeakValueDictionary
@@ -22,6 +23,7 @@ _MOST_LINKS = 3
 # A tensor with a recipe of a form that has been tried: whether it computes what it has to, bit by bit.
 _TRIED: dict[Hashable, bool] = {}
 _MOST_FORMS = 4096
+_WRITTEN_IN_PYTHON: Any = torch.autograd.function.BackwardCFunction
 
 
 class Recomputation:
@@ -39,14 +41,17 @@ class Recomputation:
         self._contents: WeakValueDictionary[int, Content] = WeakValueDictionary()
         # Tensors that a node saved of its own results, and that node: it can be read when it is complete.
         self._unread: list[tuple[Content, Any, int]] = []
+        self._unread_number = -1
 
     def __repr__(self) -> str:
-        return f"{self.dropped} tensors of {self.bytes_dropped / 1e6:.1f} MB are computed again"
+        tensors = "1 tensor" if self.dropped == 1 else f"{self.dropped} tensors"
+        return f"{tensors} of {self.bytes_dropped / 1e6:.1f} MB {'is' if self.dropped == 1 else 'are'} computed again"
 
     def _pack(self, tensor: Tensor) -> Saved | Kept:
         """Called with each tensor that autograd saves; what stands in its place."""
         number = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
-        self._read_the_rest()
+        if self._unread and number != self._unread_number:
+            self._read_the_rest()
         node = tensor.grad_fn
         if type(tensor) is not Tensor or tensor.layout is not torch.strided or (node is None and tensor.dim() < 2):
             self._graph.note(number)
@@ -57,14 +62,17 @@ class Recomputation:
             content = self._contents[key] = Content(tensor)
         elif content.was_changed_unseen(tensor):
             content.keep(tensor)
-        saved = Saved(content, tensor)
+            self.dropped -= 1
+            self.bytes_dropped -= content.nbytes
+        saved = Saved(content, tensor.shape, tensor.stride(), tensor.storage_offset())
         self._graph.note(number)
         if node is None:
             return saved
         made_by = self._graph.name(node, tensor.output_nr, saved)
-        if content.recipe is None:
-            if made_by == number and isinstance(node, torch.autograd.function.BackwardCFunction):
+        if content.recipe is None and content.may_go:
+            if made_by == number and isinstance(node, _WRITTEN_IN_PYTHON):
                 self._unread.append((content, node, tensor.output_nr))
+                self._unread_number = number
             else:
                 self._drop(content, node, tensor.output_nr)
         return saved
@@ -76,17 +84,14 @@ class Recomputation:
         return saved.value()
 
     def _read_the_rest(self) -> None:
-        if self._unread:
-            unread, self._unread = self._unread, []
-            for content, node, number in unread:
-                if content.recipe is None:
-                    self._drop(content, node, number)
+        unread, self._unread = self._unread, []
+        for content, node, number in unread:
+            if content.recipe is None:
+                self._drop(content, node, number)
 
     def _drop(self, content: Content, node: Any, number: int) -> None:
         """Let the tensor of ``content`` go, output ``number`` of ``node``, if it is known how to compute it again."""
-        if not content.dtype.is_floating_point or content.nbytes == 0:
-            return
-        recipe = self._graph.recipe(node, number)
+        recipe = self._graph.recipe(node, number, content)
         if recipe is None or not recipe.norms or recipe.links > _MOST_LINKS or not _computes(recipe, content):
             return
         content.drop(recipe)
@@ -113,7 +118,47 @@ def _computes(recipe: Recipe, content: Content) -> bool:
 
 @contextlib.contextmanager
 def recompute(model: nn.Module) -> Iterator[Recomputation]:
-    """doc"""
+    """A context for the forward pass: the outputs of batch normalization are not kept for the backward pass.
+
+    What the next layer would keep (a convolution, a linear layer, a max-pool, an activation) is computed again when the
+    backward pass comes to it, from the input of batch normalization, which is kept anyway. The gradients are the same,
+    bit by bit. It holds for all that runs in this thread while the context is open::
+
+        with bnkit.recompute(model):
+            loss = criterion(model(images), targets)
+        loss.backward()
+
+    Computed again are, for layers of ``bnkit.nn`` and of ``torch.nn``, modules or functions: the output of batch
+    normalization, of an activation behind it (in place or not), of a sum with what is kept or computed again itself, as at the
+    end of a residual block, and of several of these put together by ``torch.cat``. Besides, max-pooling behind them keeps the
+    places of the largest values in as few bytes as they take. Anything else is kept as always. Each output is computed once
+    in a backward pass, by the function that computed it in the forward pass, and freed behind its last user. The first
+    output of each form (layer, shape, layout, dtype) in a process is computed again at once, and compared: a form that
+    does not give the same bits is kept.
+
+    Args:
+        model: The network that runs in it. Nothing is changed in it.
+
+    Yields:
+        What was found: ``dropped`` tensors of ``bytes_dropped`` bytes are computed again.
+
+    Raises:
+        SettingsError: ``model`` is no module.
+        ModelError: Inside a function that ``torch.compile`` compiles, or under a transform of ``torch.func``. In the backward
+            pass: what was computed is something else, because a tensor was changed behind autograd's back (``.data``).
+        RuntimeError: In the backward pass, as always: a tensor that it needs was changed in place.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3)
+        ... )
+        >>> with recompute(model) as found:
+        ...     loss = model(torch.randn(16, 3, 32, 32)).square().mean()
+        >>> print(found)
+        1 tensor of 0.5 MB is computed again
+        >>> loss.backward()
+    """
     _check(model)
     found = Recomputation(model)
     with torch.autograd.graph.saved_tensors_hooks(found._pack, found._unpack):
@@ -124,9 +169,25 @@ def recompute(model: nn.Module) -> Iterator[Recomputation]:
 
 
 def _check(model: object) -> None:
+    if _is_under_compile():
+        raise ModelError(
+            "recompute was entered inside a function that torch.compile compiles, which decides by itself what to keep; "
+            "enter it around the call of the compiled function, or do without it"
+        )
     if not isinstance(model, nn.Module):
         raise SettingsError(f"recompute got a {type(model).__name__}; expected the model, a torch.nn.Module")
-    if torch.compiler.is_compiling():
-        raise ModelError("c")
     if torch._C._are_functorch_transforms_active():
-        raise ModelError("f")
+        raise ModelError(
+            "recompute was entered under a transform of torch.func (grad, vmap, ...), which cannot hand over the tensors "
+            "that it keeps; use torch.autograd.grad or backward(), or do without recompute"
+        )
+
+
+def _is_under_compile() -> bool:
+    """Whether a compiled function called this, though it gave up compiling it."""
+    if torch.compiler.is_compiling():  # also where this function is compiled in its turn
+        return True
+    if "torch._dynamo.eval_frame" not in sys.modules:
+        return False
+    callback = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: None)()
+    return callback is not None and callback is not False

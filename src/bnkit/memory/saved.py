@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from bnkit.memory.content import Content
@@ -17,12 +18,11 @@ class Saved:
 
     __slots__ = ("__weakref__", "_round", "content", "offset", "shape", "stride")
 
-    def __init__(self, content: Content, tensor: Tensor | Saved) -> None:
+    def __init__(self, content: Content, shape: torch.Size, stride: tuple[int, ...], offset: int) -> None:
         self.content = content
-        if isinstance(tensor, Saved):
-            self.shape, self.stride, self.offset = tensor.shape, tensor.stride, tensor.offset
-        else:
-            self.shape, self.stride, self.offset = tensor.shape, tensor.stride(), tensor.storage_offset()
+        self.shape = shape
+        self.stride = stride
+        self.offset = offset
         self._round = content.begin_use()
 
     def __del__(self) -> None:
@@ -30,7 +30,7 @@ class Saved:
 
     def for_another(self) -> Saved:
         """The same for another user."""
-        return Saved(self.content, self)
+        return Saved(self.content, self.shape, self.stride, self.offset)
 
     def value(self) -> Tensor:
         """The tensor, outside the graph; for the errors see ``Content.value``."""

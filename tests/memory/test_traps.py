@@ -1,0 +1,367 @@
+"""What goes wrong in silence where outputs are computed again, and has to be seen."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import bnkit
+from bnkit.errors import ModelError
+from bnkit.memory import content as contents
+from bnkit.memory import recompute as home
+from tests.memory.networks import NETWORKS, Held, assert_same, batch, normalised, resnet, step, vgg
+
+
+@pytest.fixture(params=["torch", "aten", "numba"])
+def layers(request):
+    """A convolution, normalization and ReLU, a convolution."""
+    torch.manual_seed(0)
+    first, last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+    norm = nn.Sequential(*normalised(request.param, 4))
+    return nn.ModuleList([first, norm, last])
+
+
+@pytest.fixture
+def x():
+    return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The recipes that were followed in backward passes, in turn."""
+    found = []
+    plain = contents.computed
+    monkeypatch.setattr(contents, "computed", lambda recipe: found.append(recipe) or plain(recipe))
+    return found
+
+
+def gradients(layers, loss, **options):
+    return torch.autograd.grad(loss, list(layers.parameters()), **options)
+
+
+def test_a_change_in_place_after_it_was_saved_raises(layers, x):
+    with bnkit.recompute(layers):
+        y = layers[1](layers[0](x))
+        loss = layers[2](y).sum()
+    with torch.no_grad():
+        y.add_(1)
+    del y
+    with pytest.raises(RuntimeError, match="has been modified by an inplace operation: .* expected version"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_a_change_in_place_of_what_is_kept_raises(layers, x, index):
+    with bnkit.recompute(layers):
+        h = layers[0](x)
+        loss = layers[2](layers[1](h)).sum()
+    with torch.no_grad():
+        (h if index == 0 else layers[2].weight).add_(1)
+    x.requires_grad_()
+    with pytest.raises(RuntimeError, match="has been modified by an inplace operation"):
+        torch.autograd.grad(loss, [layers[0].weight, layers[2].weight])
+
+
+@pytest.mark.parametrize("norm", ["torch", "aten"])
+def test_a_change_behind_the_back_of_autograd_is_seen_by_the_next_layer(norm, x):
+    """As without recompute: the tensor that was changed is the one that is used."""
+    torch.manual_seed(0)
+    layers = nn.ModuleList([nn.Conv2d(3, 4, 1), nn.Sequential(*normalised(norm, 4)), nn.Conv2d(4, 2, 1)])
+    results = []
+    for again in (False, True):
+        with bnkit.recompute(layers) if again else torch.enable_grad():
+            y = layers[1](layers[0](x))
+            y.data.mul_(2)
+            loss = layers[2](y).square().sum()
+        results.append(gradients(layers, loss))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_change_before_anybody_saved_the_output_raises(x):
+    """The compiled loops do not save their output: the next layer is the first who does, after the change."""
+    torch.manual_seed(0)
+    layers = nn.ModuleList([nn.Conv2d(3, 4, 1), *normalised("numba", 4), nn.Conv2d(4, 2, 1)])
+    for change in (False, True):
+        with bnkit.recompute(layers) as found:
+            y = layers[1](layers[0](x))
+            if change:
+                y.data.mul_(2)
+            loss = layers[2](y).square().sum()
+        assert found.dropped == 1
+        if not change:
+            loss.backward()
+    with pytest.raises(ModelError, match="got another one"):
+        loss.backward()
+
+
+def test_a_change_of_the_input_behind_the_back_of_autograd_raises(layers, x):
+    with bnkit.recompute(layers) as found:
+        h = layers[0](x)
+        loss = layers[2](layers[1](h)).square().sum()
+    assert found.dropped == 1
+    h.data.mul_(-1)
+    with pytest.raises(ModelError, match=r"something was changed behind autograd's back since \(through \.data"):
+        loss.backward()
+
+
+def test_changes_of_parameters_and_buffers_do_not_reach_the_outputs(layers, x):
+    """As without recompute, where the next layer's input is what it was."""
+    results = []
+    for again in (False, True):
+        with bnkit.recompute(layers) if again else torch.enable_grad():
+            loss = layers[2](layers[1](layers[0](x))).square().sum()
+        norm = next(module for module in layers[1].modules() if isinstance(module, nn.BatchNorm2d))
+        for tensor in (norm.bias, norm.weight, norm.running_mean, norm.running_var):
+            tensor.data.add_(3)
+        results.append(gradients(layers, loss))
+        for tensor in (norm.bias, norm.weight):
+            tensor.data.sub_(3)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_an_address_that_is_used_again_never_matches():
+    """Storages come and go at the same addresses while the context is open."""
+    torch.manual_seed(0)
+    layers = [nn.Sequential(nn.Conv2d(3, 4, 1), *normalised("torch", 4), nn.Conv2d(4, 2, 1)) for _ in range(8)]
+    addresses, losses = set(), []
+    inputs = [torch.randn(2, 3, 256, 256) for _ in layers]
+    with bnkit.recompute(nn.ModuleList(layers)):
+        for model, x in zip(layers, inputs, strict=True):
+            h = model[0](x)
+            y = model[1:3](h)
+            addresses |= {h.data_ptr(), y.data_ptr()}
+            losses.append(model[3](y).square().sum())
+            del y  # its address is used again
+    assert len(addresses) < 2 * len(layers)
+    for model, x, loss in zip(layers, inputs, losses, strict=True):
+        expected = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
+        found = torch.autograd.grad(loss, list(model.parameters()))
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_dead_storage_matches_nothing():
+    tensor = torch.ones(1 << 20, requires_grad=True) * 1
+    content, address = contents.Content(tensor), tensor.data_ptr()
+    assert content.is_of(tensor, tensor.untyped_storage()._cdata)
+    content.tensor = None
+    del tensor
+    others = [torch.ones(1 << 20) for _ in range(4)]
+    assert address in {other.data_ptr() for other in others}
+    for other in others:
+        assert other.untyped_storage()._cdata != content.key
+        assert not content.is_of(other, other.untyped_storage()._cdata)
+        assert not content.is_of(other, content.key)
+
+
+def test_one_rebuild_for_all_users(computed):
+    torch.manual_seed(0)
+    first, norm = nn.Conv2d(3, 4, 1), nn.Sequential(*normalised("torch", 4))
+    users = nn.ModuleList(nn.Conv2d(4, 2, 1) for _ in range(5))
+    with bnkit.recompute(norm) as found:
+        y = norm(first(torch.randn(2, 3, 8, 8)))
+        loss = sum(user(y).sum() for user in users)
+        del y
+    assert found.dropped == 1
+    computed.clear()
+    loss.backward()
+    assert len(computed) == 1
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("norm", ["torch", "numba"])
+def test_each_output_is_computed_once_in_a_pass(computed, network, norm):
+    model, (x, targets) = NETWORKS[network](norm), batch()
+    with bnkit.recompute(model) as found:
+        loss = functional.cross_entropy(model(x), targets)
+    computed.clear()
+    loss.backward(retain_graph=True)
+    integers = 1 if network == "vgg" else 0  # of the first pool; nothing saves what the second returns
+    assert len(computed) == found.dropped + integers
+    loss.backward()
+    assert len(computed) == 2 * (found.dropped + integers)
+
+
+def test_what_was_computed_is_freed_behind_its_last_user():
+    model, (x, targets) = vgg("torch"), batch()
+    with bnkit.recompute(model):
+        loss = functional.cross_entropy(model(x), targets)
+    with Held() as counted:
+        loss.backward(retain_graph=True)
+        for parameter in model.parameters():
+            parameter.grad = None
+    assert counted.bytes() == 0
+
+
+def test_what_no_user_came_for_is_freed_at_the_end_of_the_pass():
+    model, (x, targets) = resnet("torch"), batch()
+    with bnkit.recompute(model):
+        loss = functional.cross_entropy(model(x), targets)
+    with Held() as counted:
+        torch.autograd.grad(loss, [model[5].second.weight], retain_graph=True)
+    assert counted.bytes() == 0
+
+
+def test_looking_at_what_is_saved_keeps_nothing(layers, x):
+    with bnkit.recompute(layers):
+        y = layers[2](layers[1](layers[0](x)))
+    plain = layers[1](layers[0](x))
+    with Held() as counted:
+        assert torch.equal(y.grad_fn._saved_input, plain)
+    assert counted.bytes() == 0
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("norm", ["torch", "auto", "numba"])
+def test_several_backward_passes(network, norm):
+    torch.manual_seed(0)
+    model, (x, targets) = NETWORKS[network](norm), batch()
+    model.eval()  # the statistics stay
+    expected = torch.autograd.grad(functional.cross_entropy(model(x), targets), list(model.parameters()))
+    with bnkit.recompute(model):
+        loss = functional.cross_entropy(model(x), targets)
+    for keep in (True, True, False):
+        found = torch.autograd.grad(loss, list(model.parameters()), retain_graph=keep)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_differentiated_twice(layers, x, inside):
+    results = []
+    for again in (False, True):
+        given = x.clone().requires_grad_()
+        with bnkit.recompute(layers) if again else torch.enable_grad():
+            loss = layers[2](layers[1](layers[0](given))).square().sum()
+            if inside:
+                (first,) = torch.autograd.grad(loss, given, create_graph=True)
+        if not inside:
+            (first,) = torch.autograd.grad(loss, given, create_graph=True)
+        results.append(
+            [first, *torch.autograd.grad(first.square().sum(), [given, *layers.parameters()], allow_unused=True)]
+        )
+    for found, expected in zip(*results, strict=True):
+        assert (found is None and expected is None) or torch.equal(found, expected)
+
+
+def test_the_backward_pass_inside_the_context():
+    torch.manual_seed(0)
+    model, (x, targets) = resnet("torch"), batch()
+    expected = torch.autograd.grad(functional.cross_entropy(model(x), targets), list(model.parameters()))
+    with bnkit.recompute(model):
+        found = torch.autograd.grad(functional.cross_entropy(model(x), targets), list(model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_inner_hooks_win(layers, x):
+    """What somebody else's hooks took is neither replaced nor looked at."""
+    unpacked = []
+    expected = gradients(layers, layers[2](layers[1](layers[0](x))).square().sum())
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach(), lambda t: unpacked.append(t) or t)
+    with bnkit.recompute(layers) as found:
+        with hooks:
+            y = layers[1](layers[0](x))
+        loss = layers[2](y).square().sum()
+    assert found.dropped == 0
+    assert not unpacked
+    assert all(torch.equal(a, b) for a, b in zip(gradients(layers, loss), expected, strict=True))
+    assert unpacked
+
+
+def test_in_the_hooks_of_others(layers, x):
+    taken = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: taken.append(t) or t.detach(), lambda t: t):
+        with bnkit.recompute(layers) as found:
+            loss = layers[2](layers[1](layers[0](x))).square().sum()
+        assert not taken
+    assert found.dropped == 1
+    expected = gradients(layers, layers[2](layers[1](layers[0](x))).square().sum())
+    assert all(torch.equal(a, b) for a, b in zip(gradients(layers, loss), expected, strict=True))
+
+
+def test_in_itself(layers, x):
+    with bnkit.recompute(layers) as outer, bnkit.recompute(layers) as inner:
+        loss = layers[2](layers[1](layers[0](x))).square().sum()
+    assert (outer.dropped, inner.dropped) == (0, 1)
+    expected = gradients(layers, layers[2](layers[1](layers[0](x))).square().sum())
+    assert all(torch.equal(a, b) for a, b in zip(gradients(layers, loss), expected, strict=True))
+
+
+def _left(model):
+    return [
+        (
+            len(module._forward_hooks),
+            len(module._forward_pre_hooks),
+            len(module._backward_hooks),
+            sorted(module.__dict__),
+        )
+        for module in model.modules()
+    ]
+
+
+def test_nothing_is_left(layers, x):
+    before, random = _left(layers), torch.get_rng_state()
+    with pytest.raises(KeyError), bnkit.recompute(layers):
+        layers[2](layers[1](layers[0](x)))
+        raise KeyError
+    assert _left(layers) == before
+    assert torch.equal(torch.get_rng_state(), random)
+    assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+    assert torch._C._len_torch_dispatch_stack() == 0
+
+
+def test_all_is_freed_with_the_graph(layers, x):
+    """No cycle that waits for the collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        with bnkit.recompute(layers) as found:
+            loss = layers[2](layers[1](layers[0](x))).square().sum()
+        known = weakref.ref(found)
+        del found
+        loss.backward()
+        del loss
+        assert known() is None
+    finally:
+        gc.enable()
+
+
+def test_a_form_that_does_not_compute_the_same_is_kept(layers, x, monkeypatch):
+    monkeypatch.setattr(home, "_TRIED", {})
+    monkeypatch.setattr(home, "equals", lambda tensor, content: False)
+    with bnkit.recompute(layers) as found:
+        loss = layers[2](layers[1](layers[0](x))).square().sum()
+    assert found.dropped == 0
+    expected = gradients(layers, layers[2](layers[1](layers[0](x))).square().sum())
+    assert all(torch.equal(a, b) for a, b in zip(gradients(layers, loss), expected, strict=True))
+
+
+def test_without_gradients_nothing_is_saved(layers, x):
+    with bnkit.recompute(layers) as found, torch.no_grad():
+        layers[2](layers[1](layers[0](x)))
+    assert found.dropped == 0
+
+
+def test_a_model_called_twice(layers, x):
+    results = []
+    for again in (False, True):
+        with bnkit.recompute(layers) if again else torch.enable_grad():
+            h = layers[0](x)
+            loss = sum(layers[2](layers[1](h * k)).square().sum() for k in (1, 2))
+        results.append(gradients(layers, loss))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_autocast():
+    torch.manual_seed(0)
+    model, (x, targets) = resnet("torch"), batch()
+    results = []
+    for again in (False, True):
+        with torch.autocast("cpu", torch.bfloat16):
+            results.append(step(model, x, targets, again=again))
+    assert_same(results[1], results[0])
