@@ -64,7 +64,7 @@ class Recomputation:
             content.keep(tensor)
             self.dropped -= 1
             self.bytes_dropped -= content.nbytes
-        saved = Saved(content, tensor.shape, tensor.stride(), tensor.storage_offset())
+        saved = Saved(content, tensor.shape, tensor.stride(), int(tensor.storage_offset()))
         self._graph.note(number)
         if node is None:
             return saved
