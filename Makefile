@@ -50,6 +50,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.layer --overhead
 	$(BIN)/python -m benchmarks.crossover
 	$(BIN)/python -m benchmarks.lenet
+	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python benchmarks/observe.py
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python benchmarks/check.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Hashable, Iterator
+from threading import get_ident
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -38,6 +39,7 @@ class Recomputation:
         self.dropped = 0
         self.bytes_dropped = 0
         self._graph = Graph(model)
+        self._thread = get_ident()
         self._contents: WeakValueDictionary[int, Content] = WeakValueDictionary()
         # Tensors that a node saved of its own results, and that node: it can be read when it is complete.
         self._unread: list[tuple[Content, Any, int]] = []
@@ -49,6 +51,8 @@ class Recomputation:
 
     def _pack(self, tensor: Tensor) -> Saved | Kept:
         """Called with each tensor that autograd saves; what stands in its place."""
+        if get_ident() != self._thread:  # nodes are numbered anew in every thread
+            return Kept(tensor)
         number = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
         if self._unread and number != self._unread_number:
             self._read_the_rest()
