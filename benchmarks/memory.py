@@ -8,6 +8,7 @@ batch, in turns, in shuffled order; ratios are taken turn by turn, medians of th
     python -m benchmarks.memory --allocator default
     python -m benchmarks.memory --only "vgg 32"  # networks whose name holds this
     python -m benchmarks.memory --peak           # the peak resident size instead, each in a process of its own
+    python -m benchmarks.memory --clock processor  # its time instead, on one thread: where others work at the same time
     python -m benchmarks.memory --json FILE
 """
 
@@ -157,13 +158,15 @@ def held(model: nn.Module, x: Tensor, targets: Tensor, *, again: bool) -> int:
     return counted.bytes()
 
 
-def seconds(model: nn.Module, x: Tensor, targets: Tensor, *, again: bool) -> float:
+def seconds(
+    model: nn.Module, x: Tensor, targets: Tensor, *, again: bool, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """A forward and a backward pass."""
-    began = time.perf_counter()
+    began = clock()
     with context(model, again=again):
         loss = functional.cross_entropy(model(x), targets)
     loss.backward()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def made(name: str, layers: str, layout: str) -> tuple[nn.Module, Tensor, Tensor]:
@@ -175,7 +178,7 @@ def made(name: str, layers: str, layout: str) -> tuple[nn.Module, Tensor, Tensor
     return model, x, torch.randint(0, 10, (network.shape[0],))
 
 
-def row(name: str, layers: str, layout: str, long: float) -> dict[str, Any]:
+def row(name: str, layers: str, layout: str, long: float, clock: Callable[[], float]) -> dict[str, Any]:
     """The figures of one network with one kind of layers, measured for so many seconds."""
     model, x, targets = made(name, layers, layout)
     sizes = {again: held(model, x, targets, again=again) for again in (False, True)}
@@ -185,7 +188,7 @@ def row(name: str, layers: str, layout: str, long: float) -> dict[str, Any]:
     shuffled, end = random.Random(0), time.perf_counter() + long
     while time.perf_counter() < end or len(times[True]) < 5:
         for again in shuffled.sample([False, True], 2):
-            times[again].append(seconds(model, x, targets, again=again))
+            times[again].append(seconds(model, x, targets, again=again, clock=clock))
     ratios = sorted(b / a for a, b in zip(times[False], times[True], strict=True))
     return {
         "network": name,
@@ -249,14 +252,19 @@ def main() -> None:
     parser.add_argument("--layers", choices=LAYERS)
     parser.add_argument("--layout", choices=tuple(LAYOUTS))
     parser.add_argument("--seconds", type=float, default=10.0, help="for each line")
+    parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
     parser.add_argument("--peak", action="store_true", help="the peak resident size, and no times")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    clock = time.perf_counter
+    if arguments.clock == "processor":
+        clock = time.process_time
+        torch.set_num_threads(1)  # others would wait for each other, which counts as time
     if arguments.allocator == "kept" and not arguments.peak:
         bnkit.keep_freed_memory()
     measured: Callable[[str, str, str], dict[str, Any]] = peaks
     if not arguments.peak:
-        measured = lambda *which: row(*which, arguments.seconds)  # noqa: E731
+        measured = lambda *which: row(*which, arguments.seconds, clock)  # noqa: E731
     rows = [
         measured(name, layers, layout)
         for name in NETWORKS

@@ -64,7 +64,7 @@ class Recomputation:
         content = self._contents.get(key)
         if content is None or not content.is_of(tensor, key):
             content = self._contents[key] = Content(tensor)
-        elif content.was_changed_unseen(tensor):
+        elif content.may_go and content.was_changed_unseen(tensor):
             content.keep(tensor)
             self.dropped -= 1
             self.bytes_dropped -= content.nbytes
