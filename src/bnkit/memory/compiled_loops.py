@@ -1,4 +1,4 @@
-"""The compiled loops of ``bnkit.kernels``, read out of the graph."""
+"""The compiled loops of ``bnkit.kernels``, Numba's and Triton's, read out of the graph."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def _read_function(node: Any, look: Look, _: Betas) -> Recipe | None:
     if len(saved) != 5:
         return None
     known = node.known
-    return _recipe(saved, known.mask, node.statistics, known.activation, known.eps, known.values, known.wide)
+    wide, interpreted = known.wide, known.interpreted
+    return _recipe(saved, known.mask, node.statistics, known.activation, known.eps, known.values, wide, interpreted)
 
 
 def _read_operation(node: Any, look: Look, _: Betas) -> Recipe | None:
@@ -26,19 +27,20 @@ def _read_operation(node: Any, look: Look, _: Betas) -> Recipe | None:
     saved = look(node, "saved_tensors")
     if len(saved) != 7:
         return None
-    activation, eps, count, _given = node.others
+    activation, eps, count, _given, interpreted = node.others
     mask, statistics = saved[5], saved[6]
     if statistics is None:
         return None
-    return _recipe(saved, None if mask is None else mask.value(), statistics.value(), activation, eps, count, node.wide)
+    kept_mask = None if mask is None else mask.value()
+    return _recipe(saved, kept_mask, statistics.value(), activation, eps, count, node.wide, interpreted)
 
 
 def _recipe(
     saved: list[Saved | Kept | None], mask: Tensor | None, statistics: Tensor, activation: str | None, eps: float, count: int,
-    wide: bool,
+    wide: bool, interpreted: bool,
 ) -> Recipe | None:  # fmt: skip
-    # In use already, or there would be no node to read; Numba is not imported for those who have none.
-    from bnkit.kernels import passes
+    # In use already, or there would be no node to read; neither Numba nor Triton is imported for those who have none.
+    from bnkit.kernels.device_passes import passes_of
 
     x, weight, bias, residual = saved[:4]
     if not isinstance(x, Saved) or not isinstance(residual, Saved | None):
@@ -46,9 +48,10 @@ def _recipe(
     w, b = (None if parameter is None else parameter.value().clone() for parameter in (weight, bias))
 
     def again(x: Tensor, residual: Tensor | None = None) -> Tensor:
+        passes = passes_of(x, interpreted=interpreted)
         return passes.forward(x, w, b, residual, mask, count, statistics, activation, eps, True, wide)
 
-    kind = ("numba", activation, eps, w is None, b is None, mask is None, wide)
+    kind = ("bnkit", interpreted, activation, eps, w is None, b is None, mask is None, wide)
     return Normalised(tuple(Leaf(part.for_another()) for part in (x, residual) if part is not None), again, kind)
 
 
