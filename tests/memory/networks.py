@@ -142,3 +142,8 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
+
+
+def gradients(layers: nn.Module, loss: Tensor) -> tuple[Tensor, ...]:
+    """Of all parameters."""
+    return torch.autograd.grad(loss, list(layers.parameters()))

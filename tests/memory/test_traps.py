@@ -11,24 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 import bnkit
-from bnkit.errors import ModelError
 from bnkit.memory import content as contents
 from bnkit.memory import recompute as home
-from tests.memory.networks import NETWORKS, Held, assert_same, batch, normalised, resnet, step, vgg
-
-
-@pytest.fixture(params=["torch", "aten", "numba"])
-def layers(request):
-    """A convolution, normalization and ReLU, a convolution."""
-    torch.manual_seed(0)
-    first, last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
-    norm = nn.Sequential(*normalised(request.param, 4))
-    return nn.ModuleList([first, norm, last])
-
-
-@pytest.fixture
-def x():
-    return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+from tests.memory.networks import NETWORKS, Held, batch, gradients, normalised, resnet, vgg
 
 
 @pytest.fixture
@@ -38,90 +23,6 @@ def computed(monkeypatch):
     plain = contents.computed
     monkeypatch.setattr(contents, "computed", lambda recipe: found.append(recipe) or plain(recipe))
     return found
-
-
-def gradients(layers, loss, **options):
-    return torch.autograd.grad(loss, list(layers.parameters()), **options)
-
-
-def test_a_change_in_place_after_it_was_saved_raises(layers, x):
-    with bnkit.recompute(layers):
-        y = layers[1](layers[0](x))
-        loss = layers[2](y).sum()
-    with torch.no_grad():
-        y.add_(1)
-    del y
-    with pytest.raises(RuntimeError, match="has been modified by an inplace operation: .* expected version"):
-        loss.backward()
-
-
-@pytest.mark.parametrize("index", [0, 2])
-def test_a_change_in_place_of_what_is_kept_raises(layers, x, index):
-    with bnkit.recompute(layers):
-        h = layers[0](x)
-        loss = layers[2](layers[1](h)).sum()
-    with torch.no_grad():
-        (h if index == 0 else layers[2].weight).add_(1)
-    x.requires_grad_()
-    with pytest.raises(RuntimeError, match="has been modified by an inplace operation"):
-        torch.autograd.grad(loss, [layers[0].weight, layers[2].weight])
-
-
-@pytest.mark.parametrize("norm", ["torch", "aten"])
-def test_a_change_behind_the_back_of_autograd_is_seen_by_the_next_layer(norm, x):
-    """As without recompute: the tensor that was changed is the one that is used."""
-    torch.manual_seed(0)
-    layers = nn.ModuleList([nn.Conv2d(3, 4, 1), nn.Sequential(*normalised(norm, 4)), nn.Conv2d(4, 2, 1)])
-    results = []
-    for again in (False, True):
-        with bnkit.recompute(layers) if again else torch.enable_grad():
-            y = layers[1](layers[0](x))
-            y.data.mul_(2)
-            loss = layers[2](y).square().sum()
-        results.append(gradients(layers, loss))
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
-def test_a_change_before_anybody_saved_the_output_raises(x):
-    """The compiled loops do not save their output: the next layer is the first who does, after the change."""
-    torch.manual_seed(0)
-    layers = nn.ModuleList([nn.Conv2d(3, 4, 1), *normalised("numba", 4), nn.Conv2d(4, 2, 1)])
-    for change in (False, True):
-        with bnkit.recompute(layers) as found:
-            y = layers[1](layers[0](x))
-            if change:
-                y.data.mul_(2)
-            loss = layers[2](y).square().sum()
-        assert found.dropped == 1
-        if not change:
-            loss.backward()
-    with pytest.raises(ModelError, match="got another one"):
-        loss.backward()
-
-
-def test_a_change_of_the_input_behind_the_back_of_autograd_raises(layers, x):
-    with bnkit.recompute(layers) as found:
-        h = layers[0](x)
-        loss = layers[2](layers[1](h)).square().sum()
-    assert found.dropped == 1
-    h.data.mul_(-1)
-    with pytest.raises(ModelError, match=r"something was changed behind autograd's back since \(through \.data"):
-        loss.backward()
-
-
-def test_changes_of_parameters_and_buffers_do_not_reach_the_outputs(layers, x):
-    """As without recompute, where the next layer's input is what it was."""
-    results = []
-    for again in (False, True):
-        with bnkit.recompute(layers) if again else torch.enable_grad():
-            loss = layers[2](layers[1](layers[0](x))).square().sum()
-        norm = next(module for module in layers[1].modules() if isinstance(module, nn.BatchNorm2d))
-        for tensor in (norm.bias, norm.weight, norm.running_mean, norm.running_var):
-            tensor.data.add_(3)
-        results.append(gradients(layers, loss))
-        for tensor in (norm.bias, norm.weight):
-            tensor.data.sub_(3)
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_an_address_that_is_used_again_never_matches():
@@ -357,13 +258,3 @@ def test_a_model_called_twice(layers, x):
             loss = sum(layers[2](layers[1](h * k)).square().sum() for k in (1, 2))
         results.append(gradients(layers, loss))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
-def test_autocast():
-    torch.manual_seed(0)
-    model, (x, targets) = resnet("torch"), batch()
-    results = []
-    for again in (False, True):
-        with torch.autocast("cpu", torch.bfloat16):
-            results.append(step(model, x, targets, again=again))
-    assert_same(results[1], results[0])
