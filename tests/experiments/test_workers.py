@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,8 +17,10 @@ import bnkit
 from bnkit.errors import BnkitError, RecordError, SettingsError
 from bnkit.experiments import workers as workers_module
 from bnkit.experiments.observer import Observer
+from bnkit.experiments.place import _count_of_workers
 from bnkit.experiments.processors import processors, workers_for
 from bnkit.experiments.records import Status
+from bnkit.experiments.worker import take_gpu
 from tests.experiments import small, trouble
 from tests.experiments.trouble import does
 
@@ -97,6 +100,7 @@ def test_whatever_a_network_does_to_its_process_the_others_never_notice(tmp_path
         "dies_once": does(trouble.dies_once, str(tmp_path / "flag")),
         "crashes": does(trouble.crashes),
         "leaves": does(trouble.leaves),
+        "leaks": does(trouble.leaks),
         "chatters": does(trouble.chatters),
         "seeds": does(trouble.seeds_everything),
         "batch_norm": small.with_batch_norm,
@@ -108,6 +112,7 @@ def test_whatever_a_network_does_to_its_process_the_others_never_notice(tmp_path
         "dies_once": Status.FINISHED,
         "crashes": Status.FAILED,
         "leaves": Status.FAILED,
+        "leaks": Status.FAILED,
         "chatters": Status.FINISHED,
         "seeds": Status.FINISHED,
         "batch_norm": Status.FINISHED,
@@ -116,6 +121,7 @@ def test_whatever_a_network_does_to_its_process_the_others_never_notice(tmp_path
     assert tracebacks["crashes"].endswith("its process was ended by SIGSEGV, 2 times")
     assert "in crashes" in tracebacks["crashes"]  # where it crashed, from what it printed
     assert "SystemExit: enough" in tracebacks["leaves"]
+    assert "memory" in tracebacks["leaks"].splitlines()[-1]
     assert len(watcher.notes) == 2
     assert "run 2: its process was ended by SIGKILL" in "\n".join(watcher.notes)
     assert watcher.most <= 2
@@ -134,6 +140,14 @@ def test_whatever_a_network_does_to_its_process_the_others_never_notice(tmp_path
         }
 
     assert figures(comparison) == figures(calm)
+
+
+@pytest.mark.torture
+def test_gigabytes_that_a_network_prints_go_nowhere(tmp_path):
+    networks = {"chatters": does(trouble.chatters, 2048), "no_batch_norm": small.plain}
+    comparison = _compare(tmp_path / "r", networks, workers=1, **_ONCE)
+    assert set(_statuses(comparison).values()) == {Status.FINISHED}
+    assert sum(path.stat().st_size for path in (tmp_path / "r").rglob("*") if path.is_file()) < 4 << 20
 
 
 def test_a_run_that_hangs_is_ended_after_its_time_and_the_next_one_runs(tmp_path, monkeypatch):
@@ -260,6 +274,35 @@ def _fills_the_disk(folder):
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 
     return does(deed)
+
+
+@pytest.mark.parametrize(("gpus", "taken"), [(0, []), (1, [0, 0, 0, 0, 0]), (3, [0, 1, 2, 0, 1])])
+def test_workers_take_the_gpus_in_turn(monkeypatch, gpus, taken):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", seen.append)
+    for number in range(5):
+        take_gpu(number)
+    assert seen == taken
+
+
+@pytest.mark.parametrize(
+    ("asked", "devices", "count"),
+    [("auto", "cuda", 3), (5, "cuda", 5), ("auto", "cpu", processors()), ("auto", "cpu cuda", processors())],
+)
+def test_auto_is_a_worker_for_each_gpu_where_all_runs_compute_on_gpus(monkeypatch, asked, devices, count):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+
+    class Runs(tuple):
+        __slots__ = ()
+        runs = property(tuple)
+
+    devices = devices.split() * 100
+    plan = Runs(SimpleNamespace(settings=SimpleNamespace(device=device), threads=1) for device in devices)
+    watcher = Watcher()
+    assert _count_of_workers(asked, plan, watcher) == count
+    assert watcher.notes == []
 
 
 def test_auto_means_what_the_machine_has():

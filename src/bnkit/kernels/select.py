@@ -15,6 +15,7 @@ from bnkit.errors import KernelError, SettingsError
 from bnkit.kernels import aten, reference
 from bnkit.kernels.contract import Kernel
 from bnkit.kernels.crossover import pays
+from bnkit.kernels.parts import PartKernel
 
 NUMBA, TRITON = "numba", "triton"
 KERNEL_NAMES = (reference.NAME, aten.NAME, NUMBA, TRITON)
@@ -73,6 +74,23 @@ def select(name: str, x: Tensor) -> Choice:
     return Choice(aten if name == aten.NAME else reference, "asked for by name")
 
 
+def part_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | None) -> PartKernel | None:
+    """What ``name`` means for an ``x`` that is part of a batch; None for the equations in plain PyTorch.
+
+    Those are for what the halves of a pass cannot: masks, other devices, empty parts, and where somebody looks at every
+    operation (torch.compile, a dispatch mode).
+
+    Raises:
+        KernelError: As ``select``.
+    """
+    chosen = select(name, x).kernel
+    plain = x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack())
+    if mask is not None or not plain or x.numel() == 0:
+        return None
+    halves: PartKernel | None = getattr(chosen, "PART", None)  # of those that can stop halfway
+    return halves if halves is not None and halves.takes(x, activation) else None
+
+
 def why_not_numba(x: Tensor) -> str:
     """Why the compiled loops cannot take ``x`` in a call made now; empty if they can."""
     if x.device.type != "cpu":
@@ -125,10 +143,13 @@ _numba: Kernel | None = None
 _triton: Kernel | None = None
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _why_not_loaded(name: str) -> str:
     """Load a compiled kernel, on first use: it takes half a second. Empty, or why it cannot be loaded."""
     return _load(name)
+
+
+# What torch.compiler.assume_constant_result sets: that would load torch._dynamo, which takes longer than all the rest of bnkit.
+_why_not_loaded._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
@@ -149,7 +170,9 @@ def _interprets() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _why_not_on(device: torch.device) -> str:
     reason: str = importlib.import_module("bnkit.kernels.gpu_triton").why_not(device)
     return reason
+
+
+_why_not_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
