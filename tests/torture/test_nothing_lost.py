@@ -122,12 +122,15 @@ def _os_with(**changed):
     return Changed()
 
 
+_DISK = 8 << 20
+
+
 @pytest.fixture
-def disk_of_a_megabyte(tmp_path):
-    """A file system of its own, of 1 MB, and a way to make it read-only."""
+def small_disk(tmp_path):
+    """A file system of its own, of 8 MB (a report takes one), and a way to make it read-only."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "bnkit", place]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK >> 20}m", "bnkit", place]
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("this process may not mount a file system: the full disk of the ordinary tests is a made-up one")
     yield place
@@ -135,17 +138,17 @@ def disk_of_a_megabyte(tmp_path):
 
 
 @whole_only
-@pytest.mark.parametrize("left", [0, 2_000, 10_000, 20_000, 60_000])
+@pytest.mark.parametrize("left", [0, 2_000, 10_000, 20_000, 60_000, 500_000])
 @pytest.mark.parametrize("workers", [None, 1])
-def test_a_real_disk_that_is_full(disk_of_a_megabyte, undisturbed, left, workers):
-    ballast = disk_of_a_megabyte / "ballast"
+def test_a_real_disk_that_is_full(small_disk, undisturbed, left, workers):
+    ballast = small_disk / "ballast"
     with pytest.raises(RecordError, match="cannot be written .*No space left on device"):
-        ballast.write_bytes(bytes((1 << 20) - 20 * 4096 - left))
-        (disk_of_a_megabyte / "r").mkdir()
-        _fill(disk_of_a_megabyte / "rest", left)
-        compare(disk_of_a_megabyte / "r", workers=workers)
+        ballast.write_bytes(bytes(_DISK - 20 * 4096 - left))
+        (small_disk / "r").mkdir()
+        _fill(small_disk / "rest", left)
+        compare(small_disk / "r", workers=workers)
     ballast.unlink()
-    assert small.figures(compare(disk_of_a_megabyte / "r", workers=workers)) == undisturbed
+    assert small.figures(compare(small_disk / "r", workers=workers)) == undisturbed
 
 
 def _fill(path, left):
@@ -159,14 +162,14 @@ def _fill(path, left):
 
 
 @whole_only
-def test_a_real_disk_that_becomes_read_only(disk_of_a_megabyte, undisturbed):
-    _interrupted(disk_of_a_megabyte / "r", 5)
-    subprocess.run(["mount", "-o", "remount,ro", disk_of_a_megabyte], check=True)
+def test_a_real_disk_that_becomes_read_only(small_disk, undisturbed):
+    _interrupted(small_disk / "r", 5)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(RecordError, match="cannot be written .*Read-only file system"):
-        compare(disk_of_a_megabyte / "r")
-    subprocess.run(["mount", "-o", "remount,rw", disk_of_a_megabyte], check=True)
+        compare(small_disk / "r")
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
     watcher = Count()
-    assert small.figures(compare(disk_of_a_megabyte / "r", watcher)) == undisturbed
+    assert small.figures(compare(small_disk / "r", watcher)) == undisturbed
     assert watcher.trained.total() == RUNS * EPOCHS - 5
 
 
@@ -204,6 +207,52 @@ def test_a_clock_that_jumps(tmp_path, undisturbed, monkeypatch):
     comparison = compare(tmp_path / "r")
     assert small.figures(comparison) == undisturbed
     assert all(0 <= row["epoch_duration"] < 60 for row in comparison.rows)
+
+
+class PowerCut:
+    """The system's calls, and what a disk would hold if the power went now: what was forced to it, under names that were."""
+
+    def __init__(self):
+        self._paths, self._contents, self._names = {}, {}, {}
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def open(self, path, *how):
+        descriptor = os.open(path, *how)
+        self._paths[descriptor] = Path(path)
+        return descriptor
+
+    def fsync(self, descriptor):
+        path = self._paths[descriptor]
+        if path.is_dir():
+            self._names[path] = {one.name: one.stat().st_ino for one in path.iterdir()}
+        else:
+            self._contents[path.stat().st_ino] = path.read_bytes()
+
+    def restore(self, place, into):
+        """Make ``into`` what ``place`` would be after the cut."""
+        into.mkdir()
+        for name, number in self._names.get(place, {}).items():
+            inner = place / name
+            if inner.is_dir() and inner.stat().st_ino == number:
+                self.restore(inner, into / name)
+            else:
+                (into / name).write_bytes(self._contents.get(number, b""))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [5, *(pytest.param(after, marks=whole_only) for after in (1, 3, 12, 24))])
+def test_the_power_fails_and_no_whole_epoch_is_lost(tmp_path, undisturbed, monkeypatch, after):
+    cut = PowerCut()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "os", cut)
+        _interrupted(tmp_path / "r", after)
+    cut.restore(tmp_path / "r", tmp_path / "s")
+    watcher = Count()
+    assert small.figures(compare(tmp_path / "s", watcher)) == undisturbed
+    assert watcher.notes == []
+    assert watcher.trained.total() == RUNS * EPOCHS - after
 
 
 def _truncated(content, generator):

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from bnkit.errors import RecordError
+from bnkit.experiments import files
 from bnkit.experiments.checkpoint import (
     UnreadableCheckpointError,
     load_checkpoint,
@@ -85,7 +86,7 @@ def make_run_folder(run: Run, folder: Folder) -> None:
     """Make the folder of ``run``, where it is not there yet."""
     place = folder.run_folder(run)
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        files.make_folder(place)
     except OSError as error:
         raise UnwritableError.of(place, error) from error
 

@@ -1,8 +1,12 @@
-"""Writing to a results folder: whole or not at all, and with one line for the user where it cannot be done. Needs no torch."""
+"""Writing to a results folder: whole or not at all, and with one line for the user where it cannot be done. Needs no torch.
+
+What is written is on the disk when a function returns, not only with the system: it outlives a loss of power too.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -31,6 +35,7 @@ def replace(path: Path, content: bytes | memoryview) -> None:
     try:
         _write(temporary, content, os.O_TRUNC)
         temporary.replace(path)
+        _settle_names(path.parent)
     except OSError as error:
         _remove(temporary)  # half of a file takes room on a full disk
         raise UnwritableError.of(path, error) from error
@@ -43,7 +48,8 @@ def append(path: Path, line: bytes) -> None:
         UnwritableError: The system refuses; the file is as it was.
     """
     try:
-        before = path.stat().st_size if path.exists() else 0
+        is_new = not path.exists()
+        before = 0 if is_new else path.stat().st_size
         try:
             _write(path, line, os.O_APPEND)
         except OSError:
@@ -51,8 +57,22 @@ def append(path: Path, line: bytes) -> None:
             if path.exists():
                 os.truncate(path, before)
             raise
+        if is_new:
+            _settle_names(path.parent)
     except OSError as error:
         raise UnwritableError.of(path, error) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those that it lies in, where they are not there yet.
+
+    Raises:
+        OSError: The system refuses.
+    """
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for place in reversed(missing):
+        _settle_names(place.parent)
 
 
 def cut_torn_line(path: Path) -> None:
@@ -74,8 +94,35 @@ def _write(path: Path, content: bytes | memoryview, how: int) -> None:
         left = memoryview(content)
         while left:
             left = left[os.write(descriptor, left) :]
+        _settle(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _settle_names(folder: Path) -> None:
+    """Let what files are called in ``folder`` reach the disk."""
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one may write to a folder that one may not list
+        return
+    try:
+        _settle(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _settle(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SETTLE:
+            raise
+
+
+# File systems, mostly of networks, that know no such call.
+_CANNOT_SETTLE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 
 def _remove(path: Path) -> None:

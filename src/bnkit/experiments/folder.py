@@ -105,7 +105,7 @@ class Folder:
                 file.unlink(missing_ok=True)
             self._records.clear()
         try:
-            (self.path / "runs").mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.path / "runs")
         except OSError as error:
             raise files.UnwritableError.of(self.path / "runs", error) from error
         self.replace(self.experiment_file, experiment.to_toml())
@@ -118,7 +118,7 @@ class Folder:
             RecordError: Another process is, or the folder cannot be written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.path)
             # The system releases it with the process, also after kill -9.
             lock = FileLock(self.path / ".lock", timeout=0)
             lock.acquire()
