@@ -2,27 +2,35 @@
 
     python -m benchmarks.workers --workers 2
 
-Efficiency: the same runs are trained by one worker that has the machine to itself, and by k workers at once; ideal is k times
-as many runs in the same time. Taken from the first run that begins to the last that ends, and for the whole call, starting
-processes and writing the report included.
+Efficiency: the same runs are trained by k workers at once, by one worker that has the machine to itself, and by k plain
+processes side by side: each builds its share of the networks and trains them one after the other, and that is all; no
+records, no checkpoints, nobody who hands out runs. All three in turns. Two shares come out:
 
-Processors share memory and caches, and two of them often one core: the steps themselves, in which bnkit takes no part, then
-take longer where k train at once. By how much is printed too; the efficiency without that is bnkit's own.
+- of k times one worker alone: what a user gains, which the machine bounds too: processors share memory and caches, and two of
+  them often one core;
+- of k plain processes: what is left when the machine's part is taken out, so bnkit's own.
+
+Taken from the first run that begins to the last that ends; the first share also for the whole call, starting processes and
+writing the report included.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from benchmarks.folder import planned
 
-from bnkit.experiments.experiment import experiment_from
+from bnkit.experiments.experiment import Experiment, experiment_from
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.processors import processors
@@ -44,10 +52,57 @@ class Clock(Observer):
         self.ended.append(time.perf_counter())
 
 
-def sweep(workers: int, runs: int, epochs: int, data: str, network: str) -> tuple[float, float, float]:
-    """Seconds of a whole call, those between its first run and its last, and the training alone, added up."""
+def work(runs: int, epochs: int, data: str, network: str) -> Experiment:
+    """What is trained."""
     content = {"name": "sweep", "data": data, "networks": [network], "grid": {"lr": [0.01]}, "epochs": epochs}
-    experiment = experiment_from({**content, "seeds": max(1, runs // 2)}, "benchmark")
+    return experiment_from({**content, "seeds": max(1, runs // 2)}, "benchmark")
+
+
+def plain_process(experiment: Experiment, number: int, count: int) -> None:
+    """Train every ``count``-th run, from ``number`` on, once a line comes in; print when the first began and the last ended."""
+    from bnkit.experiments.observer import Observer
+    from bnkit.experiments.settle import settle
+    from bnkit.experiments.train import Training, train
+    from bnkit.memory import keep_freed_memory
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    planned, materials = settle(experiment, threads=1)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    began = time.perf_counter()
+    for run in planned.runs[number::count]:
+        source, parts = materials.networks[run.network.key], materials.parts(run)
+        model = source.build(materials.data.input_shape, materials.data.out_features, run.settings, run.seed)
+        for _ in train(run, Training.of(run, model, len(parts.train)), parts, materials.task, None, Observer()):
+            pass
+    sys.stdout.write(json.dumps([began, time.perf_counter()]))
+
+
+def plain(count: int, options: Sequence[str]) -> float:
+    """Seconds from the first run to the last of ``count`` plain processes. The clock is the same in all of them (Linux)."""
+    command = [sys.executable, "-m", "benchmarks.workers", *options, "--workers", str(count), "--plain"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [*command, str(number)], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for number in range(count)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    moments = [json.loads(process.communicate()[0]) for process in processes]
+    return max(ended for _, ended in moments) - min(began for began, _ in moments)
+
+
+def sweep(workers: int, experiment: Experiment) -> tuple[float, float, float]:
+    """Seconds of a whole call, those between its first run and its last, and the training alone, added up."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as place:
         began = time.perf_counter()
@@ -88,7 +143,12 @@ def main() -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--network", default="two-cnn")
     parser.add_argument("--only", choices=["planning", "starting", "efficiency"])
+    parser.add_argument("--plain", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    experiment = work(options.runs, options.epochs, options.data, options.network)
+    if options.plain is not None:
+        plain_process(experiment, options.plain, options.workers)
+        return
     out = sys.stdout
     if options.only in (None, "planning"):
         seconds = []
@@ -104,25 +164,32 @@ def main() -> None:
         out.write(
             f"from a run's end to the next: {early * 1e3:.1f} ms at the 10th, {late * 1e3:.1f} ms at the 1000th\n"
         )
-    work = options.epochs, options.data, options.network
     if options.only in (None, "efficiency"):
-        count = options.workers
-        whole, inner, longer = [], [], []
-        for _ in range(options.rounds):
-            one, together = sweep(1, options.runs, *work), sweep(count, options.runs, *work)
-            whole.append(one[0] / together[0] / count)
-            inner.append(one[1] / together[1] / count)
-            longer.append(together[2] / one[2])
-            out.write(
-                f"{options.runs} runs, from first to last (whole call; steps alone): 1 worker {one[1]:.1f} s ({one[0]:.1f}; "
-                f"{one[2]:.1f}), {count} workers {together[1]:.1f} s ({together[0]:.1f}; {together[2]:.1f})\n"
-            )
-            out.flush()
-        own = [efficiency * factor for efficiency, factor in zip(inner, longer, strict=True)]
-        out.write(f"efficiency of {count} workers, from first run to last: {statistics.median(inner):.2f}\n")
-        out.write(f"the same for the whole call:                     {statistics.median(whole):.2f}\n")
-        out.write(f"steps take longer beside others:                 {statistics.median(longer):.2f} times\n")
-        out.write(f"efficiency without that:                         {statistics.median(own):.2f}\n")
+        efficiency(options.workers, options.rounds, experiment, [
+            *("--runs", str(options.runs), "--epochs", str(options.epochs)),
+            *("--data", options.data, "--network", options.network),
+        ])  # fmt: skip
+
+
+def efficiency(count: int, rounds: int, experiment: Experiment, options: Sequence[str]) -> None:
+    """Train in turns by one worker, by ``count`` of them, and by as many plain processes; print the shares."""
+    out = sys.stdout
+    whole, of_one, of_plain, longer = [], [], [], []
+    for _ in range(rounds):
+        one, together, apart = sweep(1, experiment), sweep(count, experiment), plain(count, options)
+        whole.append(one[0] / together[0] / count)
+        of_one.append(one[1] / together[1] / count)
+        of_plain.append(apart / together[1])
+        longer.append(together[2] / one[2])
+        out.write(
+            f"from the first run to the last (whole call; epochs added up): 1 worker {one[1]:.1f} s ({one[0]:.1f}; {one[2]:.1f}), "
+            f"{count} workers {together[1]:.1f} s ({together[0]:.1f}; {together[2]:.1f}), {count} plain {apart:.1f} s\n"
+        )
+        out.flush()
+    out.write(f"{count} workers, of {count} times one alone:     {statistics.median(of_one):.2f}\n")
+    out.write(f"the same for the whole call:          {statistics.median(whole):.2f}\n")
+    out.write(f"{count} workers, of {count} plain processes:     {statistics.median(of_plain):.2f}\n")
+    out.write(f"epochs take longer beside others:     {statistics.median(longer):.2f} times\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,8 +17,10 @@ import bnkit
 from bnkit.errors import BnkitError, RecordError, SettingsError
 from bnkit.experiments import workers as workers_module
 from bnkit.experiments.observer import Observer
+from bnkit.experiments.place import _count_of_workers
 from bnkit.experiments.processors import processors, workers_for
 from bnkit.experiments.records import Status
+from bnkit.experiments.worker import take_gpu
 from tests.experiments import small, trouble
 from tests.experiments.trouble import does
 
@@ -260,6 +263,36 @@ def _fills_the_disk(folder):
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 
     return does(deed)
+
+
+@pytest.mark.parametrize(("gpus", "taken"), [(0, []), (1, [0, 0, 0, 0, 0]), (3, [0, 1, 2, 0, 1])])
+def test_workers_take_the_gpus_in_turn(monkeypatch, gpus, taken):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", seen.append)
+    for number in range(5):
+        take_gpu(number)
+    assert seen == taken
+
+
+@pytest.mark.parametrize(
+    ("asked", "devices", "count"),
+    [("auto", "cuda", 3), (5, "cuda", 5), ("auto", "cpu", processors()), ("auto", "cpu cuda", processors())],
+)
+def test_auto_is_a_worker_for_each_gpu_where_all_runs_compute_on_gpus(monkeypatch, asked, devices, count):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    runs = [SimpleNamespace(settings=SimpleNamespace(device=device), threads=1) for device in devices.split()]
+
+    class Made:
+        def __iter__(self):
+            return iter(self.runs)
+
+    plan = Made()
+    plan.runs = runs
+    watcher = Watcher()
+    assert _count_of_workers(asked, plan, watcher) == count
+    assert watcher.notes == []
 
 
 def test_auto_means_what_the_machine_has():

@@ -687,6 +687,10 @@ def test_a_batch_size_that_does_not_apply(given, size):
 SHARES = {"uneven": (13, 11, 0), "first is empty": (0, 23, 1), "none": (0, 0, 0)}
 
 
+def synchronised(channels, **arguments):
+    return bnkit.nn.BatchNorm2d(channels, sync=True, **arguments)
+
+
 def _run_rank(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
@@ -701,7 +705,7 @@ def _run_rank(rank, folder):
         for sequential in (False, True):
             part = _data().split(sizes)[rank] if sum(sizes) else _data()[:0]
             batches = list(part.split(6)) if len(part) else []
-            for layer in (nn.BatchNorm2d, nn.SyncBatchNorm):
+            for layer in (nn.BatchNorm2d, nn.SyncBatchNorm, synchronised):
                 model = _model(layer)
                 try:
                     recalibration = recalibrate(model, batches, sequential=sequential)
@@ -736,7 +740,7 @@ def test_all_processes_get_the_statistics_of_all_their_data(tmp_path):
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(3)]
     for share, sizes in SHARES.items():
         for sequential in (False, True):
-            for layer in ("BatchNorm2d", "SyncBatchNorm"):
+            for layer in ("BatchNorm2d", "SyncBatchNorm", "synchronised"):
                 results = [found[share, sequential, layer] for found in ranks]
                 if share == "none":
                     assert all(result.startswith("batches is empty") for result in results)

@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from bnkit.errors import BnkitError
-from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, collectives
 
 ROOT = Path(__file__).parents[2]
 LAYERS = {1: BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
@@ -162,11 +162,41 @@ OF_THREE = [
     ),
     Shared("differentiated twice, no affine", (3, 4, 1), arguments={"affine": False}, how="differentiated twice"),
 ]
+# Every kernel that can stop halfway, over its ways through a tensor, and what it adds and applies on the way.
+KERNELS = [
+    Shared(f"{kernel}: {name}", sizes, shape, arguments={"kernel": kernel, **arguments}, **more)
+    for kernel in ("aten", "numba")
+    for name, sizes, shape, arguments, more in [
+        ("features", (3, 4, 1), (3,), {}, {}),
+        ("planes", (2, 1, 3), (2, 24, 24), {"activation": "relu"}, {"residual": True}),
+        ("planes alone", (2, 1, 3), (2, 24, 24), {}, {}),
+        ("blocks", (3, 0, 2), (3, 4, 5), {"activation": "leaky_relu"}, {}),
+        ("rows", (2, 1, 3), (3, 4, 5), {"activation": "relu"}, {"residual": True, "layout": torch.channels_last}),
+        ("residual alone", (2, 1, 3), (3, 4, 5), {}, {"residual": True}),
+        ("no affine", (2, 1, 3), (3, 4, 5), {"affine": False, "activation": "relu"}, {"residual": True}),
+        ("another activation", (2, 1, 3), (2, 60, 60), {"activation": "silu"}, {}),
+        ("masked", (2, 1, 3), (3, 4, 5), {"activation": "relu"}, {"masked": True}),
+        ("twice", (2, 1, 3), (3, 4, 5), {"activation": "relu"}, {"residual": True, "how": "differentiated twice"}),
+        ("twice, alone", (2, 1, 3), (3, 4, 5), {"activation": "leaky_relu"}, {"how": "differentiated twice"}),
+        ("compiled", (2, 1, 3), (3, 4), {"activation": "relu"}, {"residual": True, "how": "compiled"}),
+    ]
+]
 ROUNDED = [
     Shared("float32", (3, 4, 1), (3, 5, 5), dtype=torch.float32),
     Shared("float32, large mean", (9, 4, 0), (4, 7, 7), dtype=torch.float32, mean=1000, deviation=0.03),
     Shared("bfloat16", (3, 4, 1), (3, 9, 9), dtype=torch.bfloat16),
     Shared("float16", (3, 4, 1), (3, 9, 9), dtype=torch.float16),
+    *(
+        Shared(f"{kernel}: {name}", (3, 4, 1), shape, arguments={"kernel": kernel}, **more)
+        for kernel in ("aten", "numba")
+        for name, shape, more in [
+            ("float32", (3, 5, 5), {"dtype": torch.float32}),
+            ("float32, planes", (3, 32, 32), {"dtype": torch.float32}),
+            ("float32, large mean", (4, 24, 24), {"dtype": torch.float32, "mean": 1000, "deviation": 0.03}),
+            ("bfloat16", (3, 9, 9), {"dtype": torch.bfloat16}),
+            ("float16", (3, 24, 24), {"dtype": torch.float16}),
+        ]
+    ),
 ]
 OF_TWO = [
     Shared("two: uneven", (3, 4)),
@@ -192,8 +222,20 @@ def _one_value_in_all(rank: int) -> dict[str, Any]:
     return {**refused, "batches": int(layer.num_batches_tracked), "processes after": int(total)}
 
 
-def _refused_kernel(rank: int) -> dict[str, Any]:
-    return _refusal(BatchNorm1d(3, sync=True, kernel="aten"), torch.ones(4, 3))
+def _reduced(rank: int, scenario: Shared) -> dict[str, Tensor]:
+    """As in a large group, where a sum is not taken of what is gathered."""
+    most, collectives._MOST_GATHERED = collectives._MOST_GATHERED, 1
+    try:
+        return _shared(rank, scenario)
+    finally:
+        collectives._MOST_GATHERED = most
+
+
+LARGE_GROUP = [
+    Shared("large group", (3, 0, 2), (3, 4, 5)),
+    Shared("large group, twice", (3, 4, 0), how="differentiated twice"),
+    Shared("large group, compiled", (3, 4, 2), (3, 4), how="compiled"),
+]
 
 
 def _refused_transform(rank: int) -> dict[str, Any]:
@@ -349,9 +391,9 @@ PHASES: list[tuple[int, dict[str, Callable[[int], dict[str, Any]]]]] = [
     (
         3,
         {
-            **{one.name: lambda rank, one=one: _shared(rank, one) for one in [*OF_THREE, *ROUNDED]},
+            **{one.name: lambda rank, one=one: _shared(rank, one) for one in [*OF_THREE, *KERNELS, *ROUNDED]},
             "one value in all": _one_value_in_all,
-            "refused kernel": _refused_kernel,
+            **{one.name: lambda rank, one=one: _reduced(rank, one) for one in LARGE_GROUP},
             "refused transform": _refused_transform,
             "collectives": _collectives,
             **{one.name: lambda rank, one=one: _sub_group(rank, one) for one in SUB_GROUPS},

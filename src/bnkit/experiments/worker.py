@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -23,9 +23,6 @@ from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records import Epoch, Record
 from bnkit.experiments.settle import Materials, try_out
 from bnkit.memory import keep_freed_memory
-
-if TYPE_CHECKING:
-    pass
 
 # A step may take a tenth of a millisecond; a display is redrawn four times a second.
 _SECONDS_BETWEEN_STEPS_TOLD = 0.25
@@ -52,14 +49,19 @@ def work(orders: Connection, output: Connection | None, number: int) -> None:
         orders.send((ASKS, ()))
         content: bytes = orders.recv()
         parcel, place, keep_checkpoints, inside = unpack(content)
-        if torch.cuda.is_available():
-            torch.cuda.set_device(number % torch.cuda.device_count())
+        take_gpu(number)
         keep_freed_memory()
         _obey(orders, parcel, Folder(place), Observers([inside, Telling(orders)]), keep_checkpoints=keep_checkpoints)
     except BnkitError as error:
         orders.send((STOPPED, (error,)))
     except (EOFError, BrokenPipeError):
         pass  # nobody is there any more
+
+
+def take_gpu(number: int) -> None:
+    """Let "cuda" mean, in this process, the GPU whose turn it is for the worker of that number, if there are any."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 def _obey(orders: Connection, parcel: Parcel, folder: Folder, told: Observer, *, keep_checkpoints: bool) -> None:

@@ -22,6 +22,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
 }
 
+LEAKY_SLOPE = 0.01  # of torch.nn.LeakyReLU
+
 # Only those whose gradient PyTorch computes from the result: the others would lose the input that they need.
 IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu_,

@@ -14,6 +14,11 @@ from bnkit.kernels.compiling import entry
 INDEX, SIZE, X, RESIDUAL, Y, GRADIENT, DX, D_RESIDUAL, WEIGHT, BIAS, STATISTICS, SUMS, MASK = range(13)
 EXAMPLES, CHANNELS, POSITIONS, COUNT, GIVEN, AHEAD, BLOCK, EPS, SCRATCH, THREADS = range(13, 23)
 
+# What GIVEN may be. The last two do half of a pass each: between them, several processes put together what each has found.
+# OWN: the batch's own statistics, or sums; GIVEN_ONES: statistics that are given, and do not depend on the batch.
+# FIRST_HALF: take statistics, or sums, and write nothing. SECOND_HALF: write, by the sums that are given.
+OWN, GIVEN_ONES, FIRST_HALF, SECOND_HALF = range(4)
+
 _get = bits.get
 
 
@@ -49,6 +54,7 @@ def _run(
         bits.call_with(first, argument)
     if between != 0:
         bits.call_with(between, argument)
+    if second != 0:
         if threads > 1:
             bits.run_team(start, second, argument, threads)
         else:

@@ -41,7 +41,7 @@ def forward(a):
     for piece in range(begin, end):
         first, last = piece * block, min(piece * block + block, C)
         W, at = (last - first) * P, first * P
-        if get(a, arguments.GIVEN) == 0:
+        if get(a, arguments.GIVEN) != arguments.GIVEN_ONES:
             for j in range(2 * W):
                 put(sums, j, 0.0)
             guess(x, C * P, rows, C, P, first, columns, W)
@@ -49,14 +49,16 @@ def forward(a):
             settle(
                 x, C * P, rows, C, P, first, last, sums, columns, W, count, eps, known, table(get(a, arguments.SUMS))
             )
-        spread(columns, W, C, P, first, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
-        write(behind(x, at), behind(r, at), behind(y, at), C * P, 0, rows, W, columns)
+        if get(a, arguments.GIVEN) != arguments.FIRST_HALF:
+            spread(columns, W, C, P, first, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+            write(behind(x, at), behind(r, at), behind(y, at), C * P, 0, rows, W, columns)
 
 
 def backward(a):
     """All of the backward pass for blocks of channels."""
     rows, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
     P, count, block = get(a, arguments.POSITIONS), get(a, arguments.COUNT), get(a, arguments.BLOCK)
+    mode = get(a, arguments.GIVEN)
     x, g, y = pointer(get(a, X)), pointer(get(a, GRADIENT)), pointer(get(a, Y))
     dx, dr, known = pointer(get(a, DX)), pointer(get(a, D_RESIDUAL)), table(get(a, arguments.STATISTICS))
     thread, begin, end = share(a, (C + block - 1) // block)
@@ -67,13 +69,15 @@ def backward(a):
         first, last = piece * block, min(piece * block + block, C)
         W, at = (last - first) * P, first * P
         xs, gs, ys = behind(x, at), behind(g, at), behind(y, at)
-        for j in range(2 * W):
-            put(sums, j, 0.0)
         spread(columns, W, C, P, first, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
-        add_up_back(xs, gs, ys, C * P, 0, rows, W, columns, sums, room)
-        settle_back(C, P, first, last, sums, W, known, table(get(a, arguments.SUMS)))
-        spread_back(columns, W, C, P, first, count, get(a, arguments.GIVEN) != 0, known, table(get(a, arguments.SUMS)))
-        write_back(xs, gs, ys, behind(dx, at), behind(dr, at), C * P, 0, rows, W, columns)
+        if mode != arguments.SECOND_HALF:
+            for j in range(2 * W):
+                put(sums, j, 0.0)
+            add_up_back(xs, gs, ys, C * P, 0, rows, W, columns, sums, room)
+            settle_back(C, P, first, last, sums, W, known, table(get(a, arguments.SUMS)))
+        if mode != arguments.FIRST_HALF:
+            spread_back(columns, W, C, P, first, count, mode, known, table(get(a, arguments.SUMS)))
+            write_back(xs, gs, ys, behind(dx, at), behind(dr, at), C * P, 0, rows, W, columns)
 
 
 def forward_sums(a):
@@ -167,14 +171,14 @@ def backward_write(a):
     dx, dr, known = pointer(get(a, DX)), pointer(get(a, D_RESIDUAL)), table(get(a, arguments.STATISTICS))
     thread, first, last = share(a, rows)
     columns = numbers(get(a, arguments.SCRATCH) + 8 * (SCRATCH * thread + COLUMNS) * W)
-    count, frozen = get(a, arguments.COUNT), get(a, arguments.GIVEN) != 0
+    count, mode = get(a, arguments.COUNT), get(a, arguments.GIVEN)
     spread(columns, W, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
-    spread_back(columns, W, C, 1, 0, count, frozen, known, table(get(a, arguments.SUMS)))
+    spread_back(columns, W, C, 1, 0, count, mode, known, table(get(a, arguments.SUMS)))
     write_back(x, g, y, dx, dr, W, first, last, W, columns)
     if last == rows:
         at, rest = rows * W, narrow * C - rows * W
         spread(columns, rest, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
-        spread_back(columns, rest, C, 1, 0, count, frozen, known, table(get(a, arguments.SUMS)))
+        spread_back(columns, rest, C, 1, 0, count, mode, known, table(get(a, arguments.SUMS)))
         xs, gs, ys = behind(x, at), behind(g, at), behind(y, at)
         write_back(xs, gs, ys, behind(dx, at), behind(dr, at), W, 0, 1, rest, columns)
 

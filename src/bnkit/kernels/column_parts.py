@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bnkit.kernels import arguments
 from bnkit.kernels.bits import behind, get, put
 
 # What these mean is filled in for each kind of element and activation.
@@ -162,12 +163,19 @@ def settle_back(C, P, first, last, sums, W, known, by_gamma):
         put(by_gamma, c, get(by_gamma, c) * get(known, 2 * C + c))
 
 
-def spread_back(columns, W, C, P, first, count, frozen, known, by_gamma):
-    """Fill the last two of ``columns``: the terms of the backward pass."""
+def spread_back(columns, W, C, P, first, count, mode, known, by_gamma):
+    """Fill the last two of ``columns``: the terms of the backward pass, from the gradients of gamma and beta; or those given."""
     for j in range(W):
         c = first + (j // P if P > 1 else j % C)
-        put(columns, 4 * W + j, number(0.0 if frozen else get(by_gamma, C + c) / count))
-        put(columns, 5 * W + j, number(0.0 if frozen else get(by_gamma, c) * get(known, 2 * C + c) / count))
+        k0 = k1 = 0.0
+        if mode == arguments.OWN:
+            scale = np.float64(get(columns, 2 * W + j))
+            k0 = get(by_gamma, C + c) / count * scale
+            k1 = get(by_gamma, c) * get(known, 2 * C + c) / count * scale
+        if mode == arguments.SECOND_HALF:
+            k0, k1 = get(by_gamma, C + c), get(by_gamma, c)
+        put(columns, 4 * W + j, number(k0))
+        put(columns, 5 * W + j, number(k1))
 
 
 def write_back(x, g, y, dx, dr, stride, first, last, W, columns):
@@ -185,7 +193,7 @@ def write_back(x, g, y, dx, dr, stride, first, last, W, columns):
                 dz = through(load(gs, j), load(ys, j) if adds else d * get(scale, j) + get(shift, j))
                 if adds:
                     save(rest, j, dz)
-                save(out, j, (dz - get(k0, j) - d * get(k1, j)) * get(scale, j))
+                save(out, j, dz * get(scale, j) - get(k0, j) - d * get(k1, j))
 
 
 PARTS = (guess, add_up, settle, spread, write, add_up_back, settle_back, spread_back, write_back)

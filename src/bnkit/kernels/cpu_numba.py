@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bnkit.kernels import passes
+from bnkit.kernels import numba_parts, passes
 from bnkit.kernels.fused_kernel import FusedKernel
 
-# What is fused; the others take longer to compute than to fetch, and PyTorch computes them with vectors.
 KERNEL = FusedKernel(
     "numba",
-    frozenset({None, "relu", "leaky_relu"}),
-    least_for_others=1 << 14,
+    numba_parts.FUSED,
+    least_for_others=numba_parts.LEAST_FOR_OTHERS,
     masks_by_plane=True,  # masked loops go over planes only
+    parts=numba_parts,
 )
 # Without Numba, this import fails, and not the first call.
 assert passes.NEEDS_OUTPUT

@@ -9,8 +9,8 @@ import numpy as np
 from numba import njit
 
 from bnkit.kernels import bits
+from bnkit.kernels.activation import LEAKY_SLOPE
 
-LEAKY_SLOPE = 0.01  # of torch.nn.LeakyReLU
 _ELEMENTS = {"float32": np.float32, "float64": np.float64, "float16": np.uint16, "bfloat16": np.uint16}
 _LOAD = {"float32": bits.same, "float64": bits.same, "float16": bits.from_float16, "bfloat16": bits.from_bfloat16}
 _STORE = {"float32": bits.same, "float64": bits.same, "float16": bits.to_float16, "bfloat16": bits.to_bfloat16}

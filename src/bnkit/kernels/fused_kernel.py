@@ -11,6 +11,7 @@ from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import Normalised
 from bnkit.kernels.device_passes import Moving
 from bnkit.kernels.fused import Known, Normalise
+from bnkit.kernels.parts import PartKernel
 
 
 class FusedKernel:
@@ -22,6 +23,7 @@ class FusedKernel:
         least_for_others: On fewer elements, the equations are taken where an activation is not fused: rounding before it
             shows in the sums of gradients, and nothing averages it out.
         masks_by_plane: Whether a mask asks for a contiguous tensor.
+        PART: What it does with a part of a batch, if it can stop halfway through a pass.
         interpreted: Whether this is Triton's interpreter, on the CPU.
     """
 
@@ -33,12 +35,14 @@ class FusedKernel:
         least_for_others: int = 0,
         masks_by_plane: bool = False,
         interpreted: bool = False,
+        parts: PartKernel | None = None,
     ) -> None:
         self.NAME = name
         self.fused = fused
         self.least_for_others = least_for_others
         self.masks_by_plane = masks_by_plane
         self.interpreted = interpreted
+        self.PART = parts
 
     def by_batch_statistics(
         self,

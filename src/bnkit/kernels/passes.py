@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from bnkit.kernels.arguments import run
+from bnkit.kernels.arguments import FIRST_HALF, GIVEN_ONES, OWN, SECOND_HALF, run
 from bnkit.kernels.column_loops import column_loop
 from bnkit.kernels.device_passes import Moving
 from bnkit.kernels.following import follow
@@ -53,10 +53,68 @@ def forward(
     streams = layout.can_stream and ya % CACHE_LINE == 0
     variant = (layout.kind, activation, residual is not None, streams, (wide or layout.is_small), mask is not None)
     _call("forward", layout, variant, (xa, _address(residual) or xa, ya, xa, xa, xa), weight, bias, statistics,
-          statistics.data_ptr() + 32 * layout.channels, mask, count, is_given, eps)  # fmt: skip
+          statistics.data_ptr() + 32 * layout.channels, mask, count, GIVEN_ONES if is_given else OWN, eps)  # fmt: skip
     if moving is not None:
         follow(moving.mean.data_ptr(), moving.var.data_ptr(), statistics.data_ptr(), layout.channels, moving.momentum)
     return y
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each channel and its biased variance, (C,) float64; ``x`` is read, and nothing written."""
+    layout = layout_of(x)
+    statistics = torch.empty(6, layout.channels, dtype=torch.float64)
+    xa = x.data_ptr()
+    variant = (layout.kind, None, False, False, layout.is_small, False)
+    _call("forward", layout, variant, (xa, xa, xa, xa, xa, xa), None, None, statistics,
+          statistics.data_ptr() + 32 * layout.channels, None, layout.values, FIRST_HALF, 0.0)  # fmt: skip
+    return statistics[0], statistics[1]
+
+
+def backward_sums(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    y: Tensor | None,
+    statistics: Tensor,
+    activation: str | None,
+) -> Tensor:
+    """The gradients of gamma and beta, (2, C) float64, as ``backward`` has them; nothing is written."""
+    layout = layout_of(x)
+    by_parameter = torch.empty(2, layout.channels, dtype=torch.float64)
+    xa = x.data_ptr()
+    variant = (layout.kind, activation, y is not None, False, layout.is_small, False)
+    addresses = (xa, xa, _address(y) or xa, gradient.data_ptr(), xa, xa)
+    _call("backward", layout, variant, addresses, weight, bias, statistics, by_parameter.data_ptr(), None, 1,
+          FIRST_HALF, 0.0)  # fmt: skip
+    return by_parameter
+
+
+def backward_shares(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    y: Tensor | None,
+    statistics: Tensor,
+    activation: str | None,
+    through_statistics: Tensor,
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of ``x``, and of the residual where ``y`` is given; the others are as for ``backward``.
+
+    ``through_statistics``, (2, C) float64: what is taken away from the gradient of each value for what it did to the
+    statistics: the first row times (x - mean), and the second row.
+    """
+    layout = layout_of(x)
+    dx = torch.empty_like(x)
+    dr = None if y is None else torch.empty_like(x)
+    xa, dxa = x.data_ptr(), dx.data_ptr()
+    streams = layout.can_stream and dxa % CACHE_LINE == 0 and (dr is None or dr.data_ptr() % CACHE_LINE == 0)
+    variant = (layout.kind, activation, y is not None, streams, layout.is_small, False)
+    addresses = (xa, xa, _address(y) or xa, gradient.data_ptr(), dxa, _address(dr) or dxa)
+    _call("backward", layout, variant, addresses, weight, bias, statistics, through_statistics.data_ptr(), None, 1,
+          SECOND_HALF, 0.0)  # fmt: skip
+    return dx, dr
 
 
 def backward(
@@ -87,7 +145,7 @@ def backward(
     variant = (layout.kind, activation, y is not None, streams, layout.is_small, mask is not None)
     addresses = (xa, xa, _address(y) or xa, gradient.data_ptr(), dxa, _address(dr) or dxa)
     _call("backward", layout, variant, addresses, weight, bias, statistics, by_parameter.data_ptr(), mask, count,
-          is_given, 0.0)  # fmt: skip
+          GIVEN_ONES if is_given else OWN, 0.0)  # fmt: skip
     return dx, dr, by_parameter
 
 
@@ -125,18 +183,18 @@ def _call(
     sums: int,
     mask: Tensor | None,
     count: int,
-    is_given: bool,
+    mode: int,
     eps: float,
 ) -> None:
-    first, between, second = _loops(direction, layout.way, variant, is_given)
+    first, between, second = _loops(direction, layout.way, variant, mode)
     run(*team(), first, between, second, layout.threads, layout.scratch, *tensors, _address(weight), _address(bias),
         statistics.data_ptr(), sums, _address(mask) or tensors[0], layout.examples, layout.channels, layout.positions, count,
-        int(is_given), int(layout.ahead), layout.block, eps)  # fmt: skip
+        mode, int(layout.ahead), layout.block, eps)  # fmt: skip
 
 
 @cache
 def _loops(
-    direction: str, way: str, variant: tuple[str, str | None, bool, bool, bool, bool], is_given: bool
+    direction: str, way: str, variant: tuple[str, str | None, bool, bool, bool, bool], mode: int
 ) -> tuple[int, int, int]:
     """The addresses of the loops, in turn: on all threads, on one, on all of them; 0 for none."""
     kind, activation, adds, streams, wide, masked = variant
@@ -146,13 +204,14 @@ def _loops(
     if way == "blocks":
         return column_loop(direction, kind, activation, adds, streams, wide), 0, 0
     write = column_loop(f"{direction}_write", kind, activation, adds, streams, wide)
-    if direction == "forward" and is_given:
+    if mode == SECOND_HALF or (direction == "forward" and mode == GIVEN_ONES):
         return write, 0, 0
     # What is not written differs neither by the activation (forward) nor by how it is stored.
     bends = activation if direction == "backward" else None
     adds = adds and direction == "backward"
     sums = column_loop(f"{direction}_sums", kind, bends, adds, False, wide)
-    return sums, column_loop(f"{direction}_settle", kind, None, False, False, wide), write
+    settle = column_loop(f"{direction}_settle", kind, None, False, False, wide)
+    return sums, settle, 0 if mode == FIRST_HALF else write
 
 
 def _address(tensor: Tensor | None) -> int:

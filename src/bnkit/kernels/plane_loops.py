@@ -126,7 +126,7 @@ def _write_back(x, g, y, dx, dr, mask, P, high, low, scale, shift, k0, k1, follo
             if masked and get(counts, i) == 0:  # it had no part in the statistics
                 save(out, i, dz * scale if abs(d) < np.inf else nothing)
             else:
-                save(out, i, (dz - k0 - d * k1) * scale)
+                save(out, i, dz * scale - k0 - d * k1)
 
 
 def _measure(a):
@@ -164,16 +164,13 @@ def _forward(a):
     means, variances, inverse, unbiased = known, behind(known, C), behind(known, 2 * C), behind(known, 3 * C)
     sums = table(get(a, arguments.SUMS))
     seen = behind(sums, C)
-    eps, given, fetches = (
-        get(table(get(a, arguments.EPS)), 0),
-        get(a, arguments.GIVEN) != 0,
-        get(a, arguments.AHEAD) != 0,
-    )
+    eps, mode = get(table(get(a, arguments.EPS)), 0), get(a, arguments.GIVEN)
+    fetches = get(a, arguments.AHEAD) != 0
     row = C * P
     _, begin, end = share(a, C)
     for first in range(begin, end, block):
         last = min(first + block, end)
-        if not given:
+        if mode != arguments.GIVEN_ONES:
             for c in range(first, last):
                 put(means, c, 0.0)
                 put(variances, c, 0.0)
@@ -208,7 +205,7 @@ def _forward(a):
                 put(inverse, c, 1.0 / np.sqrt(v + eps))
                 put(unbiased, c, v * (count / (count - 1.0)))
         following = (last - first) * P if fetches and last < end else 0
-        for n in range(N):
+        for n in range(0 if mode == arguments.FIRST_HALF else N):
             for c in range(first, last):
                 high = number(get(means, c))
                 # The mean in two parts: rounded to float32, it would be off by more than a small deviation.
@@ -232,16 +229,17 @@ def _backward(a):
     means, inverse = known, behind(known, 2 * C)
     by_gamma = table(get(a, arguments.SUMS))
     by_beta = behind(by_gamma, C)
-    frozen, fetches = get(a, arguments.GIVEN) != 0, get(a, arguments.AHEAD) != 0
+    mode, fetches = get(a, arguments.GIVEN), get(a, arguments.AHEAD) != 0
     row = C * P
     _, begin, end = share(a, C)
     for first in range(begin, end, block):
         last = min(first + block, end)
         following = (last - first) * P if fetches and last < end else 0
-        for c in range(first, last):
-            put(by_gamma, c, 0.0)
-            put(by_beta, c, 0.0)
-        for writes in range(2):
+        if mode != arguments.SECOND_HALF:
+            for c in range(first, last):
+                put(by_gamma, c, 0.0)
+                put(by_beta, c, 0.0)
+        for writes in range(1 if mode == arguments.SECOND_HALF else 0, 1 if mode == arguments.FIRST_HALF else 2):
             for n in range(N):
                 ahead = row if fetches and n + 1 < N else 0
                 for c in range(first, last):
@@ -257,12 +255,17 @@ def _backward(a):
                         put(by_gamma, c, get(by_gamma, c) + with_x)
                         put(by_beta, c, get(by_beta, c) + total)
                     else:
-                        k0 = number(0.0 if frozen else get(by_beta, c) / count)
-                        k1 = number(0.0 if frozen else get(by_gamma, c) * rstd * rstd / count)
+                        k0 = k1 = nothing
+                        if mode == arguments.OWN:
+                            k0 = number(get(by_beta, c) / count * scale)
+                            k1 = number(get(by_gamma, c) * rstd * rstd / count * scale)
+                        if mode == arguments.SECOND_HALF:
+                            k0, k1 = number(get(by_beta, c)), number(get(by_gamma, c))
                         out, rest, counts = behind(dx, at), behind(dr, at), behind(mask, n * P)
                         write_back(xs, gs, ys, out, rest, counts, P, high, low, scale, shift, k0, k1, following)
-        for c in range(first, last):
-            put(by_gamma, c, get(by_gamma, c) * get(inverse, c))
+        if mode != arguments.SECOND_HALF:
+            for c in range(first, last):
+                put(by_gamma, c, get(by_gamma, c) * get(inverse, c))
 
 
 @cache

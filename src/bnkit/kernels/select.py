@@ -15,6 +15,7 @@ from bnkit.errors import KernelError, SettingsError
 from bnkit.kernels import aten, reference
 from bnkit.kernels.contract import Kernel
 from bnkit.kernels.crossover import pays
+from bnkit.kernels.parts import PartKernel
 
 NUMBA, TRITON = "numba", "triton"
 KERNEL_NAMES = (reference.NAME, aten.NAME, NUMBA, TRITON)
@@ -71,6 +72,23 @@ def select(name: str, x: Tensor) -> Choice:
             raise KernelError(f"kernel={name!r} was asked for, but {reason}; use kernel='auto'")
         return Choice(kernel, "asked for by name")
     return Choice(aten if name == aten.NAME else reference, "asked for by name")
+
+
+def part_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | None) -> PartKernel | None:
+    """What ``name`` means for an ``x`` that is part of a batch; None for the equations in plain PyTorch.
+
+    Those are for what the halves of a pass cannot: masks, other devices, empty parts, and where somebody looks at every
+    operation (torch.compile, a dispatch mode).
+
+    Raises:
+        KernelError: As ``select``.
+    """
+    chosen = select(name, x).kernel
+    plain = x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack())
+    if mask is not None or not plain or x.numel() == 0:
+        return None
+    halves: PartKernel | None = getattr(chosen, "PART", None)  # of those that can stop halfway
+    return halves if halves is not None and halves.takes(x, activation) else None
 
 
 def why_not_numba(x: Tensor) -> str:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation, check_kernel
-from bnkit.nn import running_statistics, synchronised
+from bnkit.nn import running_statistics
+from bnkit.nn.collectives import group_for
 from bnkit.nn.masks import as_wide_as
 from bnkit.nn.normalise import Terms, by_batch_statistics, by_given_statistics, training_step
 from bnkit.nn.virtual_batches import check_size, parts_of
@@ -123,7 +124,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             if output is not None:
                 self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
                 return output
-        group = synchronised.group_for(self.process_group, self._called()) if self.sync and self.training else None
+        group = group_for(self.process_group, self._called()) if self.sync and self.training else None
         buffers = (self.running_mean, self.running_var)
         output, statistics = by_batch_statistics(input, terms, residual, mask, group, buffers)
         if moves:

@@ -11,6 +11,7 @@ from torch import Tensor
 from bnkit.errors import SettingsError, TooFewValuesError
 from bnkit.kernels import select
 from bnkit.nn import synchronised
+from bnkit.nn.collectives import Group
 from bnkit.nn.masks import count_of
 
 
@@ -38,7 +39,7 @@ def by_batch_statistics(
     terms: Terms,
     residual: Tensor | None,
     mask: Tensor | None,
-    group: synchronised.Group | None = None,
+    group: Group | None = None,
     otherwise: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """``x`` normalised by its own statistics, and those (mean, unbiased variance); None for an empty batch.
@@ -55,18 +56,17 @@ def by_batch_statistics(
     check(x, terms, residual)
     count = x.numel() // max(x.shape[1], 1) if mask is None else count_of(mask)
     values = count
-    merged = None
+    how = merged = None
     if group is not None:
-        caller = called()
-        synchronised.check_usable(kernel, caller)
-        merged = synchronised.merge(x, mask, count, group, caller)
+        how = synchronised.way(kernel, x, mask, eps, activation, group, called())
+        merged = synchronised.merge(x, mask, count, how)
         values = merged.values_per_channel(count)
     if not isinstance(values, Tensor):
         _check_values(values, x, mask, group, called)
         if values == 0:
             return _by_no_statistics(x, terms, residual, otherwise), None
-    if group is not None and merged is not None:
-        return synchronised.normalise(x, mask, merged, weight, bias, eps, activation, residual, group, called())
+    if how is not None and merged is not None:
+        return synchronised.normalise(x, mask, merged, weight, bias, residual, how)
     chosen = select(kernel, x).kernel
     normalised = chosen.by_batch_statistics(x, weight, bias, eps, activation, residual, mask, count)
     return normalised.output, (normalised.mean, normalised.unbiased_variance)
@@ -111,7 +111,7 @@ def check_residual(x: Tensor, residual: Tensor | None, called: Callable[[], str]
 
 
 def _check_values(
-    values: int, x: Tensor, mask: Tensor | None, group: synchronised.Group | None, called: Callable[[], str]
+    values: int, x: Tensor, mask: Tensor | None, group: Group | None, called: Callable[[], str]
 ) -> None:
     if values != 1:
         return

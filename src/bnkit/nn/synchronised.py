@@ -1,31 +1,29 @@
 """Statistics over several processes: what they tell each other in the forward pass, and in the backward pass.
 
-Forward, every process sends the count, mean and sum of squared deviations of its own values; these determine those of
-all values exactly (Chan, Golub & LeVeque, 1979, equations 2.1), whatever the sizes of the parts, empty ones included.
-Backward, the gradients with respect to the shared mean and variance are summed. That is one collective each way.
+Forward, every process sends the count, mean and biased variance of its own values; these determine those of all values
+exactly (Chan, Golub & LeVeque, 1979, equations 2.1), whatever the sizes of the parts, empty ones included. Backward, the
+gradients with respect to the shared mean and variance are summed. That is one collective each way, in the precision of the
+running statistics: float32, or float64 for float64 inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bnkit.errors import KernelError, ModelError, SettingsError
-from bnkit.kernels import reference
-from bnkit.kernels.activation import activate_own
+from bnkit.errors import KernelError
+from bnkit.kernels import aten, reference
+from bnkit.kernels.activation import LEAKY_SLOPE, activate_own
+from bnkit.kernels.parts import Halfway, PartKernel, Terms
+from bnkit.kernels.select import NUMBA, part_kernel
+from bnkit.nn.collectives import Group, Sum, gather
 
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
-
-
-class Group(NamedTuple):
-    """The processes that share their statistics: what ``torch.distributed`` calls their group, and how many they are."""
-
-    name: str
-    size: int
+# Kernels that can stop between taking sums and writing by them.
+KERNELS = ("auto", reference.NAME, aten.NAME, NUMBA)
+# A float32 holds whole numbers up to 2^24, so a count goes in two parts.
+_PART_OF_COUNT = 1 << 12
 
 
 class Merged(NamedTuple):
@@ -55,38 +53,12 @@ class Merged(NamedTuple):
         return int(self.total)
 
 
-def group_for(process_group: ProcessGroup | None, caller: str) -> Group | None:
-    """The group to share statistics with; None where there is nobody to share them with.
-
-    Args:
-        process_group: A group of ``torch.distributed``, or None for the default one.
-        caller: Stands at the start of an error's message.
-
-    Raises:
-        SettingsError: This process is not in the group.
-    """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return None
-    size = distributed.get_world_size(process_group)
-    if size < 1:
-        raise SettingsError(
-            f"{caller} got a process_group that this process is no member of; expected the group that "
-            "torch.distributed.new_group returns in its members"
-        )
-    if size == 1:
-        return None
-    group = distributed.group.WORLD if process_group is None else process_group
-    assert group is not None
-    return Group(group.group_name, size)
-
-
 def check_usable(kernel: str, caller: str) -> None:
     """A KernelError where statistics cannot be shared: this kernel keeps its own, or torch.func transforms the call."""
-    if kernel not in {"auto", reference.NAME}:
+    if kernel not in KERNELS:
         raise KernelError(
             f"{caller} got kernel={kernel!r} with sync=True; it takes the statistics of one process only; "
-            f"use kernel='auto' or kernel={reference.NAME!r}"
+            f"use one of {', '.join(KERNELS)}"
         )
     if torch._C._are_functorch_transforms_active():
         raise KernelError(
@@ -95,24 +67,64 @@ def check_usable(kernel: str, caller: str) -> None:
         )
 
 
-def merge(x: Tensor, mask: Tensor | None, own_count: int | Tensor, group: Group, caller: str) -> Merged:
-    """The statistics of the ``x`` of all processes of ``group``, (N, C, *) each, of any N; one collective.
+class Way(NamedTuple):
+    """How a part of the batch is computed, and with whom.
+
+    Attributes:
+        kernel: None for the equations.
+        eps: Added to the variance.
+        activation: A name, or None.
+        group: The processes.
+        caller: Stands at the start of an error's message.
+    """
+
+    kernel: PartKernel | None
+    eps: float
+    activation: str | None
+    group: Group
+    caller: str
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the kernel adds the residual and applies the activation."""
+        return self.kernel is not None and self.kernel.fuses(self.activation)
+
+
+def way(
+    kernel: str, x: Tensor, mask: Tensor | None, eps: float, activation: str | None, group: Group, caller: str
+) -> Way:
+    """How ``x``, a part of the batch, is computed by the ``kernel`` of that name.
+
+    Raises:
+        KernelError: As ``check_usable``, and where the kernel cannot take ``x``.
+    """
+    check_usable(kernel, caller)
+    return Way(part_kernel(kernel, x, mask, activation), eps, activation, group, caller)
+
+
+def merge(x: Tensor, mask: Tensor | None, own_count: int | Tensor, how: Way) -> Merged:
+    """The statistics of the ``x`` of all processes, (N, C, *) each, of any N; one collective.
 
     ``own_count`` values a channel count in this process: those where ``mask`` (N, 1, *) is True, if there is one.
     """
-    values = _wide(x.detach())
-    channels = x.shape[1]
-    # float64 even for half inputs, whose sums are float32: it costs nothing here, and a count stays a whole number.
-    count = torch.as_tensor(own_count, dtype=torch.float64, device=x.device).reshape(1)
-    mean = _counted(values, mask).sum(_all_but_channels(x)) / count.clamp(min=1).to(values.dtype)
-    deviations = _counted(values - _per_channel(mean, x), mask).square().sum(_all_but_channels(x))
-    parts = _gather(torch.cat([count, mean.to(count.dtype), deviations.to(count.dtype)]), group, caller)
-    counts, means, deviations = parts[:, :1], parts[:, 1 : channels + 1], parts[:, channels + 1 :]
+    sent = torch.promote_types(x.dtype, torch.float32)
+    count = torch.as_tensor(own_count, dtype=torch.int64, device=x.device).reshape(1)
+    if how.kernel is None:
+        values, divisor = _wide(x.detach()), count.clamp(min=1)
+        mean = _counted(values, mask).sum(_all_but_channels(x)) / divisor
+        variance = _counted(values - _per_channel(mean, x), mask).square().sum(_all_but_channels(x)) / divisor
+    else:
+        mean, variance = how.kernel.part_moments(x.detach())
+    high = mean.to(sent)  # rounded to float32, it would be off by more than a small deviation: the rest goes along
+    own = [count // _PART_OF_COUNT, count % _PART_OF_COUNT, high, mean - high, variance]
+    parts = gather(torch.cat([t.to(sent) for t in own]), how.group, how.caller).double()
+    counts = parts[:, :1] * _PART_OF_COUNT + parts[:, 1:2]
+    highs, lows, variances = parts[:, 2:].chunk(3, 1)
+    means = torch.where(lows.isfinite(), highs + lows, highs)
     total = counts.sum()
-    divisor = total.clamp(min=1)
-    mean = (counts * means).sum(0) / divisor
-    deviations = (deviations + counts * (means - mean).square()).sum(0)
-    return Merged(total, mean, deviations / divisor)
+    shares = counts / total.clamp(min=1)
+    mean = (shares * means).sum(0)
+    return Merged(total, mean, (shares * (variances + (means - mean).square())).sum(0))
 
 
 def normalise(
@@ -121,19 +133,22 @@ def normalise(
     merged: Merged,
     weight: Tensor | None,
     bias: Tensor | None,
-    eps: float,
-    activation: str | None,
     residual: Tensor | None,
-    group: Group,
-    caller: str,
+    how: Way,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """``activation(batch_norm(x) + residual)`` by the ``merged`` statistics, and those (mean, unbiased variance)."""
     total, mean, variance = merged
-    output: Tensor
-    output, _, _ = _Normalise.apply(x, weight, bias, mask, total, mean, variance, eps, group, caller)  # type: ignore[no-untyped-call]
     if residual is not None:
-        output = (output + residual).to(output.dtype)
-    return activate_own(output, activation), (mean, variance * (total / (total - 1)))
+        residual = residual.to(x.dtype)
+    output: Tensor
+    output, _, _ = _Normalise.apply(  # type: ignore[no-untyped-call]
+        x, weight, bias, residual if how.is_fused else None, mask, total, mean, variance, how
+    )
+    if not how.is_fused:
+        if residual is not None:
+            output = (output + residual).to(output.dtype)
+        output = activate_own(output, how.activation)
+    return output, (mean, variance * (total / (total - 1)))
 
 
 class _Normalise(torch.autograd.Function):
@@ -141,7 +156,7 @@ class _Normalise(torch.autograd.Function):
 
     The statistics go in as known values and come out as functions of ``x``: what autograd keeps of them for the
     backward pass is then connected to ``x``, so that the backward pass can be differentiated in its turn. Nothing else
-    of the size of ``x`` is kept but ``x``.
+    of the size of ``x`` is kept but ``x``; with a residual inside, that and the output.
     """
 
     @staticmethod
@@ -150,23 +165,28 @@ class _Normalise(torch.autograd.Function):
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
+        residual: Tensor | None,
         mask: Tensor | None,
         total: Tensor,
         mean: Tensor,
         variance: Tensor,
-        eps: float,
-        group: Group,
-        caller: str,
+        how: Way,
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, variance = mean.clone(), variance.clone()  # an output of its own, not an input handed on
-        ctx.save_for_backward(x, weight, bias, mask, total, mean, variance)
-        ctx.eps, ctx.group, ctx.caller = eps, group, caller
-        output = (_wide(x) - _per_channel(mean, x)) * _per_channel(torch.rsqrt(variance + eps), x)
-        if weight is not None:
-            output = output * _per_channel(weight, x)
-        if bias is not None:
-            output = output + _per_channel(bias, x)
-        return output.to(x.dtype), mean, variance
+        if how.kernel is not None:
+            terms = Terms(x, weight, bias, residual, mean, variance, how.eps, how.activation)
+            output = how.kernel.part_forward(terms)
+        else:
+            output = (_wide(x) - _per_channel(mean, x)) * _per_channel(torch.rsqrt(variance + how.eps), x)
+            if weight is not None:
+                output = output * _per_channel(weight, x)
+            if bias is not None:
+                output = output + _per_channel(bias, x)
+            output = output.to(x.dtype)
+        kept = output if residual is not None else None
+        ctx.save_for_backward(x, weight, bias, residual, mask, total, mean, variance, kept)
+        ctx.how = how
+        return output, mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -174,72 +194,63 @@ class _Normalise(torch.autograd.Function):
 
         A process whose batch is empty adds zeros, but it takes part.
         """
-        x, weight, bias, mask, total, mean, variance = ctx.saved_tensors
+        x, weight, bias, residual, mask, total, mean, variance, output = ctx.saved_tensors
+        how: Way = ctx.how
         by_output, by_mean, by_variance = gradients
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        over = _all_but_channels(x)
+        needs_x, needs_weight, needs_bias, needs_residual = ctx.needs_input_grad[:4]
+        terms = Terms(x, weight, bias, residual, mean, variance, how.eps, how.activation)
+        if how.kernel is not None and not torch.is_grad_enabled():
+            by_gamma, by_beta, finish = how.kernel.part_backward(by_output, terms, output)
+        else:  # where the gradients are to be differentiated, by operations that can be
+            inside = terms if how.is_fused else terms._replace(activation=None)
+            by_gamma, by_beta, finish = _backward(by_output, inside, mask)
 
-        by_output = _wide(by_output)
-        inverse_deviation = torch.rsqrt(variance + ctx.eps)
-        centred = _wide(x) - _per_channel(mean, x)
-        if mask is not None:  # what neither counts nor is a number has no part in any gradient
-            lost = ~(mask | torch.isfinite(centred))
-            by_output, centred = by_output.masked_fill(lost, 0), centred.masked_fill(lost, 0)
-        by_beta = by_output.sum(over)
-        by_gamma = (by_output * centred).sum(over) * inverse_deviation
-
-        by_x = None
+        by_x = by_residual = None
         if needs_x:
+            inverse_deviation = torch.rsqrt(variance + how.eps)
             scale = inverse_deviation if weight is None else inverse_deviation * weight
             by_mean = by_mean - scale * by_beta
             by_variance = by_variance - 0.5 * scale * inverse_deviation * by_gamma
-            own = torch.cat([by_mean, by_variance])
-            by_mean, by_variance = (_AllReduce.apply(own, ctx.group, ctx.caller) / total).chunk(2)  # type: ignore[no-untyped-call]
-            by_statistics = _per_channel(by_mean, x) + _per_channel(2 * by_variance, x) * centred
-            by_x = (_per_channel(scale, x) * by_output + _counted(by_statistics, mask)).to(x.dtype)
+            own = torch.cat([by_mean, by_variance]).to(torch.promote_types(x.dtype, torch.float32))
+            together = Sum.apply(own, how.group, how.caller)  # type: ignore[no-untyped-call]
+            by_mean, by_variance = (together.double() / total).chunk(2)
+            by_x, by_residual = finish(by_mean, 2 * by_variance)
+        elif needs_residual:
+            _, by_residual = finish(torch.zeros_like(mean), torch.zeros_like(mean))
         # Of this process's samples, like every gradient of a parameter: DistributedDataParallel takes their mean.
         by_weight = by_gamma.to(weight.dtype) if needs_weight else None
         by_bias = by_beta.to(bias.dtype) if needs_bias else None
-        return by_x, by_weight, by_bias, *[None] * 7
+        return by_x, by_weight, by_bias, by_residual if needs_residual else None, *[None] * 5
 
 
-class _AllReduce(torch.autograd.Function):
-    """The sum over all processes. Each of them gets it, so the backward pass is the same sum, of the gradients."""
+def _backward(by_output: Tensor, terms: Terms, mask: Tensor | None) -> Halfway:
+    """The equations of the backward pass, in operations that can be differentiated."""
+    x, weight, bias, residual, mean, variance, eps, activation = terms
+    over = _all_but_channels(x)
+    by_output = _wide(by_output)
+    inverse_deviation = torch.rsqrt(variance + eps)
+    scale = inverse_deviation if weight is None else inverse_deviation * weight
+    centred = _wide(x) - _per_channel(mean, x)
+    if activation is not None:  # one of straight pieces, whose slope is a constant wherever it has one
+        with torch.no_grad():
+            inner = centred * _per_channel(scale, x)
+            if bias is not None:
+                inner = inner + _per_channel(bias, x)
+            if residual is not None:
+                inner = inner + residual
+            flat = LEAKY_SLOPE if activation == "leaky_relu" else 0.0
+            slope = torch.where(inner > 0, inner.new_ones(()), inner.new_full((), flat))
+        by_output = by_output * slope
+    if mask is not None:  # what neither counts nor is a number has no part in any gradient
+        lost = ~(mask | torch.isfinite(centred))
+        by_output, centred = by_output.masked_fill(lost, 0), centred.masked_fill(lost, 0)
 
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, group: Group, caller: str) -> Tensor:
-        ctx.group, ctx.caller = group, caller
-        return _collective(lambda: torch.ops._c10d_functional.all_reduce(own, "sum", group.name), group, caller)
+    def finish(by_mean: Tensor, by_variance: Tensor) -> tuple[Tensor, Tensor | None]:
+        by_statistics = _per_channel(by_mean, x) + _per_channel(by_variance, x) * centred
+        by_x = (_per_channel(scale, x) * by_output + _counted(by_statistics, mask)).to(x.dtype)
+        return by_x, None if residual is None else by_output.to(residual.dtype)
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _AllReduce.apply(gradients[0].contiguous(), ctx.group, ctx.caller), None, None  # type: ignore[no-untyped-call]
-
-
-def _gather(own: Tensor, group: Group, caller: str) -> Tensor:
-    """The ``own`` of all processes, (K,) each, as (processes, K)."""
-    gather = torch.ops._c10d_functional.all_gather_into_tensor
-    return _collective(lambda: gather(own, group.size, group.name), group, caller).reshape(group.size, -1)
-
-
-def _collective(start: Callable[[], Tensor], group: Group, caller: str) -> Tensor:
-    """The result of a collective that ``start`` begins; where it fails, an error that names the layer."""
-    # The operators that torch.distributed._functional_collectives calls: only these go into a compiled graph.
-    wait = torch.ops._c10d_functional.wait_tensor
-    result: Tensor
-    if torch.compiler.is_compiling():
-        result = wait(start())
-        return result
-    try:
-        result = wait(start())
-    except RuntimeError as error:
-        reason = str(error).partition(". ")[0]
-        raise ModelError(
-            f"{caller} waited in vain for the statistics of the other processes of its group of {group.size}: one has "
-            f"ended, or has not come to this layer within the group's time limit ({reason}); look for the first error "
-            "in the other processes, and let all of them run the same layers, forward and backward"
-        ) from error
-    return result
+    return Halfway((by_output * centred).sum(over) * inverse_deviation, by_output.sum(over), finish)
 
 
 def _counted(values: Tensor, mask: Tensor | None) -> Tensor:

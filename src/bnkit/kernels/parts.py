@@ -1,0 +1,73 @@
+"""What a kernel does with a part of a batch, where the statistics are those of all parts together.
+
+A pass over a batch has two halves: one takes sums over its values, the other writes by them. Where several processes hold
+a part of the batch each, they put the sums together in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+Finish = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+
+
+class Terms(NamedTuple):
+    """What ``activation(gamma * (x - mean) / sqrt(variance + eps) + beta + residual)`` is computed from, and how.
+
+    Attributes:
+        x: (N, C, *), not empty. ``residual``: as ``x``, or None.
+        weight, bias: gamma and beta, (C,), or None.
+        mean, variance: Those of all parts, (C,) float64; the variance is biased.
+        eps: Added to the variance.
+        activation: What becomes of the sum: a name, or None. A kernel that does not fuse it leaves it out, and the residual.
+    """
+
+    x: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    residual: Tensor | None
+    mean: Tensor
+    variance: Tensor
+    eps: float
+    activation: str | None
+
+
+class Halfway(NamedTuple):
+    """The backward pass after its first half.
+
+    Attributes:
+        by_gamma, by_beta: The gradients of gamma and beta over this part, (C,).
+        finish: Called with the gradients of a mean and of twice a variance, (C,) float64 each, both already divided by how
+            many values there are in all parts, returns the gradients of ``x`` and (None if there is none) the residual.
+    """
+
+    by_gamma: Tensor
+    by_beta: Tensor
+    finish: Finish
+
+
+class PartKernel(Protocol):
+    """The halves of both passes; none of them is differentiable."""
+
+    def takes(self, x: Tensor, activation: str | None) -> bool:
+        """Whether ``x`` is computed so, as exactly as PyTorch does before that activation."""
+        ...
+
+    def fuses(self, activation: str | None) -> bool:
+        """Whether ``part_forward`` adds a residual and applies this activation; if not, the caller does both."""
+        ...
+
+    def part_moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the biased variance of each channel, (C,), of float32 or wider."""
+        ...
+
+    def part_forward(self, terms: Terms) -> Tensor:
+        """The output."""
+        ...
+
+    def part_backward(self, gradient: Tensor, terms: Terms, output: Tensor | None) -> Halfway:
+        """The first half of the backward pass; ``output``: that of ``part_forward``, if it took a residual."""
+        ...
