@@ -9,7 +9,7 @@ alone, in both columns.
 Bytes: what one process has to send for a step, if tensors go round in a ring, the least for these collectives
 (Patarasuk & Yuan, 2009): (P - 1) K for gathering K bytes from each of P processes, 2 (P - 1) / P K for a sum of K bytes.
 The least possible for the task is a sum of 2 C numbers forward, and of 2 C backward, in the precision of the statistics,
-float32.
+float32. Small messages wait for the exchange, not for the bytes: what gathering takes, and what a sum takes, is printed too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,34 @@ def network(name: str, sync: bool) -> tuple[nn.Module, Tensor]:
     return model, torch.randn(256, 1, 28, 28, generator=generator)
 
 
+def exchanges(rank: int, processes: int) -> None:
+    """Measure the ways to tell each other 128 numbers, in turns."""
+    name = dist.group.WORLD.group_name
+    operations = torch.ops._c10d_functional
+    numbers = torch.ones(128)
+    ways: dict[str, Callable[[], Tensor]] = {
+        "gathering 128 float32": lambda: operations.all_gather_into_tensor(numbers, processes, name),
+        "gathering 128 float64": lambda: operations.all_gather_into_tensor(numbers.double(), processes, name),
+        "a sum of 128 float32": lambda: operations.all_reduce(numbers, "sum", name),
+    }
+    taken: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(12):
+        for way, start in ways.items():
+            dist.barrier()
+            began = time.perf_counter()
+            for _ in range(20):
+                operations.wait_tensor(start())
+            taken[way].append((time.perf_counter() - began) / 20)
+    if rank == 0:
+        said = (f"{way} {statistics.median(seconds) * 1e3:.2f} ms" for way, seconds in taken.items())
+        sys.stdout.write(f"{processes} processes: {', '.join(said)}\n")
+
+
 def process(rank: int, processes: int, place: str, rounds: int) -> None:
     """One of the processes."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(f"{place}/store", processes), rank=rank, world_size=processes)
+    exchanges(rank, processes)
     for name in NAMES:
         pairs = {sync: network(name, sync) for sync in (False, True)}
         seconds: dict[bool, list[float]] = {False: [], True: []}

@@ -87,6 +87,17 @@ def main() -> None:
     comparison = compare(folder / "crash", Watch(), networks, seeds=2, epochs=1, **ray_options)
     statuses = Counter((run.network.key, str(comparison.records[run.run_id].status)) for run in comparison.plan)
     found["statuses"] = {" ".join(key): count for key, count in sorted(statuses.items())}
+
+    # A network that never ends; and TensorBoard's files come back from where a run was trained.
+    networks = {"no_batch_norm": small.plain, "hangs": trouble.does(trouble.hangs)}
+    comparison = compare(
+        folder / "late", Watch(), networks, seeds=1, epochs=1, run_timeout=8, tensorboard=True, **ray_options
+    )
+    records = {run: comparison.records[run.run_id] for run in comparison.plan}
+    statuses = Counter((run.network.key, str(record.status)) for run, record in records.items())
+    found["late"] = {" ".join(key): count for key, count in sorted(statuses.items())}
+    found["why late"] = sorted({record.traceback for record in records.values() if record.traceback})
+    found["event files"] = len(list((folder / "late" / "tensorboard").glob("*-no_batch_norm-*/events*")))
     sys.stdout.write(json.dumps(found))
     sys.stdout.flush()
     os._exit(0)  # the processes of the cluster end with this one

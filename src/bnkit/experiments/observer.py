@@ -9,6 +9,8 @@ from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, Record
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from bnkit.data import Parts
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
 class Observer:
     """Somebody who watches; this one says nothing. A display overrides what it wants to know."""
+
+    def writing_to(self, folder: Path) -> Observer:
+        """This one, with ``folder`` in place of the results folder, if it writes to that: where another machine trains."""
+        return self
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         """The runs begin; ``done`` are those that were complete already."""
@@ -59,6 +65,9 @@ class Observers(Observer):
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
+
+    def writing_to(self, folder: Path) -> Observer:
+        return Observers([observer.writing_to(folder) for observer in self._observers])
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         for observer in self._observers:

@@ -90,8 +90,8 @@ class WholeParcel:
         by_name = experiment.data in SOURCES
         return cls(experiment, materials.networks, None if by_name else materials.data, materials.task)
 
-    def pack(self) -> bytes:
-        """This, as ``unpack`` takes it, with the code of the files that the experiment names.
+    def pack(self, *also: object) -> bytes:
+        """This, and whatever else goes with it, as ``unpack`` takes it, with the code of the files that the experiment names.
 
         Raises:
             SettingsError: Something cannot be sent.
@@ -100,7 +100,7 @@ class WholeParcel:
         for module in modules:
             cloudpickle.register_pickle_by_value(module)
         try:
-            return _packed((self.materials,))
+            return _packed((self, *also))
         finally:
             for module in modules:
                 cloudpickle.unregister_pickle_by_value(module)

@@ -76,8 +76,6 @@ class Place:
             raise SettingsError(f"engine={self.engine!r}; expected local or ray")
         if self.engine == "local" and self.address is not None:
             raise SettingsError(f"address={self.address!r} with engine local; expected engine ray with it")
-        if self.engine == "ray" and seconds is not None:
-            raise SettingsError("run_timeout with engine ray; expected engine local with it")
 
     @property
     def threads(self) -> int:
@@ -195,12 +193,12 @@ class Place:
         from bnkit.experiments.cluster import Cluster
         from bnkit.experiments.parcel import WholeParcel
 
-        if beside:
-            raise SettingsError("tensorboard with engine ray; expected engine local with it")
         planned, materials = prepare(experiment, self, before, given)
-        content = WholeParcel.of(planned.experiment, materials).pack()
+        content = WholeParcel.of(planned.experiment, materials).pack(Observers(beside))
         most = self.workers if isinstance(self.workers, int) else None
-        with Cluster(self.address, content, folder, most=most, keep_checkpoints=keep_checkpoints) as cluster:
+        with Cluster(
+            self.address, content, folder, most=most, timeout=self.run_timeout, keep_checkpoints=keep_checkpoints
+        ) as cluster:
             yield Ready(planned, materials, partial(cluster.train_all, planned, observer))
 
     @contextmanager

@@ -143,10 +143,13 @@ _numba: Kernel | None = None
 _triton: Kernel | None = None
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _why_not_loaded(name: str) -> str:
     """Load a compiled kernel, on first use: it takes half a second. Empty, or why it cannot be loaded."""
     return _load(name)
+
+
+# What torch.compiler.assume_constant_result sets: that would load torch._dynamo, which takes longer than all the rest of bnkit.
+_why_not_loaded._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache

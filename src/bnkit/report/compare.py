@@ -163,7 +163,7 @@ def run_experiment(
     if tensorboard:
         from bnkit.report.tensorboard import TensorBoard
 
-        beside = [TensorBoard(folder.path.absolute() / "tensorboard")]
+        beside = [TensorBoard(folder.path.absolute())]
     before = None if fresh else _settled_before(folder)
     given = Given(networks, data, functions)
     trained = place.ready(

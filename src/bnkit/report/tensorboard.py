@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from bnkit.data import Parts
 
+NAME = "tensorboard"
 # Of the first batch, in the grid of images.
 _IMAGES = 64
 _COLUMNS = 8
@@ -36,13 +38,13 @@ class TensorBoard(Observer):
     epoch, the network's graph, the first images, and its settings as hyper-parameters, the same keys in every run.
 
     Args:
-        path: The folder to write to; ``tensorboard --logdir`` takes it.
+        folder: The results folder; its ``tensorboard`` is what ``tensorboard --logdir`` takes.
 
     Raises:
         SettingsError: tensorboardX is not installed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         try:
             import tensorboardX
         except ImportError as error:
@@ -50,10 +52,15 @@ class TensorBoard(Observer):
                 "TensorBoard's files need tensorboardX, which is not installed; pip install 'bnkit[tensorboard]'"
             ) from error
         self._library: Any = tensorboardX
-        self._path = path
+        self._path = folder / NAME
         self._writer: Any = None
         self._keys: tuple[str, ...] = ()
         self._of_the_end: tuple[str, ...] = ()
+
+    def writing_to(self, folder: Path) -> Observer:
+        twin = copy.copy(self)
+        twin._path = folder / NAME
+        return twin
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         self._keys = plan.experiment.grid.keys_given
