@@ -16,7 +16,6 @@ EXPERIMENT = (
     f"{HERE / 'small.py'}:data",
     "--grid",
     "lr=0.5",
-    "batch_size=15",
     "--seeds",
     "1",
     "--epochs",
@@ -26,8 +25,9 @@ TIMED = ("run_id", "epoch_duration", "run_duration", "examples_per_second")
 pytestmark = pytest.mark.slow
 
 
-def _call(folder, networks, out, processes=2, extra=()):
-    command = ["-m", "bnkit.cli.main", "compare", f"{HERE / 'shared.py'}:{networks}", *EXPERIMENT, "--out", out, *extra]
+def _call(folder, networks, out, processes=2, batch_size=15):
+    command = ["-m", "bnkit.cli.main", "compare", f"{HERE / 'shared.py'}:{networks}", *EXPERIMENT, "--out", out]
+    command += ["--batch-size", str(batch_size)]
     if processes > 1:
         command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -69,7 +69,7 @@ def test_a_process_dies_and_the_next_call_goes_on(tmp_path):
 
 @pytest.mark.torture
 def test_a_batch_that_does_not_go_round_is_refused(tmp_path):
-    said = _call(tmp_path, "networks", "r", extra=("--batch-size", "80"))
+    said = _call(tmp_path, "networks", "r", batch_size=1)
     assert said.returncode != 0
     assert "leaves a last batch of 1 of 81 training examples for 2 processes" in said.stderr
     assert not (tmp_path / "r").exists()

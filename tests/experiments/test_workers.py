@@ -100,6 +100,7 @@ def test_whatever_a_network_does_to_its_process_the_others_never_notice(tmp_path
         "dies_once": does(trouble.dies_once, str(tmp_path / "flag")),
         "crashes": does(trouble.crashes),
         "leaves": does(trouble.leaves),
+        "leaks": does(trouble.leaks),
         "chatters": does(trouble.chatters),
         "seeds": does(trouble.seeds_everything),
         "batch_norm": small.with_batch_norm,
@@ -111,6 +112,7 @@ def test_whatever_a_network_does_to_its_process_the_others_never_notice(tmp_path
         "dies_once": Status.FINISHED,
         "crashes": Status.FAILED,
         "leaves": Status.FAILED,
+        "leaks": Status.FAILED,
         "chatters": Status.FINISHED,
         "seeds": Status.FINISHED,
         "batch_norm": Status.FINISHED,
@@ -119,6 +121,7 @@ def test_whatever_a_network_does_to_its_process_the_others_never_notice(tmp_path
     assert tracebacks["crashes"].endswith("its process was ended by SIGSEGV, 2 times")
     assert "in crashes" in tracebacks["crashes"]  # where it crashed, from what it printed
     assert "SystemExit: enough" in tracebacks["leaves"]
+    assert "memory" in tracebacks["leaks"].splitlines()[-1]
     assert len(watcher.notes) == 2
     assert "run 2: its process was ended by SIGKILL" in "\n".join(watcher.notes)
     assert watcher.most <= 2
@@ -137,6 +140,14 @@ def test_whatever_a_network_does_to_its_process_the_others_never_notice(tmp_path
         }
 
     assert figures(comparison) == figures(calm)
+
+
+@pytest.mark.torture
+def test_gigabytes_that_a_network_prints_go_nowhere(tmp_path):
+    networks = {"chatters": does(trouble.chatters, 2048), "no_batch_norm": small.plain}
+    comparison = _compare(tmp_path / "r", networks, workers=1, **_ONCE)
+    assert set(_statuses(comparison).values()) == {Status.FINISHED}
+    assert sum(path.stat().st_size for path in (tmp_path / "r").rglob("*") if path.is_file()) < 4 << 20
 
 
 def test_a_run_that_hangs_is_ended_after_its_time_and_the_next_one_runs(tmp_path, monkeypatch):
@@ -282,14 +293,13 @@ def test_workers_take_the_gpus_in_turn(monkeypatch, gpus, taken):
 )
 def test_auto_is_a_worker_for_each_gpu_where_all_runs_compute_on_gpus(monkeypatch, asked, devices, count):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    runs = [SimpleNamespace(settings=SimpleNamespace(device=device), threads=1) for device in devices.split()]
 
-    class Made:
-        def __iter__(self):
-            return iter(self.runs)
+    class Runs(tuple):
+        __slots__ = ()
+        runs = property(tuple)
 
-    plan = Made()
-    plan.runs = runs
+    devices = devices.split() * 100
+    plan = Runs(SimpleNamespace(settings=SimpleNamespace(device=device), threads=1) for device in devices)
     watcher = Watcher()
     assert _count_of_workers(asked, plan, watcher) == count
     assert watcher.notes == []

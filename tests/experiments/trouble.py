@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import time
@@ -55,8 +56,21 @@ def hangs() -> None:
         time.sleep(3600)
 
 
-def chatters() -> None:
-    for _ in range(64):
+def leaks() -> None:
+    """Holds ever more memory, until the system refuses; for a test, a quarter of a gigabyte more."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), before[1]))
+    held = []
+    try:
+        while True:
+            held.append(torch.ones(8 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def chatters(megabytes: int = 64) -> None:
+    for _ in range(megabytes):
         os.write(1, b"x" * (1 << 20))
         sys.stderr.write("and more\n")
 

@@ -170,7 +170,9 @@ def test_a_process_that_ends_gives_the_others_an_error_with_the_layers_name(resu
 
 
 def test_a_kernel_that_keeps_its_own_statistics_is_refused_by_name():
-    with pytest.raises(KernelError, match="the layer got kernel='other' with sync=True; .* use one of auto, reference, aten"):
+    with pytest.raises(
+        KernelError, match="the layer got kernel='other' with sync=True; .* use one of auto, reference, aten"
+    ):
         synchronised.check_usable("other", "the layer")
 
 

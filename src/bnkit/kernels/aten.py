@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bnkit.kernels import aten_parts as PART  # noqa: N812 - what `parts` looks for
-from bnkit.kernels import reference
+from bnkit.kernels import aten_parts, reference
 from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import Normalised
 
 NAME = "aten"
+PART = aten_parts  # what `select.part_kernel` looks for
 
 
 def by_batch_statistics(

@@ -36,9 +36,7 @@ def part_forward(terms: Terms) -> Tensor:
     scale = _scale(terms)
     shift = -low * scale if terms.bias is None else terms.bias - low * scale
     weight = torch.ones_like(high) if terms.weight is None else terms.weight.to(number)
-    return functional.batch_norm(
-        x, high, terms.variance.to(number), weight, shift.to(number), False, 0.0, terms.eps
-    )
+    return functional.batch_norm(x, high, terms.variance.to(number), weight, shift.to(number), False, 0.0, terms.eps)
 
 
 def part_backward(gradient: Tensor, terms: Terms, output: Tensor | None) -> Halfway:

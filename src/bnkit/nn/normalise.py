@@ -110,9 +110,7 @@ def check_residual(x: Tensor, residual: Tensor | None, called: Callable[[], str]
         )
 
 
-def _check_values(
-    values: int, x: Tensor, mask: Tensor | None, group: Group | None, called: Callable[[], str]
-) -> None:
+def _check_values(values: int, x: Tensor, mask: Tensor | None, group: Group | None, called: Callable[[], str]) -> None:
     if values != 1:
         return
     where = "" if mask is None else " where the mask is True"
