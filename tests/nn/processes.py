@@ -380,6 +380,15 @@ def _death_before_backward(rank: int) -> dict[str, Any]:
     return _refusal(output.sum().backward)
 
 
+def _absence(rank: int) -> dict[str, Any]:
+    """Process 2 lives, and does not come to the layer."""
+    group = dist.new_group([0, 1, 2], timeout=datetime.timedelta(seconds=1))
+    layer = BatchNorm1d(7, sync=True, process_group=group)
+    refused = {} if rank == 2 else _refusal(layer, torch.ones(4, 7))
+    dist.barrier()
+    return refused
+
+
 def _without_a_group(rank: int) -> dict[str, Any]:
     x = torch.arange(6.0).reshape(2, 3) * (rank + 1)
     layer = BatchNorm1d(3, sync=True)
@@ -405,6 +414,7 @@ PHASES: list[tuple[int, dict[str, Callable[[int], dict[str, Any]]]]] = [
     ),
     (2, {one.name: lambda rank, one=one: _shared(rank, one) for one in OF_TWO}),
     (1, {"after the groups": _without_a_group}),
+    (3, {"absence": _absence}),
     (3, {"death before forward": _death_before_forward}),
     (2, {"death before backward": _death_before_backward}),
 ]
