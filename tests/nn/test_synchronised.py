@@ -163,7 +163,9 @@ def test_training_under_distributed_data_parallel(results, name):
         ("absence", [0, 1], "BatchNorm1d(num_features=7)", 3),
     ],
 )
-def test_a_process_that_ends_or_does_not_come_gives_the_others_an_error_with_the_layers_name(results, name, ranks, layer, size):
+def test_a_process_that_ends_or_does_not_come_gives_the_others_an_error_with_the_layers_name(
+    results, name, ranks, layer, size
+):
     for result in results(name, ranks):
         assert result["error"] == "ModelError"
         assert result["message"].startswith(f"{layer} waited in vain")

@@ -170,7 +170,9 @@ def _interprets() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _why_not_on(device: torch.device) -> str:
     reason: str = importlib.import_module("bnkit.kernels.gpu_triton").why_not(device)
     return reason
+
+
+_why_not_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
