@@ -44,9 +44,11 @@ def part_backward(gradient: Tensor, terms: Terms, output: Tensor | None) -> Half
     number, (high, low) = _number(terms.x), _in_two(terms)
     x, gradient = terms.x.to(number), gradient.to(number)
     inverse_deviation, scale = torch.rsqrt(terms.variance + terms.eps), _scale(terms)
+    # Sums in float32, of several processes together, would be off by more than that of one: those of half inputs are taken wider.
+    wide = number if terms.x.dtype == number else torch.float64
     _, by_gamma, by_beta = torch.ops.aten.native_batch_norm_backward(
-        gradient, x, torch.ones_like(high), high, terms.variance.to(number), None, None, False, terms.eps,
-        [False, True, True],
+        gradient.to(wide), x.to(wide), torch.ones_like(high, dtype=wide), high.to(wide), terms.variance.to(wide),
+        None, None, False, terms.eps, [False, True, True],
     )  # fmt: skip
     by_gamma = by_gamma - low * inverse_deviation * by_beta
 
