@@ -51,6 +51,20 @@ def test_results_csv_has_the_columns_and_values_that_were_promised(capsys, tmp_p
         assert float(row["run_duration"]) >= float(row["epoch_duration"]) > 0
 
 
+def test_the_report_is_opened_where_that_is_asked_for(capsys, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("bnkit.cli.compare.launch", opened.append)
+    monkeypatch.setattr("bnkit.cli.report.launch", opened.append)
+    assert say(capsys, "compare", *QUICK, "--out", "one").status == 0
+    assert opened == []
+    assert say(capsys, "compare", *QUICK, "--out", "one", "--open").status == 0
+    report = tmp_path / "one" / "report.html"
+    assert opened == [report.as_uri()]
+    assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert say(capsys, "report", "one", "--open").status == 0
+    assert opened == [report.as_uri()] * 2
+
+
 def test_json_goes_to_standard_output_alone(capsys):
     said = say(capsys, "compare", *QUICK, "--out", "r", "--json")
     content = json.loads(said.out)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.cases.kernels import INTERPRETED
+
+# Through Triton's interpreter, which has to be there before Triton is imported: `test_gpu_triton.py` starts it.
+collect_ignore = [] if INTERPRETED else ["test_gpu_ways.py"]
+
 
 @pytest.fixture(autouse=True)
 def _compiled_anew():

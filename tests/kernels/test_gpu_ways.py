@@ -1,4 +1,4 @@
-"""Every way that the Triton kernels take through a tensor, on small ones: run by `test_gpu_triton.py`, interpreted."""
+"""Every way that the Triton kernels take through a tensor, on small ones: run by `test_gpu_triton.py`, interpreted, and by nobody else."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from bnkit.kernels import gpu_plan
 from bnkit.nn import BatchNorm2d
 from bnkit.nn.functional import batch_norm
-from tests.cases.kernels import INTERPRETED
-
-if not INTERPRETED:
-    pytest.skip("test_gpu_triton.py runs these with TRITON_INTERPRET=1", allow_module_level=True)
-
-from bnkit.kernels import gpu_plan
 
 # Full tiles and edges, planes and rows, an odd number of columns.
 SHAPES = {"planes": (3, 2, 5, 7), "even planes": (4, 2, 8, 8), "rows": (37, 5), "one channel": (6, 1, 4, 4)}
