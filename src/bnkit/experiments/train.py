@@ -26,12 +26,12 @@ from bnkit.experiments.records import Epoch
 from bnkit.experiments.task import Task, TrainingStep
 from bnkit.experiments.watching import Watching
 from bnkit.model import batch_norms, normalising_by, population_statistics
+from bnkit.model.observe import LayerWatch
 
 # Evaluation has no gradients to keep, so that its batches may be larger than those of training.
 _EVALUATION_BATCH = 1000
-# Reading the loss waits for the device, so it is not read at every step: on a CPU by steps, which repeats to the bit ...
+# Reading the loss waits for the device: on a CPU it is read by steps, which repeats to the bit; on a GPU by seconds.
 _STEPS_BETWEEN_CHECKS = 32
-# ... and on a GPU by seconds, so that it is never kept waiting for long.
 _SECONDS_BETWEEN_CHECKS = 1.0
 
 
@@ -134,10 +134,11 @@ def train(
     """
     model, trained = training.model, processes.wrapped(training.model)
     step = _step_of(run, task, parts.train.device, processes)
+    watch = LayerWatch(model) if run.observe else None
     run_duration = after.run_duration if after else 0.0
     steps = (after.steps or 0) if after else 0
     for epoch in range(after.epoch + 1 if after else 1, run.epochs + 1):
-        watching = Watching(run, model, training.optimizer, task.loss, steps)
+        watching = Watching(run, model, training.optimizer, task.loss, steps, watch)
         # What a network draws for its share of a batch is not what another one draws for another.
         with seeded(run.seed, "epoch", epoch, *([processes.rank] if processes.rank else [])):
             learned = _learn(run, training, trained, parts.train, task, step, epoch, observer, processes, watching)

@@ -23,6 +23,7 @@ class Watching:
         run: Says how often to look.
         model, optimizer, loss: What is looked at.
         steps: How many were taken in earlier epochs.
+        watch: Of the layers, which knows by the second look where to look; None where ``run`` asks for none.
 
     Attributes:
         seconds: Spent on looking along the step and on memory, which no training needs: not part of its duration. What
@@ -30,9 +31,11 @@ class Watching:
         backward_bytes, layers, landscape: What was seen, as ``Epoch`` has it.
     """
 
-    def __init__(self, run: Run, model: nn.Module, optimizer: optim.Optimizer, loss: Loss, steps: int) -> None:
+    def __init__(
+        self, run: Run, model: nn.Module, optimizer: optim.Optimizer, loss: Loss, steps: int, watch: LayerWatch | None
+    ) -> None:
         self._run, self._model, self._optimizer, self._loss = run, model, optimizer, loss
-        self._watch = LayerWatch(model) if run.observe else None
+        self._watch = watch
         self.steps = steps
         self.seconds = 0.0
         self.backward_bytes: int | None = None

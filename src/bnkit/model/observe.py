@@ -39,7 +39,8 @@ class LayerWatch:
       network activations due to the change in network parameters";
     - of an activation that can saturate (ReLU, sigmoid, tanh; modules, fused into our batch norm, or functions that a module
       calls: ``block.relu``, ``block.relu.1``): ``dead``, the share of its units that stay at a limit, where they pass no
-      gradient, for the whole batch. Functions are not seen in a network that is compiled.
+      gradient, for the whole batch. Functions are not seen in a network that is compiled, nor in one
+      that calls none in the first step that is looked at.
 
     Args:
         model: Looked at; hooks are in it only during a step that is looked at.
@@ -48,6 +49,8 @@ class LayerWatch:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._weighted = {name: module for name, module in model.named_modules() if isinstance(module, _WEIGHTED)}
+        # Whether to look out for activations that are called as functions, with a mode and hooks: known after one step.
+        self._calls_functions = True
 
     @contextmanager
     def step(self, inputs: Tensor) -> Iterator[dict[str, Figures]]:
@@ -65,12 +68,21 @@ class LayerWatch:
 
             return hook
 
+        functions = 0
+
         def called(name: str, output: Tensor, limits: tuple[float, ...]) -> None:
+            nonlocal functions
+            functions += 1
             if name not in found:
                 found[name] = {"dead": _dead(output, limits)}
 
-        with self._hooked(weighted, found), activations_called(self._model, called):
-            yield found
+        with self._hooked(weighted, found):
+            if self._calls_functions:
+                with activations_called(self._model, called):
+                    yield found
+                self._calls_functions = functions > 0
+            else:
+                yield found
         after = self._moments_after(inputs, set(moments), random_state)
         for name, module in self._weighted.items():
             if name in moments:
