@@ -148,6 +148,25 @@ def test_dead_units_of_activations_that_are_called_as_functions():
     assert seen["0.tanh"]["dead"] == 0.0
     assert [name for name in seen if "dead" in seen[name]] == ["0.act", "1", "0.relu", "0.relu.1", "0.tanh"]
     assert torch.equal(output, plain(values))
+
+
+@pytest.mark.parametrize(("model", "looks"), [(_Functional(), 3), (nn.Sequential(nn.Linear(3, 3), nn.ReLU()), 1)])
+def test_functions_are_looked_out_for_where_the_first_look_found_some(model, looks, monkeypatch):
+    asked = []
+
+    def called(*arguments):
+        asked.append(arguments)
+        return activations_called(*arguments)
+
+    monkeypatch.setattr("bnkit.model.observe.activations_called", called)
+    watch, values, found = LayerWatch(model), torch.tensor([[-1.0, 2.0, 0.5], [-2.0, 3.0, 0.25]]), []
+    for _ in range(3):
+        with watch.step(values) as seen:
+            model(values)
+        found.append({name: figures["dead"] for name, figures in seen.items() if "dead" in figures})
+    assert len(asked) == looks
+    assert found[0]
+    assert found == [found[0]] * 3
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 

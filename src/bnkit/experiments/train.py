@@ -241,13 +241,8 @@ def _learn(
 
 def _step_of(run: Run, task: Task, device: torch.device, processes: Processes) -> TrainingStep:
     """How a step of ``run`` is taken: as its task says, on a GPU recorded and replayed where that can be and is faster."""
-    replayed = (
-        device.type == "cuda"
-        and processes.count == 1
-        and task.is_usual
-        and is_built_in(run.network)
-        and not (run.observe or run.landscape)
-    )
+    known = task.is_usual and is_built_in(run.network) and not (run.observe or run.landscape)
+    replayed = known and processes.count == 1 and device.type == "cuda"
     return GraphedStep(CudaRecorder(device)) if replayed else task.training_step
 
 
