@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 
 import pytest
 
 # Two workers of two threads each would wait for each other on two cores. Tests of threads ask for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Where a shell started the tests in the background, SIGINT is ignored, by them and by every process they start. Tests of Ctrl-C
+# need what a terminal gives.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
