@@ -102,7 +102,9 @@ def launches_of(
         count = x.numel() // shape[1]
         moving = Moving(mean, var, 0.1) if moves else None
         gpu_passes.forward(x, weight, bias, other, mask, count, statistics, activation, 1e-5, False, False, moving)
-        gpu_passes.backward(torch.empty_like(x), x, weight, bias, other, mask, count, statistics, activation, False)
+        seen = other if gpu_passes.sees(activation, adds) else None
+        bends = seen is not None
+        gpu_passes.backward(x, x, weight, bias, seen, mask, count, statistics, activation, False, bends)
     return launches
 
 

@@ -24,7 +24,15 @@ SPREADS = {
     "huge": (1e19, 1e20),
 }
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ACTIVATIONS = {None: nn.Identity(), "relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(), "tanh": nn.Tanh()}
+# Of 500 cases for a kernel.
+SHARES = {"float32": 200, "float64": 100, "bfloat16": 100, "float16": 100}
+ACTIVATIONS = {
+    None: nn.Identity(),
+    "relu": nn.ReLU(),
+    "leaky_relu": nn.LeakyReLU(),
+    "tanh": nn.Tanh(),
+    "silu": nn.SiLU(),
+}
 
 
 @st.composite
@@ -45,10 +53,9 @@ def _shapes(draw):
 CASES = st.fixed_dictionaries({
     "shape": _shapes(),
     "layout": st.sampled_from(("contiguous", "last", "expanded", "every second", "transposed")),
-    "dtype": st.sampled_from(("float32", "float32", "float64", "bfloat16", "float16")),
     "spread": st.sampled_from(tuple(SPREADS)),
     "outlier": st.booleans(),  # the first value of each channel, which a guess of the mean would take
-    "activation": st.sampled_from((None, "relu", "leaky_relu", "tanh")),
+    "activation": st.sampled_from(tuple(ACTIVATIONS)),
     "affine": st.booleans(),
     "adds": st.booleans(),
     "training": st.booleans(),
@@ -171,14 +178,14 @@ def _assert_close(ours, theirs, exact, what, largest_term, condition):
     torch.testing.assert_close(ours, exact, rtol=close, atol=tolerance, msg=lambda text: f"{what}: {text}")
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-@given(case=CASES)
-@settings(max_examples=15 if INTERPRETED else 500, deadline=None, derandomize=True)
-def test_no_further_off_than_pytorch(kernel, case):
-    _check(case, kernel)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernel", [*KERNELS, "auto"])
+def test_no_further_off_than_pytorch(kernel, dtype):
+    share = SHARES[dtype] // (30 if INTERPRETED else 1)
 
+    @given(case=CASES)
+    @settings(max_examples=share, deadline=None, derandomize=True, database=None)
+    def check(case):
+        _check({**case, "dtype": dtype}, kernel)
 
-@given(case=CASES)
-@settings(max_examples=500, deadline=None, derandomize=True)
-def test_nor_is_what_is_chosen(case):
-    _check(case, "auto")
+    check()

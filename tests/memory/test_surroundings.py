@@ -21,6 +21,7 @@ from tests.memory.networks import NETWORKS, assert_same, batch, held, normalised
 def compiled_anew():
     """torch.compile gives up on a function after eight versions of it; those of other tests do not count."""
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()  # which a reset leaves as they are
     yield
     torch._dynamo.reset()
 

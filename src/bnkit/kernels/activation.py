@@ -32,6 +32,10 @@ IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# Curves whose slope is cheap to tell by the result, and dear by the argument.
+SLOPE_BY_RESULT = frozenset({"sigmoid", "tanh"})
+
+
 def check_activation(name: str) -> str:
     """``name``, if it is the name of a known activation; otherwise a SettingsError that lists them."""
     if name not in FUNCTIONS:

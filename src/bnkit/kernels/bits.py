@@ -86,6 +86,40 @@ def to_bfloat16(typing_context: Any, value: Any) -> Any:
 
 
 @intrinsic
+def nearest(typing_context: Any, value: Any) -> Any:
+    """The whole number nearest to a float, as a float: an operation of vectors, where ``round`` calls a function."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        return builder.call(builder.module.declare_intrinsic("llvm.rint", [kind]), arguments)
+
+    return value(value), generate
+
+
+@intrinsic
+def power_of_two(typing_context: Any, exponent: Any) -> Any:
+    """2 to the power of a whole number, a float, of which the result has the type; it has to be a normal number of it."""
+    size, digits, offset = (32, 23, 127) if exponent == types.float32 else (64, 52, 1023)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(size)
+        biased = builder.add(builder.fptosi(arguments[0], word), ir.Constant(word, offset))
+        return builder.bitcast(builder.shl(biased, ir.Constant(word, digits)), arguments[0].type)
+
+    return exponent(exponent), generate
+
+
+@intrinsic
+def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c``, rounded once, whatever liberties the compiler has."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return a(a, a, a), generate
+
+
+@intrinsic
 def behind(typing_context: Any, pointer: Any, count: Any) -> Any:
     """The pointer ``count`` elements further on."""
 

@@ -17,6 +17,7 @@ from bnkit.kernels.arguments import D_RESIDUAL, DX, GRADIENT, RESIDUAL, X, Y, sh
 from bnkit.kernels.bits import behind, get, put
 from bnkit.kernels.compiling import inner, outer
 from bnkit.kernels.elements import elements
+from bnkit.kernels.variant import Variant
 
 # What these mean is filled in for each kind of element and activation.
 pointer = table = numbers = None
@@ -192,17 +193,17 @@ _LOOPS = {
 
 
 @cache
-def column_loop(name: str, kind: str, activation: str | None, adds: bool, streams: bool, wide: bool) -> int:
+def column_loop(name: str, variant: Variant) -> int:
     """The address of a loop, for ``arguments.run``.
 
     Args:
         name: "forward" and "backward" take blocks of channels; "forward_sums", "forward_settle" and "forward_write" are
             the steps by rows, and so backward.
-        kind, activation, adds, streams, wide: As for ``plane_loop``.
+        variant: What it is compiled for.
     """
-    blocks = elements(kind, activation, streams=streams, wide=wide)
-    names: dict[str, Any] = {**blocks._asdict(), "adds": adds, "nothing": blocks.number(0)}
+    blocks = elements(variant.kind, variant.activation, streams=variant.streams, wide=variant.wide)
+    names: dict[str, Any] = {**blocks._asdict(), **variant._asdict(), "nothing": blocks.number(0)}
     names["table"] = bits.pointer[np.float64]
     for part in column_parts.PARTS:
         names[part.__name__] = inner(part, names)
-    return outer(_LOOPS[name], names, f"{kind}_{activation}_{adds:d}{streams:d}{wide:d}")
+    return outer(_LOOPS[name], names, str(variant))

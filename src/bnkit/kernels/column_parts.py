@@ -12,7 +12,7 @@ from bnkit.kernels import arguments
 from bnkit.kernels.bits import behind, get, put
 
 # What these mean is filled in for each kind of element and activation.
-parameters = number = nothing = load = save = activate = through = adds = None
+parameters = number = nothing = load = save = activate = through = adds = sees = apart = None
 
 TOGETHER = 32  # rows between two additions in float64
 LOT = 65536
@@ -133,15 +133,15 @@ def add_up_back(x, g, y, stride, first, last, W, columns, sums, room):
             for j in range(W):
                 h, o, a, b = get(high, j), get(low, j), get(scale, j), get(shift, j)
                 d, e = load(xs, j) - h - o, load(xt, j) - h - o
-                dz = through(load(gs, j), load(ys, j) if adds else d * a + b)
-                ez = through(load(gt, j), load(yt, j) if adds else e * a + b)
+                dz = through(load(gs, j), load(ys, j) if sees else d * a + b)
+                ez = through(load(gt, j), load(yt, j) if sees else e * a + b)
                 put(total, j, get(total, j) + (dz + ez))
                 put(with_x, j, get(with_x, j) + (dz * d + ez * e))
         for row in range(pairs, end):
             xs, gs, ys = behind(x, row * stride), behind(g, row * stride), behind(y, row * stride)
             for j in range(W):
                 d = load(xs, j) - get(high, j) - get(low, j)
-                dz = through(load(gs, j), load(ys, j) if adds else d * get(scale, j) + get(shift, j))
+                dz = through(load(gs, j), load(ys, j) if sees else d * get(scale, j) + get(shift, j))
                 put(total, j, get(total, j) + dz)
                 put(with_x, j, get(with_x, j) + dz * d)
         for j in range(W):
@@ -170,7 +170,7 @@ def spread_back(columns, W, C, P, first, count, mode, known, by_gamma):
         k0 = k1 = 0.0
         if mode == arguments.OWN:
             scale = np.float64(get(columns, 2 * W + j))
-            k0 = get(by_gamma, C + c) / count * scale
+            k0 = get(by_gamma, C + c) / count
             k1 = get(by_gamma, c) * get(known, 2 * C + c) / count * scale
         if mode == arguments.SECOND_HALF:
             k0, k1 = get(by_gamma, C + c), get(by_gamma, c)
@@ -190,10 +190,11 @@ def write_back(x, g, y, dx, dr, stride, first, last, W, columns):
             out, rest = behind(dx, row * stride), behind(dr, row * stride)
             for j in range(W):
                 d = load(xs, j) - get(high, j) - get(low, j)
-                dz = through(load(gs, j), load(ys, j) if adds else d * get(scale, j) + get(shift, j))
+                dz = through(load(gs, j), load(ys, j) if sees else d * get(scale, j) + get(shift, j))
                 if adds:
                     save(rest, j, dz)
-                save(out, j, dz * get(scale, j) - get(k0, j) - d * get(k1, j))
+                share = dz * get(scale, j) - get(k0, j) if apart else (dz - get(k0, j)) * get(scale, j)
+                save(out, j, share - d * get(k1, j))
 
 
 PARTS = (guess, add_up, settle, spread, write, add_up_back, settle_back, spread_back, write_back)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from typing import NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, Protocol, cast
 
 from torch import Tensor
 
@@ -23,11 +23,10 @@ class Moving(NamedTuple):
 class Passes(Protocol):
     """The passes of a device. Tensors are dense, and lie as ``x`` does; see ``passes`` for what the arguments mean."""
 
-    @property
-    def NEEDS_OUTPUT(self) -> bool:
-        """Whether the backward pass reads the output where a residual was added before the activation.
+    def sees(self, activation: str | None, adds: bool) -> Literal["output", "residual"] | None:
+        """What the backward pass reads besides ``x``: by ``x`` alone the slope of the activation may not be known, or dear.
 
-        It tells where that was flat. Otherwise the residual is read, and the activation's argument computed anew.
+        ``adds``: whether a residual was added before the activation.
         """
         ...
 
@@ -55,16 +54,17 @@ class Passes(Protocol):
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        bent: Tensor | None,
+        seen: Tensor | None,
         mask: Tensor | None,
         count: int,
         statistics: Tensor,
         activation: str | None,
         is_given: bool,
+        adds: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The gradients of x, of the residual (if ``bent`` is given), and of gamma and beta, (2, C).
+        """The gradients of x, of the residual (if it ``adds`` one before an activation), and of gamma and beta, (2, C).
 
-        ``bent``: where a residual was added before the activation, the output or the residual, see ``NEEDS_OUTPUT``.
+        ``seen``: what ``sees`` names.
         """
         ...
 

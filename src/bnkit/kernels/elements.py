@@ -10,6 +10,7 @@ from numba import njit
 
 from bnkit.kernels import bits
 from bnkit.kernels.activation import LEAKY_SLOPE
+from bnkit.kernels.exponential import curves
 
 _ELEMENTS = {"float32": np.float32, "float64": np.float64, "float16": np.uint16, "bfloat16": np.uint16}
 _LOAD = {"float32": bits.same, "float64": bits.same, "float16": bits.from_float16, "bfloat16": bits.from_bfloat16}
@@ -27,7 +28,8 @@ class Elements(NamedTuple):
         load: ``load(elements, index)`` is an element as a number.
         save: ``save(elements, index, number)`` stores it as an element.
         activate: The activation.
-        through: ``through(gradient behind the activation, its argument or its result)`` is the gradient before it.
+        through: ``through(gradient behind the activation, what is known of it)`` is the gradient before it. Of ReLU and its
+            leaky kin either the argument or the result is known; of sigmoid and tanh, the result; of silu, the argument.
     """
 
     pointer: Any
@@ -46,7 +48,7 @@ def elements(kind: str, activation: str | None, *, streams: bool, wide: bool) ->
 
     Args:
         kind: Of the elements.
-        activation: None, "relu" or "leaky_relu".
+        activation: None, "relu", "leaky_relu", "sigmoid", "tanh" or "silu".
         streams: Whether ``save`` stores past the caches; see ``bits.stream`` for what that asks for.
         wide: Whether float32 elements are computed with in float64: for what goes on to a function that makes rounding
             errors larger.
@@ -54,12 +56,32 @@ def elements(kind: str, activation: str | None, *, streams: bool, wide: bool) ->
     read, store, get, put, stream = _LOAD[kind], _STORE[kind], bits.get, bits.put, bits.stream
     own = np.float64 if kind == "float64" else np.float32
     number = np.float64 if wide else own
-    slope, nothing = number(LEAKY_SLOPE), number(0)
-    is_relu, is_leaky = activation == "relu", activation == "leaky_relu"
+
+    if activation in ("sigmoid", "tanh", "silu"):
+        activate, through = curves(activation, number, own)
+    else:
+        activate, through = _straight(activation, number)
 
     @njit(forceinline=True)
     def load(elements, index):
         return number(read(get(elements, index)))
+
+    @njit(forceinline=True)
+    def save(elements, index, value):
+        if streams:
+            stream(elements, index, store(own(value)))
+        else:
+            put(elements, index, store(own(value)))
+
+    return Elements(
+        bits.pointer[_ELEMENTS[kind]], bits.pointer[own], bits.pointer[number], number, load, save, activate, through
+    )
+
+
+def _straight(activation: str | None, number: Any) -> tuple[Any, Any]:
+    """None, ReLU and its leaky kin, and the way of a gradient through them, compiled."""
+    slope, nothing = number(LEAKY_SLOPE), number(0)
+    is_relu, is_leaky = activation == "relu", activation == "leaky_relu"
 
     @njit(forceinline=True)
     def activate(z):
@@ -77,13 +99,4 @@ def elements(kind: str, activation: str | None, *, streams: bool, wide: bool) ->
             return gradient * slope if z <= nothing else gradient
         return gradient
 
-    @njit(forceinline=True)
-    def save(elements, index, value):
-        if streams:
-            stream(elements, index, store(own(value)))
-        else:
-            put(elements, index, store(own(value)))
-
-    return Elements(
-        bits.pointer[_ELEMENTS[kind]], bits.pointer[own], bits.pointer[number], number, load, save, activate, through
-    )
+    return activate, through

@@ -50,8 +50,8 @@ class Normalise(torch.autograd.Function):
         activation, eps, mask, count, is_given, wide, interpreted = known
         passes = passes_of(x, interpreted=interpreted)
         y = passes.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide, moving)
-        bends_behind_a_sum = residual is not None and activation is not None
-        ctx.save_for_backward(x, weight, bias, residual, y if bends_behind_a_sum and passes.NEEDS_OUTPUT else None)
+        sees = passes.sees(activation, bends_a_sum(activation, residual))
+        ctx.save_for_backward(x, weight, bias, residual, y if sees == "output" else None)
         ctx.statistics, ctx.known = statistics, known
         return y
 
@@ -89,6 +89,11 @@ class _Backward(torch.autograd.Function):
         return *second_gradients(ctx.saved_tensors, upstream, ctx.statistics, ctx.known), None, None, None
 
 
+def bends_a_sum(activation: str | None, residual: Tensor | None) -> bool:
+    """Whether there is an activation behind a residual: then the residual has a gradient of its own."""
+    return activation is not None and residual is not None
+
+
 def gradients_of(
     gradient: Tensor,
     x: Tensor,
@@ -103,11 +108,12 @@ def gradients_of(
     if gradient.stride() != x.stride():
         gradient = torch.empty_like(x).copy_(gradient)
     passes = passes_of(x, interpreted=known.interpreted)
-    bent = None if residual is None or known.activation is None else y if passes.NEEDS_OUTPUT else residual
+    adds = bends_a_sum(known.activation, residual)
+    seen = {"output": y, "residual": residual, None: None}[passes.sees(known.activation, adds)]
     dx, dr, by_parameter = passes.backward(
-        gradient, x, weight, bias, bent, known.mask, known.values, statistics, known.activation, known.is_given
+        gradient, x, weight, bias, seen, known.mask, known.values, statistics, known.activation, known.is_given, adds
     )
-    if residual is not None and bent is None:
+    if residual is not None and not adds:
         dr = gradient  # behind no activation, the gradient of the residual is that of the output
     parameter = weight if weight is not None else bias
     if parameter is None:

@@ -20,6 +20,7 @@ class FusedKernel:
     Attributes:
         NAME: What users call it.
         fused: The activations that the passes compute; for the others, PyTorch does, behind them.
+        fused_behind_a_sum: Those of them that they compute where a residual is added before.
         least_for_others: On fewer elements, the equations are taken where an activation is not fused: rounding before it
             shows in the sums of gradients, and nothing averages it out.
         masks_by_plane: Whether a mask asks for a contiguous tensor.
@@ -32,6 +33,7 @@ class FusedKernel:
         name: str,
         fused: frozenset[str | None],
         *,
+        fused_behind_a_sum: frozenset[str | None] | None = None,
         least_for_others: int = 0,
         masks_by_plane: bool = False,
         interpreted: bool = False,
@@ -39,6 +41,7 @@ class FusedKernel:
     ) -> None:
         self.NAME = name
         self.fused = fused
+        self.fused_behind_a_sum = fused if fused_behind_a_sum is None else fused_behind_a_sum
         self.least_for_others = least_for_others
         self.masks_by_plane = masks_by_plane
         self.interpreted = interpreted
@@ -56,7 +59,7 @@ class FusedKernel:
         count: int | Tensor,
     ) -> Normalised:
         """See ``contract.Kernel``."""
-        if self._wants_equations(x, activation) or isinstance(count, Tensor):
+        if self._wants_equations(x, activation, residual) or isinstance(count, Tensor):
             return reference.by_batch_statistics(x, weight, bias, eps, activation, residual, mask, count)
         output, statistics = self._normalise(x, weight, bias, residual, mask, count, None, activation, eps)
         return Normalised(output, statistics[0], statistics[3])
@@ -73,7 +76,7 @@ class FusedKernel:
         residual: Tensor | None,
     ) -> Tensor:
         """See ``contract.Kernel``."""
-        if self._wants_equations(x, activation) or x.numel() == 0:
+        if self._wants_equations(x, activation, residual) or x.numel() == 0:
             return reference.by_given_statistics(x, mean, variance, weight, bias, eps, activation, residual)
         mean, variance = mean.detach().double(), variance.detach().double()
         given = torch.stack(
@@ -94,7 +97,7 @@ class FusedKernel:
         residual: Tensor | None,
     ) -> Tensor | None:
         """See ``contract.Kernel``."""
-        if self._wants_equations(x, activation) or _is_watched(x):
+        if self._wants_equations(x, activation, residual) or _is_watched(x):
             return None
         if not (_is_plain(running_mean, x) and _is_plain(running_var, x)):
             return None
@@ -137,7 +140,7 @@ class FusedKernel:
             residual = residual.to(x.dtype)
             if residual.stride() != x.stride():
                 residual = residual.contiguous(memory_format=torch.contiguous_format if x.is_contiguous() else _last(x))
-        fused = activation if activation in self.fused else None
+        fused = activation if self._fuses(activation, residual) else None
         wide, interpreted = fused != activation, self.interpreted
         output: Tensor
         if _is_watched(x):
@@ -152,9 +155,12 @@ class FusedKernel:
             output = output.contiguous(memory_format=_last(lies))
         return (output if fused == activation else activate_own(output, activation)), statistics
 
-    def _wants_equations(self, x: Tensor, activation: str | None) -> bool:
+    def _fuses(self, activation: str | None, residual: Tensor | None) -> bool:
+        return activation in (self.fused if residual is None else self.fused_behind_a_sum)
+
+    def _wants_equations(self, x: Tensor, activation: str | None, residual: Tensor | None) -> bool:
         """Whether plain PyTorch has to do it: the loops would be less exact, or carry no derivative."""
-        if activation not in self.fused and x.numel() < self.least_for_others:
+        if not self._fuses(activation, residual) and x.numel() < self.least_for_others:
             return True
         return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 

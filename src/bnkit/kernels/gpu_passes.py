@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from ctypes import c_float
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import triton.language as tl
@@ -14,11 +14,15 @@ from bnkit.kernels import gpu_backward, gpu_forward
 from bnkit.kernels.device_passes import Moving
 from bnkit.kernels.gpu_plan import Plan, plan_of
 
-NEEDS_OUTPUT = False
 _MERGED = 4  # channels that a program merges
 _MERGE_WARPS = 4
 # Releases of Triton differ in what they do unasked; so they give the same numbers.
 _COMPILER = {"enable_fp_fusion": True}
+
+
+def sees(activation: str | None, adds: bool) -> Literal["residual"] | None:
+    """See ``device_passes.Passes``: the argument of the activation is computed anew."""
+    return "residual" if adds and activation is not None else None
 
 
 def forward(
@@ -70,21 +74,22 @@ def backward(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    bent: Tensor | None,
+    seen: Tensor | None,
     mask: Tensor | None,
     count: int,
     statistics: Tensor,
     activation: str | None,
     is_given: bool,
+    adds: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """See ``device_passes.Passes``; ``bent`` is the residual."""
+    """See ``device_passes.Passes``."""
     dx = torch.empty_like(x)
-    dr = None if bent is None else torch.empty_like(x)
+    dr = torch.empty_like(x) if adds else None
     channels, number = x.shape[1], torch.float64 if x.dtype == torch.float64 else torch.float32
     by_parameter = torch.empty((2, channels), dtype=number, device=x.device)
     if x.numel() == 0:
         return dx, dr, by_parameter.zero_()
-    plan = plan_of(x, "backward", 2 if bent is None else 3)
+    plan = plan_of(x, "backward", 3 if adds else 2)
     mask = None if mask is None else mask.view(torch.uint8)
     sizes, cut = _shared(plan, channels)
     with _on(x):
@@ -94,7 +99,7 @@ def backward(
                 (2, channels), dtype=torch.float64 if plan.is_wide else torch.float32, device=x.device
             )
             gpu_backward.backward_sums[plan.programs, plan.parts](
-                x, gradient, bent, weight, bias, mask, statistics, partial, *sizes, plan.each, plan.parts, **cut,
+                x, gradient, seen, weight, bias, mask, statistics, partial, *sizes, plan.each, plan.parts, **cut,
                 ACTIVATION=activation,
             )  # fmt: skip
             gpu_backward.backward_merge[-(-channels // _MERGED),](
@@ -102,13 +107,13 @@ def backward(
                 NUMBER=cut["NUMBER"], IS_GIVEN=is_given,
             )  # fmt: skip
             gpu_backward.backward_write[plan.programs, plan.parts](
-                x, gradient, bent, dx, dr, weight, bias, mask, statistics, factors, *sizes, plan.each, **cut,
+                x, gradient, seen, dx, dr, weight, bias, mask, statistics, factors, *sizes, plan.each, **cut,
                 ACTIVATION=activation,
             )  # fmt: skip
         else:
             kernel = gpu_backward.backward_whole if plan.way == "whole" else gpu_backward.backward_alone
             kernel[plan.programs,](
-                x, gradient, bent, dx, dr, weight, bias, mask, statistics, by_parameter, *sizes, count, **cut,
+                x, gradient, seen, dx, dr, weight, bias, mask, statistics, by_parameter, *sizes, count, **cut,
                 ACTIVATION=activation, IS_GIVEN=is_given,
             )  # fmt: skip
     return dx, dr, by_parameter

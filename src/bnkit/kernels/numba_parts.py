@@ -8,7 +8,7 @@ from torch import Tensor
 from bnkit.kernels import passes
 from bnkit.kernels.parts import Halfway, Terms
 
-# What is fused; the others take longer to compute than to fetch, and PyTorch computes them with vectors.
+# What is fused here: of straight pieces, whose slope is a constant wherever it has one.
 FUSED = frozenset({None, "relu", "leaky_relu"})
 # On fewer elements, rounding before an activation that is not fused shows in the sums of gradients: nothing averages it out.
 LEAST_FOR_OTHERS = 1 << 14

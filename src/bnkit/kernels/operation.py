@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels.device_passes import passes_of
-from bnkit.kernels.fused import Known, gradients_of, second_gradients
+from bnkit.kernels.fused import Known, bends_a_sum, gradients_of, second_gradients
 
 
 @torch.library.custom_op("bnkit::batch_norm", mutates_args=(), device_types=("cpu", "cuda"))
@@ -81,8 +81,8 @@ def _(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, weight, bias, residual, mask, given, activation, eps, count, ctx.wide, interpreted = inputs
     y, statistics = output
-    needs_output = residual is not None and activation is not None and x.device.type == "cpu" and not interpreted
-    ctx.save_for_backward(x, weight, bias, residual, y if needs_output else None, mask, statistics)
+    sees = passes_of(x, interpreted=interpreted).sees(activation, bends_a_sum(activation, residual))
+    ctx.save_for_backward(x, weight, bias, residual, y if sees == "output" else None, mask, statistics)
     ctx.others = activation, eps, count, given is not None, interpreted
     ctx.mark_non_differentiable(statistics)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from bnkit.kernels.activation import SLOPE_BY_RESULT
 from bnkit.kernels.arguments import FIRST_HALF, GIVEN_ONES, OWN, SECOND_HALF, run
 from bnkit.kernels.column_loops import column_loop
 from bnkit.kernels.device_passes import Moving
@@ -14,8 +16,12 @@ from bnkit.kernels.following import follow
 from bnkit.kernels.layout import CACHE_LINE, Layout, layout_of
 from bnkit.kernels.plane_loops import plane_loop
 from bnkit.kernels.threads import team
+from bnkit.kernels.variant import Variant
 
-NEEDS_OUTPUT = True
+
+def sees(activation: str | None, adds: bool) -> Literal["output"] | None:
+    """See ``device_passes.Passes``."""
+    return "output" if activation in SLOPE_BY_RESULT or (adds and activation is not None) else None
 
 
 def forward(
@@ -51,7 +57,14 @@ def forward(
     y = torch.empty_like(x)
     ya, xa = y.data_ptr(), x.data_ptr()
     streams = layout.can_stream and ya % CACHE_LINE == 0
-    variant = (layout.kind, activation, residual is not None, streams, (wide or layout.is_small), mask is not None)
+    variant = Variant(
+        layout.kind,
+        activation,
+        adds=residual is not None,
+        streams=streams,
+        wide=wide or layout.is_small,
+        masked=mask is not None,
+    )
     _call("forward", layout, variant, (xa, _address(residual) or xa, ya, xa, xa, xa), weight, bias, statistics,
           statistics.data_ptr() + 32 * layout.channels, mask, count, GIVEN_ONES if is_given else OWN, eps)  # fmt: skip
     if moving is not None:
@@ -64,7 +77,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     layout = layout_of(x)
     statistics = torch.empty(6, layout.channels, dtype=torch.float64)
     xa = x.data_ptr()
-    variant = (layout.kind, None, False, False, layout.is_small, False)
+    variant = Variant(layout.kind, wide=layout.is_small)
     _call("forward", layout, variant, (xa, xa, xa, xa, xa, xa), None, None, statistics,
           statistics.data_ptr() + 32 * layout.channels, None, layout.values, FIRST_HALF, 0.0)  # fmt: skip
     return statistics[0], statistics[1]
@@ -83,7 +96,8 @@ def backward_sums(
     layout = layout_of(x)
     by_parameter = torch.empty(2, layout.channels, dtype=torch.float64)
     xa = x.data_ptr()
-    variant = (layout.kind, activation, y is not None, False, layout.is_small, False)
+    adds = y is not None
+    variant = Variant(layout.kind, activation, adds=adds, sees=adds, wide=layout.is_small)
     addresses = (xa, xa, _address(y) or xa, gradient.data_ptr(), xa, xa)
     _call("backward", layout, variant, addresses, weight, bias, statistics, by_parameter.data_ptr(), None, 1,
           FIRST_HALF, 0.0)  # fmt: skip
@@ -110,7 +124,8 @@ def backward_shares(
     dr = None if y is None else torch.empty_like(x)
     xa, dxa = x.data_ptr(), dx.data_ptr()
     streams = layout.can_stream and dxa % CACHE_LINE == 0 and (dr is None or dr.data_ptr() % CACHE_LINE == 0)
-    variant = (layout.kind, activation, y is not None, streams, layout.is_small, False)
+    adds = y is not None
+    variant = Variant(layout.kind, activation, adds=adds, sees=adds, streams=streams, wide=layout.is_small)
     addresses = (xa, xa, _address(y) or xa, gradient.data_ptr(), dxa, _address(dr) or dxa)
     _call("backward", layout, variant, addresses, weight, bias, statistics, through_statistics.data_ptr(), None, 1,
           SECOND_HALF, 0.0)  # fmt: skip
@@ -122,28 +137,38 @@ def backward(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    y: Tensor | None,
+    seen: Tensor | None,
     mask: Tensor | None,
     count: int,
     statistics: Tensor,
     activation: str | None,
     is_given: bool,
+    adds: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The gradients of ``x``; of the residual, where ``y`` is given; and of gamma and beta, (2, C) float64.
+    """The gradients of ``x``; of the residual, if it ``adds`` one; and of gamma and beta, (2, C) float64.
 
     Args:
         gradient: Of the output; as ``x`` in every way.
-        y: The output, where a residual was added before an activation: it tells where the activation was flat.
+        seen: The output, where ``sees`` asks for it: it tells the slope of the activation.
         statistics: What the forward pass used.
+        adds: Whether a residual was added before an activation.
     """
     layout = layout_of(x, as_planes=mask is not None)
     dx = torch.empty_like(x)
-    dr = None if y is None else torch.empty_like(x)
+    dr = torch.empty_like(x) if adds else None
     by_parameter = torch.empty(2, layout.channels, dtype=torch.float64)
     xa, dxa = x.data_ptr(), dx.data_ptr()
     streams = layout.can_stream and dxa % CACHE_LINE == 0 and (dr is None or dr.data_ptr() % CACHE_LINE == 0)
-    variant = (layout.kind, activation, y is not None, streams, layout.is_small, mask is not None)
-    addresses = (xa, xa, _address(y) or xa, gradient.data_ptr(), dxa, _address(dr) or dxa)
+    variant = Variant(
+        layout.kind,
+        activation,
+        adds=adds,
+        sees=seen is not None,
+        streams=streams,
+        wide=layout.is_small,
+        masked=mask is not None,
+    )
+    addresses = (xa, xa, _address(seen) or xa, gradient.data_ptr(), dxa, _address(dr) or dxa)
     _call("backward", layout, variant, addresses, weight, bias, statistics, by_parameter.data_ptr(), mask, count,
           GIVEN_ONES if is_given else OWN, 0.0)  # fmt: skip
     return dx, dr, by_parameter
@@ -153,7 +178,7 @@ def measure(x: Tensor) -> Tensor:
     """The means of each example of a contiguous ``x``, of all, and the sums of squared deviations: (N, C, *) to (N + 2, C) float64."""
     layout = layout_of(x, as_planes=True)
     statistics = torch.empty(layout.examples + 2, layout.channels, dtype=torch.float64)
-    variant = (layout.kind, None, False, False, layout.is_small, False)
+    variant = Variant(layout.kind, wide=layout.is_small)
     xa = x.data_ptr()
     _call(
         "measure",
@@ -175,7 +200,7 @@ def measure(x: Tensor) -> Tensor:
 def _call(
     direction: str,
     layout: Layout,
-    variant: tuple[str, str | None, bool, bool, bool, bool],
+    variant: Variant,
     tensors: tuple[int, int, int, int, int, int],
     weight: Tensor | None,
     bias: Tensor | None,
@@ -193,24 +218,23 @@ def _call(
 
 
 @cache
-def _loops(
-    direction: str, way: str, variant: tuple[str, str | None, bool, bool, bool, bool], mode: int
-) -> tuple[int, int, int]:
+def _loops(direction: str, way: str, variant: Variant, mode: int) -> tuple[int, int, int]:
     """The addresses of the loops, in turn: on all threads, on one, on all of them; 0 for none."""
-    kind, activation, adds, streams, wide, masked = variant
-    wide = wide and kind != "float64"  # which is wide already
+    # What is computed in float64 anyway is not wide.
+    variant = variant._replace(wide=variant.wide and variant.kind != "float64", apart=mode == SECOND_HALF)
     if way == "planes":
-        return plane_loop(direction, kind, activation, adds, streams, wide, masked), 0, 0
+        return plane_loop(direction, variant), 0, 0
     if way == "blocks":
-        return column_loop(direction, kind, activation, adds, streams, wide), 0, 0
-    write = column_loop(f"{direction}_write", kind, activation, adds, streams, wide)
+        return column_loop(direction, variant), 0, 0
+    write = column_loop(f"{direction}_write", variant)
     if mode == SECOND_HALF or (direction == "forward" and mode == GIVEN_ONES):
         return write, 0, 0
     # What is not written differs neither by the activation (forward) nor by how it is stored.
-    bends = activation if direction == "backward" else None
-    adds = adds and direction == "backward"
-    sums = column_loop(f"{direction}_sums", kind, bends, adds, False, wide)
-    settle = column_loop(f"{direction}_settle", kind, None, False, False, wide)
+    unwritten = variant._replace(streams=False)
+    if direction == "forward":
+        unwritten = unwritten._replace(activation=None, adds=False)
+    sums = column_loop(f"{direction}_sums", unwritten)
+    settle = column_loop(f"{direction}_settle", Variant(variant.kind, wide=variant.wide))
     return sums, settle, 0 if mode == FIRST_HALF else write
 
 

@@ -20,10 +20,11 @@ from bnkit.kernels.arguments import D_RESIDUAL, DX, GRADIENT, RESIDUAL, X, Y, sh
 from bnkit.kernels.bits import behind, get, prefetch, put
 from bnkit.kernels.compiling import inner, outer
 from bnkit.kernels.elements import elements
+from bnkit.kernels.variant import Variant
 
 # What these mean is filled in for each kind of element and activation.
 pointer = parameters = table = flags = number = nothing = load = save = activate = through = None
-adds = masked = None
+adds = sees = apart = masked = None
 fetch = moments = exact_moments = products = write = write_back = None
 
 PIECE = 256  # elements between two additions in float64, and between two bursts of fetching
@@ -100,7 +101,7 @@ def _products(x, g, y, mask, P, high, low, scale, shift, ahead):
         piece_total = piece_with_x = nothing
         for i in range(size):
             d = load(xs, i) - high - low
-            dz = through(load(gs, i), load(ys, i) if adds else d * scale + shift)
+            dz = through(load(gs, i), load(ys, i) if sees else d * scale + shift)
             if masked and get(counts, i) == 0 and not abs(d) < np.inf:
                 dz = d = nothing  # neither counts nor is a number: 0 times NaN would be NaN
             piece_total += dz
@@ -120,13 +121,13 @@ def _write_back(x, g, y, dx, dr, mask, P, high, low, scale, shift, k0, k1, follo
             fetch(behind(gs, following), size)
         for i in range(size):
             d = load(xs, i) - high - low
-            dz = through(load(gs, i), load(ys, i) if adds else d * scale + shift)
+            dz = through(load(gs, i), load(ys, i) if sees else d * scale + shift)
             if adds:
                 save(rest, i, dz)
             if masked and get(counts, i) == 0:  # it had no part in the statistics
                 save(out, i, dz * scale if abs(d) < np.inf else nothing)
             else:
-                save(out, i, dz * scale - k0 - d * k1)
+                save(out, i, (dz * scale - k0 if apart else (dz - k0) * scale) - d * k1)
 
 
 def _measure(a):
@@ -257,7 +258,7 @@ def _backward(a):
                     else:
                         k0 = k1 = nothing
                         if mode == arguments.OWN:
-                            k0 = number(get(by_beta, c) / count * scale)
+                            k0 = number(get(by_beta, c) / count)
                             k1 = number(get(by_gamma, c) * rstd * rstd / count * scale)
                         if mode == arguments.SECOND_HALF:
                             k0, k1 = number(get(by_beta, c)), number(get(by_gamma, c))
@@ -269,25 +270,12 @@ def _backward(a):
 
 
 @cache
-def plane_loop(
-    name: str, kind: str, activation: str | None, adds: bool, streams: bool, wide: bool, masked: bool
-) -> int:
-    """The address of a loop, for ``arguments.run``.
-
-    Args:
-        name: "forward", "backward" or "measure".
-        kind: Of the elements: "float32", "float64", "float16", "bfloat16".
-        activation: None, "relu" or "leaky_relu".
-        adds: Whether a residual is added before the activation; backward, whether the output is given to tell where
-            the activation was flat, and the gradient of the residual is written.
-        streams: Whether results go past the caches; their planes then begin at multiples of 64 bytes.
-        wide: Whether it computes in float64, whatever the elements are.
-        masked: Whether a mask says which positions count, (N, P) bytes.
-    """
-    blocks = elements(kind, activation, streams=streams, wide=wide)
-    names: dict[str, Any] = {**blocks._asdict(), "adds": adds, "masked": masked, "nothing": blocks.number(0)}
+def plane_loop(name: str, variant: Variant) -> int:
+    """The address of the loop "forward", "backward" or "measure", for ``arguments.run``."""
+    blocks = elements(variant.kind, variant.activation, streams=variant.streams, wide=variant.wide)
+    names: dict[str, Any] = {**blocks._asdict(), **variant._asdict(), "nothing": blocks.number(0)}
     names |= {"table": bits.pointer[np.float64], "flags": bits.pointer[np.uint8]}
     for part in (_fetch, _exact_moments, _moments, _write, _products, _write_back):
         names[part.__name__.removeprefix("_")] = inner(part, names)
     loop = {"forward": _forward, "backward": _backward, "measure": _measure}[name]
-    return outer(loop, names, f"{kind}_{activation}_{adds:d}{streams:d}{wide:d}{masked:d}")
+    return outer(loop, names, str(variant))
