@@ -9,7 +9,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from pytorchcv.model_provider import get_model
@@ -25,11 +25,23 @@ from bnkit.experiments.settings import Settings
 _BATCHES, _FORWARDS = 8, 10
 
 
-def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+class Taken(NamedTuple):
+    """How long something took, in seconds: by the clock on the wall, and of processors."""
+
+    wall: float
+    processor: float
+
+
+def taken(work: Callable[[], object]) -> Taken:
     """How long ``work`` takes."""
-    began = clock()
+    wall, processor = time.perf_counter(), time.process_time()
     work()
-    return clock() - began
+    return Taken(time.perf_counter() - wall, time.process_time() - processor)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long ``work`` takes, by the clock on the wall."""
+    return taken(work).wall
 
 
 def structure() -> None:
@@ -40,14 +52,12 @@ def structure() -> None:
     print(f"structure of ResNet-50: {statistics.median(times):.2f} s (the first time {first:.2f} s); goal 2 s")
 
 
-def measured(batch_sizes: Sequence[int] = (4, 16), pairs: int = 5) -> None:
+def measured(batch_sizes: Sequence[int] = (4, 16), count: int = 5) -> None:
     """All rules that need data, with eight batches, in turns with ten forward passes in evaluation: goal a ratio of 1."""
     model = get_model("resnet50", pretrained=False).eval()
     codes = [rule.code for rule in rules() if Need.DATA in rule.needs]
     # One thread that others disturb still tells what it took of a processor; several that wait for each other do not.
-    clocks = {"the time": time.perf_counter}
-    if torch.get_num_threads() == 1:
-        clocks["the processor time"] = time.process_time
+    clocks = {"the time": 0, "the processor time": 1} if torch.get_num_threads() == 1 else {"the time": 0}
     for size in batch_sizes:
         batches = [(torch.randn(size, 3, 224, 224), torch.arange(size)) for _ in range(_BATCHES)]
 
@@ -60,14 +70,13 @@ def measured(batch_sizes: Sequence[int] = (4, 16), pairs: int = 5) -> None:
             bnkit.check(model, batches, select=codes)
 
         checks(batches[:1])  # the first one loads the compiled loops
+        pairs = [(taken(forwards), taken(checks)) for _ in range(count)]
         for name, clock in clocks.items():
-            times = [(seconds(forwards, clock), seconds(checks, clock)) for _ in range(pairs)]
-            taken = statistics.median(check for _, check in times)
-            ratios = sorted(check / passes for passes, check in times)
+            ratios = sorted(check[clock] / passes[clock] for passes, check in pairs)
             print(
-                f"statistics of ResNet-50 with {_BATCHES} batches of {size}: {taken:.2f} s, "
-                f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {pairs} pairs) of {name} of {_FORWARDS} "
-                "forward passes; goal 1"
+                f"statistics of ResNet-50 with {_BATCHES} batches of {size}: "
+                f"{statistics.median(check[clock] for _, check in pairs):.2f} s, {statistics.median(ratios):.2f} "
+                f"({ratios[0]:.2f} to {ratios[-1]:.2f}, {count} pairs) of {name} of {_FORWARDS} forward passes; goal 1"
             )
 
 

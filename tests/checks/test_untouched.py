@@ -11,8 +11,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import bnkit.nn
+from bnkit.checks import watch
 from bnkit.checks.check import check
 from bnkit.checks.registry import rules
+from bnkit.checks.rule import Need
 from bnkit.checks.untouched import Snapshot, untouched
 from bnkit.errors import ModelError
 
@@ -86,8 +88,15 @@ def _model(raises_at=None):
 
 
 @pytest.mark.parametrize("raises_at", [None, 1, 2, 3, 4])
-@pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.code) for rule in rules()])
-def test_everything_is_bit_by_bit_what_it_was(rule, raises_at):
+@pytest.mark.parametrize(
+    ("rule", "least"),
+    [
+        *(pytest.param(rule, watch._LONG, id=rule.code) for rule in rules()),
+        *(pytest.param(rule, 0, id=f"{rule.code}-by-the-loops") for rule in rules() if Need.DATA in rule.needs),
+    ],
+)
+def test_everything_is_bit_by_bit_what_it_was(monkeypatch, rule, least, raises_at):
+    monkeypatch.setattr(watch, "_LONG", least)
     model = _model(raises_at)
     averaged = torch.optim.swa_utils.AveragedModel(_model())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
