@@ -1,6 +1,6 @@
 """What checking costs: structure and statistics of a ResNet-50, and the share of the time that a monitor takes.
 
-python benchmarks/check.py [structure | statistics | monitor ...]
+python benchmarks/check.py [structure | statistics | monitor ...] [--batch-size N ...] [--pairs N]
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from pytorchcv.model_provider import get_model
+from torch import Tensor
 from torch.nn import functional
 
 import bnkit
@@ -24,11 +25,23 @@ from bnkit.experiments.settings import Settings
 _BATCHES, _FORWARDS = 8, 10
 
 
-def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+class Taken(NamedTuple):
+    """How long something took, in seconds: by the clock on the wall, and of processors."""
+
+    wall: float
+    processor: float
+
+
+def taken(work: Callable[[], object]) -> Taken:
     """How long ``work`` takes."""
-    began = clock()
+    wall, processor = time.perf_counter(), time.process_time()
     work()
-    return clock() - began
+    return Taken(time.perf_counter() - wall, time.process_time() - processor)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long ``work`` takes, by the clock on the wall."""
+    return taken(work).wall
 
 
 def structure() -> None:
@@ -39,33 +52,32 @@ def structure() -> None:
     print(f"structure of ResNet-50: {statistics.median(times):.2f} s (the first time {first:.2f} s); goal 2 s")
 
 
-def measured(batch_size: int = 4) -> None:
+def measured(batch_sizes: Sequence[int] = (4, 16), count: int = 5) -> None:
     """All rules that need data, with eight batches, in turns with ten forward passes in evaluation: goal a ratio of 1."""
     model = get_model("resnet50", pretrained=False).eval()
     codes = [rule.code for rule in rules() if Need.DATA in rule.needs]
-    batches = [(torch.randn(batch_size, 3, 224, 224), torch.arange(batch_size)) for _ in range(_BATCHES)]
-
-    @torch.no_grad()
-    def forwards() -> None:
-        for number in range(_FORWARDS):
-            model(batches[number % _BATCHES][0])
-
-    def checks() -> None:
-        bnkit.check(model, batches, select=codes)
-
-    forwards(), checks()  # the first ones warm up
     # One thread that others disturb still tells what it took of a processor; several that wait for each other do not.
-    clocks = {"the time": time.perf_counter}
-    if torch.get_num_threads() == 1:
-        clocks["the processor time"] = time.process_time
-    for name, clock in clocks.items():
-        pairs = [(seconds(forwards, clock), seconds(checks, clock)) for _ in range(5)]
-        taken = statistics.median(check for _, check in pairs)
-        ratio = statistics.median(check / passes for passes, check in pairs)
-        print(
-            f"statistics of ResNet-50 with {_BATCHES} batches of {batch_size}: {taken:.2f} s, {ratio:.2f} of {name} of "
-            f"{_FORWARDS} forward passes; goal 1"
-        )
+    clocks = {"the time": 0, "the processor time": 1} if torch.get_num_threads() == 1 else {"the time": 0}
+    for size in batch_sizes:
+        batches = [(torch.randn(size, 3, 224, 224), torch.arange(size)) for _ in range(_BATCHES)]
+
+        @torch.no_grad()
+        def forwards(batches: list[tuple[Tensor, Tensor]] = batches) -> None:
+            for number in range(_FORWARDS):
+                model(batches[number % _BATCHES][0])
+
+        def checks(batches: list[tuple[Tensor, Tensor]] = batches) -> None:
+            bnkit.check(model, batches, select=codes)
+
+        checks(batches[:1])  # the first one loads the compiled loops
+        pairs = [(taken(forwards), taken(checks)) for _ in range(count)]
+        for name, clock in clocks.items():
+            ratios = sorted(check[clock] / passes[clock] for passes, check in pairs)
+            print(
+                f"statistics of ResNet-50 with {_BATCHES} batches of {size}: "
+                f"{statistics.median(check[clock] for _, check in pairs):.2f} s, {statistics.median(ratios):.2f} "
+                f"({ratios[0]:.2f} to {ratios[-1]:.2f}, {count} pairs) of {name} of {_FORWARDS} forward passes; goal 1"
+            )
 
 
 def monitor(name: str = "lenet", steps: int = 2400) -> None:
@@ -97,15 +109,19 @@ def monitor(name: str = "lenet", steps: int = 2400) -> None:
     )
 
 
-_ALL: dict[str, Callable[[], None]] = {"structure": structure, "statistics": measured, "monitor": monitor}
-
-
 def main() -> None:
-    """Print a line for each."""
+    """Print a line or two for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=[*_ALL, []], help="one of structure, statistics, monitor")
-    for name in parser.parse_args().what or _ALL:
-        _ALL[name]()
+    names = ("structure", "statistics", "monitor")
+    parser.add_argument("what", nargs="*", choices=[*names, []], help="one of structure, statistics, monitor")
+    parser.add_argument("--batch-size", nargs="+", type=int, default=[4, 16], help="of the statistics")
+    parser.add_argument("--pairs", type=int, default=5, help="of the statistics: how often both are timed")
+    given = parser.parse_args()
+    for name in given.what or names:
+        if name == "statistics":
+            measured(given.batch_size, given.pairs)
+        else:
+            {"structure": structure, "monitor": monitor}[name]()
 
 
 if __name__ == "__main__":

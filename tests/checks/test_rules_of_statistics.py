@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import bnkit
-from bnkit.checks import received as received_module
+from bnkit.checks import watch as watch_module
 from bnkit.checks.check import check
 from bnkit.checks.fix import mended
 from bnkit.checks.measurements import Measurements, quarters_of
@@ -151,9 +151,9 @@ def test_long_batches_are_measured_by_compiled_loops(monkeypatch, layer):
     images = [torch.randn(6, 3, 20, 20, generator=draw) for _ in range(3)]
     images[1][:, 0] += 100  # batches of different distributions
     measured, found = [], []
-    monkeypatch.setattr(received_module, "plane_moments", lambda x: measured.append(x) or plane_moments(x))
+    monkeypatch.setattr(watch_module, "plane_moments", lambda x: measured.append(x) or plane_moments(x))
     for least in (1 << 40, 0):
-        monkeypatch.setattr(received_module, "_LONG", least)
+        monkeypatch.setattr(watch_module, "_LONG", least)
         found.append(Measurements(model, places(model), Batches(images)))
     assert len(measured) == 6
     trained, looped = found
@@ -167,13 +167,13 @@ def test_long_batches_are_measured_by_compiled_loops(monkeypatch, layer):
     assert trained.effect.change == pytest.approx(looped.effect.change, rel=1e-4)
     texts = []
     for least in (1 << 40, 0):
-        monkeypatch.setattr(received_module, "_LONG", least)
+        monkeypatch.setattr(watch_module, "_LONG", least)
         texts.append(str(check(model, images, select="BN2")))
     assert texts[0] == texts[1] and "BN207" in texts[0]
 
 
 def test_what_the_loops_cannot_take_is_measured_all_the_same(monkeypatch):
-    monkeypatch.setattr(received_module, "_LONG", 0)
+    monkeypatch.setattr(watch_module, "_LONG", 0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).to(memory_format=torch.channels_last)
     images = torch.randn(4, 3, 9, 9).to(memory_format=torch.channels_last)
     found = Measurements(model, places(model), Batches([images])).received["1"].population
@@ -190,7 +190,7 @@ def test_what_the_loops_cannot_take_is_measured_all_the_same(monkeypatch):
 )
 @pytest.mark.parametrize("least", [0, 1 << 40])
 def test_what_pytorch_refuses_is_refused(monkeypatch, layer, least):
-    monkeypatch.setattr(received_module, "_LONG", least)
+    monkeypatch.setattr(watch_module, "_LONG", least)
     model = nn.Sequential(layer)
     with pytest.raises(ModelError, match="Sequential raised"):
         Measurements(model, places(model), Batches([torch.randn(2, 4, 8, 8)]))

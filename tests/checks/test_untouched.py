@@ -11,9 +11,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import bnkit.nn
+from bnkit.checks import watch
 from bnkit.checks.check import check
 from bnkit.checks.registry import rules
-from bnkit.checks.untouched import untouched
+from bnkit.checks.rule import Need
+from bnkit.checks.untouched import Snapshot, untouched
 from bnkit.errors import ModelError
 
 
@@ -86,8 +88,15 @@ def _model(raises_at=None):
 
 
 @pytest.mark.parametrize("raises_at", [None, 1, 2, 3, 4])
-@pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.code) for rule in rules()])
-def test_everything_is_bit_by_bit_what_it_was(rule, raises_at):
+@pytest.mark.parametrize(
+    ("rule", "least"),
+    [
+        *(pytest.param(rule, watch._LONG, id=rule.code) for rule in rules()),
+        *(pytest.param(rule, 0, id=f"{rule.code}-by-the-loops") for rule in rules() if Need.DATA in rule.needs),
+    ],
+)
+def test_everything_is_bit_by_bit_what_it_was(monkeypatch, rule, least, raises_at):
+    monkeypatch.setattr(watch, "_LONG", least)
     model = _model(raises_at)
     averaged = torch.optim.swa_utils.AveragedModel(_model())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
@@ -121,3 +130,41 @@ def test_a_snapshot_gives_back_what_was_rebuilt():
     assert model[1] is norm and type(norm) is nn.BatchNorm1d
     assert list(norm._buffers) == ["running_mean", "running_var", "num_batches_tracked"]
     assert torch.equal(norm.running_mean, torch.zeros(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_a_zero_keeps_its_sign_and_a_nan_its_bits(dtype):
+    model = nn.Module()
+    model.register_buffer("zeros", torch.tensor([-0.0, 0.0, 1.0], dtype=dtype))
+    model.register_buffer("nans", torch.full((3,), float("nan"), dtype=dtype))
+    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[model.nans.element_size()]
+    model.nans.view(kind)[1] += 1  # another NaN
+    before, versions = [b.view(kind).clone() for b in model.buffers()], [b._version for b in model.buffers()]
+    snapshot = Snapshot(model)
+    snapshot.restore()
+    assert [b._version for b in model.buffers()] == versions  # nothing was written
+    model.zeros.abs_()
+    model.nans.data.fill_(float("nan"))
+    assert not any(torch.equal(b.view(kind), content) for b, content in zip(model.buffers(), before, strict=True))
+    snapshot.restore()
+    assert all(torch.equal(b.view(kind), content) for b, content in zip(model.buffers(), before, strict=True))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        pytest.param(torch.tensor(3), id="a number"),
+        pytest.param(torch.tensor([True, False]), id="bool"),
+        pytest.param(torch.tensor([1 + 2j]), id="complex"),
+        pytest.param(torch.ones(4, 6)[:, ::2], id="with gaps"),
+        pytest.param(torch.ones(0, 3), id="empty"),
+        pytest.param(torch.ones(2, 3, 4, 5).to(memory_format=torch.channels_last), id="channels last"),
+    ],
+)
+def test_tensors_of_every_kind_are_given_back(tensor):
+    model = nn.Module()
+    model.register_buffer("kept", tensor.clone(memory_format=torch.preserve_format))
+    snapshot = Snapshot(model)
+    model.kept.zero_()
+    snapshot.restore()
+    assert torch.equal(model.kept, tensor)

@@ -113,7 +113,7 @@ def check(
         if example is None and given is not None:
             given, first = _first_of(given)
             example = BatchExample(given, first[0]) if first else None
-            snapshot.restore()  # so that the batches come as they would have come
+            snapshot.restore_random_state()  # so that the batches come as they would have come
         seen = Observation(model, snapshot, example, given, tested, optimizer, loader, ema, accumulation, processes)
         if not seen.places:
             raise ModelError(

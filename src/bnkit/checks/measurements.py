@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.checks.outputs import Answers, Effect
-from bnkit.checks.received import Received, Watch, is_measured
+from bnkit.checks.received import Received, is_measured
+from bnkit.checks.watch import Watch
 from bnkit.errors import DataError
 from bnkit.model.batches import Batches
 from bnkit.model.example import tensors_in
@@ -104,7 +105,7 @@ class Measurements:
 
     def _measure(self, batches: Batches, judged: list[Any] | None) -> None:
         watch = Watch(self._places, self.received)
-        with watch.hooked():
+        with watch.watching():
             for batch in batches:
                 self.count += 1
                 if judged is not None and self.count % _JUDGED == 1:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from bnkit.model.dispatch import Dispatch
 
 
 def derived_seed(*key: object) -> int:
@@ -60,20 +61,13 @@ def initial_weights(seed: int) -> Iterator[None]:
         yield
 
 
-class _DrawsByShape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _DrawsByShape(Dispatch):
     def __init__(self, seed: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._seed = seed
         self._drawn: Counter[object] = Counter()
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def dispatched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags and kwargs.get("generator") is None:
             draw = (str(func), _shape(args))
             torch.manual_seed(derived_seed(self._seed, *draw, self._drawn[draw]))

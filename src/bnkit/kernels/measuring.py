@@ -15,12 +15,28 @@ class PlaneMoments(NamedTuple):
     """What was measured of (N, C, *) values.
 
     Attributes:
-        means: Of each channel of each example, (N, C), float64.
-        whole: The moments of each channel over all examples.
+        table: For each example the mean of each channel; the means over all examples; the sums of squared deviations from
+            those. (N + 2, C), float64.
+        values: How many there are of each channel.
     """
 
-    means: Tensor
-    whole: Moments
+    table: Tensor
+    values: int
+
+    @property
+    def means(self) -> Tensor:
+        """Of each channel of each example, (N, C), float64."""
+        return self.table[:-2]
+
+    @property
+    def whole(self) -> Moments:
+        """The moments of each channel over all examples; they do not hold on to the table."""
+        mean, squares = self.table[-2:].clone().unbind()
+        return Moments(torch.tensor(float(self.values), dtype=torch.float64), mean, squares)
+
+    def mean_and_variance(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Of each channel, as a batch norm divides by them: the variance is the biased one."""
+        return self.table[-2].to(dtype), (self.table[-1] / self.values).to(dtype)
 
 
 def plane_moments(x: Tensor) -> PlaneMoments | None:
@@ -39,5 +55,4 @@ def plane_moments(x: Tensor) -> PlaneMoments | None:
         return None
     from bnkit.kernels.passes import measure  # needs Numba, which is there
 
-    found, count = measure(x), float(x.numel() // x.shape[1])
-    return PlaneMoments(found[:-2], Moments(torch.tensor(count, dtype=torch.float64), found[-2], found[-1]))
+    return PlaneMoments(measure(x), x.numel() // x.shape[1])

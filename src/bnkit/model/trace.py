@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import UninitializedBuffer, UninitializedParameter
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from bnkit.model.dispatch import Dispatch
 from bnkit.model.example import Example, tensors_in
 from bnkit.model.kinds import Kind, kind_of_module, kind_of_operation
 
@@ -140,7 +140,7 @@ def _is_lazy(tensor: Tensor) -> bool:
     return isinstance(tensor, (UninitializedParameter, UninitializedBuffer))
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(Dispatch):
     """Keeps the results of all steps alive, so that the identity of a tensor tells where it came from."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -220,12 +220,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 kind, type(module).__name__, name, True, producers, shapes, (), results, isinstance(output, Tensor)
             )
 
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
+    def dispatched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of an operation, which is noted."""
+        result = func(*args, **kwargs)
         if self._whole is None:
-            tensors = [tensor for _, tensor in tensors_in((args, kwargs or {}))]
+            tensors = [tensor for _, tensor in tensors_in((args, kwargs))]
             name = func._schema.name.partition("::")[2]
             kind = kind_of_operation(name, args)
             known = [(self._producers[id(t)], tuple(t.shape)) for t in tensors if id(t) in self._producers]
