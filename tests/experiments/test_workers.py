@@ -15,8 +15,8 @@ from torch import nn
 import bnkit
 from bnkit.errors import BnkitError, RecordError, SettingsError
 from bnkit.experiments import workers as workers_module
+from bnkit.experiments.head_count import count_of_workers
 from bnkit.experiments.observer import Observer
-from bnkit.experiments.place import _count_of_workers
 from bnkit.experiments.processors import processors, workers_for
 from bnkit.experiments.records import Status
 from bnkit.experiments.worker import take_gpu
@@ -305,7 +305,7 @@ def test_auto_is_a_worker_for_each_gpu_where_all_runs_compute_on_gpus(monkeypatc
     devices = devices.split() * 100
     plan = Runs(SimpleNamespace(settings=SimpleNamespace(device=device), threads=1) for device in devices)
     watcher = Watcher()
-    assert _count_of_workers(asked, plan, watcher) == count
+    assert count_of_workers(asked, plan, watcher) == count
     assert watcher.notes == []
 
 
