@@ -210,6 +210,12 @@ def test_a_run_that_fails_leaves_the_others_alone(capsys, tmp_path):
         (["compare", "--grid", "lr=-1"], ["grid.lr", "greater than 0", "-1"]),
         (["compare", "--grid", "lr="], ["--grid lr=", "KEY=V1,V2"]),
         (["compare", "--grid", "lr"], ["--grid lr:", "KEY=V1,V2"]),
+        (["compare", "--grid", "lr=1", "batch_size=8", "lr=2"], ["gives lr twice", "--grid lr=V1,V2"]),
+        (
+            ["compare", "--grid", "batch_size=8", "--batch-size", "9"],
+            ["--batch-size 9 and --grid batch_size", "one of them"],
+        ),
+        (["compare", "--grid", "device=cpu", "--device", "cpu"], ["--device cpu and --grid device", "one of them"]),
         (["compare", "--network", "resnet-9000"], ["unknown network 'resnet-9000'", "two-cnn"]),
         (["compare", "--data", "imagenet"], ["unknown data set 'imagenet'", "digits"]),
         (["compare", "--seeds", "0"], ["at least 1 seed"]),
@@ -275,8 +281,10 @@ def test_debug_shows_the_traceback_of_a_mistake(capsys):
 def test_a_mistake_loses_nothing_that_was_recorded(capsys, tmp_path):
     say(capsys, "compare", *QUICK, "--out", "r")
     before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
-    for wrong in (["--grid", "lr=fast"], ["--grid", "batch_size=1000"], ["--data", "imagenet", "--fresh"]):
-        assert say(capsys, "compare", *QUICK, "--out", "r", *wrong).status == 2
+    for right, wrong in (("lr=0.05", "lr=fast"), ("batch_size=16", "batch_size=1000"), (f"{SMALL}:data", "imagenet")):
+        said = say(capsys, "compare", *(wrong if one == right else one for one in QUICK), "--out", "r", "--fresh")
+        assert said.status == 2
+        assert wrong.rpartition("=")[2] in said.err
     assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
 
 
