@@ -33,7 +33,7 @@ SECONDS = 0.3
 _PATIENCE = 120.0
 
 
-def loads() -> dict[str, Callable[[int], object]]:
+def loads() -> dict[str, Callable[[int], object]]:  # noqa: C901 - one short function for each load
     """By name, what does so many units of one kind of work. Compiled, and each has run once."""
     import numpy as np
     import torch
@@ -141,6 +141,11 @@ class Neighbours:
         moments = [json.loads(_line(one)) for one in self._running[:count]]
         return float(max(ended for _, ended in moments) - min(began for began, _ in moments))
 
+    def share(self, name: str, units: int, count: int) -> float:
+        """What ``count`` of them side by side do, of ``count`` times one alone: measured before and after."""
+        before, beside, after = (self.seconds(name, units, processes) for processes in (1, count, 1))
+        return (before + after) / 2 / beside
+
     def units(self, name: str) -> int:
         """How many take one of them ``SECONDS``, alone."""
         units = 1
@@ -183,10 +188,7 @@ def shares(count: int, rounds: int) -> dict[str, list[float]]:
         units = {name: those.units(name) for name in NAMES}
         for _ in range(rounds):
             for name in NAMES:
-                before = those.seconds(name, units[name], 1)
-                beside = those.seconds(name, units[name], count)
-                after = those.seconds(name, units[name], 1)
-                found[name].append((before + after) / 2 / beside)
+                found[name].append(those.share(name, units[name], count))
     return found
 
 

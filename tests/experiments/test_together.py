@@ -30,7 +30,7 @@ def _call(folder, networks, out, processes=2, batch_size=15):
     command += ["--batch-size", str(batch_size)]
     if processes > 1:
         command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *command]
-    return run([sys.executable, *command], cwd=folder, environment={"OMP_NUM_THREADS": "1"})
+    return run([sys.executable, *command], seconds=240, cwd=folder, environment={"OMP_NUM_THREADS": "1"})
 
 
 def _figures(folder):
