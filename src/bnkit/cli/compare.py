@@ -53,8 +53,12 @@ def compare(
     ] = None,
     seeds: Annotated[int | None, Option(metavar="N", help="Seeds 0 to N − 1.")] = None,
     epochs: Annotated[int | None, Option(metavar="N", help="How often each run goes through the data.")] = None,
-    batch_size: Annotated[int | None, Option(metavar="N", help="Short for --grid batch_size=N.")] = None,
-    device: Annotated[str | None, Option(metavar="auto|cpu|cuda", help="Short for --grid device=….")] = None,
+    batch_size: Annotated[
+        int | None, Option(metavar="N", help="Short for --grid batch_size=N, and in its place.")
+    ] = None,
+    device: Annotated[
+        str | None, Option(metavar="auto|cpu|cuda", help="Short for --grid device=…, and in its place.")
+    ] = None,
     loss: Annotated[
         str | None, Option(metavar="NAME", help="A loss of torch.nn.functional, as huber_loss, or file.py:function.")
     ] = None,
