@@ -55,6 +55,8 @@ bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python benchmarks/check.py
 	$(BIN)/python -m benchmarks.workers
+	$(BIN)/python -m benchmarks.side_by_side
+	$(BIN)/python -m benchmarks.sync
 
 # The pictures of the documentation, from a run of the quickstart. Needs Chromium.
 pictures: .venv/.installed-dev

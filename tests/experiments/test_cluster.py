@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_machine_is_lost_the_driver_is_killed_a_network_crashes_and_one_hangs(tmp_path):
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "tests.experiments.ray_machines", tmp_path]
-    done = run(command, seconds=600, cwd=ROOT, environment={"PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
+    done = run(command, seconds=540, cwd=ROOT, environment={"PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "equal": True,

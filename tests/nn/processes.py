@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = {1: BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
 STEPS = 3
 # For all scenarios; a group gives up after a minute.
-_MOST_SECONDS = 600.0
+_MOST_SECONDS = 500.0
 
 
 @dataclass(frozen=True)
@@ -428,7 +428,7 @@ def start(folder: Path) -> None:
     """Run all scenarios in three processes, to the end."""
     commands = [[sys.executable, "-m", "tests.nn.processes", str(rank), str(folder)] for rank in range(3)]
     end = time.monotonic() + _MOST_SECONDS
-    with (folder / "log").open("w") as log, limited(2 * _MOST_SECONDS):
+    with (folder / "log").open("w") as log, limited(_MOST_SECONDS + 30):
         running = [
             subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=log)
             for command in commands
