@@ -21,9 +21,9 @@ quick: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest -q -x -n 2 -m "not slow"
 
-# Faults of every kind while a comparison trains: 200 and more kills, a full disk, workers that die.
+# Faults of every kind while a comparison trains: 200 and more kills, a full disk, workers that die. Says what was counted.
 torture: .venv/.installed-dev
-	$(BIN)/python -m pytest -n 2 -m "" tests/torture tests/experiments/test_workers.py tests/experiments/test_cluster.py tests/experiments/test_together.py tests/cli/test_compare.py
+	$(BIN)/python -m pytest -n 2 -m "" -rP --durations=10 tests/torture tests/experiments/test_workers.py tests/experiments/test_cluster.py tests/experiments/test_together.py tests/cli/test_compare.py
 
 # Networks that others wrote: all of them, where `make test` takes a selection.
 zoo: .venv/.installed-dev
@@ -55,6 +55,8 @@ bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python benchmarks/check.py
 	$(BIN)/python -m benchmarks.workers
+	$(BIN)/python -m benchmarks.side_by_side
+	$(BIN)/python -m benchmarks.sync
 
 # The pictures of the documentation, from a run of the quickstart. Needs Chromium.
 pictures: .venv/.installed-dev

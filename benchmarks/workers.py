@@ -1,22 +1,26 @@
-"""What a sweep gains from several workers, and what planning and starting cost.
+"""What a sweep gains from several workers, what the machine would let it gain, and what planning and starting cost.
 
     python -m benchmarks.workers --workers 2
 
-Efficiency: the same runs are trained by k workers at once, by one worker that has the machine to itself, and by k plain
-processes side by side: each builds its share of the networks and trains them one after the other, and that is all; no
-records, no checkpoints, nobody who hands out runs. All three in turns. Two shares come out:
+The same runs are trained by one worker that has the machine to itself, by k workers at once, and by k plain processes side by
+side, all in turns, and between them the machine is asked: convolution steps alone, and k times side by side, in processes that
+know nothing of each other (`benchmarks.side_by_side`). A plain process builds its share of the networks and trains them one after
+the other, and that is all: no records, no checkpoints, nobody who hands out runs.
 
-- of k times one worker alone: what a user gains, which the machine bounds too: processors share memory and caches, and two of
-  them often one core;
-- of k plain processes: what is left when the machine's part is taken out, so bnkit's own.
+The efficiency is the time of one worker over k times that of k workers. It is taken from the first run that begins to the last
+that ends, and for the whole call. The first is a product of parts, which are printed:
 
-Taken from the first run that begins to the last that ends; the first share also for the whole call, starting processes and
-writing the report included.
+- beside others a run takes longer: processors share memory, caches and clock, and two of them often one core. What the
+  convolution steps lose is the machine's part of it;
+- workers are not always busy: at the end one has nothing left to do (the tail), and between two runs something is written;
+
+and the second has one more, the start: processes that load torch and the data, whatever is trained.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -25,10 +29,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from benchmarks.folder import planned
+from benchmarks.side_by_side import neighbours
 
 from bnkit.experiments.experiment import Experiment, experiment_from
 from bnkit.experiments.observer import Observer
@@ -37,19 +43,51 @@ from bnkit.experiments.processors import processors
 from bnkit.experiments.records import Record
 from bnkit.report.compare import run_experiment
 
+_LOAD = "convolution steps"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What came out of one call.
+
+    Attributes:
+        start: Seconds from the call to the first run that begins.
+        window: From there to the last that ends.
+        whole: Of the whole call.
+        busy: Of all runs, added up.
+        trained: Of all epochs, evaluation left out, added up.
+        tail: From when the first worker had nothing left to do, to the last run's end.
+    """
+
+    start: float
+    window: float
+    whole: float
+    busy: float
+    trained: float
+    tail: float
+
 
 class Clock(Observer):
     """When runs begin and end."""
 
     def __init__(self) -> None:
-        self.begun: list[float] = []
-        self.ended: list[float] = []
+        self.began = time.perf_counter()
+        self.begun: dict[int, float] = {}
+        self.ended: dict[int, float] = {}
 
     def data_ready(self, run: Run, examples: int) -> None:
-        self.begun.append(time.perf_counter())
+        self.begun[run.number] = time.perf_counter()
 
     def run_ended(self, run: Run, record: Record) -> None:
-        self.ended.append(time.perf_counter())
+        self.ended[run.number] = time.perf_counter()
+
+    def seen(self, workers: int, trained: float) -> Sweep:
+        """All that it saw, now that the call is over."""
+        first, ends = min(self.begun.values()), sorted(self.ended.values())
+        return Sweep(
+            first - self.began, ends[-1] - first, time.perf_counter() - self.began,
+            sum(self.ended[number] - self.begun[number] for number in self.ended), trained, ends[-1] - ends[-workers],
+        )  # fmt: skip
 
 
 def work(runs: int, epochs: int, data: str, network: str) -> Experiment:
@@ -68,6 +106,7 @@ def plain_process(experiment: Experiment, number: int, count: int) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     planned, materials = settle(experiment, threads=1)
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])  # loads what a worker has loaded before its first run
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()
@@ -101,15 +140,12 @@ def plain(count: int, options: Sequence[str]) -> float:
     return max(ended for _, ended in moments) - min(began for began, _ in moments)
 
 
-def sweep(workers: int, experiment: Experiment) -> tuple[float, float, float]:
-    """Seconds of a whole call, those between its first run and its last, and the training alone, added up."""
-    clock = Clock()
+def sweep(workers: int, experiment: Experiment) -> Sweep:
+    """One call."""
     with tempfile.TemporaryDirectory() as place:
-        began = time.perf_counter()
+        clock = Clock()
         comparison = run_experiment(experiment, Path(place), workers=workers, observer=clock)
-        whole = time.perf_counter() - began
-        trained = sum(row["epoch_duration"] for row in comparison.rows)
-    return whole, max(clock.ended) - min(clock.begun), trained
+        return clock.seen(workers, sum(row["epoch_duration"] for row in comparison.rows))
 
 
 def starts(many: Plan) -> tuple[float, float]:
@@ -129,7 +165,8 @@ def starts(many: Plan) -> tuple[float, float]:
         folder = Folder(Path(place))
         folder.begin(many.experiment, fresh=False)
         train_all(many, materials, folder, clock)
-    gaps = [begun - ended for ended, begun in zip(clock.ended, clock.begun[1:], strict=False)]
+    numbers = sorted(clock.ended)
+    gaps = [clock.begun[after] - clock.ended[before] for before, after in itertools.pairwise(numbers)]
     return statistics.median(gaps[5:55]), statistics.median(gaps[950:1000])
 
 
@@ -173,23 +210,33 @@ def main() -> None:
 
 def efficiency(count: int, rounds: int, experiment: Experiment, options: Sequence[str]) -> None:
     """Train in turns by one worker, by ``count`` of them, and by as many plain processes; print the shares."""
-    out = sys.stdout
-    whole, of_one, of_plain, longer = [], [], [], []
-    for _ in range(rounds):
-        one, together, apart = sweep(1, experiment), sweep(count, experiment), plain(count, options)
-        whole.append(one[0] / together[0] / count)
-        of_one.append(one[1] / together[1] / count)
-        of_plain.append(apart / together[1])
-        longer.append(together[2] / one[2])
-        out.write(
-            f"from the first run to the last (whole call; epochs added up): 1 worker {one[1]:.1f} s ({one[0]:.1f}; {one[2]:.1f}), "
-            f"{count} workers {together[1]:.1f} s ({together[0]:.1f}; {together[2]:.1f}), {count} plain {apart:.1f} s\n"
-        )
-        out.flush()
-    out.write(f"{count} workers, of {count} times one alone:     {statistics.median(of_one):.2f}\n")
-    out.write(f"the same for the whole call:          {statistics.median(whole):.2f}\n")
-    out.write(f"{count} workers, of {count} plain processes:     {statistics.median(of_plain):.2f}\n")
-    out.write(f"epochs take longer beside others:     {statistics.median(longer):.2f} times\n")
+    out, found = sys.stdout, list[dict[str, float]]()
+    with neighbours(count) as those:
+        units = those.units(_LOAD)
+        for _ in range(rounds):
+            one, beside = sweep(1, experiment), [those.share(_LOAD, units, count)]
+            together = sweep(count, experiment)
+            beside.append(those.share(_LOAD, units, count))
+            apart = plain(count, options)
+            found.append({
+                f"{count} workers, of {count} times one alone": one.window / together.window / count,
+                "the same for the whole call": one.whole / together.whole / count,
+                f"{count} plain processes, of {count} times one worker alone": one.window / apart / count,
+                f"the machine: {_LOAD}, of {count} times one alone": statistics.mean(beside),
+                "epochs, of their speed in one worker alone": one.trained / together.trained,
+                "workers are busy": together.busy / together.window / count,
+                "the one worker is busy": one.busy / one.window,
+            })  # fmt: skip
+            for name, this in (("1 worker ", one), (f"{count} workers", together)):
+                out.write(
+                    f"{name}: start {this.start:.1f} s, first run to last {this.window:.1f} s (tail {this.tail:.1f}), whole call "
+                    f"{this.whole:.1f} s, epochs added up {this.trained:.1f} s\n"
+                )
+            out.write(f"{count} plain processes: {apart:.1f} s\n")
+            out.flush()
+    for name in found[0]:
+        values = [one[name] for one in found]
+        out.write(f"{name:52} {statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})\n")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
 
 import bnkit
+from tests.children import run
 
 
 def test_the_public_names_are_these_and_no_others():
@@ -38,5 +38,5 @@ def test_an_unknown_name_lists_the_known_ones():
 )
 def test_an_import_stays_out(module, absent):
     code = f"import sys, {module}; print([name for name in {absent} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    done = run([sys.executable, "-c", code])
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.children import run
+
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "gpu.py"
 # Runs the script as on a machine that has torch, Triton and NumPy, and nothing else that bnkit asks for: filelock and Jinja2 come with torch.
 BARE = """
@@ -30,9 +32,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def _run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-W", "ignore", "-c", BARE, str(SCRIPT), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return run(command, cwd=folder, seconds=240, environment={"TRITON_INTERPRET": None})
 
 
 @pytest.mark.slow

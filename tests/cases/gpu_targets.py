@@ -114,6 +114,6 @@ def resources(compiled: Any) -> dict[str, int]:
         code.write(compiled.asm["cubin"])
         code.flush()
         tool = [str(knobs.nvidia.cuobjdump.path), "-res-usage", code.name]
-        said = subprocess.run(tool, check=True, capture_output=True, text=True).stdout
+        said = subprocess.run(tool, check=True, capture_output=True, text=True, timeout=60).stdout
     found = {"registers": r"REG:(\d+)", "stack": r"STACK:(\d+)", "local": r"LOCAL:(\d+)"}
     return {name: int(re.search(pattern, said)[1]) for name, pattern in found.items()}  # type: ignore[index]

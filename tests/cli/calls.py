@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bnkit.cli.main import main
+from tests.children import Child
 
 SMALL = str(Path(__file__).parents[1] / "experiments" / "small.py")
 # A comparison that takes a fraction of a second.
@@ -34,9 +33,6 @@ def say(capsys, *arguments: str) -> Said:
     return Said(code if isinstance(code, int) else 0, printed.out, printed.err)
 
 
-def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    """``bnkit ARGUMENTS`` in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "bnkit.cli.main", *arguments],
-        cwd=cwd, env={**os.environ, **environment}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def start(*arguments: str, cwd: Path) -> Child:
+    """``bnkit ARGUMENTS`` in a process of its own, which is ended with the block that it is the context of."""
+    return Child([sys.executable, "-m", "bnkit.cli.main", *arguments], cwd=cwd)

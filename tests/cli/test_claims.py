@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from bnkit.experiments.claims import Finding
 from bnkit.experiments.observer import Observer
 from bnkit.report.claims import ask
 from bnkit.report.claims_folder import read
+from tests.children import run
 from tests.cli.calls import SMALL, say
 
 # Two small networks that follow no setting, on 90 points: what has a design for them takes seconds.
@@ -90,7 +90,7 @@ def test_a_report_of_the_folder_of_claims(capsys):
     code = (
         "import sys, bnkit.cli.main as m\ntry:\n m.main(['report', 'c'])\nfinally:\n assert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run([sys.executable, "-c", code])
     assert (done.returncode, done.stderr) == (0, "")
     assert "Of 2 hypotheses 0 are decided" in done.stdout and "report: c/claims.html" in done.stdout
     text = Path("c/claims.html").read_text()

@@ -7,12 +7,13 @@ import io
 import json
 import os
 import signal
-import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from bnkit.cli.main import main
+from tests.children import limited, run
 from tests.cli.calls import QUICK, SMALL, say, start
 
 pytestmark = pytest.mark.slow
@@ -21,6 +22,12 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_keeps_us_waiting():
+    with limited(300):
+        yield
 
 
 def test_it_prints_the_table_and_the_answer_and_leaves_the_files(capsys, tmp_path):
@@ -203,6 +210,12 @@ def test_a_run_that_fails_leaves_the_others_alone(capsys, tmp_path):
         (["compare", "--grid", "lr=-1"], ["grid.lr", "greater than 0", "-1"]),
         (["compare", "--grid", "lr="], ["--grid lr=", "KEY=V1,V2"]),
         (["compare", "--grid", "lr"], ["--grid lr:", "KEY=V1,V2"]),
+        (["compare", "--grid", "lr=1", "batch_size=8", "lr=2"], ["gives lr twice", "--grid lr=V1,V2"]),
+        (
+            ["compare", "--grid", "batch_size=8", "--batch-size", "9"],
+            ["--batch-size 9 and --grid batch_size", "one of them"],
+        ),
+        (["compare", "--grid", "device=cpu", "--device", "cpu"], ["--device cpu and --grid device", "one of them"]),
         (["compare", "--network", "resnet-9000"], ["unknown network 'resnet-9000'", "two-cnn"]),
         (["compare", "--data", "imagenet"], ["unknown data set 'imagenet'", "digits"]),
         (["compare", "--seeds", "0"], ["at least 1 seed"]),
@@ -268,8 +281,10 @@ def test_debug_shows_the_traceback_of_a_mistake(capsys):
 def test_a_mistake_loses_nothing_that_was_recorded(capsys, tmp_path):
     say(capsys, "compare", *QUICK, "--out", "r")
     before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
-    for wrong in (["--grid", "lr=fast"], ["--grid", "batch_size=1000"], ["--data", "imagenet", "--fresh"]):
-        assert say(capsys, "compare", *QUICK, "--out", "r", *wrong).status == 2
+    for right, wrong in (("lr=0.05", "lr=fast"), ("batch_size=16", "batch_size=1000"), (f"{SMALL}:data", "imagenet")):
+        said = say(capsys, "compare", *(wrong if one == right else one for one in QUICK), "--out", "r", "--fresh")
+        assert said.status == 2
+        assert wrong.rpartition("=")[2] in said.err
     assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
 
 
@@ -285,15 +300,12 @@ def test_a_broken_data_file_is_named_and_not_used(capsys, tmp_path, monkeypatch)
 
 def test_ctrl_c_keeps_what_is_whole_and_the_next_call_goes_on(capsys, tmp_path):
     long = (*QUICK[:-1], "2000", "--out", "r", "-v")
-    process = start("compare", *long, cwd=tmp_path)
-    for line in process.stderr:
-        if "epoch 3 of 2000" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "stopped; what is whole is in r, and the same call goes on from there" in err
-    assert "Traceback" not in err
+    with start("compare", *long, cwd=tmp_path) as process:
+        process.until("epoch 3 of 2000")
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait() == 130
+    assert "stopped; what is whole is in r, and the same call goes on from there" in process.err
+    assert "Traceback" not in process.err
     rows = list(csv.DictReader(io.StringIO((tmp_path / "r" / "results.csv").read_text())))
     assert len(rows) >= 3
     assert {row["status"] for row in rows} == {"running"}
@@ -303,25 +315,19 @@ def test_ctrl_c_keeps_what_is_whole_and_the_next_call_goes_on(capsys, tmp_path):
 
 
 def test_ctrl_c_with_workers_ends_all_of_them(capsys, tmp_path):
-    process = start("compare", *QUICK[:-1], "2000", "--out", "r", "-v", "--workers", "2", cwd=tmp_path)
-    begun = set()
-    for line in process.stderr:
-        begun.update(run for run in ("run 1 of 4", "run 2 of 4") if line.startswith(run))
-        if len(begun) == 2:
-            break
-    ps = ["ps", "--ppid", str(process.pid), "-o", "pid=,args="]
-    listed = subprocess.run(ps, capture_output=True, text=True, check=True).stdout.splitlines()
-    workers = [int(line.split()[0]) for line in listed if "spawn_main" in line]
-    assert len(workers) == 2
-    for pid in (process.pid, *workers):  # as a terminal does
-        os.kill(pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "stopped; what is whole is in r, and the same call goes on from there" in err
-    assert "Traceback" not in err
+    with start("compare", *QUICK[:-1], "2000", "--out", "r", "-v", "--workers", "2", cwd=tmp_path) as process:
+        process.until("run 1 of 4", "run 2 of 4")
+        listed = run(["ps", "--ppid", str(process.pid), "-o", "pid=,args="]).stdout.splitlines()
+        workers = [int(line.split()[0]) for line in listed if "spawn_main" in line]
+        assert len(workers) == 2
+        for pid in (process.pid, *workers):  # as a terminal does
+            os.kill(pid, signal.SIGINT)
+        assert process.wait() == 130
+        assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+    assert "stopped; what is whole is in r, and the same call goes on from there" in process.err
+    assert "Traceback" not in process.err
     rows = list(csv.DictReader(io.StringIO((tmp_path / "r" / "results.csv").read_text())))
     assert {row["run"] for row in rows} == {"1", "2"}
-    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
 @pytest.mark.torture
@@ -350,24 +356,20 @@ def test_workers_that_mean_nothing_are_refused(capsys, tmp_path, options, messag
 
 
 def test_the_same_folder_twice_at_once_is_refused(capsys, tmp_path):
-    process = start("compare", *QUICK[:-1], "2000", "--out", "r", "-v", cwd=tmp_path)
-    for line in process.stderr:
-        if "epoch 1 of 2000" in line:
-            break
-    said = say(capsys, "compare", *QUICK, "--out", "r")
-    process.kill()
-    process.communicate()
+    with start("compare", *QUICK[:-1], "2000", "--out", "r", "-v", cwd=tmp_path) as process:
+        process.until("epoch 1 of 2000")
+        said = say(capsys, "compare", *QUICK, "--out", "r")
     assert said.status == 2
     assert "another bnkit is writing to r" in said.err
 
 
 def test_a_reader_who_leaves_ends_it_without_a_traceback(tmp_path):
-    process = start("data", cwd=tmp_path)
-    process.stdout.close()
-    process.wait(timeout=60)
-    assert process.returncode == 141
-    assert "Traceback" not in process.stderr.read()
-    process.stderr.close()
+    reading, writing = os.pipe()
+    os.close(reading)  # nobody reads any more
+    with os.fdopen(writing, "w") as pipe:
+        done = run([sys.executable, "-m", "bnkit.cli.main", "data"], cwd=tmp_path, stdout=pipe)
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
 
 
 def test_main_takes_its_arguments_from_the_command_line(capsys, monkeypatch):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.children import run
 
 
 @pytest.mark.slow
 def test_the_command_reference_is_fresh(tmp_path):
     written = tmp_path / "commands.md"
     command = ["bnkit.cli.main", "utils", "docs", "--name", "bnkit", "--title", "Command line"]
-    subprocess.run([sys.executable, "-m", "typer", *command, "--output", str(written)], check=True, capture_output=True)
+    done = run([sys.executable, "-m", "typer", *command, "--output", str(written)])
+    assert done.returncode == 0, done.stderr
     committed = Path(__file__).parents[2] / "docs" / "commands.md"
     assert committed.read_text() == written.read_text(), "run `make docs` and commit docs/commands.md"

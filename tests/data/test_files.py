@@ -41,7 +41,7 @@ def server():
     yield Handler, f"http://127.0.0.1:{running.server_port}/file.gz"
     running.shutdown()
     running.server_close()
-    thread.join()
+    thread.join(60)
 
 
 def test_a_file_is_fetched_once_and_verified(server):

@@ -10,6 +10,7 @@ import bnkit
 from bnkit.data import Streamed, batches, prepare
 from bnkit.errors import DataError
 from bnkit.experiments.settle import data_from
+from tests.children import limited
 from tests.experiments import small
 
 
@@ -48,11 +49,13 @@ def test_the_parts_hold_the_same_examples(trainset):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_comparison_has_the_figures_of_the_same_examples_in_memory(tmp_path, num_workers):
     grid = {"lr": [0.05], "batch_size": [16], "trainset": ["not_normal"], "num_workers": [num_workers]}
     changes = {**small.EXPERIMENT, "grid": grid, "seeds": 1}
-    streamed = bnkit.compare(small.NETWORKS, _datasets(), out=tmp_path / "a", **changes)
+    with limited(120):  # the loader's worker is forked
+        streamed = bnkit.compare(small.NETWORKS, _datasets(), out=tmp_path / "a", **changes)
     in_memory = bnkit.compare(small.NETWORKS, small.data(), out=tmp_path / "b", **changes)
     assert [{**row, "run_id": ""} for row in small.figures(streamed)] == [
         {**row, "run_id": ""} for row in small.figures(in_memory)

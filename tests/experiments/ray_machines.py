@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -22,6 +21,7 @@ from ray.cluster_utils import Cluster
 
 import bnkit
 from bnkit.experiments.observer import Observer
+from tests.children import run
 from tests.experiments import small, trouble
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def main() -> None:
         "compare(Path(sys.argv[1]), watch, engine='ray', address=sys.argv[2])\n"
     )
     command = [sys.executable, "-c", script, folder / "driver", cluster.address]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    done = run(command, cwd=ROOT)
     found["killed"] = done.returncode
     watch = Watch()
     found["equal after a kill"] = small.figures(compare(folder / "driver", watch, **ray_options)) == small.figures(here)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 import bnkit
 from bnkit.errors import SettingsError
+from tests.children import run
 from tests.experiments import small
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +23,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_machine_is_lost_the_driver_is_killed_a_network_crashes_and_one_hangs(tmp_path):
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "tests.experiments.ray_machines", tmp_path]
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    done = run(command, seconds=540, cwd=ROOT, environment={"PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "equal": True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import threading
 
@@ -16,6 +15,7 @@ from bnkit.errors import RecordError
 from bnkit.experiments.checkpoint import _CHECKPOINT
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.records import Status
+from tests.children import run
 from tests.experiments import small
 
 
@@ -113,6 +113,7 @@ import os, sys, torch
 torch.set_num_threads(1)
 import bnkit
 from bnkit.experiments.observer import Observer
+from tests.children import run
 from tests.experiments import small
 
 class Killed(Observer):
@@ -131,7 +132,7 @@ def test_kill_9_loses_at_most_the_epoch_in_progress(tmp_path):
     whole = _compare(tmp_path / "whole", threads=1)
     statuses = []
     for steps in (3, 20, 21, 40):
-        done = subprocess.run([sys.executable, "-c", _SCRIPT, str(tmp_path / "cut"), str(steps)], check=False)
+        done = run([sys.executable, "-c", _SCRIPT, str(tmp_path / "cut"), str(steps)])
         statuses.append(done.returncode)
     assert statuses == [-signal.SIGKILL] * 4
     # An epoch has 5 steps: 3 lose the first; 20 are 4, the last of them whole but not written down; 21 are 4; 40 are 7.
@@ -237,7 +238,7 @@ def test_two_calls_on_one_folder_at_once(tmp_path):
             started.set()
             assert go_on.wait(60)
 
-    first = threading.Thread(target=lambda: _compare(tmp_path / "r", observer=Waits()))
+    first = threading.Thread(target=lambda: _compare(tmp_path / "r", observer=Waits()), daemon=True)
     first.start()
     try:
         assert started.wait(60)
@@ -245,7 +246,7 @@ def test_two_calls_on_one_folder_at_once(tmp_path):
             _compare(tmp_path / "r")
     finally:
         go_on.set()
-        first.join()
+        first.join(120)
     assert len(bnkit.Comparison(tmp_path / "r").rows) == 24
 
 

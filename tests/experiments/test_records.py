@@ -98,6 +98,32 @@ def test_a_newer_format_is_refused_and_an_unknown_event_is_not(tmp_path):
         file.read()
 
 
+# As the first version wrote them: without seals, without what later versions measure.
+_OLD = [
+    {"event": "start", "format": 1, "run": {"seed": 0}, "environment": {"torch": "2.11.0"}, "from_epoch": 0},
+    {
+        "event": "epoch", "epoch": 1, "loss": 0.5, "accuracy": 0.25, "validation_loss": None, "validation_accuracy": None,
+        "test_loss": 0.75, "test_accuracy": 0.5, "test_accuracy_population": None, "gradient_norm": 2.0,
+        "epoch_duration": 0.5, "run_duration": 0.5, "examples_per_second": 144.0,
+    },
+]  # fmt: skip
+
+
+def test_a_record_of_an_older_version_is_read_and_goes_on(tmp_path):
+    file = RecordFile(tmp_path / "record.jsonl")
+    file.path.write_text("".join(json.dumps(line) + "\n" for line in _OLD))
+    record = file.read()
+    assert (record.status, len(record.epochs), record.environment) == (Status.RUNNING, 1, {"torch": "2.11.0"})
+    old = record.epochs[0]
+    assert (old.loss, old.test_accuracy, old.run_duration) == (0.5, 0.5, 0.5)
+    assert (old.steps, old.metric, old.layers, old.peak_memory_bytes, old.training_loss) == (None,) * 5
+    file.start({"seed": 0}, {"torch": "2.13.0"}, 1)
+    file.add(_epoch(2))
+    file.end(Status.FINISHED)
+    assert file.read().epochs == [old, _epoch(2)]
+    assert file.read().is_complete
+
+
 def test_a_field_of_a_later_version_is_passed_over(tmp_path):
     file = _written(tmp_path, epochs=0)
     line = {"event": "epoch", "colour": "blue", **_epoch(1).__dict__}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.children import run
 
 HERE = Path(__file__).parent
 EXPERIMENT = (
@@ -30,10 +30,7 @@ def _call(folder, networks, out, processes=2, batch_size=15):
     command += ["--batch-size", str(batch_size)]
     if processes > 1:
         command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *command]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    return run([sys.executable, *command], seconds=240, cwd=folder, environment={"OMP_NUM_THREADS": "1"})
 
 
 def _figures(folder):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +15,12 @@ from torch import nn
 import bnkit
 from bnkit.errors import BnkitError, RecordError, SettingsError
 from bnkit.experiments import workers as workers_module
+from bnkit.experiments.head_count import count_of_workers
 from bnkit.experiments.observer import Observer
-from bnkit.experiments.place import _count_of_workers
 from bnkit.experiments.processors import processors, workers_for
 from bnkit.experiments.records import Status
 from bnkit.experiments.worker import take_gpu
+from tests.children import limited, run
 from tests.experiments import small, trouble
 from tests.experiments.trouble import does
 
@@ -53,6 +53,12 @@ class Watcher(Observer):
         self.notes.append(message)
 
 
+@pytest.fixture(autouse=True)
+def _no_worker_keeps_us_waiting():
+    with limited(240):
+        yield
+
+
 def _compare(out, networks=None, **changes):
     options = {"data": small.data(), **small.EXPERIMENT, **changes}
     return bnkit.compare(networks or small.NETWORKS, out=out, **options)
@@ -64,9 +70,7 @@ def _statuses(comparison):
 
 def _children():
     """The processes that this one has started and that are still there, but for the tracker of multiprocessing."""
-    found = subprocess.run(
-        ["ps", "--ppid", str(os.getpid()), "-o", "args="], text=True, capture_output=True, check=False
-    )
+    found = run(["ps", "--ppid", str(os.getpid()), "-o", "args="])
     return [line for line in found.stdout.splitlines() if "spawn_main" in line]
 
 
@@ -233,7 +237,7 @@ def _script(folder, guard, signal_number=signal.SIGKILL):
 
 def test_a_killed_call_takes_its_workers_along_and_the_next_one_goes_on(tmp_path):
     script = _script(tmp_path, 'if __name__ == "__main__": ')
-    done = subprocess.run([sys.executable, script, tmp_path / "r", "9"], check=False, capture_output=True)
+    done = run([sys.executable, script, tmp_path / "r", "9"])
     assert done.returncode == -signal.SIGKILL
     watcher = Watcher()
     comparison = _compare(tmp_path / "r", workers=2, observer=watcher)
@@ -245,7 +249,7 @@ def test_a_killed_call_takes_its_workers_along_and_the_next_one_goes_on(tmp_path
 @pytest.mark.torture
 def test_a_script_without_a_guard_is_told_so(tmp_path):
     script = _script(tmp_path, "")
-    done = subprocess.run([sys.executable, script, tmp_path / "r", "99"], check=False, capture_output=True, text=True)
+    done = run([sys.executable, script, tmp_path / "r", "99"])
     assert done.returncode == 1
     assert "put the call under 'if __name__ == \"__main__\":'" in done.stderr
     assert "SettingsError: a worker cannot start: its process ended with exit status 1" in done.stderr
@@ -301,7 +305,7 @@ def test_auto_is_a_worker_for_each_gpu_where_all_runs_compute_on_gpus(monkeypatc
     devices = devices.split() * 100
     plan = Runs(SimpleNamespace(settings=SimpleNamespace(device=device), threads=1) for device in devices)
     watcher = Watcher()
-    assert _count_of_workers(asked, plan, watcher) == count
+    assert count_of_workers(asked, plan, watcher) == count
     assert watcher.notes == []
 
 

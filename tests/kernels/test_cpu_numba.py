@@ -114,11 +114,12 @@ def test_several_python_threads_at_once():
             if not all(torch.equal(one, other) for one, other in zip(got, expected, strict=True)):
                 wrong.append(1)
 
-    running = [threading.Thread(target=train) for _ in range(4)]
+    running = [threading.Thread(target=train, daemon=True) for _ in range(4)]
     for thread in running:
         thread.start()
     for thread in running:
-        thread.join()
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in running)
     assert wrong == []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from bnkit.errors import KernelError
 from bnkit.kernels import select
 from tests.cases.kernels import INTERPRETED
+from tests.children import run
 
 HERE = Path(__file__).parent
 # Paths from the folder of tests, and how many cases there are at least: none may vanish.
@@ -45,14 +45,8 @@ def test_a_common_test_body_through_the_interpreter(body):
     arguments = ["-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
     # The interpreter computes with NumPy, which warns of what GPUs pass over: inf, NaN, and a part without values.
     arguments += ["-W", "ignore::RuntimeWarning:triton.runtime.interpreter"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *arguments, str(path)],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        cwd=HERE.parent.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "pytest", *arguments, str(path)]
+    done = run(command, seconds=300, cwd=HERE.parent.parent, environment={"TRITON_INTERPRET": "1"})
     passed = re.search(r"(\d+) passed", done.stdout)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert passed and int(passed[1]) >= BODIES[body], done.stdout[-2000:]
@@ -88,7 +82,6 @@ except bnkit.errors.KernelError as error:
 
 
 def test_without_triton_it_says_how_to_get_it_and_the_rest_works():
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run([sys.executable, "-c", WITHOUT], env=environment, capture_output=True, text=True, check=False)
+    done = run([sys.executable, "-c", WITHOUT], environment={"TRITON_INTERPRET": "1"})
     assert "Triton cannot be used here (ModuleNotFoundError" in done.stdout, done.stderr
     assert "pip install triton; use kernel='auto'" in done.stdout

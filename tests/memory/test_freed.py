@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import ctypes
 import platform
-import subprocess
 import sys
 
 import pytest
 
 from bnkit.memory import freed
+from tests.children import run
 
 _FAULTS = """
 import resource, torch, bnkit
@@ -23,14 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library cannot keep freed memory")
 def test_blocks_of_64_mb_are_not_faulted_in_again():
-    faults = {
-        keep: int(
-            subprocess.run(
-                [sys.executable, "-c", _FAULTS.format(keep=keep)], capture_output=True, text=True, check=True
-            ).stdout
-        )
-        for keep in (False, True)
-    }
+    faults = {keep: int(run([sys.executable, "-c", _FAULTS.format(keep=keep)]).stdout) for keep in (False, True)}
     assert faults[False] >= 5 * (64 << 20) // 4096 * 9 // 10, faults  # each of the 64 MB, in pages of 4 KiB
     assert faults[True] <= faults[False] / 4, faults
 

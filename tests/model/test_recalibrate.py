@@ -18,6 +18,7 @@ import bnkit.nn
 from bnkit.errors import BnkitError, DataError, ModelError, SettingsError, TooFewValuesError
 from bnkit.model.freeze import freeze
 from bnkit.model.recalibrate import recalibrate
+from tests.children import limited
 
 
 def _data(count=24):
@@ -736,7 +737,8 @@ def _run_rank(rank, folder):
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch was built without gloo")
 def test_all_processes_get_the_statistics_of_all_their_data(tmp_path):
-    torch.multiprocessing.spawn(_run_rank, (str(tmp_path),), nprocs=3)
+    with limited(240):
+        torch.multiprocessing.spawn(_run_rank, (str(tmp_path),), nprocs=3)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(3)]
     for share, sizes in SHARES.items():
         for sequential in (False, True):

@@ -12,6 +12,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -29,10 +30,13 @@ from torch.utils.checkpoint import checkpoint
 
 from bnkit.errors import BnkitError
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, collectives
+from tests.children import limited
 
 ROOT = Path(__file__).parents[2]
 LAYERS = {1: BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
 STEPS = 3
+# For all scenarios; a group gives up after a minute.
+_MOST_SECONDS = 500.0
 
 
 @dataclass(frozen=True)
@@ -422,13 +426,16 @@ PHASES: list[tuple[int, dict[str, Callable[[int], dict[str, Any]]]]] = [
 
 def start(folder: Path) -> None:
     """Run all scenarios in three processes, to the end."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     commands = [[sys.executable, "-m", "tests.nn.processes", str(rank), str(folder)] for rank in range(3)]
-    with (folder / "log").open("w") as log:
-        running = [subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log) for command in commands]
+    end = time.monotonic() + _MOST_SECONDS
+    with (folder / "log").open("w") as log, limited(_MOST_SECONDS + 30):
+        running = [
+            subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=log)
+            for command in commands
+        ]
         try:
             for process in running:
-                process.wait(timeout=600)
+                process.wait(max(0.0, end - time.monotonic()))
         finally:
             for process in running:
                 process.kill()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import json
 import re
-import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 
 from bnkit.report.page import page
+from tests.children import run
 from tests.report.browser import browse
 from tests.report.made import diverged, finished, plan_of, records_of
 
@@ -179,6 +179,7 @@ def test_two_hundred_runs_stay_small_and_need_no_torch(tmp_path):
 import sys
 from tests.report.made import finished, plan_of, records_of
 from bnkit.report.page import page
+from tests.children import run
 from tests.report.browser import browse
 planned = plan_of(grid={"lr": [0.01, 0.03, 0.1, 0.3, 1.0]}, seeds=20)
 assert len(planned) == 200
@@ -186,5 +187,5 @@ text = page(planned, records_of(planned, lambda run: finished(*[0.5 + i / 100 fo
 assert len(text.encode()) < 3_000_000, len(text)
 assert "torch" not in sys.modules
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run([sys.executable, "-c", code])
     assert done.returncode == 0, done.stderr

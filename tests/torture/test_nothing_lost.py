@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import random
-import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ import bnkit
 from bnkit.errors import RecordError
 from bnkit.experiments import environment, files
 from bnkit.experiments.observer import Observer
+from tests.children import limited, run
 from tests.experiments import small
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +44,12 @@ def compare(folder, observer=None, **options):
     )
 
 
+@pytest.fixture(autouse=True)
+def _no_worker_keeps_us_waiting(request):
+    with limited(570 if "kills" in request.fixturenames else 240):
+        yield
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     return small.figures(compare(tmp_path_factory.mktemp("undisturbed")))
@@ -68,9 +74,7 @@ def test_killed_again_and_again(tmp_path, undisturbed, request, kills, more):
     seed = request.node.callspec.id.rpartition(" ")[2].replace("workers", "9")
     command = [sys.executable, "-m", "tests.torture.sweep", tmp_path, str(kills), seed, *more]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=False, capture_output=True, text=True
-    )
+    done = run(command, seconds=540, cwd=ROOT, environment={"PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     sys.stdout.write(f"{report['kills']} kills, {len(report['figures'])} sweeps, in the middle of {report['torn']}\n")
@@ -131,10 +135,10 @@ def small_disk(tmp_path):
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK >> 20}m", "bnkit", place]
-    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+    if run(mount).returncode != 0:
         pytest.skip("this process may not mount a file system: the full disk of the ordinary tests is a made-up one")
     yield place
-    subprocess.run(["umount", place], check=True)
+    assert run(["umount", place]).returncode == 0
 
 
 @whole_only
@@ -164,10 +168,10 @@ def _fill(path, left):
 @whole_only
 def test_a_real_disk_that_becomes_read_only(small_disk, undisturbed):
     _interrupted(small_disk / "r", 5)
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    assert run(["mount", "-o", "remount,ro", small_disk]).returncode == 0
     with pytest.raises(RecordError, match="cannot be written .*Read-only file system"):
         compare(small_disk / "r")
-    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    assert run(["mount", "-o", "remount,rw", small_disk]).returncode == 0
     watcher = Count()
     assert small.figures(compare(small_disk / "r", watcher)) == undisturbed
     assert watcher.trained.total() == RUNS * EPOCHS - 5

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option, launch
 
+from bnkit.cli.grid import grid_from
 from bnkit.cli.progress import watching
 from bnkit.cli.workers import Workers, count_of
 from bnkit.console import messages, results
@@ -52,8 +53,12 @@ def compare(
     ] = None,
     seeds: Annotated[int | None, Option(metavar="N", help="Seeds 0 to N − 1.")] = None,
     epochs: Annotated[int | None, Option(metavar="N", help="How often each run goes through the data.")] = None,
-    batch_size: Annotated[int | None, Option(metavar="N", help="Short for --grid batch_size=N.")] = None,
-    device: Annotated[str | None, Option(metavar="auto|cpu|cuda", help="Short for --grid device=….")] = None,
+    batch_size: Annotated[
+        int | None, Option(metavar="N", help="Short for --grid batch_size=N, and in its place.")
+    ] = None,
+    device: Annotated[
+        str | None, Option(metavar="auto|cpu|cuda", help="Short for --grid device=…, and in its place.")
+    ] = None,
     loss: Annotated[
         str | None, Option(metavar="NAME", help="A loss of torch.nn.functional, as huber_loss, or file.py:function.")
     ] = None,
@@ -144,11 +149,7 @@ def compare(
     experiment = _experiment(
         what,
         {"data": data, "networks": network or None, "seeds": seeds, "epochs": epochs, "observe": observe, **task},
-        {
-            **dict(_parse(pair) for pair in grid or ()),
-            **({"batch_size": [batch_size]} if batch_size is not None else {}),
-            **({"device": [device]} if device is not None else {}),
-        },
+        grid_from(grid or (), {"batch_size": batch_size, "device": device}),
     )
     folder = out if out is not None else default_folder(experiment)
     if dry_run:
@@ -208,23 +209,6 @@ def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) 
 
 def _name_from(target: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", Path(target.rpartition(":")[0]).stem).lstrip("-._") or "comparison"
-
-
-def _parse(pair: str) -> tuple[str, list[Any]]:
-    """``lr=0.1,1`` as a key and its values; whether they suit the key is decided with the experiment."""
-    key, equals, values = pair.partition("=")
-    if not equals or not key or not values:
-        raise SettingsError(f"--grid {pair}: expected KEY=V1,V2, as in --grid lr=0.1,0.3")
-    return key, [_value(text.strip()) for text in values.split(",")]
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
 
 
 def _print_sheets(sheets: list[Sheet], *, as_json: bool) -> None:

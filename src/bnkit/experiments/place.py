@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import Experiment, Settled, experiment_from
 from bnkit.experiments.folder import Folder
+from bnkit.experiments.head_count import count_of_workers, runs_left, workers_at_least
 from bnkit.experiments.observer import Observer, Observers
 from bnkit.experiments.plan import Plan, plan
-from bnkit.experiments.processors import processors, workers_for
+from bnkit.experiments.worker_handle import refuse_inside_a_worker, started
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet
@@ -111,8 +111,6 @@ class Place:
         Raises:
             BnkitError: Something that was given means nothing here.
         """
-        from bnkit.experiments.workers import refuse_inside_a_worker
-
         refuse_inside_a_worker()
         if under_torchrun():
             ready = self._together
@@ -161,23 +159,28 @@ class Place:
         keep_checkpoints: bool,
         beside: Sequence[Observer],
     ) -> Iterator[Ready]:
-        from bnkit.experiments.parcel import Parcel
-        from bnkit.experiments.settle import settle
-        from bnkit.experiments.workers import Workers
+        asked, networks = self.workers or 1, None if given.networks is None else len(given.networks)
+        at_least = workers_at_least(asked, experiment, experiment.threads or self.threads or 1, networks)
+        # They load torch while it is loaded here. Where a folder was begun, there may be nothing left to train.
+        with started(at_least if before is None else 0) as early:
+            from bnkit.experiments.parcel import Parcel
+            from bnkit.experiments.settle import settle
+            from bnkit.experiments.workers import Workers
 
-        planned, materials = settle(experiment, *given, before, self.threads)
-        count = _count_of_workers(self.workers or 1, planned, observer)
-        parcel = Parcel(planned.experiment, *given)
-        with Workers(
-            count,
-            parcel,
-            folder,
-            timeout=self.run_timeout,
-            keep_checkpoints=keep_checkpoints,
-            inside=Observers(beside),
-        ) as workers:
-            workers.try_out(len(planned) if before is None else _left(planned, folder, count))
-            yield Ready(planned, materials, partial(workers.train_all, planned, observer))
+            planned, materials = settle(experiment, *given, before, self.threads)
+            count = count_of_workers(asked, planned, observer)
+            parcel = Parcel(planned.experiment, *given)
+            with Workers(
+                count,
+                parcel,
+                folder,
+                timeout=self.run_timeout,
+                keep_checkpoints=keep_checkpoints,
+                inside=Observers(beside),
+                early=early,
+            ) as workers:
+                workers.try_out(len(planned) if before is None else runs_left(planned, folder, count))
+                yield Ready(planned, materials, partial(workers.train_all, planned, observer))
 
     @contextmanager
     def _on_cluster(
@@ -257,27 +260,6 @@ def prepare(
     planned, materials = settle(experiment, *(given or Given()), before, place.threads, processes)
     try_out(planned, materials)
     return planned, materials
-
-
-def _count_of_workers(asked: int | str, plan: Plan, observer: Observer) -> int:
-    """How many workers ``asked`` means for ``plan``, and a note if they ask too much of the machine."""
-    import torch
-
-    on_gpus = all(run.settings.device.startswith("cuda") for run in plan)
-    threads = plan.runs[0].threads
-    count = workers_for(asked, threads, torch.cuda.device_count() if on_gpus else 0)
-    if not on_gpus and count * threads > processors():
-        observer.note(
-            f"{count} workers of {threads} threads each share {processors()} processors; --workers auto takes as many as go"
-        )
-    return min(count, len(plan))
-
-
-def _left(plan: Plan, folder: Folder, most: int) -> int:
-    """How many runs are not complete, up to ``most``, as far as can be told before this process is the only writer."""
-    as_it_is_now = Folder(folder.path)
-    left = (run for run in plan if not as_it_is_now.record(run).is_complete)
-    return sum(1 for _ in islice(left, most))
 
 
 def _threads_here() -> int:

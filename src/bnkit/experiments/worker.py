@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import faulthandler
-import multiprocessing
-import os
-import signal
-import sys
-import threading
 import time
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -32,19 +26,16 @@ TRY_OUT = "try out"
 ASKS, READY, TRIED, STOPPED = "asks", "ready", "tried", "stopped"
 
 
-def work(orders: Connection, output: Connection | None, number: int) -> None:
-    """Obey ``orders`` until there are no more: the life of a worker process.
+def work(orders: Connection, number: int) -> None:
+    """Obey ``orders`` until there are no more.
 
     Args:
         orders: First comes, when it was asked for, a packed parcel with the results folder, whether to keep checkpoints,
             and an observer to tell here; then runs. What happens goes out as ``(name, arguments)``.
-        output: Where everything goes that is printed.
         number: Of this worker, from 0: decides which GPU "cuda" means.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; who sent us here ends us
-    _end_with_parent()
-    if output is not None:
-        _print_to(output)
+    # The first optimizer of a process has PyTorch load torch._dynamo, which takes more than a second: not within the first run.
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
     try:
         orders.send((ASKS, ()))
         content: bytes = orders.recv()
@@ -114,25 +105,3 @@ class Telling(Observer):
 
     def _tell(self, name: str, *arguments: Any) -> None:
         self._orders.send((name, arguments))
-
-
-def _end_with_parent() -> None:
-    """End this process at once when the one that started it ends, however that happens."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="bnkit-parent").start()
-
-
-def _print_to(output: Connection) -> None:
-    """Let everything that this process prints, C libraries and a crash included, go to ``output``."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(output.fileno(), 1)
-    os.dup2(output.fileno(), 2)
-    faulthandler.enable()

@@ -1,4 +1,4 @@
-"""A worker process, seen from the one that started it."""
+"""A worker process, seen from the one that started it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,38 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Run
-from bnkit.experiments.worker import work
+from bnkit.experiments.worker_process import live
 
 # Of what a worker prints, its end is kept for the record of a run in which it died.
 _BYTES_KEPT = 4000
 _AT_ONCE = 1 << 16
 _READS = 16
+
+
+def refuse_inside_a_worker() -> None:
+    """A SettingsError where a worker that is starting imports a script, whose call of ``bnkit.compare`` is not guarded."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SettingsError(
+            "a worker process imports your script, and that calls bnkit.compare again; put the call under "
+            "'if __name__ == \"__main__\":', or leave out workers"
+        )
+
+
+@contextmanager
+def started(count: int) -> Iterator[list[WorkerHandle]]:
+    """So many new workers, which load torch while this process does other things. Those still in the list are ended at the end."""
+    workers: list[WorkerHandle] = []
+    try:
+        for number in range(count):
+            workers.append(WorkerHandle.start(number))  # noqa: PERF401 - what is started is known, also after Ctrl-C
+        yield workers
+    finally:
+        for worker in workers:
+            worker.process.kill()  # all of them first, then wait for each
+        for worker in workers:
+            worker.end()
 
 
 @dataclass
@@ -30,6 +55,7 @@ class WorkerHandle:
         run: What it trains now.
         busy: Whether it can take no order; it is until it is ready.
         ready: Whether it has been.
+        began: When it was given ``run``, on the monotonic clock.
         deadline: When ``run`` is late, on the monotonic clock.
         printed: The end of what it has printed.
     """
@@ -41,6 +67,7 @@ class WorkerHandle:
     run: Run | None = None
     busy: bool = True  # until it is ready
     ready: bool = False
+    began: float = 0.0
     deadline: float | None = None
     printed: bytearray = field(default_factory=bytearray)
 
@@ -50,7 +77,7 @@ class WorkerHandle:
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
         output, printing = spawn.Pipe(duplex=False) if os.name == "posix" else (None, None)
-        process = spawn.Process(target=work, args=(theirs, printing, number), name=f"bnkit-worker-{number}")
+        process = spawn.Process(target=live, args=(theirs, printing, number), name=f"bnkit-worker-{number}")
         with _without_interrupts():
             process.start()
         theirs.close()

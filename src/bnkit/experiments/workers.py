@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
-from collections import deque
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +14,7 @@ from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.parcel import Parcel
 from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.waiting import Waiting
 from bnkit.experiments.worker import ASKS, READY, STOPPED, TRIED, TRY_OUT
 from bnkit.experiments.worker_handle import WorkerHandle
 
@@ -23,15 +22,6 @@ from bnkit.experiments.worker_handle import WorkerHandle
 _MOST_TRIES = 2
 # Of workers that are killed while they start, one after the other.
 _MOST_FAILED_STARTS = 5
-
-
-def refuse_inside_a_worker() -> None:
-    """A SettingsError where a worker that is starting imports a script, whose call of ``bnkit.compare`` is not guarded."""
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise SettingsError(
-            "a worker process imports your script, and that calls bnkit.compare again; put the call under "
-            "'if __name__ == \"__main__\":', or leave out workers"
-        )
 
 
 class Workers:
@@ -44,6 +34,7 @@ class Workers:
         timeout: Seconds after which a run is ended as failed; None for never.
         keep_checkpoints: Keep the weights after every epoch.
         inside: An observer that is told of the runs in the worker's own process; it has to be sent there.
+        early: Workers that were started before, numbered from 0: taken out of the list, as many as are needed.
 
     Raises:
         SettingsError: Something cannot be sent to another process.
@@ -58,10 +49,13 @@ class Workers:
         timeout: float | None = None,
         keep_checkpoints: bool = False,
         inside: Observer | None = None,
+        early: list[WorkerHandle] | None = None,
     ) -> None:
         self._count, self._folder, self._timeout = count, folder, timeout
         self._content = parcel.pack(folder.path.resolve(), keep_checkpoints, inside or Observer())
         self._workers: dict[int, WorkerHandle] = {}
+        while early and len(self._workers) < count:
+            self._workers[len(self._workers)] = early.pop(0)
         self._failed_starts = 0
 
     def __enter__(self) -> Self:
@@ -86,7 +80,7 @@ class Workers:
         """
         if runs == 0:
             return
-        for number in range(min(self._count, runs)):
+        for number in range(len(self._workers), min(self._count, runs)):
             self._start(number)
         first = self._workers[0]
         while True:
@@ -111,17 +105,19 @@ class Workers:
             BnkitError: The folder cannot be written, or workers cannot start. What is recorded is kept.
         """
         with training(plan, self._folder, observer) as (left, told), self:
-            waiting, tries = deque(left), dict.fromkeys((run.number for run in left), 0)
+            waiting, tries = Waiting(left, self._count), dict.fromkeys((run.number for run in left), 0)
             while waiting or any(worker.run is not None for worker in self._workers.values()):
                 self._hand_out(waiting, tries)
                 events, dead = self._what_happened()
                 for worker, name, arguments in events:
+                    if name == "run_ended" and worker.run is not None:
+                        waiting.took(worker.run, time.monotonic() - worker.began)
                     self._pass_on(worker, name, arguments, told)
                 for worker in dead:
                     run = worker.run
                     if run is not None and tries[run.number] < _MOST_TRIES:
                         told.note(f"run {run.number}: {worker.death}; it is tried once more")
-                        waiting.appendleft(run)
+                        waiting.again(run)
                     elif run is not None:
                         self._give_up(run, worker, f"{worker.death}, {_MOST_TRIES} times", told)
                 for worker in self._late():
@@ -140,7 +136,7 @@ class Workers:
                 worker.run, worker.busy, worker.deadline = None, False, None
             getattr(told, name)(run, *arguments[1:])
 
-    def _hand_out(self, waiting: deque[Run], tries: dict[int, int]) -> None:
+    def _hand_out(self, waiting: Waiting, tries: dict[int, int]) -> None:
         """Give a run to every worker that is free, and start further ones if they are needed."""
         for number in range(self._count):
             worker = self._workers.get(number)
@@ -151,9 +147,9 @@ class Workers:
                 if starting < len(waiting):
                     self._start(number)
             elif not worker.busy:
-                run = waiting.popleft()
-                worker.run, worker.busy = run, True
-                worker.deadline = None if self._timeout is None else time.monotonic() + self._timeout
+                run = waiting.take()
+                worker.run, worker.busy, worker.began = run, True, time.monotonic()
+                worker.deadline = None if self._timeout is None else worker.began + self._timeout
                 tries[run.number] += 1
                 worker.send(run)
 

@@ -1,0 +1,47 @@
+"""``--grid``, and the options that are short for one of its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bnkit.errors import SettingsError
+
+
+def grid_from(pairs: Sequence[str], short: Mapping[str, object]) -> dict[str, list[Any]]:
+    """The values of each key of ``--grid``, and of the options that are short for one of its keys.
+
+    Raises:
+        SettingsError: A pair is none, or a key is given twice: one of the two would be passed over in silence.
+    """
+    found: dict[str, list[Any]] = {}
+    for key, values in map(_parse, pairs):
+        if key in found:
+            raise SettingsError(f"--grid gives {key} twice; expected all its values at once, as in --grid {key}=V1,V2")
+        found[key] = values
+    for key, value in short.items():
+        option = f"--{key.replace('_', '-')}"
+        if value is not None and key in found:
+            raise SettingsError(
+                f"{option} {value} and --grid {key}=…; expected one of them: {option} is short for the other"
+            )
+        if value is not None:
+            found[key] = [value]
+    return found
+
+
+def _parse(pair: str) -> tuple[str, list[Any]]:
+    """``lr=0.1,1`` as a key and its values; whether they suit the key is decided with the experiment."""
+    key, equals, values = pair.partition("=")
+    if not equals or not key or not values:
+        raise SettingsError(f"--grid {pair}: expected KEY=V1,V2, as in --grid lr=0.1,0.3")
+    return key, [_value(text.strip()) for text in values.split(",")]
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
