@@ -92,6 +92,9 @@ const use = (selector, change) => { const c = document.querySelector(selector); 
 const go = () => {
   if (document.documentElement.dataset.ready !== "yes") return setTimeout(go, 20);
   seen.first = plain("test:batch_norm", "mean");
+  seen.headline = [plain("headline:batch_norm", "mean"), plain("headline:no_batch_norm", "mean")];
+  const axis = (name) => { const r = Bokeh.documents.map((d) => d.get_model_by_name(name)).find((m) => m).y_range; return [r.start, r.end]; };
+  seen.axes = [axis("headline"), axis("test"), axis("population"), axis("input")];
   use("#point", (c) => { c.value = "0"; });
   seen.plain = plain("test:no_batch_norm", "mean");
   seen.epochs = plain("test:no_batch_norm", "x");
@@ -104,10 +107,13 @@ const go = () => {
   seen.lost = plain("rates:batch_norm:lost", "lr");
   use("input.network", (c) => { c.checked = true; });
   seen.lost_plain = [plain("rates:no_batch_norm:lost", "lr"), plain("rates:no_batch_norm:lost", "lost")];
+  seen.lost_is_seen = plain("rates:no_batch_norm:lost", "y").every((y) => y < 0 && y > axis("rates")[0]);
   seen.layer = document.querySelector("#layer").value;
   seen.gamma = plain("gamma:fan", "step");
   use("#layer", (c) => { c.value = "fc<1>"; });
   seen.gamma_of_linear = document.querySelector("#figure-gamma").hidden;
+  use("#figure", (c) => { c.value = "output.deviation"; });
+  seen.deviation = [plain("layers:heat", "layer"), plain("layers:heat", "value")];
   use("#figure", (c) => { c.value = "dead"; });
   seen.heat = [plain("layers:heat", "layer"), plain("layers:heat", "value")];
   const column = [...document.querySelectorAll("table.sortable th")].findIndex((th) => th.textContent.trim() === "seed");
@@ -133,12 +139,19 @@ def test_a_browser_draws_every_figure_and_the_switches_work(tmp_path, chromium):
     text = _watched()
     drawn, complaints = browse(chromium, text.replace("</body>", _PROBE), tmp_path)
     assert complaints == []
+    shown = json.loads(html.unescape(re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]))
+    # Batch norm is best at a learning rate of 0.1 or 1, which are equal here; without, only 0.1 finishes.
+    assert [shown["points"][place] for place in shown["headline"]][0] == "lr 0.1"
     # The headline, the differences, four curves, the rates, time, two of memory, five about the layers: each drawn once.
     assert drawn.count('class="bk-Figure"') == text.count('<figure id="figure-') == 15
     found = re.search(r'<pre id="probe">(.*?)</pre>', drawn, re.DOTALL)
     seen = json.loads(html.unescape(found[1]))
     assert seen.pop("csv")[0].startswith("run,network,lr,seed")
     assert seen == {
+        "headline": [pytest.approx([0.6, 0.71]), pytest.approx([0.5, 0.61])],
+        # What is there with 4 % of room: 0.5 to 0.72, and with the 0.8 of the population statistics; -2 to 2.
+        "axes": [pytest.approx([0.4912, 0.7288]), pytest.approx(both := [0.588, 0.812]), pytest.approx(both), pytest.approx([-2.16, 2.16])],
+        "deviation": [["norm"] * 4, [1.0] * 4], "lost_is_seen": True,
         "first": pytest.approx([0.6, 0.71]), "plain": pytest.approx([0.5, 0.61]), "epochs": [1, 2], "seconds": [2, 4],
         "each": [[0.5, 0.6], [0.5, 0.61], [0.5, 0.62]], "hidden": 0, "lost": [], "lost_plain": [[1], ["3 of 3"]],
         "layer": "norm", "gamma": [10, 15, 20, 25], "gamma_of_linear": True,
