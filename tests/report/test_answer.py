@@ -55,8 +55,10 @@ def test_the_verdict(without, with_, sentence):
         (
             (0.80, 0.81, 0.82),
             (0.90, 0.80, 0.83),
-            "Whether batch_norm is better or worse in test accuracy cannot be said: +3.3 points "
-            "(95 % interval −11.2 to +17.9, n = 3). Use more seeds.",
+            (
+                "Whether batch_norm is better or worse in test accuracy cannot be said: +3.3 points "
+                "(95 % interval −11.2 to +17.9, n = 3). Use more seeds."
+            ),
         ),
     ],
     ids=["gain", "open"],
@@ -67,22 +69,22 @@ def test_the_headline_rests_on_its_interval(without, with_, sentence):
 
 def test_the_headline_says_where_and_what_is_elsewhere():
     """The difference is 10 points, 20 or 30 in one place each."""
-    gains = {"relu": 0.1, "tanh": 0.2, "sigmoid": 0.3}
+    gains = {"default": 0.1, "xavier": 0.2, "kaiming": 0.3}
 
     def outcome(run):
-        gain = gains[run.settings.activation] if run.network.key == "batch_norm" else 0.0
+        gain = gains[run.settings.init] if run.network.key == "batch_norm" else 0.0
         return finished(0.1, 0.5 + gain + run.seed / 1000)
 
     def headline(*names):
-        return _answer(outcome, networks=["mlp"], grid={"lr": [0.1], "activation": list(names)}).headline
+        return _answer(outcome, grid={"lr": [0.1], "init": list(names)}).headline
 
     said = "batch_norm bought +10.0 points of test accuracy (95 % interval +10.0 to +10.0, n = 3)"
-    assert headline("relu") == f"{said}."
-    assert headline("relu", "tanh") == f"With activation relu: {said}; with the other setting +20.0."
-    assert headline("relu", "sigmoid", "tanh") == (
-        f"With activation relu: {said}; with the 2 other settings +20.0 to +30.0."
+    assert headline("default") == f"{said}."
+    assert headline("default", "xavier") == f"With init default: {said}; with the other setting +20.0."
+    assert headline("default", "kaiming", "xavier") == (
+        f"With init default: {said}; with the 2 other settings +20.0 to +30.0."
     )
-    assert headline("sigmoid", "relu").startswith("With activation sigmoid: batch_norm bought +30.0 points")
+    assert headline("kaiming", "default").startswith("With init kaiming: batch_norm bought +30.0 points")
 
 
 def test_one_pair_says_nothing():

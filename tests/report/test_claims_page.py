@@ -45,8 +45,7 @@ def test_the_same_as_a_table_and_as_plain_values():
     verdicts = _verdicts()
     assert (
         "Of 2 hypotheses 1 is decided: 1 holds, 0 do not; for 1 there is not enough data, 1 was not asked. "
-        "The chance that any of these verdicts is wrong is at most 5 %"
-        in verdicts.answer
+        "The chance that any of these verdicts is wrong is at most 5 %" in verdicts.answer
     )
     header, rows = verdicts.table()
     assert [row[header.index("verdict")] for row in rows][:2] == ["holds", "not enough data"]

@@ -122,7 +122,7 @@ def _rates(plan: Plan, measure: Measure) -> Any:
     rates = sorted({run.settings.lr for run in plan})
     plot = _plot(
         "rates", "learning rate", f"test {measure.name} at the end", height=340, x_axis_type="log",
-        x_range=Range1d(rates[0] / 1.5, rates[-1] * 1.5),
+        x_range=Range1d(start=rates[0] / 1.5, end=rates[-1] * 1.5),
     )  # fmt: skip
     plot.xaxis.ticker = FixedTicker(ticks=rates)
     plot.xaxis.major_label_overrides = {rate: setting(rate) for rate in rates}
@@ -147,10 +147,11 @@ def _rates(plan: Plan, measure: Measure) -> Any:
 
 
 def _whisker(base: str, source: ColumnDataSource, colour: str) -> Whisker:
-    heads = {end: TeeHead(size=8, line_color=colour) for end in ("lower_head", "upper_head")}
+    lower, upper = TeeHead(size=8, line_color=colour), TeeHead(size=8, line_color=colour)
     return Whisker(
-        base=base, lower="low", upper="high", source=source, line_color=colour, level="annotation", **heads
-    )
+        base=base, lower="low", upper="high", source=source, line_color=colour, level="annotation",
+        lower_head=lower, upper_head=upper,
+    )  # fmt: skip
 
 
 def _bars(plan: Plan, y: str, values: Mapping[str, Interval | None]) -> Any:
@@ -158,7 +159,7 @@ def _bars(plan: Plan, y: str, values: Mapping[str, Interval | None]) -> Any:
     plot = _plot(y.split(" ", maxsplit=1)[0], "", y, height=260, x_range=FactorRange(factors=names))
     found = [interval for network in names if (interval := values[network]) is not None]
     highest = max((interval.mean if interval.high is None else interval.high for interval in found), default=1.0)
-    plot.y_range = Range1d(0, 1.05 * highest)
+    plot.y_range = Range1d(start=0, end=1.05 * highest)
     source = ColumnDataSource({
         "network": names,
         "mean": [interval.mean for interval in found],
@@ -249,7 +250,7 @@ def _heat() -> Any:
 
 def _plot(name: str, x: str, y: str, *, height: int, **options: Any) -> Any:
     # What is not given here, the page sets to the values that it shows.
-    options = {"x_range": Range1d(0, 1), "y_range": Range1d(0, 1), **options}
+    options = {"x_range": Range1d(start=0, end=1), "y_range": Range1d(start=0, end=1), **options}
     plot = figure(
         name=name, height=height, x_axis_label=x, y_axis_label=y, tools="pan,box_zoom,wheel_zoom,reset,save",
         sizing_mode="stretch_width", background_fill_color=None, border_fill_color=None, outline_line_color=None,

@@ -230,7 +230,10 @@
     }
     const tables = [...document.querySelectorAll("table.sortable")];
     document.querySelectorAll("button.download").forEach((button, i) => button.addEventListener("click", () => {
-      const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+      // For other programs: no thousands separators, no typographic minus, nothing where there is nothing.
+      const plain = (text) => (text === "–" ? "" : number(text) === null ? text : text.replaceAll(",", "").replace("−", "-"));
+      const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+      const cell = (text) => quoted(plain(text));
       const lines = [...tables[i].rows].map((row) => [...row.cells].map((c) => cell(c.textContent.trim())).join(","));
       const link = document.createElement("a");
       link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));

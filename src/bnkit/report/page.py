@@ -17,8 +17,8 @@ from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record
 from bnkit.report.answer import Answer
 from bnkit.report.charts import charts
-from bnkit.report.figures import colour_of
 from bnkit.report.contrast import Contrast
+from bnkit.report.figures import colour_of
 from bnkit.report.series import ends, headline_points, labels, series
 from bnkit.report.tables import further_tables, runs_table
 
@@ -28,8 +28,13 @@ _MOST_ROWS = 500
 _WORDS = ("network", "status", "gamma", "beta", "layer", "line", "device", "trainset")
 
 
-def page(plan: Plan, records: Mapping[str, Record]) -> str:
-    """The report as HTML: the answer, the figures with their switches, the tables, and how it was run."""
+def page(plan: Plan, records: Mapping[str, Record], experiments: Mapping[str, str] | None = None) -> str:
+    """The report as HTML: the answer, the figures with their switches, the tables, and how it was run.
+
+    Args:
+        plan, records: What was trained.
+        experiments: What each of several folders was asked for, in TOML; None for one folder, that of ``plan``.
+    """
     answer = Answer.of(plan, records)
     drawn = charts(plan, records, answer.contrasts)
     script, divisions = components(drawn)
@@ -60,7 +65,7 @@ def page(plan: Plan, records: Mapping[str, Record]) -> str:
         tables=_tables(plan, records),
         words=_WORDS,
         facts=_facts(plan, records),
-        experiment=plan.experiment.to_toml(),
+        experiments=experiments or {plan.experiment.name: plan.experiment.to_toml()},
     )
 
 
@@ -98,8 +103,10 @@ def _captions(plan: Plan, contrasts: Sequence[Contrast], measure: Measure) -> di
         "headline": (f"Test {name}", f"{where} {band} Batch norm predicts by its moving average."),
         "forest": (
             f"Test {name}, with minus without",
-            f"Squares: mean differences in test {name} over pairs of runs with the same seed; lines: their 95 % intervals; "
-            "dashed: no difference. Where no pair finished there is no row.",
+            (
+                f"Squares: mean differences in test {name} over pairs of runs with the same seed; lines: their 95 % intervals; "
+                "dashed: no difference. Where no pair finished there is no row."
+            ),
         ),
         "loss": ("Training loss", f"Over the batches of each epoch, as the weights moved. {band}"),
         "training": (f"Training {name}", f"Over the batches of each epoch, as the weights moved. {band}"),
@@ -110,18 +117,25 @@ def _captions(plan: Plan, contrasts: Sequence[Contrast], measure: Measure) -> di
         ),
         "rates": (
             f"Test {name} over the learning rate",
-            "Means over the runs that finished, with 95 % intervals; a cross at the bottom marks a rate at which runs diverged or "
-            "failed, and says how many.",
+            (
+                "Means over the runs that finished, with 95 % intervals; a cross at the bottom marks a rate at which runs diverged or "
+                "failed, and says how many."
+            ),
         ),
         "time": (
             "Time",
             "Seconds of training for an epoch, evaluation left out: the mean over the runs of their medians. Lines: 95 % intervals.",
         ),
-        "memory": ("Memory", "MB (a million bytes) that one training batch keeps for its backward pass, parameters left out."),
+        "memory": (
+            "Memory",
+            "MB (a million bytes) that one training batch keeps for its backward pass, parameters left out.",
+        ),
         "peak_memory": (
             "GPU memory",
-            "The most that tensors took on the GPU while a run trained, those of the data included, in MB (a million bytes): "
-            "the mean over the runs. Lines: 95 % intervals.",
+            (
+                "The most that tensors took on the GPU while a run trained, those of the data included, in MB (a million bytes): "
+                "the mean over the runs. Lines: 95 % intervals."
+            ),
         ),
         "input": (
             "Into the layer",
@@ -132,8 +146,10 @@ def _captions(plan: Plan, contrasts: Sequence[Contrast], measure: Measure) -> di
         "beta": ("β, the shift", "The same over the channels' values."),
         "layers": (
             "All layers",
-            "The figure chosen above, of every layer that has it, at the steps that were looked at. The bar says which colour is "
-            "which value; where it is a logarithm, −2 is a hundredth.",
+            (
+                "The figure chosen above, of every layer that has it, at the steps that were looked at. The bar says which colour is "
+                "which value; where it is a logarithm, −2 is a hundredth."
+            ),
         ),
     }
 
