@@ -100,7 +100,7 @@ def _forest(plan: Plan, contrasts: Sequence[Contrast], measure: Measure) -> Any:
     ends = [scale * (interval.mean if end is None else end)
             for _, _, interval in rows for end in (interval.low, interval.mean, interval.high)]  # fmt: skip
     low, high = min([0.0, *ends]), max([0.0, *ends])
-    plot.x_range = Range1d(low - 0.04 * ((high - low) or 1), high + 0.04 * ((high - low) or 1))
+    plot.x_range = Range1d(start=low - 0.04 * ((high - low) or 1), end=high + 0.04 * ((high - low) or 1))
     source = ColumnDataSource({
         "label": labels,
         "mean": [scale * interval.mean for _, _, interval in rows],

@@ -68,7 +68,10 @@
       const plot = model(panel);
       if (!plot) continue;
       const where = headline ? "epoch" : axis;
-      for (const place of plot.below) if (place.axis_label !== undefined) place.axis_label = where;
+      for (const place of plot.below) if (place.axis_label !== undefined) {
+        place.axis_label = where;
+        place.ticker.min_interval = where === "seconds" ? 0 : 1;  // there is no half an epoch
+      }
       const xs = [], ys = [];
       data.networks.forEach((network, index) => {
         const there = headline ? data.headline[index] : point;

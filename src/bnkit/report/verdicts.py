@@ -73,9 +73,9 @@ class Verdicts:
         return (
             f"Of {len(self.asked) - not_asked} hypotheses {decided} {'is' if decided == 1 else 'are'} decided: {holds} "
             f"{'holds' if holds == 1 else 'hold'}, {does_not} {'does' if does_not == 1 else 'do'} not; "
-            f"for {self.count(Finding.NOT_ENOUGH_DATA)} there is not enough data"
-            f"{left_out}. "
-            f"The chance that any of these verdicts is wrong is at most {100 * ERROR_RATE:g} % (Holm over both questions of every hypothesis); the intervals are 95 %, each by itself."
+            f"for {self.count(Finding.NOT_ENOUGH_DATA)} there is not enough data{left_out}. "
+            f"The chance that any of these verdicts is wrong is at most {100 * ERROR_RATE:g} % (Holm over both questions of every "
+            "hypothesis); the intervals are 95 %, each by itself."
         )
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
