@@ -44,6 +44,49 @@ def test_the_verdict(without, with_, sentence):
     assert sentence in str(_answer(_by_seed(without, with_)))
 
 
+@pytest.mark.parametrize(
+    ("without", "with_", "sentence"),
+    [
+        (
+            (0.80, 0.81, 0.82),
+            (0.85, 0.86, 0.88),  # differences 5, 5, 6: mean 5.33, deviation 0.577
+            "batch_norm bought +5.3 points of test accuracy (95 % interval +3.9 to +6.8, n = 3).",
+        ),
+        (
+            (0.80, 0.81, 0.82),
+            (0.90, 0.80, 0.83),
+            (
+                "Whether batch_norm is better or worse in test accuracy cannot be said: +3.3 points "
+                "(95 % interval −11.2 to +17.9, n = 3). Use more seeds."
+            ),
+        ),
+    ],
+    ids=["gain", "open"],
+)
+def test_the_headline_rests_on_its_interval(without, with_, sentence):
+    assert _answer(_by_seed(without, with_)).headline == sentence
+
+
+def test_the_headline_says_where_and_what_is_elsewhere():
+    """The difference is 10 points, 20 or 30 in one place each."""
+    gains = {"default": 0.1, "xavier": 0.2, "kaiming": 0.3}
+
+    def outcome(run):
+        gain = gains[run.settings.init] if run.network.key == "batch_norm" else 0.0
+        return finished(0.1, 0.5 + gain + run.seed / 1000)
+
+    def headline(*names):
+        return _answer(outcome, grid={"lr": [0.1], "init": list(names)}).headline
+
+    said = "batch_norm bought +10.0 points of test accuracy (95 % interval +10.0 to +10.0, n = 3)"
+    assert headline("default") == f"{said}."
+    assert headline("default", "xavier") == f"With init default: {said}; with the other setting +20.0."
+    assert headline("default", "kaiming", "xavier") == (
+        f"With init default: {said}; with the 2 other settings +20.0 to +30.0."
+    )
+    assert headline("kaiming", "default").startswith("With init kaiming: batch_norm bought +30.0 points")
+
+
 def test_one_pair_says_nothing():
     text = str(_answer(_by_seed((0.8,), (0.9,)), seeds=1))
     assert "With 1 pair of runs nothing can be said: use more seeds." in text

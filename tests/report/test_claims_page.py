@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bnkit.experiments.claims import CLAIMS, Finding, Judged, designs, judge
+from bnkit.experiments.claims import CLAIMS, PAGES, Finding, Judged, designs, judge
 from bnkit.experiments.claims.verdicts import Question
 from bnkit.report.claims_page import claims_page
 from bnkit.report.forest import forest
@@ -29,19 +29,23 @@ def test_every_verdict_has_its_row_and_its_picture_in_the_right_place():
     assert re.findall(r'<article class="claim ([a-z-]+)" id="claim-(\w+)">', text) == [
         ("holds", "1a"), ("not-enough-data", "1b"), ("not-asked", "2a"),
     ]  # fmt: skip
-    assert text.count("<svg") == 3
+    # Two rows, each with its picture and in the picture of all (an inner one, too), and that one's axis.
+    assert text.count("<svg") == 2 * 3 + 1
     assert "&lt;script&gt;" in text and text.count("<script>") == 1
     assert "&lt;b&gt;mine&lt;/b&gt; has no depth to set" in text
     # The mean of the first, 0.5425, right of the middle, which is at 100.
     assert float(re.search(r'<rect x="([0-9.]+)" y="9"', text)[1]) > 150
     assert not re.search(r"(src|href)=.?https?:", text)
+    # The numbers of the pages are explained.
+    assert 'Said on <a href="#pages">pages 0, 1, 4</a>' in text and 'id="pages"' in text
+    assert all(f"{number}, {page.replace(chr(39), '&#39;')}" in text for number, page in enumerate(PAGES))
 
 
 def test_the_same_as_a_table_and_as_plain_values():
     verdicts = _verdicts()
     assert (
-        "Of 2 hypotheses 1 are decided: 1 hold, 0 do not; for 1 there is not enough data, 1 were not asked."
-        in verdicts.answer
+        "Of 2 hypotheses 1 is decided: 1 holds, 0 do not; for 1 there is not enough data, 1 was not asked. "
+        "The chance that any of these verdicts is wrong is at most 5 %" in verdicts.answer
     )
     header, rows = verdicts.table()
     assert [row[header.index("verdict")] for row in rows][:2] == ["holds", "not enough data"]
@@ -82,7 +86,6 @@ def test_all_effects_in_units_of_what_matters():
     assert rows["1"]["low"] == ticks["−1"] == rows["4"]["low"]
     assert rows["4"]["mean"] == middle
     assert 0 < drawn["width"] - rows["5"]["high"] < 0.03 * drawn["width"]  # the furthest
-    assert [row["y"] for row in drawn["rows"]] == sorted(row["y"] for row in drawn["rows"])
     assert forest([])["rows"] == []
 
 
@@ -106,7 +109,7 @@ document.querySelector("#theme").click();
 const rows = [...document.querySelectorAll(".forest a")];
 rows[0].focus();
 document.querySelector("#probe").textContent = [
-  before !== colour(), rows.length, rows.every((row) => row.getBBox().width > 0), document.activeElement === rows[0],
+  before !== colour(), rows.length, rows.every((row) => row.querySelector("svg").getBoundingClientRect().height > 10), document.activeElement === rows[0],
   document.documentElement.scrollWidth <= innerWidth,
 ].join(" ");
 </script></body>"""

@@ -54,12 +54,32 @@ def test_a_folder_and_its_copy_do_not_differ(folders, tmp_path):
         assert [at.test.mean for at in contrast.by_learning_rate] == [0.0, 0.0]
 
 
-def test_nothing_in_common_and_one_name_are_refused(folders, tmp_path):
+def test_folders_with_no_runs_in_common_stand_side_by_side_each_with_its_own_answer(
+    folders, capsys, tmp_path, monkeypatch
+):
     other = {**small.EXPERIMENT, "grid": {"lr": [0.7], "batch_size": [16]}, "seeds": 1, "epochs": 1}
     bnkit.compare(small.NETWORKS, small.data(), out=tmp_path / "other", **other)
+    before, after = bnkit.Comparison(folders / "before"), bnkit.Comparison(tmp_path / "other")
+    plan, records = joined([before, after])
+    assert len(plan) == len(before.plan) + len(after.plan) == len(records)
+    assert [
+        (c.baseline, c.network, [at.lr for at in c.by_learning_rate]) for c in Answer.of(plan, records).contrasts
+    ] == [
+        ("before.no_batch_norm", "before.batch_norm", sorted({run.settings.lr for run in before.plan})),
+        ("other.no_batch_norm", "other.batch_norm", [0.7]),
+    ]
+    alone = Answer.of(before.plan, before.records).contrasts[0].by_learning_rate
+    beside = Answer.of(plan, records).contrasts[0].by_learning_rate
+    assert [at.test for at in beside] == [at.test for at in alone]
+    monkeypatch.chdir(tmp_path)
+    assert say(capsys, "report", str(folders / "before"), "other", "--out", "both.html").status == 0
+    text = (tmp_path / "both.html").read_text()
+    assert "before and other side by side: they have no runs in common" in text
+    assert all(f"bnkit compare {name}.toml" in text for name in ("before", "other"))
+
+
+def test_folders_of_one_name_are_refused(folders):
     before = bnkit.Comparison(folders / "before")
-    with pytest.raises(RecordError, match="before and other have no runs in common"):
-        joined([before, bnkit.Comparison(tmp_path / "other")])
     with pytest.raises(RecordError, match="two of the folders are called before"):
         joined([before, before])
 

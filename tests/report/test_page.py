@@ -77,10 +77,28 @@ def _watched():
             backward_bytes=2_000_000,
             peak_memory_bytes=3_000_000,
         )
-        epochs = [replace(e, layers=[_layers(10 * e.epoch), _layers(10 * e.epoch + 5)]) for e in record.epochs]
+        epochs = [
+            replace(e, layers=[_layers(10 * e.epoch), _layers(10 * e.epoch + 5)], examples_per_second=1200.0)
+            for e in record.epochs
+        ]
         return replace(record, epochs=epochs)
 
     return page(planned, records_of(planned, outcome))
+
+
+def test_the_first_picture_shows_each_network_at_its_best_and_says_so():
+    planned = plan_of(grid={"lr": [0.1, 1.0], "trainset": ["normal", "not_normal"]})
+    best = {"no_batch_norm": 0.1, "batch_norm": 1.0}
+
+    def outcome(run):
+        return finished(0.5, (0.8 if run.settings.lr == best[run.network.key] else 0.6) + run.seed / 100)
+
+    text = page(planned, records_of(planned, outcome))
+    shown = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1])
+    points = ["lr 0.1, trainset normal", "lr 1, trainset normal"]
+    assert [shown["points"][place] for place in (*shown["headline"], shown["first"])] == [*points, points[1]]
+    assert f"Each at its best: no_batch_norm at {points[0]}; batch_norm at {points[1]}." in text
+    assert "At lr 0.1." in _page()
 
 
 # Works the switches as a user would, and writes what the figures hold then into the page.
@@ -92,6 +110,9 @@ const use = (selector, change) => { const c = document.querySelector(selector); 
 const go = () => {
   if (document.documentElement.dataset.ready !== "yes") return setTimeout(go, 20);
   seen.first = plain("test:batch_norm", "mean");
+  seen.headline = [plain("headline:batch_norm", "mean"), plain("headline:no_batch_norm", "mean")];
+  const axis = (name) => { const r = Bokeh.documents.map((d) => d.get_model_by_name(name)).find((m) => m).y_range; return [r.start, r.end]; };
+  seen.axes = [axis("headline"), axis("test"), axis("population"), axis("input")];
   use("#point", (c) => { c.value = "0"; });
   seen.plain = plain("test:no_batch_norm", "mean");
   seen.epochs = plain("test:no_batch_norm", "x");
@@ -104,10 +125,13 @@ const go = () => {
   seen.lost = plain("rates:batch_norm:lost", "lr");
   use("input.network", (c) => { c.checked = true; });
   seen.lost_plain = [plain("rates:no_batch_norm:lost", "lr"), plain("rates:no_batch_norm:lost", "lost")];
+  seen.lost_is_seen = plain("rates:no_batch_norm:lost", "y").every((y) => y < 0 && y > axis("rates")[0]);
   seen.layer = document.querySelector("#layer").value;
   seen.gamma = plain("gamma:fan", "step");
   use("#layer", (c) => { c.value = "fc<1>"; });
   seen.gamma_of_linear = document.querySelector("#figure-gamma").hidden;
+  use("#figure", (c) => { c.value = "output.deviation"; });
+  seen.deviation = [plain("layers:heat", "layer"), plain("layers:heat", "value")];
   use("#figure", (c) => { c.value = "dead"; });
   seen.heat = [plain("layers:heat", "layer"), plain("layers:heat", "value")];
   const column = [...document.querySelectorAll("table.sortable th")].findIndex((th) => th.textContent.trim() === "seed");
@@ -137,8 +161,15 @@ def test_a_browser_draws_every_figure_and_the_switches_work(tmp_path, chromium):
     assert drawn.count('class="bk-Figure"') == text.count('<figure id="figure-') == 15
     found = re.search(r'<pre id="probe">(.*?)</pre>', drawn, re.DOTALL)
     seen = json.loads(html.unescape(found[1]))
-    assert seen.pop("csv")[0].startswith("run,network,lr,seed")
+    header, row = seen.pop("csv")
+    assert header.startswith("run,network,lr,seed")
+    # As other programs read it: of the population statistics nothing, of the examples a second 1,200 without a comma.
+    assert dict(zip(header.split(","), row.split(","), strict=True))["examples/s"] == "1200"
     assert seen == {
+        "headline": [pytest.approx([0.6, 0.71]), pytest.approx([0.5, 0.61])],
+        # What is there with 4 % of room: 0.5 to 0.72; both kinds of statistics, 0.5 to 0.8, on one axis; -2 to 2.
+        "axes": [pytest.approx([0.4912, 0.7288]), pytest.approx(both := [0.488, 0.812]), pytest.approx(both), pytest.approx([-2.16, 2.16])],
+        "deviation": [["norm"] * 4, [1.0] * 4], "lost_is_seen": True,
         "first": pytest.approx([0.6, 0.71]), "plain": pytest.approx([0.5, 0.61]), "epochs": [1, 2], "seconds": [2, 4],
         "each": [[0.5, 0.6], [0.5, 0.61], [0.5, 0.62]], "hidden": 0, "lost": [], "lost_plain": [[1], ["3 of 3"]],
         "layer": "norm", "gamma": [10, 15, 20, 25], "gamma_of_linear": True,

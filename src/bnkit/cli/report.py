@@ -31,7 +31,8 @@ def report(
     Trains nothing, and needs no more than the records: those of an interrupted comparison will do.
 
     `bnkit report before after --out change.html` sets the second folder against the first, network by network, where
-    both have the same runs: what did a change of the code, the machine or the number of threads do?
+    both have the same runs: what did a change of the code, the machine or the number of threads do? Where they have none in
+    common, each has its own answer, and all are in the same pictures.
 
     `bnkit report results/claims` writes claims.html again, with all effects in one picture, and the report of every design.
     """
@@ -88,7 +89,8 @@ def _write_joined(comparisons: list[Comparison], path: Path) -> tuple[Path, Answ
 
     plan, records = joined(comparisons)
     try:
-        path.write_text(page(plan, records), encoding="utf-8")
+        asked = {each.folder.path.resolve().name: each.plan.experiment.to_toml() for each in comparisons}
+        path.write_text(page(plan, records, asked), encoding="utf-8")
     except OSError as error:
         raise RecordError(
             f"{path} cannot be written ({error.strerror}); expected a file that can: use --out"

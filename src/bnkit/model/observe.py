@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnkit.model.saturation import OF_MODULES, OF_NAMES, activations_called, dead_share
+from bnkit.model.distributions import QUANTILES, Array, Distribution, Distributions, plain
+from bnkit.model.saturation import OF_MODULES, OF_NAMES, DeadShares, activations_called
 from bnkit.model.trace import as_it_was
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# Quantiles are taken of so many values of a tensor at most, evenly spread: sorting is what costs.
-_VALUES = 2048
+__all__ = ["QUANTILES", "LayerWatch"]
+
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
 # The figures of one layer at one step: plain values, None where one is not finite.
@@ -48,71 +47,57 @@ class LayerWatch:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._weighted = {name: module for name, module in model.named_modules() if isinstance(module, _WEIGHTED)}
+        self._modules = dict(model.named_modules())
+        self._weighted = {name: module for name, module in self._modules.items() if isinstance(module, _WEIGHTED)}
         # Whether to look out for activations that are called as functions, with a mode and hooks: known after one step.
         self._calls_functions = True
 
     @contextmanager
     def step(self, inputs: Tensor) -> Iterator[dict[str, Figures]]:
         """Inside, a step of the optimizer is taken on ``inputs``; afterwards the dictionary holds the figures."""
-        found: dict[str, Figures] = {}
-        moments: dict[str, tuple[Tensor, Tensor]] = {}
+        look = _Look()
         before = {name: module.weight.detach().clone() for name, module in self._weighted.items()}
         random_state = torch.get_rng_state()
-
-        def weighted(name: str) -> Callable[..., None]:
-            def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-                if given and isinstance(given[0], Tensor) and name not in moments:
-                    moments[name] = _moments(given[0], _unit_dimension(module))
-                    found.setdefault(name, {})["input"] = _distribution(given[0], moments[name])
-
-            return hook
-
-        functions = 0
-
-        def called(name: str, output: Tensor, limits: tuple[float, ...]) -> None:
-            nonlocal functions
-            functions += 1
-            if name not in found:
-                found[name] = {"dead": _dead(output, limits)}
-
-        with self._hooked(weighted, found):
+        with self._hooked(look):
             if self._calls_functions:
-                with activations_called(self._model, called):
-                    yield found
-                self._calls_functions = functions > 0
+                with activations_called(self._model, look.function):
+                    yield look.found
+                self._calls_functions = look.functions > 0
             else:
-                yield found
-        after = self._moments_after(inputs, set(moments), random_state)
-        for name, module in self._weighted.items():
-            if name in moments:
-                found[name] |= _of_weight(module.weight, before[name])
-                if name in after:
-                    found[name]["input_shift"] = _shift(moments[name], after[name])
+                yield look.found
+        after = self._inputs_after(inputs, look.inputs, random_state)
+        of_inputs = look.settle()
+        seen = {name: self._weighted[name] for name in of_inputs}
+        for name, figures in _of_weights(seen, before).items():
+            look.found[name] |= figures
+            if name in after:
+                look.found[name]["input_shift"] = _shift(of_inputs[name], after[name])
 
     @contextmanager
-    def _hooked(self, weighted: Callable[[str], Callable[..., None]], found: dict[str, Figures]) -> Iterator[None]:
+    def _hooked(self, look: _Look) -> Iterator[None]:
         handles = []
-        for name, module in self._model.named_modules():
+        for name, module in self._modules.items():
             if name in self._weighted:
-                handles.append(module.register_forward_hook(weighted(name)))
+                handles.append(module.register_forward_hook(look.weighted(name)))
             elif isinstance(module, _BatchNorm):
-                handles.append(module.register_forward_hook(_norm_hook(found.setdefault(name, {}))))
+                handles.append(module.register_forward_hook(look.norm(name)))
             elif type(module) in OF_MODULES:
-                handles.append(module.register_forward_hook(_dead_hook(found.setdefault(name, {}))))
+                handles.append(module.register_forward_hook(look.activation(name)))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _moments_after(self, inputs: Tensor, names: set[str], random_state: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """The moments of the layers' inputs for the same batch under the new weights, and the same dropout."""
-        found: dict[str, tuple[Tensor, Tensor]] = {}
+    def _inputs_after(self, inputs: Tensor, names: Iterable[str], random_state: Tensor) -> dict[str, Distribution]:
+        """What the layers get for the same batch under the new weights, and the same dropout."""
+        numbers: dict[str, int] = {}
+        noted = Distributions(quantiles=False)
 
         def hook_of(name: str) -> Callable[..., None]:
             def hook(module: nn.Module, given: tuple[Any, ...]) -> None:
-                found.setdefault(name, _moments(given[0], _unit_dimension(module)))
+                if name not in numbers:
+                    numbers[name] = noted.note(given[0], _unit_dimension(module))
 
             return hook
 
@@ -124,44 +109,101 @@ class LayerWatch:
             finally:
                 for handle in handles:
                     handle.remove()
-        return found
+        settled = noted.settled()
+        return {name: settled[number] for name, number in numbers.items()}
 
 
-def _norm_hook(figures: Figures) -> Callable[..., None]:
-    def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-        assert isinstance(module, _BatchNorm)
-        if "input" in figures or not isinstance(output, Tensor):
-            return
-        moments = _moments(given[0], 1)
-        figures["input"] = _distribution(given[0], moments)
-        figures["output"] = _distribution(output, _moments(output, 1))
-        if module.affine:
-            for name, values in (("gamma", module.weight), ("beta", module.bias)):
-                if isinstance(values, Tensor):
-                    figures[name] = _distribution(values, (values.detach(), torch.zeros_like(values)))
-        if module.running_mean is not None and module.running_var is not None:
-            deviation = (moments[1].square() + module.eps).sqrt()
-            figures["running_shift"] = _plain(((module.running_mean - moments[0]).abs() / deviation).mean())
-            ratio = (module.running_var + module.eps) / deviation.square()
-            figures["running_ratio"] = _plain(ratio.log().mean().exp())
-        limits = OF_NAMES.get(getattr(module, "activation", None) or "")
-        if limits is not None:
-            figures["dead"] = _dead(output, limits)
+class _Look:
+    """One step that is looked at. What its hooks see is only kept, and becomes figures in ``settle``, all of it at once.
 
-    return hook
+    Attributes:
+        found: The figures, by layer.
+        inputs: Of the layers with weights: the number of what went in.
+        functions: How many calls of activations were told of.
+    """
 
+    def __init__(self) -> None:
+        self.found: dict[str, Figures] = {}
+        self.inputs: dict[str, int] = {}
+        self.functions = 0
+        self._noted = Distributions()
+        # Where the figures of each thing that was noted go: layer and key.
+        self._places: list[tuple[str, str]] = []
+        # Of batch norms: running mean, running variance, eps, and the number of what went in.
+        self._running: dict[str, tuple[Tensor, Tensor, float, int]] = {}
+        self._outputs = DeadShares()
+        # The activations whose outputs these are.
+        self._activations: list[str] = []
 
-def _dead_hook(figures: Figures) -> Callable[..., None]:
-    def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-        if isinstance(output, Tensor) and "dead" not in figures:
-            figures["dead"] = _dead(output, OF_MODULES[type(module)])
+    def _note(self, name: str, key: str, values: Tensor, dimension: int) -> int:
+        self._places.append((name, key))
+        return self._noted.note(values, dimension)
 
-    return hook
+    def weighted(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            if given and isinstance(given[0], Tensor) and given[0].numel() and name not in self.inputs:
+                self.found.setdefault(name, {})
+                self.inputs[name] = self._note(name, "input", given[0], _unit_dimension(module))
 
+        return hook
 
-def _dead(output: Tensor, limits: tuple[float, ...]) -> float | None:
-    share = dead_share(output, limits)
-    return None if share is None else _plain(share)
+    def norm(self, name: str) -> Callable[..., None]:
+        self.found[name] = {}
+        seen = False
+
+        def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            nonlocal seen
+            assert isinstance(module, _BatchNorm)
+            if seen or not isinstance(output, Tensor) or not output.numel():
+                return
+            seen = True
+            number = self._note(name, "input", given[0], 1)
+            self._note(name, "output", output, 1)
+            if module.affine:
+                for key, values in (("gamma", module.weight), ("beta", module.bias)):
+                    if isinstance(values, Tensor):
+                        self._note(name, key, values, 0)
+            mean, variance = module.running_mean, module.running_var
+            if mean is not None and variance is not None:
+                self._running[name] = mean.detach().clone(), variance.detach().clone(), module.eps, number
+            limits = OF_NAMES.get(getattr(module, "activation", None) or "")
+            if limits is not None:
+                self.dead(name, output, limits)
+
+        return hook
+
+    def activation(self, name: str) -> Callable[..., None]:
+        self.found[name] = {}
+
+        def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            if isinstance(output, Tensor):
+                self.dead(name, output, OF_MODULES[type(module)])
+
+        return hook
+
+    def function(self, name: str, output: Tensor, limits: tuple[float, ...]) -> None:
+        self.functions += 1
+        if name not in self.found:
+            self.dead(name, output, limits)
+
+    def dead(self, name: str, output: Tensor, limits: tuple[float, ...]) -> None:
+        figures = self.found.setdefault(name, {})
+        if "dead" not in figures:
+            figures["dead"] = None  # of what has no units
+            if output.dim() > 1 and output.numel():
+                self._activations.append(name)
+                self._outputs.note(output, limits)
+
+    def settle(self) -> dict[str, Distribution]:
+        """What went into the layers with weights; ``found`` has the figures then."""
+        settled = self._noted.settled()
+        for (name, key), distribution in zip(self._places, settled, strict=True):
+            self.found[name][key] = distribution.figures
+        for name, share in zip(self._activations, self._outputs.settled(), strict=True):
+            self.found[name]["dead"] = plain(share)
+        for name, (mean, variance, eps, number) in self._running.items():
+            self.found[name] |= _of_running(_array(mean), _array(variance), eps, settled[number])
+        return {name: settled[number] for name, number in self.inputs.items()}
 
 
 def _unit_dimension(module: nn.Module) -> int:
@@ -169,53 +211,53 @@ def _unit_dimension(module: nn.Module) -> int:
     return -1 if isinstance(module, nn.Linear) else 1
 
 
-def _moments(values: Tensor, dimension: int) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) deviation of each unit, (units,)."""
-    values = values.detach()
-    if not values.is_floating_point() or values.numel() == 0:
-        values = values.float()
-    dimension %= values.dim()
-    others = [d for d in range(values.dim()) if d != dimension]
-    if values.dtype in (torch.float16, torch.bfloat16):
-        values = values.float()
-    deviation, mean = torch.std_mean(values, dim=others or [0], correction=0)
-    return mean, deviation
-
-
-def _distribution(values: Tensor, moments: tuple[Tensor, Tensor]) -> Figures:
-    """Mean, deviation and quantiles of all values; the first two follow from those of the units, which are equally many."""
-    means, deviations = (moment.cpu().double().numpy() for moment in moments)
+def _of_running(mean: Array, variance: Array, eps: float, batch: Distribution) -> Figures:
+    """How far the running statistics are from the batch's."""
+    of_batch = batch.deviations**2 + eps
     with np.errstate(all="ignore"):  # of what is not finite, nothing is said
-        mean = float(means.mean())
-        deviation = float(np.sqrt((deviations**2 + (means - mean) ** 2).mean()))
-    flat = values.detach().reshape(-1)
-    # NumPy sorts a few thousand values ten times as fast as torch does.
-    ordered = np.sort(flat[:: max(1, -(-flat.numel() // _VALUES))].float().cpu().numpy())
-    quantiles = [_rounded(float(ordered[round(share * (len(ordered) - 1))])) for share in QUANTILES]
-    return {"mean": _rounded(mean), "deviation": _rounded(deviation), "quantiles": quantiles}
+        shift = (np.abs(mean - batch.means) / np.sqrt(of_batch)).mean()
+        ratio = np.exp(np.log((variance + eps) / of_batch).mean())
+    return {"running_shift": plain(float(shift)), "running_ratio": plain(float(ratio))}
 
 
-def _of_weight(weight: Tensor, before: Tensor) -> Figures:
+def _of_weights(layers: Mapping[str, nn.Module], before: Mapping[str, Tensor]) -> dict[str, Figures]:
+    """Of each layer the norm of its gradient, and of what the step changed against what it was."""
+    if not layers:
+        return {}
+    weights = {name: layer.get_parameter("weight") for name, layer in layers.items()}
+    olds = [before[name] for name in weights]
+    gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
     with torch.no_grad():
-        size = before.norm()
-        return {
-            "gradient_norm": None if weight.grad is None else _plain(weight.grad.norm()),
-            "update_ratio": _plain((weight - before).norm() / size) if size > 0 else None,
+        # The calls for lists of tensors that the optimizers of PyTorch are made of.
+        moved = _values(torch._foreach_norm(torch._foreach_sub(list(weights.values()), olds)))
+        sizes = _values(torch._foreach_norm(olds))
+        norms = _values(torch._foreach_norm(list(gradients.values()))) if gradients else []
+    of_gradients = dict(zip(gradients, norms, strict=True))
+    return {
+        name: {
+            "gradient_norm": plain(of_gradients[name]) if name in of_gradients else None,
+            "update_ratio": plain(move / size) if size > 0 else None,
         }
+        for name, move, size in zip(weights, moved, sizes, strict=True)
+    }
 
 
-def _shift(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> float | None:
+def _shift(before: Distribution, after: Distribution) -> float | None:
     """The average change of the units' means, in their deviations; units that do not vary are left out."""
-    varies = before[1] > 1e-6 * before[1].max()
-    if not bool(varies.any()):
+    varies = before.deviations > 1e-6 * before.deviations.max()
+    if not varies.any():
         return None
-    return _plain(((after[0] - before[0]).abs()[varies] / before[1][varies]).mean())
+    return plain(float((np.abs(after.means - before.means)[varies] / before.deviations[varies]).mean()))
 
 
-def _plain(value: Tensor) -> float | None:
-    return _rounded(value.item())
+def _values(scalars: Sequence[Tensor]) -> list[float]:
+    """Of tensors without dimensions, which are fetched in one go."""
+    if not scalars:
+        return []
+    values: list[float] = torch.stack([scalar.to(scalars[0].device, torch.float32) for scalar in scalars]).tolist()
+    return values
 
 
-def _rounded(value: float) -> float | None:
-    """With as many digits as anybody reads: a record holds thousands of these."""
-    return float(f"{value:.5g}") if math.isfinite(value) else None
+def _array(values: Tensor) -> Array:
+    array: Array = values.cpu().double().numpy()
+    return array

@@ -13,6 +13,8 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from bnkit.model.gathered import Gathered
+
 # An activation that saturates is dead where it stays within this of its limits.
 _NEAR = 0.01
 _RELU, _RELU6, _SIGMOID, _TANH = (0.0,), (0.0, 6.0), (0.0, 1.0), (-1.0, 1.0)
@@ -33,22 +35,20 @@ _OF_FUNCTIONS: dict[Any, tuple[str, tuple[float, ...]]] = {
 }
 
 
-def dead_share(output: Tensor, limits: tuple[float, ...]) -> Tensor | None:
-    """The share of units whose values all lie at one limit, 0-d; a ReLU's limit is met exactly. None of what has no units.
+class DeadShares(Gathered[float]):
+    """Of outputs of activations, (N, units, *), noted with their limits: the share of units whose values all lie at one limit."""
 
-    Args:
-        output: Of the activation, (N, units, *).
-        limits: Those of the activation.
-    """
-    if output.dim() < 2 or output.numel() == 0:
-        return None
-    values = output.detach().transpose(0, 1).flatten(1)
-    low, high = values.amin(1), values.amax(1)
-    near = 0.0 if limits == _RELU else _NEAR
-    dead = torch.zeros_like(low, dtype=torch.bool)
-    for limit in limits:
-        dead |= (low >= limit - near) & (high <= limit + near)
-    return dead.float().mean()
+    def _reduce(self, stacked: Tensor, key: tuple[float, ...]) -> tuple[Tensor, ...]:
+        others = [d for d in range(1, stacked.dim()) if d != 2]
+        low, high = stacked.amin(others), stacked.amax(others)
+        near = 0.0 if key == _RELU else _NEAR  # a ReLU's limit is met exactly
+        dead = torch.zeros_like(low, dtype=torch.bool)
+        for limit in key:
+            dead |= (low >= limit - near) & (high <= limit + near)
+        return (dead.float().mean(1),)
+
+    def _figures(self, *reduced: Tensor) -> list[float]:
+        return [share for shares in reduced for share in shares.tolist()]
 
 
 @contextmanager

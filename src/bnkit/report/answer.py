@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from bnkit.experiments.uncertainty import Interval, Verdict
 from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
 from bnkit.report.drift import Drift, drifts
 from bnkit.report.reached import Reached
+from bnkit.report.tables import setting
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class Answer:
 
     @property
     def headline(self) -> str:
-        """The answer in one sentence: of the first network that is set against a baseline."""
+        """The answer in one sentence: of the first network that is set against a baseline, and where that was."""
         for contrast in self.contrasts:
             if contrast.best is not None:
-                return _headline(contrast.best.test, contrast)
+                return _headline(contrast.best, contrast, self.contrasts)
         return "There is nothing to compare yet." if self.incomplete else "Nothing can be compared: see below why."
 
     def paragraphs(self) -> Iterator[tuple[str, list[str]]]:
@@ -70,10 +71,10 @@ class Answer:
 
 
 def _heading(contrast: Contrast) -> str:
-    setting = "".join(f", {key} {value}" for key, value in contrast.setting.items())
+    where = "".join(f", {key} {value}" for key, value in contrast.setting.items())
     measure = contrast.measure
     return (
-        f"{contrast.network} against {contrast.baseline}{setting}: test {measure.name} at the end, paired by seed, "
+        f"{contrast.network} against {contrast.baseline}{where}: test {measure.name} at the end, paired by seed, "
         f"95 % intervals{'; less is better' if measure.minimize else ''}"
     )
 
@@ -149,14 +150,41 @@ def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
             )
 
 
-def _headline(difference: Interval | None, contrast: Contrast) -> str:
-    """The verdict, with the interval that it rests on."""
-    sentence, measure = _verdict_sentence(difference, contrast).removeprefix("So ").removesuffix("."), contrast.measure
-    decided = measure.verdict(difference) is not Verdict.UNKNOWN  # a verdict that is not names its interval
-    if difference is None or difference.low is None or difference.high is None or not decided:
-        return f"{sentence}."
+def _headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> str:
+    """The verdict, with where it was found, the interval that it rests on, and what the other settings say."""
+    difference, measure = best.test, contrast.measure
+    where = "".join(f"{key} {setting(value)}, " for key, value in contrast.setting.items())
+    opening = f"With {where[:-2]}: " if where else ""
+    if difference is None or difference.low is None or difference.high is None:
+        return opening + _verdict_sentence(difference, contrast)
     ends = f"{measure.change(difference.low)} to {measure.change(difference.high)}"
-    return f"{sentence} (95 % interval {ends}, n = {difference.n})."
+    interval = f"95 % interval {ends}, n = {difference.n}"
+    if measure.verdict(difference) is Verdict.UNKNOWN:
+        unit = " points" if measure.is_accuracy else ""
+        return (
+            f"{opening}Whether {contrast.network} is better or worse in test {measure.name} cannot be said: "
+            f"{measure.change(difference.mean)}{unit} ({interval}). Use more seeds."
+        )
+    sentence = _verdict_sentence(difference, contrast).removeprefix("So ").removesuffix(".")
+    return f"{opening}{sentence} ({interval}){_elsewhere(contrast, every)}."
+
+
+def _elsewhere(contrast: Contrast, every: Sequence[Contrast]) -> str:
+    """What the same two networks differ by under the other settings."""
+    means = [
+        other.best.test.mean
+        for other in every
+        if (other.network, other.baseline) == (contrast.network, contrast.baseline)
+        and other.setting != contrast.setting
+        and other.best is not None
+        and other.best.test is not None
+    ]
+    if not means:
+        return ""
+    change = contrast.measure.change
+    if len(means) == 1:
+        return f"; with the other setting {change(means[0])}"
+    return f"; with the {len(means)} other settings {change(min(means))} to {change(max(means))}"
 
 
 def _reached_sentence(reached: Reached, measure: Measure) -> str:
@@ -187,10 +215,10 @@ def _cost_sentence(contrast: Contrast, cost: Interval) -> str:
 
 
 def _drift_sentence(drift: Drift) -> str:
-    setting = "".join(f", {key} {value}" for key, value in drift.setting.items())
+    where = "".join(f", {key} {value}" for key, value in drift.setting.items())
     (moving, population), text = drift.widest, drift.measure.text
     return (
-        f"{drift.network} at lr {drift.lr:g}{setting}: in {drift.apart} of {drift.runs} runs the same weights score "
+        f"{drift.network} at lr {drift.lr:g}{where}: in {drift.apart} of {drift.runs} runs the same weights score "
         f"{drift.measure.disagreement} differently under the moving average and under population statistics; on average "
         f"{text(drift.moving_average)} and {text(drift.population)}, at the widest {text(moving)} and {text(population)}."
     )

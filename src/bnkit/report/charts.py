@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bokeh.models import ColumnDataSource, FactorRange, FixedTicker, HoverTool, LinearColorMapper, Range1d
-from bokeh.models.annotations import ColorBar, Whisker
+from bokeh.models.annotations import ColorBar, TeeHead, Whisker
 from bokeh.plotting import figure
 
 from bnkit.experiments.measure import Measure
@@ -35,7 +35,8 @@ def charts(plan: Plan, records: Mapping[str, Record], contrasts: Sequence[Contra
     drawn = {"headline": _curve(plan, "headline", f"test {measure.name}", measure)}
     if any(contrast.best or contrast.by_learning_rate for contrast in contrasts):
         drawn["forest"] = _forest(plan, contrasts, measure)
-    drawn |= {panel: _curve(plan, panel, titles[panel], measure) for panel in PANELS}
+    panels = [panel for panel in PANELS if panel != "population" or _has_population(plan, records, measure)]
+    drawn |= {panel: _curve(plan, panel, titles[panel], measure) for panel in panels}
     if len({run.settings.lr for run in plan}) > 1:
         drawn["rates"] = _rates(plan, measure)
     drawn["time"] = _bars(plan, "seconds for an epoch", _seconds(plan, records))
@@ -57,9 +58,9 @@ def _curve(plan: Plan, name: str, y: str, measure: Measure) -> Any:
         source = ColumnDataSource({key: [] for key in ("x", "mean", "low", "high", "n")}, name=f"{name}:{network}")
         each = ColumnDataSource({"xs": [], "ys": [], "seed": []}, name=f"{name}:{network}:seeds")
         colour = colour_of(plan, network)
-        plot.varea("x", "low", "high", source=source, color=colour, alpha=0.18, legend_label=network)
-        line = plot.line("x", "mean", source=source, color=colour, width=2.5, legend_label=network)
-        lines = plot.multi_line("xs", "ys", source=each, color=colour, width=1.2, legend_label=network)
+        plot.varea("x", "low", "high", source=source, color=colour, alpha=0.18)
+        line = plot.line("x", "mean", source=source, color=colour, width=2.5)
+        lines = plot.multi_line("xs", "ys", source=each, color=colour, width=1.2)
         plot.add_tools(
             HoverTool(renderers=[line], mode="vline", tooltips=[
                 ("network", network), ("at", "@x{0.[00]}"), ("mean", "@mean{0.0000}"),
@@ -67,10 +68,12 @@ def _curve(plan: Plan, name: str, y: str, measure: Measure) -> Any:
             ]),
             HoverTool(renderers=[lines], line_policy="nearest", tooltips=[("network", network), ("seed", "@seed"), ("", "$y{0.0000}")]),
         )  # fmt: skip
-    if measure.is_accuracy and name != "loss":
-        plot.y_range = Range1d(start=0, end=1.02)
-    _legend(plot, "top_right" if name == "loss" else "bottom_right")
     return plot
+
+
+def _has_population(plan: Plan, records: Mapping[str, Record], measure: Measure) -> bool:
+    known = (measure.population(epoch) for outcome in outcomes(plan, records) for epoch in outcome.record.epochs)
+    return any(value is not None for value in known)
 
 
 def _forest(plan: Plan, contrasts: Sequence[Contrast], measure: Measure) -> Any:
@@ -94,6 +97,10 @@ def _forest(plan: Plan, contrasts: Sequence[Contrast], measure: Measure) -> Any:
         height=90 + 24 * max(len(rows), 2),
         y_range=FactorRange(factors=labels[::-1]),
     )
+    ends = [scale * (interval.mean if end is None else end)
+            for _, _, interval in rows for end in (interval.low, interval.mean, interval.high)]  # fmt: skip
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    plot.x_range = Range1d(start=low - 0.04 * ((high - low) or 1), end=high + 0.04 * ((high - low) or 1))
     source = ColumnDataSource({
         "label": labels,
         "mean": [scale * interval.mean for _, _, interval in rows],
@@ -113,49 +120,66 @@ def _forest(plan: Plan, contrasts: Sequence[Contrast], measure: Measure) -> Any:
 
 def _rates(plan: Plan, measure: Measure) -> Any:
     rates = sorted({run.settings.lr for run in plan})
-    plot = _plot("rates", "learning rate", f"test {measure.name} at the end", height=320, x_axis_type="log")
+    plot = _plot(
+        "rates", "learning rate", f"test {measure.name} at the end", height=340, x_axis_type="log",
+        x_range=Range1d(start=rates[0] / 1.5, end=rates[-1] * 1.5),
+    )  # fmt: skip
     plot.xaxis.ticker = FixedTicker(ticks=rates)
     plot.xaxis.major_label_overrides = {rate: setting(rate) for rate in rates}
-    if measure.is_accuracy:
-        plot.y_range = Range1d(start=-0.06, end=1.02)
-    for place, network in enumerate(plan.networks):
+    for network in plan.networks:
         source = ColumnDataSource({key: [] for key in ("lr", "mean", "low", "high", "n")}, name=f"rates:{network}")
         lost = ColumnDataSource({"lr": [], "y": [], "lost": []}, name=f"rates:{network}:lost")
         colour = colour_of(plan, network)
-        plot.line("lr", "mean", source=source, color=colour, width=2.5, legend_label=network)
-        dots = plot.scatter("lr", "mean", source=source, color=colour, size=8, legend_label=network)
-        plot.add_layout(Whisker(base="lr", lower="low", upper="high", source=source, line_color=colour))
-        crosses = plot.scatter("lr", "y", source=lost, color=colour, size=11, line_width=2.5, marker="x", tags=[place])
+        plot.line("lr", "mean", source=source, color=colour, width=2.5)
+        dots = plot.scatter("lr", "mean", source=source, color=colour, size=8)
+        plot.add_layout(_whisker("lr", source, colour))
+        crosses = plot.scatter("lr", "y", source=lost, color=colour, size=11, line_width=2.5, marker="x")
+        plot.text(
+            "lr", "y", "lost", source=lost, x_offset=9, text_baseline="middle", text_font_size="10px", text_color=colour
+        )
         plot.add_tools(
             HoverTool(renderers=[dots], tooltips=[
                 ("network", network), ("lr", "@lr"), ("mean", "@mean{0.000}"), ("95 %", "@low{0.000} to @high{0.000}"), ("n", "@n"),
             ]),
             HoverTool(renderers=[crosses], tooltips=[("network", network), ("lr", "@lr"), ("diverged or failed", "@lost")]),
         )  # fmt: skip
-    _legend(plot, "bottom_left")
     return plot
+
+
+def _whisker(base: str, source: ColumnDataSource, colour: str) -> Whisker:
+    lower, upper = TeeHead(size=8, line_color=colour), TeeHead(size=8, line_color=colour)
+    return Whisker(
+        base=base, lower="low", upper="high", source=source, line_color=colour, level="annotation",
+        lower_head=lower, upper_head=upper,
+    )  # fmt: skip
 
 
 def _bars(plan: Plan, y: str, values: Mapping[str, Interval | None]) -> Any:
     names = [network for network in plan.networks if values.get(network) is not None]
     plot = _plot(y.split(" ", maxsplit=1)[0], "", y, height=260, x_range=FactorRange(factors=names))
     found = [interval for network in names if (interval := values[network]) is not None]
+    highest = max((interval.mean if interval.high is None else interval.high for interval in found), default=1.0)
+    plot.y_range = Range1d(start=0, end=1.05 * highest)
     source = ColumnDataSource({
         "network": names,
         "mean": [interval.mean for interval in found],
         "low": [interval.mean if interval.low is None else interval.low for interval in found],
         "high": [interval.mean if interval.high is None else interval.high for interval in found],
         "colour": [colour_of(plan, network) for network in names],
+        "label": [f"{interval.mean:.3g}" for interval in found],
     })  # fmt: skip
-    bars = plot.vbar("network", 0.6, "mean", source=source, color="colour", alpha=0.8)
-    plot.add_layout(Whisker(base="network", lower="low", upper="high", source=source, line_color="#888888"))
+    bars = plot.vbar("network", 0.5, "mean", source=source, color="colour")
+    plot.text("network", 0, "label", source=source, y_offset=-5, text_align="center", text_color="#ffffff",
+              text_font_style="bold", text_font_size="13px")  # fmt: skip
+    plot.add_layout(_whisker("network", source, "#888888"))
     plot.add_tools(
         HoverTool(
             renderers=[bars],
             tooltips=[("", "@network"), ("mean", "@mean{0.000}"), ("95 %", "@low{0.000} to @high{0.000}")],
         )
     )
-    plot.y_range.start = 0
+    plot.xgrid.visible = False
+    plot.xaxis.major_label_orientation = 0.5 if len(names) > 4 else "horizontal"
     return plot
 
 
@@ -197,7 +221,7 @@ def _by_network(plan: Plan, records: Mapping[str, Record], values: Any) -> dict[
 
 def _fan(name: str) -> Any:
     """The distribution of one layer's values over the steps: the middle half, nearly all, and the median."""
-    what = {"input": "what goes in", "output": "what comes out"}.get(name, name)
+    what = {"input": "what goes in", "output": "what comes out", "gamma": "γ", "beta": "β"}[name]
     plot = _plot(name, "step", what, height=240)
     source = ColumnDataSource(
         {key: [] for key in ("step", "q05", "q25", "q50", "q75", "q95", "mean")}, name=f"{name}:fan"
@@ -225,6 +249,8 @@ def _heat() -> Any:
 
 
 def _plot(name: str, x: str, y: str, *, height: int, **options: Any) -> Any:
+    # What is not given here, the page sets to the values that it shows.
+    options = {"x_range": Range1d(start=0, end=1), "y_range": Range1d(start=0, end=1), **options}
     plot = figure(
         name=name, height=height, x_axis_label=x, y_axis_label=y, tools="pan,box_zoom,wheel_zoom,reset,save",
         sizing_mode="stretch_width", background_fill_color=None, border_fill_color=None, outline_line_color=None,
@@ -233,10 +259,3 @@ def _plot(name: str, x: str, y: str, *, height: int, **options: Any) -> Any:
     plot.toolbar.logo = None
     plot.toolbar.autohide = True
     return plot
-
-
-def _legend(plot: Any, location: str) -> None:
-    plot.legend.location = location
-    plot.legend.click_policy = "hide"
-    plot.legend.background_fill_alpha = 0.6
-    plot.legend.border_line_alpha = 0

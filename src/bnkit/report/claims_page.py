@@ -9,8 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bnkit.experiments.claims import Finding
-from bnkit.report.forest import ROW, forest
+from bnkit.experiments.claims import PAGES, Finding
+from bnkit.report.forest import forest
 
 # Of a row's picture, in its own units: the zero line in the middle.
 _HALF_WIDTH = 100.0
@@ -26,13 +26,15 @@ def claims_page(content: Mapping[str, Any], designs: Sequence[Mapping[str, Any]]
     environment = Environment(
         loader=PackageLoader("bnkit.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    answer, end, caveat = content["answer"].partition(". ")
     counts = Counter(claim["verdict"] for claim in content["claims"])
     return environment.get_template("claims.html.j2").render(
-        answer=content["answer"],
+        answer=answer + end,
+        caveat=caveat,
+        pages=PAGES,
         counts=[(finding.value, _class(finding.value), counts[finding.value]) for finding in Finding],
         rows=[{**claim, "class": _class(claim["verdict"]), "picture": _picture(claim)} for claim in content["claims"]],
         forest=forest(content["claims"]),
-        row_height=ROW,
         designs=designs,
         designs_of={number: design["name"] for design in designs for number in design["claims"]},
         folder=content.get("folder", ""),

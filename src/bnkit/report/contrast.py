@@ -97,6 +97,8 @@ def contrasts(plan: Plan, records: Mapping[str, Record]) -> tuple[Contrast, ...]
     for baseline, network in _pairs_of_networks(plan.networks):
         for setting in settings_of(plan):
             here = [outcome for outcome in every if matches(outcome.run.settings, setting)]
+            if not {baseline, network} <= {outcome.run.network.key for outcome in here}:
+                continue  # of several folders, one that was not trained under this setting
             found.append(_contrast(Sweep.of(baseline, here), Sweep.of(network, here), setting))
     return tuple(found)
 

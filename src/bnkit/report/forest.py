@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# The picture's width for values, and between two rows, in its own units.
-_WIDTH, ROW = 420.0, 22.0
+# The picture's width, in its own units.
+_WIDTH = 100.0
 _TICKS = (1, 10, 100, 1000)
 
 
@@ -23,12 +23,11 @@ def forest(claims: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     reach = math.asinh(max([1.5, *ends]))
 
     def place(value: float) -> float:
-        return round(_WIDTH / 2 * (1 + 0.96 * max(-1.0, min(1.0, math.asinh(value) / reach))), 1)
+        return round(_WIDTH / 2 * (1 + 0.96 * max(-1.0, min(1.0, math.asinh(value) / reach))), 2)
 
     values = [0, *(sign * tick for tick in _TICKS for sign in (-1, 1) if math.asinh(tick) <= reach)]
     return {
         "width": _WIDTH,
-        "height": ROW * len(rows),
         "ticks": [(place(value), f"{value:+d}".replace("-", "−") if value else "0") for value in sorted(values)],
         "rows": [
             {
@@ -37,12 +36,11 @@ def forest(claims: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
                 "verdict": claim["verdict"],
                 "class": claim["verdict"].replace(" ", "-"),
                 "text": f"{claim['text']}, n = {claim['n']}",
-                "y": ROW * (index + 0.5),
                 "low": place(row["low"]),
                 "mean": place(row["mean"]),
                 "high": place(row["high"]),
             }
-            for index, (claim, row) in enumerate(zip(known, rows, strict=True))
+            for claim, row in zip(known, rows, strict=True)
         ],
     }
 

@@ -13,6 +13,21 @@
     if (source) source.data = columns;
   };
 
+  // Sets what a figure shows to the values in it, with some room; the tool that resets a figure goes back to this.
+  function fit(name, xs, ys, { least = -Infinity, most = Infinity } = {}) {
+    const plot = model(name);
+    const range = (target, values, from, to) => {
+      const finite = values.filter((value) => Number.isFinite(value));
+      if (!finite.length || !target || !("start" in target.properties)) return;
+      const low = Math.min(...finite), high = Math.max(...finite), room = 0.04 * (high - low || Math.abs(high) || 1);
+      const start = Math.max(from, low - room), end = Math.min(to, high + room);
+      Object.assign(target, { start, end, reset_start: start, reset_end: end });
+    };
+    if (!plot) return;
+    if (xs) range(plot.x_range, xs, -Infinity, Infinity);
+    range(plot.y_range, ys, least, most);
+  }
+
   // The mean and the range over the seeds at each epoch; over seconds and steps, at the mean of where the runs are then.
   function band(runs, axis, panel) {
     const columns = { x: [], mean: [], low: [], high: [], n: [] };
@@ -47,33 +62,54 @@
 
   function curves() {
     const point = $("point") ? Number($("point").value) : data.first;
-    const axis = chosen("axis"), seeds = chosen("seeds"), visible = shown();
+    const axis = chosen("axis"), seeds = chosen("seeds"), visible = shown(), extents = {};
     for (const panel of ["headline", "loss", "training", "test", "population"]) {
       const headline = panel === "headline", field = headline ? "test" : panel;
       const plot = model(panel);
       if (!plot) continue;
       const where = headline ? "epoch" : axis;
-      for (const place of plot.below) if (place.axis_label !== undefined) place.axis_label = where;
+      for (const place of plot.below) if (place.axis_label !== undefined) {
+        place.axis_label = where;
+        place.ticker.min_interval = where === "seconds" ? 0 : 1;  // there is no half an epoch
+      }
+      const xs = [], ys = [];
       data.networks.forEach((network, index) => {
-        const there = headline ? data.first : point;
+        const there = headline ? data.headline[index] : point;
         const runs = data.runs.filter((run) => run.network === index && run.point === there);
         const drawn = headline || visible.has(index), asBand = headline || seeds === "band";
-        fill(`${panel}:${network}`, drawn && asBand ? band(runs, where, field) : noBand);
-        fill(`${panel}:${network}:seeds`, drawn && !asBand ? each(runs, where, field) : noLines);
+        const bands = drawn && asBand ? band(runs, where, field) : noBand;
+        const lines = drawn && !asBand ? each(runs, where, field) : noLines;
+        fill(`${panel}:${network}`, bands);
+        fill(`${panel}:${network}:seeds`, lines);
+        xs.push(...bands.x, ...lines.xs.flat());
+        ys.push(...bands.low, ...bands.high, ...lines.ys.flat());
       });
+      extents[panel] = [xs, ys];
+    }
+    // Both kinds of statistics on one axis, so that they can be compared by eye.
+    for (const [panel, [xs, ys]] of Object.entries(extents)) {
+      const both = ["test", "population"].includes(panel)
+        ? ["test", "population"].flatMap((name) => extents[name]?.[1] ?? []) : ys;
+      fit(panel, xs, both, data.shares && panel !== "loss" ? { least: -0.01, most: 1.01 } : {});
     }
   }
 
   function rates() {
     if (!model("rates")) return;
     const groups = Object.keys(data.rates), group = $("group") ? $("group").value : groups[0], visible = shown();
+    const shown_ = data.networks.map((network, index) => (visible.has(index) ? data.rates[group][network] : null));
+    const ys = shown_.flatMap((seen) => (seen ? [...seen.low, ...seen.high] : []));
+    const low = Math.min(...ys, data.shares ? 0 : Infinity), high = Math.max(...ys, data.shares ? 1 : -Infinity);
+    // One row of crosses for each network, so that none hides another.
+    const row = 0.06 * (high - low || 1), floor = Number.isFinite(low) ? low : 0;
+    const rows = data.networks.map((network, index) => floor - row * (index + 0.7));
+    fit("rates", null, [low, high, ...(shown_.some((seen) => seen && seen.lost_lr.length) ? rows : [])]);
     data.networks.forEach((network, index) => {
-      const seen = visible.has(index) ? data.rates[group][network] : null;
+      const seen = shown_[index];
       fill(`rates:${network}`, seen ? { lr: seen.lr, mean: seen.mean, low: seen.low, high: seen.high, n: seen.n }
         : { lr: [], mean: [], low: [], high: [], n: [] });
       const lost = seen ? seen.lost_lr : [];
-      // One row of crosses for each network, so that none hides another.
-      fill(`rates:${network}:lost`, { lr: lost, y: lost.map(() => -0.02 - 0.015 * index), lost: seen ? seen.lost : [] });
+      fill(`rates:${network}:lost`, { lr: lost, y: lost.map(() => rows[index]), lost: seen ? seen.lost : [] });
     });
   }
 
@@ -100,6 +136,7 @@
         columns.mean.push(figures.mean);
       });
       fill(`${part}:fan`, columns);
+      fit(part, columns.step, [...columns.q05, ...columns.q95]);
       $(`figure-${part}`).hidden = !columns.step.length;
     }
     layers(run, names);
@@ -109,10 +146,14 @@
     gradient_norm: "norm of the gradient (log10)", update_ratio: "update / weight (log10)",
     input_shift: "shift of the input by a step", dead: "share of dead units",
     running_shift: "running mean off by (deviations)", running_ratio: "running / batch variance (log10)",
+    "input.mean": "mean of what goes in", "input.deviation": "deviation of what goes in (log10)",
+    "output.mean": "mean of what comes out", "output.deviation": "deviation of what comes out (log10)",
+    "gamma.mean": "mean of γ", "beta.mean": "mean of β",
   };
+  const of = (seen, figure) => figure.split(".").reduce((found, part) => (known(found) ? found[part] : null), seen);
 
   function layers(run, names) {
-    const has = (name, figure) => run.layers[name].some((seen) => seen && known(seen[figure]));
+    const has = (name, figure) => run.layers[name].some((seen) => known(of(seen, figure)));
     const select = $("figure"), before = select.value;
     const there = Object.keys(FIGURES).filter((figure) => names.some((name) => has(name, figure)));
     select.replaceChildren(...there.map((figure) => new Option(FIGURES[figure], figure)));
@@ -123,7 +164,7 @@
     const widths = run.steps.map((step, i) => (i + 1 < run.steps.length ? run.steps[i + 1] - step
       : i > 0 ? step - run.steps[i - 1] : 1));
     for (const name of rows) run.layers[name].forEach((seen, i) => {
-      const value = seen ? seen[figure] : null;
+      const value = of(seen, figure);
       if (!known(value) || (logarithmic && value <= 0)) return;
       columns.step.push(run.steps[i]);
       columns.layer.push(name);
@@ -138,6 +179,9 @@
       mapper.high = high > low ? high : low + 1;
     }
     if (names_) names_.factors = rows.length ? [...rows].reverse() : [""];
+    const plot = model("layers");
+    if (plot) plot.height = Math.max(160, 90 + 24 * rows.length);
+    fit("layers", columns.step.flatMap((step, i) => [step - columns.width[i] / 2, step + columns.width[i] / 2]), []);
     fill("layers:heat", columns);
   }
 
@@ -189,7 +233,10 @@
     }
     const tables = [...document.querySelectorAll("table.sortable")];
     document.querySelectorAll("button.download").forEach((button, i) => button.addEventListener("click", () => {
-      const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+      // For other programs: no thousands separators, no typographic minus, nothing where there is nothing.
+      const plain = (text) => (text === "–" ? "" : number(text) === null ? text : text.replaceAll(",", "").replace("−", "-"));
+      const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+      const cell = (text) => quoted(plain(text));
       const lines = [...tables[i].rows].map((row) => [...row.cells].map((c) => cell(c.textContent.trim())).join(","));
       const link = document.createElement("a");
       link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));

@@ -17,8 +17,9 @@ from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record
 from bnkit.report.answer import Answer
 from bnkit.report.charts import charts
+from bnkit.report.contrast import Contrast
 from bnkit.report.figures import colour_of
-from bnkit.report.series import ends, labels, series
+from bnkit.report.series import ends, headline_points, labels, series
 from bnkit.report.tables import further_tables, runs_table
 
 # More rows than this make a page that nobody scrolls through; results.csv has them all.
@@ -27,8 +28,13 @@ _MOST_ROWS = 500
 _WORDS = ("network", "status", "gamma", "beta", "layer", "line", "device", "trainset")
 
 
-def page(plan: Plan, records: Mapping[str, Record]) -> str:
-    """The report as HTML: the answer, the figures with their switches, the tables, and how it was run."""
+def page(plan: Plan, records: Mapping[str, Record], experiments: Mapping[str, str] | None = None) -> str:
+    """The report as HTML: the answer, the figures with their switches, the tables, and how it was run.
+
+    Args:
+        plan, records: What was trained.
+        experiments: What each of several folders was asked for, in TOML; None for one folder, that of ``plan``.
+    """
     answer = Answer.of(plan, records)
     drawn = charts(plan, records, answer.contrasts)
     script, divisions = components(drawn)
@@ -42,14 +48,14 @@ def page(plan: Plan, records: Mapping[str, Record]) -> str:
         headline=answer.headline,
         paragraphs=list(answer.paragraphs()),
         figures=divisions,
-        captions=_captions(plan, records, Measure.of(plan.task)),
+        captions=_captions(plan, answer.contrasts, Measure.of(plan.task)),
         networks=[(network, colour_of(plan, network)) for network in plan.networks],
+        legends=_legends(plan, data["runs"]),
         points=labels(plan),
         first=data["first"],
         groups=list(data["rates"]),
         inside=[entry["label"] for entry in data["inside"]],
         ends=ends(plan, records),
-        has_population=any(value is not None for run in data["runs"] for value in run["population"]),
         has_steps=all(None not in run["step"] for run in data["runs"]),
         data=_embedded(data),
         script=script,
@@ -59,7 +65,7 @@ def page(plan: Plan, records: Mapping[str, Record]) -> str:
         tables=_tables(plan, records),
         words=_WORDS,
         facts=_facts(plan, records),
-        experiment=plan.experiment.to_toml(),
+        experiments=experiments or {plan.experiment.name: plan.experiment.to_toml()},
     )
 
 
@@ -73,16 +79,34 @@ def _embedded(data: object) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
 
 
-def _captions(plan: Plan, records: Mapping[str, Record], measure: Measure) -> dict[str, tuple[str, str]]:
+def _legends(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, str]]]:
+    """Of each figure that draws networks, which ones, with their colours."""
+    every = [(network, colour_of(plan, network)) for network in plan.networks]
+    with_norm = {run["network"] for run in runs if any(value is not None for value in run["population"])}
+    return {
+        **dict.fromkeys(("headline", "loss", "training", "test", "rates"), every),
+        "population": [entry for index, entry in enumerate(every) if index in with_norm],
+    }
+
+
+def _captions(plan: Plan, contrasts: Sequence[Contrast], measure: Measure) -> dict[str, tuple[str, str]]:
     """Of each figure its title, and what is in it in words."""
     seeds = len(plan.experiment.seeds)
     band = f"The line is the mean over {seeds} seeds, the band reaches from the lowest to the highest."
     name = measure.name
+    points = headline_points(plan, contrasts)
+    if len(set(points.values())) == 1:
+        where = f"At {next(iter(points.values()))}."
+    else:
+        where = f"Each at its best: {'; '.join(f'{network} at {point}' for network, point in points.items())}."
     return {
-        "headline": (f"Test {name}", f"{band} Batch norm predicts by its moving average."),
+        "headline": (f"Test {name}", f"{where} {band} Batch norm predicts by its moving average."),
         "forest": (
             f"Test {name}, with minus without",
-            f"Mean differences in test {name} over pairs of runs with the same seed, and their 95 % intervals.",
+            (
+                f"Squares: mean differences in test {name} over pairs of runs with the same seed; lines: their 95 % intervals; "
+                "dashed: no difference. Where no pair finished there is no row."
+            ),
         ),
         "loss": ("Training loss", f"Over the batches of each epoch, as the weights moved. {band}"),
         "training": (f"Training {name}", f"Over the batches of each epoch, as the weights moved. {band}"),
@@ -93,34 +117,63 @@ def _captions(plan: Plan, records: Mapping[str, Record], measure: Measure) -> di
         ),
         "rates": (
             f"Test {name} over the learning rate",
-            "Means over the runs that finished, with 95 % intervals; a cross at the bottom marks rates at which runs diverged.",
+            (
+                "Means over the runs that finished, with 95 % intervals; a cross at the bottom marks a rate at which runs diverged or "
+                "failed, and says how many."
+            ),
         ),
         "time": (
             "Time",
-            "Seconds of training for an epoch, evaluation left out: the mean over the runs of their medians.",
+            "Seconds of training for an epoch, evaluation left out: the mean over the runs of their medians. Lines: 95 % intervals.",
         ),
-        "memory": ("Memory", "What one training batch keeps for its backward pass, parameters left out."),
+        "memory": (
+            "Memory",
+            "MB (a million bytes) that one training batch keeps for its backward pass, parameters left out.",
+        ),
         "peak_memory": (
             "GPU memory",
-            "The most that tensors took on the GPU while a run trained, those of the data included: the mean over the runs.",
+            (
+                "The most that tensors took on the GPU while a run trained, those of the data included, in MB (a million bytes): "
+                "the mean over the runs. Lines: 95 % intervals."
+            ),
         ),
         "input": (
             "Into the layer",
-            "Median, middle half and 5th to 95th percentile of all values in a training batch.",
+            "Line: the median of all values in a training batch; dark: the middle half; light: from the 5th to the 95th percentile.",
         ),
         "output": ("Out of the layer", "The same behind the batch norm."),
-        "gamma": ("γ", "Over the channels."),
-        "beta": ("β", "Over the channels."),
-        "layers": ("All layers", "One figure of every layer over the steps that were looked at."),
+        "gamma": ("γ, the scale", "The same over the channels' values."),
+        "beta": ("β, the shift", "The same over the channels' values."),
+        "layers": (
+            "All layers",
+            (
+                "The figure chosen above, of every layer that has it, at the steps that were looked at. The bar says which colour is "
+                "which value; where it is a logarithm, −2 is a hundredth."
+            ),
+        ),
     }
 
 
 def _tables(plan: Plan, records: Mapping[str, Record]) -> list[dict[str, Any]]:
     shown = {"All runs, best first": runs_table(plan, records), **further_tables(plan, records)}
     return [
-        {"title": title, "header": header, "rows": rows[:_MOST_ROWS], "left_out": max(0, len(rows) - _MOST_ROWS)}
-        for title, (header, rows) in shown.items()
+        {
+            "title": title,
+            "header": header,
+            "rows": rows[:_MOST_ROWS],
+            "left_out": max(0, len(rows) - _MOST_ROWS),
+            "note": _columns(Measure.of(plan.task)) if number == 0 else "",
+        }
+        for number, (title, (header, rows)) in enumerate(shown.items())
     ]
+
+
+def _columns(measure: Measure) -> str:
+    return (
+        f"All at the last epoch. loss and {measure.name}: over its training batches; test {measure.name}: batch norm by its moving "
+        "average; population: the same weights, batch norm by the statistics of the whole training part; s/epoch: the mean "
+        "over the epochs, evaluation left out; examples/s: training examples a second. A dash: there is none."
+    )
 
 
 def _facts(plan: Plan, records: Mapping[str, Record]) -> Sequence[tuple[str, str]]:
@@ -128,7 +181,7 @@ def _facts(plan: Plan, records: Mapping[str, Record]) -> Sequence[tuple[str, str
     found: dict[str, dict[str, None]] = {}
     for run in plan:
         for key, value in records.get(run.run_id, Record()).environment.items():
-            if key != "time":
+            if key != "time" and value is not None:
                 text = value if isinstance(value, str) else json.dumps(value)
                 found.setdefault(key.replace("_", " "), {})[text] = None
     return [(key, "; ".join(values)) for key, values in found.items()]

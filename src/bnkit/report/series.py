@@ -28,11 +28,15 @@ def labels(plan: Plan) -> list[str]:
 def series(plan: Plan, records: Mapping[str, Record], contrasts: Sequence[Contrast]) -> dict[str, Any]:
     """What the page needs to draw: every run, the learning rates, the layers, and what is shown first."""
     every, points = outcomes(plan, records), labels(plan)
-    first = _first(plan, contrasts, points)
+    headline = [points.index(point) for point in headline_points(plan, contrasts).values()]
+    # The curves begin where the network that is asked about is best.
+    asked = next((plan.networks.index(contrast.network) for contrast in contrasts if contrast.best is not None), 0)
     return {
         "networks": list(plan.networks),
         "points": points,
-        "first": first,
+        "shares": Measure.of(plan.task).is_accuracy,
+        "headline": headline,
+        "first": headline[asked] if headline else 0,
         "runs": [
             {
                 "network": plan.networks.index(outcome.run.network.key),
@@ -54,15 +58,30 @@ def _label(outcome: Outcome, plan: Plan, *, with_rate: bool) -> str:
     return ", ".join(f"{key} {setting(getattr(outcome.run.settings, key))}" for key in chosen)
 
 
-def _first(plan: Plan, contrasts: Sequence[Contrast], points: Sequence[str]) -> int:
-    """The point at which the first network that is set against another is best; the first one without."""
-    for contrast in contrasts:
-        if contrast.best is not None:
-            wanted = {"lr": contrast.best.network_lr, **contrast.setting}
-            for outcome in outcomes(plan, {}):
-                if all(getattr(outcome.run.settings, key) == value for key, value in wanted.items()):
-                    return points.index(_label(outcome, plan, with_rate=True))
-    return 0
+def headline_points(plan: Plan, contrasts: Sequence[Contrast]) -> dict[str, str]:
+    """For each network the point of the grid at which the first picture shows it: where the first answer was found.
+
+    That is its own best learning rate, in the setting of the first network that is set against another.
+    """
+    points = labels(plan)
+    found = dict.fromkeys(plan.networks, points[0])
+    answered = [contrast for contrast in contrasts if contrast.best is not None]
+    for contrast in answered:
+        if contrast.best is None or contrast.setting != answered[0].setting:
+            continue
+        for network, lr in (
+            (contrast.network, contrast.best.network_lr),
+            (contrast.baseline, contrast.best.baseline_lr),
+        ):
+            found[network] = _point(plan, {"lr": lr, **contrast.setting}) or points[0]
+    return found
+
+
+def _point(plan: Plan, wanted: Mapping[str, object]) -> str | None:
+    for outcome in outcomes(plan, {}):
+        if all(getattr(outcome.run.settings, key) == value for key, value in wanted.items()):
+            return _label(outcome, plan, with_rate=True)
+    return None
 
 
 def _curves(outcome: Outcome) -> dict[str, list[float | None]]:

@@ -67,13 +67,15 @@ class Verdicts:
     @property
     def answer(self) -> str:
         """What came of it, in a few sentences."""
-        decided = self.count(Finding.HOLDS) + self.count(Finding.DOES_NOT_HOLD)
-        not_asked = self.count(Finding.NOT_ASKED)
+        holds, does_not, not_asked = map(self.count, (Finding.HOLDS, Finding.DOES_NOT_HOLD, Finding.NOT_ASKED))
+        decided = holds + does_not
+        left_out = f", {not_asked} {'was' if not_asked == 1 else 'were'} not asked" if not_asked else ""
         return (
-            f"Of {len(self.asked) - not_asked} hypotheses {decided} are decided: {self.count(Finding.HOLDS)} hold, "
-            f"{self.count(Finding.DOES_NOT_HOLD)} do not; for {self.count(Finding.NOT_ENOUGH_DATA)} there is not enough data"
-            f"{f', {not_asked} were not asked' if not_asked else ''}. The chance that any of these verdicts is wrong is "
-            f"{100 * ERROR_RATE:g} % (Holm over both questions of every hypothesis); the intervals are 95 %, each by itself."
+            f"Of {len(self.asked) - not_asked} hypotheses {decided} {'is' if decided == 1 else 'are'} decided: {holds} "
+            f"{'holds' if holds == 1 else 'hold'}, {does_not} {'does' if does_not == 1 else 'do'} not; "
+            f"for {self.count(Finding.NOT_ENOUGH_DATA)} there is not enough data{left_out}. "
+            f"The chance that any of these verdicts is wrong is at most {100 * ERROR_RATE:g} % (Holm over both questions of every "
+            "hypothesis); the intervals are 95 %, each by itself."
         )
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -12,6 +12,15 @@ from bnkit.experiments.records import Epoch
 _POINT, _TENTH = 0.01, math.log(1.1)
 _HALF_DECADE = 0.5
 
+# Who says it: ``said_by`` names these by their places.
+PAGES = (
+    "a PyTorch course on performance (SimpleCNN on MNIST)",
+    "a description of BatchNorm2d",
+    "a textbook's chapter, from scratch and concise (LeNet on Fashion-MNIST)",
+    "a video course that compares two networks in a testing framework",
+    "a lesson on the benefits, after a notebook with and without (a perceptron on MNIST)",
+)
+
 
 def _steps(epoch: Epoch) -> float:
     return float(epoch.steps or epoch.epoch)
