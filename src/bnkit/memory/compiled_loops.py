@@ -12,7 +12,7 @@ from bnkit.memory.recipe import Leaf, Normalised, Recipe
 from bnkit.memory.saved import Kept, Saved
 
 
-def _read_function(node: Any, look: Look, _: Betas) -> Recipe | None:
+def _read_function(node: Any, look: Look, _: Betas, _in_one_loop: bool) -> Recipe | None:
     """The output of ``fused.Normalise``."""
     saved = look(node, "saved_tensors")
     if len(saved) != 5:
@@ -22,7 +22,7 @@ def _read_function(node: Any, look: Look, _: Betas) -> Recipe | None:
     return _recipe(saved, known.mask, node.statistics, known.activation, known.eps, known.values, wide, interpreted)
 
 
-def _read_operation(node: Any, look: Look, _: Betas) -> Recipe | None:
+def _read_operation(node: Any, look: Look, _: Betas, _in_one_loop: bool) -> Recipe | None:
     """The output of ``operation.batch_norm``."""
     saved = look(node, "saved_tensors")
     if len(saved) != 7:
@@ -55,7 +55,7 @@ def _recipe(
     return Normalised(tuple(Leaf(part.for_another()) for part in (x, residual) if part is not None), again, kind)
 
 
-READERS: dict[str, Callable[[Any, Look, Betas], Recipe | None]] = {
+READERS: dict[str, Callable[[Any, Look, Betas, bool], Recipe | None]] = {
     "NormaliseBackward": _read_function,
     "GeneratedBackwardFor_bnkit_batch_norm_defaultBackward": _read_operation,
 }

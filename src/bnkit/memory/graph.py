@@ -10,7 +10,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from bnkit.memory import compiled_loops, normalised
+from bnkit.memory import affine, compiled_loops, normalised
 from bnkit.memory.activations import ACTIVATIONS
 from bnkit.memory.content import Content
 from bnkit.memory.recipe import Activated, Joined, Leaf, Recipe, Widened, activation, copied, stacked, summed
@@ -44,6 +44,7 @@ class Graph:
         self.seen: list[Saved | Kept] | None = None
         self._nothing = torch.empty(0)
         self._wanted: Content | None = None
+        self._in_one_loop = True
         # A node of PyTorch's keeps gamma and not beta, which does not matter to any gradient.
         self._beta: dict[int, Tensor | None] = {}
         for module in model.modules():
@@ -95,9 +96,13 @@ class Graph:
             self.seen = None
         return saved if known else []
 
-    def recipe(self, node: Any, number: int, content: Content) -> Recipe | None:
-        """What computes ``content``, the storage of the output ``number`` of ``node``; None if that is not known."""
+    def recipe(self, node: Any, number: int, content: Content, *, in_one_loop: bool) -> Recipe | None:
+        """What computes ``content``, the storage of the output ``number`` of ``node``; None if that is not known.
+
+        ``in_one_loop``: whether it may be one of ours where it was several functions of PyTorch's.
+        """
         self._wanted = content  # it is no part of its own recipe
+        self._in_one_loop = in_one_loop
         while type(node).__name__ in _VIEWS and node.next_functions:
             node, number = node.next_functions[0]
             if node is None:
@@ -139,7 +144,7 @@ class Graph:
         if number == 0:
             read = normalised.READERS.get(name) or compiled_loops.READERS.get(name)
             if read is not None:
-                return read(node, self.look, self._beta)
+                return read(node, self.look, self._beta, self._in_one_loop)
         return None
 
     def _argument(self, node: Any, place: int) -> Recipe | None:
@@ -157,6 +162,9 @@ class Graph:
         of = self._argument(node, 0)
         if of is None:
             return None
+        at_once = affine.bent(of) if name == "ReluBackward0" else None
+        if at_once is not None:
+            return at_once
         known = ACTIVATIONS[name]
         arguments = tuple(getattr(node, f"_saved_{argument}") for argument in known.arguments)
         return Activated(of, activation(known.plain, known.in_place, arguments), (name, arguments))
@@ -164,4 +172,7 @@ class Graph:
     def _joined(self, node: Any, function: Callable[..., Tensor], kind: Any) -> Recipe | None:
         parts = [self._argument(node, place) for place in range(len(node.next_functions))]
         known = tuple(part for part in parts if part is not None)
-        return Joined(known, function, kind) if len(known) == len(parts) >= 2 else None
+        if not len(known) == len(parts) >= 2:
+            return None
+        at_once = affine.summed(*known) if kind == "sum" else None
+        return at_once or Joined(known, function, kind)

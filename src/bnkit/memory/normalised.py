@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnkit.memory import affine
 from bnkit.memory.recipe import Leaf, Normalised, Recipe
 from bnkit.memory.saved import Kept, Saved
 
@@ -45,7 +46,9 @@ def _by_running(
     return torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0]
 
 
-def _read(again: Callable[..., Tensor], eps_name: str, node: Any, look: Look, betas: Betas) -> Recipe | None:
+def _read(
+    again: Callable[..., Tensor], eps_name: str, node: Any, look: Look, betas: Betas, in_one_loop: bool
+) -> Recipe | None:
     """What computes the output of ``node``; ``again`` does so in training, taking the statistics of its input anew."""
     training, eps = node._saved_training, getattr(node, eps_name)
     statistics = ("result1", "result2") if training else ("running_mean", "running_var")
@@ -56,9 +59,13 @@ def _read(again: Callable[..., Tensor], eps_name: str, node: Any, look: Look, be
     is_known, bias = _bias(node, weight, betas)
     if not is_known or not isinstance(x, Saved) or mean is None or spread is None:
         return None
+    w, m, v = None if weight is None else weight.value(), mean.value(), spread.value()
+    if in_one_loop:
+        recipe = affine.read(x, w, bias, m, v, eps, is_given=not training)
+        if recipe is not None:
+            return recipe
     # Copies, of a value for each channel: the buffers move, and an optimizer may step before the backward pass.
-    w, b = None if weight is None else weight.value().clone(), None if bias is None else bias.detach().clone()
-    m, v = mean.value(), spread.value()
+    w, b = None if w is None else w.clone(), None if bias is None else bias.detach().clone()
     leaf = Leaf(x.for_another())
     kind = (type(node).__name__, training, eps, None if w is None else w.dtype, None if b is None else b.dtype)
     if training:
@@ -104,7 +111,7 @@ def _bias(node: Any, weight: Saved | Kept | None, betas: Betas) -> tuple[bool, T
     return key in betas, betas.get(key)
 
 
-READERS: dict[str, Callable[[Any, Look, Betas], Recipe | None]] = {
+READERS: dict[str, Callable[[Any, Look, Betas, bool], Recipe | None]] = {
     "NativeBatchNormBackward0": partial(_read, _native, "_saved_eps"),
     "CudnnBatchNormBackward0": partial(_read, _cudnn, "_saved_epsilon"),
     "MiopenBatchNormBackward0": partial(_read, _miopen, "_saved_epsilon"),

@@ -95,12 +95,15 @@ class Recomputation:
 
     def _drop(self, content: Content, node: Any, number: int) -> None:
         """Let the tensor of ``content`` go, output ``number`` of ``node``, if it is known how to compute it again."""
-        recipe = self._graph.recipe(node, number, content)
-        if recipe is None or not recipe.norms or recipe.links > _MOST_LINKS or not _computes(recipe, content):
-            return
-        content.drop(recipe)
-        self.dropped += 1
-        self.bytes_dropped += content.nbytes
+        for in_one_loop in (True, False):
+            recipe = self._graph.recipe(node, number, content, in_one_loop=in_one_loop)
+            if recipe is None or not recipe.norms or recipe.links > _MOST_LINKS:
+                return
+            if _computes(recipe, content):
+                content.drop(recipe)
+                self.dropped += 1
+                self.bytes_dropped += content.nbytes
+                return
 
     def _close(self) -> None:
         self._read_the_rest()
