@@ -91,7 +91,7 @@ def is_possible() -> bool:
 def coefficients(
     mean: Tensor, spread: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, is_given: bool
 ) -> Tensor:
-    """alpha and beta, (2, C).
+    """The factor and the summand of each channel, alpha and beta: (2, C).
 
     Args:
         mean, weight, bias: (C,) float32 on the CPU, contiguous; weight and bias may be None.
@@ -123,7 +123,8 @@ def affine(x: Tensor, of_x: Tensor, residual: Tensor | None, of_residual: Tensor
     streams = plan.streams and ya % CACHE_LINE == 0
     loop = affine_loop(plan.name, residual is not None, of_residual is not None, relu, streams)
     threads = threads_for(plan.pieces, plan.size, available())
-    run(*team(), loop, 0, 0, threads, SCRATCH * plan.columns * threads,
-        xa, xa if residual is None else residual.data_ptr(), ya, 0, 0, 0, of_xa, of_xa if of_residual is None else of_residual.data_ptr(),
-        0, 0, 0, plan.rows, plan.channels, plan.positions, plan.size, OWN, 0, plan.columns, 0.0)  # fmt: skip
+    ra = xa if residual is None else residual.data_ptr()
+    of_ra = of_xa if of_residual is None else of_residual.data_ptr()
+    run(*team(), loop, 0, 0, threads, SCRATCH * plan.columns * threads, xa, ra, ya, 0, 0, 0, of_xa, of_ra, 0, 0, 0,
+        plan.rows, plan.channels, plan.positions, plan.size, OWN, 0, plan.columns, 0.0)  # fmt: skip
     return y

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Hashable
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bnkit.memory.recipe import Leaf, Recipe
 from bnkit.memory.saved import Saved
+
+_PLAIN = frozenset({Tensor, nn.Parameter})
 
 
 class Affine(NamedTuple):
@@ -38,13 +42,10 @@ class Affine(NamedTuple):
         return self.coefficients[0].device
 
     def compute(self) -> tuple[Tensor, bool]:
-        from bnkit.kernels.affine import affine
-
-        x, *residual = (leaf.saved.value() for leaf in self.of)
-        of_x, *of_residual = self.coefficients
-        return affine(
-            x, of_x, residual[0] if residual else None, of_residual[0] if of_residual else None, self.relu
-        ), True
+        of, coefficients = self.of, self.coefficients
+        residual = of[1].saved.value() if len(of) == 2 else None
+        of_residual = coefficients[1] if len(coefficients) == 2 else None
+        return _loops().affine(of[0].saved.value(), coefficients[0], residual, of_residual, self.relu), True
 
     def form(self) -> Hashable:
         x = self.of[0].saved  # all lie as it does
@@ -66,19 +67,17 @@ def read(
     For what the others are see ``kernels.affine.coefficients``.
     """
     leaf = Leaf(x.for_another())
-    if not _is_taken(leaf) or not all(p is None or _is_plain(p) for p in (weight, bias, mean, spread)):
+    if not _is_taken(leaf) or not (_is_plain(weight) and _is_plain(bias) and _is_plain(mean) and _is_plain(spread)):
         return None
-    # Only here, so that Numba is not imported where there is nothing for it.
-    from bnkit.kernels.affine import coefficients, is_possible, way
-
-    if not is_possible() or way(x.shape, x.stride) is None:
+    loops = _loops()
+    if not loops.is_possible() or loops.way(x.shape, x.stride) is None:
         return None
-    return Affine((leaf,), (coefficients(mean, spread, weight, bias, eps, is_given),))
+    return Affine((leaf,), (loops.coefficients(mean, spread, weight, bias, eps, is_given),))
 
 
 def bent(of: Recipe) -> Affine | None:
     """ReLU of that, where it is one loop."""
-    return of._replace(relu=True) if isinstance(of, Affine) and not of.relu else None
+    return Affine(of.of, of.coefficients, True) if isinstance(of, Affine) and not of.relu else None
 
 
 def summed(a: Recipe, b: Recipe) -> Affine | None:
@@ -106,10 +105,14 @@ def _is_taken(leaf: Leaf) -> bool:
     return leaf.saved.content.dtype == torch.float32 and leaf.device.type == "cpu"
 
 
-def _is_plain(parameter: Tensor) -> bool:
-    return (
-        type(parameter) in (Tensor, nn.Parameter)
-        and parameter.dtype == torch.float32
-        and parameter.is_contiguous()
-        and parameter.device.type == "cpu"
-    )
+def _is_plain(parameter: Tensor | None) -> bool:
+    """Whether the loop can read it, or there is none; it is where the input is, or there was no output."""
+    if parameter is None:
+        return True
+    return type(parameter) in _PLAIN and parameter.dtype == torch.float32 and parameter.is_contiguous()
+
+
+@cache
+def _loops() -> Any:
+    """Only when there is something for them: they import Numba."""
+    return importlib.import_module("bnkit.kernels.affine")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 from weakref import ref
 
@@ -45,12 +46,20 @@ class Graph:
         self._nothing = torch.empty(0)
         self._wanted: Content | None = None
         self._in_one_loop = True
-        # A node of PyTorch's keeps gamma and not beta, which does not matter to any gradient.
-        self._beta: dict[int, Tensor | None] = {}
-        for module in model.modules():
-            weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and isinstance(weight, Tensor):
-                self._beta[weight.untyped_storage()._cdata] = bias
+        self._model = model
+
+    @cached_property
+    def _betas(self) -> dict[int, Tensor | None]:
+        """By the storage of gamma. A node of PyTorch's keeps gamma and not beta, which does not matter to any gradient."""
+        found: dict[int, Tensor | None] = {}
+        for module in self._model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+                found[module.weight.untyped_storage()._cdata] = module.bias
+        return found
+
+    def beta(self, key: int) -> tuple[bool, Tensor | None]:
+        """Whether it is known which beta belongs to the gamma whose storage is at ``key``; and it."""
+        return key in self._betas, self._betas.get(key)
 
     def note(self, number: int) -> None:
         """The node of that number saves its tensors in this context."""
@@ -81,20 +90,32 @@ class Graph:
 
     def look(self, node: Any, attribute: str) -> list[Saved | Kept | None]:
         """What ``node`` saved under ``attribute``, without computing anything; empty if that cannot be known."""
+        return self.look_at(node, (attribute,))
+
+    def look_at(self, node: Any, attributes: tuple[str, ...]) -> list[Saved | Kept | None]:
+        """What ``node`` saved under all of ``attributes``, in a row."""
         if node._sequence_nr() not in self._own:
             return []
-        self.seen = []
+        seen: list[Saved | Kept] = []
+        saved: list[Saved | Kept | None] = []
+        self.seen = seen
         try:
-            found = getattr(node, attribute)
-            seen = iter(self.seen)
-            several = found if isinstance(found, tuple) else (found,)
-            saved = [None if item is None else next(seen, None) for item in several]
-            known = sum(item is not None for item in several) == len(self.seen)  # what has no hooks is not ours
+            for attribute in attributes:
+                found = getattr(node, attribute)
+                for item in found if isinstance(found, tuple) else (found,):
+                    if item is None:
+                        saved.append(None)
+                    elif seen:
+                        saved.append(seen.pop(0))
+                    else:  # what has no hooks is not ours
+                        return []
+                if seen:
+                    return []
         except (RuntimeError, AttributeError):  # it was freed, or is not that kind of node
             return []
         finally:
             self.seen = None
-        return saved if known else []
+        return saved
 
     def recipe(self, node: Any, number: int, content: Content, *, in_one_loop: bool) -> Recipe | None:
         """What computes ``content``, the storage of the output ``number`` of ``node``; None if that is not known.
@@ -144,7 +165,7 @@ class Graph:
         if number == 0:
             read = normalised.READERS.get(name) or compiled_loops.READERS.get(name)
             if read is not None:
-                return read(node, self.look, self._beta, self._in_one_loop)
+                return read(node, self, self._in_one_loop)
         return None
 
     def _argument(self, node: Any, place: int) -> Recipe | None:
