@@ -10,6 +10,7 @@ from torch import nn
 
 import bnkit
 from bnkit.kernels import affine as loops
+from bnkit.memory import content as contents
 from bnkit.memory import recompute as home
 from bnkit.memory.affine import Affine
 from tests.memory.networks import NETWORKS, assert_same, batch, gradients, normalised, step
@@ -111,3 +112,14 @@ def test_a_network_that_diverged_is_no_error(network, value):
     assert found["loss"].isnan()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+def test_which_nan_it_is_does_not_matter():
+    """The sum of two is the first of them, and which comes first is up to the compiler."""
+    a = torch.tensor([math.nan, 1.0, -0.0])
+    b = (a.view(torch.int32) ^ torch.tensor([-(1 << 31), 0, 0], dtype=torch.int32)).view(torch.float32)
+    assert contents._same(a, b)
+    assert contents._same_bits(a, b)
+    assert not contents._same(a, torch.tensor([math.nan, 2.0, -0.0]))
+    assert not contents._same(a, torch.tensor([1.0, 1.0, -0.0]))
+    assert not contents._same_bits(a, torch.tensor([math.nan, 1.0, 0.0]))
