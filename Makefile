@@ -51,6 +51,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.crossover
 	$(BIN)/python -m benchmarks.lenet
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.rebuild
 	$(BIN)/python benchmarks/observe.py
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python benchmarks/check.py

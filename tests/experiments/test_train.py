@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnkit.data import prepare
 from bnkit.experiments import train as training_loop
@@ -171,3 +172,30 @@ def test_a_gpu_is_waited_for_by_time_and_a_cpu_by_steps():
     assert checks("cuda", 100, ALONE) == list(range(1, 97))
     # All processes of a run have to wait for each other at the same step.
     assert checks("cuda", 100, Processes(1, 2)) == [32, 64, 96]
+
+
+class _Waits(TorchDispatchMode):
+    """Counts the operations that a device would have to be waited for: they hand a value to Python, or need one for a shape."""
+
+    WAIT = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2"})
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, _, args=(), kwargs=None):
+        self.count += function.overloadpacket.__name__ in self.WAIT
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_device(monkeypatch):
+    """An epoch of many steps asks for as many values as one of few."""
+    monkeypatch.setattr(training_loop, "_is_to_check", lambda *_: False)  # which a clock decides on a GPU
+    asked = {}
+    for batch_size in (36, 12, 4):
+        run, materials, parts = _run({"batch_size": batch_size})
+        with _Waits() as asking:
+            _train(run, materials, parts)
+        asked[batch_size] = asking.count
+    assert len(set(asked.values())) == 1, asked
+    assert asked[4] > 0  # the tallies are read behind an epoch

@@ -126,6 +126,21 @@ def test_statistics_of_ours_move_once_under_checkpointing(kernel, reentrant, aga
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize(("converts", "times"), [(False, 2), (True, 1)])
+def test_statistics_of_torch_move_twice_under_checkpointing_until_they_are_converted(reentrant, converts, times):
+    """PyTorch's layers do so by themselves, and the context changes nothing about what they do."""
+    model, (x, targets) = Checkpointed("torch", reentrant), batch(side=8)
+    model(x)
+    if converts:
+        model, _ = bnkit.convert(model)
+    before = int(model.inner[0].num_batches_tracked)
+    with bnkit.recompute(model):
+        loss = functional.cross_entropy(model(x), targets)
+    loss.backward()
+    assert int(model.inner[0].num_batches_tracked) - before == times
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
 def test_inside_activation_checkpointing(reentrant):
     """In the backward pass, the part runs again with the context in it."""
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What Numba lacks for kernels: pointers, half precision, stores that pass the caches by, and calls by an address."""
+"""What Numba lacks for kernels: pointers, half precision, products rounded with a sum, stores past the caches, calls by an address."""
 
 from __future__ import annotations
 
@@ -148,6 +148,16 @@ def put(typing_context: Any, pointer: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp, pointer.dtype), generate
+
+
+@intrinsic
+def fused(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c``, rounded once; slow where the processor has no instruction for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return a(a, a, a), generate
 
 
 @intrinsic

@@ -14,29 +14,33 @@ from numba import cfunc, njit, types
 # from itself, with "reassoc": the loops compare with np.inf.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _OPTIONS: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy"}
+# Each operation rounds as it is written, for what has to give somebody else's bits.
+_AS_WRITTEN: dict[str, Any] = {"fastmath": False, "error_model": "numpy"}
 # An address is good as long as what it belongs to is kept.
 _kept: list[Any] = []
 
 
-def inner(loop: Any, names: dict[str, Any]) -> Any:
+def inner(loop: Any, names: dict[str, Any], *, as_written: bool = False) -> Any:
     """``loop``, a function of a module, with other meanings of its global names, for another loop to call."""
-    return njit(**_OPTIONS)(_twin(loop, names))
+    return njit(**(_AS_WRITTEN if as_written else _OPTIONS))(_twin(loop, names))
 
 
-def outer(loop: Any, names: dict[str, Any], variant: str) -> int:
+def outer(loop: Any, names: dict[str, Any], variant: str, *, as_written: bool = False) -> int:
     """The address of ``loop`` compiled with other meanings of its global names: compiled now, or taken from the disk.
 
     Args:
         loop: A function of a module, its globals to be filled in; it takes the address of a table of ``arguments``.
         names: What they mean.
         variant: What tells these meanings from others.
+        as_written: Whether each operation rounds as it is written.
     """
+    options = _AS_WRITTEN if as_written else _OPTIONS
     signature = types.void(types.CPointer(types.int64))  # type: ignore[no-untyped-call]
     twin = _twin(loop, names, variant)
     try:
-        compiled = cfunc(signature, cache=True, **_OPTIONS)(twin)
+        compiled = cfunc(signature, cache=True, **options)(twin)
     except Exception:  # a read-only folder, or what is kept cannot be read: then it is compiled for this process
-        compiled = cfunc(signature, **_OPTIONS)(twin)
+        compiled = cfunc(signature, **options)(twin)
     _kept.append(compiled)
     return int(compiled.address or 0)
 

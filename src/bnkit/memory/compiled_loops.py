@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from bnkit.memory.normalised import Betas, Look
+from bnkit.memory.normalised import Nodes
 from bnkit.memory.recipe import Leaf, Normalised, Recipe
 from bnkit.memory.saved import Kept, Saved
 
 
-def _read_function(node: Any, look: Look, _: Betas) -> Recipe | None:
+def _read_function(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None:
     """The output of ``fused.Normalise``."""
-    saved = look(node, "saved_tensors")
+    saved = nodes.look_at(node, ("saved_tensors",))
     if len(saved) != 5:
         return None
     known = node.known
@@ -22,9 +22,9 @@ def _read_function(node: Any, look: Look, _: Betas) -> Recipe | None:
     return _recipe(saved, known.mask, node.statistics, known.activation, known.eps, known.values, wide, interpreted)
 
 
-def _read_operation(node: Any, look: Look, _: Betas) -> Recipe | None:
+def _read_operation(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None:
     """The output of ``operation.batch_norm``."""
-    saved = look(node, "saved_tensors")
+    saved = nodes.look_at(node, ("saved_tensors",))
     if len(saved) != 7:
         return None
     activation, eps, count, _given, interpreted = node.others
@@ -55,7 +55,7 @@ def _recipe(
     return Normalised(tuple(Leaf(part.for_another()) for part in (x, residual) if part is not None), again, kind)
 
 
-READERS: dict[str, Callable[[Any, Look, Betas], Recipe | None]] = {
+READERS: dict[str, Callable[[Any, Nodes, bool], Recipe | None]] = {
     "NormaliseBackward": _read_function,
     "GeneratedBackwardFor_bnkit_batch_norm_defaultBackward": _read_operation,
 }

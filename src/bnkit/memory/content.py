@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class Content:
     def drop(self, recipe: Recipe) -> None:
         """Let the tensor go: from now on ``recipe`` computes it."""
         assert self.tensor is not None
-        self._sample = _sample(self.tensor).clone()
+        self._sample = _sample(self.tensor, self.nbytes).clone()
         self._counter = _without_data(self.tensor)
         self.recipe, self.tensor = recipe, None
 
@@ -88,13 +88,12 @@ class Content:
         """
         if self._sample is None or tensor.device.type != "cpu":
             return False
-        return not _same_bits(_sample(tensor), self._sample)
+        return not _same(_sample(tensor, self.nbytes), self._sample)
 
     def is_current(self) -> bool:
         """Whether nothing was changed in place since."""
-        counted = self._counter if self.tensor is None else self.tensor
-        assert counted is not None
-        return counted._version == self.version
+        counted: Any = self._counter if self.tensor is None else self.tensor
+        return bool(counted._version == self.version)
 
     def begin_use(self) -> int:
         """There is one more user, who gives what this returns to ``value``."""
@@ -152,10 +151,11 @@ class Content:
         tensor = computed(self.recipe)
         assert self._sample is not None
         if _lies_alike(tensor, self):
+            sample = _sample(tensor, self.nbytes)
             if backward_pass.must_not_wait(tensor):
-                backward_pass.look_at_the_end((_bits(_sample(tensor)) != _bits(self._sample)).any())
+                backward_pass.look_at_the_end((_bits(sample) != _bits(self._sample)).any())
                 return tensor
-            if _same_bits(_sample(tensor), self._sample):
+            if _same(sample, self._sample):
                 return tensor
         raise ModelError(backward_pass.CHANGED)
 
@@ -163,17 +163,19 @@ class Content:
 def computed(recipe: Recipe) -> Tensor:
     """What ``recipe`` computes, outside the graph and in the dtypes that it has."""
     device = recipe.device.type
-    with torch.no_grad():
-        if torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
-                return recipe.compute()[0]
-        return recipe.compute()[0]
+    if torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return computed(recipe)
+    if torch.is_grad_enabled():  # in most backward passes it is not, and to switch it takes as long as a small loop
+        with torch.no_grad():
+            return recipe.compute()[0]
+    return recipe.compute()[0]
 
 
 def equals(tensor: Tensor, content: Content) -> bool:
-    """Whether ``tensor`` is what ``content`` keeps, bit by bit and place by place."""
+    """Whether ``tensor`` is what ``content`` keeps, bit by bit and place by place; NaN is NaN."""
     assert content.tensor is not None
-    return _lies_alike(tensor, content) and torch.equal(_bits(_flat(tensor)), _bits(_flat(content.tensor)))
+    return _lies_alike(tensor, content) and _same_bits(_flat(tensor), _flat(content.tensor))
 
 
 def _lies_alike(tensor: Tensor, content: Content) -> bool:
@@ -189,19 +191,30 @@ def _flat(tensor: Tensor) -> Tensor:
     return tensor.as_strided((tensor.untyped_storage().nbytes() // tensor.itemsize,), (1,), 0)
 
 
-def _sample(tensor: Tensor) -> Tensor:
-    """Some elements of the storage of ``tensor``; a view."""
-    count = tensor.untyped_storage().nbytes() // tensor.itemsize
+def _sample(tensor: Tensor, nbytes: int) -> Tensor:
+    """Some elements of the storage of ``tensor``, which has ``nbytes``; a view."""
+    count = nbytes // tensor.itemsize
     if count <= _SAMPLED:
         return tensor.as_strided((count,), (1,), 0)
     step = (count - 1) // (_SAMPLED - 1)
     # Not the same place of each row: an odd step seldom divides a row, nor the other way around.
-    step -= 1 - step % 2
-    return tensor.as_strided((_SAMPLED,), (max(step, 1),), count - 1 - max(step, 1) * (_SAMPLED - 1))
+    step = max(step - 1 + step % 2, 1)
+    return tensor.as_strided((_SAMPLED,), (step,), count - 1 - step * (_SAMPLED - 1))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether both hold the same values; NaN is NaN."""
+    return torch.equal(a, b) or _same_bits(a, b)
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a, b) or torch.equal(_bits(a.contiguous()), _bits(b))
+    """Whether both hold the same; which NaN it is may depend on the order of a sum."""
+    a = a.contiguous()
+    if torch.equal(_bits(a), _bits(b)):
+        return True
+    if not a.dtype.is_floating_point:
+        return False
+    return not bool(((_bits(a) != _bits(b)) & ~(a.isnan() & b.isnan())).any())
 
 
 def _bits(tensor: Tensor) -> Tensor:

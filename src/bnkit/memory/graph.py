@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
-from bnkit.memory import compiled_loops, normalised
+from bnkit.memory import affine, compiled_loops, normalised
 from bnkit.memory.activations import ACTIVATIONS
 from bnkit.memory.content import Content
 from bnkit.memory.recipe import Activated, Joined, Leaf, Recipe, Widened, activation, copied, stacked, summed
@@ -44,12 +45,21 @@ class Graph:
         self.seen: list[Saved | Kept] | None = None
         self._nothing = torch.empty(0)
         self._wanted: Content | None = None
-        # A node of PyTorch's keeps gamma and not beta, which does not matter to any gradient.
-        self._beta: dict[int, Tensor | None] = {}
-        for module in model.modules():
-            weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and isinstance(weight, Tensor):
-                self._beta[weight.untyped_storage()._cdata] = bias
+        self._in_one_loop = True
+        self._model = model
+
+    @cached_property
+    def _betas(self) -> dict[int, Tensor | None]:
+        """By the storage of gamma. A node of PyTorch's keeps gamma and not beta, which does not matter to any gradient."""
+        found: dict[int, Tensor | None] = {}
+        for module in self._model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+                found[module.weight.untyped_storage()._cdata] = module.bias
+        return found
+
+    def beta(self, key: int) -> tuple[bool, Tensor | None]:
+        """Whether it is known which beta belongs to the gamma whose storage is at ``key``; and it."""
+        return key in self._betas, self._betas.get(key)
 
     def note(self, number: int) -> None:
         """The node of that number saves its tensors in this context."""
@@ -80,24 +90,40 @@ class Graph:
 
     def look(self, node: Any, attribute: str) -> list[Saved | Kept | None]:
         """What ``node`` saved under ``attribute``, without computing anything; empty if that cannot be known."""
+        return self.look_at(node, (attribute,))
+
+    def look_at(self, node: Any, attributes: tuple[str, ...]) -> list[Saved | Kept | None]:
+        """What ``node`` saved under all of ``attributes``, in a row."""
         if node._sequence_nr() not in self._own:
             return []
-        self.seen = []
+        seen: list[Saved | Kept] = []
+        saved: list[Saved | Kept | None] = []
+        self.seen = seen
         try:
-            found = getattr(node, attribute)
-            seen = iter(self.seen)
-            several = found if isinstance(found, tuple) else (found,)
-            saved = [None if item is None else next(seen, None) for item in several]
-            known = sum(item is not None for item in several) == len(self.seen)  # what has no hooks is not ours
+            for attribute in attributes:
+                found = getattr(node, attribute)
+                for item in found if isinstance(found, tuple) else (found,):
+                    if item is None:
+                        saved.append(None)
+                    elif seen:
+                        saved.append(seen.pop(0))
+                    else:  # what has no hooks is not ours
+                        return []
+                if seen:
+                    return []
         except (RuntimeError, AttributeError):  # it was freed, or is not that kind of node
             return []
         finally:
             self.seen = None
-        return saved if known else []
+        return saved
 
-    def recipe(self, node: Any, number: int, content: Content) -> Recipe | None:
-        """What computes ``content``, the storage of the output ``number`` of ``node``; None if that is not known."""
+    def recipe(self, node: Any, number: int, content: Content, *, in_one_loop: bool) -> Recipe | None:
+        """What computes ``content``, the storage of the output ``number`` of ``node``; None if that is not known.
+
+        ``in_one_loop``: whether it may be one of ours where it was several functions of PyTorch's.
+        """
         self._wanted = content  # it is no part of its own recipe
+        self._in_one_loop = in_one_loop
         while type(node).__name__ in _VIEWS and node.next_functions:
             node, number = node.next_functions[0]
             if node is None:
@@ -139,7 +165,7 @@ class Graph:
         if number == 0:
             read = normalised.READERS.get(name) or compiled_loops.READERS.get(name)
             if read is not None:
-                return read(node, self.look, self._beta)
+                return read(node, self, self._in_one_loop)
         return None
 
     def _argument(self, node: Any, place: int) -> Recipe | None:
@@ -157,6 +183,9 @@ class Graph:
         of = self._argument(node, 0)
         if of is None:
             return None
+        at_once = affine.bent(of) if name == "ReluBackward0" else None
+        if at_once is not None:
+            return at_once
         known = ACTIVATIONS[name]
         arguments = tuple(getattr(node, f"_saved_{argument}") for argument in known.arguments)
         return Activated(of, activation(known.plain, known.in_place, arguments), (name, arguments))
@@ -164,4 +193,7 @@ class Graph:
     def _joined(self, node: Any, function: Callable[..., Tensor], kind: Any) -> Recipe | None:
         parts = [self._argument(node, place) for place in range(len(node.next_functions))]
         known = tuple(part for part in parts if part is not None)
-        return Joined(known, function, kind) if len(known) == len(parts) >= 2 else None
+        if not len(known) == len(parts) >= 2:
+            return None
+        at_once = affine.summed(*known) if kind == "sum" else None
+        return at_once or Joined(known, function, kind)

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from bnkit.memory import affine
 from bnkit.memory.recipe import Leaf, Normalised, Recipe
 from bnkit.memory.saved import Kept, Saved
 
-Look = Callable[[Any, str], list[Saved | Kept | None]]
-Betas = dict[int, Tensor | None]
+
+class Nodes(Protocol):
+    """What is known of the nodes of a graph; see ``graph.Graph``."""
+
+    def look_at(self, node: Any, attributes: tuple[str, ...]) -> list[Saved | Kept | None]: ...
+
+    def beta(self, key: int) -> tuple[bool, Tensor | None]: ...
+
+
+_IN_TRAINING = ("_saved_input", "_saved_weight", "_saved_result1", "_saved_result2")
+_GIVEN = ("_saved_input", "_saved_weight", "_saved_running_mean", "_saved_running_var")
 
 # For which forms of input the statistics that the node kept give the same bits as the forward pass, which took them.
 _SAME_BY_KEPT: dict[Hashable, bool] = {}
@@ -45,20 +55,23 @@ def _by_running(
     return torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0]
 
 
-def _read(again: Callable[..., Tensor], eps_name: str, node: Any, look: Look, betas: Betas) -> Recipe | None:
+def _read(again: Callable[..., Tensor], eps_name: str, node: Any, nodes: Nodes, in_one_loop: bool) -> Recipe | None:
     """What computes the output of ``node``; ``again`` does so in training, taking the statistics of its input anew."""
     training, eps = node._saved_training, getattr(node, eps_name)
-    statistics = ("result1", "result2") if training else ("running_mean", "running_var")
-    found = [look(node, f"_saved_{name}") for name in ("input", "weight", *statistics)]
-    if not all(found):
+    found = nodes.look_at(node, _IN_TRAINING if training else _GIVEN)
+    if not found:
         return None
-    x, weight, mean, spread = (saved[0] for saved in found)
-    is_known, bias = _bias(node, weight, betas)
+    x, weight, mean, spread = found
+    is_known, bias = _bias(node, weight, nodes)
     if not is_known or not isinstance(x, Saved) or mean is None or spread is None:
         return None
+    w, m, v = None if weight is None else weight.value(), mean.value(), spread.value()
+    if in_one_loop:
+        recipe = affine.read(x, w, bias, m, v, eps, is_given=not training)
+        if recipe is not None:
+            return recipe
     # Copies, of a value for each channel: the buffers move, and an optimizer may step before the backward pass.
-    w, b = None if weight is None else weight.value().clone(), None if bias is None else bias.detach().clone()
-    m, v = mean.value(), spread.value()
+    w, b = None if w is None else w.clone(), None if bias is None else bias.detach().clone()
     leaf = Leaf(x.for_another())
     kind = (type(node).__name__, training, eps, None if w is None else w.dtype, None if b is None else b.dtype)
     if training:
@@ -92,7 +105,7 @@ def _faster(
     return function if _SAME_BY_KEPT[form] else None
 
 
-def _bias(node: Any, weight: Saved | Kept | None, betas: Betas) -> tuple[bool, Tensor | None]:
+def _bias(node: Any, weight: Saved | Kept | None, nodes: Nodes) -> tuple[bool, Tensor | None]:
     """Whether it is known what beta was; and what. A node keeps it only where it is trained."""
     owner, _ = node.next_functions[2]
     if owner is not None:
@@ -100,11 +113,10 @@ def _bias(node: Any, weight: Saved | Kept | None, betas: Betas) -> tuple[bool, T
         return beta is not None, beta
     if weight is None:
         return True, None
-    key = weight.value().untyped_storage()._cdata
-    return key in betas, betas.get(key)
+    return nodes.beta(weight.value().untyped_storage()._cdata)
 
 
-READERS: dict[str, Callable[[Any, Look, Betas], Recipe | None]] = {
+READERS: dict[str, Callable[[Any, Nodes, bool], Recipe | None]] = {
     "NativeBatchNormBackward0": partial(_read, _native, "_saved_eps"),
     "CudnnBatchNormBackward0": partial(_read, _cudnn, "_saved_epsilon"),
     "MiopenBatchNormBackward0": partial(_read, _miopen, "_saved_epsilon"),

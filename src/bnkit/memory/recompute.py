@@ -7,7 +7,7 @@ import sys
 from collections.abc import Hashable, Iterator
 from threading import get_ident
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,8 @@ class Recomputation:
         self.bytes_dropped = 0
         self._graph = Graph(model)
         self._thread = get_ident()
-        self._contents: WeakValueDictionary[int, Content] = WeakValueDictionary()
+        # Weakly, and in a plain dictionary: one of weak values takes as long to fill as all else that is done for a tensor.
+        self._contents: dict[int, ref[Content]] = {}
         # Tensors that a node saved of its own results, and that node: it can be read when it is complete.
         self._unread: list[tuple[Content, Any, int]] = []
         self._unread_number = -1
@@ -56,14 +57,16 @@ class Recomputation:
         number = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
         if self._unread and number != self._unread_number:
             self._read_the_rest()
-        node = tensor.grad_fn
+        node: Any = tensor.grad_fn
         if type(tensor) is not Tensor or tensor.layout is not torch.strided or (node is None and tensor.dim() < 2):
             self._graph.note(number)
             return Kept(tensor)
         key = tensor.untyped_storage()._cdata
-        content = self._contents.get(key)
+        known = self._contents.get(key)
+        content = None if known is None else known()
         if content is None or not content.is_of(tensor, key):
-            content = self._contents[key] = Content(tensor)
+            content = Content(tensor)
+            self._contents[key] = ref(content)
         elif content.may_go and content.was_changed_unseen(tensor):
             content.keep(tensor)
             self.dropped -= 1
@@ -95,12 +98,15 @@ class Recomputation:
 
     def _drop(self, content: Content, node: Any, number: int) -> None:
         """Let the tensor of ``content`` go, output ``number`` of ``node``, if it is known how to compute it again."""
-        recipe = self._graph.recipe(node, number, content)
-        if recipe is None or not recipe.norms or recipe.links > _MOST_LINKS or not _computes(recipe, content):
-            return
-        content.drop(recipe)
-        self.dropped += 1
-        self.bytes_dropped += content.nbytes
+        for in_one_loop in (True, False):
+            recipe = self._graph.recipe(node, number, content, in_one_loop=in_one_loop)
+            if recipe is None or not recipe.norms or recipe.links > _MOST_LINKS:
+                return
+            if _computes(recipe, content):
+                content.drop(recipe)
+                self.dropped += 1
+                self.bytes_dropped += content.nbytes
+                return
 
     def _close(self) -> None:
         self._read_the_rest()
