@@ -2,8 +2,8 @@
 
 For each situation that ``kernels/crossover.py`` tells apart, inputs of more and more elements, BatchNorm and ReLU forward
 and backward, PyTorch's kernel in our layer against the loops, in shuffled turns. The table gets the least size from which on
-the loops are faster by a twentieth in the median of turns, at that size and at every larger one; null where they are not at
-the largest.
+the loops are faster by a twentieth in the median of turns, and at no larger one slower by more than that; null where there
+is none.
 
     python -m benchmarks.crossover
     python -m benchmarks.crossover --write
@@ -30,9 +30,9 @@ EXAMPLES = {
     "channels last, few channels": ((6, 28, 28), (16, 10, 10)),
     "channels last": ((32, 16, 16), (64, 14, 14), (512, 7, 7)),
 }
-SIZES = tuple(1 << power for power in range(14, 24))
-# What noise could make of loops that are no faster.
-MARGIN = 0.95
+SIZES = tuple(sorted([1 << power for power in range(14, 24)] + [3 << power for power in range(13, 22)]))
+# What noise could make of loops that are as fast.
+NOISE = 0.05
 
 
 def ratio(example: tuple[int, ...], size: int, layout: torch.memory_format, seconds: float) -> float:
@@ -65,9 +65,10 @@ def main() -> None:
         print(f"{name:28}", "  ".join(f"{size}: {value:.2f}" for size, value in worst.items()), flush=True)
         least[name] = None
         for size in reversed(SIZES):
-            if worst[size] > MARGIN:
+            if worst[size] > 1 + NOISE:
                 break
-            least[name] = size
+            if worst[size] <= 1 - NOISE:
+                least[name] = size
     print(json.dumps(least, indent=2))
     if arguments.write:
         TABLE.write_text(json.dumps(least, indent=2) + "\n")

@@ -197,15 +197,16 @@ def _end(mark: str, *, forked: bool = False) -> None:
     """
     for child in multiprocessing.active_children() if forked else ():
         child.kill()
-    while found := [
-        pid for pid in _pids() if _is_one(pid, mark)
-    ]:  # again: one may have started another in the meantime
+    for _ in range(_MOST_ROUNDS):
+        found = [pid for pid in _pids() if _is_one(pid, mark)]
         for pid in found:
             with suppress(OSError):  # it has ended by now
                 handle = os.pidfd_open(pid)
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
                 select.select([handle], [], [], _SECONDS_TO_DIE)
                 os.close(handle)
+        if not found:
+            break
 
 
 def _pids() -> list[int]:

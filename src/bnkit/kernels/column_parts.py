@@ -169,9 +169,8 @@ def spread_back(columns, W, C, P, first, count, mode, known, by_gamma):
         c = first + (j // P if P > 1 else j % C)
         k0 = k1 = 0.0
         if mode == arguments.OWN:
-            scale = np.float64(get(columns, 2 * W + j))
             k0 = get(by_gamma, C + c) / count
-            k1 = get(by_gamma, c) * get(known, 2 * C + c) / count * scale
+            k1 = get(by_gamma, c) * get(known, 2 * C + c) / count
         if mode == arguments.SECOND_HALF:
             k0, k1 = get(by_gamma, C + c), get(by_gamma, c)
         put(columns, 4 * W + j, number(k0))
@@ -193,8 +192,10 @@ def write_back(x, g, y, dx, dr, stride, first, last, W, columns):
                 dz = through(load(gs, j), load(ys, j) if sees else d * get(scale, j) + get(shift, j))
                 if adds:
                     save(rest, j, dz)
-                share = dz * get(scale, j) - get(k0, j) if apart else (dz - get(k0, j)) * get(scale, j)
-                save(out, j, share - d * get(k1, j))
+                if apart:
+                    save(out, j, dz * get(scale, j) - get(k0, j) - d * get(k1, j))
+                else:
+                    save(out, j, (dz - get(k0, j) - d * get(k1, j)) * get(scale, j))
 
 
 PARTS = (guess, add_up, settle, spread, write, add_up_back, settle_back, spread_back, write_back)

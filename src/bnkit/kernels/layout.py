@@ -93,11 +93,13 @@ def _layout(shape: tuple[int, ...], dtype: torch.dtype, is_contiguous: bool, as_
         return Layout("planes", kind, shape[0], channels, positions, count, block, team, streams, ahead, 0, is_small)
     if is_contiguous and positions > 1:
         unit = _LINE // math.gcd(positions, _LINE)  # so many channels begin with a cache line
-        block = min(max(1, round(_COLUMNS / (positions * unit))) * unit, channels)
+        most = min(max(1, round(_COLUMNS / (positions * unit))) * unit, channels)
+        team = threads_for(-(-channels // most), size, threads)
+        turns = -(-channels // (most * team))
+        block = min(-(-channels // (turns * team * unit)) * unit, channels)  # so that all threads have as much to do
         streams = (
             large and channels * positions * width % CACHE_LINE == 0 and block * positions * width % CACHE_LINE == 0
         )
-        team = threads_for(-(-channels // block), size, threads)
         scratch = SCRATCH * block * positions * team
         return Layout(
             "blocks", kind, shape[0], channels, positions, count, block, team, streams, ahead, scratch, is_small

@@ -127,7 +127,7 @@ def _write_back(x, g, y, dx, dr, mask, P, high, low, scale, shift, k0, k1, follo
             if masked and get(counts, i) == 0:  # it had no part in the statistics
                 save(out, i, dz * scale if abs(d) < np.inf else nothing)
             else:
-                save(out, i, (dz * scale - k0 if apart else (dz - k0) * scale) - d * k1)
+                save(out, i, dz * scale - k0 - d * k1 if apart else (dz - k0 - d * k1) * scale)
 
 
 def _measure(a):
@@ -259,7 +259,7 @@ def _backward(a):
                         k0 = k1 = nothing
                         if mode == arguments.OWN:
                             k0 = number(get(by_beta, c) / count)
-                            k1 = number(get(by_gamma, c) * rstd * rstd / count * scale)
+                            k1 = number(get(by_gamma, c) * rstd * rstd / count)
                         if mode == arguments.SECOND_HALF:
                             k0, k1 = number(get(by_beta, c)), number(get(by_gamma, c))
                         out, rest, counts = behind(dx, at), behind(dr, at), behind(mask, n * P)

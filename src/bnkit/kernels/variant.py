@@ -13,8 +13,8 @@ class Variant(NamedTuple):
         activation: None, or one that ``elements`` knows.
         adds: Whether a residual is added before the activation; backward, whether the gradient of the residual is written.
         sees: Whether, backward, the output is given to tell the slope of the activation.
-        apart: Whether, backward, it is given what to take away for the statistics. Otherwise the mean of the gradients is taken
-            away before anything is multiplied: where all are the same, nothing is left.
+        apart: Whether, backward, it is given what to take away for the statistics. Otherwise that is taken away before anything is
+            multiplied: where all gradients are the same, nothing is left, and no factor is too small for float32.
         streams: Whether results go past the caches; their rows or planes then begin at multiples of 64 bytes.
         wide: Whether it computes in float64, whatever the elements are.
         masked: Whether a mask says which positions count, (N, P) bytes; over planes only.
