@@ -31,10 +31,10 @@ from torch import Tensor, nn
 
 import bnkit
 from bnkit.kernels import arguments, bits
+from bnkit.kernels.arguments import plan_for, share
 from bnkit.kernels.arguments import run as run_loops
-from bnkit.kernels.arguments import share
 from bnkit.kernels.compiling import outer
-from bnkit.kernels.threads import available, team, threads_for
+from bnkit.kernels.threads import available, threads_for
 
 SHAPES = (
     (256, 6, 28, 28),  # LeNet
@@ -68,7 +68,8 @@ def streamed_copy(x: Tensor, y: Tensor) -> None:
     assert x.data_ptr() % 64 == y.data_ptr() % 64 == 0 and x.numel() % 16 == 0
     threads = threads_for(x.numel() // 16, x.numel(), available())
     tensors = (x.data_ptr(), 0, y.data_ptr(), *[0] * 8)
-    run_loops(*team(), _copy_at, 0, 0, threads, 0, *tensors, 0, 0, 0, x.numel(), 0, 0, 0, 0.0)
+    plan = plan_for((_copy_at, 0, 0), threads=threads)
+    run_loops(plan.address, *tensors, x.numel(), 0.0, 0, 0, 0, 0.0, 0)
 
 
 def step(

@@ -8,7 +8,6 @@ import torch
 from numba.core.errors import NumbaWarning
 
 from bnkit.kernels import arguments, bits, compiling
-from bnkit.kernels.threads import team
 
 
 def _double(a):
@@ -24,8 +23,8 @@ number = get = put = infinity = None
 def _doubled(function):
     x = torch.arange(5, dtype=torch.float64)
     y = torch.empty_like(x)
-    tensors = (x.data_ptr(), 0, y.data_ptr(), *[0] * 8)
-    arguments.run(*team(), function, 0, 0, 1, 0, *tensors, 0, 0, 0, 5, 0, 0, 0, 0.0)
+    plan = arguments.plan_for((function, 0, 0))
+    arguments.run(plan.address, x.data_ptr(), 0, y.data_ptr(), *[0] * 8, 5, 0.0, 0, 0, 0, 0.0, 0)
     return y.tolist()
 
 

@@ -8,6 +8,7 @@ import io
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from bnkit import nn as ours
 from bnkit.errors import SettingsError, TooFewValuesError
@@ -180,6 +181,59 @@ def test_turning_tracking_off_later_does_what_pytorch_does():
     torch.testing.assert_close(our.running_mean, their.running_mean)
     our.eval(), their.eval()
     torch.testing.assert_close(our(x), their(x))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_what_changes_between_two_steps_counts_in_the_second(kernel):
+    """A layer remembers what it chose for inputs that were alike, and nothing else."""
+    x = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    our, their = ours.BatchNorm2d(3, kernel=kernel), nn.BatchNorm2d(3)
+    torch.testing.assert_close(our(x), their(x))
+    our.activation, our.momentum, our.eps = "relu", 0.5, 0.1
+    their.momentum, their.eps = 0.5, 0.1
+    torch.testing.assert_close(our(x), torch.relu(their(x)))
+    our.kernel = "reference"
+    torch.testing.assert_close(our(x), torch.relu(their(x)))
+    our.kernel = kernel
+    torch.testing.assert_close(our.double()(x.double()), torch.relu(their.double()(x.double())))
+    torch.testing.assert_close(our.state_dict(), their.state_dict())
+    with pytest.raises(SettingsError, match="a residual of shape"):
+        our(x.double(), torch.zeros(6, 3, 4, 5, dtype=torch.float64))
+    with pytest.raises(TooFewValuesError):
+        our(x[:1, :, :1, :1].double())
+
+
+# PyTorch's own kernel moves the running statistics unseen.
+@pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if kernel != "aten"])
+def test_every_buffer_is_known_to_have_changed(kernel):
+    layer = ours.BatchNorm2d(3, kernel=kernel)
+    before = {name: buffer._version for name, buffer in layer.named_buffers()}
+    layer(torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0)))
+    assert all(buffer._version > before[name] for name, buffer in layer.named_buffers())
+    assert int(layer.num_batches_tracked) == 1
+
+
+class _Exponential(nn.Module):
+    def forward(self, x):
+        return x.exp()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_parametrised_weight(kernel):
+    x = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    our, their = ours.BatchNorm2d(3, kernel=kernel), nn.BatchNorm2d(3)
+    for layer in (our, their):
+        register_parametrization(layer, "weight", _Exponential())
+    for one, other in zip(_step(our, x), _step(their, x), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_tensor_that_outlived_its_transform(kernel):
+    x = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    kept = []
+    torch.func.grad(lambda x: (kept.append(x * 1.0), x.sum())[1])(x)
+    torch.testing.assert_close(ours.BatchNorm2d(3, kernel=kernel)(kept[0]), nn.BatchNorm2d(3)(x))
 
 
 def test_the_counter_stays_an_integer_in_half_precision():

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels.affine_loops import SCRATCH, affine_loop
-from bnkit.kernels.arguments import GIVEN_ONES, OWN, run
+from bnkit.kernels.arguments import GIVEN_ONES, OWN, Plan, plan_for, run
 from bnkit.kernels.layout import CACHE_LINE
-from bnkit.kernels.threads import available, team, threads_for
+from bnkit.kernels.threads import available, threads_for
 
 # From so many positions on, a plane is worth a loop of its own; below, what is left over of a vector takes most of the time.
 _LEAST_PLANE = 32
@@ -101,9 +101,8 @@ def coefficients(
     """
     found = torch.empty(2, mean.shape[0])
     w, b, at = 0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), found.data_ptr()
-    loop = affine_loop("coefficients", False, False, False, False)
-    run(*team(), loop, 0, 0, 1, 0, w, b, at, 0, 0, 0, 0, 0, mean.data_ptr(), spread.data_ptr(), 0,
-        0, mean.shape[0], 0, 0, GIVEN_ONES if is_given else OWN, 0, 0, eps)  # fmt: skip
+    plan = _coefficients(mean.shape[0], GIVEN_ONES if is_given else OWN)
+    run(plan.address, w, b, at, 0, 0, 0, 0, 0, mean.data_ptr(), spread.data_ptr(), 0, 0, eps, 0, 0, 0, 0.0, 0)
     return found
 
 
@@ -116,15 +115,28 @@ def affine(x: Tensor, of_x: Tensor, residual: Tensor | None, of_residual: Tensor
         of_residual: Those of the residual, if it is normalised too.
         relu: Whether negative values become 0.
     """
-    plan = way(x.shape, x.stride())
-    assert plan is not None
+    found = way(x.shape, x.stride())
+    assert found is not None
     y = torch.empty_like(x)
     xa, ya, of_xa = x.data_ptr(), y.data_ptr(), of_x.data_ptr()
-    streams = plan.streams and ya % CACHE_LINE == 0
-    loop = affine_loop(plan.name, residual is not None, of_residual is not None, relu, streams)
-    threads = threads_for(plan.pieces, plan.size, available())
     ra = xa if residual is None else residual.data_ptr()
     of_ra = of_xa if of_residual is None else of_residual.data_ptr()
-    run(*team(), loop, 0, 0, threads, SCRATCH * plan.columns * threads, xa, ra, ya, 0, 0, 0, of_xa, of_ra, 0, 0, 0,
-        plan.rows, plan.channels, plan.positions, plan.size, OWN, 0, plan.columns, 0.0)  # fmt: skip
+    aligned = ya % CACHE_LINE == 0
+    plan = _plan(found, residual is not None, of_residual is not None, relu, aligned, available())
+    run(plan.address, xa, ra, ya, 0, 0, 0, of_xa, of_ra, 0, 0, 0, found.size, 0.0, 0, 0, 0, 0.0, 0)
     return y
+
+
+@lru_cache(maxsize=1024)
+def _plan(found: Way, adds: bool, norms: bool, relu: bool, is_aligned: bool, available: int) -> Plan:
+    loop = affine_loop(found.name, adds, norms, relu, found.streams and is_aligned)
+    threads = threads_for(found.pieces, found.size, available)
+    return plan_for(
+        (loop, 0, 0), threads=threads, scratch=SCRATCH * found.columns * threads, examples=found.rows,
+        channels=found.channels, positions=found.positions, block=found.columns,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _coefficients(channels: int, given: int) -> Plan:
+    return plan_for((affine_loop("coefficients", False, False, False, False), 0, 0), channels=channels, given=given)

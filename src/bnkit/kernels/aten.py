@@ -58,6 +58,7 @@ def training_step(
     x: Tensor,
     running_mean: Tensor,
     running_var: Tensor,
+    num_batches_tracked: Tensor | None,
     momentum: float,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -71,6 +72,8 @@ def training_step(
         if running_mean.dtype != torch.float32:
             return None
     output = functional.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
+    if num_batches_tracked is not None:
+        num_batches_tracked.add_(1)
     return _finish(output, activation, residual)
 
 

@@ -2,7 +2,8 @@
 
 Channels last, and (N, C): rows of C columns, of which several are taken as one wide row, so that a few channels fill a
 vector too. The threads take some rows each, twice, with a step between in which one of them adds up. And (N, C, P) with few
-positions P: rows of C · P columns; a thread takes a block of channels, all rows of it.
+positions P: rows of C · P columns; the same where these are few, so that a thread goes through memory in its order; else a
+thread takes a block of channels, all rows of it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,20 @@ guess = add_up = settle = spread = write = add_up_back = settle_back = spread_ba
 
 # What a thread has to work in, for each of W columns: the sums, 2, float64; then, of what is computed in, what a column is
 # computed with, 6 (the first is the guess of the mean until that is known), and the sums of some rows, 2.
-SUMS, COLUMNS, ROOM = 0, 2, 8
-SCRATCH = 10
+SUMS, COLUMNS, ROOM = 2, 6, 2
+
+
+def room_for_blocks(W: int, threads: int) -> int:
+    """How many float64 the threads work in, for blocks of W columns."""
+    return (SUMS + COLUMNS + ROOM) * W * threads
+
+
+def room_for_rows(W: int, threads: int) -> tuple[int, int]:
+    """How many float64 the threads work in, for rows of W columns; and how many of them begin as 0, the sums.
+
+    Besides theirs there are the sums of what is left: less than a wide row.
+    """
+    return (SUMS * (threads + 1) + (COLUMNS + ROOM) * threads) * W, SUMS * (threads + 1) * W
 
 
 def forward(a):
@@ -36,22 +49,22 @@ def forward(a):
     x, r, y = pointer(get(a, X)), pointer(get(a, RESIDUAL)), pointer(get(a, Y))
     known, eps = table(get(a, arguments.STATISTICS)), get(table(get(a, arguments.EPS)), 0)
     thread, begin, end = share(a, (C + block - 1) // block)
-    own = get(a, arguments.SCRATCH) + 8 * SCRATCH * block * P * thread
-    sums, columns = table(own), numbers(own + 8 * COLUMNS * block * P)
-    room = numbers(own + 8 * ROOM * block * P)
+    own = get(a, arguments.SCRATCH) + 8 * (SUMS + COLUMNS + ROOM) * block * P * thread
+    sums, columns = table(own), numbers(own + 8 * SUMS * block * P)
+    room = numbers(own + 8 * (SUMS + COLUMNS) * block * P)
     for piece in range(begin, end):
         first, last = piece * block, min(piece * block + block, C)
         W, at = (last - first) * P, first * P
         if get(a, arguments.GIVEN) != arguments.GIVEN_ONES:
             for j in range(2 * W):
                 put(sums, j, 0.0)
-            guess(x, C * P, rows, C, P, first, columns, W)
+            guess(x, C * P, rows, C, P, first, last, columns, W)
             add_up(behind(x, at), C * P, 0, rows, W, columns, sums, room)
             settle(
                 x, C * P, rows, C, P, first, last, sums, columns, W, count, eps, known, table(get(a, arguments.SUMS))
             )
         if get(a, arguments.GIVEN) != arguments.FIRST_HALF:
-            spread(columns, W, C, P, first, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+            spread(columns, W, C, P, first, last, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
             write(behind(x, at), behind(r, at), behind(y, at), C * P, 0, rows, W, columns)
 
 
@@ -63,125 +76,130 @@ def backward(a):
     x, g, y = pointer(get(a, X)), pointer(get(a, GRADIENT)), pointer(get(a, Y))
     dx, dr, known = pointer(get(a, DX)), pointer(get(a, D_RESIDUAL)), table(get(a, arguments.STATISTICS))
     thread, begin, end = share(a, (C + block - 1) // block)
-    own = get(a, arguments.SCRATCH) + 8 * SCRATCH * block * P * thread
-    sums, columns = table(own), numbers(own + 8 * COLUMNS * block * P)
-    room = numbers(own + 8 * ROOM * block * P)
+    own = get(a, arguments.SCRATCH) + 8 * (SUMS + COLUMNS + ROOM) * block * P * thread
+    sums, columns = table(own), numbers(own + 8 * SUMS * block * P)
+    room = numbers(own + 8 * (SUMS + COLUMNS) * block * P)
     for piece in range(begin, end):
         first, last = piece * block, min(piece * block + block, C)
         W, at = (last - first) * P, first * P
         xs, gs, ys = behind(x, at), behind(g, at), behind(y, at)
-        spread(columns, W, C, P, first, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+        spread(columns, W, C, P, first, last, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
         if mode != arguments.SECOND_HALF:
             for j in range(2 * W):
                 put(sums, j, 0.0)
             add_up_back(xs, gs, ys, C * P, 0, rows, W, columns, sums, room)
             settle_back(C, P, first, last, sums, W, known, table(get(a, arguments.SUMS)))
         if mode != arguments.FIRST_HALF:
-            spread_back(columns, W, C, P, first, count, mode, known, table(get(a, arguments.SUMS)))
+            spread_back(columns, W, C, P, first, last, count, mode, known, table(get(a, arguments.SUMS)))
             write_back(xs, gs, ys, behind(dx, at), behind(dr, at), C * P, 0, rows, W, columns)
 
 
 def forward_sums(a):
     """Add up some of the wide rows, for ``forward_settle``."""
-    rows, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    rows, C, P = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS), get(a, arguments.DEPTH)
     W, narrow, x = get(a, arguments.POSITIONS), get(a, arguments.BLOCK), pointer(get(a, X))
     thread, first, last = share(a, rows)
-    own = get(a, arguments.SCRATCH) + 8 * SCRATCH * W * thread
-    columns = numbers(own + 8 * COLUMNS * W)
-    guess(x, C, narrow, C, 1, 0, columns, W)
-    add_up(x, W, first, last, W, columns, table(own), numbers(own + 8 * ROOM * W))
+    sums, columns, room = own_part(a, thread, W)
+    guess(x, C * P, narrow, C, P, 0, C, columns, W)
+    add_up(x, W, first, last, W, columns, sums, room)
 
 
 def forward_settle(a):
     """Take the statistics from the sums of all threads, and of the rows that did not make up a wide one."""
-    rows, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    rows, C, P = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS), get(a, arguments.DEPTH)
     W, narrow, x = get(a, arguments.POSITIONS), get(a, arguments.BLOCK), pointer(get(a, X))
-    own = get(a, arguments.SCRATCH)
-    sums, columns = table(own), numbers(own + 8 * COLUMNS * W)
-    for part in range(1, get(a, arguments.THREADS)):
-        others = behind(sums, SCRATCH * W * part)
-        for j in range(2 * W):
-            put(sums, j, get(sums, j) + get(others, j))
-    rest = narrow * C - rows * W  # less than a wide row: its columns are the first ones
-    few = table(own + 8 * SCRATCH * W * get(a, arguments.THREADS))
-    add_up(behind(x, rows * W), rest, 0, 1, rest, columns, few, numbers(own + 8 * ROOM * W))
-    for j in range(rest):
-        put(sums, j, get(sums, j) + get(few, j))
-        put(sums, W + j, get(sums, W + j) + get(few, rest + j))
+    sums, columns, room = own_part(a, 0, W)
+    rest = narrow * C * P - rows * W  # less than a wide row: its columns are the first ones
+    few, _, _ = own_part(a, get(a, arguments.THREADS), W)
+    if rest > 0:
+        add_up(behind(x, rows * W), rest, 0, 1, rest, columns, few, room)
+    merge(a, sums, W, rest)
     known, eps = table(get(a, arguments.STATISTICS)), get(table(get(a, arguments.EPS)), 0)
-    settle(
-        x, C, narrow, C, 1, 0, C, sums, columns, W, get(a, arguments.COUNT), eps, known, table(get(a, arguments.SUMS))
-    )
+    totals, count = table(get(a, arguments.SUMS)), get(a, arguments.COUNT)
+    settle(x, C * P, narrow, C, P, 0, C, sums, columns, W, count, eps, known, totals)
 
 
 def forward_write(a):
     """Write some of the wide rows."""
-    rows, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    rows, C, P = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS), get(a, arguments.DEPTH)
     W, narrow = get(a, arguments.POSITIONS), get(a, arguments.BLOCK)
     x, r, y = pointer(get(a, X)), pointer(get(a, RESIDUAL)), pointer(get(a, Y))
     thread, first, last = share(a, rows)
-    columns = numbers(get(a, arguments.SCRATCH) + 8 * (SCRATCH * thread + COLUMNS) * W)
+    _, columns, _ = own_part(a, thread, W)
     known = table(get(a, arguments.STATISTICS))
-    spread(columns, W, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+    spread(columns, W, C, P, 0, C, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
     write(x, r, y, W, first, last, W, columns)
-    if last == rows:  # what is left is less than a wide row; its columns are the first ones
-        at = rows * W
-        spread(columns, narrow * C - at, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
-        write(behind(x, at), behind(r, at), behind(y, at), W, 0, 1, narrow * C - at, columns)
+    at = rows * W
+    rest = narrow * C * P - at
+    if last == rows and rest > 0:  # what is left is less than a wide row; its columns are the first ones
+        spread(columns, rest, C, P, 0, C, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+        write(behind(x, at), behind(r, at), behind(y, at), W, 0, 1, rest, columns)
 
 
 def backward_sums(a):
     """Add up some of the wide rows, for ``backward_settle``."""
-    rows, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    rows, C, P = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS), get(a, arguments.DEPTH)
     W, narrow = get(a, arguments.POSITIONS), get(a, arguments.BLOCK)
     x, g, y = pointer(get(a, X)), pointer(get(a, GRADIENT)), pointer(get(a, Y))
     thread, first, last = share(a, rows)
-    own = get(a, arguments.SCRATCH) + 8 * SCRATCH * W * thread
-    columns, room = numbers(own + 8 * COLUMNS * W), numbers(own + 8 * ROOM * W)
+    sums, columns, room = own_part(a, thread, W)
     known = table(get(a, arguments.STATISTICS))
-    spread(columns, W, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
-    add_up_back(x, g, y, W, first, last, W, columns, table(own), room)
-    if last == rows:
-        at, few = rows * W, table(get(a, arguments.SCRATCH) + 8 * SCRATCH * W * get(a, arguments.THREADS))
-        rest = narrow * C - at
-        spread(columns, rest, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+    spread(columns, W, C, P, 0, C, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+    add_up_back(x, g, y, W, first, last, W, columns, sums, room)
+    at = rows * W
+    rest = narrow * C * P - at
+    if last == rows and rest > 0:
+        few, _, _ = own_part(a, get(a, arguments.THREADS), W)
+        spread(columns, rest, C, P, 0, C, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
         add_up_back(behind(x, at), behind(g, at), behind(y, at), W, 0, 1, rest, columns, few, room)
 
 
 def backward_settle(a):
     """Take the gradients of gamma and beta from the sums of all threads."""
-    C, W, own = get(a, arguments.CHANNELS), get(a, arguments.POSITIONS), get(a, arguments.SCRATCH)
-    sums = table(own)
-    for part in range(1, get(a, arguments.THREADS)):
-        others = behind(sums, SCRATCH * W * part)
-        for j in range(2 * W):
-            put(sums, j, get(sums, j) + get(others, j))
-    few = behind(sums, SCRATCH * W * get(a, arguments.THREADS))
-    rest = get(a, arguments.BLOCK) * C - get(a, arguments.EXAMPLES) * W
-    for j in range(rest):
-        put(sums, j, get(sums, j) + get(few, j))
-        put(sums, W + j, get(sums, W + j) + get(few, rest + j))
-    settle_back(C, 1, 0, C, sums, W, table(get(a, arguments.STATISTICS)), table(get(a, arguments.SUMS)))
+    C, P, W = get(a, arguments.CHANNELS), get(a, arguments.DEPTH), get(a, arguments.POSITIONS)
+    sums, _, _ = own_part(a, 0, W)
+    merge(a, sums, W, get(a, arguments.BLOCK) * C * P - get(a, arguments.EXAMPLES) * W)
+    settle_back(C, P, 0, C, sums, W, table(get(a, arguments.STATISTICS)), table(get(a, arguments.SUMS)))
 
 
 def backward_write(a):
     """Write the gradients of some of the wide rows."""
-    rows, C = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS)
+    rows, C, P = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS), get(a, arguments.DEPTH)
     W, narrow = get(a, arguments.POSITIONS), get(a, arguments.BLOCK)
     x, g, y = pointer(get(a, X)), pointer(get(a, GRADIENT)), pointer(get(a, Y))
     dx, dr, known = pointer(get(a, DX)), pointer(get(a, D_RESIDUAL)), table(get(a, arguments.STATISTICS))
     thread, first, last = share(a, rows)
-    columns = numbers(get(a, arguments.SCRATCH) + 8 * (SCRATCH * thread + COLUMNS) * W)
+    _, columns, _ = own_part(a, thread, W)
     count, mode = get(a, arguments.COUNT), get(a, arguments.GIVEN)
-    spread(columns, W, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
-    spread_back(columns, W, C, 1, 0, count, mode, known, table(get(a, arguments.SUMS)))
+    spread(columns, W, C, P, 0, C, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+    spread_back(columns, W, C, P, 0, C, count, mode, known, table(get(a, arguments.SUMS)))
     write_back(x, g, y, dx, dr, W, first, last, W, columns)
-    if last == rows:
-        at, rest = rows * W, narrow * C - rows * W
-        spread(columns, rest, C, 1, 0, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
-        spread_back(columns, rest, C, 1, 0, count, mode, known, table(get(a, arguments.SUMS)))
+    at = rows * W
+    rest = narrow * C * P - at
+    if last == rows and rest > 0:
+        spread(columns, rest, C, P, 0, C, get(a, arguments.WEIGHT), get(a, arguments.BIAS), known)
+        spread_back(columns, rest, C, P, 0, C, count, mode, known, table(get(a, arguments.SUMS)))
         xs, gs, ys = behind(x, at), behind(g, at), behind(y, at)
         write_back(xs, gs, ys, behind(dx, at), behind(dr, at), W, 0, 1, rest, columns)
+
+
+def own_part(a, part, W):
+    """What one of the threads has to work in, for rows of W columns: its sums, what columns are computed with, some room."""
+    at, threads = get(a, arguments.SCRATCH), get(a, arguments.THREADS)
+    others = at + 8 * (SUMS * (threads + 1) + (COLUMNS + ROOM) * part) * W
+    return table(at + 8 * SUMS * W * part), numbers(others), numbers(others + 8 * COLUMNS * W)
+
+
+def merge(a, sums, W, rest):
+    """Add to the first thread's sums those of the others, and those of the ``rest`` of columns."""
+    for part in range(1, get(a, arguments.THREADS)):
+        others = behind(sums, SUMS * W * part)
+        for j in range(SUMS * W):
+            put(sums, j, get(sums, j) + get(others, j))
+    few = behind(sums, SUMS * W * get(a, arguments.THREADS))
+    for j in range(rest):
+        put(sums, j, get(sums, j) + get(few, j))
+        put(sums, W + j, get(sums, W + j) + get(few, rest + j))
 
 
 _LOOPS = {
@@ -194,7 +212,7 @@ _LOOPS = {
 
 @cache
 def column_loop(name: str, variant: Variant) -> int:
-    """The address of a loop, for ``arguments.run``.
+    """The address of a loop, for ``arguments.plan_for``.
 
     Args:
         name: "forward" and "backward" take blocks of channels; "forward_sums", "forward_settle" and "forward_write" are
@@ -204,6 +222,6 @@ def column_loop(name: str, variant: Variant) -> int:
     blocks = elements(variant.kind, variant.activation, streams=variant.streams, wide=variant.wide)
     names: dict[str, Any] = {**blocks._asdict(), **variant._asdict(), "nothing": blocks.number(0)}
     names["table"] = bits.pointer[np.float64]
-    for part in column_parts.PARTS:
+    for part in (*column_parts.PARTS, own_part, merge):
         names[part.__name__] = inner(part, names)
     return outer(_LOOPS[name], names, str(variant))

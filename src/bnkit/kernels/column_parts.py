@@ -18,14 +18,17 @@ TOGETHER = 32  # rows between two additions in float64
 LOT = 65536
 
 
-def guess(x, stride, rows, C, P, first, start, W):
-    """Fill ``start`` (W,) with about the mean of each column's channel; the first column belongs to channel ``first``."""
+def guess(x, stride, rows, C, P, first, last, start, W):
+    """Fill ``start`` (W,) with about the mean of each column's channel: from ``first`` to ``last``, P columns each, in turn."""
     quarter, half = number(0.25), rows // 2
-    for j in range(W):
-        xs = behind(x, (first + (j // P if P > 1 else j % C)) * P)
+    for c in range(first, last):
+        xs, places = behind(x, c * P), behind(start, (c - first) * P)
         some = load(xs, 0) * quarter + load(xs, half // 2 * stride) * quarter
         some += load(xs, half * stride) * quarter + load(xs, (half + half // 2) * stride) * quarter
-        put(start, j, some)
+        for i in range(P):
+            put(places, i, some)
+    for j in range((last - first) * P, W):  # what stands there already, from the beginning
+        put(start, j, get(start, j - (last - first) * P))
 
 
 def add_up(x, stride, first, last, W, start, sums, room):
@@ -56,16 +59,24 @@ def add_up(x, stride, first, last, W, start, sums, room):
             put(sums, W + j, get(sums, W + j) + get(squares, j))
 
 
+def gather(sums, P, first, last, W, totals):
+    """Add to the channels' totals the sums of their columns."""
+    for turn in range(0, W, (last - first) * P):
+        for c in range(first, last):
+            its, total = behind(sums, turn + (c - first) * P), 0.0
+            for i in range(P):
+                total += get(its, i)
+            put(totals, c, get(totals, c) + total)
+
+
 def settle(x, stride, rows, C, P, first, last, sums, start, W, count, eps, known, totals):
     """The statistics of channels ``first`` to ``last`` from the sums over their columns."""
     all_squares = behind(totals, C)
     for c in range(first, last):
         put(totals, c, 0.0)
         put(all_squares, c, 0.0)
-    for j in range(W):
-        c = first + (j // P if P > 1 else j % C)
-        put(totals, c, get(totals, c) + get(sums, j))
-        put(all_squares, c, get(all_squares, c) + get(sums, W + j))
+    gather(sums, P, first, last, W, totals)
+    gather(behind(sums, W), P, first, last, W, all_squares)
     for c in range(first, last):
         m, squares = get(totals, c) / count, get(all_squares, c)
         v = squares / count - m * m
@@ -89,17 +100,22 @@ def settle(x, stride, rows, C, P, first, last, sums, start, W, count, eps, known
         put(known, 3 * C + c, v * (count / (count - 1.0)))
 
 
-def spread(columns, W, C, P, first, weight, bias, known):
+def spread(columns, W, C, P, first, last, weight, bias, known):
     """Fill the first four of ``columns`` (6, W): the mean in two parts, scale and shift, from the channels' statistics."""
-    for j in range(W):
-        c = first + (j // P if P > 1 else j % C)
+    for c in range(first, last):
         high = number(get(known, c))
         # The mean in two parts: rounded to float32, it would be off by more than a small deviation.
         low = number(get(known, c) - high)
-        put(columns, j, high)
-        put(columns, W + j, low if abs(low) < np.inf else nothing)
-        put(columns, 2 * W + j, number(get(known, 2 * C + c) * (get(parameters(weight), c) if weight != 0 else 1.0)))
-        put(columns, 3 * W + j, number(get(parameters(bias), c)) if bias != 0 else nothing)
+        if not abs(low) < np.inf:
+            low = nothing
+        scale = number(get(known, 2 * C + c) * (get(parameters(weight), c) if weight != 0 else 1.0))
+        shift = number(get(parameters(bias), c)) if bias != 0 else nothing
+        for turn in range((c - first) * P, W, (last - first) * P):
+            for j in range(turn, turn + P):
+                put(columns, j, high)
+                put(columns, W + j, low)
+                put(columns, 2 * W + j, scale)
+                put(columns, 3 * W + j, shift)
 
 
 def write(x, r, y, stride, first, last, W, columns):
@@ -155,26 +171,25 @@ def settle_back(C, P, first, last, sums, W, known, by_gamma):
     for c in range(first, last):
         put(by_gamma, c, 0.0)
         put(by_beta, c, 0.0)
-    for j in range(W):
-        c = first + (j // P if P > 1 else j % C)
-        put(by_beta, c, get(by_beta, c) + get(sums, j))
-        put(by_gamma, c, get(by_gamma, c) + get(sums, W + j))
+    gather(sums, P, first, last, W, by_beta)
+    gather(behind(sums, W), P, first, last, W, by_gamma)
     for c in range(first, last):
         put(by_gamma, c, get(by_gamma, c) * get(known, 2 * C + c))
 
 
-def spread_back(columns, W, C, P, first, count, mode, known, by_gamma):
+def spread_back(columns, W, C, P, first, last, count, mode, known, by_gamma):
     """Fill the last two of ``columns``: the terms of the backward pass, from the gradients of gamma and beta; or those given."""
-    for j in range(W):
-        c = first + (j // P if P > 1 else j % C)
+    for c in range(first, last):
         k0 = k1 = 0.0
         if mode == arguments.OWN:
             k0 = get(by_gamma, C + c) / count
             k1 = get(by_gamma, c) * get(known, 2 * C + c) / count
         if mode == arguments.SECOND_HALF:
             k0, k1 = get(by_gamma, C + c), get(by_gamma, c)
-        put(columns, 4 * W + j, number(k0))
-        put(columns, 5 * W + j, number(k1))
+        for turn in range((c - first) * P, W, (last - first) * P):
+            for j in range(turn, turn + P):
+                put(columns, 4 * W + j, number(k0))
+                put(columns, 5 * W + j, number(k1))
 
 
 def write_back(x, g, y, dx, dr, stride, first, last, W, columns):
@@ -198,4 +213,4 @@ def write_back(x, g, y, dx, dr, stride, first, last, W, columns):
                     save(out, j, (dz - get(k0, j) - d * get(k1, j)) * get(scale, j))
 
 
-PARTS = (guess, add_up, settle, spread, write, add_up_back, settle_back, spread_back, write_back)
+PARTS = (guess, add_up, gather, settle, spread, write, add_up_back, settle_back, spread_back, write_back)

@@ -75,6 +75,7 @@ class Kernel(Protocol):
         x: Tensor,
         running_mean: Tensor,
         running_var: Tensor,
+        num_batches_tracked: Tensor | None,
         momentum: float,
         weight: Tensor | None,
         bias: Tensor | None,
@@ -82,5 +83,8 @@ class Kernel(Protocol):
         activation: str | None,
         residual: Tensor | None,
     ) -> Tensor | None:
-        """The output by the batch's statistics, and the buffers moved, in one go; None where the kernel cannot."""
+        """The output by the batch's statistics, and the buffers moved, in one go; None where the kernel cannot.
+
+        ``num_batches_tracked`` counts the batch, if there is one.
+        """
         ...

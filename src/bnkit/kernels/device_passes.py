@@ -13,11 +13,12 @@ from torch import Tensor
 
 
 class Moving(NamedTuple):
-    """The running buffers, (C,), which follow the batch's statistics by ``momentum``, in place."""
+    """The running buffers, (C,), which follow the batch's statistics by ``momentum``, in place; the counter counts the batch."""
 
     mean: Tensor
     var: Tensor
     momentum: float
+    num_batches_tracked: Tensor | None = None
 
 
 class Passes(Protocol):

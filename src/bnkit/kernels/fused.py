@@ -118,7 +118,9 @@ def gradients_of(
     parameter = weight if weight is not None else bias
     if parameter is None:
         return dx, None, None, dr
-    dw, db = by_parameter.to(parameter.dtype).unbind(0)
+    if by_parameter.dtype is not parameter.dtype:
+        by_parameter = by_parameter.to(parameter.dtype)
+    dw, db = by_parameter.unbind(0)
     return dx, None if weight is None else dw, None if bias is None else db, dr
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from bnkit.kernels import operation, reference
 from bnkit.kernels.activation import activate_own
@@ -12,6 +13,7 @@ from bnkit.kernels.contract import Normalised
 from bnkit.kernels.device_passes import Moving
 from bnkit.kernels.fused import Known, Normalise
 from bnkit.kernels.parts import PartKernel
+from bnkit.kernels.watched import is_transformed, is_unseen, is_watched
 
 
 class FusedKernel:
@@ -89,6 +91,7 @@ class FusedKernel:
         x: Tensor,
         running_mean: Tensor,
         running_var: Tensor,
+        num_batches_tracked: Tensor | None,
         momentum: float,
         weight: Tensor | None,
         bias: Tensor | None,
@@ -96,15 +99,29 @@ class FusedKernel:
         activation: str | None,
         residual: Tensor | None,
     ) -> Tensor | None:
-        """See ``contract.Kernel``."""
-        if self._wants_equations(x, activation, residual) or _is_watched(x):
+        """See ``contract.Kernel``.
+
+        Small inputs take less time in the loops than it takes to get there: so there are few calls between.
+        """
+        number = torch.float64 if x.dtype is torch.float64 else torch.float32
+        if (
+            activation not in (self.fused if residual is None else self.fused_behind_a_sum)
+            or not (x.is_contiguous() or (x.dim() in (4, 5) and x.is_contiguous(memory_format=_last(x))))
+            or (weight is not None and (weight.dtype is not number or not weight.is_contiguous()))
+            or (bias is not None and (bias.dtype is not number or not bias.is_contiguous()))
+            or (residual is not None and (residual.dtype is not x.dtype or residual.stride() != x.stride()))
+            or not _follow(x, running_mean, running_var, num_batches_tracked)
+            or not is_unseen(x)
+        ):
             return None
-        if not (_is_plain(running_mean, x) and _is_plain(running_var, x)):
-            return None
-        moving = Moving(running_mean, running_var, momentum)
-        values = x.numel() // x.shape[1]
-        output, _ = self._normalise(x, weight, bias, residual, None, values, None, activation, eps, moving)
-        torch.autograd.graph.increment_version((running_mean, running_var))
+        channels = x.shape[1]
+        statistics = torch.empty((6, channels), dtype=torch.float64, device=x.device)
+        known = Known(activation, eps, None, x.numel() // channels, False, False, self.interpreted)
+        moving = Moving(running_mean, running_var, momentum, num_batches_tracked)
+        # What torch.autograd.Function.apply does besides is for torch.func, which is not at work.
+        output = _apply(x, weight, bias, residual, statistics, known, moving)
+        buffers = (running_mean, running_var)
+        torch._C._increment_version(buffers if num_batches_tracked is None else (*buffers, num_batches_tracked))
         return output
 
     def _normalise(
@@ -118,7 +135,6 @@ class FusedKernel:
         given: Tensor | None,
         activation: str | None,
         eps: float,
-        moving: Moving | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The output, and the statistics that were used.
 
@@ -143,14 +159,14 @@ class FusedKernel:
         fused = activation if self._fuses(activation, residual) else None
         wide, interpreted = fused != activation, self.interpreted
         output: Tensor
-        if _is_watched(x):
+        if is_watched(x):
             output, statistics = operation.batch_norm(
                 x, weight, bias, residual, mask, given, fused, eps, count, wide, interpreted
             )
         else:
             statistics = x.new_empty((6, x.shape[1]), dtype=torch.float64) if given is None else given
             known = Known(fused, eps, mask, count, given is not None, wide, interpreted)
-            output = Normalise.apply(x, weight, bias, residual, statistics, known, moving)  # type: ignore[no-untyped-call]
+            output = Normalise.apply(x, weight, bias, residual, statistics, known)  # type: ignore[no-untyped-call]
         if self.masks_by_plane and mask is not None and not lies.is_contiguous() and lies.dim() in (4, 5):
             output = output.contiguous(memory_format=_last(lies))
         return (output if fused == activation else activate_own(output, activation)), statistics
@@ -162,17 +178,28 @@ class FusedKernel:
         """Whether plain PyTorch has to do it: the loops would be less exact, or carry no derivative."""
         if not self._fuses(activation, residual) and x.numel() < self.least_for_others:
             return True
-        return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-
-
-def _is_watched(x: Tensor) -> bool:
-    """Whether somebody looks at every operation, and has to see one: torch.compile, torch.export, a dispatch mode."""
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or isinstance(x, FakeTensor)
+        return is_transformed()
 
 
 def _last(x: Tensor) -> torch.memory_format:
     return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
 
 
-def _is_plain(buffer: Tensor, x: Tensor) -> bool:
-    return buffer.dtype == torch.float32 and buffer.is_contiguous() and buffer.device == x.device
+def _follow(x: Tensor, running_mean: Tensor, running_var: Tensor, num_batches_tracked: Tensor | None) -> bool:
+    """Whether the buffers are what the passes can move: float32, and where ``x`` is."""
+    single, device = torch.float32, x.device
+    return (
+        running_mean.dtype is single
+        and running_var.dtype is single
+        and running_mean.is_contiguous()
+        and running_var.is_contiguous()
+        and running_mean.device == device
+        and running_var.device == device
+        and (
+            num_batches_tracked is None
+            or (num_batches_tracked.dtype is torch.int64 and num_batches_tracked.device == device)
+        )
+    )
+
+
+_apply: Callable[..., Tensor] = super(torch.autograd.Function, Normalise).apply

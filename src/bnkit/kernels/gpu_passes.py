@@ -43,6 +43,8 @@ def forward(
     y = torch.empty_like(x)
     if x.numel() == 0:
         return y
+    if moving is not None and moving.num_batches_tracked is not None:
+        moving.num_batches_tracked.add_(1)
     plan = plan_of(x, "forward", 1)
     mask = None if mask is None else mask.view(torch.uint8)
     channels, (sizes, cut) = x.shape[1], _shared(plan, x.shape[1])

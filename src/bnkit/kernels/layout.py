@@ -7,10 +7,9 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
 
-from bnkit.kernels.column_loops import SCRATCH
-from bnkit.kernels.threads import available, threads_for
+from bnkit.kernels.column_loops import room_for_blocks, room_for_rows
+from bnkit.kernels.threads import threads_for
 
 KINDS = {
     torch.float32: "float32",
@@ -22,11 +21,15 @@ KINDS = {
 _LEAST_PLANE = 512
 # Columns in a row: enough for a loop to be worth its start, few enough for their sums to stay in the first cache.
 _COLUMNS = 512
+# Up to so many columns does a row of a contiguous tensor have for threads to share rows, and not channels: where two threads write
+# next to each other in each row, each fetches ahead what the other one writes.
+_ROW = 1024
 # Of rows that are whole already (channels last, (N, C)): as few as fill the widest vectors, so that a thread goes through memory
 # from beginning to end; 128 took 1.6 times as long at 51 MB.
 _WHOLE_ROW = 64
 # So many bytes of each tensor does a thread read twice; more would not be in its second-level cache the second time.
 _BLOCK_BYTES = 1 << 18
+_CHANNEL_BYTES = 1 << 20
 CACHE_LINE = 64
 _LINE = 16  # float32 in a cache line
 # From so many bytes on, what is written goes past the caches: it would push out of them what is read next, and a cache fetches
@@ -45,14 +48,16 @@ class Layout(NamedTuple):
         way: "planes" of one channel and example; "blocks" of channels, in rows of all of them; "rows", some for each
             thread.
         kind: Of the elements.
-        channels, positions: C, and what lies behind it: P positions, or the W columns of a wide row.
+        channels, positions: C, and what lies behind it: P positions; by "rows", the W columns of a wide row.
         examples: N, or how many wide rows there are.
         values: Of a channel.
-        block: Channels at a time; by "rows", the rows of C columns.
+        block: Channels at a time; by "rows", the rows of all channels.
+        depth: By "rows", how many columns of such a row belong to a channel.
         threads: How many.
         can_stream: Whether all of it lies in whole cache lines, and it is large enough to be written past the caches.
         ahead: Whether it is large enough to be fetched ahead.
-        scratch: How many float64 the threads need to leave each other.
+        scratch: How many float64 the threads work in.
+        cleared: How many of these are 0 at first.
         is_small: Whether it has to be computed in float64 to be exact.
     """
 
@@ -63,21 +68,27 @@ class Layout(NamedTuple):
     positions: int
     values: int
     block: int
+    depth: int
     threads: int
     can_stream: bool
     ahead: bool
     scratch: int
+    cleared: int
     is_small: bool
 
 
-def layout_of(x: Tensor, *, as_planes: bool = False) -> Layout:
-    """The layout of a dense ``x``, contiguous or channels last; ``as_planes`` where no other way will do."""
-    is_contiguous = x.is_contiguous() and (x.dim() > 2 or as_planes)
-    return _layout(tuple(x.shape), x.dtype, is_contiguous, as_planes, available())
-
-
 @lru_cache(maxsize=1024)
-def _layout(shape: tuple[int, ...], dtype: torch.dtype, is_contiguous: bool, as_planes: bool, threads: int) -> Layout:
+def layout_of(
+    shape: tuple[int, ...], dtype: torch.dtype, is_contiguous: bool, threads: int, *, as_planes: bool = False
+) -> Layout:
+    """The layout of a dense tensor (N, C, *).
+
+    Args:
+        shape, dtype: Of the tensor.
+        is_contiguous: Whether it is, or else channels last.
+        threads: How many there are.
+        as_planes: Whether no other way will do.
+    """
     size, channels = math.prod(shape), shape[1]
     count = size // channels
     positions = count // shape[0]
@@ -87,11 +98,15 @@ def _layout(shape: tuple[int, ...], dtype: torch.dtype, is_contiguous: bool, as_
     kind = KINDS[dtype]
 
     if is_contiguous and (as_planes or positions >= _LEAST_PLANE):
-        block = max(1, _BLOCK_BYTES // (count * width))
         streams = large and positions * width % CACHE_LINE == 0
         team = threads_for(channels, size, threads)
-        return Layout("planes", kind, shape[0], channels, positions, count, block, team, streams, ahead, 0, is_small)
-    if is_contiguous and positions > 1:
+        # A channel that no cache of its own can hold is not better off alone.
+        block = max(1, _BLOCK_BYTES // (count * width)) if count * width <= _CHANNEL_BYTES else -(-channels // team)
+        return Layout(
+            "planes", kind, shape[0], channels, positions, count, block, 1, team, streams, ahead, 0, 0, is_small
+        )
+    depth = positions if is_contiguous else 1
+    if channels * depth > _ROW and depth > 1:
         unit = _LINE // math.gcd(positions, _LINE)  # so many channels begin with a cache line
         most = min(max(1, round(_COLUMNS / (positions * unit))) * unit, channels)
         team = threads_for(-(-channels // most), size, threads)
@@ -100,15 +115,17 @@ def _layout(shape: tuple[int, ...], dtype: torch.dtype, is_contiguous: bool, as_
         streams = (
             large and channels * positions * width % CACHE_LINE == 0 and block * positions * width % CACHE_LINE == 0
         )
-        scratch = SCRATCH * block * positions * team
+        room = room_for_blocks(block * positions, team)
         return Layout(
-            "blocks", kind, shape[0], channels, positions, count, block, team, streams, ahead, scratch, is_small
+            "blocks", kind, shape[0], channels, positions, count, block, 1, team, streams, ahead, room, 0, is_small
         )
-    step = _LINE // math.gcd(channels, _LINE)  # so many rows of C are whole cache lines
-    together = min(count, max(1, _WHOLE_ROW // (channels * step)) * step) if channels < _COLUMNS else 1
-    columns = channels * together
+    row, narrow = channels * depth, count // depth
+    step = _LINE // math.gcd(row, _LINE)  # so many rows are whole cache lines
+    columns = row * (min(narrow, max(1, _WHOLE_ROW // (row * step)) * step) if row < _COLUMNS else 1)
     rows = size // columns
     streams = large and columns * width % CACHE_LINE == 0
     team = threads_for(rows, size, threads)
-    scratch = (SCRATCH * team + 2) * columns  # and the sums of what is left
-    return Layout("rows", kind, rows, channels, columns, count, count, team, streams, ahead, scratch, is_small)
+    room, cleared = room_for_rows(columns, team)
+    return Layout(
+        "rows", kind, rows, channels, columns, count, narrow, depth, team, streams, ahead, room, cleared, is_small
+    )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bnkit.kernels.activation import SLOPE_BY_RESULT
-from bnkit.kernels.arguments import FIRST_HALF, GIVEN_ONES, OWN, SECOND_HALF, run
+from bnkit.kernels.arguments import FIRST_HALF, GIVEN_ONES, OWN, SECOND_HALF, Plan, plan_for, run
 from bnkit.kernels.column_loops import column_loop
 from bnkit.kernels.device_passes import Moving
-from bnkit.kernels.following import follow
-from bnkit.kernels.layout import CACHE_LINE, Layout, layout_of
+from bnkit.kernels.layout import CACHE_LINE, layout_of
 from bnkit.kernels.plane_loops import plane_loop
-from bnkit.kernels.threads import team
+from bnkit.kernels.threads import available
 from bnkit.kernels.variant import Variant
 
 
@@ -53,33 +52,29 @@ def forward(
         wide: Whether to compute in float64.
         moving: Buffers that follow the statistics; float32, contiguous, or None.
     """
-    layout = layout_of(x, as_planes=mask is not None)
     y = torch.empty_like(x)
-    ya, xa = y.data_ptr(), x.data_ptr()
-    streams = layout.can_stream and ya % CACHE_LINE == 0
-    variant = Variant(
-        layout.kind,
-        activation,
-        adds=residual is not None,
-        streams=streams,
-        wide=wide or layout.is_small,
-        masked=mask is not None,
-    )
-    _call("forward", layout, variant, (xa, _address(residual) or xa, ya, xa, xa, xa), weight, bias, statistics,
-          statistics.data_ptr() + 32 * layout.channels, mask, count, GIVEN_ONES if is_given else OWN, eps)  # fmt: skip
+    xa, ya, known = x.data_ptr(), y.data_ptr(), statistics.data_ptr()
+    adds, masked, mode = residual is not None, mask is not None, GIVEN_ONES if is_given else OWN
+    plan = _plan("forward", x, ya, activation, adds, False, wide, masked, mode)
+    mean = var = counted = 0
+    momentum = 0.0
     if moving is not None:
-        follow(moving.mean.data_ptr(), moving.var.data_ptr(), statistics.data_ptr(), layout.channels, moving.momentum)
+        mean, var, momentum = moving.mean.data_ptr(), moving.var.data_ptr(), moving.momentum
+        counted = 0 if moving.num_batches_tracked is None else moving.num_batches_tracked.data_ptr()
+    run(
+        plan, xa, residual.data_ptr() if residual is not None else xa, ya, xa, xa, xa,
+        0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(),
+        known, 0, mask.data_ptr() if mask is not None else xa, count, eps, mean, var, counted, momentum, 0,
+    )  # fmt: skip
     return y
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of each channel and its biased variance, (C,) float64; ``x`` is read, and nothing written."""
-    layout = layout_of(x)
-    statistics = torch.empty(6, layout.channels, dtype=torch.float64)
-    xa = x.data_ptr()
-    variant = Variant(layout.kind, wide=layout.is_small)
-    _call("forward", layout, variant, (xa, xa, xa, xa, xa, xa), None, None, statistics,
-          statistics.data_ptr() + 32 * layout.channels, None, layout.values, FIRST_HALF, 0.0)  # fmt: skip
+    statistics = torch.empty(6, x.shape[1], dtype=torch.float64)
+    xa, values = x.data_ptr(), x.numel() // x.shape[1]
+    plan = _plan("forward", x, xa, None, False, False, False, False, FIRST_HALF)
+    run(plan, xa, xa, xa, xa, xa, xa, 0, 0, statistics.data_ptr(), 0, xa, values, 0.0, 0, 0, 0, 0.0, 0)
     return statistics[0], statistics[1]
 
 
@@ -93,14 +88,13 @@ def backward_sums(
     activation: str | None,
 ) -> Tensor:
     """The gradients of gamma and beta, (2, C) float64, as ``backward`` has them; nothing is written."""
-    layout = layout_of(x)
-    by_parameter = torch.empty(2, layout.channels, dtype=torch.float64)
-    xa = x.data_ptr()
-    adds = y is not None
-    variant = Variant(layout.kind, activation, adds=adds, sees=adds, wide=layout.is_small)
-    addresses = (xa, xa, _address(y) or xa, gradient.data_ptr(), xa, xa)
-    _call("backward", layout, variant, addresses, weight, bias, statistics, by_parameter.data_ptr(), None, 1,
-          FIRST_HALF, 0.0)  # fmt: skip
+    by_parameter = torch.empty(2, x.shape[1], dtype=torch.float64)
+    xa, adds = x.data_ptr(), y is not None
+    plan = _plan("backward", x, xa, activation, adds, adds, False, False, FIRST_HALF)
+    run(
+        plan, xa, xa, _address(y) or xa, gradient.data_ptr(), xa, xa, _address(weight), _address(bias),
+        statistics.data_ptr(), by_parameter.data_ptr(), xa, 1, 0.0, 0, 0, 0, 0.0, 0,
+    )  # fmt: skip
     return by_parameter
 
 
@@ -119,16 +113,15 @@ def backward_shares(
     ``through_statistics``, (2, C) float64: what is taken away from the gradient of each value for what it did to the
     statistics: the first row times (x - mean), and the second row.
     """
-    layout = layout_of(x)
     dx = torch.empty_like(x)
     dr = None if y is None else torch.empty_like(x)
-    xa, dxa = x.data_ptr(), dx.data_ptr()
-    streams = layout.can_stream and dxa % CACHE_LINE == 0 and (dr is None or dr.data_ptr() % CACHE_LINE == 0)
-    adds = y is not None
-    variant = Variant(layout.kind, activation, adds=adds, sees=adds, streams=streams, wide=layout.is_small)
-    addresses = (xa, xa, _address(y) or xa, gradient.data_ptr(), dxa, _address(dr) or dxa)
-    _call("backward", layout, variant, addresses, weight, bias, statistics, through_statistics.data_ptr(), None, 1,
-          SECOND_HALF, 0.0)  # fmt: skip
+    xa, dxa, adds = x.data_ptr(), dx.data_ptr(), y is not None
+    dra = _address(dr) or dxa
+    plan = _plan("backward", x, dxa | dra, activation, adds, adds, False, False, SECOND_HALF)
+    run(
+        plan, xa, xa, _address(y) or xa, gradient.data_ptr(), dxa, dra, _address(weight), _address(bias),
+        statistics.data_ptr(), through_statistics.data_ptr(), xa, 1, 0.0, 0, 0, 0, 0.0, 0,
+    )  # fmt: skip
     return dx, dr
 
 
@@ -145,7 +138,7 @@ def backward(
     is_given: bool,
     adds: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The gradients of ``x``; of the residual, if it ``adds`` one; and of gamma and beta, (2, C) float64.
+    """The gradients of ``x``; of the residual, if it ``adds`` one; and of gamma and beta, (2, C), of their dtype.
 
     Args:
         gradient: Of the output; as ``x`` in every way.
@@ -153,75 +146,87 @@ def backward(
         statistics: What the forward pass used.
         adds: Whether a residual was added before an activation.
     """
-    layout = layout_of(x, as_planes=mask is not None)
     dx = torch.empty_like(x)
     dr = torch.empty_like(x) if adds else None
-    by_parameter = torch.empty(2, layout.channels, dtype=torch.float64)
+    by_parameter = torch.empty(2, x.shape[1], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
     xa, dxa = x.data_ptr(), dx.data_ptr()
-    streams = layout.can_stream and dxa % CACHE_LINE == 0 and (dr is None or dr.data_ptr() % CACHE_LINE == 0)
-    variant = Variant(
-        layout.kind,
-        activation,
-        adds=adds,
-        sees=seen is not None,
-        streams=streams,
-        wide=layout.is_small,
-        masked=mask is not None,
-    )
-    addresses = (xa, xa, _address(seen) or xa, gradient.data_ptr(), dxa, _address(dr) or dxa)
-    _call("backward", layout, variant, addresses, weight, bias, statistics, by_parameter.data_ptr(), mask, count,
-          GIVEN_ONES if is_given else OWN, 0.0)  # fmt: skip
+    dra = dxa if dr is None else dr.data_ptr()
+    mode, masked = GIVEN_ONES if is_given else OWN, mask is not None
+    plan = _plan("backward", x, dxa | dra, activation, adds, seen is not None, False, masked, mode)
+    run(
+        plan, xa, xa, seen.data_ptr() if seen is not None else xa, gradient.data_ptr(), dxa, dra,
+        0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), statistics.data_ptr(), 0,
+        mask.data_ptr() if mask is not None else xa, count, 0.0, 0, 0, 0, 0.0, by_parameter.data_ptr(),
+    )  # fmt: skip
     return dx, dr, by_parameter
 
 
 def measure(x: Tensor) -> Tensor:
     """The means of each example of a contiguous ``x``, of all, and the sums of squared deviations: (N, C, *) to (N + 2, C) float64."""
-    layout = layout_of(x, as_planes=True)
-    statistics = torch.empty(layout.examples + 2, layout.channels, dtype=torch.float64)
-    variant = Variant(layout.kind, wide=layout.is_small)
-    xa = x.data_ptr()
-    _call(
-        "measure",
-        layout,
-        variant,
-        (xa, xa, xa, xa, xa, xa),
-        None,
-        None,
-        statistics,
-        xa,
-        None,
-        layout.values,
-        False,
-        0.0,
-    )
+    statistics = torch.empty(x.shape[0] + 2, x.shape[1], dtype=torch.float64)
+    xa, values = x.data_ptr(), x.numel() // x.shape[1]
+    plan = _plan("measure", x, xa, None, False, False, False, False, OWN)
+    run(plan, xa, xa, xa, xa, xa, xa, 0, 0, statistics.data_ptr(), 0, xa, values, 0.0, 0, 0, 0, 0.0, 0)
     return statistics
 
 
-def _call(
+def _plan(
     direction: str,
-    layout: Layout,
-    variant: Variant,
-    tensors: tuple[int, int, int, int, int, int],
-    weight: Tensor | None,
-    bias: Tensor | None,
-    statistics: Tensor,
-    sums: int,
-    mask: Tensor | None,
-    count: int,
+    x: Tensor,
+    written: int,
+    activation: str | None,
+    adds: bool,
+    sees: bool,
+    wide: bool,
+    masked: bool,
     mode: int,
-    eps: float,
-) -> None:
-    first, between, second = _loops(direction, layout.way, variant, mode)
-    run(*team(), first, between, second, layout.threads, layout.scratch, *tensors, _address(weight), _address(bias),
-        statistics.data_ptr(), sums, _address(mask) or tensors[0], layout.examples, layout.channels, layout.positions, count,
-        mode, int(layout.ahead), layout.block, eps)  # fmt: skip
+) -> int:
+    """The address of a plan; ``written``: the address of what is written, or of several things, joined by "or"."""
+    return _plan_for(
+        direction, x.shape, x.dtype, x.is_contiguous(), available(), written % CACHE_LINE == 0,
+        activation, adds, sees, wide, masked, mode,
+    ).address  # fmt: skip
 
 
-@cache
+# A network trains with a few shapes, and asks for each of them in every step: what follows from a shape is found out once.
+@lru_cache(maxsize=4096)
+def _plan_for(
+    direction: str,
+    shape: torch.Size,
+    dtype: torch.dtype,
+    is_contiguous: bool,
+    threads: int,
+    is_aligned: bool,
+    activation: str | None,
+    adds: bool,
+    sees: bool,
+    wide: bool,
+    masked: bool,
+    mode: int,
+) -> Plan:
+    as_planes = masked or direction == "measure"
+    is_contiguous = is_contiguous and (len(shape) > 2 or as_planes)
+    layout = layout_of(tuple(shape), dtype, is_contiguous, threads, as_planes=as_planes)
+    variant = Variant(
+        layout.kind,
+        activation,
+        adds=adds,
+        sees=sees,
+        apart=mode == SECOND_HALF,
+        streams=layout.can_stream and is_aligned and mode != FIRST_HALF and direction != "measure",
+        # What is computed in float64 anyway is not wide.
+        wide=(wide or layout.is_small) and layout.kind != "float64",
+        masked=masked,
+    )
+    return plan_for(
+        _loops(direction, layout.way, variant, mode), threads=layout.threads, scratch=layout.scratch, cleared=layout.cleared,
+        examples=layout.examples, channels=layout.channels, positions=layout.positions, given=mode, ahead=layout.ahead,
+        block=layout.block, depth=layout.depth, is_double=layout.kind == "float64",
+    )  # fmt: skip
+
+
 def _loops(direction: str, way: str, variant: Variant, mode: int) -> tuple[int, int, int]:
     """The addresses of the loops, in turn: on all threads, on one, on all of them; 0 for none."""
-    # What is computed in float64 anyway is not wide.
-    variant = variant._replace(wide=variant.wide and variant.kind != "float64", apart=mode == SECOND_HALF)
     if way == "planes":
         return plane_loop(direction, variant), 0, 0
     if way == "blocks":

@@ -28,6 +28,7 @@ adds = sees = apart = masked = None
 fetch = moments = exact_moments = products = write = write_back = None
 
 PIECE = 256  # elements between two additions in float64, and between two bursts of fetching
+AHEAD = 3  # planes of a channel between the one that is read and the one that is fetched
 LINE = 16  # elements, at least, of a line of the cache
 
 
@@ -135,13 +136,14 @@ def _measure(a):
     N, C, P = get(a, arguments.EXAMPLES), get(a, arguments.CHANNELS), get(a, arguments.POSITIONS)
     x, means = pointer(get(a, X)), table(get(a, arguments.STATISTICS))
     row, count = C * P, np.float64(N * P)
-    ahead = row if get(a, arguments.AHEAD) != 0 else 0
+    fetches = get(a, arguments.AHEAD) != 0
     _, begin, end = share(a, C)
     for c in range(begin, end):
         first = total = sum_of_squares = 0.0
         for n in range(N):
             plane = behind(x, n * row + c * P)
-            mean, squares, cancelled = moments(plane, P, ahead if n + 1 < N else 0)
+            ahead = AHEAD * row if fetches and n + AHEAD < N else 0
+            mean, squares, cancelled = moments(plane, P, ahead)
             if not (cancelled <= 16.0 * squares or squares == 0.0) or not abs(squares) < np.inf:  # as below
                 _, mean, squares = exact_moments(plane, P, flags(get(a, arguments.MASK)))
             put(means, n * C + c, mean)
@@ -178,7 +180,7 @@ def _forward(a):
                 put(sums, c, 0.0)
                 put(seen, c, 0.0)
             for n in range(N):
-                ahead = row if fetches and n + 1 < N else 0
+                ahead = AHEAD * row if fetches and n + AHEAD < N else 0
                 for c in range(first, last):
                     plane, values, again = behind(x, n * row + c * P), P, masked
                     mean = squares = 0.0
@@ -242,7 +244,7 @@ def _backward(a):
                 put(by_beta, c, 0.0)
         for writes in range(1 if mode == arguments.SECOND_HALF else 0, 1 if mode == arguments.FIRST_HALF else 2):
             for n in range(N):
-                ahead = row if fetches and n + 1 < N else 0
+                ahead = AHEAD * row if fetches and n + AHEAD < N else 0
                 for c in range(first, last):
                     high = number(get(means, c))
                     low = number(get(means, c) - high)
@@ -271,7 +273,7 @@ def _backward(a):
 
 @cache
 def plane_loop(name: str, variant: Variant) -> int:
-    """The address of the loop "forward", "backward" or "measure", for ``arguments.run``."""
+    """The address of the loop "forward", "backward" or "measure", for ``arguments.plan_for``."""
     blocks = elements(variant.kind, variant.activation, streams=variant.streams, wide=variant.wide)
     names: dict[str, Any] = {**blocks._asdict(), **variant._asdict(), "nothing": blocks.number(0)}
     names |= {"table": bits.pointer[np.float64], "flags": bits.pointer[np.uint8]}

@@ -119,32 +119,35 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         """The output by the batch's statistics; in training, the buffers follow them."""
         terms = self._terms()
         moves = self.training and self.track_running_stats and not running_statistics.is_recomputation()
-        if moves and mask is None and self._moves_plainly():
-            output = training_step(input, self.running_mean, self.running_var, self.momentum, terms, residual)  # type: ignore[arg-type]
+        # A layer's parts are looked up where they are kept: by their names, Python would ask for each of them twice.
+        buffers = self._buffers
+        mean, var, tracked = buffers["running_mean"], buffers["running_var"], buffers["num_batches_tracked"]
+        if (
+            moves
+            and mask is None
+            and self.momentum is not None
+            and not (self.sync or self.skip_nonfinite)
+            and mean is not None
+            and var is not None
+            and tracked is not None
+        ):
+            output = training_step(input, mean, var, tracked, self.momentum, terms, residual)
             if output is not None:
-                self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
                 return output
         group = group_for(self.process_group, self._called()) if self.sync and self.training else None
-        buffers = (self.running_mean, self.running_var)
-        output, statistics = by_batch_statistics(input, terms, residual, mask, group, buffers)
+        output, statistics = by_batch_statistics(input, terms, residual, mask, group, (mean, var))
         if moves:
             self._track(statistics)
         return output
 
     def _terms(self) -> Terms:
         name = self.activation if isinstance(self.activation, str) else None
-        return Terms(self.weight, self.bias, self.eps, name, self.kernel, self._called)
-
-    def _moves_plainly(self) -> bool:
-        """Whether the buffers follow every batch by a known momentum: most layers, for which a kernel does it in one go."""
-        return (
-            self.momentum is not None
-            and self.num_batches_tracked is not None
-            and not self.sync
-            and not self.skip_nonfinite
-            and self.running_mean is not None
-            and self.running_var is not None
-        )
+        own = self._parameters
+        if "weight" in own and "bias" in own:
+            weight, bias = own["weight"], own["bias"]
+        else:  # parametrised
+            weight, bias = self.weight, self.bias
+        return Terms(weight, bias, self.eps, name, self.kernel, self._called)
 
     def _track(self, statistics: tuple[Tensor, Tensor] | None) -> None:
         """Count the batch, and move the running statistics if it had any (an empty batch has none)."""

@@ -75,7 +75,7 @@ def batch_norm(
 
     def normalise(x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
         if mask is None and running_mean is not None and running_var is not None:
-            output = training_step(x, running_mean, running_var, momentum, terms, residual)
+            output = training_step(x, running_mean, running_var, None, momentum, terms, residual)
             if output is not None:
                 return output
         output, statistics = by_batch_statistics(x, terms, residual, mask, otherwise=(running_mean, running_var))

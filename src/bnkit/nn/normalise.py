@@ -10,6 +10,8 @@ from torch import Tensor
 
 from bnkit.errors import SettingsError, TooFewValuesError
 from bnkit.kernels import select
+from bnkit.kernels.contract import Kernel
+from bnkit.kernels.watched import is_unseen
 from bnkit.nn import synchronised
 from bnkit.nn.collectives import Group
 from bnkit.nn.masks import count_of
@@ -82,17 +84,46 @@ def by_given_statistics(x: Tensor, mean: Tensor, variance: Tensor, terms: Terms,
 
 
 def training_step(
-    x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, terms: Terms, residual: Tensor | None
+    x: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    num_batches_tracked: Tensor | None,
+    momentum: float,
+    terms: Terms,
+    residual: Tensor | None,
 ) -> Tensor | None:
     """``x`` normalised by its own statistics, and the buffers moved, where a kernel does both in one go; else None."""
     weight, bias, eps, activation, kernel, called = terms
-    check(x, terms, residual)
-    values = x.numel() // max(x.shape[1], 1)
-    if values < 2:
-        _check_values(values, x, None, None, called)
+    if not eps > 0 or residual is not None:
+        check(x, terms, residual)
+    chosen = _chosen(kernel, x)
+    if chosen is None:
+        values = x.numel() // max(x.shape[1], 1)
+        if values < 2:
+            _check_values(values, x, None, None, called)
+            return None
+        chosen = select(kernel, x).kernel
+    return chosen.training_step(
+        x, running_mean, running_var, num_batches_tracked, momentum, weight, bias, eps, activation, residual
+    )
+
+
+# What was chosen for inputs that were alike: it is asked in every step, and the answer is always the same.
+_found: dict[tuple[object, ...], Kernel] = {}
+_MOST_FOUND = 4096
+
+
+def _chosen(name: str, x: Tensor) -> Kernel | None:
+    """The kernel for a training step that nobody looks at; None where that has to be found out, or there are too few values."""
+    if not is_unseen(x):
         return None
-    chosen = select(kernel, x).kernel
-    return chosen.training_step(x, running_mean, running_var, momentum, weight, bias, eps, activation, residual)
+    key = (name, x.shape, x.dtype, x.device, x.is_contiguous())
+    kernel = _found.get(key)
+    if kernel is None and x.numel() >= 2 * x.shape[1] > 0:
+        if len(_found) >= _MOST_FOUND:
+            _found.clear()
+        kernel = _found[key] = select(name, x).kernel
+    return kernel
 
 
 def check(x: Tensor, terms: Terms, residual: Tensor | None) -> None:
