@@ -29,7 +29,9 @@ _ROW = 1024
 _WHOLE_ROW = 64
 # So many bytes of each tensor does a thread read twice; more would not be in its second-level cache the second time.
 _BLOCK_BYTES = 1 << 18
+# The second-level cache of a core, about; and what the next one holds of x and its gradient beside others' data.
 _CHANNEL_BYTES = 1 << 20
+_IN_ORDER_UP_TO = 1 << 23
 CACHE_LINE = 64
 _LINE = 16  # float32 in a cache line
 # From so many bytes on, what is written goes past the caches: it would push out of them what is read next, and a cache fetches
@@ -100,8 +102,10 @@ def layout_of(
     if is_contiguous and (as_planes or positions >= _LEAST_PLANE):
         streams = large and positions * width % CACHE_LINE == 0
         team = threads_for(channels, size, threads)
-        # A channel that no cache of its own can hold is not better off alone.
-        block = max(1, _BLOCK_BYTES // (count * width)) if count * width <= _CHANNEL_BYTES else -(-channels // team)
+        # A thread takes all its channels at once where a cache that the cores share holds them, or where no cache of its own
+        # would hold a single one: then it goes through memory in its order.
+        in_order = size * width <= _IN_ORDER_UP_TO or count * width > _CHANNEL_BYTES
+        block = -(-channels // team) if in_order else max(1, _BLOCK_BYTES // (count * width))
         return Layout(
             "planes", kind, shape[0], channels, positions, count, block, 1, team, streams, ahead, 0, 0, is_small
         )
