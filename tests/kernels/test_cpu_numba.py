@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from bnkit.kernels import threads
+from bnkit.kernels.layout import layout_of
 from bnkit.nn.functional import batch_norm
 from tests.budget import assert_within_budget
 
@@ -59,12 +61,33 @@ def _check(leaves, upstream, activation):
 
 
 SHAPES = {
-    "planes past the caches": (48, 24, 32, 32),
-    "planes in two threads": (64, 7, 17, 17),
-    "few positions": (400, 50, 2, 2),
+    "planes past the caches": (48, 44, 32, 32),
+    "planes in the order of memory": (64, 7, 17, 31),
+    "planes, channel by channel": (120, 24, 27, 30),
+    "planes, no cache for a channel": (500, 5, 30, 30),
+    "rows of a few columns, some left over": (701, 3, 5, 5),
+    "rows of all columns": (400, 50, 2, 2),
+    "blocks of channels": (400, 300, 2, 2),
+    "blocks of channels past the caches": (700, 64, 7, 7),
     "a linear layer": (3001, 37),
+    "a linear layer past the caches": (2100, 1024),
     "a plane of one channel": (300, 1, 20, 20),
 }
+WAYS = {"planes": "planes", "rows": "rows", "blocks": "blocks", "a": "rows"}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_shapes_take_the_ways_that_they_are_called_after(name):
+    shape = SHAPES[name]
+    found = layout_of(shape, torch.float32, len(shape) > 2, 2)
+    assert found.way == WAYS[name.split()[0].strip(",")]
+    assert found.can_stream == ("past the caches" in name)
+    left_over = found.way == "rows" and found.examples * found.positions < math.prod(shape)
+    assert left_over == (name in {"rows of a few columns, some left over", "a linear layer"})
+    if "order" in name or "no cache" in name:
+        assert found.block == -(-shape[1] // found.threads)
+    if "channel by channel" in name:
+        assert found.block == 1
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
@@ -84,7 +107,7 @@ def test_large_inputs_channels_last(channels, adds):
 
 @pytest.mark.parametrize("offset", range(16))
 def test_every_address(offset):
-    leaves, upstream = _leaves((48, 24, 32, 32), offset=offset)
+    leaves, upstream = _leaves(SHAPES["planes past the caches"], offset=offset)
     assert leaves[0].data_ptr() % 64 == 4 * offset
     _check([*leaves[:3], None], upstream, "relu")
 

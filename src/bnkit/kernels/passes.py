@@ -62,7 +62,7 @@ def forward(
         mean, var, momentum = moving.mean.data_ptr(), moving.var.data_ptr(), moving.momentum
         counted = 0 if moving.num_batches_tracked is None else moving.num_batches_tracked.data_ptr()
     run(
-        plan, xa, residual.data_ptr() if residual is not None else xa, ya, xa, xa, xa,
+        plan.address, xa, residual.data_ptr() if residual is not None else xa, ya, xa, xa, xa,
         0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(),
         known, 0, mask.data_ptr() if mask is not None else xa, count, eps, mean, var, counted, momentum, 0,
     )  # fmt: skip
@@ -74,7 +74,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     statistics = torch.empty(6, x.shape[1], dtype=torch.float64)
     xa, values = x.data_ptr(), x.numel() // x.shape[1]
     plan = _plan("forward", x, xa, None, False, False, False, False, FIRST_HALF)
-    run(plan, xa, xa, xa, xa, xa, xa, 0, 0, statistics.data_ptr(), 0, xa, values, 0.0, 0, 0, 0, 0.0, 0)
+    run(plan.address, xa, xa, xa, xa, xa, xa, 0, 0, statistics.data_ptr(), 0, xa, values, 0.0, 0, 0, 0, 0.0, 0)
     return statistics[0], statistics[1]
 
 
@@ -92,7 +92,7 @@ def backward_sums(
     xa, adds = x.data_ptr(), y is not None
     plan = _plan("backward", x, xa, activation, adds, adds, False, False, FIRST_HALF)
     run(
-        plan, xa, xa, _address(y) or xa, gradient.data_ptr(), xa, xa, _address(weight), _address(bias),
+        plan.address, xa, xa, _address(y) or xa, gradient.data_ptr(), xa, xa, _address(weight), _address(bias),
         statistics.data_ptr(), by_parameter.data_ptr(), xa, 1, 0.0, 0, 0, 0, 0.0, 0,
     )  # fmt: skip
     return by_parameter
@@ -119,7 +119,7 @@ def backward_shares(
     dra = _address(dr) or dxa
     plan = _plan("backward", x, dxa | dra, activation, adds, adds, False, False, SECOND_HALF)
     run(
-        plan, xa, xa, _address(y) or xa, gradient.data_ptr(), dxa, dra, _address(weight), _address(bias),
+        plan.address, xa, xa, _address(y) or xa, gradient.data_ptr(), dxa, dra, _address(weight), _address(bias),
         statistics.data_ptr(), through_statistics.data_ptr(), xa, 1, 0.0, 0, 0, 0, 0.0, 0,
     )  # fmt: skip
     return dx, dr
@@ -154,7 +154,7 @@ def backward(
     mode, masked = GIVEN_ONES if is_given else OWN, mask is not None
     plan = _plan("backward", x, dxa | dra, activation, adds, seen is not None, False, masked, mode)
     run(
-        plan, xa, xa, seen.data_ptr() if seen is not None else xa, gradient.data_ptr(), dxa, dra,
+        plan.address, xa, xa, seen.data_ptr() if seen is not None else xa, gradient.data_ptr(), dxa, dra,
         0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), statistics.data_ptr(), 0,
         mask.data_ptr() if mask is not None else xa, count, 0.0, 0, 0, 0, 0.0, by_parameter.data_ptr(),
     )  # fmt: skip
@@ -166,7 +166,7 @@ def measure(x: Tensor) -> Tensor:
     statistics = torch.empty(x.shape[0] + 2, x.shape[1], dtype=torch.float64)
     xa, values = x.data_ptr(), x.numel() // x.shape[1]
     plan = _plan("measure", x, xa, None, False, False, False, False, OWN)
-    run(plan, xa, xa, xa, xa, xa, xa, 0, 0, statistics.data_ptr(), 0, xa, values, 0.0, 0, 0, 0, 0.0, 0)
+    run(plan.address, xa, xa, xa, xa, xa, xa, 0, 0, statistics.data_ptr(), 0, xa, values, 0.0, 0, 0, 0, 0.0, 0)
     return statistics
 
 
@@ -180,12 +180,15 @@ def _plan(
     wide: bool,
     masked: bool,
     mode: int,
-) -> int:
-    """The address of a plan; ``written``: the address of what is written, or of several things, joined by "or"."""
+) -> Plan:
+    """The plan for ``x``, to be kept while it is used.
+
+    ``written``: the address of what is written, or of several things, joined by "or".
+    """
     return _plan_for(
         direction, x.shape, x.dtype, x.is_contiguous(), available(), written % CACHE_LINE == 0,
         activation, adds, sees, wide, masked, mode,
-    ).address  # fmt: skip
+    )  # fmt: skip
 
 
 # A network trains with a few shapes, and asks for each of them in every step: what follows from a shape is found out once.
