@@ -19,7 +19,7 @@ test: .venv/.installed-dev
 # The edit loop: what can go wrong in most edits. After an edit of a kernel, its loops are compiled anew first.
 quick: .venv/.installed-dev
 	$(BIN)/ruff check
-	$(BIN)/python -m pytest -q -x -n 2 -m "not slow"
+	$(BIN)/python -m pytest -q -x -n 2 -m "not slow and not zoo and not torture"
 
 # Faults of every kind while a comparison trains: 200 and more kills, a full disk, workers that die. Says what was counted.
 torture: .venv/.installed-dev

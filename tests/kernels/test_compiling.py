@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,3 +85,13 @@ def test_a_comparison_with_infinity_survives_the_fast_arithmetic():
     to_pointer = names["number"]
     counted = compiling.njit(lambda address, size: counting(to_pointer(address), size))
     assert counted(values.data_ptr(), values.numel()) == 21
+
+
+def test_a_change_of_any_source_makes_other_loops():
+    """A module that holds loops, or what they are made of, imports Numba or what we have added to it."""
+    folder = Path(compiling.__file__).parent
+    loops = re.compile(
+        r"^(import numba|from numba|from bnkit\.kernels\.bits |from bnkit\.kernels import .*\bbits\b)", re.MULTILINE
+    )
+    found = {file.stem for file in folder.glob("*.py") if loops.search(file.read_text(encoding="utf-8"))}
+    assert found | {"activation"} == set(compiling.SOURCES)  # and a constant: the slope of the leaky ReLU
