@@ -91,7 +91,7 @@ def main() -> None:
     # A network that never ends; and TensorBoard's files come back from where a run was trained.
     networks = {"no_batch_norm": small.plain, "hangs": trouble.does(trouble.hangs)}
     comparison = compare(
-        folder / "late", Watch(), networks, seeds=1, epochs=1, run_timeout=8, tensorboard=True, **ray_options
+        folder / "late", Watch(), networks, seeds=1, epochs=1, run_timeout=30, tensorboard=True, **ray_options
     )
     records = {run: comparison.records[run.run_id] for run in comparison.plan}
     statuses = Counter((run.network.key, str(record.status)) for run, record in records.items())
