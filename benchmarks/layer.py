@@ -104,8 +104,10 @@ def sides(shape: tuple[int, ...], layout: torch.memory_format, *, compiled: bool
     return found
 
 
-def measured(found: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
-    """Milliseconds by turn, in turns for so many seconds."""
+def measured(
+    found: dict[str, Callable[[], object]], seconds: float, before: Callable[[], object] | None = None
+) -> dict[str, list[float]]:
+    """Milliseconds by turn, in turns for so many seconds; ``before`` each there is something that does not count."""
     for run in found.values():
         run()
         run()
@@ -116,6 +118,8 @@ def measured(found: dict[str, Callable[[], object]], seconds: float) -> dict[str
         # In another order each turn: who comes second to a like one finds its memory and the caches warm.
         for name in shuffled.sample(list(found), len(found)):
             run = found[name]
+            if before is not None:
+                before()
             began = time.perf_counter()
             run()
             times[name].append(1000 * (time.perf_counter() - began))
@@ -151,9 +155,10 @@ def table(rows: list[dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
-def overhead(seconds: float) -> str:
-    """Small inputs, by kernel: what a call costs."""
+def overhead(seconds: float, *, cold: bool) -> str:
+    """Small inputs, by kernel: what a call costs; ``cold``: behind a large tensor, which took the place of all code in the caches."""
     rows = []
+    large = torch.zeros(1 << 23)
     for shape in ((4, 8), (64, 16), (4, 8, 4, 4), (16, 16, 8, 8)):
         kind = bnkit.nn.BatchNorm1d if len(shape) == 2 else bnkit.nn.BatchNorm2d
         torch_kind = nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d
@@ -166,7 +171,7 @@ def overhead(seconds: float) -> str:
             layer = kind(shape[1], activation="relu", kernel=kernel)
             found[kernel] = step(layer, list(layer.parameters()), x, gradient)
         found["copy"] = lambda x=x: x.detach().clone()
-        times = measured(found, seconds)
+        times = measured(found, seconds, (lambda: large.add_(1)) if cold else None)
         entry: dict[str, object] = {"shape": "×".join(map(str, shape))}
         entry |= {f"{name}, µs": 1000 * median(times[name]) for name in ("torch.nn", "auto", "numba", "reference")}
         entry["auto / torch.nn"] = median(a / b for a, b in zip(times["auto"], times["torch.nn"], strict=True))
@@ -186,7 +191,8 @@ def main() -> None:
     if arguments.allocator == "kept":
         bnkit.keep_freed_memory()
     if arguments.overhead:
-        print(overhead(arguments.seconds))
+        print(overhead(arguments.seconds, cold=False))
+        print(f"\nBehind a tensor of 32 MB:\n\n{overhead(arguments.seconds, cold=True)}")
         return
     rows = [
         row(shape, name, measured(sides(shape, layout, compiled=arguments.compile), arguments.seconds))
