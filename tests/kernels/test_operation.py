@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.library import opcheck
 
+from bnkit.errors import KernelError
 from bnkit.kernels.operation import batch_norm, batch_norm_backward
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 from tests.cases.kernels import FUSED, INTERPRETED
@@ -163,3 +164,19 @@ def test_training_of_stacked_modules_by_name():
     torch.testing.assert_close(output, torch.stack([layer(x) for layer, x in zip(layers, groups, strict=True)]))
     for name, layer_index in itertools.product(("running_mean", "running_var"), range(4)):
         torch.testing.assert_close(buffers[name][layer_index], getattr(layers[layer_index], name))
+
+
+@pytest.mark.parametrize("place", [1, 2, 3, 4, 5])
+def test_an_operation_refuses_shapes_that_do_not_fit(place):
+    """Anybody can call it, and its loops read at addresses."""
+    arguments = list(_arguments((4, 3, 2, 2), masked=True, given=True))
+    arguments[place] = arguments[place].detach()[:, :1] if place == 3 else arguments[place].detach()[:2]
+    with pytest.raises(KernelError, match="expected"):
+        batch_norm(*arguments)
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    x, weight, bias = (t.detach() for t in _arguments((4, 3, 2, 2))[:3])
+    _, statistics = batch_norm(x, weight, bias, None, None, None, None, 1e-3, 16, False, INTERPRETED)
+    with pytest.raises(KernelError, match="a gradient of shape"):
+        batch_norm_backward(x[:3], x, weight, bias, None, None, None, statistics, None, 1e-3, 16, False, INTERPRETED)

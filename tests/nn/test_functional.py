@@ -7,6 +7,7 @@ import torch
 
 from bnkit.errors import SettingsError, TooFewValuesError
 from bnkit.nn.functional import batch_norm
+from tests.cases.kernels import KERNELS
 
 
 def test_the_first_arguments_are_pytorchs():
@@ -48,3 +49,19 @@ def test_half_precision_buffers_are_read_in_evaluation():
 def test_what_it_refuses(arguments, error, message):
     with pytest.raises(error, match=message):
         batch_norm(**{"input": torch.zeros(4, 3), "running_mean": None, "running_var": None, **arguments})
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_too_few_values_for_the_channels_are_refused_and_not_read_beyond(kernel, name, training):
+    """The loops read and write at addresses."""
+    given = {
+        "weight": torch.ones(4),
+        "bias": torch.ones(4),
+        "running_mean": torch.zeros(4),
+        "running_var": torch.ones(4),
+    }
+    given[name] = given[name][:3].clone()
+    with pytest.raises(SettingsError, match=rf"batch_norm got a {name} of shape \(3,\); expected \(4,\)"):
+        batch_norm(torch.randn(6, 4, 5, 5), **given, training=training, kernel=kernel)

@@ -56,6 +56,7 @@ def by_batch_statistics(
     """
     weight, bias, eps, activation, kernel, called = terms
     check(x, terms, residual)
+    check_channels(x, called, weight=weight, bias=bias, running_mean=otherwise[0], running_var=otherwise[1])
     count = x.numel() // max(x.shape[1], 1) if mask is None else count_of(mask)
     values = count
     how = merged = None
@@ -77,6 +78,7 @@ def by_batch_statistics(
 def by_given_statistics(x: Tensor, mean: Tensor, variance: Tensor, terms: Terms, residual: Tensor | None) -> Tensor:
     """``x`` normalised by ``mean`` and ``variance``, both (C,)."""
     check_residual(x, residual, terms.called)
+    check_channels(x, terms.called, weight=terms.weight, bias=terms.bias, running_mean=mean, running_var=variance)
     chosen = select(terms.kernel, x).kernel
     return chosen.by_given_statistics(
         x, mean, variance, terms.weight, terms.bias, terms.eps, terms.activation, residual
@@ -96,6 +98,14 @@ def training_step(
     weight, bias, eps, activation, kernel, called = terms
     if not eps > 0 or residual is not None:
         check(x, terms, residual)
+    channels = x.shape[1]
+    # The loops read and write at addresses: what is too short would be somebody else's memory.
+    if not (
+        (weight is None or weight.numel() == channels)
+        and (bias is None or bias.numel() == channels)
+        and running_mean.numel() == running_var.numel() == channels
+    ):
+        check_channels(x, called, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     chosen = _chosen(kernel, x)
     if chosen is None:
         values = x.numel() // max(x.shape[1], 1)
@@ -139,6 +149,16 @@ def check_residual(x: Tensor, residual: Tensor | None, called: Callable[[], str]
         raise SettingsError(
             f"{called()} got a residual of shape {tuple(residual.shape)}; expected the input's, {tuple(x.shape)}"
         )
+
+
+def check_channels(x: Tensor, called: Callable[[], str], **given: Tensor | None) -> None:
+    """A SettingsError where one of those that are ``given`` has not a value for each channel of ``x``."""
+    for name, tensor in given.items():
+        if tensor is not None and tuple(tensor.shape) != (x.shape[1],):
+            raise SettingsError(
+                f"{called()} got a {name} of shape {tuple(tensor.shape)}; expected ({x.shape[1]},), a value for each channel "
+                f"of the input, which has the shape {tuple(x.shape)}"
+            )
 
 
 def _check_values(values: int, x: Tensor, mask: Tensor | None, group: Group | None, called: Callable[[], str]) -> None:
