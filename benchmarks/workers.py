@@ -99,6 +99,7 @@ def work(runs: int, epochs: int, data: str, network: str) -> Experiment:
 def plain_process(experiment: Experiment, number: int, count: int) -> None:
     """Train every ``count``-th run, from ``number`` on, once a line comes in; print when the first began and the last ended."""
     from bnkit.experiments.observer import Observer
+    from bnkit.experiments.optimizers import load_what_optimizers_need
     from bnkit.experiments.settle import settle
     from bnkit.experiments.train import Training, train
     from bnkit.memory import keep_freed_memory
@@ -106,7 +107,7 @@ def plain_process(experiment: Experiment, number: int, count: int) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     planned, materials = settle(experiment, threads=1)
-    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])  # loads what a worker has loaded before its first run
+    load_what_optimizers_need()  # as a worker does before its first run
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()

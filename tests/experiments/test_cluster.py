@@ -56,3 +56,28 @@ def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SettingsError, match=r"engine ray needs Ray, .*; pip install 'bnkit\[ray\]'"):
         bnkit.compare(small.NETWORKS, small.data(), **small.EXPERIMENT, out=tmp_path / "r", engine="ray")
+
+
+_FIRST_RUN = """
+import sys
+from bnkit.experiments.cluster import train_batch
+from bnkit.experiments.experiment import experiment_from
+from bnkit.experiments.observer import Observers
+from bnkit.experiments.parcel import WholeParcel
+from bnkit.experiments.settle import settle
+
+content = {"name": "x", "data": "digits", "networks": ["mlp"], "seeds": 1, "epochs": 1, "grid": {"lr": [0.1]}}
+planned, materials = settle(experiment_from(content, "test"), threads=1)
+parcel = WholeParcel.of(planned.experiment, materials).pack(Observers(()))
+loaded = ["torch._dynamo" in sys.modules]
+steps = train_batch(parcel, list(planned.runs[:1]), False)
+assert next(steps) is None  # it begins
+print(loaded[0], "torch._dynamo" in sys.modules)
+"""
+
+
+def test_what_a_process_loads_once_is_not_in_the_time_of_its_first_run():
+    """On a busy machine it takes half a minute, and the first run would be ended by --run-timeout."""
+    done = run([sys.executable, "-c", _FIRST_RUN], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "False True\n"

@@ -25,6 +25,7 @@ from bnkit.experiments.engine import training
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer
+from bnkit.experiments.optimizers import load_what_optimizers_need
 from bnkit.experiments.parcel import unpack
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.settle import Materials
@@ -250,6 +251,7 @@ def train_batch(
     The files are those of the run by name, and whatever else an observer wrote, by its path in the results folder.
     """
     keep_freed_memory()
+    load_what_optimizers_need()
     experiment, materials, beside = _unpacked(content)
     for run in runs:
         yield None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
@@ -21,6 +22,11 @@ def optimizer_for(parameters: Iterable[nn.Parameter], settings: Settings) -> opt
         return optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
     kind = optim.Adam if settings.optimizer == "adam" else optim.AdamW
     return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def load_what_optimizers_need() -> None:
+    """Have PyTorch load torch._dynamo, as it does with the first optimizer of a process: seconds that belong to no run."""
+    optim.SGD([nn.Parameter(torch.zeros(1))])
 
 
 def schedule_for(optimizer: optim.Optimizer, settings: Settings, steps: int) -> LRScheduler | None:

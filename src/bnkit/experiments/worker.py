@@ -12,6 +12,7 @@ from bnkit.errors import BnkitError
 from bnkit.experiments.attempt import attempt
 from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer, Observers
+from bnkit.experiments.optimizers import load_what_optimizers_need
 from bnkit.experiments.parcel import Parcel, unpack
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records import Epoch, Record
@@ -34,8 +35,7 @@ def work(orders: Connection, number: int) -> None:
             and an observer to tell here; then runs. What happens goes out as ``(name, arguments)``.
         number: Of this worker, from 0: decides which GPU "cuda" means.
     """
-    # The first optimizer of a process has PyTorch load torch._dynamo, which takes more than a second: not within the first run.
-    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+    load_what_optimizers_need()
     try:
         orders.send((ASKS, ()))
         content: bytes = orders.recv()
