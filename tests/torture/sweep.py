@@ -29,6 +29,8 @@ from tests.experiments import small
 
 # Of one call that is left alone, roughly: kills fall before, into and behind the training.
 _MOST_SECONDS = 1.5
+# Of the training alone, by workers that are ready when it begins.
+_MOST_SECONDS_OF_WORKERS = 0.4
 _MOST_WRITES = 40
 _DONE, _RAISED = 0, 3
 
@@ -82,7 +84,7 @@ def child(folder: Path, workers: int | None, generator: random.Random, log: int)
         mine = random.Random(seed)
         observer = None
         if workers is not None:
-            observer = Moment(mine.uniform(0, _MOST_SECONDS))
+            observer = Moment(mine.uniform(0, _MOST_SECONDS_OF_WORKERS))
         elif mine.random() < 0.5:
             die_in_write(mine.randint(1, _MOST_WRITES), mine, log)
         else:
