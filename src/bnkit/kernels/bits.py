@@ -110,16 +110,6 @@ def power_of_two(typing_context: Any, exponent: Any) -> Any:
 
 
 @intrinsic
-def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c``, rounded once, whatever liberties the compiler has."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fma(*arguments)
-
-    return a(a, a, a), generate
-
-
-@intrinsic
 def behind(typing_context: Any, pointer: Any, count: Any) -> Any:
     """The pointer ``count`` elements further on."""
 
@@ -152,7 +142,7 @@ def put(typing_context: Any, pointer: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def fused(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c``, rounded once; slow where the processor has no instruction for it."""
+    """``a * b + c``, rounded once, whatever liberties the compiler has; slow where the processor has no instruction for it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.fma(*arguments)

@@ -29,7 +29,7 @@ def curves(activation: str, number: Any, own: Any) -> tuple[Any, Any]:
         number: ``np.float32`` or ``np.float64``, what is computed in.
         own: What gradients are rounded to, as PyTorch's are between activation and batch norm: sums of many alike are exact then.
     """
-    split, fused = _exponential(number), bits.multiply_add
+    split, fused = _exponential(number), bits.fused
     one, two, nothing = number(1), number(2), number(0)
 
     @njit(forceinline=True)
@@ -73,7 +73,7 @@ def _exponential(number: Any) -> Any:
     per_unit, (high, low) = number(1 / math.log(2)), (number(-part) for part in _LN2[number])
     lowest, least = number(_LOWEST[number]), number(math.floor(_LOWEST[number] / math.log(2)))
     series = _series([number(1 / math.factorial(n)) for n in range(_TERMS[number], 1, -1)])
-    nearest, power_of_two, fused = bits.nearest, bits.power_of_two, bits.multiply_add
+    nearest, power_of_two, fused = bits.nearest, bits.power_of_two, bits.fused
 
     @njit(forceinline=True)
     def split(x):
@@ -87,7 +87,7 @@ def _exponential(number: Any) -> Any:
 
 def _series(factors: list[Any]) -> Any:
     """A polynomial of ``r`` by its factors, the highest power's first: one function around another, which leaves no loop."""
-    factor, fused = factors[-1], bits.multiply_add
+    factor, fused = factors[-1], bits.fused
     if len(factors) == 1:
         return njit(forceinline=True)(lambda r: factor)  # noqa: ARG005 - of power 0
     higher = _series(factors[:-1])
