@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from numba.core.errors import NumbaWarning
 
 from bnkit.kernels import arguments, bits, compiling
+from tests.children import run
 
 
 def _double(a):
@@ -81,7 +83,7 @@ def test_a_comparison_with_infinity_survives_the_fast_arithmetic():
 
     values = torch.tensor([1.0, float("nan"), float("inf"), -float("inf"), 2.0] * 7, dtype=torch.float64)
     names = _names()
-    counting = compiling.inner(count, {"get": bits.get, "infinity": float("inf")})
+    counting = compiling.inner(count, {"get": bits.get, "infinity": float("inf")}, "counting")
     to_pointer = names["number"]
     counted = compiling.njit(lambda address, size: counting(to_pointer(address), size))
     assert counted(values.data_ptr(), values.numel()) == 21
@@ -95,3 +97,29 @@ def test_a_change_of_any_source_makes_other_loops():
     )
     found = {file.stem for file in folder.glob("*.py") if loops.search(file.read_text(encoding="utf-8"))}
     assert found | {"activation"} == set(compiling.SOURCES)  # and a constant: the slope of the leaky ReLU
+
+
+_EVALUATED = """
+import sys
+import torch
+from bnkit.nn.functional import batch_norm
+
+generator = torch.Generator().manual_seed(0)
+x, residual = torch.randn(2, 64, 3, generator=generator, dtype=torch.float64)
+mean, variance = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+for activation in sys.argv[1:]:
+    ours, exact = (
+        batch_norm(x, mean, variance, training=False, activation=activation, residual=residual, kernel=kernel)
+        for kernel in ("numba", "reference")
+    )
+    torch.testing.assert_close(ours, exact, msg=lambda text: f"{activation}: {text}")
+"""
+
+
+@pytest.mark.slow
+def test_loops_that_several_processes_compiled_are_told_apart_by_one_that_loads_them_all(tmp_path):
+    """Numba numbers functions of one name by process: without the variant in it, names are the same, and the first one is taken."""
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0"}  # which is in the names too
+    for activations in (["relu"], ["tanh"], ["sigmoid"], ["relu", "tanh", "sigmoid"]):
+        done = run([sys.executable, "-c", _EVALUATED, *activations], environment=environment)
+        assert done.returncode == 0, done.stderr

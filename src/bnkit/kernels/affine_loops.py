@@ -127,6 +127,7 @@ def affine_loop(name: str, adds: bool, norms: bool, bends: bool, streams: bool) 
     """
     loop = {"planes": _planes, "rows": _rows, "coefficients": _coefficients}[name]
     names: dict[str, Any] = {"adds": adds, "norms": norms, "bends": bends, "save": bits.stream if streams else put}
+    variant = f"affine_{adds:d}{norms:d}{bends:d}{streams:d}"
     for part in (_write, _write_columns):
-        names[part.__name__.removeprefix("_")] = inner(part, names, as_written=True)
-    return outer(loop, names, f"affine_{adds:d}{norms:d}{bends:d}{streams:d}", as_written=True)
+        names[part.__name__.removeprefix("_")] = inner(part, names, variant, as_written=True)
+    return outer(loop, names, variant, as_written=True)

@@ -223,5 +223,5 @@ def column_loop(name: str, variant: Variant) -> int:
     names: dict[str, Any] = {**blocks._asdict(), **variant._asdict(), "nothing": blocks.number(0)}
     names["table"] = bits.pointer[np.float64]
     for part in (*column_parts.PARTS, own_part, merge):
-        names[part.__name__] = inner(part, names)
+        names[part.__name__] = inner(part, names, str(variant))
     return outer(_LOOPS[name], names, str(variant))

@@ -20,9 +20,14 @@ _AS_WRITTEN: dict[str, Any] = {"fastmath": False, "error_model": "numpy"}
 _kept: list[Any] = []
 
 
-def inner(loop: Any, names: dict[str, Any], *, as_written: bool = False) -> Any:
-    """``loop``, a function of a module, with other meanings of its global names, for another loop to call."""
-    return njit(**(_AS_WRITTEN if as_written else _OPTIONS))(_twin(loop, names))
+def inner(loop: Any, names: dict[str, Any], variant: str, *, as_written: bool = False) -> Any:
+    """``loop``, a function of a module, with other meanings of its global names, for another loop to call; see ``outer``.
+
+    It is kept on disk within that other loop, under a name that the linker knows it by: the variant has to be in it. Numba
+    tells functions of one name apart by a number, which begins anew in every process; where two processes had compiled two
+    variants, a third one that loaded both would take the first for the second, in silence.
+    """
+    return njit(**(_AS_WRITTEN if as_written else _OPTIONS))(_twin(loop, names, variant))
 
 
 def outer(loop: Any, names: dict[str, Any], variant: str, *, as_written: bool = False) -> int:

@@ -278,6 +278,6 @@ def plane_loop(name: str, variant: Variant) -> int:
     names: dict[str, Any] = {**blocks._asdict(), **variant._asdict(), "nothing": blocks.number(0)}
     names |= {"table": bits.pointer[np.float64], "flags": bits.pointer[np.uint8]}
     for part in (_fetch, _exact_moments, _moments, _write, _products, _write_back):
-        names[part.__name__.removeprefix("_")] = inner(part, names)
+        names[part.__name__.removeprefix("_")] = inner(part, names, str(variant))
     loop = {"forward": _forward, "backward": _backward, "measure": _measure}[name]
     return outer(loop, names, str(variant))
