@@ -16,7 +16,7 @@ test: .venv/.installed-dev
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
 	$(MAKE) docs wheel
 
-# The edit loop: what can go wrong in most edits. After an edit of a kernel, its loops are compiled anew first.
+# The edit loop: what can go wrong in most edits. After an edit of a compiled loop, all of them are compiled anew first.
 quick: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest -q -x -n 2 -m "not slow and not zoo and not torture"

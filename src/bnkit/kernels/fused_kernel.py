@@ -110,7 +110,7 @@ class FusedKernel:
             or (weight is not None and (weight.dtype is not number or not weight.is_contiguous()))
             or (bias is not None and (bias.dtype is not number or not bias.is_contiguous()))
             or (residual is not None and (residual.dtype is not x.dtype or residual.stride() != x.stride()))
-            or not _follow(x, running_mean, running_var, num_batches_tracked)
+            or not _can_move(x, running_mean, running_var, num_batches_tracked)
             or not is_unseen(x)
         ):
             return None
@@ -185,7 +185,7 @@ def _last(x: Tensor) -> torch.memory_format:
     return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
 
 
-def _follow(x: Tensor, running_mean: Tensor, running_var: Tensor, num_batches_tracked: Tensor | None) -> bool:
+def _can_move(x: Tensor, running_mean: Tensor, running_var: Tensor, num_batches_tracked: Tensor | None) -> bool:
     """Whether the buffers are what the passes can move: float32, and where ``x`` is."""
     single, device = torch.float32, x.device
     return (

@@ -29,8 +29,9 @@ _ROW = 1024
 _WHOLE_ROW = 64
 # So many bytes of each tensor does a thread read twice; more would not be in its second-level cache the second time.
 _BLOCK_BYTES = 1 << 18
-# The second-level cache of a core, about; and what the next one holds of x and its gradient beside others' data.
+# About the second-level cache of a core.
 _CHANNEL_BYTES = 1 << 20
+# Tensors up to this stay, beside their gradients, in the cache that the cores share.
 _IN_ORDER_UP_TO = 1 << 23
 CACHE_LINE = 64
 _LINE = 16  # float32 in a cache line

@@ -46,7 +46,7 @@ def forward(
         count: How many values of a channel count.
         statistics: (6, C) float64: mean, biased variance, 1 / sqrt(variance + eps), unbiased variance, and room for two
             more rows. Filled in, or taken as they are if ``is_given``.
-        activation: None, "relu" or "leaky_relu".
+        activation: None, or one that ``elements`` knows.
         eps: Added to the variance.
         is_given: Whether the statistics are.
         wide: Whether to compute in float64.

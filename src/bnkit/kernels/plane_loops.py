@@ -28,7 +28,7 @@ adds = sees = apart = masked = None
 fetch = moments = exact_moments = products = write = write_back = None
 
 PIECE = 256  # elements between two additions in float64, and between two bursts of fetching
-AHEAD = 3  # planes of a channel between the one that is read and the one that is fetched
+PLANES_AHEAD = 3  # planes of a channel between the one that is read and the one that is fetched
 LINE = 16  # elements, at least, of a line of the cache
 
 
@@ -142,7 +142,7 @@ def _measure(a):
         first = total = sum_of_squares = 0.0
         for n in range(N):
             plane = behind(x, n * row + c * P)
-            ahead = AHEAD * row if fetches and n + AHEAD < N else 0
+            ahead = PLANES_AHEAD * row if fetches and n + PLANES_AHEAD < N else 0
             mean, squares, cancelled = moments(plane, P, ahead)
             if not (cancelled <= 16.0 * squares or squares == 0.0) or not abs(squares) < np.inf:  # as below
                 _, mean, squares = exact_moments(plane, P, flags(get(a, arguments.MASK)))
@@ -180,7 +180,7 @@ def _forward(a):
                 put(sums, c, 0.0)
                 put(seen, c, 0.0)
             for n in range(N):
-                ahead = AHEAD * row if fetches and n + AHEAD < N else 0
+                ahead = PLANES_AHEAD * row if fetches and n + PLANES_AHEAD < N else 0
                 for c in range(first, last):
                     plane, values, again = behind(x, n * row + c * P), P, masked
                     mean = squares = 0.0
@@ -244,7 +244,7 @@ def _backward(a):
                 put(by_beta, c, 0.0)
         for writes in range(1 if mode == arguments.SECOND_HALF else 0, 1 if mode == arguments.FIRST_HALF else 2):
             for n in range(N):
-                ahead = AHEAD * row if fetches and n + AHEAD < N else 0
+                ahead = PLANES_AHEAD * row if fetches and n + PLANES_AHEAD < N else 0
                 for c in range(first, last):
                     high = number(get(means, c))
                     low = number(get(means, c) - high)
