@@ -180,3 +180,47 @@ def test_a_gradient_of_another_shape_is_refused():
     _, statistics = batch_norm(x, weight, bias, None, None, None, None, 1e-3, 16, False, INTERPRETED)
     with pytest.raises(KernelError, match="a gradient of shape"):
         batch_norm_backward(x[:3], x, weight, bias, None, None, None, statistics, None, 1e-3, 16, False, INTERPRETED)
+
+
+@pytest.mark.parametrize("place", [1, 2, 3, 4, 5])
+def test_an_operation_refuses_dtypes_that_do_not_fit(place):
+    """Half as many bytes would be read beyond their end."""
+    arguments = [
+        a.detach() if isinstance(a, torch.Tensor) else a for a in _arguments((4, 3, 2, 2), masked=True, given=True)
+    ]
+    arguments[place] = arguments[place].half()
+    with pytest.raises(KernelError, match=r"float16 on cpu; expected"):
+        batch_norm(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"), [(0, "x with strides"), (1, "weight with strides"), (3, "residual with strides")]
+)
+def test_an_operation_refuses_what_lies_otherwise(place, said):
+    arguments = [a.detach() if isinstance(a, torch.Tensor) else a for a in _arguments((4, 3, 2, 2))]
+    arguments[place] = arguments[place].repeat_interleave(2, dim=-1)[..., ::2]
+    with pytest.raises(KernelError, match=said):
+        batch_norm(*arguments)
+
+
+def test_strides_of_single_positions_do_not_matter():
+    arguments = [a.detach() if isinstance(a, torch.Tensor) else a for a in _arguments((4, 3, 1, 1))]
+    expected, _ = batch_norm(*arguments)
+    arguments[3] = arguments[3].as_strided((4, 3, 1, 1), (3, 1, 7, 9))
+    assert arguments[3].stride() != arguments[0].stride()
+    torch.testing.assert_close(batch_norm(*arguments)[0], expected, rtol=0, atol=0)
+
+
+def test_a_gradient_of_another_dtype_is_refused_and_one_that_lies_otherwise_is_not():
+    x, weight, bias = (t.detach() for t in _arguments((4, 3, 2, 2))[:3])
+    gradient = torch.rand(4, 3, 2, 2, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
+    _, statistics = batch_norm(x, weight, bias, None, None, None, None, 1e-3, 16, False, INTERPRETED)
+    rest = (x, weight, bias, None, None, None, statistics, None, 1e-3, 16, False, INTERPRETED)
+    with pytest.raises(KernelError, match="a gradient of shape"):
+        batch_norm_backward(gradient.float(), *rest)
+    lies_otherwise = gradient.contiguous(memory_format=torch.channels_last)
+    assert lies_otherwise.stride() != gradient.stride()
+    for ours, expected in zip(
+        batch_norm_backward(lies_otherwise, *rest), batch_norm_backward(gradient, *rest), strict=True
+    ):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=0)

@@ -12,6 +12,7 @@ from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import Normalised
 from bnkit.kernels.device_passes import Moving
 from bnkit.kernels.fused import Known, Normalise
+from bnkit.kernels.operands import channels_last, is_dense
 from bnkit.kernels.parts import PartKernel
 from bnkit.kernels.watched import is_transformed, is_unseen, is_watched
 
@@ -106,7 +107,7 @@ class FusedKernel:
         number = torch.float64 if x.dtype is torch.float64 else torch.float32
         if (
             activation not in (self.fused if residual is None else self.fused_behind_a_sum)
-            or not (x.is_contiguous() or (x.dim() in (4, 5) and x.is_contiguous(memory_format=_last(x))))
+            or not is_dense(x)
             or (weight is not None and (weight.dtype is not number or not weight.is_contiguous()))
             or (bias is not None and (bias.dtype is not number or not bias.is_contiguous()))
             or (residual is not None and (residual.dtype is not x.dtype or residual.stride() != x.stride()))
@@ -145,7 +146,7 @@ class FusedKernel:
             if self.masks_by_plane:
                 x = x.contiguous()
             mask = mask.expand(x.shape[0], 1, *x.shape[2:]).contiguous()
-        if not (x.is_contiguous() or (x.dim() in (4, 5) and x.is_contiguous(memory_format=_last(x)))):
+        if not is_dense(x):
             x = x.contiguous()
         number = torch.float64 if x.dtype == torch.float64 else torch.float32
         if weight is not None:
@@ -155,7 +156,9 @@ class FusedKernel:
         if residual is not None:
             residual = residual.to(x.dtype)
             if residual.stride() != x.stride():
-                residual = residual.contiguous(memory_format=torch.contiguous_format if x.is_contiguous() else _last(x))
+                residual = residual.contiguous(
+                    memory_format=torch.contiguous_format if x.is_contiguous() else channels_last(x)
+                )
         fused = activation if self._fuses(activation, residual) else None
         wide, interpreted = fused != activation, self.interpreted
         output: Tensor
@@ -168,7 +171,7 @@ class FusedKernel:
             known = Known(fused, eps, mask, count, given is not None, wide, interpreted)
             output = Normalise.apply(x, weight, bias, residual, statistics, known)  # type: ignore[no-untyped-call]
         if self.masks_by_plane and mask is not None and not lies.is_contiguous() and lies.dim() in (4, 5):
-            output = output.contiguous(memory_format=_last(lies))
+            output = output.contiguous(memory_format=channels_last(lies))
         return (output if fused == activation else activate_own(output, activation)), statistics
 
     def _fuses(self, activation: str | None, residual: Tensor | None) -> bool:
@@ -179,10 +182,6 @@ class FusedKernel:
         if not self._fuses(activation, residual) and x.numel() < self.least_for_others:
             return True
         return is_transformed()
-
-
-def _last(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
 
 
 def _can_move(x: Tensor, running_mean: Tensor, running_var: Tensor, num_batches_tracked: Tensor | None) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels import passes
+from bnkit.kernels.operands import is_dense
 from bnkit.kernels.parts import Halfway, Terms
 
 # What is fused here: of straight pieces, whose slope is a constant wherever it has one.
@@ -26,7 +27,7 @@ def fuses(activation: str | None) -> bool:
 
 def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """See ``parts.PartKernel``."""
-    return passes.moments(_dense(x))
+    return passes.moments(x if is_dense(x) else x.contiguous())
 
 
 def part_forward(terms: Terms) -> Tensor:
@@ -57,7 +58,7 @@ def part_backward(gradient: Tensor, terms: Terms, output: Tensor | None) -> Half
 
 
 def _as_the_loops_take(terms: Terms) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    x = _dense(terms.x)
+    x = terms.x if is_dense(terms.x) else terms.x.contiguous()
     number = torch.float64 if x.dtype == torch.float64 else torch.float32
     weight, bias = (None if p is None else p.to(number).contiguous() for p in (terms.weight, terms.bias))
     residual = None if terms.residual is None else _lying_as(x, terms.residual)
@@ -72,13 +73,6 @@ def _statistics(terms: Terms) -> Tensor:
     """As ``passes.forward`` takes those that are given; the last rows are only room."""
     mean, variance = terms.mean, terms.variance
     return torch.stack([mean, variance, torch.rsqrt(variance + terms.eps), variance, mean, mean])
-
-
-def _dense(x: Tensor) -> Tensor:
-    last = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
-    if x.is_contiguous() or (x.dim() in (4, 5) and x.is_contiguous(memory_format=last)):
-        return x
-    return x.contiguous()
 
 
 def _lying_as(x: Tensor, other: Tensor) -> Tensor:

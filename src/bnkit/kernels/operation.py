@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnkit.errors import KernelError
 from bnkit.kernels.device_passes import passes_of
 from bnkit.kernels.fused import Known, bends_a_sum, gradients_of, second_gradients
+from bnkit.kernels.operands import check_operands
 
 
 @torch.library.custom_op("bnkit::batch_norm", mutates_args=(), device_types=("cpu", "cuda"))
@@ -34,31 +34,12 @@ def batch_norm(
 
     ``given``: the statistics to normalise with, or None for the batch's. ``interpreted``: by Triton, on the CPU.
     """
-    _check(x, weight, bias, residual, mask, given)
+    check_operands(x, weight, bias, residual, mask, given)
     statistics = x.new_zeros((6, x.shape[1]), dtype=torch.float64) if given is None else given.clone()
     is_given = given is not None
     passes = passes_of(x, interpreted=interpreted)
     y = passes.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide)
     return y, statistics
-
-
-def _check(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    mask: Tensor | None,
-    statistics: Tensor | None,
-) -> None:
-    """A KernelError where shapes do not fit: the loops read at addresses, and an operation can be called by anybody."""
-    channels = x.shape[1]
-    expected = {
-        "weight": (weight, (channels,)), "bias": (bias, (channels,)), "residual": (residual, tuple(x.shape)),
-        "mask": (mask, (x.shape[0], 1, *x.shape[2:])), "statistics": (statistics, (6, channels)),
-    }  # fmt: skip
-    for name, (tensor, shape) in expected.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise KernelError(f"bnkit::batch_norm got a {name} of shape {tuple(tensor.shape)}; expected {shape}")
 
 
 @batch_norm.register_fake
@@ -83,11 +64,7 @@ def batch_norm_backward(
     interpreted: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, weight, bias and residual; empty ones for what there is not. See ``passes.backward``."""
-    _check(x, weight, bias, residual, mask, statistics)
-    if gradient.shape != x.shape or (y is not None and y.shape != x.shape):
-        raise KernelError(
-            f"bnkit::batch_norm_backward got a gradient of shape {tuple(gradient.shape)}; expected that of x"
-        )
+    check_operands(x, weight, bias, residual, mask, statistics, y, gradient)
     known = Known(activation, eps, mask, count, is_given, wide=False, interpreted=interpreted)
     found = gradients_of(gradient, x, weight, bias, residual, y, statistics, known)
     # No result of an operation may share memory with another, or with what it was given.

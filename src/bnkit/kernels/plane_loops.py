@@ -208,7 +208,8 @@ def _forward(a):
                 put(inverse, c, 1.0 / np.sqrt(v + eps))
                 put(unbiased, c, v * (count / (count - 1.0)))
         following = (last - first) * P if fetches and last < end else 0
-        for n in range(0 if mode == arguments.FIRST_HALF else N):
+        for step in range(0 if mode == arguments.FIRST_HALF else N):
+            n = N - 1 - step  # what was read last is in the cache
             for c in range(first, last):
                 high = number(get(means, c))
                 # The mean in two parts: rounded to float32, it would be off by more than a small deviation.
@@ -235,15 +236,17 @@ def _backward(a):
     mode, fetches = get(a, arguments.GIVEN), get(a, arguments.AHEAD) != 0
     row = C * P
     _, begin, end = share(a, C)
-    for first in range(begin, end, block):
-        last = min(first + block, end)
-        following = (last - first) * P if fetches and last < end else 0
+    # The last channels first: the forward pass had them last, so that they may be in a cache yet.
+    for last in range(end, begin, -block):
+        first = max(last - block, begin)
+        following = (max(first - block, begin) - first) * P if fetches and first > begin else 0
         if mode != arguments.SECOND_HALF:
             for c in range(first, last):
                 put(by_gamma, c, 0.0)
                 put(by_beta, c, 0.0)
         for writes in range(1 if mode == arguments.SECOND_HALF else 0, 1 if mode == arguments.FIRST_HALF else 2):
-            for n in range(N):
+            for step in range(N):
+                n = N - 1 - step if writes == 1 else step
                 ahead = PLANES_AHEAD * row if fetches and n + PLANES_AHEAD < N else 0
                 for c in range(first, last):
                     high = number(get(means, c))
