@@ -48,6 +48,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/folder.py
 	$(BIN)/python -m benchmarks.layer
 	$(BIN)/python -m benchmarks.layer --overhead
+	$(BIN)/python -m benchmarks.bounds
 	$(BIN)/python -m benchmarks.crossover
 	$(BIN)/python -m benchmarks.lenet
 	$(BIN)/python -m benchmarks.memory

@@ -30,6 +30,7 @@ def _is_there(pid):
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no /proc here")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_what_it_leaves_behind_is_ended():
     with pytest.raises(AssertionError, match="it did not end in 1 seconds"):

@@ -23,12 +23,14 @@ print([name for name in ("torch._dynamo", "sympy", "torch._inductor") if name in
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_that_compiles():
     """That takes two seconds, longer than to check the structure of a ResNet-50."""
     done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, timeout=120, check=False)
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_compiled_model_is_checked_like_another(whole):
     model = nn.Sequential(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)), nn.ReLU(), nn.Linear(8, 2))

@@ -64,6 +64,7 @@ def test_it_waits_where_looking_takes_long(clock):
     assert monitor._spent <= 0.1 * clock.now
 
 
+@pytest.mark.slow
 def test_training_is_bit_by_bit_the_same():
     def trained(watched):
         model = _model()

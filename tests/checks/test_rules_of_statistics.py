@@ -140,6 +140,7 @@ def test_the_moments_of_a_batch_norm_of_somebodys_own():
     assert torch.allclose(received["1"].population.mean.float(), seen.mean((0, 2, 3)), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [nn.BatchNorm2d, bnkit.nn.BatchNorm2d])
 def test_long_batches_are_measured_by_compiled_loops(monkeypatch, layer):
     """The same moments, outputs and findings, at the speed of memory."""

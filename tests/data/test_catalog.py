@@ -14,6 +14,7 @@ from bnkit.data.files import PublishedFile
 from bnkit.errors import DataError
 
 
+@pytest.mark.slow
 def test_digits_are_scikit_learns_enlarged():
     digits = load("digits")
     published = load_digits()

@@ -79,6 +79,7 @@ def test_a_broken_file_is_named_and_left_alone(server):
     assert handler.requests == 0
 
 
+@pytest.mark.slow
 # pooch does not close the response of a request that was refused; it goes with the exception, here and now.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.parametrize("cause", ["nobody listens", "not found"])

@@ -76,6 +76,7 @@ print(loaded[0], "torch._dynamo" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_what_a_process_loads_once_is_not_in_the_time_of_its_first_run():
     """On a busy machine it takes half a minute, and the first run would be ended by --run-timeout."""
     done = run([sys.executable, "-c", _FIRST_RUN], cwd=ROOT)

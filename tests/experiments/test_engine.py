@@ -77,6 +77,7 @@ def test_interrupted_anywhere_the_figures_are_bit_equal(tmp_path, uninterrupted,
     assert len(rows) - 1 + len(watcher.trained) == 8 * 3
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing(tmp_path):
     first = _compare(tmp_path / "r")
     before = first.folder.results_file.read_text()
@@ -219,6 +220,7 @@ def test_an_exception_fails_its_run_and_the_others_go_on(tmp_path):
     assert watcher.trained == []  # tried again, and failed again: nothing whole came out
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_its_run_as_diverged(tmp_path):
     comparison = _compare(tmp_path / "r", grid={"lr": [0.05, 1e30]}, seeds=1, epochs=2)
     rows = [row for row in comparison.rows if row["lr"] == 1e30 and row["network"] == "no_batch_norm"]
@@ -230,6 +232,7 @@ def test_a_loss_that_is_not_finite_ends_its_run_as_diverged(tmp_path):
     assert watcher.trained == []
 
 
+@pytest.mark.slow
 def test_two_calls_on_one_folder_at_once(tmp_path):
     started, go_on = threading.Event(), threading.Event()
 
@@ -270,6 +273,7 @@ def test_keep_checkpoints_keeps_every_epoch(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_global_generators_and_threads_are_left_alone(tmp_path):
     torch.manual_seed(5)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
@@ -278,6 +282,7 @@ def test_the_global_generators_and_threads_are_left_alone(tmp_path):
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_the_threads_of_a_folder_stay_those_it_was_begun_with(tmp_path):
     _compare(tmp_path / "r", seeds=1, epochs=1, threads=1)
     watcher = _Notes()
@@ -292,6 +297,7 @@ def test_the_threads_of_a_folder_stay_those_it_was_begun_with(tmp_path):
     assert "was begun with 1 threads" in watcher.notes[0]
 
 
+@pytest.mark.slow
 def test_records_say_where_they_come_from(tmp_path):
     comparison = _compare(tmp_path / "r", seeds=1, epochs=1)
     environment = comparison.records[comparison.plan.runs[0].run_id].environment

@@ -76,6 +76,7 @@ def test_momentum_goes_with_sgd_only():
         _plan({"grid": {"lr": 0.1, "momentum": 0.9, "optimizer": ["sgd", "adam"]}})
 
 
+@pytest.mark.slow
 def test_ten_thousand_runs_are_all_different():
     runs = _plan({"seeds": 2500}).runs
     assert len({run.run_id for run in runs}) == len(runs) == 10_000

@@ -44,6 +44,7 @@ def test_the_order_is_a_permutation_that_follows_from_seed_and_epoch():
     assert order_of_examples(50, 1, 2).tolist() == orders[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("init", ["default", "xavier", "kaiming"])
 def test_every_arm_begins_with_the_same_weights(architecture, init):

@@ -57,6 +57,7 @@ def test_a_failure_keeps_its_traceback_and_is_not_complete(tmp_path):
     assert file.read().traceback == ""
 
 
+@pytest.mark.slow
 def test_cut_off_at_any_byte_the_whole_lines_before_count(tmp_path):
     content = _written(tmp_path).path.read_bytes()
     ends = [index for index, byte in enumerate(content) if byte == ord("\n")]

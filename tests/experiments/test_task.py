@@ -61,6 +61,7 @@ def test_auto_follows_from_the_targets(data, changes, loss, metric, goal):
     assert task.is_usual == (task.identity == USUAL_TASK) == (data is small.data)
 
 
+@pytest.mark.slow
 def test_a_regression_is_the_loop_that_one_would_write(tmp_path):
     comparison = _compare(tmp_path, _network(), _regression(), seeds=1, grid={"trainset": "not_normal"})
     run = comparison.plan.runs[1]
@@ -100,6 +101,7 @@ def test_a_regression_is_the_loop_that_one_would_write(tmp_path):
     assert comparison.load(run)(parts.test.inputs).shape == (30, 1)
 
 
+@pytest.mark.slow
 def test_what_is_ones_own_is_used(tmp_path):
     called = []
 
@@ -135,6 +137,7 @@ def test_what_is_ones_own_is_used(tmp_path):
     assert ends[best].validation_metric == min(end.validation_metric for end in ends.values())
 
 
+@pytest.mark.slow
 def test_the_usual_step_written_out_gives_the_usual_figures(tmp_path):
     def step(model, optimizer, loss, inputs, targets):
         outputs = model(inputs)
@@ -154,6 +157,7 @@ def test_the_usual_step_written_out_gives_the_usual_figures(tmp_path):
     assert without_ids[0] == without_ids[1]
 
 
+@pytest.mark.slow
 def test_every_network_sees_the_same_augmented_batches(tmp_path):
     seen = {}
 
@@ -205,6 +209,7 @@ def test_yes_or_no(tmp_path):
     assert "points" in str(comparison.answer)
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_not_finite_is_left_out(tmp_path):
     comparison = _compare(tmp_path, small.NETWORKS, small.data(), metric=lambda outputs, targets: math.nan)
     assert all(row["test_metric"] is None for row in comparison.rows)
@@ -277,6 +282,7 @@ def test_a_network_loads_without_the_function_that_it_was_trained_with(tmp_path)
         run_experiment(again.plan.experiment, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_network_does_not_load_without_the_data_that_were_given(tmp_path):
     _compare(tmp_path, "mlp", small.data(), seeds=1, epochs=1)
     with pytest.raises(SettingsError, match="the data were given to bnkit.compare; call that again"):

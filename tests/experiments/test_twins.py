@@ -128,6 +128,7 @@ def test_a_file_with_one_network(tmp_path):
     assert list(sources([f"{path}:make", "mlp"], PAIR))[:2] == ["make.no_batch_norm", "make.batch_norm"]
 
 
+@pytest.mark.slow
 def test_compared_loaded_and_gone_on_with(tmp_path):
     path = _file(tmp_path, _SOURCE)
     options = {"data": small.data(), "grid": {"lr": [0.1], "batch_size": [16]}, "epochs": 1, "validation": 0.2}
@@ -145,6 +146,7 @@ def test_compared_loaded_and_gone_on_with(tmp_path):
     assert runs.isdisjoint(run.run_id for run in other.plan)
 
 
+@pytest.mark.slow
 def test_the_trained_network_loads_in_another_process(tmp_path):
     path = _file(tmp_path, _SOURCE + "from tests.experiments.small import data\n")
     trained = bnkit.compare(f"{path}:make", f"{path}:data", seeds=1, epochs=1, out=tmp_path / "r")
@@ -156,6 +158,7 @@ def test_the_trained_network_loads_in_another_process(tmp_path):
         bnkit.Comparison(tmp_path / "r").load(2)
 
 
+@pytest.mark.slow
 def test_a_factory_in_python(tmp_path):
     comparison = bnkit.compare(small.with_batch_norm, small.data(), seeds=1, epochs=1, out=tmp_path)
     assert comparison.plan.networks == PAIR

@@ -20,6 +20,7 @@ def test_the_interval_is_students():
     assert ours.n == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
 def test_it_covers_the_true_mean_in_95_of_100_samples(n):
     samples = np.random.default_rng(n).normal(0.02, 0.01, (4000, n))

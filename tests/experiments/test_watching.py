@@ -26,6 +26,7 @@ def _compare(tmp_path, name, **changes):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_runs_that_nobody_looked_at(tmp_path):
     figures = [small.figures(_compare(tmp_path, "plain")), small.figures(_compare(tmp_path, "watched", **_WATCHED))]
     ids = [{row.pop("run_id") for row in rows} for rows in figures]
@@ -33,6 +34,7 @@ def test_the_figures_are_those_of_runs_that_nobody_looked_at(tmp_path):
     assert ids[0].isdisjoint(ids[1])  # runs of their own, so that nothing is missing from an earlier call
 
 
+@pytest.mark.slow
 def test_what_was_seen_is_recorded_at_its_steps_and_read_back(tmp_path):
     watched = _compare(tmp_path, "watched", **_WATCHED)
     for run in watched.plan:
@@ -45,6 +47,7 @@ def test_what_was_seen_is_recorded_at_its_steps_and_read_back(tmp_path):
         assert {"fc1", "act", "out"} <= record.epochs[0].layers[0]["layers"].keys()
 
 
+@pytest.mark.slow
 def test_the_training_part_is_evaluated_with_the_weights_at_the_end_of_the_epoch(tmp_path):
     watched = _compare(tmp_path, "watched", **_WATCHED)
     for run in watched.plan:
@@ -61,6 +64,7 @@ def test_the_training_part_is_evaluated_with_the_weights_at_the_end_of_the_epoch
     assert all(epoch.training_loss is None for epoch in unwatched.records[unwatched.plan.runs[0].run_id].epochs)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_has_seen_what_one_that_was_not_interrupted_has(tmp_path):
     whole = _compare(tmp_path, "whole", **_WATCHED)
     first = whole.plan.runs[1]
@@ -97,6 +101,7 @@ def test_a_part_of_the_data_is_drawn_once_and_named(tmp_path):
         data.reduced(0, 31)
 
 
+@pytest.mark.slow
 def test_compare_observes(tmp_path):
     comparison = compare(
         small.NETWORKS,

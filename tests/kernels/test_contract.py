@@ -114,6 +114,7 @@ def test_half_precision_accumulates_in_float32(kernel, parameters, dtype):
     torch.testing.assert_close(variance.double(), x.double().var(0), rtol=1e-5, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("activation", [None, "relu", "silu"] if INTERPRETED else ACTIVATIONS, ids=str)
 @pytest.mark.parametrize("kernel", KERNELS)

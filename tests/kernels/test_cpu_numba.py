@@ -90,6 +90,7 @@ def test_the_shapes_take_the_ways_that_they_are_called_after(name):
         assert found.block == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("adds", [False, True])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
@@ -98,6 +99,7 @@ def test_large_inputs(shape, adds, activation):
     _check(leaves if adds else [*leaves[:3], None], upstream, activation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3, 6, 64, 130])
 @pytest.mark.parametrize("adds", [False, True])
 def test_large_inputs_channels_last(channels, adds):
@@ -105,6 +107,7 @@ def test_large_inputs_channels_last(channels, adds):
     _check(leaves if adds else [*leaves[:3], None], upstream, "relu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", range(16))
 def test_every_address(offset):
     leaves, upstream = _leaves(SHAPES["planes past the caches"], offset=offset)

@@ -65,6 +65,7 @@ def _assert_close(found, exact, steps):
     assert (off <= allowed).all(), f"off by {off.max()}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", DTYPES)
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "silu"])
 def test_values(activation, number):
@@ -73,6 +74,7 @@ def test_values(activation, number):
     _assert_close(_computed(activate, x), FUNCTIONS[activation](x.double()), steps=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", DTYPES)
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "silu"])
 def test_slopes(activation, number):
@@ -89,6 +91,7 @@ def test_slopes(activation, number):
     )  # 1 - y loses digits where y is near 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", DTYPES)
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "silu"])
 def test_what_is_no_number(activation, number):

@@ -93,6 +93,7 @@ def test_large_tensors_take_64_bit_offsets(shape, expected):
     assert gpu_plan.plan_of(torch.empty(shape, device="meta"), "forward", 1).is_large == expected
 
 
+@pytest.mark.slow
 def test_64_bit_offsets_compile(monkeypatch):
     launches = targets.launches_of(monkeypatch, (1 << 12, 1 << 10, 32, 16), torch.bfloat16, activation=None)
     assert all(

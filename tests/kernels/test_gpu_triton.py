@@ -81,6 +81,7 @@ except bnkit.errors.KernelError as error:
 """
 
 
+@pytest.mark.slow
 def test_without_triton_it_says_how_to_get_it_and_the_rest_works():
     done = run([sys.executable, "-c", WITHOUT], environment={"TRITON_INTERPRET": "1"})
     assert "Triton cannot be used here (ModuleNotFoundError" in done.stdout, done.stderr

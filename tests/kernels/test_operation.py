@@ -58,6 +58,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_opcheck(shape, kind):
@@ -105,6 +106,7 @@ def test_vmap_of_the_operation(in_dims):
         torch.testing.assert_close(part, torch.stack(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [FUSED, "auto"])
 def test_compiled_and_exported_with_the_same_numbers(kernel):
     x = torch.randn((3, 2, 4, 4) if INTERPRETED else (40, 8, 24, 24), generator=torch.Generator().manual_seed(0))
@@ -126,6 +128,7 @@ def test_compiled_and_exported_with_the_same_numbers(kernel):
     torch.testing.assert_close(program.module()(x[:2]), plain(x[:2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [FUSED, "auto", "reference"])
 def test_functional_gradients_are_not_silently_zero(kernel):
     generator = torch.Generator().manual_seed(0)

@@ -172,6 +172,7 @@ def _assert_close(ours, theirs, exact, what, largest_term, condition):
     torch.testing.assert_close(ours, exact, rtol=close, atol=tolerance, msg=lambda text: f"{what}: {text}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kernel", [*KERNELS, "auto"])
 def test_no_further_off_than_pytorch(kernel, dtype):

@@ -26,6 +26,7 @@ def compiled_anew():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, True])
 def test_refused_inside_a_compiled_function(compiled_anew, whole):
     model, (x, _) = vgg("torch"), batch()
@@ -58,6 +59,7 @@ def test_a_transform_inside_is_refused_by_pytorch():
         torch.func.grad(lambda x: norm(x).sum())(torch.randn(4, 3))
 
 
+@pytest.mark.slow
 def test_around_a_compiled_model(compiled_anew):
     """Nothing is gained, nothing is lost, and nothing is compiled again."""
     plain, (x, targets) = vgg("torch"), batch()

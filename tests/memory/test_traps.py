@@ -218,6 +218,7 @@ def test_nothing_is_left(layers, x):
     assert torch._C._len_torch_dispatch_stack() == 0
 
 
+@pytest.mark.slow
 def test_all_is_freed_with_the_graph(layers, x):
     """No cycle that waits for the collector."""
     gc.collect()

@@ -182,6 +182,7 @@ def test_it_copies_and_pickles(copied):
     assert not {id(tensor) for tensor in again.parameters()} & {id(tensor) for tensor in changed.parameters()}
 
 
+@pytest.mark.slow
 def test_it_compiles_and_exports():
     changed, _ = add(built(PlainCnn), example(built(PlainCnn)))
     inputs = example(changed)

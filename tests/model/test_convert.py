@@ -313,6 +313,7 @@ def test_models_that_cannot_be_converted_are_named():
         convert(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["bnkit", "torch"])
 def test_it_compiles_in_one_graph(to):
     model = nn.Sequential(foreign.WithActivation2d(4, nn.PReLU), foreign.Frozen2d(4), nn.SyncBatchNorm(4))

@@ -434,6 +434,7 @@ def test_a_pass_ends_with_the_layer_that_is_measured():
     assert [ran.count(model[convolution]) for convolution in CONVOLUTIONS] == [5, 5, 4]
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_measured_too():
     model = _model()
     compiled = torch.compile(model, backend="eager")

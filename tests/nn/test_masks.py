@@ -159,6 +159,7 @@ def test_differentiable_twice(kernel):
     assert torch.autograd.gradgradcheck(compute, (x, weight, bias), fast_mode=INTERPRETED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["auto", "reference", FUSED])
 def test_compiled_whole_and_under_vmap(kernel):
     x, mask, _ = _inputs("images", dtype=torch.float32)

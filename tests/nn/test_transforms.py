@@ -23,6 +23,7 @@ def _groups():
     return torch.randn(5, 7, 3, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_compiled_whole(kernel, momentum):
@@ -40,6 +41,7 @@ def test_compiled_whole(kernel, momentum):
         torch.testing.assert_close(got, expected, **TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 def test_exported_with_any_batch_size(training):
     layer = BatchNorm2d(3, activation="relu").train(training)

@@ -110,6 +110,7 @@ def test_it_shows_and_is_copied():
     assert copy.deepcopy(layer).virtual_batch_size == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["auto", FUSED])
 def test_compiled_whole(kernel):
     plain = BatchNorm2d(3, virtual_batch_size=4, kernel=kernel)

@@ -21,6 +21,7 @@ def _page(**changes):
     return page(planned, records_of(planned, lambda run: finished(0.5, 0.6 + run.seed / 100)))
 
 
+@pytest.mark.slow
 def test_what_came_from_outside_is_escaped():
     text = _page(about="<script>alert(1)</script>")
     assert "<script>alert(1)</script>" not in text
@@ -28,6 +29,7 @@ def test_what_came_from_outside_is_escaped():
     assert "a &lt;b&gt;" in text
 
 
+@pytest.mark.slow
 def test_a_network_name_cannot_end_the_script_that_holds_the_figures():
     text = page(
         planned := plan_of(("</script><b>x", "batch_norm")), records_of(planned, lambda run: finished(0.5, 0.6))
@@ -35,6 +37,7 @@ def test_a_network_name_cannot_end_the_script_that_holds_the_figures():
     assert "</script><b>x" not in text
 
 
+@pytest.mark.slow
 def test_the_page_holds_the_answer_the_tables_and_the_experiment():
     text = _page(show=["epochs", "first_layer"])
     for expected in ("batch_norm against no_batch_norm", "All runs, best first", "best in training first",
@@ -42,6 +45,7 @@ def test_the_page_holds_the_answer_the_tables_and_the_experiment():
         assert expected in text
 
 
+@pytest.mark.slow
 def test_the_page_names_no_address_to_load_from():
     """Nothing is loaded: no source, style sheet or font from elsewhere; and it stays under 3 MB."""
     text = _page()
@@ -50,6 +54,7 @@ def test_the_page_names_no_address_to_load_from():
     assert len(text.encode()) < 3_000_000
 
 
+@pytest.mark.slow
 def test_a_long_table_says_what_it_leaves_out():
     planned = plan_of(seeds=300)
     text = page(planned, records_of(planned, lambda run: finished(0.5)))
@@ -86,6 +91,7 @@ def _watched():
     return page(planned, records_of(planned, outcome))
 
 
+@pytest.mark.slow
 def test_the_first_picture_shows_each_network_at_its_best_and_says_so():
     planned = plan_of(grid={"lr": [0.1, 1.0], "trainset": ["normal", "not_normal"]})
     best = {"no_batch_norm": 0.1, "batch_norm": 1.0}
@@ -187,6 +193,7 @@ def test_a_page_that_has_next_to_nothing_is_drawn_too(tmp_path, chromium):
     assert 'data-ready="yes"' in drawn
 
 
+@pytest.mark.slow
 def test_nothing_is_switched_that_is_not_there():
     planned = plan_of()
     text = page(planned, records_of(planned, lambda run: finished(0.5, 0.6, steps=None)))
@@ -204,6 +211,7 @@ def test_nothing_is_switched_that_is_not_there():
     assert 'id="figure-forest"' in text
 
 
+@pytest.mark.slow
 def test_two_hundred_runs_stay_small_and_need_no_torch(tmp_path):
     """Four networks' worth of points: the page is made from records alone."""
     code = """

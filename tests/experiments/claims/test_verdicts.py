@@ -20,6 +20,7 @@ def _three_errors(rounds, rate=ERROR_RATE):
     return rate + 3 * (rate * (1 - rate) / rounds) ** 0.5
 
 
+@pytest.mark.slow
 def test_of_many_claims_without_an_effect_none_holds_but_once_in_twenty_tables():
     """Twenty claims that are wrong by a hair: the worst case for "holds"."""
     generator, rounds = np.random.default_rng(0), 400
@@ -34,6 +35,7 @@ def test_of_many_claims_without_an_effect_none_holds_but_once_in_twenty_tables()
     assert wrong > 0  # the procedure is not idle
 
 
+@pytest.mark.slow
 def test_of_many_claims_with_an_effect_that_matters_none_is_refused_but_once_in_twenty_tables():
     generator, rounds = np.random.default_rng(1), 300
     wrong = sum(
@@ -46,6 +48,7 @@ def test_of_many_claims_with_an_effect_that_matters_none_is_refused_but_once_in_
     assert wrong / rounds <= _three_errors(rounds)
 
 
+@pytest.mark.slow
 def test_true_and_untrue_effects_side_by_side_are_decided_right():
     """Ten that hold by eight deviations, ten that do not: hardly ever wrong, and nearly always decided."""
     generator, rounds = np.random.default_rng(2), 100
