@@ -206,6 +206,19 @@ def test_an_operation_refuses_what_lies_otherwise(place, said):
         batch_norm(*arguments)
 
 
+def test_a_mask_in_channels_last_is_right_on_a_gpu_and_refused_on_the_cpu():
+    """The compiled loops of the CPU go over planes where there is a mask."""
+    arguments = [a.detach() if isinstance(a, torch.Tensor) else a for a in _arguments((4, 3, 2, 2), masked=True)]
+    expected, _ = batch_norm(*arguments)
+    for place in (0, 3):
+        arguments[place] = arguments[place].contiguous(memory_format=torch.channels_last)
+    if INTERPRETED:
+        torch.testing.assert_close(batch_norm(*arguments)[0], expected, rtol=1e-12, atol=1e-12)
+        return
+    with pytest.raises(KernelError, match="not contiguous"):
+        batch_norm(*arguments)
+
+
 def test_strides_of_single_positions_do_not_matter():
     arguments = [a.detach() if isinstance(a, torch.Tensor) else a for a in _arguments((4, 3, 1, 1))]
     expected, _ = batch_norm(*arguments)

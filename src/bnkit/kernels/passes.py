@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bnkit.errors import KernelError
 from bnkit.kernels.activation import SLOPE_BY_RESULT
 from bnkit.kernels.arguments import FIRST_HALF, GIVEN_ONES, OWN, SECOND_HALF, Plan, plan_for, run
 from bnkit.kernels.column_loops import column_loop
@@ -208,6 +209,11 @@ def _plan_for(
     mode: int,
 ) -> Plan:
     as_planes = masked or direction == "measure"
+    if as_planes and not is_contiguous:
+        raise KernelError(
+            f"the compiled loops got a tensor of shape {tuple(shape)} that is not contiguous, to be masked or measured by "
+            "example; expected x.contiguous()"
+        )
     is_contiguous = is_contiguous and (len(shape) > 2 or as_planes)
     layout = layout_of(tuple(shape), dtype, is_contiguous, threads, as_planes=as_planes)
     variant = Variant(
