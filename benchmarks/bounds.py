@@ -28,12 +28,10 @@ from bnkit.kernels import arguments, bits, passes
 from bnkit.kernels.arguments import plan_for, share
 from bnkit.kernels.arguments import run as run_loops
 from bnkit.kernels.compiling import outer
-from bnkit.kernels.plane_loops import PLANES_AHEAD
+from bnkit.kernels.plane_loops import LINE, PIECE, PLANES_AHEAD
 from bnkit.kernels.threads import available
 
 SHAPES = ((256, 64, 28, 28), (32, 64, 56, 56))
-PIECE = 256  # elements between two bursts of fetching, as in our loops
-LINE = 16
 
 _pointer = bits.pointer[np.float32]
 two = by_channel = None
