@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bnkit.experiments.randomness import seeded
 from bnkit.experiments.subject import InputBatches, training_part
+from bnkit.seeding import seeded
 from tests.cli import nets
 from tests.cli.calls import say
 

@@ -8,8 +8,8 @@ from torch.utils.data import Dataset
 
 import bnkit
 from bnkit.data import Streamed, batches, prepare
+from bnkit.data.custom import data_from
 from bnkit.errors import DataError
-from bnkit.experiments.settle import data_from
 from tests.children import limited
 from tests.experiments import small
 

@@ -9,7 +9,7 @@ from torch import nn
 from bnkit.errors import FactoryError, SettingsError
 from bnkit.experiments.networks import ARCHITECTURES, ARMS, from_factories, sources
 from bnkit.experiments.settings import Settings
-from bnkit.experiments.targets import find, is_target
+from bnkit.factories import find, is_target
 from tests.experiments import small
 
 

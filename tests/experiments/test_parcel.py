@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from bnkit.data.custom import data_called
 from bnkit.experiments.experiment import experiment_from
 from bnkit.experiments.parcel import Parcel, WholeParcel, unpack
-from bnkit.experiments.settle import data_called, settle
+from bnkit.experiments.settle import settle
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["data by name", "data given"])

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from bnkit.experiments.networks import ARCHITECTURES, ARMS, sources
-from bnkit.experiments.randomness import initial_weights, order_of_examples, seeded
+from bnkit.experiments.randomness import initial_weights, order_of_examples
 from bnkit.experiments.settings import Settings
+from bnkit.seeding import seeded
 
 
 def _states():

@@ -12,12 +12,13 @@ from torch.nn import functional
 
 import bnkit
 from bnkit.data import prepare
+from bnkit.data.custom import data_from
 from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.experiment import USUAL_TASK, experiment_from
-from bnkit.experiments.randomness import order_of_examples, seeded
-from bnkit.experiments.settle import data_from
+from bnkit.experiments.randomness import order_of_examples
 from bnkit.experiments.task import task_of, training_step
 from bnkit.report.compare import run_experiment
+from bnkit.seeding import seeded
 from tests.experiments import small
 
 GRID = {"lr": 0.05, "batch_size": 16}

@@ -13,16 +13,18 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnkit.data import prepare
+from bnkit.data.custom import data_from
 from bnkit.experiments import train as training_loop
 from bnkit.experiments.experiment import NetworkIdentity, experiment_from
 from bnkit.experiments.graphed import GraphedStep
 from bnkit.experiments.networks import from_factories
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.processes import ALONE, Processes
-from bnkit.experiments.randomness import order_of_examples, seeded
-from bnkit.experiments.settle import data_from, settle
+from bnkit.experiments.randomness import order_of_examples
+from bnkit.experiments.settle import settle
 from bnkit.experiments.task import Task
 from bnkit.experiments.train import Training, train
+from bnkit.seeding import seeded
 from tests.experiments import small
 
 

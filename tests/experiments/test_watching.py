@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from torch.nn import functional
 
+from bnkit.data.custom import data_from
 from bnkit.errors import DataError
 from bnkit.experiments.records import RecordFile
-from bnkit.experiments.settle import data_from
 from bnkit.report.compare import compare
 from tests.experiments import small
 

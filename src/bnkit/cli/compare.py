@@ -19,7 +19,7 @@ from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, experi
 from bnkit.experiments.place import Place, follows, prepare
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Status
-from bnkit.experiments.targets import is_target
+from bnkit.factories import is_target
 from bnkit.report.compare import default_folder, run_experiment
 from bnkit.report.comparison import Comparison
 from bnkit.report.tables import as_rich, setting

@@ -16,10 +16,10 @@ from bnkit.checks.fix import mended
 from bnkit.checks.registry import rule_called
 from bnkit.checks.settings import Settings
 from bnkit.data import Parts, prepare
+from bnkit.data.custom import data_called
 from bnkit.errors import SettingsError
-from bnkit.experiments.settle import data_called
 from bnkit.experiments.subject import LabelledBatches, subject
-from bnkit.experiments.targets import is_target
+from bnkit.factories import is_target
 from bnkit.model.changes import Change
 from bnkit.model.saving import check_destination, load_weights, save
 from bnkit.model.shapes import dtype_of, example_of

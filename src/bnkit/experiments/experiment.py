@@ -54,9 +54,6 @@ class TaskIdentity(BaseModel):
     augmentation: _Text = ""
 
 
-# What stands in an experiment for data or a function that `bnkit.compare` was given as such.
-GIVEN = "given"
-
 # To tell classes apart by cross-entropy, judged by accuracy.
 USUAL_TASK = TaskIdentity()
 

@@ -11,7 +11,7 @@ from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.processors import processors, workers_for
-from bnkit.experiments.targets import is_target
+from bnkit.factories import is_target
 
 # Where Linux has GPUs of NVIDIA.
 _NVIDIA = Path("/dev/nvidiactl")

@@ -15,12 +15,13 @@ from typing import Any
 import cloudpickle
 
 from bnkit.data import SOURCES, DataSet
+from bnkit.data.custom import data_called
 from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.networks import NetworkSource, sources
-from bnkit.experiments.settle import Materials, data_called
-from bnkit.experiments.targets import TARGET_MODULES
+from bnkit.experiments.settle import Materials
 from bnkit.experiments.task import Task, task_of
+from bnkit.factories import TARGET_MODULES
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,8 @@ def prepare(
     Raises:
         BnkitError: Something that was given means nothing here.
     """
-    from bnkit.experiments.settle import settle, try_out
+    from bnkit.experiments.preflight import try_out
+    from bnkit.experiments.settle import settle
 
     planned, materials = settle(experiment, *(given or Given()), before, place.threads, processes)
     try_out(planned, materials)

@@ -1,46 +1,17 @@
-"""Randomness as an argument: every draw follows from a key, and the global generators are left as they were."""
+"""What a run draws: the order of the examples and the initial weights, each from the seed alone."""
 
 from __future__ import annotations
 
-import hashlib
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bnkit.model.dispatch import Dispatch
-
-
-def derived_seed(*key: object) -> int:
-    """A 63-bit seed that follows from ``key``, and looks unrelated for any other.
-
-    Example:
-        >>> derived_seed(0, "epoch", 1) == derived_seed(0, "epoch", 1) != derived_seed(0, "epoch", 2)
-        True
-    """
-    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
-
-
-@contextmanager
-def seeded(*key: object) -> Iterator[None]:
-    """Inside, the global generators of torch, NumPy and ``random`` start from ``key``; afterwards they are as before."""
-    seed = derived_seed(*key)
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
+from bnkit.seeding import derived_seed, seeded
 
 
 def order_of_examples(count: int, seed: int, epoch: int) -> Tensor:

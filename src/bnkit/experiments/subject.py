@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.data import Part, batches, prepare
+from bnkit.data.custom import data_called
 from bnkit.errors import FactoryError, SettingsError
-from bnkit.experiments.randomness import seeded
-from bnkit.experiments.settle import data_called
-from bnkit.experiments.targets import find
+from bnkit.factories import find
 from bnkit.model.batches import device_of
 from bnkit.model.saving import load_weights
 from bnkit.model.shapes import dtype_of, example_of
+from bnkit.seeding import seeded
 
 # As many as a batch of a comparison has by default.
 _EXAMPLES = 64

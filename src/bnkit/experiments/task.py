@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -14,10 +13,10 @@ from torch.optim import Optimizer
 from bnkit.data import DataSet
 from bnkit.errors import FactoryError, SettingsError
 from bnkit.experiments.augmentations import AUGMENTATIONS, Augmentation
-from bnkit.experiments.experiment import GIVEN, USUAL_TASK, Experiment, TaskIdentity
+from bnkit.experiments.experiment import USUAL_TASK, Experiment, TaskIdentity
 from bnkit.experiments.identity import identity_of
 from bnkit.experiments.metrics import METRICS, Metric, answered, answered_yes_or_no
-from bnkit.experiments.targets import find, is_target
+from bnkit.factories import GIVEN, find, is_target
 
 # (outputs, targets) -> the mean loss over the batch, 0-dimensional.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -149,82 +148,3 @@ def _callable(value: object, key: str, origin: str) -> Callable[..., Any]:
     if not callable(value):
         raise FactoryError(f"{key}: {origin} is a {type(value).__name__}; expected a function")
     return value
-
-
-def try_task(task: Task, model: nn.Module, inputs: Tensor, targets: Tensor, network: str) -> None:
-    """Go once through everything that is done to a batch, so that a mistake shows before anything is trained.
-
-    Args:
-        task: What is tried.
-        model: A network to throw away.
-        inputs, targets: A few examples, on the device of ``model``.
-        network: What messages call it.
-
-    Raises:
-        FactoryError: Something raises, or returns something else than it should.
-    """
-
-    def attempt(key: str, call: Callable[[], Any], expected: str, suits: Callable[[Any], bool]) -> Any:
-        try:
-            returned = call()
-        except Exception as error:
-            raise FactoryError(
-                f"{key} raised {type(error).__name__} on {len(inputs)} examples with network {network}: {error}; "
-                f"expected {expected}"
-            ) from error
-        if not suits(returned):
-            raise FactoryError(f"{key} returned {_described(returned)}; expected {expected}")
-        return returned
-
-    if task.augmentation is not None:
-        augment = task.augmentation
-        inputs, targets = attempt(
-            "augmentation",
-            lambda: augment(inputs, targets),
-            f"(inputs, targets), as many of each, the inputs of shape {tuple(inputs.shape)}",
-            lambda made: (
-                isinstance(made, tuple)
-                and len(made) == 2
-                and all(isinstance(part, Tensor) and len(part) == len(inputs) for part in made)
-                and made[0].shape == inputs.shape
-            ),
-        )
-    outputs = model.eval()(inputs).detach().requires_grad_()
-    attempt(
-        "loss",
-        lambda: task.loss(outputs, targets),
-        "the mean over the batch as a tensor of 0 dimensions that depends on the outputs",
-        lambda made: isinstance(made, Tensor) and made.dim() == 0 and made.requires_grad,
-    )
-    if task.metric is not None:
-        metric = task.metric
-        attempt("metric", lambda: metric(outputs.detach(), targets), "one number", _is_a_number)
-    if task.training_step is not training_step:
-        attempt(
-            "training_step",
-            lambda: task.training_step(
-                model.train(), torch.optim.SGD(model.parameters(), lr=0.0), task.loss, inputs, targets
-            ),
-            "(loss, outputs): a tensor of 0 dimensions, and the outputs of the batch",
-            lambda made: (
-                isinstance(made, tuple)
-                and len(made) == 2
-                and all(isinstance(part, Tensor) for part in made)
-                and made[0].dim() == 0
-                and len(made[1]) == len(inputs)
-            ),
-        )
-
-
-def _is_a_number(value: object) -> bool:
-    return (isinstance(value, Tensor) and value.numel() == 1) or (
-        isinstance(value, (int, float)) and not isinstance(value, bool)
-    )
-
-
-def _described(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    if isinstance(value, tuple):
-        return f"({', '.join(_described(part) for part in value)})"
-    return f"a {type(value).__name__}"

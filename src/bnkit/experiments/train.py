@@ -21,12 +21,13 @@ from bnkit.experiments.observer import Observer
 from bnkit.experiments.optimizers import optimizer_for, schedule_for
 from bnkit.experiments.plan import Run
 from bnkit.experiments.processes import ALONE, Processes, apart
-from bnkit.experiments.randomness import order_of_examples, seeded
+from bnkit.experiments.randomness import order_of_examples
 from bnkit.experiments.records import Epoch
 from bnkit.experiments.task import Task, TrainingStep
 from bnkit.experiments.watching import Watching
 from bnkit.model import batch_norms, normalising_by, population_statistics
 from bnkit.model.observe import LayerWatch
+from bnkit.seeding import seeded
 
 # Evaluation has no gradients to keep, so that its batches may be larger than those of training.
 _EVALUATION_BATCH = 1000

@@ -15,8 +15,9 @@ from bnkit.experiments.observer import Observer, Observers
 from bnkit.experiments.optimizers import load_what_optimizers_need
 from bnkit.experiments.parcel import Parcel, unpack
 from bnkit.experiments.plan import Plan, Run, plan
+from bnkit.experiments.preflight import try_out
 from bnkit.experiments.records import Epoch, Record
-from bnkit.experiments.settle import Materials, try_out
+from bnkit.experiments.settle import Materials
 from bnkit.memory import keep_freed_memory
 
 # A step may take a tenth of a millisecond; a display is redrawn four times a second.

@@ -76,7 +76,7 @@ class Workers:
         A network that ends the process, and not by an exception, or hangs, is left to the runs themselves.
 
         Raises:
-            BnkitError: As ``settle.try_out``.
+            BnkitError: As ``preflight.try_out``.
         """
         if runs == 0:
             return

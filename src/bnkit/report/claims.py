@@ -57,7 +57,7 @@ def ask(
     Raises:
         BnkitError: Something that was given means nothing here.
     """
-    from bnkit.experiments.settle import data_called
+    from bnkit.data.custom import data_called
 
     Place(workers)
     if budget <= 0 or seeds < 1:

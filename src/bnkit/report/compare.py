@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import RecordError, SettingsError
-from bnkit.experiments.experiment import GIVEN, Experiment, Settled, experiment_from
+from bnkit.experiments.experiment import Experiment, Settled, experiment_from
 from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.place import Given, Place
+from bnkit.factories import GIVEN
 from bnkit.report.comparison import Comparison
 
 if TYPE_CHECKING:
@@ -118,8 +119,8 @@ def compare(
         },
         "compare",
     )
+    from bnkit.data.custom import data_from
     from bnkit.experiments.networks import from_factories
-    from bnkit.experiments.settle import data_from
 
     return run_experiment(
         experiment,

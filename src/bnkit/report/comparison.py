@@ -222,8 +222,9 @@ class Comparison:
 
     def _obtain_materials(self) -> Materials:
         if self._materials is None:
+            from bnkit.data.custom import data_called
             from bnkit.experiments.networks import sources
-            from bnkit.experiments.settle import Materials, data_called
+            from bnkit.experiments.settle import Materials
 
             experiment, settled = self.plan.experiment, self.plan.experiment.settled
             assert settled is not None  # a folder's experiment is

@@ -12,10 +12,10 @@ from torch.nn import functional
 from bnkit.data import Examples, load
 from bnkit.experiments.demonstrations.sheet import Sheet, apart
 from bnkit.experiments.networks import sources
-from bnkit.experiments.randomness import seeded
 from bnkit.experiments.settings import Settings
 from bnkit.memory import keep_freed_memory
 from bnkit.nn import BatchNorm1d, BatchNorm2d
+from bnkit.seeding import seeded
 
 _ARMS = {"reference": "from scratch", "torch": "built in", "batch_norm": "bnkit"}
 _BATCH, _STEPS, _ROUNDS = 256, 8, 7

@@ -22,7 +22,7 @@ from bnkit.experiments.networks.twins import materialise, twin
 from bnkit.experiments.networks.two_cnn import two_cnn
 from bnkit.experiments.randomness import initial_weights
 from bnkit.experiments.settings import Settings
-from bnkit.experiments.targets import find, is_target
+from bnkit.factories import find, is_target
 
 # The arms of one network, if nothing else is said.
 PAIR = ("no_batch_norm", "batch_norm")

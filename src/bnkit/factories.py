@@ -15,6 +15,9 @@ from bnkit.errors import FactoryError
 
 _TARGET = re.compile(r"^(?P<place>.+):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
 
+# What stands in an experiment for data or a function that `bnkit.compare` was given as such.
+GIVEN = "given"
+
 # How the names of modules begin that come from a file.
 TARGET_MODULES = "_bnkit_target_"
 
