@@ -24,15 +24,23 @@ def derived_seed(*key: object) -> int:
 @contextmanager
 def seeded(*key: object) -> Iterator[None]:
     """Inside, the global generators of torch, NumPy and ``random`` start from ``key``; afterwards they are as before."""
-    seed = derived_seed(*key)
-    python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
+    with torch.random.fork_rng(devices=devices), seeded_on_cpu(*key):
+        torch.manual_seed(derived_seed(*key))
+        yield
+
+
+@contextmanager
+def seeded_on_cpu(*key: object) -> Iterator[None]:
+    """As ``seeded``, for what draws on the CPU alone: waits for no GPU, and works in the process of a loader."""
+    seed = derived_seed(*key)
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

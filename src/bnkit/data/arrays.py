@@ -18,6 +18,8 @@ from bnkit.errors import DataError
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 # Channels that an image may have; where they stand last, as elsewhere, they are moved to the front.
 _CHANNELS = (1, 3, 4)
+# Of labels that are names.
+_SHOWN = 3
 
 
 def read(path: Path) -> DataSet:
@@ -27,14 +29,17 @@ def read(path: Path) -> DataSet:
     are class numbers, whole, (N,) or (N, 1); or what is to be predicted, floating, (N,) or (N, values).
 
     Raises:
-        DataError: It is no such file, is cut off, lacks an array, or holds objects (which would have to be unpickled).
+        DataError: It is no such file, is cut off, lacks an array, or holds what are no numbers.
     """
     try:
         content = path.read_bytes()
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             missing = [name for name in _NAMES if name not in file]
             if missing:
-                raise DataError(f"{path} has no {missing[0]}; expected the arrays {', '.join(_NAMES)}")
+                raise DataError(
+                    f"{path} has no {missing[0]}; expected the arrays {', '.join(_NAMES)}, and not "
+                    f"{', '.join(file.files) or 'none'}"
+                )
             arrays = {name: file[name] for name in _NAMES}
     except (
         OSError,
@@ -46,37 +51,34 @@ def read(path: Path) -> DataSet:
         TypeError,
     ) as error:
         raise DataError(
-            f"{path} cannot be read ({error}); expected an .npz file with the arrays {', '.join(_NAMES)}"
+            f"{path} cannot be read ({error}); expected an .npz file with the arrays {', '.join(_NAMES)}, of numbers"
         ) from error
     train, test = (
-        Examples(_inputs(path, arrays[f"x_{part}"]), _targets(path, arrays[f"y_{part}"])) for part in ("train", "test")
+        Examples.of(
+            _images(_tensor(arrays[f"x_{part}"], f"x_{part} of {path}", "inputs")),
+            _tensor(arrays[f"y_{part}"], f"y_{part} of {path}", "targets"),
+            str(path),
+        )
+        for part in ("train", "test")
     )
     return DataSet(str(path), hashlib.sha256(content).hexdigest(), train, test)
 
 
-def _inputs(path: Path, array: np.ndarray) -> Tensor:
-    if array.dtype.kind not in "uif" or array.ndim < 2:
-        raise DataError(
-            f"{path} has inputs of {array.dtype} and shape {array.shape}; expected numbers, (N, ...) with at least one "
-            "more dimension"
-        )
-    # Bytes stay bytes; every other number is taken as it is.
-    tensor = torch.from_numpy(array if array.dtype == np.uint8 else array.astype(np.float32))
-    if tensor.dim() == 3:
-        return tensor[:, None]
-    if tensor.dim() == 4 and tensor.shape[3] in _CHANNELS and tensor.shape[1] not in _CHANNELS:
-        return tensor.permute(0, 3, 1, 2).contiguous()
-    return tensor
+def _tensor(array: np.ndarray, name: str, what: str) -> Tensor:
+    """``array`` in its dtype; in the one next to it where PyTorch has none such."""
+    if array.dtype.kind not in "uifb":
+        known = ", ".join(map(repr, np.unique(array)[:_SHOWN].tolist())) if array.dtype.kind in "US" else ""
+        remedy = ": numpy.unique(y, return_inverse=True)[1] numbers names" if what == "targets" else ""
+        raise DataError(f"{name} are {what} of {array.dtype}{f', {known}' if known else ''}; expected numbers{remedy}")
+    if array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
 
 
-def _targets(path: Path, array: np.ndarray) -> Tensor:
-    if array.dtype.kind not in "uif" or array.ndim < 1:
-        raise DataError(
-            f"{path} has targets of {array.dtype} and shape {array.shape}; expected class numbers, (N,), or floating "
-            "targets, (N, values)"
-        )
-    if array.dtype.kind == "f":
-        return torch.from_numpy(array.astype(np.float32))
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    return torch.from_numpy(array.astype(np.int64))
+def _images(inputs: Tensor) -> Tensor:
+    """``inputs``, with the channels of images in front of their rows."""
+    if inputs.dim() == 3:
+        return inputs[:, None]
+    if inputs.dim() == 4 and inputs.shape[3] in _CHANNELS and inputs.shape[1] not in _CHANNELS:
+        return inputs.permute(0, 3, 1, 2).contiguous()
+    return inputs

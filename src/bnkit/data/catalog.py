@@ -56,7 +56,7 @@ def load(name: str) -> DataSet:
     if name in SOURCES:
         return SOURCES[name].read()
     path = Path(name).expanduser()
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return arrays.read(path)
     if path.is_dir():
         return pictures.read(path)

@@ -5,69 +5,93 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from bnkit.data.catalog import load
-from bnkit.data.examples import DataSet, Examples
+from bnkit.data.examples import DataSet, Examples, Part
+from bnkit.data.inputs import bytes_of
 from bnkit.data.streamed import Streamed
 from bnkit.errors import DataError, FactoryError, SettingsError
 from bnkit.factories import GIVEN, find, is_target
+from bnkit.seeding import seeded
 
 
 def data_called(name: str) -> DataSet:
-    """The data set of that name, or what ``file.py:factory`` returns: ``(train, test)``, each ``(inputs, targets)``."""
+    """The data set of that name, or what ``file.py:factory`` returns: ``(train, test)``, each ``(inputs, targets)``.
+
+    The factory runs under a fixed seed, so that a split or a transform that draws gives the same in every call.
+    """
     if name == GIVEN:
         raise SettingsError("the data were given to bnkit.compare; call that again, with the same data")
     if not is_target(name):
         return load(name)
-    target = find(name)
-    factory = target.value
-    if not callable(factory):
-        raise FactoryError(f"{name} is a {type(factory).__name__}; expected a factory that returns (train, test)")
-    try:
-        made = factory()
-    except Exception as error:
-        raise FactoryError(
-            f"{name} raised {type(error).__name__}: {error}; expected it to return (train, test)"
-        ) from error
+    with seeded("data"):
+        target = find(name)
+        factory = target.value
+        if not callable(factory):
+            raise FactoryError(f"{name} is a {type(factory).__name__}; expected a factory that returns (train, test)")
+        try:
+            made = factory()
+        except (Exception, SystemExit) as error:
+            raise FactoryError(
+                f"{name} raised {type(error).__name__}: {error}; expected it to return (train, test)"
+            ) from error
     return data_from(made, name, target.digest)
 
 
 def data_from(pairs: object, name: str, source: str = "") -> DataSet:
-    """A data set from ``((train_inputs, train_targets), (test_inputs, test_targets))``, all tensors, or from two Datasets.
+    """A data set from ``(train, test)``, each ``(inputs, targets)``, tensors, or a Dataset.
 
-    What Datasets hold is known only by their lengths and by what one pass over them finds; ``source``, the digest of the
-    file that made them, stands for the rest.
+    Tensors are known by their content. So is a Dataset, as one pass under a fixed seed finds it; where not even that is
+    the same each time, ``source``, the digest of the code that made it, stands for it, with its length and its shapes.
 
     Raises:
         DataError: It has another form.
     """
+    digest = hashlib.sha256()
     try:
         train, test = _pair(pairs)
-        if isinstance(train, Dataset) and isinstance(test, Dataset):
-            streamed = Streamed.of(train, f"the training part of {name}"), Streamed.of(test, f"the test part of {name}")
-            known = repr((source, [(len(part), part.survey) for part in streamed]))
-            return DataSet(name, hashlib.sha256(known.encode()).hexdigest(), *streamed)
-        tensors = (*_pair(train), *_pair(test))
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"{name} is a {type(pairs).__name__}; expected (train, test), each (inputs, targets) or a Dataset"
+            f"{name} is {_described(pairs)}; expected (train, test), each (inputs, targets) or a Dataset"
         ) from error
-    wrong = next((tensor for tensor in tensors if not isinstance(tensor, Tensor)), None)
-    if wrong is not None:
-        raise DataError(
-            f"{name} holds a {type(wrong).__name__}; expected tensors: (inputs, targets) for train and test"
-        )
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    parts = Examples(tensors[0], tensors[1]), Examples(tensors[2], tensors[3])
+    parts = [
+        _part(given, f"the {part} part of {name}", source, digest) for part, given in (("training", train), ("test", test))
+    ]
     return DataSet(name, digest.hexdigest(), *parts)
 
 
-def _pair(of: Any) -> tuple[Any, Any]:
+def _part(given: object, name: str, source: str, digest: hashlib._Hash) -> Part:
+    """The part that was ``given``; what it is known by goes into ``digest``."""
+    if isinstance(given, Dataset):
+        streamed = Streamed.of(given, name)
+        survey = streamed.survey
+        # Where inputs or targets differ from pass to pass, so do their mean and their labels.
+        digest.update(repr((source, len(streamed), survey.shape, survey.target_shape, survey.content)).encode())
+        return streamed
+    if isinstance(given, DataLoader):
+        raise DataError(
+            f"{name} is a DataLoader; expected its Dataset, loader.dataset: bnkit makes the batches, by the grid's batch_size"
+        )
+    try:
+        inputs, targets = _pair(given)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{name} is {_described(given)}; expected (inputs, targets), two tensors, or a Dataset"
+        ) from error
+    part = Examples.of(inputs, targets, name)
+    for tensor in (inputs, targets):
+        digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode() + bytes_of(tensor))
+    return part
+
+
+def _pair(of: object) -> tuple[Any, Any]:
+    if not isinstance(of, (tuple, list)):
+        raise TypeError
     first, second = of
     return first, second
+
+
+def _described(given: object) -> str:
+    of = f" of {len(given)}" if isinstance(given, (tuple, list)) else ""
+    return f"a {type(given).__name__}{of}"

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bnkit.data.examination import Examination
+from bnkit.data.inputs import plain
 from bnkit.data.streamed import Streamed
-from bnkit.data.targets import as_targets
+from bnkit.data.targets import as_targets, described, labels_in, remedy
 from bnkit.errors import DataError
+
+# Examples whose targets are looked at for what they might mean.
+_LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,32 @@ class Examples:
     targets: Tensor
 
     def __post_init__(self) -> None:
-        if len(self.inputs) != len(self.targets):
-            raise DataError(f"got {len(self.inputs)} inputs and {len(self.targets)} targets; expected as many of each")
+        for name in ("inputs", "targets"):
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):
+                hint = ": torch.from_numpy makes one" if type(value).__module__ == "numpy" else ""
+                raise DataError(f"got {name} that are a {type(value).__name__}; expected a tensor{hint}")
         if self.inputs.dim() < 2 or self.targets.dim() < 1:
             raise DataError(
                 f"got inputs of shape {tuple(self.inputs.shape)} and targets of shape {tuple(self.targets.shape)}; "
                 "expected (N, ...) with at least one more dimension, and (N,)"
             )
-        object.__setattr__(self, "targets", as_targets(self.targets))
+        if len(self.inputs) != len(self.targets):
+            raise DataError(f"got {len(self.inputs)} inputs and {len(self.targets)} targets; expected as many of each")
+        object.__setattr__(self, "inputs", plain(self.inputs, "inputs"))
+        object.__setattr__(self, "targets", as_targets(self.targets, self.inputs.dim()))
+
+    @classmethod
+    def of(cls, inputs: Tensor, targets: Tensor, name: str) -> Examples:
+        """``Examples``, by whose ``name`` messages begin.
+
+        Raises:
+            DataError: They do not fit together.
+        """
+        try:
+            return cls(inputs, targets)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -53,6 +76,16 @@ class Examples:
     def classes(self) -> int | None:
         """The largest class number, plus one; None where the targets are no classes."""
         return None if self.targets.is_floating_point() else int(self.targets.max()) + 1
+
+    @property
+    def labels(self) -> frozenset[int] | None:
+        """The class numbers that occur; None where the targets are no classes."""
+        return None if self.targets.is_floating_point() else frozenset(labels_in(self.targets))
+
+    @property
+    def alike(self) -> bool:
+        """Whether all targets are the same."""
+        return bool((self.targets == self.targets[:1]).all())
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -79,12 +112,14 @@ class DataSet:
         name: How the user calls it.
         digest: SHA-256 (hexadecimal) of what it was read from: two data sets with one digest hold the same examples.
         train, test: The parts.
+        notes: What a user should know of how it was read, a line each.
     """
 
     name: str
     digest: str
     train: Part
     test: Part
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part, examples in (("training", self.train), ("test", self.test)):
@@ -104,12 +139,9 @@ class DataSet:
                 f"{self.name} has training targets of shape {self.train.target_shape} and test targets of shape "
                 f"{self.test.target_shape}; expected the same"
             )
-        in_memory = [part for part in (self.train, self.test) if isinstance(part, Examples)]
-        if self.classes is None:
-            if not all(bool(part.targets.isfinite().all()) for part in in_memory):
-                raise DataError(f"{self.name} has targets that are inf or NaN; expected finite ones")
-        elif any(int(part.targets.min()) < 0 for part in in_memory):
-            raise DataError(f"{self.name} has negative class numbers; expected 0 to classes - 1")
+        for part, examples in (("training", self.train), ("test", self.test)):
+            if isinstance(examples, Examples):  # what is streamed was looked at when it was surveyed
+                Examination.of(examples.inputs, examples.targets, f"the {part} part of {self.name}")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -133,6 +165,45 @@ class DataSet:
         """How many outputs a network has for an example: one for each class, or for each value to predict."""
         return self.target_shape[0] if self.classes is None else self.classes
 
+    def refuse_targets_alike(self) -> None:
+        """Refuse a training part from which nothing can be learned.
+
+        Raises:
+            DataError: All its targets are the same.
+        """
+        if self.train.alike and len(self.train) > 1:
+            what = "targets" if self.train.labels is None else described(self.train.labels)
+            raise DataError(
+                f"the training part of {self.name} has {what} alone, the same for all {len(self.train)} examples; expected "
+                "targets that differ: if the data are sorted, shuffle them before they are split"
+            )
+
+    def remarks(self) -> list[str]:
+        """What a user should know before a comparison, a line each."""
+        remarks = list(self.notes)
+        if self.train.labels is None or self.test.labels is None:
+            return remarks
+        unseen = self.test.labels - self.train.labels
+        if unseen:
+            remarks.append(
+                f"the test part of {self.name} has {described(unseen)}, which the training part has not: no network can learn "
+                "what is asked there"
+            )
+        labels = self.train.labels | self.test.labels
+        absent = max(labels) + 1 - len(labels)
+        if absent:
+            remarks.append(
+                f"{self.name} has {described(labels)}: class numbers count from 0, so that a network needs {max(labels) + 1} "
+                f"outputs, {absent} of them for labels that do not occur"
+            )
+        return remarks
+
+    def remedy(self, outputs: tuple[int, ...]) -> str:
+        """The end of a message about outputs of that shape, for some examples, which the targets do not fit."""
+        labels = None if self.train.labels is None or self.test.labels is None else self.train.labels | self.test.labels
+        advice = remedy(labels, self.train.head(_LOOKED_AT)[1], outputs)
+        return f"; {advice}" if advice else ""
+
     def reduced(self, train: int, test: int) -> DataSet:
         """So many examples of each part, drawn once; 0 for all of them.
 
@@ -149,4 +220,4 @@ class DataSet:
             order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
             parts.append(part[order[:asked].to(part.device)] if asked else part)
         digest = hashlib.sha256(f"{self.digest} reduced to {train}, {test}".encode()).hexdigest()
-        return DataSet(self.name, digest, *parts)
+        return DataSet(self.name, digest, parts[0], parts[1], self.notes)

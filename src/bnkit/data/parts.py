@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bnkit.data.examples import DataSet, Examples, Part
+from bnkit.data.inputs import floating
 from bnkit.data.streamed import Streamed
 from bnkit.errors import SettingsError
 
@@ -98,7 +99,10 @@ def _normalisation(train: Part, trainset: TrainSet) -> tuple[Tensor, Tensor] | N
     if isinstance(train, Streamed):
         mean, deviation = torch.tensor(train.survey.mean), torch.tensor(train.survey.deviation)
     else:
-        deviation, mean = torch.std_mean(_floating(train.inputs), correction=0)
+        values = floating(train.inputs)
+        deviation, mean = torch.std_mean(values, correction=0)
+        if not bool(deviation.isfinite()):  # the squares of large values are larger than float32
+            deviation, mean = (value.float() for value in torch.std_mean(values.double(), correction=0))
     # A constant input cannot be scaled; leave it at 0.
     return mean, torch.where(deviation > 0, deviation, 1)
 
@@ -108,11 +112,7 @@ def _ready(part: Part, normalisation: tuple[Tensor, Tensor] | None, device: torc
     if isinstance(part, Streamed):
         subtract, divide = (0.0, 1.0) if normalisation is None else (value.item() for value in normalisation)
         return replace(part, subtract=subtract, divide=divide, device=device, num_workers=num_workers)
-    inputs = _floating(part.inputs)
+    inputs = floating(part.inputs)
     if normalisation is not None:
         inputs = (inputs - normalisation[0]) / normalisation[1]
     return Examples(inputs.to(device), part.targets.to(device))
-
-
-def _floating(inputs: Tensor) -> Tensor:
-    return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()

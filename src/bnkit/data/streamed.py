@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, IterableDataset
 
-from bnkit.data.targets import as_targets
+from bnkit.data.examination import Examination
+from bnkit.data.inputs import bytes_of, floating
+from bnkit.data.loading import Loading
 from bnkit.data.waiting import followed
 from bnkit.errors import DataError
+from bnkit.moments import Moments
 
 _SURVEY_BATCH = 256
+# So many examples are taken twice, to see whether that gives the same.
+_TAKEN_TWICE = 8
 
 
 class Survey(NamedTuple):
@@ -23,15 +30,19 @@ class Survey(NamedTuple):
     Attributes:
         shape: Of one input.
         target_shape: Of one target.
-        classes: The largest class number, plus one; None where the targets are floating.
+        labels: The class numbers that occur; None where the targets are floating.
+        alike: Whether all targets are the same.
         mean, deviation: Of all values, bytes counted from 0 to 1.
+        content: A digest of the inputs, and one of the targets; empty where they differ from pass to pass, under one seed.
     """
 
     shape: tuple[int, ...]
     target_shape: tuple[int, ...]
-    classes: int | None
+    labels: frozenset[int] | None
+    alike: bool
     mean: float
     deviation: float
+    content: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Streamed:
         dataset: A map-style dataset of (input, target).
         rows: Which of its examples; int64.
         survey: What one pass over all of it found.
+        name: For messages.
         subtract, divide: What the inputs are normalised by.
         device: Where batches go.
         num_workers: Processes that load.
@@ -50,6 +62,7 @@ class Streamed:
     dataset: Dataset[Any]
     rows: Tensor
     survey: Survey
+    name: str
     subtract: float = 0.0
     divide: float = 1.0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -68,9 +81,14 @@ class Streamed:
             raise DataError(
                 f"{name} has no length; expected a map-style Dataset with __len__ and __getitem__"
             ) from error
+        if isinstance(dataset, IterableDataset):
+            raise DataError(
+                f"{name} is an IterableDataset, which has no examples to be shuffled by number; expected a map-style Dataset "
+                "with __len__ and __getitem__"
+            )
         if size == 0:
             raise DataError(f"{name} is empty; expected at least one example")
-        return cls(dataset, torch.arange(size), _survey(dataset, size, name))
+        return cls(dataset, torch.arange(size), _survey(dataset, size, name), name)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,7 +104,17 @@ class Streamed:
     @property
     def classes(self) -> int | None:
         """The largest class number, plus one; None where the targets are floating."""
-        return self.survey.classes
+        return None if self.survey.labels is None else max(self.survey.labels) + 1
+
+    @property
+    def labels(self) -> frozenset[int] | None:
+        """The class numbers that occur; None where the targets are floating."""
+        return self.survey.labels
+
+    @property
+    def alike(self) -> bool:
+        """Whether all targets are the same."""
+        return self.survey.alike
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -95,50 +123,37 @@ class Streamed:
 
     def head(self, count: int) -> tuple[Tensor, Tensor]:
         """The inputs, (count, *), floating, and the targets of the first ``count`` examples."""
-        inputs, targets = default_collate([self.dataset[row] for row in self.rows[:count].tolist()])
-        return self._ready(inputs), as_targets(targets).to(self.device)
+        inputs, targets = Loading(self.dataset, self.name, "head").batch(self.rows[:count].tolist())
+        return self._ready(inputs), targets.to(self.device)
 
     def batches(self, batch_size: int, order: Tensor | None, drop_last: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """``(inputs, targets)`` by ``batch_size``, in the ``order`` of a permutation of the examples."""
+        """``(inputs, targets)`` by ``batch_size``, in the ``order`` of a permutation of the examples.
+
+        What the dataset draws follows from ``order`` alone: it is other in every epoch, and the same for every network.
+        """
         rows = self.rows if order is None else self.rows[order.cpu()]
-        loader = DataLoader(
-            self.dataset,
-            batch_size=batch_size,
-            sampler=rows.tolist(),
+        key = "" if order is None else hashlib.sha256(order.cpu().numpy().tobytes()).hexdigest()
+        loader = Loading(self.dataset, self.name, key).batches(
+            rows.tolist(),
+            batch_size,
             drop_last=drop_last,
             num_workers=self.num_workers,
-            # Seeds for the workers, which follow from the epoch and take nothing from the generator of dropout.
-            generator=torch.Generator().manual_seed(torch.initial_seed()),
             pin_memory=self.device.type == "cuda",
         )
         for inputs, targets in loader:
-            yield self._ready(inputs), as_targets(targets).to(self.device)
+            yield self._ready(inputs), targets.to(self.device)
 
     def _ready(self, inputs: Tensor) -> Tensor:
-        return (_floating(inputs.to(self.device, non_blocking=True)) - self.subtract) / self.divide
+        return (floating(inputs.to(self.device, non_blocking=True)) - self.subtract) / self.divide
 
 
 def _survey(dataset: Dataset[Any], size: int, name: str) -> Survey:
-    total = squares = 0.0
-    count = classes = 0
-    shape: tuple[int, ...] = ()
-    floating, target_shape = False, shape
-    loader: DataLoader[Any] = DataLoader(dataset, batch_size=_SURVEY_BATCH, sampler=range(size))
+    loading = Loading(dataset, name, "survey")
+    threads = torch.get_num_threads()
+    # Sums by several threads differ in their last digits from one process to another with fewer.
+    torch.set_num_threads(1)
     try:
-        for inputs, handed_out in followed(loader, f"going through {name}"):
-            targets = as_targets(handed_out)
-            floating = targets.is_floating_point()
-            shape, target_shape = tuple(inputs.shape[1:]), tuple(targets.shape[1:])
-            if not floating:
-                classes = max(classes, int(targets.max()) + 1)
-            if not bool(targets.isfinite().all()) or (not floating and int(targets.min()) < 0):
-                raise TypeError("targets are inf, NaN, or negative class numbers")
-            values = _floating(inputs).double()
-            total, squares, count = (
-                total + float(values.sum()),
-                squares + float(values.square().sum()),
-                count + values.numel(),
-            )
+        return _found(loading, size)
     except DataError:
         raise
     except Exception as error:
@@ -146,11 +161,46 @@ def _survey(dataset: Dataset[Any], size: int, name: str) -> Survey:
             f"{name} raised {type(error).__name__}: {error}; expected examples (input, class number or "
             "floating target), the inputs tensors of one shape"
         ) from error
-    mean = total / count
-    # Sums of float64 over pixels around 1: the difference loses nothing that float32 would keep.
-    deviation = max(squares / count - mean**2, 0.0) ** 0.5
-    return Survey(shape, target_shape, None if floating else classes, mean, deviation)
+    finally:
+        torch.set_num_threads(threads)
 
 
-def _floating(inputs: Tensor) -> Tensor:
-    return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()
+def _found(loading: Loading, size: int) -> Survey:
+    examination = Examination(loading.name)
+    content = hashlib.sha256(), hashlib.sha256()
+    moments = []
+    form: tuple[object, ...] = ()
+    for batch in followed(loading.batches(range(size), _SURVEY_BATCH), f"going through {loading.name}"):
+        inputs, targets = batch
+        found = (tuple(inputs.shape[1:]), tuple(targets.shape[1:]), targets.is_floating_point())
+        form = form or found
+        if found != form:
+            raise DataError(
+                f"{loading.name} hands out inputs of shape {found[0]} with {_targets(found)} after inputs of shape {form[0]} "
+                f"with {_targets(form)}; expected all alike"
+            )
+        examination.add(inputs, targets)
+        for digest, tensor in zip(content, batch, strict=True):
+            digest.update(_bytes(tensor))
+        moments.append(Moments.of(floating(inputs).reshape(-1, 1)))
+    examination.finish()
+    again = [loading.batch(range(min(size, _TAKEN_TWICE))) for _ in range(2)]
+    repeats = [_bytes(one) == _bytes(other) for one, other in zip(*again, strict=True)]
+    values = functools.reduce(Moments.merge, moments)
+    return Survey(
+        tuple(inputs.shape[1:]),
+        tuple(targets.shape[1:]),
+        None if examination.labels is None else frozenset(examination.labels),
+        examination.targets_alike,
+        values.mean.item(),
+        values.variance(unbiased=False).sqrt().item(),
+        tuple(digest.hexdigest() if same else "" for digest, same in zip(content, repeats, strict=True)),  # type: ignore[arg-type]
+    )
+
+
+def _targets(form: tuple[object, ...]) -> str:
+    return f"{'floating targets' if form[2] else 'class numbers'} of shape {form[1]}"
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return repr((tuple(tensor.shape[1:]), tensor.dtype)).encode() + bytes_of(tensor)

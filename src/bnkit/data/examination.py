@@ -1,0 +1,118 @@
+"""What no network can learn from is refused, wherever it comes from: values that are not finite, inputs all alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bnkit.data.targets import check_labels, labels_in
+from bnkit.errors import DataError
+
+# Values that are looked at together, so that a large part needs no second copy of itself.
+_VALUES_AT_ONCE = 2**22
+
+
+class Examination:
+    """Looks at the examples of a part, batch by batch.
+
+    Args:
+        name: Of the part, for messages.
+
+    Attributes:
+        labels: The class numbers that occur; None where the targets are floating, or nothing was looked at.
+        targets_alike: Whether all targets are the same.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._examples = 0
+        self._first: tuple[Tensor, Tensor] | None = None
+        self._inputs_alike = True
+        self.targets_alike = True
+        self._bad = {"inputs": _NotFinite(), "targets": _NotFinite()}
+        self.labels: set[int] | None = None
+
+    @classmethod
+    def of(cls, inputs: Tensor, targets: Tensor, name: str) -> Examination:
+        """Of all examples of a part that is held in memory.
+
+        Raises:
+            DataError: See ``finish``.
+        """
+        examination = cls(name)
+        rows = max(1, _VALUES_AT_ONCE // max(1, inputs[:1].numel(), targets[:1].numel()))
+        for start in range(0, len(inputs), rows):
+            examination.add(inputs[start : start + rows], targets[start : start + rows])
+        examination.finish()
+        return examination
+
+    def add(self, inputs: Tensor, targets: Tensor) -> None:
+        """Look at the next examples."""
+        for what, values in (("inputs", inputs), ("targets", targets)):
+            self._bad[what].add(values, self._examples)
+        if not targets.is_floating_point():
+            self.labels = (self.labels or set()) | labels_in(targets)
+        if self._first is None:
+            self._first = inputs[:1], targets[:1]
+        self._inputs_alike = self._inputs_alike and _alike(inputs, self._first[0])
+        self.targets_alike = self.targets_alike and _alike(targets, self._first[1])
+        self._examples += len(inputs)
+
+    def finish(self) -> None:
+        """Say what is wrong with all that was looked at.
+
+        Raises:
+            DataError: Inputs or targets that are NaN or inf, labels that are no class numbers, or several inputs that are
+                all the same.
+        """
+        for what, bad in self._bad.items():
+            if bad.values:
+                raise DataError(
+                    f"{self._name} has {what} that are not finite: {bad}; expected finite numbers: leave these examples "
+                    "out, or replace the values (torch.nan_to_num)"
+                )
+        if self.labels:
+            check_labels(self.labels, self._name)
+        if self._inputs_alike and self._examples > 1:
+            raise DataError(
+                f"the {self._examples} inputs of {self._name} are all the same; expected inputs that differ in float32: "
+                "look at what is read, and how it is scaled"
+            )
+
+
+class _NotFinite:
+    """Counts the values that are not finite as float32, and keeps the first."""
+
+    def __init__(self) -> None:
+        self.values = self._examples = self._row = 0
+        self._what = ""
+
+    def add(self, batch: Tensor, before: int) -> None:
+        if not batch.is_floating_point():
+            return
+        finite = batch.float().isfinite()
+        if bool(finite.all()):
+            return
+        wrong = ~finite
+        if not self.values:
+            row, *position = (int(index) for index in wrong.nonzero()[0])
+            value = float(batch[(row, *position)])
+            too_large = ", too large for float32" if abs(value) < float("inf") else ""
+            self._row, self._what = before + row, f"{value:g} at {position}{too_large}"
+        self.values += int(wrong.sum())
+        self._examples += int(wrong.flatten(1).any(1).sum())
+
+    def __str__(self) -> str:
+        """How many, in how many examples, and where the first is."""
+        plural = "" if self.values == 1 else "s"
+        examples = "example" if self._examples == 1 else "examples"
+        return (
+            f"{self.values} value{plural} in {self._examples} {examples}, the first in example {self._row} "
+            f"({self._what})"
+        )
+
+
+def _alike(rows: Tensor, first: Tensor) -> bool:
+    """Whether each of ``rows`` is the same as ``first``, of shape (1, *), once both are float32."""
+    # The second one differs, as a rule; then no other has to be compared.
+    return all(bool((part.float() == first.float()).all()) for part in (rows[:2], rows[2:]))

@@ -1,0 +1,49 @@
+"""Inputs as tensors that a network can be given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bnkit.errors import DataError
+
+# PyTorch stores these, and can do little else with them.
+_WIDENED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
+
+
+def plain(tensor: Tensor, what: str) -> Tensor:
+    """``tensor`` without its history of gradients, in a dtype and a layout that PyTorch computes with.
+
+    Args:
+        tensor: Whatever came.
+        what: "inputs" or "targets", for messages.
+
+    Raises:
+        DataError: It is complex, sparse, quantized, nested or without values.
+    """
+    if tensor.is_complex():
+        expected = "class numbers or floating ones" if what == "targets" else "real numbers"
+        raise DataError(f"got {what} of {tensor.dtype}; expected {expected}: torch.view_as_real gives both parts")
+    if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized or tensor.is_meta:
+        kind = next(
+            (name for name in ("nested", "quantized", "meta") if getattr(tensor, f"is_{name}")), str(tensor.layout)
+        )
+        raise DataError(
+            f"got {what} in a {kind} tensor; expected a dense one: tensor.to_dense() or tensor.dequantize() makes it"
+        )
+    tensor = tensor.detach().resolve_neg()
+    if tensor.is_inference():
+        tensor = tensor.clone()  # what was made in inference mode cannot be saved for a backward pass
+    if tensor.is_floating_point() and tensor.itemsize == 1:
+        return tensor.float()
+    return tensor.to(_WIDENED.get(tensor.dtype, tensor.dtype))
+
+
+def floating(inputs: Tensor) -> Tensor:
+    """``inputs`` as float32: bytes from 0 to 1, every other number as it is."""
+    return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """The values of ``tensor`` in the order of its indices, wherever and however it lies."""
+    return tensor.detach().resolve_neg().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,100 @@
+"""Batches of somebody's own ``Dataset``: what it draws is repeatable, what it hands out is named where it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from bnkit.data.inputs import plain
+from bnkit.data.targets import as_targets
+from bnkit.errors import DataError
+from bnkit.seeding import derived_seed, seeded_on_cpu
+
+
+@dataclass(frozen=True)
+class Loading(Dataset[Any]):
+    """The examples of a dataset, in batches that are the same each time they are taken in the same order.
+
+    A transform that draws from the global generators of torch, NumPy or ``random`` draws the same numbers in every
+    process, beside every network, and whatever was drawn before.
+
+    Attributes:
+        dataset: A map-style dataset of (input, target).
+        name: For messages.
+        key: Which numbers are drawn; other ones for another key.
+    """
+
+    dataset: Dataset[Any]
+    name: str
+    key: object = ""
+
+    def __getitems__(self, rows: Sequence[int]) -> list[Any]:
+        """The examples of ``rows``, as a DataLoader asks for them, in whatever process."""
+        with seeded_on_cpu("examples", self.key, *rows[:1]):
+            together = getattr(self.dataset, "__getitems__", None)
+            if callable(together):
+                return list(together(rows))
+            return [self.dataset[row] for row in rows]
+
+    def batch(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The inputs and targets of ``rows``.
+
+        Raises:
+            DataError: They are no inputs and targets.
+        """
+        return self.collate(self.__getitems__(rows))
+
+    def batches(self, rows: Sequence[int], batch_size: int, **options: Any) -> DataLoader[tuple[Tensor, Tensor]]:
+        """``(inputs, targets)`` of ``rows``, in that order, by ``batch_size``; ``options`` as a DataLoader takes them."""
+        generator = torch.Generator().manual_seed(derived_seed("loaders", self.key))
+        return DataLoader(
+            self, batch_size=batch_size, sampler=rows, collate_fn=self.collate, generator=generator, **options
+        )
+
+    def collate(self, examples: list[Any]) -> tuple[Tensor, Tensor]:
+        """The inputs and the targets of ``examples``, stacked.
+
+        Raises:
+            DataError: They are no inputs and targets.
+        """
+        for example in examples:
+            self._check(example)
+        inputs, targets = default_collate([tuple(example) for example in examples])
+        if not isinstance(targets, Tensor):
+            raise DataError(f"{self.name} hands out targets of several parts; expected one number or tensor each")
+        inputs = plain(inputs, "inputs")
+        if inputs.dim() < 2:
+            raise DataError(f"{self.name} hands out single numbers as inputs; expected tensors of at least one dimension")
+        return inputs, as_targets(targets, inputs.dim())
+
+    def _check(self, example: object) -> None:
+        if not isinstance(example, (tuple, list)) or len(example) != 2:
+            raise DataError(
+                f"{self.name} hands out {_described(example)}; expected (input, target): a Dataset of yours that returns "
+                "those two of it does"
+            )
+        given, target = example
+        if not isinstance(given, (Tensor, np.ndarray)):
+            hint = "a transform, torchvision.transforms.ToTensor(), makes it" if "PIL" in type(given).__module__ else ""
+            raise DataError(
+                f"{self.name} hands out {_described(given)} as an input; expected a tensor{': ' if hint else ''}{hint}"
+            )
+        if isinstance(target, (str, bytes)) or target is None:
+            raise DataError(
+                f"{self.name} hands out {target!r} as a target; expected a class number, from 0 on, or floating values"
+            )
+
+
+def _described(given: object) -> str:
+    if isinstance(given, dict):
+        return f"a dict with the keys {', '.join(map(str, given))}"
+    if isinstance(given, (tuple, list)):
+        return f"a {type(given).__name__} of {len(given)}"
+    module = type(given).__module__.partition(".")[0]
+    return f"a {module + ' ' if module == 'PIL' else ''}{type(given).__name__}"
