@@ -3,84 +3,163 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from bnkit.data.decoding import decode, stacked
 from bnkit.data.examples import DataSet, Examples
 from bnkit.data.waiting import followed
 from bnkit.errors import DataError
 
-_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".tif", ".tiff"})
+_ENDINGS = frozenset(
+    ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .gif .webp .avif .pbm .pgm .ppm .pnm .tif .tiff .tga .jp2".split()
+)
+# The names of the two parts, in any case; of several the first one that is there.
+_TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+# What operating systems put beside somebody's files, and archives beside folders.
+_NOT_THE_USERS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Where the images of a part are: by class, in the order of their names, and what else is there."""
+
+    folder: Path
+    images: dict[str, list[Path]]
+    others: list[Path]
 
 
 def read(folder: Path) -> DataSet:
     """The images in ``folder``, one class a sub-folder, the classes numbered in the order of their names.
 
-    ``folder/train`` and ``folder/test`` hold the two parts; without them, every fifth of a fixed shuffle of all images
-    tests. Images are (N, 1, H, W) where all are grey, else (N, 3, H, W); uint8.
+    ``folder/train`` and ``folder/test`` (or ``training``, and ``val`` where there is no ``test``) hold the two parts;
+    without them, every fifth of a fixed shuffle of all images tests. Images are (N, 1, H, W) where all are grey, else
+    (N, 3, H, W), of the dtype that ``stacked`` tells of.
 
     Raises:
-        DataError: There are no images, one cannot be decoded, their sizes differ, or the parts have different classes.
+        DataError: There are no images, one cannot be decoded or lies elsewhere, they differ in size or in kind, or the
+            parts have different classes.
     """
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        by_part = [_files(folder / "train"), _files(folder / "test")]
-        if by_part[0].keys() != by_part[1].keys():
-            odd = min(by_part[0].keys() ^ by_part[1].keys())
-            raise DataError(f"{folder} has the class {odd} in one of train and test only; expected the same in both")
-    else:
-        by_part = [_files(folder)]
-    listed = [(number, file) for files in by_part for number, name in enumerate(sorted(files)) for file in files[name]]
-    pictures = [_decode(file) for _, file in followed(listed, f"reading {folder}")]
-    sizes = {picture.size: file for picture, (_, file) in zip(pictures, listed, strict=True)}
-    if len(sizes) > 1:
-        (one, first), (other, second) = list(sizes.items())[:2]
-        raise DataError(
-            f"{folder} has images of different sizes: {first} is {one[0]}×{one[1]}, {second} is {other[0]}×{other[1]}; "
-            "expected one size: scale them first"
-        )
-    mode = "L" if all(picture.mode in ("L", "1") for picture in pictures) else "RGB"
-    images = torch.stack([_tensor(picture.convert(mode)) for picture in pictures])
+    try:
+        parts, notes = _parts(folder)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error}); expected a folder of images by class") from error
+    if len(parts) == 2:
+        odd = parts[0].images.keys() ^ parts[1].images.keys()
+        if odd:
+            name = min(odd)
+            has, lacks = sorted(parts, key=lambda part: name not in part.images)
+            raise DataError(
+                f"{folder} has the class {name} in one of train and test only: {has.folder / name} has images, "
+                f"{lacks.folder / name} has none; expected the same classes in both"
+            )
+    listed = [
+        (number, file)
+        for part in parts
+        for number, name in enumerate(sorted(part.images))
+        for file in part.images[name]
+    ]
+    files = [file for _, file in listed]
+    pictures = [decode(file) for file in followed(files, f"reading {folder}")]
+    images = stacked(pictures, files, folder)
     targets = torch.tensor([number for number, _ in listed])
     digest = hashlib.sha256(images.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()
-    if len(by_part) == 2:
-        size = sum(len(files) for files in by_part[0].values())
-        train, test = torch.arange(size), torch.arange(size, len(listed))
-    else:
-        order = torch.randperm(len(listed), generator=torch.Generator().manual_seed(0))
-        test, train = order[: len(order) // 5], order[len(order) // 5 :]
-    return DataSet(str(folder), digest, Examples(images[train], targets[train]), Examples(images[test], targets[test]))
+    train, test = _rows(parts, len(listed))
+    return DataSet(
+        str(folder),
+        digest,
+        Examples(images[train], targets[train]),
+        Examples(images[test], targets[test]),
+        (*notes, *_left_out(folder, parts)),
+    )
 
 
-def _files(folder: Path) -> dict[str, list[Path]]:
-    """The image files of each class, in the order of their names."""
-    found = {
-        place.name: sorted(file for file in place.iterdir() if file.suffix.lower() in _ENDINGS)
-        for place in folder.iterdir()
-        if place.is_dir()
-    }
-    classes = {name: files for name, files in found.items() if files}
-    if len(classes) < 2:
+def _rows(parts: Sequence[_Part], count: int) -> tuple[Tensor, Tensor]:
+    """Which of all images train, and which test."""
+    if len(parts) == 2:
+        size = sum(len(files) for files in parts[0].images.values())
+        return torch.arange(size), torch.arange(size, count)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return order[count // 5 :], order[: count // 5]
+
+
+def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
+    """The training and the test part, or all images where they are not apart; and what of ``folder`` is not used."""
+    folders = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if _is_the_users(entry) and entry.is_dir()}
+    train, test = (next((folders[name] for name in names if name in folders), None) for names in (_TRAIN, _TEST))
+    if train is None or test is None:
+        return [_part(folder)], []
+    _refuse_beside(folder)
+    unused = [entry for entry in folders.values() if entry not in (train, test) and any(_images_below(entry))]
+    notes = [f"{entry} is not used: {train.name} trains, and {test.name} tests" for entry in unused]
+    return [_part(train), _part(test)], notes
+
+
+def _part(folder: Path) -> _Part:
+    _refuse_beside(folder)
+    entries = [entry for entry in sorted(folder.iterdir()) if _is_the_users(entry)]
+    images: dict[str, list[Path]] = {}
+    others: list[Path] = []
+    for place in entries:
+        if not place.is_dir():
+            continue
+        for entry in sorted(place.iterdir()):
+            deeper = next(_images_below(entry), None) if entry.is_dir() else None
+            if deeper is not None:
+                raise DataError(
+                    f"{deeper} lies deeper than the folder of a class, {place}; expected the images of a class in its folder "
+                    f"itself, and {folder} to hold the classes, or train and test"
+                )
+            if _is_image(entry) and not entry.is_dir():
+                images.setdefault(place.name, []).append(entry)
+            elif _is_the_users(entry) and not entry.is_dir():
+                others.append(entry)
+    if len(images) < 2:
         raise DataError(
-            f"{folder} has {len(classes)} sub-folders with images; expected one for each class, two or more, or train "
+            f"{folder} has {len(images)} sub-folders with images; expected one for each class, two or more, or train "
             "and test with those in each"
         )
-    return classes
+    return _Part(folder, images, others)
 
 
-def _decode(file: Path) -> Image.Image:
-    try:
-        with Image.open(file) as picture:
-            picture.load()
-            return picture.copy()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} cannot be decoded ({error}); expected an image: mend or remove it") from error
+def _refuse_beside(folder: Path) -> None:
+    beside = _images_in(folder)
+    if beside:
+        raise DataError(
+            f"{beside[0]} lies beside the folders of the classes, not in one of them; expected each image in the folder of its "
+            "class"
+        )
 
 
-def _tensor(picture: Image.Image) -> Tensor:
-    """(C, H, W), uint8."""
-    values = torch.from_numpy(np.array(picture, dtype=np.uint8))
-    return values[None] if values.dim() == 2 else values.permute(2, 0, 1).contiguous()
+def _images_in(folder: Path) -> list[Path]:
+    return [entry for entry in sorted(folder.iterdir()) if _is_image(entry) and not entry.is_dir()]
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    """The images in ``folder`` and deeper."""
+    if not _is_the_users(folder):
+        return
+    yield from _images_in(folder)
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not entry.is_symlink():  # a link may lead back up
+            yield from _images_below(entry)
+
+
+def _is_image(path: Path) -> bool:
+    return _is_the_users(path) and path.suffix.lower() in _ENDINGS
+
+
+def _is_the_users(path: Path) -> bool:
+    return not path.name.startswith(".") and path.name.lower() not in _NOT_THE_USERS
+
+
+def _left_out(folder: Path, parts: Sequence[_Part]) -> list[str]:
+    others = [file for part in parts for file in part.others]
+    if not others:
+        return []
+    files = "1 file that is no image was" if len(others) == 1 else f"{len(others)} files that are no images were"
+    return [f"{files} left out of {folder}: {others[0].relative_to(folder)}{', …' if len(others) > 1 else ''}"]

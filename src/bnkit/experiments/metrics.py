@@ -7,17 +7,23 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional
 
+from bnkit.errors import DataError
+
 Metric = Callable[[Tensor, Tensor], Tensor | float]
 
 
 def r2_score(outputs: Tensor, targets: Tensor) -> Tensor:
     """The coefficient of determination, R²: 1 is perfect, 0 is what the mean of the targets scores.
 
-    Of several values, the mean over them. As ``sklearn.metrics.r2_score``, but for targets that are all the same, which
-    give NaN: nothing is left to explain.
+    Of several values, the mean over them. As ``sklearn.metrics.r2_score``, but a value whose targets are all the same is
+    left out, as there is nothing to explain (scikit-learn counts it as 0, or 1 where it is met to the bit). NaN where all
+    are left out.
 
     Args:
-        outputs, targets: (N, values), floating.
+        outputs, targets: (N, *), floating.
+
+    Raises:
+        DataError: Their shapes differ.
 
     Example:
         >>> import torch
@@ -25,20 +31,39 @@ def r2_score(outputs: Tensor, targets: Tensor) -> Tensor:
         >>> r2_score(targets, targets).item(), r2_score(torch.ones(3, 1), targets).item()
         (1.0, 0.0)
     """
-    outputs, targets = outputs.double(), targets.double()
+    outputs, targets = _alike(outputs, targets)
+    # Compared, not subtracted from their mean: that is rounded, and a difference of 1e-17 would be something to explain.
+    varies = (targets != targets[:1]).any(0)
     unexplained = (targets - outputs).square().sum(0)
     total = (targets - targets.mean(0)).square().sum(0)
-    return (1 - unexplained / total).mean()
+    return (1 - unexplained[varies] / total[varies]).mean()
 
 
 def mean_absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The mean of |output − target|, 0-dimensional."""
-    return functional.l1_loss(outputs, targets)
+    """The mean of |output − target|, 0-dimensional, float64.
+
+    Raises:
+        DataError: The shapes of ``outputs`` and ``targets`` differ.
+    """
+    return functional.l1_loss(*_alike(outputs, targets))
 
 
 def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The mean of (output − target)², 0-dimensional."""
-    return functional.mse_loss(outputs, targets)
+    """The mean of (output − target)², 0-dimensional, float64.
+
+    Raises:
+        DataError: The shapes of ``outputs`` and ``targets`` differ.
+    """
+    return functional.mse_loss(*_alike(outputs, targets))
+
+
+def _alike(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as float64, of one shape: (N,) against (N, 1) would broadcast to (N, N)."""
+    if outputs.shape != targets.shape:
+        raise DataError(
+            f"got outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}; expected the same"
+        )
+    return outputs.double(), targets.double()
 
 
 # torchmetrics' word for which way is better.

@@ -60,11 +60,17 @@ class Parcel:
         data = self.data if self.data is not None else data_called(self.experiment.data)
         data = data.reduced(self.experiment.train_examples, self.experiment.test_examples)
         made = Materials(found, data, task_of(self.experiment, data, self.functions))
-        identities = tuple(source.identity for source in found.values())
-        if (identities, data.digest, made.task.identity) != (settled.networks, settled.data, settled.task):
+        if data.digest != settled.data:
             raise FactoryError(
-                "the networks, the data or a function are not those that the plan was made for; the files were changed "
-                "in between, or differ from machine to machine: call again"
+                f"the data {self.experiment.data} are not those that the plan was made for; a generator of random numbers of "
+                "their own (numpy.random.default_rng(), random.Random()) needs a seed, and an order that follows from a set "
+                "needs sorted(); or the files were changed in between, or differ from machine to machine: call again"
+            )
+        identities = tuple(source.identity for source in found.values())
+        if (identities, made.task.identity) != (settled.networks, settled.task):
+            raise FactoryError(
+                "the networks or a function are not those that the plan was made for; the files were changed in between, or "
+                "differ from machine to machine: call again"
             )
         return made
 

@@ -127,6 +127,8 @@ class Place:
                 observer.note(
                     f"{folder.path} was begun with {before.threads} threads, and goes on with them; --fresh begins anew"
                 )
+            for remark in made.materials.data.remarks():
+                observer.note(remark)
             yield made
 
     @contextmanager

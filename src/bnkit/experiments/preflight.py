@@ -80,7 +80,8 @@ def _check_output(output: object, network: str, materials: Materials) -> None:
         )
     if not suits:
         got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        raise FactoryError(f"network {network} returned {got} for 2 examples; expected {expected}, {meaning}")
+        remedy = data.remedy(tuple(output.shape)) if isinstance(output, Tensor) else ""
+        raise FactoryError(f"network {network} returned {got} for 2 examples; expected {expected}, {meaning}{remedy}")
 
 
 def _check_batch_size(run: Run, examples: int) -> None:

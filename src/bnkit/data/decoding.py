@@ -1,0 +1,100 @@
+"""From a file to an image, and from the images of a folder to one tensor, all by one rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from bnkit.errors import DataError
+
+_BYTES, _SHORTS, _NUMBERS = "8 bits", "16 bits", "numbers without a range"
+_GREY = frozenset({"1", "L", "LA", "La"})
+# Phones append a preview or a depth map to a photograph; the layers of other formats are not parts of one picture.
+_FIRST_OF_SEVERAL = frozenset({"MPO"})
+
+
+def decode(file: Path) -> Image.Image:
+    """The picture in ``file``, turned as its camera says, on white where it is transparent.
+
+    Raises:
+        DataError: It cannot be decoded, or holds several pictures.
+    """
+    try:
+        with Image.open(file) as picture:
+            frames = getattr(picture, "n_frames", 1)
+            if frames > 1 and picture.format not in _FIRST_OF_SEVERAL:
+                raise DataError(
+                    f"{file} holds {frames} pictures; expected one: save each in a file of its own, or remove the file"
+                )
+            is_png = picture.format == "PNG"
+            picture.load()
+            upright = ImageOps.exif_transpose(picture)
+            if upright.has_transparency_data and _kind(upright) == _BYTES:
+                upright = _on_white(upright)
+            elif _kind(upright) == _BYTES and upright.mode not in _GREY:
+                upright = upright.convert("RGB")
+            # Some versions of Pillow read the 16 bits of a PNG as 32.
+            return upright.convert("I;16") if is_png and upright.mode == "I" else upright.copy()
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise all kinds of errors on broken files
+        raise DataError(f"{file} cannot be decoded ({error}); expected an image: mend or remove it") from error
+
+
+def stacked(pictures: Sequence[Image.Image], files: Sequence[Path], folder: Path) -> Tensor:
+    """All ``pictures``, (N, 1, H, W) where all are grey, else (N, 3, H, W).
+
+    uint8 where all have 8 bits or fewer. Where some have 16, float32 from 0 to 1, each by the range of its bits. Floating
+    and 32-bit images have no such range; they are float32 as they are, and go with no others.
+
+    Raises:
+        DataError: They differ in size, or in kind.
+    """
+    first = pictures[0]
+    for picture, file in zip(pictures, files, strict=True):
+        if picture.size != first.size:
+            (one, other), (width, height) = first.size, picture.size
+            raise DataError(
+                f"{folder} has images of different sizes: {files[0]} is {one}×{other}, {file} is {width}×{height}; "
+                "expected one size: scale them first"
+            )
+        if (_kind(picture) == _NUMBERS) != (_kind(first) == _NUMBERS):
+            raise DataError(
+                f"{folder} has images of different kinds: {files[0]} has {_kind(first)} ({first.mode}), {file} has "
+                f"{_kind(picture)} ({picture.mode}); expected all of one kind, to scale them alike"
+            )
+        if picture.mode == "F" and not bool(np.isfinite(np.array(picture)).all()):
+            raise DataError(f"{file} has pixels that are NaN or inf; expected finite ones: mend or remove it")
+    colours = 1 if all(picture.mode != "RGB" for picture in pictures) else 3
+    is_bytes = all(_kind(picture) == _BYTES for picture in pictures)
+    return torch.stack([_tensor(picture, colours, is_bytes) for picture in pictures])
+
+
+def _kind(picture: Image.Image) -> str:
+    if picture.mode.startswith("I;16"):
+        return _SHORTS
+    return _NUMBERS if picture.mode in ("I", "F") else _BYTES
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """``picture`` as viewers show it: dropping its transparency would show what its author has hidden, black as a rule."""
+    white = Image.new("RGBA", picture.size, "white")
+    seen = Image.alpha_composite(white, picture.convert("RGBA"))
+    return seen.convert("L" if picture.mode in _GREY else "RGB")
+
+
+def _tensor(picture: Image.Image, colours: int, is_bytes: bool) -> Tensor:
+    """(colours, H, W), uint8 or float32."""
+    kind = _kind(picture)
+    if kind == _BYTES:
+        picture = picture.convert("L" if colours == 1 else "RGB")
+        values = np.array(picture, dtype=np.uint8)
+        image = torch.from_numpy(values) if is_bytes else torch.from_numpy(values.astype(np.float32) / 255)
+        return image[None] if colours == 1 else image.permute(2, 0, 1).contiguous()
+    array = np.array(picture).astype(np.float32)
+    return torch.from_numpy(array / 65535 if kind == _SHORTS else array)[None].expand(colours, -1, -1)
