@@ -12,12 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnkit.data.examples import DataSet, Examples
+from bnkit.data.examples import CHANNELS, DataSet, Examples
 from bnkit.errors import DataError
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
-# Channels that an image may have; where they stand last, as elsewhere, they are moved to the front.
-_CHANNELS = (1, 3, 4)
 # Of labels that are names.
 _SHOWN = 3
 
@@ -79,6 +77,6 @@ def _images(inputs: Tensor) -> Tensor:
     """``inputs``, with the channels of images in front of their rows."""
     if inputs.dim() == 3:
         return inputs[:, None]
-    if inputs.dim() == 4 and inputs.shape[3] in _CHANNELS and inputs.shape[1] not in _CHANNELS:
+    if inputs.dim() == 4 and inputs.shape[3] in CHANNELS and inputs.shape[1] not in CHANNELS:
         return inputs.permute(0, 3, 1, 2).contiguous()
     return inputs

@@ -55,9 +55,10 @@ def data_from(pairs: object, name: str, source: str = "") -> DataSet:
         raise DataError(
             f"{name} is {_described(pairs)}; expected (train, test), each (inputs, targets) or a Dataset"
         ) from error
-    parts = [
-        _part(given, f"the {part} part of {name}", source, digest) for part, given in (("training", train), ("test", test))
-    ]
+    parts = (
+        _part(train, f"the training part of {name}", source, digest),
+        _part(test, f"the test part of {name}", source, digest),
+    )
     return DataSet(name, digest.hexdigest(), *parts)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from bnkit.data.targets import check_labels, labels_in
@@ -68,8 +67,8 @@ class Examination:
         for what, bad in self._bad.items():
             if bad.values:
                 raise DataError(
-                    f"{self._name} has {what} that are not finite: {bad}; expected finite numbers: leave these examples "
-                    "out, or replace the values (torch.nan_to_num)"
+                    f"{self._name} has {what} that are not finite: {bad}; expected finite numbers: leave these "
+                    "examples out, or give them numbers (torch.nan_to_num)"
                 )
         if self.labels:
             check_labels(self.labels, self._name)
@@ -113,6 +112,8 @@ class _NotFinite:
 
 
 def _alike(rows: Tensor, first: Tensor) -> bool:
-    """Whether each of ``rows`` is the same as ``first``, of shape (1, *), once both are float32."""
+    """Whether each of ``rows`` is the same as ``first``, of shape (1, *); floating ones once they are float32."""
+    if rows.is_floating_point():
+        first = first.float()
     # The second one differs, as a rule; then no other has to be compared.
-    return all(bool((part.float() == first.float()).all()) for part in (rows[:2], rows[2:]))
+    return all(bool((part.to(first.dtype) == first).all()) for part in (rows[:2], rows[2:]))

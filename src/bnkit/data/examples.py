@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from bnkit.data.examination import Examination
-from bnkit.data.inputs import plain
+from bnkit.data.inputs import plain, said_of
 from bnkit.data.streamed import Streamed
 from bnkit.data.targets import as_targets, described, labels_in, remedy
 from bnkit.errors import DataError
 
 # Examples whose targets are looked at for what they might mean.
 _LOOKED_AT = 100
+# Channels that an image may have: grey, colour, colour and transparency.
+CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Examples:
             if not isinstance(value, Tensor):
                 hint = ": torch.from_numpy makes one" if type(value).__module__ == "numpy" else ""
                 raise DataError(f"got {name} that are a {type(value).__name__}; expected a tensor{hint}")
+            object.__setattr__(self, name, plain(value, name))
         if self.inputs.dim() < 2 or self.targets.dim() < 1:
             raise DataError(
                 f"got inputs of shape {tuple(self.inputs.shape)} and targets of shape {tuple(self.targets.shape)}; "
@@ -44,7 +47,6 @@ class Examples:
             )
         if len(self.inputs) != len(self.targets):
             raise DataError(f"got {len(self.inputs)} inputs and {len(self.targets)} targets; expected as many of each")
-        object.__setattr__(self, "inputs", plain(self.inputs, "inputs"))
         object.__setattr__(self, "targets", as_targets(self.targets, self.inputs.dim()))
 
     @classmethod
@@ -54,10 +56,8 @@ class Examples:
         Raises:
             DataError: They do not fit together.
         """
-        try:
+        with said_of(name):
             return cls(inputs, targets)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from error
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -181,6 +181,11 @@ class DataSet:
     def remarks(self) -> list[str]:
         """What a user should know before a comparison, a line each."""
         remarks = list(self.notes)
+        if self.channels_stand_last:
+            remarks.append(
+                f"{self.name} has inputs of shape {self.input_shape}: {self.input_shape[0]} channels, as PyTorch counts; if the "
+                "channels stand last, give inputs.permute(0, 3, 1, 2)"
+            )
         if self.train.labels is None or self.test.labels is None:
             return remarks
         unseen = self.test.labels - self.train.labels
@@ -197,6 +202,12 @@ class DataSet:
                 f"outputs, {absent} of them for labels that do not occur"
             )
         return remarks
+
+    @property
+    def channels_stand_last(self) -> bool:
+        """Whether the inputs look like images (H, W, C), which PyTorch takes for H channels."""
+        shape = self.input_shape
+        return len(shape) == 3 and shape[2] in CHANNELS and shape[0] not in CHANNELS
 
     def remedy(self, outputs: tuple[int, ...]) -> str:
         """The end of a message about outputs of that shape, for some examples, which the targets do not fit."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -9,6 +12,15 @@ from bnkit.errors import DataError
 
 # PyTorch stores these, and can do little else with them.
 _WIDENED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
+
+
+@contextmanager
+def said_of(name: str) -> Iterator[None]:
+    """What is refused inside is said of ``name``."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
 
 
 def plain(tensor: Tensor, what: str) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from bnkit.data.inputs import plain
+from bnkit.data.inputs import plain, said_of
 from bnkit.data.targets import as_targets
 from bnkit.errors import DataError
 from bnkit.seeding import derived_seed, seeded_on_cpu
@@ -68,10 +68,12 @@ class Loading(Dataset[Any]):
         inputs, targets = default_collate([tuple(example) for example in examples])
         if not isinstance(targets, Tensor):
             raise DataError(f"{self.name} hands out targets of several parts; expected one number or tensor each")
-        inputs = plain(inputs, "inputs")
         if inputs.dim() < 2:
-            raise DataError(f"{self.name} hands out single numbers as inputs; expected tensors of at least one dimension")
-        return inputs, as_targets(targets, inputs.dim())
+            raise DataError(
+                f"{self.name} hands out single numbers as inputs; expected tensors of at least one dimension"
+            )
+        with said_of(self.name):
+            return plain(inputs, "inputs"), as_targets(plain(targets, "targets"), inputs.dim())
 
     def _check(self, example: object) -> None:
         if not isinstance(example, (tuple, list)) or len(example) != 2:
@@ -80,7 +82,7 @@ class Loading(Dataset[Any]):
                 "those two of it does"
             )
         given, target = example
-        if not isinstance(given, (Tensor, np.ndarray)):
+        if not isinstance(given, (Tensor, np.ndarray)) or isinstance(given, np.ma.MaskedArray):
             hint = "a transform, torchvision.transforms.ToTensor(), makes it" if "PIL" in type(given).__module__ else ""
             raise DataError(
                 f"{self.name} hands out {_described(given)} as an input; expected a tensor{': ' if hint else ''}{hint}"

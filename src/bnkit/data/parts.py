@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -101,7 +102,7 @@ def _normalisation(train: Part, trainset: TrainSet) -> tuple[Tensor, Tensor] | N
     else:
         values = floating(train.inputs)
         deviation, mean = torch.std_mean(values, correction=0)
-        if not bool(deviation.isfinite()):  # the squares of large values are larger than float32
+        if not 0 < float(deviation) < math.inf:  # squares may be too large or too small for float32
             deviation, mean = (value.float() for value in torch.std_mean(values.double(), correction=0))
     # A constant input cannot be scaled; leave it at 0.
     return mean, torch.where(deviation > 0, deviation, 1)

@@ -15,9 +15,10 @@ from bnkit.data.examples import DataSet, Examples
 from bnkit.data.waiting import followed
 from bnkit.errors import DataError
 
-_ENDINGS = frozenset(
-    ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .gif .webp .avif .pbm .pgm .ppm .pnm .tif .tiff .tga .jp2".split()
-)
+_ENDINGS = frozenset({
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".webp", ".avif", ".pbm", ".pgm", ".ppm",
+    ".pnm", ".tif", ".tiff", ".tga", ".jp2",
+})  # fmt: skip
 # The names of the two parts, in any case; of several the first one that is there.
 _TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 # What operating systems put beside somebody's files, and archives beside folders.
@@ -89,7 +90,9 @@ def _rows(parts: Sequence[_Part], count: int) -> tuple[Tensor, Tensor]:
 
 def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
     """The training and the test part, or all images where they are not apart; and what of ``folder`` is not used."""
-    folders = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if _is_the_users(entry) and entry.is_dir()}
+    folders = {
+        entry.name.lower(): entry for entry in sorted(folder.iterdir()) if _is_the_users(entry) and entry.is_dir()
+    }
     train, test = (next((folders[name] for name in names if name in folders), None) for names in (_TRAIN, _TEST))
     if train is None or test is None:
         return [_part(folder)], []

@@ -7,7 +7,6 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from bnkit.data.inputs import plain
 from bnkit.errors import DataError
 
 # Up to this label, counting is faster than sorting, and its table is small.
@@ -25,11 +24,8 @@ def as_targets(targets: Tensor, input_dimensions: int) -> Tensor:
     (N, 1, H, W) become (N, H, W).
 
     Args:
-        targets: Bool, integers or floating.
+        targets: Bool, integers or floating, ``plain``.
         input_dimensions: How many dimensions their inputs have, N included.
-
-    Raises:
-        DataError: They are complex numbers, or in no plain tensor.
 
     Example:
         >>> as_targets(torch.tensor([0.5, 2.0], dtype=torch.float64), 2).shape
@@ -37,7 +33,6 @@ def as_targets(targets: Tensor, input_dimensions: int) -> Tensor:
         >>> as_targets(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), 4).shape
         torch.Size([4, 8, 8])
     """
-    targets = plain(targets, "targets")
     if targets.is_floating_point():
         values = targets.float()
         return values[:, None] if values.dim() == 1 else values
@@ -51,9 +46,9 @@ def labels_in(targets: Tensor) -> set[int]:
     """The class numbers that occur in ``targets``, int64."""
     if targets.numel() == 0:
         return set()
-    if 0 <= int(targets.min()) and int(targets.max()) < _COUNTED:
+    if int(targets.min()) >= 0 and int(targets.max()) < _COUNTED:
         return set(targets.flatten().bincount().nonzero().flatten().tolist())
-    return set(targets.unique().tolist())
+    return set(torch.unique(targets).tolist())
 
 
 def check_labels(labels: Collection[int], name: str) -> None:
@@ -138,7 +133,7 @@ def _renumbered(labels: Collection[int], scores: int) -> str:
             f"if 255 means not annotated, give it the class number {scores} and the network {scores + 1} outputs, with a "
             f"loss whose ignore_index is {scores}"
         )
-    if 0 < lowest and highest - lowest < scores:
+    if lowest > 0 and highest - lowest < scores:
         return f"targets - {lowest} makes them begin at 0"
     if len(labels) <= scores:
         return "torch.unique(targets, return_inverse=True)[1] numbers them from 0 without gaps"

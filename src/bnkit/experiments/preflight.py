@@ -53,6 +53,7 @@ def _try_network(run: Run, network: NetworkSource, materials: Materials) -> None
     except (Exception, SystemExit) as error:
         raise FactoryError(
             f"network {run.network.key} raised {type(error).__name__} on inputs of shape {tuple(inputs.shape)}: {error}"
+            + ("; if the channels stand last, give inputs.permute(0, 3, 1, 2)" if data.channels_stand_last else "")
         ) from error
     _check_output(output, run.network.key, materials)
     if not materials.task.is_usual:
