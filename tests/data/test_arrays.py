@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +44,16 @@ def test_other_inputs_are_floating(tmp_path):
     assert torch.equal(prepare(data, "not_normal", 0.0).train.inputs, torch.from_numpy(table.astype(np.float32)))
 
 
+@pytest.mark.parametrize("dtype", ["?", "i2", ">i4", "<u2", ">u8", "f2", ">f4", "f8", "g"])
+def test_numbers_of_all_kinds(tmp_path, dtype):
+    values = np.arange(12).reshape(6, 2) % 3 % 2
+    given, labels = values.astype(dtype), values[:, :1].astype("?" if dtype == "?" else "i4")
+    path = _write(tmp_path / "mine.npz", x_train=given, x_test=given, y_train=labels, y_test=labels)
+    data = load(str(Path(path).rename(tmp_path / "mine.NPZ")))
+    assert prepare(data, "not_normal", 0.0).train.inputs.tolist() == values.tolist()
+    assert data.train.targets.tolist() == values[:, 0].tolist()
+
+
 def test_the_digest_follows_the_content(tmp_path):
     first = load(_write(tmp_path / "a.npz")).digest
     assert load(_write(tmp_path / "b.npz", y_train=np.array([1, 1, 2, 0, 1, 2]))).digest != first
@@ -51,13 +63,29 @@ def test_the_digest_follows_the_content(tmp_path):
     ("changes", "message"),
     [
         ({"x_test": None}, "has no x_test; expected the arrays x_train, y_train, x_test, y_test"),
-        ({"y_train": np.array(["a"] * 6)}, "targets of <U1"),
+        (
+            {"y_train": np.array(list("abcabc"))},
+            r"targets of <U1, 'a', 'b', 'c'; .*numpy\.unique\(y, return_inverse=True\)",
+        ),
+        ({"x_train": np.zeros((6, 4), dtype=complex)}, "x_train of .* are inputs of complex128; expected numbers"),
+        ({"y_train": np.zeros(6, dtype="datetime64[s]")}, r"y_train of .* are targets of datetime64\[s\]"),
+        ({"y_train": np.array(["a", 1, 2, 0, 1, 2], dtype=object)}, "cannot be read .*; expected .*, of numbers"),
         ({"y_train": np.zeros(6)}, "class numbers in one part and floating targets in the other"),
         ({"x_train": np.array([object()] * 6)}, "cannot be read"),
         ({"x_train": np.zeros(6)}, r"inputs of shape \(6,\)"),
         ({"y_train": np.array([0, 1])}, "got 6 inputs and 2 targets"),
     ],
-    ids=["missing", "words", "two kinds", "objects", "no features", "too few targets"],
+    ids=[
+        "missing",
+        "words",
+        "complex",
+        "dates",
+        "objects as targets",
+        "two kinds",
+        "objects",
+        "no features",
+        "too few targets",
+    ],
 )
 def test_what_is_refused(tmp_path, changes, message):
     path = _write(tmp_path / "mine.npz", **changes)

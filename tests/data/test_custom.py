@@ -156,7 +156,10 @@ _PART = TensorDataset(torch.rand(4, 2), torch.arange(4))
         ((_PART, DataLoader(_PART)), "the test part of mine is a DataLoader; expected its Dataset, loader.dataset"),
         ((_Stream(), _PART), "the training part of mine is an IterableDataset"),
         ((_PART, (torch.rand(4, 2), [0, 1, 2, 3])), "the test part of mine: got targets that are a list"),
-        ((_PART, (torch.rand(4, 3), torch.arange(4))), "mine has training inputs of shape (2,) and test inputs of shape (3,)"),
+        (
+            (_PART, (torch.rand(4, 3), torch.arange(4))),
+            "mine has training inputs of shape (2,) and test inputs of shape (3,)",
+        ),
     ],
     ids=["dataset", "dict", "three", "none", "tensors", "loader", "stream", "list", "shapes"],
 )

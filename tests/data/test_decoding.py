@@ -82,7 +82,9 @@ def test_sixteen_bits_count_from_0_to_1(tmp_path, ending):
 
 def test_bytes_and_sixteen_bits_are_each_scaled_by_their_range(tmp_path):
     images = _read(
-        _saved(tmp_path, Image.fromarray(_GREY), Image.fromarray((_GREY.astype(np.uint16) * 257)), Image.fromarray(_COLOUR))
+        _saved(
+            tmp_path, Image.fromarray(_GREY), Image.fromarray(_GREY.astype(np.uint16) * 257), Image.fromarray(_COLOUR)
+        )
     )
     assert images.shape == (3, 3, 2, 3)
     torch.testing.assert_close(images[0], images[1])
@@ -91,7 +93,9 @@ def test_bytes_and_sixteen_bits_are_each_scaled_by_their_range(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "values", [np.linspace(-3.5, 1e6, 6, dtype=np.float32), np.arange(-3, 300_000, 60_000, dtype=np.int32)], ids=["F", "I"]
+    "values",
+    [np.linspace(-3.5, 1e6, 6, dtype=np.float32), np.arange(-3, 300_000, 60_000, dtype=np.int32)],
+    ids=["F", "I"],
 )
 def test_numbers_without_a_range_stay_as_they_are(tmp_path, values):
     values = values[:6].reshape(2, 3)
@@ -121,7 +125,12 @@ def test_a_photograph_stands_as_its_camera_says(tmp_path, orientation):
 @pytest.mark.parametrize(
     ("pictures", "ending", "options", "message"),
     [
-        ([Image.fromarray(_GREY)], "gif", {"save_all": True, "append_images": [Image.fromarray(255 - _GREY)]}, "2 pictures"),
+        (
+            [Image.fromarray(_GREY)],
+            "gif",
+            {"save_all": True, "append_images": [Image.fromarray(255 - _GREY)]},
+            "2 pictures",
+        ),
         ([Image.fromarray(_GREY)], "tif", {"save_all": True, "append_images": [Image.fromarray(_GREY)]}, "2 pictures"),
         (
             [Image.fromarray(_GREY), Image.fromarray(_GREY.astype(np.float32))],

@@ -47,8 +47,7 @@ _NAN, _INF = float("nan"), float("inf")
         (
             (_with(_INPUTS, _NAN, (33, 2, 1), (35, 0, 0), (35, 0, 1)), _TARGETS),
             _GOOD,
-            r"the training part of .*mine.* has inputs that are not finite: 3 values in 2 examples, the first in example 33 "
-            r"\(nan at .*2, 1\]\)",
+            r"the training part of .*mine.* inputs that are not finite: 3 values in 2 examples, the first in example 33 \(nan at ",
         ),
         (
             _GOOD,
@@ -60,17 +59,41 @@ _NAN, _INF = float("nan"), float("inf")
             _GOOD,
             r"the first in example 4 \(1e\+39 at .*0, 0\], too large for float32\)",
         ),
-        ((_INPUTS, _with(_INPUTS[:, 0], _NAN, (7, 2))), (_INPUTS, _INPUTS[:, 0]), r"targets that are not finite: .* 7 "),
-        ((torch.ones_like(_INPUTS), _TARGETS), _GOOD, "the 40 inputs of the training part of .*mine.* are all the same"),
+        (
+            (_INPUTS, _with(_INPUTS[:, 0], _NAN, (7, 2))),
+            (_INPUTS, _INPUTS[:, 0]),
+            r"targets that are not finite: .* 7 ",
+        ),
+        (
+            (torch.ones_like(_INPUTS), _TARGETS),
+            _GOOD,
+            "the 40 inputs of the training part of .*mine.* are all the same",
+        ),
         (_GOOD, (_INPUTS[:1].repeat(40, 1, 1), _TARGETS), "the 40 inputs of the test part of .* are all the same"),
         # float32 has steps of 64 there.
         ((1e9 + _INPUTS, _TARGETS), _GOOD, "the 40 inputs of the training part .* are all the same; .* in float32"),
-        ((_INPUTS, _TARGETS * 2 - 1), _GOOD, r"labels -1, 1 and 3, negative class numbers; .*leave out what is labelled -1"),
+        (
+            (_INPUTS, _TARGETS * 2 - 1),
+            _GOOD,
+            r"labels -1, 1 and 3, negative class numbers; .*leave out what is labelled -1",
+        ),
         ((_INPUTS, _TARGETS % 2 * 2 - 1), _GOOD, r"labels -1 and 1, .*: \(targets \+ 1\) // 2 makes them 0 and 1"),
         ((_INPUTS, _with(_TARGETS, -100, 9)), _GOOD, r"labels -100, 0, 1 and 2, .*a class number of its own, 3"),
         ((_INPUTS, _TARGETS - 2), _GOOD, r"labels -2 to 0, .*: targets - targets.min\(\) makes them begin at 0"),
     ],
-    ids=["nan", "inf", "too large", "nan target", "all alike", "test alike", "alike in float32", "-1", "±1", "-100", "-2"],
+    ids=[
+        "nan",
+        "inf",
+        "too large",
+        "nan target",
+        "all alike",
+        "test alike",
+        "alike in float32",
+        "-1",
+        "±1",
+        "-100",
+        "-2",
+    ],
 )
 def test_what_is_refused(tmp_path, read, train, test, message):
     with pytest.raises(DataError, match=message):

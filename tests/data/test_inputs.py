@@ -52,12 +52,12 @@ def test_bytes_count_from_0_to_1():
     ("make", "message"),
     [
         (lambda: _VALUES.to(torch.complex64), "inputs of torch.complex64; expected real numbers"),
-        (lambda: _VALUES.to_sparse(), "inputs in a torch.sparse_coo tensor; expected a dense one: tensor.to_dense"),
-        (lambda: _VALUES.to_sparse_csr(), "inputs in a torch.sparse_csr tensor"),
+        (_VALUES.to_sparse, "inputs in a torch.sparse_coo tensor; expected a dense one: tensor.to_dense"),
+        (_VALUES.to_sparse_csr, "inputs in a torch.sparse_csr tensor"),
         (lambda: torch.nested.nested_tensor(list(_VALUES)), "inputs in a nested tensor"),
         (lambda: _VALUES.to("meta"), "inputs in a meta tensor"),
-        (lambda: _VALUES.numpy(), "inputs that are a ndarray; expected a tensor: torch.from_numpy makes one"),
-        (lambda: _VALUES.tolist(), "inputs that are a list; expected a tensor"),
+        (_VALUES.numpy, "inputs that are a ndarray; expected a tensor: torch.from_numpy makes one"),
+        (_VALUES.tolist, "inputs that are a list; expected a tensor"),
     ],
     ids=["complex", "sparse", "csr", "nested", "meta", "numpy", "list"],
 )

@@ -51,9 +51,76 @@ def test_one_image_in_colour_makes_all_of_them_colour(tmp_path):
 
 def test_other_files_are_left_alone(tmp_path):
     folder = _grey(tmp_path)
-    (folder / "train" / "ant" / "Thumbs.db").write_text("")
-    (folder / "train" / "notes").mkdir()
-    assert len(load(str(folder)).train) == 6
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png", ".hidden/0.png", "__MACOSX/ant/._0.png"):
+        (folder / "train" / "ant" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "train" / "ant" / name).write_text("")
+    for name in ("notes", ".ipynb_checkpoints", "__MACOSX"):
+        (folder / "train" / name).mkdir()
+    (folder / ".cache.png").write_text("")
+    (folder / "labels.csv").write_text("")
+    data = load(str(folder))
+    assert (len(data.train), data.remarks()) == (6, [])
+
+
+def test_files_of_a_class_that_are_no_images_are_named(tmp_path):
+    folder = _grey(tmp_path)
+    (folder / "train" / "bee" / "7.heic").write_text("")
+    assert load(str(folder)).remarks() == [f"1 file that is no image was left out of {folder}: train/bee/7.heic"]
+    (folder / "test" / "ant" / "7").write_text("")
+    assert load(str(folder)).remarks() == [f"2 files that are no images were left out of {folder}: train/bee/7.heic, …"]
+
+
+@pytest.mark.parametrize(
+    ("names", "test"),
+    [
+        (("train", "test"), "test"),
+        (("Training", "Testing"), "Testing"),
+        (("train", "val"), "val"),
+        (("TRAIN", "valid"), "valid"),
+        (("train", "test", "val"), "test"),
+    ],
+    ids="-".join,
+)
+def test_parts_by_their_usual_names(tmp_path, names, test):
+    _grey(tmp_path, parts=names)
+    _image(tmp_path / test / "ant" / "9.png", 77)
+    data = load(str(tmp_path))
+    assert (len(data.train), len(data.test)) == (6, 7)
+    unused = [f"{tmp_path / name} is not used: train trains, and test tests" for name in names[2:]]
+    assert data.remarks() == unused
+
+
+def test_links_and_endings_of_all_kinds_are_followed(tmp_path):
+    folder = _grey(tmp_path / "here")
+    _image(tmp_path / "there" / "PHOTO.JPG", 30)
+    Image.new("L", (5, 4), 40).save(tmp_path / "there" / "b.JFIF", format="JPEG")
+    (folder / "train" / "cat").symlink_to(tmp_path / "there", target_is_directory=True)
+    (folder / "test" / "cat").mkdir()
+    (folder / "test" / "cat" / "a.TIFF").symlink_to(folder / "train" / "ant" / "2.png")
+    data = load(str(folder))
+    assert data.train.inputs[-2:, 0, 0, 0].tolist() == [30, 40]
+    assert data.test.inputs[-1, 0, 0, 0] == 2
+
+
+def test_sixteen_bits_tell_what_they_show(tmp_path):
+    """A dark and a bright class, as microscopes and depth cameras write them."""
+    random = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name, offset in (("bright", 31_000), ("dark", 1_000)):
+            (tmp_path / part / name).mkdir(parents=True)
+            for index in range(4):
+                values = random.integers(0, 20_000, (4, 5)).astype(np.uint16) + np.uint16(offset)
+                Image.fromarray(values).save(tmp_path / part / name / f"{index}.png")
+    images = load(str(tmp_path)).train.inputs
+    assert images.dtype == torch.float32
+    assert (images[:4].min(), images[:4].max()) > (31_000 / 65_535 - 1e-6, images[4:].max())
+
+
+def test_images_that_are_all_alike_are_refused(tmp_path):
+    for part, name, index in ((part, name, index) for part in ("train", "test") for name in "ab" for index in range(3)):
+        _image(tmp_path / part / name / f"{index}.png", 255)
+    with pytest.raises(DataError, match="the 6 inputs of the training part of .* are all the same"):
+        load(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -62,8 +129,21 @@ def test_other_files_are_left_alone(tmp_path):
         (lambda f: _image(f / "train" / "ant" / "9.png", 1, size=(7, 4)), r"different sizes: .* is 5×4, .* is 7×4"),
         (lambda f: (f / "train" / "ant" / "0.png").write_bytes(b"\x89PNG\r\n"), r"0\.png cannot be decoded"),
         (lambda f: _image(f / "test" / "cat" / "0.png", 1), "has the class cat in one of train and test only"),
+        (
+            lambda f: (_image(f / "train" / "cat" / "0.png", 1), (f / "test" / "cat").mkdir()),
+            r"train/cat has images, .*none",
+        ),
+        (
+            lambda f: _image(f / "train" / "ant" / "more" / "0.png", 1),
+            r"ant/more/0\.png lies deeper than the folder of a class",
+        ),
+        (lambda f: _image(f / "test" / "ant" / "a" / "b" / "0.png", 1), r"ant/a/b/0\.png lies deeper"),
+        (lambda f: _image(f / "train" / "0.png", 1), r"train/0\.png lies beside the folders of the classes"),
+        (lambda f: _image(f / "0.png", 1), r"/0\.png lies beside the folders of the classes"),
+        (lambda f: (f / "test").rename(f / "other"), r"other/ant/0\.png lies deeper .*, or train and test"),
+        (lambda f: (f / "train" / "ant" / "x.png").symlink_to(f / "absent"), r"x\.png cannot be decoded"),
     ],
-    ids=["sizes", "broken", "classes"],
+    ids=["sizes", "broken", "classes", "no images", "deeper", "deepest", "beside", "beside parts", "parts", "dangling"],
 )
 def test_what_is_refused(tmp_path, spoil, message):
     spoil(_grey(tmp_path))

@@ -87,7 +87,12 @@ def test_labels_in_words(labels, expected):
             lambda targets: targets[:, 0].long(),
             r"floating whole numbers: targets\[:, 0\]\.long\(\)",
         ),
-        (_LABELS % 2, (12, 1), lambda targets: targets.float()[:, None], r"labels 0 and 1: for one output give targets"),
+        (
+            _LABELS % 2,
+            (12, 1),
+            lambda targets: targets.float()[:, None],
+            r"labels 0 and 1: for one output give targets",
+        ),
     ],
     ids=["1 to N", "0 and 255", "a mask and one output", "gaps", "one-hot", "multi-hot", "floating", "one output"],
 )
@@ -125,7 +130,9 @@ def test_what_is_said_of_outputs(labels, targets, outputs, expected):
 def test_targets_that_are_all_the_same_teach_nothing():
     inputs, same = torch.rand(12, 2), torch.full((12,), 2)
     data = data_from(((inputs, same), (inputs, _LABELS)), "mine")
-    with pytest.raises(DataError, match="the training part of mine has the label 2 alone, the same for all 12 examples"):
+    with pytest.raises(
+        DataError, match="the training part of mine has the label 2 alone, the same for all 12 examples"
+    ):
         data.refuse_targets_alike()
     data_from(((inputs, _LABELS), (inputs, same)), "mine").refuse_targets_alike()  # a test of one class can be scored
 
@@ -136,7 +143,9 @@ def test_remarks_name_labels_that_are_asked_for_and_never_shown():
     assert data_from(((inputs, _LABELS), (inputs, _LABELS)), "mine").remarks() == []
     first, second = data_from(((inputs, gaps), (inputs, gaps.clamp(max=4))), "mine").remarks()
     assert first.startswith("the test part of mine has the label 4, which the training part has not")
-    assert second.startswith("mine has the labels 0, 2, 4 and 5: class numbers count from 0, so that a network needs 6 ")
+    assert second.startswith(
+        "mine has the labels 0, 2, 4 and 5: class numbers count from 0, so that a network needs 6 "
+    )
 
 
 def test_remarks_name_channels_that_stand_last():
