@@ -7,11 +7,15 @@ import secrets
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+import bnkit
 from bnkit.data import Streamed, batches, prepare
 from bnkit.data.custom import data_called, data_from
-from bnkit.errors import DataError, FactoryError
+from bnkit.errors import BnkitError, DataError, FactoryError
+from bnkit.experiments.observer import Observer
+from tests.experiments import small
 
 _FILE = """
 import random
@@ -167,3 +171,38 @@ def test_what_is_refused(pairs, message):
     with pytest.raises(DataError) as caught:
         data_from(pairs, "mine")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda targets: targets + 1,
+            r"returned shape \(2, 3\) for 2 examples; expected \(2, 4\), .*the labels 1 to 3: targets - 1 makes",
+        ),
+        (one_hot, r"returned shape \(2, 3\) .*one-hot rows: targets.argmax\(1\)"),
+        (lambda targets: targets.float()[:, None], r"returned shape \(2, 3\) .*targets\[:, 0\]\.long\(\)"),
+        (torch.zeros_like, "the training part of data has the label 0 alone, the same for all 90 examples"),
+    ],
+    ids=["1 to N", "one-hot", "floating", "one class"],
+)
+def test_a_comparison_names_labels_that_do_not_fit(tmp_path, change, message):
+    data = tuple((inputs, change(targets)) for inputs, targets in small.data())
+    with pytest.raises(BnkitError, match=message):
+        bnkit.compare(small.NETWORKS, data, out=tmp_path, **small.EXPERIMENT)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_comparison_passes_on_what_is_remarkable(tmp_path):
+    notes = []
+
+    class Listening(Observer):
+        def note(self, message):
+            notes.append(message)
+
+    (inputs, targets), (test_inputs, test_targets) = small.data()
+    lacking = inputs[targets < 2], targets[targets < 2]
+    changes = {**small.EXPERIMENT, "seeds": 1, "epochs": 1, "grid": {"lr": [0.05], "batch_size": [15]}}
+    bnkit.compare(small.NETWORKS, (lacking, (test_inputs, test_targets)), out=tmp_path, observer=Listening(), **changes)
+    assert any("the test part of data has the label 2, which the training part has not" in note for note in notes)

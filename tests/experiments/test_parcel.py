@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
 from bnkit.data.custom import data_called
+from bnkit.errors import FactoryError
 from bnkit.experiments.experiment import experiment_from
 from bnkit.experiments.parcel import Parcel, WholeParcel, unpack
 from bnkit.experiments.settle import settle
@@ -20,3 +23,49 @@ def test_so_many_examples_as_the_experiment_asks_for_arrive(given):
     for there in (parcel.materials(), WholeParcel.of(planned.experiment, materials).materials()):
         assert (len(there.data.train), len(there.data.test)) == (50, 20)
         assert there.data.digest == materials.data.digest
+
+
+_FILE = """
+import numpy as np
+import torch
+from torch.utils.data import Dataset, random_split
+
+class Noisy(Dataset):
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, row):
+        return torch.rand(1, 8, 8) + row % 2, row % 2
+
+def seeded():
+    return random_split(Noisy(), [30, 10])
+
+def own_generator():
+    inputs = torch.from_numpy(np.random.default_rng().random((40, 1, 8, 8)))
+    return (inputs, torch.arange(40) % 2), (inputs, torch.arange(40) % 2)
+"""
+_EXPERIMENT = {"name": "small", "networks": ["mlp"], "grid": {"lr": [0.1]}, "seeds": 1, "epochs": 1}
+
+
+def _there(folder, factory):
+    """The plan's materials, and those that a process with other random states makes."""
+    (folder / "mine.py").write_text(_FILE)
+    planned, materials = settle(experiment_from({**_EXPERIMENT, "data": f"{folder}/mine.py:{factory}"}, "here"))
+    (parcel,) = unpack(Parcel(planned.experiment).pack())
+    torch.manual_seed(5)
+    np.random.seed(5)
+    return materials, parcel.materials()
+
+
+def test_data_that_draw_random_numbers_are_the_same_in_every_process(tmp_path):
+    here, there = _there(tmp_path, "seeded")
+    assert torch.equal(here.data.train.rows, there.data.train.rows)
+    assert here.data.train.survey == there.data.train.survey
+    assert torch.equal(here.data.train.head(9)[0], there.data.train.head(9)[0])
+
+
+def test_data_that_no_seed_decides_are_named(tmp_path):
+    with pytest.raises(
+        FactoryError, match=r"the data .*mine\.py:own_generator are not those .*numpy\.random\.default_rng"
+    ):
+        _there(tmp_path, "own_generator")
