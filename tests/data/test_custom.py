@@ -159,13 +159,17 @@ _PART = TensorDataset(torch.rand(4, 2), torch.arange(4))
         (_PART.tensors, "the training part of mine is a Tensor; expected (inputs, targets)"),
         ((_PART, DataLoader(_PART)), "the test part of mine is a DataLoader; expected its Dataset, loader.dataset"),
         ((_Stream(), _PART), "the training part of mine is an IterableDataset"),
-        ((_PART, (torch.rand(4, 2), [0, 1, 2, 3])), "the test part of mine: got targets that are a list"),
+        ((_PART, (torch.rand(4, 2), [0, 1, 2, 3])), "the test part of mine holds a list; expected tensors"),
+        (
+            (_PART, (np.eye(4), torch.arange(4))),
+            "holds a ndarray; expected tensors: (inputs, targets); torch.from_numpy",
+        ),
         (
             (_PART, (torch.rand(4, 3), torch.arange(4))),
             "mine has training inputs of shape (2,) and test inputs of shape (3,)",
         ),
     ],
-    ids=["dataset", "dict", "three", "none", "tensors", "loader", "stream", "list", "shapes"],
+    ids=["dataset", "dict", "three", "none", "tensors", "loader", "stream", "list", "numpy", "shapes"],
 )
 def test_what_is_refused(pairs, message):
     with pytest.raises(DataError) as caught:

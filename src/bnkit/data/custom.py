@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import numpy as np
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bnkit.data.catalog import load
@@ -80,6 +82,10 @@ def _part(given: object, name: str, source: str, digest: hashlib._Hash) -> Part:
         raise DataError(
             f"{name} is {_described(given)}; expected (inputs, targets), two tensors, or a Dataset"
         ) from error
+    wrong = next((value for value in (inputs, targets) if not isinstance(value, Tensor)), None)
+    if wrong is not None:
+        hint = "; torch.from_numpy makes one" if isinstance(wrong, np.ndarray) else ""
+        raise DataError(f"{name} holds a {type(wrong).__name__}; expected tensors: (inputs, targets){hint}")
     part = Examples.of(inputs, targets, name)
     for tensor in (inputs, targets):
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode() + bytes_of(tensor))

@@ -67,7 +67,7 @@ class Examination:
         for what, bad in self._bad.items():
             if bad.values:
                 raise DataError(
-                    f"{self._name} has {what} that are not finite: {bad}; expected finite numbers: leave these "
+                    f"{self._name} has {what} that are inf or NaN: {bad}; expected finite numbers: leave these "
                     "examples out, or give them numbers (torch.nan_to_num)"
                 )
         if self.labels:

@@ -35,11 +35,7 @@ class Examples:
 
     def __post_init__(self) -> None:
         for name in ("inputs", "targets"):
-            value = getattr(self, name)
-            if not isinstance(value, Tensor):
-                hint = ": torch.from_numpy makes one" if type(value).__module__ == "numpy" else ""
-                raise DataError(f"got {name} that are a {type(value).__name__}; expected a tensor{hint}")
-            object.__setattr__(self, name, plain(value, name))
+            object.__setattr__(self, name, plain(getattr(self, name), name))
         if self.inputs.dim() < 2 or self.targets.dim() < 1:
             raise DataError(
                 f"got inputs of shape {tuple(self.inputs.shape)} and targets of shape {tuple(self.targets.shape)}; "
