@@ -168,8 +168,29 @@ _PART = TensorDataset(torch.rand(4, 2), torch.arange(4))
             (_PART, (torch.rand(4, 3), torch.arange(4))),
             "mine has training inputs of shape (2,) and test inputs of shape (3,)",
         ),
+        (
+            ((torch.eye(4, dtype=torch.uint8), torch.arange(4)), (torch.eye(4), torch.arange(4))),
+            "mine has training inputs of torch.uint8 and test inputs of torch.float32; expected the same: torch.uint8 is",
+        ),
+        (
+            (_PART, TensorDataset(torch.eye(4)[:, :2].byte(), torch.arange(4))),
+            "mine has training inputs of torch.float32 and test inputs of torch.uint8",
+        ),
     ],
-    ids=["dataset", "dict", "three", "none", "tensors", "loader", "stream", "list", "numpy", "shapes"],
+    ids=[
+        "dataset",
+        "dict",
+        "three",
+        "none",
+        "tensors",
+        "loader",
+        "stream",
+        "list",
+        "numpy",
+        "shapes",
+        "bytes",
+        "floats",
+    ],
 )
 def test_what_is_refused(pairs, message):
     with pytest.raises(DataError) as caught:

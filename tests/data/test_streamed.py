@@ -69,16 +69,25 @@ class _Broken(Rows):
         return super().__getitem__(row)
 
 
+class _Changing(Rows):
+    def __len__(self):
+        return 300
+
+    def __getitem__(self, row):
+        return self.inputs[row % 90].to(torch.float32 if row < 256 else torch.uint8), row % 3
+
+
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
         (_Broken, "x raised KeyError: .*row three.*expected examples"),
         (lambda i, t: Rows(i[:0], t[:0]), "x is empty"),
+        (_Changing, r"x hands out inputs of torch.uint8 of shape \(6,\) .* after inputs of torch.float32"),
         (lambda i, t: Rows(i, t - 5), "x has the labels -5 to -3, negative class numbers"),
         (lambda i, t: Rows([str(row) for row in i], t), "x hands out a str as an input; expected a tensor"),
         (lambda i, t: Dataset(), "x has no length; expected a map-style Dataset"),
     ],
-    ids=["raises", "empty", "negative", "no tensors", "no length"],
+    ids=["raises", "empty", "changing", "negative", "no tensors", "no length"],
 )
 def test_what_is_refused(dataset, message):
     with pytest.raises(DataError, match=message):

@@ -58,7 +58,7 @@ def load(name: str) -> DataSet:
     path = Path(name).expanduser()
     if path.suffix.lower() == ".npz":
         return arrays.read(path)
-    if path.is_dir():
+    if name and path.is_dir():  # an empty name would be the working directory
         return pictures.read(path)
     raise DataError(
         f"unknown data set {name!r}; expected one of {', '.join(SOURCES)}, an .npz file, a folder of images by class, or "

@@ -69,6 +69,11 @@ class Examples:
         return tuple(self.inputs.shape[1:])
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the inputs."""
+        return self.inputs.dtype
+
+    @property
     def classes(self) -> int | None:
         """The largest class number, plus one; None where the targets are no classes."""
         return None if self.targets.is_floating_point() else int(self.targets.max()) + 1
@@ -125,6 +130,11 @@ class DataSet:
             raise DataError(
                 f"{self.name} has training inputs of shape {self.input_shape} and test inputs of shape "
                 f"{self.test.input_shape}; expected the same"
+            )
+        if (self.train.dtype == torch.uint8) != (self.test.dtype == torch.uint8):
+            raise DataError(
+                f"{self.name} has training inputs of {self.train.dtype} and test inputs of {self.test.dtype}; expected the "
+                "same: torch.uint8 is divided by 255, and no other"
             )
         if (self.train.classes is None) != (self.test.classes is None):
             raise DataError(

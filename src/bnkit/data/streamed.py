@@ -30,6 +30,7 @@ class Survey(NamedTuple):
     Attributes:
         shape: Of one input.
         target_shape: Of one target.
+        dtype: Of the inputs, as they are handed out.
         labels: The class numbers that occur; None where the targets are floating.
         alike: Whether all targets are the same.
         mean, deviation: Of all values, bytes counted from 0 to 1.
@@ -38,6 +39,7 @@ class Survey(NamedTuple):
 
     shape: tuple[int, ...]
     target_shape: tuple[int, ...]
+    dtype: torch.dtype
     labels: frozenset[int] | None
     alike: bool
     mean: float
@@ -100,6 +102,11 @@ class Streamed:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input, without N."""
         return self.survey.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the inputs, as they are handed out."""
+        return self.survey.dtype
 
     @property
     def classes(self) -> int | None:
@@ -169,16 +176,16 @@ def _found(loading: Loading, size: int) -> Survey:
     examination = Examination(loading.name)
     content = hashlib.sha256(), hashlib.sha256()
     moments = []
-    form: tuple[object, ...] = ()
+    form = ""
     for batch in followed(loading.batches(range(size), _SURVEY_BATCH), f"going through {loading.name}"):
         inputs, targets = batch
-        found = (tuple(inputs.shape[1:]), tuple(targets.shape[1:]), targets.is_floating_point())
+        found = (
+            f"{inputs.dtype} of shape {tuple(inputs.shape[1:])} with "
+            f"{'floating targets' if targets.is_floating_point() else 'class numbers'} of shape {tuple(targets.shape[1:])}"
+        )
         form = form or found
         if found != form:
-            raise DataError(
-                f"{loading.name} hands out inputs of shape {found[0]} with {_targets(found)} after inputs of shape {form[0]} "
-                f"with {_targets(form)}; expected all alike"
-            )
+            raise DataError(f"{loading.name} hands out inputs of {found} after inputs of {form}; expected all alike")
         examination.add(inputs, targets)
         for digest, tensor in zip(content, batch, strict=True):
             digest.update(_bytes(tensor))
@@ -190,16 +197,13 @@ def _found(loading: Loading, size: int) -> Survey:
     return Survey(
         tuple(inputs.shape[1:]),
         tuple(targets.shape[1:]),
+        inputs.dtype,
         None if examination.labels is None else frozenset(examination.labels),
         examination.targets_alike,
         values.mean.item(),
         values.variance(unbiased=False).sqrt().item(),
         tuple(digest.hexdigest() if same else "" for digest, same in zip(content, repeats, strict=True)),  # type: ignore[arg-type]
     )
-
-
-def _targets(form: tuple[object, ...]) -> str:
-    return f"{'floating targets' if form[2] else 'class numbers'} of shape {form[1]}"
 
 
 def _bytes(tensor: Tensor) -> bytes:
