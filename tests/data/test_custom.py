@@ -230,4 +230,4 @@ def test_a_comparison_passes_on_what_is_remarkable(tmp_path):
     lacking = inputs[targets < 2], targets[targets < 2]
     changes = {**small.EXPERIMENT, "seeds": 1, "epochs": 1, "grid": {"lr": [0.05], "batch_size": [15]}}
     bnkit.compare(small.NETWORKS, (lacking, (test_inputs, test_targets)), out=tmp_path, observer=Listening(), **changes)
-    assert any("the test part of data has the label 2, which the training part has not" in note for note in notes)
+    assert any("the test part of data has the label 2, which the training part lacks" in note for note in notes)

@@ -65,9 +65,11 @@ def test_other_files_are_left_alone(tmp_path):
 def test_files_of_a_class_that_are_no_images_are_named(tmp_path):
     folder = _grey(tmp_path)
     (folder / "train" / "bee" / "7.heic").write_text("")
-    assert load(str(folder)).remarks() == [f"1 file that is no image was left out of {folder}: train/bee/7.heic"]
+    assert load(str(folder)).remarks() == [f"1 file that is not an image was left out of {folder}: train/bee/7.heic"]
     (folder / "test" / "ant" / "7").write_text("")
-    assert load(str(folder)).remarks() == [f"2 files that are no images were left out of {folder}: train/bee/7.heic, …"]
+    assert load(str(folder)).remarks() == [
+        f"2 files that are not images were left out of {folder}: train/bee/7.heic, …"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -138,8 +140,8 @@ def test_images_that_are_all_alike_are_refused(tmp_path):
             r"ant/more/0\.png lies deeper than the folder of a class",
         ),
         (lambda f: _image(f / "test" / "ant" / "a" / "b" / "0.png", 1), r"ant/a/b/0\.png lies deeper"),
-        (lambda f: _image(f / "train" / "0.png", 1), r"train/0\.png lies beside the folders of the classes"),
-        (lambda f: _image(f / "0.png", 1), r"/0\.png lies beside the folders of the classes"),
+        (lambda f: _image(f / "train" / "0.png", 1), r"train/0\.png lies next to the folders of the classes"),
+        (lambda f: _image(f / "0.png", 1), r"/0\.png lies next to the folders of the classes"),
         (lambda f: (f / "test").rename(f / "other"), r"other/ant/0\.png lies deeper .*, or train and test"),
         (lambda f: (f / "train" / "ant" / "x.png").symlink_to(f / "absent"), r"x\.png cannot be decoded"),
     ],

@@ -142,7 +142,7 @@ def test_remarks_name_labels_that_are_asked_for_and_never_shown():
     gaps = torch.tensor([0, 2, 5])[_LABELS]
     assert data_from(((inputs, _LABELS), (inputs, _LABELS)), "mine").remarks() == []
     first, second = data_from(((inputs, gaps), (inputs, gaps.clamp(max=4))), "mine").remarks()
-    assert first.startswith("the test part of mine has the label 4, which the training part has not")
+    assert first.startswith("the test part of mine has the label 4, which the training part lacks")
     assert second.startswith(
         "mine has the labels 0, 2, 4 and 5: class numbers count from 0, so that a network needs 6 "
     )

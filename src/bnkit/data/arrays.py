@@ -27,7 +27,7 @@ def read(path: Path) -> DataSet:
     are class numbers, whole, (N,) or (N, 1); or what is to be predicted, floating, (N,) or (N, values).
 
     Raises:
-        DataError: It is no such file, is cut off, lacks an array, or holds what are no numbers.
+        DataError: It is no such file, is cut off, lacks an array, or holds something other than numbers.
     """
     try:
         content = path.read_bytes()

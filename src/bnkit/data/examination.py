@@ -61,7 +61,7 @@ class Examination:
         """Say what is wrong with all that was looked at.
 
         Raises:
-            DataError: Inputs or targets that are NaN or inf, labels that are no class numbers, or several inputs that are
+            DataError: Inputs or targets that are NaN or inf, negative labels, or several inputs that are
                 all the same.
         """
         for what, bad in self._bad.items():

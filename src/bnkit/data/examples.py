@@ -75,12 +75,12 @@ class Examples:
 
     @property
     def classes(self) -> int | None:
-        """The largest class number, plus one; None where the targets are no classes."""
+        """The largest class number, plus one; None where the targets are floating."""
         return None if self.targets.is_floating_point() else int(self.targets.max()) + 1
 
     @property
     def labels(self) -> frozenset[int] | None:
-        """The class numbers that occur; None where the targets are no classes."""
+        """The class numbers that occur; None where the targets are floating."""
         return None if self.targets.is_floating_point() else frozenset(labels_in(self.targets))
 
     @property
@@ -197,8 +197,8 @@ class DataSet:
         unseen = self.test.labels - self.train.labels
         if unseen:
             remarks.append(
-                f"the test part of {self.name} has {described(unseen)}, which the training part has not: no network can learn "
-                "what is asked there"
+                f"the test part of {self.name} has {described(unseen)}, which the training part lacks: no network can learn "
+                "them"
             )
         labels = self.train.labels | self.test.labels
         absent = max(labels) + 1 - len(labels)

@@ -27,7 +27,7 @@ def plain(tensor: Tensor, what: str) -> Tensor:
     """``tensor`` without its history of gradients, in a dtype and a layout that PyTorch computes with.
 
     Args:
-        tensor: Whatever came.
+        tensor: Of any kind.
         what: "inputs" or "targets", for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Batches of somebody's own ``Dataset``: what it draws is repeatable, what it hands out is named where it does not fit."""
+"""Batches of a user's ``Dataset``: its random numbers are repeatable, and an example that does not fit is named."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Loading(Dataset[Any]):
     """The examples of a dataset, in batches that are the same each time they are taken in the same order.
 
     A transform that draws from the global generators of torch, NumPy or ``random`` draws the same numbers in every
-    process, beside every network, and whatever was drawn before.
+    process and for every network.
 
     Attributes:
         dataset: A map-style dataset of (input, target).
@@ -35,7 +35,7 @@ class Loading(Dataset[Any]):
     key: object = ""
 
     def __getitems__(self, rows: Sequence[int]) -> list[Any]:
-        """The examples of ``rows``, as a DataLoader asks for them, in whatever process."""
+        """The examples of ``rows``, as a DataLoader asks for them, here or in its worker processes."""
         with seeded_on_cpu("examples", self.key, *rows[:1]):
             together = getattr(self.dataset, "__getitems__", None)
             if callable(together):
@@ -46,7 +46,7 @@ class Loading(Dataset[Any]):
         """The inputs and targets of ``rows``.
 
         Raises:
-            DataError: They are no inputs and targets.
+            DataError: The examples are not pairs of an input and a target.
         """
         return self.collate(self.__getitems__(rows))
 
@@ -61,7 +61,7 @@ class Loading(Dataset[Any]):
         """The inputs and the targets of ``examples``, stacked.
 
         Raises:
-            DataError: They are no inputs and targets.
+            DataError: The examples are not pairs of an input and a target.
         """
         for example in examples:
             self._check(example)

@@ -21,8 +21,8 @@ _ENDINGS = frozenset({
 })  # fmt: skip
 # The names of the two parts, in any case; of several the first one that is there.
 _TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
-# What operating systems put beside somebody's files, and archives beside folders.
-_NOT_THE_USERS = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+# Files and folders that operating systems and archives add.
+_ADDED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,14 @@ def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
     train, test = (next((folders[name] for name in names if name in folders), None) for names in (_TRAIN, _TEST))
     if train is None or test is None:
         return [_part(folder)], []
-    _refuse_beside(folder)
+    _refuse_outside_classes(folder)
     unused = [entry for entry in folders.values() if entry not in (train, test) and any(_images_below(entry))]
     notes = [f"{entry} is not used: {train.name} trains, and {test.name} tests" for entry in unused]
     return [_part(train), _part(test)], notes
 
 
 def _part(folder: Path) -> _Part:
-    _refuse_beside(folder)
+    _refuse_outside_classes(folder)
     entries = [entry for entry in sorted(folder.iterdir()) if _is_the_users(entry)]
     images: dict[str, list[Path]] = {}
     others: list[Path] = []
@@ -129,12 +129,11 @@ def _part(folder: Path) -> _Part:
     return _Part(folder, images, others)
 
 
-def _refuse_beside(folder: Path) -> None:
-    beside = _images_in(folder)
-    if beside:
+def _refuse_outside_classes(folder: Path) -> None:
+    outside = _images_in(folder)
+    if outside:
         raise DataError(
-            f"{beside[0]} lies beside the folders of the classes, not in one of them; expected each image in the folder of its "
-            "class"
+            f"{outside[0]} lies next to the folders of the classes; expected each image in the folder of its class"
         )
 
 
@@ -157,12 +156,12 @@ def _is_image(path: Path) -> bool:
 
 
 def _is_the_users(path: Path) -> bool:
-    return not path.name.startswith(".") and path.name.lower() not in _NOT_THE_USERS
+    return not path.name.startswith(".") and path.name.lower() not in _ADDED
 
 
 def _left_out(folder: Path, parts: Sequence[_Part]) -> list[str]:
     others = [file for part in parts for file in part.others]
     if not others:
         return []
-    files = "1 file that is no image was" if len(others) == 1 else f"{len(others)} files that are no images were"
+    files = "1 file that is not an image was" if len(others) == 1 else f"{len(others)} files that are not images were"
     return [f"{files} left out of {folder}: {others[0].relative_to(folder)}{', …' if len(others) > 1 else ''}"]

@@ -52,7 +52,7 @@ def labels_in(targets: Tensor) -> set[int]:
 
 
 def check_labels(labels: Collection[int], name: str) -> None:
-    """Refuse labels that are no class numbers.
+    """Refuse labels that are not class numbers.
 
     Args:
         labels: All that occur.
