@@ -133,8 +133,16 @@ def test_targets_that_are_all_the_same_teach_nothing():
     with pytest.raises(
         DataError, match="the training part of mine has the label 2 alone, the same for all 12 examples"
     ):
-        data.refuse_targets_alike()
-    data_from(((inputs, _LABELS), (inputs, same)), "mine").refuse_targets_alike()  # a test of one class can be scored
+        data.refuse_unlearnable()
+    data_from(((inputs, _LABELS), (inputs, same)), "mine").refuse_unlearnable()  # a test of one class can be scored
+
+
+def test_labels_that_are_values_or_names_are_not_counted_as_classes():
+    part = torch.rand(12, 2), _LABELS * 10**12
+    with pytest.raises(
+        DataError, match="mine has labels up to 2000000000000, and a network has an output for each class"
+    ):
+        data_from((part, part), "mine").refuse_unlearnable()
 
 
 def test_remarks_name_labels_that_are_asked_for_and_never_shown():

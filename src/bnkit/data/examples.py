@@ -16,6 +16,8 @@ from bnkit.errors import DataError
 
 # Examples whose targets are looked at for what they might mean.
 _LOOKED_AT = 100
+# More outputs than the largest vocabularies have: such labels are values, or names.
+_MOST_CLASSES = 2**24
 # Channels that an image may have: grey, colour, colour and transparency.
 CHANNELS = (1, 3, 4)
 
@@ -171,12 +173,17 @@ class DataSet:
         """How many outputs a network has for an example: one for each class, or for each value to predict."""
         return self.target_shape[0] if self.classes is None else self.classes
 
-    def refuse_targets_alike(self) -> None:
-        """Refuse a training part from which nothing can be learned.
+    def refuse_unlearnable(self) -> None:
+        """Refuse targets from which no network can learn.
 
         Raises:
-            DataError: All its targets are the same.
+            DataError: All targets of the training part are the same, or labels are too large to count outputs by.
         """
+        if self.classes is not None and self.classes > _MOST_CLASSES:
+            raise DataError(
+                f"{self.name} has labels up to {self.classes - 1}, and a network has an output for each class; expected class "
+                "numbers from 0 on (torch.unique(targets, return_inverse=True)[1]), or floating targets for values to predict"
+            )
         if self.train.alike and len(self.train) > 1:
             what = "targets" if self.train.labels is None else described(self.train.labels)
             raise DataError(

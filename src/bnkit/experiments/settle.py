@@ -71,7 +71,7 @@ def settle(
     found = networks if networks is not None else sources(experiment.networks, experiment.arms)
     data = data if data is not None else data_called(experiment.data)
     data = data.reduced(experiment.train_examples, experiment.test_examples)
-    data.refuse_targets_alike()
+    data.refuse_unlearnable()
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     if before is not None and (before.device == "cpu" or torch.cuda.is_available()):
         automatic = before.device
