@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,8 @@ def test_so_many_examples_as_the_experiment_asks_for_arrive(given):
 
 
 _FILE = """
+import sys
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset, random_split
@@ -69,3 +73,28 @@ def test_data_that_no_seed_decides_are_named(tmp_path):
         FactoryError, match=r"the data .*mine\.py:own_generator are not those .*numpy\.random\.default_rng"
     ):
         _there(tmp_path, "own_generator")
+
+
+def test_a_split_that_a_shared_module_makes_is_the_same_in_every_process(tmp_path, monkeypatch):
+    """The network's file imports it first."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "split_by_chance.py").write_text("import torch\nORDER = torch.randperm(40)\n")
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nimport split_by_chance\n\n\ndef make():\n    return nn.Linear(2, 2)\n"
+    )
+    (tmp_path / "mine.py").write_text(
+        "import torch\n\n\ndef data():\n    import split_by_chance\n"
+        "    part = split_by_chance.ORDER.float().view(20, 2), torch.arange(20) % 2\n    return part, part\n"
+    )
+    content = {
+        **_EXPERIMENT,
+        "networks": [f"{tmp_path}/net.py:make"],
+        "arms": ["no_batch_norm"],
+        "data": f"{tmp_path}/mine.py:data",
+    }
+    digests = set()
+    for seed in range(2):
+        sys.modules.pop("split_by_chance", None)
+        torch.manual_seed(seed)
+        digests.add(settle(experiment_from(content, "here"))[1].data.digest)
+    assert len(digests) == 1

@@ -22,6 +22,7 @@ from bnkit.experiments.networks import NetworkSource, sources
 from bnkit.experiments.settle import Materials
 from bnkit.experiments.task import Task, task_of
 from bnkit.factories import TARGET_MODULES
+from bnkit.seeding import seeded
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Parcel:
         assert settled is not None
         found = self.networks
         if found is None:
-            found = sources(self.experiment.networks, self.experiment.arms)
+            with seeded("networks"):
+                found = sources(self.experiment.networks, self.experiment.arms)
         data = self.data if self.data is not None else data_called(self.experiment.data)
         data = data.reduced(self.experiment.train_examples, self.experiment.test_examples)
         made = Materials(found, data, task_of(self.experiment, data, self.functions))

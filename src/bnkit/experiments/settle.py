@@ -15,6 +15,7 @@ from bnkit.experiments.experiment import Experiment, Settled
 from bnkit.experiments.networks import NetworkSource, sources
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.task import Task, task_of
+from bnkit.seeding import seeded
 
 
 @dataclass
@@ -68,7 +69,8 @@ def settle(
     Raises:
         BnkitError: Something that it names is not there, or cannot be used.
     """
-    found = networks if networks is not None else sources(experiment.networks, experiment.arms)
+    with seeded("networks"):  # what they import may draw: data that are split in a module, when it is first imported
+        found = networks if networks is not None else sources(experiment.networks, experiment.arms)
     data = data if data is not None else data_called(experiment.data)
     data = data.reduced(experiment.train_examples, experiment.test_examples)
     data.refuse_unlearnable()
