@@ -101,4 +101,5 @@ def _pair(of: object) -> tuple[Any, Any]:
 
 def _described(given: object) -> str:
     of = f" of {len(given)}" if isinstance(given, (tuple, list)) else ""
-    return f"a {type(given).__name__}{of}"
+    package = type(given).__module__.partition(".")[0]
+    return f"a {'' if package in ('builtins', 'torch') else f'{package}.'}{type(given).__name__}{of}"

@@ -20,8 +20,8 @@ from bnkit.errors import DataError
 from bnkit.moments import Moments
 
 _SURVEY_BATCH = 256
-# So many examples are taken twice, to see whether that gives the same.
-_TAKEN_TWICE = 8
+# So many examples, from all of the dataset, are taken twice, to see whether that gives the same.
+_TAKEN_TWICE = 32
 
 
 class Survey(NamedTuple):
@@ -191,7 +191,8 @@ def _found(loading: Loading, size: int) -> Survey:
             digest.update(_bytes(tensor))
         moments.append(Moments.of(floating(inputs).reshape(-1, 1)))
     examination.finish()
-    again = [loading.batch(range(min(size, _TAKEN_TWICE))) for _ in range(2)]
+    some = range(0, size, max(1, size // _TAKEN_TWICE))
+    again = [loading.batch(some) for _ in range(2)]
     repeats = [_bytes(one) == _bytes(other) for one, other in zip(*again, strict=True)]
     values = functools.reduce(Moments.merge, moments)
     return Survey(
