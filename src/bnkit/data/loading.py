@@ -78,8 +78,8 @@ class Loading(Dataset[Any]):
     def _check(self, example: object) -> None:
         if not isinstance(example, (tuple, list)) or len(example) != 2:
             raise DataError(
-                f"{self.name} hands out {_described(example)}; expected (input, target): a Dataset of yours that returns "
-                "those two of it does"
+                f"{self.name} hands out {_described(example)}; expected (input, target): wrap it in a Dataset that returns "
+                "these two"
             )
         given, target = example
         if not isinstance(given, (Tensor, np.ndarray)) or isinstance(given, np.ma.MaskedArray):
