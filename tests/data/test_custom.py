@@ -205,7 +205,7 @@ def test_what_is_refused(pairs, message):
             lambda targets: targets + 1,
             r"returned shape \(2, 3\) for 2 examples; expected \(2, 4\), .*the labels 1 to 3: targets - 1 makes",
         ),
-        (one_hot, r"returned shape \(2, 3\) .*one-hot rows: targets.argmax\(1\)"),
+        (one_hot, r"returned shape \(2, 3\) .*one-hot rows of 3 labels: targets.argmax\(1\)"),
         (lambda targets: targets.float()[:, None], r"returned shape \(2, 3\) .*targets\[:, 0\]\.long\(\)"),
         (torch.zeros_like, "the training part of data has the label 0 alone, the same for all 90 examples"),
     ],

@@ -80,6 +80,11 @@ def test_sixteen_bits_count_from_0_to_1(tmp_path, ending):
     torch.testing.assert_close(images[0, 0], torch.from_numpy(_WIDE.astype(np.float32) / 65535))
 
 
+def test_sixteen_bits_of_a_portable_graymap(tmp_path):
+    (tmp_path / "0.pgm").write_bytes(b"P5 3 2 65535\n" + _WIDE.astype(">u2").tobytes())
+    torch.testing.assert_close(_read([tmp_path / "0.pgm"])[0, 0], torch.from_numpy(_WIDE.astype(np.float32) / 65535))
+
+
 def test_bytes_and_sixteen_bits_are_each_scaled_by_their_range(tmp_path):
     images = _read(
         _saved(

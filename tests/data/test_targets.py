@@ -74,7 +74,12 @@ def test_labels_in_words(labels, expected):
             lambda targets: torch.unique(targets, return_inverse=True)[1],
             r"labels 0, 2 and 5: torch\.unique\(targets, return_inverse=True\)\[1\]",
         ),
-        (one_hot(_LABELS), (12, 3), lambda targets: targets.argmax(1), r"one-hot rows: targets\.argmax\(1\)"),
+        (
+            one_hot(_LABELS),
+            (12, 3),
+            lambda targets: targets.argmax(1),
+            r"one-hot rows of 3 labels: targets\.argmax\(1\)",
+        ),
         (
             one_hot(_LABELS) | one_hot(_LABELS.roll(1)),
             (12, 3),
@@ -85,7 +90,7 @@ def test_labels_in_words(labels, expected):
             _LABELS.float()[:, None],
             (12, 3),
             lambda targets: targets[:, 0].long(),
-            r"floating whole numbers: targets\[:, 0\]\.long\(\)",
+            r"floating whole numbers, as the labels 0 to 2: targets\[:, 0\]\.long\(\)",
         ),
         (
             _LABELS % 2,

@@ -16,6 +16,8 @@ _BYTES, _SHORTS, _NUMBERS = "8 bits", "16 bits", "numbers without a range"
 _GREY = frozenset({"1", "L", "LA", "La"})
 # Phones append a preview or a depth map to a photograph; the layers of other formats are not parts of one picture.
 _FIRST_OF_SEVERAL = frozenset({"MPO"})
+# Formats whose 16 bits Pillow hands out as numbers of 32, some versions of it.
+_WITHOUT_32_BITS = frozenset({"PNG", "PPM"})
 
 
 def decode(file: Path) -> Image.Image:
@@ -31,15 +33,14 @@ def decode(file: Path) -> Image.Image:
                 raise DataError(
                     f"{file} holds {frames} pictures; expected one: save each in a file of its own, or remove the file"
                 )
-            is_png = picture.format == "PNG"
+            has_shorts = picture.format in _WITHOUT_32_BITS
             picture.load()
             upright = ImageOps.exif_transpose(picture)
             if upright.has_transparency_data and _kind(upright) == _BYTES:
                 upright = _on_white(upright)
             elif _kind(upright) == _BYTES and upright.mode not in _GREY:
                 upright = upright.convert("RGB")
-            # Some versions of Pillow read the 16 bits of a PNG as 32.
-            return upright.convert("I;16") if is_png and upright.mode == "I" else upright.copy()
+            return upright.convert("I;16") if has_shorts and upright.mode == "I" else upright.copy()
     except DataError:
         raise
     except Exception as error:  # decoders raise all kinds of errors on broken files

@@ -106,7 +106,7 @@ def remedy(labels: Collection[int] | None, targets: Tensor, outputs: tuple[int, 
         return _remedy_of_values(targets, outputs, scores)
     if targets.dim() == 2 and len(outputs) == 2 and set(labels) <= {0, 1}:
         if bool((targets.sum(1) == 1).all()):
-            return "the targets look like one-hot rows: targets.argmax(1) makes them class numbers"
+            return f"the targets look like one-hot rows of {targets.shape[1]} labels: targets.argmax(1) makes them class numbers"
         return f"for several labels an example give targets.float(), and the loss {_YES_OR_NO}"
     if scores > max(labels):
         return ""
@@ -117,7 +117,8 @@ def _remedy_of_values(targets: Tensor, outputs: tuple[int, ...], scores: int) ->
     if len(outputs) == 1 and targets.shape[1:] == (1,):
         return "a network that ends in nn.Linear(..., 1), without squeeze, returns that"
     if scores > 1 and targets.shape[1] == 1 and bool((targets == targets.round()).all()):
-        return "the targets are floating whole numbers: targets[:, 0].long() makes them class numbers"
+        seen = described(set(targets.flatten().long().tolist()))
+        return f"the targets are floating whole numbers, as {seen}: targets[:, 0].long() makes them class numbers"
     return ""
 
 
