@@ -12,8 +12,6 @@ from tests.children import run
 
 HERE = Path(__file__).parent
 EXPERIMENT = (
-    "--data",
-    f"{HERE / 'small.py'}:data",
     "--grid",
     "lr=0.5",
     "--seeds",
@@ -25,9 +23,9 @@ TIMED = ("run_id", "epoch_duration", "run_duration", "examples_per_second")
 pytestmark = pytest.mark.slow
 
 
-def _call(folder, networks, out, processes=2, batch_size=15):
+def _call(folder, networks, out, processes=2, batch_size=15, data=f"{HERE / 'small.py'}:data"):
     command = ["-m", "bnkit.cli.main", "compare", f"{HERE / 'shared.py'}:{networks}", *EXPERIMENT, "--out", out]
-    command += ["--batch-size", str(batch_size)]
+    command += ["--batch-size", str(batch_size), "--data", data]
     if processes > 1:
         command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *command]
     return run([sys.executable, *command], seconds=240, cwd=folder, environment={"OMP_NUM_THREADS": "1"})
@@ -50,6 +48,19 @@ def test_two_processes_have_the_figures_of_one(tmp_path):
         assert row == wanted
     text = (tmp_path / "together" / "experiment.toml").read_text()
     assert "processes = 2" in text
+
+
+def test_data_that_differ_between_the_processes_are_refused(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import os\nimport torch\n\n\ndef data():\n"
+        "    part = torch.rand(45, 6) + int.from_bytes(os.urandom(2), 'big'), torch.arange(45) % 3\n    return part, part\n"
+    )
+    said = _call(tmp_path, "networks", "r", data="mine.py:data")
+    assert said.returncode != 0
+    assert (
+        "the data mine.py:data are not those that the plan was made for: they differ between processes" in said.stderr
+    )
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.torture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,12 +62,7 @@ class Parcel:
         data = self.data if self.data is not None else data_called(self.experiment.data)
         data = data.reduced(self.experiment.train_examples, self.experiment.test_examples)
         made = Materials(found, data, task_of(self.experiment, data, self.functions))
-        if data.digest != settled.data:
-            raise FactoryError(
-                f"the data {self.experiment.data} are not those that the plan was made for; a generator of random numbers of "
-                "their own (numpy.random.default_rng(), random.Random()) needs a seed, and an order that follows from a set "
-                "needs sorted(); or the files were changed in between, or differ from machine to machine: call again"
-            )
+        refuse_other_data(self.experiment.data, (settled.data, data.digest))
         identities = tuple(source.identity for source in found.values())
         if (identities, made.task.identity) != (settled.networks, settled.task):
             raise FactoryError(
@@ -129,6 +124,24 @@ class WholeParcel:
         if data.digest != settled.data:
             raise FactoryError(f"the data set {self.experiment.data} is another one on {platform.node()}; call again")
         return Materials(self.networks, data, self.task)
+
+
+def refuse_other_data(name: str, digests: Iterable[str]) -> None:
+    """Refuse data that are not the same in every process.
+
+    Args:
+        name: What the experiment calls them.
+        digests: Of the data in each process.
+
+    Raises:
+        FactoryError: Two digests differ.
+    """
+    if len(set(digests)) > 1:
+        raise FactoryError(
+            f"the data {name} are not those that the plan was made for: they differ between processes; a generator of random "
+            "numbers of their own (numpy.random.default_rng(), random.Random()) needs a seed, and an order that follows from "
+            "a set needs sorted(); or the files were changed in between, or differ from machine to machine: call again"
+        )
 
 
 def unpack(content: bytes) -> tuple[Any, ...]:

@@ -217,6 +217,7 @@ class Place:
         keep_checkpoints: bool,
         beside: Sequence[Observer],
     ) -> Iterator[Ready]:
+        from bnkit.experiments.parcel import refuse_other_data
         from bnkit.experiments.processes import joined
         from bnkit.experiments.together import train_together
 
@@ -228,6 +229,7 @@ class Place:
             # What process 0 has settled holds for all: on their machines other things may stand.
             text = processes.from_first(prepared[0].experiment.to_toml() if leads else None)
             planned = plan(experiment_from(tomllib.loads(text), "process 0"))
+            refuse_other_data(experiment.data, processes.told(materials.data.digest))
             told = Observers([*beside, observer]) if leads else Observer()
             train = partial(
                 train_together, planned, materials, folder, told, processes, keep_checkpoints=keep_checkpoints
