@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from torch.nn.functional import one_hot
+from torch.utils.data import TensorDataset
 
 from bnkit.data import DataSet, Examples
 from bnkit.data.custom import data_from
@@ -159,6 +160,15 @@ def test_remarks_name_labels_that_are_asked_for_and_never_shown():
     assert second.startswith(
         "mine has the labels 0, 2, 4 and 5: class numbers count from 0, so that a network needs 6 "
     )
+
+
+@pytest.mark.parametrize("dataset", [tuple, lambda part: TensorDataset(*part)], ids=["tensors", "dataset"])
+def test_remarks_name_a_part_that_was_not_scaled(dataset):
+    inputs = torch.arange(6000.0).view(3000, 2) / 6000
+    labels = torch.arange(3000) % 3
+    (remark,) = data_from((dataset((inputs, labels)), dataset((inputs * 255, labels))), "mine").remarks()
+    assert remark.startswith("the training inputs of mine have a deviation of 0.28")
+    assert "the test inputs of 73" in remark
 
 
 def test_remarks_name_channels_that_stand_last():

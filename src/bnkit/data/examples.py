@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from bnkit.data.examination import Examination
-from bnkit.data.inputs import plain, said_of
+from bnkit.data.inputs import floating, plain, said_of
 from bnkit.data.streamed import Streamed
 from bnkit.data.targets import as_targets, described, labels_in, remedy
 from bnkit.errors import DataError
 
-# Examples whose targets are looked at for what they might mean.
-_LOOKED_AT = 100
+# So many examples are enough to see how inputs are scaled, and what targets mean.
+_INPUTS_LOOKED_AT, _TARGETS_LOOKED_AT = 1000, 100
+# Parts of one data set do not vary so many times as much as each other, if both were scaled alike.
+_UNLIKE = 10
 # More outputs than the largest vocabularies have: such labels are values, or names.
 _MOST_CLASSES = 2**24
 # Channels that an image may have: grey, colour, colour and transparency.
@@ -74,6 +76,12 @@ class Examples:
     def dtype(self) -> torch.dtype:
         """Of the inputs."""
         return self.inputs.dtype
+
+    @property
+    def deviation(self) -> float:
+        """About how much the inputs vary: the deviation of all values of at most a thousand of them."""
+        some = self.inputs[:: max(1, len(self) // _INPUTS_LOOKED_AT)]
+        return float(floating(some).double().std(correction=0))
 
     @property
     def classes(self) -> int | None:
@@ -199,6 +207,12 @@ class DataSet:
                 f"{self.name} has inputs of shape {self.input_shape}: {self.input_shape[0]} channels, as PyTorch counts; if the "
                 "channels stand last, give inputs.permute(0, 3, 1, 2)"
             )
+        trained, tested = self.train.deviation, self.test.deviation
+        if min(trained, tested) * _UNLIKE < max(trained, tested):
+            remarks.append(
+                f"the training inputs of {self.name} have a deviation of {trained:.3g}, the test inputs of {tested:.3g}: if one "
+                "part was scaled, scale the other alike"
+            )
         if self.train.labels is None or self.test.labels is None:
             return remarks
         unseen = self.test.labels - self.train.labels
@@ -225,7 +239,7 @@ class DataSet:
     def remedy(self, outputs: tuple[int, ...]) -> str:
         """The end of a message about outputs of that shape, for some examples, which the targets do not fit."""
         labels = None if self.train.labels is None or self.test.labels is None else self.train.labels | self.test.labels
-        advice = remedy(labels, self.train.head(_LOOKED_AT)[1], outputs)
+        advice = remedy(labels, self.train.head(_TARGETS_LOOKED_AT)[1], outputs)
         return f"; {advice}" if advice else ""
 
     def reduced(self, train: int, test: int) -> DataSet:

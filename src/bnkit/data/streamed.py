@@ -109,6 +109,11 @@ class Streamed:
         return self.survey.dtype
 
     @property
+    def deviation(self) -> float:
+        """How much the inputs vary."""
+        return self.survey.deviation
+
+    @property
     def classes(self) -> int | None:
         """The largest class number, plus one; None where the targets are floating."""
         return None if self.survey.labels is None else max(self.survey.labels) + 1
