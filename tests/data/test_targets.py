@@ -171,6 +171,12 @@ def test_remarks_name_a_part_that_was_not_scaled(dataset):
     assert "the test inputs of 73" in remark
 
 
+def test_remarks_name_a_test_part_on_which_nothing_can_be_explained():
+    inputs, targets = torch.rand(12, 2), torch.rand(12, 1)
+    (remark,) = data_from(((inputs, targets), (inputs, torch.full((12, 3), 0.1)[:, :1])), "mine").remarks()
+    assert remark == "the targets of the test part of mine are all the same: R² is undefined there"
+
+
 def test_remarks_name_channels_that_stand_last():
     images = torch.rand(12, 8, 8, 3)
     (remark,) = data_from(((images, _LABELS), (images, _LABELS)), "mine").remarks()

@@ -214,6 +214,8 @@ class DataSet:
                 "part was scaled, scale the other alike"
             )
         if self.train.labels is None or self.test.labels is None:
+            if self.test.alike:
+                remarks.append(f"the targets of the test part of {self.name} are all the same: R² is undefined there")
             return remarks
         unseen = self.test.labels - self.train.labels
         if unseen:
