@@ -9,6 +9,7 @@ from torch.nn import functional
 from bnkit.kernels import aten_parts, reference
 from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import Normalised
+from bnkit.kernels.operands import as_row, is_row, number_of
 
 NAME = "aten"
 PART = aten_parts  # what `select.part_kernel` looks for
@@ -30,10 +31,10 @@ def by_batch_statistics(
         return reference.by_batch_statistics(x, weight, bias, eps, activation, residual, mask, count)
     # With momentum 1, buffers of its own receive the batch's mean and unbiased variance as they are. The statistics
     # that native_batch_norm returns would have to be turned back from 1 / sqrt(variance + eps), which cancels.
-    dtype = torch.promote_types(x.dtype if weight is None else weight.dtype, torch.float32)
+    dtype = number_of(x)
     mean = torch.zeros(x.shape[1], dtype=dtype, device=x.device)
     unbiased_variance = torch.zeros_like(mean)
-    weight, bias = (None if p is None else p.to(dtype) for p in (weight, bias))
+    weight, bias = as_row(weight, dtype), as_row(bias, dtype)
     output = functional.batch_norm(x, mean, unbiased_variance, weight, bias, True, 1.0, eps)
     return Normalised(_finish(output, activation, residual), mean, unbiased_variance)
 
@@ -49,7 +50,8 @@ def by_given_statistics(
     residual: Tensor | None,
 ) -> Tensor:
     """See ``contract.Kernel``."""
-    weight, bias = (None if p is None else p.to(mean.dtype) for p in (weight, bias))
+    dtype = x.dtype if mean.dtype is x.dtype else number_of(x)
+    mean, variance, weight, bias = (as_row(t, dtype) for t in (mean.detach(), variance.detach(), weight, bias))
     output = functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
     return _finish(output, activation, residual)
 
@@ -67,10 +69,16 @@ def training_step(
     residual: Tensor | None,
 ) -> Tensor | None:
     """See ``contract.Kernel``."""
-    if running_mean.dtype != x.dtype:  # PyTorch mixes half precision with float32, and nothing else
-        weight, bias = (None if p is None else p.to(running_mean.dtype) for p in (weight, bias))
-        if running_mean.dtype != torch.float32:
-            return None
+    # PyTorch mixes half precision with float32, and nothing else; of rows with gaps it reads what stands in these.
+    channels, dtype = x.shape[1], x.dtype if running_mean.dtype is x.dtype else number_of(x)
+    if not (
+        is_row(running_mean, channels, dtype)
+        and is_row(running_var, channels, dtype)
+        and (weight is None or is_row(weight, channels, dtype))
+        and (bias is None or is_row(bias, channels, dtype))
+        and not (running_mean.requires_grad or running_var.requires_grad)
+    ):
+        return None
     output = functional.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
     if num_batches_tracked is not None:
         num_batches_tracked.add_(1)

@@ -12,7 +12,7 @@ from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import Normalised
 from bnkit.kernels.device_passes import Moving
 from bnkit.kernels.fused import Known, Normalise
-from bnkit.kernels.operands import channels_last, is_dense
+from bnkit.kernels.operands import as_row, channels_last, is_bare, is_dense, is_row, number_of
 from bnkit.kernels.parts import PartKernel
 from bnkit.kernels.watched import is_transformed, is_unseen, is_watched
 
@@ -104,18 +104,18 @@ class FusedKernel:
 
         Small inputs take less time in the loops than it takes to get there: so there are few calls between.
         """
-        number = torch.float64 if x.dtype is torch.float64 else torch.float32
+        number, channels = number_of(x), x.shape[1]
         if (
             activation not in (self.fused if residual is None else self.fused_behind_a_sum)
             or not is_dense(x)
-            or (weight is not None and (weight.dtype is not number or not weight.is_contiguous()))
-            or (bias is not None and (bias.dtype is not number or not bias.is_contiguous()))
-            or (residual is not None and (residual.dtype is not x.dtype or residual.stride() != x.stride()))
-            or not _can_move(x, running_mean, running_var, num_batches_tracked)
             or not is_unseen(x)
+            or not is_bare(x)
+            or (weight is not None and not is_row(weight, channels, number))
+            or (bias is not None and not is_row(bias, channels, number))
+            or (residual is not None and not _lies_as(x, residual))
+            or not _can_move(x, running_mean, running_var, num_batches_tracked)
         ):
             return None
-        channels = x.shape[1]
         statistics = torch.empty((6, channels), dtype=torch.float64, device=x.device)
         known = Known(activation, eps, None, x.numel() // channels, False, False, self.interpreted)
         moving = Moving(running_mean, running_var, momentum, num_batches_tracked)
@@ -148,13 +148,11 @@ class FusedKernel:
             mask = mask.expand(x.shape[0], 1, *x.shape[2:]).contiguous()
         if not is_dense(x):
             x = x.contiguous()
-        number = torch.float64 if x.dtype == torch.float64 else torch.float32
-        if weight is not None:
-            weight = weight.to(number).contiguous()
-        if bias is not None:
-            bias = bias.to(number).contiguous()
+        x = x.resolve_neg()
+        number = number_of(x)
+        weight, bias = as_row(weight, number), as_row(bias, number)
         if residual is not None:
-            residual = residual.to(x.dtype)
+            residual = residual.to(x.dtype).resolve_neg()
             if residual.stride() != x.stride():
                 residual = residual.contiguous(
                     memory_format=torch.contiguous_format if x.is_contiguous() else channels_last(x)
@@ -184,14 +182,16 @@ class FusedKernel:
         return is_transformed()
 
 
+def _lies_as(x: Tensor, residual: Tensor) -> bool:
+    return residual.dtype is x.dtype and residual.stride() == x.stride() and is_bare(residual)
+
+
 def _can_move(x: Tensor, running_mean: Tensor, running_var: Tensor, num_batches_tracked: Tensor | None) -> bool:
     """Whether the buffers are what the passes can move: float32, and where ``x`` is."""
-    single, device = torch.float32, x.device
+    channels, device = x.shape[1], x.device
     return (
-        running_mean.dtype is single
-        and running_var.dtype is single
-        and running_mean.is_contiguous()
-        and running_var.is_contiguous()
+        is_row(running_mean, channels, torch.float32)
+        and is_row(running_var, channels, torch.float32)
         and running_mean.device == device
         and running_var.device == device
         and (

@@ -11,6 +11,7 @@ from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation, check_kernel
 from bnkit.nn import running_statistics
 from bnkit.nn.collectives import group_for
+from bnkit.nn.inputs import check_both, check_input, check_moving
 from bnkit.nn.masks import as_wide_as
 from bnkit.nn.normalise import Terms, by_batch_statistics, by_given_statistics, training_step
 from bnkit.nn.virtual_batches import check_size, parts_of
@@ -85,7 +86,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         """``activation(batch_norm(input) + residual)``.
 
         Args:
-            input: (N, C) or (N, C, *), any floating dtype.
+            input: (N, C) or (N, C, *), of float32, float64, float16 or bfloat16, whatever the layer's own dtype.
             residual: A tensor of the input's shape, or None.
             mask: bool, broadcastable to (N, 1, *spatial), or None. What is False counts in no statistic; it is scaled and
                 shifted like the others. All False is an empty batch: the running statistics normalise, and stay.
@@ -95,10 +96,12 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
 
         Raises:
             TooFewValuesError: Training with one value per channel; with ``sync``, in all processes together.
-            SettingsError: A shape that does not fit, a mask that is not bool.
+            SettingsError: An input that is not a dense tensor of floats, a shape that does not fit, a mask that is not bool,
+                a running mean without a running variance.
             KernelError: ``sync`` where it cannot be: with a ``kernel`` that cannot share statistics, under torch.func.
             ModelError: ``sync``, and another process of the group ended or did not come.
         """
+        check_input(input, self._called)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         if input.shape[1] != self.num_features:
             raise SettingsError(
@@ -107,8 +110,9 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             )
         if mask is not None:
             mask = as_wide_as(input, mask, self._called())
-        if not self.training and self.running_mean is not None and self.running_var is not None:
-            output = by_given_statistics(input, self.running_mean, self.running_var, self._terms(), residual)
+        mean, var = self.running_mean, self.running_var
+        if not self.training and mean is not None and var is not None:
+            output = by_given_statistics(input, mean, var, self._terms(), residual)
         elif self.virtual_batch_size is not None and self.training:
             output = parts_of(input, residual, mask, self.virtual_batch_size, self._by_batch_statistics)
         else:
@@ -134,6 +138,10 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             output = training_step(input, mean, var, tracked, self.momentum, terms, residual)
             if output is not None:
                 return output
+        if moves:
+            check_moving(mean, var, self._called)
+        elif not self.training:
+            check_both(mean, var, self._called)
         group = group_for(self.process_group, self._called()) if self.sync and self.training else None
         output, statistics = by_batch_statistics(input, terms, residual, mask, group, (mean, var))
         if moves:
@@ -158,8 +166,9 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         momentum: float | Tensor
         if self.momentum is not None:
             momentum = self.momentum
+        elif self.num_batches_tracked is None:  # nothing to average over: as in PyTorch, the statistics stay
+            momentum = 0.0
         else:  # the cumulative average: a tensor, so that nothing waits for the device
-            assert self.num_batches_tracked is not None
             counted = self.num_batches_tracked
             if self.num_batches_skipped is not None:
                 counted = (counted - self.num_batches_skipped).clamp(min=1)
