@@ -12,7 +12,7 @@ from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import Normalised
 from bnkit.kernels.device_passes import Moving
 from bnkit.kernels.fused import Known, Normalise
-from bnkit.kernels.operands import as_row, channels_last, is_bare, is_dense, is_row, number_of
+from bnkit.kernels.operands import are_rows, as_row, channels_last, is_bare, is_dense, number_of
 from bnkit.kernels.parts import PartKernel
 from bnkit.kernels.watched import is_transformed, is_unseen, is_watched
 
@@ -104,16 +104,21 @@ class FusedKernel:
 
         Small inputs take less time in the loops than it takes to get there: so there are few calls between.
         """
-        number, channels = number_of(x), x.shape[1]
+        channels, device = x.shape[1], x.device
         if (
             activation not in (self.fused if residual is None else self.fused_behind_a_sum)
             or not is_dense(x)
             or not is_unseen(x)
             or not is_bare(x)
-            or (weight is not None and not is_row(weight, channels, number))
-            or (bias is not None and not is_row(bias, channels, number))
+            or x.dtype is torch.float64  # whose parameters are float64: the passes move buffers of float32
+            or not are_rows(channels, torch.float32, running_mean, running_var, weight, bias)
+            or running_mean.device != device
+            or running_var.device != device
             or (residual is not None and not _lies_as(x, residual))
-            or not _can_move(x, running_mean, running_var, num_batches_tracked)
+            or (
+                num_batches_tracked is not None
+                and (num_batches_tracked.dtype is not torch.int64 or num_batches_tracked.device != device)
+            )
         ):
             return None
         statistics = torch.empty((6, channels), dtype=torch.float64, device=x.device)
@@ -184,21 +189,6 @@ class FusedKernel:
 
 def _lies_as(x: Tensor, residual: Tensor) -> bool:
     return residual.dtype is x.dtype and residual.stride() == x.stride() and is_bare(residual)
-
-
-def _can_move(x: Tensor, running_mean: Tensor, running_var: Tensor, num_batches_tracked: Tensor | None) -> bool:
-    """Whether the buffers are what the passes can move: float32, and where ``x`` is."""
-    channels, device = x.shape[1], x.device
-    return (
-        is_row(running_mean, channels, torch.float32)
-        and is_row(running_var, channels, torch.float32)
-        and running_mean.device == device
-        and running_var.device == device
-        and (
-            num_batches_tracked is None
-            or (num_batches_tracked.dtype is torch.int64 and num_batches_tracked.device == device)
-        )
-    )
 
 
 _apply: Callable[..., Tensor] = super(torch.autograd.Function, Normalise).apply

@@ -31,14 +31,25 @@ def is_bare(tensor: Tensor) -> bool:
     return torch.compiler.is_compiling() or not (tensor.is_neg() or tensor._is_zerotensor())
 
 
-def is_row(tensor: Tensor, channels: int, dtype: torch.dtype) -> bool:
-    """Whether a kernel can read ``tensor`` as (C,) numbers of ``dtype``, one behind the other."""
-    return tensor.dtype is dtype and tensor.stride() == _SIDE_BY_SIDE and len(tensor) == channels and is_bare(tensor)
+def are_rows(channels: int, dtype: torch.dtype, *tensors: Tensor | None) -> bool:
+    """Whether a kernel can read all ``tensors`` as (C,) numbers of ``dtype``, one behind the other, and write there."""
+    is_seen = torch.compiler.is_compiling()
+    for tensor in tensors:
+        if tensor is not None and (
+            tensor.dtype is not dtype
+            or tensor.stride() != _SIDE_BY_SIDE
+            or tensor.numel() != channels
+            or (not is_seen and tensor.is_neg())
+        ):
+            return False
+    return True
 
 
 def as_row(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """``tensor``, (C,), such that ``is_row``; differentiable."""
-    return None if tensor is None else tensor.to(dtype).resolve_neg().contiguous()
+    """``tensor``, (C,), as numbers of ``dtype``, one behind the other; differentiable."""
+    if tensor is None or are_rows(tensor.numel(), dtype, tensor):
+        return tensor
+    return tensor.to(dtype).resolve_neg().contiguous()
 
 
 def lying_as(x: Tensor, other: Tensor) -> Tensor:

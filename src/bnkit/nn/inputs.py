@@ -13,12 +13,15 @@ from bnkit.kernels.operands import FLOATING
 Called = Callable[[], str]
 _TAKEN = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATING)
 _FLOATING = frozenset(FLOATING)
+_STRIDED = torch.strided
 # Those of MKL-DNN, PyTorch's own kernel normalises.
-_LAYOUTS = frozenset({torch.strided, torch._mkldnn})
+_LAYOUTS = frozenset({_STRIDED, torch._mkldnn})
 
 
 def check_input(x: Tensor, called: Called) -> None:
     """A SettingsError where ``x`` is not a dense tensor of floats. What is rounded to integers would be lost without a word."""
+    if isinstance(x, Tensor) and x.dtype in _FLOATING and x.layout is _STRIDED and not x.is_nested:
+        return
     if not isinstance(x, Tensor):
         raise SettingsError(
             f"{called()} got a {type(x).__name__}; expected a tensor; torch.as_tensor makes one of an array"

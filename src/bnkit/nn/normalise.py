@@ -122,7 +122,7 @@ def _chosen(name: str, x: Tensor) -> Kernel | None:
     """The kernel for a training step that nobody looks at; None where that has to be found out, or there are too few values."""
     if not is_unseen(x):
         return None
-    key = (name, x.shape, x.dtype, x.device, x.is_contiguous())
+    key = (name, x.shape, x.dtype, x.is_cpu or x.device, x.is_contiguous())
     kernel = _found.get(key)
     if kernel is None and x.numel() >= 2 * x.shape[1] > 0:
         if len(_found) >= _MOST_FOUND:
