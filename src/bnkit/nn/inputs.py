@@ -15,10 +15,10 @@ _TAKEN = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATING)
 _FLOATING = frozenset(FLOATING)
 _STRIDED = torch.strided
 # Those of MKL-DNN, PyTorch's own kernel normalises.
-_LAYOUTS = frozenset({_STRIDED, torch._mkldnn})
+_LAYOUTS = frozenset({_STRIDED, torch._mkldnn})  # type: ignore[attr-defined]
 
 
-def check_input(x: Tensor, called: Called) -> None:
+def check_input(x: object, called: Called) -> None:
     """A SettingsError where ``x`` is not a dense tensor of floats. What is rounded to integers would be lost without a word."""
     if isinstance(x, Tensor) and x.dtype in _FLOATING and x.layout is _STRIDED and not x.is_nested:
         return
