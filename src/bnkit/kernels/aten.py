@@ -9,6 +9,7 @@ from torch.nn import functional
 from bnkit.kernels import aten_parts, reference
 from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import Normalised
+from bnkit.kernels.operands import are_rows, as_row, number_of
 
 NAME = "aten"
 PART = aten_parts  # what `select.part_kernel` looks for
@@ -28,12 +29,17 @@ def by_batch_statistics(
     if mask is not None:
         # PyTorch's kernel cannot leave a position out of the statistics; the equations, in PyTorch's operations, can.
         return reference.by_batch_statistics(x, weight, bias, eps, activation, residual, mask, count)
+    dtype = number_of(x)
+    if torch.compiler.is_exporting():
+        # Without buffers: of a training step that moves some, PyTorch's converter to ONNX makes one that reads them.
+        variance, mean = torch.var_mean(x.detach().to(dtype), [0, *range(2, x.dim())], correction=1)
+        output = functional.batch_norm(x, None, None, as_row(weight, dtype), as_row(bias, dtype), True, 0.0, eps)
+        return Normalised(_finish(output, activation, residual), mean, variance)
     # With momentum 1, buffers of its own receive the batch's mean and unbiased variance as they are. The statistics
     # that native_batch_norm returns would have to be turned back from 1 / sqrt(variance + eps), which cancels.
-    dtype = torch.promote_types(x.dtype if weight is None else weight.dtype, torch.float32)
     mean = torch.zeros(x.shape[1], dtype=dtype, device=x.device)
     unbiased_variance = torch.zeros_like(mean)
-    weight, bias = (None if p is None else p.to(dtype) for p in (weight, bias))
+    weight, bias = as_row(weight, dtype), as_row(bias, dtype)
     output = functional.batch_norm(x, mean, unbiased_variance, weight, bias, True, 1.0, eps)
     return Normalised(_finish(output, activation, residual), mean, unbiased_variance)
 
@@ -49,7 +55,10 @@ def by_given_statistics(
     residual: Tensor | None,
 ) -> Tensor:
     """See ``contract.Kernel``."""
-    weight, bias = (None if p is None else p.to(mean.dtype) for p in (weight, bias))
+    dtype = x.dtype if mean.dtype is x.dtype else number_of(x)
+    if not are_rows(x.shape[1], dtype, mean, variance, weight, bias):
+        mean, variance = (t.detach().to(dtype).resolve_neg().contiguous() for t in (mean, variance))
+        weight, bias = as_row(weight, dtype), as_row(bias, dtype)
     output = functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
     return _finish(output, activation, residual)
 
@@ -67,11 +76,23 @@ def training_step(
     residual: Tensor | None,
 ) -> Tensor | None:
     """See ``contract.Kernel``."""
-    if running_mean.dtype != x.dtype:  # PyTorch mixes half precision with float32, and nothing else
-        weight, bias = (None if p is None else p.to(running_mean.dtype) for p in (weight, bias))
-        if running_mean.dtype != torch.float32:
+    if torch.compiler.is_compiling():
+        dtype = x.dtype if running_mean.dtype is x.dtype else number_of(x)
+        rows = running_mean, running_var, weight, bias
+        if torch.compiler.is_exporting() or not are_rows(x.shape[1], dtype, *rows):
             return None
-    output = functional.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
+    # Of rows with gaps, PyTorch's kernel reads and writes what stands in these.
+    elif not (
+        running_mean.is_contiguous()
+        and running_var.is_contiguous()
+        and (weight is None or weight.is_contiguous())
+        and (bias is None or bias.is_contiguous())
+    ) or (running_mean.is_neg() or running_var.is_neg()):
+        return None
+    try:
+        output = functional.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
+    except RuntimeError:  # dtypes that it does not mix, buffers that require gradients, lengths: said, or seen to, elsewhere
+        return None
     if num_batches_tracked is not None:
         num_batches_tracked.add_(1)
     return _finish(output, activation, residual)

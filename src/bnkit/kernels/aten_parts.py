@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bnkit.kernels.operands import as_row
 from bnkit.kernels.parts import Halfway, Terms
 
 
@@ -35,7 +36,7 @@ def part_forward(terms: Terms) -> Tensor:
     x, number, (high, low) = terms.x, _number(terms.x), _in_two(terms)
     scale = _scale(terms)
     shift = -low * scale if terms.bias is None else terms.bias - low * scale
-    weight = torch.ones_like(high) if terms.weight is None else terms.weight.to(number)
+    weight = torch.ones_like(high) if terms.weight is None else as_row(terms.weight, number)
     return functional.batch_norm(x, high, terms.variance.to(number), weight, shift.to(number), False, 0.0, terms.eps)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from bnkit.kernels import reference
 from bnkit.kernels.device_passes import Moving, passes_of
+from bnkit.kernels.operands import lying_as
+from bnkit.kernels.watched import is_wrapped
 
 
 class Known(NamedTuple):
@@ -57,7 +60,12 @@ class Normalise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        if not torch.is_grad_enabled():
+        found: Sequence[Tensor | None]
+        if is_wrapped(gradients[0]):
+            *operands, _ = ctx.saved_tensors
+            create_graph = torch.is_grad_enabled()
+            found = by_equations(gradients[0], operands, ctx.statistics, ctx.known, create_graph=create_graph)
+        elif not torch.is_grad_enabled():
             x, weight, bias, residual, y = ctx.saved_tensors
             found = gradients_of(gradients[0], x, weight, bias, residual, y, ctx.statistics, ctx.known)
         else:
@@ -105,8 +113,7 @@ def gradients_of(
     known: Known,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of x, weight, bias and residual; ``y`` is the output, if the passes need it."""
-    if gradient.stride() != x.stride():
-        gradient = torch.empty_like(x).copy_(gradient)
+    gradient = lying_as(x, gradient)
     passes = passes_of(x, interpreted=known.interpreted)
     adds = bends_a_sum(known.activation, residual)
     seen = {"output": y, "residual": residual, None: None}[passes.sees(known.activation, adds)]
@@ -124,22 +131,19 @@ def gradients_of(
     return dx, None if weight is None else dw, None if bias is None else db, dr
 
 
-def second_gradients(
-    saved: tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None],
-    upstream: tuple[Tensor | None, ...],
-    statistics: Tensor,
-    known: Known,
+def by_equations(
+    gradient: Tensor, operands: Sequence[Tensor | None], statistics: Tensor, known: Known, *, create_graph: bool
 ) -> list[Tensor | None]:
-    """The gradients of the gradients, by the equations in plain PyTorch.
+    """The gradients of x, weight, bias and residual by the equations in plain PyTorch; None for what requires none.
 
     Args:
-        saved: The gradient of the output, x, weight, bias and residual.
-        upstream: The gradients of those of x, weight, bias and residual.
+        gradient: Of the output.
+        operands: What the output was computed from: x, weight, bias and residual.
         statistics, known: What the forward pass used.
+        create_graph: Whether the gradients are to be differentiated, with respect to ``gradient`` and ``operands``.
     """
     with torch.enable_grad():
-        inputs = [None if t is None else t.detach().requires_grad_() for t in saved]
-        gradient, x, weight, bias, residual = inputs
+        x, weight, bias, residual = apart = _apart(operands)
         assert x is not None
         if known.is_given:
             output = reference.by_given_statistics(
@@ -149,15 +153,42 @@ def second_gradients(
             output = reference.by_batch_statistics(
                 x, weight, bias, known.eps, known.activation, residual, known.mask, known.values
             ).output
-        wanted = [t for t in (x, weight, bias, residual) if t is not None]
-        first = torch.autograd.grad(output, wanted, gradient, create_graph=True)
-        by_input = dict(zip((id(t) for t in wanted), first, strict=True))
+        return _gradients([output], apart, [gradient], create_graph=create_graph)
+
+
+def second_gradients(
+    saved: Sequence[Tensor | None], upstream: Sequence[Tensor | None], statistics: Tensor, known: Known
+) -> list[Tensor | None]:
+    """The gradients of the gradients, by the equations in plain PyTorch, differentiable where gradients are enabled.
+
+    Args:
+        saved: The gradient of the output, x, weight, bias and residual.
+        upstream: The gradients of those of x, weight, bias and residual.
+        statistics, known: What the forward pass used.
+    """
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        apart = _apart(saved)
+        gradient, *operands = apart
+        assert gradient is not None
+        first = by_equations(gradient, operands, statistics, known, create_graph=True)
         pairs = [
-            (by_input[id(t)], u)
-            for t, u in zip((x, weight, bias, residual), upstream, strict=True)
-            if t is not None and u is not None and by_input[id(t)].requires_grad
+            (f, u.to(f.dtype))
+            for f, u in zip(first, upstream, strict=True)
+            if f is not None and u is not None and f.requires_grad
         ]
-        given = [t for t in inputs if t is not None]
-        second = torch.autograd.grad([p for p, _ in pairs], given, [u.to(p.dtype) for p, u in pairs], allow_unused=True)
-    by_given = dict(zip((id(t) for t in given), second, strict=True))
-    return [None if t is None else by_given[id(t)] for t in inputs]
+        return _gradients([f for f, _ in pairs], apart, [u for _, u in pairs], create_graph=create_graph)
+
+
+def _apart(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The tensors, none of them made from another, as a residual may be from ``x``: so the gradient of each is its own."""
+    return [None if t is None else t.view_as(t) for t in tensors]
+
+
+def _gradients(
+    outputs: list[Tensor], inputs: Sequence[Tensor | None], upstream: list[Tensor], *, create_graph: bool
+) -> list[Tensor | None]:
+    """The gradients of those ``inputs`` that require one; None for the others."""
+    wanted = [t for t in inputs if t is not None and t.requires_grad]
+    found = iter(torch.autograd.grad(outputs, wanted, upstream, create_graph=create_graph, allow_unused=True))
+    return [next(found) if t is not None and t.requires_grad else None for t in inputs]

@@ -12,7 +12,7 @@ from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import Normalised
 from bnkit.kernels.device_passes import Moving
 from bnkit.kernels.fused import Known, Normalise
-from bnkit.kernels.operands import channels_last, is_dense
+from bnkit.kernels.operands import are_rows, as_row, channels_last, is_bare, is_dense, number_of
 from bnkit.kernels.parts import PartKernel
 from bnkit.kernels.watched import is_transformed, is_unseen, is_watched
 
@@ -104,18 +104,23 @@ class FusedKernel:
 
         Small inputs take less time in the loops than it takes to get there: so there are few calls between.
         """
-        number = torch.float64 if x.dtype is torch.float64 else torch.float32
+        channels, device = x.shape[1], x.device
         if (
             activation not in (self.fused if residual is None else self.fused_behind_a_sum)
             or not is_dense(x)
-            or (weight is not None and (weight.dtype is not number or not weight.is_contiguous()))
-            or (bias is not None and (bias.dtype is not number or not bias.is_contiguous()))
-            or (residual is not None and (residual.dtype is not x.dtype or residual.stride() != x.stride()))
-            or not _can_move(x, running_mean, running_var, num_batches_tracked)
             or not is_unseen(x)
+            or not is_bare(x)
+            or x.dtype is torch.float64  # whose parameters are float64: the passes move buffers of float32
+            or not are_rows(channels, torch.float32, running_mean, running_var, weight, bias)
+            or running_mean.device != device
+            or running_var.device != device
+            or (residual is not None and not _lies_as(x, residual))
+            or (
+                num_batches_tracked is not None
+                and (num_batches_tracked.dtype is not torch.int64 or num_batches_tracked.device != device)
+            )
         ):
             return None
-        channels = x.shape[1]
         statistics = torch.empty((6, channels), dtype=torch.float64, device=x.device)
         known = Known(activation, eps, None, x.numel() // channels, False, False, self.interpreted)
         moving = Moving(running_mean, running_var, momentum, num_batches_tracked)
@@ -148,13 +153,11 @@ class FusedKernel:
             mask = mask.expand(x.shape[0], 1, *x.shape[2:]).contiguous()
         if not is_dense(x):
             x = x.contiguous()
-        number = torch.float64 if x.dtype == torch.float64 else torch.float32
-        if weight is not None:
-            weight = weight.to(number).contiguous()
-        if bias is not None:
-            bias = bias.to(number).contiguous()
+        x = x.resolve_neg()
+        number = number_of(x)
+        weight, bias = as_row(weight, number), as_row(bias, number)
         if residual is not None:
-            residual = residual.to(x.dtype)
+            residual = residual.to(x.dtype).resolve_neg()
             if residual.stride() != x.stride():
                 residual = residual.contiguous(
                     memory_format=torch.contiguous_format if x.is_contiguous() else channels_last(x)
@@ -184,21 +187,8 @@ class FusedKernel:
         return is_transformed()
 
 
-def _can_move(x: Tensor, running_mean: Tensor, running_var: Tensor, num_batches_tracked: Tensor | None) -> bool:
-    """Whether the buffers are what the passes can move: float32, and where ``x`` is."""
-    single, device = torch.float32, x.device
-    return (
-        running_mean.dtype is single
-        and running_var.dtype is single
-        and running_mean.is_contiguous()
-        and running_var.is_contiguous()
-        and running_mean.device == device
-        and running_var.device == device
-        and (
-            num_batches_tracked is None
-            or (num_batches_tracked.dtype is torch.int64 and num_batches_tracked.device == device)
-        )
-    )
+def _lies_as(x: Tensor, residual: Tensor) -> bool:
+    return residual.dtype is x.dtype and residual.stride() == x.stride() and is_bare(residual)
 
 
 _apply: Callable[..., Tensor] = super(torch.autograd.Function, Normalise).apply

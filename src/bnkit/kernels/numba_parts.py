@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels import passes
-from bnkit.kernels.operands import is_dense
+from bnkit.kernels.operands import as_row, is_dense, lying_as, number_of
 from bnkit.kernels.parts import Halfway, Terms
 
 # What is fused here: of straight pieces, whose slope is a constant wherever it has one.
@@ -27,7 +27,7 @@ def fuses(activation: str | None) -> bool:
 
 def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """See ``parts.PartKernel``."""
-    return passes.moments(x if is_dense(x) else x.contiguous())
+    return passes.moments(_dense(x))
 
 
 def part_forward(terms: Terms) -> Tensor:
@@ -43,7 +43,7 @@ def part_forward(terms: Terms) -> Tensor:
 def part_backward(gradient: Tensor, terms: Terms, output: Tensor | None) -> Halfway:
     """See ``parts.PartKernel``."""
     x, weight, bias, _ = _as_the_loops_take(terms)
-    gradient = _lying_as(x, gradient)
+    gradient = lying_as(x, gradient)
     statistics, activation = _statistics(terms), _fused(terms)
     bends_behind_a_sum = terms.residual is not None and activation is not None
     output = output if bends_behind_a_sum else None
@@ -58,11 +58,14 @@ def part_backward(gradient: Tensor, terms: Terms, output: Tensor | None) -> Half
 
 
 def _as_the_loops_take(terms: Terms) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    x = terms.x if is_dense(terms.x) else terms.x.contiguous()
-    number = torch.float64 if x.dtype == torch.float64 else torch.float32
-    weight, bias = (None if p is None else p.to(number).contiguous() for p in (terms.weight, terms.bias))
-    residual = None if terms.residual is None else _lying_as(x, terms.residual)
+    x = _dense(terms.x)
+    weight, bias = as_row(terms.weight, number_of(x)), as_row(terms.bias, number_of(x))
+    residual = None if terms.residual is None else lying_as(x, terms.residual)
     return x, weight, bias, residual
+
+
+def _dense(x: Tensor) -> Tensor:
+    return (x if is_dense(x) else x.contiguous()).resolve_neg()
 
 
 def _fused(terms: Terms) -> str | None:
@@ -73,9 +76,3 @@ def _statistics(terms: Terms) -> Tensor:
     """As ``passes.forward`` takes those that are given; the last rows are only room."""
     mean, variance = terms.mean, terms.variance
     return torch.stack([mean, variance, torch.rsqrt(variance + terms.eps), variance, mean, mean])
-
-
-def _lying_as(x: Tensor, other: Tensor) -> Tensor:
-    if other.stride() == x.stride() and other.dtype == x.dtype:
-        return other
-    return torch.empty_like(x).copy_(other)

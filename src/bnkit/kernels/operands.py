@@ -1,4 +1,4 @@
-"""What the passes of a device can be given: they read and write at addresses, and would not notice what does not fit."""
+"""What the kernels can be given: passes read and write at addresses, and would not notice what does not fit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 
 from bnkit.errors import KernelError
+
+# Of inputs, parameters and running statistics.
+FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def channels_last(x: Tensor) -> torch.memory_format:
@@ -16,6 +19,47 @@ def channels_last(x: Tensor) -> torch.memory_format:
 def is_dense(x: Tensor) -> bool:
     """Whether ``x`` is contiguous, or channels last."""
     return x.is_contiguous() or (x.dim() in (4, 5) and x.is_contiguous(memory_format=channels_last(x)))
+
+
+def number_of(x: Tensor) -> torch.dtype:
+    """What gamma and beta are for an ``x``: float64 for float64, and float32 for all others."""
+    return torch.float64 if x.dtype is torch.float64 else torch.float32
+
+
+def is_bare(tensor: Tensor) -> bool:
+    """Whether its numbers stand in memory as they are: not to be negated, and not zeros that have no memory."""
+    return torch.compiler.is_compiling() or not (tensor.is_neg() or tensor._is_zerotensor())
+
+
+def are_rows(channels: int, dtype: torch.dtype, *tensors: Tensor | None) -> bool:
+    """Whether a kernel can read all ``tensors`` as (C,) numbers of ``dtype``, one behind the other, and write there."""
+    is_seen = torch.compiler.is_compiling()
+    for tensor in tensors:
+        if tensor is not None and (
+            tensor.dtype is not dtype
+            or tensor.stride() != _SIDE_BY_SIDE
+            or tensor.numel() != channels
+            or (not is_seen and tensor.is_neg())
+        ):
+            return False
+    return True
+
+
+def as_row(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """``tensor``, (C,), as numbers of ``dtype``, one behind the other; differentiable."""
+    if tensor is None or are_rows(tensor.numel(), dtype, tensor):
+        return tensor
+    return tensor.to(dtype).resolve_neg().contiguous()
+
+
+def lying_as(x: Tensor, other: Tensor) -> Tensor:
+    """``other``, of the same shape, as a dense ``x`` lies in memory, and of its dtype; not differentiable."""
+    if other.stride() == x.stride() and other.dtype is x.dtype and is_bare(other):
+        return other
+    return torch.empty_like(x).copy_(other)
+
+
+_SIDE_BY_SIDE = (1,)
 
 
 def check_operands(
@@ -29,11 +73,15 @@ def check_operands(
     gradient: Tensor | None = None,
 ) -> None:
     """A KernelError where something does not fit; only the gradient of the output may lie otherwise than ``x``."""
+    if x.dtype not in FLOATING or x.dim() < 2:
+        raise KernelError(
+            f"bnkit::batch_norm got x of shape {tuple(x.shape)}, {x.dtype}; expected (N, C) or (N, C, *), of a floating dtype"
+        )
     if not is_dense(x):
         raise KernelError(
             f"bnkit::batch_norm got x with strides {x.stride()}; expected it contiguous, or channels last"
         )
-    number = torch.float64 if x.dtype is torch.float64 else torch.float32
+    number = number_of(x)
     shape, channels = tuple(x.shape), (x.shape[1],)
     lies = torch.contiguous_format if x.is_contiguous() else channels_last(x)
     for name, tensor, expected, dtype in (

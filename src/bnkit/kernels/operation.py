@@ -92,8 +92,6 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _differentiate(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
     x, weight, bias, residual, y, mask, statistics = ctx.saved_tensors
-    if gradient.stride() != x.stride():
-        gradient = torch.empty_like(x).copy_(gradient)
     found = batch_norm_backward(gradient, x, weight, bias, residual, y, mask, statistics, *ctx.others)
     inputs = (x, weight, bias, residual)
     return *(None if t is None else g for t, g in zip(inputs, found, strict=True)), *[None] * 7
@@ -108,7 +106,7 @@ def _differentiate_again(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | N
     *saved, mask, statistics = ctx.saved_tensors
     activation, eps, count, is_given, _ = ctx.others
     known = Known(activation, eps, mask, count, is_given, wide=False)
-    return *second_gradients(tuple(saved), upstream, statistics, known), *[None] * 8
+    return *second_gradients(saved, upstream, statistics, known), *[None] * 8
 
 
 batch_norm.register_autograd(_differentiate, setup_context=_keep)

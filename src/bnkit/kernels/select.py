@@ -15,11 +15,11 @@ from bnkit.errors import KernelError, SettingsError
 from bnkit.kernels import aten, reference
 from bnkit.kernels.contract import Kernel
 from bnkit.kernels.crossover import pays
+from bnkit.kernels.operands import FLOATING
 from bnkit.kernels.parts import PartKernel
 
 NUMBA, TRITON = "numba", "triton"
 KERNEL_NAMES = (reference.NAME, aten.NAME, NUMBA, TRITON)
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 class Choice(NamedTuple):
@@ -106,8 +106,10 @@ def why_not_triton(x: Tensor) -> str:
 
 
 def _why_not_taken(x: Tensor) -> str:
-    if x.dtype not in _DTYPES:
+    if x.dtype not in FLOATING:
         return f"it takes floating inputs, and not {x.dtype}"
+    if x.layout is not torch.strided:
+        return f"it takes dense tensors, and not {x.layout}"
     if type(x) not in {Tensor, torch.nn.Parameter, FakeTensor}:
         return f"it takes plain tensors, and not a {type(x).__name__}"
     if torch._C._get_tracing_state() is not None:

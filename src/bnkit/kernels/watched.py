@@ -19,6 +19,11 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
+def is_wrapped(gradient: Tensor) -> bool:
+    """Whether a gradient stands for several (``is_grads_batched``, ``torch.func.vmap``), or has a tangent: it lies at no address."""
+    return is_transformed() or torch._C._functorch.is_legacy_batchedtensor(gradient)
+
+
 def is_unseen(x: Tensor) -> bool:
     """Whether nobody looks, and ``x`` is what it looks like: a tensor of its own, not a tracer's and not a transform's."""
     if torch.compiler.is_compiling():  # first: what follows, torch.compile cannot follow

@@ -11,6 +11,7 @@ from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation, check_kernel
 from bnkit.nn import running_statistics
 from bnkit.nn.collectives import group_for
+from bnkit.nn.inputs import check_both, check_input, check_moving
 from bnkit.nn.masks import as_wide_as
 from bnkit.nn.normalise import Terms, by_batch_statistics, by_given_statistics, training_step
 from bnkit.nn.virtual_batches import check_size, parts_of
@@ -85,7 +86,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         """``activation(batch_norm(input) + residual)``.
 
         Args:
-            input: (N, C) or (N, C, *), any floating dtype.
+            input: (N, C) or (N, C, *), of float32, float64, float16 or bfloat16, whatever the layer's own dtype.
             residual: A tensor of the input's shape, or None.
             mask: bool, broadcastable to (N, 1, *spatial), or None. What is False counts in no statistic; it is scaled and
                 shifted like the others. All False is an empty batch: the running statistics normalise, and stay.
@@ -95,20 +96,22 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
 
         Raises:
             TooFewValuesError: Training with one value per channel; with ``sync``, in all processes together.
-            SettingsError: A shape that does not fit, a mask that is not bool.
+            SettingsError: An input that is not a dense tensor of floats, a shape that does not fit, a mask that is not bool,
+                a running mean without a running variance.
             KernelError: ``sync`` where it cannot be: with a ``kernel`` that cannot share statistics, under torch.func.
             ModelError: ``sync``, and another process of the group ended or did not come.
         """
+        check_input(input, self._called)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        if input.shape[1] != self.num_features:
+        if input.shape[1] != self.num_features and input.shape[1] != (expected := self._channels()):
             raise SettingsError(
-                f"{self._called()} got an input of shape {tuple(input.shape)}, {input.shape[1]} channels; "
-                f"expected {self.num_features}"
+                f"{self._called()} got an input of shape {tuple(input.shape)}, {input.shape[1]} channels; expected {expected}"
             )
         if mask is not None:
             mask = as_wide_as(input, mask, self._called())
-        if not self.training and self.running_mean is not None and self.running_var is not None:
-            output = by_given_statistics(input, self.running_mean, self.running_var, self._terms(), residual)
+        mean, var, _ = (None, None, None) if self.training else self._statistics()
+        if mean is not None and var is not None:
+            output = by_given_statistics(input, mean, var, self._terms(), residual)
         elif self.virtual_batch_size is not None and self.training:
             output = parts_of(input, residual, mask, self.virtual_batch_size, self._by_batch_statistics)
         else:
@@ -119,9 +122,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         """The output by the batch's statistics; in training, the buffers follow them."""
         terms = self._terms()
         moves = self.training and self.track_running_stats and not running_statistics.is_recomputation()
-        # A layer's parts are looked up where they are kept: by their names, Python would ask for each of them twice.
-        buffers = self._buffers
-        mean, var, tracked = buffers["running_mean"], buffers["running_var"], buffers["num_batches_tracked"]
+        mean, var, tracked = self._statistics()
         if (
             moves
             and mask is None
@@ -134,11 +135,27 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             output = training_step(input, mean, var, tracked, self.momentum, terms, residual)
             if output is not None:
                 return output
+        if moves:
+            check_moving(mean, var, self._called)
+        elif not self.training:
+            check_both(mean, var, self._called)
         group = group_for(self.process_group, self._called()) if self.sync and self.training else None
         output, statistics = by_batch_statistics(input, terms, residual, mask, group, (mean, var))
         if moves:
-            self._track(statistics)
+            self._track(statistics, mean, var, tracked)
         return output
+
+    def _statistics(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The running mean and variance, and the counter; None for what is missing.
+
+        They are looked up where they are kept: by their names, Python would ask for each of them twice.
+        """
+        buffers = self._buffers
+        if "running_mean" in buffers and "running_var" in buffers:
+            mean, var = buffers["running_mean"], buffers["running_var"]
+        else:  # parameters, or attributes
+            mean, var = self.running_mean, self.running_var
+        return mean, var, buffers.get("num_batches_tracked")
 
     def _terms(self) -> Terms:
         name = self.activation if isinstance(self.activation, str) else None
@@ -149,22 +166,35 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             weight, bias = self.weight, self.bias
         return Terms(weight, bias, self.eps, name, self.kernel, self._called)
 
-    def _track(self, statistics: tuple[Tensor, Tensor] | None) -> None:
+    def _track(
+        self,
+        statistics: tuple[Tensor, Tensor] | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        tracked: Tensor | None,
+    ) -> None:
         """Count the batch, and move the running statistics if it had any (an empty batch has none)."""
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        if statistics is None or self.running_mean is None or self.running_var is None:
+        if tracked is not None:
+            tracked.add_(1)
+        if statistics is None or running_mean is None or running_var is None:
             return
         momentum: float | Tensor
         if self.momentum is not None:
             momentum = self.momentum
+        elif tracked is None:  # nothing to average over: as in PyTorch, the statistics stay
+            momentum = 0.0
         else:  # the cumulative average: a tensor, so that nothing waits for the device
-            assert self.num_batches_tracked is not None
-            counted = self.num_batches_tracked
             if self.num_batches_skipped is not None:
-                counted = (counted - self.num_batches_skipped).clamp(min=1)
-            momentum = 1.0 / counted.to(torch.promote_types(self.running_mean.dtype, torch.float32))
-        running_statistics.move(self.running_mean, self.running_var, *statistics, momentum, self.num_batches_skipped)
+                tracked = (tracked - self.num_batches_skipped).clamp(min=1)
+            momentum = 1.0 / tracked.to(torch.promote_types(running_mean.dtype, torch.float32))
+        running_statistics.move(running_mean, running_var, *statistics, momentum, self.num_batches_skipped)
+
+    def _channels(self) -> int:
+        """How many channels there are by the tensors: pruning cuts these, and leaves ``num_features`` as it was."""
+        for tensor in (self.running_mean, self.running_var, self.weight, self.bias):
+            if tensor is not None:
+                return tensor.numel()
+        return self.num_features
 
     def _called(self) -> str:
         """What errors call this layer."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation
 from bnkit.nn import running_statistics
+from bnkit.nn.inputs import check_both, check_input, check_moving
 from bnkit.nn.masks import as_wide_as
 from bnkit.nn.normalise import Terms, by_batch_statistics, by_given_statistics, training_step
 from bnkit.nn.virtual_batches import check_size, parts_of
@@ -35,8 +36,8 @@ def batch_norm(
     unbiased variance, in place; otherwise the running buffers normalise. Ioffe & Szegedy (2015), Algorithms 1 and 2.
 
     Args:
-        input: (N, C) or (N, C, *), any floating dtype.
-        running_mean, running_var: (C,), or None: then nothing is kept (and ``training`` must be true).
+        input: (N, C) or (N, C, *), float32, float64, float16 or bfloat16; see ``docs/layers.md`` for mixed dtypes.
+        running_mean, running_var: (C,), or both None: then nothing is kept (and ``training`` must be true).
         weight, bias: gamma and beta, (C,), or None for 1 and 0.
         training: Normalise with the batch's statistics.
         momentum: ``new = (1 - momentum) * old + momentum * batch``.
@@ -54,8 +55,8 @@ def batch_norm(
 
     Raises:
         TooFewValuesError: Training with one value per channel. It is a ValueError, as PyTorch's is.
-        SettingsError: An unknown activation or kernel, a shape that does not fit, statistics missing, eps not above 0, a
-            mask that is not bool, a virtual batch size below 1.
+        SettingsError: An input that is not a dense tensor of floats, an unknown activation or kernel, a shape that does not
+            fit, statistics missing, eps not above 0, a mask that is not bool, a virtual batch size below 1.
 
     Example:
         >>> import torch
@@ -64,7 +65,9 @@ def batch_norm(
                 [ 1.0000]])
     """
     _check(input, running_mean, running_var, activation, training=training)
-    terms = Terms(weight, bias, eps, activation, kernel, lambda: "batch_norm")
+    if input.dim() < 2:  # an empty one, without channels: PyTorch takes it, and has nothing to normalise either
+        return input.clone()
+    terms = Terms(weight, bias, eps, activation, kernel, _called)
     if mask is not None:
         mask = as_wide_as(input, mask, "batch_norm")
     if not training:
@@ -89,9 +92,18 @@ def batch_norm(
 def _check(
     input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, activation: str | None, *, training: bool
 ) -> None:
+    check_input(input, _called)
+    if input.dim() < 2 and tuple(input.shape) != (0,):
+        raise SettingsError(f"batch_norm got an input of shape {tuple(input.shape)}; expected (N, C) or (N, C, *)")
     if activation is not None:
         check_activation(activation)
-    if input.dim() < 2:
-        raise SettingsError(f"batch_norm got an input of shape {tuple(input.shape)}; expected (N, C) or (N, C, *)")
-    if not training and (running_mean is None or running_var is None):
+    if training:
+        check_moving(running_mean, running_var, _called)
+    elif running_mean is None and running_var is None:
         raise SettingsError("batch_norm got no running statistics; expected both, or training=True")
+    else:
+        check_both(running_mean, running_var, _called)
+
+
+def _called() -> str:
+    return "batch_norm"

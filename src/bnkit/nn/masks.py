@@ -31,12 +31,13 @@ def as_wide_as(x: Tensor, mask: Tensor, caller: str) -> Tensor:
 def count_of(mask: Tensor) -> int | Tensor:
     """How many values of a channel count: a number, or a 0-d tensor where a graph cannot branch on it.
 
-    There, fewer than two are an error at the time that the graph runs.
+    In a compiled graph, fewer than two are an error at the time that it runs. In one of ``torch.jit.trace``, a number would be
+    that of the example for ever.
     """
     count = mask.sum()
     if torch.compiler.is_compiling():
         torch._assert_async(count > 1, "one value per channel, or none, where the mask is True")
         return count
-    if torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state() is not None:
         return count
     return int(count)

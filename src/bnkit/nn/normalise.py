@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from bnkit.errors import SettingsError, TooFewValuesError
-from bnkit.kernels import select
+from bnkit.kernels import reference, select
 from bnkit.kernels.contract import Kernel
 from bnkit.kernels.watched import is_unseen
 from bnkit.nn import synchronised
 from bnkit.nn.collectives import Group
+from bnkit.nn.inputs import check_channels, check_residual
 from bnkit.nn.masks import count_of
 
 
@@ -79,7 +80,9 @@ def by_given_statistics(x: Tensor, mean: Tensor, variance: Tensor, terms: Terms,
     """``x`` normalised by ``mean`` and ``variance``, both (C,)."""
     check_residual(x, residual, terms.called)
     check_channels(x, terms.called, weight=terms.weight, bias=terms.bias, running_mean=mean, running_var=variance)
-    chosen = select(terms.kernel, x).kernel
+    # PyTorch's kernel has no gradient of the statistics, and the compiled loops have none.
+    is_differentiated = (mean.requires_grad or variance.requires_grad) and torch.is_grad_enabled()
+    chosen = select(reference.NAME if is_differentiated else terms.kernel, x).kernel
     return chosen.by_given_statistics(
         x, mean, variance, terms.weight, terms.bias, terms.eps, terms.activation, residual
     )
@@ -98,14 +101,6 @@ def training_step(
     weight, bias, eps, activation, kernel, called = terms
     if not eps > 0 or residual is not None:
         check(x, terms, residual)
-    channels = x.shape[1]
-    # The loops read and write at addresses: what is too short would be somebody else's memory.
-    if not (
-        (weight is None or weight.numel() == channels)
-        and (bias is None or bias.numel() == channels)
-        and running_mean.numel() == running_var.numel() == channels
-    ):
-        check_channels(x, called, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     chosen = _chosen(kernel, x)
     if chosen is None:
         values = x.numel() // max(x.shape[1], 1)
@@ -127,7 +122,7 @@ def _chosen(name: str, x: Tensor) -> Kernel | None:
     """The kernel for a training step that nobody looks at; None where that has to be found out, or there are too few values."""
     if not is_unseen(x):
         return None
-    key = (name, x.shape, x.dtype, x.device, x.is_contiguous())
+    key = (name, x.shape, x.dtype, x.is_cpu or x.device, x.is_contiguous())
     kernel = _found.get(key)
     if kernel is None and x.numel() >= 2 * x.shape[1] > 0:
         if len(_found) >= _MOST_FOUND:
@@ -141,24 +136,6 @@ def check(x: Tensor, terms: Terms, residual: Tensor | None) -> None:
     if not terms.eps > 0:
         raise SettingsError(f"{terms.called()} got eps={terms.eps} in training; expected a number above 0")
     check_residual(x, residual, terms.called)
-
-
-def check_residual(x: Tensor, residual: Tensor | None, called: Callable[[], str]) -> None:
-    """A SettingsError where the residual is not of x's shape."""
-    if residual is not None and residual.shape != x.shape:
-        raise SettingsError(
-            f"{called()} got a residual of shape {tuple(residual.shape)}; expected the input's, {tuple(x.shape)}"
-        )
-
-
-def check_channels(x: Tensor, called: Callable[[], str], **given: Tensor | None) -> None:
-    """A SettingsError where one of those that are ``given`` has not a value for each channel of ``x``."""
-    for name, tensor in given.items():
-        if tensor is not None and tuple(tensor.shape) != (x.shape[1],):
-            raise SettingsError(
-                f"{called()} got a {name} of shape {tuple(tensor.shape)}; expected ({x.shape[1]},), a value for each channel "
-                f"of the input, which has the shape {tuple(x.shape)}"
-            )
 
 
 def _check_values(values: int, x: Tensor, mask: Tensor | None, group: Group | None, called: Callable[[], str]) -> None:

@@ -18,6 +18,7 @@ from bnkit.kernels import aten, reference
 from bnkit.kernels.activation import LEAKY_SLOPE, activate_own
 from bnkit.kernels.parts import Halfway, PartKernel, Terms
 from bnkit.kernels.select import NUMBA, part_kernel
+from bnkit.kernels.watched import is_wrapped
 from bnkit.nn.collectives import Group, Sum, gather
 
 # Kernels that can stop between taking sums and writing by them.
@@ -199,9 +200,9 @@ class _Normalise(torch.autograd.Function):
         by_output, by_mean, by_variance = gradients
         needs_x, needs_weight, needs_bias, needs_residual = ctx.needs_input_grad[:4]
         terms = Terms(x, weight, bias, residual, mean, variance, how.eps, how.activation)
-        if how.kernel is not None and not torch.is_grad_enabled():
+        if how.kernel is not None and not torch.is_grad_enabled() and not is_wrapped(by_output):
             by_gamma, by_beta, finish = how.kernel.part_backward(by_output, terms, output)
-        else:  # where the gradients are to be differentiated, by operations that can be
+        else:  # where the gradients are to be differentiated, or several at a time, by operations that can be
             inside = terms if how.is_fused else terms._replace(activation=None)
             by_gamma, by_beta, finish = _backward(by_output, inside, mask)
 
