@@ -89,6 +89,14 @@ def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
         yield from tensors_in(entry, f"{path}.{key}" if path else str(key))
 
 
+def holds_numbers(value: Any) -> bool:
+    """Whether there is a finite floating-point number in ``value`` that another could be compared with."""
+    tensors = (tensor for _, tensor in tensors_in(value))
+    return any(
+        bool(tensor.detach().isfinite().any()) for tensor in tensors if tensor.is_floating_point() or tensor.is_complex()
+    )
+
+
 def largest_difference(before: Any, after: Any) -> float:
     """The largest difference between the floating tensors of two outputs, over the largest magnitude of ``before``.
 

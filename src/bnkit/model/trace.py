@@ -7,6 +7,7 @@ seen as they happen. What does not happen on the example is not seen, and neithe
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,8 @@ from torch.nn import UninitializedBuffer, UninitializedParameter
 from bnkit.model.dispatch import Dispatch
 from bnkit.model.example import Example, tensors_in
 from bnkit.model.kinds import Kind, kind_of_module, kind_of_operation
+from bnkit.model.supported import is_script
+from bnkit.model.surroundings import write
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +107,8 @@ def trace(model: nn.Module, example: Example, in_training: Callable[[nn.Module],
         model.eval()
         if in_training is not None:
             for module in model.modules():
-                module.training = in_training(module)
+                if hasattr(module, "training"):
+                    module.training = in_training(module)
         fresh = example.fresh()
         for _, tensor in tensors_in(fresh):
             recorder.came_from(tensor, -1)
@@ -115,14 +119,18 @@ def trace(model: nn.Module, example: Example, in_training: Callable[[nn.Module],
 
 @contextmanager
 def as_it_was(model: nn.Module) -> Iterator[None]:
-    """Afterwards modes and buffers of ``model`` and the random states are as before, whatever happens inside."""
-    modes = {module: module.training for module in model.modules()}
-    buffers = {
-        name: (buffer, buffer.detach().clone()) for name, buffer in model.named_buffers() if not _is_lazy(buffer)
-    }
+    """Inside, ``model`` runs eagerly; afterwards its modes and buffers and the random states are as before."""
+    # A TorchScript module that was frozen has no mode.
+    modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
+    buffers = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if not _is_lazy(buffer)
+    ]
     fastpath = torch.backends.mha.get_fastpath_enabled()
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
-    with torch.random.fork_rng(devices=[device.index for device in devices]):
+    with torch.random.fork_rng(devices=[device.index for device in devices]), eagerly():
         try:
             # The fast path of attention hides the linear layers in it.
             torch.backends.mha.set_fastpath_enabled(False)
@@ -131,9 +139,26 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
             torch.backends.mha.set_fastpath_enabled(fastpath)
             for module, mode in modes.items():
                 module.training = mode
-            with torch.no_grad():
-                for buffer, content in buffers.values():
-                    buffer.copy_(content)
+            for module, name, buffer, content in buffers:
+                if is_script(module):
+                    write(buffer, content)
+                    continue
+                if module._buffers.get(name) is not buffer:  # a forward pass may put another tensor there
+                    module._buffers[name] = buffer
+                if buffer.shape != content.shape:  # or give it another size
+                    buffer.data = content
+                else:
+                    write(buffer, content)
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Inside, a model that was compiled runs eagerly: compiled already, it would run past hooks."""
+    if "torch._dynamo" in sys.modules:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
 
 
 def _is_lazy(tensor: Tensor) -> bool:
@@ -166,10 +191,12 @@ class _Recorder(Dispatch):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        # On the modules themselves: hooks on all modules do not get to see keywords.
+        # On the modules themselves: hooks on all modules do not get to see keywords. TorchScript takes none; its operations
+        # are seen one by one.
         hooks = [
             hook
             for module in self._model.modules()
+            if not is_script(module)
             for hook in (
                 module.register_forward_pre_hook(self._entered, with_kwargs=True, prepend=True),
                 module.register_forward_hook(self._left, always_call=True),

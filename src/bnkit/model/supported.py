@@ -1,0 +1,155 @@
+"""Which models the verbs take: one check for all of them, before anything is read or changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from bnkit.errors import ModelError, SettingsError
+from bnkit.model.kinds import Kind, kind_of_operation
+
+_QUANTIZED = ("torch.ao.nn.quantized.modules", "torch.ao.nn.intrinsic.quantized.modules")
+_OBSERVED = (
+    "torch.ao.quantization.observer",
+    "torch.ao.quantization.fake_quantize",
+    "torch.ao.nn.qat",
+    "torch.ao.nn.intrinsic.qat",
+)
+
+
+def check_supported(model: Any, *, for_change: bool = False) -> None:
+    """Refuse what is not an ``nn.Module``, or one whose layers cannot be seen, replaced or watched.
+
+    Args:
+        model: What a user gave.
+        for_change: Whether layers or parameters of a copy are to be changed, which more models rule out than looking at
+            batch norms does.
+
+    Raises:
+        SettingsError: It is not an ``nn.Module``.
+        ModelError: It is one that cannot be handled. The message says what it is, and what to give in its place.
+    """
+    if not isinstance(model, nn.Module):
+        raise SettingsError(f"model is {_called(model)}; expected an nn.Module{_in_its_place(model)}")
+    if torch._C._are_functorch_transforms_active():
+        raise ModelError(
+            f"{type(model).__name__} was given under a transform of torch.func (grad, vmap, ...), where tensors stand for "
+            "others; call bnkit outside of it"
+        )
+    reason = _why_not(_unwrapped(model)) or (_why_no_change(model) if for_change else "")
+    if reason:
+        raise ModelError(f"{type(model).__name__} {reason}")
+
+
+def is_script(module: nn.Module) -> bool:
+    """Whether ``module`` is TorchScript, which takes no hooks, and whose layers cannot be replaced."""
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def _called(model: Any) -> str:
+    return f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+
+
+def _in_its_place(model: Any) -> str:
+    """What to do with something that is not a module; empty if that is not known."""
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        return f": build it, {model.__name__}(...)"
+    if type(model).__module__.startswith("torch.export"):
+        return ": give the one that was exported, and export the result"
+    if isinstance(model, Mapping) and model and all(isinstance(value, torch.Tensor) for value in model.values()):
+        return ": build the network, and give it these tensors by load_state_dict"
+    if isinstance(model, torch.jit.ScriptFunction):
+        return ": TorchScript cannot be changed"
+    return ""
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside of wrappers that have nothing but it: DataParallel, torch.compile, an average of weights."""
+    inside = next((model._modules[name] for name in ("module", "_orig_mod") if name in model._modules), None)
+    return model if inside is None or len(model._modules) > 1 else _unwrapped(inside)
+
+
+def _why_not(model: nn.Module) -> str:
+    if is_script(model):
+        return (
+            "is TorchScript, whose layers can be neither watched nor replaced; give the nn.Module that it was made from, and "
+            "use torch.jit.script or torch.jit.trace on the result"
+        )
+    if type(model).__module__.startswith("torch.export") or _is_of_single_operations(model):
+        return (
+            "is a graph of single operations, as torch.export and make_fx write, and has no layers; give the nn.Module that "
+            "it was made from, and export the result"
+        )
+    if any(_is_of(module, _QUANTIZED) for module in model.modules()):
+        return (
+            "is quantized, so that its weights are packed integers; give the model from before torch.ao.quantization.convert, "
+            "and quantize the result"
+        )
+    return ""
+
+
+def _why_no_change(model: nn.Module) -> str:
+    if any(_is_of(module, _OBSERVED) for module in model.modules()):
+        return (
+            "is prepared for quantization, and has observers that belong to its layers; give the model from before "
+            "torch.ao.quantization.prepare, and prepare the result"
+        )
+    if any(_is_of(module, ("torch.nn.parallel.distributed",)) for module in model.modules()):
+        return (
+            "is DistributedDataParallel, which synchronises the parameters that it was made with; give model.module, and wrap "
+            "the result"
+        )
+    for module in model.modules():
+        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
+            return "is DataParallel on several devices, whose replicas cannot be watched; give model.module, and wrap the result"
+    if any(_is_sharded(module) for module in model.modules()):
+        return (
+            "is sharded over processes (FSDP, DTensor), so that none has whole weights; give the model from before, and shard "
+            "the result"
+        )
+    if any(_is_fake(tensor) for tensor in chain(model.parameters(), model.buffers())) or _is_fake_mode_active():
+        return "has tensors without values (FakeTensorMode); expected real ones: call bnkit outside of the mode"
+    return ""
+
+
+def _is_of_single_operations(model: nn.Module) -> bool:
+    if not isinstance(model, GraphModule):
+        return False
+    targets = [node.target for node in model.graph.nodes if node.op == "call_function"]
+    names = [target._schema.name.partition("::")[2] for target in targets if isinstance(target, torch._ops.OpOverload)]
+    kinds = [kind_of_operation(name, ()) for name in names]
+    return any(kind.has_weights or kind is Kind.NORM for kind in kinds)
+
+
+def _is_of(module: nn.Module, homes: tuple[str, ...]) -> bool:
+    """Whether a class of PyTorch's is among those of ``module`` that stands in one of ``homes``."""
+    # Dynamic quantization packs the weights of linear layers alone; what is around them is as always.
+    return any(
+        kind.__module__.startswith(homes) and kind.__name__ not in ("LinearPackedParams",)
+        for kind in _bases(type(module))
+    ) and not any(".dynamic" in kind.__module__ for kind in _bases(type(module)))
+
+
+def _bases(kind: type) -> Iterator[type]:
+    return (base for base in kind.__mro__ if base.__module__.startswith("torch."))
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    if _is_of(module, ("torch.distributed.fsdp",)):
+        return True
+    return any(type(parameter).__module__.startswith("torch.distributed.") for parameter in module.parameters(False))
+
+
+def _is_fake(tensor: torch.Tensor) -> bool:
+    return type(tensor).__module__.startswith("torch._subclasses.") or (
+        isinstance(tensor, nn.Parameter) and type(tensor.data).__module__.startswith("torch._subclasses.")
+    )
+
+
+def _is_fake_mode_active() -> bool:
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
