@@ -24,6 +24,7 @@ from bnkit.errors import ModelError, SettingsError
 from bnkit.model.batches import Batches, Forward, device_of
 from bnkit.model.example import Example
 from bnkit.model.ranks import without_broadcasts
+from bnkit.model.supported import check_supported
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -90,8 +91,7 @@ def check(
         warning  BN101 0  its bias is cancelled by 1; set bias=False (saves 6 parameters)
         1 warning in 1 layer
     """
-    if not isinstance(model, nn.Module):
-        raise SettingsError(f"model is a {type(model).__name__}; expected an nn.Module")
+    check_supported(model)
     for name, number in (("accumulation", accumulation), ("processes", 1 if processes is None else processes)):
         if number < 1:
             raise SettingsError(f"{name}={number}; expected a whole number above 0")

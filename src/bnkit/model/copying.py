@@ -50,7 +50,11 @@ def _computed(model: nn.Module) -> Iterator[Tensor]:
     for module in model.modules():
         for name, value in vars(module).items():
             sources = (f"{name}_orig", f"{name}_g")
-            if isinstance(value, Tensor) and value.grad_fn is not None and any(s in module._parameters for s in sources):
+            if (
+                isinstance(value, Tensor)
+                and value.grad_fn is not None
+                and any(s in module._parameters for s in sources)
+            ):
                 yield value
 
 

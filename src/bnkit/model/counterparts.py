@@ -69,8 +69,25 @@ class OurAnyRankBatchNorm(ours._BatchNorm):
         _check_rank(self, input)
 
 
-class ActivatedGroupNorm(Activated, nn.GroupNorm):
-    """``torch.nn.GroupNorm`` and an activation."""
+class CheckedGroupNorm(nn.GroupNorm):
+    """``torch.nn.GroupNorm`` that refuses an input with one value a group, of which it would return beta."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input normalised by the mean and variance of each group of an example.
+
+        Raises:
+            SettingsError: One value a group: its deviation is 0.
+        """
+        if self.num_groups == self.num_channels and input.shape[2:].numel() == 1:  # of an empty shape too: (N, C)
+            raise SettingsError(
+                f"group norm of an input of shape {tuple(input.shape)} in {self.num_groups} groups: one value a group, so that "
+                "every output would be beta; take fewer groups (num_groups), or leave this layer out with exclude"
+            )
+        return super().forward(input)
+
+
+class ActivatedGroupNorm(Activated, CheckedGroupNorm):
+    """The same, and an activation."""
 
 
 class _OfPositions(_InstanceNorm):

@@ -93,7 +93,9 @@ def holds_numbers(value: Any) -> bool:
     """Whether there is a finite floating-point number in ``value`` that another could be compared with."""
     tensors = (tensor for _, tensor in tensors_in(value))
     return any(
-        bool(tensor.detach().isfinite().any()) for tensor in tensors if tensor.is_floating_point() or tensor.is_complex()
+        bool(tensor.detach().isfinite().any())
+        for tensor in tensors
+        if tensor.is_floating_point() or tensor.is_complex()
     )
 
 

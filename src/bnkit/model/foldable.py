@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from bnkit.errors import ModelError
 from bnkit.model.axes import axis_after
-from bnkit.model.folding import own_tensor, why_not_into_input, why_not_writable
+from bnkit.model.folding import is_shared, own_tensor, why_not_into_input, why_not_writable
 from bnkit.model.hosting import CHILD, WithBatchNorm
 from bnkit.model.kinds import Kind
 from bnkit.model.norms import BatchNormLike, recognise
@@ -256,13 +256,9 @@ def _why_not_layer(model: nn.Module, run: Trace, name: str) -> str:
         return f"a function uses the weight of {name}"
     for kind in ("weight", "bias"):
         tensor = own_tensor(layer, kind)
-        if tensor is not None and sum(_holds(module, tensor) for module in model.modules()) > 1:
+        if tensor is not None and is_shared(model, tensor):
             return f"the {kind} of {name} is that of another layer too"
     return ""
-
-
-def _holds(module: nn.Module, tensor: Tensor) -> bool:
-    return any(own is tensor for own in (*module._parameters.values(), *module._buffers.values()))
 
 
 def _why_not_scaled(model: nn.Module, run: Trace, name: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -65,7 +68,7 @@ def why_not_writable(layer: nn.Module, name: str) -> str:
         tensor = own_tensor(layer, kind)
         if tensor is None and getattr(layer, kind, None) is not None:
             return f"the {kind} of {name} is computed from others"
-        if tensor is not None and is_traceable_wrapper_subclass(tensor):
+        if tensor is not None and is_of_a_subclass(tensor):
             return f"the {kind} of {name} is a {type(tensor).__name__}"
     return f"{name} has no weight" if own_tensor(layer, "weight") is None else ""
 
@@ -78,12 +81,37 @@ def own_tensor(layer: nn.Module, name: str) -> Tensor | None:
     return tensor if tensor is not None else layer._buffers.get(name)
 
 
-def give_bias(layer: nn.Module, value: Tensor) -> None:
-    """Let ``layer``, which has no bias, have one, which trains as any does. Its dtype and device are those of the weight."""
+def is_of_a_subclass(tensor: Any) -> bool:
+    """Whether ``tensor`` is of a class that keeps its values in other tensors, as quantized weights are."""
+    return is_traceable_wrapper_subclass(tensor)
+
+
+def is_shared(model: nn.Module, tensor: Tensor) -> bool:
+    """Whether more than one module of ``model`` has ``tensor`` as a parameter or buffer of its own."""
+    owners = (
+        module
+        for module in model.modules()
+        if any(own is tensor for own in (*module._parameters.values(), *module._buffers.values()))
+    )
+    return len(list(owners)) > 1
+
+
+def outputs_of(layer: nn.Module) -> int:
+    """How many channels ``layer`` returns, by its weight; 0 for anything but a convolution or a linear layer."""
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor) or is_lazy(weight) or weight.dim() < 2:
+        return 0
+    return weight.shape[1] * layer.groups if isinstance(layer, _ConvTransposeNd) else weight.shape[0]
+
+
+def give_bias(layer: nn.Module, value: Tensor) -> nn.Parameter:
+    """A bias for ``layer``, which has none: it trains, as any does. Its dtype and device are those of the weight."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
     layer._buffers.pop("bias", None)  # a buffer that is None would be in the way
-    layer.register_parameter("bias", nn.Parameter(value.to(weight)))
+    bias = nn.Parameter(value.to(weight.detach()))
+    layer.register_parameter("bias", bias)
+    return bias
 
 
 def _weight(layer: nn.Module) -> Tensor:

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
-from bnkit.errors import ModelError, SettingsError
+from bnkit.errors import ModelError
 from bnkit.model.counterparts import ACTIVATED, OURS, PLAIN
 from bnkit.model.frozen import Frozen, bare_class
 from bnkit.model.patterns import Patterns, chosen
 from bnkit.model.probe import behaviour, is_waited_for
+from bnkit.model.supported import check_supported, is_script
 from bnkit.nn import batch_norm as ours
 
 # The classes whose behaviour is known, with their dimensions. Only they themselves: a subclass may do anything.
@@ -130,6 +132,8 @@ def examine(module: nn.Module) -> BatchNormLike | NotRecognised | None:
     """The same as ``recognise``, and the reason where a module looks like a batch norm without being one."""
     if not _looks_like_one(module):
         return None
+    if is_script(module):
+        return NotRecognised("is TorchScript, which can be neither watched nor replaced", is_subclass=False)
     is_subclass = isinstance(module, _BatchNorm)
     kind = bare_class(module)
     if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
@@ -160,11 +164,10 @@ def required_places(model: nn.Module) -> list[Place]:
     """The same.
 
     Raises:
-        SettingsError: ``model`` is no module.
-        ModelError: There are none.
+        SettingsError: ``model`` is not a module.
+        ModelError: There are none, or the model is of a kind that cannot be handled.
     """
-    if not isinstance(model, nn.Module):
-        raise SettingsError(f"model is a {type(model).__name__}; expected an nn.Module")
+    check_supported(model)
     found = places(model)
     if not found:
         raise ModelError(
@@ -187,12 +190,12 @@ def chosen_names(names: list[tuple[str, ...]], include: Patterns | None, exclude
 def _looks_like_one(module: nn.Module) -> bool:
     if isinstance(module, _BatchNorm):
         return True
-    # Instance norms have the same tensors, and another meaning. Those of scripts cannot be exchanged.
-    if isinstance(module, (_InstanceNorm, nn.ModuleList)) or type(module).__module__.startswith("torch.jit"):
+    # Instance norms have the same tensors, and another meaning.
+    if isinstance(module, (_InstanceNorm, nn.ModuleList)):
         return False
-    own = {**module._parameters, **module._buffers}
-    tensors = [own.get(name) for name in _TENSORS]
-    return all(t is not None and t.dim() == 1 and t.shape == tensors[0].shape for t in tensors)  # type: ignore[union-attr]
+    own = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+    tensors = [own[name] for name in _TENSORS if name in own and not is_lazy(own[name])]
+    return len(tensors) == len(_TENSORS) and all(t.dim() == 1 and t.shape == tensors[0].shape for t in tensors)
 
 
 def _tried(module: nn.Module, kind: type[nn.Module]) -> BatchNormLike | NotRecognised:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -127,16 +127,12 @@ def _is_of_single_operations(model: nn.Module) -> bool:
 
 
 def _is_of(module: nn.Module, homes: tuple[str, ...]) -> bool:
-    """Whether a class of PyTorch's is among those of ``module`` that stands in one of ``homes``."""
-    # Dynamic quantization packs the weights of linear layers alone; what is around them is as always.
-    return any(
-        kind.__module__.startswith(homes) and kind.__name__ not in ("LinearPackedParams",)
-        for kind in _bases(type(module))
-    ) and not any(".dynamic" in kind.__module__ for kind in _bases(type(module)))
-
-
-def _bases(kind: type) -> Iterator[type]:
-    return (base for base in kind.__mro__ if base.__module__.startswith("torch."))
+    """Whether a class of ``module`` stands in one of ``homes``, modules of PyTorch."""
+    kinds = [kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.")]
+    # Dynamic quantization packs the weights of single layers; what is around them is as always.
+    if any(".dynamic" in kind.__module__ or kind.__name__ == "LinearPackedParams" for kind in kinds):
+        return False
+    return any(kind.__module__.startswith(homes) for kind in kinds)
 
 
 def _is_sharded(module: nn.Module) -> bool:
@@ -146,9 +142,7 @@ def _is_sharded(module: nn.Module) -> bool:
 
 
 def _is_fake(tensor: torch.Tensor) -> bool:
-    return type(tensor).__module__.startswith("torch._subclasses.") or (
-        isinstance(tensor, nn.Parameter) and type(tensor.data).__module__.startswith("torch._subclasses.")
-    )
+    return type(tensor).__module__.startswith("torch._subclasses.")
 
 
 def _is_fake_mode_active() -> bool:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
+from torch import nn
 from torch.nn.parameter import is_lazy
 
+from bnkit.model.folding import outputs_of
 from bnkit.model.kinds import Kind, kind_of_module
 from bnkit.model.trace import Trace
 
@@ -67,7 +67,7 @@ class Unseen:
                     before is not None
                     and parent in (before[0].rpartition(".")[0], before[0])
                     and not self._has_run(before[1])
-                    and _outputs(before[1]) == channels
+                    and outputs_of(before[1]) == channels
                 )
                 yield name, channels, has_layer
             if kind is Kind.NORM or (kind is not None and kind.has_weights):
@@ -98,11 +98,3 @@ def _channels(norm: nn.Module) -> int:
         return _UNKNOWN
     sizes = [tensor.numel() for tensor in tensors if tensor.dim() == 1]
     return sizes[0] if sizes else int(getattr(norm, "num_features", getattr(norm, "num_channels", 0)))
-
-
-def _outputs(layer: nn.Module) -> int:
-    """How many channels a layer returns; 0 for anything but a convolution or a linear layer."""
-    weight = getattr(layer, "weight", None)
-    if not isinstance(weight, Tensor) or is_lazy(weight) or weight.dim() < 2:
-        return 0
-    return weight.shape[1] * layer.groups if isinstance(layer, _ConvTransposeNd) else weight.shape[0]

@@ -79,4 +79,3 @@ def tolerance(model: nn.Module) -> float:
     devices = {tensor.device.type for tensor in chain(model.parameters(), model.buffers())} or {"cpu"}
     dtypes |= {torch.get_autocast_dtype(device) for device in devices if torch.is_autocast_enabled(device)}
     return float(max((torch.finfo(dtype).eps for dtype in dtypes), default=torch.finfo(torch.float32).eps) ** 0.5)
-
