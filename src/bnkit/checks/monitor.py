@@ -82,7 +82,7 @@ class Monitor:
         ignore: Names | None = None,
         per_layer_ignores: Mapping[str, Names] | None = None,
     ) -> None:
-        check_supported(model)
+        check_supported(model, runs=True)
         for name, number in (("every", every), ("batches", batches)):
             if number < 1:
                 raise SettingsError(f"{name}={number}; expected a whole number above 0")

@@ -15,7 +15,7 @@ from bnkit.model.becoming import Kind, Target, become, described
 from bnkit.model.changes import KEPT, Change, Changed, Changes
 from bnkit.model.copying import copy_of, exchange
 from bnkit.model.frozen import bare_class
-from bnkit.model.norms import BatchNormLike, NotRecognised, Place, chosen_names, places
+from bnkit.model.norms import BatchNormLike, NotRecognised, Place, chosen_names, no_batch_norm, places
 from bnkit.model.patterns import Patterns
 from bnkit.model.surroundings import apart_from_surroundings
 
@@ -86,9 +86,7 @@ def convert(
         if module in known or bare_class(module) in told or _is_made(module, to)
     }
     if not sites:
-        raise ModelError(
-            f"{type(model).__name__} holds no batch norm; expected a model with one (bnkit.add puts them in)"
-        )
+        raise no_batch_norm(model)
     picked = chosen_names(list(sites.values()), include, exclude)
     _refuse([known[m] for m, names in sites.items() if names[0] in picked and m in known], to, tuple(told))
     changes: list[Change] = []

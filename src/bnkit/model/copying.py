@@ -21,7 +21,7 @@ def copy_of(model: nn.Module) -> nn.Module:
         SettingsError: It is not a module.
         ModelError: It cannot be copied, or not be changed.
     """
-    check_supported(model, for_change=True)
+    check_supported(model, changes=True)
     groups = [(module, group) for module in model.modules() if (group := vars(module).get("process_group")) is not None]
     memo: dict[int, object] = {id(group): group for _, group in groups}
     for buffer in model.buffers():

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from bnkit.errors import ModelError
 from bnkit.model.axes import axis_after
 from bnkit.model.folding import is_shared, own_tensor, why_not_into_input, why_not_writable
 from bnkit.model.hosting import CHILD, WithBatchNorm
 from bnkit.model.kinds import Kind
-from bnkit.model.norms import BatchNormLike, recognise
+from bnkit.model.norms import BatchNormLike, no_batch_norm, recognise
 from bnkit.model.patterns import Patterns, chosen
 from bnkit.model.trace import Operation, Trace
 from bnkit.model.unseen import Unseen
@@ -58,7 +57,7 @@ def folds(
     """
     found = {name: like for name, module in model.named_modules() if (like := recognise(module)) is not None}
     if not found:
-        raise ModelError(f"{type(model).__name__} has no batch norm; expected a model with something to fold")
+        raise no_batch_norm(model, "has", "something to fold")
     wanted = set(chosen(found, include, exclude))
     unseen = Unseen(model, run)
     planned: list[Fold] = []

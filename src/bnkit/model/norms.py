@@ -132,8 +132,6 @@ def examine(module: nn.Module) -> BatchNormLike | NotRecognised | None:
     """The same as ``recognise``, and the reason where a module looks like a batch norm without being one."""
     if not _looks_like_one(module):
         return None
-    if is_script(module):
-        return NotRecognised("is TorchScript, which can be neither watched nor replaced", is_subclass=False)
     is_subclass = isinstance(module, _BatchNorm)
     kind = bare_class(module)
     if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
@@ -170,10 +168,15 @@ def required_places(model: nn.Module) -> list[Place]:
     check_supported(model)
     found = places(model)
     if not found:
-        raise ModelError(
-            f"{type(model).__name__} holds no batch norm; expected a model with one (bnkit.add puts them in)"
-        )
+        raise no_batch_norm(model)
     return found
+
+
+def no_batch_norm(model: nn.Module, has: str = "holds", expected: str = "one (bnkit.add puts them in)") -> ModelError:
+    """The error for a model without batch norm, which says where batch norms may be hidden."""
+    scripts = [name for name, module in model.named_modules() if is_script(module)]
+    outside = f" outside of {scripts[0]!r}, which is TorchScript and cannot be changed" if scripts else ""
+    return ModelError(f"{type(model).__name__} {has} no batch norm{outside}; expected a model with {expected}")
 
 
 def chosen_names(names: list[tuple[str, ...]], include: Patterns | None, exclude: Patterns | None) -> set[str]:
@@ -190,8 +193,8 @@ def chosen_names(names: list[tuple[str, ...]], include: Patterns | None, exclude
 def _looks_like_one(module: nn.Module) -> bool:
     if isinstance(module, _BatchNorm):
         return True
-    # Instance norms have the same tensors, and another meaning.
-    if isinstance(module, (_InstanceNorm, nn.ModuleList)):
+    # Instance norms have the same tensors, and another meaning. Those of scripts cannot be exchanged.
+    if isinstance(module, (_InstanceNorm, nn.ModuleList)) or is_script(module):
         return False
     own = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
     tensors = [own[name] for name in _TENSORS if name in own and not is_lazy(own[name])]

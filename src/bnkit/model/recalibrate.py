@@ -18,7 +18,7 @@ from bnkit.model.batches import Forward, device_of
 from bnkit.model.changes import KEPT, Change
 from bnkit.model.drift import Recalibration
 from bnkit.model.measured import Layers, Measured
-from bnkit.model.norms import chosen_names
+from bnkit.model.norms import chosen_names, no_batch_norm
 from bnkit.model.patterns import Patterns
 from bnkit.model.population import borrowed, store
 from bnkit.model.random_state import RandomState
@@ -94,7 +94,7 @@ def recalibrate(
         >>> model[0].running_mean
         tensor([0.])
     """
-    check_supported(model)
+    check_supported(model, runs=True)
     check_callable("forward", forward)
     check_flag("sequential", sequential)
     check_flag("across_ranks", across_ranks)
@@ -155,9 +155,7 @@ def _layers(model: nn.Module, include: Patterns | None, exclude: Patterns | None
         if isinstance(module, _BatchNorm):
             every.setdefault(module, []).append(name)
     if not every:
-        raise ModelError(
-            f"{type(model).__name__} has no batch norm; expected a model with one that keeps running statistics"
-        )
+        raise no_batch_norm(model, "has", "one that keeps running statistics")
     wanted = chosen_names([tuple(names) for names in every.values()], include, exclude)
     layers: dict[str, _BatchNorm] = {}
     kept: list[Change] = []

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.errors import ModelError
 from bnkit.model.arguments import check_flag
 from bnkit.model.changes import KEPT, Change, Changed, Changes
 from bnkit.model.copying import copy_of, exchange
@@ -17,7 +16,7 @@ from bnkit.model.fold import Apart, Rest, fold
 from bnkit.model.foldable import feeding_layer, has_own_forward
 from bnkit.model.folding import give_bias, is_of_a_subclass, outputs_of
 from bnkit.model.hosting import WithBatchNorm, release
-from bnkit.model.norms import as_module, recognise
+from bnkit.model.norms import as_module, no_batch_norm, recognise
 from bnkit.model.patterns import Patterns, chosen
 from bnkit.model.surroundings import apart_from_surroundings
 from bnkit.model.trace import Operation, Trace, trace
@@ -78,7 +77,7 @@ def remove(
     run = trace(twin, example)
     found = {name: like for name, module in twin.named_modules() if (like := recognise(module)) is not None}
     if not found:
-        raise ModelError(f"{type(model).__name__} has no batch norm; expected a model with something to remove")
+        raise no_batch_norm(model, "has", "something to remove")
     wanted = chosen(found, include, exclude)
     changes_made: list[Change] = []
     for name, like in found.items():

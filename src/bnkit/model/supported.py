@@ -22,13 +22,13 @@ _OBSERVED = (
 )
 
 
-def check_supported(model: Any, *, for_change: bool = False) -> None:
+def check_supported(model: Any, *, runs: bool = False, changes: bool = False) -> None:
     """Refuse what is not an ``nn.Module``, or one whose layers cannot be seen, replaced or watched.
 
     Args:
         model: What a user gave.
-        for_change: Whether layers or parameters of a copy are to be changed, which more models rule out than looking at
-            batch norms does.
+        runs: Whether it is going to run, so that it needs values.
+        changes: Whether it is going to be copied, and layers of the copy to be changed: more models rule that out.
 
     Raises:
         SettingsError: It is not an ``nn.Module``.
@@ -41,7 +41,11 @@ def check_supported(model: Any, *, for_change: bool = False) -> None:
             f"{type(model).__name__} was given under a transform of torch.func (grad, vmap, ...), where tensors stand for "
             "others; call bnkit outside of it"
         )
-    reason = _why_not(_unwrapped(model)) or (_why_no_change(model) if for_change else "")
+    reason = _why_not(_unwrapped(model))
+    if not reason and (runs or changes) and _is_fake(model):
+        reason = "has tensors without values (FakeTensorMode); expected real ones: call bnkit outside of the mode"
+    if not reason and changes:
+        reason = _why_no_change(model)
     if reason:
         raise ModelError(f"{type(model).__name__} {reason}")
 
@@ -101,19 +105,20 @@ def _why_no_change(model: nn.Module) -> str:
         )
     if any(_is_of(module, ("torch.nn.parallel.distributed",)) for module in model.modules()):
         return (
-            "is DistributedDataParallel, which synchronises the parameters that it was made with; give model.module, and wrap "
-            "the result"
+            "synchronises the parameters that it was made with over processes (DistributedDataParallel); give the module in it, "
+            "model.module, and wrap the result"
         )
     for module in model.modules():
         if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
-            return "is DataParallel on several devices, whose replicas cannot be watched; give model.module, and wrap the result"
+            return (
+                "has a replica on each of several devices (DataParallel), which cannot be watched; give the module in it, "
+                "model.module, and wrap the result"
+            )
     if any(_is_sharded(module) for module in model.modules()):
         return (
             "is sharded over processes (FSDP, DTensor), so that none has whole weights; give the model from before, and shard "
             "the result"
         )
-    if any(_is_fake(tensor) for tensor in chain(model.parameters(), model.buffers())) or _is_fake_mode_active():
-        return "has tensors without values (FakeTensorMode); expected real ones: call bnkit outside of the mode"
     return ""
 
 
@@ -141,9 +146,8 @@ def _is_sharded(module: nn.Module) -> bool:
     return any(type(parameter).__module__.startswith("torch.distributed.") for parameter in module.parameters(False))
 
 
-def _is_fake(tensor: torch.Tensor) -> bool:
-    return type(tensor).__module__.startswith("torch._subclasses.")
-
-
-def _is_fake_mode_active() -> bool:
-    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+def _is_fake(model: nn.Module) -> bool:
+    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+        return True
+    tensors = chain(model.parameters(), model.buffers())
+    return any(type(tensor).__module__.startswith("torch._subclasses.") for tensor in tensors)
