@@ -251,8 +251,8 @@ def _why_not_layer(model: nn.Module, run: Trace, name: str) -> str:
         return f"{name} is a {type(layer).__name__}"
     if reason := why_not_writable(layer, name):
         return reason
-    if not all(operation.is_call or operation.within == name for operation in run.of_module(name)):
-        return f"a function uses the weight of {name}"
+    if name in run.read:
+        return f"a function uses the weight or the bias of {name}"
     for kind in ("weight", "bias"):
         tensor = own_tensor(layer, kind)
         if tensor is not None and is_shared(model, tensor):

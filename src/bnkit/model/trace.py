@@ -68,6 +68,7 @@ class Trace:
         outputs: The steps whose results the model returned.
         calls: How often each module ran, by its (first) dotted name.
         names: All names of each module, by the first.
+        read: The modules whose parameters or buffers something else than they used on the way to the output.
         output: What the model returned.
     """
 
@@ -76,6 +77,7 @@ class Trace:
     outputs: frozenset[int]
     calls: Counter[str]
     names: dict[str, tuple[str, ...]]
+    read: frozenset[str]
     output: Any = field(repr=False)
 
     def users_of(self, operation: Operation) -> Iterator[Operation]:
@@ -184,6 +186,7 @@ class _Recorder(Dispatch):
         # Of the module that is taken as one operation and runs now: itself, the producers and the shapes of its inputs.
         self._whole: tuple[weakref.ref[nn.Module], tuple[int, ...], tuple[tuple[int, ...], ...]] | None = None
         self._owners: dict[int, str] = {}
+        self._reads: list[tuple[int, str]] = []
 
     def came_from(self, tensor: Tensor, index: int) -> None:
         self._producers[id(tensor)] = index
@@ -215,12 +218,17 @@ class _Recorder(Dispatch):
             for index in operation.inputs:
                 users.setdefault(index, []).append(operation.index)
         returned = {self._producers.get(id(tensor), -1) for _, tensor in tensors_in(output)}
+        leading = set(returned)
+        for operation in reversed(self._operations):
+            if operation.index in leading:
+                leading.update(operation.inputs)
         return Trace(
             tuple(self._operations),
             {index: tuple(dict.fromkeys(found)) for index, found in users.items()},
             frozenset(returned - {-1}),
             self._calls,
             {first: tuple(names) for first, names in self._all_names.items()},
+            frozenset(owner for index, owner in self._reads if index in leading),
             output,
         )
 
@@ -257,7 +265,9 @@ class _Recorder(Dispatch):
             known = [(self._producers[id(t)], tuple(t.shape)) for t in tensors if id(t) in self._producers]
             results = [tensor for _, tensor in tensors_in(result)]
             plain = tuple(None if isinstance(value, Tensor) else value for value in args)
-            owner = self._owner_of(tensors) if kind.has_weights or kind is Kind.NORM else None
+            owners = list(self._owners_of(tensors))
+            self._reads += [(len(self._operations), owner) for owner in owners if owner not in self._running[-1:]]
+            owner = next(iter(owners), None) if kind.has_weights or kind is Kind.NORM else None
             if results:
                 inputs, shapes = tuple(index for index, _ in known), tuple(shape for _, shape in known)
                 self._add(kind, name, owner, False, inputs, shapes, plain, results, isinstance(result, Tensor))
@@ -284,18 +294,25 @@ class _Recorder(Dispatch):
         for tensor in results:
             self.came_from(tensor, index)
 
-    def _owner_of(self, tensors: Sequence[Tensor]) -> str | None:
-        """The module whose parameter or buffer one of ``tensors`` is, or is a view of."""
+    def _owners_of(self, tensors: Sequence[Tensor]) -> Iterator[str]:
+        """The modules whose parameters or buffers are among ``tensors``, or seen through them."""
         if not self._owners:
             for name, module in self._model.named_modules():
                 for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                     if not _is_lazy(tensor):
                         self._owners.setdefault(_storage(tensor), name)
-        return next((self._owners[_storage(t)] for t in tensors if _storage(t) in self._owners), None)
+            self._owners.pop(0, None)
+        for tensor in tensors:
+            if (owner := self._owners.get(_storage(tensor))) is not None:
+                yield owner
 
 
 def _storage(tensor: Tensor) -> int:
-    address: int = tensor.untyped_storage()._cdata
+    """The address of the memory of ``tensor``; 0 where it has none of its own, as a sparse one."""
+    try:
+        address: int = tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return 0
     return address
 
 
