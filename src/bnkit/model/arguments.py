@@ -87,15 +87,18 @@ def check_group(value: Any) -> None:
 
 
 def check_device(value: Any) -> None:
-    """Refuse ``value`` unless it names a device.
+    """Refuse ``value`` unless it names a device of this machine.
 
     Raises:
         SettingsError: It does not.
     """
     try:
-        torch.device(value)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise SettingsError(f"device={value!r}; expected a device of PyTorch, as 'cpu' or 'cuda:0'") from error
+        torch.empty(0, device=value)
+    except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise SettingsError(
+            f"device={value!r} cannot be used ({reason}); expected a device that is there, as 'cpu' or 'cuda:0'"
+        ) from error
 
 
 def _check_number(name: str, value: Any, expected: str) -> None:

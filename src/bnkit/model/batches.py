@@ -98,13 +98,17 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 
 def _cut(tensor: Tensor, batch_size: int | None) -> list[Tensor]:
+    if tensor.layout != torch.strided:
+        raise SettingsError(
+            f"batches is a tensor of layout {tensor.layout}, which cannot be cut; expected a dense one, or a list of batches"
+        )
     if tensor.dim() == 0:
         raise SettingsError(
             "batches is a tensor without dimensions; expected inputs, the first dimension of which counts them"
         )
     if len(tensor) == 0:
         return []
-    parts = list(torch.split(tensor, batch_size or len(tensor)))
+    parts = list(torch.split(tensor, int(batch_size or len(tensor))))
     if len(parts) > 1 and len(parts[-1]) == 1 and batch_size != 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.instancenorm import _InstanceNorm
@@ -78,12 +79,18 @@ class CheckedGroupNorm(nn.GroupNorm):
         Raises:
             SettingsError: One value a group: its deviation is 0.
         """
-        if self.num_groups == self.num_channels and input.shape[2:].numel() == 1:  # of an empty shape too: (N, C)
+        if not torch.jit.is_scripting():
+            self._check_values(input)
+        return super().forward(input)
+
+    def _check_values(self, input: Tensor) -> None:
+        if torch.compiler.is_compiling() or self.num_groups != self.num_channels:
+            return  # compiled, the check would be one of the shapes that the graph may take
+        if input.shape[2:].numel() == 1:  # of an empty shape too: (N, C)
             raise SettingsError(
                 f"group norm of an input of shape {tuple(input.shape)} in {self.num_groups} groups: one value a group, so that "
                 "every output would be beta; take fewer groups (num_groups), or leave this layer out with exclude"
             )
-        return super().forward(input)
 
 
 class ActivatedGroupNorm(Activated, CheckedGroupNorm):

@@ -43,8 +43,9 @@ def _patterns(name: str, given: Any) -> tuple[str, ...] | None:
     patterns = tuple(given) if isinstance(given, Iterable) and not isinstance(given, (bytes, Mapping)) else (given,)
     for pattern in patterns:
         if not isinstance(pattern, str):
+            verb = "is" if pattern is given else "holds"
             raise SettingsError(
-                f"{name}={given!r} holds a {type(pattern).__name__}; expected dotted names of layers, as 'layer1.*', or a list "
+                f"{name}={given!r} {verb} a {type(pattern).__name__}; expected dotted names of layers, as 'layer1.*', or a list "
                 "of them"
             )
     return patterns

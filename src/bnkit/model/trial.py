@@ -50,9 +50,10 @@ class Trial:
         self._before: Any = None
         for batch in batches:
             self._leading.append(batch)
-            if any(tensor.numel() for _, tensor in tensors_in(batch)):
-                self._state_of_first = RandomState()
-                self._before = self._output()
+            self._state_of_first = RandomState()
+            self._before = self._output()
+            sizes = [tensor.numel() for _, tensor in tensors_in(self._before)]
+            if any(sizes) or not sizes:
                 break
         if not self._leading:
             return Measured()
