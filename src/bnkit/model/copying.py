@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer
 
@@ -31,12 +32,15 @@ def copy_of(model: nn.Module) -> nn.Module:
     for tensor in _computed(model):
         memo[id(tensor)] = tensor.detach().clone()
     try:
-        twin = copy.deepcopy(model, memo)
+        with torch.no_grad():  # TorchScript would note the copying in the parameters' history
+            twin = copy.deepcopy(model, memo)
     except Exception as error:
         raise ModelError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); expected a model that "
             "copy.deepcopy takes: build a new one, or detach the tensors that it keeps"
         ) from error
+    for parameter, copied in zip(model.parameters(), twin.parameters(), strict=True):
+        copied.requires_grad_(parameter.requires_grad)
     for module, group in groups:  # our layers leave it out of copies; this copy stays in this process
         vars(memo[id(module)])["process_group"] = group
     return twin

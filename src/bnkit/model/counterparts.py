@@ -79,10 +79,11 @@ class CheckedGroupNorm(nn.GroupNorm):
         Raises:
             SettingsError: One value a group: its deviation is 0.
         """
-        if not torch.jit.is_scripting():
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             self._check_values(input)
-        return super().forward(input)
+        return functional.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
+    @torch.jit.unused
     def _check_values(self, input: Tensor) -> None:
         if torch.compiler.is_compiling() or self.num_groups != self.num_channels:
             return  # compiled, the check would be one of the shapes that the graph may take

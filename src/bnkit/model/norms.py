@@ -287,4 +287,7 @@ def _more_state(module: nn.Module, activation: str | nn.Module | None) -> str | 
     ]
     if type(module).get_extra_state is not nn.Module.get_extra_state:
         more.append("extra state")
-    return f"holds {', '.join(more)} besides" if more else None
+    if more:
+        return f"holds {', '.join(more)} besides"
+    loose = [name for name in _TENSORS if isinstance(vars(module).get(name), Tensor)]
+    return f"keeps its {loose[0]} as neither a parameter nor a buffer" if loose else None

@@ -84,10 +84,10 @@ def _why_not(model: nn.Module) -> str:
             "is TorchScript, whose layers can be neither watched nor replaced; give the nn.Module that it was made from, and "
             "use torch.jit.script or torch.jit.trace on the result"
         )
-    if type(model).__module__.startswith("torch.export") or _is_of_single_operations(model):
+    if _is_of_single_operations(model) or any(_is_of(module, ("torch.export",)) for module in model.modules()):
         return (
-            "is a graph of single operations, as torch.export and make_fx write, and has no layers; give the nn.Module that "
-            "it was made from, and export the result"
+            f"{'is' if _is_of_single_operations(model) else 'holds'} a graph of single operations, as torch.export and make_fx "
+            "write, which has no layers; give the nn.Module that it was made from, and export the result"
         )
     if any(_is_of(module, _QUANTIZED) for module in model.modules()):
         return (
@@ -123,6 +123,8 @@ def _why_no_change(model: nn.Module) -> str:
 
 
 def _is_of_single_operations(model: nn.Module) -> bool:
+    if _is_of(model, ("torch.export",)):
+        return True
     if not isinstance(model, GraphModule):
         return False
     targets = [node.target for node in model.graph.nodes if node.op == "call_function"]

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import torch
+from torch.nn.utils import parametrize
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -17,7 +18,8 @@ def apart_from_surroundings(verb: Callable[Arguments, Result]) -> Callable[Argum
     """``verb``, which returns the same inside of ``torch.inference_mode`` and ``torch.autocast`` as outside.
 
     In inference mode, the copy would be made of tensors that can never be trained. Autocast remembers weights that it has
-    cast, and would go on using them after the weights were changed; it still casts, but remembers nothing.
+    cast, and would use them after the weights were changed; it still casts, but remembers nothing. Neither do
+    parametrizations, which remember by the address of a module.
     """
 
     @wraps(verb)
@@ -29,6 +31,8 @@ def apart_from_surroundings(verb: Callable[Arguments, Result]) -> Callable[Argum
             stack.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
             torch.set_autocast_cache_enabled(False)
             torch.clear_autocast_cache()
+            stack.callback(setattr, parametrize, "_cache_enabled", parametrize._cache_enabled)
+            parametrize._cache_enabled = 0
             return verb(*args, **kwargs)
 
     return apart

@@ -87,6 +87,8 @@ class Trial:
                     f"{moments.mean.abs().max().item():.3g}, variance up to {moments.variance().max().item():.3g}; expected a "
                     "wider dtype than theirs: take the layer to float32 or bfloat16"
                 )
+        if not self._leading:
+            return None
         after = self._output()
         return largest_difference(self._before, after) if holds_numbers((self._before, after)) else None
 
