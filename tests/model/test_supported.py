@@ -91,9 +91,13 @@ REFUSED = {  # what makes it, the verbs that refuse it, and what they say
     "nothing": (lambda: None, VERBS, "model is a NoneType; expected an nn.Module"),
 }  # fmt: skip
 
+_SLOW = ("exported", "exported within", "unflattened", "traced", "an exported program")
+
 
 @pytest.mark.filterwarnings("ignore")  # of PyTorch, that these are deprecated
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name for name in REFUSED]
+)
 def test_what_is_refused_by_every_verb(name):
     make, verbs, message = REFUSED[name]
     model = make()
