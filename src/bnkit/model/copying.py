@@ -40,7 +40,8 @@ def copy_of(model: nn.Module) -> nn.Module:
             "copy.deepcopy takes: build a new one, or detach the tensors that it keeps"
         ) from error
     for parameter, copied in zip(model.parameters(), twin.parameters(), strict=True):
-        copied.requires_grad_(parameter.requires_grad)
+        if copied.requires_grad != parameter.requires_grad:
+            copied.requires_grad_(parameter.requires_grad)
     for module, group in groups:  # our layers leave it out of copies; this copy stays in this process
         vars(memo[id(module)])["process_group"] = group
     return twin
