@@ -204,3 +204,47 @@ def test_buffers_that_a_forward_pass_exchanges_or_resizes_are_given_back():
     added = bnkit.add(Counting(), torch.ones(IMAGES)).model
     assert added.calls.tolist() == [0.0]
     assert added.seen.shape == (0,)
+
+
+class _CastingInside(nn.Module):
+    """Autocast within: from outside it is a model in float32."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.model(x).float()
+
+
+@pytest.mark.parametrize("name", PRESERVING)
+def test_a_model_with_autocast_inside(name):
+    make, verb = PRESERVING[name]
+    model, x = _CastingInside(make()), _inputs()
+    changed, changes = verb(model, x)
+    exact = copy.deepcopy(model).double()(x.double())
+    own = largest_difference(exact, model(x))
+    assert largest_difference(exact, changed.eval()(x)) <= 4 * own + torch.finfo(torch.bfloat16).eps
+    assert changes.error is None or changes.error <= 16 * own
+
+
+@pytest.mark.parametrize("name", ["fold", "remove", "add"])
+def test_on_the_meta_device(name):
+    make, verb = PRESERVING[name]
+    with pytest.raises(ModelError, match="is on the meta device, without values to compare"):
+        verb(make().to("meta"), _inputs().to("meta"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fold", "remove", "add"])
+def test_inside_of_a_function_that_is_compiled(name):
+    make, verb = PRESERVING[name]
+    model = make()
+
+    @torch.compile(backend="eager")
+    def compiled(x):
+        return verb(model, x).model(x)
+
+    with pytest.raises(ModelError, match="inside a function that torch.compile compiles; call it before"):
+        compiled(_inputs())

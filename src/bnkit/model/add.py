@@ -23,7 +23,7 @@ from bnkit.model.sites import Site, Sites, plain_name, sites_in
 from bnkit.model.supported import is_script
 from bnkit.model.surroundings import apart_from_surroundings
 from bnkit.model.trace import Operation, Trace, as_it_was, trace
-from bnkit.model.verified import check_comparable, error_of, output_of
+from bnkit.model.verified import check_comparable, error_of, exact_output, output_of
 from bnkit.moments import Moments
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
 
@@ -123,7 +123,9 @@ def add(
     ]
     changes += [Change(name, KEPT, "it did not run on the example") for name in found.never_ran]
     output = output_of(changed, example, _DONE)
-    error = error_of(run.output, output, changed, _DONE) if preserve else None
+    error = None
+    if preserve:
+        error = error_of(run.output, output, changed, _DONE, lambda: exact_output(model, example))
     return Changed(changed, Changes(changes, error))
 
 

@@ -119,9 +119,8 @@ def fold(
     planned, kept = folds(folded, run, include, exclude)
     check_comparable(run.output, folded)
     exact = _checked(folded, planned, example)
-    own_error = 0.0 if exact is None else largest_difference(exact, run.output)
     folded = _apply(folded, planned).eval()
-    error = error_of(run.output, output_of(folded, example, _DONE), folded, _DONE, own_error)
+    error = error_of(run.output, output_of(folded, example, _DONE), folded, _DONE, lambda: exact)
     changes = [Change(entry.name, "folded", entry.detail) for entry in planned]
     return Changed(folded, Changes([*changes, *(Change(name, KEPT, reason) for name, reason in kept)], error))
 

@@ -11,7 +11,7 @@ import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import UninitializedBuffer, UninitializedParameter
 
+from bnkit.errors import ModelError
 from bnkit.model.dispatch import Dispatch
 from bnkit.model.example import Example, tensors_in
 from bnkit.model.kinds import Kind, kind_of_module, kind_of_operation
@@ -155,11 +156,19 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def eagerly() -> Iterator[None]:
-    """Inside, a model that was compiled runs eagerly: compiled already, it would run past hooks."""
-    if "torch._dynamo" in sys.modules:
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    else:
+    """Inside, a model that was compiled runs eagerly: compiled already, it would run past hooks.
+
+    Raises:
+        ModelError: Inside a function that ``torch.compile`` compiles.
+    """
+    with ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:
+            try:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            except RuntimeError as error:
+                raise ModelError(
+                    "bnkit was called inside a function that torch.compile compiles; call it before, outside of the function"
+                ) from error
         yield
 
 

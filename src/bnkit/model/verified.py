@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from bnkit.errors import ModelError
+from bnkit.model.copying import copy_of
 from bnkit.model.example import Example, holds_numbers, largest_difference, tensors_in
 from bnkit.model.trace import as_it_was
 
@@ -42,6 +44,8 @@ def check_comparable(output: Any, model: nn.Module) -> None:
     Raises:
         ModelError: The output has floating-point tensors, and no finite number in them.
     """
+    if any(tensor.is_meta for _, tensor in tensors_in(output)):
+        raise ModelError(f"{type(model).__name__} is on the meta device, without values to compare; move it to another")
     tensors = [tensor for _, tensor in tensors_in(output) if tensor.is_floating_point() or tensor.is_complex()]
     if tensors and not holds_numbers(output):
         what = "holds no values" if all(tensor.numel() == 0 for tensor in tensors) else "is NaN or inf throughout"
@@ -51,7 +55,7 @@ def check_comparable(output: Any, model: nn.Module) -> None:
         )
 
 
-def error_of(before: Any, after: Any, model: nn.Module, done: str, own_error: float = 0.0) -> float | None:
+def error_of(before: Any, after: Any, model: nn.Module, done: str, exact: Callable[[], Any]) -> float | None:
     """How far ``after``, the output of ``model``, is from ``before``; None if they hold no floating-point numbers.
 
     Rounding may leave half of the digits after some hundred layers: the square root of the relative spacing of the coarsest
@@ -59,18 +63,33 @@ def error_of(before: Any, after: Any, model: nn.Module, done: str, own_error: fl
 
     Args:
         done: What was done to the model, to be read after its name.
-        own_error: How far ``before`` is from the exact output.
+        exact: Gives what ``before`` would be without rounding, or None if that is not known.
 
     Raises:
         ModelError: They are further apart than rounding explains.
     """
     error = largest_difference(before, after)
-    if not error <= max(tolerance(model), _OF_ITS_OWN * own_error if own_error < 1 else 0.0):
+    if not error <= tolerance(model) and not error <= _OF_ITS_OWN * _own_error(exact(), before):
         raise ModelError(
             f"{type(model).__name__} computes something else {done}: the outputs differ by {error:.1e} of their largest "
             "magnitude; expected the same: leave places out with exclude"
         )
     return error if holds_numbers(before) else None
+
+
+def exact_output(model: nn.Module, example: Example) -> Any:
+    """What a copy of ``model`` in float64 returns on ``example``; None if it does not run in float64."""
+    wide = copy_of(model).double().eval()
+    with as_it_was(wide), torch.no_grad():
+        try:
+            return example.to(torch.float64).fresh().run(wide)
+        except ModelError:
+            return None
+
+
+def _own_error(exact: Any, output: Any) -> float:
+    error = 0.0 if exact is None else largest_difference(exact, output)
+    return error if error < 1 else 0.0  # otherwise it is not rounding
 
 
 def tolerance(model: nn.Module) -> float:
