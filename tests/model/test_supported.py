@@ -138,7 +138,23 @@ def _dynamically_quantized():
     return quantization.quantize_dynamic(nn.Sequential(_network(), nn.Flatten(), nn.Linear(50, 3)), {nn.Linear})
 
 
+class _Quantizable(nn.Module):
+    """As a model that may be quantized later is written."""
+
+    def __init__(self):
+        super().__init__()
+        from torch.ao import quantization
+
+        self.quant, self.dequant = quantization.QuantStub(), quantization.DeQuantStub()
+        self.model, self.sum = _network(), torch.ao.nn.quantized.FloatFunctional()
+
+    def forward(self, x):
+        y = self.model(self.quant(x))
+        return self.dequant(self.sum.add(y, y))
+
+
 HANDLED = {
+    "to be quantized later": (_Quantizable, "model."),
     "traced by fx": (lambda: torch.fx.symbolic_trace(_network()), ""),
     "compiled": (_compiled, "_orig_mod."),
     "compiled in place": (_compiled_in_place, ""),

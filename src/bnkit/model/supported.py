@@ -14,6 +14,8 @@ from bnkit.errors import ModelError, SettingsError
 from bnkit.model.kinds import Kind, kind_of_operation
 
 _QUANTIZED = ("torch.ao.nn.quantized.modules", "torch.ao.nn.intrinsic.quantized.modules")
+# What dynamic quantization leaves, and what stands in models that may be quantized later, beside quantized layers.
+_STILL_FLOAT = ("LinearPackedParams", "FloatFunctional", "FXFloatFunctional")
 _OBSERVED = (
     "torch.ao.quantization.observer",
     "torch.ao.quantization.fake_quantize",
@@ -137,7 +139,7 @@ def _is_of(module: nn.Module, homes: tuple[str, ...]) -> bool:
     """Whether a class of ``module`` stands in one of ``homes``, modules of PyTorch."""
     kinds = [kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.")]
     # Dynamic quantization packs the weights of single layers; what is around them is as always.
-    if any(".dynamic" in kind.__module__ or kind.__name__ == "LinearPackedParams" for kind in kinds):
+    if any(".dynamic" in kind.__module__ or kind.__name__ in _STILL_FLOAT for kind in kinds):
         return False
     return any(kind.__module__.startswith(homes) for kind in kinds)
 

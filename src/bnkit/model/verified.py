@@ -96,5 +96,6 @@ def tolerance(model: nn.Module) -> float:
     """The largest difference of two outputs of ``model``, over their magnitude, that rounding explains."""
     dtypes = {tensor.dtype for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point()}
     devices = {tensor.device.type for tensor in chain(model.parameters(), model.buffers())} or {"cpu"}
+    devices = {device for device in devices if torch.amp.is_autocast_available(device)}
     dtypes |= {torch.get_autocast_dtype(device) for device in devices if torch.is_autocast_enabled(device)}
     return float(max((torch.finfo(dtype).eps for dtype in dtypes), default=torch.finfo(torch.float32).eps) ** 0.5)
