@@ -57,6 +57,12 @@ def _for_training_quantized():
     return quantization.prepare_qat(quantization.fuse_modules_qat(model, [["0", "1", "2"]]))
 
 
+def _on_several_devices():
+    model = nn.DataParallel(_network())
+    model.device_ids = [0, 1]
+    return model
+
+
 REFUSED = {  # what makes it, the verbs that refuse it, and what they say
     "scripted": (lambda: torch.jit.script(_network()), VERBS, "is TorchScript, .* give the nn.Module that it was made from"),
     "traced": (lambda: torch.jit.trace(_network(), _inputs()), VERBS, "TopLevelTracedModule is TorchScript"),
@@ -80,6 +86,7 @@ REFUSED = {  # what makes it, the verbs that refuse it, and what they say
     "quantized": (lambda: _quantized(convert=True), VERBS, "is quantized, .* from before torch.ao.quantization.convert"),
     "observed": (lambda: _quantized(convert=False), CHANGING, "is prepared for quantization, .* prepare the result"),
     "for training quantized": (_for_training_quantized, CHANGING, "is prepared for quantization"),
+    "on several devices": (_on_several_devices, (*CHANGING, "recalibrate", "check"), r"\(DataParallel\), .* give the module in it"),
     "a class": (lambda: nn.ReLU, VERBS, r"model is the class ReLU; expected an nn.Module: build it, ReLU\(...\)"),
     "an exported program": (
         lambda: torch.export.export(_network(), (_inputs(),)), VERBS,

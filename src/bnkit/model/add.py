@@ -20,9 +20,10 @@ from bnkit.model.hosting import host
 from bnkit.model.kinds import Kind
 from bnkit.model.patterns import Patterns, chosen
 from bnkit.model.sites import Site, Sites, plain_name, sites_in
+from bnkit.model.state import as_it_was
 from bnkit.model.supported import is_script
 from bnkit.model.surroundings import apart_from_surroundings
-from bnkit.model.trace import Operation, Trace, as_it_was, trace
+from bnkit.model.trace import Operation, Trace, trace
 from bnkit.model.verified import check_comparable, error_of, exact_output, output_of
 from bnkit.moments import Moments
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d

@@ -17,8 +17,9 @@ from bnkit.model.folding import into_input, into_output
 from bnkit.model.hosting import WithBatchNorm, release
 from bnkit.model.norms import as_module, recognise
 from bnkit.model.patterns import Patterns
+from bnkit.model.state import as_it_was
 from bnkit.model.surroundings import apart_from_surroundings
-from bnkit.model.trace import as_it_was, trace
+from bnkit.model.trace import trace
 from bnkit.model.verified import check_comparable, error_of, output_of, tolerance
 
 _DONE = "with its batch norm folded"

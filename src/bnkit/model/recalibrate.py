@@ -23,8 +23,8 @@ from bnkit.model.patterns import Patterns
 from bnkit.model.population import borrowed, store
 from bnkit.model.random_state import RandomState
 from bnkit.model.ranks import Ranks, without_broadcasts
+from bnkit.model.state import eagerly
 from bnkit.model.supported import check_supported
-from bnkit.model.trace import eagerly
 from bnkit.model.trial import Trial
 from bnkit.moments import Moments
 

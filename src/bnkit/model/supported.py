@@ -44,8 +44,8 @@ def check_supported(model: Any, *, runs: bool = False, changes: bool = False) ->
             "others; call bnkit outside of it"
         )
     reason = _why_not(_unwrapped(model))
-    if not reason and (runs or changes) and _is_fake(model):
-        reason = "has tensors without values (FakeTensorMode); expected real ones: call bnkit outside of the mode"
+    if not reason and (runs or changes):
+        reason = _why_no_run(model)
     if not reason and changes:
         reason = _why_no_change(model)
     if reason:
@@ -99,6 +99,17 @@ def _why_not(model: nn.Module) -> str:
     return ""
 
 
+def _why_no_run(model: nn.Module) -> str:
+    if _is_fake(model):
+        return "has tensors without values (FakeTensorMode); expected real ones: call bnkit outside of the mode"
+    if any(isinstance(module, nn.DataParallel) and len(module.device_ids) > 1 for module in model.modules()):
+        return (
+            "has a replica on each of several devices (DataParallel), which cannot be watched; give the module in it, "
+            "model.module, and wrap the result"
+        )
+    return ""
+
+
 def _why_no_change(model: nn.Module) -> str:
     if any(_is_of(module, _OBSERVED) for module in model.modules()):
         return (
@@ -110,12 +121,6 @@ def _why_no_change(model: nn.Module) -> str:
             "synchronises the parameters that it was made with over processes (DistributedDataParallel); give the module in it, "
             "model.module, and wrap the result"
         )
-    for module in model.modules():
-        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
-            return (
-                "has a replica on each of several devices (DataParallel), which cannot be watched; give the module in it, "
-                "model.module, and wrap the result"
-            )
     if any(_is_sharded(module) for module in model.modules()):
         return (
             "is sharded over processes (FSDP, DTensor), so that none has whole weights; give the model from before, and shard "

@@ -7,24 +7,24 @@ seen as they happen. What does not happen on the example is not seen, and neithe
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import is_lazy
 
-from bnkit.errors import ModelError
 from bnkit.model.dispatch import Dispatch
 from bnkit.model.example import Example, tensors_in
 from bnkit.model.kinds import Kind, kind_of_module, kind_of_operation
+from bnkit.model.state import as_it_was
 from bnkit.model.supported import is_script
-from bnkit.model.surroundings import write
+
+__all__ = ["Operation", "Trace", "as_it_was", "trace"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,62 +118,6 @@ def trace(model: nn.Module, example: Example, in_training: Callable[[nn.Module],
         with recorder.watching():
             output = fresh.run(model)
     return recorder.trace(output)
-
-
-@contextmanager
-def as_it_was(model: nn.Module) -> Iterator[None]:
-    """Inside, ``model`` runs eagerly; afterwards its modes and buffers and the random states are as before."""
-    # A TorchScript module that was frozen has no mode.
-    modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-        if not _is_lazy(buffer)
-    ]
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
-    with torch.random.fork_rng(devices=[device.index for device in devices]), eagerly():
-        try:
-            # The fast path of attention hides the linear layers in it.
-            torch.backends.mha.set_fastpath_enabled(False)
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fastpath)
-            for module, mode in modes.items():
-                module.training = mode
-            for module, name, buffer, content in buffers:
-                if is_script(module):
-                    write(buffer, content)
-                    continue
-                if module._buffers.get(name) is not buffer:  # a forward pass may put another tensor there
-                    module._buffers[name] = buffer
-                if buffer.shape != content.shape:  # or give it another size
-                    buffer.data = content
-                else:
-                    write(buffer, content)
-
-
-@contextmanager
-def eagerly() -> Iterator[None]:
-    """Inside, a model that was compiled runs eagerly: compiled already, it would run past hooks.
-
-    Raises:
-        ModelError: Inside a function that ``torch.compile`` compiles.
-    """
-    with ExitStack() as stack:
-        if "torch._dynamo" in sys.modules:
-            try:
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            except RuntimeError as error:
-                raise ModelError(
-                    "bnkit was called inside a function that torch.compile compiles; call it before, outside of the function"
-                ) from error
-        yield
-
-
-def _is_lazy(tensor: Tensor) -> bool:
-    return isinstance(tensor, (UninitializedParameter, UninitializedBuffer))
 
 
 class _Recorder(Dispatch):
@@ -308,7 +252,7 @@ class _Recorder(Dispatch):
         if not self._owners:
             for name, module in self._model.named_modules():
                 for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                    if not _is_lazy(tensor):
+                    if not is_lazy(tensor):
                         self._owners.setdefault(_storage(tensor), name)
             self._owners.pop(0, None)
         for tensor in tensors:

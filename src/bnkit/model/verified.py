@@ -12,7 +12,7 @@ from torch import nn
 from bnkit.errors import ModelError
 from bnkit.model.copying import copy_of
 from bnkit.model.example import Example, holds_numbers, largest_difference, tensors_in
-from bnkit.model.trace import as_it_was
+from bnkit.model.state import as_it_was
 
 # So many times the rounding error that a model has by itself, a change of it may move its outputs.
 _OF_ITS_OWN = 16
