@@ -8,11 +8,13 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import bnkit
 from bnkit.errors import ModelError, SettingsError
 from bnkit.model.add import add
 from bnkit.model.example import Example, largest_difference
+from bnkit.model.remove import remove
 from tests.model.networks import (
     ALL,
     Attention,
@@ -382,3 +384,66 @@ def test_a_layer_that_returns_several_tensors_is_left_alone():
     assert {change.site: change.detail for change in changes.kept} == {"first": "it returns more than one tensor"}
     added(torch.randn(2, 3, 5, 5)).sum().backward()
     assert added.last.batch_norm.weight.grad is not None
+
+
+class _MixedRanks(nn.Module):
+    """One layer, on a batch and on a single row."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.out = nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.out(self.layer(x).relu() + self.layer(x[0]).relu())
+
+
+@pytest.mark.parametrize("preserve", [True, False])
+@pytest.mark.parametrize("where", ["before_activation", "after_activation", "after_pooling"])
+@pytest.mark.parametrize(
+    ("model", "shape", "at"),
+    [
+        (nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2)), (6,), (6,)),
+        (nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Conv1d(8, 2, 3)), (3, 9), (3, 9)),
+        (nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 3)), (3, 9, 9), (3, 9, 9)),
+        (nn.Sequential(nn.ConvTranspose2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 3)), (3, 9, 9), (3, 9, 9)),
+        (_MixedRanks(), (4, 6), (6,)),
+    ],
+    ids=["linear", "1d", "2d", "transposed", "once in a batch and once not"],
+)
+def test_a_layer_that_runs_without_a_batch_dimension_is_kept(model, shape, at, where, preserve):
+    x = torch.randn(shape)
+    added, changes = add(model, x, where=where, preserve=preserve)
+    assert changes.made == ()
+    assert changes[0].detail == f"it runs without a batch dimension, on {at}"
+    assert torch.equal(added.eval()(x), model(x))
+
+
+class _NeedsItsBias(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.out = nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.out(self.layer(x).relu() + self.layer.bias)
+
+
+def test_the_copy_runs_on_the_example_before_it_is_handed_out():
+    with pytest.raises(ModelError, match=r"_NeedsItsBias with batch norm added does not run any more .*TypeError"):
+        add(_NeedsItsBias(), torch.randn(4, 6))
+
+
+def test_a_bias_that_does_not_learn_does_not_learn_afterwards():
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+    model[0].bias.requires_grad_(False)
+    added = add(model, torch.randn(4, 6)).model
+    assert not remove(copy.deepcopy(added), torch.randn(4, 6)).model[0].bias.requires_grad
+
+
+def test_after_training_the_tensors_that_pruning_computes_do_not_stop_a_copy():
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+    prune.l1_unstructured(model[0], "weight", 5)
+    prune.random_unstructured(model[2], "bias", 1)
+    model(torch.randn(4, 6)).sum().backward()
+    added = add(model, torch.randn(4, 6), preserve=True).model
+    x = torch.randn(4, 6)
+    torch.testing.assert_close(added.eval()(x), model(x))

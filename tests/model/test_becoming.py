@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -207,3 +208,39 @@ def test_an_activated_layer_of_torch_takes_a_residual():
     x, residual = torch.randn(2, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0))
     layer = ours.BatchNorm2d(4, activation="relu")
     torch.testing.assert_close(convert(layer, "torch").model(x, residual), layer(x, residual))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "groups"),
+    [
+        (nn.BatchNorm1d(4), (6, 4), 4),
+        (nn.BatchNorm1d(4), (6, 4, 1), 4),
+        (nn.BatchNorm2d(4), (6, 4, 1, 1), 4),
+        (nn.BatchNorm1d(1), (6, 1), 32),
+        (ours.BatchNorm1d(4, activation="relu"), (6, 4), 4),
+        (ours.BatchNorm2d(1, activation=nn.PReLU()), (6, 1, 1, 1), 32),
+    ],
+)
+def test_group_norm_of_one_value_a_group_is_refused_when_it_runs(layer, shape, groups):
+    converted = convert(nn.Sequential(layer), "group_norm", num_groups=groups).model
+    with pytest.raises(SettingsError, match="one value a group, so that every output would be beta; take fewer groups"):
+        converted(torch.randn(shape))
+    more = torch.randn(*shape[:2], 3) if len(shape) < 4 else torch.randn(*shape[:2], 3, 3)
+    expected = nn.functional.group_norm(more, shape[1])
+    if isinstance(layer, ours.BatchNorm1d | ours.BatchNorm2d):
+        expected = expected.relu() if layer.activation == "relu" else layer.activation(expected)
+    torch.testing.assert_close(converted(more), expected)
+    assert convert(converted, "group_norm").changes.made == ()
+
+
+def test_two_values_a_group_are_taken_and_the_layer_compiles_to_torchscript():
+    converted = convert(nn.Sequential(nn.BatchNorm1d(4)), "group_norm", num_groups=2).model
+    assert type(converted[0]) is nn.GroupNorm
+    x = torch.randn(6, 4)
+    torch.testing.assert_close(converted(x), nn.functional.group_norm(x, 2))
+    images = torch.randn(3, 4, 5, 5)
+    alone = convert(nn.Sequential(nn.BatchNorm2d(4)), "group_norm", num_groups=4).model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.testing.assert_close(torch.jit.script(alone)(images), alone(images))
+    torch.testing.assert_close(copy.deepcopy(alone)(images), alone(images))

@@ -9,6 +9,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from bnkit.errors import ModelError, SettingsError
+from bnkit.model.example import tensors_in
 from bnkit.model.sites import sites
 from tests.model.networks import (
     ALL,
@@ -164,3 +165,23 @@ def test_an_example_that_does_not_fit(inputs, error, message):
         sites(model, inputs)
     assert model.training
     assert all(not module._forward_hooks for module in model.modules())
+
+
+class _HoldsItself:
+    def __init__(self, scores):
+        self.scores, self.me = scores, [self]
+
+
+class _WithCycle(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return _HoldsItself(self.layer(x).relu())
+
+
+def test_an_output_that_holds_itself():
+    found = sites(_WithCycle(), torch.ones(2, 3))
+    assert [site.name for site in found] == ["layer"]
+    assert [path for path, _ in tensors_in(_HoldsItself(torch.ones(1)))] == ["scores"]

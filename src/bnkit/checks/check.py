@@ -23,7 +23,9 @@ from bnkit.checks.untouched import untouched
 from bnkit.errors import ModelError, SettingsError
 from bnkit.model.batches import Batches, Forward, device_of
 from bnkit.model.example import Example
+from bnkit.model.norms import no_batch_norm
 from bnkit.model.ranks import without_broadcasts
+from bnkit.model.supported import check_supported
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -90,8 +92,7 @@ def check(
         warning  BN101 0  its bias is cancelled by 1; set bias=False (saves 6 parameters)
         1 warning in 1 layer
     """
-    if not isinstance(model, nn.Module):
-        raise SettingsError(f"model is a {type(model).__name__}; expected an nn.Module")
+    check_supported(model, runs=True)
     for name, number in (("accumulation", accumulation), ("processes", 1 if processes is None else processes)):
         if number < 1:
             raise SettingsError(f"{name}={number}; expected a whole number above 0")
@@ -116,9 +117,7 @@ def check(
             snapshot.restore_random_state()  # so that the batches come as they would have come
         seen = Observation(model, snapshot, example, given, tested, optimizer, loader, ema, accumulation, processes)
         if not seen.places:
-            raise ModelError(
-                f"{type(model).__name__} holds no batch norm; expected a model with one (bnkit.add puts them in)"
-            )
+            raise no_batch_norm(model)
         ready = [rule for rule in rules if rule.needs <= seen.has]
         found = [finding for rule in ready for finding in rule.findings(seen) if not settings.ignores(finding)]
         return Findings(

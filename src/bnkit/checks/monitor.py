@@ -18,6 +18,7 @@ from bnkit.checks.registry import Names, chosen_rules
 from bnkit.checks.rule import Need
 from bnkit.errors import BnkitError, SettingsError
 from bnkit.model.batches import Forward
+from bnkit.model.supported import check_supported
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -81,6 +82,7 @@ class Monitor:
         ignore: Names | None = None,
         per_layer_ignores: Mapping[str, Names] | None = None,
     ) -> None:
+        check_supported(model, runs=True)
         for name, number in (("every", every), ("batches", batches)):
             if number < 1:
                 raise SettingsError(f"{name}={number}; expected a whole number above 0")

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.model.random_state import RandomState
+from bnkit.model.surroundings import write
 
 # Nothing that only behaves like one of these: to read a data set through might take an hour.
 _CONTAINERS = (dict, list, set, deque)
+# Tensors of fewer values are compared by PyTorch.
+_LITTLE = 4096
 # By the bytes of an element: what its bits are compared as.
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -98,7 +101,10 @@ class _Kept:
 
 def _rewrite(tensor: Tensor, content: Tensor) -> None:
     if not tensor.is_meta and not _holds(tensor, content):
-        tensor.copy_(content)
+        if tensor.shape == content.shape:
+            write(tensor, content)
+        else:  # it was given another size
+            tensor.data = content
 
 
 def _holds(tensor: Tensor, content: Tensor) -> bool:
@@ -110,7 +116,7 @@ def _holds(tensor: Tensor, content: Tensor) -> bool:
     if kind is None or not is_plain:
         return torch.equal(one, content)
     one, content = one.view(kind), content.view(kind)
-    if one.device.type != "cpu":
+    if one.device.type != "cpu" or one.numel() < _LITTLE:  # NumPy would keep its memory from being resized
         return torch.equal(one, content)
     return np.array_equal(one.numpy(), content.numpy())  # in two thirds of the time
 

@@ -11,23 +11,31 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from bnkit.errors import ModelError, SettingsError
+from bnkit.model.arguments import check_eps, check_flag, check_momentum
 from bnkit.model.changes import KEPT, Change, Changed, Changes
 from bnkit.model.copying import copy_of
-from bnkit.model.example import Example, largest_difference
+from bnkit.model.example import Example
+from bnkit.model.folding import is_shared, own_tensor
 from bnkit.model.hosting import host
 from bnkit.model.kinds import Kind
 from bnkit.model.patterns import Patterns, chosen
 from bnkit.model.sites import Site, Sites, plain_name, sites_in
-from bnkit.model.trace import Operation, Trace, as_it_was, trace
+from bnkit.model.state import as_it_was
+from bnkit.model.supported import is_script
+from bnkit.model.surroundings import apart_from_surroundings
+from bnkit.model.trace import Operation, Trace, trace
+from bnkit.model.verified import check_comparable, error_of, exact_output, output_of
 from bnkit.moments import Moments
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 Where = Literal["before_activation", "after_activation", "after_pooling"]
 _BY_DIMENSIONS: dict[int, type[_BatchNorm]] = {1: BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
+_DONE = "with batch norm added"
 # At the end of a model these make probabilities and the like of what the last layer returns.
 _OF_OUTPUTS = ("sigmoid", "tanh", "hardsigmoid", "softplus", "logsigmoid", "logsigmoidforward")
 
 
+@apart_from_surroundings
 def add(
     model: nn.Module,
     example_inputs: Any,
@@ -63,8 +71,8 @@ def add(
         ``(model, changes)``. With ``preserve``, ``changes.error`` says how far the outputs are apart on the example.
 
     Raises:
-        ModelError: The model raises on the example, cannot be copied, has nothing to normalise; or, with ``preserve``,
-            computes something else afterwards.
+        ModelError: The model raises on the example, cannot be copied, has nothing to normalise; or the copy does not run or,
+            with ``preserve``, computes something else.
         SettingsError: A setting or a pattern that means nothing here.
 
     Example:
@@ -78,8 +86,13 @@ def add(
     """
     if where not in ("before_activation", "after_activation", "after_pooling"):
         raise SettingsError(f"where={where!r}; expected 'before_activation', 'after_activation' or 'after_pooling'")
+    check_flag("preserve", preserve)
+    check_eps(eps)
+    check_momentum(momentum)
     example, changed = Example(example_inputs), copy_of(model)
     run = trace(changed, example)
+    if preserve:
+        check_comparable(run.output, changed)
     found = sites_in(run, changed)
     layers = [site for site in found if site.kind.has_weights]
     if not layers:
@@ -91,7 +104,8 @@ def add(
     places: dict[str, _Place] = {}
     reasons: dict[str, str] = {}
     for site in layers:
-        reason = "it is left out by include or exclude" if site.name not in wanted else _why_not(site, found, changed)
+        left_out = "it is left out by include or exclude"
+        reason = left_out if site.name not in wanted else _why_not(site, found, changed, run)
         place = reason or _place(site, run, where)
         if isinstance(place, _Place):
             places[site.name] = place
@@ -100,8 +114,7 @@ def add(
 
     measured = _measured(changed, example, places) if preserve else {}
     for name, place in places.items():
-        if place.takes_bias and getattr(changed.get_submodule(name), "bias", None) is not None:
-            place.detail += ", in place of the bias"
+        place.settle_bias(changed, changed.get_submodule(name))
         _put(changed, place, measured.get(name), eps, momentum)
     changes = [
         Change(site.name, "added", places[site.name].detail)
@@ -110,7 +123,10 @@ def add(
         for site in layers
     ]
     changes += [Change(name, KEPT, "it did not run on the example") for name in found.never_ran]
-    error = _error(run.output, changed, example) if preserve else None
+    output = output_of(changed, example, _DONE)
+    error = None
+    if preserve:
+        error = error_of(run.output, output, changed, _DONE, lambda: exact_output(model, example))
     return Changed(changed, Changes(changes, error))
 
 
@@ -126,8 +142,25 @@ class _Place:
         self.kind = BatchNorm1d if features_last else _BY_DIMENSIONS[max(1, len(shape) - 2)]
         self.detail = f"{self.kind.__name__}({self.channels}) {where}"
 
+    def settle_bias(self, model: nn.Module, layer: nn.Module) -> None:
+        """Decide, and say, whether the bias of ``layer`` goes: only one that is a parameter of that layer alone does."""
+        if not self.takes_bias or getattr(layer, "bias", None) is None:
+            return
+        bias = own_tensor(layer, "bias")
+        if bias is None:
+            stays = "is computed from others"
+        elif not isinstance(bias, nn.Parameter):
+            stays = "is a buffer"
+        elif is_shared(model, bias):
+            stays = "is that of another layer too"
+        else:
+            self.detail += ", in place of the bias"
+            return
+        self.takes_bias = False
+        self.detail += f"; its bias stays: it {stays}"
 
-def _why_not(site: Site, found: Sites, model: nn.Module) -> str:  # noqa: PLR0911 - a list of reasons
+
+def _why_not(site: Site, found: Sites, model: nn.Module, run: Trace) -> str:  # noqa: PLR0911 - a list of reasons
     """Why ``site`` is to be left as it is; empty if it is not."""
     if not site.is_called:
         return "a function uses its weight: there is no call to put a batch norm behind"
@@ -143,11 +176,19 @@ def _why_not(site: Site, found: Sites, model: nn.Module) -> str:  # noqa: PLR091
         return "it only leads to weights of other values (squeeze and excite)"
     if any(isinstance(parent, nn.TransformerEncoderLayer) for parent in _parents(model, site.name)):
         return "the fast path of nn.TransformerEncoderLayer would use its weight and pass the batch norm by"
-    if isinstance(model.get_submodule(site.name), torch.jit.ScriptModule):
+    return _why_not_normed(model.get_submodule(site.name), run.of_module(site.name))
+
+
+def _why_not_normed(layer: nn.Module, operations: tuple[Operation, ...]) -> str:
+    """Why no batch norm can run on what ``layer`` returns; empty if one can."""
+    if is_script(layer):
         return "it is compiled"
-    dimensions = _dimensions(model.get_submodule(site.name))
-    if dimensions and len(site.output_shape) != dimensions + 2:
-        return f"it runs without a batch dimension, on {site.input_shape}"
+    dimensions = len(layer.kernel_size) if isinstance(layer, _ConvNd) else 0
+    for operation in operations:
+        if len(operation.shape) != dimensions + 2 if dimensions else len(operation.shape) < 2:
+            return (
+                f"it runs without a batch dimension, on {operation.shapes[0] if operation.shapes else operation.shape}"
+            )
     return ""
 
 
@@ -158,10 +199,6 @@ def _parents(model: nn.Module, name: str) -> Iterator[nn.Module]:
 
 def _names(found: Sites) -> set[str]:
     return {name for site in found for name in site.names}
-
-
-def _dimensions(module: nn.Module) -> int:
-    return len(module.kernel_size) if isinstance(module, _ConvNd) else 0
 
 
 def _place(site: Site, run: Trace, where: Where) -> _Place | str:  # noqa: PLR0911 - a list of reasons
@@ -258,21 +295,3 @@ def _put(model: nn.Module, place: _Place, moments: Moments | None, eps: float, m
         keeps_outputs=moments is not None,
         take_bias=place.takes_bias,
     )
-
-
-def _error(output: Any, changed: nn.Module, example: Example) -> float:
-    """How far what ``changed`` returns is from ``output``, which the model returned before.
-
-    Raises:
-        ModelError: Further than rounding explains.
-    """
-    with as_it_was(changed), torch.no_grad():
-        error = largest_difference(output, example.fresh().run(changed.eval()))
-    dtype = next((tensor.dtype for tensor in changed.parameters() if tensor.is_floating_point()), torch.float32)
-    # Half of the digits: what rounding leaves of them after some hundred layers.
-    if not error <= torch.finfo(dtype).eps ** 0.5:
-        raise ModelError(
-            f"{type(changed).__name__} computes something else with batch norm added: the outputs differ by {error:.1e} of "
-            "their largest magnitude; expected the same: leave layers out with exclude, or use preserve=False"
-        )
-    return error

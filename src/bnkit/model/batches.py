@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from bnkit.errors import BnkitError, DataError, ModelError, SettingsError
+from bnkit.model.arguments import check_whole
 from bnkit.model.example import tensors_in
 
 Forward = Callable[[Any, Any], Any]
@@ -39,8 +40,8 @@ class Batches:
             raise SettingsError(
                 f"batch_size={batch_size} with a {type(given).__name__}; expected a tensor to cut, or no batch_size"
             )
-        if batch_size is not None and batch_size < 1:
-            raise SettingsError(f"batch_size={batch_size}; expected a whole number above 0")
+        if batch_size is not None:
+            check_whole("batch_size", batch_size)
         if isinstance(given, Dataset) and not isinstance(given, IterableDataset):
             raise SettingsError(
                 f"batches is a {type(given).__name__}, which gives single examples; expected batches: wrap it in a DataLoader"
@@ -97,13 +98,17 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 
 def _cut(tensor: Tensor, batch_size: int | None) -> list[Tensor]:
+    if tensor.layout != torch.strided:
+        raise SettingsError(
+            f"batches is a tensor of layout {tensor.layout}, which cannot be cut; expected a dense one, or a list of batches"
+        )
     if tensor.dim() == 0:
         raise SettingsError(
             "batches is a tensor without dimensions; expected inputs, the first dimension of which counts them"
         )
     if len(tensor) == 0:
         return []
-    parts = list(torch.split(tensor, batch_size or len(tensor)))
+    parts = list(torch.split(tensor, int(batch_size or len(tensor))))
     if len(parts) > 1 and len(parts[-1]) == 1 and batch_size != 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     return parts

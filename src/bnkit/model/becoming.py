@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnkit.errors import SettingsError
+from bnkit.model.arguments import check_group, check_whole
 from bnkit.model.changes import KEPT
-from bnkit.model.counterparts import ACTIVATED, OURS, PLAIN, ActivatedGroupNorm, AnyRankInstanceNorm
+from bnkit.model.counterparts import ACTIVATED, OURS, PLAIN, ActivatedGroupNorm, AnyRankInstanceNorm, CheckedGroupNorm
 from bnkit.model.frozen import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
 from bnkit.model.norms import KNOWN, BatchNormLike
 from bnkit.model.subclassing import mix_in
@@ -54,10 +55,10 @@ class Target:
             raise SettingsError(f"to={self.kind!r}; expected one of {', '.join(get_args(Kind))}")
         if self.process_group is not None and self.kind != "sync":
             raise SettingsError(f"a process_group with to={self.kind!r}; expected one only with to='sync'")
-        if self.dimensions not in (None, 1, 2, 3):
+        check_group(self.process_group)
+        if self.dimensions is not None and (type(self.dimensions) is not int or self.dimensions not in (1, 2, 3)):
             raise SettingsError(f"dimensions={self.dimensions!r}; expected 1, 2, 3 or None")
-        if self.num_groups < 1 or self.num_groups != int(self.num_groups):
-            raise SettingsError(f"num_groups={self.num_groups!r}; expected a whole number from 1")
+        check_whole("num_groups", self.num_groups)
 
     def extras(self, module: nn.Module) -> dict[str, Any]:
         """The arguments that only our layers have, as ``module`` has them, and synchronised or not."""
@@ -125,8 +126,10 @@ def _made(module: nn.Module, like: BatchNormLike, target: Target) -> nn.Module:
     elif target.kind == "torch":
         made = (PLAIN if like.activation is None else ACTIVATED)[dimensions](*arguments)
     elif target.kind == "group_norm":
-        kind = nn.GroupNorm if like.activation is None else ActivatedGroupNorm
-        made = kind(groups(like.channels, target.num_groups), like.channels, like.eps, affine=False)
+        count = groups(like.channels, int(target.num_groups))
+        alone = CheckedGroupNorm if count == like.channels else nn.GroupNorm
+        kind = alone if like.activation is None else ActivatedGroupNorm
+        made = kind(count, like.channels, like.eps, affine=False)
     else:
         instance = (
             AnyRankInstanceNorm if like.activation is not None else _INSTANCE.get(dimensions, AnyRankInstanceNorm)

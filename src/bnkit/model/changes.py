@@ -38,7 +38,7 @@ class Changes(Sequence[Change]):
     Args:
         entries: The changes, in the order of the model.
         error: The largest difference between the outputs of the model before and after on the example, divided by the
-            largest magnitude of the former; None where they are not meant to be equal.
+            largest magnitude of the former; None where they are not meant to be equal, or hold no floating-point numbers.
     """
 
     def __init__(self, entries: Sequence[Change], error: float | None = None) -> None:

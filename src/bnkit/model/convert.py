@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from bnkit.errors import ModelError
+from bnkit.errors import ModelError, SettingsError
 from bnkit.model import lazy_norms
 from bnkit.model.becoming import Kind, Target, become, described
 from bnkit.model.changes import KEPT, Change, Changed, Changes
 from bnkit.model.copying import copy_of, exchange
 from bnkit.model.frozen import bare_class
-from bnkit.model.norms import BatchNormLike, NotRecognised, Place, chosen_names, places
+from bnkit.model.norms import BatchNormLike, NotRecognised, Place, chosen_names, no_batch_norm, places
 from bnkit.model.patterns import Patterns
+from bnkit.model.surroundings import apart_from_surroundings
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 How = Mapping[type[nn.Module], Callable[[nn.Module], nn.Module]]
 
 
+@apart_from_surroundings
 def convert(
     model: nn.Module,
     to: Kind = "bnkit",
@@ -75,8 +77,8 @@ def convert(
         1 changed, 0 kept
     """
     target = Target(to, process_group, num_groups, dimensions)
+    told = _checked(how)
     twin = copy_of(model)
-    told = dict(how or {})
     known = {place.module: place for place in places(twin)}
     sites = {
         module: names
@@ -84,9 +86,7 @@ def convert(
         if module in known or bare_class(module) in told or _is_made(module, to)
     }
     if not sites:
-        raise ModelError(
-            f"{type(model).__name__} holds no batch norm; expected a model with one (bnkit.add puts them in)"
-        )
+        raise no_batch_norm(model)
     picked = chosen_names(list(sites.values()), include, exclude)
     _refuse([known[m] for m, names in sites.items() if names[0] in picked and m in known], to, tuple(told))
     changes: list[Change] = []
@@ -102,6 +102,24 @@ def convert(
         also = f"; also at {', '.join(names[1:])}" if len(names) > 1 else ""
         changes.append(Change(names[0], action, detail + also))
     return Changed(twin, Changes(changes))
+
+
+def _checked(how: Any) -> dict[type[nn.Module], Callable[[nn.Module], nn.Module]]:
+    """A dictionary of ``how``.
+
+    Raises:
+        SettingsError: It is something else than functions by classes.
+    """
+    if how is None:
+        return {}
+    if not isinstance(how, Mapping):
+        raise SettingsError(f"how is a {type(how).__name__}; expected a dictionary of functions by classes of layers")
+    for kind, function in how.items():
+        if not isinstance(kind, type) or not callable(function):
+            raise SettingsError(
+                f"how holds {kind!r}: {function!r}; expected a class of layers, and a function that makes a module of one"
+            )
+    return dict(how)
 
 
 def _converted(module: nn.Module, found: BatchNormLike | NotRecognised, target: Target) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.instancenorm import _InstanceNorm
@@ -69,8 +70,32 @@ class OurAnyRankBatchNorm(ours._BatchNorm):
         _check_rank(self, input)
 
 
-class ActivatedGroupNorm(Activated, nn.GroupNorm):
-    """``torch.nn.GroupNorm`` and an activation."""
+class CheckedGroupNorm(nn.GroupNorm):
+    """``torch.nn.GroupNorm`` that refuses an input with one value a group, of which it would return beta."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input normalised by the mean and variance of each group of an example.
+
+        Raises:
+            SettingsError: One value a group: its deviation is 0.
+        """
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            self._check_values(input)
+        return functional.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    @torch.jit.unused
+    def _check_values(self, input: Tensor) -> None:
+        if torch.compiler.is_compiling() or self.num_groups != self.num_channels:
+            return  # compiled, the check would be one of the shapes that the graph may take
+        if input.shape[2:].numel() == 1:  # of an empty shape too: (N, C)
+            raise SettingsError(
+                f"group norm of an input of shape {tuple(input.shape)} in {self.num_groups} groups: one value a group, so that "
+                "every output would be beta; take fewer groups (num_groups), or leave this layer out with exclude"
+            )
+
+
+class ActivatedGroupNorm(Activated, CheckedGroupNorm):
+    """The same, and an activation."""
 
 
 class _OfPositions(_InstanceNorm):

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.model.changes import Change
+from bnkit.model.surroundings import write
 from bnkit.moments import Moments
 
 
@@ -61,8 +61,8 @@ class Recalibration:
         layers: The drift of every layer that was recalibrated, worst first.
         kept: The batch norms that were left as they were, and why.
         output_change: The largest difference between the outputs of the model in evaluation before and after, on the first
-            batch, divided by the largest magnitude of the former; None where the output holds no floating-point tensor, or
-            this process had no batch.
+            batch that has examples, divided by the largest magnitude of the former; None where the output holds no
+            finite floating-point number, or this process had no such batch.
         batches: How many batches there were, on all processes.
         sequential: Whether the layers were settled one after the other.
     """
@@ -87,11 +87,10 @@ class Recalibration:
 
     def undo(self) -> None:
         """Give back the running means and variances from before. Doing it twice changes nothing more."""
-        with torch.no_grad():
-            for layer, mean, variance in self._before:
-                if layer.running_mean is not None and layer.running_var is not None:
-                    layer.running_mean.copy_(mean)
-                    layer.running_var.copy_(variance)
+        for layer, mean, variance in self._before:
+            if layer.running_mean is not None and layer.running_var is not None:
+                write(layer.running_mean, mean)
+                write(layer.running_var, variance)
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values; None where a figure is not finite."""

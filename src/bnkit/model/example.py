@@ -65,7 +65,7 @@ class Example:
         return changed
 
 
-def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+def tensors_in(value: Any, path: str = "", within: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor]]:
     """The tensors in tuples, lists, mappings, dataclasses, and what an ``Example`` holds, each with where it stands.
 
     Example:
@@ -85,8 +85,20 @@ def tensors_in(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
         entries = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
     elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)):
         entries = list(vars(value).items())
+    if id(value) in within:  # it holds itself
+        return
     for key, entry in entries:
-        yield from tensors_in(entry, f"{path}.{key}" if path else str(key))
+        yield from tensors_in(entry, f"{path}.{key}" if path else str(key), (*within, id(value)))
+
+
+def holds_numbers(value: Any) -> bool:
+    """Whether there is a finite floating-point number in ``value`` that another could be compared with."""
+    tensors = (tensor for _, tensor in tensors_in(value))
+    return any(
+        bool(tensor.detach().isfinite().any())
+        for tensor in tensors
+        if tensor.is_floating_point() or tensor.is_complex()
+    )
 
 
 def largest_difference(before: Any, after: Any) -> float:

@@ -17,8 +17,12 @@ from bnkit.model.folding import into_input, into_output
 from bnkit.model.hosting import WithBatchNorm, release
 from bnkit.model.norms import as_module, recognise
 from bnkit.model.patterns import Patterns
-from bnkit.model.trace import as_it_was, trace
+from bnkit.model.state import as_it_was
+from bnkit.model.surroundings import apart_from_surroundings
+from bnkit.model.trace import trace
+from bnkit.model.verified import check_comparable, error_of, output_of, tolerance
 
+_DONE = "with its batch norm folded"
 # Of the algebra, in float64: what is left of 16 digits after some hundred layers.
 _EXACT = 1e-8
 
@@ -81,6 +85,7 @@ class Apart(nn.Module):
         return result
 
 
+@apart_from_surroundings
 def fold(
     model: nn.Module, example_inputs: Any, *, include: Patterns | None = None, exclude: Patterns | None = None
 ) -> Changed:
@@ -102,6 +107,7 @@ def fold(
     Raises:
         ModelError: The model raises on the example, cannot be copied, has no batch norm, or the folded one computes
             something else: the message names the first place where it does.
+        SettingsError: A pattern that matches no batch norm.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
@@ -112,10 +118,10 @@ def fold(
     example, folded = Example(example_inputs), copy_of(model)
     run = trace(folded, example)
     planned, kept = folds(folded, run, include, exclude)
-    _check(folded, planned, example)
+    check_comparable(run.output, folded)
+    exact = _checked(folded, planned, example)
     folded = _apply(folded, planned).eval()
-    with as_it_was(folded), torch.no_grad():
-        error = largest_difference(run.output, example.fresh().run(folded))
+    error = error_of(run.output, output_of(folded, example, _DONE), folded, _DONE, lambda: exact)
     changes = [Change(entry.name, "folded", entry.detail) for entry in planned]
     return Changed(folded, Changes([*changes, *(Change(name, KEPT, reason) for name, reason in kept)], error))
 
@@ -152,43 +158,43 @@ def _rest(norm: nn.Module, entry: Fold) -> nn.Module:
     return ScaleAndShift(entry.scale.to(tensor), entry.shift.to(tensor), activation)
 
 
-def _check(model: nn.Module, planned: list[Fold], example: Example) -> None:
-    """Fold a copy in float64, where rounding hides nothing, and run it against the unfolded one.
+def _checked(model: nn.Module, planned: list[Fold], example: Example) -> Any:
+    """Fold a copy in float64, where rounding hides nothing, and run it against the unfolded one; the output of that.
 
-    A model that only runs in its own precision is run in that one.
+    A model that only runs in its own precision is run in that one, and the output is None.
 
     Raises:
         ModelError: They differ.
     """
     wide = copy_of(model).double()
+    is_exact = True
     try:
-        before, output = _run(wide, planned, example.to(torch.float64))
-        dtype, tolerance = torch.float64, _EXACT
+        narrow = example.to(torch.float64)
+        before, output = _run(wide, planned, narrow)
+        limit = _EXACT
     except ModelError:
-        wide = copy_of(model)
-        before, output = _run(wide, planned, example)
-        own = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
-        dtype, tolerance = None, torch.finfo(own).eps ** 0.5
+        wide, narrow, is_exact = copy_of(model), example, False
+        before, output = _run(wide, planned, narrow)
+        limit = tolerance(model)
+    wide = _apply(wide, planned)
     try:
-        narrow = example if dtype is None else example.to(dtype)
-        after, folded_output = _run(_apply(wide, planned), planned, narrow)
-    except ModelError as error:
-        raise ModelError(
-            f"{type(model).__name__} with its batch norm folded does not run any more: {error.__cause__}; leave the place out "
-            "with exclude"
-        ) from error
+        after, folded_output = _run(wide, planned, narrow)
+    except ModelError:
+        output_of(wide, narrow, _DONE)  # says so
+        raise
     for entry in planned:
         name = entry.watched
-        if name in before and not (apart := largest_difference(before[name], after.get(name))) <= tolerance:
+        if name in before and not (apart := largest_difference(before[name], after.get(name))) <= limit:
             raise ModelError(
                 f"folding {entry.name} {entry.detail} changes what comes out there by {apart:.1e} of its largest magnitude; "
                 f"expected the same: use exclude={entry.name!r}"
             )
-    if not (apart := largest_difference(output, folded_output)) <= tolerance:
+    if not (apart := largest_difference(output, folded_output)) <= limit:
         raise ModelError(
-            f"{type(model).__name__} computes something else with its batch norm folded: the outputs differ by {apart:.1e} of "
+            f"{type(model).__name__} computes something else {_DONE}: the outputs differ by {apart:.1e} of "
             "their largest magnitude, though every place agrees; expected the same: use exclude to find which it is"
         )
+    return output if is_exact else None
 
 
 def _run(model: nn.Module, planned: list[Fold], example: Example) -> tuple[dict[str, list[Tensor]], Any]:

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils.parametrize import is_parametrized
 
-from bnkit.errors import ModelError
 from bnkit.model.axes import axis_after
-from bnkit.model.folding import why_not_into_input
+from bnkit.model.folding import is_shared, own_tensor, why_not_into_input, why_not_writable
 from bnkit.model.hosting import CHILD, WithBatchNorm
 from bnkit.model.kinds import Kind
-from bnkit.model.norms import BatchNormLike, recognise
+from bnkit.model.norms import BatchNormLike, no_batch_norm, recognise
 from bnkit.model.patterns import Patterns, chosen
 from bnkit.model.trace import Operation, Trace
+from bnkit.model.unseen import Unseen
 
 _PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 
@@ -58,8 +57,9 @@ def folds(
     """
     found = {name: like for name, module in model.named_modules() if (like := recognise(module)) is not None}
     if not found:
-        raise ModelError(f"{type(model).__name__} has no batch norm; expected a model with something to fold")
+        raise no_batch_norm(model, "has", "something to fold")
     wanted = set(chosen(found, include, exclude))
+    unseen = Unseen(model, run)
     planned: list[Fold] = []
     kept: list[tuple[str, str]] = []
     for name, like in sorted(found.items(), key=lambda entry: _first_step(run, entry[0])):
@@ -68,7 +68,7 @@ def folds(
         elif reason := _why_not(run, name, like):
             kept.append((name, reason))
         else:
-            planned.append(_Planner(model, run, name, like).plan())
+            planned.append(_Planner(model, run, name, like, unseen).plan())
     return planned, kept
 
 
@@ -91,9 +91,9 @@ def _why_not(run: Trace, name: str, like: BatchNormLike) -> str:
 class _Planner:
     """What becomes of one batch norm."""
 
-    def __init__(self, model: nn.Module, run: Trace, name: str, like: BatchNormLike) -> None:
+    def __init__(self, model: nn.Module, run: Trace, name: str, like: BatchNormLike, unseen: Unseen) -> None:
         assert like.mean is not None and like.variance is not None
-        self._model, self._run, self._name = model, run, name
+        self._model, self._run, self._name, self._unseen = model, run, name, unseen
         self._operations = run.of_module(name)
         self._has_activation = like.activation is not None
         self._takes_residual = any(len(operation.inputs) > 1 for operation in self._operations)
@@ -175,7 +175,11 @@ class _Planner:
             ends = self._norms_behind(operation)
             if ends != {self._name}:
                 return f"{name} runs several times, and not always before it"
-        return _why_not_layer(self._model, self._run, name) or _why_not_scaled(self._model, self._run, name)
+        return (
+            _why_not_layer(self._model, self._run, name)
+            or self._unseen.fed_too(self._name, len(self._scale), name)
+            or _why_not_scaled(self._model, self._run, name)
+        )
 
     def _norms_behind(self, operation: Operation) -> set[str]:
         found: set[str] = set()
@@ -193,9 +197,13 @@ class _Planner:
                     break
             if step.module != self._name:
                 return f"{name} runs several times, and not always behind it"
-        if not has_own_forward(layer):
-            return _why_not_layer(self._model, self._run, name) or why_not_into_input(layer, self._shift)
-        return f"{name} has a forward of its own"
+        if has_own_forward(layer):
+            return f"{name} has a forward of its own"
+        return (
+            _why_not_layer(self._model, self._run, name)
+            or self._unseen.feeding_too(self._name, len(self._scale), name)
+            or why_not_into_input(layer, self._shift)
+        )
 
 
 def feeding_layer(run: Trace, norm: Operation) -> str | None:
@@ -241,13 +249,15 @@ def _why_not_layer(model: nn.Module, run: Trace, name: str) -> str:
     layer = model.get_submodule(name)
     if not isinstance(layer, _PLAIN):
         return f"{name} is a {type(layer).__name__}"
-    if is_parametrized(layer) or "weight" not in layer._parameters:
-        return f"the weight of {name} is computed from others"
-    if not all(operation.is_call or operation.within == name for operation in run.of_module(name)):
-        return f"a function uses the weight of {name}"
-    weight = layer._parameters["weight"]
-    holders = [m for m in model.modules() if any(p is weight for p in m.parameters(recurse=False))]
-    return f"the weight of {name} is that of another layer too" if len(holders) > 1 else ""
+    if reason := why_not_writable(layer, name):
+        return reason
+    if name in run.read:
+        return f"a function uses the weight or the bias of {name}"
+    for kind in ("weight", "bias"):
+        tensor = own_tensor(layer, kind)
+        if tensor is not None and is_shared(model, tensor):
+            return f"the {kind} of {name} is that of another layer too"
+    return ""
 
 
 def _why_not_scaled(model: nn.Module, run: Trace, name: str) -> str:
@@ -258,7 +268,7 @@ def _why_not_scaled(model: nn.Module, run: Trace, name: str) -> str:
     # The weights of another copy are multiplied channel by channel; the output has to be, too.
     one = copy.deepcopy(layer).double().eval()
     other = copy.deepcopy(one)
-    weight = other._parameters["weight"]
+    weight, bias = own_tensor(other, "weight"), own_tensor(other, "bias")
     assert weight is not None
     transposed = isinstance(layer, _ConvNd) and layer.transposed
     if transposed:
@@ -269,8 +279,8 @@ def _why_not_scaled(model: nn.Module, run: Trace, name: str) -> str:
     inputs = torch.randn(shape, generator=generator, dtype=torch.float64).to(weight.device)
     with torch.no_grad():
         weight.mul_(factors.reshape(-1, *(1,) * (weight.dim() - 1)))
-        if other._parameters.get("bias") is not None:
-            other._parameters["bias"].mul_(factors)  # type: ignore[union-attr]
+        if bias is not None:
+            bias.mul_(factors)
         try:
             expected, got = one(inputs), other(inputs)
         except Exception:

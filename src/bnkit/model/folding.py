@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def into_output(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
@@ -22,7 +26,7 @@ def into_output(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
         _set(layer, "weight", scaled.reshape(weight.shape))
     else:
         _set(layer, "weight", weight * scale.reshape(-1, *(1,) * (weight.dim() - 1)))
-    bias = layer._parameters.get("bias")
+    bias = own_tensor(layer, "bias")
     _set(layer, "bias", shift if bias is None else bias.detach().double() * scale + shift)
 
 
@@ -42,7 +46,7 @@ def into_input(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
     split = weight.reshape(groups, -1, *weight.shape[1:])  # (groups, out / groups, in / groups, *kernel)
     through = (split * shift.reshape(groups, 1, -1, *ones)).flatten(2).sum(2).flatten()
     _set(layer, "weight", (split * scale.reshape(groups, 1, -1, *ones)).reshape(weight.shape))
-    bias = layer._parameters.get("bias")
+    bias = own_tensor(layer, "bias")
     if bias is not None or bool(through.any()):
         _set(layer, "bias", through if bias is None else bias.detach().double() + through)
 
@@ -58,18 +62,67 @@ def why_not_into_input(layer: nn.Module, shift: Tensor) -> str:
     return ""
 
 
-def _weight(layer: nn.Module) -> Tensor:
+def why_not_writable(layer: nn.Module, name: str) -> str:
+    """Why the weights of ``layer``, which is called ``name``, cannot take a scale and a shift; empty if they can."""
+    for kind in ("weight", "bias"):
+        tensor = own_tensor(layer, kind)
+        if tensor is None and getattr(layer, kind, None) is not None:
+            return f"the {kind} of {name} is computed from others"
+        if tensor is not None and is_of_a_subclass(tensor):
+            return f"the {kind} of {name} is a {type(tensor).__name__}"
+    return f"{name} has no weight" if own_tensor(layer, "weight") is None else ""
+
+
+def own_tensor(layer: nn.Module, name: str) -> Tensor | None:
+    """The parameter or buffer ``name`` of ``layer``; None where it has none, or computes it from others."""
+    if is_parametrized(layer, name):
+        return None
+    tensor = layer._parameters.get(name)
+    return tensor if tensor is not None else layer._buffers.get(name)
+
+
+def is_of_a_subclass(tensor: Any) -> bool:
+    """Whether ``tensor`` is of a class that keeps its values in other tensors, as quantized weights are."""
+    return is_traceable_wrapper_subclass(tensor)
+
+
+def is_shared(model: nn.Module, tensor: Tensor) -> bool:
+    """Whether more than one module of ``model`` has ``tensor`` as a parameter or buffer of its own."""
+    owners = (
+        module
+        for module in model.modules()
+        if any(own is tensor for own in (*module._parameters.values(), *module._buffers.values()))
+    )
+    return len(list(owners)) > 1
+
+
+def outputs_of(layer: nn.Module) -> int:
+    """How many channels ``layer`` returns, by its weight; 0 for anything but a convolution or a linear layer."""
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor) or is_lazy(weight) or weight.dim() < 2:
+        return 0
+    return weight.shape[1] * layer.groups if isinstance(layer, _ConvTransposeNd) else weight.shape[0]
+
+
+def give_bias(layer: nn.Module, value: Tensor) -> nn.Parameter:
+    """A bias for ``layer``, which has none: it trains, as any does. Its dtype and device are those of the weight."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
+    layer._buffers.pop("bias", None)  # a buffer that is None would be in the way
+    bias = nn.Parameter(value.to(weight.detach()))
+    layer.register_parameter("bias", bias)
+    return bias
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = own_tensor(layer, "weight")
+    assert weight is not None
     return weight.detach().double()
 
 
 def _set(layer: nn.Module, name: str, value: Tensor) -> None:
-    old = layer._parameters.get(name)
-    with torch.no_grad():
-        if old is not None:
-            old.copy_(value)
-        else:  # a bias that the layer did not have: it trains, as any bias does
-            like = layer._parameters["weight"]
-            assert like is not None
-            layer.register_parameter(name, nn.Parameter(value.to(like)))
+    tensor = own_tensor(layer, name)
+    if tensor is None:
+        give_bias(layer, value)
+    else:  # in memory of its own: another layer may see that of before
+        tensor.data = value.to(tensor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bnkit.model.trace import as_it_was
+from bnkit.model.state import as_it_was
 
 
 def bytes_for_backward(model: nn.Module, inputs: Tensor) -> int:

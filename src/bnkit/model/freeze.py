@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from bnkit.errors import ModelError
+from bnkit.model.arguments import check_flag
 from bnkit.model.changes import KEPT, Change, Changes
 from bnkit.model.frozen import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
 from bnkit.model.norms import BatchNormLike, NotRecognised, Place, chosen_names, required_places
@@ -35,7 +36,7 @@ def freeze(
 
     Raises:
         ModelError: There is no batch norm, or one that is lazy and has not seen an input yet.
-        SettingsError: A pattern matches none.
+        SettingsError: A setting that means nothing here, or a pattern that matches none.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
@@ -46,6 +47,7 @@ def freeze(
         >>> model.train()[1].training
         False
     """
+    check_flag("affine", affine)
     found = required_places(model)
     picked = chosen_names([place.names for place in found], include, exclude)
     for place in found:

@@ -21,12 +21,14 @@ class WithBatchNorm(nn.Module):
         batch_norm: The batch norm.
         features_last: Whether the channels are the last dimension, as behind a linear layer.
         lost_bias: Whether the layer had a bias before.
+        bias_trained: Whether that bias had a gradient.
         keeps_outputs: Whether the batch norm was made to compute, in evaluation, what the layer did without it.
     """
 
     batch_norm: nn.Module
     features_last: bool
     lost_bias: bool
+    bias_trained: bool = True
     keeps_outputs: bool
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -53,8 +55,11 @@ class WithBatchNorm(nn.Module):
 
 
 def host(layer: nn.Module, norm: _BatchNorm, *, features_last: bool, keeps_outputs: bool, take_bias: bool) -> None:
-    """Let ``layer`` run ``norm`` on its output from now on; if ``take_bias``, its bias moves into the running mean."""
-    bias = getattr(layer, "bias", None) if take_bias else None
+    """Let ``layer`` run ``norm`` on its output from now on; if ``take_bias``, its bias moves into the running mean.
+
+    A bias that is not a parameter of the layer alone stays, and is normalised like the rest of the output.
+    """
+    bias = layer._parameters.get("bias") if take_bias else None
     mix_in(layer, WithBatchNorm)
     assert isinstance(layer, WithBatchNorm)
     layer.batch_norm = norm
@@ -64,6 +69,7 @@ def host(layer: nn.Module, norm: _BatchNorm, *, features_last: bool, keeps_outpu
         assert norm.running_mean is not None
         with torch.no_grad():
             norm.running_mean.sub_(bias.to(norm.running_mean))
+        layer.bias_trained = bias.requires_grad
         layer.register_parameter("bias", None)
 
 
@@ -71,5 +77,6 @@ def release(layer: WithBatchNorm) -> nn.Module:
     """The batch norm of ``layer``, which runs without it from now on. A bias that went into it is not given back."""
     norm = layer.batch_norm
     del layer.batch_norm, layer.features_last, layer.lost_bias, layer.keeps_outputs
+    vars(layer).pop("bias_trained", None)
     take_out(layer, WithBatchNorm)
     return norm

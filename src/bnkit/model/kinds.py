@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules import activation, batchnorm, conv, instancenorm, normalization, pooling
+from torch.nn.parameter import is_lazy
 
 
 class Kind(StrEnum):
@@ -117,6 +118,8 @@ def kind_of_module(module: nn.Module) -> Kind | None:
         if isinstance(module, types):
             return kind
     own = dict((*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)))
+    if any(map(is_lazy, own.values())):
+        return None  # it has no shape yet
     looks_like_a_norm = "norm" in type(module).__name__.lower() or {"running_mean", "running_var"} <= own.keys()
     if looks_like_a_norm and own and all(tensor.dim() <= 1 for tensor in own.values()):
         return Kind.NORM  # somebody's own, as a layer norm over channels, or a batch norm that is frozen

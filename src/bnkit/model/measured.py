@@ -35,11 +35,15 @@ class Measured:
     Attributes:
         moments: In the order in which the calls were first seen; on the CPU.
         leading: The calls that came first in some batch.
+        passed_by: The layers that got something else than (N, C, *) in a call.
+        ran: The layers that ran, with values or without.
         batches: How many batches there were.
     """
 
     moments: dict[Call, Moments] = field(default_factory=dict)
     leading: set[Call] = field(default_factory=set)
+    passed_by: set[str] = field(default_factory=set)
+    ran: set[str] = field(default_factory=set)
     batches: int = 0
 
     def add(self, call: Call, moments: Moments) -> None:
@@ -48,7 +52,13 @@ class Measured:
 
     def merge(self, other: Measured) -> Measured:
         """What was measured here and there together."""
-        merged = Measured(dict(self.moments), self.leading | other.leading, self.batches + other.batches)
+        merged = Measured(
+            dict(self.moments),
+            self.leading | other.leading,
+            self.passed_by | other.passed_by,
+            self.ran | other.ran,
+            self.batches + other.batches,
+        )
         for call, moments in other.moments.items():
             merged.add(call, moments)
         return merged
@@ -147,12 +157,16 @@ def _go_through(
         def hook(layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             assert isinstance(layer, _BatchNorm)
             values = arguments[0] if arguments else keywords.get("input", next(iter(keywords.values()), None))
-            if not isinstance(values, Tensor) or values.dim() < 2 or values.shape[1] != layer.num_features:
-                return  # the layer says what is wrong with it
+            assert layer.running_mean is not None
+            # Not what the layer says: its tensors may have been cut by hand.
+            if not isinstance(values, Tensor) or values.dim() < 2 or values.shape[1] != layer.running_mean.numel():
+                measured.passed_by.add(name)  # most layers raise on it, too
+                return
             call = (name, counts[name])
             if not counts:
                 measured.leading.add(call)
             counts[name] += 1
+            measured.ran.add(name)
             see(layer, call, values, batch)
 
         return hook

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
-from bnkit.errors import ModelError, SettingsError
+from bnkit.errors import ModelError
 from bnkit.model.counterparts import ACTIVATED, OURS, PLAIN
 from bnkit.model.frozen import Frozen, bare_class
 from bnkit.model.patterns import Patterns, chosen
 from bnkit.model.probe import behaviour, is_waited_for
+from bnkit.model.supported import check_supported, is_script
 from bnkit.nn import batch_norm as ours
 
 # The classes whose behaviour is known, with their dimensions. Only they themselves: a subclass may do anything.
@@ -160,17 +162,21 @@ def required_places(model: nn.Module) -> list[Place]:
     """The same.
 
     Raises:
-        SettingsError: ``model`` is no module.
-        ModelError: There are none.
+        SettingsError: ``model`` is not a module.
+        ModelError: There are none, or the model is of a kind that cannot be handled.
     """
-    if not isinstance(model, nn.Module):
-        raise SettingsError(f"model is a {type(model).__name__}; expected an nn.Module")
+    check_supported(model)
     found = places(model)
     if not found:
-        raise ModelError(
-            f"{type(model).__name__} holds no batch norm; expected a model with one (bnkit.add puts them in)"
-        )
+        raise no_batch_norm(model)
     return found
+
+
+def no_batch_norm(model: nn.Module, has: str = "holds", expected: str = "one (bnkit.add puts them in)") -> ModelError:
+    """The error for a model without batch norm, which says where batch norms may be hidden."""
+    scripts = [name for name, module in model.named_modules() if is_script(module)]
+    outside = f" outside of {scripts[0]!r}, which is TorchScript and cannot be changed" if scripts else ""
+    return ModelError(f"{type(model).__name__} {has} no batch norm{outside}; expected a model with {expected}")
 
 
 def chosen_names(names: list[tuple[str, ...]], include: Patterns | None, exclude: Patterns | None) -> set[str]:
@@ -188,11 +194,11 @@ def _looks_like_one(module: nn.Module) -> bool:
     if isinstance(module, _BatchNorm):
         return True
     # Instance norms have the same tensors, and another meaning. Those of scripts cannot be exchanged.
-    if isinstance(module, (_InstanceNorm, nn.ModuleList)) or type(module).__module__.startswith("torch.jit"):
+    if isinstance(module, (_InstanceNorm, nn.ModuleList)) or is_script(module):
         return False
-    own = {**module._parameters, **module._buffers}
-    tensors = [own.get(name) for name in _TENSORS]
-    return all(t is not None and t.dim() == 1 and t.shape == tensors[0].shape for t in tensors)  # type: ignore[union-attr]
+    own = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+    tensors = [own[name] for name in _TENSORS if name in own and not is_lazy(own[name])]
+    return len(tensors) == len(_TENSORS) and all(t.dim() == 1 and t.shape == tensors[0].shape for t in tensors)
 
 
 def _tried(module: nn.Module, kind: type[nn.Module]) -> BatchNormLike | NotRecognised:
@@ -281,4 +287,7 @@ def _more_state(module: nn.Module, activation: str | nn.Module | None) -> str | 
     ]
     if type(module).get_extra_state is not nn.Module.get_extra_state:
         more.append("extra state")
-    return f"holds {', '.join(more)} besides" if more else None
+    if more:
+        return f"holds {', '.join(more)} besides"
+    loose = [name for name in _TENSORS if isinstance(vars(module).get(name), Tensor)]
+    return f"keeps its {loose[0]} as neither a parameter nor a buffer" if loose else None

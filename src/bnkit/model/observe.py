@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.model.distributions import QUANTILES, Array, Distribution, Distributions, plain
 from bnkit.model.saturation import OF_MODULES, OF_NAMES, DeadShares, activations_called
-from bnkit.model.trace import as_it_was
+from bnkit.model.state import as_it_was
 
 __all__ = ["QUANTILES", "LayerWatch"]
 

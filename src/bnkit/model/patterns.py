@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from bnkit.errors import SettingsError
 
@@ -16,14 +17,14 @@ def chosen(names: Iterable[str], include: Patterns | None, exclude: Patterns | N
     A pattern is a dotted name with the wildcards of a shell: ``layer1.*`` matches everything below ``layer1``.
 
     Raises:
-        SettingsError: A pattern of ``include`` or ``exclude`` matches none of the names.
+        SettingsError: A pattern of ``include`` or ``exclude`` matches none of the names, or is not a text.
 
     Example:
         >>> chosen(["stem.conv", "layer1.0.conv", "head"], include=None, exclude="layer1.*")
         ['stem.conv', 'head']
     """
     names = list(names)
-    wanted, unwanted = _patterns(include), _patterns(exclude)
+    wanted, unwanted = _patterns("include", include), _patterns("exclude", exclude)
     for pattern in (*(wanted or ()), *(unwanted or ())):
         if not any(fnmatchcase(name, pattern) for name in names):
             known = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
@@ -36,7 +37,15 @@ def chosen(names: Iterable[str], include: Patterns | None, exclude: Patterns | N
     ]
 
 
-def _patterns(given: Patterns | None) -> tuple[str, ...] | None:
-    if given is None:
-        return None
-    return (given,) if isinstance(given, str) else tuple(given)
+def _patterns(name: str, given: Any) -> tuple[str, ...] | None:
+    if given is None or isinstance(given, str):
+        return None if given is None else (given,)
+    patterns = tuple(given) if isinstance(given, Iterable) and not isinstance(given, (bytes, Mapping)) else (given,)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            verb = "is" if pattern is given else "holds"
+            raise SettingsError(
+                f"{name}={given!r} {verb} a {type(pattern).__name__}; expected dotted names of layers, as 'layer1.*', or a list "
+                "of them"
+            )
+    return patterns

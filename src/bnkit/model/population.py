@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnkit.model.surroundings import write
 from bnkit.moments import Moments
 
 
@@ -48,7 +49,7 @@ def population_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[s
             assert isinstance(layer, _BatchNorm)
             assert layer.running_mean is not None
             assert layer.running_var is not None
-            count = inputs[0].numel() // layer.num_features
+            count = inputs[0].numel() // layer.running_mean.numel()
             moments = Moments.of_batch(count, layer.running_mean, layer.running_var)
             found[name] = found[name].merge(moments) if name in found else moments
 
@@ -84,15 +85,14 @@ def store(layer: _BatchNorm, moments: Moments, *, unbiased: bool = True) -> None
     """Write the mean and variance of ``moments`` into the buffers of ``layer``, which stay the same tensors."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
-    with torch.no_grad():
-        layer.running_mean.copy_(moments.mean)
-        layer.running_var.copy_(moments.variance(unbiased=unbiased))
+    write(layer.running_mean, moments.mean)
+    write(layer.running_var, moments.variance(unbiased=unbiased))
 
 
 @contextmanager
 def borrowed(model: nn.Module, layers: Mapping[str, _BatchNorm]) -> Iterator[None]:
     """Give back, whatever happens, the modes of all modules and the momentum and buffers of ``layers``."""
-    modes = {module: module.training for module in model.modules()}
+    modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
     momenta = {layer: layer.momentum for layer in layers.values()}
     buffers = {buffer: buffer.clone() for layer in layers.values() for buffer in layer.buffers(recurse=False)}
     try:
@@ -102,6 +102,5 @@ def borrowed(model: nn.Module, layers: Mapping[str, _BatchNorm]) -> Iterator[Non
             module.training = mode
         for layer, momentum in momenta.items():
             layer.momentum = momentum
-        with torch.no_grad():
-            for buffer, content in buffers.items():
-                buffer.copy_(content)
+        for buffer, content in buffers.items():
+            write(buffer, content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import reduce
@@ -14,15 +13,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from bnkit.errors import DataError, ModelError, TooFewValuesError
+from bnkit.model.arguments import check_callable, check_device, check_flag, check_group
 from bnkit.model.batches import Forward, device_of
 from bnkit.model.changes import KEPT, Change
 from bnkit.model.drift import Recalibration
 from bnkit.model.measured import Layers, Measured
-from bnkit.model.norms import chosen_names
+from bnkit.model.norms import chosen_names, no_batch_norm
 from bnkit.model.patterns import Patterns
 from bnkit.model.population import borrowed, store
 from bnkit.model.random_state import RandomState
 from bnkit.model.ranks import Ranks, without_broadcasts
+from bnkit.model.state import eagerly
+from bnkit.model.supported import check_supported
 from bnkit.model.trial import Trial
 from bnkit.moments import Moments
 
@@ -92,6 +94,13 @@ def recalibrate(
         >>> model[0].running_mean
         tensor([0.])
     """
+    check_supported(model, runs=True)
+    check_callable("forward", forward)
+    check_flag("sequential", sequential)
+    check_flag("across_ranks", across_ranks)
+    check_group(process_group)
+    if device is not None:
+        check_device(device)
     layers, kept = _layers(model, include, exclude)
     ranks = Ranks(together=across_ranks, group=process_group)
     with _at_rest(model, layers) as state:
@@ -104,7 +113,7 @@ def recalibrate(
         _check_counts(statistics)
         # Together, so that no rank keeps statistics that another refused.
         output_change = ranks.gather(lambda: trial.output_change(statistics))[ranks.own]
-    kept = [*kept, *(Change(name, KEPT, "did not run on any batch") for name in layers if name not in statistics)]
+    kept = [*kept, *(Change(name, KEPT, _why_kept(name, measured)) for name in layers if name not in statistics)]
     recalibration = Recalibration(
         layers, statistics, kept, output_change=output_change, batches=measured.batches, sequential=sequential
     )
@@ -117,6 +126,12 @@ def recalibrate(
     return recalibration
 
 
+def _why_kept(name: str, measured: Measured) -> str:
+    if name in measured.passed_by:
+        return "its inputs are not of the form (N, C, *) with as many channels as its statistics"
+    return "got no values in any batch" if name in measured.ran else "did not run on any batch"
+
+
 @contextmanager
 def _at_rest(model: nn.Module, layers: Layers) -> Iterator[RandomState]:
     """Inside, ``model`` evaluates, eagerly and without gradients; afterwards it is as it was, and the random state too."""
@@ -126,10 +141,10 @@ def _at_rest(model: nn.Module, layers: Layers) -> Iterator[RandomState]:
         stack.enter_context(borrowed(model, layers))
         stack.enter_context(without_broadcasts(model))
         stack.enter_context(torch.no_grad())
-        if "torch._dynamo" in sys.modules:  # a model that is compiled already would run past the hooks
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        for module in model.modules():  # not .eval(), which somebody may have given effects of its own
-            module.training = False
+        stack.enter_context(eagerly())
+        for module in model.modules():  # not .eval(), which a class may have given effects of its own
+            if hasattr(module, "training"):
+                module.training = False
         yield state
 
 
@@ -140,9 +155,7 @@ def _layers(model: nn.Module, include: Patterns | None, exclude: Patterns | None
         if isinstance(module, _BatchNorm):
             every.setdefault(module, []).append(name)
     if not every:
-        raise ModelError(
-            f"{type(model).__name__} has no batch norm; expected a model with one that keeps running statistics"
-        )
+        raise no_batch_norm(model, "has", "one that keeps running statistics")
     wanted = chosen_names([tuple(names) for names in every.values()], include, exclude)
     layers: dict[str, _BatchNorm] = {}
     kept: list[Change] = []
@@ -186,8 +199,7 @@ def _check_ran(measured: Measured, layers: Layers) -> None:
         return
     if measured.batches == 0:
         raise DataError(
-            "batches is empty; expected at least one batch: an iterator that was gone through before gives none, a list or a "
-            "DataLoader does"
+            "batches is empty; expected at least one batch: if it is an iterator, it may be exhausted; pass a list or a DataLoader"
         )
     if measured.leading:
         raise DataError(

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnkit.errors import ModelError
+from bnkit.model.arguments import check_flag
 from bnkit.model.changes import KEPT, Change, Changed, Changes
 from bnkit.model.copying import copy_of, exchange
 from bnkit.model.example import Example
 from bnkit.model.fold import Apart, Rest, fold
 from bnkit.model.foldable import feeding_layer, has_own_forward
+from bnkit.model.folding import give_bias, is_of_a_subclass, outputs_of
 from bnkit.model.hosting import WithBatchNorm, release
-from bnkit.model.norms import as_module, recognise
+from bnkit.model.norms import as_module, no_batch_norm, recognise
 from bnkit.model.patterns import Patterns, chosen
-from bnkit.model.trace import Operation, Trace, as_it_was, trace
+from bnkit.model.surroundings import apart_from_surroundings
+from bnkit.model.trace import Operation, Trace, trace
+from bnkit.model.verified import output_of
 
 
+@apart_from_surroundings
 def remove(
     model: nn.Module,
     example_inputs: Any,
@@ -48,7 +50,9 @@ def remove(
         ``(model, changes)``. With ``preserve``, ``changes.error`` says how far the outputs are apart on the example.
 
     Raises:
-        ModelError: The model raises on the example, cannot be copied, has no batch norm; or the twin does not run.
+        ModelError: The model raises on the example, cannot be copied, has no batch norm; or the twin does not run, or, with
+            ``preserve``, computes something else.
+        SettingsError: A setting or a pattern that means nothing here.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
@@ -60,6 +64,7 @@ def remove(
           (2): ReLU()
         )
     """
+    check_flag("preserve", preserve)
     if preserve:
         folded, changes = fold(model, example_inputs, include=include, exclude=exclude)
         modes = {name: module.training for name, module in model.named_modules()}
@@ -72,7 +77,7 @@ def remove(
     run = trace(twin, example)
     found = {name: like for name, module in twin.named_modules() if (like := recognise(module)) is not None}
     if not found:
-        raise ModelError(f"{type(model).__name__} has no batch norm; expected a model with something to remove")
+        raise no_batch_norm(model, "has", "something to remove")
     wanted = chosen(found, include, exclude)
     changes_made: list[Change] = []
     for name, like in found.items():
@@ -85,14 +90,16 @@ def remove(
         if isinstance(parent, WithBatchNorm) and parent.batch_norm is norm:
             detail = _release(parent)
         else:
-            is_fed_alone = not name or len(biased) == len(run.of_module(name))
+            # Of one that did not run, nothing is known.
+            is_fed_alone = not name or 0 < len(run.of_module(name)) == len(biased)
             rest = _rest(as_module(like.activation), run.of_module(name), is_fed_alone=is_fed_alone)
             twin = exchange(twin, norm, rest)
             has_shift = like.bias is not None
             detail = ", ".join(_give_bias(twin, layer, run) for layer in dict.fromkeys(biased) if has_shift)
+            if not run.of_module(name):
+                detail = "it did not run on the example: whether a layer needs a bias in its place is not known"
         changes_made.append(Change(name, "removed", detail or "nothing takes its place"))
-    with as_it_was(twin), torch.no_grad():
-        example.fresh().run(twin.eval())
+    output_of(twin, example, "with its batch norm removed")
     return Changed(twin, Changes(changes_made))
 
 
@@ -105,41 +112,45 @@ def _rest(activation: nn.Module, operations: tuple[Operation, ...], *, is_fed_al
 
 def _release(host: WithBatchNorm) -> str:
     """Take the batch norm out of ``host``, and give back the bias that it had."""
-    had_bias = host.lost_bias
+    had_bias, bias_trained = host.lost_bias, host.bias_trained
     norm = release(host)
     if not had_bias:
         return "its layer is as it was"
-    assert isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.num_batches_tracked is not None
-    mean, untrained = norm.running_mean, int(norm.num_batches_tracked) == 0
-    # As it was put in: the bias is what stands in beta beyond the mean.
-    value = norm.bias.detach() - mean if untrained else torch.zeros_like(mean)
     weight = host.weight
     assert isinstance(weight, Tensor)
-    host.register_parameter("bias", nn.Parameter(value.to(weight)))
-    return "its layer has its bias again" + ("" if untrained else ", from 0")
+    like = recognise(norm)
+    counter = getattr(norm, "num_batches_tracked", None)
+    is_untrained = like is not None and like.mean is not None and counter is not None and int(counter) == 0
+    value = weight.detach().new_zeros(outputs_of(host))
+    if like is not None and like.mean is not None and is_untrained:
+        # As it was put in: the bias is what stands in beta beyond the mean.
+        value = (0 if like.bias is None else like.bias.detach()) - like.mean
+    give_bias(host, value).requires_grad_(bias_trained)
+    return "its layer has its bias again" + ("" if is_untrained else ", from 0")
 
 
 def _give_bias(model: nn.Module, name: str, run: Trace) -> str:
     """A bias of 0 for a layer that has none."""
     layer = model.get_submodule(name)
-    weight = layer._parameters.get("weight")
-    if layer._parameters.get("bias") is not None or weight is None:
+    weight = getattr(layer, "weight", None)
+    if getattr(layer, "bias", None) is not None:
         return f"{name} has its bias"
-    channels = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-    bias = weight.new_zeros(int(channels))  # type: ignore[arg-type]
+    if not isinstance(weight, Tensor) or is_of_a_subclass(weight):
+        return f"{name} got no bias: its weight is not a plain tensor"
+    bias = weight.detach().new_zeros(outputs_of(layer))
     if has_own_forward(layer) and not _adds_bias(layer, bias, run.of_module(name)[0].shapes[0]):
         return f"{name} has a forward of its own, which does not add a bias"
-    layer.register_parameter("bias", nn.Parameter(bias))
+    give_bias(layer, bias)
     return f"{name} got a bias"
 
 
 def _adds_bias(layer: nn.Module, bias: Tensor, shape: tuple[int, ...]) -> bool:
     """Whether a layer without a bias would add ``bias`` to its output if it had it."""
-    without = copy.deepcopy(layer).double().eval()
-    having = copy.deepcopy(without)
-    values = torch.arange(1.0, len(bias) + 1).to(bias).double()
-    having.register_parameter("bias", nn.Parameter(values))
-    inputs = torch.linspace(-1, 1, math.prod(shape)).reshape(shape).to(values)
+    without = copy_of(layer).double().eval()
+    having = copy_of(without)
+    values = torch.arange(1.0, len(bias) + 1, dtype=torch.float64, device=bias.device)
+    give_bias(having, values)
+    inputs = torch.linspace(-1, 1, math.prod(shape), dtype=torch.float64, device=bias.device).reshape(shape)
     try:
         with torch.no_grad():
             expected = without(inputs).movedim(-1 if isinstance(layer, nn.Linear) else 1, -1) + values

@@ -16,11 +16,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from bnkit.model.dispatch import Dispatch
 from bnkit.model.example import Example, tensors_in
 from bnkit.model.kinds import Kind, kind_of_module, kind_of_operation
+from bnkit.model.state import as_it_was
+from bnkit.model.supported import is_script
+
+__all__ = ["Operation", "Trace", "as_it_was", "trace"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +69,7 @@ class Trace:
         outputs: The steps whose results the model returned.
         calls: How often each module ran, by its (first) dotted name.
         names: All names of each module, by the first.
+        read: The modules whose parameters or buffers something else than they used on the way to the output.
         output: What the model returned.
     """
 
@@ -73,6 +78,7 @@ class Trace:
     outputs: frozenset[int]
     calls: Counter[str]
     names: dict[str, tuple[str, ...]]
+    read: frozenset[str]
     output: Any = field(repr=False)
 
     def users_of(self, operation: Operation) -> Iterator[Operation]:
@@ -104,40 +110,14 @@ def trace(model: nn.Module, example: Example, in_training: Callable[[nn.Module],
         model.eval()
         if in_training is not None:
             for module in model.modules():
-                module.training = in_training(module)
+                if hasattr(module, "training"):
+                    module.training = in_training(module)
         fresh = example.fresh()
         for _, tensor in tensors_in(fresh):
             recorder.came_from(tensor, -1)
         with recorder.watching():
             output = fresh.run(model)
     return recorder.trace(output)
-
-
-@contextmanager
-def as_it_was(model: nn.Module) -> Iterator[None]:
-    """Afterwards modes and buffers of ``model`` and the random states are as before, whatever happens inside."""
-    modes = {module: module.training for module in model.modules()}
-    buffers = {
-        name: (buffer, buffer.detach().clone()) for name, buffer in model.named_buffers() if not _is_lazy(buffer)
-    }
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
-    with torch.random.fork_rng(devices=[device.index for device in devices]):
-        try:
-            # The fast path of attention hides the linear layers in it.
-            torch.backends.mha.set_fastpath_enabled(False)
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fastpath)
-            for module, mode in modes.items():
-                module.training = mode
-            with torch.no_grad():
-                for buffer, content in buffers.values():
-                    buffer.copy_(content)
-
-
-def _is_lazy(tensor: Tensor) -> bool:
-    return isinstance(tensor, (UninitializedParameter, UninitializedBuffer))
 
 
 class _Recorder(Dispatch):
@@ -159,6 +139,7 @@ class _Recorder(Dispatch):
         # Of the module that is taken as one operation and runs now: itself, the producers and the shapes of its inputs.
         self._whole: tuple[weakref.ref[nn.Module], tuple[int, ...], tuple[tuple[int, ...], ...]] | None = None
         self._owners: dict[int, str] = {}
+        self._reads: list[tuple[int, str]] = []
 
     def came_from(self, tensor: Tensor, index: int) -> None:
         self._producers[id(tensor)] = index
@@ -166,10 +147,12 @@ class _Recorder(Dispatch):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        # On the modules themselves: hooks on all modules do not get to see keywords.
+        # On the modules themselves: hooks on all modules do not get to see keywords. TorchScript takes none; its operations
+        # are seen one by one.
         hooks = [
             hook
             for module in self._model.modules()
+            if not is_script(module)
             for hook in (
                 module.register_forward_pre_hook(self._entered, with_kwargs=True, prepend=True),
                 module.register_forward_hook(self._left, always_call=True),
@@ -188,12 +171,17 @@ class _Recorder(Dispatch):
             for index in operation.inputs:
                 users.setdefault(index, []).append(operation.index)
         returned = {self._producers.get(id(tensor), -1) for _, tensor in tensors_in(output)}
+        leading = set(returned)
+        for operation in reversed(self._operations):
+            if operation.index in leading:
+                leading.update(operation.inputs)
         return Trace(
             tuple(self._operations),
             {index: tuple(dict.fromkeys(found)) for index, found in users.items()},
             frozenset(returned - {-1}),
             self._calls,
             {first: tuple(names) for first, names in self._all_names.items()},
+            frozenset(owner for index, owner in self._reads if index in leading),
             output,
         )
 
@@ -230,7 +218,9 @@ class _Recorder(Dispatch):
             known = [(self._producers[id(t)], tuple(t.shape)) for t in tensors if id(t) in self._producers]
             results = [tensor for _, tensor in tensors_in(result)]
             plain = tuple(None if isinstance(value, Tensor) else value for value in args)
-            owner = self._owner_of(tensors) if kind.has_weights or kind is Kind.NORM else None
+            owners = list(self._owners_of(tensors))
+            self._reads += [(len(self._operations), owner) for owner in owners if owner not in self._running[-1:]]
+            owner = next(iter(owners), None) if kind.has_weights or kind is Kind.NORM else None
             if results:
                 inputs, shapes = tuple(index for index, _ in known), tuple(shape for _, shape in known)
                 self._add(kind, name, owner, False, inputs, shapes, plain, results, isinstance(result, Tensor))
@@ -257,18 +247,25 @@ class _Recorder(Dispatch):
         for tensor in results:
             self.came_from(tensor, index)
 
-    def _owner_of(self, tensors: Sequence[Tensor]) -> str | None:
-        """The module whose parameter or buffer one of ``tensors`` is, or is a view of."""
+    def _owners_of(self, tensors: Sequence[Tensor]) -> Iterator[str]:
+        """The modules whose parameters or buffers are among ``tensors``, or seen through them."""
         if not self._owners:
             for name, module in self._model.named_modules():
                 for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                    if not _is_lazy(tensor):
+                    if not is_lazy(tensor):
                         self._owners.setdefault(_storage(tensor), name)
-        return next((self._owners[_storage(t)] for t in tensors if _storage(t) in self._owners), None)
+            self._owners.pop(0, None)
+        for tensor in tensors:
+            if (owner := self._owners.get(_storage(tensor))) is not None:
+                yield owner
 
 
 def _storage(tensor: Tensor) -> int:
-    address: int = tensor.untyped_storage()._cdata
+    """The address of the memory of ``tensor``; 0 where it has none of its own, as a sparse one."""
+    try:
+        address: int = tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return 0
     return address
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import reduce
-from itertools import chain, dropwhile, islice
+from itertools import chain, dropwhile
 from typing import Any
 
 from torch import nn
 
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.model.batches import Batches, Forward
-from bnkit.model.example import largest_difference, tensors_in
+from bnkit.model.example import holds_numbers, largest_difference, tensors_in
 from bnkit.model.measured import Call, Layers, Measured, measure_calls, measure_together
 from bnkit.model.population import store
 from bnkit.model.random_state import RandomState
@@ -34,7 +34,10 @@ class Trial:
     def first_pass(
         self, given: Any, forward: Forward | None, batch_size: int | None, device: Any, *, sequential: bool
     ) -> Measured:
-        """All layers measured together, which tells the order of their calls too. The first output is remembered."""
+        """All layers measured together, which tells the order of their calls too.
+
+        The output for the first batch that has examples is remembered.
+        """
         self._batches = Batches(given, forward, batch_size, device)
         if sequential and not self._batches.is_repeatable:
             raise SettingsError(
@@ -43,13 +46,19 @@ class Trial:
             )
         self._count = 0
         batches = iter(self._batches)
-        self._first = list(islice(batches, 1))
-        if not self._first:
+        self._leading: list[Any] = []
+        self._before: Any = None
+        for batch in batches:
+            self._leading.append(batch)
+            self._state_of_first = RandomState()
+            self._before = self._output()
+            sizes = [tensor.numel() for _, tensor in tensors_in(self._before)]
+            if any(sizes) or not sizes:
+                break
+        if not self._leading:
             return Measured()
-        self._state_of_first = RandomState()
-        self._before = self._output()
         measured = measure_together(
-            self._model, self._layers, self._batches, chain(self._first, batches), accept_single=sequential
+            self._model, self._layers, self._batches, chain(self._leading, batches), accept_single=sequential
         )
         self._count = measured.batches
         return measured
@@ -66,7 +75,7 @@ class Trial:
         return measured
 
     def output_change(self, statistics: Mapping[str, Moments]) -> float | None:
-        """How much the first output changes with ``statistics``, which are written into the layers."""
+        """How much the output that is remembered changes with ``statistics``, which are written into the layers."""
         for name, moments in statistics.items():
             layer = self._layers[name]
             store(layer, moments)
@@ -78,15 +87,14 @@ class Trial:
                     f"{moments.mean.abs().max().item():.3g}, variance up to {moments.variance().max().item():.3g}; expected a "
                     "wider dtype than theirs: take the layer to float32 or bfloat16"
                 )
-        if not self._first:
+        if not self._leading:
             return None
         after = self._output()
-        floating = any(tensor.is_floating_point() or tensor.is_complex() for _, tensor in tensors_in(after))
-        return largest_difference(self._before, after) if floating else None
+        return largest_difference(self._before, after) if holds_numbers((self._before, after)) else None
 
     def _output(self) -> Any:
         self._state_of_first.restore()
-        output = self._batches.run(self._model, self._first[0], 1)
+        output = self._batches.run(self._model, self._leading[-1], len(self._leading))
         self._state_of_first.restore()
         return output
 

@@ -73,7 +73,7 @@ def _shift(norm: nn.Module, by: Tensor) -> None:
 
 
 def _bias(model: nn.Module, name: str) -> nn.Parameter | None:
-    return model.get_submodule(name)._parameters.get("bias")
+    return dict(model.get_submodule(name).named_parameters(recurse=False)).get("bias")
 
 
 def _owners(model: nn.Module, parameter: nn.Parameter) -> int:
