@@ -63,8 +63,8 @@ def row(comparison: Comparison, number: int, epoch: int) -> Row:
     return Row(
         run.seed,
         epoch,
-        effect.accuracy_by_average,
-        effect.accuracy_by_data,
+        effect.accuracy_before,
+        effect.accuracy_after,
         right / len(parts.test),
         findings[0].severity.value if findings else "–",
         worst.layer,

@@ -15,7 +15,6 @@ from bnkit.checks import watch as watch_module
 from bnkit.checks.check import check
 from bnkit.checks.fix import mended
 from bnkit.checks.measurements import Measurements, quarters_of
-from bnkit.checks.outputs import Effect
 from bnkit.checks.statistics.different_batches import between
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.kernels.measuring import plane_moments
@@ -227,15 +226,9 @@ def test_a_second_quarter_is_judged_where_the_first_shows_a_gain():
     assert effect.examples == 128 and effect.gained > effect.lost
     inputs, targets = batches[0]
     before = (_off(_trained())(inputs[:128]).argmax(1) == targets[:128]).sum()
-    assert effect.right_by_average == int(before)
+    assert effect.right_before == int(before)
     healthy = _trained()
     assert Measurements(healthy, places(healthy), Batches(batches)).effect.examples == 64
-
-
-def test_the_chance_of_a_gain():
-    assert Effect(100, 50, 60, gained=10, lost=0).chance == pytest.approx(2**-10)
-    assert Effect(100, 50, 50, gained=0, lost=0).chance == 1.0
-    assert Effect(100, 50, 50, gained=5, lost=5).chance > 0.5
 
 
 def _reset(model, *names):
