@@ -47,12 +47,13 @@ def effect_of(
         after.eval()
         if batches is None:
             example = Example(example_inputs)
-            effect.add(*(outputs_of(example.fresh().run(model)) for model in _alike(before, after)))
+            first, second = (outputs_of(example.fresh().run(model)) for model in _alike(before, after))
+            effect.add(first, second)
             return effect
         given = Batches(batches, forward, None, device_of(before))
         for number, batch in enumerate(given, 1):
-            outputs = [outputs_of(given.run(model, batch, number)) for model in _alike(before, after)]
-            effect.add(*outputs, targets_of(batch))
+            first, second = (outputs_of(given.run(model, batch, number)) for model in _alike(before, after))
+            effect.add(first, second, targets_of(batch))
     return effect
 
 

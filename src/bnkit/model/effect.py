@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from bnkit.errors import ModelError
 from bnkit.model.scores import Guess, Scores, Scoring
 
 # A difference of accuracies that matters; the share of the loss that does; how likely by chance it may be.
@@ -238,19 +237,6 @@ class Effect:
             "spoiled": self.spoiled,
             "is_worse": self.is_worse,
         }
-
-    def refuse_worse(self, what: str) -> None:
-        """Raise if the change lost something.
-
-        Args:
-            what: What was changed, and judged by what: the beginning of a sentence.
-
-        Raises:
-            ModelError: It did; the message has the figures.
-        """
-        if self.is_worse:
-            examples = f" ({self.examples} examples)" if self.examples else ""
-            raise ModelError(f"{what} is worse than before: {self.summary}{examples}; expected no loss")
 
 
 def _chance(more: int, fewer: int) -> float:
