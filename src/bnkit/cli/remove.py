@@ -56,4 +56,12 @@ def remove(
 
     with request.working("removing batch norm from"):
         model, changes = removed(subject.model, subject.example, preserve=preserve, include=include, exclude=exclude)
-    request.finish(subject, model, changes, keeps_outputs=preserve, as_json=as_json, quiet=quiet)
+    request.finish(
+        subject,
+        model,
+        changes,
+        keeps_outputs=preserve,
+        as_json=as_json,
+        quiet=quiet,
+        instead="" if preserve else "--preserve keeps the outputs, ",
+    )

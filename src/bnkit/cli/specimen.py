@@ -92,7 +92,7 @@ class Specimen:
             return Mended(self, [], None)
         outcome = self._outcome(model)
         if outcome is not None and not force:
-            outcome.refuse_loss("the mended model", f"expected no loss; --force writes {out} all the same")
+            outcome.refuse_loss("the mended model", f"expected no loss: --force writes {out} all the same")
         save(model, out, self.subject.example)
         return Mended(replace(self, subject=replace(self.subject, model=model)), list(changes), outcome)
 

@@ -137,6 +137,7 @@ class Request:
         keeps_outputs: bool,
         as_json: bool,
         quiet: bool,
+        instead: str = "",
     ) -> None:
         """Judge the changed model, write it where it was asked to go, and print the changes.
 
@@ -145,9 +146,11 @@ class Request:
             model: The changed one.
             changes: What was done.
             keeps_outputs: Whether it is meant to compute the same.
+            as_json, quiet: How changes are printed.
+            instead: What would have kept the outputs, if something would.
         """
         outcome = self.judged(subject, model, keeps_outputs=keeps_outputs)
-        replaced = self.write(model, subject.example, outcome)
+        replaced = self.write(model, subject.example, outcome, instead)
         if as_json:
             self.print_json(changes.to_json(), subject, outcome, replaced=replaced)
             return
@@ -176,7 +179,7 @@ class Request:
                 )
         return None
 
-    def write(self, model: nn.Module, example: Any, outcome: Outcome | None) -> bool:
+    def write(self, model: nn.Module, example: Any, outcome: Outcome | None, instead: str = "") -> bool:
         """Write the changed model, if that was asked for; whether it replaced a file.
 
         Raises:
@@ -185,7 +188,8 @@ class Request:
         if self.out is None:
             return False
         if outcome is not None and not self.force:
-            outcome.refuse_loss(f"{self.target} changed", f"expected no loss; --force writes {self.out} all the same")
+            remedy = f"{instead}--force writes {self.out} all the same"
+            outcome.refuse_loss(f"the changed {self.target}", f"expected no loss: {remedy}")
         from bnkit.model.saving import save
 
         with self.working(f"writing {self.out}, the changed"):

@@ -25,7 +25,7 @@ PREPARATIONS: tuple[TrainSet, ...] = get_args(TrainSet)
 _DONE: dict[TrainSet, str] = {
     "normal": "normalised by its mean and deviation",
     "not_normal": "not normalised, bytes divided by 255",
-    "symmetric": "from 0 to 1 moved to -1 to 1",
+    "symmetric": "scaled from [0, 1] to [-1, 1]",
 }
 # A batch of inputs in, what the model gets out.
 Change = Callable[[Tensor], Tensor]
