@@ -102,6 +102,61 @@ def test_without_class_numbers_the_outputs_decide():
     assert finding.severity == "error"
 
 
+LABELS = {
+    "true": _data()[1],
+    "random": torch.randint(2, (512,), generator=torch.Generator().manual_seed(0)),
+    "values": None,  # what the model answers when its statistics are those of the data
+}
+
+
+@pytest.mark.parametrize(
+    ("labels", "channel", "severity", "key"),
+    [
+        ("true", 3, "error", "accuracy"),
+        ("true", 1, "warning", "output_change"),
+        ("random", 3, "warning", "loss"),
+        ("random", 1, "warning", "output_change"),
+        ("values", 1, "warning", "loss"),
+    ],
+)
+def test_five_deviations_do_not_pass_unnoticed(labels, channel, severity, key):
+    targets = LABELS[labels] if LABELS[labels] is not None else _trained()(_data()[0]).detach()
+    batches = list(zip(_data()[0].split(64), targets.split(64), strict=True))
+    model = _trained()
+    assert not check(model, batches, test_batches=batches, select="BN201")
+    model[1].running_mean[channel] -= 5 * model[1].running_var[channel].sqrt()
+    (finding,) = check(model, batches, test_batches=batches, select="BN201")
+    assert (finding.severity, next(iter(finding.measured))) == (severity, key)
+    assert finding.message.splitlines()[1].startswith("furthest off: 1 (mean 5 deviations")
+
+
+def test_the_losses_of_a_finding_are_those_before_and_after_recalibration():
+    inputs, targets = _data()[0], LABELS["random"]
+    batches = list(zip(inputs.split(64), targets.split(64), strict=True))
+    model = _trained()
+    model[1].running_mean[3] -= 5 * model[1].running_var[3].sqrt()
+    (finding,) = check(model, batches, test_batches=batches, select="BN201")
+    assert finding.measured["loss"] == pytest.approx(functional.cross_entropy(model(inputs), targets).item(), rel=1e-5)
+    bnkit.recalibrate(model, batches)
+    after = functional.cross_entropy(model(inputs), targets).item()
+    assert finding.measured["loss_population"] == pytest.approx(after, rel=1e-5)
+    assert "cross-entropy 2.825 with the moving average, 0.7703 with the statistics of the data" in finding.message
+
+
+def test_test_batches_are_gone_through_once_and_the_same_for_both():
+    """A loader that draws other examples each time: both answers are to the same ones."""
+
+    class Drawing:
+        def __iter__(self):
+            for _ in range(4):
+                inputs = torch.randn(64, 4) * torch.tensor([1.0, 2.0, 4.0, 8.0]) + 5
+                yield inputs, (inputs[:, 0] > 5).long()
+
+    assert not check(_trained(), _batches(), test_batches=Drawing(), select="BN201")
+    effect = Measurements(model := _trained(), places(model), Batches(_batches()), Batches(Drawing())).effect
+    assert effect.examples == 256 and effect.change < 1e-3
+
+
 def test_frozen_layers_and_others_that_cannot_be_recalibrated_are_left_alone():
     model = _off(_trained())
     bnkit.freeze(model)
