@@ -143,6 +143,14 @@ def test_keywords_and_a_forward_of_ones_own():
     assert (by_name.examples, by_forward.examples) == (0, 5)
 
 
+def test_with_a_forward_of_ones_own_only_class_numbers_are_targets():
+    """The second entry of a batch may be a further input."""
+    one, other, x = nn.Linear(2, 2), nn.Linear(2, 2), torch.randn(5, 2)
+    for second, examples in ((torch.rand(5, 2), 0), (torch.ones(5, 2, dtype=torch.bool), 0), (torch.ones(5).long(), 5)):
+        assert effect_of(one, other, [(x, second)], forward=lambda m, b: m(b[0])).examples == examples
+        assert effect_of(one, other, [(x, second)]).examples == 5
+
+
 def test_other_shapes_of_outputs_are_another_function():
     effect = effect_of(nn.Linear(2, 3), nn.Linear(2, 4), example_inputs=torch.ones(5, 2))
     assert effect.change == math.inf

@@ -204,6 +204,16 @@ def test_another_number_of_rows_is_run_where_it_is_free(monkeypatch, tmp_path):
     assert seen == [[5, 3], [3, 2], [5], [8, 16], [3, 2]]
 
 
+def test_whole_numbers_are_compared_too():
+    numbers = torch.arange(400)
+    few, many = numbers.clone(), numbers.clone()
+    few[:4] += 1
+    many[:5] += 1
+    assert proof._difference([numbers], [few]) == 0.0
+    assert proof._difference([numbers], [many]) == float("inf")
+    assert proof._difference([numbers > 3], [numbers > 200]) == float("inf")
+
+
 def test_the_transposed_convolution_is_torchs():
     from bnkit.model.onnx_operators import ConvTranspose
 

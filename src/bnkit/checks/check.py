@@ -62,12 +62,13 @@ def check(
     Args:
         model: Any model with batch norms that runs; those of other libraries are recognised by what they compute.
         batches: A ``DataLoader``, a list, an iterator, or a tensor, which is one batch. Of a batch that is a tuple or a list, the
-            first entry is the input, and the second the class numbers, if they are such; a dictionary holds keyword
-            arguments. In the dtype that the model takes.
+            first entry is the input, and the second what is to be answered, if it is class numbers or floating targets of the
+            output's shape (with ``forward``, class numbers alone); a dictionary holds keyword arguments. In the dtype that the
+            model takes.
         optimizer: The one that trains the model.
         example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) to run the model on; random values
             will do. By default, the input of the first batch.
-        test_batches: Batches to judge outputs and accuracy on, where they are to be others than those that are measured.
+        test_batches: Batches to judge outputs, accuracy and loss on, where they are to be others than those that are measured.
         forward: Called with the model and each batch, for models that take more than an input.
         batch_size: Cut the tensor ``batches`` into batches of so many.
         loader: What the batches of training come from, a ``DataLoader``: looked at, not gone through.

@@ -88,7 +88,7 @@ class Measurements:
             state.restore()
             with self._by_data():
                 by_data = outputs_of(batches.run(self._model, batch, number))
-            self.effect.add(by_average, by_data, targets_of(batch))
+            self.effect.add(by_average, by_data, targets_of(batch, batches))
 
     @contextmanager
     def _by_data(self) -> Iterator[None]:

@@ -29,7 +29,8 @@ def effect_of(
         before, after: Two models that are called alike.
         batches: A ``DataLoader``, a list, an iterator or a tensor. Of a batch that is a tuple or a list, the first entry is the
             input, and the second what is to be answered: class numbers, or floating targets of the output's shape.
-        forward: Called with the model and each batch, for models that take more than an input.
+        forward: Called with the model and each batch, for models that take more than an input; the second entry is then
+            what is to be answered if it is class numbers, (N,).
         example_inputs: In place of ``batches``: a tensor, a tuple (positional arguments) or a dictionary (keywords).
 
     Raises:
@@ -53,7 +54,7 @@ def effect_of(
         given = Batches(batches, forward, None, device_of(before))
         for number, batch in enumerate(given, 1):
             first, second = (outputs_of(given.run(model, batch, number)) for model in _alike(before, after))
-            effect.add(first, second, targets_of(batch))
+            effect.add(first, second, targets_of(batch, given))
     return effect
 
 
@@ -70,6 +71,14 @@ def outputs_of(output: Any) -> list[Tensor]:
     return [tensor.detach().clone() for _, tensor in tensors_in(output) if tensor.is_floating_point()]
 
 
-def targets_of(batch: Any) -> Any:
-    """What is to be answered, of a batch that is a tuple or a list; None of another."""
-    return batch[1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
+def targets_of(batch: Any, batches: Batches) -> Any:
+    """What is to be answered: the second entry of a batch that is a tuple or a list; None of another.
+
+    Where a function of the user's own takes whole batches, the second entry may be a further input: only class numbers
+    (N,) count then.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        return None
+    targets = batch[1]
+    are_numbers = isinstance(targets, Tensor) and targets.dim() == 1 and targets.dtype in (torch.int64, torch.int32)
+    return targets if are_numbers or not batches.are_taken_whole else None

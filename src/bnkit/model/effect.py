@@ -220,8 +220,10 @@ class Effect:
             parts.append(f"{self.spoiled} outputs became inf or NaN")
         elif self.mended:
             parts.append(f"{self.mended} outputs that were inf or NaN became finite")
+        elif not self.has_one_form:
+            parts.append("the output has another shape")
         elif self.change is not None:
-            parts.append(f"the output changed by {_percent(self.change)} of its size")
+            parts.append(f"the output changed by {_share(self.change)}")
         return ", ".join(parts) or "no floating-point output to compare"
 
     def to_json(self) -> dict[str, Any]:
@@ -246,10 +248,8 @@ def _chance(more: int, fewer: int) -> float:
     return float(bdtrc(more - 1, more + fewer, 0.5)) if more + fewer else 1.0
 
 
-def _percent(share: float) -> str:
-    return (
-        "more than can be told" if math.isinf(share) else f"{100 * share:.2g}%" if share < 1 else f"{share:.3g} times"
-    )
+def _share(change: float) -> str:
+    return f"{100 * change:.2g}% of its size" if change < 1 else f"{change:.3g} times its size"
 
 
 def _plain(value: float | None) -> float | None:
