@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bnkit.model.scores import Guess, Scoring
+from bnkit.model.scores import Scoring, Spread
 
 _DRAW = torch.Generator().manual_seed(0)
 _LOGITS = torch.randn(40, 5, generator=_DRAW)
@@ -90,18 +90,17 @@ def test_what_is_not_finite_is_wrong():
     assert Scoring.of([zero], _CLASSES).scores([zero], _CLASSES).loss.isfinite().all()
 
 
+def test_how_far_values_lie_apart():
+    targets, spread = torch.tensor([[1.0, 5.0], [3.0, 5.0], [1.0, 5.0], [3.0, 5.0]]), Spread()
+    assert spread.variance == 0.0
+    spread.add(targets[:3])
+    spread.add(targets[3:])
+    assert spread.variance == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize(
-    ("output", "targets", "loss", "accuracy"),
-    [
-        (torch.randn(4, 3), torch.tensor([0, 0, 2, 0]), -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)), 0.75),
-        (torch.randn(4, 1), torch.tensor([1.0, 0.0, 0.0, 0.0]), -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)), 0.75),
-        (torch.randn(4, 2), torch.tensor([[1.0, 5.0], [3.0, 5.0], [1.0, 5.0], [3.0, 5.0]]), 0.5, None),
-    ],
-)
-def test_a_guess_that_knows_the_frequencies(output, targets, loss, accuracy):
-    scoring, guess = Scoring.of([output], targets), Guess()
-    guess.add(scoring, targets[:3])
-    guess.add(scoring, targets[3:])
-    assert guess.loss(scoring) == pytest.approx(loss)
-    if accuracy is not None:
-        assert guess.accuracy(scoring) == pytest.approx(accuracy)
+    ("output", "targets", "classes"),
+    [(_LOGITS, _CLASSES, 5), (_PIXELS, _MASKS, 3), (_LOGITS, _YES.float(), 2), (_LOGITS, _SHARES, 5), (_LOGITS, _VALUES, 0)],
+)  # fmt: skip
+def test_how_many_answers_there_are(output, targets, classes):
+    assert Scoring.of([output], targets).classes == classes

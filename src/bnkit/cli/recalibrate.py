@@ -60,7 +60,8 @@ def recalibrate(
         )
     outcome = request.judged(subject, model)
     assert outcome is not None
-    replaced = request.write(model, subject.example, outcome)
+    instead = "data like those of training, in the form that it was trained on; "
+    replaced = request.write(model, subject.example, outcome, instead)
     if as_json:
         request.print_json(found.to_json(), subject, outcome, replaced=replaced)
         return

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bnkit.model.scores import Guess, Scores, Scoring
+from bnkit.model.scores import Scores, Scoring, Spread
 
 # A difference of accuracies that matters; the share of the loss that does; how likely by chance it may be.
 POINT, SHARE, CHANCE = 0.01, 0.1, 0.01
@@ -41,7 +41,7 @@ class Effect:
     has_one_form: bool = True
     _outputs: int = 0
     _scoring: Scoring | None = None
-    _guess: Guess = field(default_factory=Guess)
+    _spread: Spread = field(default_factory=Spread)
     # Over the examples whose loss is finite before and after: how many, and sums of the losses, of their differences and squares.
     _losses: tuple[int, float, float, float] = (0, 0.0, 0.0, 0.0)
     # Sums of squares: of the differences of finite outputs, of the outputs before, and after.
@@ -56,7 +56,8 @@ class Effect:
             return
         first, second = (self._scoring.scores(outputs, targets) for outputs in (before, after))
         if first is not None and second is not None:
-            self._guess.add(self._scoring, targets)
+            if self._scoring.kind == "values":
+                self._spread.add(targets)
             self._compare_scores(first, second)
 
     def _compare_outputs(self, before: list[Tensor], after: list[Tensor]) -> None:
@@ -166,7 +167,14 @@ class Effect:
     def _matters(self, difference: float, smaller: float) -> bool:
         if self._scoring is None or not difference > 0:
             return False
-        return difference >= max(SHARE * smaller, _LEAST * self._guess.loss(self._scoring))
+        return difference >= max(SHARE * smaller, _LEAST * self._loss_of_a_guess)
+
+    @property
+    def _loss_of_a_guess(self) -> float:
+        """What is scored by the same share for each class, or by the mean of the values."""
+        if self._scoring is None:
+            return math.nan
+        return math.log(self._scoring.classes) if self._scoring.classes else self._spread.variance
 
     def _chance_of_loss(self, sign: int) -> float:
         """How likely so large a mean difference of that sign is where there is none."""
@@ -182,31 +190,26 @@ class Effect:
         return float(stdtr(count - 1, -sign * mean / error))
 
     @property
-    def could_do_something(self) -> bool:
-        """Whether the model before was better than a guess that knows how frequent the answers are: it had something to lose."""
-        if self._scoring is None or not self.examples:
-            return False
-        if self.loss_before < self._guess.loss(self._scoring):
-            return True
-        if not self.has_accuracy:
+    def only_guessed(self) -> bool:
+        """Whether the model before knew nothing of the classes: neither right more often than by chance, nor with less loss."""
+        if self._scoring is None or not self.has_accuracy or self.loss_before < self._loss_of_a_guess:
             return False
         from scipy.special import bdtrc
 
-        right = math.floor(self.right_before)
-        share = self._guess.accuracy(self._scoring)
-        return self.right_before > share * self.examples and float(bdtrc(right - 1, self.examples, share)) <= CHANCE
+        chance, right = 1 / self._scoring.classes, math.floor(self.right_before)
+        return self.right_before <= chance * self.examples or float(bdtrc(right - 1, self.examples, chance)) > CHANCE
 
     @property
     def is_worse(self) -> bool:
         """Whether the change lost something.
 
-        Outputs became inf or NaN; or a model that could do something is less accurate; or has more loss, and is not more
+        Outputs became inf or NaN; or a model that did not only guess is less accurate, or has more loss and is not more
         accurate.
         """
         if self.spoiled:
             return True
         loses = self.is_less_accurate or (self.has_more_loss and not self.is_more_accurate)
-        return loses and self.could_do_something
+        return loses and not self.only_guessed
 
     @property
     def summary(self) -> str:

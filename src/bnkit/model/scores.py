@@ -44,11 +44,13 @@ class Scoring:
             classes, (N, classes), which add up to 1; values, of the output's shape.
         position: Which of the floating outputs it is.
         is_probability: Whether that output holds probabilities, not logits.
+        classes: How many answers there are to choose from; 0 where the targets are values.
     """
 
     kind: Kind
     position: int
     is_probability: bool
+    classes: int
 
     @classmethod
     def of(cls, outputs: Sequence[Tensor], targets: object) -> Scoring | None:
@@ -58,7 +60,8 @@ class Scoring:
         for position, output in enumerate(outputs):
             kind = _kind(output, targets)
             if kind is not None:
-                return cls(kind, position, _is_probability(output, kind))
+                classes = output.shape[1] if kind in ("classes", "shares") else 2 if kind == "yes or no" else 0
+                return cls(kind, position, _is_probability(output, kind), classes)
         return None
 
     @property
@@ -96,42 +99,25 @@ class Scoring:
         return Scores(_per_example(right.double()), _per_example(torch.where(finite, loss, torch.inf)))
 
 
-class Guess:
-    """What somebody scores who knows the targets' frequencies, or their mean, and not the inputs."""
+class Spread:
+    """How far targets that are values lie apart: what predicting their mean would score."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._sums = self._squares = torch.zeros(0, dtype=torch.float64)
+        self._sums = self._squares = torch.zeros((), dtype=torch.float64)
 
-    def add(self, scoring: Scoring, targets: Tensor) -> None:
+    def add(self, targets: Tensor) -> None:
         """Take in the targets of a batch."""
-        if scoring.kind == "classes":
-            sums = torch.bincount(_class_numbers(targets.detach().cpu()).flatten()).double()
-            self._count, squares = self._count + int(sums.sum()), sums
-        else:
-            values = targets.detach().cpu().double().reshape(len(targets), -1)
-            self._count, sums, squares = self._count + len(values), values.sum(0), values.square().sum(0)
-        size = max(len(sums), len(self._sums))
-        self._sums, self._squares = (
-            functional.pad(old, (0, size - len(old))) + functional.pad(new, (0, size - len(new)))
-            for old, new in ((self._sums, sums), (self._squares, squares))
-        )
+        values = targets.detach().cpu().double().reshape(len(targets), -1)
+        self._count, self._sums = self._count + len(values), self._sums + values.sum(0)
+        self._squares = self._squares + values.square().sum(0)
 
-    def accuracy(self, scoring: Scoring) -> float:
-        """With the most frequent answer."""
-        shares = self._sums / self._count
-        if scoring.kind == "yes or no":
-            return float(torch.maximum(shares, 1 - shares).mean())
-        return float(shares.max())
-
-    def loss(self, scoring: Scoring) -> float:
-        """With the frequencies, or the means."""
-        shares = self._sums / self._count
-        if scoring.kind == "values":
-            return float((self._squares / self._count - shares.square()).clamp(min=0).mean())
-        if scoring.kind == "yes or no":
-            return float((torch.special.entr(shares) + torch.special.entr(1 - shares)).mean())
-        return float(torch.special.entr(shares).sum())
+    @property
+    def variance(self) -> float:
+        """The biased variance, in the mean over the values of a target; 0 without targets."""
+        if not self._count:
+            return 0.0
+        return float((self._squares / self._count - (self._sums / self._count).square()).clamp(min=0).mean())
 
 
 def _kind(output: Tensor, targets: Tensor) -> Kind | None:
