@@ -167,10 +167,11 @@ def _draws(reference: Run, example: Example, expected: list[Tensor], limit: floa
 
 def _examples(model: nn.Module, program: ExportedProgram, example: Example) -> list[Example]:
     """The example, and one with another number of rows, where the program takes that; of a large example, two with few rows."""
-    free = {node.name for node in program.graph.nodes if node.op == "placeholder" and _is_free(node.meta.get("val"))}
-    names = [name for name in program.graph_signature.user_inputs if isinstance(name, str)]
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    inputs = [values.get(name) for name in program.graph_signature.user_inputs if isinstance(name, str)]
     tensors = list(_leaves((example.arguments, example.keywords)))
-    counts = {len(tensor) for name, tensor in zip(names, tensors, strict=False) if name in free}
+    pairs = zip((value for value in inputs if isinstance(value, Tensor)), tensors, strict=False)
+    counts = {len(tensor) for value, tensor in pairs if _is_free(value)}
     if len(counts) != 1:
         return [example]
     (count,) = counts
@@ -200,8 +201,8 @@ def _with_rows(example: Example, count: int, size: int) -> Example:
     return changed
 
 
-def _is_free(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0 and isinstance(value.shape[0], torch.SymInt)
+def _is_free(value: Tensor) -> bool:
+    return value.dim() > 0 and isinstance(value.shape[0], torch.SymInt)
 
 
 def _outputs_of(model: nn.Module) -> Run:
