@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -105,7 +104,7 @@ def check(
             worse = ", but it is worse than before" if outcome is not None and outcome.is_loss else ""
             results().print(f"left after mending: {findings.summary}{worse}", markup=False, soft_wrap=True)
     else:
-        sys.stdout.write(
+        results().file.write(
             json.dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(looked_at.file)
         )
         for line in [*([] if given is None else [f"given: {given}"]), *told]:
