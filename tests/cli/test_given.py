@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bnkit.experiments.model_data import model_data
+from bnkit.experiments.model_data import model_data, run_data
 from tests.cli import pictures
 from tests.cli.calls import QUICK, say
 from tests.experiments import small
@@ -145,6 +146,25 @@ def test_a_form_that_is_none(capsys, inputs, expected):
     assert expected in said.err
 
 
+@pytest.mark.parametrize("command", ["check", "convert"])
+def test_a_form_without_data_is_a_mistake(capsys, command):
+    said = say(capsys, command, f"{HERE}:trained", "--inputs", "normal")
+    assert (said.status, said.out, said.err) == (
+        2,
+        "",
+        "error: --inputs normal without --data; expected both, or neither\n",
+    )
+
+
+def test_a_run_of_tokens_brings_integers():
+    from bnkit.data import Examples, Parts
+
+    parts = Parts(*(Examples(*part) for part in (pictures.tokens()[0], pictures.tokens()[0], pictures.tokens()[1])))
+    data = run_data(parts, "x", "normal").fitted(pictures.OfTokens())
+    assert data.given == "the training part of x, as the run was trained on it"
+    assert next(iter(data.training_batches(5)))[0].dtype == torch.int64
+
+
 def test_batches_are_mixed_the_same_each_time_and_none_has_one_example():
     data = model_data(f"{HERE}:scaled", None)
     batches = data.training_batches(239)
@@ -172,9 +192,6 @@ def test_a_run_brings_its_own_preparation_for_other_data_too(capsys, tmp_path):
     )
     (inputs, targets), (others, _) = small.data()
     arrays = {"x_train": others, "y_train": targets[: len(others)], "x_test": others, "y_test": targets[: len(others)]}
-    torch.save({}, tmp_path / "unused.pt")
-    import numpy as np
-
     np.savez(tmp_path / "other.npz", **{name: tensor.numpy() for name, tensor in arrays.items()})
     said = say(capsys, "check", str(run), "--data", "other.npz")
     assert "prepared as the run's own data (normalised by its mean and deviation)" in said.out.splitlines()[0]

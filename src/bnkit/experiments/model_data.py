@@ -168,7 +168,9 @@ def model_data(name: str, inputs: str | None, run: tuple[str, TrainSet] | None =
 
 def run_data(parts: Parts, name: str, preparation: TrainSet) -> ModelData:
     """The data of a run, ``parts``, as it was trained on them."""
-    return ModelData(parts.train, parts.test, name, f"as the run was trained on it ({_DONE[preparation]})")
+    are_numbers = parts.train.head(1)[0].is_floating_point()
+    done = f" ({_DONE[preparation]})" if are_numbers else ""
+    return ModelData(parts.train, parts.test, name, f"as the run was trained on it{done}")
 
 
 _CHOICES = (

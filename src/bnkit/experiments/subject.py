@@ -61,6 +61,8 @@ def subject(
         BnkitError: One of these is not there, or does not go with the others.
     """
     check_given(shapes, data, inputs)
+    if inputs is not None and data is None:
+        raise SettingsError(f"--inputs {inputs} without --data; expected both, or neither")
     model = model_called(name)
     if weights is not None:
         load_weights(model, weights)

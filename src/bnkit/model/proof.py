@@ -41,7 +41,10 @@ def prove_weights(model: nn.Module, path: Path, example: Example | None) -> None
     written, expected = load_file(path), model.state_dict()
     for key, tensor in expected.items():
         if key not in written or not _holds_the_same(written[key], tensor):
-            raise ModelError(f"{path.name} does not give {key} of {type(model).__name__} back; nothing was written")
+            raise ModelError(
+                f"{path.name} does not give {key} of {type(model).__name__} back; nothing was written; expected a model whose "
+                "state_dict holds its tensors as they are"
+            )
     if example is None:
         return
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -237,4 +238,5 @@ def _some(keys: list[str]) -> str:
 
 
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:_TOLD]}"
+    text = re.sub("\x1b\\[[0-9;]*m", "", str(error))  # the exporter of ONNX colours its messages
+    return f"{type(error).__name__}: {' '.join(text.split())[:_TOLD]}"
