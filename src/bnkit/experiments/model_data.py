@@ -88,7 +88,7 @@ class ModelData:
 
 
 class ModelBatches:
-    """Batches ``(inputs, targets)`` of a part, the same each time they are gone through.
+    """Batches ``(inputs, targets)`` of a part, the same in every pass.
 
     A last batch of one example, which has no deviation, goes with the batch before it.
 

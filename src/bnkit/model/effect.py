@@ -245,7 +245,7 @@ class Effect:
 
 
 def _chance(more: int, fewer: int) -> float:
-    """How likely so many for one of two are where both are equally good: an exact test of the pairs that differ."""
+    """The probability of at least ``more`` of the pairs that differ, if both are equally good: an exact one-sided sign test."""
     from scipy.special import bdtrc  # a while to load, and mostly not needed
 
     return float(bdtrc(more - 1, more + fewer, 0.5)) if more + fewer else 1.0
