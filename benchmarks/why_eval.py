@@ -14,7 +14,7 @@ import torch
 import bnkit
 from bnkit.checks.measurements import Measurements
 from bnkit.experiments.experiment import experiment_from, read_recipe
-from bnkit.experiments.subject import LabelledBatches
+from bnkit.experiments.model_data import run_data
 from bnkit.model.batches import Batches
 from bnkit.model.drift import Drift
 from bnkit.model.norms import places
@@ -43,9 +43,9 @@ class Row:
 def row(comparison: Comparison, number: int, epoch: int) -> Row:
     """What is measured of the network of that run after that epoch."""
     run, parts = comparison.run(number), comparison.data(number)
-    training = LabelledBatches(parts.train, _SIZE, torch.float32, _COUNT)
-    test = LabelledBatches(parts.test, 1000, torch.float32)
     model = comparison.load(run, epoch)
+    data = run_data(parts, comparison.plan.experiment.data, run.settings.trainset).fitted(model)
+    training, test = data.training_batches(_SIZE, _COUNT), data.test_batches(1000)
     findings = bnkit.check(model, training, test_batches=test, select="BN201")
     twin = comparison.load(run, epoch)  # which is changed
     measured = Measurements(twin, places(twin), Batches(training), Batches(test))
@@ -63,8 +63,8 @@ def row(comparison: Comparison, number: int, epoch: int) -> Row:
     return Row(
         run.seed,
         epoch,
-        effect.accuracy_by_average,
-        effect.accuracy_by_data,
+        effect.accuracy_before,
+        effect.accuracy_after,
         right / len(parts.test),
         findings[0].severity.value if findings else "–",
         worst.layer,

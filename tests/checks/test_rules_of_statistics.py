@@ -15,7 +15,6 @@ from bnkit.checks import watch as watch_module
 from bnkit.checks.check import check
 from bnkit.checks.fix import mended
 from bnkit.checks.measurements import Measurements, quarters_of
-from bnkit.checks.outputs import Effect
 from bnkit.checks.statistics.different_batches import between
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.kernels.measuring import plane_moments
@@ -101,6 +100,65 @@ def test_without_class_numbers_the_outputs_decide():
     model[1].running_mean[0] = math.nan
     (finding,) = check(model, [inputs for inputs, _ in _batches()], select="BN201")
     assert finding.severity == "error"
+
+
+LABELS = {
+    "true": _data()[1],
+    "random": torch.randint(2, (512,), generator=torch.Generator().manual_seed(0)),
+    "values": None,  # what the model answers when its statistics are those of the data
+}
+
+
+@pytest.mark.parametrize(
+    ("labels", "channel", "severity", "key"),
+    [
+        ("true", 3, "error", "accuracy"),
+        ("true", 1, "warning", "output_change"),
+        ("random", 3, "warning", "loss"),
+        ("random", 1, "warning", "output_change"),
+        ("values", 1, "warning", "loss"),
+    ],
+)
+def test_five_deviations_do_not_pass_unnoticed(labels, channel, severity, key):
+    targets = LABELS[labels] if LABELS[labels] is not None else _trained()(_data()[0]).detach()
+    batches = list(zip(_data()[0].split(64), targets.split(64), strict=True))
+    model = _trained()
+    assert not check(model, batches, test_batches=batches, select="BN201")
+    model[1].running_mean[channel] -= 5 * model[1].running_var[channel].sqrt()
+    (finding,) = check(model, batches, test_batches=batches, select="BN201")
+    assert (finding.severity, next(iter(finding.measured))) == (severity, key)
+    assert finding.message.splitlines()[1].startswith("furthest off: 1 (mean 5 deviations")
+
+
+def test_the_losses_of_a_finding_are_those_before_and_after_recalibration():
+    inputs, targets = _data()[0], LABELS["random"]
+    batches = list(zip(inputs.split(64), targets.split(64), strict=True))
+    model = _trained()
+    model[1].running_mean[3] -= 5 * model[1].running_var[3].sqrt()
+    (finding,) = check(model, batches, test_batches=batches, select="BN201")
+    assert finding.measured["loss"] == pytest.approx(functional.cross_entropy(model(inputs), targets).item(), rel=1e-5)
+    bnkit.recalibrate(model, batches)
+    after = functional.cross_entropy(model(inputs), targets).item()
+    assert finding.measured["loss_population"] == pytest.approx(after, rel=1e-5)
+    before = finding.measured["loss"]
+    assert (
+        f"cross-entropy {before:.4g} with the moving average, {after:.4g} with the statistics of the data"
+        in finding.message
+    )
+
+
+def test_test_batches_are_gone_through_once_and_the_same_for_both():
+    """A loader that draws other examples each time: both answers are to the same ones."""
+
+    class Drawing:
+        def __iter__(self):
+            for _ in range(4):
+                inputs = torch.randn(64, 4) * torch.tensor([1.0, 2.0, 4.0, 8.0]) + 5
+                yield inputs, (inputs[:, 0] > 5).long()
+
+    assert not check(_trained(), _batches(), test_batches=Drawing(), select="BN201")
+    effect = Measurements(model := _trained(), places(model), Batches(_batches()), Batches(Drawing())).effect
+    assert effect.examples == 256 and effect.change < 1e-3
 
 
 def test_frozen_layers_and_others_that_cannot_be_recalibrated_are_left_alone():
@@ -227,15 +285,9 @@ def test_a_second_quarter_is_judged_where_the_first_shows_a_gain():
     assert effect.examples == 128 and effect.gained > effect.lost
     inputs, targets = batches[0]
     before = (_off(_trained())(inputs[:128]).argmax(1) == targets[:128]).sum()
-    assert effect.right_by_average == int(before)
+    assert effect.right_before == int(before)
     healthy = _trained()
     assert Measurements(healthy, places(healthy), Batches(batches)).effect.examples == 64
-
-
-def test_the_chance_of_a_gain():
-    assert Effect(100, 50, 60, gained=10, lost=0).chance == pytest.approx(2**-10)
-    assert Effect(100, 50, 50, gained=0, lost=0).chance == 1.0
-    assert Effect(100, 50, 50, gained=5, lost=5).chance > 0.5
 
 
 def _reset(model, *names):

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from bnkit.checks.pages import page
 from bnkit.checks.registry import rules
 from bnkit.cli.main import main
-from bnkit.experiments.subject import LabelledBatches, training_part
 from bnkit.report.comparison import Comparison
 from tests.cli import nets
 from tests.cli.calls import QUICK, say
@@ -123,6 +122,9 @@ def test_nothing_is_written_where_nothing_is_mended(capsys, tmp_path):
         ([f"{NETS}:biased", "--fix", "--out", "x.bin"], "x.bin"),
         ([f"{NETS}:biased", "--per-layer-ignores", "BN101"], "expected a layer and a rule"),
         ([f"{NETS}:biased", "--data", "digits", "--batches", "0"], "--batches 0"),
+        ([f"{NETS}:biased", "--data", "digits"], "--data digits: nothing says in which form"),
+        ([f"{NETS}:biased", "--input", "2x1x8x8", "--inputs", "normal"], "expected --inputs with data alone"),
+        ([f"{NETS}:biased", "--input", "2x1x8x8", "--force"], "--force without --fix"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, expected):
@@ -208,16 +210,3 @@ def test_an_epoch_of_a_comparison(folder):
     built = comparison.build(run).state_dict()
     assert built.keys() == last.keys() and not torch.equal(built["fc1.weight"], first["fc1.weight"])
     assert len(comparison.data(run).test) == 30
-
-
-def test_batches_with_their_targets():
-    part = training_part(f"{NETS}:data")
-    every = list(LabelledBatches(part, 8, torch.float64))
-    assert [len(targets) for _, targets in every] == [8] * 7 + [9]
-    assert torch.equal(torch.cat([inputs for inputs, _ in every]).float(), part.inputs)
-    some = list(LabelledBatches(part, 8, torch.float32, count=3))
-    assert [len(targets) for _, targets in some] == [8, 8, 8]
-    for inputs, targets in some:
-        for image, target in zip(inputs, targets, strict=True):
-            (row,) = (part.inputs == image).flatten(1).all(1).nonzero()[:, 0]
-            assert part.targets[row] == target

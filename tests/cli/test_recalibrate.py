@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bnkit.experiments.subject import InputBatches, training_part
+from bnkit.data.custom import data_called
 from bnkit.seeding import seeded
 from tests.cli import nets
 from tests.cli.calls import say
@@ -28,12 +28,16 @@ def test_the_statistics_are_those_of_the_whole_training_part(capsys, options):
         capsys, "recalibrate", f"{NETS}:Normalised", "--data", f"{NETS}:data", "--out", "r.safetensors", *options
     )
     assert (said.status, said.err) == (0, "")
-    assert said.out.splitlines()[0].startswith("layer")
-    assert said.out.splitlines()[-2].startswith("1 recalibrated, 0 kept, ")
+    given, header, *_, effect, summary, written = said.out.splitlines()
+    assert given == f"given: the training part of {NETS}:data, as its factory returns it"
+    assert header.startswith("layer")
+    assert effect.startswith(f"on the test part of {NETS}:data: accuracy ")
+    assert summary.startswith("1 recalibrated, 0 kept, ")
+    assert written == "written: r.safetensors"
     with seeded(0, "weights"):
         model = nets.Normalised()
     model.load_state_dict(load_file("r.safetensors"))
-    seen = model.conv(training_part(f"{NETS}:data").inputs)
+    seen = model.conv(data_called(f"{NETS}:data").train.inputs)
     assert torch.allclose(model.norm.running_mean, seen.mean((0, 2, 3)), atol=1e-5)
     assert torch.allclose(model.norm.running_var, seen.var((0, 2, 3), correction=1), rtol=1e-4) or torch.allclose(
         model.norm.running_var, seen.transpose(0, 1).flatten(1).var(1), rtol=1e-4
@@ -44,7 +48,11 @@ def test_json(capsys):
     content = json.loads(
         say(capsys, "recalibrate", f"{NETS}:Normalised", "--data", f"{NETS}:data", "--json", "--batch-size", "16").out
     )
-    assert set(content) == {"layers", "kept", "output_change", "batches", "sequential", "out", "replaced"}
+    assert set(content) == {
+        "given", "effect", "layers", "kept", "output_change", "batches", "sequential", "out", "replaced"
+    }  # fmt: skip
+    assert content["given"] == f"the training part of {NETS}:data, as its factory returns it"
+    assert content["effect"]["examples"] == 12 and content["effect"]["where"] == f"on the test part of {NETS}:data"
     # 65 examples: the last one goes with the batch before it
     assert (content["batches"], content["layers"][0]["layer"], content["out"]) == (4, "norm", None)
 
@@ -62,7 +70,7 @@ def test_recalibrating_twice_changes_nothing_more(capsys):
         ([f"{NETS}:Normalised"], "Missing option '--data'"),
         ([f"{NETS}:Normalised", "--data", f"{NETS}:data", "--batch-size", "0"], "batch_size=0"),
         ([f"{NETS}:plain", "--data", f"{NETS}:data"], "has no batch norm"),
-        ([f"{NETS}:Normalised", "--data", "digits"], "raised RuntimeError on batch 1"),
+        ([f"{NETS}:Normalised", "--data", "digits", "--inputs", "normal"], "raised RuntimeError on batch 1"),
         ([f"{NETS}:Normalised", "--data", f"{NETS}:data", "--exclude", "norm"], "no batch norm to recalibrate"),
         ([f"{NETS}:Normalised", "--data", f"{NETS}:data", "--out", "x.bin"], "x.bin ends in '.bin'"),
     ],
@@ -71,15 +79,3 @@ def test_a_mistake_is_one_line(capsys, arguments, expected):
     said = say(capsys, "recalibrate", *arguments)
     assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
     assert expected in said.err
-
-
-def test_batches_are_mixed_the_same_each_time_and_none_has_one_example():
-    part = training_part(f"{NETS}:data")
-    batches = InputBatches(part, 8, torch.float64)
-    first, second = list(batches), list(batches)
-    assert [len(batch) for batch in first] == [8] * 7 + [9]
-    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
-    assert first[0].dtype == torch.float64
-    assert not torch.equal(torch.cat(first).float(), part.inputs)
-    assert torch.equal(torch.cat(first).float().sort(0).values, part.inputs.sort(0).values)
-    assert [len(batch) for batch in InputBatches(part, 1, torch.float32)] == [1] * 65

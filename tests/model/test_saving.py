@@ -96,6 +96,15 @@ def test_a_model_that_cannot_be_exported(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_colours_of_the_exporter_stay_out_of_the_message(tmp_path, model, monkeypatch):
+    def coloured(model, example):
+        raise RuntimeError("\x1b[96mno such\x1b[0m operator")
+
+    monkeypatch.setattr(saving, "_program", coloured)
+    with pytest.raises(ModelError, match="PlainCnn cannot be exported: RuntimeError: no such operator; expected"):
+        save(model, tmp_path / "x.pt2", networks.example(model))
+
+
 class _Extra(nn.Linear):
     def get_extra_state(self):
         return {"a": 1}

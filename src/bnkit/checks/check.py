@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.findings import Findings
@@ -19,11 +19,13 @@ from bnkit.checks.observation import BatchExample, Observation
 from bnkit.checks.registry import Names, chosen_rules
 from bnkit.checks.rule import Need, Rule
 from bnkit.checks.settings import Settings, settings_in
-from bnkit.checks.untouched import untouched
+from bnkit.checks.untouched import Snapshot, untouched
 from bnkit.errors import ModelError, SettingsError
 from bnkit.model.batches import Batches, Forward, device_of
+from bnkit.model.copying import copy_of
 from bnkit.model.example import Example
 from bnkit.model.norms import no_batch_norm
+from bnkit.model.lazy_parameters import first_lazy, materialise
 from bnkit.model.ranks import without_broadcasts
 from bnkit.model.supported import check_supported
 
@@ -56,17 +58,19 @@ def check(
     of training at the optimizer and the loader. What was not given is not checked, and ``not_checked`` says so.
 
     Nothing is changed: parameters, gradients, buffers, counters, modes, hooks and the random state are bit by bit what they
-    were, also if something is raised. An iterator that is given is used up.
+    were, also if something is raised. An iterator that is given is used up. Of a model with lazy layers a copy is looked
+    at, which has run on the example.
 
     Args:
         model: Any model with batch norms that runs; those of other libraries are recognised by what they compute.
         batches: A ``DataLoader``, a list, an iterator, or a tensor, which is one batch. Of a batch that is a tuple or a list, the
-            first entry is the input, and the second the class numbers, if they are such; a dictionary holds keyword
-            arguments. In the dtype that the model takes.
+            first entry is the input, and the second what is to be answered, if it is class numbers or floating targets of the
+            output's shape (with ``forward``, class numbers alone); a dictionary holds keyword arguments. In the dtype that the
+            model takes.
         optimizer: The one that trains the model.
         example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) to run the model on; random values
             will do. By default, the input of the first batch.
-        test_batches: Batches to judge outputs and accuracy on, where they are to be others than those that are measured.
+        test_batches: Batches to judge outputs, accuracy and loss on, where they are to be others than those that are measured.
         forward: Called with the model and each batch, for models that take more than an input.
         batch_size: Cut the tensor ``batches`` into batches of so many.
         loader: What the batches of training come from, a ``DataLoader``: looked at, not gone through.
@@ -99,7 +103,6 @@ def check(
     read = Settings() if config is None else settings_in(config)
     settings = read.with_given(select, ignore, per_layer_ignores)
     rules = chosen_rules(settings.select, settings.ignore)
-    _refuse_lazy(model)
     target = device_of(model) if device is None else device
     given = None if batches is None else Batches(batches, forward, batch_size, target)
     tested = None if test_batches is None else Batches(test_batches, forward, None, target)
@@ -110,11 +113,20 @@ def check(
         )
     example = None if example_inputs is None else Example(example_inputs)
     loaders = [each for each in (batches, test_batches, loader) if each is not None]
-    with untouched(model, tuple(_generators(loaders))) as snapshot, _by_itself(model):
+    generators = tuple(_generators(loaders))
+    with ExitStack() as stack:
+        snapshot = stack.enter_context(untouched(model, generators))
         if example is None and given is not None:
             given, first = _first_of(given)
             example = BatchExample(given, first[0]) if first else None
             snapshot.restore_random_state()  # so that the batches come as they would have come
+        lazy = first_lazy(model)
+        if lazy is not None:
+            twin = _with_shapes(model, example, lazy)
+            optimizer = None if optimizer is None else _of_twin(optimizer, model, twin)
+            snapshot.restore_random_state()
+            model, snapshot = twin, Snapshot(twin, generators)
+        stack.enter_context(_by_itself(model))
         seen = Observation(model, snapshot, example, given, tested, optimizer, loader, ema, accumulation, processes)
         if not seen.places:
             raise no_batch_norm(model)
@@ -155,12 +167,27 @@ def assert_healthy(
         raise AssertionError(f"{type(model).__name__} is not healthy\n{found}")
 
 
-def _refuse_lazy(model: nn.Module) -> None:
-    lazy = next((name for name, p in chain(model.named_parameters(), model.named_buffers()) if is_lazy(p)), None)
-    if lazy is not None:
+def _with_shapes(model: nn.Module, example: Example | None, name: str) -> nn.Module:
+    """A copy of ``model``, which has lazy layers, that has run on the example."""
+    if example is None:
         raise ModelError(
-            f"{lazy} of {type(model).__name__} has no shape yet; expected a model that has run: call it once"
+            f"{name} of {type(model).__name__} has no shape yet; expected an example that gives it one, example_inputs or "
+            "batches (--input or --data), or a model that has run"
         )
+    twin = copy_of(model)
+    materialise(twin, example)
+    return twin
+
+
+def _of_twin(optimizer: Optimizer, model: nn.Module, twin: nn.Module) -> Any:
+    """What ``optimizer`` does to the parameters of ``model``, said of those of its copy."""
+    own = dict(twin.named_parameters())
+    copies = {id(parameter): own[name] for name, parameter in model.named_parameters()}
+    groups = [
+        {**group, "params": [copies.get(id(parameter), parameter) for parameter in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    return SimpleNamespace(param_groups=groups)
 
 
 @contextmanager

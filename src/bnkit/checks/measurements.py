@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.checks.outputs import Answers, Effect
 from bnkit.checks.received import Received, is_measured
 from bnkit.checks.watch import Watch
 from bnkit.errors import DataError
+from bnkit.model.answers import outputs_of, targets_of
 from bnkit.model.batches import Batches
+from bnkit.model.effect import Effect
 from bnkit.model.example import tensors_in
 from bnkit.model.norms import BatchNormLike, Place
 from bnkit.model.population import store
+from bnkit.model.random_state import RandomState
 
 # Half of one batch in so many is judged by outputs as well, where there are no others to judge by: twice, which takes a
 # sixteenth of the time; and half of that where the first quarter shows no gain.
@@ -38,7 +40,7 @@ class Measurements:
     Attributes:
         received: What each batch norm got, by its first dotted name, in the order in which they first ran.
         count: How many batches there were.
-        effect: What the statistics of the data would do to the outputs in evaluation.
+        effect: What the statistics of the data, in place of the moving averages, would do to the answers in evaluation.
 
     Raises:
         ModelError: The model raises.
@@ -63,26 +65,30 @@ class Measurements:
                     "batches is empty; expected at least one batch: an iterator that was gone through before gives none, a list "
                     "or a DataLoader does"
                 )
-            self.effect = (
-                self._effect_in_part(batches, judged)
-                if test_batches is None
-                else self._effect(test_batches, test_batches)
-            )
+            self.effect = Effect()
+            if test_batches is None:
+                self._judge_in_part(batches, judged)
+            else:
+                self._judge(test_batches, test_batches)
 
-    def _effect_in_part(self, batches: Batches, judged: list[Any]) -> Effect:
+    def _judge_in_part(self, batches: Batches, judged: list[Any]) -> None:
         """The effect on a quarter of each of the batches ``judged``; and on another one, if that shows a gain."""
         # Without statistics of its own, a batch norm cannot evaluate a single example.
         least = 1 if all(getattr(place.module, "running_mean", None) is not None for place in self._places) else 2
         quarters = [quarters_of(batch, least) for batch in judged]
-        effect = self._effect(batches, [first for first, _ in quarters])
-        if effect.gained > effect.lost:
-            effect = effect.with_more(self._effect(batches, [second for _, second in quarters if second is not None]))
-        return effect
+        self._judge(batches, [first for first, _ in quarters])
+        if self.effect.gained > self.effect.lost or self.effect.loss_after < self.effect.loss_before:
+            self._judge(batches, [second for _, second in quarters if second is not None])
 
-    def _effect(self, batches: Batches, judged: Iterable[Any]) -> Effect:
-        by_average = self._answers(batches, judged)
-        with self._by_data():
-            return by_average.against(self._answers(batches, judged))
+    def _judge(self, batches: Batches, judged: Iterable[Any]) -> None:
+        """Hold what the model answers by the statistics of the data against what it answers by its moving averages."""
+        for number, batch in enumerate(judged, 1):
+            state = RandomState()
+            by_average = outputs_of(batches.run(self._model, batch, number))
+            state.restore()
+            with self._by_data():
+                by_data = outputs_of(batches.run(self._model, batch, number))
+            self.effect.add(by_average, by_data, targets_of(batch, batches))
 
     @contextmanager
     def _by_data(self) -> Iterator[None]:
@@ -95,13 +101,6 @@ class Measurements:
                 store(place.module, population)  # type: ignore[arg-type]
         yield
         _give_back(before)
-
-    def _answers(self, batches: Batches, judged: Iterable[Any]) -> Answers:
-        """What the model answers to the batches in ``judged``."""
-        answers = Answers()
-        for number, batch in enumerate(judged, 1):
-            answers.add(batches.run(self._model, batch, number), batch)
-        return answers
 
     def _measure(self, batches: Batches, judged: list[Any] | None) -> None:
         watch = Watch(self._places, self.received)

@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from typer import Option
 
-from bnkit.cli.target import Data, Debug, Exclude, Include, Json, Out, Quiet, Request, Shapes, Target, Weights
+from bnkit.cli.target import (
+    Data,
+    Debug,
+    Exclude,
+    Force,
+    Include,
+    Inputs,
+    Json,
+    Out,
+    Quiet,
+    Request,
+    Shapes,
+    Target,
+    Weights,
+)
 
 if TYPE_CHECKING:
     from bnkit.model.add import Where
@@ -16,6 +30,7 @@ def add(
     target: Target,
     shapes: Shapes = None,
     data: Data = None,
+    inputs: Inputs = None,
     weights: Weights = None,
     preserve: Annotated[
         bool, Option("--preserve", help="Take statistics, γ and β from the example, so that the outputs stay the same.")
@@ -27,6 +42,7 @@ def add(
     include: Include = None,
     exclude: Exclude = None,
     out: Out = None,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -36,13 +52,14 @@ def add(
     It goes between each convolution or linear layer and its activation; not behind the output layer, into attention, or
     where a normalisation stands already. Everything that was there keeps its name.
 
-    `bnkit add nets.py:net --data mnist --weights w.safetensors --preserve --out added.safetensors` does it to a trained
+    `bnkit add nets.py:net --data mnist --inputs normal --weights w.safetensors --preserve --out added.safetensors` does it to a trained
     network, which computes the same afterwards; those weights load into `bnkit.add(net(), example).model`. A file that is
-    there already is replaced, and the output says so.
+    there already is replaced, and the output says so; a network that became worse on the test part of --data is not
+    written without --force.
 
     Exit status: 0 done, 2 something given is wrong, or the network cannot be changed.
     """
-    request = Request(target, shapes or (), data, weights, out)
+    request = Request(target, shapes or (), data, weights, out, inputs, force)
     subject = request.subject()
     from bnkit.model.add import add as added
 
@@ -55,4 +72,4 @@ def add(
             include=include,
             exclude=exclude,
         )
-    request.finish(model, subject.example, changes, as_json=as_json, quiet=quiet)
+    request.finish(subject, model, changes, keeps_outputs=preserve, as_json=as_json, quiet=quiet)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Exit, Option
 
 from bnkit.checks.finding import Severity
-from bnkit.cli.target import Data, Debug, Quiet, Shapes, Target, Weights
+from bnkit.cli.target import Data, Debug, Force, Inputs, Quiet, Shapes, Target, Weights
 from bnkit.console import messages, results
 from bnkit.errors import SettingsError
 
 if TYPE_CHECKING:
     from bnkit.checks.findings import Findings
     from bnkit.model.changes import Change
+    from bnkit.model.outcome import Outcome
 
 _FIXED = Path("fixed.safetensors")
 
@@ -27,6 +27,7 @@ def check(
     target: Target,
     shapes: Shapes = None,
     data: Data = None,
+    inputs: Inputs = None,
     weights: Weights = None,
     select: Annotated[
         list[str] | None,
@@ -48,6 +49,7 @@ def check(
     out: Annotated[
         Path | None, Option(metavar="FILE", help="With --fix: where the weights go.", show_default=str(_FIXED))
     ] = None,
+    force: Force = False,
     config: Annotated[
         Path | None,
         Option(metavar="FILE", help="A pyproject.toml with [tool.bnkit].", show_default="the nearest one upwards"),
@@ -58,12 +60,16 @@ def check(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """`bnkit check nets.py:net --data mnist --weights w.safetensors` says what is wrong with the batch norms of your network.
+    """`bnkit check nets.py:net --data data.py:data --weights w.safetensors` says what is wrong with the batch norms of your network.
 
     `bnkit check results/quickstart/runs/3f2a` checks the trained network of a run, on its own data. --input 64x3x32x32 in place
     of data checks what needs none. `bnkit explain BN101` says what a rule is about.
 
-    Looking changes nothing. --fix writes the mended weights to a file of its own. Rules can be chosen in pyproject.toml too:
+    The model is given what `--data file.py:factory` returns as it is, and the data of a run as the run was trained on them; of
+    other data, `--inputs` names the form that the model was trained on. The first line says what it was given.
+
+    Looking changes nothing. --fix writes the mended weights to a file of its own, says what that did to accuracy and loss on the
+    test part, and writes nothing that became worse without --force. Rules can be chosen in pyproject.toml too:
     [tool.bnkit] with select, ignore, fail-on, per-layer-ignores.
 
     Exit status: 0 nothing as bad as --fail-on, 1 findings, 2 could not check.
@@ -77,48 +83,56 @@ def check(
     if out is not None and not fix:
         raise SettingsError(f"--out {out} without --fix; expected both, or neither")
     destination = (out or _FIXED) if fix else None
+    if force and not fix:
+        raise SettingsError("--force without --fix; expected both, or neither")
     with messages().status(f"reading {target}"):
-        subject = specimen(target, shapes or (), data, weights, batch_size, batches, destination)
+        looked_at = specimen(target, shapes or (), data, weights, batch_size, batches, destination, inputs)
+    given = looked_at.subject.given
     with messages().status(f"checking {target}"):
-        findings = subject.check(settings)
-    changes: list[Change] = []
+        findings = looked_at.check(settings)
     before = findings
+    changes: list[Change] = []
+    outcome: Outcome | None = None
     if destination is not None:
         with messages().status(f"mending {target}"):
-            subject, changes = subject.mended(findings, destination, settings)
-            findings = subject.check(settings) if changes else findings
+            looked_at, changes, outcome = looked_at.mended(findings, destination, settings, force=force)
+            findings = looked_at.check(settings) if changes else findings
+    told = [*_told(changes, outcome, destination)]
     if form == "text":
-        _print(before, changes, destination, time.perf_counter() - began, quiet=quiet)
+        _print(given, before, told, time.perf_counter() - began, quiet=quiet)
         if changes:
-            results().print(f"left after mending: {findings.summary}", markup=False)
+            worse = ", but it is worse than before" if outcome is not None and outcome.is_loss else ""
+            results().print(f"left after mending: {findings.summary}{worse}", markup=False, soft_wrap=True)
     else:
-        sys.stdout.write(
-            json.dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(subject.file)
+        results().file.write(
+            json.dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(looked_at.file)
         )
-        for line in _told(changes, destination):
+        for line in [*([] if given is None else [f"given: {given}"]), *told]:
             messages().print(line, soft_wrap=True, markup=False)
-    if findings.at_least(settings.fail_on):
+    if findings.at_least(settings.fail_on) or (outcome is not None and outcome.is_loss):
         raise Exit(1)
 
 
-def _print(
-    findings: Findings, changes: Sequence[Change], destination: Path | None, seconds: float, *, quiet: bool
-) -> None:
+def _print(given: str | None, findings: Findings, told: Sequence[str], seconds: float, *, quiet: bool) -> None:
     console = results()
+    if given is not None:
+        console.print(f"given: {given}", soft_wrap=True, markup=False)
     if not quiet:
         console.print(*findings.lines(), sep="\n", end="\n" * bool(findings), soft_wrap=not console.is_terminal)
     # A time would make two runs differ where their output is kept.
     console.print(f"{findings.summary} ({seconds:.1f} s)" if console.is_terminal else findings.summary, markup=False)
-    for line in (*(() if quiet else findings.remarks), *_told(changes, destination)):
+    for line in (*(() if quiet else findings.remarks), *told):
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _told(changes: Sequence[Change], destination: Path | None) -> Iterator[str]:
-    """What was mended, and where it is."""
+def _told(changes: Sequence[Change], outcome: Outcome | None, destination: Path | None) -> Iterator[str]:
+    """What was mended, what that did, and where it is."""
     if destination is None:
         return
     for change in changes:
         yield f"mended: {change.site or '(the model)'}: {change.action}; {change.detail}"
+    if outcome is not None:
+        yield outcome.line
     yield f"written: {destination}" if changes else "nothing to mend; nothing written"
 
 

@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from typer import Option
 
-from bnkit.cli.target import Data, Debug, Exclude, Include, Json, Out, Quiet, Request, Shapes, Target, Weights
+from bnkit.cli.target import (
+    Data,
+    Debug,
+    Exclude,
+    Force,
+    Include,
+    Inputs,
+    Json,
+    Out,
+    Quiet,
+    Request,
+    Shapes,
+    Target,
+    Weights,
+)
 
 if TYPE_CHECKING:
     from bnkit.model.becoming import Kind
@@ -17,10 +31,12 @@ def convert(
     to: Annotated[str, Option(metavar="KIND", help="bnkit, torch, sync, group_norm or instance_norm.")] = "bnkit",
     shapes: Shapes = None,
     data: Data = None,
+    inputs: Inputs = None,
     weights: Weights = None,
     include: Include = None,
     exclude: Exclude = None,
     out: Out = None,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -30,11 +46,12 @@ def convert(
     γ, β, running statistics, counters and activations are kept. An example is needed for .onnx and .pt2 alone.
 
     `bnkit convert nets.py:net --to torch --weights w.safetensors --out torch.safetensors` writes the weights of the
-    converted network. A file that is there already is replaced, and the output says so.
+    converted network. A file that is there already is replaced, and the output says so; a network that became worse on the
+    test part of --data is not written without --force.
 
     Exit status: 0 done, 2 something given is wrong, or the network cannot be changed.
     """
-    request = Request(target, shapes or (), data, weights, out, needs_example=False)
+    request = Request(target, shapes or (), data, weights, out, inputs, force, needs_example=False)
     subject = request.subject()
     from bnkit.model.convert import convert as converted
 
@@ -45,4 +62,6 @@ def convert(
             include=include,
             exclude=exclude,
         )
-    request.finish(model, subject.example, changes, as_json=as_json, quiet=quiet)
+    request.finish(
+        subject, model, changes, keeps_outputs=to in ("bnkit", "torch", "sync"), as_json=as_json, quiet=quiet
+    )

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from bnkit.cli.target import Data, Debug, Exclude, Include, Json, Out, Quiet, Request, Shapes, Target, Weights
+from bnkit.cli.target import (
+    Data,
+    Debug,
+    Exclude,
+    Force,
+    Include,
+    Inputs,
+    Json,
+    Out,
+    Quiet,
+    Request,
+    Shapes,
+    Target,
+    Weights,
+)
 
 
 def fold(
     target: Target,
     shapes: Shapes = None,
     data: Data = None,
+    inputs: Inputs = None,
     weights: Weights = None,
     include: Include = None,
     exclude: Exclude = None,
     out: Out = None,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -22,14 +38,15 @@ def fold(
     Each batch norm goes into the layer before or behind it, or becomes one scale and shift. The folded network is run
     against the unfolded one before anything is written; a difference beyond rounding is refused with the name of the place.
 
-    A file that is there already is replaced, and the output says so.
+    A file that is there already is replaced, and the output says so. The file is loaded again and run before it counts as
+    written. A network that became worse on the test part of --data is not written without --force.
 
     Exit status: 0 done, 2 something given is wrong, or the network cannot be folded.
     """
-    request = Request(target, shapes or (), data, weights, out)
+    request = Request(target, shapes or (), data, weights, out, inputs, force)
     subject = request.subject()
     from bnkit.model.fold import fold as folded
 
     with request.working("folding"):
         model, changes = folded(subject.model, subject.example, include=include, exclude=exclude)
-    request.finish(model, subject.example, changes, as_json=as_json, quiet=quiet)
+    request.finish(subject, model, changes, keeps_outputs=True, as_json=as_json, quiet=quiet)

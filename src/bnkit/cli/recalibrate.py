@@ -6,15 +6,19 @@ from typing import Annotated
 
 from typer import Option
 
-from bnkit.cli.target import Debug, Exclude, Include, Json, Out, Quiet, Request, Target, Weights
+from bnkit.cli.target import Debug, Exclude, Force, Include, Inputs, Json, Out, Quiet, Request, Target, Weights
 
 
 def recalibrate(
     target: Target,
     data: Annotated[
         str,
-        Option(metavar="D", help="The data set whose training part is measured, as `bnkit compare` takes it."),
+        Option(
+            metavar="D",
+            help="The data set, as `bnkit compare` takes it: its training part is measured, its test part judges the result.",
+        ),
     ],
+    inputs: Inputs = None,
     weights: Weights = None,
     batch_size: Annotated[int, Option(metavar="N", help="Examples at a time: as in training.")] = 64,
     sequential: Annotated[
@@ -23,37 +27,44 @@ def recalibrate(
     include: Include = None,
     exclude: Exclude = None,
     out: Out = None,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """`bnkit recalibrate nets.py:net --data mnist --weights w.safetensors --out new.safetensors` takes the data's statistics.
+    """`bnkit recalibrate nets.py:net --data data.py:data --weights w.safetensors --out new.safetensors` takes the data's statistics.
 
-    Mean and variance of the whole training part, normalised as for a comparison, in place of the moving average. Prints how
-    far that was off in every layer, worst first: the means in standard deviations, the variances as a ratio. Nothing but
-    the statistics changes: the weights load into the same network.
+    Mean and variance of the whole training part, in place of the moving average. The model is given what `--data
+    file.py:factory` returns as it is; of other data, `--inputs` names the form that it was trained on, and the first line of the
+    output says what the model was given. Prints how far the moving average was off in every layer, worst first: the means in
+    standard deviations, the variances as a ratio. Nothing but the statistics changes: the weights load into the same network.
 
-    A file that is there already is replaced, and the output says so; the one that is read from is refused.
+    The test part says what that did to accuracy and loss. A network that became worse is not written without --force. A file
+    that is there already is replaced, and the output says so; the one that is read from is refused.
 
     Exit status: 0 done, 2 something given is wrong, or the network cannot be recalibrated.
     """
-    request = Request(target, (), data, weights, out)
+    request = Request(target, (), data, weights, out, inputs, force)
     subject = request.subject()
-    from bnkit.experiments.subject import InputBatches, training_part
     from bnkit.model.recalibrate import recalibrate as recalibrated
-    from bnkit.model.shapes import dtype_of
 
+    model = request.twin(subject)
+    assert subject.data is not None
     with request.working("recalibrating"):
         found = recalibrated(
-            subject.model,
-            InputBatches(training_part(data), batch_size, dtype_of(subject.model)),
+            model,
+            subject.data.training_batches(batch_size),
             sequential=sequential,
             include=include,
             exclude=exclude,
         )
-    replaced = request.write(subject.model, subject.example)
+    outcome = request.judged(subject, model)
+    assert outcome is not None
+    instead = "data like those of training, in the form that it was trained on; "
+    replaced = request.write(model, subject.example, outcome, instead)
     if as_json:
-        request.print_json(found.to_json(), replaced=replaced)
+        request.print_json(found.to_json(), subject, outcome, replaced=replaced)
         return
     kept = [f"{change.site or '(the model)'} kept: {change.detail}" for change in found.kept]
-    request.print(None if quiet else found.rows(), [*([] if quiet else kept), found.summary], replaced=replaced)
+    lines = [*([] if quiet else kept), outcome.line, found.summary]
+    request.print(None if quiet else found.rows(), lines, subject, replaced=replaced)

@@ -6,13 +6,28 @@ from typing import Annotated
 
 from typer import Option
 
-from bnkit.cli.target import Data, Debug, Exclude, Include, Json, Out, Quiet, Request, Shapes, Target, Weights
+from bnkit.cli.target import (
+    Data,
+    Debug,
+    Exclude,
+    Force,
+    Include,
+    Inputs,
+    Json,
+    Out,
+    Quiet,
+    Request,
+    Shapes,
+    Target,
+    Weights,
+)
 
 
 def remove(
     target: Target,
     shapes: Shapes = None,
     data: Data = None,
+    inputs: Inputs = None,
     weights: Weights = None,
     preserve: Annotated[
         bool, Option("--preserve", help="Move statistics, γ and β into the layers, so that the outputs stay the same.")
@@ -20,6 +35,7 @@ def remove(
     include: Include = None,
     exclude: Exclude = None,
     out: Out = None,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -29,14 +45,23 @@ def remove(
     Layers get a bias where batch norm stood in for one; activations that were part of a batch norm are kept.
 
     `bnkit remove nets.py:net --input 64x3x32x32 --weights w.safetensors --preserve --out plain.safetensors` does it to a
-    trained network, which computes the same afterwards. A file that is there already is replaced, and the output says so.
+    trained network, which computes the same afterwards. A file that is there already is replaced, and the output says so;
+    a network that became worse on the test part of --data is not written without --force.
 
     Exit status: 0 done, 2 something given is wrong, or the network cannot be changed.
     """
-    request = Request(target, shapes or (), data, weights, out)
+    request = Request(target, shapes or (), data, weights, out, inputs, force)
     subject = request.subject()
     from bnkit.model.remove import remove as removed
 
     with request.working("removing batch norm from"):
         model, changes = removed(subject.model, subject.example, preserve=preserve, include=include, exclude=exclude)
-    request.finish(model, subject.example, changes, as_json=as_json, quiet=quiet)
+    request.finish(
+        subject,
+        model,
+        changes,
+        keeps_outputs=preserve,
+        as_json=as_json,
+        quiet=quiet,
+        instead="" if preserve else "--preserve keeps the outputs, ",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from bnkit.console import messages, results
-from bnkit.errors import SettingsError
+from bnkit.errors import ModelError, SettingsError
 from bnkit.report.tables import Row, as_rich
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from bnkit.experiments.subject import Subject
     from bnkit.model.changes import Changes
+    from bnkit.model.outcome import Outcome
 
 Target = Annotated[
     str,
@@ -41,9 +43,20 @@ Data = Annotated[
     str | None,
     Option(
         metavar="D",
-        help="In place of --input: a data set, as `bnkit compare` takes it; its first 64 examples, normalised.",
+        help="In place of --input: a data set, as `bnkit compare` takes it. Its first 64 examples are the example, its test part "
+        "judges the result.",
     ),
 ]
+Inputs = Annotated[
+    str | None,
+    Option(
+        "--inputs",
+        metavar="FORM",
+        help="In which form the model gets the inputs of --data: normal (by mean and deviation of the training part), not_normal, "
+        "symmetric, or file.py:function of a batch. What a file.py:factory of data returns is given as it is.",
+    ),
+]
+Force = Annotated[bool, Option("--force", help="Write the result although it is worse than before.")]
 Weights = Annotated[
     Path | None, Option(metavar="FILE", help="Weights to load first: safetensors, or PyTorch's with tensors alone.")
 ]
@@ -76,6 +89,8 @@ class Request:
     data: str | None = None
     weights: Path | None = None
     out: Path | None = None
+    inputs: str | None = None
+    force: bool = False
     needs_example: bool = True
 
     def __post_init__(self) -> None:
@@ -95,37 +110,111 @@ class Request:
         from bnkit.experiments.subject import subject
 
         with self.working("reading"):
-            return subject(self.target, self.shapes, self.data, self.weights)
+            return subject(self.target, self.shapes, self.data, self.weights, self.inputs)
+
+    def twin(self, subject: Subject) -> nn.Module:
+        """A second model like that of ``subject``: a copy, or the factory's next one where it cannot be copied."""
+        from bnkit.experiments.subject import subject as read
+        from bnkit.model.copying import copy_of
+
+        try:
+            return copy_of(subject.model)
+        except ModelError:
+            again = read(self.target, weights=self.weights).model
+            if again is subject.model:
+                raise
+            return again
 
     def working(self, doing: str) -> AbstractContextManager[object]:
         """A sign that something is being done to the model."""
         return messages().status(f"{doing} {self.target}")
 
-    def finish(self, model: nn.Module, example: Any, changes: Changes, *, as_json: bool, quiet: bool) -> None:
-        """Write the changed model where it was asked to go, and print the changes."""
-        replaced = self.write(model, example)
-        if as_json:
-            self.print_json(changes.to_json(), replaced=replaced)
-        else:
-            self.print(None if quiet else changes.rows(), [changes.summary], replaced=replaced)
+    def finish(
+        self,
+        subject: Subject,
+        model: nn.Module,
+        changes: Changes,
+        *,
+        keeps_outputs: bool,
+        as_json: bool,
+        quiet: bool,
+        instead: str = "",
+    ) -> None:
+        """Judge the changed model, write it where it was asked to go, and print the changes.
 
-    def write(self, model: nn.Module, example: Any) -> bool:
-        """Write the changed model, if that was asked for; whether it replaced a file."""
+        Args:
+            subject: What it was before.
+            model: The changed one.
+            changes: What was done.
+            keeps_outputs: Whether it is meant to compute the same.
+            as_json, quiet: How changes are printed.
+            instead: What would have kept the outputs, if something would.
+        """
+        outcome = self.judged(subject, model, keeps_outputs=keeps_outputs)
+        replaced = self.write(model, subject.example, outcome, instead)
+        if as_json:
+            self.print_json(changes.to_json(), subject, outcome, replaced=replaced)
+            return
+        # On an example alone, the summary of changes says how far outputs that are meant to be equal are apart.
+        is_told = outcome is not None and not (keeps_outputs and subject.data is None)
+        lines = [*([outcome.line] if outcome is not None and is_told else []), changes.summary]
+        self.print(None if quiet else changes.rows(), lines, subject, replaced=replaced)
+
+    def judged(self, subject: Subject, model: nn.Module, *, keeps_outputs: bool = False) -> Outcome | None:
+        """What became of the answers; None where there is nothing to run the models on."""
+        from bnkit.model.outcome import Outcome
+
+        with self.working("judging"):
+            if subject.data is not None:
+                where = f"on the test part of {subject.data.name}"
+                return Outcome.of(
+                    subject.model, model, subject.data.test_batches(), where=where, keeps_outputs=keeps_outputs
+                )
+            if subject.example is not None:
+                return Outcome.of(
+                    subject.model,
+                    model,
+                    example_inputs=subject.example,
+                    where="on random inputs",
+                    keeps_outputs=keeps_outputs,
+                )
+        return None
+
+    def write(self, model: nn.Module, example: Any, outcome: Outcome | None, instead: str = "") -> bool:
+        """Write the changed model, if that was asked for; whether it replaced a file.
+
+        Raises:
+            ModelError: It is worse than before, and ``force`` is not set.
+        """
         if self.out is None:
             return False
+        if outcome is not None and not self.force:
+            remedy = f"{instead}--force writes {self.out} all the same"
+            outcome.refuse_loss(f"the changed {self.target}", f"expected no loss: {remedy}")
         from bnkit.model.saving import save
 
         with self.working(f"writing {self.out}, the changed"):
             return save(model, self.out, example)
 
-    def print_json(self, content: Mapping[str, Any], *, replaced: bool) -> None:
-        """``content`` and where the result is, as JSON."""
-        out = None if self.out is None else str(self.out)
-        results().print_json(json.dumps({**content, "out": out, "replaced": replaced}))
+    def print_json(
+        self, content: Mapping[str, Any], subject: Subject, outcome: Outcome | None, *, replaced: bool
+    ) -> None:
+        """``content``, what the model was given, what became of its answers, and where the result is, as JSON."""
+        more = {
+            "given": subject.given,
+            "effect": None if outcome is None else outcome.to_json(),
+            "out": None if self.out is None else str(self.out),
+            "replaced": replaced,
+        }
+        results().print_json(json.dumps(_strict({**content, **more}), allow_nan=False))
 
-    def print(self, table: tuple[Row, list[Row]] | None, lines: Iterable[str], *, replaced: bool) -> None:
-        """A table, then ``lines`` and where the result is."""
+    def print(
+        self, table: tuple[Row, list[Row]] | None, lines: Iterable[str], subject: Subject, *, replaced: bool
+    ) -> None:
+        """What the model was given, a table, then ``lines`` and where the result is."""
         console = results()
+        if subject.given is not None:
+            console.print(f"given: {subject.given}", soft_wrap=True, markup=False)
         if table is not None:
             console.print(as_rich(*table))
             console.print()
@@ -134,3 +223,12 @@ class Request:
         if self.out is not None:
             before = ", in place of what was there" if replaced else ""
             console.print(f"written: {self.out}{before}", soft_wrap=True, markup=False)
+
+
+def _strict(value: Any) -> Any:
+    """``value`` without inf and NaN, which JSON has not: None in their place."""
+    if isinstance(value, dict):
+        return {key: _strict(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bnkit.data import Part, batches, prepare
-from bnkit.data.custom import data_called
 from bnkit.errors import FactoryError, SettingsError
+from bnkit.experiments.model_data import ModelData, model_data
 from bnkit.factories import find
 from bnkit.model.batches import device_of
+from bnkit.model.example import Example
+from bnkit.model.lazy_parameters import first_lazy, materialise
 from bnkit.model.saving import load_weights
-from bnkit.model.shapes import dtype_of, example_of
+from bnkit.model.shapes import example_of
 from bnkit.seeding import seeded
-
-# As many as a batch of a comparison has by default.
-_EXAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -30,34 +27,71 @@ class Subject:
     Attributes:
         model: The model.
         example: A tuple (positional arguments) or a dictionary (keywords) of tensors; None if none was asked for.
+        data: Where the example comes from, if it comes from data.
     """
 
     model: nn.Module
     example: Any
+    data: ModelData | None = None
+
+    @property
+    def given(self) -> str | None:
+        """What data the model is given, in a line; None without data."""
+        return None if self.data is None else self.data.given
 
 
-def subject(name: str, shapes: Sequence[str] = (), data: str | None = None, weights: Path | None = None) -> Subject:
-    """The model that ``name`` stands for, and an example for it.
+def subject(
+    name: str,
+    shapes: Sequence[str] = (),
+    data: str | None = None,
+    weights: Path | None = None,
+    inputs: str | None = None,
+) -> Subject:
+    """The model that ``name`` stands for, and an example for it. Lazy layers have run on the example.
 
     Args:
         name: ``package.module:factory`` or ``path/to/file.py:factory``. The factory is called without arguments, under a
             fixed seed; a model in its place will do.
         shapes: Of an example, as ``64x3x32x32`` (see ``shapes.example_of``).
-        data: Instead: a data set, of whose training part the first 64 examples are taken, normalised as for a comparison.
+        data: Instead: a data set, of whose training part the first 64 examples are taken.
         weights: A file of weights to load.
+        inputs: In which form the model gets the data (see ``model_data``).
 
     Raises:
         BnkitError: One of these is not there, or does not go with the others.
     """
-    if shapes and data is not None:
-        raise SettingsError(f"--input {shapes[0]} with --data {data}; expected one of the two")
+    check_given(shapes, data, inputs)
+    if inputs is not None and data is None:
+        raise SettingsError(f"--inputs {inputs} without --data; expected both, or neither")
     model = model_called(name)
     if weights is not None:
         load_weights(model, weights)
-    if data is not None:
-        inputs, _ = training_part(data).head(_EXAMPLES)
-        return Subject(model, (inputs.to(device_of(model), dtype_of(model)),))
-    return Subject(model, example_of(shapes, model) if shapes else None)
+    return subject_of(model, shapes, None if data is None else model_data(data, inputs))
+
+
+def check_given(shapes: Sequence[str], data: str | None, inputs: str | None) -> None:
+    """Whether an example, data, and the form of data go together.
+
+    Raises:
+        SettingsError: They do not.
+    """
+    if shapes and data is not None:
+        raise SettingsError(f"--input {shapes[0]} with --data {data}; expected one of the two")
+    if inputs is not None and shapes:
+        raise SettingsError(f"--inputs {inputs} with --input {shapes[0]}; expected --inputs with data alone")
+
+
+def subject_of(model: nn.Module, shapes: Sequence[str], data: ModelData | None) -> Subject:
+    """``model`` with an example of ``shapes``, or of ``data``."""
+    fitted = None if data is None else data.fitted(model)
+    example: Any = None
+    if fitted is not None:
+        example = fitted.example(device_of(model))
+    elif shapes:
+        example = example_of(shapes, model)
+    if example is not None and first_lazy(model) is not None:
+        materialise(model, Example(example))
+    return Subject(model, example, fitted)
 
 
 def model_called(name: str) -> nn.Module:
@@ -81,76 +115,3 @@ def model_called(name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise FactoryError(f"{name} returned a {type(model).__name__}; expected an nn.Module")
     return model
-
-
-def training_part(data: str) -> Part:
-    """All of the training part of the data set of that name, normalised as for a comparison."""
-    return prepare(data_called(data), "normal", 0.0).train
-
-
-class InputBatches:
-    """Batches of the inputs of ``part`` in mixed order, the same each time they are gone through.
-
-    A last batch of one example, which has no deviation, goes with the batch before it.
-
-    Args:
-        part: The examples.
-        batch_size: How many at a time.
-        dtype: Of the batches.
-
-    Raises:
-        SettingsError: A batch size below 1.
-    """
-
-    def __init__(self, part: Part, batch_size: int, dtype: torch.dtype) -> None:
-        if batch_size < 1:
-            raise SettingsError(f"batch_size={batch_size}; expected a whole number above 0")
-        self._part, self._batch_size, self._dtype = part, batch_size, dtype
-        self._order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
-
-    def __iter__(self) -> Iterator[Tensor]:
-        before: Tensor | None = None
-        for inputs, _ in batches(self._part, self._batch_size, self._order):
-            current = inputs.to(self._dtype)
-            if before is not None and len(current) == 1 < self._batch_size:
-                current = torch.cat([before, current])
-            elif before is not None:
-                yield before
-            before = current
-        if before is not None:
-            yield before
-
-
-class LabelledBatches:
-    """Batches ``(inputs, targets)`` of ``part``, the same each time they are gone through.
-
-    A last batch of one example goes with the batch before it.
-
-    Args:
-        part: The examples.
-        batch_size: How many at a time.
-        dtype: Of the inputs.
-        count: So many batches from a mixed order; None for all examples in their own order.
-
-    Raises:
-        SettingsError: A batch size below 1.
-    """
-
-    def __init__(self, part: Part, batch_size: int, dtype: torch.dtype, count: int | None = None) -> None:
-        if batch_size < 1:
-            raise SettingsError(f"batch_size={batch_size}; expected a whole number above 0")
-        if count is not None:
-            part = part[torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[: count * batch_size]]
-        self._part, self._batch_size, self._dtype = part, batch_size, dtype
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        before: tuple[Tensor, Tensor] | None = None
-        for inputs, targets in batches(self._part, self._batch_size):
-            current = inputs.to(self._dtype), targets
-            if before is not None and len(targets) == 1 < self._batch_size:
-                current = torch.cat([before[0], current[0]]), torch.cat([before[1], current[1]])
-            elif before is not None:
-                yield before
-            before = current
-        if before is not None:
-            yield before

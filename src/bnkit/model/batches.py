@@ -60,6 +60,11 @@ class Batches:
         """Whether they can be gone through a second time."""
         return not isinstance(self._given, Iterator)
 
+    @property
+    def are_taken_whole(self) -> bool:
+        """Whether a function of the user's own is called with whole batches, whatever is in them."""
+        return self._forward is not None
+
     def after(self, first: Sequence[Any]) -> Batches:
         """``first``, which was taken out, and then what is left."""
         together = copy(self)

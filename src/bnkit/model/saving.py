@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
-from bnkit.errors import ModelError, RecordError, SettingsError
+from bnkit.errors import BnkitError, ModelError, RecordError, SettingsError
 from bnkit.model.example import Example, tensors_in
+from bnkit.model.proof import prove_onnx, prove_program, prove_weights
 from bnkit.model.trace import as_it_was
 
 # Under which names training scripts put a state_dict into a larger dictionary.
@@ -92,6 +94,10 @@ def check_destination(path: str | Path, *, has_example: bool, read_from: Iterabl
 def save(model: nn.Module, path: str | Path, example_inputs: Any = None) -> bool:
     """Write ``model`` to ``path``, whole or not at all, and say whether a file that was there has been replaced.
 
+    What was written is loaded again, and has to compute what ``model`` computes, before it takes the place of the file:
+    weights give a copy of the model its tensors back; ONNX is run by onnx's reference evaluator; both these and exported
+    programs are run on the example, and with another number of rows where that is free.
+
     Args:
         model: Left as it is.
         path: The ending says what is written:
@@ -100,11 +106,13 @@ def save(model: nn.Module, path: str | Path, example_inputs: Any = None) -> bool
             than 2 GiB go into a file beside it;
             ".pt2": the model in evaluation as ``torch.export.save`` writes it.
         example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords), for ".onnx" and ".pt2". The first
-            dimension of each tensor may then have any size, if it has more than 1 here and the model allows.
+            dimension of each tensor may then have any size, if it has more than 1 here and the model allows. For
+            ".safetensors", what outputs are compared on; None to compare tensors alone.
 
     Raises:
         SettingsError, RecordError: As ``check_destination``.
-        ModelError: The model cannot be written so.
+        ModelError: The model cannot be written so, or the file would compute something else: the message says how far it is
+            off. A file that was there is left as it was.
     """
     path = Path(path)
     check_destination(path, has_example=example_inputs is not None)
@@ -130,7 +138,8 @@ def tensors_as_bytes(model: nn.Module) -> bytes:
 def _write_weights(model: nn.Module, path: Path, example_inputs: Any) -> None:
     try:
         path.write_bytes(tensors_as_bytes(model))  # save_file makes files that nobody else may read
-    except OSError:
+        prove_weights(model, path, None if example_inputs is None else Example(example_inputs))
+    except (OSError, BnkitError):
         raise
     except Exception as error:  # safetensors raises an error class of its own; lazy parameters and extra state, others
         raise ModelError(
@@ -139,16 +148,20 @@ def _write_weights(model: nn.Module, path: Path, example_inputs: Any) -> None:
 
 
 def _write_program(model: nn.Module, path: Path, example_inputs: Any) -> None:
-    with _exported(model, example_inputs) as program:
+    example = Example(example_inputs)
+    with _exported(model, example) as program:
         torch.export.save(program, path)
+        prove_program(model, program, path, example)
 
 
 def _write_onnx(model: nn.Module, path: Path, example_inputs: Any) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in chain(model.parameters(), model.buffers()))
-    with _exported(model, example_inputs) as program:
+    example = Example(example_inputs)
+    with _exported(model, example) as program:
         converted = torch.onnx.export(program, dynamo=True, verbose=False)
         assert converted is not None
         converted.save(str(path), external_data=size > _MOST_IN_ONNX)
+        prove_onnx(model, program, path, example)
 
 
 _WRITERS: dict[str, Callable[[nn.Module, Path, Any], None]] = {
@@ -159,9 +172,8 @@ _WRITERS: dict[str, Callable[[nn.Module, Path, Any], None]] = {
 
 
 @contextmanager
-def _exported(model: nn.Module, example_inputs: Any) -> Iterator[ExportedProgram]:
+def _exported(model: nn.Module, example: Example) -> Iterator[ExportedProgram]:
     """``model`` in evaluation as a program; what is raised inside is told in a line, and warnings are not."""
-    example = Example(example_inputs).fresh()
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     try:
@@ -170,8 +182,8 @@ def _exported(model: nn.Module, example_inputs: Any) -> Iterator[ExportedProgram
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
             model.eval()
-            yield _program(model, example)
-    except OSError:
+            yield _program(model, example.fresh())
+    except (OSError, BnkitError):
         raise
     except Exception as error:
         raise ModelError(
@@ -226,4 +238,5 @@ def _some(keys: list[str]) -> str:
 
 
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:_TOLD]}"
+    text = re.sub("\x1b\\[[0-9;]*m", "", str(error))  # the exporter of ONNX colours its messages
+    return f"{type(error).__name__}: {' '.join(text.split())[:_TOLD]}"

@@ -10,15 +10,13 @@ from torch import Tensor
 
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.observation import Observation
-from bnkit.checks.outputs import Effect
 from bnkit.checks.received import Received, is_measured
 from bnkit.checks.rule import Need
 from bnkit.checks.statistics.recalibrated import Recalibrated
 from bnkit.model.drift import Drift
+from bnkit.model.effect import POINT, SHARE, Effect
 
-# A difference of accuracies that matters to nobody, one that is a fault, and how sure it has to be.
-_POINT, _FAULT, _CHANCE = 0.01, 0.05, 0.01
-# Without class numbers: this share of the outputs' size.
+# This share of the outputs' size.
 _CHANGE = 0.1
 _NAMED = 3
 
@@ -38,32 +36,38 @@ class MovingAverage(Recalibrated):
         effect = seen.measurements.effect
         if not drifts:
             return
-        told = _named(drifts)
-        if effect.examples:
-            gain = effect.accuracy_by_data - effect.accuracy_by_average
-            if gain < _POINT or effect.chance > _CHANCE:
-                return
-            severity = Severity.ERROR if gain >= _FAULT else Severity.WARNING
+        site, told = drifts[0].layer, _named(drifts)
+        if effect.is_more_accurate:
             yield self._finding(
-                drifts[0].layer,
+                site,
                 "eval misses what the weights can do: accuracy "
-                f"{effect.accuracy_by_average:.3f} with the moving average, {effect.accuracy_by_data:.3f} with the statistics of "
-                "the data",
+                f"{effect.accuracy_before:.3f} with the moving average, {effect.accuracy_after:.3f} with the statistics of the data",
                 told,
-                severity,
+                Severity.ERROR,
                 {
-                    "accuracy": effect.accuracy_by_average,
-                    "accuracy_population": effect.accuracy_by_data,
+                    "accuracy": effect.accuracy_before,
+                    "accuracy_population": effect.accuracy_after,
                     "examples": effect.examples,
                 },
-                {"accuracy": effect.accuracy_by_data - _POINT},
+                {"accuracy": effect.accuracy_after - POINT},
+            )
+        elif effect.has_less_loss and not effect.is_less_accurate:
+            yield self._finding(
+                site,
+                f"eval misses what the weights can do: {effect.loss} {effect.loss_before:.4g} with the moving average, "
+                f"{effect.loss_after:.4g} with the statistics of the data",
+                told,
+                Severity.WARNING,
+                {"loss": effect.loss_before, "loss_population": effect.loss_after, "examples": effect.examples},
+                {"loss": effect.loss_after * (1 + SHARE)},
             )
         elif _changes(effect) and any(_is_beyond_chance(one) for one in received):
-            change = effect.change
+            change = effect.change_by_result
             assert change is not None
             yield self._finding(
-                drifts[0].layer,
-                f"eval is another function than the statistics of the data give: the outputs differ by {change:.0%} of their size"
+                site,
+                "the running statistics do not match the data: in eval, the outputs differ by "
+                f"{change:.0%} of their size from those by the data's own"
                 if math.isfinite(change)
                 else "eval returns numbers that are not finite",
                 told,
@@ -92,7 +96,10 @@ class MovingAverage(Recalibrated):
 
 
 def _changes(effect: Effect) -> bool:
-    return effect.change is not None and effect.change > _CHANGE
+    """Whether the outputs differ, and nothing says that those by the moving average are the better ones."""
+    if effect.is_less_accurate or effect.has_more_loss:
+        return False
+    return effect.change_by_result is not None and effect.change_by_result > _CHANGE
 
 
 def _drift(received: Received) -> Drift:

@@ -1,0 +1,223 @@
+"""The data that a command gives to a model, and in which form the model gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.data import DataSet, Part, Parts, Streamed, TrainSet, batches, prepare
+from bnkit.data.custom import data_called
+from bnkit.errors import FactoryError, ModelError, SettingsError
+from bnkit.factories import find, is_target
+from bnkit.model.batches import device_of
+from bnkit.model.example import Example
+from bnkit.model.shapes import dtype_of
+from bnkit.model.trace import as_it_was
+
+# As many as a batch of a comparison has by default.
+_EXAMPLES = 64
+_TRIED = 2
+PREPARATIONS: tuple[TrainSet, ...] = get_args(TrainSet)
+_DONE: dict[TrainSet, str] = {
+    "normal": "normalised by its mean and deviation",
+    "not_normal": "not normalised, bytes divided by 255",
+    "symmetric": "scaled from [0, 1] to [-1, 1]",
+}
+# A batch of inputs in, what the model gets out.
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """Data for a model, in the form that the model gets.
+
+    Attributes:
+        train, test: The two parts.
+        name: How the user calls them.
+        how: What was done to them.
+        change: What is done to each batch of inputs; None for nothing.
+        dtype: Of the inputs that the model gets; None for their own.
+    """
+
+    train: Part
+    test: Part
+    name: str
+    how: str
+    change: Change | None = None
+    dtype: torch.dtype | None = None
+
+    @property
+    def given(self) -> str:
+        """What the model is given, in a line."""
+        return f"the training part of {self.name}, {self.how}"
+
+    def fitted(self, model: nn.Module) -> ModelData:
+        """The same data, floating inputs in the dtype of ``model``; others as they are if it takes them, else in that dtype too."""
+        inputs = self._changed(self.train.head(_TRIED)[0])
+        dtype = dtype_of(model)
+        if inputs.is_floating_point():
+            return replace(self, dtype=dtype)
+        if _takes(model, inputs):
+            return self
+        kinds = (str(kind).removeprefix("torch.") for kind in (inputs.dtype, dtype))
+        return replace(self, dtype=dtype, how=f"{self.how}, {' as '.join(kinds)} without scaling")
+
+    def example(self, device: torch.device | None) -> tuple[Tensor]:
+        """The first 64 inputs of the training part, on ``device``."""
+        return (self._ready(self.train.head(_EXAMPLES)[0]).to(device),)
+
+    def training_batches(self, batch_size: int, count: int | None = None) -> ModelBatches:
+        """The training part in mixed order, the same each time; ``count`` batches of it, or all."""
+        part = self.train
+        order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
+        return ModelBatches(part[order if count is None else order[: count * batch_size]], batch_size, self._ready)
+
+    def test_batches(self, batch_size: int = _EXAMPLES) -> ModelBatches:
+        """The test part, in its own order."""
+        return ModelBatches(self.test, batch_size, self._ready)
+
+    def _changed(self, inputs: Tensor) -> Tensor:
+        return inputs if self.change is None else self.change(inputs)
+
+    def _ready(self, inputs: Tensor) -> Tensor:
+        return self._changed(inputs).to(self.dtype)
+
+
+class ModelBatches:
+    """Batches ``(inputs, targets)`` of a part, the same in every pass.
+
+    A last batch of one example, which has no deviation, goes with the batch before it.
+
+    Args:
+        part: The examples.
+        batch_size: How many at a time.
+        ready: What is done to the inputs of a batch.
+
+    Raises:
+        SettingsError: A batch size below 1.
+    """
+
+    def __init__(self, part: Part, batch_size: int, ready: Change) -> None:
+        if batch_size < 1:
+            raise SettingsError(f"batch_size={batch_size}; expected a whole number above 0")
+        self._part, self._batch_size, self._ready = part, batch_size, ready
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        before: tuple[Tensor, Tensor] | None = None
+        for inputs, targets in batches(self._part, self._batch_size):
+            current = self._ready(inputs), targets
+            if before is not None and len(targets) == 1 < self._batch_size:
+                current = torch.cat([before[0], current[0]]), torch.cat([before[1], current[1]])
+            elif before is not None:
+                yield before
+            before = current
+        if before is not None:
+            yield before
+
+
+class _AsGiven(Streamed):
+    """Examples that a dataset hands out, untouched."""
+
+    def _ready(self, inputs: Tensor) -> Tensor:
+        return inputs.to(self.device)
+
+
+def model_data(name: str, inputs: str | None, run: tuple[str, TrainSet] | None = None) -> ModelData:
+    """The data called ``name`` as a model is to get them.
+
+    What a ``file.py:factory`` returns is what the model gets. Of every other data set ``inputs`` says what is done to them.
+
+    Args:
+        name: A data set, as ``bnkit compare`` takes it.
+        inputs: "normal", "not_normal", "symmetric" (as ``prepare`` does), or ``file.py:function`` of a batch of inputs. None
+            where ``name`` or ``run`` implies it.
+        run: Of a model that a run trained, the name of the run's data, and how they were prepared. By their mean and deviation
+            other data are too.
+
+    Raises:
+        SettingsError: Nothing says what is to be done to the inputs.
+        BnkitError: The data or the function are not there.
+    """
+    found = data_called(name)
+    if inputs is not None and is_target(inputs):
+        function = function_called(inputs)
+        return ModelData(_as_given(found.train), _as_given(found.test), name, f"through {inputs}", function)
+    if inputs is not None:
+        if inputs not in PREPARATIONS:
+            raise SettingsError(f"--inputs {inputs}; expected {_CHOICES}")
+        parts = prepare(found, inputs, 0.0)
+        return ModelData(parts.train, parts.test, name, _DONE[inputs])
+    if is_target(name):
+        return ModelData(_as_given(found.train), _as_given(found.test), name, "as its factory returns it")
+    if run is not None:
+        known, preparation = run
+        own = data_called(known).train
+        train, test = (
+            prepare(DataSet(name, found.digest, own, part), preparation, 0.0).test for part in (found.train, found.test)
+        )
+        return ModelData(train, test, name, f"prepared as the run's own data ({_DONE[preparation]})")
+    raise SettingsError(
+        f"--data {name}: nothing says in which form the model is to get these inputs; expected the form that it was trained on: "
+        f"--inputs {_CHOICES}"
+    )
+
+
+def run_data(parts: Parts, name: str, preparation: TrainSet) -> ModelData:
+    """The data of a run, ``parts``, as it was trained on them."""
+    are_numbers = parts.train.head(1)[0].is_floating_point()
+    done = f" ({_DONE[preparation]})" if are_numbers else ""
+    return ModelData(parts.train, parts.test, name, f"as the run was trained on it{done}")
+
+
+_CHOICES = (
+    "normal (by the mean and deviation of the training part), not_normal (as they are, bytes divided by 255), symmetric (from "
+    "-1 to 1), or file.py:function of a batch of inputs"
+)
+
+
+def function_called(name: str) -> Change:
+    """The function of that name, of a batch of inputs; what it returns is checked when it is called.
+
+    Raises:
+        FactoryError: It is not there, or not a function.
+    """
+    function = find(name).value
+    if not callable(function):
+        raise FactoryError(f"{name} is a {type(function).__name__}; expected a function of a batch of inputs")
+
+    def change(inputs: Tensor) -> Tensor:
+        try:
+            changed = function(inputs)
+        except Exception as error:
+            raise FactoryError(
+                f"{name} raised {type(error).__name__} on inputs of shape {tuple(inputs.shape)} and {inputs.dtype}: {error}; "
+                "expected it to return the inputs that the model is given"
+            ) from error
+        if not isinstance(changed, Tensor) or changed.shape[:1] != inputs.shape[:1]:
+            what = f"{tuple(changed.shape)}" if isinstance(changed, Tensor) else f"a {type(changed).__name__}"
+            raise FactoryError(
+                f"{name} returned {what} for inputs of shape {tuple(inputs.shape)}; expected a tensor with as many examples"
+            )
+        return changed
+
+    return change
+
+
+def _as_given(part: Part) -> Part:
+    if not isinstance(part, Streamed):
+        return part
+    return _AsGiven(**{field.name: getattr(part, field.name) for field in fields(part)})
+
+
+def _takes(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether ``model`` runs on ``inputs``, which are no floating numbers: tokens for an embedding, say."""
+    with as_it_was(model), torch.no_grad():
+        try:
+            Example(inputs.to(device_of(model), copy=True)).run(model.eval())
+        except ModelError:
+            return False
+    return True
