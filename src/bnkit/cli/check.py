@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from bnkit.checks.finding import Severity
 from bnkit.cli.target import Data, Debug, Quiet, Shapes, Target, Weights
 from bnkit.console import messages, results
 from bnkit.errors import SettingsError
+from bnkit.strict_json import dumps
 
 if TYPE_CHECKING:
     from bnkit.checks.findings import Findings
@@ -92,8 +91,8 @@ def check(
         if changes:
             results().print(f"left after mending: {findings.summary}", markup=False)
     else:
-        sys.stdout.write(
-            json.dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(subject.file)
+        results().file.write(
+            dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(subject.file)
         )
         for line in _told(changes, destination):
             messages().print(line, soft_wrap=True, markup=False)

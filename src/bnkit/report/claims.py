@@ -12,7 +12,6 @@ from bnkit.experiments.claims import CLAIMS, Claim, Design, Evidence, Finding, J
 from bnkit.experiments.claims.claim import PLAIN, WITH
 from bnkit.experiments.claims.verdicts import Question
 from bnkit.experiments.experiment import experiment_from
-from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.place import Place
 from bnkit.experiments.records import Status
@@ -72,6 +71,7 @@ def ask(
         for name, design in designs(quick=quick).items()
         if any(claim.design == name for claim in chosen)
     }
+    claims_folder.refuse_foreign(out, [name for name, design in planned.items() if isinstance(design, Design)])
     evidence: dict[str, Evidence] = {}
     failed = 0
     for name, design in planned.items():
@@ -94,8 +94,7 @@ def ask(
         )
     command = _command(data, network, out, quick=quick, budget=budget, seeds=seeds, only=only)
     verdicts = Verdicts(out, list(_judged(chosen, planned, evidence)), seeds, command, _facts(evidence), failed)
-    claims_folder.write(out, verdicts.to_json())
-    Folder(out).replace(out / "claims.md", verdicts.to_markdown())
+    claims_folder.write(out, verdicts.to_json(), verdicts.to_markdown())
     claims_folder.write_page(out)
     return verdicts
 

@@ -56,7 +56,10 @@ class Comparison:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of ``results.csv``, one for each run and epoch, as they are recorded; a dictionary a row."""
+        """The rows of ``results.csv``, one for each run and epoch, as they are recorded; a dictionary a row.
+
+        None where there is no value; the loss of the epoch in which a run diverged is NaN.
+        """
         header = columns(self.plan)
         records = self.records
         return [
@@ -148,9 +151,14 @@ class Comparison:
         return min(ended, key=lambda outcome: (measure.order(outcome.validation), measure.order(outcome.training))).run
 
     def write_report(self) -> Path:
-        """Write ``report.html`` into the folder, and return its path."""
+        """Write ``report.html`` into the folder, and return its path.
+
+        Raises:
+            RecordError: The folder cannot be written, or has one that bnkit did not write.
+        """
         from bnkit.report.page import page
 
+        self.folder.refuse_foreign()
         self.folder.replace(self.folder.report_file, page(self.plan, self.records))
         return self.folder.report_file
 
