@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import DataError, SettingsError
 from bnkit.experiments.claims import CLAIMS, Claim, Design, Evidence, Finding, Judged, designs, judge
-from bnkit.experiments.claims.claim import PLAIN, WITH
+from bnkit.experiments.claims.claim import PLAIN, WITH, Scale
 from bnkit.experiments.claims.verdicts import Question
 from bnkit.experiments.experiment import experiment_from
 from bnkit.experiments.observer import Observer
@@ -143,7 +143,12 @@ def _judged(
         claim.name: claim.measure(evidence[claim.design]) if claim.design in evidence else {} for claim in chosen
     }
     asked = [claim for claim in chosen if claim.design in evidence]
-    questions = [Question(effects[c.name], c.matters, c.resolution, c.nothing) for c in asked]
+    # The other scales count no test answers.
+    answers = [evidence[claim.design].answers if claim.scale is Scale.POINTS else None for claim in asked]
+    questions = [
+        Question(effects[c.name], c.matters, c.resolution, c.nothing, count)
+        for c, count in zip(asked, answers, strict=True)
+    ]
     verdicts = dict(zip((claim.name for claim in asked), judge(questions), strict=True))
     for claim in chosen:
         design = planned[claim.design]

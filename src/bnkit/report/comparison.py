@@ -14,6 +14,7 @@ from bnkit.experiments.outcomes import matches, outcomes
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records import Epoch, Record
 from bnkit.experiments.settings import Settings
+from bnkit.experiments.sweep import why_undefined
 from bnkit.report.answer import Answer
 from bnkit.report.tables import further_tables, runs_table
 
@@ -140,11 +141,11 @@ class Comparison:
         """
         if network not in self.plan.networks:
             raise SettingsError(f"no network is called {network!r}; expected one of {', '.join(self.plan.networks)}")
-        ended = [
-            outcome
-            for outcome in outcomes(self.plan, self.records)
-            if outcome.run.network.key == network and outcome.final is not None
-        ]
+        runs = [outcome for outcome in outcomes(self.plan, self.records) if outcome.run.network.key == network]
+        ended = [outcome for outcome in runs if outcome.final is not None]
+        undefined = [outcome for outcome in runs if outcome.is_undefined]
+        if not ended and undefined:
+            raise SettingsError(f"there is no best run of {network}: {why_undefined(undefined[0])}")
         if not ended:
             raise SettingsError(f"no run of {network} finished; train again, or look at the records for why")
         measure = Measure.of(self.plan.task)
