@@ -41,7 +41,7 @@ class OutputError(Exception):
 class _Results(io.FileIO):
     """Standard output: its errors are told from those of other files."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -51,7 +51,7 @@ class _Results(io.FileIO):
 class _Messages(io.FileIO):
     """Standard error: what cannot be written is dropped. A full disk under a log must not fail a run whose network prints."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError:

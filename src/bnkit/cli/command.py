@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from typer import Context
 from typer.core import TyperCommand
 
 from bnkit.console import results_alone
@@ -19,7 +18,7 @@ _OPTION_WITH_VALUE = re.compile(r"(--[a-z][a-z-]*)=(.*)", re.DOTALL)
 class Command(TyperCommand):
     """A command of the command line: while it runs, standard output takes its results alone."""
 
-    def invoke(self, ctx: Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         with results_alone():
             return super().invoke(ctx)
 

@@ -248,14 +248,7 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> 
 def _print_results(comparison: Comparison, *, as_json: bool, quiet: bool) -> None:
     console = results()
     if as_json:
-        content = {
-            "name": comparison.plan.experiment.name,
-            "folder": str(comparison.folder.path),
-            "report": str(comparison.folder.report_file),
-            "results": comparison.rows,
-            "answer": comparison.answer.to_json(),
-        }
-        console.print_json(data=content)
+        console.print_json(data=comparison.to_json())
         return
     if not quiet:
         for title, (header, rows) in {

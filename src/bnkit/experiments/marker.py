@@ -29,7 +29,7 @@ def refuse_foreign(folder: Path, names: Iterable[str]) -> None:
     """
     try:
         if folder.exists() and not folder.is_dir():
-            raise RecordError(f"{folder} is a file; expected a folder: use another --out")
+            raise RecordError(f"{folder} cannot be written: it is a file; expected a folder: use another --out")
         foreign = _foreign(folder, names)
     except OSError as error:
         raise RecordError(

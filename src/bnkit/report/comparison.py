@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from bnkit.experiments.settings import Settings
 from bnkit.experiments.sweep import why_undefined
 from bnkit.report.answer import Answer
 from bnkit.report.tables import further_tables, runs_table
+from bnkit.strict_json import strict
 
 if TYPE_CHECKING:
     import pandas
@@ -59,8 +61,12 @@ class Comparison:
     def rows(self) -> list[dict[str, Any]]:
         """The rows of ``results.csv``, one for each run and epoch, as they are recorded; a dictionary a row.
 
-        None where there is no value; the loss of the epoch in which a run diverged is NaN.
+        None where there is no value; the loss of the epoch in which a run diverged is the word ``nan``, as in the file.
         """
+        return [{**row, "loss": "nan"} if _is_nan(row["loss"]) else row for row in self._values()]
+
+    def _values(self) -> list[dict[str, Any]]:
+        """``rows`` with NaN as a number."""
         header = columns(self.plan)
         records = self.records
         return [
@@ -68,6 +74,17 @@ class Comparison:
             for run in self.plan
             for row in rows(run, records[run.run_id], self.plan)
         ]
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``bnkit compare --json`` prints, as plain values: None for what there is not, and for what is not finite."""
+        content = {
+            "name": self.plan.experiment.name,
+            "folder": str(self.folder.path),
+            "report": str(self.folder.report_file),
+            "results": self._values(),
+            "answer": self.answer.to_json(),
+        }
+        return {key: strict(value) for key, value in content.items()}
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """The header and a row for each run, best on the test set first, as text."""
@@ -78,7 +95,7 @@ class Comparison:
         return further_tables(self.plan, self.records)
 
     def data_frame(self) -> pandas.DataFrame:
-        """``rows`` as a pandas data frame.
+        """``rows`` as a pandas data frame: NaN for what there is not, and for a loss that is not finite.
 
         Raises:
             SettingsError: pandas is not installed.
@@ -89,7 +106,7 @@ class Comparison:
             raise SettingsError(
                 "a data frame needs pandas, which is not installed; pip install 'bnkit[frame]'"
             ) from error
-        return pandas.DataFrame(self.rows, columns=list(columns(self.plan)))
+        return pandas.DataFrame(self._values(), columns=list(columns(self.plan)))
 
     def figures(self) -> dict[str, Any]:
         """Bokeh figures by title, to ``bokeh.plotting.show`` or to embed."""
@@ -252,3 +269,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
