@@ -59,6 +59,7 @@ def ask(
     from bnkit.data.custom import data_called
 
     Place(workers)
+    out = out.expanduser()
     if budget <= 0 or seeds < 1:
         raise SettingsError(f"budget={budget:g}, seeds={seeds}; expected a budget above 0 and at least 1 seed")
     chosen = _chosen(only)

@@ -60,8 +60,16 @@ def refuse_foreign(out: Path, designs: Iterable[str]) -> None:
 
 
 def write(out: Path, content: dict[str, Any], table: str) -> None:
-    """Keep the verdicts, and the table of them as Markdown."""
+    """Keep the verdicts, and the table of them as Markdown.
+
+    Raises:
+        RecordError: Nothing can be written there, or a user's file would be replaced.
+    """
     marker.refuse_foreign(out, _WRITTEN)
+    try:
+        files.make_folder(out)
+    except OSError as error:
+        raise files.UnwritableError.of(out, error) from error
     marker.mark(out, _WRITTEN)
     files.replace(out / _VERDICTS, dumps(content, indent=1).encode())
     files.replace(out / _TABLE, table.encode())
