@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from bnkit.experiments.constant_answer import ConstantAnswer
+from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.metrics import METRICS, answered, answered_yes_or_no
 from bnkit.experiments.task import Task
 
@@ -62,11 +63,11 @@ def test_of_yes_or_no_it_is_the_more_frequent_answer_to_each_label(targets):
     ],
 )
 def test_of_values_it_is_what_their_mean_or_median_scores(metric, expected):
-    found = _score(Task(right=None, metric=METRICS[metric]), _VALUES, _VALUES)
+    found = _score(Task(TaskIdentity(metric=metric), right=None, metric=METRICS[metric]), _VALUES, _VALUES)
     assert found == (None if expected is None else pytest.approx(expected, rel=1e-12))
 
 
 def test_of_a_metric_of_ones_own_it_is_not_known():
-    task = Task(right=None, metric=lambda outputs, targets: torch.tensor(1.0))
+    task = Task(TaskIdentity(metric="nets.py:own#0123"), right=None, metric=lambda outputs, targets: torch.tensor(1.0))
     assert _score(task, _VALUES, _VALUES) is None
     assert ConstantAnswer(Task()).score is None

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bnkit.experiments.metrics import answered, mean_absolute_error, mean_squared_error
+from bnkit.experiments.metrics import METRICS, answered
 from bnkit.experiments.task import Task
 
 
@@ -28,21 +28,22 @@ class ConstantAnswer:
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         """Count a batch."""
         if self._task.metric is not None:
-            if self._task.metric in _VALUES:
+            if self._task.identity.metric in _OF_VALUES:
                 self._targets.append(targets)
             return
-        if self._task.right is None:
-            return
-        if self._task.right is answered:
+        if self._task.right is None or (targets.shape == outputs.shape and not targets.is_floating_point()):
+            return  # numbers of several classes each: not known
+        of_classes = self._task.right is answered or not targets.is_floating_point()
+        if of_classes:
             asked = (targets.argmax(1) if targets.is_floating_point() else targets).flatten()
             known = asked[(asked >= 0) & (asked < outputs.shape[1])]  # what is to be ignored is no class
-            counts = torch.bincount(known, minlength=outputs.shape[1])
+            counts, answers = torch.bincount(known, minlength=outputs.shape[1]), len(asked)
         else:
             yes = targets > 0.5
             yes = yes.unsqueeze(1) if yes.dim() == 1 else yes.transpose(1, -1).flatten(0, -2)
-            counts = torch.stack([yes.sum(0), (~yes).sum(0)])
+            counts, answers = torch.stack([yes.sum(0), (~yes).sum(0)]), yes.numel()
         self._counts = counts if self._counts is None else self._counts + counts
-        self._answers += targets.numel() if counts.dim() > 1 or not targets.is_floating_point() else len(asked)
+        self._answers += answers
 
     @property
     def score(self) -> float | None:
@@ -51,12 +52,10 @@ class ConstantAnswer:
             return float(self._counts.amax(0).sum()) / self._answers
         if not self._targets:
             return None
-        assert self._task.metric is not None
-        targets = torch.cat(self._targets).double()
-        by_median = self._task.metric is mean_absolute_error
-        constant = targets.median(0).values if by_median else targets.mean(0)
-        score = float(self._task.metric(constant.expand(targets.shape), targets))
+        name, targets = self._task.identity.metric, torch.cat(self._targets).double()
+        constant = targets.median(0).values if name == "mean_absolute_error" else targets.mean(0)
+        score = float(METRICS[name](constant.expand(targets.shape), targets))
         return score if math.isfinite(score) else None
 
 
-_VALUES = (mean_absolute_error, mean_squared_error)
+_OF_VALUES = ("mean_absolute_error", "mean_squared_error")
