@@ -91,6 +91,14 @@ def test_json_is_alone_on_standard_output(arguments):
     assert "child\n" in done.stderr
 
 
+def test_of_the_processes_of_torchrun_the_first_prints_the_result_and_none_anything_else():
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = run([*torchrun, "-m", "bnkit.cli.main", *_COMPARE, "--json"])
+    assert done.returncode == 0, done.stderr
+    json.loads(done.stdout, parse_constant=pytest.fail)
+    assert "forward print\n" in done.stderr
+
+
 def test_the_answer_is_alone_on_standard_output():
     done = _bnkit(*_COMPARE, "-q")
     assert done.returncode == 0

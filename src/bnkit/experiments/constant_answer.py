@@ -10,6 +10,8 @@ from torch import Tensor
 from bnkit.experiments.metrics import METRICS, answered
 from bnkit.experiments.task import Task
 
+_OF_VALUES = ("mean_absolute_error", "mean_squared_error")
+
 
 class ConstantAnswer:
     """The score of the best constant answer, gathered while a part of the data is measured.
@@ -56,6 +58,3 @@ class ConstantAnswer:
         constant = targets.median(0).values if name == "mean_absolute_error" else targets.mean(0)
         score = float(METRICS[name](constant.expand(targets.shape), targets))
         return score if math.isfinite(score) else None
-
-
-_OF_VALUES = ("mean_absolute_error", "mean_squared_error")
