@@ -129,7 +129,8 @@ class _Console(Console):
 
     def print_json(self, text: str | None = None, *, data: Any = None, **options: Any) -> None:  # type: ignore[override]
         """Print ``data``, or the JSON ``text``, as strict JSON: null for what is not finite."""
-        super().print_json(data=strict(data if text is None else json.loads(text)), allow_nan=False, **options)
+        value = strict(data if text is None else json.loads(text))
+        super().print_json(data=value, allow_nan=False, ensure_ascii=self.encoding != "utf-8", **options)
 
 
 def _open_closed_descriptors() -> None:
@@ -157,7 +158,8 @@ def _stream(raw: io.FileIO, like: IO[str] | None) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=getattr(like, "encoding", None) or "utf-8",
-        errors=getattr(like, "errors", None) or "backslashreplace",
+        # A sign that an encoding has not, as "−" in ASCII, is no reason to end.
+        errors=errors if (errors := getattr(like, "errors", None)) not in (None, "strict") else "replace",
         line_buffering=raw.isatty() or raw.fileno() == _STANDARD_ERROR,
     )
 

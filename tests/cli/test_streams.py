@@ -99,6 +99,17 @@ def test_of_the_processes_of_torchrun_the_first_prints_the_result_and_none_anyth
     assert "forward print\n" in done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_sign_that_an_encoding_has_not_ends_nothing(encoding):
+    """The list of data sets holds a multiplication sign, the pages of rules a minus."""
+    environment = {"PYTHONIOENCODING": encoding}
+    listed = run([*_BNKIT, "data", "--json"], environment=environment)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    about = next(entry["about"] for entry in json.loads(listed.stdout) if entry["name"] == "digits")
+    assert "8×8" in about
+    assert run([*_BNKIT, "explain", "BN201"], environment=environment).returncode == 0
+
+
 def test_the_answer_is_alone_on_standard_output():
     done = _bnkit(*_COMPARE, "-q")
     assert done.returncode == 0
