@@ -69,7 +69,7 @@ def standard_streams(*, to_the_end: bool) -> Iterator[None]:
     Streams that are not the process's own, as under a test runner, stay as they are.
 
     Args:
-        to_the_end: Leave it so for the rest of the process: also what is printed while it ends is no result.
+        to_the_end: Leave it so for the rest of the process: what is printed while it ends is not a result either.
     """
     before = sys.stdout, sys.stderr
     _open_closed_descriptors()
@@ -99,7 +99,7 @@ def standard_streams(*, to_the_end: bool) -> Iterator[None]:
 
 @contextmanager
 def results_alone() -> Iterator[None]:
-    """Inside, ``results`` writes to standard output, and whatever else is printed goes to standard error."""
+    """Inside, ``results`` writes to standard output, and everything else that is printed goes to standard error."""
     global _reserved
     before = _reserved, sys.stdout
     _reserved, sys.stdout = sys.stdout, sys.stderr
@@ -158,7 +158,7 @@ def _stream(raw: io.FileIO, like: IO[str] | None) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=getattr(like, "encoding", None) or "utf-8",
-        # A sign that an encoding has not, as "−" in ASCII, is no reason to end.
+        # A character that the encoding lacks, as "−" in ASCII, must not end the command.
         errors=errors if (errors := getattr(like, "errors", None)) not in (None, "strict") else "replace",
         line_buffering=raw.isatty() or raw.fileno() == _STANDARD_ERROR,
     )

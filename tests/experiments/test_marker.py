@@ -38,7 +38,7 @@ def compared(tmp_path_factory):
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["", "fresh"])
-@pytest.mark.parametrize("name", [*_FILES, ".lock"])
+@pytest.mark.parametrize("name", [*_FILES, ".lock", ".bnkit"])
 def test_a_users_file_is_refused_before_anything_is_trained(tmp_path, name, fresh):
     _put(tmp_path, name)
     before = _everything(tmp_path)

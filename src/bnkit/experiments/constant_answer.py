@@ -17,8 +17,8 @@ class ConstantAnswer:
     """The score of the best constant answer, gathered while a part of the data is measured.
 
     For classes it is the share of the most frequent one; for yes or no, of the more frequent of both, for each label; for
-    values it is what their mean scores (the median, by the mean absolute error). By R² that is 0, whatever the data; by a metric
-    of the user's own it is not known.
+    values it is what their mean scores (the median, by the mean absolute error). By R² that is always 0; by a metric of
+    the user's own it is not known.
     """
 
     def __init__(self, task: Task) -> None:
@@ -38,7 +38,7 @@ class ConstantAnswer:
         of_classes = self._task.right is answered or not targets.is_floating_point()
         if of_classes:
             asked = (targets.argmax(1) if targets.is_floating_point() else targets).flatten()
-            known = asked[(asked >= 0) & (asked < outputs.shape[1])]  # what is to be ignored is no class
+            known = asked[(asked >= 0) & (asked < outputs.shape[1])]  # without those that are to be ignored
             counts, answers = torch.bincount(known, minlength=outputs.shape[1]), len(asked)
         else:
             yes = targets > 0.5

@@ -199,7 +199,7 @@ def folder_called(path: str | Path) -> Path:
 
 
 def _remove_run(run: Path) -> None:
-    """Remove the files of a run, and its folder unless somebody put other files into it."""
+    """Remove the files of a run, and its folder unless it holds other files."""
     for pattern in _FILES_OF_A_RUN:
         for file in run.glob(pattern):
             file.unlink()

@@ -13,11 +13,11 @@ from bnkit.errors import RecordError
 from bnkit.experiments import files
 
 MARKER = ".bnkit"
-# The system's lock: nothing of it is read, and an empty one is nobody's content.
+# The system's lock: nothing is read from it, and an empty one holds nothing of the user's.
 LOCK = ".lock"
 # Of a page, so many characters from its beginning hold the title.
 _HEAD = 2000
-_ABOUT = "bnkit wrote these files here, and may replace them; whatever else lies here is left alone"
+_ABOUT = "bnkit wrote these files here, and may replace them; other files are left alone"
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -78,11 +78,11 @@ def refuse_foreign_page(path: Path) -> None:
 
 
 def _foreign(folder: Path, names: Iterable[str]) -> list[str]:
-    there = [name for name in names if _is_there(folder / name)]
+    there = [name for name in (*names, MARKER) if _is_there(folder / name)]
     marked = _marked(folder)
     if marked is None:
         return [] if _is_of_an_earlier_version(folder) else there
-    return [name for name in there if name not in marked]
+    return [name for name in there if name not in (*marked, MARKER)]
 
 
 def _is_there(path: Path) -> bool:
