@@ -79,7 +79,7 @@ def accuracy_interval(accuracies: Sequence[float], answers: int | None) -> Inter
     Example:
         >>> interval = accuracy_interval([0.7, 0.7], 10)
         >>> round(interval.low, 2), round(interval.high, 2), interval.counted
-        (0.34, 1.0, 10)
+        (0.4, 1.0, 10)
     """
     return _counted(accuracies, answers, least_of_share, (0.0, 1.0))
 
