@@ -1,39 +1,171 @@
-"""Where results and messages go: as wide as the terminal, or as wide as they are where there is none."""
+"""Where results and messages go: results to standard output, everything else to standard error.
+
+While a command runs, standard output takes results alone: what a user's network, data or the libraries under them print, from
+Python, from C or from a process of their own, goes to standard error.
+"""
 
 from __future__ import annotations
 
+import errno
+import io
+import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
-from typing import NoReturn
+from typing import IO, Any, TextIO
 
 from rich.console import Console
 
+from bnkit.strict_json import strict
+
 # A table in a file or a pipe is not cut at 80 columns.
 _WIDTH_OFF_TERMINAL = 250
-# 128 + SIGPIPE, as a shell reports it.
-_PIPE_CLOSED = 141
+_STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 
 
-class _Console(Console):
-    """Rich's, but for its exit status where nobody reads: 1 means something else here."""
+class OutputError(Exception):
+    """Standard output cannot be written. It is not an OSError: those that run a command treat some of these by themselves.
 
-    def on_broken_pipe(self) -> None:
-        end_for_want_of_a_reader()
+    Attributes:
+        reader_left: Whether it is a pipe whose reader has ended, so that a message would have no reader either.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        reason = "it is closed" if error.errno == errno.EBADF else error.strerror or error
+        super().__init__(f"standard output cannot be written ({reason})")
+        self.reader_left = error.errno == errno.EPIPE
 
 
-def end_for_want_of_a_reader() -> NoReturn:
-    """End the process: whoever read our output has gone, and nothing more can be said, not even by Python at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(_PIPE_CLOSED)
+class _Results(io.FileIO):
+    """Standard output: its errors are told from those of other files."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OutputError(error) from error
 
 
-def results() -> Console:
+class _Messages(io.FileIO):
+    """Standard error: what cannot be written is dropped. A full disk under a log must not fail a run whose network prints."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+# Standard output, while a command runs and ``sys.stdout`` is standard error.
+_reserved: TextIO | None = None
+
+
+@contextmanager
+def standard_streams(*, to_the_end: bool) -> Iterator[None]:
+    """Inside, file descriptor 1 is standard error, and ``sys.stdout`` alone writes to standard output.
+
+    Streams that are not the process's own, as under a test runner, stay as they are.
+
+    Args:
+        to_the_end: Leave it so for the rest of the process: what is printed while it ends is not a result either.
+    """
+    before = sys.stdout, sys.stderr
+    _open_closed_descriptors()
+    if _is_descriptor(sys.stderr, _STANDARD_ERROR):
+        sys.stderr = _stream(_Messages(_STANDARD_ERROR, "w", closefd=False), sys.stderr)
+    copy: int | None = None
+    if _is_descriptor(sys.stdout, _STANDARD_OUTPUT):
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        copy = os.dup(_STANDARD_OUTPUT)
+        os.dup2(_STANDARD_ERROR, _STANDARD_OUTPUT)
+        sys.stdout = _stream(_Results(copy, "w", closefd=False), sys.stdout)
+    try:
+        yield
+    finally:
+        with suppress(OutputError):
+            sys.stdout.flush()
+        if copy is not None and to_the_end:
+            _refuse_nothing(copy)
+            sys.stdout = sys.stderr
+        else:
+            if copy is not None:
+                os.dup2(copy, _STANDARD_OUTPUT)
+                _refuse_nothing(copy)
+            sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """Inside, ``results`` writes to standard output, and everything else that is printed goes to standard error."""
+    global _reserved
+    before = _reserved, sys.stdout
+    _reserved, sys.stdout = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        _reserved, sys.stdout = before
+
+
+def results() -> _Console:
     """The console for what was asked for."""
-    return _Console(width=None if sys.stdout.isatty() else _WIDTH_OFF_TERMINAL, highlight=False)
+    file = sys.stdout if _reserved is None else _reserved
+    return _Console(file=file, width=None if file.isatty() else _WIDTH_OFF_TERMINAL, highlight=False)
 
 
 @cache
 def messages() -> Console:
     """The console for everything else: standard error. One for the process, so that what moves on it does not collide."""
     return _Console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH_OFF_TERMINAL, highlight=False)
+
+
+class _Console(Console):
+    """Rich's, but for what it makes of a closed pipe and of numbers that JSON does not know."""
+
+    def on_broken_pipe(self) -> None:
+        raise OutputError(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
+
+    def print_json(self, text: str | None = None, *, data: Any = None, **options: Any) -> None:  # type: ignore[override]
+        """Print ``data``, or the JSON ``text``, as strict JSON: null for what is not finite."""
+        value = strict(data if text is None else json.loads(text))
+        super().print_json(data=value, allow_nan=False, ensure_ascii=self.encoding != "utf-8", **options)
+
+
+def _open_closed_descriptors() -> None:
+    """Where a standard stream is closed, the next file that is opened would get its number, and what is printed would go into it."""
+    for number in range(_STANDARD_ERROR + 1):
+        try:
+            os.fstat(number)
+        except OSError:
+            # For reading alone: writing results there stays an error, as it is to a closed stream.
+            os.open(os.devnull, os.O_RDONLY if number == _STANDARD_OUTPUT else os.O_RDWR)
+
+
+def _is_descriptor(stream: TextIO | None, number: int) -> bool:
+    """Whether a standard stream is the process's own; Python has None for one that was closed when it started."""
+    if stream is None:
+        return True
+    try:
+        return stream.fileno() == number
+    except (OSError, ValueError, AttributeError):  # a test's, or a notebook's
+        return False
+
+
+def _stream(raw: io.FileIO, like: IO[str] | None) -> TextIO:
+    """Text to ``raw``, as Python's own stream ``like`` writes it."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=getattr(like, "encoding", None) or "utf-8",
+        # A character that the encoding lacks, as "−" in ASCII, must not end the command.
+        errors=errors if (errors := getattr(like, "errors", None)) not in (None, "strict") else "replace",
+        line_buffering=raw.isatty() or raw.fileno() == _STANDARD_ERROR,
+    )
+
+
+def _refuse_nothing(descriptor: int) -> None:
+    """Let what a stream could not write be written, to nowhere, when Python closes it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor, inheritable=False)
+    os.close(null)

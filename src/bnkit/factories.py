@@ -45,7 +45,7 @@ def find(name: str) -> Target:
         raise FactoryError(f"{name!r} names no factory; expected path/to/file.py:name or package.module:name")
     place, attribute = match["place"], match["name"]
     try:
-        module = _from_file(Path(place)) if place.endswith(".py") else _imported(place)
+        module = _from_file(Path(place).expanduser()) if place.endswith(".py") else _imported(place)
     except FactoryError:
         raise
     except ModuleNotFoundError as error:

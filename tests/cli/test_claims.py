@@ -51,6 +51,24 @@ def test_a_network_of_ones_own_is_asked_what_it_can_be_asked(capsys):
     assert json.loads(again.out)["claims"] == content["claims"]
 
 
+@pytest.mark.parametrize("name", ["claims.json", "claims.md", "claims.html", "learning-rates/results.csv"])
+def test_a_users_file_is_refused_before_anything_is_trained(capsys, tmp_path, name):
+    mine = tmp_path / "c" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    said = say(capsys, "claims", "--quick", *OWN, "--seeds", "2", "--out", "c", "--only", "8")
+    assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
+    assert f"{mine.parent.relative_to(tmp_path)} holds {mine.name}, which was not written by bnkit" in said.err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+    assert mine.read_text() == "mine"
+
+
+def test_where_nothing_can_be_asked_the_verdicts_are_written_all_the_same(capsys, tmp_path):
+    assert say(capsys, "claims", "--quick", *OWN, "--out", "c", "--only", "6b").status == 0
+    (tmp_path / "c" / ".bnkit").unlink()  # as an earlier version left it
+    assert say(capsys, "claims", "--quick", *OWN, "--out", "c", "--only", "6b").status == 0
+
+
 @pytest.mark.slow
 def test_some_claims_and_the_same_verdict_after_an_interruption(capsys):
     """Interrupted in the middle, the same call goes on; what was complete stays as it is."""

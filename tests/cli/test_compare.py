@@ -363,6 +363,64 @@ def test_the_same_folder_twice_at_once_is_refused(capsys, tmp_path):
     assert "another bnkit is writing to r" in said.err
 
 
+@pytest.mark.parametrize("option", ["--out", "--data", "--network", "--grid"])
+@pytest.mark.parametrize("joined", [True, False])
+def test_an_option_without_a_value_is_named(capsys, tmp_path, option, joined):
+    said = say(capsys, "compare", *QUICK, *([f"{option}="] if joined else [option, ""]))
+    assert (said.status, said.out) == (2, "")
+    assert said.err == f"error: {option} is empty; expected a value, or leave it out\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tilde_is_the_home_folder_wherever_it_stands(capsys, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "small.py").write_text(Path(SMALL).read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setenv("HOME", str(home))
+    said = say(capsys, "compare", "~/small.py:networks", "--data=~/small.py:data", *QUICK[3:], "--out=~/r", "-q")
+    assert said.status == 0
+    assert (home / "r" / "report.html").exists()
+    (home / "mine.toml").write_text((home / "r" / "experiment.toml").read_text().replace(str(home), "~"))
+    for command in (("report", "~/r", "--json"), ("compare", "~/mine.toml", "--out", "~/r", "--json")):
+        content = json.loads(say(capsys, *command).out)
+        assert content["report"] == str(home / "r" / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_loss_that_is_not_finite_is_null(capsys):
+    huge = [word.replace("lr=0.05", "lr=0.05,1e30") for word in QUICK]
+    said = say(capsys, "compare", *huge, "--out", "r", "--json")
+    content = json.loads(said.out, parse_constant=pytest.fail)
+    diverged = [row for row in content["results"] if row["status"] == "diverged"]
+    assert diverged
+    assert {row["loss"] for row in diverged if row["test_loss"] is None} == {None}
+    assert '"nan"' not in said.out
+    assert ",nan," in Path("r/results.csv").read_text()  # as it always was
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(capsys, tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "results.csv").write_text("my,own,table\n")
+    for options in ((), ("--fresh",), ("--workers", "1")):
+        said = say(capsys, "compare", *QUICK, "--out", "r", *options)
+        assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
+        assert said.err.startswith("error: r holds results.csv, which was not written by bnkit and would be replaced; ")
+    assert [path.name for path in (tmp_path / "r").iterdir()] == ["results.csv"]
+    assert (tmp_path / "r" / "results.csv").read_text() == "my,own,table\n"
+
+
+def test_a_page_about_several_folders_replaces_no_other_file(capsys, tmp_path):
+    for name in ("a", "b"):
+        say(capsys, "compare", *QUICK, "--out", name, "-q")
+    (tmp_path / "report.html").write_text("mine")
+    said = say(capsys, "report", "a", "b")
+    assert (said.status, said.err.count("\n")) == (2, 1)
+    assert "report.html is there and is not a report of bnkit's" in said.err
+    assert (tmp_path / "report.html").read_text() == "mine"
+    for _ in range(2):
+        assert say(capsys, "report", "a", "b", "--out", "both.html").status == 0
+
+
 def test_a_reader_who_leaves_ends_it_without_a_traceback(tmp_path):
     reading, writing = os.pipe()
     os.close(reading)  # nobody reads any more

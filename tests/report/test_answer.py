@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.measure import Measure
 from bnkit.experiments.uncertainty import Interval
 from bnkit.report.answer import Answer
@@ -159,3 +160,133 @@ def test_json_is_json_and_holds_the_sentences():
 
 def test_a_difference_of_points_has_a_minus_sign_and_its_interval():
     assert Measure().difference(Interval(-0.012, -0.02, -0.004, 5)) == "−1.2 points [−2.0, −0.4], n = 5"
+
+
+def _alike(answers, accuracy=0.7):
+    """All runs end at one accuracy, of so many test answers."""
+    return lambda run: finished(0.1, accuracy, test_answers=answers)
+
+
+def test_ten_test_images_are_no_certainty():
+    answer = _answer(_alike(10), seeds=2)
+    text = str(answer)
+    assert "lr 0.1: +0.0 points [−25.9, +25.9], n = 2, counted on 10 answers (no_batch_norm 0.700" in text
+    assert (
+        "10 test answers are too few to say: the difference lies between −25.9 and +25.9 points, on either side of nothing. "
+        "Use more test examples." in text
+    )
+    assert "bought nothing" not in text
+    assert answer.headline == (
+        "Whether batch_norm is better or worse in test accuracy cannot be said: +0.0 points (95 % interval −25.9 to +25.9, "
+        "n = 2, counted on 10 answers). Use more test examples."
+    )
+    test = answer.to_json()["contrasts"][0]["best"]["test"]
+    assert (test["n"], test["counted"]) == (2, 10)
+
+
+@pytest.mark.parametrize(("answers", "certain"), [(10, False), (100, False), (1000, True), (None, True)])
+def test_nothing_was_bought_only_where_so_many_answers_can_show_it(answers, certain):
+    assert ("bought nothing" in str(_answer(_alike(answers), seeds=5))) is certain
+
+
+def test_an_experiment_of_so_many_test_examples_says_how_many_answers_old_records_count():
+    assert "counted on 50 answers" in str(_answer(_alike(None), test_examples=50))
+
+
+def test_the_difference_in_training_counts_its_answers_too():
+    text = str(_answer(lambda run: finished(0.1, 0.7, answers=20, test_answers=100_000)))
+    assert "In training accuracy of the last epoch the difference there is +0.0 points [−8.9, +8.9], n = 3, counted on 20 answers." in text  # fmt: skip
+
+
+_REGRESSION = TaskIdentity(loss="mse_loss", metric="r2_score")
+_ERROR = TaskIdentity(loss="mse_loss", metric="mean_squared_error", goal="minimize")
+
+
+def _scores(without, with_, **changes):
+    values = {"no_batch_norm": without, "batch_norm": with_}
+    return lambda run: finished(
+        0.0,
+        test_metric=values[run.network.key] * (1 + run.seed / 1e6),
+        metric=0.0,
+        **{"validation_metric": 0.0, **changes},
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "outcome", "beginning"),
+    [
+        (
+            _REGRESSION,
+            _scores(-2.0002, -2.0),
+            "Neither network learned: test r2_score −2 (no_batch_norm) and −2 (batch_norm) are not better than 0, the score of the",
+        ),
+        (
+            _REGRESSION,
+            _scores(-2.0, 0.004),
+            "Neither network is shown to have learned: test r2_score −2 (no_batch_norm) and 0.004",
+        ),
+        (
+            _ERROR,
+            _scores(31.0, 30.0, test_constant=30.0),
+            "Neither network learned: test mean_squared_error 31 (no_batch_norm) and 30 (batch_norm) are not better than 30, the",
+        ),
+        (
+            TaskIdentity(),
+            lambda run: finished(0.1, 0.1, test_answers=10_000, test_constant=0.1135),
+            "Neither network learned: test accuracy 0.100 (no_batch_norm) and 0.100 (batch_norm) are not better than 0.114, the",
+        ),
+        (
+            TaskIdentity(),  # 0.12 of 360 is what chance makes of 0.1 every fourth time
+            lambda run: finished(0.1, 0.12, test_answers=360, test_constant=0.1),
+            "Neither network is shown to have learned: test accuracy 0.120 (no_batch_norm) and 0.120 (batch_norm) are not clearly better",
+        ),
+    ],
+    ids=["R²", "R², hardly", "an error", "accuracy", "accuracy, hardly"],
+)
+def test_where_neither_network_learned_nothing_was_bought_or_lost(task, outcome, beginning):
+    answer = _answer(outcome, task=task)
+    assert answer.headline.startswith(beginning)
+    assert answer.headline in str(answer)
+    assert answer.headline.endswith("So their difference says nothing about batch norm.")
+    for word in (" better: ", " worse: ", "bought", "reached"):
+        assert word not in str(answer)
+    assert answer.to_json()["contrasts"][0]["best"]["neither_learned"] is True
+
+
+@pytest.mark.parametrize(
+    ("task", "outcome"),
+    [
+        (_REGRESSION, _scores(-2.0, 0.5)),
+        (_REGRESSION, _scores(0.02, 0.03)),
+        (_ERROR, _scores(31.0, 20.0, test_constant=30.0)),
+        (TaskIdentity(), _by_seed((0.1, 0.1, 0.1), (0.9, 0.9, 0.9))),
+        (TaskIdentity(metric="nets.py:own#0123"), _scores(-2.0, -2.0)),  # of which nothing is known
+    ],
+)
+def test_where_one_of_them_learned_the_difference_counts(task, outcome):
+    answer = _answer(outcome, task=task)
+    assert "Neither" not in str(answer)
+    assert answer.to_json()["contrasts"][0]["best"]["neither_learned"] is False
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "reason"),
+    [
+        (_REGRESSION, {}, "R² asks how much of the targets' variance is explained, and the test targets have none"),
+        (_REGRESSION, {"test_loss": None}, "its loss on the test set is not finite either"),
+        (TaskIdentity(metric="nets.py:own#0123"), {}, "the metric returned NaN or infinity"),
+    ],
+    ids=["constant targets", "no finite outputs", "a metric of one's own"],
+)
+def test_a_metric_that_is_undefined_is_named_as_the_cause(task, changes, reason):
+    def outcome(run):
+        return finished(0.5, test_metric=None if run.network.key == "batch_norm" else 0.5, **changes)
+
+    text = str(_answer(outcome, task=task))
+    name = Measure.of(task).name
+    assert (
+        f"lr 0.1: no pair of runs to compare (no_batch_norm 0.5); batch_norm: test {name} undefined in 3 of 3 runs."
+        in text
+    )
+    assert f"batch_norm: its runs finished, but their test {name} is undefined: {reason}" in text
+    assert "no run of" not in text

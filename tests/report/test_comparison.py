@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import pytest
 import torch
@@ -31,6 +32,18 @@ def test_rows_and_data_frame_are_those_of_results_csv(comparison):
     assert list(frame.columns) == list(written[0])
     assert [str(value) for value in frame["run_id"]] == [row["run_id"] for row in written]
     assert frame["test_accuracy"].tolist() == [float(row["test_accuracy"]) for row in written]
+
+
+def test_a_diverged_loss_is_a_number_in_a_data_frame_and_null_in_json(tmp_path):
+    grid = {"lr": [0.05, 1e30], "batch_size": [16]}
+    comparison = bnkit.compare(small.NETWORKS, small.data(), grid, 1, epochs=2, validation=0.2, out=tmp_path / "r")
+    diverged = [index for index, row in enumerate(comparison.rows) if row["loss"] == "nan"]
+    assert diverged
+    frame = comparison.data_frame()
+    assert frame["loss"].dtype == float
+    assert [index for index, value in enumerate(frame["loss"].isna()) if value] == diverged
+    results = json.loads(json.dumps(comparison.to_json(), allow_nan=False))["results"]
+    assert [index for index, row in enumerate(results) if row["loss"] is None] == diverged
 
 
 def _validation(comparison, run):

@@ -47,6 +47,15 @@ def test_over_the_learning_rate_there_are_intervals_of_what_finished():
     assert isinstance(whiskers[0].source, ColumnDataSource)
 
 
+def test_the_whiskers_are_never_shorter_than_so_many_answers_allow():
+    plot = _drawn(lambda run: finished(1.0, test_answers=100), grid={"lr": [0.1, 1.0]})[
+        "Test accuracy over the learning rate"
+    ]
+    without, _ = _sources(plot, "lr")
+    assert without["low"] == [pytest.approx(0.9630, abs=1e-4)] * 2  # Wilson's, of 100 of 100
+    assert without["high"] == [1.0, 1.0]
+
+
 def test_one_learning_rate_needs_no_picture_over_it():
     assert list(_drawn(lambda run: finished(0.5))) == ["Test accuracy, lr 0.1", "Training loss, lr 0.1"]
 

@@ -94,6 +94,13 @@ def test_settings_against_networks_with_intervals_and_what_was_lost():
     assert rows[1] == ("not_normal", "0.6000 [0.3516, 0.8484]", "0.5000, 2 of 3 lost")
 
 
+def test_a_mean_accuracy_is_no_more_certain_than_its_answers_allow():
+    planned = plan_of(seeds=2)
+    _, (row,) = crossed_table(planned, records_of(planned, lambda run: finished(0.5, 1.0, test_answers=100)))
+    # Wilson's interval of 100 of 100 is 0.9630 to 1; two seeds in steps of a hundredth: 12.7062 · 0.01 / √12 / √2 = 0.0259.
+    assert row[1:] == ("1.0000 [0.9630, 1.0000]",) * 2
+
+
 def test_the_lines_of_the_courses_loop():
     planned = plan_of(seeds=1)
     _, rows = losses_table(planned, records_of(planned, lambda run: diverged(0.5)))

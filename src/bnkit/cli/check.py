@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from bnkit.checks.finding import Severity
 from bnkit.cli.target import Data, Debug, Force, Inputs, Quiet, Shapes, Target, Weights
 from bnkit.console import messages, results
 from bnkit.errors import SettingsError
+from bnkit.strict_json import dumps
 
 if TYPE_CHECKING:
     from bnkit.checks.findings import Findings
@@ -105,7 +105,7 @@ def check(
             results().print(f"left after mending: {findings.summary}{worse}", markup=False, soft_wrap=True)
     else:
         results().file.write(
-            json.dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(looked_at.file)
+            dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(looked_at.file)
         )
         for line in [*([] if given is None else [f"given: {given}"]), *told]:
             messages().print(line, soft_wrap=True, markup=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -72,7 +71,7 @@ def claims(
         raise Exit(_INTERRUPTED) from None
     console = results()
     if as_json:
-        console.print_json(json.dumps(verdicts.to_json()))
+        console.print_json(data=verdicts.to_json())
     else:
         if not quiet:
             console.print(as_rich(*verdicts.table()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -214,7 +213,7 @@ def _name_from(target: str) -> str:
 def _print_sheets(sheets: list[Sheet], *, as_json: bool) -> None:
     console = results()
     if as_json:
-        console.print_json(json.dumps([asdict(sheet) for sheet in sheets]))
+        console.print_json(data=[asdict(sheet) for sheet in sheets])
         return
     for sheet in sheets:
         console.print(as_rich(sheet.header, sheet.rows, sheet.title))
@@ -225,7 +224,7 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> 
     keys = plan.experiment.grid.keys_given
     if as_json:
         runs = [{"run": run.number, "run_id": run.run_id, **run.content, "network": run.network.key} for run in plan]
-        results().print_json(json.dumps({"folder": str(folder), "runs": runs}))
+        results().print_json(data={"folder": str(folder), "runs": runs})
         return
     header = ("run", "run id", "network", *keys, "seed")
     rows = [
@@ -249,14 +248,7 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> 
 def _print_results(comparison: Comparison, *, as_json: bool, quiet: bool) -> None:
     console = results()
     if as_json:
-        content = {
-            "name": comparison.plan.experiment.name,
-            "folder": str(comparison.folder.path),
-            "report": str(comparison.folder.report_file),
-            "results": comparison.rows,
-            "answer": comparison.answer.to_json(),
-        }
-        console.print_json(json.dumps(content))
+        console.print_json(data=comparison.to_json())
         return
     if not quiet:
         for title, (header, rows) in {

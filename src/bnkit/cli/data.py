@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
@@ -51,7 +50,7 @@ def data(
         )
     console = results()
     if as_json:
-        console.print_json(json.dumps(listed))
+        console.print_json(data=listed)
         return
     header = ("name", "state", "where", "about")
     console.print(as_rich(header, [tuple(str(entry[key]) for key in header) for entry in listed]))

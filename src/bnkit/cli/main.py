@@ -16,7 +16,8 @@ from typer.main import get_command
 
 import bnkit
 from bnkit.cli import add, check, claims, compare, convert, data, explain, fold, recalibrate, remove, report
-from bnkit.console import end_for_want_of_a_reader, results
+from bnkit.cli.command import Command, as_given
+from bnkit.console import OutputError, results, standard_streams
 from bnkit.errors import BnkitError
 
 app = Typer(
@@ -27,28 +28,28 @@ app = Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command("compare", short_help="Train networks with and without batch norm, and say what it bought.")(
+app.command("compare", cls=Command, short_help="Train networks with and without batch norm, and say what it bought.")(
     compare.compare
 )
-app.command("claims", short_help="Say which claims about batch norm hold, for the course's networks or yours.")(
-    claims.claims
-)
-app.command("report", short_help="Write the report of a results folder again.")(report.report)
-app.command("check", short_help="Say what is wrong with the batch norms of a network.")(check.check)
-app.command("explain", short_help="Say what a rule of `bnkit check` is about.")(explain.explain)
-app.command("add", short_help="Put batch norm into a network of yours.")(add.add)
-app.command("remove", short_help="Make the twin of a network without batch norm.")(remove.remove)
-app.command("convert", short_help="Make the batch norms of a network others: bnkit's, PyTorch's, group norm.")(
-    convert.convert
-)
-app.command("fold", short_help="Fold batch norm away for inference, and check the result.")(fold.fold)
-app.command("recalibrate", short_help="Put the statistics of the data in place of the moving average.")(
+app.command(
+    "claims", cls=Command, short_help="Say which claims about batch norm hold, for the course's networks or yours."
+)(claims.claims)
+app.command("report", cls=Command, short_help="Write the report of a results folder again.")(report.report)
+app.command("check", cls=Command, short_help="Say what is wrong with the batch norms of a network.")(check.check)
+app.command("explain", cls=Command, short_help="Say what a rule of `bnkit check` is about.")(explain.explain)
+app.command("add", cls=Command, short_help="Put batch norm into a network of yours.")(add.add)
+app.command("remove", cls=Command, short_help="Make the twin of a network without batch norm.")(remove.remove)
+app.command(
+    "convert", cls=Command, short_help="Make the batch norms of a network others: bnkit's, PyTorch's, group norm."
+)(convert.convert)
+app.command("fold", cls=Command, short_help="Fold batch norm away for inference, and check the result.")(fold.fold)
+app.command("recalibrate", cls=Command, short_help="Put the statistics of the data in place of the moving average.")(
     recalibrate.recalibrate
 )
-app.command("data", short_help="List the data sets: what is there, what is not, and where.")(data.data)
+app.command("data", cls=Command, short_help="List the data sets: what is there, what is not, and where.")(data.data)
 
-# 128 + SIGINT, as a shell reports it.
-_INTERRUPTED = 130
+# 128 + SIGINT and 128 + SIGPIPE, as a shell reports them.
+_INTERRUPTED, _PIPE_CLOSED = 130, 141
 
 
 def _print_version(asked: bool) -> None:
@@ -71,27 +72,37 @@ def _bnkit(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and end the process: status 0, 1 where runs failed, 2 for a mistake of the user."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with standard_streams(to_the_end=arguments is None):
+        try:
+            status = _status_of(given)
+            sys.stdout.flush()
+        except OutputError as error:
+            status = _PIPE_CLOSED if error.reader_left else 1
+            if not error.reader_left:
+                _complain(f"{error}; expected one that can: send it elsewhere, or make room, and call again")
+        sys.exit(status)
+
+
+def _status_of(arguments: list[str]) -> int:
+    """Run the command line; the exit status."""
     debug = "--debug" in arguments
     try:
-        status = get_command(app).main(args=_spread_grid(arguments), prog_name="bnkit", standalone_mode=False)
-        sys.stdout.flush()
-        sys.exit(status if isinstance(status, int) else 0)
+        status = get_command(app).main(args=_spread_grid(as_given(arguments)), prog_name="bnkit", standalone_mode=False)
+        return status if isinstance(status, int) else 0
     except Exit as end:
-        sys.exit(end.exit_code)
+        return end.exit_code
     except (Abort, KeyboardInterrupt):
-        sys.exit(_INTERRUPTED)
-    except BrokenPipeError:
-        end_for_want_of_a_reader()
+        return _INTERRUPTED
     except TyperException as error:
         if error.format_message():
             _complain(error.format_message() + _what_arrived(error), "bnkit --help shows what there is")
-        sys.exit(2)
+        return 2
     except BnkitError as error:
         if debug:
             traceback.print_exc()
         _complain(str(error))
-        sys.exit(2)
+        return 2
 
 
 def _what_arrived(error: TyperException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from typer import Argument, Option, launch
 
 from bnkit.console import messages, results
 from bnkit.errors import RecordError, SettingsError
+from bnkit.experiments.marker import refuse_foreign_page
 from bnkit.report.answer import Answer
 from bnkit.report.claims_folder import holds_claims, read, write_page
 from bnkit.report.comparison import Comparison
@@ -55,7 +55,7 @@ def report(
             path, answer = _write_joined(comparisons, out if out is not None else Path("report.html"))
     console = results()
     if as_json:
-        console.print_json(json.dumps({"report": str(path), "answer": answer.to_json()}))
+        console.print_json(data={"report": str(path), "answer": answer.to_json()})
     else:
         console.print(str(answer), soft_wrap=not console.is_terminal, markup=False)
         console.print(f"\nreport: {path}", soft_wrap=True)
@@ -75,7 +75,7 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
         content = read(folder)
     console = results()
     if as_json:
-        console.print_json(json.dumps({"report": str(path), "claims": content}))
+        console.print_json(data={"report": str(path), "claims": content})
     else:
         console.print(content["answer"], soft_wrap=not console.is_terminal, markup=False)
         console.print(f"\nreport: {path}", soft_wrap=True)
@@ -88,6 +88,7 @@ def _write_joined(comparisons: list[Comparison], path: Path) -> tuple[Path, Answ
     from bnkit.report.page import page
 
     plan, records = joined(comparisons)
+    refuse_foreign_page(path)
     try:
         asked = {each.folder.path.resolve().name: each.plan.experiment.to_toml() for each in comparisons}
         path.write_text(page(plan, records, asked), encoding="utf-8")

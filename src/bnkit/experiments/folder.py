@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bnkit.errors import RecordError
-from bnkit.experiments import files
+from bnkit.errors import RecordError, SettingsError
+from bnkit.experiments import files, marker
 from bnkit.experiments.experiment import Experiment, experiment_from, read_experiment
 from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, GarbledRecordError, Record, RecordFile, Status
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
+_FILES_OF_A_RUN = (
+    "record.jsonl",
+    "record.garbled-*.jsonl",
+    "weights.safetensors",
+    "epoch-*.safetensors",
+    "checkpoint.pt",
+    ".running",
+    ".*.new",
+)
+# What a comparison writes.
+_WRITTEN = ("experiment.toml", "results.csv", "report.html", "runs", marker.LOCK)
 # Writing results.csv may take this share of the time, however many runs there are.
 _SHARE_OF_TIME = 0.02
 # Further columns of results.csv where networks are judged by a metric of the experiment's own.
@@ -31,11 +42,14 @@ class Folder:
     """The results of one experiment on disk.
 
     ``experiment.toml`` says what was asked for, ``runs/<id>/record.jsonl`` what came out, one file a run;
-    ``results.csv`` and ``report.html`` are made from those and can be made again.
+    ``results.csv`` and ``report.html`` are made from those and can be made again. A marker says that bnkit wrote them.
+
+    Args:
+        path: Where; ``~`` is the home folder.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.expanduser()
         self._records: dict[str, Record] = {}
         self._next_csv = 0.0
 
@@ -87,20 +101,36 @@ class Folder:
         """The experiment that was last run here.
 
         Raises:
-            RecordError: There is none.
+            RecordError: There is none, or it was not run here.
             SettingsError: Its file cannot be read.
         """
         if not self.experiment_file.is_file():
             raise RecordError(f"{self.path} holds no experiment.toml; expected a folder that bnkit compare wrote")
-        return experiment_from(read_experiment(self.experiment_file), str(self.experiment_file))
+        experiment = experiment_from(read_experiment(self.experiment_file), str(self.experiment_file))
+        if experiment.settled is None:
+            raise RecordError(
+                f"{self.experiment_file} was not written by a comparison; expected a folder that bnkit compare wrote"
+            )
+        return experiment
+
+    def refuse_foreign(self, *further: str) -> None:
+        """Make sure that a comparison can be written here without replacing a file that bnkit did not write.
+
+        Args:
+            further: Names of what else will be written, as ``tensorboard``.
+
+        Raises:
+            RecordError: Such a file is there, or the folder is a file.
+        """
+        marker.refuse_foreign(self.path, (*_WRITTEN, *further))
 
     def begin(self, experiment: Experiment, *, fresh: bool) -> None:
         """Make the folder and write ``experiment.toml``; if ``fresh``, delete the runs that are there first."""
         if fresh:
-            # Nothing but what bnkit wrote, whatever else lies in a folder that somebody named.
+            # Nothing but what bnkit wrote: other files in the folder are the user's.
             for run in self.path.glob("runs/*"):
                 if _RUN_ID.fullmatch(run.name) and run.is_dir() and not run.is_symlink():
-                    shutil.rmtree(run)
+                    _remove_run(run)
             for file in (self.results_file, self.report_file, self.experiment_file):
                 file.unlink(missing_ok=True)
             self._records.clear()
@@ -115,12 +145,14 @@ class Folder:
         """Be the only writer of this folder.
 
         Raises:
-            RecordError: Another process is, or the folder cannot be written.
+            RecordError: Another process is, the folder cannot be written, or it holds files that bnkit would replace and did
+                not write.
         """
+        self.refuse_foreign()
         try:
             files.make_folder(self.path)
             # The system releases it with the process, also after kill -9.
-            lock = FileLock(self.path / ".lock", timeout=0)
+            lock = FileLock(self.path / marker.LOCK, timeout=0)
             lock.acquire()
         except Timeout as error:
             raise RecordError(f"another bnkit is writing to {self.path}; wait for it, or use another --out") from error
@@ -129,6 +161,7 @@ class Folder:
                 f"{self.path} cannot be written ({error.strerror or error}); expected a folder that can: use another --out"
             ) from error
         try:
+            marker.mark(self.path, (*_WRITTEN, "tensorboard"))
             yield
         finally:
             lock.release()
@@ -152,6 +185,26 @@ class Folder:
     def replace(self, path: Path, content: str) -> None:
         """Write a whole file, so that a reader or a crash sees either the old one or the new one."""
         files.replace(path, content.encode())
+
+
+def folder_called(path: str | Path) -> Path:
+    """The path of a results folder, as a caller of the library gives it.
+
+    Raises:
+        SettingsError: It is empty, which would mean the working directory.
+    """
+    if not str(path).strip():
+        raise SettingsError("out is empty; expected the path of a folder, or None for results/<name>")
+    return Path(path)
+
+
+def _remove_run(run: Path) -> None:
+    """Remove the files of a run, and its folder unless it holds other files."""
+    for pattern in _FILES_OF_A_RUN:
+        for file in run.glob(pattern):
+            file.unlink()
+    with suppress(OSError):  # it is not empty
+        run.rmdir()
 
 
 def columns(plan: Plan) -> tuple[str, ...]:
@@ -179,15 +232,15 @@ def rows(run: Run, record: Record, plan: Plan) -> Iterator[tuple[object, ...]]:
             *settings,
             *_figures(epoch, record.status),
             record.status.value,
-            *("" if epoch is None else getattr(epoch, name) for name in of_metric),
+            *(None if epoch is None else getattr(epoch, name) for name in of_metric),
         )
 
 
 def _figures(epoch: Epoch | None, status: Status) -> tuple[object, ...]:
     if epoch is None:
-        return ("",) * 9
+        return (None,) * 9
     # Only training itself ends a run for a loss that is not finite.
-    loss: object = "nan" if epoch.loss is None and status is Status.DIVERGED else epoch.loss
+    loss = math.nan if epoch.loss is None and status is Status.DIVERGED else epoch.loss
     return (
         *(epoch.epoch, loss, epoch.accuracy, epoch.test_loss, epoch.test_accuracy, epoch.test_accuracy_population),
         *(epoch.epoch_duration, epoch.run_duration, epoch.examples_per_second),

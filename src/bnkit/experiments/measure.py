@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.records import Epoch
-from bnkit.experiments.uncertainty import Interval, Verdict, verdict
+from bnkit.experiments.uncertainty import (
+    Interval,
+    Verdict,
+    accuracy_interval,
+    difference_interval,
+    least_of_share,
+    mean_interval,
+    verdict,
+)
 
 # A difference of accuracies that matters to nobody: one point.
 _POINT = 0.01
@@ -59,6 +68,27 @@ class Measure:
         """On the test set, batch norm by the statistics of the training part."""
         return self._of(epoch, f"test_{self.field}_population")
 
+    def constant(self, epoch: Epoch) -> float | None:
+        """What the best constant answer scores on the test set; None where that is not known."""
+        # R² is measured against the mean of the targets.
+        return 0.0 if self.name == "r2_score" and epoch.test_constant is None else epoch.test_constant
+
+    def interval(self, values: Sequence[float], answers: int | None) -> Interval | None:
+        """The mean of ``values`` over seeds, with its 95 % interval; ``answers`` are those that an accuracy counts."""
+        return accuracy_interval(values, answers) if self.is_accuracy else mean_interval(values)
+
+    def interval_of_difference(self, differences: Sequence[float], answers: int | None) -> Interval | None:
+        """The mean of ``differences`` paired by seed, with its 95 % interval."""
+        return difference_interval(differences, answers) if self.is_accuracy else mean_interval(differences)
+
+    def is_clearly_better(self, value: float, constant: float, answers: int | None) -> bool:
+        """Whether a network that scores ``value`` is better than a constant answer, by more than chance or a trifle."""
+        if self.is_accuracy:
+            margin = 0.0 if answers is None else least_of_share(constant, answers)
+        else:
+            margin = _SHARE * (abs(constant) or 1.0)
+        return self.order(value) < self.order(constant) - margin
+
     def better(self, first: float | None, second: float | None) -> bool:
         """Whether ``first`` is at least as good as ``second``; anything is as good as nothing."""
         if first is None or second is None:
@@ -106,7 +136,14 @@ class Measure:
         mean = self.change(difference.mean)
         if difference.low is None or difference.high is None:
             return f"{mean}{unit}, n = {difference.n}, too few for an interval"
-        return f"{mean}{unit} [{self.change(difference.low)}, {self.change(difference.high)}], n = {difference.n}"
+        interval = f"[{self.change(difference.low)}, {self.change(difference.high)}]"
+        return f"{mean}{unit} {interval}, {self.count(difference)}"
+
+    @staticmethod
+    def count(difference: Interval) -> str:
+        """What the width of an interval rests on: ``n = 5``, or ``n = 5, counted on 10 answers``."""
+        counted = "" if difference.counted is None else f", counted on {difference.counted:,} answers"
+        return f"n = {difference.n}{counted}"
 
     @staticmethod
     def _of(epoch: Epoch, name: str) -> float | None:

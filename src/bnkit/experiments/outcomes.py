@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, Record, Status
 from bnkit.experiments.settings import Settings
+from bnkit.experiments.uncertainty import Interval
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run and what came out of it."""
+    """A run and what came out of it.
+
+    Attributes:
+        run, record: Both.
+        test_examples: How many examples the experiment asks the test set to be reduced to; 0 for all that there are.
+    """
 
     run: Run
     record: Record
+    test_examples: int = 0
 
     @property
     def final(self) -> Epoch | None:
@@ -44,6 +51,26 @@ class Outcome:
         return value
 
     @property
+    def is_undefined(self) -> bool:
+        """Whether it finished, and what it is judged by is not finite on the test set."""
+        return self.record.status is Status.FINISHED and self.record.last is not None and self.final is None
+
+    @property
+    def answers(self) -> int | None:
+        """Of how many answers its test accuracy is a share; None where that is not known."""
+        return (None if self.final is None else self.final.test_answers) or self.test_examples or None
+
+    @property
+    def training_answers(self) -> int | None:
+        """The same of its training accuracy."""
+        return None if self.final is None else self.final.answers
+
+    @property
+    def constant(self) -> float | None:
+        """What the best constant answer scores on the test set; None where that is not known."""
+        return None if self.final is None else self.measure.constant(self.final)
+
+    @property
     def training(self) -> float | None:
         """The measure over the training batches of the last epoch; None where it is not finite."""
         return None if self.final is None else self.measure.training(self.final)
@@ -61,7 +88,21 @@ class Outcome:
 
 def outcomes(plan: Plan, records: Mapping[str, Record]) -> list[Outcome]:
     """Every run of ``plan`` with its record; an empty one where there is none."""
-    return [Outcome(run, records.get(run.run_id, Record())) for run in plan]
+    examples = plan.experiment.test_examples
+    return [Outcome(run, records.get(run.run_id, Record()), examples) for run in plan]
+
+
+def interval_over_seeds(runs: Iterable[Outcome]) -> Interval | None:
+    """The mean of the measure on the test set over those of ``runs`` that finished, with its 95 % interval."""
+    ended = [outcome for outcome in runs if outcome.final is not None]
+    if not ended:
+        return None
+    return ended[0].measure.interval([outcome.test for outcome in ended], fewest(o.answers for o in ended))
+
+
+def fewest(counts: Iterable[int | None]) -> int | None:
+    """The smallest of the counts that are known; None if none is."""
+    return min((count for count in counts if count is not None), default=None)
 
 
 def settings_of(plan: Plan) -> list[Mapping[str, object]]:

@@ -49,6 +49,10 @@ class Epoch:
         backward_bytes: What a training batch keeps in memory for its backward pass; None where nobody looked inside.
         training_loss, training_accuracy, training_metric: Of the training part as it is, in evaluation mode, with the weights at
             the end of the epoch; None where the experiment does not ask for it.
+        answers, test_answers: Of how many answers ``accuracy`` and ``test_accuracy`` are the share that is right: one for each
+            example, or for each pixel of a mask; None where there is no accuracy, and in records of earlier versions.
+        test_constant: What the best constant answer scores on the test set, by what networks are judged by; None where that is
+            not known.
         layers: What ``bnkit.model.observe`` saw in this epoch, an entry a step that was looked at.
         landscape: What ``bnkit.model.landscape`` saw, likewise.
         peak_memory_bytes: The most that tensors took on the GPU in training, those of the data included; None on a CPU.
@@ -78,6 +82,9 @@ class Epoch:
     training_loss: float | None = None
     training_accuracy: float | None = None
     training_metric: float | None = None
+    answers: int | None = None
+    test_answers: int | None = None
+    test_constant: float | None = None
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bnkit.experiments.measure import Measure
-from bnkit.experiments.outcomes import Outcome
+from bnkit.experiments.outcomes import Outcome, fewest
 from bnkit.experiments.records import Status
 
 # How a best learning rate was chosen.
@@ -61,12 +61,33 @@ class Sweep:
         ends = [self.runs[lr, seed].record.status for seed in self.seeds]
         return {status: ends.count(status) for status in Status if status in ends}
 
+    def undefined(self, lr: float) -> int:
+        """How many runs finished without a finite measure on the test set."""
+        return sum(self.runs[lr, seed].is_undefined for seed in self.seeds)
+
+    def constant(self, lr: float) -> float | None:
+        """What the best constant answer scores on the test set; None where that is not known."""
+        known = [c for outcome in self.finished(lr).values() if (c := outcome.constant) is not None]
+        return fmean(known) if known else None
+
+    def learned(self, lr: float) -> bool | None:
+        """Whether it is, on average, clearly better than the best constant answer; None where that is not known."""
+        mean, constant = self.mean(lr), self.constant(lr)
+        if mean is None or constant is None:
+            return None
+        return self.measure.is_clearly_better(mean, constant, fewest(o.answers for o in self.finished(lr).values()))
+
+    def _why_none(self) -> str:
+        """Why there is no run to judge ``name`` by."""
+        undefined = next((outcome for outcome in self.runs.values() if outcome.is_undefined), None)
+        return f"no run of {self.name} finished" if undefined is None else f"{self.name}: {why_undefined(undefined)}"
+
     def best_rate(self) -> tuple[float | None, str]:
         """The rate with the best mean on the validation part, among those at which the most runs finished; and how, or why not."""
         finished = {lr: self.finished(lr).values() for lr in self.rates}
         most = max(len(runs) for runs in finished.values())
         if most == 0:
-            return None, f"no run of {self.name} finished"
+            return None, self._why_none()
         if len(self.rates) == 1:
             return self.rates[0], ONLY_ONE
         places = {}
@@ -78,3 +99,15 @@ class Sweep:
         if not places:
             return None, "there is no validation part to choose a learning rate on"
         return min(places, key=places.__getitem__), BY_VALIDATION
+
+
+def why_undefined(outcome: Outcome) -> str:
+    """Why a run that finished has nothing to be judged by."""
+    measure, last = outcome.measure, outcome.record.last
+    if last is not None and last.test_loss is None:
+        reason = "its loss on the test set is not finite either"
+    elif measure.name == "r2_score":
+        reason = "R² asks how much of the targets' variance is explained, and the test targets have none; use another --metric"
+    else:
+        reason = "the metric returned NaN or infinity"
+    return f"its runs finished, but their test {measure.name} is undefined: {reason}"

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from bnkit.data import Part, Parts, batches
 from bnkit.experiments.augmentations import Augmentation
+from bnkit.experiments.constant_answer import ConstantAnswer
 from bnkit.experiments.device import PeakMemory, now
 from bnkit.experiments.graphed import CudaRecorder, GraphedStep
 from bnkit.experiments.networks import is_built_in
@@ -59,6 +60,7 @@ class _Measured(NamedTuple):
     loss: float | None = None
     accuracy: float | None = None
     metric: float | None = None
+    answers: int | None = None
 
 
 class _Tally:
@@ -98,7 +100,7 @@ class _Tally:
             [self._loss, self._right, self._loss.new_tensor(self._examples), self._loss.new_tensor(self._answers)]
         )
         loss, right, examples, answers = self._processes.total(counted).tolist()
-        return _Measured(_finite(loss / examples), right / answers if answers else None, metric)
+        return _Measured(_finite(loss / examples), right / answers if answers else None, metric, int(answers) or None)
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ def train(
         run_duration += learned.duration
         diverged = learned.figures.loss is None
         training_part = validation = test = population = _Measured()
+        constant = ConstantAnswer(task)
         if not diverged:
             if run.evaluate_training:
                 observer.measuring(run, "training part")
@@ -155,7 +158,7 @@ def train(
                 observer.measuring(run, "validation")
                 validation = _measure(model, parts.validation, task)
             observer.measuring(run, "test")
-            test = _measure(model, parts.test, task)
+            test = _measure(model, parts.test, task, constant)
             if batch_norms(model):
                 observer.measuring(run, "population statistics")
                 with apart(model, processes):
@@ -185,6 +188,9 @@ def train(
             training_loss=training_part.loss,
             training_accuracy=training_part.accuracy,
             training_metric=training_part.metric,
+            answers=learned.figures.answers,
+            test_answers=test.answers,
+            test_constant=constant.score,
         )
         if diverged:
             return
@@ -264,14 +270,16 @@ def _augmented(
         yield batch
 
 
-def _measure(model: nn.Module, examples: Part, task: Task) -> _Measured:
-    """The figures of ``examples`` in evaluation mode."""
+def _measure(model: nn.Module, examples: Part, task: Task, constant: ConstantAnswer | None = None) -> _Measured:
+    """The figures of ``examples`` in evaluation mode, and those of a constant answer."""
     tally = _Tally(task, examples.device)
     model.eval()
     with torch.no_grad():
         for inputs, targets in batches(examples, _EVALUATION_BATCH):
             outputs = model(inputs)
             tally.add(task.loss(outputs, targets), outputs, targets)
+            if constant is not None:
+                constant.add(outputs, targets)
     model.train()
     return tally.measured()
 

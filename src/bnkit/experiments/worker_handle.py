@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ class WorkerHandle:
         return received
 
     def read_output(self) -> None:
-        """Take what it has printed from its pipe, and keep the end of it; not all, if it never stops printing."""
+        """Pass on what it has printed to standard error, and keep the end of it; not all, if it never stops printing."""
         for _ in range(_READS):
             if self.output is None or not self.output.poll():
                 return
@@ -124,6 +125,7 @@ class WorkerHandle:
                 self.output = None
                 return
             self.printed = (self.printed + read)[-_BYTES_KEPT:]
+            sys.stderr.write(read.decode(errors="replace"))
 
     def end(self) -> None:
         """Kill it, whatever it does, and wait until it is gone."""

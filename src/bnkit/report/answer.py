@@ -87,12 +87,13 @@ def _sentences(contrast: Contrast) -> Iterator[str]:
     else:
         if contrast.chosen_by != ONLY_ONE:
             yield _best_sentence(contrast.best, contrast)
-        yield _verdict_sentence(contrast.best.test, contrast)
+        yield _conclusion(contrast.best, contrast)
         if contrast.best.training is not None:
             difference = contrast.measure.difference(contrast.best.training)
             yield f"In training {contrast.measure.name} of the last epoch the difference there is {difference}."
-        for reached in contrast.best.reached:
-            yield _reached_sentence(reached, contrast.measure)
+        if not contrast.best.neither_learned:
+            for reached in contrast.best.reached:
+                yield _reached_sentence(reached, contrast.measure)
     if contrast.cost is not None:
         yield _cost_sentence(contrast, contrast.cost)
 
@@ -110,6 +111,11 @@ def _rate_sentence(contrast: Contrast, at: AtLearningRate) -> str:
         for status, count in ended.items()
         if status is not Status.FINISHED
     )
+    lost += "".join(
+        f"; {name}: test {contrast.measure.name} undefined in {count} of {at.seeds} runs"
+        for name, count in ((contrast.baseline, at.baseline_undefined), (contrast.network, at.network_undefined))
+        if count
+    )
     return f"lr {at.lr:g}: {difference}{f' ({means})' if means else ''}{lost}."
 
 
@@ -124,6 +130,10 @@ def _best_sentence(best: AtBest, contrast: Contrast) -> str:
 
 def _difference(difference: Interval | None, contrast: Contrast) -> str:
     return "no pair of runs to compare" if difference is None else contrast.measure.difference(difference)
+
+
+def _conclusion(best: AtBest, contrast: Contrast) -> str:
+    return _neither_sentence(best, contrast) if best.neither_learned else _verdict_sentence(best.test, contrast)
 
 
 def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
@@ -144,10 +154,33 @@ def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
             any_left = "any difference is under a point" if measure.is_accuracy else "there is no difference"
             return f"So {network} bought nothing in test {measure.name}: {any_left}."
         case Verdict.UNKNOWN:
-            return (
-                f"n = {difference.n} is too small to say: the difference lies between {change(difference.low)} and "
-                f"{change(difference.high)}{unit}, on either side of nothing. Use more seeds."
+            too_few = (
+                f"n = {difference.n} is too small"
+                if difference.counted is None
+                else f"{difference.counted:,} test answers are too few"
             )
+            return (
+                f"{too_few} to say: the difference lies between {change(difference.low)} and "
+                f"{change(difference.high)}{unit}, on either side of nothing. {_remedy(difference)}"
+            )
+
+
+def _neither_sentence(best: AtBest, contrast: Contrast) -> str:
+    """Both are at or below what needs no network: what they differ by is no gain and no loss."""
+    measure, constant = contrast.measure, best.constant
+    assert constant is not None
+    means = (best.baseline_mean, best.network_mean)
+    is_above = any(measure.order(mean) < measure.order(constant) for mean in means)
+    return (
+        f"Neither network {'is shown to have learned' if is_above else 'learned'}: test {measure.name} "
+        f"{measure.text(means[0])} ({contrast.baseline}) and {measure.text(means[1])} ({contrast.network}) are not "
+        f"{'clearly ' if is_above else ''}better than {measure.text(constant)}, the score of the best constant answer. So their "
+        "difference says nothing about batch norm."
+    )
+
+
+def _remedy(difference: Interval) -> str:
+    return "Use more seeds." if difference.counted is None else "Use more test examples."
 
 
 def _headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> str:
@@ -155,15 +188,15 @@ def _headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> st
     difference, measure = best.test, contrast.measure
     where = "".join(f"{key} {setting(value)}, " for key, value in contrast.setting.items())
     opening = f"With {where[:-2]}: " if where else ""
-    if difference is None or difference.low is None or difference.high is None:
-        return opening + _verdict_sentence(difference, contrast)
+    if best.neither_learned or difference is None or difference.low is None or difference.high is None:
+        return opening + _conclusion(best, contrast)
     ends = f"{measure.change(difference.low)} to {measure.change(difference.high)}"
-    interval = f"95 % interval {ends}, n = {difference.n}"
+    interval = f"95 % interval {ends}, {measure.count(difference)}"
     if measure.verdict(difference) is Verdict.UNKNOWN:
         unit = " points" if measure.is_accuracy else ""
         return (
             f"{opening}Whether {contrast.network} is better or worse in test {measure.name} cannot be said: "
-            f"{measure.change(difference.mean)}{unit} ({interval}). Use more seeds."
+            f"{measure.change(difference.mean)}{unit} ({interval}). {_remedy(difference)}"
         )
     sentence = _verdict_sentence(difference, contrast).removeprefix("So ").removesuffix(".")
     return f"{opening}{sentence} ({interval}){_elsewhere(contrast, every)}."

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import DataError, SettingsError
 from bnkit.experiments.claims import CLAIMS, Claim, Design, Evidence, Finding, Judged, designs, judge
-from bnkit.experiments.claims.claim import PLAIN, WITH
+from bnkit.experiments.claims.claim import PLAIN, WITH, Scale
 from bnkit.experiments.claims.verdicts import Question
 from bnkit.experiments.experiment import experiment_from
-from bnkit.experiments.folder import Folder
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.place import Place
 from bnkit.experiments.records import Status
@@ -60,6 +59,7 @@ def ask(
     from bnkit.data.custom import data_called
 
     Place(workers)
+    out = out.expanduser()
     if budget <= 0 or seeds < 1:
         raise SettingsError(f"budget={budget:g}, seeds={seeds}; expected a budget above 0 and at least 1 seed")
     chosen = _chosen(only)
@@ -72,6 +72,7 @@ def ask(
         for name, design in designs(quick=quick).items()
         if any(claim.design == name for claim in chosen)
     }
+    claims_folder.refuse_foreign(out, [name for name, design in planned.items() if isinstance(design, Design)])
     evidence: dict[str, Evidence] = {}
     failed = 0
     for name, design in planned.items():
@@ -94,8 +95,7 @@ def ask(
         )
     command = _command(data, network, out, quick=quick, budget=budget, seeds=seeds, only=only)
     verdicts = Verdicts(out, list(_judged(chosen, planned, evidence)), seeds, command, _facts(evidence), failed)
-    claims_folder.write(out, verdicts.to_json())
-    Folder(out).replace(out / "claims.md", verdicts.to_markdown())
+    claims_folder.write(out, verdicts.to_json(), verdicts.to_markdown())
     claims_folder.write_page(out)
     return verdicts
 
@@ -144,7 +144,12 @@ def _judged(
         claim.name: claim.measure(evidence[claim.design]) if claim.design in evidence else {} for claim in chosen
     }
     asked = [claim for claim in chosen if claim.design in evidence]
-    questions = [Question(effects[c.name], c.matters, c.resolution, c.nothing) for c in asked]
+    # The other scales count no test answers.
+    answers = [evidence[claim.design].answers if claim.scale is Scale.POINTS else None for claim in asked]
+    questions = [
+        Question(effects[c.name], c.matters, c.resolution, c.nothing, count)
+        for c, count in zip(asked, answers, strict=True)
+    ]
     verdicts = dict(zip((claim.name for claim in asked), judge(questions), strict=True))
     for claim in chosen:
         design = planned[claim.design]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from bnkit.errors import RecordError
+from bnkit.experiments import files, marker
 from bnkit.experiments.claims import designs
 from bnkit.experiments.folder import Folder
 from bnkit.report.claims_page import claims_page
 from bnkit.report.comparison import Comparison
+from bnkit.strict_json import dumps
 
-_VERDICTS, _PAGE = "claims.json", "claims.html"
+_VERDICTS, _TABLE, _PAGE = "claims.json", "claims.md", "claims.html"
+_WRITTEN = (_VERDICTS, _TABLE, _PAGE)
 _OF_A_CLAIM = frozenset((
     *("number", "statement", "said_by", "hypothesis", "verdict", "why", "matters", "effects", "mean", "low", "high", "n", "text"),
     *("design", "network", "budget"),
@@ -44,9 +48,31 @@ def read(out: Path) -> dict[str, Any]:
     return content
 
 
-def write(out: Path, content: dict[str, Any]) -> None:
-    """Keep the verdicts."""
-    Folder(out).replace(out / _VERDICTS, json.dumps(content, indent=1))
+def refuse_foreign(out: Path, designs: Iterable[str]) -> None:
+    """Make sure that verdicts and the comparisons of ``designs`` can be written without replacing a user's file.
+
+    Raises:
+        RecordError: Such a file is there.
+    """
+    marker.refuse_foreign(out, _WRITTEN)
+    for name in designs:
+        Folder(out / name).refuse_foreign()
+
+
+def write(out: Path, content: dict[str, Any], table: str) -> None:
+    """Keep the verdicts, and the table of them as Markdown.
+
+    Raises:
+        RecordError: Nothing can be written there, or a user's file would be replaced.
+    """
+    marker.refuse_foreign(out, _WRITTEN)
+    try:
+        files.make_folder(out)
+    except OSError as error:
+        raise files.UnwritableError.of(out, error) from error
+    marker.mark(out, _WRITTEN)
+    files.replace(out / _VERDICTS, dumps(content, indent=1).encode())
+    files.replace(out / _TABLE, table.encode())
 
 
 def write_page(out: Path, *, with_designs: bool = False) -> Path:
@@ -60,6 +86,7 @@ def write_page(out: Path, *, with_designs: bool = False) -> Path:
         RecordError: There are no verdicts; or nothing can be written there.
     """
     content = read(out)
+    marker.refuse_foreign(out, _WRITTEN)
     asked = {claim["design"] for claim in content["claims"] if claim["network"] is not None}
     # In their order; and what a file says is no path to write to.
     names = [name for name in designs(quick=False) if name in asked]

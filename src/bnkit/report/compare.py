@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import Experiment, Settled, experiment_from
-from bnkit.experiments.folder import Folder
+from bnkit.experiments.folder import Folder, folder_called
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.place import Given, Place
 from bnkit.factories import GIVEN
@@ -124,7 +124,7 @@ def compare(
 
     return run_experiment(
         experiment,
-        Path(out) if out is not None else None,
+        folder_called(out) if out is not None else None,
         fresh=fresh,
         keep_checkpoints=keep_checkpoints,
         tensorboard=tensorboard,
@@ -160,6 +160,7 @@ def run_experiment(
     place = Place(workers, run_timeout, engine, address)
     out = out if out is not None else default_folder(experiment)
     folder, observer = Folder(out), observer or Observer()
+    folder.refuse_foreign(*(["tensorboard"] if tensorboard else []))
     beside: list[Observer] = []
     if tensorboard:
         from bnkit.report.tensorboard import TensorBoard

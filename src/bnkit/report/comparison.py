@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ from bnkit.experiments.outcomes import matches, outcomes
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records import Epoch, Record
 from bnkit.experiments.settings import Settings
+from bnkit.experiments.sweep import why_undefined
 from bnkit.report.answer import Answer
 from bnkit.report.tables import further_tables, runs_table
+from bnkit.strict_json import strict
 
 if TYPE_CHECKING:
     import pandas
@@ -56,7 +59,14 @@ class Comparison:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of ``results.csv``, one for each run and epoch, as they are recorded; a dictionary a row."""
+        """The rows of ``results.csv``, one for each run and epoch, as they are recorded; a dictionary a row.
+
+        None where there is no value; the loss of the epoch in which a run diverged is the word ``nan``, as in the file.
+        """
+        return [{**row, "loss": "nan"} if _is_nan(row["loss"]) else row for row in self._values()]
+
+    def _values(self) -> list[dict[str, Any]]:
+        """``rows`` with NaN as a number."""
         header = columns(self.plan)
         records = self.records
         return [
@@ -64,6 +74,17 @@ class Comparison:
             for run in self.plan
             for row in rows(run, records[run.run_id], self.plan)
         ]
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``bnkit compare --json`` prints, as plain values: None for what there is not, and for what is not finite."""
+        content = {
+            "name": self.plan.experiment.name,
+            "folder": str(self.folder.path),
+            "report": str(self.folder.report_file),
+            "results": self._values(),
+            "answer": self.answer.to_json(),
+        }
+        return {key: strict(value) for key, value in content.items()}
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """The header and a row for each run, best on the test set first, as text."""
@@ -74,7 +95,7 @@ class Comparison:
         return further_tables(self.plan, self.records)
 
     def data_frame(self) -> pandas.DataFrame:
-        """``rows`` as a pandas data frame.
+        """``rows`` as a pandas data frame: NaN for what there is not, and for a loss that is not finite.
 
         Raises:
             SettingsError: pandas is not installed.
@@ -85,7 +106,7 @@ class Comparison:
             raise SettingsError(
                 "a data frame needs pandas, which is not installed; pip install 'bnkit[frame]'"
             ) from error
-        return pandas.DataFrame(self.rows, columns=list(columns(self.plan)))
+        return pandas.DataFrame(self._values(), columns=list(columns(self.plan)))
 
     def figures(self) -> dict[str, Any]:
         """Bokeh figures by title, to ``bokeh.plotting.show`` or to embed."""
@@ -137,20 +158,25 @@ class Comparison:
         """
         if network not in self.plan.networks:
             raise SettingsError(f"no network is called {network!r}; expected one of {', '.join(self.plan.networks)}")
-        ended = [
-            outcome
-            for outcome in outcomes(self.plan, self.records)
-            if outcome.run.network.key == network and outcome.final is not None
-        ]
+        runs = [outcome for outcome in outcomes(self.plan, self.records) if outcome.run.network.key == network]
+        ended = [outcome for outcome in runs if outcome.final is not None]
+        undefined = [outcome for outcome in runs if outcome.is_undefined]
+        if not ended and undefined:
+            raise SettingsError(f"there is no best run of {network}: {why_undefined(undefined[0])}")
         if not ended:
             raise SettingsError(f"no run of {network} finished; train again, or look at the records for why")
         measure = Measure.of(self.plan.task)
         return min(ended, key=lambda outcome: (measure.order(outcome.validation), measure.order(outcome.training))).run
 
     def write_report(self) -> Path:
-        """Write ``report.html`` into the folder, and return its path."""
+        """Write ``report.html`` into the folder, and return its path.
+
+        Raises:
+            RecordError: The folder cannot be written, or has one that bnkit did not write.
+        """
         from bnkit.report.page import page
 
+        self.folder.refuse_foreign()
         self.folder.replace(self.folder.report_file, page(self.plan, self.records))
         return self.folder.report_file
 
@@ -243,3 +269,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)

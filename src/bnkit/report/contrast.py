@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from bnkit.experiments.measure import Measure
-from bnkit.experiments.outcomes import Outcome, matches, outcomes, settings_of
+from bnkit.experiments.outcomes import Outcome, fewest, matches, outcomes, settings_of
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record, Status
 from bnkit.experiments.sweep import Sweep
-from bnkit.experiments.uncertainty import Interval, mean_interval, ratio_interval
+from bnkit.experiments.uncertainty import Interval, ratio_interval
 from bnkit.report.reached import Reached, reached
 
 BASELINE = "no_batch_norm"
@@ -27,6 +27,7 @@ class AtLearningRate:
         baseline_mean, network_mean: Of that measure, over the runs that finished.
         baseline_ended, network_ended: How many runs of each ended as what.
         seeds: How many seeds there are.
+        baseline_undefined, network_undefined: How many runs of each finished without a finite measure on the test set.
     """
 
     lr: float
@@ -36,6 +37,8 @@ class AtLearningRate:
     baseline_ended: Mapping[Status, int]
     network_ended: Mapping[Status, int]
     seeds: int
+    baseline_undefined: int = 0
+    network_undefined: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class AtBest:
         test: The difference of those, paired by seed.
         training: The difference over the training batches of the last epoch, paired by seed.
         reached: How long each took to where the other ended.
+        constant: What the best constant answer scores on the test set; None where that is not known.
+        neither_learned: Whether neither network is clearly better than that.
     """
 
     baseline_lr: float
@@ -57,6 +62,8 @@ class AtBest:
     test: Interval | None
     training: Interval | None
     reached: tuple[Reached, ...]
+    constant: float | None = None
+    neither_learned: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,11 +153,22 @@ def _pairs(without: Sweep, without_lr: float, with_: Sweep, with_lr: float) -> l
     return [(first[seed], second[seed]) for seed in first if seed in second]
 
 
-def _difference(
-    pairs: Sequence[tuple[Outcome, Outcome]], figure: Callable[[Outcome], float | None] = lambda outcome: outcome.test
-) -> Interval | None:
-    both = [(figure(a), figure(b)) for a, b in pairs]
-    return mean_interval([second - first for first, second in both if first is not None and second is not None])
+def _difference(pairs: Sequence[tuple[Outcome, Outcome]]) -> Interval | None:
+    """On the test set, paired by seed."""
+    if not pairs:
+        return None
+    answers = fewest(outcome.answers for pair in pairs for outcome in pair)
+    return pairs[0][0].measure.interval_of_difference([second.test - first.test for first, second in pairs], answers)
+
+
+def _training_difference(pairs: Sequence[tuple[Outcome, Outcome]]) -> Interval | None:
+    """Over the training batches of the last epoch, paired by seed."""
+    both = [(first.training, second.training) for first, second in pairs]
+    differences = [second - first for first, second in both if first is not None and second is not None]
+    if not differences:
+        return None
+    answers = fewest(outcome.training_answers for pair in pairs for outcome in pair)
+    return pairs[0][0].measure.interval_of_difference(differences, answers)
 
 
 def _at(lr: float, without: Sweep, with_: Sweep) -> AtLearningRate:
@@ -162,6 +180,8 @@ def _at(lr: float, without: Sweep, with_: Sweep) -> AtLearningRate:
         without.ended(lr),
         with_.ended(lr),
         len(without.seeds),
+        without.undefined(lr),
+        with_.undefined(lr),
     )
 
 
@@ -179,8 +199,10 @@ def _at_best(without: Sweep, without_lr: float, with_: Sweep, with_lr: float) ->
         without_mean,
         with_mean,
         _difference(pairs),
-        _difference(pairs, lambda outcome: outcome.training),
+        _training_difference(pairs),
         tuple(entry for entry in both if entry is not None),
+        without.constant(without_lr),
+        without.learned(without_lr) is False and with_.learned(with_lr) is False,
     )
 
 

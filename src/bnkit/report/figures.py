@@ -11,9 +11,9 @@ from bokeh.models.annotations import Whisker
 from bokeh.plotting import figure
 
 from bnkit.experiments.measure import Measure
+from bnkit.experiments.outcomes import interval_over_seeds, outcomes
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records import Record, Status
-from bnkit.experiments.uncertainty import mean_interval
+from bnkit.experiments.records import Record
 from bnkit.report.tables import setting
 
 # Okabe & Ito (2008), "Color Universal Design": told apart also by the colour-blind.
@@ -68,17 +68,12 @@ def _over_learning_rate(plan: Plan, runs: list[Run], records: Mapping[str, Recor
     if measure.is_accuracy:
         plot.y_range = Range1d(start=0, end=1.02)
     for network in plan.networks:
-        ends: dict[float, list[float]] = {}
-        for run in runs:
-            record = records.get(run.run_id, Record())
-            last = record.last
-            end = measure.test(last) if last is not None else None
-            if run.network.key == network and record.status is Status.FINISHED and end is not None:
-                ends.setdefault(run.settings.lr, []).append(end)
+        found = [o for o in outcomes(plan, records) if o.run in runs and o.run.network.key == network]
         points = []
-        for lr in sorted(ends):
-            interval = mean_interval(ends[lr])
-            assert interval is not None
+        for lr in rates:
+            interval = interval_over_seeds(o for o in found if o.run.settings.lr == lr)
+            if interval is None:
+                continue
             low = interval.mean if interval.low is None else interval.low
             high = interval.mean if interval.high is None else interval.high
             points.append((lr, interval.mean, low, high, interval.n))

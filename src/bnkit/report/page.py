@@ -21,6 +21,7 @@ from bnkit.report.contrast import Contrast
 from bnkit.report.figures import colour_of
 from bnkit.report.series import ends, headline_points, labels, series
 from bnkit.report.tables import further_tables, runs_table
+from bnkit.strict_json import dumps, strict
 
 # More rows than this make a page that nobody scrolls through; results.csv has them all.
 _MOST_ROWS = 500
@@ -75,7 +76,7 @@ def _file(name: str) -> str:
 
 def _embedded(data: object) -> Markup:
     """JSON that cannot end the script that holds it, whatever somebody called a network."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(strict(data), allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
 
 
@@ -182,6 +183,6 @@ def _facts(plan: Plan, records: Mapping[str, Record]) -> Sequence[tuple[str, str
     for run in plan:
         for key, value in records.get(run.run_id, Record()).environment.items():
             if key != "time" and value is not None:
-                text = value if isinstance(value, str) else json.dumps(value)
+                text = value if isinstance(value, str) else dumps(value)
                 found.setdefault(key.replace("_", " "), {})[text] = None
     return [(key, "; ".join(values)) for key, values in found.items()]

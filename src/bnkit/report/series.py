@@ -7,10 +7,9 @@ from statistics import fmean
 from typing import Any
 
 from bnkit.experiments.measure import Measure
-from bnkit.experiments.outcomes import Outcome, outcomes
+from bnkit.experiments.outcomes import Outcome, interval_over_seeds, outcomes
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Epoch, Record, Status
-from bnkit.experiments.uncertainty import mean_interval
 from bnkit.report.contrast import Contrast
 from bnkit.report.tables import setting
 
@@ -113,7 +112,7 @@ def _over_rates(runs: Sequence[Outcome]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {key: [] for key in ("lr", "mean", "low", "high", "n", "lost_lr", "lost")}
     for lr in sorted({outcome.run.settings.lr for outcome in runs}):
         here = [outcome for outcome in runs if outcome.run.settings.lr == lr]
-        interval = mean_interval([outcome.test for outcome in here if outcome.final is not None])
+        interval = interval_over_seeds(here)
         if interval is not None:
             low, high = (interval.mean if end is None else end for end in (interval.low, interval.high))
             values = (lr, *(_short(value) for value in (interval.mean, low, high)), interval.n)

@@ -8,10 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bnkit.experiments.measure import Measure
-from bnkit.experiments.outcomes import Outcome, outcomes
+from bnkit.experiments.outcomes import Outcome, interval_over_seeds, outcomes
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import Epoch, Record, Status
-from bnkit.experiments.uncertainty import mean_interval
 
 Row = tuple[str, ...]
 
@@ -143,9 +142,8 @@ def setting(value: object) -> str:
 
 
 def _mean_of(runs: Sequence[Outcome]) -> str:
-    ended = [outcome for outcome in runs if outcome.final is not None]
     lost = sum(outcome.record.status in (Status.DIVERGED, Status.FAILED) for outcome in runs)
-    interval = mean_interval([outcome.test for outcome in ended])
+    interval = interval_over_seeds(runs)
     if interval is None:
         text = "–"
     elif interval.low is None or interval.high is None:

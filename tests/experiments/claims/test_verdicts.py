@@ -114,3 +114,16 @@ def test_holm_by_hand():
     assert holm([0.02, 0.9, 0.01, 0.03]) == pytest.approx([0.06, 0.9, 0.04, 0.06])
     assert holm([]) == []
     assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("answers", "finding"),
+    [(None, NOT), (20, OPEN), (50, OPEN), (100_000, NOT)],
+    ids=["unknown", "20", "50", "100,000"],
+)
+def test_equal_accuracies_decide_nothing_on_few_test_answers(answers, finding):
+    """Five seeds of equal accuracies: by themselves they would show that the effect is below a point."""
+    (judged,) = judge([_question([0.0] * 5, 0.01, resolution=0.001, answers=answers)])
+    assert judged.finding is finding
+    if answers == 20:
+        assert judged.effect.high == pytest.approx(1.959964 / 22)  # Agresti & Min (2005) with no discordant answer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
-from bnkit.experiments.outcomes import Outcome, matches, outcomes
+from bnkit.experiments.outcomes import Outcome, fewest, matches, outcomes
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Record
 from bnkit.experiments.sweep import Sweep
@@ -84,6 +84,11 @@ class Evidence:
     def seeds(self) -> tuple[int, ...]:
         """Of the plan."""
         return self.plan.experiment.seeds
+
+    @property
+    def answers(self) -> int | None:
+        """Of how many answers the test accuracies are shares; None where that is not known."""
+        return fewest(outcome.answers for outcome in self.all)
 
     def runs(self, network: str, **setting: object) -> dict[int, Outcome]:
         """The runs of a network at one point of the grid, by seed."""

@@ -13,8 +13,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import fmean
 
-from bnkit.experiments.uncertainty import CONFIDENCE, Interval, mean_interval
+from bnkit.experiments.uncertainty import CONFIDENCE, Interval, least_of_difference, mean_interval
 
 # The chance that any verdict of a table is wrong.
 ERROR_RATE = 0.05
@@ -57,12 +58,15 @@ class Question:
         nothing: The effect above which the claim holds: 0, or less where "no worse" is claimed.
         resolution: The step in which the effect is counted: its deviation is never taken for less than that of rounding
             to such steps, ``resolution / sqrt(12)``, so that five equal counts are not taken for certainty.
+        answers: Of how many test answers it is a difference of shares, if it is one: its interval is never narrower than the
+            counting of so many allows.
     """
 
     effects: Mapping[int, float]
     matters: float
     resolution: float = 0.0
     nothing: float = 0.0
+    answers: int | None = None
 
 
 def judge(questions: Sequence[Question]) -> list[Judged]:
@@ -108,7 +112,9 @@ def _judged(question: Question, p_holds: float, p_does_not: float) -> Judged:
 
 
 def _interval(question: Question) -> Interval | None:
-    return mean_interval(list(question.effects.values()), question.resolution)
+    effects = list(question.effects.values())
+    least = 0.0 if question.answers is None or not effects else least_of_difference(fmean(effects), question.answers)
+    return mean_interval(effects, question.resolution, least)
 
 
 def _chances(question: Question) -> tuple[float, float]:

@@ -1,0 +1,42 @@
+"""What holds for every command: where what it prints goes, and how its arguments are read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from typer.core import TyperCommand
+
+from bnkit.console import results_alone
+from bnkit.errors import SettingsError
+
+_OPTION_WITH_VALUE = re.compile(r"(--[a-z][a-z-]*)=(.*)", re.DOTALL)
+
+
+class Command(TyperCommand):
+    """A command of the command line: while it runs, standard output takes its results alone."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with results_alone():
+            return super().invoke(ctx)
+
+
+def as_given(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` with ``~`` as the home folder, also where no shell has put it in: ``--out=~/x``, ``~/net.py:make``.
+
+    Raises:
+        SettingsError: The value of an option is empty: as a path it would mean the working directory, in silence.
+    """
+    found: list[str] = []
+    for argument in arguments:
+        option, value = _OPTION_WITH_VALUE.fullmatch(argument), argument
+        if option is not None:
+            value = option[2]
+        named = option[1] if option is not None else found[-1] if found else ""
+        if not value.strip() and named.startswith("--"):
+            raise SettingsError(f"{named} is empty; expected a value, or leave it out")
+        expanded = os.path.expanduser(value)  # noqa: PTH111 - of a part of a name that need be no path
+        found.append(expanded if option is None else f"{option[1]}={expanded}")
+    return found
