@@ -246,6 +246,11 @@ def test_the_counter_stays_an_integer_in_half_precision():
     ("make", "x", "message"),
     [
         (lambda: ours.BatchNorm1d(3, activation="swish"), None, "unknown activation 'swish'; expected one of relu"),
+        (lambda: ours.BatchNorm1d(3, activation=torch.relu), None, "unknown activation .*; expected one of relu"),
+        (lambda: ours.BatchNorm1d("3"), None, "num_features='3' is a str; expected a whole number"),
+        (lambda: ours.BatchNorm1d(3.0), None, "num_features=3.0 is a float; expected a whole number"),
+        (lambda: ours.BatchNorm1d(3, eps="1e-5"), None, "eps='1e-5' is a str; expected a number"),
+        (lambda: ours.BatchNorm1d(3, momentum="0.1"), None, "momentum='0.1' is a str; expected a number, or None"),
         (lambda: ours.BatchNorm1d(3, kernel="fast"), None, "unknown kernel 'fast'; expected one of auto"),
         (lambda: ours.BatchNorm1d(3), torch.zeros(4, 5), "5 channels; expected 3"),
         (lambda: ours.BatchNorm1d(3, eps=0.0), torch.zeros(4, 3), "eps=0.0 in training; expected a number above 0"),

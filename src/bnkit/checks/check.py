@@ -24,8 +24,8 @@ from bnkit.errors import ModelError, SettingsError
 from bnkit.model.batches import Batches, Forward, device_of
 from bnkit.model.copying import copy_of
 from bnkit.model.example import Example
-from bnkit.model.norms import no_batch_norm
 from bnkit.model.lazy_parameters import first_lazy, materialise
+from bnkit.model.norms import no_batch_norm
 from bnkit.model.ranks import without_broadcasts
 from bnkit.model.supported import check_supported
 

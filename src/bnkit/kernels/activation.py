@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -36,9 +36,9 @@ IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
 SLOPE_BY_RESULT = frozenset({"sigmoid", "tanh"})
 
 
-def check_activation(name: str) -> str:
+def check_activation(name: Any) -> str:
     """``name``, if it is the name of a known activation; otherwise a SettingsError that lists them."""
-    if name not in FUNCTIONS:
+    if not isinstance(name, str) or name not in FUNCTIONS:
         known = ", ".join(get_args(Activation))
         raise SettingsError(f"unknown activation {name!r}; expected one of {known}, or an nn.Module")
     return name

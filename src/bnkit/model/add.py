@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from bnkit.arguments import check_eps, check_flag, check_momentum
 from bnkit.errors import ModelError, SettingsError
-from bnkit.model.arguments import check_eps, check_flag, check_momentum
 from bnkit.model.changes import KEPT, Change, Changed, Changes
 from bnkit.model.copying import copy_of
 from bnkit.model.example import Example

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
+from bnkit.arguments import check_whole
 from bnkit.errors import BnkitError, DataError, ModelError, SettingsError
-from bnkit.model.arguments import check_whole
 from bnkit.model.example import tensors_in
 
 Forward = Callable[[Any, Any], Any]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from bnkit.arguments import check_group, check_whole
 from bnkit.errors import SettingsError
-from bnkit.model.arguments import check_group, check_whole
 from bnkit.model.changes import KEPT
 from bnkit.model.counterparts import ACTIVATED, OURS, PLAIN, ActivatedGroupNorm, AnyRankInstanceNorm, CheckedGroupNorm
 from bnkit.model.frozen import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class

@@ -252,7 +252,7 @@ def _chance(more: int, fewer: int) -> float:
 
 
 def _share(change: float) -> str:
-    return f"{100 * change:.2g}% of its size" if change < 1 else f"{change:.3g} times its size"
+    return f"{100 * change:.2g}% of its size" if change < 0.995 else f"{change:.3g} times its size"
 
 
 def _plain(value: float | None) -> float | None:

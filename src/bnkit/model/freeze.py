@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from bnkit.arguments import check_flag
 from bnkit.errors import ModelError
-from bnkit.model.arguments import check_flag
 from bnkit.model.changes import KEPT, Change, Changes
 from bnkit.model.frozen import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
 from bnkit.model.norms import BatchNormLike, NotRecognised, Place, chosen_names, required_places

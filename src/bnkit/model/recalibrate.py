@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
+from bnkit.arguments import check_callable, check_device, check_flag, check_group
 from bnkit.errors import DataError, ModelError, TooFewValuesError
-from bnkit.model.arguments import check_callable, check_device, check_flag, check_group
 from bnkit.model.batches import Forward, device_of
 from bnkit.model.changes import KEPT, Change
 from bnkit.model.drift import Recalibration

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.model.arguments import check_flag
+from bnkit.arguments import check_flag
 from bnkit.model.changes import KEPT, Change, Changed, Changes
 from bnkit.model.copying import copy_of, exchange
 from bnkit.model.example import Example

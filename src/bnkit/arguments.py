@@ -46,7 +46,7 @@ def check_eps(value: Any) -> None:
     Raises:
         SettingsError: It is something else.
     """
-    _check_number("eps", value, "a number above 0")
+    check_number("eps", value, "a number above 0")
     if not 0 < value < math.inf:
         raise SettingsError(f"eps={value!r}; expected a number above 0")
 
@@ -59,7 +59,7 @@ def check_momentum(value: Any) -> None:
     """
     if value is None:
         return
-    _check_number("momentum", value, "a number from 0 to 1, or None")
+    check_number("momentum", value, "a number from 0 to 1, or None")
     if not 0 <= value <= 1:
         raise SettingsError(f"momentum={value!r}; expected a number from 0 to 1, or None")
 
@@ -101,7 +101,12 @@ def check_device(value: Any) -> None:
         ) from error
 
 
-def _check_number(name: str, value: Any, expected: str) -> None:
+def check_number(name: str, value: Any, expected: str) -> None:
+    """Refuse ``value`` unless it is a real number; ``expected`` says which in the message.
+
+    Raises:
+        SettingsError: It is something else, as True or "0.1".
+    """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise SettingsError(f"{name}={value!r} is {_called(value)}; expected {expected}")
 
