@@ -256,7 +256,10 @@ def test_the_counter_stays_an_integer_in_half_precision():
         (lambda: ours.BatchNorm1d(3, eps=0.0), torch.zeros(4, 3), "eps=0.0 in training; expected a number above 0"),
         (lambda: ours.BatchNorm2d(3), torch.zeros(4, 3), "expected 4D input"),
     ],
-    ids=["activation", "kernel", "channels", "eps", "dimensions"],
+    ids=[
+        *("activation", "activation that is a function", "features as text", "features as a float", "eps as text"),
+        *("momentum as text", "kernel", "channels", "eps", "dimensions"),
+    ],
 )
 def test_what_it_refuses(make, x, message):
     with pytest.raises(ValueError, match=message):
