@@ -97,7 +97,7 @@ class WholeParcel:
         Raises:
             SettingsError: Something cannot be sent.
         """
-        modules = [module for name, module in sys.modules.items() if name.startswith(TARGET_MODULES)]
+        modules = [module for name, module in sys.modules.items() if TARGET_MODULES in name]
         for module in modules:
             cloudpickle.register_pickle_by_value(module)
         try:
