@@ -10,6 +10,7 @@ import pytest
 
 from bnkit.errors import FactoryError
 from bnkit.factories import find, refuse_clashes
+from bnkit.own_modules import loaded_spec
 
 _BLOCKS = "H = 16\ndef hidden():\n    return H\n"
 
@@ -31,10 +32,8 @@ def project(tmp_path, monkeypatch):
 
     yield write
     for name in set(sys.modules) - before:
-        if (
-            str(tmp_path)
-            in f"{getattr(sys.modules[name], '__file__', '')} {getattr(sys.modules[name], '__path__', '')}"
-        ):
+        spec = loaded_spec(name)
+        if spec is not None and str(tmp_path) in f"{spec.origin} {spec.submodule_search_locations}":
             del sys.modules[name]
 
 

@@ -117,11 +117,13 @@ def _search(folder: Path) -> None:
     if place in sys.path and place not in _searched:
         return
     others = [other for other in _searched if other != place]
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
+    for name in [name for name in sys.modules if "." not in name]:
+        spec = own_modules.loaded_spec(name)
+        if spec is None:
+            continue
         # A package lies in a folder of its own, one without a file (a namespace) in several.
-        inside = [*getattr(module, "__path__", ()), *([file] if file else [])]
-        lies_there = "." not in name and any(str(Path(path).parent) in others for path in inside)
+        inside = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else [])]
+        lies_there = any(str(Path(path).parent) in others for path in inside)
         if lies_there and ((folder / f"{name}.py").is_file() or (folder / name).is_dir()):
             forget(name)
     sys.path[:] = [*(other for other in sys.path if other not in _searched), place, *others]
