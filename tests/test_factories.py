@@ -10,32 +10,9 @@ import pytest
 
 from bnkit.errors import FactoryError
 from bnkit.factories import find, refuse_clashes
-from bnkit.own_modules import loaded_spec
+from tests.projects import a_project  # noqa: F401 - the fixture
 
 _BLOCKS = "H = 16\ndef hidden():\n    return H\n"
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A function that writes files into an empty folder, which is the working directory; nothing of it stays loaded."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr("bnkit.factories._searched", [])
-    before = set(sys.modules)
-
-    def write(**files):
-        for name, content in files.items():
-            path = tmp_path / f"{name.replace('__of__', '/')}.py"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
-        return tmp_path
-
-    yield write
-    for name in set(sys.modules) - before:
-        spec = loaded_spec(name)
-        if spec is not None and str(tmp_path) in f"{spec.origin} {spec.submodule_search_locations}":
-            del sys.modules[name]
-
 
 # Files, with the blocks that make() takes its width from, and how the factory is named.
 _WAYS = {
