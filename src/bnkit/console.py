@@ -37,3 +37,8 @@ def results() -> Console:
 def messages() -> Console:
     """The console for everything else: standard error. One for the process, so that what moves on it does not collide."""
     return _Console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH_OFF_TERMINAL, highlight=False)
+
+
+def warn(message: str) -> None:
+    """Print what a user should know, whatever else is asked for: on standard error."""
+    messages().print(f"warning: {message}", soft_wrap=True, markup=False, highlight=False)

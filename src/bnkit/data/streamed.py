@@ -45,6 +45,7 @@ class Streamed:
         subtract, divide: What the inputs are normalised by.
         device: Where batches go.
         num_workers: Processes that load.
+        indices: Whether inputs stay integers, int64, by which a network looks something up.
     """
 
     dataset: Dataset[Any]
@@ -54,6 +55,7 @@ class Streamed:
     divide: float = 1.0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     num_workers: int = 0
+    indices: bool = False
 
     @classmethod
     def of(cls, dataset: Dataset[Any], name: str) -> Streamed:
@@ -98,6 +100,11 @@ class Streamed:
         inputs, targets = default_collate([self.dataset[row] for row in self.rows[:count].tolist()])
         return self._ready(inputs), as_targets(targets).to(self.device)
 
+    def raw_head(self, count: int) -> Tensor:
+        """The inputs of the first ``count`` examples as the dataset hands them out."""
+        inputs: Tensor = default_collate([self.dataset[row] for row in self.rows[:count].tolist()])[0]
+        return inputs
+
     def batches(self, batch_size: int, order: Tensor | None, drop_last: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """``(inputs, targets)`` by ``batch_size``, in the ``order`` of a permutation of the examples."""
         rows = self.rows if order is None else self.rows[order.cpu()]
@@ -115,6 +122,8 @@ class Streamed:
             yield self._ready(inputs), as_targets(targets).to(self.device)
 
     def _ready(self, inputs: Tensor) -> Tensor:
+        if self.indices:
+            return inputs.to(self.device, non_blocking=True).long()
         return (_floating(inputs.to(self.device, non_blocking=True)) - self.subtract) / self.divide
 
 

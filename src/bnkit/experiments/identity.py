@@ -24,7 +24,7 @@ class Identified(NamedTuple):
     @classmethod
     def of(cls, value: Any) -> Identified:
         """``value`` with its identity."""
-        return value if isinstance(value, cls) else cls(value, identity_of(value))
+        return cls(value, identity_of(value))
 
 
 def identity_of(given: object) -> str:
