@@ -82,10 +82,12 @@ def task_of(experiment: Experiment, data: DataSet, given: Mapping[str, Any] | No
     given = {} if given is None else {key: value for key, value in given.items() if value is not None}
     losses = losses_for(data)
 
-    loss_name, loss = _part(experiment.loss, "loss", losses, given, {"auto": next(iter(losses))})
-    named, right = loss_behind(loss), answered if data.classes is not None else None
-    if isinstance(loss, NamedLoss):
-        loss, named, right = loss.function, loss, loss.right
+    loss_name, found = _part(experiment.loss, "loss", losses, given, {"auto": next(iter(losses))})
+    named = found if isinstance(found, NamedLoss) else loss_behind(found)
+    if isinstance(found, NamedLoss):
+        loss, right = found.function, found.right
+    else:
+        loss, right = found, answered if data.classes is not None else None
 
     metrics: dict[str, Metric | None] = {**METRICS} if right is None else {"accuracy": None, **METRICS}
     metric_name, metric = _part(experiment.metric, "metric", metrics, given, {"auto": next(iter(metrics))})

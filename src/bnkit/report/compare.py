@@ -59,11 +59,11 @@ def compare(
 
     Args:
         networks: Factories by name, as ``{"no_batch_norm": make_plain, "batch_norm": make_with}``: each is called for
-            every run, without arguments or with those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order`` that
-            it names and the grid sets, and returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes) scores, or
-            to outputs of the targets' shape. Or one such factory, of a network with or without batch norm: bnkit takes it out, or puts it in, for the
-            other arm (``bnkit.remove``, ``bnkit.add``). Or the name, or names, of networks that bnkit knows, each then with
-            and without batch norm.
+            every run, without arguments or with those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order``
+            that it names and the grid sets, and returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes)
+            scores, or to outputs of the targets' shape. Or one such factory, of a network with or without batch norm:
+            bnkit takes it out, or puts it in, for the other arm (``bnkit.remove``, ``bnkit.add``). Or the name, or names,
+            of networks that bnkit knows, each then with and without batch norm.
         data: The name of a data set, the path of an ``.npz`` file or of a folder of images, ``file.py:factory``, or
             ``((train_inputs, train_targets), (test_inputs, test_targets))``, tensors: (N, *), uint8 or floating, and
             (N,), integers: classes, or (N, values), floating: a regression; or two Datasets of (input, target), which
@@ -144,7 +144,7 @@ def compare(
         data=None if isinstance(data, str) else data_from(data, "data"),
         functions={
             # What cannot be called is refused by its own name, later.
-            key: Identified.of(value) if callable(value) else value
+            key: Identified.of(value) if callable(value) else value  # type: ignore[redundant-expr]
             for key, value in task.items()
             if not isinstance(value, str)
         },
