@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnkit.console import warn
 from bnkit.errors import RecordError, SettingsError
+from bnkit.experiments.earlier_runs import made_by_other_code
 from bnkit.experiments.experiment import (
     DEFAULT_EPOCHS,
     DEFAULT_SEEDS,
@@ -188,6 +190,9 @@ def run_experiment(
     )
     with trained as ready:
         if ready.writes:
+            other = None if fresh else made_by_other_code(folder.path, ready.plan)
+            if other is not None:
+                warn(other)
             with folder.writing():
                 folder.begin(ready.plan.experiment, fresh=fresh)
                 ready.train()
