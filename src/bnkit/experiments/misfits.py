@@ -34,7 +34,7 @@ def misfit(network: str, loss: NamedLoss, model: nn.Module, inputs: Tensor, targ
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.dim() < 1:
         return None
     if targets.is_floating_point() and not fits(targets, loss.targets):
-        return f"network {network}: {loss.name} is made for targets {loss.targets.value}, and these are others"
+        return f"network {network}: {loss.name} is made for targets {loss.targets.value}, and these are not"
     if loss.outputs is Outputs.LOG_PROBABILITIES:
         return None if _are_log_probabilities(outputs) else _no_log_probabilities(network, loss, outputs)
     for looks_like, what in _suspicions(loss, outputs, targets):
@@ -91,10 +91,10 @@ def _suspicions(loss: NamedLoss, outputs: Tensor, targets: Tensor) -> Iterator[t
 
 def _no_log_probabilities(network: str, loss: NamedLoss, outputs: Tensor) -> str:
     instead = "cross_entropy, which takes scores" if loss.name == "nll_loss" else "another loss"
-    they_are = "probabilities (a softmax)" if _are_probabilities(outputs) else "others"
+    they_are = "are probabilities (a softmax)" if _are_probabilities(outputs) else "are not"
     return (
-        f"network {network}: {loss.name} expects {loss.outputs.value}, and its outputs are {they_are}, so that what it is "
-        f"trained for is no likelihood; end the network with log_softmax, or take {instead}"
+        f"network {network}: {loss.name} expects {loss.outputs.value}, and its outputs {they_are}; end the network with "
+        f"log_softmax, or take {instead}"
     )
 
 
