@@ -91,6 +91,12 @@ def _behind(place: str) -> dict[str, Path]:
     return own_modules.imported_by(file, package) if file is not None and own_modules.is_own(file.resolve()) else {}
 
 
+def target_modules(*, behind: bool = True) -> list[ModuleType]:
+    """The modules that files named as targets became, and, if ``behind``, those of the user's own that are loaded for them."""
+    names = {name for names in _meant.values() for name in names} if behind else set()
+    return [module for name, module in list(sys.modules.items()) if TARGET_MODULES in name or name in names]
+
+
 def refuse_clashes(names: Iterable[str]) -> None:
     """Refuse targets of one comparison that mean different modules by one name: only one of them can be loaded.
 
