@@ -112,3 +112,21 @@ def test_a_module_that_changed_after_it_was_loaded_is_refused(project):
 def test_what_stands_alone_refers_to_nothing():
     assert references_of(_MAKE.format) == ()
     assert references_of(find) == ()  # bnkit is not a module of the user's own
+
+
+_CALL = "def compare(networks, seeds):\n    return networks\n{}\nmake = found['{}']\n"
+
+
+@pytest.mark.parametrize("which", ["a", "b", "c"])
+def test_of_a_lambda_the_call_around_it_does_not_count(project, which):
+    call = "found = compare({{'a': lambda: (1, lambda: 2), 'b': lambda:\n    3, 'c': (lambda x=1: x)}}, seeds={})"
+    identities = {}
+    for name, seeds, change in (
+        ("before", 2, ("", "")),
+        ("more seeds", 5, ("", "")),
+        ("other code", 2, ("2), 'b'", "4), 'b'")),
+    ):
+        project(script=_CALL.format(call.format(seeds).replace(*change) if change[0] else call.format(seeds), which))
+        identities[name] = identity_of(find("script.py:make").value)
+    assert identities["before"] == identities["more seeds"]
+    assert (identities["before"] != identities["other code"]) is (which == "a")

@@ -31,9 +31,10 @@ def made_by_other_code(folder: Path, plan: Plan) -> str | None:
     made = "by other code" if not of_data else "from other data" if not of_code else "by other code or from other data"
     names = [*of_code, *of_data]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    listed, verb = ", ".join(names[:_NAMED]) + more, "was" if len(names) == 1 else "were"
+    listed = ", ".join(names[:_NAMED]) + more
+    count, verb = ("1 run", "was") if len(names) == 1 else (f"{len(names)} runs", "were")
     return (
-        f"{len(names)} runs in {folder / 'runs'} {verb} made {made}, and are not counted: {listed}; they are kept, and what is "
+        f"{count} in {folder / 'runs'} {verb} made {made}, and are not counted: {listed}; they are kept, and what is "
         "asked for is trained with what is there now"
     )
 

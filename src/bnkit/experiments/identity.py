@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from bnkit.experiments.references import reads_plain, references_of, source_of
+from bnkit.experiments.references import references_of
+from bnkit.experiments.source import reads_plain, source_of
 
 _PLAIN = (bool, int, float, str, tuple)
 
@@ -48,11 +49,8 @@ def identity_of(given: object) -> str:
     if is_object:
         held += sorted(getattr(given, "__dict__", {}).items(), key=lambda item: item[0])
     name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
-    try:
-        source = inspect.getsource(kind)
-    except (TypeError, OSError):
-        code = getattr(kind, "__code__", kind)
-        source = source_of(code) if isinstance(code, (CodeType, type)) else ""
+    code = getattr(inspect.unwrap(kind), "__code__", kind)
+    source = source_of(code) if isinstance(code, (CodeType, type)) else ""
     # Only plain values read the same in every process; a repr with an address would make each call another run.
     plain = [value for value in held if isinstance(value, _PLAIN) and reads_plain(value)]
     digest = hashlib.sha256(repr((source, plain)).encode())

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.errors import FactoryError
+from bnkit.experiments.source import functions_in, reads_plain, source_of
 from bnkit.own_modules import digest_of as digest_of_file
 from bnkit.own_modules import file_of, imported_by, is_own, loaded_spec
 from bnkit.stale_modules import is_outdated, note_loaded
@@ -44,19 +45,6 @@ def references_of(given: object) -> tuple[str, ...]:
     walk = _Walk(_home_of(given))
     walk.beyond(given)
     return tuple(sorted(walk.found))
-
-
-def source_of(code: CodeType | type) -> str:
-    """The source of a function or class; of code that has none, what it was compiled to."""
-    try:
-        return inspect.getsource(code)
-    except (TypeError, OSError, IndexError):
-        if isinstance(code, CodeType):
-            return _compiled(code)
-    # Of a class of a notebook Python finds none, but those of its methods.
-    parts = {key: [source_of(part.__code__) for part in _functions_in(value)] for key, value in vars(code).items()}
-    values = {key: value for key, value in vars(code).items() if key != "__module__" and reads_plain(value)}
-    return repr((sorted(parts.items()), sorted(values.items(), key=repr)))
 
 
 class _Walk:
@@ -155,7 +143,7 @@ class _Walk:
         for base in kind.__bases__:
             self._value("", base)
         for key, value in vars(kind).items():
-            for function in _functions_in(value):
+            for function in functions_in(value):
                 if function.__module__ == kind.__module__:
                     self._code(function.__code__, function.__globals__)
                     self._each(key, function.__defaults__ or ())
@@ -236,13 +224,6 @@ class _Walk:
         return value is root or value is getattr(root, "__func__", None) or value is type(root)
 
 
-def reads_plain(value: object) -> bool:
-    """Whether ``value`` and all that it holds is plain."""
-    if isinstance(value, tuple):
-        return all(reads_plain(entry) for entry in value)
-    return isinstance(value, (bool, int, float, str, type(None)))
-
-
 def _home_of(given: Any) -> str:
     while isinstance(given, functools.partial):
         given = given.func
@@ -256,13 +237,6 @@ def _is_own_module(name: str | None) -> bool:
     if file is None:  # a notebook, or code that was made on the way
         return name in (None, "__main__") or module is None
     return is_own(Path(file).resolve())
-
-
-def _functions_in(value: Any) -> Iterator[FunctionType]:
-    """The functions behind an entry of a class: a method, a static one, a property."""
-    for part in (value, *(getattr(value, key, None) for key in ("__func__", "fget", "fset"))):
-        if isinstance(part, FunctionType):
-            yield part
 
 
 def _changed_in(code: CodeType) -> frozenset[str]:
@@ -280,11 +254,6 @@ def _changed_in(code: CodeType) -> frozenset[str]:
         if isinstance(constant, CodeType):
             changed |= _changed_in(constant)
     return frozenset(changed)
-
-
-def _compiled(code: CodeType) -> str:
-    constants = [_compiled(part) if isinstance(part, CodeType) else repr(part) for part in code.co_consts]
-    return repr((code.co_code, code.co_names, constants))
 
 
 def _is_filled(cell: Any) -> bool:
