@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +16,7 @@ from bnkit.experiments.networks.initialisation import initialise
 from bnkit.experiments.networks.lenet import lenet
 from bnkit.experiments.networks.memory_format import laid_out
 from bnkit.experiments.networks.mlp import mlp, residual_mlp
+from bnkit.experiments.networks.parameters import OPTIONS, arguments_of, parameters_of
 from bnkit.experiments.networks.resnet import resnet
 from bnkit.experiments.networks.simple_cnn import simple_cnn
 from bnkit.experiments.networks.twins import materialise, random_example, twin
@@ -27,9 +27,6 @@ from bnkit.factories import find, is_target
 
 # The arms of one network, if nothing else is said.
 PAIR = ("no_batch_norm", "batch_norm")
-
-# What a factory of a user's own may ask for by name. At their default they are left to the network.
-_OPTIONS = ("activation", "depth", "width", "dropout", "order")
 
 
 @dataclass(frozen=True)
@@ -50,9 +47,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "two-cnn": Architecture(two_cnn, frozenset({"activation", "dropout"})),
     "lenet": Architecture(lenet, frozenset({"activation", "dropout", "order"})),
     "simple-cnn": Architecture(simple_cnn, frozenset({"activation", "dropout"})),
-    "mlp": Architecture(mlp, frozenset(_OPTIONS)),
-    "residual-mlp": Architecture(residual_mlp, frozenset(_OPTIONS) - {"order"}),
-    "resnet": Architecture(resnet, frozenset(_OPTIONS) - {"order"}),
+    "mlp": Architecture(mlp, frozenset(OPTIONS)),
+    "residual-mlp": Architecture(residual_mlp, frozenset(OPTIONS) - {"order"}),
+    "resnet": Architecture(resnet, frozenset(OPTIONS) - {"order"}),
 }
 
 
@@ -110,7 +107,7 @@ class NetworkSource:
             SettingsError: A setting that it cannot follow.
             FactoryError: The factory raises, or returns no new ``nn.Module``.
         """
-        for option in _OPTIONS:
+        for option in OPTIONS:
             value = getattr(settings, option)
             is_left = value == Settings.model_fields[option].default or (option == "dropout" and value == 0)
             if not is_left and option not in self.options:
@@ -219,7 +216,7 @@ def _from_one(
     source = _from_factory(origin, factory, "", named)  # which refuses a network that exists already
     try:
         with initial_weights(0):
-            returned = factory(**_arguments(Settings(), _parameters_of(factory)))
+            returned = factory(**arguments_of(Settings(), parameters_of(factory)))
     except (Exception, SystemExit) as error:
         raise FactoryError(
             f"{origin} raised {type(error).__name__}: {error}; expected it to return networks"
@@ -262,10 +259,10 @@ def _from_factory(origin: str, factory: object, key: str, named: str) -> Network
         raise FactoryError(
             f"{origin} is {_short(factory)}; expected a factory: something to call that returns an nn.Module"
         )
-    parameters = _parameters_of(factory)
+    parameters = parameters_of(factory)
 
     def make(input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
-        made: nn.Module = factory(**_arguments(settings, parameters))
+        made: nn.Module = factory(**arguments_of(settings, parameters))
         return made
 
     identity = NetworkIdentity(
@@ -274,32 +271,6 @@ def _from_factory(origin: str, factory: object, key: str, named: str) -> Network
         own_dropout=parameters.get("dropout") is False,
     )
     return NetworkSource(identity, make, frozenset(parameters))
-
-
-def _arguments(settings: Settings, parameters: Mapping[str, bool | None]) -> dict[str, object]:
-    """The settings that a factory takes: those that the grid sets, and those that it has no default for."""
-    set_by_grid = {name for name in parameters if getattr(settings, name) != Settings.model_fields[name].default}
-    without = {"dropout": 0.0}  # "default" is not a rate
-    return {
-        name: getattr(settings, name) if name in set_by_grid else without.get(name, getattr(settings, name))
-        for name, is_required in parameters.items()
-        if is_required or name in set_by_grid
-    }
-
-
-def _parameters_of(factory: Callable[..., object]) -> dict[str, bool | None]:
-    """Which settings a factory takes, and whether it has to be given them; None of those that it takes as any keyword."""
-    try:
-        parameters = inspect.signature(factory).parameters
-    except (TypeError, ValueError):
-        return {}
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    found: dict[str, bool | None] = dict.fromkeys(_OPTIONS if takes_any else ())
-    for name in _OPTIONS:
-        parameter = parameters.get(name)
-        if parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            found[name] = parameter.default is parameter.empty
-    return found
 
 
 def _short(value: object) -> str:
