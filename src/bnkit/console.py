@@ -169,3 +169,8 @@ def _refuse_nothing(descriptor: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor, inheritable=False)
     os.close(null)
+
+
+def warn(message: str) -> None:
+    """Print what a user should know, whatever else is asked for: on standard error."""
+    messages().print(f"warning: {message}", soft_wrap=True, markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""Somebody's own code, named ``path/to/file.py:name`` or ``package.module:name``. Naming it is what allows it to run."""
+"""A user's own code, named ``path/to/file.py:name`` or ``package.module:name``. Naming it is what allows it to run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from bnkit import own_modules
 from bnkit.errors import FactoryError
+from bnkit.stale_modules import forget, forget_outdated, note_loaded
 
 _TARGET = re.compile(r"^(?P<place>.+):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
 
@@ -21,9 +24,17 @@ GIVEN = "given"
 # How the names of modules begin that come from a file.
 TARGET_MODULES = "_bnkit_target_"
 
+# The folders that imports find modules in for the sake of a target, the latest first, after all others.
+_searched: list[str] = []
+# What the modules of the user's own behind each target were, by name: two targets may mean others by one name.
+_meant: dict[str, dict[str, Path]] = {}
+
 
 class Target(NamedTuple):
-    """What a target's name stands for, and the SHA-256 of the file that it was found in."""
+    """What a target's name stands for, and a SHA-256 of the file that it was found in.
+
+    Where that file imports other modules of the user's own, the digest is one of all of them.
+    """
 
     value: Any
     digest: str
@@ -37,6 +48,8 @@ def is_target(name: str) -> bool:
 def find(name: str) -> Target:
     """What ``name`` stands for. Beside a file, and in the working directory, it may import what Python would find there.
 
+    A file is run each time. Of the modules that it imports, those whose files have changed are imported from scratch.
+
     Raises:
         FactoryError: There is no such file, module or name, or importing it raises.
     """
@@ -45,7 +58,9 @@ def find(name: str) -> Target:
         raise FactoryError(f"{name!r} names no factory; expected path/to/file.py:name or package.module:name")
     place, attribute = match["place"], match["name"]
     try:
-        module = _from_file(Path(place).expanduser()) if place.endswith(".py") else _imported(place)
+        module, digest, _meant[name] = (
+            _from_file(Path(place).expanduser()) if place.endswith(".py") else _imported(place)
+        )
     except FactoryError:
         raise
     except ModuleNotFoundError as error:
@@ -57,36 +72,124 @@ def find(name: str) -> Target:
     if not hasattr(module, attribute):
         names = ", ".join(sorted(key for key in vars(module) if not key.startswith("_")))
         raise FactoryError(f"{name}: {place} has no {attribute!r}; it has {names or 'no public names'}")
-    file = getattr(module, "__file__", None)
-    content = Path(file).read_bytes() if file else b""
-    return Target(getattr(module, attribute), hashlib.sha256(content).hexdigest())
+    return Target(getattr(module, attribute), digest)
 
 
-def _imported(place: str) -> ModuleType:
+def _imported(place: str) -> tuple[ModuleType, str, dict[str, Path]]:
     _search(Path.cwd())
-    return importlib.import_module(place)
+    forget_outdated([place, *_behind(place)])
+    module = importlib.import_module(place)
+    file = getattr(module, "__file__", None)
+    if not file:
+        return module, hashlib.sha256().hexdigest(), {}
+    imported = _behind(place)
+    note_loaded({place: Path(file), **imported})
+    return module, own_modules.digest_with(own_modules.digest_of(Path(file)), imported), imported
+
+
+def _behind(place: str) -> dict[str, Path]:
+    """The modules of the user's own that the module ``place`` imports; none where it is not the user's own."""
+    file, package = own_modules.file_of(place)
+    return own_modules.imported_by(file, package) if file is not None and own_modules.is_own(file.resolve()) else {}
+
+
+def target_modules(*, behind: bool = True) -> list[ModuleType]:
+    """The modules that files named as targets became, and, if ``behind``, those of the user's own that are loaded for them."""
+    names = {name for names in _meant.values() for name in names} if behind else set()
+    return [module for name, module in list(sys.modules.items()) if TARGET_MODULES in name or name in names]
+
+
+def refuse_clashes(names: Iterable[str]) -> None:
+    """Refuse targets of one comparison that mean different modules by one name: only one of them can be loaded.
+
+    Raises:
+        FactoryError: Two of ``names``, which ``find`` has found, do.
+    """
+    meant: dict[str, tuple[str, Path]] = {}
+    for target in names:
+        for name, path in _meant.get(target, {}).items():
+            other, there = meant.setdefault(name, (target, path))
+            if there.resolve() != path.resolve():
+                raise FactoryError(
+                    f"{other} imports {name} from {there}, and {target} imports it from {path}; rename one of the two: a "
+                    "process has one module of a name"
+                )
 
 
 def _search(folder: Path) -> None:
-    """Let imports find what is in ``folder``, after everything else: a script has its folder there, a command has not."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    """Let imports find what is in ``folder``, after everything else: a script has its folder there, a command has not.
+
+    Before the folders of other targets, and modules that were imported from those do not stand in for what lies here.
+    """
+    place = str(folder)
+    if place in sys.path and place not in _searched:
+        return
+    others = [other for other in _searched if other != place]
+    for name in [name for name in sys.modules if "." not in name]:
+        spec = own_modules.loaded_spec(name)
+        if spec is None:
+            continue
+        # A package lies in a folder of its own, one without a file (a namespace) in several.
+        inside = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else [])]
+        lies_there = any(str(Path(path).parent) in others for path in inside)
+        if lies_there and ((folder / f"{name}.py").is_file() or (folder / name).is_dir()):
+            forget(name)
+    sys.path[:] = [*(other for other in sys.path if other not in _searched), place, *others]
+    _searched[:] = [place, *others]
 
 
-def _from_file(path: Path) -> ModuleType:
+def _from_file(path: Path) -> tuple[ModuleType, str, dict[str, Path]]:
     if not path.is_file():
         raise FactoryError(f"{path} is not there; expected a Python file")
-    _search(path.resolve().parent)
+    folder = path.resolve().parent
+    _search(folder)
+    content = path.read_bytes()
+    package = _package_of(path) if re.search(rb"^\s*from\s+\.", content, re.MULTILINE) else ""
     # A name that nothing else has, so that a file called like a package does not stand in for it.
     name = f"{TARGET_MODULES}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    name = f"{package}.{name}" if package else name
+    forget_outdated(_beside(path, package))
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look classes up there
     try:
-        spec.loader.exec_module(module)
+        # Not by its loader, which takes compiled code of the same second and size for that of this file.
+        exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))  # noqa: S102
     except BaseException:
         sys.modules.pop(name, None)
         raise
-    return module
+    imported = _beside(path, package)
+    note_loaded(imported)
+    return module, own_modules.digest_with(hashlib.sha256(content).hexdigest(), imported), imported
+
+
+def _package_of(path: Path) -> str:
+    """The package whose folder ``path`` lies in, which can be imported then; empty where that is no package."""
+    names, folder = list[str](), path.resolve().parent
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    if names:
+        _search(folder)
+    return ".".join(names)
+
+
+def _beside(path: Path, package: str) -> dict[str, Path]:
+    """The modules of the user's own behind ``path``.
+
+    Raises:
+        FactoryError: One that lies beside it would not be imported, because another of that name is in its place.
+    """
+    found = own_modules.imported_by(path, package)
+    for name, file in found.items():
+        if "." in name:
+            continue
+        meant = (path.resolve().parent / f"{name}.py", path.resolve().parent / name / "__init__.py")
+        beside = next((place for place in meant if place.is_file()), None)
+        if beside is not None and file.resolve() != beside.resolve():
+            raise FactoryError(
+                f"{path} lies beside {beside.name if beside.name != '__init__.py' else name}, and what it imports as {name} is "
+                f"{file}, which this process found first; rename one of the two"
+            )
+    return found

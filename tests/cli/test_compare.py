@@ -221,7 +221,6 @@ def test_a_run_that_fails_leaves_the_others_alone(capsys, tmp_path):
         (["compare", "--seeds", "0"], ["at least 1 seed"]),
         (["compare", "--epochs", "0"], ["epochs", "greater than or equal to 1"]),
         (["compare", "--batch-size", "2000"], ["batch_size=2000 is larger than the 1294", "at most 1294"]),
-        (["compare", "one-left.toml"], ["leaves a last batch of one", "drop_last"]),
         (["compare", "--device", "tpu"], ["grid.device", "tpu"]),
         (["compare", "--seeds", "many"], ["'many'", "integer"]),
         (["compare", "--sed", "3"], ["--sed", "bnkit --help"]),
@@ -257,8 +256,6 @@ def test_a_mistake_is_one_line_that_says_what_to_do(capsys, tmp_path, arguments,
         "unknown-key.toml": experiment + "epoch = 3\nepochs = 3\n[grid]\nlr = 0.1\n",
         "wrong-type.toml": experiment + 'epochs = "ten"\n[grid]\nlr = 0.1\n',
         "empty-grid.toml": experiment + "epochs = 1\n[grid]\n",
-        # 1,438 training digits = 3 × 479 + 1
-        "one-left.toml": experiment + "epochs = 1\nvalidation = 0.0\n[grid]\nlr = 0.1\nbatch_size = 479\n",
     }.items():
         (tmp_path / name).write_text(content)
     said = say(capsys, *arguments)

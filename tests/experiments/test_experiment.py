@@ -24,6 +24,8 @@ SMALL = {"name": "small", "networks": ["lenet"], "grid": {"lr": [0.1]}, "seeds":
         ({"grid": {"lr": [0.1, -1]}}, "grid.lr.1: expected greater than 0, got -1"),
         ({"grid": {"lr": float("nan")}}, "grid.lr.0: expected a finite number"),
         ({"grid": {"lr": True}}, "grid.lr.0: expected a valid number, got True"),
+        ({"grid": {"dropout": 1.0}}, "grid.dropout.0: expected 'default', or a number from 0 to below 1, got 1.0"),
+        ({"grid": {"dropout": "often"}}, "grid.dropout.0: expected 'default', or a number"),
         ({"grid": {"batch_size": 1.5}}, "grid.batch_size.0: expected a valid integer, got 1.5"),
         ({"grid": {"trainset": "raw"}}, "grid.trainset.0: expected 'normal', 'not_normal' or 'symmetric', got 'raw'"),
         ({"grid": {"device": "tpu"}}, "grid.device.0"),

@@ -239,3 +239,45 @@ def test_group_norm_has_groups_of_sixteen_channels_or_more(channels, groups):
 def test_a_depth_or_width_that_cannot_be_is_refused(name, settings, message):
     with pytest.raises(SettingsError, match=message):
         _build(name, settings=settings)
+
+
+class _Net(nn.Sequential):
+    def __init__(self, dropout=0.5, **others):
+        super().__init__(nn.Linear(6, 3), nn.Dropout(dropout))
+        self.others = others
+
+
+class _Maker:
+    def __call__(self, *, dropout=0.5):
+        return _Net(dropout)
+
+
+def _positional(dropout=0.5, /):
+    return _Net(dropout)
+
+
+def _any(**keywords):
+    return _Net(**keywords)
+
+
+@pytest.mark.parametrize("factory", [_Net, _Maker(), functools.partial(_Net, dropout=0.5), _any], ids=str)
+@pytest.mark.parametrize(("settings", "rate"), [({}, 0.5), ({"dropout": 0.25}, 0.25), ({"dropout": 0.0}, 0.0)])
+def test_a_rate_of_dropout_is_the_networks_own_unless_the_grid_names_one(factory, settings, rate):
+    for factories in ({"a": factory}, factory):
+        for source in from_factories(factories, arms=["no_batch_norm"]).values():
+            assert source.made((6,), 3, Settings(**settings), 0, torch.zeros(2, 6))[1].p == rate
+
+
+def test_a_rate_that_has_to_be_given_is_none_where_the_grid_says_nothing():
+    source = from_factories({"a": lambda dropout: _Net(dropout=dropout, own=3)})["a"]
+    assert source.build((6,), 3, Settings(), 0)[1].p == 0.0
+    assert not source.identity.own_dropout
+
+
+@pytest.mark.parametrize("factory", [_positional, functools.partial(_Net, 0.5, width=3), lambda: _Net(0.5)], ids=str)
+def test_no_dropout_is_refused_of_a_network_that_has_some_and_cannot_be_told(factory):
+    source = from_factories({"a": factory})["a"]
+    if "dropout" not in source.options:
+        with pytest.raises(SettingsError, match="dropout=0.0 with network a, whose 1 drops 0.5 and cannot be set"):
+            source.build((6,), 3, Settings(dropout=0.0), 0)
+    assert source.build((6,), 3, Settings(), 0)[1].p == 0.5

@@ -13,6 +13,8 @@ from bnkit.errors import FactoryError
 from bnkit.experiments.experiment import experiment_from
 from bnkit.experiments.parcel import Parcel, WholeParcel, unpack
 from bnkit.experiments.settle import settle
+from bnkit.stale_modules import forget
+from tests.projects import a_project  # noqa: F401 - the fixture
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["data by name", "data given"])
@@ -98,3 +100,18 @@ def test_a_split_that_a_shared_module_makes_is_the_same_in_every_process(tmp_pat
         torch.manual_seed(seed)
         digests.add(settle(experiment_from(content, "here"))[1].data.digest)
     assert len(digests) == 1
+
+
+def test_a_whole_parcel_has_the_modules_behind_a_file(project):
+    blocks = "from torch import nn\ndef hidden():\n    return nn.Sequential(nn.Linear(784, 7), nn.ReLU())\n"
+    project(
+        net="import blocks\nfrom torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), blocks.hidden(), nn.Linear(7, 10))\n",
+        blocks=blocks,
+    )
+    content = {"name": "small", "networks": ["net.py:make"], "grid": {"lr": [0.1]}, "seeds": 1, "epochs": 1}
+    planned, materials = settle(experiment_from(content, "here"))
+    packed = WholeParcel.of(planned.experiment, materials).pack()
+    (project() / "blocks.py").unlink()  # as on a machine that has no such file
+    forget("blocks")
+    (parcel,) = unpack(packed)
+    assert parcel.materials().build(planned.runs[0])[1][0].out_features == 7

@@ -226,7 +226,7 @@ def _raises(*_):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"loss": "focal"}, SettingsError, "loss: 'focal' is unknown here; expected one of cross_entropy, or file.py"),
+        ({"loss": "focal"}, SettingsError, "loss: 'focal' is unknown here; expected one of cross_entropy, nll_loss, multi_margin_loss, or file.py"),
         ({"loss": "mse_loss"}, SettingsError, "as the targets are class numbers"),
         ({"metric": "f1"}, SettingsError, "metric: 'f1' is unknown here; expected one of accuracy, r2_score"),
         ({"training_step": "mine"}, SettingsError, "training_step: 'mine' is unknown here; expected one of default"),

@@ -85,7 +85,7 @@ def test_a_default_of_its_own_stays_where_the_choice_is_left_to_the_network():
 
     model = _built(own)["no_batch_norm"]
     assert len(model) == 6
-    assert model[4].p == 0.0
+    assert model[4].p == 0.5
     assert len(_built(own, settings=Settings(depth=2))["no_batch_norm"]) == 5
 
 

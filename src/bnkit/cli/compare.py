@@ -14,7 +14,14 @@ from bnkit.cli.progress import watching
 from bnkit.cli.workers import Workers, count_of
 from bnkit.console import messages, results
 from bnkit.errors import RecordError, SettingsError
-from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, experiment_from, read_experiment, read_recipe
+from bnkit.experiments.experiment import (
+    DEMONSTRATION_NAMES,
+    Experiment,
+    comparison_of,
+    experiment_from,
+    read_experiment,
+    read_recipe,
+)
 from bnkit.experiments.place import Place, follows, prepare
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records import Status
@@ -194,8 +201,7 @@ def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) 
     if what.endswith(".toml"):
         content, origin = read_experiment(Path(what)), what
     elif is_target(what):
-        content, origin = read_recipe(_DEFAULT), what
-        content |= {"name": _name_from(what), "about": "", "networks": [what]}
+        content, origin = comparison_of(_name_from(what), [what]), what
     else:
         content, origin = read_recipe(what), f"recipe {what}"
     changes = {key: value for key, value in changes.items() if value is not None}

@@ -107,6 +107,10 @@ class Examples:
         """The inputs, (count, *), and the targets of the first ``count`` examples."""
         return self.inputs[:count], self.targets[:count]
 
+    def raw_head(self, count: int) -> Tensor:
+        """The inputs of the first ``count`` examples as they were given."""
+        return self.inputs[:count]
+
     def __getitem__(self, rows: Tensor | slice) -> Examples:
         return Examples(self.inputs[rows], self.targets[rows])
 

@@ -20,7 +20,7 @@ TrainSet = Literal["normal", "not_normal", "symmetric"]
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run trains and is measured on; floating-point inputs, all on one device.
+    """What a run trains and is measured on, all on one device; inputs are floating, or int64 where they are indices.
 
     Attributes:
         train: What the network learns from.
@@ -34,7 +34,13 @@ class Parts:
 
 
 def prepare(
-    data: DataSet, trainset: TrainSet, validation: float, device: torch.device | str = "cpu", num_workers: int = 0
+    data: DataSet,
+    trainset: TrainSet,
+    validation: float,
+    device: torch.device | str = "cpu",
+    num_workers: int = 0,
+    *,
+    indices: bool = False,
 ) -> Parts:
     """``data`` with a validation part split off its training part.
 
@@ -47,6 +53,8 @@ def prepare(
             the seed of a run, drawn once from a shuffle of their own.
         device: Where the tensors go.
         num_workers: Processes that load, where the data are not in memory.
+        indices: Inputs are integers that a network looks something up by (tokens): they become int64, and nothing is
+            subtracted or divided.
 
     Raises:
         SettingsError: The validation part would leave nothing to train on, or be empty.
@@ -57,9 +65,10 @@ def prepare(
         raise SettingsError(
             f"validation={validation} sets aside {held_out} of {size} training examples; expected 1 to {size - 1}"
         )
-    normalisation = _normalisation(data.train, trainset)
+    normalisation = None if indices else _normalisation(data.train, trainset)
     everything, tested = (
-        _ready(part, normalisation, torch.device(device), num_workers) for part in (data.train, data.test)
+        _ready(part, normalisation, torch.device(device), num_workers, indices=indices)
+        for part in (data.train, data.test)
     )
     if not held_out:
         return Parts(everything, None, tested)
@@ -108,12 +117,15 @@ def _normalisation(train: Part, trainset: TrainSet) -> tuple[Tensor, Tensor] | N
     return mean, torch.where(deviation > 0, deviation, 1)
 
 
-def _ready(part: Part, normalisation: tuple[Tensor, Tensor] | None, device: torch.device, num_workers: int) -> Part:
-    """``part`` with normalised floating inputs on ``device``."""
+def _ready(
+    part: Part, normalisation: tuple[Tensor, Tensor] | None, device: torch.device, num_workers: int, *, indices: bool
+) -> Part:
+    """``part`` with normalised inputs on ``device``."""
     if isinstance(part, Streamed):
         subtract, divide = (0.0, 1.0) if normalisation is None else (value.item() for value in normalisation)
-        return replace(part, subtract=subtract, divide=divide, device=device, num_workers=num_workers)
-    inputs = floating(part.inputs)
+        loading = replace(part, device=device, num_workers=num_workers, indices=indices)
+        return replace(loading, subtract=subtract, divide=divide)
+    inputs = part.inputs.long() if indices else floating(part.inputs)
     if normalisation is not None:
         inputs = (inputs - normalisation[0]) / normalisation[1]
     return Examples(inputs.to(device), part.targets.to(device))

@@ -59,6 +59,7 @@ class Streamed:
         subtract, divide: What the inputs are normalised by.
         device: Where batches go.
         num_workers: Processes that load.
+        indices: Whether inputs stay integers, int64, by which a network looks something up.
     """
 
     dataset: Dataset[Any]
@@ -69,6 +70,7 @@ class Streamed:
     divide: float = 1.0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     num_workers: int = 0
+    indices: bool = False
 
     @classmethod
     def of(cls, dataset: Dataset[Any], name: str) -> Streamed:
@@ -138,6 +140,10 @@ class Streamed:
         inputs, targets = Loading(self.dataset, self.name, "head").batch(self.rows[:count].tolist())
         return self._ready(inputs), targets.to(self.device)
 
+    def raw_head(self, count: int) -> Tensor:
+        """The inputs of the first ``count`` examples as the dataset hands them out."""
+        return Loading(self.dataset, self.name, "head").batch(self.rows[:count].tolist())[0]
+
     def batches(self, batch_size: int, order: Tensor | None, drop_last: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """``(inputs, targets)`` by ``batch_size``, in the ``order`` of a permutation of the examples.
 
@@ -156,6 +162,8 @@ class Streamed:
             yield self._ready(inputs), targets.to(self.device)
 
     def _ready(self, inputs: Tensor) -> Tensor:
+        if self.indices:
+            return inputs.to(self.device, non_blocking=True).long()
         return (floating(inputs.to(self.device, non_blocking=True)) - self.subtract) / self.divide
 
 

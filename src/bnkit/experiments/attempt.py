@@ -139,8 +139,7 @@ def _beginning(
     """The training of ``run`` at the last whole epoch that is on disk, and the figures up to there."""
 
     def fresh() -> Training:
-        source, data = materials.networks[run.network.key], materials.data
-        model = source.build(data.input_shape, data.out_features, run.settings, run.seed).to(run.settings.device)
+        model = materials.build(run).to(run.settings.device)
         if processes.count > 1 and batch_norms(model):
             from bnkit.model.convert import convert
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.settings import Grid, Settings
 
 _Text = Annotated[str, Field(strict=True)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
+# What a comparison is of where nobody says, in Python, on the command line and in a file: from a learning rate that is too
+# small for a small network without batch norm to one that is too large.
+DEFAULT_GRID: dict[str, tuple[Any, ...]] = {"lr": (0.03, 0.1, 0.3, 1.0), "batch_size": (64,)}
+DEFAULT_SEEDS = 5
+DEFAULT_EPOCHS = 10
 
 
 class NetworkIdentity(BaseModel):
@@ -25,6 +32,7 @@ class NetworkIdentity(BaseModel):
         key: The network's name in tables: ``batch_norm``, ``lenet.batch_norm``.
         identity: What it is built from: an architecture and an arm, or a factory and the digest of its source.
         kernel: What computes its batch normalization where bnkit does; empty elsewhere.
+        own_dropout: Whether it has a rate of dropout of its own, which dropout "default" leaves to it; elsewhere that is 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +40,7 @@ class NetworkIdentity(BaseModel):
     key: _Text
     identity: _Text
     kernel: _Text = ""
+    own_dropout: Annotated[bool, Field(strict=True)] = False
 
 
 class TaskIdentity(BaseModel):
@@ -101,7 +110,8 @@ class Experiment(BaseModel):
             the loss and the outputs.
         augmentation: "crop_and_flip", or ``file.py:function`` of the inputs and targets of a training batch, which
             returns both.
-        drop_last: Leave out the short last batch of each epoch.
+        drop_last: Leave out the short last batch of each epoch. One of a single example, which has no deviation to normalise
+            by, is always left out.
         train_examples, test_examples: Of each part so many examples, drawn once and the same for all runs; 0 for all.
         observe: Look inside the layers at every so many-th step (see ``bnkit.model.observe``); 0 for never.
         landscape: Look along the step at every so many-th step (see ``bnkit.model.landscape``); 0 for never.
@@ -137,6 +147,15 @@ class Experiment(BaseModel):
     show: tuple[Literal["epochs", "first_layer", "crossed", "losses"], ...] = ()
     settled: Settled | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_rates(cls, content: object) -> object:
+        # What a folder holds is settled, and was trained as it stands there.
+        grid = content.get("grid") if isinstance(content, Mapping) else None
+        if not isinstance(content, Mapping) or not isinstance(grid, Mapping) or not grid or "settled" in content:
+            return content
+        return {**content, "grid": {"lr": DEFAULT_GRID["lr"], **grid}}
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_of_seeds(cls, value: object) -> object:
@@ -167,6 +186,12 @@ class Experiment(BaseModel):
         content = self.model_dump(mode="json", exclude_none=True, exclude={"grid"})
         grid = {key: list(getattr(self.grid, key)) for key in self.grid.keys_given}
         return tomli_w.dumps({**content, "seeds": list(self.seeds), "grid": grid})
+
+
+def comparison_of(name: str, networks: Sequence[str], grid: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The content of an experiment of which only the networks, and some keys of the grid, are given; not yet validated."""
+    content = {"name": name, "networks": list(networks), "seeds": DEFAULT_SEEDS, "epochs": DEFAULT_EPOCHS}
+    return {**content, "grid": {} if grid is not None and not grid else {**DEFAULT_GRID, **(grid or {})}}
 
 
 def experiment_from(content: Mapping[str, Any], origin: str) -> Experiment:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bnkit.experiments.task import Loss, training_step
+from bnkit.experiments.losses import Loss
+from bnkit.experiments.task import training_step
 
 # As PyTorch's documentation of CUDA graphs asks: libraries set themselves up in the first steps.
 _WARM_UP = 3

@@ -1,19 +1,43 @@
-"""What stays the same about somebody's own code from call to call, so that other code gets runs of its own."""
+"""What stays the same about a user's own code from call to call, so that other code gets runs of its own."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import inspect
-from typing import Any
+from types import CodeType
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+
+from bnkit.experiments.references import references_of
+from bnkit.experiments.source import reads_plain, source_of
 
 _PLAIN = (bool, int, float, str, tuple)
 
 
+class Identified(NamedTuple):
+    """A function that a caller gave, and its identity where it was given: in another process its source may be gone."""
+
+    value: Any
+    identity: str
+
+    @classmethod
+    def of(cls, value: Any) -> Identified:
+        """``value`` with its identity."""
+        return cls(value, identity_of(value))
+
+
 def identity_of(given: object) -> str:
-    """The name of ``given``, something to call, and a digest of its source and of the plain values that it holds."""
+    """The name of ``given``, something to call, and a digest of its code.
+
+    The digest is of its source, of the values that it holds, of the functions and values of its module that it uses, and of
+    the modules of the user's own that it imports.
+
+    Raises:
+        FactoryError: As ``references_of``.
+    """
+    whole = given
     held: list[object] = []
     while isinstance(given, functools.partial):
         held += [*given.args, *given.keywords.items()]
@@ -25,24 +49,18 @@ def identity_of(given: object) -> str:
     if is_object:
         held += sorted(getattr(given, "__dict__", {}).items(), key=lambda item: item[0])
     name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
-    try:
-        source = inspect.getsource(kind)
-    except (TypeError, OSError):
-        source = ""
+    code = getattr(inspect.unwrap(kind), "__code__", kind)
+    source = source_of(code) if isinstance(code, (CodeType, type)) else ""
     # Only plain values read the same in every process; a repr with an address would make each call another run.
-    plain = [value for value in held if isinstance(value, _PLAIN) and _reads_plain(value)]
+    plain = [value for value in held if isinstance(value, _PLAIN) and reads_plain(value)]
     digest = hashlib.sha256(repr((source, plain)).encode())
     if isinstance(given, nn.Module):  # a loss with weights of its classes
         for key, tensor in given.state_dict().items():
             digest.update(repr((key, tuple(tensor.shape), tensor.dtype)).encode() + _bytes(tensor))
+    references = references_of(whole)
+    if references:  # code that stands alone keeps the identity that it had before these counted
+        digest.update(repr(references).encode())
     return f"{name}#{digest.hexdigest()[:12]}"
-
-
-def _reads_plain(value: object) -> bool:
-    """Whether ``value`` and all that it holds is plain."""
-    if isinstance(value, tuple):
-        return all(_reads_plain(entry) for entry in value)
-    return value is None or isinstance(value, _PLAIN)
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -7,9 +7,9 @@ notebook or a script included. The bytes go from process to process and are neve
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -21,7 +21,7 @@ from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.networks import NetworkSource, sources
 from bnkit.experiments.settle import Materials
 from bnkit.experiments.task import Task, task_of
-from bnkit.factories import TARGET_MODULES
+from bnkit.factories import target_modules
 from bnkit.seeding import seeded
 
 
@@ -100,7 +100,13 @@ class WholeParcel:
         Raises:
             SettingsError: Something cannot be sent.
         """
-        modules = [module for name, module in sys.modules.items() if name.startswith(TARGET_MODULES)]
+        try:
+            return self._packed_with(target_modules(), *also)
+        except SettingsError:
+            # Something in a module behind a file (a lock) cannot be sent; such a module may be there too.
+            return self._packed_with(target_modules(behind=False), *also)
+
+    def _packed_with(self, modules: list[ModuleType], *also: object) -> bytes:
         for module in modules:
             cloudpickle.register_pickle_by_value(module)
         try:

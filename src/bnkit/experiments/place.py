@@ -7,10 +7,11 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bnkit.console import warn
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import Experiment, Settled, experiment_from
 from bnkit.experiments.folder import Folder
@@ -55,6 +56,8 @@ class Place:
         run_timeout: Seconds after which a run is ended, as failed.
         engine: "local" or "ray".
         address: Of the Ray cluster.
+        tries_training: Whether networks are trained for a step before any run; without, one that cannot be trained ends its
+            runs as failed.
 
     Raises:
         SettingsError: One of them means nothing, or they contradict each other.
@@ -64,6 +67,7 @@ class Place:
     run_timeout: float | None = None
     engine: str = "local"
     address: str | None = None
+    tries_training: bool = True
 
     def __post_init__(self) -> None:
         is_count = isinstance(self.workers, int) and not isinstance(self.workers, bool) and self.workers >= 1
@@ -181,7 +185,9 @@ class Place:
                 inside=Observers(beside),
                 early=early,
             ) as workers:
-                workers.try_out(len(planned) if before is None else runs_left(planned, folder, count))
+                left = len(planned) if before is None else runs_left(planned, folder, count)
+                for warning in workers.try_out(left, training=self.tries_training):
+                    warn(warning)
                 yield Ready(planned, materials, partial(workers.train_all, planned, observer))
 
     @contextmanager
@@ -221,7 +227,7 @@ class Place:
         from bnkit.experiments.processes import joined
         from bnkit.experiments.together import train_together
 
-        if self != Place():
+        if replace(self, tries_training=True) != Place():
             raise SettingsError("workers, run_timeout or engine under torchrun; expected none of them with it")
         with joined() as processes:
             leads = processes.rank == 0
@@ -263,7 +269,9 @@ def prepare(
     from bnkit.experiments.settle import settle
 
     planned, materials = settle(experiment, *(given or Given()), before, place.threads, processes)
-    try_out(planned, materials)
+    for warning in try_out(planned, materials, training=place.tries_training):
+        if not follows():
+            warn(warning)
     return planned, materials
 
 

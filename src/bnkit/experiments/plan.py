@@ -48,6 +48,10 @@ class Run:
     landscape: int = 0
     evaluate_training: bool = False
 
+    def leaves_out_last(self, examples: int) -> bool:
+        """Whether the last, short batch of so many training examples is left out: one of a single example always is."""
+        return self.drop_last or (self.settings.batch_size > 1 and examples % self.settings.batch_size == 1)
+
     @cached_property
     def content(self) -> dict[str, Any]:
         """All that the figures of this run depend on."""
@@ -77,10 +81,12 @@ class Run:
 
     @property
     def _settings_that_count(self) -> dict[str, Any]:
-        default = Settings()
+        default, settings = Settings(), self.settings.model_dump()
+        if settings["dropout"] == default.dropout and not self.network.own_dropout:
+            settings["dropout"] = 0.0  # as runs were recorded before there was a choice
         return {
             name: value
-            for name, value in self.settings.model_dump().items()
+            for name, value in settings.items()
             if name not in _LATER_SETTINGS or value != getattr(default, name)
         }
 

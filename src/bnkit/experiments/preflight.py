@@ -9,86 +9,159 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.errors import FactoryError, SettingsError
-from bnkit.experiments.networks import NetworkSource
+from bnkit.experiments.device import computing_on
+from bnkit.experiments.losses import answers_yes_or_no
+from bnkit.experiments.misfits import misfit
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.settle import Materials
 from bnkit.experiments.task import Task, training_step
 from bnkit.seeding import seeded
 
+# The settings that a network is built by.
+_BUILT_BY = ("activation", "depth", "width", "dropout", "order", "init")
+# On so many examples outputs are looked at.
+_EXAMPLES = 64
 
-def try_out(plan: Plan, materials: Materials) -> None:
-    """Build every network once and run it on two examples, so that a mistake shows before anything is trained.
+
+def try_out(plan: Plan, materials: Materials, *, training: bool = True) -> tuple[str, ...]:
+    """Build every network and run it on a few examples, so that a mistake shows before anything is trained.
+
+    Each is also trained for one batch of every size that the plan has, the last of an epoch included.
+
+    Args:
+        plan: What will be trained.
+        materials: From what.
+        training: Whether to try training; without, what fails there ends its runs as failed.
+
+    Returns:
+        What the user should know before the training, a sentence each.
 
     Raises:
         BnkitError: A batch size that does not go with the data, a factory that fails, or a network that does not fit
-            the data.
+            the data, or cannot be trained.
     """
-    for run in {(run.settings, run.network): run for run in plan}.values():
-        _check_batch_size(run, len(materials.parts(run).train))
-    seen: set[object] = set()
+    sizes: dict[tuple[object, ...], dict[int, Run]] = {}
     for run in plan:
-        network = materials.networks[run.network.key]
-        built_by = (
-            run.network.key,
-            *(getattr(run.settings, name) for name in ("activation", "depth", "width", "dropout", "order", "init")),
-        )
-        if built_by not in seen:
-            seen.add(built_by)
-            _try_network(run, network, materials)
+        examples = len(materials.parts(run).train)
+        _check_batch_size(run, examples)
+        of_network = sizes.setdefault((run.network.key, *(getattr(run.settings, name) for name in _BUILT_BY)), {})
+        for size in _sizes(run, examples):
+            of_network.setdefault(size, run)
+    warnings: dict[str, str | None] = {}
+    for of_network in sizes.values():
+        run = next(iter(of_network.values()))
+        model = _try_network(run, materials)
+        if run.network.key not in warnings:
+            warnings[run.network.key] = _try_outputs(run, materials, model)
+    for of_network in sizes.values() if training else ():
+        for size, run in sorted(of_network.items(), key=lambda item: item[0]):
+            _try_training(run, size, materials)
+    return tuple(warning for warning in warnings.values() if warning is not None)
 
 
-def _try_network(run: Run, network: NetworkSource, materials: Materials) -> None:
-    data = materials.data
-    arguments = (data.input_shape, data.out_features, run.settings, run.seed)
-    model = network.build(*arguments)
+def _sizes(run: Run, examples: int) -> set[int]:
+    """Of the batches of an epoch."""
+    last = examples % run.settings.batch_size
+    return {run.settings.batch_size, *([last] if last and not run.leaves_out_last(examples) else [])}
+
+
+def _try_network(run: Run, materials: Materials) -> nn.Module:
+    """The network of ``run``, tried on two examples; to throw away."""
+    network, data = materials.networks[run.network.key], materials.data
+    model = materials.build(run)
+    arguments = (data.input_shape, data.out_features, run.settings, run.seed, materials.example(run))
     if network.made(*arguments) is network.made(*arguments):
         raise FactoryError(
             f"the factory of {run.network.key} returned the same network twice; expected a new one each time, so that no "
             "weights leak between runs"
         )
-    inputs, targets = (tensor.cpu() for tensor in materials.parts(run).train.head(2))
+    inputs, targets = _first(run, materials, 2)
     try:
-        with torch.no_grad():
-            output = model.eval()(inputs)
+        with torch.no_grad(), seeded(run.seed, "try"):
+            output = model.eval()(inputs.clone())
     except (Exception, SystemExit) as error:
         raise FactoryError(
-            f"network {run.network.key} raised {type(error).__name__} on inputs of shape {tuple(inputs.shape)}: {error}"
+            f"network {run.network.key} raised {type(error).__name__} on {_kind(inputs)}inputs of shape "
+            f"{tuple(inputs.shape)}: {error}"
             + ("; if the channels stand last, give inputs.permute(0, 3, 1, 2)" if data.channels_stand_last else "")
         ) from error
-    _check_output(output, run.network.key, materials)
+    _check_output(output, targets, run.network.key, materials)
     if not materials.task.is_usual:
         with seeded(run.seed, "try"):
             try_task(materials.task, model, inputs, targets, run.network.key)
+    return model
 
 
-def _check_output(output: object, network: str, materials: Materials) -> None:
-    """Whether the built-in loss and accuracy can be had from the output for two examples."""
-    data, task = materials.data, materials.task
+def _try_outputs(run: Run, materials: Materials, model: nn.Module) -> str | None:
+    """Why the outputs of the network of ``run`` do not fit the loss; None where they may."""
+    loss = materials.task.named_loss
+    if loss is None:
+        return None
+    inputs, targets = _first(run, materials, _EXAMPLES)
+    with seeded(run.seed, "try"):
+        return misfit(run.network.key, loss, model, inputs, targets)
+
+
+def _try_training(run: Run, size: int, materials: Materials) -> None:
+    """Train a network to throw away on the first ``size`` examples, where the run will: some fail in training mode alone."""
+    task, device = materials.task, torch.device(run.settings.device)
+    with computing_on(device), seeded(run.seed, "try", size):
+        inputs, targets = materials.parts(run).train.head(size)
+        try:
+            if task.augmentation is not None:
+                inputs, targets = task.augmentation(inputs, targets)
+            outputs = materials.build(run).to(device).train()(inputs.clone())
+            if task.training_step is training_step:
+                task.loss(outputs, targets).backward()  # type: ignore[no-untyped-call]
+        except (Exception, SystemExit) as error:
+            raise FactoryError(
+                f"network {run.network.key} raised {type(error).__name__} when it was trained on a batch of {size} (grid: "
+                f"batch_size={run.settings.batch_size}), and every run with such batches would: "
+                f"{' '.join(str(error).split())}; expected a network that trains on all batches, or another batch_size"
+            ) from error
+
+
+def _first(run: Run, materials: Materials, count: int) -> tuple[Tensor, Tensor]:
+    """The first examples that ``run`` trains on, on the CPU."""
+    with seeded(0, "example"):
+        inputs, targets = materials.parts(run).train.head(count)
+    return inputs.cpu(), targets.cpu()
+
+
+def _kind(inputs: Tensor) -> str:
+    return "" if inputs.is_floating_point() else "integer "
+
+
+def _check_output(output: object, targets: Tensor, network: str, materials: Materials) -> None:
+    """Whether the loss and accuracy can be had from the output for a few examples."""
+    data, task, count = materials.data, materials.task, len(targets)
     if task.has_own("loss") and task.right is None:
         return
-    if data.classes is None:
-        expected = (2, *data.target_shape)
+    if data.classes is None or answers_yes_or_no(task.identity.loss):
+        expected: tuple[int, ...] = (count, *(data.target_shape or (1,)))
         meaning = "as the targets"
-        suits = isinstance(output, Tensor) and tuple(output.shape) == expected
+        suits = isinstance(output, Tensor) and tuple(output.shape) in (expected, tuple(targets.shape))
     else:
-        expected = (2, data.classes, *data.target_shape)
+        expected = (count, data.classes, *data.target_shape)
         meaning = "a score for each class"
         suits = (
             isinstance(output, Tensor)
             and output.dim() == len(expected)
             and output.shape[1] >= data.classes
-            and (output.shape[0], *output.shape[2:]) == (2, *data.target_shape)
+            and (output.shape[0], *output.shape[2:]) == (count, *data.target_shape)
         )
     if not suits:
         got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
         remedy = data.remedy(tuple(output.shape)) if isinstance(output, Tensor) else ""
-        raise FactoryError(f"network {network} returned {got} for 2 examples; expected {expected}, {meaning}{remedy}")
+        raise FactoryError(
+            f"network {network} returned {got} for {count} examples; expected {expected}, {meaning}{remedy}"
+        )
 
 
 def _check_batch_size(run: Run, examples: int) -> None:
     batch_size = run.settings.batch_size
-    last = examples % batch_size
-    if batch_size < run.processes or (0 < last < run.processes and not run.drop_last):
+    last = 0 if run.leaves_out_last(examples) else examples % batch_size
+    if batch_size < run.processes or 0 < last < run.processes:
         raise SettingsError(
             f"grid: batch_size={batch_size} leaves a last batch of {last or batch_size} of {examples} training examples for "
             f"{run.processes} processes; set drop_last = true, or another batch_size or validation"
@@ -97,11 +170,6 @@ def _check_batch_size(run: Run, examples: int) -> None:
         raise SettingsError(
             f"grid: batch_size={batch_size} is larger than the {examples} training examples of {run.data}; expected at "
             f"most {examples}"
-        )
-    if batch_size > 1 and examples % batch_size == 1 and not run.drop_last:
-        raise SettingsError(
-            f"grid: batch_size={batch_size} leaves a last batch of one of {examples} training examples, which has no "
-            "deviation to normalise by; set drop_last = true, or another batch_size or validation"
         )
 
 
@@ -144,10 +212,13 @@ def try_task(task: Task, model: nn.Module, inputs: Tensor, targets: Tensor, netw
             ),
         )
     outputs = model.eval()(inputs).detach().requires_grad_()
+    named = task.named_loss
     attempt(
-        "loss",
+        "loss" if named is None or task.has_own("loss") else f"loss {named.name}",
         lambda: task.loss(outputs, targets),
-        "the mean over the batch as a tensor of 0 dimensions that depends on the outputs",
+        "the mean over the batch as a tensor of 0 dimensions that depends on the outputs"
+        if named is None
+        else f"outputs that are {named.outputs.value}, and targets {named.targets.value}",
         lambda made: isinstance(made, Tensor) and made.dim() == 0 and made.requires_grad,
     )
     if task.metric is not None:

@@ -15,11 +15,20 @@ _Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
 _Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
+def _own_or_share(value: object) -> object:
+    """Refuse what is not "default", nor a share of all."""
+    if value == "default":
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1:
+        return float(value)
+    raise ValueError("expected 'default', or a number from 0 to below 1")
+
+
 class Settings(BaseModel):
     """One point of the grid: everything about a training but the network and the seed.
 
-    The first five are the course's, in its order. ``activation`` and ``order`` "default", ``depth`` 0 and ``width`` 0 leave to
-    the network what it has of its own. ``order`` says whether batch norm stands before the activation or after it;
+    The first five are the course's, in its order. ``activation``, ``dropout`` and ``order`` "default", ``depth`` 0 and
+    ``width`` 0 leave to the network what it has of its own. ``order`` says whether batch norm stands before the activation or after it;
     ``init_scale`` multiplies the initial weights of all convolutions and linear layers; ``memory_format`` is how images lie in
     memory between the layers.
     """
@@ -39,7 +48,7 @@ class Settings(BaseModel):
     activation: Literal["default", "relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu"] = "default"
     depth: Annotated[int, Field(strict=True, ge=0)] = 0
     width: Annotated[int, Field(strict=True, ge=0)] = 0
-    dropout: _Share = 0.0
+    dropout: Annotated[Literal["default"] | float, BeforeValidator(_own_or_share)] = "default"
     order: Literal["default", "before", "after"] = "default"
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = "constant"
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"

@@ -7,14 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from bnkit.data import DataSet, Examples, Parts, prepare
 from bnkit.data.custom import data_called
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import Experiment, Settled
+from bnkit.experiments.indices import are_indices, example_of
+from bnkit.experiments.losses import answers_yes_or_no
 from bnkit.experiments.networks import NetworkSource, sources
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.task import Task, task_of
+from bnkit.factories import is_target, refuse_clashes
 from bnkit.seeding import seeded
 
 
@@ -32,6 +36,7 @@ class Materials:
     data: DataSet
     task: Task = field(default_factory=Task)
     _parts: dict[tuple[object, ...], Parts] = field(default_factory=dict)
+    _indices: bool | None = None
 
     @property
     def in_memory(self) -> bool:
@@ -42,8 +47,30 @@ class Materials:
         """The data as ``run`` trains on them; prepared once for all runs that agree."""
         key = (run.settings.trainset, run.validation, run.settings.device, run.settings.num_workers)
         if key not in self._parts:
-            self._parts = {key: prepare(self.data, *key)}
+            self._parts = {key: prepare(self.data, *key, indices=self._are_indices(run))}
         return self._parts[key]
+
+    def build(self, run: Run) -> nn.Module:
+        """The network of ``run`` before it is trained, on the CPU.
+
+        Raises:
+            BnkitError: As ``NetworkSource.build``.
+        """
+        source, data, outputs = self.networks[run.network.key], self.data, self.data.out_features
+        if data.classes is not None and answers_yes_or_no(run.task.loss):
+            outputs = data.target_shape[0] if data.target_shape else 1
+        return source.build(data.input_shape, outputs, run.settings, run.seed, self.example(run))
+
+    def example(self, run: Run) -> Tensor:
+        """Two inputs as the networks get them, but not normalised: what they are tried on."""
+        return example_of(self.data, indices=self._are_indices(run))
+
+    def _are_indices(self, run: Run) -> bool:
+        """Whether any network looks something up by the inputs; asked once for all runs, which are given the same data."""
+        if self._indices is None:
+            found = self.networks.values()
+            self._indices = any(are_indices(source, self.data, run.settings, run.seed) for source in found)
+        return self._indices
 
 
 def settle(
@@ -80,6 +107,8 @@ def settle(
     for device in experiment.grid.device:
         _check_device(device)
     task = task_of(experiment, data, functions)
+    parts = (experiment.data, experiment.loss, experiment.metric, experiment.training_step, experiment.augmentation)
+    refuse_clashes(name for name in (*experiment.networks, *parts) if is_target(name))
     settled = Settled(
         threads=experiment.threads or (before.threads if before else 0) or threads or torch.get_num_threads(),
         device=automatic,

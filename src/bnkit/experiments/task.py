@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,24 +14,13 @@ from bnkit.data import DataSet
 from bnkit.errors import FactoryError, SettingsError
 from bnkit.experiments.augmentations import AUGMENTATIONS, Augmentation
 from bnkit.experiments.experiment import USUAL_TASK, Experiment, TaskIdentity
-from bnkit.experiments.identity import identity_of
-from bnkit.experiments.metrics import METRICS, Metric, answered, answered_yes_or_no
+from bnkit.experiments.identity import Identified, identity_of
+from bnkit.experiments.losses import Loss, NamedLoss, is_known, loss_behind, losses_for
+from bnkit.experiments.metrics import METRICS, Metric, answered
 from bnkit.factories import GIVEN, find, is_target
 
-# (outputs, targets) -> the mean loss over the batch, 0-dimensional.
-Loss = Callable[[Tensor, Tensor], Tensor]
 # (model, optimizer, loss, inputs, targets) -> (the loss, the outputs), after a step of the optimizer.
 TrainingStep = Callable[[nn.Module, Optimizer, Loss, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-_OF_CLASSES: dict[str, Loss] = {"cross_entropy": functional.cross_entropy}
-_OF_VALUES: dict[str, Loss] = {
-    "mse_loss": functional.mse_loss,
-    "l1_loss": functional.l1_loss,
-    "smooth_l1_loss": functional.smooth_l1_loss,
-    "huber_loss": functional.huber_loss,
-    "binary_cross_entropy_with_logits": functional.binary_cross_entropy_with_logits,
-}
-_YES_OR_NO = "binary_cross_entropy_with_logits"
 
 
 def training_step(
@@ -57,6 +46,7 @@ class Task:
         metric: What networks are judged by, if not accuracy.
         training_step: How a step is taken.
         augmentation: What happens to a training batch before the step.
+        named_loss: The loss of ``torch.nn.functional`` that ``loss`` is; None where it is a user's own.
     """
 
     identity: TaskIdentity = USUAL_TASK
@@ -65,6 +55,7 @@ class Task:
     metric: Metric | None = None
     training_step: TrainingStep = training_step
     augmentation: Augmentation | None = None
+    named_loss: NamedLoss | None = None
 
     @property
     def is_usual(self) -> bool:
@@ -89,15 +80,23 @@ def task_of(experiment: Experiment, data: DataSet, given: Mapping[str, Any] | No
         FactoryError: Somebody's own function cannot be used.
     """
     given = {} if given is None else {key: value for key, value in given.items() if value is not None}
-    of_classes = data.classes is not None
-    losses = _OF_CLASSES if of_classes else _OF_VALUES
+    losses = losses_for(data)
 
-    loss_name, loss = _part(experiment.loss, "loss", losses, given, {"auto": next(iter(losses))})
-    yes_or_no = loss_name == _YES_OR_NO
-    right = answered if of_classes else answered_yes_or_no if yes_or_no else None
+    loss_name, found = _part(experiment.loss, "loss", losses, given, {"auto": next(iter(losses))})
+    named = found if isinstance(found, NamedLoss) else loss_behind(found)
+    if isinstance(found, NamedLoss):
+        loss, right = found.function, found.right
+    else:
+        loss, right = found, answered if data.classes is not None else None
 
     metrics: dict[str, Metric | None] = {**METRICS} if right is None else {"accuracy": None, **METRICS}
     metric_name, metric = _part(experiment.metric, "metric", metrics, given, {"auto": next(iter(metrics))})
+    # torchmetrics' word; None there means that neither way is better.
+    goal: Literal["minimize", "maximize"] = (
+        "minimize" if getattr(metric, "higher_is_better", True) is False else "maximize"
+    )
+    if metric_name in METRICS and named is not None and named.link is not None:
+        metric = _of_values(METRICS[metric_name], named.link)
     step_name, step = _part(experiment.training_step, "training_step", {"default": training_step}, given)
     augmentation_name, augmentation = _part(
         experiment.augmentation, "augmentation", {"none": None, **AUGMENTATIONS}, given
@@ -106,8 +105,7 @@ def task_of(experiment: Experiment, data: DataSet, given: Mapping[str, Any] | No
         TaskIdentity(
             loss=loss_name,
             metric=metric_name,
-            # torchmetrics' word; None there means that neither way is better.
-            goal="minimize" if getattr(metric, "higher_is_better", True) is False else "maximize",
+            goal=goal,
             training_step="" if step is training_step else step_name,
             augmentation="" if augmentation is None else augmentation_name,
         ),
@@ -116,7 +114,13 @@ def task_of(experiment: Experiment, data: DataSet, given: Mapping[str, Any] | No
         metric,
         step,
         augmentation,
+        named,
     )
+
+
+def _of_values(metric: Metric, link: Callable[[Tensor], Tensor]) -> Metric:
+    """``metric`` of the values that outputs stand for."""
+    return lambda outputs, targets: metric(link(outputs), targets)
 
 
 def _part(
@@ -125,7 +129,10 @@ def _part(
     """The identity and the function of one part of a task."""
     name = (instead or {}).get(name, name)
     if key in given:
-        return identity_of(given[key]), _callable(given[key], key, key)
+        # Asked before its identity: what cannot be called has no code to tell it by.
+        named = given[key] if isinstance(given[key], Identified) else None
+        function = _callable(named.value if named else given[key], key, key)
+        return named.identity if named else identity_of(function), function
     if name in known:
         return name, known[name]
     if is_target(name):
@@ -133,14 +140,12 @@ def _part(
         return f"{name}#{target.digest[:12]}", _callable(target.value, key, name)
     if name == GIVEN:
         raise SettingsError(f"{key} was a function given to bnkit.compare; call that again, with the same function")
+    why = ""
+    if (key == "loss" and is_known(name)) or (key, name) == ("metric", "accuracy"):
+        of_classes = key == "loss" and "mse_loss" not in known
+        why = ", as the targets are class numbers" if of_classes else ", as the targets are floating"
     raise SettingsError(
-        f"{key}: {name!r} is unknown here; expected one of {', '.join(known)}, or file.py:function"
-        + (", as the targets are class numbers" if key == "loss" and name in _OF_VALUES else "")
-        + (
-            ", as the targets are floating"
-            if (key, name) in (("loss", "cross_entropy"), ("metric", "accuracy"))
-            else ""
-        )
+        f"{key}: {name!r} is unknown here; expected one of {', '.join(known)}, or file.py:function{why}"
     )
 
 

@@ -50,7 +50,7 @@ class Training:
         """The beginning of ``run``, whose network is ``model``, on so many training examples."""
         optimizer = optimizer_for(model.parameters(), run.settings)
         batch_size = run.settings.batch_size
-        steps = examples // batch_size if run.drop_last else math.ceil(examples / batch_size)
+        steps = examples // batch_size if run.leaves_out_last(examples) else math.ceil(examples / batch_size)
         return cls(model, optimizer, schedule_for(optimizer, run.settings, steps * run.epochs))
 
 
@@ -219,7 +219,7 @@ def _learn(
     memory = PeakMemory(device)
     began = checked = now(device)
     order = order_of_examples(len(examples), run.seed, epoch).to(device)
-    stream = batches(examples, run.settings.batch_size, order, run.drop_last)
+    stream = batches(examples, run.settings.batch_size, order, run.leaves_out_last(len(examples)))
     for inputs, targets in (
         stream if task.augmentation is None else _augmented(stream, task.augmentation, run.seed, epoch)
     ):

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn, optim
 
+from bnkit.experiments.losses import Loss
 from bnkit.experiments.plan import Run
-from bnkit.experiments.task import Loss
 from bnkit.model.footprint import bytes_for_backward
 from bnkit.model.landscape import along_the_step
 from bnkit.model.observe import LayerWatch

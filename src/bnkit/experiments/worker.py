@@ -22,8 +22,8 @@ from bnkit.memory import keep_freed_memory
 
 # A step may take a tenth of a millisecond; a display is redrawn four times a second.
 _SECONDS_BETWEEN_STEPS_TOLD = 0.25
-# What is said instead of a run: try all networks out.
-TRY_OUT = "try out"
+# What is said instead of a run: try all networks out, with or without training them for a step.
+TRY_OUT, TRY_OUT_UNTRAINED = "try out", "try out untrained"
 # What is told besides the calls of an observer.
 ASKS, READY, TRIED, STOPPED = "asks", "ready", "tried", "stopped"
 
@@ -61,9 +61,9 @@ def _obey(orders: Connection, parcel: Parcel, folder: Folder, told: Observer, *,
     orders.send((READY, ()))
     begun = False
     while (order := orders.recv()) is not None:
-        if order == TRY_OUT:
-            try_out(plan(parcel.experiment), materials)
-            orders.send((TRIED, ()))
+        if order in (TRY_OUT, TRY_OUT_UNTRAINED):
+            warnings = try_out(plan(parcel.experiment), materials, training=order == TRY_OUT)
+            orders.send((TRIED, (warnings,)))
             continue
         run: Run = order
         if not begun:

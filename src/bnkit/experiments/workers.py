@@ -15,7 +15,7 @@ from bnkit.experiments.observer import Observer
 from bnkit.experiments.parcel import Parcel
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.waiting import Waiting
-from bnkit.experiments.worker import ASKS, READY, STOPPED, TRIED, TRY_OUT
+from bnkit.experiments.worker import ASKS, READY, STOPPED, TRIED, TRY_OUT, TRY_OUT_UNTRAINED
 from bnkit.experiments.worker_handle import WorkerHandle
 
 # A worker that dies costs its run one retry: it may have been the victim, or the cause.
@@ -70,31 +70,35 @@ class Workers:
             worker.end()
         self._workers.clear()
 
-    def try_out(self, runs: int) -> None:
+    def try_out(self, runs: int, *, training: bool = True) -> tuple[str, ...]:
         """Try every network once in a worker, while others start, for as many as ``runs`` runs.
 
         A network that ends the process, and not by an exception, or hangs, is left to the runs themselves.
+
+        Returns:
+            What the user should know before the training.
 
         Raises:
             BnkitError: As ``preflight.try_out``.
         """
         if runs == 0:
-            return
+            return ()
         for number in range(len(self._workers), min(self._count, runs)):
             self._start(number)
         first = self._workers[0]
         while True:
             told, dead = self._what_happened()
-            for worker, name, _ in told:
+            for worker, name, arguments in told:
                 if worker is first and name == READY:
                     worker.busy = True
                     worker.deadline = None if self._timeout is None else time.monotonic() + self._timeout
-                    worker.send(TRY_OUT)
+                    worker.send(TRY_OUT if training else TRY_OUT_UNTRAINED)
                 elif worker is first and name == TRIED:
                     worker.busy, worker.deadline = False, None
-                    return
+                    warnings: tuple[str, ...] = arguments[0]
+                    return warnings
             if first in dead or first in self._late():
-                return
+                return ()
 
     def train_all(self, plan: Plan, observer: Observer) -> None:
         """Train every run of ``plan`` that is not complete in the folder, whose writer the caller is.

@@ -6,8 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnkit.console import warn
 from bnkit.errors import RecordError, SettingsError
-from bnkit.experiments.experiment import Experiment, Settled, experiment_from
+from bnkit.experiments.earlier_runs import made_by_other_code
+from bnkit.experiments.experiment import (
+    DEFAULT_EPOCHS,
+    DEFAULT_SEEDS,
+    Experiment,
+    Settled,
+    comparison_of,
+    experiment_from,
+)
 from bnkit.experiments.folder import Folder, folder_called
 from bnkit.experiments.observer import Observer
 from bnkit.experiments.place import Given, Place
@@ -23,9 +32,9 @@ def compare(
     networks: Mapping[str, Any] | Callable[..., Any] | str | Sequence[str],
     data: object = "digits",
     grid: Mapping[str, Any] | None = None,
-    seeds: int | Sequence[int] = 5,
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
     *,
-    epochs: int = 10,
+    epochs: int = DEFAULT_EPOCHS,
     loss: str | Callable[..., Any] = "auto",
     metric: str | Callable[..., Any] = "auto",
     training_step: str | Callable[..., Any] = "default",
@@ -52,16 +61,17 @@ def compare(
 
     Args:
         networks: Factories by name, as ``{"no_batch_norm": make_plain, "batch_norm": make_with}``: each is called for
-            every run, without arguments or with those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order`` that
-            it names, and returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes) scores, or to outputs of the targets'
-            shape. Or one such factory, of a network with or without batch norm: bnkit takes it out, or puts it in, for the
-            other arm (``bnkit.remove``, ``bnkit.add``). Or the name, or names, of networks that bnkit knows, each then with
-            and without batch norm.
+            every run, without arguments or with those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order``
+            that it names and the grid sets, and returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes)
+            scores, or to outputs of the targets' shape. Or one such factory, of a network with or without batch norm:
+            bnkit takes it out, or puts it in, for the other arm (``bnkit.remove``, ``bnkit.add``). Or the name, or names,
+            of networks that bnkit knows, each then with and without batch norm.
         data: The name of a data set, the path of an ``.npz`` file or of a folder of images, ``file.py:factory``, or
             ``((train_inputs, train_targets), (test_inputs, test_targets))``, tensors: (N, *), uint8 or floating, and
             (N,), integers: classes, or (N, values), floating: a regression; or two Datasets of (input, target), which
             are told from others by their lengths and by the mean and deviation of their inputs alone.
-        grid: The values of each setting, as ``{"lr": [0.01, 0.1]}``; a key left out has PyTorch's or a common default.
+        grid: The values of each setting, as ``{"lr": [0.01, 0.1]}``. Left out: lr is 0.03, 0.1, 0.3 and 1.0, the batch size
+            64, and any other key has PyTorch's or a common default, or the network's own.
         seeds: How many (0 to n - 1), or which.
         epochs: How often each run goes through the training data.
         loss: ``loss(outputs, targets)`` returns the mean loss of a batch, 0-dimensional; or the name of a loss of
@@ -74,7 +84,7 @@ def compare(
         augmentation: ``augmentation(inputs, targets)`` of every training batch returns both; what it draws from torch's
             global generator is the same for every network. Or "crop_and_flip".
         validation: The share of the training data on which learning rates are chosen; 0 for none.
-        drop_last: Leave out the short last batch of each epoch.
+        drop_last: Leave out the short last batch of each epoch. One of a single example is always left out.
         observe: Look inside the layers at every so many-th step: what goes in and out of each batch norm, gamma and beta,
             dead units, gradients and updates; recorded, drawn in the report and in TensorBoard. 0 for never.
         threads: For each run; 0 for as many as torch uses now, or 1 with ``workers``.
@@ -104,11 +114,9 @@ def compare(
     named = _names_of(networks)
     experiment = experiment_from(
         {
-            "name": name,
+            **comparison_of(name, named, grid),
             "about": about,
             "data": data if isinstance(data, str) else GIVEN,
-            "networks": named,
-            "grid": dict(grid) if grid is not None else {"lr": [0.01]},
             "seeds": seeds if isinstance(seeds, int) else list(seeds),
             "epochs": epochs,
             **{key: value if isinstance(value, str) else GIVEN for key, value in task.items()},
@@ -120,6 +128,7 @@ def compare(
         "compare",
     )
     from bnkit.data.custom import data_from
+    from bnkit.experiments.identity import Identified
     from bnkit.experiments.networks import from_factories
 
     return run_experiment(
@@ -135,7 +144,12 @@ def compare(
         observer=observer,
         networks=from_factories(networks, origin=named[0]) if by_factory else None,
         data=None if isinstance(data, str) else data_from(data, "data"),
-        functions={key: value for key, value in task.items() if not isinstance(value, str)},
+        functions={
+            # What cannot be called is refused by its own name, later.
+            key: Identified.of(value) if callable(value) else value  # type: ignore[redundant-expr]
+            for key, value in task.items()
+            if not isinstance(value, str)
+        },
     )
 
 
@@ -155,9 +169,13 @@ def run_experiment(
     data: DataSet | None = None,
     functions: Mapping[str, Any] | None = None,
     write_report: bool = True,
+    tries_training: bool = True,
 ) -> Comparison:
-    """``compare`` for an experiment that is written down; ``networks``, ``data``, ``functions`` replace those it names."""
-    place = Place(workers, run_timeout, engine, address)
+    """``compare`` for an experiment that is written down; ``networks``, ``data``, ``functions`` replace those it names.
+
+    Without ``tries_training`` a network that cannot be trained ends its runs as failed, and the others are trained.
+    """
+    place = Place(workers, run_timeout, engine, address, tries_training)
     out = out if out is not None else default_folder(experiment)
     folder, observer = Folder(out), observer or Observer()
     folder.refuse_foreign(*(["tensorboard"] if tensorboard else []))
@@ -173,6 +191,9 @@ def run_experiment(
     )
     with trained as ready:
         if ready.writes:
+            other = None if fresh else made_by_other_code(folder.path, ready.plan)
+            if other is not None:
+                warn(other)
             with folder.writing():
                 folder.begin(ready.plan.experiment, fresh=fresh)
                 ready.train()

@@ -209,13 +209,7 @@ class Comparison:
             SettingsError: There is no such run.
             BnkitError: Its network came from a factory that this process does not have.
         """
-        chosen = self.run(run)
-        materials = self._obtain_materials()
-        data = materials.data
-        model = materials.networks[chosen.network.key].build(
-            data.input_shape, data.out_features, chosen.settings, chosen.seed
-        )
-        return model.eval()
+        return self._obtain_materials().build(self.run(run)).eval()
 
     def data(self, run: int | str | Run) -> Parts:
         """The data as a run is trained and measured on them, on the device that it trains on.

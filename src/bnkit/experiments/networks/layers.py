@@ -61,9 +61,9 @@ def norm(factory: NormFactory | None, channels: int) -> nn.Module | None:
     return factory(channels) if factory is not None else None
 
 
-def dropout(probability: float) -> nn.Module | None:
-    """A new dropout layer, or None where there is nothing to drop."""
-    return nn.Dropout(probability) if probability > 0 else None
+def dropout(probability: float | str) -> nn.Module | None:
+    """A new dropout layer, or None where there is nothing to drop: at 0, and at "default" in bnkit's own networks."""
+    return nn.Dropout(probability) if isinstance(probability, float) and probability > 0 else None
 
 
 def image_shape(network: str, input_shape: tuple[int, ...], smallest: int) -> tuple[int, int, int]:

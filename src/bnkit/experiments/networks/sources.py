@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.experiment import NetworkIdentity
@@ -16,9 +16,10 @@ from bnkit.experiments.networks.initialisation import initialise
 from bnkit.experiments.networks.lenet import lenet
 from bnkit.experiments.networks.memory_format import laid_out
 from bnkit.experiments.networks.mlp import mlp, residual_mlp
+from bnkit.experiments.networks.parameters import OPTIONS, arguments_of, parameters_of
 from bnkit.experiments.networks.resnet import resnet
 from bnkit.experiments.networks.simple_cnn import simple_cnn
-from bnkit.experiments.networks.twins import materialise, twin
+from bnkit.experiments.networks.twins import materialise, random_example, twin
 from bnkit.experiments.networks.two_cnn import two_cnn
 from bnkit.experiments.randomness import initial_weights
 from bnkit.experiments.settings import Settings
@@ -26,11 +27,6 @@ from bnkit.factories import find, is_target
 
 # The arms of one network, if nothing else is said.
 PAIR = ("no_batch_norm", "batch_norm")
-
-# What a factory of somebody's own may ask for by name.
-_OPTIONS = ("activation", "depth", "width", "dropout", "order")
-# Of these, those whose default means what the network has of its own.
-_LEFT_TO_NETWORKS = ("activation", "depth", "width", "order")
 
 
 @dataclass(frozen=True)
@@ -51,9 +47,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "two-cnn": Architecture(two_cnn, frozenset({"activation", "dropout"})),
     "lenet": Architecture(lenet, frozenset({"activation", "dropout", "order"})),
     "simple-cnn": Architecture(simple_cnn, frozenset({"activation", "dropout"})),
-    "mlp": Architecture(mlp, frozenset(_OPTIONS)),
-    "residual-mlp": Architecture(residual_mlp, frozenset(_OPTIONS) - {"order"}),
-    "resnet": Architecture(resnet, frozenset(_OPTIONS) - {"order"}),
+    "mlp": Architecture(mlp, frozenset(OPTIONS)),
+    "residual-mlp": Architecture(residual_mlp, frozenset(OPTIONS) - {"order"}),
+    "resnet": Architecture(resnet, frozenset(OPTIONS) - {"order"}),
 }
 
 
@@ -74,28 +70,47 @@ class NetworkSource:
     options: frozenset[str]
     arm: Arm | None = None
 
-    def build(self, input_shape: tuple[int, ...], out_features: int, settings: Settings, seed: int) -> nn.Module:
+    def build(
+        self,
+        input_shape: tuple[int, ...],
+        out_features: int,
+        settings: Settings,
+        seed: int,
+        example: Tensor | None = None,
+    ) -> nn.Module:
         """A new network, its weights those of ``seed``.
+
+        Args:
+            input_shape: Of one input, without N.
+            out_features: How many outputs: of classes, or of values to predict.
+            settings: What it follows.
+            seed: Of its weights.
+            example: Inputs that it can be run on, where that is needed to make an arm of it; None for random numbers.
 
         Raises:
             SettingsError: A setting that it cannot follow.
             FactoryError: The factory raises, or returns no new ``nn.Module``; or the arm cannot be made of it.
         """
-        model = self.made(input_shape, out_features, settings, seed)
+        if example is None:
+            example = random_example(input_shape)
+        model = self.made(input_shape, out_features, settings, seed, example)
         if self.arm is not None:
-            model = twin(model, self.arm, input_shape, self.identity.key)
+            model = twin(model, self.arm, example, self.identity.key)
         return laid_out(model, settings)
 
-    def made(self, input_shape: tuple[int, ...], out_features: int, settings: Settings, seed: int) -> nn.Module:
+    def made(
+        self, input_shape: tuple[int, ...], out_features: int, settings: Settings, seed: int, example: Tensor
+    ) -> nn.Module:
         """What the factory returns, its weights those of ``seed``: for a network that is one for all arms, before its arm.
 
         Raises:
             SettingsError: A setting that it cannot follow.
             FactoryError: The factory raises, or returns no new ``nn.Module``.
         """
-        for option in _OPTIONS:
+        for option in OPTIONS:
             value = getattr(settings, option)
-            if value != Settings.model_fields[option].default and option not in self.options:
+            is_left = value == Settings.model_fields[option].default or (option == "dropout" and value == 0)
+            if not is_left and option not in self.options:
                 takes = ", ".join(sorted(self.options)) or "none of them"
                 raise SettingsError(
                     f"grid: {option}={value} with network {self.identity.key}, which has no {option} to set; of "
@@ -105,7 +120,7 @@ class NetworkSource:
             try:
                 model = self.make(input_shape, out_features, settings)
                 if self.arm is not None and isinstance(model, nn.Module):
-                    materialise(model, input_shape)
+                    materialise(model, example)
             except BnkitError:
                 raise
             except Exception as error:
@@ -118,7 +133,18 @@ class NetworkSource:
                     f"the factory of {self.identity.key} returned {type(model).__name__}; expected an nn.Module"
                 )
             initialise(model, settings.init, settings.init_scale)
+        self._refuse_dropout_in_spite_of(settings, model)
         return model
+
+    def _refuse_dropout_in_spite_of(self, settings: Settings, model: nn.Module) -> None:
+        if settings.dropout != 0 or "dropout" in self.options:
+            return
+        for name, module in model.named_modules():
+            if isinstance(module, _DropoutNd) and module.p > 0:
+                raise SettingsError(
+                    f"grid: dropout={settings.dropout} with network {self.identity.key}, whose {name or 'only layer'} drops "
+                    f"{module.p:g} and cannot be set; leave dropout out of the grid, or let the factory take dropout"
+                )
 
 
 def sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSource]:
@@ -135,7 +161,7 @@ def sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSo
         prefix = f"{network.split(':')[-1]}." if len(networks) > 1 else ""
         if is_target(network):
             target = find(network)
-            made = _from_target(network, target.value, target.digest, prefix, arms)
+            made = from_factories(target.value, prefix, network, arms, named=f"{network}#{target.digest[:12]}")
         elif network in ARCHITECTURES:
             made = {f"{prefix}{name}": _built_in(f"{prefix}{name}", network, arm_called(name)) for name in arms}
         else:
@@ -150,50 +176,60 @@ def sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSo
 
 
 def from_factories(
-    factories: object, prefix: str = "", origin: str = "networks", arms: Sequence[str] = PAIR
+    factories: object, prefix: str = "", origin: str = "networks", arms: Sequence[str] = PAIR, named: str = ""
 ) -> dict[str, NetworkSource]:
     """Sources from a dictionary of factories, or from one factory, as ``bnkit.compare`` takes it.
 
     A factory is called without arguments, or with those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order`` that
-    it names.    One factory may return the dictionary; if it returns a network, that is made into a twin for each of ``arms``.
+    it names and the grid sets. One factory may return the dictionary; if it returns a network, that is made into a twin for
+    each of ``arms``.
+
+    Args:
+        factories: What was given.
+        prefix: Of the keys.
+        origin: What messages call it.
+        arms: Which twins of one network.
+        named: Its identity where it was found by its name; the identity of each factory elsewhere.
 
     Raises:
-        FactoryError: It is no dictionary of callables, or holds a network instead of a factory.
+        FactoryError: It is not a dictionary of callables, or holds a network instead of a factory.
     """
     if callable(factories):
-        return _from_one(factories, prefix, origin, arms)
-    return _from_dictionary(factories, prefix, origin)
+        return _from_one(factories, prefix, origin, arms, named)
+    return _from_dictionary(factories, prefix, origin, named)
 
 
-def _from_dictionary(factories: object, prefix: str, origin: str) -> dict[str, NetworkSource]:
+def _from_dictionary(factories: object, prefix: str, origin: str, named: str) -> dict[str, NetworkSource]:
     if not isinstance(factories, Mapping) or not factories:
         raise FactoryError(
             f"{origin} is {_short(factories)}; expected a dictionary of factories, as in "
             '{"no_batch_norm": make_plain, "batch_norm": make_with}, or a factory of one nn.Module'
         )
-    return {f"{prefix}{key}": _from_factory(f"{prefix}{key}", factory) for key, factory in factories.items()}
+    keys = {f"{prefix}{key}": factory for key, factory in factories.items()}
+    return {key: _from_factory(key, factory, key, named) for key, factory in keys.items()}
 
 
 def _from_one(
-    factory: Callable[..., object], prefix: str, origin: str, arms: Sequence[str]
+    factory: Callable[..., object], prefix: str, origin: str, arms: Sequence[str], named: str
 ) -> dict[str, NetworkSource]:
     """Sources from a factory of a dictionary, or of one network: what it returns decides."""
-    source = _from_factory(origin, factory)  # which refuses a network that exists already
-    required = _parameter_names(factory, required=True)
+    source = _from_factory(origin, factory, "", named)  # which refuses a network that exists already
     try:
         with initial_weights(0):
-            returned = factory(**_arguments(Settings(), source.options & required, required))
+            returned = factory(**arguments_of(Settings(), parameters_of(factory)))
     except (Exception, SystemExit) as error:
         raise FactoryError(
             f"{origin} raised {type(error).__name__}: {error}; expected it to return networks"
         ) from error
     if not isinstance(returned, nn.Module):
-        return _from_dictionary(returned, prefix, f"what {origin} returned")
+        return _from_dictionary(returned, prefix, f"what {origin} returned", named)
     found = {}
     for name in arms:
-        arm = arm_called(name)
-        identity = NetworkIdentity(key=f"{prefix}{name}", identity=f"{identity_of(factory)}/{name}", kernel=arm.kernel)
-        found[identity.key] = replace(source, identity=identity, arm=arm)
+        arm, key = arm_called(name), f"{prefix}{name}"
+        # A key of its own names the network of a target; what was given is called by its arm.
+        what = f"{source.identity.identity}{key if named else name}"
+        identity = source.identity.model_copy(update={"key": key, "identity": what, "kernel": arm.kernel})
+        found[key] = replace(source, identity=identity, arm=arm)
     return found
 
 
@@ -213,50 +249,28 @@ def _built_in(key: str, name: str, arm: Arm) -> NetworkSource:
     )
 
 
-def _from_target(origin: str, value: object, digest: str, prefix: str, arms: Sequence[str]) -> dict[str, NetworkSource]:
-    made = from_factories(value, prefix, origin, arms)
-    return {key: _renamed(source, f"{origin}#{digest[:12]}/{key}") for key, source in made.items()}
-
-
-def _renamed(source: NetworkSource, identity: str) -> NetworkSource:
-    return replace(source, identity=source.identity.model_copy(update={"identity": identity}))
-
-
-def _from_factory(key: str, factory: object) -> NetworkSource:
+def _from_factory(origin: str, factory: object, key: str, named: str) -> NetworkSource:
     if isinstance(factory, nn.Module):
         raise FactoryError(
-            f"{key} is a {type(factory).__name__} that exists already; expected a factory that builds a new one for each "
+            f"{origin} is a {type(factory).__name__} that exists already; expected a factory that builds a new one for each "
             "run, so that no weights leak between runs"
         )
     if not callable(factory):
         raise FactoryError(
-            f"{key} is {_short(factory)}; expected a factory: something to call that returns an nn.Module"
+            f"{origin} is {_short(factory)}; expected a factory: something to call that returns an nn.Module"
         )
-    accepted = frozenset(_OPTIONS) & _parameter_names(factory)
-    required = _parameter_names(factory, required=True)
+    parameters = parameters_of(factory)
 
     def make(input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
-        made: nn.Module = factory(**_arguments(settings, accepted, required))
+        made: nn.Module = factory(**arguments_of(settings, parameters))
         return made
 
-    return NetworkSource(NetworkIdentity(key=key, identity=f"{identity_of(factory)}/{key}"), make, accepted)
-
-
-def _arguments(settings: Settings, accepted: frozenset[str], required: frozenset[str]) -> dict[str, object]:
-    """The settings that a factory names. Those that leave the choice to it are not passed where it has a default."""
-    left_to_it = {name for name in _LEFT_TO_NETWORKS if getattr(settings, name) == Settings.model_fields[name].default}
-    return {name: getattr(settings, name) for name in accepted if name in required or name not in left_to_it}
-
-
-def _parameter_names(factory: Callable[..., object], *, required: bool = False) -> frozenset[str]:
-    """The names of all parameters, or only of those that have no default."""
-    try:
-        parameters = inspect.signature(factory).parameters
-        return frozenset(
-            name for name, parameter in parameters.items() if not required or parameter.default is parameter.empty
-        )
-    except (TypeError, ValueError):
-        return frozenset()
+    identity = NetworkIdentity(
+        key=key or origin,
+        identity=f"{named or identity_of(factory)}/{key}",
+        own_dropout=parameters.get("dropout") is False,
+    )
+    return NetworkSource(identity, make, frozenset(parameters))
 
 
 def _short(value: object) -> str:

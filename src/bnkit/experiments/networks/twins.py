@@ -22,7 +22,7 @@ _KINDS: dict[str, Kind] = {"torch": "torch", "group_norm": "group_norm"}
 _BY_HAND = "otherwise write both networks, as a dictionary of factories"
 
 
-def twin(model: nn.Module, arm: Arm, input_shape: tuple[int, ...], key: str) -> nn.Module:
+def twin(model: nn.Module, arm: Arm, example: Tensor, key: str) -> nn.Module:
     """The twin of ``model`` for ``arm``: with batch norm in its places, or without.
 
     A network that has batch norm anywhere is taken to have it everywhere it should: without is ``remove``, with is the
@@ -32,13 +32,12 @@ def twin(model: nn.Module, arm: Arm, input_shape: tuple[int, ...], key: str) -> 
     Args:
         model: Left as it is.
         arm: "no_batch_norm", or how to normalise.
-        input_shape: Of one input, without N.
+        example: Inputs that it can be run on, (N, *).
         key: What messages call it.
 
     Raises:
         FactoryError: There is nothing to remove and nowhere to add, or the network does not run on such inputs.
     """
-    example = _example(input_shape)
     found = places(model)
     for place in found:
         if isinstance(place.found, NotRecognised) and place.found.is_subclass:
@@ -55,15 +54,16 @@ def twin(model: nn.Module, arm: Arm, input_shape: tuple[int, ...], key: str) -> 
         raise FactoryError(f"network {key}: {error}") from error
 
 
-def materialise(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+def materialise(model: nn.Module, example: Tensor) -> None:
     """Give the lazy layers of ``model`` their weights, as its first forward pass would."""
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         with as_it_was(model), torch.no_grad():
-            model.eval()(_example(input_shape))
+            model.eval()(example.clone())
 
 
-def _example(input_shape: tuple[int, ...]) -> Tensor:
-    # As the data are after normalisation. A generator of its own: the draws of weights are counted.
+def random_example(input_shape: tuple[int, ...]) -> Tensor:
+    """Two inputs of that shape, standard normal: as data are after normalisation."""
+    # A generator of its own: the draws of weights are counted.
     return torch.randn((2, *input_shape), generator=torch.Generator().manual_seed(0))
 
 

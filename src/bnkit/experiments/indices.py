@@ -1,0 +1,97 @@
+"""Inputs that networks look something up by: tokens, categories. They have to stay integers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.data import DataSet
+from bnkit.experiments.networks import NetworkSource
+from bnkit.experiments.settings import Settings
+from bnkit.model.dispatch import Dispatch
+from bnkit.seeding import seeded
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+# Operations that look something up, by the name that PyTorch has for them.
+_LOOKUPS = (
+    "embedding",
+    "_embedding_bag",
+    "_embedding_bag_forward_only",
+    "index",
+    "index_select",
+    "gather",
+    "scatter_",
+    "scatter",
+)
+
+
+def example_of(data: DataSet, *, indices: bool) -> Tensor:
+    """The inputs of the first two training examples as networks get them, but not normalised; on the CPU."""
+    raw = _raw(data)
+    if indices:
+        return raw.long()
+    return raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
+
+
+def are_indices(source: NetworkSource, data: DataSet, settings: Settings, seed: int) -> bool:
+    """Whether the network of ``source`` looks something up by the inputs of ``data``, which are integers then.
+
+    Integers that a network only calculates with become floating, as pictures do.
+    """
+    raw = _raw(data)
+    if raw.dtype not in _INTEGERS:
+        return False
+    with seeded(seed, "indices"):
+        try:
+            model = source.build(data.input_shape, data.out_features, settings, seed, raw.long())
+            # Of two inputs: a position, which every input has, is looked up as well.
+            first, other = (_looked_up_by(model, inputs) for inputs in (raw.long(), torch.zeros_like(raw).long()))
+        except (Exception, SystemExit):
+            return False
+        is_input = len(first) != len(other) or any(
+            not torch.equal(one, two) for one, two in zip(first, other, strict=True)
+        )
+        return is_input or not _runs(source, data, settings, seed)
+
+
+def _looked_up_by(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+    with _Lookups() as lookups, torch.no_grad():
+        model.eval()(inputs)
+    return list(lookups.found)
+
+
+def _runs(source: NetworkSource, data: DataSet, settings: Settings, seed: int) -> bool:
+    """Whether it takes the same inputs as floating numbers."""
+    example = example_of(data, indices=False)
+    try:
+        model = source.build(data.input_shape, data.out_features, settings, seed, example)
+        with torch.no_grad():
+            model.eval()(example)
+    except (Exception, SystemExit):
+        return False
+    return True
+
+
+def _raw(data: DataSet) -> Tensor:
+    with seeded(0, "example"):
+        return data.train.raw_head(2).cpu()
+
+
+class _Lookups(Dispatch):
+    """Collects the integers by which something is looked up while a network runs."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[Tensor] = []
+
+    def dispatched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func._schema.name.removeprefix("aten::") in _LOOKUPS:
+            flat = [
+                entry
+                for argument in args
+                for entry in (argument if isinstance(argument, (list, tuple)) else [argument])
+            ]
+            self.found += [one.clone() for one in flat if isinstance(one, Tensor) and one.dtype in _INTEGERS]
+        return func(*args, **kwargs)

@@ -1,0 +1,139 @@
+"""Outputs that do not fit the loss: probabilities where it expects scores, a ReLU on what may be negative."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.experiments.losses import NamedLoss, Outputs, fits
+from bnkit.seeding import seeded
+
+# One output of a linear layer has either sign: by chance all draws look like a ReLU's once in 65,000 networks.
+_DRAWS = 16
+_EXAMPLES = 16
+_TOLERANCE = 1e-3
+
+
+def misfit(network: str, loss: NamedLoss, model: nn.Module, inputs: Tensor, targets: Tensor) -> str | None:
+    """Why the outputs of a network do not fit ``loss``, in a sentence; None where they may.
+
+    What outputs look like on real examples decides, with these weights and with others that are drawn at random: a linear
+    layer may give numbers between 0 and 1 by chance, but not with all weights.
+
+    Args:
+        network: What the message calls it.
+        loss: What it is trained by.
+        model: To throw away: its weights are changed.
+        inputs, targets: Real examples, on its device.
+    """
+    with torch.no_grad():
+        outputs = model.eval()(inputs)
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.dim() < 1:
+        return None
+    if targets.is_floating_point() and not fits(targets, loss.targets):
+        return f"network {network}: {loss.name} is made for targets {loss.targets.value}, and these are not"
+    if loss.outputs is Outputs.LOG_PROBABILITIES:
+        return None if _are_log_probabilities(outputs) else _no_log_probabilities(network, loss, outputs)
+    for looks_like, what in _suspicions(loss, outputs, targets):
+        if looks_like(outputs) and all(looks_like(drawn) for drawn in _with_other_weights(model, inputs[:_EXAMPLES])):
+            return f"network {network}: {what}"
+    return None
+
+
+def _suspicions(loss: NamedLoss, outputs: Tensor, targets: Tensor) -> Iterator[tuple[Callable[[Tensor], bool], str]]:
+    """What outputs may look like that do not fit ``loss``, the most telling first, and what is said of each."""
+    many = outputs.dim() > 1 and outputs.shape[1] > 1
+    name, remedy = loss.name, "return the scores before it"
+    if loss.outputs is Outputs.SCORES and many:
+        yield (
+            _are_log_probabilities,
+            (
+                f"its outputs are logarithms of probabilities (a log_softmax), and {name} expects scores; nll_loss fits, or {remedy}"
+            ),
+        )
+    if loss.outputs in (Outputs.SCORES, Outputs.LOGITS):
+        again = f"{name} expects scores and turns them into probabilities itself, so that it hardly learns; {remedy}"
+        if many:
+            yield (
+                _are_probabilities,
+                f"its outputs are probabilities (a softmax: from 0 to 1, and each row sums to 1), and {again}",
+            )
+        yield _are_shares, f"its outputs lie from 0 to 1 (a sigmoid), and {again}"
+        yield (
+            _are_not_negative,
+            (f"its outputs are never negative (a ReLU), and {name} expects scores of either sign; {remedy}"),
+        )
+    if loss.outputs is Outputs.LOGITS:
+        yield (
+            _are_not_positive,
+            (f"its outputs are never positive (a logarithm), and {name} expects scores of either sign; {remedy}"),
+        )
+    if loss.outputs is Outputs.LOG_RATES:
+        yield (
+            _are_not_negative,
+            (
+                f"its outputs are never negative, and {name} expects the logarithms of rates, which are below 0 for a rate below 1"
+            ),
+        )
+    if loss.outputs is Outputs.VALUES and targets.is_floating_point():
+        low, high = targets.min().item(), targets.max().item()
+        reach = f"and the targets, from {low:.4g} to {high:.4g}, are out of their reach; leave it out"
+        if low < 0 or high > 1:
+            yield _are_shares, f"its outputs lie from 0 to 1 (a sigmoid), {reach}"
+        if low < -1 or high > 1:
+            yield _are_within_one, f"its outputs lie from −1 to 1 (a tanh), {reach}"
+        if low < 0:
+            yield _are_not_negative, f"its outputs are never negative (a ReLU), {reach}"
+
+
+def _no_log_probabilities(network: str, loss: NamedLoss, outputs: Tensor) -> str:
+    instead = "cross_entropy, which takes scores" if loss.name == "nll_loss" else "another loss"
+    they_are = "are probabilities (a softmax)" if _are_probabilities(outputs) else "are not"
+    return (
+        f"network {network}: {loss.name} expects {loss.outputs.value}, and its outputs {they_are}; end the network with "
+        f"log_softmax, or take {instead}"
+    )
+
+
+def _with_other_weights(model: nn.Module, inputs: Tensor) -> Iterator[Tensor]:
+    """What ``model`` returns with weights that are drawn at random, several times."""
+    with torch.no_grad(), seeded("misfit"):
+        for _ in range(_DRAWS):
+            for parameter in model.parameters():
+                if parameter.is_floating_point():
+                    # A layer gives outputs of the size of its inputs, and biases of the same size keep signals alive.
+                    parameter.normal_(0, 1 / math.sqrt(max(parameter[0].numel(), 1)) if parameter.dim() > 1 else 1.0)
+            yield model(inputs)
+
+
+def _are_log_probabilities(outputs: Tensor) -> bool:
+    if outputs.dim() < 2 or outputs.shape[1] < 2:
+        return False
+    return _holds(outputs <= _TOLERANCE) and _holds(outputs.logsumexp(1).abs() < _TOLERANCE)
+
+
+def _are_probabilities(outputs: Tensor) -> bool:
+    return outputs.dim() > 1 and _are_shares(outputs) and _holds((outputs.sum(1) - 1).abs() < _TOLERANCE)
+
+
+def _are_shares(outputs: Tensor) -> bool:
+    return _holds((outputs >= 0) & (outputs <= 1))
+
+
+def _are_within_one(outputs: Tensor) -> bool:
+    return _holds(outputs.abs() <= 1)
+
+
+def _are_not_negative(outputs: Tensor) -> bool:
+    return _holds(outputs >= 0)
+
+
+def _are_not_positive(outputs: Tensor) -> bool:
+    return _holds(outputs <= 0)
+
+
+def _holds(everywhere: Tensor) -> bool:
+    return bool(everywhere.all())

@@ -1,0 +1,264 @@
+"""What a function refers to beyond its own source: functions and values around it, and modules of the user's own."""
+
+from __future__ import annotations
+
+import dis
+import enum
+import functools
+import hashlib
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bnkit.errors import FactoryError
+from bnkit.experiments.source import functions_in, reads_plain, source_of
+from bnkit.own_modules import digest_of as digest_of_file
+from bnkit.own_modules import file_of, imported_by, is_own, loaded_spec
+from bnkit.stale_modules import is_outdated, note_loaded
+
+PLAIN = (bool, int, float, complex, str, bytes, range, type(None))
+# Of these objects of the standard library what they hold counts; others (loggers, locks, files) hold what belongs to a process.
+_HOLDERS = ("builtins", "collections", "types", "argparse", "functools")
+_LIBRARY_VALUES = (torch.dtype, torch.device, torch.Size, np.dtype, np.generic, enum.Enum, Path)
+# Methods that change what they are called on: what a function collects in a list is no setting of it.
+_CHANGES = frozenset(
+    {"append", "extend", "insert", "add", "update", "setdefault", "pop", "clear", "remove", "appendleft"}
+)
+
+
+def references_of(given: object) -> tuple[str, ...]:
+    """What ``given``, something to call, refers to, as texts that read the same in every process; sorted.
+
+    Its own source, and the plain values that it holds itself, are left out: they are not beyond it. Of the module in which
+    it is defined only what it uses counts, of other modules of the user's own all that stands in them.
+
+    Raises:
+        FactoryError: A module's file has changed since this process loaded it, so that its text is not what runs.
+    """
+    walk = _Walk(_home_of(given))
+    walk.beyond(given)
+    return tuple(sorted(walk.found))
+
+
+class _Walk:
+    """Follows references from one object to the next."""
+
+    def __init__(self, home: str) -> None:
+        self.found: set[str] = set()
+        self._home = home
+        self._seen: set[int] = set()
+        self._alive: list[object] = []  # what was seen, so that no other object gets its id
+        self._root: object = None
+
+    def beyond(self, given: object) -> None:
+        """Follow what ``given`` refers to."""
+        self._root = given
+        file, _ = file_of(self._home)
+        if file is not None and is_own(file.resolve()):
+            self._refuse_outdated({self._home: file})
+        self._value("", given)
+
+    def _value(self, name: str, value: Any) -> None:  # noqa: C901, PLR0912 - one branch a kind of value
+        if isinstance(value, (*PLAIN, *_LIBRARY_VALUES)):
+            self.found.add(f"{name}={value!r}")
+            return
+        if id(value) in self._seen:
+            return
+        self._seen.add(id(value))
+        self._alive.append(value)
+        kind = type(value).__module__.partition(".")[0]
+        if kind in sys.stdlib_module_names and kind not in _HOLDERS and not isinstance(value, (type, ModuleType)):
+            return
+        if isinstance(value, Tensor):
+            content = value.detach().cpu().contiguous()
+            self._content(name, (tuple(value.shape), value.dtype), content.flatten().view(torch.uint8).numpy())
+        elif isinstance(value, np.ndarray) and value.dtype != object:
+            self._content(name, (value.shape, value.dtype), np.ascontiguousarray(value))
+        elif isinstance(value, ModuleType):
+            self._module(value.__name__)
+        elif isinstance(value, functools.partial):
+            self._value(name, value.func)
+            self._each(name, [*value.args, *value.keywords.items()], is_held=value is self._root)
+        elif isinstance(value, MethodType):
+            self._value(name, value.__func__)
+            self._value(name, value.__self__)
+        elif isinstance(value, FunctionType):
+            self._function(name, value)
+        elif isinstance(value, type):
+            self._class(name, value)
+        elif isinstance(value, Mapping):
+            self._each(name, list(value.items()))
+        elif isinstance(value, (list, tuple)):
+            self._each(name, value)
+        elif isinstance(value, (set, frozenset)):
+            self._each(name, sorted(value, key=repr))
+        elif inspect.isroutine(value):
+            self._library(name, value)
+        else:
+            self._object(name, value)
+
+    def _each(self, name: str, values: Any, *, is_held: bool = False) -> None:
+        for number, value in enumerate(values):
+            if not (is_held and reads_plain(value)):
+                self._value(f"{name}.{number}", value)
+
+    def _function(self, name: str, function: FunctionType) -> None:
+        code, is_root = function.__code__, self._is_root(function)
+        if not _is_own_module(function.__module__):
+            self._library(name, function)
+        elif function.__module__ != self._home and loaded_spec(function.__module__) is not None:
+            self.found.add(f"{function.__module__}.{function.__qualname__}")
+            self._module(function.__module__)
+        else:
+            if not is_root or hasattr(function, "__wrapped__"):  # whose source is the one that is taken otherwise
+                self.found.add(source_of(code))
+            self._code(code, function.__globals__)
+        changed = _changed_in(code)
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=False)
+        held = [(key, cell.cell_contents) for key, cell in cells if key not in changed and _is_filled(cell)]
+        held += [(str(number), value) for number, value in enumerate(function.__defaults__ or ())]
+        for key, value in held:
+            if not (is_root and reads_plain(value)):
+                self._value(f"{name}.{key}", value)
+        for key, value in (function.__kwdefaults__ or {}).items():
+            self._value(f"{name}.{key}", value)
+
+    def _class(self, name: str, kind: type) -> None:
+        if not _is_own_module(kind.__module__):
+            self._library(name, kind)
+            return
+        if kind.__module__ != self._home and loaded_spec(kind.__module__) is not None:
+            self.found.add(f"{kind.__module__}.{kind.__qualname__}")
+            self._module(kind.__module__)
+            return
+        if not self._is_root(kind):
+            self.found.add(source_of(kind))
+        for base in kind.__bases__:
+            self._value("", base)
+        for key, value in vars(kind).items():
+            for function in functions_in(value):
+                if function.__module__ == kind.__module__:
+                    self._code(function.__code__, function.__globals__)
+                    self._each(key, function.__defaults__ or ())
+
+    def _object(self, name: str, value: object) -> None:
+        is_own = _is_own_module(type(value).__module__)
+        if value is not self._root:
+            self.found.add(f"{name} is a {type(value).__module__}.{type(value).__qualname__}")
+        self._value(name, type(value))
+        if isinstance(value, nn.Module):
+            if value is not self._root:
+                self._each(name, list(value.state_dict().items()))
+            for child in value.children():
+                self._value(name, child)
+        for key, held in sorted(getattr(value, "__dict__", {}).items()):
+            # Of an object of a library only what it was given: what begins with _ is its own affair.
+            if (is_own or not key.startswith("_")) and not (value is self._root and reads_plain(held)):
+                self._value(f"{name}.{key}", held)
+
+    def _code(self, code: CodeType, names: Mapping[str, Any]) -> None:
+        """What a function's code takes from its module, and what it imports when it runs."""
+        changed = _changed_in(code)
+        previous: list[Any] = [None, None]
+        package = str(names.get("__package__") or "")
+        for step in dis.get_instructions(code):
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval in names and step.argval not in changed:
+                self._value(step.argval, names[step.argval])
+            elif step.opname == "IMPORT_NAME":
+                level, fetched = previous[0] or 0, previous[1]
+                base = package.split(".")[: len(package.split(".")) - level + 1] if level else []
+                full = ".".join([*base, *([step.argval] if step.argval else [])])
+                for name in (full, *(f"{full}.{part}" for part in fetched or ())):
+                    self._module(name)
+            elif isinstance(step.argval, str) and {"import_module", "__import__"} & {*code.co_names}:
+                self._module(step.argval)
+            previous = [previous[1], step.argval]
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                self._code(constant, names)
+
+    def _module(self, name: str) -> None:
+        """All of a module of the user's own, and of those that it imports."""
+        if name == self._home or not name.replace(".", "").replace("_", "").isalnum():
+            return
+        file, package = file_of(name)
+        if file is None or not is_own(file.resolve()):
+            return
+        modules = {name: file, **imported_by(file, package)}
+        self._refuse_outdated(modules)
+        for found, path in modules.items():
+            if found != self._home and path.stat().st_size:
+                self.found.add(f"{found}#{digest_of_file(path)}")
+
+    @staticmethod
+    def _refuse_outdated(modules: Mapping[str, Path]) -> None:
+        note_loaded(modules)
+        for name, path in modules.items():
+            if is_outdated(name):
+                raise FactoryError(
+                    f"{path} was changed after this process imported it, and what runs is what stood there before; import it "
+                    f"again (importlib.reload), start again, or name the factory as path/to/file.py:name"
+                )
+
+    def _library(self, name: str, value: Any) -> None:
+        """Note which function or class of a library stands behind a name of another spelling."""
+        called = str(getattr(value, "__qualname__", type(value).__qualname__))
+        if not self._is_root(value) and name != called.rpartition(".")[2]:
+            self.found.add(f"{name} is {getattr(value, '__module__', '')}.{called}")
+
+    def _content(self, name: str, form: object, content: Any) -> None:
+        self.found.add(f"{name}={form!r} {hashlib.sha256(content.tobytes()).hexdigest()}")
+
+    def _is_root(self, value: object) -> bool:
+        """Whether ``value`` is what was given, or what that calls in the end."""
+        root: Any = self._root
+        while isinstance(root, functools.partial):
+            root = root.func
+        return value is root or value is getattr(root, "__func__", None) or value is type(root)
+
+
+def _home_of(given: Any) -> str:
+    while isinstance(given, functools.partial):
+        given = given.func
+    kind = given if inspect.isroutine(given) or isinstance(given, type) else type(given)
+    return str(getattr(kind, "__module__", ""))
+
+
+def _is_own_module(name: str | None) -> bool:
+    module = sys.modules.get(name or "")
+    file = getattr(module, "__file__", None)
+    if file is None:  # a notebook, or code that was made on the way
+        return name in (None, "__main__") or module is None
+    return is_own(Path(file).resolve())
+
+
+def _changed_in(code: CodeType) -> frozenset[str]:
+    """The names of variables around a function that it changes: it assigns them, or calls a method on them that does."""
+    changed: set[str] = set()
+    held = ""
+    for step in dis.get_instructions(code):
+        if step.opname in ("STORE_GLOBAL", "STORE_DEREF") or (step.opname == "STORE_SUBSCR" and held):
+            changed.add(held if step.opname == "STORE_SUBSCR" else step.argval)
+        elif step.opname in ("LOAD_METHOD", "LOAD_ATTR") and step.argval in _CHANGES:
+            changed.add(held)
+        if step.opname.startswith("LOAD_") and step.opname in ("LOAD_GLOBAL", "LOAD_DEREF", "LOAD_NAME"):
+            held = step.argval
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            changed |= _changed_in(constant)
+    return frozenset(changed)
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,69 @@
+"""The source of a function or class, and nothing around it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator
+from types import CodeType, FunctionType
+from typing import Any
+
+
+def source_of(code: CodeType | type) -> str:
+    """The source of a function or class; of code that has none, what it was compiled to."""
+    try:
+        return (isinstance(code, CodeType) and _of_lambda(code)) or inspect.getsource(code)
+    except (TypeError, OSError, IndexError):
+        if isinstance(code, CodeType):
+            return _compiled(code)
+    # Of a class of a notebook Python finds none, but those of its methods.
+    parts = {key: [source_of(part.__code__) for part in functions_in(value)] for key, value in vars(code).items()}
+    values = {key: value for key, value in vars(code).items() if key != "__module__" and reads_plain(value)}
+    return repr((sorted(parts.items()), sorted(values.items(), key=repr)))
+
+
+def functions_in(value: Any) -> Iterator[FunctionType]:
+    """The functions behind an entry of a class: a method, a static one, a property."""
+    for part in (value, *(getattr(value, key, None) for key in ("__func__", "fget", "fset"))):
+        if isinstance(part, FunctionType):
+            yield part
+
+
+def reads_plain(value: object) -> bool:
+    """Whether ``value`` and all that it holds is plain."""
+    if isinstance(value, tuple):
+        return all(reads_plain(entry) for entry in value)
+    return isinstance(value, (bool, int, float, str, type(None)))
+
+
+def _of_lambda(code: CodeType) -> str:
+    """The source of a lambda without the statement that it stands in, as a call that also says how many seeds; else empty."""
+    if code.co_name != "<lambda>":
+        return ""
+    lines, _ = inspect.findsource(code)
+    try:
+        tree = ast.parse("".join(lines))
+    except (SyntaxError, ValueError):
+        return ""
+    places = [
+        ((first, start), (last, end))
+        for first, last, start, end in code.co_positions()
+        if first is not None
+        and last is not None
+        and start is not None
+        and end is not None
+        and (first, start) != (last, end)
+    ]
+    around = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Lambda) and node.body.end_lineno is not None and node.body.end_col_offset is not None:
+            begin, stop = (node.body.lineno, node.body.col_offset), (node.body.end_lineno, node.body.end_col_offset)
+            if places and all(begin <= start and end <= stop for start, end in places):
+                around.append((begin, node))
+    # Of those around it the last that begins is the innermost.
+    return ast.unparse(max(around, key=lambda found: found[0])[1]) if around else ""
+
+
+def _compiled(code: CodeType) -> str:
+    constants = [_compiled(part) if isinstance(part, CodeType) else repr(part) for part in code.co_consts]
+    return repr((code.co_code, code.co_names, constants))

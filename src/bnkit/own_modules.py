@@ -1,0 +1,246 @@
+"""The modules of a user's own that a file imports, found by reading it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import site
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+# Folders whose files are nobody's own code, wherever they lie.
+_INSTALLED = ("site-packages", "dist-packages")
+# Packages that may be installed from a checkout, and are not the user's all the same: their versions are recorded.
+_NOT_OWN = ("bnkit", "torch")
+# What imports a module by a name that is a value.
+_IMPORTERS = ("import_module", "__import__")
+
+
+class _Import(NamedTuple):
+    """One import: ``from <level dots>module import names``; ``whole`` where any module of that package may be meant."""
+
+    module: str
+    names: tuple[str, ...] = ()
+    level: int = 0
+    whole: bool = False
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file; empty where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def is_own(path: Path | None) -> bool:
+    """Whether a file is the user's own: in neither the standard library nor an installed package, nor bnkit's or torch's.
+
+    What is installed in editable form lies where it is written, and is the user's own.
+    """
+    if path is None or any(part in _INSTALLED for part in path.parts):
+        return False
+    return not any(path.is_relative_to(folder) for folder in _folders_of_others())
+
+
+def imported_by(path: Path, package: str = "") -> dict[str, Path]:
+    """The modules of the user's own that ``path`` imports, and those that these import, by name, with their files.
+
+    Imports inside functions count, and so do files that it names in strings (``exec``, ``runpy``). Nothing is run.
+
+    Args:
+        path: A Python file.
+        package: Which package it belongs to: what its relative imports start from.
+    """
+    found: dict[str, Path] = {}
+    waiting = [(path, package)]
+    while waiting:
+        file, package = waiting.pop()
+        for name, spec in _own_specs(file, package):
+            if name in found or spec.origin is None:
+                continue
+            found[name] = Path(spec.origin)
+            waiting.append((found[name], package_of(spec)))
+        for text in _read(file).files:
+            named = next((place for place in (file.parent / text, Path(text)) if place.is_file()), None)
+            if (
+                named is not None
+                and text not in found
+                and named.resolve() != path.resolve()
+                and is_own(named.resolve())
+            ):
+                found[text] = named
+                waiting.append((named, ""))
+    return found
+
+
+def digest_with(digest: str, modules: dict[str, Path]) -> str:
+    """``digest`` where there are no modules; otherwise one of it, and of the names and contents of ``modules``."""
+    # An empty file, as of a package, does nothing.
+    known = [(name, digest_of(path)) for name, path in sorted(modules.items()) if path.stat().st_size]
+    if not known:
+        return digest
+    return hashlib.sha256(repr((digest, known)).encode()).hexdigest()
+
+
+def file_of(name: str) -> tuple[Path | None, str]:
+    """The file that a module has or would be imported from, None for none, and the package of its relative imports."""
+    spec = _spec(name)
+    if spec is None or not spec.has_location or spec.origin is None:
+        return None, ""
+    return Path(spec.origin), package_of(spec)
+
+
+def package_of(spec: ModuleSpec) -> str:
+    """What the relative imports of a module start from."""
+    return spec.name if spec.submodule_search_locations is not None else _parent(spec.name)
+
+
+def loaded_spec(name: str) -> ModuleSpec | None:
+    """The specification of a module that is loaded; None for one that is not, or has none."""
+    module: ModuleType | None = sys.modules.get(name)
+    spec = getattr(module, "__spec__", None)
+    return spec if isinstance(spec, ModuleSpec) else None
+
+
+def _own_specs(file: Path, package: str) -> Iterator[tuple[str, ModuleSpec]]:
+    """What ``file`` itself imports of the user's own, packages that are imported on the way included."""
+    for wanted in (*_read(file).imports, *([_Import(package)] if package else [])):
+        base = _absolute(wanted, package)
+        if base is None:
+            continue
+        names = [base, *(f"{base}.{name}" if base else name for name in wanted.names)]
+        if wanted.whole:
+            names += _all_in(base, file)
+        for name in filter(None, names):
+            parts = name.split(".")
+            for end in range(1, len(parts) + 1):
+                spec = _spec(".".join(parts[:end]))
+                if spec is None:
+                    break
+                if spec.has_location and spec.origin is not None and is_own(Path(spec.origin).resolve()):
+                    yield ".".join(parts[:end]), spec
+
+
+def _absolute(wanted: _Import, package: str) -> str | None:
+    """The full name of what is imported from; None for a relative import that leads nowhere."""
+    if wanted.level == 0:
+        return wanted.module
+    parts = package.split(".") if package else []
+    if len(parts) < wanted.level:
+        return None
+    base = parts[: len(parts) - wanted.level + 1]
+    return ".".join([*base, *([wanted.module] if wanted.module else [])])
+
+
+def _all_in(base: str, file: Path) -> list[str]:
+    """The names of the modules of a package; of the folder of ``file`` where ``base`` is empty."""
+    spec = _spec(base) if base else None
+    folders = (spec.submodule_search_locations if spec is not None else None) or ([] if base else [str(file.parent)])
+    stems = sorted(path.stem for folder in folders for path in Path(folder).glob("*.py"))
+    return [f"{base}.{stem}" if base else stem for stem in stems if stem != "__init__"]
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Where ``name`` would be imported from; its parents are not imported for that."""
+    if name.partition(".")[0] in sys.stdlib_module_names or name.partition(".")[0] in _NOT_OWN:
+        return None
+    loaded = loaded_spec(name)
+    if loaded is not None:
+        return loaded
+    where = None
+    if "." in name:
+        parent = _spec(_parent(name))
+        where = None if parent is None else parent.submodule_search_locations
+        if where is None:
+            return None
+    for finder in sys.meta_path:
+        try:
+            spec = finder.find_spec(name, where)
+        except Exception:  # noqa: S112 - a finder of an unknown kind, and this is only a look
+            continue
+        if spec is not None:
+            return spec
+    return None
+
+
+class _Read(NamedTuple):
+    """What stands in a file: its imports, and the Python files that it names in strings."""
+
+    imports: tuple[_Import, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+def _read(file: Path) -> _Read:
+    return _parsed(file, digest_of(file))
+
+
+@lru_cache(maxsize=4096)
+def _parsed(file: Path, digest: str) -> _Read:  # with another digest it is another file
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python gives them when it imports the file
+            tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return _Read()
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    files = (text for text in texts if text.endswith(".py") and "\n" not in text)
+    return _Read(tuple(dict.fromkeys(_imports(tree))), tuple(dict.fromkeys(files)))
+
+
+def _imports(tree: ast.AST) -> Iterator[_Import]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for other in node.orelse:
+                yield from _imports(ast.Module([other], []))
+            continue
+        if isinstance(node, ast.Import):
+            yield from (_Import(alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names = tuple(alias.name for alias in node.names)
+            yield _Import(node.module or "", tuple(n for n in names if n != "*"), node.level, "*" in names)
+        elif isinstance(node, ast.Call) and node.args and _name(node.func) in _IMPORTERS:
+            yield _by_value(node.args[0])
+        yield from _imports(node)
+
+
+def _by_value(name: ast.expr) -> _Import:
+    """What ``import_module(name)`` may import: where the name is computed, every module of the package it begins with."""
+    if isinstance(name, ast.Constant) and isinstance(name.value, str):
+        text, whole = name.value, False
+    else:
+        first = name.values[0] if isinstance(name, ast.JoinedStr) and name.values else name
+        first = first.left if isinstance(first, ast.BinOp) else first
+        text = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+        text, whole = text[: text.rfind(".") + 1], True
+    bare = text.lstrip(".")
+    return _Import(bare.rstrip("."), (), len(text) - len(bare), whole)
+
+
+def _name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+@cache
+def _folders_of_others() -> tuple[Path, ...]:
+    paths = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    if hasattr(site, "getsitepackages"):
+        paths |= {*site.getsitepackages(), site.getusersitepackages()}
+    folders = [Path(path) for path in paths if path]
+    for package in _NOT_OWN:
+        spec = importlib.util.find_spec(package)
+        folders += [Path(place) for place in (spec.submodule_search_locations or ())] if spec is not None else []
+    return tuple(sorted({folder.resolve() for folder in folders}))

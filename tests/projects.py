@@ -1,0 +1,31 @@
+"""Projects of a user's own: files in a folder of their own, imported and forgotten again."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from bnkit.own_modules import loaded_spec
+
+
+@pytest.fixture(name="project")
+def a_project(tmp_path, monkeypatch):
+    """A function that writes files into an empty folder, which is the working directory; nothing of it stays loaded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("bnkit.factories._searched", [])
+    before = set(sys.modules)
+
+    def write(**files):
+        for name, content in files.items():
+            path = tmp_path / f"{name.replace('__of__', '/')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return tmp_path
+
+    yield write
+    for name in set(sys.modules) - before:
+        spec = loaded_spec(name)
+        if spec is not None and str(tmp_path) in f"{spec.origin} {spec.submodule_search_locations}":
+            del sys.modules[name]
