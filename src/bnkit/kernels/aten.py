@@ -91,9 +91,7 @@ def training_step(
         return None
     try:
         output = functional.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
-    except (
-        RuntimeError
-    ):  # dtypes that it does not mix, buffers that require gradients, lengths: said, or seen to, elsewhere
+    except RuntimeError:  # dtypes that it does not mix, lengths, buffers that require gradients: seen to elsewhere
         return None
     if num_batches_tracked is not None:
         num_batches_tracked.add_(1)
