@@ -89,7 +89,7 @@ def test_what_is_refused(verb, settings, message):
         ("convert", {"how": {}}),
         ("recalibrate", {"device": torch.device("cpu")}),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else " ".join(given),
 )
 def test_what_means_the_same_is_taken(verb, settings):
     VERBS[verb](**settings)

@@ -260,7 +260,9 @@ def _any(**keywords):
     return _Net(**keywords)
 
 
-@pytest.mark.parametrize("factory", [_Net, _Maker(), functools.partial(_Net, dropout=0.5), _any], ids=str)
+@pytest.mark.parametrize(
+    "factory", [_Net, _Maker(), functools.partial(_Net, dropout=0.5), _any], ids=["class", "object", "partial", "any"]
+)
 @pytest.mark.parametrize(("settings", "rate"), [({}, 0.5), ({"dropout": 0.25}, 0.25), ({"dropout": 0.0}, 0.0)])
 def test_a_rate_of_dropout_is_the_networks_own_unless_the_grid_names_one(factory, settings, rate):
     for factories in ({"a": factory}, factory):
@@ -274,7 +276,11 @@ def test_a_rate_that_has_to_be_given_is_none_where_the_grid_says_nothing():
     assert not source.identity.own_dropout
 
 
-@pytest.mark.parametrize("factory", [_positional, functools.partial(_Net, 0.5, width=3), lambda: _Net(0.5)], ids=str)
+@pytest.mark.parametrize(
+    "factory",
+    [_positional, functools.partial(_Net, 0.5, width=3), lambda: _Net(0.5)],
+    ids=["positional", "partial", "lambda"],
+)
 def test_no_dropout_is_refused_of_a_network_that_has_some_and_cannot_be_told(factory):
     source = from_factories({"a": factory})["a"]
     if "dropout" not in source.options:
