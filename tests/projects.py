@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from bnkit import factories
 from bnkit.own_modules import loaded_spec
 
 
@@ -13,13 +14,18 @@ from bnkit.own_modules import loaded_spec
 def a_project(tmp_path, monkeypatch):
     """A function that writes files into an empty folder, which is the working directory; nothing of it stays loaded."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr("bnkit.factories._searched", [])
+    # What other tests of this process imported, and where from, is as if it had never been.
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in factories._searched])
+    monkeypatch.setattr(factories, "_searched", [])
     before = set(sys.modules)
 
     def write(**files):
         for name, content in files.items():
             path = tmp_path / f"{name.replace('__of__', '/')}.py"
+            top = name.partition("__of__")[0]
+            if top in before:
+                monkeypatch.delitem(sys.modules, top, raising=False)
+                before.discard(top)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
         return tmp_path

@@ -199,7 +199,7 @@ def test_a_file_that_is_there_is_replaced_and_the_output_says_so(capsys, tmp_pat
         (["nets.py:Normalised"], ["no example", "--input 64x3x32x32"]),
         (["nets.py:Normalised", "--input", "5x1x8"], ["raised RuntimeError on the example ((5, 1, 8) on cpu)"]),
         (["nets.py:Normalised", "--input", "5,1,8,8"], ["--input 5,1,8,8", "64x3x32x32"]),
-        (["nets.py:Normalised", "--input", ""], ["--input : expected a shape"]),
+        (["nets.py:Normalised", "--input", ""], ["--input is empty; expected a value"]),
         (["nets.py:Normalised", "--input", "0x1x8x8"], ["sizes from 1"]),
         (["nets.py:Normalised", "--input", f"{'9' * 5000}x1"], ["1,073,741,824 values"]),
         (["nets.py:Normalised", "--input", "2x1x8x8:float33"], ["float33", "bfloat16"]),
