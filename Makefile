@@ -23,7 +23,7 @@ quick: .venv/.installed-dev
 
 # Faults of every kind while a comparison trains: 200 and more kills, a full disk, workers that die. Says what was counted.
 torture: .venv/.installed-dev
-	$(BIN)/python -m pytest -n 2 -m "" -rP --durations=10 tests/torture tests/experiments/test_workers.py tests/experiments/test_cluster.py tests/experiments/test_together.py tests/cli/test_compare.py
+	$(BIN)/python -m pytest -n 2 -m "" -rP --durations=10 tests/torture tests/experiments/running/test_pool.py tests/experiments/running/test_ray_cluster.py tests/experiments/running/test_torchrun.py tests/cli/test_compare.py
 
 # Networks that others wrote: all of them, where `make test` takes a selection.
 zoo: .venv/.installed-dev

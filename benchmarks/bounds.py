@@ -24,26 +24,26 @@ from benchmarks.layer import measured, step, streamed_copy
 from torch import Tensor
 
 import bnkit
-from bnkit.kernels import arguments, bits, passes
-from bnkit.kernels.arguments import plan_for, share
-from bnkit.kernels.arguments import run as run_loops
-from bnkit.kernels.compiling import outer
-from bnkit.kernels.plane_loops import LINE, PIECE, PLANES_AHEAD
-from bnkit.kernels.threads import available
+from bnkit.kernels.cpu import intrinsics, launch, loop_call
+from bnkit.kernels.cpu.compiling import outer
+from bnkit.kernels.cpu.loop_call import plan_for, share
+from bnkit.kernels.cpu.loop_call import run as run_loops
+from bnkit.kernels.cpu.planes import LINE, PIECE, PLANES_AHEAD
+from bnkit.kernels.cpu.threads import available
 
 SHAPES = ((256, 64, 28, 28), (32, 64, 56, 56))
 
-_pointer = bits.pointer[np.float32]
+_pointer = intrinsics.pointer[np.float32]
 two = by_channel = None
 
 
 def _move(a: Any) -> None:
     """Write y = x, or y = x + g: all of it in its order, or channel by channel."""
-    examples, channels = bits.get(a, arguments.EXAMPLES), bits.get(a, arguments.CHANNELS)
-    positions = bits.get(a, arguments.POSITIONS)
+    examples, channels = intrinsics.get(a, loop_call.EXAMPLES), intrinsics.get(a, loop_call.CHANNELS)
+    positions = intrinsics.get(a, loop_call.POSITIONS)
     row = channels * positions
-    x, y = _pointer(bits.get(a, arguments.X)), _pointer(bits.get(a, arguments.Y))
-    g = _pointer(bits.get(a, arguments.GRADIENT))
+    x, y = _pointer(intrinsics.get(a, loop_call.X)), _pointer(intrinsics.get(a, loop_call.Y))
+    g = _pointer(intrinsics.get(a, loop_call.GRADIENT))
     if by_channel:
         _, begin, end = share(a, channels)
         for c in range(begin, end):
@@ -54,15 +54,17 @@ def _move(a: Any) -> None:
                     last = min(piece + PIECE, first + positions)
                     if ahead != 0:
                         for i in range(piece, last, LINE):
-                            bits.prefetch(x, i + ahead)
+                            intrinsics.prefetch(x, i + ahead)
                             if two:
-                                bits.prefetch(g, i + ahead)
+                                intrinsics.prefetch(g, i + ahead)
                     for i in range(piece, last):
-                        bits.stream(y, i, bits.get(x, i) + bits.get(g, i) if two else bits.get(x, i))
+                        intrinsics.stream(
+                            y, i, intrinsics.get(x, i) + intrinsics.get(g, i) if two else intrinsics.get(x, i)
+                        )
     else:
         _, begin, end = share(a, examples)
         for i in range(begin * row, end * row):
-            bits.stream(y, i, bits.get(x, i) + bits.get(g, i) if two else bits.get(x, i))
+            intrinsics.stream(y, i, intrinsics.get(x, i) + intrinsics.get(g, i) if two else intrinsics.get(x, i))
 
 
 def mover(x: Tensor, g: Tensor, y: Tensor, *, both: bool, channels: bool) -> Callable[[], object]:
@@ -92,8 +94,8 @@ def sides(shape: tuple[int, ...]) -> dict[str, Callable[[], object]]:
     leaf, layer = x.clone().requires_grad_(), bnkit.nn.BatchNorm2d(channels, activation="relu", kernel="numba")
 
     def loops() -> object:
-        output = passes.forward(x, weight, bias, None, None, count, known, "relu", layer.eps, False, False)
-        return output, passes.backward(g, x, weight, bias, None, None, count, known, "relu", False, False)
+        output = launch.forward(x, weight, bias, None, None, count, known, "relu", layer.eps, False, False)
+        return output, launch.backward(g, x, weight, bias, None, None, count, known, "relu", False, False)
 
     def both(by_channel: bool) -> Callable[[], object]:
         forward = mover(x, g, y, both=False, channels=by_channel)

@@ -33,13 +33,13 @@ from torch.utils.data import DataLoader, Dataset
 
 import bnkit
 from bnkit.data import Parts, load, prepare
+from bnkit.experiments.callbacks import Observer
 from bnkit.experiments.experiment import experiment_from, read_recipe
 from bnkit.experiments.networks import sources
-from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Run
-from bnkit.experiments.settle import settle
-from bnkit.experiments.task import Task
-from bnkit.experiments.train import Training, train
+from bnkit.experiments.resolve import settle
+from bnkit.experiments.training.loop import Training, train
+from bnkit.experiments.training.task import Task
 
 RECIPE = "two-cnn-fashion-mnist"
 # The plain loops: their Dataset, and num_workers of their DataLoader: 0 is its default, 1 is the course's.

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from bnkit.comparison.comparison import Comparison
 from bnkit.experiments.experiment import NetworkIdentity, Settled, experiment_from
-from bnkit.experiments.folder import Folder
 from bnkit.experiments.plan import Plan, plan
-from bnkit.experiments.records import Epoch, Status
-from bnkit.report.comparison import Comparison
+from bnkit.experiments.records.record import Epoch, Status
+from bnkit.experiments.records.results_folder import Folder
 
 T = TypeVar("T")
 

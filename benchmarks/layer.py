@@ -30,11 +30,12 @@ import torch
 from torch import Tensor, nn
 
 import bnkit
-from bnkit.kernels import arguments, bits
-from bnkit.kernels.arguments import plan_for, share
-from bnkit.kernels.arguments import run as run_loops
-from bnkit.kernels.compiling import outer
-from bnkit.kernels.threads import available, threads_for
+from bnkit.kernels.cpu import intrinsics
+from bnkit.kernels.cpu import loop_call as arguments
+from bnkit.kernels.cpu.compiling import outer
+from bnkit.kernels.cpu.loop_call import plan_for, share
+from bnkit.kernels.cpu.loop_call import run as run_loops
+from bnkit.kernels.cpu.threads import available, threads_for
 
 SHAPES = (
     (256, 6, 28, 28),  # LeNet
@@ -53,13 +54,13 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channel
 
 def _copy(a: Any) -> None:
     """Whole cache lines from one tensor to another, past the caches."""
-    _, first, last = share(a, bits.get(a, arguments.COUNT) // 16)
-    x, y = _pointer(bits.get(a, arguments.X)), _pointer(bits.get(a, arguments.Y))
+    _, first, last = share(a, intrinsics.get(a, arguments.COUNT) // 16)
+    x, y = _pointer(intrinsics.get(a, arguments.X)), _pointer(intrinsics.get(a, arguments.Y))
     for place in range(16 * first, 16 * last):
-        bits.stream(y, place, bits.get(x, place))
+        intrinsics.stream(y, place, intrinsics.get(x, place))
 
 
-_pointer = bits.pointer[np.float32]
+_pointer = intrinsics.pointer[np.float32]
 _copy_at = outer(_copy, {}, "benchmark")
 
 

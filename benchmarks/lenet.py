@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import bnkit
 from bnkit.experiments.networks.arms import ARMS, Arm
-from bnkit.experiments.networks.sources import ARCHITECTURES
+from bnkit.experiments.networks.registry import ARCHITECTURES
 from bnkit.experiments.settings import Settings
 
 STEPS = 5

@@ -32,8 +32,8 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from bnkit.model.example import largest_difference
-from bnkit.model.fold import fold
+from bnkit.model.edit.fold import fold
+from bnkit.model.inspect.example import largest_difference
 
 # Beyond this, times the error that the network has by itself, a result is wrong and not rounded.
 WRONG = 100

@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from bnkit.experiments.networks import sources
 from bnkit.experiments.settings import Settings
-from bnkit.experiments.task import training_step
+from bnkit.experiments.training.task import training_step
 from bnkit.memory import keep_freed_memory
-from bnkit.model.observe import LayerWatch
+from bnkit.model.instrument.layers import LayerWatch
 
 CASES = [
     ("mlp", 64, Settings()),

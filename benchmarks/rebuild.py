@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import bnkit
-from bnkit.kernels.affine import affine, coefficients
+from bnkit.kernels.cpu.aten_affine import affine, coefficients
 
 # For each network of ``benchmarks.memory``: the shape of outputs, how many of them, and how many with a sum.
 NETWORKS = {

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 import bnkit
+from bnkit.comparison.compare import run_experiment
 from bnkit.data import Examples, load, prepare
 from bnkit.experiments.experiment import experiment_from, read_recipe
-from bnkit.report.compare import run_experiment
 
 
 def accuracy(model: nn.Module, examples: Examples) -> float:

@@ -13,13 +13,13 @@ import torch
 
 import bnkit
 from bnkit.checks.measurements import Measurements
+from bnkit.comparison.compare import run_experiment
+from bnkit.comparison.comparison import Comparison
 from bnkit.experiments.experiment import experiment_from, read_recipe
 from bnkit.experiments.model_data import run_data
-from bnkit.model.batches import Batches
-from bnkit.model.drift import Drift
-from bnkit.model.norms import places
-from bnkit.report.compare import run_experiment
-from bnkit.report.comparison import Comparison
+from bnkit.model.inspect.batches import Batches
+from bnkit.model.inspect.recognise import places
+from bnkit.model.statistics.drift import Drift
 
 _SIZE, _COUNT = 256, 32
 _WIDTH, _HEIGHT, _MARGIN = 640, 360, 48

@@ -36,12 +36,12 @@ import torch
 from benchmarks.folder import planned
 from benchmarks.side_by_side import neighbours
 
+from bnkit.comparison.compare import run_experiment
+from bnkit.experiments.callbacks import Observer
 from bnkit.experiments.experiment import Experiment, experiment_from
-from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.processors import processors
-from bnkit.experiments.records import Record
-from bnkit.report.compare import run_experiment
+from bnkit.experiments.records.record import Record
+from bnkit.experiments.running.processors import processors
 
 _LOAD = "convolution steps"
 
@@ -98,10 +98,10 @@ def work(runs: int, epochs: int, data: str, network: str) -> Experiment:
 
 def plain_process(experiment: Experiment, number: int, count: int) -> None:
     """Train every ``count``-th run, from ``number`` on, once a line comes in; print when the first began and the last ended."""
-    from bnkit.experiments.observer import Observer
-    from bnkit.experiments.optimizers import load_what_optimizers_need
-    from bnkit.experiments.settle import settle
-    from bnkit.experiments.train import Training, train
+    from bnkit.experiments.callbacks import Observer
+    from bnkit.experiments.resolve import settle
+    from bnkit.experiments.training.loop import Training, train
+    from bnkit.experiments.training.optimizers import load_what_optimizers_need
     from bnkit.memory import keep_freed_memory
 
     torch.set_num_threads(1)
@@ -152,10 +152,10 @@ def sweep(workers: int, experiment: Experiment) -> Sweep:
 def starts(many: Plan) -> tuple[float, float]:
     """Seconds from one run's end to the next one's beginning, around the tenth run of a plan and around the thousandth."""
     from bnkit.data import DataSet, Examples
-    from bnkit.experiments.engine import train_all
-    from bnkit.experiments.folder import Folder
     from bnkit.experiments.networks import sources
-    from bnkit.experiments.settle import Materials
+    from bnkit.experiments.records.results_folder import Folder
+    from bnkit.experiments.resolve import Materials
+    from bnkit.experiments.running.sequential import train_all
 
     examples = Examples(torch.randn(16, 1, 28, 28), torch.arange(16) % 10)
     materials = Materials(

@@ -17,11 +17,11 @@ from rich.console import Console
 
 import bnkit
 from bnkit.cli.progress import LiveTable
+from bnkit.comparison.compare import run_experiment
+from bnkit.experiments.callbacks import Observer
 from bnkit.experiments.experiment import experiment_from, read_recipe
-from bnkit.experiments.observer import Observer
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records import Epoch, Record
-from bnkit.report.compare import run_experiment
+from bnkit.experiments.records.record import Epoch, Record
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "build" / "pictures"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bnkit.checks.config import Settings as CheckSettings
+from bnkit.checks.config import settings_from
 from bnkit.checks.registry import rules
-from bnkit.checks.settings import Settings as CheckSettings
-from bnkit.checks.settings import settings_from
 from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, experiment_from, recipes
 from bnkit.experiments.settings import Settings
 

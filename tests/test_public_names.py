@@ -30,10 +30,10 @@ def test_an_unknown_name_lists_the_known_ones():
     ("module", "absent"),
     [
         ("bnkit", ["torch", "numpy", "rich", "bokeh"]),
-        ("bnkit.report.comparison", ["torch"]),
+        ("bnkit.comparison.comparison", ["torch"]),
         ("bnkit.report.page", ["torch"]),
         ("bnkit.cli.main", ["torch"]),
-        ("bnkit.nn", ["numba", "rich", "pydantic", "bokeh", "scipy", "bnkit.kernels.gpu_triton"]),
+        ("bnkit.nn", ["numba", "rich", "pydantic", "bokeh", "scipy", "bnkit.kernels.gpu.kernel"]),
     ],
 )
 def test_an_import_stays_out(module, absent):

@@ -10,37 +10,37 @@ if TYPE_CHECKING:
     from bnkit.checks.check import assert_healthy as assert_healthy
     from bnkit.checks.check import check as check
     from bnkit.checks.monitor import Monitor as Monitor
-    from bnkit.memory.freed import keep_freed_memory as keep_freed_memory
+    from bnkit.comparison.compare import compare as compare
+    from bnkit.comparison.comparison import Comparison as Comparison
+    from bnkit.memory.malloc import keep_freed_memory as keep_freed_memory
     from bnkit.memory.recompute import recompute as recompute
-    from bnkit.model.add import add as add
-    from bnkit.model.convert import convert as convert
-    from bnkit.model.fold import fold as fold
-    from bnkit.model.freeze import freeze as freeze
-    from bnkit.model.freeze import unfreeze as unfreeze
-    from bnkit.model.recalibrate import recalibrate as recalibrate
-    from bnkit.model.remove import remove as remove
-    from bnkit.report.compare import compare as compare
-    from bnkit.report.comparison import Comparison as Comparison
+    from bnkit.model.edit.add import add as add
+    from bnkit.model.edit.convert import convert as convert
+    from bnkit.model.edit.fold import fold as fold
+    from bnkit.model.edit.freeze import freeze as freeze
+    from bnkit.model.edit.freeze import unfreeze as unfreeze
+    from bnkit.model.edit.remove import remove as remove
+    from bnkit.model.statistics.recalibrate import recalibrate as recalibrate
 
 __version__ = "0.1.0"
 
 # Where each public name lives. They are loaded on first use (PEP 562), so that `import bnkit` alone loads no torch.
 _HOMES = {
-    "Comparison": "bnkit.report.comparison",
+    "Comparison": "bnkit.comparison.comparison",
     "Monitor": "bnkit.checks.monitor",
-    "add": "bnkit.model.add",
+    "add": "bnkit.model.edit.add",
     "assert_healthy": "bnkit.checks.check",
     "check": "bnkit.checks.check",
-    "compare": "bnkit.report.compare",
-    "convert": "bnkit.model.convert",
-    "fold": "bnkit.model.fold",
-    "freeze": "bnkit.model.freeze",
-    "keep_freed_memory": "bnkit.memory.freed",
+    "compare": "bnkit.comparison.compare",
+    "convert": "bnkit.model.edit.convert",
+    "fold": "bnkit.model.edit.fold",
+    "freeze": "bnkit.model.edit.freeze",
+    "keep_freed_memory": "bnkit.memory.malloc",
     "nn": "bnkit.nn",
-    "recalibrate": "bnkit.model.recalibrate",
+    "recalibrate": "bnkit.model.statistics.recalibrate",
     "recompute": "bnkit.memory.recompute",
-    "remove": "bnkit.model.remove",
-    "unfreeze": "bnkit.model.freeze",
+    "remove": "bnkit.model.edit.remove",
+    "unfreeze": "bnkit.model.edit.freeze",
 }
 
 __all__ = [

@@ -16,8 +16,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from bnkit.kernels import gpu_backward, gpu_forward, gpu_passes
-from bnkit.kernels.device_passes import Moving
+from bnkit.kernels.fused.backend import Moving
+from bnkit.kernels.gpu import backward, forward, launch
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -87,11 +87,11 @@ def launches_of(
     """What a forward and a backward pass over a tensor of ``shape`` would start; it is nowhere, so it may be large."""
     launches: list[Launch] = []
     with monkeypatch.context() as patched:
-        for module in (gpu_forward, gpu_backward):
+        for module in (forward, backward):
             for name, kernel in vars(module).items():
                 if isinstance(kernel, JITFunction) and re.match("(for|back)ward_", name):
                     patched.setattr(module, name, _Recorder(kernel, launches))
-        patched.setattr(gpu_passes, "_on", lambda x: torch.device("meta"))
+        patched.setattr(launch, "_on", lambda x: torch.device("meta"))
         x = torch.empty(shape, dtype=dtype, device="meta")
         x = x.contiguous(memory_format=torch.channels_last) if last else x
         number = torch.float64 if dtype == torch.float64 else torch.float32
@@ -101,10 +101,10 @@ def launches_of(
         other = torch.empty_like(x) if adds else None
         count = x.numel() // shape[1]
         moving = Moving(mean, var, 0.1) if moves else None
-        gpu_passes.forward(x, weight, bias, other, mask, count, statistics, activation, 1e-5, False, False, moving)
-        seen = other if gpu_passes.sees(activation, adds) else None
+        launch.forward(x, weight, bias, other, mask, count, statistics, activation, 1e-5, False, False, moving)
+        seen = other if launch.sees(activation, adds) else None
         bends = seen is not None
-        gpu_passes.backward(x, x, weight, bias, seen, mask, count, statistics, activation, False, bends)
+        launch.backward(x, x, weight, bias, seen, mask, count, statistics, activation, False, bends)
     return launches
 
 

@@ -11,15 +11,15 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import bnkit
-from bnkit.checks import watch as watch_module
+from bnkit.checks import collector as watch_module
 from bnkit.checks.check import check
 from bnkit.checks.fix import mended
 from bnkit.checks.measurements import Measurements, quarters_of
-from bnkit.checks.statistics.different_batches import between
+from bnkit.checks.rules.statistics.different_batches import between
 from bnkit.errors import DataError, ModelError, SettingsError
-from bnkit.kernels.measuring import plane_moments
-from bnkit.model.batches import Batches
-from bnkit.model.norms import places
+from bnkit.kernels.channel_moments import plane_moments
+from bnkit.model.inspect.batches import Batches
+from bnkit.model.inspect.recognise import places
 from bnkit.moments import Moments
 from tests.model.foreign import FromScratch
 

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 import bnkit.nn
 from bnkit.checks.check import check
-from bnkit.model.convert import convert
-from bnkit.model.freeze import freeze
+from bnkit.model.edit.convert import convert
+from bnkit.model.edit.freeze import freeze
 from tests.model.foreign import Frozen2d, WithActivation2d
 
 

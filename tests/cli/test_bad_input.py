@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from bnkit.checks.settings import settings_in
+from bnkit.checks.config import settings_in
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import experiment_from, read_experiment
 from bnkit.experiments.settings import Settings

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bnkit.model.add import add
-from bnkit.model.convert import convert
-from bnkit.model.fold import fold
-from bnkit.model.remove import remove
-from bnkit.model.shapes import example_of
+from bnkit.cli.input_shapes import example_of
+from bnkit.model.edit.add import add
+from bnkit.model.edit.convert import convert
+from bnkit.model.edit.fold import fold
+from bnkit.model.edit.remove import remove
 from tests.cli import nets
 from tests.cli.calls import say
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from bnkit.checks.pages import page
 from bnkit.checks.registry import rules
 from bnkit.cli.main import main
-from bnkit.report.comparison import Comparison
+from bnkit.comparison.comparison import Comparison
 from tests.cli import nets
 from tests.cli.calls import QUICK, say
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from bnkit.claims import Finding
+from bnkit.claims.ask import ask
+from bnkit.claims.folder import read
 from bnkit.cli.main import main
 from bnkit.errors import SettingsError
-from bnkit.experiments.claims import Finding
-from bnkit.experiments.observer import Observer
-from bnkit.report.claims import ask
-from bnkit.report.claims_folder import read
+from bnkit.experiments.callbacks import Observer
 from tests.children import run
 from tests.cli.calls import SMALL, say
 
@@ -154,7 +154,7 @@ def test_a_design_that_asks_for_durations_is_trained_alone(monkeypatch):
         given[experiment.name] = workers
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bnkit.report.claims.run_experiment", note)
+    monkeypatch.setattr("bnkit.claims.ask.run_experiment", note)
     for number in ("1b", "2a"):
         with pytest.raises(KeyboardInterrupt):
             ask(quick=True, only=[number], workers="auto")

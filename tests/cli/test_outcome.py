@@ -158,7 +158,7 @@ def test_a_verb_that_is_meant_to_keep_the_outputs_and_does_not(capsys, monkeypat
 
         return wrong(copy.deepcopy(model), *arguments, **keywords)
 
-    monkeypatch.setattr("bnkit.model.fold.fold", apart)
+    monkeypatch.setattr("bnkit.model.edit.fold.fold", apart)
     said = say(capsys, "fold", f"{HERE}:trained", *options, "--out", "x.safetensors")
     assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
     assert expected in said.err and "nothing was written" in said.err

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from bnkit.cli.progress import Clock, LiveTable, PlainLines, watching
-from bnkit.experiments.observer import Observer
-from bnkit.experiments.records import Record, Status
+from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.records.record import Record, Status
 from tests.report.made import diverged, epoch, finished, plan_of
 
 

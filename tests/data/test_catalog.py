@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from bnkit.data import SOURCES, catalog, load, names
-from bnkit.data.files import PublishedFile
+from bnkit.data.downloads import PublishedFile
 from bnkit.errors import DataError
 
 

@@ -14,7 +14,7 @@ import bnkit
 from bnkit.data import Streamed, batches, prepare
 from bnkit.data.custom import data_called, data_from
 from bnkit.errors import BnkitError, DataError, FactoryError
-from bnkit.experiments.observer import Observer
+from bnkit.experiments.callbacks import Observer
 from tests.experiments import small
 
 _FILE = """

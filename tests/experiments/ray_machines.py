@@ -20,7 +20,7 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 from ray.cluster_utils import Cluster
 
 import bnkit
-from bnkit.experiments.observer import Observer
+from bnkit.experiments.callbacks import Observer
 from tests.children import run
 from tests.experiments import small, trouble
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bnkit.experiments.demonstrations import DEMONSTRATIONS
+from bnkit.demonstrations import DEMONSTRATIONS
 from bnkit.experiments.experiment import DEMONSTRATION_NAMES
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 import bnkit
 from bnkit.data.custom import data_from
-from bnkit.experiments.losses import loss_behind, losses_for
 from bnkit.experiments.misfits import misfit
+from bnkit.experiments.training.losses import loss_behind, losses_for
 from tests.experiments import small
 
 INPUTS = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ from bnkit.errors import FactoryError
 from bnkit.experiments.experiment import comparison_of, experiment_from
 from bnkit.experiments.networks import from_factories
 from bnkit.experiments.preflight import try_out
-from bnkit.experiments.settle import settle
+from bnkit.experiments.resolve import settle
 from tests.experiments import small
 
 

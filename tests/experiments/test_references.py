@@ -7,7 +7,7 @@ import importlib
 import pytest
 
 from bnkit.errors import FactoryError
-from bnkit.experiments.identity import identity_of
+from bnkit.experiments.fingerprint import identity_of
 from bnkit.experiments.references import references_of
 from bnkit.factories import find
 from tests.projects import a_project  # noqa: F401 - the fixture

@@ -10,7 +10,7 @@ import re
 import pytest
 import torch
 
-from bnkit.kernels import gpu_plan
+from bnkit.kernels.gpu import tiling
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 if not HAS_TRITON and not os.environ.get("CI"):
@@ -90,7 +90,7 @@ def test_every_kernel_compiles_for_every_target(monkeypatch, dtype, target):
 
 @pytest.mark.parametrize(("shape", "expected"), [((1 << 12, 1 << 10, 32, 16), True), ((2, 2, 2, 2), False)])
 def test_large_tensors_take_64_bit_offsets(shape, expected):
-    assert gpu_plan.plan_of(torch.empty(shape, device="meta"), "forward", 1).is_large == expected
+    assert tiling.plan_of(torch.empty(shape, device="meta"), "forward", 1).is_large == expected
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_plans_cover_the_tensor_and_keep_their_limits(dtype, last, direction):
         sizes = [2 ** int(torch.randint(0, most, (), generator=generator)) for most in (10, 12, 8, 8)]
         shape = tuple(max(1, size + int(torch.randint(-1, 4, (), generator=generator))) for size in sizes)
         x = torch.empty(shape, dtype=dtype, device="meta")
-        plan = gpu_plan.plan_of(x.contiguous(memory_format=torch.channels_last) if last else x, direction, 2)
+        plan = tiling.plan_of(x.contiguous(memory_format=torch.channels_last) if last else x, direction, 2)
         height, width = plan.tile
         assert plan.each * (plan.parts - 1) < plan.tiles <= plan.each * plan.parts
         if plan.by_rows:

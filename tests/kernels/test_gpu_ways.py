@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnkit.kernels import gpu_plan
+from bnkit.kernels.gpu import tiling
 from bnkit.nn import BatchNorm2d
 from bnkit.nn.functional import batch_norm
 
@@ -29,8 +29,8 @@ WAYS = {
 def way(request, monkeypatch):
     """The way that every plan takes, in float32."""
     for name, value in {**WAYS[request.param], "_EXACT_BELOW": 0}.items():
-        monkeypatch.setattr(gpu_plan, name, value)
-    plan = gpu_plan._plan
+        monkeypatch.setattr(tiling, name, value)
+    plan = tiling._plan
     plan.cache_clear()
     yield request.param
     plan.cache_clear()
@@ -66,7 +66,7 @@ def _check(leaves, upstream, activation="silu", tolerance=2e-6, **extra):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_same_numbers_any_way(way, shape):
     leaves, upstream = _leaves(shape, torch.float32)
-    plan = gpu_plan.plan_of(leaves[0], "forward", 1)
+    plan = tiling.plan_of(leaves[0], "forward", 1)
     assert plan.way == way
     assert not plan.is_wide
     assert plan.parts > 1 or way != "parts"
@@ -97,8 +97,8 @@ def test_masks(way, last):
 
 
 def test_64_bit_offsets(way, monkeypatch):
-    plan = gpu_plan._plan
-    monkeypatch.setattr(gpu_plan, "_plan", lambda *arguments: plan(*arguments)._replace(is_large=True))
+    plan = tiling._plan
+    monkeypatch.setattr(tiling, "_plan", lambda *arguments: plan(*arguments)._replace(is_large=True))
     _check(*_leaves((3, 2, 5, 7), torch.float32))
     _check(*_leaves((3, 2, 5, 7), torch.float32, last=True))
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 import bnkit
-from bnkit.memory import content as contents
 from bnkit.memory import recompute as home
+from bnkit.memory import storage as contents
 from tests.memory.networks import NETWORKS, Held, batch, gradients, normalised, resnet, vgg
 
 

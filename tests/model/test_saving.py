@@ -11,7 +11,7 @@ from torch import nn
 
 from bnkit.errors import ModelError, RecordError, SettingsError
 from bnkit.model import saving
-from bnkit.model.add import add
+from bnkit.model.edit.add import add
 from bnkit.model.saving import load_weights, save
 from tests.model import networks
 

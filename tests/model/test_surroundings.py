@@ -12,9 +12,9 @@ from torch.nn.utils import parametrizations, parametrize
 
 import bnkit
 from bnkit.errors import ModelError
-from bnkit.model import fold as fold_module
-from bnkit.model.example import largest_difference
-from tests.model.test_fold import _trained
+from bnkit.model.edit import fold as fold_module
+from bnkit.model.inspect.example import largest_difference
+from tests.model.edit.test_fold import _trained
 
 IMAGES = (8, 3, 9, 9)
 HALVES = [torch.bfloat16, torch.float16]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from bnkit.experiments.experiment import USUAL_TASK, NetworkIdentity, Settled, TaskIdentity, experiment_from
 from bnkit.experiments.plan import Plan, Run, plan
-from bnkit.experiments.records import Epoch, Record, Status
+from bnkit.experiments.records.record import Epoch, Record, Status
 
 ARMS = ("no_batch_norm", "batch_norm")
 

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from bnkit.experiments.experiment import TaskIdentity
-from bnkit.experiments.measure import Measure
-from bnkit.experiments.uncertainty import Interval
 from bnkit.report.answer import Answer
+from bnkit.report.intervals import Interval
+from bnkit.report.objective import Measure
 from tests.report.made import diverged, finished, plan_of, records_of
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from bnkit.experiments.records import Status
-from bnkit.experiments.sweep import BY_VALIDATION, ONLY_ONE
+from bnkit.experiments.records.record import Status
 from bnkit.report.contrast import contrasts
+from bnkit.report.sweep import BY_VALIDATION, ONLY_ONE
 from tests.report.made import diverged, finished, plan_of, records_of
 
 

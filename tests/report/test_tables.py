@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from bnkit.experiments.records import Record, Status
+from bnkit.experiments.records.record import Record, Status
 from bnkit.report.tables import (
     as_rich,
     crossed_table,

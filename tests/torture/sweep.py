@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 import bnkit
-from bnkit.experiments.observer import Observer
+from bnkit.experiments.callbacks import Observer
 from bnkit.report import page  # noqa: F401 - loaded once, before the children are made
 from tests.experiments import small
 

@@ -15,8 +15,8 @@ import pytest
 
 import bnkit
 from bnkit.errors import RecordError
-from bnkit.experiments import environment, files
-from bnkit.experiments.observer import Observer
+from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.records import atomic_files, environment
 from tests.children import limited, run
 from tests.experiments import small
 
@@ -104,7 +104,7 @@ class Disk:
 )
 def test_a_full_disk_is_told_in_one_line_and_fails_no_run(tmp_path, undisturbed, monkeypatch, room):
     with monkeypatch.context() as patch:
-        patch.setattr(files, "os", _os_with(write=Disk(room)))
+        patch.setattr(atomic_files, "os", _os_with(write=Disk(room)))
         with pytest.raises(
             RecordError, match=r"cannot be written \(No space left on device\); what is recorded is kept"
         ):
@@ -185,7 +185,7 @@ def test_a_folder_that_becomes_read_only(tmp_path, undisturbed, monkeypatch):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "os", _os_with(open=refuse))
+        patch.setattr(atomic_files, "os", _os_with(open=refuse))
         with pytest.raises(RecordError, match=r"cannot be written \(Read-only file system\)"):
             compare(tmp_path / "r")
     watcher = Count()
@@ -250,7 +250,7 @@ class PowerCut:
 def test_the_power_fails_and_no_whole_epoch_is_lost(tmp_path, undisturbed, monkeypatch, after):
     cut = PowerCut()
     with monkeypatch.context() as patch:
-        patch.setattr(files, "os", cut)
+        patch.setattr(atomic_files, "os", cut)
         _interrupted(tmp_path / "r", after)
     cut.restore(tmp_path / "r", tmp_path / "s")
     watcher = Count()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnkit.model.example import largest_difference, tensors_in
+from bnkit.model.inspect.example import largest_difference, tensors_in
 
 
 def outputs(model: nn.Module, inputs: Tensor) -> list[Tensor]:

@@ -8,8 +8,8 @@ import onnx
 import pytest
 import torch
 
-from bnkit.model.example import largest_difference
-from bnkit.model.fold import fold
+from bnkit.model.edit.fold import fold
+from bnkit.model.inspect.example import largest_difference
 from tests.zoo.judging import floating, norms, outputs
 from tests.zoo.networks import NORMALISED, Network, build, cases, example
 

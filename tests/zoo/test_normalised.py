@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnkit.model.add import add
-from bnkit.model.convert import convert
-from bnkit.model.example import largest_difference
-from bnkit.model.fold import fold
-from bnkit.model.recalibrate import recalibrate
-from bnkit.model.remove import remove
+from bnkit.model.edit.add import add
+from bnkit.model.edit.convert import convert
+from bnkit.model.edit.fold import fold
+from bnkit.model.edit.remove import remove
+from bnkit.model.inspect.example import largest_difference
+from bnkit.model.statistics.recalibrate import recalibrate
 from tests.zoo.judging import assert_equal_but_for_rounding, exact, gradients, norms, outputs
 from tests.zoo.networks import NORMALISED, Network, build, cases, example
 

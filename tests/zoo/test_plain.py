@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 
-from bnkit.model.add import add
-from bnkit.model.fold import fold
-from bnkit.model.remove import remove
+from bnkit.model.edit.add import add
+from bnkit.model.edit.fold import fold
+from bnkit.model.edit.remove import remove
 from tests.zoo.judging import assert_equal_but_for_rounding, exact, gradients, norms, outputs
 from tests.zoo.networks import PLAIN, Network, build, cases, example, settle
 

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from bnkit.checks.config import Settings, settings_in
+from bnkit.checks.context import BatchExample, Observation
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.findings import Findings
-from bnkit.checks.observation import BatchExample, Observation
 from bnkit.checks.registry import Names, chosen_rules
 from bnkit.checks.rule import Need, Rule
-from bnkit.checks.settings import Settings, settings_in
-from bnkit.checks.untouched import Snapshot, untouched
 from bnkit.errors import ModelError, SettingsError
-from bnkit.model.batches import Batches, Forward, device_of
-from bnkit.model.copying import copy_of
-from bnkit.model.example import Example
-from bnkit.model.lazy_parameters import first_lazy, materialise
-from bnkit.model.norms import no_batch_norm
-from bnkit.model.ranks import without_broadcasts
-from bnkit.model.supported import check_supported
+from bnkit.model.edit.copy import copy_of
+from bnkit.model.inspect.batches import Batches, Forward, device_of
+from bnkit.model.inspect.example import Example
+from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
+from bnkit.model.inspect.recognise import no_batch_norm
+from bnkit.model.inspect.supported import check_supported
+from bnkit.model.snapshot import Snapshot, untouched
+from bnkit.model.statistics.ranks import without_broadcasts
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -11,7 +11,7 @@ from bnkit.checks.finding import Finding
 from bnkit.checks.registry import rules
 from bnkit.checks.rule import Rule
 from bnkit.model.changes import Change, Changed, Changes
-from bnkit.model.copying import copy_of
+from bnkit.model.edit.copy import copy_of
 
 
 def mended(model: nn.Module, findings: Collection[Finding], batches: Any = None, *, keep_keys: bool = False) -> Changed:

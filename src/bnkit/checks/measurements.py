@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.checks.received import Received, is_measured
-from bnkit.checks.watch import Watch
+from bnkit.checks.collector import Watch
+from bnkit.checks.input_statistics import Received, is_measured
 from bnkit.errors import DataError
-from bnkit.model.answers import outputs_of, targets_of
-from bnkit.model.batches import Batches
-from bnkit.model.effect import Effect
-from bnkit.model.example import tensors_in
-from bnkit.model.norms import BatchNormLike, Place
-from bnkit.model.population import store
+from bnkit.model.inspect.batches import Batches
+from bnkit.model.inspect.example import tensors_in
+from bnkit.model.inspect.recognise import BatchNormLike, Place
 from bnkit.model.random_state import RandomState
+from bnkit.model.statistics.population import store
+from bnkit.model.verify.answers import outputs_of, targets_of
+from bnkit.model.verify.effect import Effect
 
 # Half of one batch in so many is judged by outputs as well, where there are no others to judge by: twice, which takes a
 # sixteenth of the time; and half of that where the first quarter shows no gain.

@@ -17,8 +17,8 @@ from bnkit.checks.findings import Findings
 from bnkit.checks.registry import Names, chosen_rules
 from bnkit.checks.rule import Need
 from bnkit.errors import BnkitError, SettingsError
-from bnkit.model.batches import Forward
-from bnkit.model.supported import check_supported
+from bnkit.model.inspect.batches import Forward
+from bnkit.model.inspect.supported import check_supported
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from bnkit.checks import statistics, structure, training
 from bnkit.checks.rule import Rule
+from bnkit.checks.rules import statistics, structure, training
 from bnkit.errors import SettingsError
 
 Names = str | Sequence[str]

@@ -12,7 +12,7 @@ from bnkit.checks.finding import Finding, Severity, Value
 if TYPE_CHECKING:
     from torch import nn
 
-    from bnkit.checks.observation import Observation
+    from bnkit.checks.context import Observation
     from bnkit.model.changes import Change
 
 

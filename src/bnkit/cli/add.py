@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from typer import Option
 
-from bnkit.cli.target import (
+from bnkit.cli.model_command import (
     Data,
     Debug,
     Exclude,
@@ -23,7 +23,7 @@ from bnkit.cli.target import (
 )
 
 if TYPE_CHECKING:
-    from bnkit.model.add import Where
+    from bnkit.model.edit.add import Where
 
 
 def add(
@@ -61,7 +61,7 @@ def add(
     """
     request = Request(target, shapes or (), data, weights, out, inputs, force)
     subject = request.subject()
-    from bnkit.model.add import add as added
+    from bnkit.model.edit.add import add as added
 
     with request.working("adding batch norm to"):
         model, changes = added(

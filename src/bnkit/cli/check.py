@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Exit, Option
 
 from bnkit.checks.finding import Severity
-from bnkit.cli.target import Data, Debug, Force, Inputs, Quiet, Shapes, Target, Weights
+from bnkit.cli.model_command import Data, Debug, Force, Inputs, Quiet, Shapes, Target, Weights
 from bnkit.console import messages, results
 from bnkit.errors import SettingsError
 from bnkit.strict_json import dumps
@@ -18,7 +18,7 @@ from bnkit.strict_json import dumps
 if TYPE_CHECKING:
     from bnkit.checks.findings import Findings
     from bnkit.model.changes import Change
-    from bnkit.model.outcome import Outcome
+    from bnkit.model.verify.outcome import Outcome
 
 _FIXED = Path("fixed.safetensors")
 
@@ -75,8 +75,8 @@ def check(
     Exit status: 0 nothing as bad as --fail-on, 1 findings, 2 could not check.
     """
     began = time.perf_counter()
-    from bnkit.checks.settings import nearest_settings, settings_in
-    from bnkit.cli.specimen import specimen
+    from bnkit.checks.config import nearest_settings, settings_in
+    from bnkit.cli.check_target import specimen
 
     read = nearest_settings(Path.cwd()) if config is None else settings_in(config)
     settings = read.with_given(select, ignore, _by_layer(per_layer_ignores), fail_on)

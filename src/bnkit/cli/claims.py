@@ -7,10 +7,10 @@ from typing import Annotated
 
 from typer import Exit, Option, launch
 
+from bnkit.claims.ask import FOLDER, ask
+from bnkit.cli.options import Workers, count_of
 from bnkit.cli.progress import watching
-from bnkit.cli.workers import Workers, count_of
 from bnkit.console import messages, results
-from bnkit.report.claims import FOLDER, ask
 from bnkit.report.tables import as_rich
 
 _INTERRUPTED = 130

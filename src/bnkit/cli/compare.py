@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option, launch
 
 from bnkit.cli.grid import grid_from
+from bnkit.cli.options import Workers, count_of
 from bnkit.cli.progress import watching
-from bnkit.cli.workers import Workers, count_of
+from bnkit.comparison.compare import default_folder, run_experiment
+from bnkit.comparison.comparison import Comparison
 from bnkit.console import messages, results
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import (
@@ -22,16 +24,14 @@ from bnkit.experiments.experiment import (
     read_experiment,
     read_recipe,
 )
-from bnkit.experiments.place import Place, follows, prepare
 from bnkit.experiments.plan import Plan
-from bnkit.experiments.records import Status
+from bnkit.experiments.records.record import Status
+from bnkit.experiments.running.launcher import Place, follows, prepare
 from bnkit.factories import is_target
-from bnkit.report.compare import default_folder, run_experiment
-from bnkit.report.comparison import Comparison
 from bnkit.report.tables import as_rich, setting
 
 if TYPE_CHECKING:
-    from bnkit.experiments.demonstrations import Sheet
+    from bnkit.demonstrations import Sheet
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
@@ -122,7 +122,7 @@ def compare(
     """
     task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
     if what in DEMONSTRATION_NAMES:
-        from bnkit.experiments.demonstrations import DEMONSTRATIONS
+        from bnkit.demonstrations import DEMONSTRATIONS
 
         given = (
             data,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from typer import Option
 
-from bnkit.cli.target import (
+from bnkit.cli.model_command import (
     Data,
     Debug,
     Exclude,
@@ -23,7 +23,7 @@ from bnkit.cli.target import (
 )
 
 if TYPE_CHECKING:
-    from bnkit.model.becoming import Kind
+    from bnkit.model.edit.replace import Kind
 
 
 def convert(
@@ -53,7 +53,7 @@ def convert(
     """
     request = Request(target, shapes or (), data, weights, out, inputs, force, needs_example=False)
     subject = request.subject()
-    from bnkit.model.convert import convert as converted
+    from bnkit.model.edit.convert import convert as converted
 
     with request.working("converting"):
         model, changes = converted(

@@ -7,7 +7,7 @@ from typing import Annotated
 from rich.markdown import Markdown
 from typer import Argument, Option
 
-from bnkit.cli.target import Debug
+from bnkit.cli.model_command import Debug
 from bnkit.console import results
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bnkit.cli.target import (
+from bnkit.cli.model_command import (
     Data,
     Debug,
     Exclude,
@@ -45,7 +45,7 @@ def fold(
     """
     request = Request(target, shapes or (), data, weights, out, inputs, force)
     subject = request.subject()
-    from bnkit.model.fold import fold as folded
+    from bnkit.model.edit.fold import fold as folded
 
     with request.working("folding"):
         model, changes = folded(subject.model, subject.example, include=include, exclude=exclude)

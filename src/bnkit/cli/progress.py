@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bnkit.experiments.measure import Measure
-from bnkit.experiments.observer import Observer
+from bnkit.experiments.callbacks import Observer
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records import Epoch, Record, Status
+from bnkit.experiments.records.record import Epoch, Record, Status
+from bnkit.report.objective import Measure
 from bnkit.report.tables import setting
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Option
 
-from bnkit.cli.target import Debug, Exclude, Force, Include, Inputs, Json, Out, Quiet, Request, Target, Weights
+from bnkit.cli.model_command import Debug, Exclude, Force, Include, Inputs, Json, Out, Quiet, Request, Target, Weights
 
 
 def recalibrate(
@@ -46,7 +46,7 @@ def recalibrate(
     """
     request = Request(target, (), data, weights, out, inputs, force)
     subject = request.subject()
-    from bnkit.model.recalibrate import recalibrate as recalibrated
+    from bnkit.model.statistics.recalibrate import recalibrate as recalibrated
 
     model = request.twin(subject)
     assert subject.data is not None

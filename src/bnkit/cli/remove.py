@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Option
 
-from bnkit.cli.target import (
+from bnkit.cli.model_command import (
     Data,
     Debug,
     Exclude,
@@ -52,7 +52,7 @@ def remove(
     """
     request = Request(target, shapes or (), data, weights, out, inputs, force)
     subject = request.subject()
-    from bnkit.model.remove import remove as removed
+    from bnkit.model.edit.remove import remove as removed
 
     with request.working("removing batch norm from"):
         model, changes = removed(subject.model, subject.example, preserve=preserve, include=include, exclude=exclude)

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from typer import Argument, Option, launch
 
+from bnkit.claims.folder import holds_claims, read, write_page
+from bnkit.comparison.comparison import Comparison
 from bnkit.console import messages, results
 from bnkit.errors import RecordError, SettingsError
-from bnkit.experiments.marker import refuse_foreign_page
+from bnkit.experiments.records.marker import refuse_foreign_page
 from bnkit.report.answer import Answer
-from bnkit.report.claims_folder import holds_claims, read, write_page
-from bnkit.report.comparison import Comparison
 
 
 def report(
@@ -84,7 +84,7 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
 
 
 def _write_joined(comparisons: list[Comparison], path: Path) -> tuple[Path, Answer]:
-    from bnkit.report.joined import joined
+    from bnkit.comparison.merge import joined
     from bnkit.report.page import page
 
     plan, records = joined(comparisons)

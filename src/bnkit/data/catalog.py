@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bnkit.data import arrays, cifar, idx, pictures
+from bnkit.data import cifar, idx, image_folder
+from bnkit.data import npz as arrays
+from bnkit.data.downloads import PublishedFile
 from bnkit.data.examples import DataSet, Examples
-from bnkit.data.files import PublishedFile
 from bnkit.data.waiting import working
 from bnkit.errors import DataError
 
@@ -59,7 +60,7 @@ def load(name: str) -> DataSet:
     if path.suffix.lower() == ".npz":
         return arrays.read(path)
     if name and path.is_dir():  # an empty name would be the working directory
-        return pictures.read(path)
+        return image_folder.read(path)
     raise DataError(
         f"unknown data set {name!r}; expected one of {', '.join(SOURCES)}, an .npz file, a folder of images by class, or "
         "file.py:factory"

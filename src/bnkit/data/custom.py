@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from bnkit.data.catalog import load
 from bnkit.data.examples import DataSet, Examples, Part
 from bnkit.data.inputs import bytes_of
-from bnkit.data.streamed import Streamed
+from bnkit.data.loaded import Streamed
 from bnkit.errors import DataError, FactoryError, SettingsError
 from bnkit.factories import GIVEN, find, is_target
 from bnkit.seeding import seeded

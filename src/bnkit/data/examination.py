@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bnkit.data.targets import check_labels, labels_in
+from bnkit.data.labels import check_labels, labels_in
 from bnkit.errors import DataError
 
 # Values that are looked at together, so that a large part needs no second copy of itself.

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bnkit.data.examination import Examination
 from bnkit.data.inputs import floating, plain, said_of
-from bnkit.data.streamed import Streamed
-from bnkit.data.targets import as_targets, described, labels_in, remedy
+from bnkit.data.labels import as_targets, described, labels_in, remedy
+from bnkit.data.loaded import Streamed
 from bnkit.errors import DataError
 
 # So many examples are enough to see how inputs are scaled, and what targets mean.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from bnkit.data.inputs import plain, said_of
-from bnkit.data.targets import as_targets
+from bnkit.data.labels import as_targets
 from bnkit.errors import DataError
 from bnkit.seeding import derived_seed, seeded_on_cpu
 

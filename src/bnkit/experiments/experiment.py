@@ -113,8 +113,8 @@ class Experiment(BaseModel):
         drop_last: Leave out the short last batch of each epoch. One of a single example, which has no deviation to normalise
             by, is always left out.
         train_examples, test_examples: Of each part so many examples, drawn once and the same for all runs; 0 for all.
-        observe: Look inside the layers at every so many-th step (see ``bnkit.model.observe``); 0 for never.
-        landscape: Look along the step at every so many-th step (see ``bnkit.model.landscape``); 0 for never.
+        observe: Look inside the layers at every so many-th step (see ``bnkit.model.instrument.layers``); 0 for never.
+        landscape: Look along the step at every so many-th step (see ``bnkit.model.instrument.loss_landscape``); 0 for never.
         evaluate_training: After each epoch, evaluate the training part too, as the test set is.
         threads: For each run; 0 for as many as the machine offers.
         show: Further tables at the end: "epochs" (every run and epoch, as in the course), "first_layer" (gamma and

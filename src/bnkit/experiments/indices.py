@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bnkit.data import DataSet
 from bnkit.experiments.networks import NetworkSource
 from bnkit.experiments.settings import Settings
-from bnkit.model.dispatch import Dispatch
+from bnkit.model.inspect.dispatch import Dispatch
 from bnkit.seeding import seeded
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from bnkit.experiments.losses import NamedLoss, Outputs, fits
+from bnkit.experiments.training.losses import NamedLoss, Outputs, fits
 from bnkit.seeding import seeded
 
 # One output of a linear layer has either sign: by chance all draws look like a ReLU's once in 65,000 networks.

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.errors import FactoryError, SettingsError
-from bnkit.experiments.device import computing_on
-from bnkit.experiments.losses import answers_yes_or_no
 from bnkit.experiments.misfits import misfit
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.settle import Materials
-from bnkit.experiments.task import Task, training_step
+from bnkit.experiments.resolve import Materials
+from bnkit.experiments.training.device import computing_on
+from bnkit.experiments.training.losses import answers_yes_or_no
+from bnkit.experiments.training.task import Task, training_step
 from bnkit.seeding import seeded
 
 # The settings that a network is built by.

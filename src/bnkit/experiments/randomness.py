@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnkit.model.dispatch import Dispatch
+from bnkit.model.inspect.dispatch import Dispatch
 from bnkit.seeding import derived_seed, seeded
 
 

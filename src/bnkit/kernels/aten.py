@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bnkit.kernels import aten_parts, reference
+from bnkit.kernels import aten_split, reference
 from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import Normalised
-from bnkit.kernels.operands import are_rows, as_row, number_of
+from bnkit.kernels.fused.operands import are_rows, as_row, number_of
 
 NAME = "aten"
-PART = aten_parts  # what `select.part_kernel` looks for
+PART = aten_split  # what `select.part_kernel` looks for
 
 
 def by_batch_statistics(

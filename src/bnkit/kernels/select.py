@@ -15,8 +15,8 @@ from bnkit.errors import KernelError, SettingsError
 from bnkit.kernels import aten, reference
 from bnkit.kernels.contract import Kernel
 from bnkit.kernels.crossover import pays
-from bnkit.kernels.operands import FLOATING
-from bnkit.kernels.parts import PartKernel
+from bnkit.kernels.fused.operands import FLOATING
+from bnkit.kernels.split import PartKernel
 
 NUMBA, TRITON = "numba", "triton"
 KERNEL_NAMES = (reference.NAME, aten.NAME, NUMBA, TRITON)
@@ -159,9 +159,9 @@ def _load(name: str) -> str:
     global _numba, _triton  # noqa: PLW0603
     try:
         if name == NUMBA:
-            _numba = importlib.import_module("bnkit.kernels.cpu_numba").KERNEL
+            _numba = importlib.import_module("bnkit.kernels.cpu.kernel").KERNEL
         else:
-            _triton = importlib.import_module("bnkit.kernels.gpu_triton").KERNEL
+            _triton = importlib.import_module("bnkit.kernels.gpu.kernel").KERNEL
     except Exception as error:  # a missing package, or one that does not fit this Python or this machine
         return f"{name.capitalize()} cannot be used here ({type(error).__name__}: {error}): pip install {name}"
     return ""
@@ -173,7 +173,7 @@ def _interprets() -> bool:
 
 
 def _why_not_on(device: torch.device) -> str:
-    reason: str = importlib.import_module("bnkit.kernels.gpu_triton").why_not(device)
+    reason: str = importlib.import_module("bnkit.kernels.gpu.kernel").why_not(device)
     return reason
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.errors import ModelError, SettingsError
-from bnkit.memory.content import Content, computed, equals
-from bnkit.memory.graph import Graph
-from bnkit.memory.recipe import Recipe
-from bnkit.memory.saved import Kept, Saved
+from bnkit.memory.autograd_graph import Graph
+from bnkit.memory.recipes import Recipe
+from bnkit.memory.saved_tensor import Kept, Saved
+from bnkit.memory.storage import Content, computed, equals
 
 # Outputs that are computed again from one another (the end of a residual block from the end of the block before) are so
 # many in a row at most: the first of them to be needed takes all of them.

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from bnkit.errors import BnkitError, ModelError, RecordError, SettingsError
-from bnkit.model.example import Example, tensors_in
-from bnkit.model.proof import prove_onnx, prove_program, prove_weights
-from bnkit.model.trace import as_it_was
+from bnkit.model.inspect.example import Example, tensors_in
+from bnkit.model.inspect.trace import as_it_was
+from bnkit.model.verify.written_file import prove_onnx, prove_program, prove_weights
 
 # Under which names training scripts put a state_dict into a larger dictionary.
 _WRAPPINGS = ("state_dict", "model_state_dict", "model")

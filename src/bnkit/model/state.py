@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from bnkit.errors import ModelError
-from bnkit.model.supported import is_script
+from bnkit.model.inspect.supported import is_script
 from bnkit.model.surroundings import write
 
 

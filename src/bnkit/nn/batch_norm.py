@@ -12,10 +12,10 @@ from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation, check_kernel
 from bnkit.nn import running_statistics
 from bnkit.nn.collectives import group_for
-from bnkit.nn.inputs import check_both, check_input, check_moving
+from bnkit.nn.dispatch import Terms, by_batch_statistics, by_given_statistics, training_step
+from bnkit.nn.ghost import check_size, parts_of
+from bnkit.nn.input_checks import check_both, check_input, check_moving
 from bnkit.nn.masks import as_wide_as
-from bnkit.nn.normalise import Terms, by_batch_statistics, by_given_statistics, training_step
-from bnkit.nn.virtual_batches import check_size, parts_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

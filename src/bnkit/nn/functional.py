@@ -7,10 +7,10 @@ from torch import Tensor
 from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation
 from bnkit.nn import running_statistics
-from bnkit.nn.inputs import check_both, check_input, check_moving
+from bnkit.nn.dispatch import Terms, by_batch_statistics, by_given_statistics, training_step
+from bnkit.nn.ghost import check_size, parts_of
+from bnkit.nn.input_checks import check_both, check_input, check_moving
 from bnkit.nn.masks import as_wide_as
-from bnkit.nn.normalise import Terms, by_batch_statistics, by_given_statistics, training_step
-from bnkit.nn.virtual_batches import check_size, parts_of
 
 
 def batch_norm(

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan
-from bnkit.experiments.records import Record, Status
-from bnkit.experiments.sweep import ONLY_ONE
-from bnkit.experiments.uncertainty import Interval, Verdict
+from bnkit.experiments.records.record import Record, Status
 from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
-from bnkit.report.drift import Drift, drifts
-from bnkit.report.reached import Reached
+from bnkit.report.intervals import Interval, Verdict
+from bnkit.report.objective import Measure
+from bnkit.report.population_gap import Drift, drifts
+from bnkit.report.sweep import ONLY_ONE
 from bnkit.report.tables import setting
+from bnkit.report.time_to_target import Reached
 
 
 @dataclass(frozen=True)

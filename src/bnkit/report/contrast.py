@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bnkit.experiments.measure import Measure
-from bnkit.experiments.outcomes import Outcome, fewest, matches, outcomes, settings_of
 from bnkit.experiments.plan import Plan
-from bnkit.experiments.records import Record, Status
-from bnkit.experiments.sweep import Sweep
-from bnkit.experiments.uncertainty import Interval, ratio_interval
-from bnkit.report.reached import Reached, reached
+from bnkit.experiments.records.record import Record, Status
+from bnkit.report.intervals import Interval, ratio_interval
+from bnkit.report.objective import Measure
+from bnkit.report.outcomes import Outcome, fewest, matches, outcomes, settings_of
+from bnkit.report.sweep import Sweep
+from bnkit.report.time_to_target import Reached, reached
 
 BASELINE = "no_batch_norm"
 

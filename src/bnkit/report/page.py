@@ -12,14 +12,14 @@ from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bnkit.experiments.measure import Measure
 from bnkit.experiments.plan import Plan
-from bnkit.experiments.records import Record
+from bnkit.experiments.records.record import Record
 from bnkit.report.answer import Answer
-from bnkit.report.charts import charts
+from bnkit.report.charts.figures import colour_of
+from bnkit.report.charts.page import charts
+from bnkit.report.charts.series import ends, headline_points, labels, series
 from bnkit.report.contrast import Contrast
-from bnkit.report.figures import colour_of
-from bnkit.report.series import ends, headline_points, labels, series
+from bnkit.report.objective import Measure
 from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import dumps, strict
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from bnkit.experiments.measure import Measure
-from bnkit.experiments.outcomes import Outcome, interval_over_seeds, outcomes
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records import Epoch, Record, Status
+from bnkit.experiments.records.record import Epoch, Record, Status
+from bnkit.report.objective import Measure
+from bnkit.report.outcomes import Outcome, interval_over_seeds, outcomes
 
 Row = tuple[str, ...]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.measure import Measure
-from bnkit.experiments.observer import Observer
+from bnkit.experiments.callbacks import Observer
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records import Epoch, Record
+from bnkit.experiments.records.record import Epoch, Record
+from bnkit.report.objective import Measure
 
 if TYPE_CHECKING:
     from torch import nn

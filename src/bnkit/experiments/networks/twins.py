@@ -8,12 +8,12 @@ from torch.nn.parameter import is_lazy
 
 from bnkit.errors import FactoryError, ModelError
 from bnkit.experiments.networks.arms import Arm
-from bnkit.model.add import add
-from bnkit.model.becoming import Kind
-from bnkit.model.convert import convert
-from bnkit.model.norms import BatchNormLike, NotRecognised, places
-from bnkit.model.remove import remove
-from bnkit.model.trace import as_it_was
+from bnkit.model.edit.add import add
+from bnkit.model.edit.convert import convert
+from bnkit.model.edit.remove import remove
+from bnkit.model.edit.replace import Kind
+from bnkit.model.inspect.recognise import BatchNormLike, NotRecognised, places
+from bnkit.model.inspect.trace import as_it_was
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 _OURS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)

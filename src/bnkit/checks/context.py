@@ -1,0 +1,115 @@
+"""What all rules look at: made once, when the first of them asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from bnkit.checks.measurements import Measurements
+from bnkit.checks.rule import Need
+from bnkit.checks.traced_run import Run
+from bnkit.model.inspect.batches import Batches
+from bnkit.model.inspect.example import Example
+from bnkit.model.inspect.recognise import BatchNormLike, Place, places
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from bnkit.model.snapshot import Snapshot
+
+
+@dataclass
+class Observation:
+    """A model and what was given with it, looked at as far as rules ask.
+
+    Attributes:
+        model: In the modes in which it was given. Rules read it, and change nothing.
+        snapshot: How it was; what runs the model restores it afterwards.
+        example: What to run it on; None if there is nothing.
+        batches: Batches of data; None if there are none.
+        test_batches: Batches to judge outputs and accuracy on, where they are others.
+        optimizer: The optimizer of its parameters.
+        loader: What the batches of training come from, as a ``DataLoader``.
+        ema: The model whose parameters are averages of this one's.
+        accumulation: How many batches' gradients are added up for one step of the optimizer.
+        processes: How many processes train together; None for those of ``torch.distributed``.
+    """
+
+    model: nn.Module
+    snapshot: Snapshot
+    example: Example | None = None
+    batches: Batches | None = None
+    test_batches: Batches | None = None
+    optimizer: Optimizer | None = None
+    loader: Any = None
+    ema: nn.Module | None = None
+    accumulation: int = 1
+    processes: int | None = None
+
+    @property
+    def has(self) -> frozenset[Need]:
+        """What rules can be given."""
+        given = {
+            Need.STRUCTURE: self.example,
+            Need.DATA: self.batches,
+            Need.OPTIMIZER: self.optimizer,
+            Need.LOADER: self.loader,
+            Need.EMA: self.ema,
+        }
+        return frozenset(need for need, value in given.items() if value is not None)
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """The modules that are batch norms or look like one, in the order of the model."""
+        return places(self.model)
+
+    @cached_property
+    def norms(self) -> dict[Place, BatchNormLike]:
+        """Those that are batch norms, and what is known of each."""
+        return {place: place.found for place in self.places if isinstance(place.found, BatchNormLike)}
+
+    @cached_property
+    def trained(self) -> frozenset[nn.Module]:
+        """The modules that would train if somebody called ``train()``."""
+        try:
+            self.model.train()
+            return frozenset(module for module in self.model.modules() if module.training)
+        finally:
+            self.snapshot.restore()
+
+    @cached_property
+    def run(self) -> Run:
+        """One run on the example."""
+        assert self.example is not None
+        try:
+            return Run(self.model, self.example, self.places)
+        finally:
+            self.snapshot.restore()
+
+    @cached_property
+    def measurements(self) -> Measurements:
+        """One pass over the batches."""
+        assert self.batches is not None
+        try:
+            return Measurements(self.model, self.places, self.batches, self.test_batches)
+        finally:
+            self.snapshot.restore()
+
+
+class BatchExample(Example):
+    """A batch of data as an example of what the model is called with."""
+
+    def __init__(self, batches: Batches, batch: Any) -> None:
+        super().__init__((batch,))
+        self._batches, self._batch = batches, batch
+
+    def fresh(self) -> BatchExample:
+        """Itself: each run gets tensors of its own anyway."""
+        return self
+
+    def run(self, model: nn.Module) -> Any:
+        """What ``model`` returns for the batch."""
+        return self._batches.run(model, self._batch, 1)

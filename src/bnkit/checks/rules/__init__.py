@@ -1,0 +1,1 @@
+"""The rules of ``bnkit check``, one a file."""

@@ -1,0 +1,85 @@
+"""BN207."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need, Rule
+
+# The share of the variance between examples that lies between batches; and how sure it has to be.
+_SHARE, _CHANCE = 0.05, 1e-6
+
+
+class DifferentBatches(Rule):
+    """Batches that differ from each other by more than chance: sorted data, or several sources."""
+
+    code = "BN207"
+    name = "different-batches"
+    severity = Severity.WARNING
+    needs = frozenset({Need.DATA})
+    summary = "batches drawn from different distributions"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        for name, received in seen.measurements.received.items():
+            found = between(received.means)
+            if found is not None and found.share > _SHARE and found.chance < _CHANCE:
+                yield self.finding(
+                    name,
+                    f"the batches come from different distributions: {found.share:.0%} of the variance between examples lies "
+                    "between batches",
+                    remedy="shuffle the data; keep statistics apart where there are several sources",
+                    measured=found.share,
+                    limit=_SHARE,
+                )
+
+
+@dataclass(frozen=True)
+class Between:
+    """What an analysis of variance says of batches.
+
+    Attributes:
+        share: The part of the variance between examples that lies between batches, ω², over all channels.
+        ratio: F of the channel that differs most.
+        freedom: Its degrees of freedom, between and within.
+        channels: How many channels there are.
+    """
+
+    share: float
+    ratio: float
+    freedom: tuple[int, int]
+    channels: int
+
+    @property
+    def chance(self) -> float:
+        """How likely so large a ratio is if the batches are mixed, times the number of channels."""
+        from scipy.special import fdtrc  # a while to load, and mostly not needed
+
+        return float(fdtrc(*self.freedom, self.ratio)) * self.channels
+
+
+def between(batches: Sequence[Tensor]) -> Between | None:
+    """How far ``batches``, (N, C) each, differ by more than chance; None where that cannot be told.
+
+    One-way analysis of variance, channel by channel; ω² as Hays (1963), from the sums over channels of unit variance.
+    """
+    usable = [batch for batch in batches if len(batch) > 1 and batch.isfinite().all()]
+    if len(usable) < 2:
+        return None
+    together = torch.cat(usable)
+    groups, examples = len(usable), len(together)
+    total = (together - together.mean(0)).square().sum(0)
+    within = torch.stack([(batch - batch.mean(0)).square().sum(0) for batch in usable]).sum(0)
+    varies = within > 1e-12 * total.max().clamp(min=1e-30)
+    if examples <= groups or not bool(varies.any()):
+        return None
+    total, within = total[varies], within[varies]
+    noise = within / (examples - groups)
+    share = ((total - within - (groups - 1) * noise) / (total + noise)).mean()
+    ratio = ((total - within) / (groups - 1) / noise).max()
+    return Between(float(share), float(ratio), (groups - 1, examples - groups), len(total))

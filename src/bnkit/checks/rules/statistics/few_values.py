@@ -1,0 +1,50 @@
+"""BN206."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need, Rule
+
+_ENOUGH = 16
+
+
+class FewValues(Rule):
+    """Batches that give a channel too few values to take a variance from."""
+
+    code = "BN206"
+    name = "few-values"
+    severity = Severity.WARNING
+    needs = frozenset({Need.DATA})
+    summary = "too few values per channel in a batch"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        for name, received in seen.measurements.received.items():
+            if seen.norms[received.place].is_frozen:
+                continue
+            calls = zip(received.batches, received.calls, strict=True)
+            counts = [
+                float(moments.count) / max(1, times)
+                for moments, times in calls
+                if moments is not None and moments.count
+            ]
+            if not counts:
+                continue
+            count = statistics.median(counts)  # the last batch may be shorter: that is BN303's
+            if count < _ENOUGH:
+                yield self.finding(
+                    name,
+                    f"a channel has {count:.0f} values in a batch"
+                    + (
+                        f": its variance is off by {(2 / (count - 1)) ** 0.5:.0%} by chance"
+                        if count > 1
+                        else ": no deviation, and training stops"
+                    ),
+                    remedy='larger batches, bnkit.convert(model, to="sync") over processes, or group norm',
+                    measured=int(count),
+                    limit=_ENOUGH,
+                    severity=Severity.WARNING if count > 1 else Severity.ERROR,
+                )

@@ -1,0 +1,50 @@
+"""BN205."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Rule
+
+# Against the mean of the layer's other channels, and by itself.
+_NEAR_ZERO, _LARGE = 1e-3, 100.0
+
+
+class Gamma(Rule):
+    """A gamma that switches a channel off, or blows it up."""
+
+    code = "BN205"
+    name = "gamma"
+    severity = Severity.NOTE
+    summary = "gamma near zero, or exploding"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        for place, norm in seen.norms.items():
+            if norm.weight is None or norm.weight.is_meta:
+                continue
+            size = norm.weight.detach().abs().double()
+            if not bool(size.isfinite().all()):
+                yield self._large(place.name, "not finite", float("inf"))
+            elif size.max() > _LARGE:
+                yield self._large(place.name, f"up to {float(size.max()):.3g}", float(size.max()))
+            # All alike, 0 too, is how it was made.
+            elif size.numel() > 1 and size.max() > size.min() and (off := int((size < _NEAR_ZERO * size.mean()).sum())):
+                yield self.finding(
+                    place.name,
+                    f"gamma switches {off} of its {norm.channels} channels off: it is below {_NEAR_ZERO:g} times the layer's mean",
+                    remedy="weight decay on gamma does that (BN301); pruning those channels costs nothing",
+                    measured=off,
+                    limit=0,
+                )
+
+    def _large(self, site: str, told: str, size: float) -> Finding:
+        return self.finding(
+            site,
+            f"its gamma is {told}: the output is that many deviations wide",
+            remedy="lower the learning rate of gamma, or clip gradients",
+            measured=size,
+            limit=_LARGE,
+            severity=Severity.WARNING,
+        )

@@ -1,0 +1,138 @@
+"""BN201."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.input_statistics import Received, is_measured
+from bnkit.checks.rule import Need
+from bnkit.checks.rules.statistics.recalibrated import Recalibrated
+from bnkit.model.statistics.drift import Drift
+from bnkit.model.verify.effect import POINT, SHARE, Effect
+
+# This share of the outputs' size.
+_CHANGE = 0.1
+_NAMED = 3
+
+
+class MovingAverage(Recalibrated):
+    """A model that evaluates worse than its weights can, since its moving averages lag behind or are off."""
+
+    code = "BN201"
+    name = "moving-average"
+    severity = Severity.ERROR
+    needs = frozenset({Need.DATA})
+    summary = "a moving average that costs accuracy, or changes the output"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        received = [r for r in seen.measurements.received.values() if is_measured(r.place) and r.population is not None]
+        drifts = sorted((_drift(one) for one in received), key=lambda drift: -drift.severity)
+        effect = seen.measurements.effect
+        if not drifts:
+            return
+        site, told = drifts[0].layer, _named(drifts)
+        if effect.is_more_accurate:
+            yield self._finding(
+                site,
+                "eval misses what the weights can do: accuracy "
+                f"{effect.accuracy_before:.3f} with the moving average, {effect.accuracy_after:.3f} with the statistics of the data",
+                told,
+                Severity.ERROR,
+                {
+                    "accuracy": effect.accuracy_before,
+                    "accuracy_population": effect.accuracy_after,
+                    "examples": effect.examples,
+                },
+                {"accuracy": effect.accuracy_after - POINT},
+            )
+        elif effect.has_less_loss and not effect.is_less_accurate:
+            yield self._finding(
+                site,
+                f"eval misses what the weights can do: {effect.loss} {effect.loss_before:.4g} with the moving average, "
+                f"{effect.loss_after:.4g} with the statistics of the data",
+                told,
+                Severity.WARNING,
+                {"loss": effect.loss_before, "loss_population": effect.loss_after, "examples": effect.examples},
+                {"loss": effect.loss_after * (1 + SHARE)},
+            )
+        elif _changes(effect) and any(_is_beyond_chance(one) for one in received):
+            change = effect.change_by_result
+            assert change is not None
+            yield self._finding(
+                site,
+                "the running statistics do not match the data: in eval, the outputs differ by "
+                f"{change:.0%} of their size from those by the data's own"
+                if math.isfinite(change)
+                else "eval returns numbers that are not finite",
+                told,
+                Severity.WARNING if math.isfinite(change) else Severity.ERROR,
+                {"output_change": change},
+                {"output_change": _CHANGE},
+            )
+
+    def _finding(
+        self,
+        site: str,
+        message: str,
+        told: str,
+        severity: Severity,
+        measured: dict[str, float | int | str | bool | None],
+        limit: dict[str, float | int | str | bool | None],
+    ) -> Finding:
+        return self.finding(
+            site,
+            f"{message}\nfurthest off: {told}",
+            remedy="bnkit.recalibrate(model, batches)",
+            measured=measured,
+            limit=limit,
+            severity=severity,
+        )
+
+
+def _changes(effect: Effect) -> bool:
+    """Whether the outputs differ, and nothing says that those by the moving average are the better ones."""
+    if effect.is_less_accurate or effect.has_more_loss:
+        return False
+    return effect.change_by_result is not None and effect.change_by_result > _CHANGE
+
+
+def _drift(received: Received) -> Drift:
+    assert received.population is not None
+    return Drift.of(received.place.name, received.place.module, received.population)  # type: ignore[arg-type]
+
+
+def _named(drifts: list[Drift]) -> str:
+    some = [
+        f"{drift.layer or '(the model)'} (mean {drift.largest_shift:.2g} deviations, variance × {_ratio(drift):.2g})"
+        for drift in drifts[:_NAMED]
+    ]
+    return ", ".join(some) + (", …" if len(drifts) > _NAMED else "")
+
+
+def _ratio(drift: Drift) -> float:
+    """The variance ratio that is furthest from 1."""
+    ratios = (drift.smallest_ratio, drift.largest_ratio)
+    return max(ratios, key=lambda ratio: abs(math.log(ratio)) if ratio > 0 else math.inf)
+
+
+def _is_beyond_chance(received: Received) -> bool:
+    """Whether the moving average is further off than so few examples could make it look: by three standard errors."""
+    data, layer = received.population, received.place.module
+    assert data is not None
+    mean, variance = (_double(getattr(layer, name)) for name in ("running_mean", "running_var"))
+    eps = float(getattr(layer, "eps", 0.0))
+    shift = (mean - data.mean) / (data.variance() + eps).sqrt()
+    ratio = ((variance + eps) / (data.variance() + eps)).log()
+    error = 1 / received.examples
+    is_within = shift.square().mean() <= 9 * error and ratio.square().mean() <= 9 * 2 * error
+    return not bool(is_within)  # of NaN, too
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().to(torch.float64)

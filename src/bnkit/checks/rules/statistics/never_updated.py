@@ -1,0 +1,51 @@
+"""BN202."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rules.statistics.recalibrated import Recalibrated
+from bnkit.model.inspect.recognise import BatchNormLike
+
+
+class NeverUpdated(Recalibrated):
+    """Running statistics that are those of the beginning, in a model that has been trained."""
+
+    code = "BN202"
+    name = "never-updated"
+    severity = Severity.ERROR
+    summary = "running statistics that were never updated, in a trained model"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        tracked = {place: norm for place, norm in seen.norms.items() if norm.mean is not None and not norm.is_frozen}
+        untouched = [place for place, norm in tracked.items() if is_of_the_beginning(norm)]
+        if len(untouched) == len(tracked) and not any(_has_learnt(norm) for norm in tracked.values()):
+            return  # the whole model is new
+        for place in untouched:
+            yield self.finding(
+                place.name,
+                "its running statistics are mean 0 and variance 1, as at the beginning, though the model has been trained",
+                remedy="train it in training mode, or bnkit.recalibrate(model, batches)",
+                measured=0,
+                limit=1,
+            )
+
+
+def is_of_the_beginning(norm: BatchNormLike) -> bool:
+    """Whether the running statistics are those that a layer is made with."""
+    if norm.mean is None or norm.variance is None:
+        return False
+    return not bool(norm.mean.any()) and bool((norm.variance == 1).all())
+
+
+def _has_learnt(norm: BatchNormLike) -> bool:
+    """Whether gamma or beta are no constants any more, which every initialisation makes them."""
+    return any(_varies(tensor) for tensor in (norm.weight, norm.bias) if tensor is not None)
+
+
+def _varies(tensor: Tensor) -> bool:
+    return tensor.numel() > 1 and bool((tensor != tensor[0]).any())

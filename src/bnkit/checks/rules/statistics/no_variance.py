@@ -1,0 +1,47 @@
+"""BN204."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need, Rule
+from bnkit.checks.rules.structure.small_eps import rounding_variance
+
+# Of a deviation of one millionth: below what any layer is scaled to.
+_NOTHING = 1e-12
+
+
+class NoVariance(Rule):
+    """Channels whose input is always the same: what comes out of them is beta, whatever the example."""
+
+    code = "BN204"
+    name = "no-variance"
+    severity = Severity.WARNING
+    needs = frozenset({Need.DATA})
+    summary = "channels whose input does not vary"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        for name, received in seen.measurements.received.items():
+            data = received.population
+            if data is None or received.examples < 2:
+                continue
+            constant = int(_is_constant(data.mean, data.variance(unbiased=False)).sum())
+            if constant:
+                yield self.finding(
+                    name,
+                    f"{constant} of its {len(data.mean)} channels do not vary over {received.examples:,} examples "
+                    f"(variance at most {_NOTHING:g} and rounding errors)",
+                    remedy="look for dead activations before it; bnkit.remove or pruning takes the channels out",
+                    measured=constant,
+                    limit=0,
+                )
+
+
+def _is_constant(mean: Tensor, variance: Tensor) -> Tensor:
+    # Values that are equal but for rounding have a variance that grows with the square of their size.
+    return variance <= _NOTHING + 4 * rounding_variance(torch.float32) * mean.square()

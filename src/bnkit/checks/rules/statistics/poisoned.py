@@ -1,0 +1,60 @@
+"""BN203."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need
+from bnkit.checks.rules.statistics.recalibrated import Recalibrated
+from bnkit.model.inspect.recognise import BatchNormLike
+
+
+class Poisoned(Recalibrated):
+    """Running statistics that hold inf or NaN, or a variance below 0: they stay so for ever."""
+
+    code = "BN203"
+    name = "poisoned"
+    severity = Severity.ERROR
+    summary = "running statistics that hold inf or NaN"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        for place, norm in seen.norms.items():
+            channels = _poisoned(norm)
+            if channels:
+                yield self.finding(
+                    place.name,
+                    f"the running statistics of {channels} of its {norm.channels} channels hold inf, NaN or a variance below 0; "
+                    "no further batch will mend them",
+                    remedy="bnkit.recalibrate(model, batches); skip_nonfinite=True in bnkit.nn's layers keeps it from happening",
+                    measured=channels,
+                    limit=0,
+                )
+        if Need.DATA in seen.has:
+            yield from self._of_batches(seen)
+
+    def _of_batches(self, seen: Observation) -> Iterator[Finding]:
+        for name, received in seen.measurements.received.items():
+            bad = [
+                number
+                for number, moments in enumerate(received.batches, 1)
+                if moments is not None and not bool(moments.squared_deviations.isfinite().all())
+            ]
+            if bad:
+                yield self.finding(
+                    name,
+                    f"inf or NaN reached it in {len(bad)} of {len(received.batches)} batches, first in batch {bad[0]}: one such batch "
+                    "in training poisons the running statistics",
+                    remedy="look at the batch and at the layers before; skip_nonfinite=True in bnkit.nn's layers leaves it out",
+                    measured=len(bad),
+                    limit=0,
+                )
+                return  # what follows gets it from here
+
+
+def _poisoned(norm: BatchNormLike) -> int:
+    if norm.mean is None or norm.variance is None:
+        return 0
+    good = norm.mean.isfinite() & norm.variance.isfinite() & (norm.variance >= 0)
+    return int((~good).sum())

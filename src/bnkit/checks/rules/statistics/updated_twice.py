@@ -1,0 +1,33 @@
+"""BN208."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need, Rule
+from bnkit.nn import batch_norm as ours
+
+
+class UpdatedTwice(Rule):
+    """A batch norm inside activation checkpointing, whose forward runs again in the backward pass, and counts again."""
+
+    code = "BN208"
+    name = "updated-twice"
+    severity = Severity.WARNING
+    needs = frozenset({Need.STRUCTURE})
+    summary = "statistics that are updated twice a step"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        for place, norm in seen.norms.items():
+            if norm.is_frozen or norm.mean is None or isinstance(place.module, ours._BatchNorm):
+                continue
+            if place.name in seen.run.checkpointed:
+                yield self.finding(
+                    place.name,
+                    "it runs inside activation checkpointing: the backward pass runs it again, and its statistics move twice a step",
+                    remedy="bnkit.convert(model), whose layers count once; or momentum = 1 - (1 - momentum) ** 0.5",
+                    measured=2,
+                    limit=1,
+                )

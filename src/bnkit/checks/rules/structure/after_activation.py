@@ -1,0 +1,53 @@
+"""BN102."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need, Rule
+from bnkit.checks.traced_run import Run
+from bnkit.model.inspect.operations import Kind
+from bnkit.model.inspect.recognise import BatchNormLike
+from bnkit.model.inspect.sites import plain_name
+from bnkit.model.inspect.trace import Operation
+
+
+class AfterActivation(Rule):
+    """A batch norm that normalises what an activation has cut already."""
+
+    code = "BN102"
+    name = "after-activation"
+    severity = Severity.NOTE
+    needs = frozenset({Need.STRUCTURE})
+    summary = "a batch norm behind an activation, not before it"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        by_name = {place.name: norm for place, norm in seen.norms.items()}
+        for place in seen.norms:
+            for call in seen.run.calls(place):
+                activation = _activation(seen.run, call, by_name)
+                if activation:
+                    yield self.finding(
+                        place.name,
+                        f"it normalises what comes out of {activation}",
+                        remedy="put it before the activation, as the paper has it, if that was not meant",
+                        measured=activation,
+                    )
+                    break
+
+
+def _activation(run: Run, call: Operation, norms: dict[str, BatchNormLike]) -> str:
+    """The activation that made the input of ``call``, pooling and padding in between; empty if none did."""
+    step = run.before(call)
+    while step is not None and step.kind in (Kind.POOL, Kind.THROUGH):
+        step = run.before(step)
+    if step is None:
+        return ""
+    if step.kind is Kind.ACTIVATION:
+        return plain_name(step)
+    inside = norms[step.module].activation if step.module in norms else None
+    if inside is None:
+        return ""
+    return f"{step.module}, with its {inside if isinstance(inside, str) else type(inside).__name__.lower()}"

@@ -1,0 +1,76 @@
+"""BN105."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need, Rule
+from bnkit.model.inspect.operations import Kind
+from bnkit.model.inspect.trace import Operation, Trace
+
+
+class DropoutBefore(Rule):
+    """A batch norm whose input varies more in training than in evaluation, since dropout only acts in training."""
+
+    code = "BN105"
+    name = "dropout-before"
+    severity = Severity.WARNING
+    needs = frozenset({Need.STRUCTURE})
+    summary = "dropout before a batch norm"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        for place, norm in seen.norms.items():
+            if norm.is_frozen or norm.mean is None:  # neither follows the statistics of training
+                continue
+            dropped = [p for call in seen.run.calls(place) if (p := _dropped_before(seen.run.trace, call)) > 0]
+            if dropped:
+                p = max(dropped)
+                yield self.finding(
+                    place.name,
+                    f"dropout (p = {p:.2g}) stands before it: in training the variance of its input is about "
+                    f"{1 / (1 - p):.3g} times that of evaluation",
+                    remedy="put dropout behind the last batch norm",
+                    measured=round(p, 6),
+                    limit=0.0,
+                )
+
+
+def _dropped_before(run: Trace, start: Operation) -> float:
+    """The largest share of values that dropout drops on the way to ``start``: up to the next norm, across one layer."""
+    largest = 0.0
+    waiting, seen = [(start, False)], {start.index}
+    while waiting:
+        step, crossed = waiting.pop()
+        for before in run.inputs_of(step):
+            crosses = crossed or before.kind.has_weights
+            goes_on = before.kind.goes_on or before.kind is Kind.ACTIVATION or (before.kind.has_weights and not crossed)
+            if before.index in seen or not (goes_on or _share(run, before) > 0):
+                continue
+            seen.add(before.index)
+            largest = max(largest, _share(run, before))
+            waiting.append((before, crosses))
+    return largest
+
+
+def _share(run: Trace, operation: Operation) -> float:
+    """The share of single values or channels that ``operation`` drops; 0 if it is no dropout."""
+    name = operation.name.rstrip("_")
+    if name in ("native_dropout", "dropout"):
+        p = operation.arguments[1] if len(operation.arguments) > 1 else 0.0
+        return float(p) if isinstance(p, (int, float)) and 0 < p < 1 else 0.0
+    if name != "mul" or len(operation.inputs) != 2:
+        return 0.0
+    return max(_share_of_noise(run, run.operations[index]) for index in operation.inputs if index >= 0)
+
+
+def _share_of_noise(run: Trace, step: Operation) -> float:
+    # The noise is drawn, then scaled and shifted; what drops whole examples leaves the others as they are.
+    while step.kind in (Kind.SCALE, Kind.MERGE) and len(step.inputs) == 1 and step.inputs[0] >= 0:
+        step = run.operations[step.inputs[0]]
+    drops_examples = all(size == 1 for size in step.shape[1:])
+    if step.name != "bernoulli_" or drops_examples:
+        return 0.0
+    kept = step.arguments[1] if len(step.arguments) > 1 else 0.5  # its default, which is not passed on
+    return 1.0 - kept if isinstance(kept, (int, float)) and 0 < kept < 1 else 0.0

@@ -1,0 +1,53 @@
+"""BN109."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Rule
+from bnkit.model.changes import Change
+
+
+class HalfPrecision(Rule):
+    """Running statistics of so few bits that a small step rounds to none: the moving average stops before it arrives."""
+
+    code = "BN109"
+    name = "half-precision-statistics"
+    severity = Severity.WARNING
+    summary = "running statistics in half precision, which stop moving"
+    is_fixable = True
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        for place, norm in seen.norms.items():
+            if norm.is_frozen or norm.mean is None or norm.mean.dtype not in (torch.float16, torch.bfloat16):
+                continue
+            momentum = norm.momentum
+            if momentum is None or not 0 < momentum < 1:
+                continue
+            # new = old + momentum * (batch - old) moves only if the step is more than half the distance of neighbours.
+            stuck = torch.finfo(norm.mean.dtype).eps / 2 / momentum
+            dtype = str(norm.mean.dtype).removeprefix("torch.")
+            yield self.finding(
+                place.name,
+                f"its running statistics are {dtype}: nearer than {stuck:.1%} to the data they stand still",
+                remedy="keep the layer in float32 (autocast does), as model.half() does not",
+                measured=dtype,
+                limit="float32",
+            )
+
+    def fix(self, model: nn.Module, findings: Sequence[Finding], batches: Any) -> list[Change]:
+        changes = []
+        for finding in findings:
+            norm = model.get_submodule(finding.site)
+            for name in ("running_mean", "running_var"):
+                buffer = norm._buffers[name]
+                assert buffer is not None
+                norm._buffers[name] = buffer.float()
+            changes.append(Change(finding.site, "statistics widened", f"{finding.measured} to float32"))
+        return changes

@@ -1,0 +1,46 @@
+"""BN104."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need, Rule
+from bnkit.checks.traced_run import Run
+from bnkit.model.inspect.recognise import BatchNormLike
+from bnkit.model.inspect.trace import Operation
+
+# What turns scores into probabilities: what goes in is an output all the same.
+_OF_SCORES = ("softmax", "log_softmax", "sigmoid", "logsigmoid", "log_sigmoid_forward")
+
+
+class OnTheOutput(Rule):
+    """A batch norm whose result is what the model returns."""
+
+    code = "BN104"
+    name = "on-the-output"
+    severity = Severity.WARNING
+    needs = frozenset({Need.STRUCTURE})
+    summary = "a batch norm on the output of the model"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        for place, norm in seen.norms.items():
+            if not norm.is_frozen and any(_is_output(seen.run, call, norm) for call in seen.run.calls(place)):
+                yield self.finding(
+                    place.name,
+                    "it normalises the output of the model: what one example is given depends on the others of its batch",
+                    remedy="leave it out behind the last layer, and give that layer its bias",
+                    measured="output",
+                )
+
+
+def _is_output(run: Run, call: Operation, norm: BatchNormLike) -> bool:
+    if norm.activation not in (None, "sigmoid"):
+        return False
+    if run.reaches_output(call):
+        return True
+    return any(
+        user.name.lower().strip("_") in _OF_SCORES and run.reaches_output(user) and user.shape == call.shape
+        for user in run.after(call)
+    )

@@ -1,0 +1,33 @@
+"""BN106."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need, Rule
+
+
+class Shared(Rule):
+    """A batch norm that runs several times a step: one running average for inputs from several places."""
+
+    code = "BN106"
+    name = "shared"
+    severity = Severity.WARNING
+    needs = frozenset({Need.STRUCTURE})
+    summary = "a batch norm that runs several times a step"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        for place, norm in seen.norms.items():
+            calls = len(seen.run.calls(place))
+            if calls > 1 and not norm.is_frozen and norm.mean is not None:
+                also = f" (also called {', '.join(place.names[1:])})" if len(place.names) > 1 else ""
+                yield self.finding(
+                    place.name,
+                    f"it runs {calls} times a step{also}: each time by the statistics of that input in training, by one average "
+                    "of all in evaluation",
+                    remedy="give each place a batch norm of its own; other layers may stay shared",
+                    measured=calls,
+                    limit=1,
+                )

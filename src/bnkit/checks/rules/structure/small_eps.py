@@ -1,0 +1,54 @@
+"""BN108."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Rule
+from bnkit.cli.input_shapes import dtype_of
+from bnkit.model.inspect.recognise import BatchNormLike
+
+
+class SmallEps(Rule):
+    """A batch norm whose eps does not cover the rounding errors of its input."""
+
+    code = "BN108"
+    name = "small-eps"
+    severity = Severity.WARNING
+    summary = "an eps below the rounding errors of the dtype"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        for place, norm in seen.norms.items():
+            if norm.is_frozen:  # what is added to its variance may have been added already
+                continue
+            dtype = _dtype(norm, dtype_of(seen.model))
+            limit = rounding_variance(dtype)
+            if norm.eps < limit:
+                yield self.finding(
+                    place.name,
+                    f"its eps of {norm.eps:g} is below the rounding errors of {str(dtype).removeprefix('torch.')}, of variance "
+                    f"{limit:.1g}: a constant channel becomes noise",
+                    remedy="set eps=1e-5, the usual one",
+                    measured=norm.eps,
+                    limit=limit,
+                )
+
+
+def rounding_variance(dtype: torch.dtype) -> float:
+    """The variance of the rounding errors of values near 1: evenly spread over half the gap to either side.
+
+    Example:
+        >>> f"{rounding_variance(torch.float32):.1e}, {rounding_variance(torch.bfloat16):.1e}"
+        '1.2e-15, 5.1e-06'
+    """
+    return (torch.finfo(dtype).eps / 2) ** 2 / 3
+
+
+def _dtype(norm: BatchNormLike, otherwise: torch.dtype) -> torch.dtype:
+    # What enters has the dtype of the layers around; a batch norm in float32 may well take half precision.
+    own = next((tensor.dtype for tensor in (norm.weight, norm.mean) if tensor is not None), otherwise)
+    return min(own, otherwise, key=lambda dtype: -torch.finfo(dtype).eps)

@@ -1,0 +1,32 @@
+"""BN110."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Rule
+
+
+class StrippedBySync(Rule):
+    """A batch norm with an activation inside, of which PyTorch's conversion to synchronised ones would keep the rest."""
+
+    code = "BN110"
+    name = "stripped-by-sync-conversion"
+    severity = Severity.NOTE
+    summary = "an activation that convert_sync_batchnorm would drop"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        for place, norm in seen.norms.items():
+            if norm.activation is None or not isinstance(place.module, _BatchNorm):
+                continue
+            name = norm.activation if isinstance(norm.activation, str) else type(norm.activation).__name__
+            yield self.finding(
+                place.name,
+                f"torch.nn.SyncBatchNorm.convert_sync_batchnorm would drop its {name} without a word",
+                remedy='bnkit.convert(model, to="sync") keeps it',
+                measured=name,
+            )

@@ -1,0 +1,80 @@
+"""BN101."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need, Rule
+from bnkit.model.changes import Change
+from bnkit.model.edit.fold_plan import feeding_layer
+
+
+class UselessBias(Rule):
+    """A layer with a bias right before a batch norm, which takes its mean away, and the bias with it."""
+
+    code = "BN101"
+    name = "useless-bias"
+    severity = Severity.WARNING
+    needs = frozenset({Need.STRUCTURE})
+    summary = "a bias that batch norm cancels"
+    is_fixable = True
+    fix_changes_keys = True
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        behind: dict[str, list[str]] = {}
+        for place, norm in seen.norms.items():
+            # A batch norm that holds still takes away a mean that no longer follows the bias: there it is of use.
+            if norm.is_frozen:
+                continue
+            for call in seen.run.calls(place):
+                name = feeding_layer(seen.run.trace, call)
+                if name is not None:
+                    behind.setdefault(name, []).append(place.name)
+        for site in seen.run.sites:
+            bias = _bias(seen.model, site.name)
+            # Wherever it runs, a batch norm follows; a bias that something else uses too is not useless.
+            if bias is None or len(behind.get(site.name, ())) < site.calls or _owners(seen.model, bias) > 1:
+                continue
+            norms = ", ".join(dict.fromkeys(behind[site.name]))
+            yield self.finding(
+                site.name,
+                f"its bias is cancelled by {norms}",
+                remedy=f"set bias=False (saves {bias.numel():,} parameters)",
+                measured=bias.numel(),
+                limit=0,
+            )
+
+    def fix(self, model: nn.Module, findings: Sequence[Finding], batches: Any) -> list[Change]:
+        changes = []
+        for finding in findings:
+            layer = model.get_submodule(finding.site)
+            bias = layer._parameters["bias"]
+            assert bias is not None
+            behind = finding.message.removeprefix("its bias is cancelled by ").split(", ")
+            with torch.no_grad():
+                for name in behind:
+                    _shift(model.get_submodule(name), -bias)
+            layer.register_parameter("bias", None)
+            changes.append(Change(finding.site, "bias removed", f"taken off the running mean of {', '.join(behind)}"))
+        return changes
+
+
+def _shift(norm: nn.Module, by: Tensor) -> None:
+    """Move the running mean, so that the batch norm evaluates to what it did."""
+    mean = getattr(norm, "running_mean", None)
+    if isinstance(mean, Tensor):
+        mean.add_(by)
+
+
+def _bias(model: nn.Module, name: str) -> nn.Parameter | None:
+    return dict(model.get_submodule(name).named_parameters(recurse=False)).get("bias")
+
+
+def _owners(model: nn.Module, parameter: nn.Parameter) -> int:
+    return sum(p is parameter for module in model.modules() for p in module._parameters.values())

@@ -1,0 +1,69 @@
+"""BN306."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need, Rule
+from bnkit.model.inspect.recognise import BatchNormLike, places
+
+
+class Averaged(Rule):
+    """Averaged parameters beside running statistics that are those of the parameters of the last step, or of none."""
+
+    code = "BN306"
+    name = "averaged-without-statistics"
+    severity = Severity.WARNING
+    needs = frozenset({Need.EMA})
+    summary = "averaged parameters without statistics of their own"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        assert seen.ema is not None
+        if not _differ(seen.model, seen.ema):  # nothing has been averaged yet
+            return
+        averages = {_plain(place.name): place.found for place in places(seen.ema)}
+        found: dict[str, list[str]] = {}
+        for place, norm in seen.norms.items():
+            averaged = averages.get(_plain(place.name))
+            if norm.is_frozen or not isinstance(averaged, BatchNormLike):
+                continue
+            whose = _whose(averaged, norm)
+            if whose:
+                found.setdefault(whose, []).append(place.name)
+        for whose, (first, *others) in found.items():
+            more = f", like {len(others)} more batch norms" if others else ""
+            yield self.finding(
+                first,
+                f"the averaged model has averaged weights here, and {whose}{more}",
+                remedy="bnkit.recalibrate(ema, batches), or AveragedModel(model, use_buffers=True)",
+                measured=whose,
+                limit="statistics of the averaged weights",
+            )
+
+
+def _whose(averaged: BatchNormLike, norm: BatchNormLike) -> str:
+    """Whose statistics the averaged model has, if not its own; empty if they may be its own."""
+    if averaged.mean is None or averaged.variance is None or norm.mean is None or norm.variance is None:
+        return ""
+    mean, variance = averaged.mean.detach().cpu(), averaged.variance.detach().cpu()
+    if not mean.any() and bool((variance == 1).all()):
+        return "the statistics of an untrained one"
+    if torch.equal(mean, norm.mean.detach().cpu()) and torch.equal(variance, norm.variance.detach().cpu()):
+        return "the statistics that belong to the weights of the last step"
+    return ""
+
+
+def _differ(model: nn.Module, ema: nn.Module) -> bool:
+    averages = {_plain(name): parameter for name, parameter in ema.named_parameters()}
+    pairs = [(p, averages[_plain(name)]) for name, p in model.named_parameters() if _plain(name) in averages]
+    return any(p.shape == a.shape and not torch.equal(p.detach().cpu(), a.detach().cpu()) for p, a in pairs)
+
+
+def _plain(name: str) -> str:
+    """A name without the wrappers around the model."""
+    return name.replace("_orig_mod.", "").removeprefix("module.").removeprefix("module.")

@@ -1,0 +1,68 @@
+"""BN303."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import Any
+
+from torch.utils.data import BatchSampler
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need, Rule
+
+
+class LastBatch(Rule):
+    """An epoch that ends with a batch of one example, which has no deviation from itself."""
+
+    code = "BN303"
+    name = "last-batch-of-one"
+    severity = Severity.ERROR
+    needs = frozenset({Need.LOADER})
+    summary = "a last batch of one example"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        rest = last_batch(seen.loader)
+        trained = [place for place, norm in seen.norms.items() if not norm.is_frozen]
+        if rest != 1 or not trained:
+            return
+        # Where one example has many values in a channel, it only skews the statistics.
+        values = {place: seen.run.values_per_example(place) for place in trained} if seen.example is not None else {}
+        alone = [place for place in trained if values.get(place, 1) == 1]
+        if alone:
+            message = "the last batch of an epoch has one example: training stops there, for want of a deviation"
+        else:
+            message = (
+                "the last batch of an epoch has one example: its own mean and variance go into the running statistics "
+                "like those of a full batch"
+            )
+        yield self.finding(
+            (alone or trained)[0].name,
+            message,
+            remedy="drop_last=True in the DataLoader, or another batch size",
+            measured=1,
+            limit=2,
+            severity=Severity.ERROR if alone else Severity.WARNING,
+        )
+
+
+def last_batch(loader: Any) -> int | None:
+    """How many examples the last batch of ``loader`` has; None if that cannot be told without going through it.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> last_batch(DataLoader(range(9), batch_size=4)), last_batch(DataLoader(range(9), batch_size=4, drop_last=True))
+        (1, 4)
+    """
+    sampler = getattr(loader, "batch_sampler", None)
+    source = sampler if type(sampler) is BatchSampler else loader
+    size, drops = getattr(source, "batch_size", None), bool(getattr(source, "drop_last", False))
+    examples = getattr(source, "sampler", None) or getattr(source, "dataset", None)
+    if not isinstance(size, int) or not isinstance(examples, Sized):
+        return None
+    try:
+        count = len(examples)
+    except TypeError:  # of a stream
+        return None
+    rest = count % size
+    return size if rest == 0 or (drops and count >= size) else rest

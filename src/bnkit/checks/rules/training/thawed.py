@@ -1,0 +1,41 @@
+"""BN302."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Rule
+from bnkit.model.inspect.recognise import BatchNormLike
+
+
+class Thawed(Rule):
+    """Statistics that are held still by hand, until somebody calls ``train()``."""
+
+    code = "BN302"
+    name = "thawed-by-train"
+    severity = Severity.WARNING
+    summary = "frozen statistics that .train() will thaw"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        trains = any(parameter.requires_grad for parameter in seen.model.parameters())
+        for place, norm in seen.norms.items():
+            if norm.mean is None or not norm.tracks_statistics or place.module not in seen.trained:
+                continue
+            if seen.model.training and not place.module.training:
+                message = "it was put into evaluation mode while the model trains; the next model.train() thaws it"
+                measured = "eval"
+            elif trains and _is_still(norm):
+                message = "its gamma and beta do not learn, but its statistics move in training mode"
+                measured = "requires_grad=False"
+            else:
+                continue
+            yield self.finding(
+                place.name, message, remedy="bnkit.freeze(model), which holds against .train()", measured=measured
+            )
+
+
+def _is_still(norm: BatchNormLike) -> bool:
+    own = [parameter for parameter in (norm.weight, norm.bias) if parameter is not None]
+    return bool(own) and not any(parameter.requires_grad for parameter in own)

@@ -1,0 +1,45 @@
+"""BN301."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need, Rule
+
+
+class WeightDecay(Rule):
+    """An optimizer that pulls gamma and beta towards 0, as it does with weights."""
+
+    code = "BN301"
+    name = "weight-decay"
+    severity = Severity.NOTE
+    needs = frozenset({Need.OPTIMIZER})
+    summary = "gamma and beta under weight decay"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        assert seen.optimizer is not None
+        decays = {
+            id(parameter): float(group.get("weight_decay") or 0.0)
+            for group in seen.optimizer.param_groups
+            for parameter in group["params"]
+        }
+        decayed: dict[str, float] = {}
+        named = ""
+        for place, norm in seen.norms.items():
+            own = {"gamma": norm.weight, "beta": norm.bias}
+            found = {name: decays.get(id(p), 0.0) for name, p in own.items() if p is not None and p.requires_grad}
+            if any(value > 0 for value in found.values()):
+                decayed[place.name] = max(found.values())
+                named = named or " and ".join(name for name, value in found.items() if value > 0)
+        if decayed:
+            first, *others = decayed
+            more = f", and those of {len(others)} more batch norms" if others else ""
+            yield self.finding(
+                first,
+                f"its {named} {'are' if ' and ' in named else 'is'} under weight decay ({max(decayed.values()):g}){more}",
+                remedy="give them a parameter group of their own with weight_decay=0",
+                measured=max(decayed.values()),
+                limit=0.0,
+            )

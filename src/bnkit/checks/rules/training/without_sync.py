@@ -1,0 +1,57 @@
+"""BN305."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch.distributed
+from torch import nn
+from torch.nn.parallel import DataParallel
+
+from bnkit.checks.context import Observation
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule import Need, Rule
+from bnkit.checks.rules.training.small_batches import ENOUGH, batch_size_of, told
+
+
+class WithoutSync(Rule):
+    """Several processes or devices with a few examples each, every one with statistics of its own."""
+
+    code = "BN305"
+    name = "without-sync"
+    severity = Severity.WARNING
+    needs = frozenset({Need.LOADER})
+    summary = "small batches per process without synchronised statistics"
+
+    def findings(self, seen: Observation) -> Iterator[Finding]:
+        size = batch_size_of(seen.loader)
+        parts = _devices(seen.model)
+        processes = parts or (_processes() if seen.processes is None else seen.processes)
+        if size is None or processes < 2:
+            return
+        own = max(1, size // parts) if parts else size  # DataParallel splits the batch, a process has its own
+        alone = [p for p, norm in seen.norms.items() if not norm.is_frozen and not _is_synchronised(p.module)]
+        if own < ENOUGH and alone:
+            more = f" and {len(alone) - 1} more batch norms" if len(alone) > 1 else ""
+            yield self.finding(
+                alone[0].name,
+                f"it{more} takes statistics of {own} examples in each of {processes} "
+                f"{'devices' if parts else 'processes'} ({told(own)})",
+                remedy='bnkit.convert(model, to="sync")' + (" with DistributedDataParallel" if parts else ""),
+                measured=own,
+                limit=ENOUGH,
+            )
+
+
+def _devices(model: nn.Module) -> int:
+    """Over how many devices this process splits a batch; 0 if it does not."""
+    return max((len(m.device_ids) for m in model.modules() if isinstance(m, DataParallel)), default=0)
+
+
+def _processes() -> int:
+    initialised = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if initialised else 1
+
+
+def _is_synchronised(module: nn.Module) -> bool:
+    return isinstance(module, nn.SyncBatchNorm) or bool(getattr(module, "sync", False))

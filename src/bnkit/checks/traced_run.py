@@ -1,0 +1,129 @@
+"""One run of a model on an example, as it would train: what the rules about structure look at."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from types import FrameType
+
+import torch
+import torch.utils.checkpoint
+from torch import nn
+
+from bnkit.errors import ModelError
+from bnkit.model.inspect.example import Example
+from bnkit.model.inspect.operations import Kind
+from bnkit.model.inspect.recognise import BatchNormLike, Place
+from bnkit.model.inspect.sites import Sites, sites_in
+from bnkit.model.inspect.trace import Operation, Trace, trace
+
+
+class Run:
+    """What happened while a model ran once on an example, in training mode where that goes.
+
+    In training mode dropout is seen, and so are outputs that only training has. Batch norms evaluate all the same: they
+    need no second example, wait for no other process, and say nothing different about the structure.
+
+    Args:
+        model: Its modes are somebody else's to give back.
+        example: What it runs on.
+        places: The batch norms of the model.
+
+    Attributes:
+        trace: The operations.
+        sites: The layers.
+        never_ran: The batch norms, by first name, that ran neither in training nor in evaluation mode.
+        checkpointed: The batch norms, by first name, that ran inside ``torch.utils.checkpoint``.
+        is_training: Whether it ran in training mode; False where the model raised there, and evaluates instead.
+
+    Raises:
+        ModelError: The model raises in evaluation mode too.
+    """
+
+    def __init__(self, model: nn.Module, example: Example, places: list[Place]) -> None:
+        self._model = model
+        norms = {place.module for place in places}
+        self.checkpointed: frozenset[str] = frozenset()
+        try:
+            with _checkpointed(places) as names:
+                self.trace: Trace = trace(model, example, in_training=lambda module: module not in norms)
+            self.is_training, self.checkpointed = True, frozenset(names)
+        except ModelError:
+            self.trace = trace(model, example)
+            self.is_training = False
+        self.sites: Sites = sites_in(self.trace, model)
+        missing = {place.name for place in places if not self._ran(place.name, self.trace)}
+        if missing and self.is_training:  # training may leave blocks out by chance, or take another way
+            again = trace(model, example)
+            missing = {name for name in missing if not self._ran(name, again)}
+        self.never_ran = frozenset(missing)
+
+    @staticmethod
+    def _ran(name: str, run: Trace) -> bool:
+        return run.calls[name] > 0 or bool(run.of_module(name))
+
+    def calls(self, place: Place) -> tuple[Operation, ...]:
+        """The steps that are calls of the batch norm, in order."""
+        return self.trace.of_module(place.name)
+
+    def before(self, operation: Operation) -> Operation | None:
+        """The step whose result is normalised, reshapes left out; None if it is an input of the model."""
+        step = operation
+        while step.inputs and step.inputs[0] >= 0:
+            step = self.trace.operations[step.inputs[0]]
+            if step.kind is not Kind.RESHAPE:
+                return step
+        return None
+
+    def after(self, operation: Operation) -> Iterator[Operation]:
+        """The steps that use the result of ``operation``, reshapes left out."""
+        for user in self.trace.users_of(operation):
+            if user.kind is Kind.RESHAPE:
+                yield from self.after(user)
+            else:
+                yield user
+
+    def reaches_output(self, operation: Operation) -> bool:
+        """Whether the model returns the result of ``operation`` itself, reshaped perhaps."""
+        return operation.index in self.trace.outputs or any(
+            user.kind is Kind.RESHAPE and self.reaches_output(user) for user in self.trace.users_of(operation)
+        )
+
+    @cached_property
+    def examples(self) -> int | None:
+        """How many examples it ran on, by the first dimension of what the first batch norm got; None if none ran."""
+        return next((o.shapes[0][0] for o in self.trace.operations if o.kind is Kind.NORM and o.shapes), None)
+
+    def values_per_example(self, place: Place) -> int | None:
+        """How many values of each channel one example has, in the first call of the batch norm; None if it never ran."""
+        first = next(iter(self.calls(place)), None)
+        if first is None or not first.shapes or not isinstance(place.found, BatchNormLike):
+            return None
+        shape = first.shapes[0]
+        return max(1, torch.Size(shape[2:]).numel())
+
+
+@contextmanager
+def _checkpointed(places: list[Place]) -> Iterator[set[str]]:
+    """The names of those that run inside activation checkpointing, which shows in who called them."""
+    names: set[str] = set()
+    file = torch.utils.checkpoint.__file__
+
+    def hook_of(place: Place) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: object) -> None:
+            frame: FrameType | None = sys._getframe()
+            while frame is not None and frame.f_code.co_filename != file:
+                frame = frame.f_back
+            if frame is not None:
+                names.add(place.name)
+
+        return hook
+
+    hooks = [place.module.register_forward_pre_hook(hook_of(place)) for place in places]
+    try:
+        yield names
+    finally:
+        for hook in hooks:
+            hook.remove()

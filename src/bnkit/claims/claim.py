@@ -1,0 +1,147 @@
+"""A claim: what is said, what would be seen if it were so, and how that is measured. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+from bnkit.experiments.plan import Plan
+from bnkit.experiments.records.record import Record
+from bnkit.report.intervals import Interval
+from bnkit.report.outcomes import Outcome, fewest, matches, outcomes
+from bnkit.report.sweep import Sweep
+
+PLAIN, WITH = "no_batch_norm", "batch_norm"
+# A run has learned something if it ends at this share of the best test accuracy of its design.
+_TRAINED = 0.75
+
+
+class Scale(Enum):
+    """In what an effect is told."""
+
+    RATIO = "ratio"  # the effect is the natural logarithm of one
+    POINTS = "points"  # of accuracy
+    DECADES = "decades"  # of the learning rate: powers of ten
+    COUNT = "count"
+    SHARE = "share"
+
+    @property
+    def unit(self) -> str:
+        """What stands behind a number."""
+        return {Scale.RATIO: " ×", Scale.POINTS: " points", Scale.DECADES: " decades", Scale.SHARE: " %"}.get(self, "")
+
+    def number(self, value: float) -> str:
+        """An effect without its unit.
+
+        Example:
+            >>> Scale.RATIO.number(0.6931), Scale.POINTS.number(-0.0123), Scale.DECADES.number(0.5)
+            ('2.00', '−1.2', '+0.50')
+        """
+        match self:
+            case Scale.RATIO:
+                text = f"{math.exp(min(value, 700)):.3g}" if abs(value) > 2.3 else f"{math.exp(value):.2f}"
+            case Scale.POINTS:
+                text = f"{100 * value:+.1f}"
+            case Scale.SHARE:  # an interval by Student's t knows nothing of the ends
+                text = f"{100 * min(max(value, -1.0), 1.0):+.1f}"
+            case Scale.DECADES:
+                text = f"{value:+.2f}"
+            case Scale.COUNT:
+                text = f"{value:+.2g}"
+        return text.replace("-", "−")
+
+    def text(self, effect: Interval | None) -> str:
+        """A mean effect with its interval.
+
+        Example:
+            >>> Scale.POINTS.text(Interval(0.021, 0.010, 0.032, 5))
+            '+2.1 points [+1.0, +3.2]'
+        """
+        if effect is None:
+            return "–"
+        mean = f"{self.number(effect.mean)}{self.unit}"
+        if effect.low is None or effect.high is None:
+            return mean
+        return f"{mean} [{self.number(effect.low)}, {self.number(effect.high)}]"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The runs of a design, and what came out of them."""
+
+    plan: Plan
+    records: Mapping[str, Record]
+
+    @cached_property
+    def all(self) -> list[Outcome]:
+        """Every run."""
+        return outcomes(self.plan, self.records)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the plan."""
+        return self.plan.experiment.seeds
+
+    @property
+    def answers(self) -> int | None:
+        """Of how many answers the test accuracies are shares; None where that is not known."""
+        return fewest(outcome.answers for outcome in self.all)
+
+    def runs(self, network: str, **setting: object) -> dict[int, Outcome]:
+        """The runs of a network at one point of the grid, by seed."""
+        found = [o for o in self.all if o.run.network.key == network and matches(o.run.settings, setting)]
+        return {outcome.run.seed: outcome for outcome in found}
+
+    def at_best(self, network: str, **setting: object) -> dict[int, Outcome]:
+        """The runs of a network that finished, at the learning rate that was best on the validation part."""
+        sweep = Sweep.of(network, [o for o in self.all if matches(o.run.settings, setting)])
+        rate = sweep.best_rate()[0] if sweep.runs else None
+        return {} if rate is None else sweep.finished(rate)
+
+    def values(self, key: str) -> tuple[object, ...]:
+        """What a setting of the grid takes in turn."""
+        return tuple(dict.fromkeys(getattr(run.settings, key) for run in self.plan))
+
+    @cached_property
+    def _trained_from(self) -> float:
+        return _TRAINED * max((o.test for o in self.all if o.final is not None), default=1.0)
+
+    def trains(self, outcome: Outcome) -> bool:
+        """Whether a run ended at three quarters of the best test accuracy of the design, or above."""
+        return outcome.final is not None and outcome.test >= self._trained_from
+
+
+# The effect in every seed; positive values speak for the claim. A seed for which there is nothing to compare is left out.
+MeasureOf = Callable[[Evidence], dict[int, float]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim about batch normalization.
+
+    Attributes:
+        number: In the table: "3a" is the first hypothesis of the third claim.
+        name: To ask for it alone.
+        statement: What is said.
+        said_by: Where.
+        hypothesis: What would be seen if it were so, stated before anything is trained.
+        design: The name of the design whose runs it looks at.
+        measure: The effect, seed by seed.
+        scale: In what the effect is told.
+        matters, resolution, nothing: As in a ``Question``.
+    """
+
+    number: str
+    name: str
+    statement: str
+    said_by: str
+    hypothesis: str
+    design: str
+    measure: MeasureOf
+    scale: Scale
+    matters: float
+    resolution: float = 0.0
+    nothing: float = 0.0

@@ -1,0 +1,118 @@
+"""The folder that ``bnkit claims`` writes: the verdicts, and beside them a comparison for each design. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bnkit.claims import designs
+from bnkit.claims.page import claims_page
+from bnkit.comparison.comparison import Comparison
+from bnkit.errors import RecordError
+from bnkit.experiments.records import atomic_files, marker
+from bnkit.experiments.records.results_folder import Folder
+from bnkit.strict_json import dumps
+
+_VERDICTS, _TABLE, _PAGE = "claims.json", "claims.md", "claims.html"
+_WRITTEN = (_VERDICTS, _TABLE, _PAGE)
+_OF_A_CLAIM = frozenset((
+    *("number", "statement", "said_by", "hypothesis", "verdict", "why", "matters", "effects", "mean", "low", "high", "n", "text"),
+    *("design", "network", "budget"),
+))  # fmt: skip
+
+
+def holds_claims(path: Path) -> bool:
+    """Whether ``bnkit claims`` wrote verdicts into the folder."""
+    return (path / _VERDICTS).is_file()
+
+
+def read(out: Path) -> dict[str, Any]:
+    """The verdicts in ``out``.
+
+    Raises:
+        RecordError: There are none, or they cannot be read.
+    """
+    path = out / _VERDICTS
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for claim in content["claims"]:
+            missing = _OF_A_CLAIM - claim.keys()
+            if missing:
+                raise ValueError(f"a claim has no {min(missing)}")
+        content["answer"], content["environment"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{path} cannot be read; expected what bnkit claims wrote: call that again") from error
+    return content
+
+
+def refuse_foreign(out: Path, designs: Iterable[str]) -> None:
+    """Make sure that verdicts and the comparisons of ``designs`` can be written without replacing a user's file.
+
+    Raises:
+        RecordError: Such a file is there.
+    """
+    marker.refuse_foreign(out, _WRITTEN)
+    for name in designs:
+        Folder(out / name).refuse_foreign()
+
+
+def write(out: Path, content: dict[str, Any], table: str) -> None:
+    """Keep the verdicts, and the table of them as Markdown.
+
+    Raises:
+        RecordError: Nothing can be written there, or a user's file would be replaced.
+    """
+    marker.refuse_foreign(out, _WRITTEN)
+    try:
+        atomic_files.make_folder(out)
+    except OSError as error:
+        raise atomic_files.UnwritableError.of(out, error) from error
+    marker.mark(out, _WRITTEN)
+    atomic_files.replace(out / _VERDICTS, dumps(content, indent=1).encode())
+    atomic_files.replace(out / _TABLE, table.encode())
+
+
+def write_page(out: Path, *, with_designs: bool = False) -> Path:
+    """Write the page about the verdicts in ``out`` and what was trained for them, and return its path.
+
+    Args:
+        out: The folder.
+        with_designs: Write the report of each design first.
+
+    Raises:
+        RecordError: There are no verdicts; or nothing can be written there.
+    """
+    content = read(out)
+    marker.refuse_foreign(out, _WRITTEN)
+    asked = {claim["design"] for claim in content["claims"] if claim["network"] is not None}
+    # In their order; and what a file says is no path to write to.
+    names = [name for name in designs(quick=False) if name in asked]
+    # A design that was trained by an earlier call and deleted since has only its verdicts left.
+    found = [Comparison(out / name) for name in names if Folder(out / name).experiment_file.is_file()]
+    if with_designs:
+        for comparison in found:
+            comparison.write_report()
+    page = claims_page(content, [_section(comparison, content) for comparison in found])
+    Folder(out).replace(out / _PAGE, page)
+    return out / _PAGE
+
+
+def _section(comparison: Comparison, content: dict[str, Any]) -> dict[str, Any]:
+    """What stands on the page about a design."""
+    experiment, folder = comparison.plan.experiment, comparison.folder
+    records = comparison.records.values()
+    statuses = Counter("not trained" if record.status is None else record.status.value for record in records)
+    return {
+        "name": experiment.name,
+        "about": experiment.about,
+        "networks": ", ".join(experiment.networks),
+        "epochs": experiment.epochs,
+        "claims": [claim["number"] for claim in content["claims"] if claim["design"] == experiment.name],
+        "runs": ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())),
+        "minutes": sum(record.last.run_duration for record in records if record.last is not None) / 60,
+        "tables": comparison.further_tables(),
+        "report": f"{folder.path.name}/{folder.report_file.name}" if folder.report_file.is_file() else None,
+    }

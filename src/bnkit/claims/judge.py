@@ -1,0 +1,133 @@
+"""From an effect in every seed to a verdict, for many claims at once. Needs no torch.
+
+Each claim puts two one-sided questions to Student's t: is its effect above nothing (then it holds), and is its effect below
+what matters (then it does not hold)? If neither can be shown there is not enough data. All questions of a family of claims
+are asked at once, so that one in twenty would come out wrong by chance: Holm's procedure (1979, "A simple sequentially
+rejective multiple test procedure") over both questions of all claims keeps the chance that any verdict of the whole table
+is wrong at 5 %, whatever the claims have to do with each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import fmean
+
+from bnkit.report.intervals import CONFIDENCE, Interval, least_of_difference, mean_interval
+
+# The chance that any verdict of a table is wrong.
+ERROR_RATE = 0.05
+# With fewer pairs there is no saying how much they vary.
+FEWEST = 3
+
+
+class Finding(StrEnum):
+    """What came of a claim."""
+
+    HOLDS = "holds"
+    DOES_NOT_HOLD = "does not hold"
+    NOT_ENOUGH_DATA = "not enough data"
+    NOT_ASKED = "not asked"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on one claim.
+
+    Attributes:
+        finding: The verdict.
+        effect: The mean over the seeds, and its 95 % interval by itself; None without a pair.
+        p_holds, p_does_not: Of the two questions, adjusted for all that were asked beside them; None where n is below 3.
+    """
+
+    finding: Finding
+    effect: Interval | None
+    p_holds: float | None = None
+    p_does_not: float | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is known of one claim.
+
+    Attributes:
+        effects: By seed; positive values speak for the claim.
+        matters: The smallest effect that would matter.
+        nothing: The effect above which the claim holds: 0, or less where "no worse" is claimed.
+        resolution: The step in which the effect is counted: its deviation is never taken for less than that of rounding
+            to such steps, ``resolution / sqrt(12)``, so that five equal counts are not taken for certainty.
+        answers: Of how many test answers it is a difference of shares, if it is one: its interval is never narrower than the
+            counting of so many allows.
+    """
+
+    effects: Mapping[int, float]
+    matters: float
+    resolution: float = 0.0
+    nothing: float = 0.0
+    answers: int | None = None
+
+
+def judge(questions: Sequence[Question]) -> list[Judged]:
+    """The verdicts on all ``questions``, in their order.
+
+    Example:
+        >>> sure, unsure = Question({0: 0.9, 1: 1.0, 2: 1.1, 3: 0.95}, 0.1), Question({0: 1.0, 1: -1.0, 2: 0.5}, 0.1)
+        >>> [judged.finding.value for judged in judge([sure, unsure])]
+        ['holds', 'not enough data']
+    """
+    asked = [question for question in questions if len(question.effects) >= FEWEST]
+    chances = [p for question in asked for p in _chances(question)]
+    adjusted = iter(holm(chances))
+    return [
+        _judged(question, next(adjusted), next(adjusted))
+        if len(question.effects) >= FEWEST
+        else Judged(Finding.NOT_ENOUGH_DATA, _interval(question))
+        for question in questions
+    ]
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """P values adjusted for their number by Holm (1979): reject those of at most the error rate.
+
+    Example:
+        >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+        [0.03, 0.06, 0.06]
+    """
+    adjusted, highest = [0.0] * len(chances), 0.0
+    for rank, place in enumerate(sorted(range(len(chances)), key=chances.__getitem__)):
+        highest = max(highest, min(1.0, chances[place] * (len(chances) - rank)))
+        adjusted[place] = highest
+    return adjusted
+
+
+def _judged(question: Question, p_holds: float, p_does_not: float) -> Judged:
+    finding = Finding.NOT_ENOUGH_DATA
+    if p_does_not <= ERROR_RATE:  # also of an effect that is there, and too small to matter
+        finding = Finding.DOES_NOT_HOLD
+    elif p_holds <= ERROR_RATE:
+        finding = Finding.HOLDS
+    return Judged(finding, _interval(question), p_holds, p_does_not)
+
+
+def _interval(question: Question) -> Interval | None:
+    effects = list(question.effects.values())
+    least = 0.0 if question.answers is None or not effects else least_of_difference(fmean(effects), question.answers)
+    return mean_interval(effects, question.resolution, least)
+
+
+def _chances(question: Question) -> tuple[float, float]:
+    """The p values of "the effect is not above nothing" and "the effect is not below what matters"."""
+    from scipy import stats
+
+    interval = _interval(question)
+    assert interval is not None and interval.high is not None
+    n = interval.n
+    error = (interval.high - interval.mean) / float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
+    if error == 0:
+        return float(interval.mean <= question.nothing), float(interval.mean >= question.matters)
+    above, below = (interval.mean - question.nothing) / error, (interval.mean - question.matters) / error
+    chances = float(stats.t.sf(above, n - 1)), float(stats.t.cdf(below, n - 1))
+    assert all(math.isfinite(p) for p in chances)
+    return chances

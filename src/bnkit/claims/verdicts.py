@@ -1,0 +1,143 @@
+"""The verdicts on many claims: as a table, as plain values, in a few sentences. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bnkit.claims import Claim, Design, Finding, Judged
+from bnkit.claims.judge import ERROR_RATE
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A claim, what it was judged by, and the verdict.
+
+    Attributes:
+        claim: The claim.
+        design: What was trained for it, with its budget; None where it was not asked.
+        judged: The verdict.
+        effects: By seed.
+        why: Why it was not asked, or what is missing.
+    """
+
+    claim: Claim
+    design: Design | None
+    judged: Judged
+    effects: Mapping[int, float]
+    why: str = ""
+
+    @property
+    def effect(self) -> str:
+        """The mean effect, with its interval."""
+        return self.claim.scale.text(self.judged.effect)
+
+    def budget(self, seeds: int) -> str:
+        """``80 runs, 12,960 steps, 6,400 images``."""
+        if self.design is None:
+            return "–"
+        runs = self.design.points * len(self.design.arms) * seeds
+        return f"{runs} runs, {self.design.steps() * seeds:,} steps, {self.design.images:,} images"
+
+
+class Verdicts:
+    """The verdicts on all claims that were asked.
+
+    Attributes:
+        folder: Where the records are.
+        asked: The claims, in their order.
+        seeds: How many seeds each was asked with.
+        command: What repeats it.
+        facts: What it was trained with: versions, machine.
+        failed: How many runs failed that should not have.
+    """
+
+    def __init__(
+        self, folder: Path, asked: Sequence[Asked], seeds: int, command: str, facts: Mapping[str, Any], failed: int = 0
+    ) -> None:
+        self.folder, self.asked, self.seeds, self.command = folder, tuple(asked), seeds, command
+        self.facts, self.failed = dict(facts), failed
+
+    def count(self, finding: Finding) -> int:
+        """How many claims came out so."""
+        return sum(asked.judged.finding is finding for asked in self.asked)
+
+    @property
+    def answer(self) -> str:
+        """What came of it, in a few sentences."""
+        holds, does_not, not_asked = map(self.count, (Finding.HOLDS, Finding.DOES_NOT_HOLD, Finding.NOT_ASKED))
+        decided = holds + does_not
+        left_out = f", {not_asked} {'was' if not_asked == 1 else 'were'} not asked" if not_asked else ""
+        return (
+            f"Of {len(self.asked) - not_asked} hypotheses {decided} {'is' if decided == 1 else 'are'} decided: {holds} "
+            f"{'holds' if holds == 1 else 'hold'}, {does_not} {'does' if does_not == 1 else 'do'} not; "
+            f"for {self.count(Finding.NOT_ENOUGH_DATA)} there is not enough data{left_out}. "
+            f"The chance that any of these verdicts is wrong is at most {100 * ERROR_RATE:g} % (Holm over both questions of every "
+            "hypothesis); the intervals are 95 %, each by itself."
+        )
+
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """The header and a row for each claim, as text."""
+        header = ("", "what is said", "hypothesis", "verdict", "effect [95 %]", "n", "budget")
+        return header, [
+            (
+                asked.claim.number,
+                f"{asked.claim.statement} ({asked.claim.said_by})",
+                asked.claim.hypothesis,
+                asked.judged.finding.value + (f": {asked.why}" if asked.why else ""),
+                asked.effect,
+                str(len(asked.effects)),
+                asked.budget(self.seeds),
+            )
+            for asked in self.asked
+        ]
+
+    def to_markdown(self) -> str:
+        """The table and the answer, for a document."""
+
+        def line(cells: Sequence[str]) -> str:
+            return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+        header, rows = self.table()
+        lines = [line(header), line(["---"] * len(header)), *map(line, rows)]
+        return "\n".join([*lines, "", self.answer, "", f"`{self.command}`", ""])
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {
+            "command": self.command,
+            "folder": str(self.folder),
+            "seeds": self.seeds,
+            "answer": self.answer,
+            "environment": self.facts,
+            "claims": [self._plain(asked) for asked in self.asked],
+        }
+
+    def _plain(self, asked: Asked) -> dict[str, Any]:
+        claim, judged, design = asked.claim, asked.judged, asked.design
+        effect = judged.effect
+        return {
+            "number": claim.number,
+            "name": claim.name,
+            "statement": claim.statement,
+            "said_by": claim.said_by,
+            "hypothesis": claim.hypothesis,
+            "verdict": judged.finding.value,
+            "why": asked.why,
+            "scale": claim.scale.value,
+            "matters": claim.matters,
+            "nothing": claim.nothing,
+            "effects": {str(seed): value for seed, value in asked.effects.items()},
+            "mean": effect.mean if effect else None,
+            "low": effect.low if effect else None,
+            "high": effect.high if effect else None,
+            "n": len(asked.effects),
+            "p_holds": judged.p_holds,
+            "p_does_not_hold": judged.p_does_not,
+            "text": asked.effect,
+            "design": claim.design,
+            "network": design.network if design else None,
+            "budget": asked.budget(self.seeds),
+        }

@@ -1,0 +1,186 @@
+"""What ``bnkit check`` looks at: the model that a factory makes, or the trained network of a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from bnkit.checks.check import check
+from bnkit.checks.config import Settings
+from bnkit.checks.findings import Findings
+from bnkit.checks.fix import mended
+from bnkit.checks.registry import rule_called
+from bnkit.cli.model_target import Subject, check_given, subject, subject_of
+from bnkit.comparison.comparison import Comparison
+from bnkit.errors import SettingsError
+from bnkit.experiments.model_data import ModelBatches, ModelData, model_data, run_data
+from bnkit.factories import is_target
+from bnkit.model.changes import Change
+from bnkit.model.saving import check_destination, load_weights, save
+from bnkit.model.verify.outcome import Outcome
+
+
+class Mended(NamedTuple):
+    """What ``--fix`` made of a specimen.
+
+    Attributes:
+        specimen: With the mended model.
+        changes: What was changed; nothing was written where there are none.
+        outcome: What that did to its answers; None where nothing was changed, or there is nothing to run it on.
+    """
+
+    specimen: Specimen
+    changes: list[Change]
+    outcome: Outcome | None
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """A model and what it is looked at with.
+
+    Attributes:
+        subject: The model, an example of its input, and the data.
+        batch_size, count: How many examples of the data at a time, and how many batches of the training part.
+        file: The file that makes the model, if one does.
+    """
+
+    subject: Subject
+    batch_size: int
+    count: int
+    file: str | None = None
+
+    @property
+    def batches(self) -> ModelBatches | None:
+        """Of the training part; None without data."""
+        data = self.subject.data
+        return None if data is None else data.training_batches(self.batch_size, self.count)
+
+    @property
+    def test_batches(self) -> ModelBatches | None:
+        """Of the test part; None without data."""
+        return None if self.subject.data is None else self.subject.data.test_batches(self.batch_size)
+
+    def check(self, settings: Settings) -> Findings:
+        """What is wrong with it."""
+        return check(
+            self.subject.model,
+            self.batches,
+            example_inputs=None if self.subject.data is not None else self.subject.example,
+            test_batches=self.test_batches,
+            select=settings.select,
+            ignore=settings.ignore,
+            per_layer_ignores=settings.per_layer_ignores,
+        )
+
+    def mended(self, findings: Findings, out: Path, settings: Settings, *, force: bool) -> Mended:
+        """A copy without what is mechanical of ``findings``, the weights of which are in ``out``.
+
+        What changes the keys of the weights is done where its rule was selected by its code alone.
+
+        Raises:
+            ModelError: It is worse than before on the test part, and ``force`` is not set.
+        """
+        named = {name.upper() for text in settings.select or () for name in text.split(",")}
+        wanted = [finding for finding in findings if _keeps_keys(finding.code) or finding.code in named]
+        model, changes = mended(self.subject.model, wanted, self.batches)
+        if not changes:
+            return Mended(self, [], None)
+        outcome = self._outcome(model)
+        if outcome is not None and not force:
+            outcome.refuse_loss("the mended model", f"expected no loss: --force writes {out} all the same")
+        save(model, out, self.subject.example)
+        return Mended(replace(self, subject=replace(self.subject, model=model)), list(changes), outcome)
+
+    def _outcome(self, model: nn.Module) -> Outcome | None:
+        subject = self.subject
+        if subject.data is not None:
+            where = f"on the test part of {subject.data.name}"
+            return Outcome.of(subject.model, model, self.test_batches, where=where)
+        if subject.example is not None:
+            return Outcome.of(subject.model, model, example_inputs=subject.example, where="on random inputs")
+        return None
+
+
+def _keeps_keys(code: str) -> bool:
+    return not rule_called(code).fix_changes_keys
+
+
+def specimen(
+    target: str,
+    shapes: Sequence[str],
+    data: str | None,
+    weights: Path | None,
+    batch_size: int,
+    count: int,
+    out: Path | None,
+    inputs: str | None = None,
+) -> Specimen:
+    """What ``target`` stands for.
+
+    Args:
+        target: ``file.py:factory``, ``package.module:factory``, or the folder of a run.
+        shapes: Of an example.
+        data: A data set; of a run, that which it was trained on, if neither is given.
+        weights: A file of weights to load.
+        batch_size, count: How many examples at a time, and how many batches of the training part.
+        out: Where mended weights are to go; None for nowhere.
+        inputs: In which form the model gets ``data`` (see ``model_data``); the data of a run, as the run did.
+
+    Raises:
+        BnkitError: One of these is not there, or does not go with the others.
+    """
+    check_given(shapes, data, inputs)
+    if count < 1:
+        raise SettingsError(f"--batches {count}; expected a whole number above 0")
+    file = Path(target.rpartition(":")[0])
+    if out is not None:
+        _check_out(
+            out, [file, *([weights] if weights is not None else [])], None if is_target(target) else Path(target)
+        )
+    if is_target(target):
+        found = subject(target, shapes, data, weights, inputs)
+        return Specimen(found, batch_size, count, str(file) if file.is_file() else None)
+    comparison, name, epoch = _of_a_run(Path(target))
+    run = comparison.run(name)
+    model = comparison.build(run) if weights is not None else comparison.load(run, epoch)
+    if weights is not None:
+        load_weights(model, weights)
+    return Specimen(
+        subject_of(model, shapes, None if shapes else _data(comparison, name, data, inputs)), batch_size, count
+    )
+
+
+def _data(comparison: Comparison, name: str, data: str | None, inputs: str | None) -> ModelData:
+    """The data of a run, as it was trained on them; or ``data``, prepared like them."""
+    run, known = comparison.run(name), comparison.plan.experiment.data
+    if data is not None:
+        return model_data(data, inputs, (known, run.settings.trainset))
+    if inputs is not None:
+        raise SettingsError(f"--inputs {inputs} with a run, which brings its own; expected --inputs with --data alone")
+    return run_data(comparison.data(run), known, run.settings.trainset)
+
+
+def _check_out(out: Path, read_from: list[Path], run: Path | None) -> None:
+    if out.suffix != ".safetensors":
+        raise SettingsError(f"--out {out}; expected a file of weights, .safetensors")
+    check_destination(out, has_example=True, read_from=[file for file in read_from if file.is_file()])
+    # What was recorded stays what it is.
+    if run is not None and "runs" in (out.resolve().parent.name, out.resolve().parent.parent.name) and out.exists():
+        raise SettingsError(f"--out {out} is part of a comparison's record; expected another file")
+
+
+def _of_a_run(path: Path) -> tuple[Comparison, str, int | None]:
+    """The comparison, the run's id or the beginning of it, and the epoch: ``DIR/runs/3f2a`` or a file of weights in there."""
+    epoch = re.fullmatch(r"epoch-(\d{1,9})\.safetensors", path.name)
+    folder = path.parent if epoch is not None or path.name == "weights.safetensors" else path
+    if folder.parent.name != "runs" or not folder.parent.is_dir():
+        raise SettingsError(
+            f"{str(path)!r} is neither a factory nor the folder of a run; expected path/to/file.py:name, "
+            "package.module:name, or DIR/runs/ID of a folder that bnkit compare wrote"
+        )
+    return Comparison(folder.parent.parent), folder.name, None if epoch is None else int(epoch[1])

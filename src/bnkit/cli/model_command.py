@@ -1,0 +1,234 @@
+"""What the commands that take a model have in common: how it is named, and how what was done to it is printed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from bnkit.console import messages, results
+from bnkit.errors import ModelError, SettingsError
+from bnkit.report.tables import Row, as_rich
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bnkit.cli.model_target import Subject
+    from bnkit.model.changes import Changes
+    from bnkit.model.verify.outcome import Outcome
+
+Target = Annotated[
+    str,
+    Argument(
+        metavar="TARGET",
+        help="The model: file.py:factory or package.module:factory; the factory returns an nn.Module.",
+        show_default=False,
+    ),
+]
+Shapes = Annotated[
+    list[str] | None,
+    Option(
+        "--input",
+        metavar="64x3x32x32",
+        help="The shape of an example. Several times for several inputs; ids=8x16:int64 names the argument and the dtype.",
+    ),
+]
+Data = Annotated[
+    str | None,
+    Option(
+        metavar="D",
+        help="In place of --input: a data set, as `bnkit compare` takes it. Its first 64 examples are the example, its test part "
+        "judges the result.",
+    ),
+]
+Inputs = Annotated[
+    str | None,
+    Option(
+        "--inputs",
+        metavar="FORM",
+        help="In which form the model gets the inputs of --data: normal (by mean and deviation of the training part), not_normal, "
+        "symmetric, or file.py:function of a batch. What a file.py:factory of data returns is given as it is.",
+    ),
+]
+Force = Annotated[bool, Option("--force", help="Write the result although it is worse than before.")]
+Weights = Annotated[
+    Path | None, Option(metavar="FILE", help="Weights to load first: safetensors, or PyTorch's with tensors alone.")
+]
+Include = Annotated[
+    list[str] | None,
+    Option(metavar="P", help="Only the layers of this dotted name, as 'layer1.*'. May be given several times."),
+]
+Exclude = Annotated[
+    list[str] | None, Option(metavar="P", help="Not the layers of this dotted name. May be given several times.")
+]
+Out = Annotated[
+    Path | None,
+    Option(metavar="FILE", help="Write the result: .safetensors (weights), .onnx, or .pt2 (an exported program)."),
+]
+Json = Annotated[bool, Option("--json", help="Print the changes as JSON.")]
+Quiet = Annotated[bool, Option("-q", "--quiet", help="No table, only what it comes to.")]
+Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command was given: the model, what goes into it, and where the result goes.
+
+    Raises:
+        BnkitError: ``out`` cannot be written; asked before anything is loaded.
+    """
+
+    target: str
+    shapes: Sequence[str] = ()
+    data: str | None = None
+    weights: Path | None = None
+    out: Path | None = None
+    inputs: str | None = None
+    force: bool = False
+    needs_example: bool = True
+
+    def __post_init__(self) -> None:
+        has_example = bool(self.shapes) or self.data is not None
+        if self.needs_example and not has_example:
+            raise SettingsError(
+                "the model has to be run to see how it is built, and there is no example; expected --input 64x3x32x32 or --data D"
+            )
+        if self.out is not None:
+            from bnkit.model.saving import check_destination
+
+            read_from = [Path(self.target.rpartition(":")[0]), *([self.weights] if self.weights is not None else [])]
+            check_destination(self.out, has_example=has_example, read_from=read_from)
+
+    def subject(self) -> Subject:
+        """The model and the example."""
+        from bnkit.cli.model_target import subject
+
+        with self.working("reading"):
+            return subject(self.target, self.shapes, self.data, self.weights, self.inputs)
+
+    def twin(self, subject: Subject) -> nn.Module:
+        """A second model like that of ``subject``: a copy, or the factory's next one where it cannot be copied."""
+        from bnkit.cli.model_target import subject as read
+        from bnkit.model.edit.copy import copy_of
+
+        try:
+            return copy_of(subject.model)
+        except ModelError:
+            again = read(self.target, weights=self.weights).model
+            if again is subject.model:
+                raise
+            return again
+
+    def working(self, doing: str) -> AbstractContextManager[object]:
+        """A sign that something is being done to the model."""
+        return messages().status(f"{doing} {self.target}")
+
+    def finish(
+        self,
+        subject: Subject,
+        model: nn.Module,
+        changes: Changes,
+        *,
+        keeps_outputs: bool,
+        as_json: bool,
+        quiet: bool,
+        instead: str = "",
+    ) -> None:
+        """Judge the changed model, write it where it was asked to go, and print the changes.
+
+        Args:
+            subject: What it was before.
+            model: The changed one.
+            changes: What was done.
+            keeps_outputs: Whether it is meant to compute the same.
+            as_json, quiet: How changes are printed.
+            instead: What would have kept the outputs, if something would.
+        """
+        outcome = self.judged(subject, model, keeps_outputs=keeps_outputs)
+        replaced = self.write(model, subject.example, outcome, instead)
+        if as_json:
+            self.print_json(changes.to_json(), subject, outcome, replaced=replaced)
+            return
+        # On an example alone, the summary of changes says how far outputs that are meant to be equal are apart.
+        is_told = outcome is not None and not (keeps_outputs and subject.data is None)
+        lines = [*([outcome.line] if outcome is not None and is_told else []), changes.summary]
+        self.print(None if quiet else changes.rows(), lines, subject, replaced=replaced)
+
+    def judged(self, subject: Subject, model: nn.Module, *, keeps_outputs: bool = False) -> Outcome | None:
+        """What became of the answers; None where there is nothing to run the models on."""
+        from bnkit.model.verify.outcome import Outcome
+
+        with self.working("judging"):
+            if subject.data is not None:
+                where = f"on the test part of {subject.data.name}"
+                return Outcome.of(
+                    subject.model, model, subject.data.test_batches(), where=where, keeps_outputs=keeps_outputs
+                )
+            if subject.example is not None:
+                return Outcome.of(
+                    subject.model,
+                    model,
+                    example_inputs=subject.example,
+                    where="on random inputs",
+                    keeps_outputs=keeps_outputs,
+                )
+        return None
+
+    def write(self, model: nn.Module, example: Any, outcome: Outcome | None, instead: str = "") -> bool:
+        """Write the changed model, if that was asked for; whether it replaced a file.
+
+        Raises:
+            ModelError: It is worse than before, and ``force`` is not set.
+        """
+        if self.out is None:
+            return False
+        if outcome is not None and not self.force:
+            remedy = f"{instead}--force writes {self.out} all the same"
+            outcome.refuse_loss(f"the changed {self.target}", f"expected no loss: {remedy}")
+        from bnkit.model.saving import save
+
+        with self.working(f"writing {self.out}, the changed"):
+            return save(model, self.out, example)
+
+    def print_json(
+        self, content: Mapping[str, Any], subject: Subject, outcome: Outcome | None, *, replaced: bool
+    ) -> None:
+        """``content``, what the model was given, what became of its answers, and where the result is, as JSON."""
+        more = {
+            "given": subject.given,
+            "effect": None if outcome is None else outcome.to_json(),
+            "out": None if self.out is None else str(self.out),
+            "replaced": replaced,
+        }
+        results().print_json(json.dumps(_strict({**content, **more}), allow_nan=False))
+
+    def print(
+        self, table: tuple[Row, list[Row]] | None, lines: Iterable[str], subject: Subject, *, replaced: bool
+    ) -> None:
+        """What the model was given, a table, then ``lines`` and where the result is."""
+        console = results()
+        if subject.given is not None:
+            console.print(f"given: {subject.given}", soft_wrap=True, markup=False)
+        if table is not None:
+            console.print(as_rich(*table))
+            console.print()
+        for line in lines:
+            console.print(line, soft_wrap=not console.is_terminal, markup=False)
+        if self.out is not None:
+            before = ", in place of what was there" if replaced else ""
+            console.print(f"written: {self.out}{before}", soft_wrap=True, markup=False)
+
+
+def _strict(value: Any) -> Any:
+    """``value`` without inf and NaN, which JSON has not: None in their place."""
+    if isinstance(value, dict):
+        return {key: _strict(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

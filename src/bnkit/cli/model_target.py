@@ -1,0 +1,117 @@
+"""The model that a command is about, as a user names it: a factory, a file of weights, an example or data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bnkit.cli.input_shapes import example_of
+from bnkit.errors import FactoryError, SettingsError
+from bnkit.experiments.model_data import ModelData, model_data
+from bnkit.factories import find
+from bnkit.model.inspect.batches import device_of
+from bnkit.model.inspect.example import Example
+from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
+from bnkit.model.saving import load_weights
+from bnkit.seeding import seeded
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, and something that it can be called with.
+
+    Attributes:
+        model: The model.
+        example: A tuple (positional arguments) or a dictionary (keywords) of tensors; None if none was asked for.
+        data: Where the example comes from, if it comes from data.
+    """
+
+    model: nn.Module
+    example: Any
+    data: ModelData | None = None
+
+    @property
+    def given(self) -> str | None:
+        """What data the model is given, in a line; None without data."""
+        return None if self.data is None else self.data.given
+
+
+def subject(
+    name: str,
+    shapes: Sequence[str] = (),
+    data: str | None = None,
+    weights: Path | None = None,
+    inputs: str | None = None,
+) -> Subject:
+    """The model that ``name`` stands for, and an example for it. Lazy layers have run on the example.
+
+    Args:
+        name: ``package.module:factory`` or ``path/to/file.py:factory``. The factory is called without arguments, under a
+            fixed seed; a model in its place will do.
+        shapes: Of an example, as ``64x3x32x32`` (see ``shapes.example_of``).
+        data: Instead: a data set, of whose training part the first 64 examples are taken.
+        weights: A file of weights to load.
+        inputs: In which form the model gets the data (see ``model_data``).
+
+    Raises:
+        BnkitError: One of these is not there, or does not go with the others.
+    """
+    check_given(shapes, data, inputs)
+    if inputs is not None and data is None:
+        raise SettingsError(f"--inputs {inputs} without --data; expected both, or neither")
+    model = model_called(name)
+    if weights is not None:
+        load_weights(model, weights)
+    return subject_of(model, shapes, None if data is None else model_data(data, inputs))
+
+
+def check_given(shapes: Sequence[str], data: str | None, inputs: str | None) -> None:
+    """Whether an example, data, and the form of data go together.
+
+    Raises:
+        SettingsError: They do not.
+    """
+    if shapes and data is not None:
+        raise SettingsError(f"--input {shapes[0]} with --data {data}; expected one of the two")
+    if inputs is not None and shapes:
+        raise SettingsError(f"--inputs {inputs} with --input {shapes[0]}; expected --inputs with data alone")
+
+
+def subject_of(model: nn.Module, shapes: Sequence[str], data: ModelData | None) -> Subject:
+    """``model`` with an example of ``shapes``, or of ``data``."""
+    fitted = None if data is None else data.fitted(model)
+    example: Any = None
+    if fitted is not None:
+        example = fitted.example(device_of(model))
+    elif shapes:
+        example = example_of(shapes, model)
+    if example is not None and first_lazy(model) is not None:
+        materialise(model, Example(example))
+    return Subject(model, example, fitted)
+
+
+def model_called(name: str) -> nn.Module:
+    """What the factory of that name returns.
+
+    Raises:
+        FactoryError: It is not there, raises, or returns no ``nn.Module``.
+    """
+    value = find(name).value
+    if isinstance(value, nn.Module):
+        return value
+    if not callable(value):
+        raise FactoryError(f"{name} is a {type(value).__name__}; expected a factory that returns an nn.Module")
+    try:
+        with seeded(0, "weights"):
+            model = value()
+    except (Exception, SystemExit) as error:
+        raise FactoryError(
+            f"{name} raised {type(error).__name__}: {error}; expected it to return an nn.Module"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise FactoryError(f"{name} returned a {type(model).__name__}; expected an nn.Module")
+    return model

@@ -1,0 +1,1 @@
+"""``bnkit.compare`` and the ``Comparison`` it returns."""

@@ -1,0 +1,235 @@
+"""The main job as a function. Loads torch only when something is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnkit.comparison.comparison import Comparison
+from bnkit.console import warn
+from bnkit.errors import RecordError, SettingsError
+from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.experiment import (
+    DEFAULT_EPOCHS,
+    DEFAULT_SEEDS,
+    Experiment,
+    Settled,
+    comparison_of,
+    experiment_from,
+)
+from bnkit.experiments.records.earlier_runs import made_by_other_code
+from bnkit.experiments.records.results_folder import Folder, folder_called
+from bnkit.experiments.running.launcher import Given, Place
+from bnkit.factories import GIVEN
+
+if TYPE_CHECKING:
+    from bnkit.data import DataSet
+    from bnkit.experiments.networks import NetworkSource
+
+
+def compare(
+    networks: Mapping[str, Any] | Callable[..., Any] | str | Sequence[str],
+    data: object = "digits",
+    grid: Mapping[str, Any] | None = None,
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
+    *,
+    epochs: int = DEFAULT_EPOCHS,
+    loss: str | Callable[..., Any] = "auto",
+    metric: str | Callable[..., Any] = "auto",
+    training_step: str | Callable[..., Any] = "default",
+    augmentation: str | Callable[..., Any] = "none",
+    validation: float = 0.1,
+    drop_last: bool = False,
+    observe: int = 0,
+    threads: int = 0,
+    name: str = "comparison",
+    about: str = "",
+    out: str | Path | None = None,
+    fresh: bool = False,
+    keep_checkpoints: bool = False,
+    tensorboard: bool = False,
+    workers: int | str | None = None,
+    run_timeout: float | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    observer: Observer | None = None,
+) -> Comparison:
+    """Networks trained side by side under the same seeds and the same batches, and what the difference is.
+
+    What is recorded in ``out`` already is not trained again; an interrupted call goes on where it stopped.
+
+    Args:
+        networks: Factories by name, as ``{"no_batch_norm": make_plain, "batch_norm": make_with}``: each is called for
+            every run, without arguments or with those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order``
+            that it names and the grid sets, and returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes)
+            scores, or to outputs of the targets' shape. Or one such factory, of a network with or without batch norm:
+            bnkit takes it out, or puts it in, for the other arm (``bnkit.remove``, ``bnkit.add``). Or the name, or names,
+            of networks that bnkit knows, each then with and without batch norm.
+        data: The name of a data set, the path of an ``.npz`` file or of a folder of images, ``file.py:factory``, or
+            ``((train_inputs, train_targets), (test_inputs, test_targets))``, tensors: (N, *), uint8 or floating, and
+            (N,), integers: classes, or (N, values), floating: a regression; or two Datasets of (input, target), which
+            are told from others by their lengths and by the mean and deviation of their inputs alone.
+        grid: The values of each setting, as ``{"lr": [0.01, 0.1]}``. Left out: lr is 0.03, 0.1, 0.3 and 1.0, the batch size
+            64, and any other key has PyTorch's or a common default, or the network's own.
+        seeds: How many (0 to n - 1), or which.
+        epochs: How often each run goes through the training data.
+        loss: ``loss(outputs, targets)`` returns the mean loss of a batch, 0-dimensional; or the name of a loss of
+            ``torch.nn.functional``. "auto": "cross_entropy" for class numbers, "mse_loss" for floating targets.
+        metric: ``metric(outputs, targets)`` of a whole part returns the number that networks are judged by, in place of
+            accuracy: more is better, unless it has an attribute ``higher_is_better`` that is False. Or "r2_score"
+            ("auto" for floating targets), "mean_absolute_error", "mean_squared_error".
+        training_step: ``training_step(model, optimizer, loss, inputs, targets)`` takes a step of the optimizer and
+            returns the loss and the outputs.
+        augmentation: ``augmentation(inputs, targets)`` of every training batch returns both; what it draws from torch's
+            global generator is the same for every network. Or "crop_and_flip".
+        validation: The share of the training data on which learning rates are chosen; 0 for none.
+        drop_last: Leave out the short last batch of each epoch. One of a single example is always left out.
+        observe: Look inside the layers at every so many-th step: what goes in and out of each batch norm, gamma and beta,
+            dead units, gradients and updates; recorded, drawn in the report and in TensorBoard. 0 for never.
+        threads: For each run; 0 for as many as torch uses now, or 1 with ``workers``.
+        name: Of the experiment; ``out`` defaults to ``results/<name>``.
+        about: What it asks, in a sentence.
+        out: The results folder.
+        fresh: Delete the runs in ``out`` first.
+        keep_checkpoints: Keep the weights after every epoch, as safetensors.
+        tensorboard: Write event files into ``<out>/tensorboard`` (needs tensorboardX).
+        workers: How many processes train runs at once, or "auto": as many as the processors are for; None trains in this
+            process. What is given as an object is sent to them (cloudpickle), and a script has to guard its call by
+            ``if __name__ == "__main__":``. A worker that dies costs its run one retry; a second time, the run is failed.
+            Figures do not depend on how many there are.
+        run_timeout: Seconds after which a run is ended, as failed; trains in one worker if ``workers`` is None.
+        engine: "local", or "ray": a Ray cluster (needs ``bnkit[ray]``); ``workers`` is then how many tasks are out at once.
+        address: Of the Ray cluster; None for that of ``RAY_ADDRESS``, or else one of this machine alone.
+        observer: Told what happens while it runs. With workers its ``model_ready`` and ``epoch_trained`` are not called.
+
+    Returns:
+        The comparison; ``print(comparison.answer)`` says what it found.
+
+    Raises:
+        BnkitError: Something that was given means nothing here; nothing was trained then, and nothing recorded is lost.
+    """
+    by_factory = isinstance(networks, Mapping) or callable(networks)
+    task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
+    named = _names_of(networks)
+    experiment = experiment_from(
+        {
+            **comparison_of(name, named, grid),
+            "about": about,
+            "data": data if isinstance(data, str) else GIVEN,
+            "seeds": seeds if isinstance(seeds, int) else list(seeds),
+            "epochs": epochs,
+            **{key: value if isinstance(value, str) else GIVEN for key, value in task.items()},
+            "validation": validation,
+            "drop_last": drop_last,
+            "observe": observe,
+            "threads": threads,
+        },
+        "compare",
+    )
+    from bnkit.data.custom import data_from
+    from bnkit.experiments.fingerprint import Identified
+    from bnkit.experiments.networks import from_factories
+
+    return run_experiment(
+        experiment,
+        folder_called(out) if out is not None else None,
+        fresh=fresh,
+        keep_checkpoints=keep_checkpoints,
+        tensorboard=tensorboard,
+        workers=workers,
+        run_timeout=run_timeout,
+        engine=engine,
+        address=address,
+        observer=observer,
+        networks=from_factories(networks, origin=named[0]) if by_factory else None,
+        data=None if isinstance(data, str) else data_from(data, "data"),
+        functions={
+            # What cannot be called is refused by its own name, later.
+            key: Identified.of(value) if callable(value) else value  # type: ignore[redundant-expr]
+            for key, value in task.items()
+            if not isinstance(value, str)
+        },
+    )
+
+
+def run_experiment(
+    experiment: Experiment,
+    out: Path | None = None,
+    *,
+    fresh: bool = False,
+    keep_checkpoints: bool = False,
+    tensorboard: bool = False,
+    workers: int | str | None = None,
+    run_timeout: float | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    observer: Observer | None = None,
+    networks: Mapping[str, NetworkSource] | None = None,
+    data: DataSet | None = None,
+    functions: Mapping[str, Any] | None = None,
+    write_report: bool = True,
+    tries_training: bool = True,
+) -> Comparison:
+    """``compare`` for an experiment that is written down; ``networks``, ``data``, ``functions`` replace those it names.
+
+    Without ``tries_training`` a network that cannot be trained ends its runs as failed, and the others are trained.
+    """
+    place = Place(workers, run_timeout, engine, address, tries_training)
+    out = out if out is not None else default_folder(experiment)
+    folder, observer = Folder(out), observer or Observer()
+    folder.refuse_foreign(*(["tensorboard"] if tensorboard else []))
+    beside: list[Observer] = []
+    if tensorboard:
+        from bnkit.report.tensorboard import TensorBoard
+
+        beside = [TensorBoard(folder.path.absolute())]
+    before = None if fresh else _settled_before(folder)
+    given = Given(networks, data, functions)
+    trained = place.ready(
+        experiment, given, folder, observer, before=before, keep_checkpoints=keep_checkpoints, beside=beside
+    )
+    with trained as ready:
+        if ready.writes:
+            other = None if fresh else made_by_other_code(folder.path, ready.plan)
+            if other is not None:
+                warn(other)
+            with folder.writing():
+                folder.begin(ready.plan.experiment, fresh=fresh)
+                ready.train()
+                comparison = Comparison(out)
+                if write_report:
+                    observer.report_started()
+                    comparison.write_report()
+        else:
+            ready.train()
+            comparison = Comparison(out)
+        comparison._materials = ready.materials
+    return comparison
+
+
+def default_folder(experiment: Experiment) -> Path:
+    """``results/<name>``."""
+    return Path("results") / experiment.name
+
+
+def _settled_before(folder: Folder) -> Settled | None:
+    """What was settled when ``folder`` was begun; None if it was not, or can no longer be read."""
+    try:
+        return folder.experiment().settled
+    except (RecordError, SettingsError):
+        return None
+
+
+def _names_of(networks: object) -> list[str]:
+    """What an experiment calls them. A factory that stands for itself has its own name, or that of what a partial calls."""
+    if isinstance(networks, str):
+        return [networks]
+    if callable(networks):
+        inner = getattr(networks, "func", networks)
+        return [str(getattr(inner, "__name__", type(inner).__name__))]
+    if not isinstance(networks, Iterable):
+        raise SettingsError(
+            f"networks is a {type(networks).__name__}; expected a dictionary of factories, one factory, or names of networks"
+        )
+    return list(networks)

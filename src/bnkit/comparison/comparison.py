@@ -1,0 +1,269 @@
+"""What a comparison returns. Loads torch only when a trained network is loaded."""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnkit.errors import RecordError, SettingsError
+from bnkit.experiments.plan import Plan, Run, plan
+from bnkit.experiments.records.record import Epoch, Record
+from bnkit.experiments.records.results_folder import Folder, columns, rows
+from bnkit.experiments.settings import Settings
+from bnkit.report.answer import Answer
+from bnkit.report.objective import Measure
+from bnkit.report.outcomes import matches, outcomes
+from bnkit.report.sweep import why_undefined
+from bnkit.report.tables import further_tables, runs_table
+from bnkit.strict_json import strict
+
+if TYPE_CHECKING:
+    import pandas
+    from torch import nn
+
+    from bnkit.data import Parts
+    from bnkit.experiments.resolve import Materials
+
+
+class Comparison:
+    """What came out of a comparison: a view of its results folder.
+
+    Args:
+        path: The folder that ``bnkit compare`` or ``bnkit.compare`` wrote.
+
+    Attributes:
+        folder: The folder.
+        plan: Its runs.
+
+    Raises:
+        RecordError: The folder holds no experiment, or one of a newer bnkit.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.folder = Folder(Path(path))
+        self.plan: Plan = plan(self.folder.experiment())
+        self._materials: Materials | None = None
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """What is recorded of each run, by run id."""
+        return {run.run_id: self.folder.record(run) for run in self.plan}
+
+    @property
+    def answer(self) -> Answer:
+        """What batch normalization bought, in words (``print`` it) and figures."""
+        return Answer.of(self.plan, self.records)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of ``results.csv``, one for each run and epoch, as they are recorded; a dictionary a row.
+
+        None where there is no value; the loss of the epoch in which a run diverged is the word ``nan``, as in the file.
+        """
+        return [{**row, "loss": "nan"} if _is_nan(row["loss"]) else row for row in self._values()]
+
+    def _values(self) -> list[dict[str, Any]]:
+        """``rows`` with NaN as a number."""
+        header = columns(self.plan)
+        records = self.records
+        return [
+            dict(zip(header, row, strict=True))
+            for run in self.plan
+            for row in rows(run, records[run.run_id], self.plan)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``bnkit compare --json`` prints, as plain values: None for what there is not, and for what is not finite."""
+        content = {
+            "name": self.plan.experiment.name,
+            "folder": str(self.folder.path),
+            "report": str(self.folder.report_file),
+            "results": self._values(),
+            "answer": self.answer.to_json(),
+        }
+        return {key: strict(value) for key, value in content.items()}
+
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """The header and a row for each run, best on the test set first, as text."""
+        return runs_table(self.plan, self.records)
+
+    def further_tables(self) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+        """The tables that the experiment asks for with ``show``, by title."""
+        return further_tables(self.plan, self.records)
+
+    def data_frame(self) -> pandas.DataFrame:
+        """``rows`` as a pandas data frame: NaN for what there is not, and for a loss that is not finite.
+
+        Raises:
+            SettingsError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise SettingsError(
+                "a data frame needs pandas, which is not installed; pip install 'bnkit[frame]'"
+            ) from error
+        return pandas.DataFrame(self._values(), columns=list(columns(self.plan)))
+
+    def figures(self) -> dict[str, Any]:
+        """Bokeh figures by title, to ``bokeh.plotting.show`` or to embed."""
+        from bnkit.report.charts.figures import figures
+
+        return figures(self.plan, self.records)
+
+    def plot(self, figure: str | None = None, **settings: Any) -> Any:
+        """A Bokeh figure of one of the recorded figures over the epochs: a line a network, a band over the seeds.
+
+        Args:
+            figure: "loss", "accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy",
+                "test_accuracy_population", "gradient_norm", "epoch_duration" or "examples_per_second"; with a metric of
+                the experiment's own "metric", "validation_metric", "test_metric" or "test_metric_population" too. By
+                default what the networks are judged by, on the test set.
+            settings: Which runs, by keys of the grid: ``plot("loss", lr=0.1)``. Needed for those that vary.
+
+        Raises:
+            SettingsError: There is no such figure, or the settings do not name one point of the grid.
+
+        Example:
+            ``bokeh.plotting.show(comparison.plot("loss", lr=0.1))``
+        """
+        from bnkit.report.charts.figures import curves
+
+        figure = figure if figure is not None else f"test_{Measure.of(self.plan.task).field}"
+        known = [entry.name for entry in fields(Epoch) if entry.name not in ("epoch", "run_duration")]
+        if figure not in known:
+            raise SettingsError(f"no figure is called {figure!r}; expected one of {', '.join(known)}")
+        unknown = [key for key in settings if key not in Settings.model_fields]
+        if unknown:
+            raise SettingsError(f"unknown setting {unknown[0]!r}; expected one of {', '.join(Settings.model_fields)}")
+        runs = [run for run in self.plan if matches(run.settings, settings)]
+        points = {run.settings for run in runs}
+        if len(points) != 1:
+            raise SettingsError(
+                f"the settings {settings} name {len(points)} points of the grid; expected one: give a value for "
+                f"{', '.join(self.plan.varying) or 'none'}"
+            )
+        return curves(self.plan, self.records, figure, runs)
+
+    def best(self, network: str) -> Run:
+        """The run of ``network`` that ended best on the validation part.
+
+        Without a validation part, the one that was best in training. The test set never decides.
+
+        Raises:
+            SettingsError: There is no such network, or none of its runs finished.
+        """
+        if network not in self.plan.networks:
+            raise SettingsError(f"no network is called {network!r}; expected one of {', '.join(self.plan.networks)}")
+        runs = [outcome for outcome in outcomes(self.plan, self.records) if outcome.run.network.key == network]
+        ended = [outcome for outcome in runs if outcome.final is not None]
+        undefined = [outcome for outcome in runs if outcome.is_undefined]
+        if not ended and undefined:
+            raise SettingsError(f"there is no best run of {network}: {why_undefined(undefined[0])}")
+        if not ended:
+            raise SettingsError(f"no run of {network} finished; train again, or look at the records for why")
+        measure = Measure.of(self.plan.task)
+        return min(ended, key=lambda outcome: (measure.order(outcome.validation), measure.order(outcome.training))).run
+
+    def write_report(self) -> Path:
+        """Write ``report.html`` into the folder, and return its path.
+
+        Raises:
+            RecordError: The folder cannot be written, or has one that bnkit did not write.
+        """
+        from bnkit.report.page import page
+
+        self.folder.refuse_foreign()
+        self.folder.replace(self.folder.report_file, page(self.plan, self.records))
+        return self.folder.report_file
+
+    def load(self, run: int | str | Run, epoch: int | None = None) -> nn.Module:
+        """The trained network of a run, on the CPU, in evaluation mode.
+
+        Args:
+            run: Its number in the plan (from 1), its run id or the beginning of it, or what ``best`` returned.
+            epoch: After which epoch, of a comparison that kept its checkpoints; None for the end.
+
+        Raises:
+            SettingsError: There is no such run.
+            RecordError: It has no weights yet, or none of that epoch.
+            BnkitError: Its network came from a factory that this process does not have.
+        """
+        from bnkit.experiments.training.checkpoint import load_weights, weights_after
+
+        model = self.build(run)
+        name = {} if epoch is None else {"name": weights_after(epoch)}
+        load_weights(self.folder.run_folder(self.run(run)), model, **name)
+        return model
+
+    def build(self, run: int | str | Run) -> nn.Module:
+        """The network of a run before it was trained, on the CPU, in evaluation mode.
+
+        Args:
+            run: As for ``load``.
+
+        Raises:
+            SettingsError: There is no such run.
+            BnkitError: Its network came from a factory that this process does not have.
+        """
+        return self._obtain_materials().build(self.run(run)).eval()
+
+    def data(self, run: int | str | Run) -> Parts:
+        """The data as a run is trained and measured on them, on the device that it trains on.
+
+        Args:
+            run: As for ``load``.
+
+        Raises:
+            SettingsError: There is no such run.
+            BnkitError: The data are not there any more.
+        """
+        return self._obtain_materials().parts(self.run(run))
+
+    def run(self, run: int | str | Run) -> Run:
+        """The run of that number in the plan (from 1), or that run id or beginning of one.
+
+        Raises:
+            SettingsError: There is no such run.
+        """
+        found = [
+            known
+            for known in self.plan
+            if run in (known, known.number) or (isinstance(run, str) and run and known.run_id.startswith(run))
+        ]
+        if len(found) != 1:
+            raise SettingsError(
+                f"run {run!r} names {len(found)} runs; expected a number from 1 to {len(self.plan)}, or a run id"
+            )
+        return found[0]
+
+    def _obtain_materials(self) -> Materials:
+        if self._materials is None:
+            from bnkit.data.custom import data_called
+            from bnkit.experiments.networks import sources
+            from bnkit.experiments.resolve import Materials
+
+            experiment, settled = self.plan.experiment, self.plan.experiment.settled
+            assert settled is not None  # a folder's experiment is
+            found, data = sources(experiment.networks, experiment.arms), data_called(experiment.data)
+            data = data.reduced(experiment.train_examples, experiment.test_examples)
+            if (tuple(source.identity for source in found.values()), data.digest) != (settled.networks, settled.data):
+                raise RecordError(
+                    f"the networks or the data of {self.folder.path} are not those of its records any more; train again, "
+                    "or go back to the code that it was trained with"
+                )
+            self._materials = Materials(found, data)
+        return self._materials
+
+    def __repr__(self) -> str:
+        return f"Comparison({str(self.folder.path)!r}): {len(self.plan)} runs\n\n{self.answer}"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)

@@ -1,0 +1,83 @@
+"""Several results folders as one: what they have in common, network against network. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from bnkit.comparison.comparison import Comparison
+from bnkit.errors import RecordError
+from bnkit.experiments.experiment import Experiment
+from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.records.record import Record
+from bnkit.report.objective import Measure
+
+_Point = tuple[str, object, int]
+
+
+def joined(comparisons: Sequence[Comparison]) -> tuple[Plan, Mapping[str, Record]]:
+    """A plan of the runs that all ``comparisons`` have, and their records; of all their runs, where they have none in common.
+
+    In the first case a network is called ``<network>.<folder>``, so that the folders are set against the first one, network by
+    network. Runs that one of the folders lacks are left out: networks, points of the grid, seeds. In the second it is called
+    ``<folder>.<network>``: each folder has its own answer, and all are in the same pictures.
+
+    Raises:
+        RecordError: They are judged by different things, or two of the folders have one name.
+    """
+    labels = [comparison.folder.path.resolve().name for comparison in comparisons]
+    if len(set(labels)) < len(labels):
+        raise RecordError(f"two of the folders are called {max(labels, key=labels.count)}; expected names that differ")
+    measures = [Measure.of(comparison.plan.task) for comparison in comparisons]
+    if len(set(measures)) > 1:
+        raise RecordError(
+            f"{' and '.join(labels)} are judged by {' and '.join(measure.name for measure in measures)}; expected the same"
+        )
+    by_point = [{_point(run): run for run in comparison.plan} for comparison in comparisons]
+    common = [point for point in by_point[0] if all(point in runs for runs in by_point)]
+    runs: list[Run] = []
+    records: dict[str, Record] = {}
+
+    def add(label: str, comparison: Comparison, old: Run, key: str) -> None:
+        network = old.network.model_copy(update={"key": key, "identity": f"{label}/{old.network.identity}"})
+        run = replace(old, number=len(runs) + 1, network=network)
+        runs.append(run)
+        records[run.run_id] = comparison.folder.record(old)
+
+    folders = list(zip(labels, comparisons, by_point, strict=True))
+    for point in common:
+        for label, comparison, known in folders:
+            add(label, comparison, known[point], f"{known[point].network.key}.{label}")
+    if not common:
+        for label, comparison, known in folders:
+            for run in known.values():
+                add(label, comparison, run, f"{label}.{run.network.key}")
+    about = (
+        f"{' and '.join(labels[1:])} against {labels[0]}, network by network, where they have the same runs"
+        if common
+        else f"{' and '.join(labels)} side by side: they have no runs in common"
+    )
+    return Plan(_experiment(comparisons, " and ".join(labels), about, runs), tuple(runs)), records
+
+
+def _point(run: Run) -> _Point:
+    """What has to agree for two runs to be set against each other: not the machine, not the threads."""
+    return run.network.key, run.settings.model_copy(update={"device": "auto"}), run.seed
+
+
+def _experiment(comparisons: Sequence[Comparison], name: str, about: str, runs: Sequence[Run]) -> Experiment:
+    first = comparisons[0].plan.experiment
+    assert first.settled is not None  # a folder's experiment is
+    networks = tuple({run.network.key: run.network for run in runs}.values())
+    keys = dict.fromkeys(key for comparison in comparisons for key in comparison.plan.experiment.grid.keys_given)
+    values = {key: tuple(dict.fromkeys(getattr(run.settings, key) for run in runs)) for key in keys}
+    return first.model_copy(
+        update={
+            "name": name,
+            "about": about,
+            "show": (),
+            "seeds": tuple(sorted({run.seed for run in runs})),
+            "grid": first.grid.model_copy(update=values),
+            "settled": first.settled.model_copy(update={"networks": networks}),
+        }
+    )

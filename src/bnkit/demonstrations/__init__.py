@@ -1,0 +1,14 @@
+"""Recipes that train nothing to compare: one layer looked at closely, as tables."""
+
+from collections.abc import Callable
+
+from bnkit.demonstrations.scratch_and_concise import scratch_and_concise
+from bnkit.demonstrations.table import Sheet
+from bnkit.demonstrations.train_and_predict import train_and_predict
+
+DEMONSTRATIONS: dict[str, Callable[[], list[Sheet]]] = {
+    "scratch-and-concise": scratch_and_concise,
+    "train-and-predict": train_and_predict,
+}
+
+__all__ = ["DEMONSTRATIONS", "Sheet"]

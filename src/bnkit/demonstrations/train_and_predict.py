@@ -1,0 +1,98 @@
+"""One input through one layer in each mode, beside ``torch.nn``: the course's account of BatchNorm2d."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bnkit.data import Examples, load
+from bnkit.demonstrations.table import Sheet, apart, first_values
+from bnkit.model import normalising_by, population_statistics
+from bnkit.nn import BatchNorm1d, BatchNorm2d
+
+_BATCH = 64
+# Of float64 values around 1, in sums of a few thousand.
+_ROUNDING = 1e-12
+
+
+def train_and_predict() -> list[Sheet]:
+    """What the layers make of digits in training and in prediction, with a stretch and a shift, and of a batch of one."""
+    digits = load("digits").train
+    assert isinstance(digits, Examples)
+    images = digits.inputs.double() / 255
+    pixels, patches = images[:, 0, 14, 12:15].contiguous(), images[:, :, 10:18, 10:18].repeat(1, 2, 1, 1).contiguous()
+    rows = [
+        *_modes("BatchNorm1d, (64, 3)", lambda: _doubles(BatchNorm1d(3, kernel="aten"), nn.BatchNorm1d(3)), pixels),
+        *_modes(
+            "BatchNorm2d, (64, 2, 8, 8)", lambda: _doubles(BatchNorm2d(2, kernel="aten"), nn.BatchNorm2d(2)), patches
+        ),
+        _alone("BatchNorm1d, (1, 3)", _doubles(BatchNorm1d(3, kernel="aten"), nn.BatchNorm1d(3)), pixels[:1]),
+        _alone("BatchNorm2d, (1, 2, 8, 8)", _doubles(BatchNorm2d(2, kernel="aten"), nn.BatchNorm2d(2)), patches[:1]),
+    ]
+    equal = sum(row[-1] == "yes" for row in rows)
+    return [
+        Sheet(
+            "One input through one layer in each mode",
+            ("layer and input", "mode", "normalised by", "bnkit", "torch.nn", "equal"),
+            rows,
+            f"{equal} of {len(rows)} rows are equal. The same input gives other outputs in training and in prediction; a "
+            "batch of one is refused after a linear layer (one value a channel, whose deviation is 0), and works after a "
+            "convolution, on its H·W values a channel.",
+        )
+    ]
+
+
+def _doubles(ours: nn.Module, theirs: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """In float64, so that two ways to sum a data set are told apart from two results."""
+    return ours.double(), theirs.double()
+
+
+def _modes(name: str, make: Callable[[], tuple[nn.Module, nn.Module]], data: Tensor) -> list[tuple[str, ...]]:
+    x = data[:_BATCH]
+    ours, theirs = make()
+    rows = [_row(name, "training", "the batch's mean and variance", ours(x), theirs(x))]
+    for start in range(_BATCH, len(data) - _BATCH, _BATCH):
+        for layer in (ours, theirs):
+            layer(data[start : start + _BATCH])
+    ours.eval(), theirs.eval()
+    rows.append(_row(name, "prediction", "the moving average", ours(x), theirs(x)))
+
+    model = nn.Sequential(ours)
+    over = [0, *range(2, data.dim())]
+    variance, mean = torch.var_mean(data, over, correction=1)
+    with normalising_by(model, population_statistics(model, [data[:500], data[500:]])):
+        by_population = model(x)
+    expected = functional.batch_norm(x, mean, variance)
+    close = apart(by_population, expected) <= _ROUNDING
+    rows.append(_row(name, "prediction", "the whole data set's statistics", by_population, expected, close))
+
+    ours, theirs = make()
+    for layer in (ours, theirs):
+        nn.init.constant_(layer.weight, 2.0)  # type: ignore[arg-type]
+        nn.init.constant_(layer.bias, -1.0)  # type: ignore[arg-type]
+    rows.append(_row(name, "training, γ = 2 and β = −1", "the batch's, then stretched and shifted", ours(x), theirs(x)))
+    return rows
+
+
+def _alone(name: str, layers: tuple[nn.Module, nn.Module], x: Tensor) -> tuple[str, ...]:
+    """A training batch of one: what comes out, or that it is refused."""
+    mode = "training, a batch of one"
+    results: list[Tensor | None] = []
+    for layer in layers:
+        try:
+            results.append(layer(x))
+        except ValueError:
+            results.append(None)
+    ours, theirs = results
+    if ours is not None and theirs is not None:
+        return _row(name, mode, f"{x[0, 0].numel()} values a channel", ours, theirs)
+    texts = ["refused" if result is None else first_values(result) for result in results]
+    return (name, mode, "nothing: one value a channel", *texts, "yes" if ours is theirs else "no")
+
+
+def _row(name: str, mode: str, by: str, ours: Tensor, theirs: Tensor, equal: bool | None = None) -> tuple[str, ...]:
+    equal = torch.equal(ours, theirs) if equal is None else equal
+    return (name, mode, by, first_values(ours), first_values(theirs), "yes" if equal else "no")

@@ -1,0 +1,278 @@
+"""Where a network comes from: always a factory, so that no weight of one run leaks into the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from bnkit.errors import BnkitError, FactoryError, SettingsError
+from bnkit.experiments.experiment import NetworkIdentity
+from bnkit.experiments.fingerprint import identity_of
+from bnkit.experiments.networks.arms import Arm, arm_called
+from bnkit.experiments.networks.init import initialise
+from bnkit.experiments.networks.lenet import lenet
+from bnkit.experiments.networks.memory_format import laid_out
+from bnkit.experiments.networks.mlp import mlp, residual_mlp
+from bnkit.experiments.networks.parameters import OPTIONS, arguments_of, parameters_of
+from bnkit.experiments.networks.resnet import resnet
+from bnkit.experiments.networks.simple_cnn import simple_cnn
+from bnkit.experiments.networks.twins import materialise, random_example, twin
+from bnkit.experiments.networks.two_cnn import two_cnn
+from bnkit.experiments.randomness import initial_weights
+from bnkit.experiments.settings import Settings
+from bnkit.factories import find, is_target
+
+# The arms of one network, if nothing else is said.
+PAIR = ("no_batch_norm", "batch_norm")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network that bnkit knows.
+
+    Attributes:
+        build: Makes it from an arm, the shape of one input, the number of outputs (of classes, or of values to
+            predict), and the settings.
+        options: Which of "activation", "depth", "width", "dropout" and "order" it follows.
+    """
+
+    build: Callable[[Arm, tuple[int, ...], int, Settings], nn.Module]
+    options: frozenset[str]
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "two-cnn": Architecture(two_cnn, frozenset({"activation", "dropout"})),
+    "lenet": Architecture(lenet, frozenset({"activation", "dropout", "order"})),
+    "simple-cnn": Architecture(simple_cnn, frozenset({"activation", "dropout"})),
+    "mlp": Architecture(mlp, frozenset(OPTIONS)),
+    "residual-mlp": Architecture(residual_mlp, frozenset(OPTIONS) - {"order"}),
+    "resnet": Architecture(resnet, frozenset(OPTIONS) - {"order"}),
+}
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """A network of a comparison, ready to be built.
+
+    Attributes:
+        identity: Its key, and what stays the same about it from call to call.
+        make: Builds it from the shape of one input, the number of outputs (of classes, or of values to predict), and the
+            settings.
+        options: Which of "activation", "depth", "width", "dropout" and "order" it follows.
+        arm: What becomes of the network that ``make`` returns, where that is one for all arms; None where it is the arm's.
+    """
+
+    identity: NetworkIdentity
+    make: Callable[[tuple[int, ...], int, Settings], nn.Module]
+    options: frozenset[str]
+    arm: Arm | None = None
+
+    def build(
+        self,
+        input_shape: tuple[int, ...],
+        out_features: int,
+        settings: Settings,
+        seed: int,
+        example: Tensor | None = None,
+    ) -> nn.Module:
+        """A new network, its weights those of ``seed``.
+
+        Args:
+            input_shape: Of one input, without N.
+            out_features: How many outputs: of classes, or of values to predict.
+            settings: What it follows.
+            seed: Of its weights.
+            example: Inputs that it can be run on, where that is needed to make an arm of it; None for random numbers.
+
+        Raises:
+            SettingsError: A setting that it cannot follow.
+            FactoryError: The factory raises, or returns no new ``nn.Module``; or the arm cannot be made of it.
+        """
+        if example is None:
+            example = random_example(input_shape)
+        model = self.made(input_shape, out_features, settings, seed, example)
+        if self.arm is not None:
+            model = twin(model, self.arm, example, self.identity.key)
+        return laid_out(model, settings)
+
+    def made(
+        self, input_shape: tuple[int, ...], out_features: int, settings: Settings, seed: int, example: Tensor
+    ) -> nn.Module:
+        """What the factory returns, its weights those of ``seed``: for a network that is one for all arms, before its arm.
+
+        Raises:
+            SettingsError: A setting that it cannot follow.
+            FactoryError: The factory raises, or returns no new ``nn.Module``.
+        """
+        for option in OPTIONS:
+            value = getattr(settings, option)
+            is_left = value == Settings.model_fields[option].default or (option == "dropout" and value == 0)
+            if not is_left and option not in self.options:
+                takes = ", ".join(sorted(self.options)) or "none of them"
+                raise SettingsError(
+                    f"grid: {option}={value} with network {self.identity.key}, which has no {option} to set; of "
+                    f"activation, depth, width, dropout and order it follows {takes}"
+                )
+        with initial_weights(seed):
+            try:
+                model = self.make(input_shape, out_features, settings)
+                if self.arm is not None and isinstance(model, nn.Module):
+                    materialise(model, example)
+            except BnkitError:
+                raise
+            except Exception as error:
+                raise FactoryError(
+                    f"the factory of {self.identity.key} raised {type(error).__name__}: {error}; expected it to return "
+                    "an nn.Module"
+                ) from error
+            if not isinstance(model, nn.Module):
+                raise FactoryError(
+                    f"the factory of {self.identity.key} returned {type(model).__name__}; expected an nn.Module"
+                )
+            initialise(model, settings.init, settings.init_scale)
+        self._refuse_dropout_in_spite_of(settings, model)
+        return model
+
+    def _refuse_dropout_in_spite_of(self, settings: Settings, model: nn.Module) -> None:
+        if settings.dropout != 0 or "dropout" in self.options:
+            return
+        for name, module in model.named_modules():
+            if isinstance(module, _DropoutNd) and module.p > 0:
+                raise SettingsError(
+                    f"grid: dropout={settings.dropout} with network {self.identity.key}, whose {name or 'only layer'} drops "
+                    f"{module.p:g} and cannot be set; leave dropout out of the grid, or let the factory take dropout"
+                )
+
+
+def sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSource]:
+    """The networks of an experiment by key: each architecture with each arm, each factory's dictionary or one network.
+
+    Keys are those of the arms or the dictionary; where there are several architectures, they stand before a dot.
+
+    Raises:
+        SettingsError: An unknown network or arm.
+        FactoryError: A file or factory that cannot be used.
+    """
+    found: dict[str, NetworkSource] = {}
+    for network in networks:
+        prefix = f"{network.split(':')[-1]}." if len(networks) > 1 else ""
+        if is_target(network):
+            target = find(network)
+            made = from_factories(target.value, prefix, network, arms, named=f"{network}#{target.digest[:12]}")
+        elif network in ARCHITECTURES:
+            made = {f"{prefix}{name}": _built_in(f"{prefix}{name}", network, arm_called(name)) for name in arms}
+        else:
+            raise SettingsError(
+                f"unknown network {network!r}; expected one of {', '.join(ARCHITECTURES)}, or file.py:factory"
+            )
+        clash = found.keys() & made.keys()
+        if clash:
+            raise SettingsError(f"two networks are called {min(clash)!r}; expected names that differ")
+        found |= made
+    return found
+
+
+def from_factories(
+    factories: object, prefix: str = "", origin: str = "networks", arms: Sequence[str] = PAIR, named: str = ""
+) -> dict[str, NetworkSource]:
+    """Sources from a dictionary of factories, or from one factory, as ``bnkit.compare`` takes it.
+
+    A factory is called without arguments, or with those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order`` that
+    it names and the grid sets. One factory may return the dictionary; if it returns a network, that is made into a twin for
+    each of ``arms``.
+
+    Args:
+        factories: What was given.
+        prefix: Of the keys.
+        origin: What messages call it.
+        arms: Which twins of one network.
+        named: Its identity where it was found by its name; the identity of each factory elsewhere.
+
+    Raises:
+        FactoryError: It is not a dictionary of callables, or holds a network instead of a factory.
+    """
+    if callable(factories):
+        return _from_one(factories, prefix, origin, arms, named)
+    return _from_dictionary(factories, prefix, origin, named)
+
+
+def _from_dictionary(factories: object, prefix: str, origin: str, named: str) -> dict[str, NetworkSource]:
+    if not isinstance(factories, Mapping) or not factories:
+        raise FactoryError(
+            f"{origin} is {_short(factories)}; expected a dictionary of factories, as in "
+            '{"no_batch_norm": make_plain, "batch_norm": make_with}, or a factory of one nn.Module'
+        )
+    keys = {f"{prefix}{key}": factory for key, factory in factories.items()}
+    return {key: _from_factory(key, factory, key, named) for key, factory in keys.items()}
+
+
+def _from_one(
+    factory: Callable[..., object], prefix: str, origin: str, arms: Sequence[str], named: str
+) -> dict[str, NetworkSource]:
+    """Sources from a factory of a dictionary, or of one network: what it returns decides."""
+    source = _from_factory(origin, factory, "", named)  # which refuses a network that exists already
+    try:
+        with initial_weights(0):
+            returned = factory(**arguments_of(Settings(), parameters_of(factory)))
+    except (Exception, SystemExit) as error:
+        raise FactoryError(
+            f"{origin} raised {type(error).__name__}: {error}; expected it to return networks"
+        ) from error
+    if not isinstance(returned, nn.Module):
+        return _from_dictionary(returned, prefix, f"what {origin} returned", named)
+    found = {}
+    for name in arms:
+        arm, key = arm_called(name), f"{prefix}{name}"
+        # A key of its own names the network of a target; what was given is called by its arm.
+        what = f"{source.identity.identity}{key if named else name}"
+        identity = source.identity.model_copy(update={"key": key, "identity": what, "kernel": arm.kernel})
+        found[key] = replace(source, identity=identity, arm=arm)
+    return found
+
+
+def is_built_in(network: NetworkIdentity) -> bool:
+    """Whether it is one that bnkit knows, and nobody else's."""
+    return network.identity.partition("/")[0] in ARCHITECTURES
+
+
+def _built_in(key: str, name: str, arm: Arm) -> NetworkSource:
+    architecture = ARCHITECTURES[name]
+
+    def make(input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
+        return architecture.build(arm, input_shape, out_features, settings)
+
+    return NetworkSource(
+        NetworkIdentity(key=key, identity=f"{name}/{arm.name}", kernel=arm.kernel), make, architecture.options
+    )
+
+
+def _from_factory(origin: str, factory: object, key: str, named: str) -> NetworkSource:
+    if isinstance(factory, nn.Module):
+        raise FactoryError(
+            f"{origin} is a {type(factory).__name__} that exists already; expected a factory that builds a new one for each "
+            "run, so that no weights leak between runs"
+        )
+    if not callable(factory):
+        raise FactoryError(
+            f"{origin} is {_short(factory)}; expected a factory: something to call that returns an nn.Module"
+        )
+    parameters = parameters_of(factory)
+
+    def make(input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
+        made: nn.Module = factory(**arguments_of(settings, parameters))
+        return made
+
+    identity = NetworkIdentity(
+        key=key or origin,
+        identity=f"{named or identity_of(factory)}/{key}",
+        own_dropout=parameters.get("dropout") is False,
+    )
+    return NetworkSource(identity, make, frozenset(parameters))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return f"a {type(value).__name__} ({text if len(text) <= 60 else text[:57] + '...'})"

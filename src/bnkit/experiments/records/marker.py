@@ -1,0 +1,118 @@
+"""Which files of a folder bnkit wrote: a marker beside them says so. What it does not name is the user's. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from bnkit.errors import RecordError
+from bnkit.experiments.records import atomic_files
+
+MARKER = ".bnkit"
+# The system's lock: nothing is read from it, and an empty one holds nothing of the user's.
+LOCK = ".lock"
+# Of a page, so many characters from its beginning hold the title.
+_HEAD = 2000
+_ABOUT = "bnkit wrote these files here, and may replace them; other files are left alone"
+_RUN_ID = re.compile(r"[0-9a-f]{12}")
+
+
+def refuse_foreign(folder: Path, names: Iterable[str]) -> None:
+    """Make sure that ``names`` can be written in ``folder`` without replacing a file that bnkit did not write.
+
+    Raises:
+        RecordError: One of them is there and is not bnkit's, or ``folder`` is a file.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise RecordError(f"{folder} cannot be written: it is a file; expected a folder: use another --out")
+        foreign = _foreign(folder, names)
+    except OSError as error:
+        raise RecordError(
+            f"{folder} cannot be read ({error.strerror or error}); expected a folder that can: use another --out"
+        ) from error
+    if foreign:
+        is_one = len(foreign) == 1
+        raise RecordError(
+            f"{folder} holds {' and '.join(foreign)}, which {'was' if is_one else 'were'} not written by bnkit and would be "
+            f"replaced; expected an empty folder, or one of an earlier call: use another --out, or move {'it' if is_one else 'them'}"
+        )
+
+
+def mark(folder: Path, names: Iterable[str]) -> None:
+    """Note that ``names`` in ``folder`` are bnkit's; those that are there and are not stay the user's.
+
+    Raises:
+        UnwritableError: The folder cannot be written.
+    """
+    names = list(names)
+    foreign = _foreign(folder, names)
+    known = _marked(folder) or []
+    written = [*known, *(name for name in names if name not in known and name not in foreign)]
+    if written != known:
+        content = json.dumps({"about": _ABOUT, "written": written}, indent=1)
+        atomic_files.replace(folder / MARKER, content.encode())
+
+
+def refuse_foreign_page(path: Path) -> None:
+    """Make sure that ``path`` is not there, or is a page that bnkit wrote.
+
+    Raises:
+        RecordError: It is another file.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            is_ours = "– bnkit</title>" in file.read(_HEAD)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RecordError(
+            f"{path} cannot be written ({error.strerror}); expected a file that can: use --out"
+        ) from error
+    if not is_ours:
+        raise RecordError(f"{path} is there and is not a report of bnkit's; expected another file: use --out")
+
+
+def _foreign(folder: Path, names: Iterable[str]) -> list[str]:
+    there = [name for name in (*names, MARKER) if _is_there(folder / name)]
+    marked = _marked(folder)
+    if marked is None:
+        return [] if _is_of_an_earlier_version(folder) else there
+    return [name for name in there if name not in (*marked, MARKER)]
+
+
+def _is_there(path: Path) -> bool:
+    return (path.exists() or path.is_symlink()) and not (path.name == LOCK and path.stat().st_size == 0)
+
+
+def _marked(folder: Path) -> list[str] | None:
+    """What the marker names; None without one, or one that can be read."""
+    try:
+        content = json.loads((folder / MARKER).read_bytes())
+        return [str(name) for name in content["written"]]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_of_an_earlier_version(folder: Path) -> bool:
+    """Whether bnkit wrote into ``folder`` before there were markers: a comparison that was run there, or verdicts."""
+    with suppress(OSError, ValueError):
+        content = tomllib.loads((folder / "experiment.toml").read_text(encoding="utf-8"))
+        if isinstance(content.get("settled"), dict) and (folder / "runs").is_dir():
+            return True
+    with suppress(OSError, ValueError, TypeError):
+        verdicts = json.loads((folder / "claims.json").read_bytes())
+        if {"claims", "answer", "environment"} <= verdicts.keys():
+            return True
+    records = (run / "record.jsonl" for run in folder.glob("runs/*") if _RUN_ID.fullmatch(run.name))
+    return any(_is_record(record) for record in records)
+
+
+def _is_record(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return b'"event"' in file.readline()
+    return False

@@ -1,0 +1,1 @@
+"""Many runs: one file for each way to launch them."""

@@ -1,0 +1,1 @@
+"""One run in one process: the loop and what it is made of."""

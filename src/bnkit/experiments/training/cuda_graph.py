@@ -1,0 +1,174 @@
+"""Steps of training whose forward and backward pass is recorded once and replayed.
+
+A small network's time on a GPU is what it takes to launch its kernels one by one; a CUDA graph launches them together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from statistics import median
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bnkit.experiments.training.losses import Loss
+from bnkit.experiments.training.task import training_step
+
+# As PyTorch's documentation of CUDA graphs asks: libraries set themselves up in the first steps.
+_WARM_UP = 3
+# Steps that are timed one by one, and then replayed.
+_TIMED = 8
+# A recording takes memory of its own: it has to be worth it.
+_AT_MOST = 0.95
+
+
+class Recorder(Protocol):
+    """What records work on a device, and replays it."""
+
+    def warming_up(self) -> AbstractContextManager[None]:
+        """A context: inside, work is done as it will be while it is recorded."""
+        ...
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """What does ``work`` again, on the same memory; recording it does nothing. RuntimeError: it cannot be recorded."""
+        ...
+
+    def now(self) -> float:
+        """Seconds, once all work is done."""
+        ...
+
+
+class CudaRecorder:
+    """Records CUDA graphs."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def warming_up(self) -> Iterator[None]:
+        """Inside, work is done on the stream that records: autograd keeps to the one that a parameter was first used on."""
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            yield
+        current.wait_stream(self._stream)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """What does ``work`` again. RuntimeError: it waits for the device, or does else what a graph cannot hold."""
+        graph = torch.cuda.CUDAGraph()
+        # Other threads, as those of data loaders, may go on using the device meanwhile.
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            work()
+        return graph.replay
+
+    def now(self) -> float:
+        """Seconds, once the device has done what it was given."""
+        torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+
+class GraphedStep:
+    """A ``training_step`` that replays its forward and backward pass, once it has found that to be faster.
+
+    The same kernels compute the same figures; the optimizer takes its step outside of the recording, so that any
+    optimizer and schedule goes. A batch of another size than the first, the last of an epoch, is computed as usual. What a
+    network decides in Python would be decided once and for all: not for networks that are not known.
+
+    Args:
+        recorder: Records and replays.
+
+    Attributes:
+        replays: Whether it replays by now; None while it has not decided.
+        reason: Why it does not, where an error is the reason.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.replays: bool | None = None
+        self.reason = ""
+        self._recording: _Recording | None = None
+        self._shape: tuple[torch.Size, torch.Size] | None = None
+        self._warm_up = _WARM_UP
+        self._one_by_one: list[float] = []
+        self._replayed: list[float] = []
+
+    def __call__(
+        self, model: nn.Module, optimizer: Optimizer, loss: Loss, inputs: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As ``training_step``. What it returns holds until the next call."""
+        if self._shape is None:
+            self._shape = inputs.shape, targets.shape
+        if self.replays is False or (inputs.shape, targets.shape) != self._shape:
+            return training_step(model, optimizer, loss, inputs, targets)
+        if self._warm_up:
+            self._warm_up -= 1
+            with self._recorder.warming_up():
+                return training_step(model, optimizer, loss, inputs, targets)
+        if self.replays:
+            assert self._recording is not None
+            return self._recording(optimizer, inputs, targets)
+        began = self._recorder.now()
+        if self._recording is None:
+            taken = training_step(model, optimizer, loss, inputs, targets)
+            self._one_by_one.append(self._recorder.now() - began)
+        else:
+            taken = self._recording(optimizer, inputs, targets)
+            self._replayed.append(self._recorder.now() - began)
+        if len(self._replayed) == _TIMED:
+            self._decide()
+        elif len(self._one_by_one) == _TIMED and self._recording is None:
+            self._record(model, loss, inputs, targets)
+        return taken
+
+    def _record(self, model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> None:
+        try:
+            self._recording = _Recording(self._recorder, model, loss, inputs, targets)
+        except RuntimeError as error:
+            self.replays, self.reason = False, str(error)
+
+    def _decide(self) -> None:
+        self.replays = median(self._replayed) < _AT_MOST * median(self._one_by_one)
+        if not self.replays:
+            # Its memory goes back; the step that was just taken is read yet, and keeps what it needs.
+            self._recording = None
+
+
+class _Recording:
+    """The forward and backward pass of one step, on memory of its own."""
+
+    def __init__(self, recorder: Recorder, model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> None:
+        self._inputs, self._targets = inputs.clone(), targets.clone()
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        before = [parameter.grad for parameter in parameters]
+        self._made: list[Tensor] = []
+        self._gradients: list[tuple[nn.Parameter, Tensor | None]] = []
+
+        def work() -> None:
+            for parameter in parameters:
+                parameter.grad = None  # gradients are to be written, not to be added up
+            outputs = model(self._inputs)
+            value = loss(outputs, self._targets)
+            value.backward()  # type: ignore[no-untyped-call]
+            self._made[:] = [value.detach(), outputs.detach()]
+            self._gradients[:] = [(parameter, parameter.grad) for parameter in parameters]
+
+        try:
+            self._replay = recorder.record(work)
+        finally:
+            for parameter, gradient in zip(parameters, before, strict=True):
+                parameter.grad = gradient
+
+    def __call__(self, optimizer: Optimizer, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        self._inputs.copy_(inputs)
+        self._targets.copy_(targets)
+        self._replay()
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient  # a batch of another size, computed as usual, has put its own there
+        optimizer.step()
+        loss, outputs = self._made
+        return loss, outputs

@@ -1,0 +1,64 @@
+"""Looking inside a run at some of its steps, as the experiment asks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn, optim
+
+from bnkit.experiments.plan import Run
+from bnkit.experiments.training.losses import Loss
+from bnkit.model.instrument.activation_memory import bytes_for_backward
+from bnkit.model.instrument.layers import LayerWatch
+from bnkit.model.instrument.loss_landscape import along_the_step
+
+
+class Watching:
+    """Looks at one epoch of a run.
+
+    Args:
+        run: Says how often to look.
+        model, optimizer, loss: What is looked at.
+        steps: How many were taken in earlier epochs.
+        watch: Of the layers, which knows by the second look where to look; None where ``run`` asks for none.
+
+    Attributes:
+        seconds: Spent on looking along the step and on memory, which no training needs: not part of its duration. What
+            ``observe`` takes is part of it.
+        backward_bytes, layers, landscape: What was seen, as ``Epoch`` has it.
+    """
+
+    def __init__(
+        self, run: Run, model: nn.Module, optimizer: optim.Optimizer, loss: Loss, steps: int, watch: LayerWatch | None
+    ) -> None:
+        self._run, self._model, self._optimizer, self._loss = run, model, optimizer, loss
+        self._watch = watch
+        self.steps = steps
+        self.seconds = 0.0
+        self.backward_bytes: int | None = None
+        self.layers: list[dict[str, Any]] | None = [] if run.observe else None
+        self.landscape: list[dict[str, float | None]] | None = [] if run.landscape else None
+
+    @contextmanager
+    def step(self, inputs: Tensor, targets: Tensor) -> Iterator[None]:
+        """Inside, one step of training is taken on the batch."""
+        step, run = self.steps, self._run
+        self.steps += 1
+        if self.landscape is not None and step % run.landscape == 0:
+            began = time.perf_counter()
+            lr = float(self._optimizer.param_groups[0]["lr"])
+            self.landscape.append({"step": step, **along_the_step(self._model, self._loss, inputs, targets, lr)})
+            self.seconds += time.perf_counter() - began
+        if self._watch is None or self.layers is None or step % run.observe:
+            yield
+            return
+        if step == 0:
+            began = time.perf_counter()
+            self.backward_bytes = bytes_for_backward(self._model, inputs)
+            self.seconds += time.perf_counter() - began
+        with self._watch.step(inputs) as figures:
+            yield
+        self.layers.append({"step": step, "layers": {name: seen for name, seen in figures.items() if seen}})

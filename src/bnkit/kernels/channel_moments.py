@@ -1,0 +1,58 @@
+"""The moments of what a batch norm gets, by the compiled loops: at the speed at which memory is read."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bnkit.kernels.select import why_not_numba
+from bnkit.moments import Moments
+
+
+class PlaneMoments(NamedTuple):
+    """What was measured of (N, C, *) values.
+
+    Attributes:
+        table: For each example the mean of each channel; the means over all examples; the sums of squared deviations from
+            those. (N + 2, C), float64.
+        values: How many there are of each channel.
+    """
+
+    table: Tensor
+    values: int
+
+    @property
+    def means(self) -> Tensor:
+        """Of each channel of each example, (N, C), float64."""
+        return self.table[:-2]
+
+    @property
+    def whole(self) -> Moments:
+        """The moments of each channel over all examples; they do not hold on to the table."""
+        mean, squares = self.table[-2:].clone().unbind()
+        return Moments(torch.tensor(float(self.values), dtype=torch.float64), mean, squares)
+
+    def mean_and_variance(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Of each channel, as a batch norm divides by them: the variance is the biased one."""
+        return self.table[-2].to(dtype), (self.table[-1] / self.values).to(dtype)
+
+
+def plane_moments(x: Tensor) -> PlaneMoments | None:
+    """The moments of ``x``, (N, C, *), contiguous and on the CPU; None where the compiled loops cannot take it.
+
+    As exact as ``Moments.of`` but for rounding: short runs are added up in the arithmetic of ``x``, around a value of
+    their own, and these sums in float64.
+
+    Example:
+        >>> plane_moments(torch.tensor([[[1.0, 3.0]], [[5.0, 7.0]]])).whole.mean
+        tensor([4.], dtype=torch.float64)
+    """
+    x = x.detach()
+    takes = x.dim() > 2 and x.numel() > 0 and x.is_contiguous() and not why_not_numba(x)
+    if not takes:
+        return None
+    from bnkit.kernels.cpu.launch import measure  # needs Numba, which is there
+
+    return PlaneMoments(measure(x), x.numel() // x.shape[1])

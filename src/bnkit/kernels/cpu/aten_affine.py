@@ -1,0 +1,142 @@
+"""The output of PyTorch's batch normalization from its statistics, with a sum and ReLU behind it, in one pass over memory.
+
+Bit by bit what ``torch.nn.functional.batch_norm``, ``+`` and ``relu`` give, float32 on the CPU; see ``affine_loops``.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bnkit.kernels.cpu.aten_affine_loops import SCRATCH, affine_loop
+from bnkit.kernels.cpu.layout import CACHE_LINE
+from bnkit.kernels.cpu.loop_call import GIVEN_ONES, OWN, Plan, plan_for, run
+from bnkit.kernels.cpu.threads import available, threads_for
+
+# From so many positions on, a plane is worth a loop of its own; below, what is left over of a vector takes most of the time.
+_LEAST_PLANE = 32
+# Columns in a row, as few as fill some vectors.
+_COLUMNS = 128
+# From so many bytes on, what is written goes past the caches.
+_STREAM_FROM = 1 << 23
+
+
+class Way(NamedTuple):
+    """How to go through a tensor.
+
+    Attributes:
+        name: Of the loop.
+        rows: How many examples, or rows of ``columns``.
+        channels, positions: C, and how many values of a channel lie next to each other.
+        size: Elements.
+        columns: In a row.
+        pieces: What threads share.
+        streams: Whether the rows or planes are whole cache lines and large enough to be written past the caches.
+    """
+
+    name: str
+    rows: int
+    channels: int
+    positions: int
+    size: int
+    columns: int
+    pieces: int
+    streams: bool
+
+
+@lru_cache(maxsize=1024)
+def way(shape: torch.Size, stride: tuple[int, ...]) -> Way | None:
+    """The way through a tensor (N, C, *); None if it is neither contiguous nor channels last."""
+    size = math.prod(shape)
+    if size == 0 or len(shape) < 2:
+        return None
+    channels, positions = shape[1], size // shape[0] // shape[1]
+    large = size * 4 >= _STREAM_FROM
+    if _is_dense(shape, stride, range(len(shape))):
+        if positions >= _LEAST_PLANE:
+            streams = large and positions * 4 % CACHE_LINE == 0
+            return Way("planes", shape[0], channels, positions, size, 0, shape[0] * channels, streams)
+        inner = channels * positions
+    elif len(shape) in (4, 5) and _is_dense(shape, stride, (0, *range(2, len(shape)), 1)):
+        inner, positions = channels, 1
+    else:
+        return None
+    columns = inner * max(1, _COLUMNS // inner)
+    rows = -(-size // columns)
+    return Way("rows", rows, channels, positions, size, columns, rows, large and columns * 4 % CACHE_LINE == 0)
+
+
+def _is_dense(shape: torch.Size, stride: tuple[int, ...], order: range | tuple[int, ...]) -> bool:
+    """Whether the dimensions lie in memory in that order, the last one innermost, with nothing between."""
+    expected = 1
+    for dimension in reversed(order):
+        if shape[dimension] != 1 and stride[dimension] != expected:
+            return False
+        expected *= shape[dimension]
+    return True
+
+
+@cache
+def is_possible() -> bool:
+    """Whether PyTorch's kernels were compiled for a processor that rounds a product and a sum at once."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return capability.startswith("AVX") or platform.machine().lower() in ("aarch64", "arm64")
+
+
+def coefficients(
+    mean: Tensor, spread: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, is_given: bool
+) -> Tensor:
+    """The factor and the summand of each channel, alpha and beta: (2, C).
+
+    Args:
+        mean, weight, bias: (C,) float32 on the CPU, contiguous; weight and bias may be None.
+        spread: As these: ``1 / sqrt(variance + eps)``; the variance, if ``is_given``.
+        eps: Added to a variance that is given.
+        is_given: Whether the statistics are, instead of taken from the batch.
+    """
+    found = torch.empty(2, mean.shape[0])
+    w, b, at = 0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), found.data_ptr()
+    plan = _coefficients(mean.shape[0], GIVEN_ONES if is_given else OWN)
+    run(plan.address, w, b, at, 0, 0, 0, 0, 0, mean.data_ptr(), spread.data_ptr(), 0, 0, eps, 0, 0, 0, 0.0, 0)
+    return found
+
+
+def affine(x: Tensor, of_x: Tensor, residual: Tensor | None, of_residual: Tensor | None, relu: bool) -> Tensor:
+    """``relu(x * alpha + beta + residual)``, as ``x`` lies in memory.
+
+    Args:
+        x: (N, C, *) float32, one that ``way`` knows a way through. ``residual``: as ``x`` in every way, or None.
+        of_x: Its coefficients, (2, C).
+        of_residual: Those of the residual, if it is normalised too.
+        relu: Whether negative values become 0.
+    """
+    found = way(x.shape, x.stride())
+    assert found is not None
+    y = torch.empty_like(x)
+    xa, ya, of_xa = x.data_ptr(), y.data_ptr(), of_x.data_ptr()
+    ra = xa if residual is None else residual.data_ptr()
+    of_ra = of_xa if of_residual is None else of_residual.data_ptr()
+    aligned = ya % CACHE_LINE == 0
+    plan = _plan(found, residual is not None, of_residual is not None, relu, aligned, available())
+    run(plan.address, xa, ra, ya, 0, 0, 0, of_xa, of_ra, 0, 0, 0, found.size, 0.0, 0, 0, 0, 0.0, 0)
+    return y
+
+
+@lru_cache(maxsize=1024)
+def _plan(found: Way, adds: bool, norms: bool, relu: bool, is_aligned: bool, available: int) -> Plan:
+    loop = affine_loop(found.name, adds, norms, relu, found.streams and is_aligned)
+    threads = threads_for(found.pieces, found.size, available)
+    return plan_for(
+        (loop, 0, 0), threads=threads, scratch=SCRATCH * found.columns * threads, examples=found.rows,
+        channels=found.channels, positions=found.positions, block=found.columns,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _coefficients(channels: int, given: int) -> Plan:
+    return plan_for((affine_loop("coefficients", False, False, False, False), 0, 0), channels=channels, given=given)

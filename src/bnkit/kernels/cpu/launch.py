@@ -1,0 +1,256 @@
+"""The two passes of batch normalization over a tensor on the CPU: which compiled loop, with which arguments."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bnkit.errors import KernelError
+from bnkit.kernels.activation import SLOPE_BY_RESULT
+from bnkit.kernels.cpu.layout import CACHE_LINE, layout_of
+from bnkit.kernels.cpu.loop_call import FIRST_HALF, GIVEN_ONES, OWN, SECOND_HALF, Plan, plan_for, run
+from bnkit.kernels.cpu.planes import plane_loop
+from bnkit.kernels.cpu.rows import column_loop
+from bnkit.kernels.cpu.threads import available
+from bnkit.kernels.cpu.variant import Variant
+from bnkit.kernels.fused.backend import Moving
+
+
+def sees(activation: str | None, adds: bool) -> Literal["output"] | None:
+    """See ``fused.backend.Passes``."""
+    return "output" if activation in SLOPE_BY_RESULT or (adds and activation is not None) else None
+
+
+def forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mask: Tensor | None,
+    count: int,
+    statistics: Tensor,
+    activation: str | None,
+    eps: float,
+    is_given: bool,
+    wide: bool,
+    moving: Moving | None = None,
+) -> Tensor:
+    """``activation((x - mean) * rstd * gamma + beta + residual)``, as ``x`` lies in memory.
+
+    Args:
+        x: (N, C, *), dense: contiguous, or channels last. ``residual``: as ``x`` in every way, or None.
+        weight, bias: gamma and beta, (C,), contiguous, float32, or float64 with such an ``x``; None for 1 and 0.
+        mask: What counts, N times the positions, bool, for a contiguous ``x``; None for all of it.
+        count: How many values of a channel count.
+        statistics: (6, C) float64: mean, biased variance, 1 / sqrt(variance + eps), unbiased variance, and room for two
+            more rows. Filled in, or taken as they are if ``is_given``.
+        activation: None, or one that ``elements`` knows.
+        eps: Added to the variance.
+        is_given: Whether the statistics are.
+        wide: Whether to compute in float64.
+        moving: Buffers that follow the statistics; float32, contiguous, or None.
+    """
+    y = torch.empty_like(x)
+    xa, ya, known = x.data_ptr(), y.data_ptr(), statistics.data_ptr()
+    adds, masked, mode = residual is not None, mask is not None, GIVEN_ONES if is_given else OWN
+    plan = _plan("forward", x, ya, activation, adds, False, wide, masked, mode)
+    mean = var = counted = 0
+    momentum = 0.0
+    if moving is not None:
+        mean, var, momentum = moving.mean.data_ptr(), moving.var.data_ptr(), moving.momentum
+        counted = 0 if moving.num_batches_tracked is None else moving.num_batches_tracked.data_ptr()
+    run(
+        plan.address, xa, residual.data_ptr() if residual is not None else xa, ya, xa, xa, xa,
+        0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(),
+        known, 0, mask.data_ptr() if mask is not None else xa, count, eps, mean, var, counted, momentum, 0,
+    )  # fmt: skip
+    return y
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each channel and its biased variance, (C,) float64; ``x`` is read, and nothing written."""
+    statistics = torch.empty(6, x.shape[1], dtype=torch.float64)
+    xa, values = x.data_ptr(), x.numel() // x.shape[1]
+    plan = _plan("forward", x, xa, None, False, False, False, False, FIRST_HALF)
+    run(plan.address, xa, xa, xa, xa, xa, xa, 0, 0, statistics.data_ptr(), 0, xa, values, 0.0, 0, 0, 0, 0.0, 0)
+    return statistics[0], statistics[1]
+
+
+def backward_sums(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    y: Tensor | None,
+    statistics: Tensor,
+    activation: str | None,
+) -> Tensor:
+    """The gradients of gamma and beta, (2, C) float64, as ``backward`` has them; nothing is written."""
+    by_parameter = torch.empty(2, x.shape[1], dtype=torch.float64)
+    xa, adds = x.data_ptr(), y is not None
+    plan = _plan("backward", x, xa, activation, adds, adds, False, False, FIRST_HALF)
+    run(
+        plan.address, xa, xa, _address(y) or xa, gradient.data_ptr(), xa, xa, _address(weight), _address(bias),
+        statistics.data_ptr(), by_parameter.data_ptr(), xa, 1, 0.0, 0, 0, 0, 0.0, 0,
+    )  # fmt: skip
+    return by_parameter
+
+
+def backward_shares(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    y: Tensor | None,
+    statistics: Tensor,
+    activation: str | None,
+    through_statistics: Tensor,
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of ``x``, and of the residual where ``y`` is given; the others are as for ``backward``.
+
+    ``through_statistics``, (2, C) float64: what is taken away from the gradient of each value for what it did to the
+    statistics: the first row times (x - mean), and the second row.
+    """
+    dx = torch.empty_like(x)
+    dr = None if y is None else torch.empty_like(x)
+    xa, dxa, adds = x.data_ptr(), dx.data_ptr(), y is not None
+    dra = _address(dr) or dxa
+    plan = _plan("backward", x, dxa | dra, activation, adds, adds, False, False, SECOND_HALF)
+    run(
+        plan.address, xa, xa, _address(y) or xa, gradient.data_ptr(), dxa, dra, _address(weight), _address(bias),
+        statistics.data_ptr(), through_statistics.data_ptr(), xa, 1, 0.0, 0, 0, 0, 0.0, 0,
+    )  # fmt: skip
+    return dx, dr
+
+
+def backward(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    seen: Tensor | None,
+    mask: Tensor | None,
+    count: int,
+    statistics: Tensor,
+    activation: str | None,
+    is_given: bool,
+    adds: bool,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The gradients of ``x``; of the residual, if it ``adds`` one; and of gamma and beta, (2, C), of their dtype.
+
+    Args:
+        gradient: Of the output; as ``x`` in every way.
+        seen: The output, where ``sees`` asks for it: it tells the slope of the activation.
+        statistics: What the forward pass used.
+        adds: Whether a residual was added before an activation.
+    """
+    dx = torch.empty_like(x)
+    dr = torch.empty_like(x) if adds else None
+    by_parameter = torch.empty(2, x.shape[1], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+    xa, dxa = x.data_ptr(), dx.data_ptr()
+    dra = dxa if dr is None else dr.data_ptr()
+    mode, masked = GIVEN_ONES if is_given else OWN, mask is not None
+    plan = _plan("backward", x, dxa | dra, activation, adds, seen is not None, False, masked, mode)
+    run(
+        plan.address, xa, xa, seen.data_ptr() if seen is not None else xa, gradient.data_ptr(), dxa, dra,
+        0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), statistics.data_ptr(), 0,
+        mask.data_ptr() if mask is not None else xa, count, 0.0, 0, 0, 0, 0.0, by_parameter.data_ptr(),
+    )  # fmt: skip
+    return dx, dr, by_parameter
+
+
+def measure(x: Tensor) -> Tensor:
+    """The means of each example of a contiguous ``x``, of all, and the sums of squared deviations: (N, C, *) to (N + 2, C) float64."""
+    statistics = torch.empty(x.shape[0] + 2, x.shape[1], dtype=torch.float64)
+    xa, values = x.data_ptr(), x.numel() // x.shape[1]
+    plan = _plan("measure", x, xa, None, False, False, False, False, OWN)
+    run(plan.address, xa, xa, xa, xa, xa, xa, 0, 0, statistics.data_ptr(), 0, xa, values, 0.0, 0, 0, 0, 0.0, 0)
+    return statistics
+
+
+def _plan(
+    direction: str,
+    x: Tensor,
+    written: int,
+    activation: str | None,
+    adds: bool,
+    sees: bool,
+    wide: bool,
+    masked: bool,
+    mode: int,
+) -> Plan:
+    """The plan for ``x``, to be kept while it is used.
+
+    ``written``: the address of what is written, or of several things, joined by "or".
+    """
+    return _plan_for(
+        direction, x.shape, x.dtype, x.is_contiguous(), available(), written % CACHE_LINE == 0,
+        activation, adds, sees, wide, masked, mode,
+    )  # fmt: skip
+
+
+# A network trains with a few shapes, and asks for each of them in every step: what follows from a shape is found out once.
+@lru_cache(maxsize=4096)
+def _plan_for(
+    direction: str,
+    shape: torch.Size,
+    dtype: torch.dtype,
+    is_contiguous: bool,
+    threads: int,
+    is_aligned: bool,
+    activation: str | None,
+    adds: bool,
+    sees: bool,
+    wide: bool,
+    masked: bool,
+    mode: int,
+) -> Plan:
+    as_planes = masked or direction == "measure"
+    if as_planes and not is_contiguous:
+        raise KernelError(
+            f"the compiled loops got a tensor of shape {tuple(shape)} that is not contiguous, to be masked or measured by "
+            "example; expected x.contiguous()"
+        )
+    is_contiguous = is_contiguous and (len(shape) > 2 or as_planes)
+    layout = layout_of(tuple(shape), dtype, is_contiguous, threads, as_planes=as_planes)
+    variant = Variant(
+        layout.kind,
+        activation,
+        adds=adds,
+        sees=sees,
+        apart=mode == SECOND_HALF,
+        streams=layout.can_stream and is_aligned and mode != FIRST_HALF and direction != "measure",
+        # What is computed in float64 anyway is not wide.
+        wide=(wide or layout.is_small) and layout.kind != "float64",
+        masked=masked,
+    )
+    return plan_for(
+        _loops(direction, layout.way, variant, mode), threads=layout.threads, scratch=layout.scratch, cleared=layout.cleared,
+        examples=layout.examples, channels=layout.channels, positions=layout.positions, given=mode, ahead=layout.ahead,
+        block=layout.block, depth=layout.depth, is_double=layout.kind == "float64",
+    )  # fmt: skip
+
+
+def _loops(direction: str, way: str, variant: Variant, mode: int) -> tuple[int, int, int]:
+    """The addresses of the loops, in turn: on all threads, on one, on all of them; 0 for none."""
+    if way == "planes":
+        return plane_loop(direction, variant), 0, 0
+    if way == "blocks":
+        return column_loop(direction, variant), 0, 0
+    write = column_loop(f"{direction}_write", variant)
+    if mode == SECOND_HALF or (direction == "forward" and mode == GIVEN_ONES):
+        return write, 0, 0
+    # What is not written differs neither by the activation (forward) nor by how it is stored.
+    unwritten = variant._replace(streams=False)
+    if direction == "forward":
+        unwritten = unwritten._replace(activation=None, adds=False)
+    sums = column_loop(f"{direction}_sums", unwritten)
+    settle = column_loop(f"{direction}_settle", Variant(variant.kind, wide=variant.wide))
+    return sums, settle, 0 if mode == FIRST_HALF else write
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()

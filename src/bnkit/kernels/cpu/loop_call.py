@@ -1,0 +1,161 @@
+"""How the compiled loops are called: one table of integers for all of them, on one thread or on the team."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from bnkit.kernels.cpu import intrinsics
+from bnkit.kernels.cpu.compiling import entry
+from bnkit.kernels.cpu.running_stats import follow
+from bnkit.kernels.cpu.threads import team
+
+# Places in the table that a loop reads. Tensors, gamma, beta and the statistics are addresses; 0 stands for none.
+INDEX, SIZE, X, RESIDUAL, Y, GRADIENT, DX, D_RESIDUAL, WEIGHT, BIAS, STATISTICS, SUMS, MASK, COUNT, EPS, SCRATCH = (
+    range(16)
+)
+# From here on they are the same in every call with tensors that lie so.
+EXAMPLES, CHANNELS, POSITIONS, GIVEN, AHEAD, BLOCK, DEPTH, THREADS = range(16, 24)
+# And what the loops do not see.
+_START, _FIRST, _BETWEEN, _SECOND, _SCRATCH_SIZE, _CLEARED, _IS_DOUBLE, _PLACES = range(24, 32)
+
+# What GIVEN may be. The last two do half of a pass each: between them, several processes put together what each has found.
+# OWN: the batch's own statistics, or sums; GIVEN_ONES: statistics that are given, and do not depend on the batch.
+# FIRST_HALF: take statistics, or sums, and write nothing. SECOND_HALF: write, by the sums that are given.
+OWN, GIVEN_ONES, FIRST_HALF, SECOND_HALF = range(4)
+
+_get, _put = intrinsics.get, intrinsics.put
+_table, _single, _double = intrinsics.pointer[np.int64], intrinsics.pointer[np.float32], intrinsics.pointer[np.float64]
+
+
+class Plan(NamedTuple):
+    """Which loops, and what they are told in every call with tensors that lie alike.
+
+    Attributes:
+        address: Of the numbers, for ``run``.
+        numbers: The table, filled in from ``EXAMPLES`` on; to be kept as long as the address is used.
+    """
+
+    address: int
+    numbers: NDArray[np.int64]
+
+
+def plan_for(
+    loops: tuple[int, int, int],
+    *,
+    threads: int = 1,
+    scratch: int = 0,
+    cleared: int = 0,
+    examples: int = 0,
+    channels: int = 0,
+    positions: int = 0,
+    given: int = OWN,
+    ahead: bool = False,
+    block: int = 0,
+    depth: int = 1,
+    is_double: bool = False,
+) -> Plan:
+    """What ``run`` has to know before a call.
+
+    Args:
+        loops: Addresses: of a loop for the team; of one for one thread behind it, and of a second one for the team behind
+            that, or 0.
+        threads: How many are to take part.
+        scratch: How many float64 they get to work in.
+        cleared: How many of these, from the beginning, are 0 at first.
+        examples, channels, positions, given, ahead, block, depth: See ``layout``; what a loop makes of them, it says.
+        is_double: Whether gamma and beta are float64, not float32.
+    """
+    start, index, size = team()
+    numbers = np.zeros(_PLACES, dtype=np.int64)
+    numbers[INDEX], numbers[SIZE], numbers[_START] = index if threads > 1 else 0, size, start
+    numbers[EXAMPLES:THREADS] = examples, channels, positions, given, ahead, block, depth
+    numbers[THREADS], numbers[_SCRATCH_SIZE], numbers[_CLEARED], numbers[_IS_DOUBLE] = (
+        threads,
+        scratch,
+        cleared,
+        is_double,
+    )
+    numbers[_FIRST], numbers[_BETWEEN], numbers[_SECOND] = loops
+    return Plan(int(numbers.ctypes.data), numbers)
+
+
+@njit(forceinline=True)
+def share(table: Any, pieces: int) -> Any:
+    """Which thread asks, and its pieces: the first, and the one behind the last."""
+    if _get(table, INDEX) == 0:
+        return 0, 0, pieces
+    thread, threads = intrinsics.number_from(_get(table, INDEX)), intrinsics.number_from(_get(table, SIZE))
+    return thread, pieces * thread // threads, pieces * (thread + 1) // threads
+
+
+@njit(forceinline=True)
+def _on_all(start, function, argument, threads):
+    if threads > 1:
+        intrinsics.run_team(start, function, argument, threads)
+    else:
+        intrinsics.call_with(function, argument)
+
+
+def _run(
+    plan, x, residual, y, gradient, dx, d_residual, weight, bias, statistics, sums, mask, count, eps,
+    running_mean, running_var, num_batches_tracked, momentum, by_parameter,
+):  # fmt: skip
+    """Call the loops of a plan. All but ``count``, ``eps`` and ``momentum`` are addresses; 0 stands for none.
+
+    The running buffers then follow the statistics, the counter counts, and ``by_parameter``, (2, C), gets the sums rounded
+    to what gamma and beta are. ``sums``, (2, C) float64, are nobody else's if 0.
+    """
+    known = _table(plan)
+    threads, scratch, channels = _get(known, THREADS), _get(known, _SCRATCH_SIZE), _get(known, CHANNELS)
+    room = np.empty(scratch + 2 * channels + 1)
+    room[: _get(known, _CLEARED)] = 0.0
+    at_room = np.int64(room.ctypes.data)
+    at_eps = at_room + 8 * (scratch + 2 * channels)
+    _put(_double(at_eps), 0, eps)
+    if sums == 0:
+        sums = at_room + 8 * scratch
+    table = np.empty(_START, dtype=np.int64)
+    argument = np.int64(table.ctypes.data)
+    told = _table(argument)
+    for place in range(EXAMPLES, _START):
+        _put(told, place, _get(known, place))
+    _put(told, INDEX, _get(known, INDEX))
+    _put(told, SIZE, _get(known, SIZE))
+    _put(told, X, x)
+    _put(told, RESIDUAL, residual)
+    _put(told, Y, y)
+    _put(told, GRADIENT, gradient)
+    _put(told, DX, dx)
+    _put(told, D_RESIDUAL, d_residual)
+    _put(told, WEIGHT, weight)
+    _put(told, BIAS, bias)
+    _put(told, STATISTICS, statistics)
+    _put(told, SUMS, sums)
+    _put(told, MASK, mask)
+    _put(told, COUNT, count)
+    _put(told, EPS, at_eps)
+    _put(told, SCRATCH, at_room)
+    start, between, second = _get(known, _START), _get(known, _BETWEEN), _get(known, _SECOND)
+    _on_all(start, _get(known, _FIRST), argument, threads)
+    if between != 0:
+        intrinsics.call_with(between, argument)
+    if second != 0:
+        _on_all(start, second, argument, threads)
+    if running_mean != 0:
+        follow(running_mean, running_var, statistics, channels, momentum)
+    if num_batches_tracked != 0:
+        _put(_table(num_batches_tracked), 0, _get(_table(num_batches_tracked), 0) + 1)
+    if by_parameter != 0:
+        for place in range(2 * channels):
+            if _get(known, _IS_DOUBLE) != 0:
+                _put(_double(by_parameter), place, _get(_double(sums), place))
+            else:
+                _put(_single(by_parameter), place, np.float32(_get(_double(sums), place)))
+    return room.size + table.size  # Numba frees an array behind its last use: so not before the calls
+
+
+run = entry(_run)

@@ -1,0 +1,1 @@
+"""What compiled kernels share: autograd, torch.library, tracing."""

@@ -1,0 +1,131 @@
+"""The passes of all devices as operations that PyTorch knows: for torch.compile and torch.export, and whatever looks at operations.
+
+In eager mode, ``fused`` does the same with less ado. Neither carries a tangent under forward-mode differentiation, and inside
+a compiled ``torch.func.grad`` an operation has none at all: there the equations are taken (``fused_kernel``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnkit.kernels.fused.autograd import Known, bends_a_sum, gradients_of, second_gradients
+from bnkit.kernels.fused.backend import passes_of
+from bnkit.kernels.fused.operands import check_operands
+
+
+@torch.library.custom_op("bnkit::batch_norm", mutates_args=(), device_types=("cpu", "cuda"))
+def batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mask: Tensor | None,
+    given: Tensor | None,
+    activation: str | None,
+    eps: float,
+    count: int,
+    wide: bool,
+    interpreted: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``passes.forward``.
+
+    ``given``: the statistics to normalise with, or None for the batch's. ``interpreted``: by Triton, on the CPU.
+    """
+    check_operands(x, weight, bias, residual, mask, given)
+    statistics = x.new_zeros((6, x.shape[1]), dtype=torch.float64) if given is None else given.clone()
+    is_given = given is not None
+    passes = passes_of(x, interpreted=interpreted)
+    y = passes.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide)
+    return y, statistics
+
+
+@batch_norm.register_fake
+def _(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), x.new_empty((6, x.shape[1]), dtype=torch.float64)
+
+
+@torch.library.custom_op("bnkit::batch_norm_backward", mutates_args=(), device_types=("cpu", "cuda"))
+def batch_norm_backward(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    y: Tensor | None,
+    mask: Tensor | None,
+    statistics: Tensor,
+    activation: str | None,
+    eps: float,
+    count: int,
+    is_given: bool,
+    interpreted: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of x, weight, bias and residual; empty ones for what there is not. See ``passes.backward``."""
+    check_operands(x, weight, bias, residual, mask, statistics, y, gradient)
+    known = Known(activation, eps, mask, count, is_given, wide=False, interpreted=interpreted)
+    found = gradients_of(gradient, x, weight, bias, residual, y, statistics, known)
+    # No result of an operation may share memory with another, or with what it was given.
+    dx, dw, db, dr = (x.new_empty(0) if t is None else t for t in found)
+    return dx, dw.clone(), db.clone(), dr.clone() if dr is gradient else dr
+
+
+@batch_norm_backward.register_fake
+def _(
+    gradient: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, *_: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    nothing = x.new_empty(0)
+    by_weight, by_bias = (nothing.clone() if t is None else torch.empty_like(t) for t in (weight, bias))
+    return torch.empty_like(x), by_weight, by_bias, nothing if residual is None else torch.empty_like(x)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, bias, residual, mask, given, activation, eps, count, ctx.wide, interpreted = inputs
+    y, statistics = output
+    sees = passes_of(x, interpreted=interpreted).sees(activation, bends_a_sum(activation, residual))
+    ctx.save_for_backward(x, weight, bias, residual, y if sees == "output" else None, mask, statistics)
+    ctx.others = activation, eps, count, given is not None, interpreted
+    ctx.mark_non_differentiable(statistics)
+
+
+def _differentiate(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    x, weight, bias, residual, y, mask, statistics = ctx.saved_tensors
+    found = batch_norm_backward(gradient, x, weight, bias, residual, y, mask, statistics, *ctx.others)
+    inputs = (x, weight, bias, residual)
+    return *(None if t is None else g for t, g in zip(inputs, found, strict=True)), *[None] * 7
+
+
+def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    gradient, x, weight, bias, residual, _, mask, statistics, *ctx.others = inputs
+    ctx.save_for_backward(gradient, x, weight, bias, residual, mask, statistics)
+
+
+def _differentiate_again(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+    *saved, mask, statistics = ctx.saved_tensors
+    activation, eps, count, is_given, _ = ctx.others
+    known = Known(activation, eps, mask, count, is_given, wide=False)
+    return *second_gradients(saved, upstream, statistics, known), *[None] * 8
+
+
+batch_norm.register_autograd(_differentiate, setup_context=_keep)
+batch_norm_backward.register_autograd(_differentiate_again, setup_context=_keep_for_second)
+
+
+def _one_by_one(operation: Any) -> Any:
+    """A rule for ``torch.vmap``: the operation on each in turn. The statistics of one are not those of another."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        results = []
+        for index in range(info.batch_size):
+            pairs = zip(arguments, in_dims, strict=True)
+            results.append(operation(*(a if d is None else a.select(d, index).contiguous() for a, d in pairs)))
+        stacked = tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+        return stacked, (0,) * len(stacked)
+
+    return rule
+
+
+batch_norm.register_vmap(_one_by_one(batch_norm))
+batch_norm_backward.register_vmap(_one_by_one(batch_norm_backward))

@@ -1,0 +1,195 @@
+"""What the fused kernels have in common, above the passes of a device: how a call reaches these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bnkit.kernels import reference
+from bnkit.kernels.activation import activate_own
+from bnkit.kernels.contract import Normalised
+from bnkit.kernels.fused import custom_op
+from bnkit.kernels.fused.autograd import Known, Normalise
+from bnkit.kernels.fused.backend import Moving
+from bnkit.kernels.fused.operands import are_rows, as_row, channels_last, is_bare, is_dense, number_of
+from bnkit.kernels.fused.tracing import is_transformed, is_unseen, is_watched
+from bnkit.kernels.split import PartKernel
+
+
+class FusedKernel:
+    """A ``contract.Kernel`` that goes twice over a tensor.
+
+    Attributes:
+        NAME: What users call it.
+        fused: The activations that the passes compute; for the others, PyTorch does, behind them.
+        fused_behind_a_sum: Those of them that they compute where a residual is added before.
+        least_for_others: On fewer elements, the equations are taken where an activation is not fused: rounding before it
+            shows in the sums of gradients, and nothing averages it out.
+        masks_by_plane: Whether a mask asks for a contiguous tensor.
+        PART: What it does with a part of a batch, if it can stop halfway through a pass.
+        interpreted: Whether this is Triton's interpreter, on the CPU.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fused: frozenset[str | None],
+        *,
+        fused_behind_a_sum: frozenset[str | None] | None = None,
+        least_for_others: int = 0,
+        masks_by_plane: bool = False,
+        interpreted: bool = False,
+        parts: PartKernel | None = None,
+    ) -> None:
+        self.NAME = name
+        self.fused = fused
+        self.fused_behind_a_sum = fused if fused_behind_a_sum is None else fused_behind_a_sum
+        self.least_for_others = least_for_others
+        self.masks_by_plane = masks_by_plane
+        self.interpreted = interpreted
+        self.PART = parts
+
+    def by_batch_statistics(
+        self,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        activation: str | None,
+        residual: Tensor | None,
+        mask: Tensor | None,
+        count: int | Tensor,
+    ) -> Normalised:
+        """See ``contract.Kernel``."""
+        if self._wants_equations(x, activation, residual) or isinstance(count, Tensor):
+            return reference.by_batch_statistics(x, weight, bias, eps, activation, residual, mask, count)
+        output, statistics = self._normalise(x, weight, bias, residual, mask, count, None, activation, eps)
+        return Normalised(output, statistics[0], statistics[3])
+
+    def by_given_statistics(
+        self,
+        x: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        activation: str | None,
+        residual: Tensor | None,
+    ) -> Tensor:
+        """See ``contract.Kernel``."""
+        if self._wants_equations(x, activation, residual) or x.numel() == 0:
+            return reference.by_given_statistics(x, mean, variance, weight, bias, eps, activation, residual)
+        mean, variance = mean.detach().double(), variance.detach().double()
+        given = torch.stack(
+            [mean, variance, torch.rsqrt(variance + eps), variance, mean, mean]
+        )  # the last three: only room
+        return self._normalise(x, weight, bias, residual, None, 1, given, activation, eps)[0]
+
+    def training_step(
+        self,
+        x: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        num_batches_tracked: Tensor | None,
+        momentum: float,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        activation: str | None,
+        residual: Tensor | None,
+    ) -> Tensor | None:
+        """See ``contract.Kernel``.
+
+        Small inputs take less time in the loops than it takes to get there: so there are few calls between.
+        """
+        channels, device = x.shape[1], x.device
+        if (
+            activation not in (self.fused if residual is None else self.fused_behind_a_sum)
+            or not is_dense(x)
+            or not is_unseen(x)
+            or not is_bare(x)
+            or x.dtype is torch.float64  # whose parameters are float64: the passes move buffers of float32
+            or not are_rows(channels, torch.float32, running_mean, running_var, weight, bias)
+            or running_mean.device != device
+            or running_var.device != device
+            or (residual is not None and not _lies_as(x, residual))
+            or (
+                num_batches_tracked is not None
+                and (num_batches_tracked.dtype is not torch.int64 or num_batches_tracked.device != device)
+            )
+        ):
+            return None
+        statistics = torch.empty((6, channels), dtype=torch.float64, device=x.device)
+        known = Known(activation, eps, None, x.numel() // channels, False, False, self.interpreted)
+        moving = Moving(running_mean, running_var, momentum, num_batches_tracked)
+        # What torch.autograd.Function.apply does besides is for torch.func, which is not at work.
+        output = _apply(x, weight, bias, residual, statistics, known, moving)
+        buffers = (running_mean, running_var)
+        torch._C._increment_version(buffers if num_batches_tracked is None else (*buffers, num_batches_tracked))
+        return output
+
+    def _normalise(
+        self,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        mask: Tensor | None,
+        count: int,
+        given: Tensor | None,
+        activation: str | None,
+        eps: float,
+    ) -> tuple[Tensor, Tensor]:
+        """The output, and the statistics that were used.
+
+        The loops take tensors that are dense, the residual as ``x`` is, and parameters in what is computed in.
+        """
+        lies = x
+        if mask is not None:
+            if self.masks_by_plane:
+                x = x.contiguous()
+            mask = mask.expand(x.shape[0], 1, *x.shape[2:]).contiguous()
+        if not is_dense(x):
+            x = x.contiguous()
+        x = x.resolve_neg()
+        number = number_of(x)
+        weight, bias = as_row(weight, number), as_row(bias, number)
+        if residual is not None:
+            residual = residual.to(x.dtype).resolve_neg()
+            if residual.stride() != x.stride():
+                residual = residual.contiguous(
+                    memory_format=torch.contiguous_format if x.is_contiguous() else channels_last(x)
+                )
+        fused = activation if self._fuses(activation, residual) else None
+        wide, interpreted = fused != activation, self.interpreted
+        output: Tensor
+        if is_watched(x):
+            output, statistics = custom_op.batch_norm(
+                x, weight, bias, residual, mask, given, fused, eps, count, wide, interpreted
+            )
+        else:
+            statistics = x.new_empty((6, x.shape[1]), dtype=torch.float64) if given is None else given
+            known = Known(fused, eps, mask, count, given is not None, wide, interpreted)
+            output = Normalise.apply(x, weight, bias, residual, statistics, known)  # type: ignore[no-untyped-call]
+        if self.masks_by_plane and mask is not None and not lies.is_contiguous() and lies.dim() in (4, 5):
+            output = output.contiguous(memory_format=channels_last(lies))
+        return (output if fused == activation else activate_own(output, activation)), statistics
+
+    def _fuses(self, activation: str | None, residual: Tensor | None) -> bool:
+        return activation in (self.fused if residual is None else self.fused_behind_a_sum)
+
+    def _wants_equations(self, x: Tensor, activation: str | None, residual: Tensor | None) -> bool:
+        """Whether plain PyTorch has to do it: the loops would be less exact, or carry no derivative."""
+        if not self._fuses(activation, residual) and x.numel() < self.least_for_others:
+            return True
+        return is_transformed()
+
+
+def _lies_as(x: Tensor, residual: Tensor) -> bool:
+    return residual.dtype is x.dtype and residual.stride() == x.stride() and is_bare(residual)
+
+
+_apply: Callable[..., Tensor] = super(torch.autograd.Function, Normalise).apply

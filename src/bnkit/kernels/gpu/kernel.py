@@ -1,0 +1,30 @@
+"""Batch normalization, residual and every named activation in few passes over memory, on a GPU, by Triton."""
+
+from __future__ import annotations
+
+import torch
+from triton import knobs
+
+from bnkit.kernels.activation import FUNCTIONS
+from bnkit.kernels.fused.kernel import FusedKernel
+from bnkit.kernels.gpu import launch
+
+# NVIDIA's GPUs from Ampere on; Triton supports no others.
+_LEAST_CAPABILITY = (8, 0)
+INTERPRETED = bool(knobs.runtime.interpret)  # read by Triton when the kernels were defined, a moment ago
+
+KERNEL = FusedKernel("triton", frozenset({None, *FUNCTIONS}), interpreted=INTERPRETED)
+# Without Triton, this import fails, and not the first call.
+assert launch.sees(None, adds=False) is None
+
+
+def why_not(device: torch.device) -> str:
+    """Why the kernels cannot run on ``device``; empty if they can."""
+    if INTERPRETED:
+        return "" if device.type == "cpu" else "TRITON_INTERPRET=1 makes it run on the CPU"
+    if not torch.cuda.is_available():  # and a tensor that is only pretended to be on one
+        return "there is no GPU"
+    capability = torch.cuda.get_device_capability(device)
+    if not torch.version.hip and capability < _LEAST_CAPABILITY:
+        return f"it needs a GPU of compute capability 8.0 or newer, and {device} has {'.'.join(map(str, capability))}"
+    return ""

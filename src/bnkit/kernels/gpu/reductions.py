@@ -1,0 +1,122 @@
+"""Sums over the values of a channel, in Triton: of a tile that stays in registers, or of many tiles in turn.
+
+Each element of a tile adds up what comes in its place: the values, less the mean of the first tile, and their squares. Nothing
+cancels then, whatever the mean is. What the places make is added up in an order that is always the same.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from bnkit.kernels.gpu.tiles import by_channel, counted, fetch, is_finite, place, size_of, through
+
+
+@triton.jit
+def moments_of_tile(value, counts, BY_ROWS: tl.constexpr):
+    """How many values count, their mean in float64, and the sum of their squared deviations."""
+    value = tl.where(counts, value, 0.0)
+    many = by_channel(counts.to(value.dtype), BY_ROWS)
+    some = tl.where(many > 0, many, 1.0)
+    anchor = by_channel(value / some, BY_ROWS)
+    mean = by_channel(tl.where(counts, value - anchor, 0.0), BY_ROWS) / some  # of what rounding left over
+    centred = tl.where(counts, (value - anchor) - mean, 0.0)
+    return many.to(tl.float64), anchor.to(tl.float64) + mean.to(tl.float64), by_channel(centred * centred, BY_ROWS)
+
+
+@triton.jit
+def moments_of_tiles(
+    x, mask, first, last, program, rows, columns, channels, column_tiles, A: tl.constexpr, B: tl.constexpr,
+    BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr, NUMBER: tl.constexpr,
+):  # fmt: skip
+    """The same of the tiles from ``first`` to before ``last``."""
+    # Around the mean of the first tile; of all of them, if a mask may leave nothing of the first.
+    total = tl.zeros([A, B], NUMBER)
+    places = tl.zeros([A, B], NUMBER)
+    some = tl.minimum(first + 1, last)
+    if mask is not None:
+        some = last
+    for t in range(first, some):
+        offsets, positions, inside = place(t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE)
+        counts = counted(mask, positions, inside)
+        total += tl.where(counts, fetch(x, offsets, inside, EVEN, NUMBER), 0.0)
+        places += counts.to(NUMBER)
+    many = by_channel(places, BY_ROWS)
+    start = by_channel(total, BY_ROWS) / tl.where(many > 0, many, 1.0)
+
+    total = tl.zeros([A, B], NUMBER)
+    squares = tl.zeros([A, B], NUMBER)
+    count = 0.0
+    for t in range(first, last):
+        offsets, positions, inside = place(t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE)
+        off = fetch(x, offsets, inside, EVEN, NUMBER) - start
+        if mask is not None:
+            off = tl.where(counted(mask, positions, inside), off, 0.0)
+        elif not EVEN:
+            off = tl.where(inside, off, 0.0)
+        total += off
+        squares += off * off
+        count += size_of(t, rows, columns, column_tiles, A, B, BY_ROWS)
+    if mask is None:
+        many = tl.zeros_like(start) + count
+    sums = by_channel(total, BY_ROWS).to(tl.float64)
+    many = many.to(tl.float64)
+    off = sums / tl.where(many > 0, many, 1.0)
+    spread = by_channel(squares, BY_ROWS).to(tl.float64) - sums * off
+    spread = tl.where(spread < 0, 0.0, spread)  # NaN stays
+    return many, start.to(tl.float64) + off, spread
+
+
+@triton.jit
+def before(value, gradient, high, scale, shift, added, counts, ACTIVATION: tl.constexpr):
+    """The centred value, and the gradient before the activation; ``counts`` is None without a mask.
+
+    What neither counts nor is a number has no part in any sum: 0 times NaN would be NaN.
+    """
+    off = value - high
+    if ACTIVATION is not None:
+        z = tl.fma(off, scale, shift)
+        if added is not None:
+            z += added
+        gradient = through(gradient, z, ACTIVATION)
+    if counts is not None:
+        lost = (counts == 0) & (is_finite(value) == 0)
+        off = tl.where(lost, 0.0, off)
+    return off, gradient
+
+
+@triton.jit
+def products_of_tile(off, gradient, value, counts, inside, BY_ROWS: tl.constexpr):
+    """The sums of the gradients, and of their products with the centred values."""
+    keeps = inside
+    if counts is not None:
+        keeps = inside & (counts | is_finite(value))
+    gradient = tl.where(keeps, gradient, 0.0)
+    return by_channel(gradient, BY_ROWS), by_channel(gradient * tl.where(keeps, off, 0.0), BY_ROWS)
+
+
+@triton.jit
+def products_of_tiles(
+    x, gradients, residual, mask, high, scale, shift, first, last, program, rows, columns, channels, column_tiles,
+    A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr,
+    NUMBER: tl.constexpr, ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    """The same of the tiles from ``first`` to before ``last``."""
+    total = tl.zeros([A, B], NUMBER)
+    with_x = tl.zeros([A, B], NUMBER)
+    for t in range(first, last):
+        offsets, positions, inside = place(t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE)
+        value = fetch(x, offsets, inside, EVEN, NUMBER)
+        gradient = fetch(gradients, offsets, inside, EVEN, NUMBER)  # 0 outside
+        added = None
+        if residual is not None:
+            added = fetch(residual, offsets, inside, EVEN, NUMBER)
+        counts = None
+        if mask is not None:
+            counts = counted(mask, positions, inside)
+        off, gradient = before(value, gradient, high, scale, shift, added, counts, ACTIVATION)
+        if mask is not None:
+            gradient = tl.where(counts | is_finite(value), gradient, 0.0)
+        total += gradient
+        with_x += gradient * off
+    return by_channel(total, BY_ROWS), by_channel(with_x, BY_ROWS)

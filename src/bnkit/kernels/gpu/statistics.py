@@ -1,0 +1,92 @@
+"""What is computed once for a channel, in float64, in Triton: its statistics, its scale and shift, its gradients."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from bnkit.kernels.gpu.tiles import parameter
+
+
+@triton.jit
+def merge(many, mean, squares):
+    """The moments of all parts, (parts, channels) each, in a fixed order."""
+    count = tl.sum(many, 0, keep_dims=True)
+    some = tl.where(count > 0, count, 1.0)
+    has = many > 0
+    common = tl.sum(tl.where(has, many * mean, 0.0), 0, keep_dims=True) / some
+    off = mean - common
+    return common, tl.sum(tl.where(has, squares + many * (off * off), 0.0), 0, keep_dims=True)
+
+
+@triton.jit
+def wide(high, low):
+    """A number of Python, which arrives as two of float32: to 48 bits."""
+    return tl.cast(high, tl.float64) + tl.cast(low, tl.float64)
+
+
+@triton.jit
+def settle(
+    statistics, running_mean, running_var, channel, exists, channels, mean, squares, count, eps, eps_low, momentum,
+    momentum_low,
+):  # fmt: skip
+    """Store mean, biased variance, 1 / sqrt(variance + eps) and unbiased variance, and move the running buffers.
+
+    Returns:
+        1 / sqrt(variance + eps).
+    """
+    count = tl.cast(count, tl.float64)
+    variance = squares.to(tl.float64) / count
+    inverse = 1.0 / tl.sqrt(variance + wide(eps, eps_low))
+    unbiased = variance * (count / (count - 1.0))
+    tl.store(statistics + channel, mean, mask=exists)
+    tl.store(statistics + channels + channel, variance, mask=exists)
+    tl.store(statistics + 2 * channels + channel, inverse, mask=exists)
+    tl.store(statistics + 3 * channels + channel, unbiased, mask=exists)
+    if running_mean is not None:
+        new = wide(momentum, momentum_low)
+        old = 1.0 - new
+        before = tl.load(running_mean + channel, mask=exists, other=0.0).to(tl.float64)
+        tl.store(running_mean + channel, (old * before + new * mean).to(running_mean.dtype.element_ty), mask=exists)
+        before = tl.load(running_var + channel, mask=exists, other=0.0).to(tl.float64)
+        tl.store(running_var + channel, (old * before + new * unbiased).to(running_var.dtype.element_ty), mask=exists)
+    return inverse
+
+
+@triton.jit
+def known(statistics, channel, exists, channels):
+    """The mean and 1 / sqrt(variance + eps) that the forward pass used."""
+    mean = tl.load(statistics + channel, mask=exists, other=0.0)
+    inverse = tl.load(statistics + 2 * channels + channel, mask=exists, other=0.0)
+    return mean, inverse
+
+
+@triton.jit
+def affine(mean, inverse, weight, bias, channel, exists, NUMBER: tl.constexpr):
+    """``high``, ``scale`` and ``shift`` of ``(x - high) * scale + shift``, and what ``high`` leaves of the mean.
+
+    Rounded to float32, the mean would be off by more than a small deviation: the shift takes up the rest.
+    """
+    high = mean.to(NUMBER)
+    low = mean - high.to(tl.float64)
+    low = tl.where(tl.abs(low) < float("inf"), low, 0.0)
+    scale = inverse * parameter(weight, channel, exists, 1.0)
+    shift = parameter(bias, channel, exists, 0.0) - low * scale
+    return high, scale.to(NUMBER), shift.to(NUMBER), low
+
+
+@triton.jit
+def slopes(
+    total, with_x, inverse, low, weight, by_parameter, channel, exists, channels, count, IS_GIVEN: tl.constexpr,
+    NUMBER: tl.constexpr,
+):  # fmt: skip
+    """Store the gradients of gamma and beta; return ``k0`` and ``k1`` of ``dx = dz * scale + (x - high) * k1 + k0``."""
+    total, with_x = total.to(tl.float64), with_x.to(tl.float64)
+    with_x -= low * total
+    tl.store(by_parameter + channel, (with_x * inverse).to(by_parameter.dtype.element_ty), mask=exists)
+    tl.store(by_parameter + channels + channel, total.to(by_parameter.dtype.element_ty), mask=exists)
+    scale = inverse * parameter(weight, channel, exists, 1.0) / tl.cast(count, tl.float64)
+    if IS_GIVEN:  # they do not depend on x
+        scale = tl.zeros_like(scale)
+    k1 = -scale * inverse * inverse * with_x
+    return (-scale * total - k1 * low).to(NUMBER), k1.to(NUMBER)

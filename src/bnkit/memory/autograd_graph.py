@@ -1,0 +1,199 @@
+"""Reading a recipe out of the graph that autograd has built: which node made a tensor, and of what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.memory import batch_norm_nodes, fused_nodes, fused_recipe
+from bnkit.memory.activations import ACTIVATIONS
+from bnkit.memory.recipes import Activated, Joined, Leaf, Recipe, Widened, activation, copied, stacked, summed
+from bnkit.memory.saved_tensor import Kept, Saved
+from bnkit.memory.storage import Content
+
+# What gives a tensor that lies in the storage of the one it is given.
+_VIEWS = frozenset(
+    f"{name}Backward0"
+    for name in (
+        "View", "UnsafeView", "ReshapeAlias", "Alias", "Expand", "Permute", "Transpose", "T", "Squeeze", "Unsqueeze",
+        "Slice", "Select", "Split", "SplitWithSizes", "Unbind", "Narrow", "AsStrided",
+    )
+) | {"SqueezeBackward1", "TransposeBackward1", "MovedimBackward0", "UnflattenBackward0"}  # fmt: skip
+_POOLS = frozenset(
+    f"{name}Backward0"
+    for name in ("MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D")
+)
+
+
+class Graph:
+    """What is known of the nodes that were made while one context was open in one thread.
+
+    Only nodes whose tensors this context saved are looked at: in others, to look would be to call somebody else's hooks,
+    those of activation checkpointing for example, which would compute a part of the forward pass.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._own: set[int] = set()
+        self._named: dict[tuple[int, int], Any] = {}
+        # What is unpacked while the graph is looked at; None while it is not.
+        self.seen: list[Saved | Kept] | None = None
+        self._nothing = torch.empty(0)
+        self._wanted: Content | None = None
+        self._in_one_loop = True
+        self._model = model
+
+    @cached_property
+    def _betas(self) -> dict[int, Tensor | None]:
+        """By the storage of gamma. A node of PyTorch's keeps gamma and not beta, which does not matter to any gradient."""
+        found: dict[int, Tensor | None] = {}
+        for module in self._model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+                found[module.weight.untyped_storage()._cdata] = module.bias
+        return found
+
+    def beta(self, key: int) -> tuple[bool, Tensor | None]:
+        """Whether it is known which beta belongs to the gamma whose storage is at ``key``; and it."""
+        return key in self._betas, self._betas.get(key)
+
+    def note(self, number: int) -> None:
+        """The node of that number saves its tensors in this context."""
+        self._own.add(number)
+
+    def name(self, node: Any, number: int, saved: Saved) -> int:
+        """The output ``number`` of ``node`` is ``saved``; returns the number of the node itself."""
+        own: int = node._sequence_nr()
+        self._named[own, number] = ref(saved)
+        kind = type(node).__name__
+        if kind == "CloneBackward0":  # activations in place keep a copy of their argument
+            source, of_source = node.next_functions[0]
+            if source is not None:
+                self._named.setdefault((source._sequence_nr(), of_source), ref(saved))
+        return own
+
+    def close(self) -> None:
+        """Forget all nodes."""
+        self._own.clear()
+        self._named.clear()
+        self._wanted = None
+
+    def looked_at(self, saved: Saved | Kept) -> Tensor:
+        """Called with what is unpacked while the graph is only looked at; what to hand out."""
+        assert self.seen is not None
+        self.seen.append(saved)
+        return self._nothing
+
+    def look(self, node: Any, attribute: str) -> list[Saved | Kept | None]:
+        """What ``node`` saved under ``attribute``, without computing anything; empty if that cannot be known."""
+        return self.look_at(node, (attribute,))
+
+    def look_at(self, node: Any, attributes: tuple[str, ...]) -> list[Saved | Kept | None]:
+        """What ``node`` saved under all of ``attributes``, in a row."""
+        if node._sequence_nr() not in self._own:
+            return []
+        seen: list[Saved | Kept] = []
+        saved: list[Saved | Kept | None] = []
+        self.seen = seen
+        try:
+            for attribute in attributes:
+                found = getattr(node, attribute)
+                for item in found if isinstance(found, tuple) else (found,):
+                    if item is None:
+                        saved.append(None)
+                    elif seen:
+                        saved.append(seen.pop(0))
+                    else:  # what has no hooks is not ours
+                        return []
+                if seen:
+                    return []
+        except (RuntimeError, AttributeError):  # it was freed, or is not that kind of node
+            return []
+        finally:
+            self.seen = None
+        return saved
+
+    def recipe(self, node: Any, number: int, content: Content, *, in_one_loop: bool) -> Recipe | None:
+        """What computes ``content``, the storage of the output ``number`` of ``node``; None if that is not known.
+
+        ``in_one_loop``: whether it may be one of ours where it was several functions of PyTorch's.
+        """
+        self._wanted = content  # it is no part of its own recipe
+        self._in_one_loop = in_one_loop
+        while type(node).__name__ in _VIEWS and node.next_functions:
+            node, number = node.next_functions[0]
+            if node is None:
+                return None
+        if type(node).__name__ in _POOLS:
+            self._narrow(node)
+            return None
+        return self._made(node, number)
+
+    def _narrow(self, node: Any) -> None:
+        """Keep the places of the largest values that a max-pool's ``node`` saved in as few bits as they need."""
+        inputs, places = self.look(node, "_saved_self"), self.look(node, "_saved_result1")
+        if not (inputs and places and isinstance(inputs[0], Saved) and isinstance(places[0], Saved)):
+            return
+        content = places[0].content
+        spatial = inputs[0].shape[-3:] if "3D" in type(node).__name__ else inputs[0].shape[-2:]
+        largest = math.prod(spatial) - 1
+        dtype = next(d for d in (torch.uint8, torch.int16, torch.int32, torch.int64) if largest <= torch.iinfo(d).max)
+        tensor = content.tensor
+        if tensor is None or tensor.dtype != torch.int64 or dtype == torch.int64:
+            return
+        recipe = Widened(tensor.to(dtype), tensor.dtype)
+        if recipe.narrow.stride() == tensor.stride() and content.nbytes == tensor.numel() * tensor.element_size():
+            content.drop(recipe)
+
+    def _made(self, node: Any, number: int) -> Recipe | None:
+        name = type(node).__name__
+        if name in ACTIVATIONS:
+            return self._activated(node, name)
+        if name == "AddBackward0" and node._saved_alpha == 1:
+            return self._joined(node, summed, "sum")
+        if name == "CatBackward0":
+            dimension = node._saved_dim
+            return self._joined(node, stacked(dimension), ("cat", dimension))
+        if name in {"ToCopyBackward0", "CloneBackward0"}:
+            of = self._argument(node, 0)
+            dtype = node._input_metadata[0].dtype  # of the result
+            return None if of is None else Activated(of, copied(dtype), (name, dtype))
+        if number == 0:
+            read = batch_norm_nodes.READERS.get(name) or fused_nodes.READERS.get(name)
+            if read is not None:
+                return read(node, self, self._in_one_loop)
+        return None
+
+    def _argument(self, node: Any, place: int) -> Recipe | None:
+        """What computes an argument of ``node``: what is saved of it, or the node that made it."""
+        source, number = node.next_functions[place]
+        if source is None:
+            return None
+        known = self._named.get((source._sequence_nr(), number))
+        saved: Saved | None = None if known is None else known()
+        if saved is not None and saved.content is not self._wanted and saved.content.is_current():
+            return Leaf(saved.for_another())
+        return self._made(source, number)
+
+    def _activated(self, node: Any, name: str) -> Recipe | None:
+        of = self._argument(node, 0)
+        if of is None:
+            return None
+        at_once = fused_recipe.bent(of) if name == "ReluBackward0" else None
+        if at_once is not None:
+            return at_once
+        known = ACTIVATIONS[name]
+        arguments = tuple(getattr(node, f"_saved_{argument}") for argument in known.arguments)
+        return Activated(of, activation(known.plain, known.in_place, arguments), (name, arguments))
+
+    def _joined(self, node: Any, function: Callable[..., Tensor], kind: Any) -> Recipe | None:
+        parts = [self._argument(node, place) for place in range(len(node.next_functions))]
+        known = tuple(part for part in parts if part is not None)
+        if not len(known) == len(parts) >= 2:
+            return None
+        at_once = fused_recipe.summed(*known) if kind == "sum" else None
+        return at_once or Joined(known, function, kind)

@@ -1,0 +1,123 @@
+"""PyTorch's batch normalization, read out of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bnkit.memory import fused_recipe
+from bnkit.memory.recipes import Leaf, Normalised, Recipe
+from bnkit.memory.saved_tensor import Kept, Saved
+
+
+class Nodes(Protocol):
+    """What is known of the nodes of a graph; see ``graph.Graph``."""
+
+    def look_at(self, node: Any, attributes: tuple[str, ...]) -> list[Saved | Kept | None]: ...
+
+    def beta(self, key: int) -> tuple[bool, Tensor | None]: ...
+
+
+_IN_TRAINING = ("_saved_input", "_saved_weight", "_saved_result1", "_saved_result2")
+_GIVEN = ("_saved_input", "_saved_weight", "_saved_running_mean", "_saved_running_var")
+
+# For which forms of input the statistics that the node kept give the same bits as the forward pass, which took them.
+_SAME_BY_KEPT: dict[Hashable, bool] = {}
+_MOST_FORMS = 4096
+
+
+def _native(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    return torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)[0]
+
+
+def _cudnn(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    found: Tensor = torch.ops.aten.cudnn_batch_norm(x, weight, bias, None, None, True, 0.0, eps)[0]
+    return found
+
+
+def _miopen(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    found: Tensor = torch.ops.aten.miopen_batch_norm(x, weight, bias, None, None, True, 0.0, eps)[0]
+    return found
+
+
+def _by_kept(x: Tensor, scale: Tensor, bias: Tensor | None, mean: Tensor) -> Tensor:
+    """One pass: PyTorch's function for evaluation, with 1 / sqrt(1 + 0) times a scale that holds the inverse deviation."""
+    return torch.native_batch_norm(x, scale, bias, mean, torch.ones_like(mean), False, 0.0, 0.0)[0]
+
+
+def _by_running(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
+) -> Tensor:
+    return torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0]
+
+
+def _read(again: Callable[..., Tensor], eps_name: str, node: Any, nodes: Nodes, in_one_loop: bool) -> Recipe | None:
+    """What computes the output of ``node``; ``again`` does so in training, taking the statistics of its input anew."""
+    training, eps = node._saved_training, getattr(node, eps_name)
+    found = nodes.look_at(node, _IN_TRAINING if training else _GIVEN)
+    if not found:
+        return None
+    x, weight, mean, spread = found
+    is_known, bias = _bias(node, weight, nodes)
+    if not is_known or not isinstance(x, Saved) or mean is None or spread is None:
+        return None
+    w, m, v = None if weight is None else weight.value(), mean.value(), spread.value()
+    if in_one_loop:
+        recipe = fused_recipe.read(x, w, bias, m, v, eps, is_given=not training)
+        if recipe is not None:
+            return recipe
+    # Copies, of a value for each channel: the buffers move, and an optimizer may step before the backward pass.
+    w, b = None if w is None else w.clone(), None if bias is None else bias.detach().clone()
+    leaf = Leaf(x.for_another())
+    kind = (type(node).__name__, training, eps, None if w is None else w.dtype, None if b is None else b.dtype)
+    if training:
+        function: Callable[[Tensor], Tensor] = partial(again, weight=w, bias=b, eps=eps)
+        if leaf.device.type == "cpu":
+            function = _faster(leaf, w, b, m, v, function, kind) or function
+    else:
+        function = partial(_by_running, weight=w, bias=b, mean=m.clone(), variance=v.clone(), eps=eps)
+    return Normalised((leaf,), function, kind)
+
+
+def _faster(
+    x: Leaf,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    inverse_deviation: Tensor,
+    again: Callable[[Tensor], Tensor],
+    kind: Hashable,
+) -> Callable[[Tensor], Tensor] | None:
+    """What computes the output without taking statistics anew, if that gives the same bits; tried once for each form."""
+    scale = inverse_deviation if weight is None else inverse_deviation * weight
+    function = partial(_by_kept, scale=scale, bias=bias, mean=mean)
+    form = (kind, x.form())
+    if form not in _SAME_BY_KEPT:
+        if len(_SAME_BY_KEPT) >= _MOST_FORMS:
+            _SAME_BY_KEPT.clear()
+        values = x.saved.value()
+        a, b = function(values), again(values)
+        _SAME_BY_KEPT[form] = a.stride() == b.stride() and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+    return function if _SAME_BY_KEPT[form] else None
+
+
+def _bias(node: Any, weight: Saved | Kept | None, nodes: Nodes) -> tuple[bool, Tensor | None]:
+    """Whether it is known what beta was; and what. A node keeps it only where it is trained."""
+    owner, _ = node.next_functions[2]
+    if owner is not None:
+        beta = getattr(owner, "variable", None)
+        return beta is not None, beta
+    if weight is None:
+        return True, None
+    return nodes.beta(weight.value().untyped_storage()._cdata)
+
+
+READERS: dict[str, Callable[[Any, Nodes, bool], Recipe | None]] = {
+    "NativeBatchNormBackward0": partial(_read, _native, "_saved_eps"),
+    "CudnnBatchNormBackward0": partial(_read, _cudnn, "_saved_epsilon"),
+    "MiopenBatchNormBackward0": partial(_read, _miopen, "_saved_epsilon"),
+}

@@ -1,0 +1,61 @@
+"""The compiled loops of ``bnkit.kernels``, Numba's and Triton's, read out of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from bnkit.memory.batch_norm_nodes import Nodes
+from bnkit.memory.recipes import Leaf, Normalised, Recipe
+from bnkit.memory.saved_tensor import Kept, Saved
+
+
+def _read_function(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None:
+    """The output of ``fused.Normalise``."""
+    saved = nodes.look_at(node, ("saved_tensors",))
+    if len(saved) != 5:
+        return None
+    known = node.known
+    wide, interpreted = known.wide, known.interpreted
+    return _recipe(saved, known.mask, node.statistics, known.activation, known.eps, known.values, wide, interpreted)
+
+
+def _read_operation(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None:
+    """The output of ``operation.batch_norm``."""
+    saved = nodes.look_at(node, ("saved_tensors",))
+    if len(saved) != 7:
+        return None
+    activation, eps, count, _given, interpreted = node.others
+    mask, statistics = saved[5], saved[6]
+    if statistics is None:
+        return None
+    kept_mask = None if mask is None else mask.value()
+    return _recipe(saved, kept_mask, statistics.value(), activation, eps, count, node.wide, interpreted)
+
+
+def _recipe(
+    saved: list[Saved | Kept | None], mask: Tensor | None, statistics: Tensor, activation: str | None, eps: float, count: int,
+    wide: bool, interpreted: bool,
+) -> Recipe | None:  # fmt: skip
+    # In use already, or there would be no node to read; neither Numba nor Triton is imported for those who have none.
+    from bnkit.kernels.fused.backend import passes_of
+
+    x, weight, bias, residual = saved[:4]
+    if not isinstance(x, Saved) or not isinstance(residual, Saved | None):
+        return None
+    w, b = (None if parameter is None else parameter.value().clone() for parameter in (weight, bias))
+
+    def again(x: Tensor, residual: Tensor | None = None) -> Tensor:
+        passes = passes_of(x, interpreted=interpreted)
+        return passes.forward(x, w, b, residual, mask, count, statistics, activation, eps, True, wide)
+
+    kind = ("bnkit", interpreted, activation, eps, w is None, b is None, mask is None, wide)
+    return Normalised(tuple(Leaf(part.for_another()) for part in (x, residual) if part is not None), again, kind)
+
+
+READERS: dict[str, Callable[[Any, Nodes, bool], Recipe | None]] = {
+    "NormaliseBackward": _read_function,
+    "GeneratedBackwardFor_bnkit_batch_norm_defaultBackward": _read_operation,
+}

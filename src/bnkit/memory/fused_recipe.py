@@ -1,0 +1,118 @@
+"""PyTorch's batch normalization, a sum and ReLU behind it as one recipe, where one compiled loop gives their bits."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Hashable
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.memory.recipes import Leaf, Recipe
+from bnkit.memory.saved_tensor import Saved
+
+_PLAIN = frozenset({Tensor, nn.Parameter})
+
+
+class Affine(NamedTuple):
+    """What PyTorch's kernels for the CPU made of float32: ``relu(x * alpha + beta + residual)``.
+
+    Attributes:
+        of: The input; and the residual, or what was normalised to be the residual.
+        coefficients: alpha and beta, (2, C), of those that are normalised.
+        relu: Whether ReLU follows.
+    """
+
+    of: tuple[Leaf, ...]
+    coefficients: tuple[Tensor, ...]
+    relu: bool = False
+
+    @property
+    def norms(self) -> bool:
+        return True
+
+    @property
+    def links(self) -> int:
+        return max(leaf.links for leaf in self.of)
+
+    @property
+    def device(self) -> torch.device:
+        return self.coefficients[0].device
+
+    def compute(self) -> tuple[Tensor, bool]:
+        of, coefficients = self.of, self.coefficients
+        residual = of[1].saved.value() if len(of) == 2 else None
+        of_residual = coefficients[1] if len(coefficients) == 2 else None
+        return _loops().affine(of[0].saved.value(), coefficients[0], residual, of_residual, self.relu), True
+
+    def form(self) -> Hashable:
+        x = self.of[0].saved  # all lie as it does
+        return "affine", x.shape, x.stride, len(self.of), len(self.coefficients), self.relu
+
+
+def read(
+    x: Saved,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    spread: Tensor,
+    eps: float,
+    *,
+    is_given: bool,
+) -> Affine | None:
+    """What computes the output of batch normalization of ``x``; None where the loop cannot.
+
+    For what the others are see ``kernels.affine.coefficients``.
+    """
+    leaf = Leaf(x.for_another())
+    if not _is_taken(leaf) or not (_is_plain(weight) and _is_plain(bias) and _is_plain(mean) and _is_plain(spread)):
+        return None
+    loops = _loops()
+    if not loops.is_possible() or loops.way(x.shape, x.stride) is None:
+        return None
+    return Affine((leaf,), (loops.coefficients(mean, spread, weight, bias, eps, is_given),))
+
+
+def bent(of: Recipe) -> Affine | None:
+    """ReLU of that, where it is one loop."""
+    return Affine(of.of, of.coefficients, True) if isinstance(of, Affine) and not of.relu else None
+
+
+def summed(a: Recipe, b: Recipe) -> Affine | None:
+    """The sum of both, where it is one loop."""
+    first, second = _term(a), _term(b)
+    if first is None or second is None:
+        return None
+    (x, of_x), (residual, of_residual) = (first, second) if first[1] else (second, first)
+    lies_alike = residual.saved.shape == x.saved.shape and residual.saved.stride == x.saved.stride
+    if not of_x or not lies_alike or not _is_taken(residual):
+        return None
+    return Affine((x, residual), (*of_x, *of_residual))
+
+
+def _term(recipe: Recipe) -> tuple[Leaf, tuple[Tensor, ...]] | None:
+    """What a sum can be made of, and the coefficients of what is normalised."""
+    if isinstance(recipe, Leaf):
+        return recipe, ()
+    if isinstance(recipe, Affine) and len(recipe.of) == 1 and not recipe.relu:
+        return recipe.of[0], recipe.coefficients
+    return None
+
+
+def _is_taken(leaf: Leaf) -> bool:
+    return leaf.saved.content.dtype == torch.float32 and leaf.device.type == "cpu"
+
+
+def _is_plain(parameter: Tensor | None) -> bool:
+    """Whether the loop can read it, or there is none; it is where the input is, or there was no output."""
+    if parameter is None:
+        return True
+    return type(parameter) in _PLAIN and parameter.dtype == torch.float32 and parameter.is_contiguous()
+
+
+@cache
+def _loops() -> Any:
+    """Only when there is something for them: they import Numba."""
+    return importlib.import_module("bnkit.kernels.cpu.aten_affine")

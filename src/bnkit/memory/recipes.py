@@ -1,0 +1,226 @@
+"""How an output of batch normalization is computed from what is kept, by the very functions that the forward pass took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from bnkit.memory.saved_tensor import Saved
+
+
+class Recipe(Protocol):
+    """A tensor that can be computed again.
+
+    Attributes:
+        norms: Whether batch normalization is in it: then it is worth its time.
+        links: How many outputs that are computed again themselves it goes back over, one before the other.
+    """
+
+    @property
+    def norms(self) -> bool: ...
+
+    @property
+    def links(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def compute(self) -> tuple[Tensor, bool]:
+        """The tensor, and whether nobody else has it, so that it may be written over."""
+        ...
+
+    def form(self) -> Hashable:
+        """What is the same in recipes that compute alike: all but the values."""
+        ...
+
+
+class Leaf(NamedTuple):
+    """A tensor that is saved, kept or computed again in its turn."""
+
+    saved: Saved
+
+    @property
+    def norms(self) -> bool:
+        return self.saved.content.recipe is not None and self.saved.content.recipe.norms
+
+    @property
+    def links(self) -> int:
+        recipe = self.saved.content.recipe
+        return 0 if recipe is None else recipe.links + 1
+
+    @property
+    def device(self) -> torch.device:
+        content = self.saved.content
+        return content.recipe.device if content.tensor is None else content.tensor.device  # type: ignore[union-attr]
+
+    def compute(self) -> tuple[Tensor, bool]:
+        return self.saved.value(), False
+
+    def form(self) -> Hashable:
+        return "leaf", self.saved.shape, self.saved.stride, self.saved.content.dtype, self.device
+
+
+class Normalised(NamedTuple):
+    """An output of batch normalization.
+
+    Attributes:
+        of: The input; and the residual, if it is added in the same go.
+        function: Takes these.
+        kind: What ``function`` is, but for its values.
+    """
+
+    of: tuple[Leaf, ...]
+    function: Callable[..., Tensor]
+    kind: Hashable
+
+    @property
+    def norms(self) -> bool:
+        return True
+
+    @property
+    def links(self) -> int:
+        return max(leaf.links for leaf in self.of)
+
+    @property
+    def device(self) -> torch.device:
+        return self.of[0].device
+
+    def compute(self) -> tuple[Tensor, bool]:
+        return self.function(*(leaf.saved.value() for leaf in self.of)), True
+
+    def form(self) -> Hashable:
+        return self.kind, tuple(leaf.form() for leaf in self.of)
+
+
+class Activated(NamedTuple):
+    """What a function makes of another recipe's tensor, element by element.
+
+    Attributes:
+        of: The other recipe.
+        function: Takes the tensor, and whether it may be written over.
+        kind: What ``function`` is.
+    """
+
+    of: Recipe
+    function: Callable[[Tensor, bool], Tensor]
+    kind: Hashable
+
+    @property
+    def norms(self) -> bool:
+        return self.of.norms
+
+    @property
+    def links(self) -> int:
+        return self.of.links
+
+    @property
+    def device(self) -> torch.device:
+        return self.of.device
+
+    def compute(self) -> tuple[Tensor, bool]:
+        return self.function(*self.of.compute()), True
+
+    def form(self) -> Hashable:
+        return self.kind, self.of.form()
+
+
+class Joined(NamedTuple):
+    """What a function makes of the tensors of several recipes: their sum, or one behind the other.
+
+    Attributes:
+        of: The other recipes.
+        function: Takes what they compute.
+        kind: What ``function`` is.
+    """
+
+    of: tuple[Recipe, ...]
+    function: Callable[[list[tuple[Tensor, bool]]], Tensor]
+    kind: Hashable
+
+    @property
+    def norms(self) -> bool:
+        return any(recipe.norms for recipe in self.of)
+
+    @property
+    def links(self) -> int:
+        return max(recipe.links for recipe in self.of)
+
+    @property
+    def device(self) -> torch.device:
+        return self.of[0].device
+
+    def compute(self) -> tuple[Tensor, bool]:
+        return self.function([recipe.compute() for recipe in self.of]), True
+
+    def form(self) -> Hashable:
+        return self.kind, tuple(recipe.form() for recipe in self.of)
+
+
+class Widened(NamedTuple):
+    """Integers that were put into fewer bits: they have the values that they had."""
+
+    narrow: Tensor
+    dtype: torch.dtype
+
+    @property
+    def norms(self) -> bool:
+        return False
+
+    @property
+    def links(self) -> int:
+        return 0
+
+    @property
+    def device(self) -> torch.device:
+        return self.narrow.device
+
+    def compute(self) -> tuple[Tensor, bool]:
+        return self.narrow.to(self.dtype), True
+
+    def form(self) -> Hashable:
+        return "widened", self.narrow.dtype, self.dtype, self.narrow.shape, self.narrow.stride()
+
+
+def summed(parts: list[tuple[Tensor, bool]]) -> Tensor:
+    """The sum of two, written over one of them where that may be."""
+    (a, own_a), (b, own_b) = parts
+    if own_a and _holds(a, b):
+        return a.add_(b)
+    if own_b and _holds(b, a):
+        return b.add_(a)
+    return torch.add(a, b)
+
+
+def _holds(a: Tensor, b: Tensor) -> bool:
+    """Whether the sum of both is laid out as ``a`` is."""
+    return a.shape == b.shape and a.stride() == b.stride() and torch.result_type(a, b) == a.dtype == b.dtype
+
+
+def stacked(dimension: int) -> Callable[[list[tuple[Tensor, bool]]], Tensor]:
+    """What puts tensors one behind the other along ``dimension``."""
+
+    def function(parts: list[tuple[Tensor, bool]]) -> Tensor:
+        return torch.cat([tensor for tensor, _ in parts], dimension)
+
+    return function
+
+
+def copied(dtype: torch.dtype) -> Callable[[Tensor, bool], Tensor]:
+    """What copies a tensor, into another dtype or its own."""
+
+    def function(tensor: Tensor, own: bool) -> Tensor:
+        return tensor if own and tensor.dtype == dtype else tensor.to(dtype, copy=True)
+
+    return function
+
+
+def activation(plain: Callable[..., Tensor], in_place: Callable[..., Tensor] | None, arguments: tuple[Any, ...]) -> Any:
+    """What applies an activation, in place where it may."""
+
+    def function(tensor: Tensor, own: bool) -> Tensor:
+        return in_place(tensor, *arguments) if own and in_place is not None else plain(tensor, *arguments)
+
+    return function

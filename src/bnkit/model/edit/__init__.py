@@ -1,0 +1,1 @@
+"""The verbs that change a model: add, remove, convert, fold, freeze."""

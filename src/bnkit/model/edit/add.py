@@ -1,0 +1,297 @@
+"""Batch normalization put into a model that has none: where it belongs, without touching what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from bnkit.arguments import check_eps, check_flag, check_momentum
+from bnkit.errors import ModelError, SettingsError
+from bnkit.model.changes import KEPT, Change, Changed, Changes
+from bnkit.model.edit.copy import copy_of
+from bnkit.model.edit.fold_weights import is_shared, own_tensor
+from bnkit.model.inspect.example import Example
+from bnkit.model.inspect.operations import Kind
+from bnkit.model.inspect.patterns import Patterns, chosen
+from bnkit.model.inspect.sites import Site, Sites, plain_name, sites_in
+from bnkit.model.inspect.supported import is_script
+from bnkit.model.inspect.trace import Operation, Trace, trace
+from bnkit.model.layers.attached import host
+from bnkit.model.state import as_it_was
+from bnkit.model.surroundings import apart_from_surroundings
+from bnkit.model.verify.changed_model import check_comparable, error_of, exact_output, output_of
+from bnkit.moments import Moments
+from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
+
+Where = Literal["before_activation", "after_activation", "after_pooling"]
+_BY_DIMENSIONS: dict[int, type[_BatchNorm]] = {1: BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
+_DONE = "with batch norm added"
+# At the end of a model these make probabilities and the like of what the last layer returns.
+_OF_OUTPUTS = ("sigmoid", "tanh", "hardsigmoid", "softplus", "logsigmoid", "logsigmoidforward")
+
+
+@apart_from_surroundings
+def add(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    preserve: bool = False,
+    where: Where = "before_activation",
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+    eps: float = 1e-5,
+    momentum: float | None = 0.1,
+) -> Changed:
+    """A copy of ``model`` with batch normalization behind each layer that an activation follows, and what was changed.
+
+    The batch norm stands between a convolution or linear layer and its activation (Ioffe & Szegedy 2015, section 3.2),
+    as a child of that layer: ``conv1.batch_norm`` beside ``conv1.weight``. Everything that was there keeps its name, and
+    a checkpoint from before loads. The layer's bias, which batch normalization would undo, moves into the running mean.
+
+    Left alone are the output layer, layers behind which a normalisation stands already, squeeze-and-excite, and
+    attention, whose projections no activation follows. An optimizer that was made before knows nothing of the new
+    parameters, and holds those of ``model``, not of the copy: make a new one.
+
+    Args:
+        model: Left as it is.
+        example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) that ``model`` takes.
+        preserve: Take statistics, gamma and beta from the example, so that the copy computes in evaluation what ``model``
+            does: for a trained model. Without, the usual initialisation (mean 0, variance 1, gamma 1, beta 0).
+        where: "before_activation"; "after_activation", or "after_pooling" (behind the pooling that follows the
+            activation, if one does) put it behind those modules instead, and leave the bias where it is.
+        include, exclude: Dotted names of layers, with a shell's wildcards: only those, and not those.
+        eps, momentum: Of the batch norms.
+
+    Returns:
+        ``(model, changes)``. With ``preserve``, ``changes.error`` says how far the outputs are apart on the example.
+
+    Raises:
+        ModelError: The model raises on the example, cannot be copied, has nothing to normalise; or the copy does not run or,
+            with ``preserve``, computes something else.
+        SettingsError: A setting or a pattern that means nothing here.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
+        >>> added, changes = add(model, torch.ones(1, 1, 4, 4))
+        >>> print(changes)
+        site  action  detail
+        0     added   BatchNorm2d(4) before relu, in place of the bias
+        3     kept    it is an output layer: no activation follows
+        1 changed, 1 kept
+    """
+    if where not in ("before_activation", "after_activation", "after_pooling"):
+        raise SettingsError(f"where={where!r}; expected 'before_activation', 'after_activation' or 'after_pooling'")
+    check_flag("preserve", preserve)
+    check_eps(eps)
+    check_momentum(momentum)
+    example, changed = Example(example_inputs), copy_of(model)
+    run = trace(changed, example)
+    if preserve:
+        check_comparable(run.output, changed)
+    found = sites_in(run, changed)
+    layers = [site for site in found if site.kind.has_weights]
+    if not layers:
+        raise ModelError(
+            f"{type(model).__name__} ran no convolution or linear layer on the example; expected a model with something to "
+            "normalise"
+        )
+    wanted = set(chosen([site.name for site in layers], include, exclude))
+    places: dict[str, _Place] = {}
+    reasons: dict[str, str] = {}
+    for site in layers:
+        left_out = "it is left out by include or exclude"
+        reason = left_out if site.name not in wanted else _why_not(site, found, changed, run)
+        place = reason or _place(site, run, where)
+        if isinstance(place, _Place):
+            places[site.name] = place
+        else:
+            reasons[site.name] = place
+
+    measured = _measured(changed, example, places) if preserve else {}
+    for name, place in places.items():
+        place.settle_bias(changed, changed.get_submodule(name))
+        _put(changed, place, measured.get(name), eps, momentum)
+    changes = [
+        Change(site.name, "added", places[site.name].detail)
+        if site.name in places
+        else Change(site.name, KEPT, reasons[site.name])
+        for site in layers
+    ]
+    changes += [Change(name, KEPT, "it did not run on the example") for name in found.never_ran]
+    output = output_of(changed, example, _DONE)
+    error = None
+    if preserve:
+        error = error_of(run.output, output, changed, _DONE, lambda: exact_output(model, example))
+    return Changed(changed, Changes(changes, error))
+
+
+class _Place:
+    """Where the batch norm of a layer goes: behind which module, and of what form."""
+
+    def __init__(self, module: str, operation: Operation, features_last: bool, where: str, takes_bias: bool) -> None:
+        self.module = module
+        self.features_last = features_last
+        self.takes_bias = takes_bias
+        shape = operation.shape
+        self.channels = shape[-1] if features_last else shape[1]
+        self.kind = BatchNorm1d if features_last else _BY_DIMENSIONS[max(1, len(shape) - 2)]
+        self.detail = f"{self.kind.__name__}({self.channels}) {where}"
+
+    def settle_bias(self, model: nn.Module, layer: nn.Module) -> None:
+        """Decide, and say, whether the bias of ``layer`` goes: only one that is a parameter of that layer alone does."""
+        if not self.takes_bias or getattr(layer, "bias", None) is None:
+            return
+        bias = own_tensor(layer, "bias")
+        if bias is None:
+            stays = "is computed from others"
+        elif not isinstance(bias, nn.Parameter):
+            stays = "is a buffer"
+        elif is_shared(model, bias):
+            stays = "is that of another layer too"
+        else:
+            self.detail += ", in place of the bias"
+            return
+        self.takes_bias = False
+        self.detail += f"; its bias stays: it {stays}"
+
+
+def _why_not(site: Site, found: Sites, model: nn.Module, run: Trace) -> str:  # noqa: PLR0911 - a list of reasons
+    """Why ``site`` is to be left as it is; empty if it is not."""
+    if not site.is_called:
+        return "a function uses its weight: there is no call to put a batch norm behind"
+    if site.is_normalised:
+        return "a normalisation follows already"
+    if not site.activation:
+        if site.is_gate:
+            return "it only weighs other values"
+        return f"{'it is an output layer: ' if site.reaches_output else ''}no activation follows"
+    if site.reaches_output and not site.feeds and (site.kind is Kind.LINEAR or site.activation in _OF_OUTPUTS):
+        return f"it is an output layer: {site.activation} makes the output of it"
+    if site.feeds and all(name in _names(found) and found.called(name).is_gate for name in site.feeds):
+        return "it only leads to weights of other values (squeeze and excite)"
+    if any(isinstance(parent, nn.TransformerEncoderLayer) for parent in _parents(model, site.name)):
+        return "the fast path of nn.TransformerEncoderLayer would use its weight and pass the batch norm by"
+    return _why_not_normed(model.get_submodule(site.name), run.of_module(site.name))
+
+
+def _why_not_normed(layer: nn.Module, operations: tuple[Operation, ...]) -> str:
+    """Why no batch norm can run on what ``layer`` returns; empty if one can."""
+    if is_script(layer):
+        return "it is compiled"
+    dimensions = len(layer.kernel_size) if isinstance(layer, _ConvNd) else 0
+    for operation in operations:
+        if len(operation.shape) != dimensions + 2 if dimensions else len(operation.shape) < 2:
+            return (
+                f"it runs without a batch dimension, on {operation.shapes[0] if operation.shapes else operation.shape}"
+            )
+    return ""
+
+
+def _parents(model: nn.Module, name: str) -> Iterator[nn.Module]:
+    parts = name.split(".")
+    return (model.get_submodule(".".join(parts[:count])) for count in range(len(parts)))
+
+
+def _names(found: Sites) -> set[str]:
+    return {name for site in found for name in site.names}
+
+
+def _place(site: Site, run: Trace, where: Where) -> _Place | str:  # noqa: PLR0911 - a list of reasons
+    """Where the batch norm of ``site`` goes, or why it cannot go there."""
+    operations = run.of_module(site.name)
+    features_last = site.kind is Kind.LINEAR
+    if not all(operation.is_single for operation in operations):
+        return "it returns more than one tensor"
+    if where == "before_activation":
+        return _Place(site.name, operations[0], features_last, f"before {site.activation}", takes_bias=True)
+    behind = {_activation_behind(operation, run) for operation in operations}
+    if where == "after_pooling":
+        behind = {None if operation is None else _pooling_behind(operation, run) for operation in behind}
+    found = next(iter(behind)) if len(behind) == 1 else None
+    if found is None:
+        return "more than one way leads on from it, or it runs more than once"
+    if any(user.kind is Kind.NORM for user in run.users_of(found)):
+        return "a normalisation follows already"
+    if found.module is None or not found.is_call:
+        return f"{found.name} behind it is a function: there is no module to put a batch norm behind"
+    if run.calls[found.module] != len(operations):
+        return f"{found.module} behind it runs elsewhere too: a batch norm there would mix the two"
+    if features_last is False and len(found.shape) < 3:
+        features_last = True
+    return _Place(found.module, found, features_last, f"after {plain_name(found)} ({found.module})", takes_bias=False)
+
+
+def _activation_behind(start: Operation, run: Trace) -> Operation | None:
+    """The only activation that the values of ``start`` come to, along one way."""
+    operation = start
+    while True:
+        users = list(run.users_of(operation))
+        if len(users) != 1:
+            return None
+        operation = users[0]
+        if operation.kind is Kind.ACTIVATION:
+            return operation
+        if not operation.kind.goes_on or operation.kind is Kind.MERGE:
+            return None
+
+
+def _pooling_behind(activation: Operation, run: Trace) -> Operation:
+    users = list(run.users_of(activation))
+    return users[0] if len(users) == 1 and users[0].kind is Kind.POOL else activation
+
+
+def _measured(model: nn.Module, example: Example, places: dict[str, _Place]) -> dict[str, Moments]:
+    """The moments of what each batch norm is going to see."""
+    found: dict[str, Moments] = {}
+
+    def merge_into(name: str, features_last: bool) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            moments = Moments.of(output.flatten(0, -2) if features_last else output)
+            found[name] = found[name].merge(moments) if name in found else moments
+
+        return hook
+
+    hooks = [
+        model.get_submodule(place.module).register_forward_hook(merge_into(name, place.features_last))
+        for name, place in places.items()
+    ]
+    try:
+        with as_it_was(model), torch.no_grad():
+            example.fresh().run(model.eval())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _put(model: nn.Module, place: _Place, moments: Moments | None, eps: float, momentum: float | None) -> None:
+    layer = model.get_submodule(place.module)
+    like = next((tensor for tensor in (*layer.parameters(), *model.parameters()) if tensor.is_floating_point()), None)
+    norm = place.kind(
+        place.channels,
+        eps=eps,
+        momentum=momentum,
+        device=None if like is None else like.device,
+        dtype=None if like is None else like.dtype,
+    )
+    norm.train(layer.training)
+    if moments is not None:
+        assert norm.running_mean is not None and norm.running_var is not None
+        variance = moments.variance() if moments.count > 1 else torch.ones_like(moments.mean)
+        with torch.no_grad():
+            norm.running_mean.copy_(moments.mean)
+            norm.running_var.copy_(variance)
+            norm.weight.copy_((norm.running_var.double() + eps).sqrt())
+            norm.bias.copy_(moments.mean)
+    host(
+        layer,
+        norm,
+        features_last=place.features_last,
+        keeps_outputs=moments is not None,
+        take_bias=place.takes_bias,
+    )

@@ -1,0 +1,218 @@
+"""Batch normalization folded away for inference, and the result run against the original before it is given out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.errors import ModelError
+from bnkit.model.changes import KEPT, Change, Changed, Changes
+from bnkit.model.edit.copy import copy_of, exchange
+from bnkit.model.edit.fold_plan import Fold, folds
+from bnkit.model.edit.fold_weights import into_input, into_output
+from bnkit.model.inspect.example import Example, largest_difference
+from bnkit.model.inspect.patterns import Patterns
+from bnkit.model.inspect.recognise import as_module, recognise
+from bnkit.model.inspect.trace import trace
+from bnkit.model.layers.attached import WithBatchNorm, release
+from bnkit.model.state import as_it_was
+from bnkit.model.surroundings import apart_from_surroundings
+from bnkit.model.verify.changed_model import check_comparable, error_of, output_of, tolerance
+
+_DONE = "with its batch norm folded"
+# Of the algebra, in float64: what is left of 16 digits after some hundred layers.
+_EXACT = 1e-8
+
+
+class ScaleAndShift(nn.Module):
+    """What is left of a batch norm that has no layer to go into: ``activation(weight * x + bias + residual)``.
+
+    Attributes:
+        weight, bias: (C,), parameters.
+        activation: A module; ``nn.Identity`` for none.
+        features_last: Whether the channels are the last dimension, and not the second.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, activation: nn.Module, *, features_last: bool = False) -> None:
+        super().__init__()
+        self.weight, self.bias, self.activation = nn.Parameter(weight), nn.Parameter(bias), activation
+        self.features_last = features_last
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """A tensor of the input's shape."""
+        shape = (-1,) if self.features_last else (1, -1, *(1,) * (input.dim() - 2))
+        output = torch.addcmul(self.bias.view(shape), input, self.weight.view(shape))
+        result: Tensor = self.activation(output if residual is None else output + residual)
+        return result
+
+
+class Rest(nn.Module):
+    """What is left of a batch norm that went into its layer: ``activation(x + residual)``.
+
+    Attributes:
+        activation: A module; ``nn.Identity`` for none.
+    """
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """A tensor of the input's shape."""
+        result: Tensor = self.activation(input if residual is None else input + residual)
+        return result
+
+
+class Apart(nn.Module):
+    """What is left of a batch norm whose input is needed elsewhere too: ``activation`` of a copy of it.
+
+    A batch norm returned a tensor of its own, which the activation behind it may change in place.
+
+    Attributes:
+        activation: A module; ``nn.Identity`` for none.
+    """
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, input: Tensor) -> Tensor:
+        """A tensor of the input's shape."""
+        result: Tensor = self.activation(input.clone())
+        return result
+
+
+@apart_from_surroundings
+def fold(
+    model: nn.Module, example_inputs: Any, *, include: Patterns | None = None, exclude: Patterns | None = None
+) -> Changed:
+    """A copy of ``model`` without batch norm that computes, in evaluation, what ``model`` does; and what went where.
+
+    A batch norm goes into the convolution, transposed convolution or linear layer that feeds it and nothing else; or,
+    where that is exact, into the one that it feeds; or becomes one scale and shift, fused with its activation. Layers that
+    run several times are folded if all their uses agree. The weights are computed in float64.
+
+    Args:
+        model: Left as it is. Statistics, gamma and beta are taken as they are: ``recalibrate`` first.
+        example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) that ``model`` takes.
+        include, exclude: Dotted names of batch norms, with a shell's wildcards: only those, and not those.
+
+    Returns:
+        ``(model, changes)``, the model in evaluation mode. ``changes.error`` says how far the outputs are apart on the
+        example, from rounding.
+
+    Raises:
+        ModelError: The model raises on the example, cannot be copied, has no batch norm, or the folded one computes
+            something else: the message names the first place where it does.
+        SettingsError: A pattern that matches no batch norm.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        >>> folded, changes = fold(model, torch.ones(1, 1, 4, 4))
+        >>> [(change.site, change.action, change.detail) for change in changes]
+        [('1', 'folded', 'into the output of 0')]
+    """
+    example, folded = Example(example_inputs), copy_of(model)
+    run = trace(folded, example)
+    planned, kept = folds(folded, run, include, exclude)
+    check_comparable(run.output, folded)
+    exact = _checked(folded, planned, example)
+    folded = _apply(folded, planned).eval()
+    error = error_of(run.output, output_of(folded, example, _DONE), folded, _DONE, lambda: exact)
+    changes = [Change(entry.name, "folded", entry.detail) for entry in planned]
+    return Changed(folded, Changes([*changes, *(Change(name, KEPT, reason) for name, reason in kept)], error))
+
+
+def _apply(model: nn.Module, planned: list[Fold]) -> nn.Module:
+    """``model`` itself, changed; a new module where the whole of it was a batch norm."""
+    for entry in planned:
+        norm = model.get_submodule(entry.name)
+        for name in entry.into_output_of:
+            into_output(model.get_submodule(name), entry.scale, entry.shift)
+        for name in entry.into_input_of:
+            into_input(model.get_submodule(name), entry.scale, entry.shift)
+        rest = _rest(norm, entry)
+        host = model.get_submodule(entry.host) if entry.host is not None else None
+        if not isinstance(host, WithBatchNorm):
+            model = exchange(model, norm, rest)
+            continue
+        if isinstance(rest, ScaleAndShift):
+            rest.features_last = host.features_last
+        release(host)
+        if not isinstance(rest, nn.Identity):
+            model = exchange(model, host, nn.Sequential(host, rest))
+    return model
+
+
+def _rest(norm: nn.Module, entry: Fold) -> nn.Module:
+    """What stands in the place of ``norm`` from now on."""
+    like = recognise(norm)
+    assert like is not None
+    activation = as_module(like.activation)
+    if entry.into_output_of or entry.into_input_of:
+        return Rest(activation) if entry.takes_residual else activation
+    tensor = next((t for t in (*norm.parameters(), *norm.buffers()) if t.is_floating_point()), entry.scale)
+    return ScaleAndShift(entry.scale.to(tensor), entry.shift.to(tensor), activation)
+
+
+def _checked(model: nn.Module, planned: list[Fold], example: Example) -> Any:
+    """Fold a copy in float64, where rounding hides nothing, and run it against the unfolded one; the output of that.
+
+    A model that only runs in its own precision is run in that one, and the output is None.
+
+    Raises:
+        ModelError: They differ.
+    """
+    wide = copy_of(model).double()
+    is_exact = True
+    try:
+        narrow = example.to(torch.float64)
+        before, output = _run(wide, planned, narrow)
+        limit = _EXACT
+    except ModelError:
+        wide, narrow, is_exact = copy_of(model), example, False
+        before, output = _run(wide, planned, narrow)
+        limit = tolerance(model)
+    wide = _apply(wide, planned)
+    try:
+        after, folded_output = _run(wide, planned, narrow)
+    except ModelError:
+        output_of(wide, narrow, _DONE)  # says so
+        raise
+    for entry in planned:
+        name = entry.watched
+        if name in before and not (apart := largest_difference(before[name], after.get(name))) <= limit:
+            raise ModelError(
+                f"folding {entry.name} {entry.detail} changes what comes out there by {apart:.1e} of its largest magnitude; "
+                f"expected the same: use exclude={entry.name!r}"
+            )
+    if not (apart := largest_difference(output, folded_output)) <= limit:
+        raise ModelError(
+            f"{type(model).__name__} computes something else {_DONE}: the outputs differ by {apart:.1e} of "
+            "their largest magnitude, though every place agrees; expected the same: use exclude to find which it is"
+        )
+    return output if is_exact else None
+
+
+def _run(model: nn.Module, planned: list[Fold], example: Example) -> tuple[dict[str, list[Tensor]], Any]:
+    """What comes out of each place of ``planned`` in its calls, and of ``model``."""
+    found: dict[str, list[Tensor]] = {}
+
+    def keep_as(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            found.setdefault(name, []).append(output.detach().clone())
+
+        return hook
+
+    # What stands before a layer that took something in is another value now: the end of the model has to do there.
+    watched = {entry.watched for entry in planned if not entry.into_input_of} - {""}
+    hooks = [model.get_submodule(name).register_forward_hook(keep_as(name)) for name in watched]
+    try:
+        with as_it_was(model), torch.no_grad():
+            return found, example.fresh().run(model.eval())
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,173 @@
+"""Batch norms that hold still while the rest of a model trains."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from bnkit.arguments import check_flag
+from bnkit.errors import ModelError
+from bnkit.model.changes import KEPT, Change, Changes
+from bnkit.model.inspect.patterns import Patterns
+from bnkit.model.inspect.recognise import BatchNormLike, NotRecognised, Place, chosen_names, required_places
+from bnkit.model.layers.frozen import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
+from bnkit.model.layers.mixin import mix_in, take_out
+
+_LEFT_OUT = "left out by include or exclude"
+
+
+def freeze(
+    model: nn.Module,
+    *,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+    affine: bool = False,
+) -> Changes:
+    """The batch norms that hold still from now on, in place: they normalise by their running statistics and leave them.
+
+    They do so whatever mode they or their parents are told (``model.train()``), through copies, pickles and
+    ``torch.save(model)``, until ``unfreeze``. ``update_bn`` of PyTorch does not reset them. The ``state_dict`` is that of
+    before, and does not say that they are frozen. An optimizer keeps its parameters.
+
+    Args:
+        model: Changed in place: ours, PyTorch's, and those of other libraries that are recognised.
+        include, exclude: Patterns for dotted names, as ``"layer1.*"``: only these, not those.
+        affine: Hold gamma and beta still too: ``requires_grad=False``, and gradients that are there are dropped, so that
+            the next step of an optimizer leaves them alone.
+
+    Raises:
+        ModelError: There is no batch norm, or one that is lazy and has not seen an input yet.
+        SettingsError: A setting that means nothing here, or a pattern that matches none.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+        >>> print(freeze(model))
+        site  action  detail
+        1     frozen  statistics
+        1 changed, 0 kept
+        >>> model.train()[1].training
+        False
+    """
+    check_flag("affine", affine)
+    found = required_places(model)
+    picked = chosen_names([place.names for place in found], include, exclude)
+    for place in found:
+        if place.name in picked and isinstance(place.found, NotRecognised) and place.found.is_lazy:
+            raise ModelError(
+                f"{place.name or 'the model'}: {type(place.module).__name__}, which has not seen an input yet; expected one "
+                "that has: run the model once, then freeze it, or leave it out with exclude"
+            )
+    trained = _trained_before(model)
+    return Changes(
+        [_freeze(place, trained, affine=affine) if place.name in picked else _kept(place, _LEFT_OUT) for place in found]
+    )
+
+
+def unfreeze(model: nn.Module, *, include: Patterns | None = None, exclude: Patterns | None = None) -> Changes:
+    """The batch norms that train again, in place: gamma and beta learn if they did before, the mode is that of the parent.
+
+    Args:
+        model: Changed in place.
+        include, exclude: As in ``freeze``.
+
+    Raises:
+        ModelError: There is no batch norm.
+        SettingsError: A pattern matches none.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+        >>> changes = freeze(model)
+        >>> print(unfreeze(model))
+        site  action    detail
+        1     unfrozen  statistics
+        1 changed, 0 kept
+        >>> model[1].training
+        True
+    """
+    found = required_places(model)
+    picked = chosen_names([place.names for place in found], include, exclude)
+    parents = {child: parent for parent in reversed(list(model.modules())) for child in parent.children()}
+    return Changes(
+        [
+            _unfreeze(place, parents.get(place.module)) if place.name in picked else _kept(place, _LEFT_OUT)
+            for place in found
+        ]
+    )
+
+
+def _freeze(place: Place, trained: dict[nn.Parameter, bool], *, affine: bool) -> Change:
+    module, found = place.module, place.found
+    was_frozen = isinstance(module, Frozen)
+    own = {name: p for name in ("weight", "bias") if (p := module._parameters.get(name)) is not None}
+    remembered: dict[str, bool] = vars(module).get(REQUIRES_GRAD, {})
+    new = [name for name in own if name not in remembered] if affine else []
+    note = ""
+    if isinstance(found, NotRecognised):
+        if not found.is_subclass:
+            return _kept(place, f"is a {type(module).__name__}, which {found.reason}")
+        note = f"; kept in evaluation mode only: {bare_class(module).__name__} {found.reason}"
+    if not new:
+        reason = "is frozen already" if was_frozen else _nothing_to_hold(module, found)
+        if reason is not None:
+            return _kept(place, reason)
+    if not was_frozen:
+        mode = module.training
+        mix_in(module, Frozen)
+        vars(module)[MODE] = mode
+        module.training = False
+    vars(module)[REQUIRES_GRAD] = {**remembered, **{name: trained[own[name]] for name in new}}
+    for name in new:
+        own[name].requires_grad_(False)
+        own[name].grad = None
+    holds_statistics = not was_frozen and _nothing_to_hold(module, found) is None
+    what = ["statistics"] * holds_statistics + [{"weight": "gamma", "bias": "beta"}[name] for name in new]
+    return Change(place.name, "frozen", ", ".join(what) + note)
+
+
+def _nothing_to_hold(module: nn.Module, found: BatchNormLike | NotRecognised) -> str | None:
+    """Why the statistics of a layer need not or cannot be held; None if they can."""
+    if isinstance(found, NotRecognised):
+        return None
+    if found.is_frozen:
+        return f"holds still by itself, as a {type(module).__name__}"
+    if found.mean is None or found.variance is None:
+        return "keeps no running statistics, and normalises by the batch in evaluation too"
+    return None
+
+
+def _unfreeze(place: Place, parent: nn.Module | None) -> Change:
+    module = place.module
+    if not isinstance(module, Frozen):
+        if isinstance(place.found, BatchNormLike) and place.found.is_frozen:
+            return _kept(
+                place, f'holds still by itself, as a {type(module).__name__}; convert(model, to="bnkit") first'
+            )
+        return _kept(place, "is not frozen")
+    remembered = module._requires_grad_before
+    for name, learnt in remembered.items():
+        parameter = module._parameters.get(name)
+        if parameter is not None:
+            parameter.requires_grad_(learnt)
+    mode = module._mode_asked_for if parent is None else parent.training
+    for name in ATTRIBUTES:
+        del vars(module)[name]
+    take_out(module, Frozen)
+    module.training = mode
+    keeps_statistics = isinstance(place.found, NotRecognised) or place.found.mean is not None
+    what = [*["statistics"] * keeps_statistics, *({"weight": "gamma", "bias": "beta"}[name] for name in remembered)]
+    return Change(place.name, "unfrozen", ", ".join(what))
+
+
+def _trained_before(model: nn.Module) -> dict[nn.Parameter, bool]:
+    """Whether each parameter learnt before anything was frozen: a tied one may be frozen from several layers."""
+    trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    for module in model.modules():
+        if isinstance(module, Frozen):
+            for name, learnt in module._requires_grad_before.items():
+                parameter = module._parameters.get(name)
+                if parameter is not None:
+                    trained[parameter] = learnt
+    return trained
+
+
+def _kept(place: Place, reason: str) -> Change:
+    return Change(place.name, KEPT, reason)

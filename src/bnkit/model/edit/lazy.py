@@ -1,0 +1,48 @@
+"""Lazy batch norms, which know their channels only when they see an input, and what they become then."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from bnkit.model.changes import KEPT
+from bnkit.model.edit.replace import Target
+from bnkit.model.inspect.recognise import KNOWN
+from bnkit.model.layers.activated import OURS
+from bnkit.model.layers.frozen import bare_class
+from bnkit.nn import batch_norm as ours
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether it is one of PyTorch's."""
+    return bare_class(module) in KNOWN
+
+
+def become(module: nn.Module, target: Target) -> tuple[str, str]:
+    """Make ``module``, which is lazy, turn into a layer of the ``target`` kind; the action, and what to say of it.
+
+    PyTorch turns it into ``cls_to_become`` when it sees its first input. What our class has besides PyTorch's stands ready
+    until then.
+    """
+    dimensions = KNOWN[bare_class(module)]
+    kind, name = OURS[dimensions], type(module).__name__
+    becomes_ours = issubclass(vars(module).get("cls_to_become", object), ours._BatchNorm)
+    if target.kind == "torch":
+        if not becomes_ours:
+            return KEPT, f"is torch.nn.{name} already"
+        template = kind(1)
+        for key in set(vars(template)) - set(vars(nn.BatchNorm2d(1))):
+            vars(module).pop(key, None)
+        module._buffers.pop("num_batches_skipped", None)
+        module._non_persistent_buffers_set.discard("num_batches_skipped")
+        del vars(module)["cls_to_become"]
+        return "converted", f"{name} becomes torch.nn.{kind.__name__} when it sees an input"
+    extras = target.extras(module)
+    if becomes_ours and all(vars(module)[key] == value for key, value in extras.items()):
+        return KEPT, f"becomes bnkit.nn.{kind.__name__} already when it sees an input"
+    template = kind(1, affine=False, track_running_stats=False, **extras)
+    for key in set(vars(template)) - set(vars(nn.BatchNorm2d(1))):
+        vars(module)[key] = vars(template)[key]
+    module.register_buffer("num_batches_skipped", template.num_batches_skipped, persistent=False)
+    vars(module)["cls_to_become"] = kind
+    manner = ", synchronised," if extras["sync"] else ""
+    return "converted", f"{name} becomes bnkit.nn.{kind.__name__}{manner} when it sees an input"

@@ -1,0 +1,160 @@
+"""Batch normalization taken out of a model: the twin without it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.arguments import check_flag
+from bnkit.model.changes import KEPT, Change, Changed, Changes
+from bnkit.model.edit.copy import copy_of, exchange
+from bnkit.model.edit.fold import Apart, Rest, fold
+from bnkit.model.edit.fold_plan import feeding_layer, has_own_forward
+from bnkit.model.edit.fold_weights import give_bias, is_of_a_subclass, outputs_of
+from bnkit.model.inspect.example import Example
+from bnkit.model.inspect.patterns import Patterns, chosen
+from bnkit.model.inspect.recognise import as_module, no_batch_norm, recognise
+from bnkit.model.inspect.trace import Operation, Trace, trace
+from bnkit.model.layers.attached import WithBatchNorm, release
+from bnkit.model.surroundings import apart_from_surroundings
+from bnkit.model.verify.changed_model import output_of
+
+
+@apart_from_surroundings
+def remove(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    preserve: bool = False,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> Changed:
+    """A copy of ``model`` without batch normalization, and what was taken out.
+
+    The twin to compare with: the same layers, with a bias where batch normalization stood in for one, activations that
+    were part of a batch norm kept. What ``add`` put in is taken out without a trace: biases are those from before, unless
+    the batch norm was trained since.
+
+    Args:
+        model: Left as it is.
+        example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) that ``model`` takes.
+        preserve: Move statistics, gamma and beta into the layers, so that the copy computes in evaluation what ``model``
+            does; as ``fold``, but in the mode that ``model`` is in. Without, weights stay as they are, and new biases
+            are 0: a network to be trained.
+        include, exclude: Dotted names of batch norms, with a shell's wildcards: only those, and not those.
+
+    Returns:
+        ``(model, changes)``. With ``preserve``, ``changes.error`` says how far the outputs are apart on the example.
+
+    Raises:
+        ModelError: The model raises on the example, cannot be copied, has no batch norm; or the twin does not run, or, with
+            ``preserve``, computes something else.
+        SettingsError: A setting or a pattern that means nothing here.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        >>> twin, changes = remove(model, torch.ones(1, 1, 4, 4))
+        >>> twin
+        Sequential(
+          (0): Conv2d(1, 4, kernel_size=(3, 3), stride=(1, 1))
+          (1): Identity()
+          (2): ReLU()
+        )
+    """
+    check_flag("preserve", preserve)
+    if preserve:
+        folded, changes = fold(model, example_inputs, include=include, exclude=exclude)
+        modes = {name: module.training for name, module in model.named_modules()}
+        for name, module in folded.named_modules():
+            module.training = modes.get(name, model.training)
+        named = [Change(c.site, "removed", c.detail) if c.is_made else c for c in changes]
+        return Changed(folded, Changes(named, changes.error))
+
+    example, twin = Example(example_inputs), copy_of(model)
+    run = trace(twin, example)
+    found = {name: like for name, module in twin.named_modules() if (like := recognise(module)) is not None}
+    if not found:
+        raise no_batch_norm(model, "has", "something to remove")
+    wanted = chosen(found, include, exclude)
+    changes_made: list[Change] = []
+    for name, like in found.items():
+        if name not in wanted:
+            changes_made.append(Change(name, KEPT, "it is left out by include or exclude"))
+            continue
+        norm = twin.get_submodule(name)
+        biased = [layer for operation in run.of_module(name) if (layer := feeding_layer(run, operation)) is not None]
+        parent = twin.get_submodule(name.rpartition(".")[0])
+        if isinstance(parent, WithBatchNorm) and parent.batch_norm is norm:
+            detail = _release(parent)
+        else:
+            # Of one that did not run, nothing is known.
+            is_fed_alone = not name or 0 < len(run.of_module(name)) == len(biased)
+            rest = _rest(as_module(like.activation), run.of_module(name), is_fed_alone=is_fed_alone)
+            twin = exchange(twin, norm, rest)
+            has_shift = like.bias is not None
+            detail = ", ".join(_give_bias(twin, layer, run) for layer in dict.fromkeys(biased) if has_shift)
+            if not run.of_module(name):
+                detail = "it did not run on the example: whether a layer needs a bias in its place is not known"
+        changes_made.append(Change(name, "removed", detail or "nothing takes its place"))
+    output_of(twin, example, "with its batch norm removed")
+    return Changed(twin, Changes(changes_made))
+
+
+def _rest(activation: nn.Module, operations: tuple[Operation, ...], *, is_fed_alone: bool) -> nn.Module:
+    """What stands in the place of a batch norm from now on: may it pass on its input, or does that belong to others too?"""
+    if any(len(operation.inputs) > 1 for operation in operations):
+        return Rest(activation)
+    return activation if is_fed_alone else Apart(activation)
+
+
+def _release(host: WithBatchNorm) -> str:
+    """Take the batch norm out of ``host``, and give back the bias that it had."""
+    had_bias, bias_trained = host.lost_bias, host.bias_trained
+    norm = release(host)
+    if not had_bias:
+        return "its layer is as it was"
+    weight = host.weight
+    assert isinstance(weight, Tensor)
+    like = recognise(norm)
+    counter = getattr(norm, "num_batches_tracked", None)
+    is_untrained = like is not None and like.mean is not None and counter is not None and int(counter) == 0
+    value = weight.detach().new_zeros(outputs_of(host))
+    if like is not None and like.mean is not None and is_untrained:
+        # As it was put in: the bias is what stands in beta beyond the mean.
+        value = (0 if like.bias is None else like.bias.detach()) - like.mean
+    give_bias(host, value).requires_grad_(bias_trained)
+    return "its layer has its bias again" + ("" if is_untrained else ", from 0")
+
+
+def _give_bias(model: nn.Module, name: str, run: Trace) -> str:
+    """A bias of 0 for a layer that has none."""
+    layer = model.get_submodule(name)
+    weight = getattr(layer, "weight", None)
+    if getattr(layer, "bias", None) is not None:
+        return f"{name} has its bias"
+    if not isinstance(weight, Tensor) or is_of_a_subclass(weight):
+        return f"{name} got no bias: its weight is not a plain tensor"
+    bias = weight.detach().new_zeros(outputs_of(layer))
+    if has_own_forward(layer) and not _adds_bias(layer, bias, run.of_module(name)[0].shapes[0]):
+        return f"{name} has a forward of its own, which does not add a bias"
+    give_bias(layer, bias)
+    return f"{name} got a bias"
+
+
+def _adds_bias(layer: nn.Module, bias: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether a layer without a bias would add ``bias`` to its output if it had it."""
+    without = copy_of(layer).double().eval()
+    having = copy_of(without)
+    values = torch.arange(1.0, len(bias) + 1, dtype=torch.float64, device=bias.device)
+    give_bias(having, values)
+    inputs = torch.linspace(-1, 1, math.prod(shape), dtype=torch.float64, device=bias.device).reshape(shape)
+    try:
+        with torch.no_grad():
+            expected = without(inputs).movedim(-1 if isinstance(layer, nn.Linear) else 1, -1) + values
+            got = having(inputs).movedim(-1 if isinstance(layer, nn.Linear) else 1, -1)
+    except Exception:
+        return False
+    return expected.shape == got.shape and torch.allclose(expected, got, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,228 @@
+"""One batch norm becoming a layer of another kind: the same object, with another class and what that class needs.
+
+As the object stays, whoever holds it holds the new layer: every parent, lists that are no modules, hooks.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from bnkit.arguments import check_group, check_whole
+from bnkit.errors import SettingsError
+from bnkit.model.changes import KEPT
+from bnkit.model.inspect.recognise import KNOWN, BatchNormLike
+from bnkit.model.layers.activated import (
+    ACTIVATED,
+    OURS,
+    PLAIN,
+    ActivatedGroupNorm,
+    AnyRankInstanceNorm,
+    CheckedGroupNorm,
+)
+from bnkit.model.layers.frozen import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
+from bnkit.model.layers.mixin import mix_in
+from bnkit.nn import batch_norm as ours
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+Kind = Literal["bnkit", "torch", "sync", "group_norm", "instance_norm"]
+
+_INSTANCE: dict[int | None, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+# What every module has, and every module makes anew.
+_OF_MODULES = set(vars(nn.Module())) - {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
+# The arguments that only our layers have.
+_EXTRAS = {
+    name: argument.default
+    for name, argument in inspect.signature(ours._BatchNorm.__init__).parameters.items()
+    if argument.kind is argument.KEYWORD_ONLY and name not in ("bias", "activation")
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What batch norms become: the arguments of ``convert``.
+
+    Raises:
+        SettingsError: One that means nothing.
+    """
+
+    kind: str
+    process_group: ProcessGroup | None
+    num_groups: int
+    dimensions: int | None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise SettingsError(f"to={self.kind!r}; expected one of {', '.join(get_args(Kind))}")
+        if self.process_group is not None and self.kind != "sync":
+            raise SettingsError(f"a process_group with to={self.kind!r}; expected one only with to='sync'")
+        check_group(self.process_group)
+        if self.dimensions is not None and (type(self.dimensions) is not int or self.dimensions not in (1, 2, 3)):
+            raise SettingsError(f"dimensions={self.dimensions!r}; expected 1, 2, 3 or None")
+        check_whole("num_groups", self.num_groups)
+
+    def extras(self, module: nn.Module) -> dict[str, Any]:
+        """The arguments that only our layers have, as ``module`` has them, and synchronised or not."""
+        extras = {name: getattr(module, name, default) for name, default in _EXTRAS.items()}
+        is_sync = self.kind == "sync"
+        group = self.process_group if self.process_group is not None else extras["process_group"]
+        return {**extras, "sync": is_sync, "process_group": group if is_sync else None}
+
+
+def become(module: nn.Module, like: BatchNormLike, target: Target) -> tuple[str, str]:
+    """Make ``module``, recognised as ``like``, a layer of the ``target`` kind; the action, and what to say of it."""
+    if (kept := _is_there(module, like, target)) is not None:
+        return KEPT, kept
+    before, lost = _called(bare_class(module)), _lost(module, like, target)
+    made = _made(module, like, target)
+    is_frozen = like.is_frozen and target.kind in ("bnkit", "torch", "sync")
+    if isinstance(module, LazyModuleMixin):  # filled by load_state_dict, and not run yet
+        vars(module)["_initialize_hook"].remove()
+        vars(module)["_load_hook"].remove()
+    carried = {name: value for name, value in vars(module).items() if name in _OF_MODULES | _of_the_user(module)}
+    if is_frozen:
+        # Of a class that is always frozen, gamma and beta may be buffers: they are to learn when it is unfrozen.
+        held = {name: True for name in ("weight", "bias") if module._buffers.get(name) is not None}
+        carried[REQUIRES_GRAD] = vars(module).get(REQUIRES_GRAD, held)
+        carried[MODE] = vars(module).get(MODE, module.training)
+    content = {**vars(made), **carried}
+    vars(module).clear()
+    vars(module).update(content)
+    module.__class__ = type(made)
+    if is_frozen:
+        mix_in(module, Frozen)
+        module.training = False
+    return "converted", "; ".join((f"{before} to {described(module)}", *lost))
+
+
+def _is_there(module: nn.Module, like: BatchNormLike, target: Target) -> str | None:
+    """Why ``module`` need not change; None if it has to."""
+    kind = bare_class(module)
+    is_of_rank = target.dimensions is None or like.dimensions is not None
+    if isinstance(module, ours._BatchNorm):
+        if target.kind not in ("bnkit", "sync") or not is_of_rank:
+            return None
+        same = (module.sync, module.process_group) == (
+            target.extras(module)["sync"],
+            target.extras(module)["process_group"],
+        )
+        return f"is {described(module)} already" if same else None
+    is_torch = kind in (*PLAIN.values(), *ACTIVATED.values())
+    return f"is {described(module)} already" if target.kind == "torch" and is_torch and is_of_rank else None
+
+
+def _made(module: nn.Module, like: BatchNormLike, target: Target) -> nn.Module:
+    """A new layer of the ``target`` kind with the content of ``module``."""
+    dimensions = like.dimensions if like.dimensions is not None else target.dimensions
+    own = {**module._parameters, **module._buffers}
+    device = next((tensor.device for tensor in own.values() if tensor is not None), None)
+    # Without tensors, which it gets from the module.
+    arguments = (like.channels, like.eps, like.momentum, False, False, device)
+    made: nn.Module
+    if target.kind in ("bnkit", "sync"):
+        made = OURS[dimensions](*arguments, **target.extras(module))
+        skipped = own.get("num_batches_skipped")
+        if skipped is not None:
+            made.num_batches_skipped = skipped
+    elif target.kind == "torch":
+        made = (PLAIN if like.activation is None else ACTIVATED)[dimensions](*arguments)
+    elif target.kind == "group_norm":
+        count = groups(like.channels, int(target.num_groups))
+        alone = CheckedGroupNorm if count == like.channels else nn.GroupNorm
+        kind = alone if like.activation is None else ActivatedGroupNorm
+        made = kind(count, like.channels, like.eps, affine=False)
+    else:
+        instance = (
+            AnyRankInstanceNorm if like.activation is not None else _INSTANCE.get(dimensions, AnyRankInstanceNorm)
+        )
+        made = instance(like.channels, like.eps)
+    for name in ("weight", "bias"):
+        made._parameters[name] = _parameter(own.get(name))
+    flags = {"affine": bool(getattr(module, "affine", like.affine))}
+    if target.kind in ("bnkit", "sync", "torch"):
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            made._buffers[name] = own.get(name)
+        flags["track_running_stats"] = like.tracks_statistics
+    vars(made).update(flags)
+    _attach(made, like)
+    return made
+
+
+def _attach(made: nn.Module, like: BatchNormLike) -> None:
+    """Let ``made`` apply the activation; if that has weights, under the name that they had."""
+    if like.activation is None:
+        return
+    has_weights = isinstance(like.activation, nn.Module) and any(like.activation.state_dict())
+    if has_weights and like.activation_name not in (None, "activation"):
+        vars(made)["activation"] = like.activation  # beside, not as a module: it would have two names
+        made._modules[str(like.activation_name)] = like.activation  # type: ignore[assignment]
+    else:
+        setattr(made, "activation", like.activation)  # noqa: B010 - which class of layer it is, mypy cannot see
+
+
+def groups(channels: int, wanted: int) -> int:
+    """``wanted`` if it divides ``channels``; otherwise the next smaller number that does, two channels a group or more.
+
+    Example:
+        >>> groups(64, 32), groups(48, 32), groups(16, 32), groups(7, 32)
+        (32, 24, 8, 1)
+    """
+    if channels % wanted == 0:
+        return wanted
+    return next((count for count in range(min(wanted, channels // 2), 0, -1) if channels % count == 0), 1)
+
+
+def _parameter(tensor: Tensor | None) -> nn.Parameter | None:
+    # Those of a layer that is frozen by its class are buffers.
+    if tensor is None or isinstance(tensor, nn.Parameter):
+        return tensor
+    return nn.Parameter(tensor, requires_grad=False)
+
+
+def _of_the_user(module: nn.Module) -> set[str]:
+    """The attributes that were hung on a layer: those that one of its class does not have."""
+    kind = bare_class(module)
+    if kind not in KNOWN:  # its own, which mean nothing to another layer
+        return set()
+    reference = kind(1) if not issubclass(kind, LazyModuleMixin) else kind()
+    return set(vars(module)) - set(vars(reference)) - set(ATTRIBUTES)
+
+
+def _lost(module: nn.Module, like: BatchNormLike, target: Target) -> list[str]:
+    """What the new layer cannot do, or has not."""
+    lost = []
+    if isinstance(module, ours._BatchNorm):
+        values = {name: getattr(module, name) for name, default in _EXTRAS.items() if getattr(module, name) != default}
+        values.pop("process_group", None)
+        if target.kind in ("bnkit", "sync"):
+            values = {"sync": True} if target.kind == "bnkit" and module.sync else {}
+        lost = [f"{name}={value!r}" for name, value in values.items()]
+    elif isinstance(module, nn.SyncBatchNorm) and target.kind in ("bnkit", "torch"):
+        lost = ["the synchronisation"]
+    if target.kind in ("group_norm", "instance_norm") and like.mean is not None:
+        lost.append("the running statistics")
+    return [f"loses {' and '.join(lost)}"] if lost else []
+
+
+def described(layer: nn.Module) -> str:
+    """What to call ``layer`` in a list of changes: its class, and what matters of it."""
+    text = _called(bare_class(layer))
+    if isinstance(layer, nn.GroupNorm):
+        text += f" of {layer.num_groups} groups"
+    activation = getattr(layer, "activation", None)
+    if activation is not None:
+        text += f" with {activation if isinstance(activation, str) else type(activation).__name__}"
+    if getattr(layer, "sync", False):
+        text += ", synchronised"
+    return f"{text}, frozen" if isinstance(layer, Frozen) else text
+
+
+def _called(kind: type) -> str:
+    home = next((home for home in ("torch.nn", "bnkit.nn") if kind.__module__.startswith(f"{home}.")), "")
+    return f"{home}.{kind.__name__}" if home else kind.__name__

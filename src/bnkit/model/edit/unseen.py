@@ -1,0 +1,100 @@
+"""What did not run on the example, and may stand where a batch norm stood that did.
+
+A network may have several norms for one place, and choose by a flag, by its mode, or by the size of its input: one for each
+domain, width, or kind of example. The run on the example shows one of them. A layer that takes in its scale and shift is
+wrong for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from bnkit.model.edit.fold_weights import outputs_of
+from bnkit.model.inspect.operations import Kind, kind_of_module
+from bnkit.model.inspect.trace import Trace
+
+_CHOICES = (nn.ModuleList, nn.ModuleDict)
+# These normalise over the channels of a place, and stand where no batch norm does.
+_OF_PLACES = (nn.LayerNorm, nn.RMSNorm)
+_UNKNOWN = -1
+
+
+class Unseen:
+    """The norms of ``model`` that did not run, and what can be said of the layers that may feed them.
+
+    Args:
+        model: The model that ran.
+        run: Its run on the example.
+    """
+
+    def __init__(self, model: nn.Module, run: Trace) -> None:
+        self._model = model
+        used = {operation.module for operation in run.operations} | {name for name, calls in run.calls.items() if calls}
+        self._ran = {model.get_submodule(name) for name in used if name is not None}
+        self._norms = list(self._found())
+
+    def fed_too(self, norm: str, channels: int, layer: str) -> str:
+        """Why ``layer``, which feeds ``norm``, may feed a norm that did not run; empty if nothing points to it."""
+        other = self._alternative(norm, layer)
+        if other is None:
+            fitting = ((name, has_layer) for name, count, has_layer in self._norms if count in (channels, _UNKNOWN))
+            other = next((name for name, has_layer in fitting if not has_layer), None)
+        return "" if other is None else f"{layer} may feed {other} too, which did not run on the example"
+
+    def feeding_too(self, norm: str, channels: int, layer: str) -> str:
+        """Why a norm that did not run may feed ``layer``, which ``norm`` feeds; empty if nothing points to it."""
+        other = self._alternative(norm, layer)
+        if other is None:
+            other = next((name for name, count, _ in self._norms if count in (channels, _UNKNOWN)), None)
+        return "" if other is None else f"{other}, which did not run on the example, may feed {layer} too"
+
+    def _found(self) -> Iterator[tuple[str, int, bool]]:
+        """Each norm that did not run: its name, its channels, and whether a layer that did not run either stands before it.
+
+        Such a layer is registered beside the norm and just before it, or runs it itself, and has as many channels: the two
+        are a branch of their own, as an auxiliary head.
+        """
+        before: tuple[str, nn.Module] | None = None
+        for name, module in self._model.named_modules():
+            kind = kind_of_module(module)
+            if kind is Kind.NORM and not isinstance(module, _OF_PLACES) and not self._has_run(module):
+                channels = _channels(module)
+                parent = name.rpartition(".")[0]
+                has_layer = (
+                    before is not None
+                    and parent in (before[0].rpartition(".")[0], before[0])
+                    and not self._has_run(before[1])
+                    and outputs_of(before[1]) == channels
+                )
+                yield name, channels, has_layer
+            if kind is Kind.NORM or (kind is not None and kind.has_weights):
+                before = name, module
+
+    def _alternative(self, norm: str, layer: str) -> str | None:
+        """Something that did not run, and stands in one list with ``norm``, or with what holds it, while ``layer`` does not."""
+        parts = norm.split(".")
+        for count in range(len(parts) - 1, -1, -1):
+            choices = self._model.get_submodule(".".join(parts[:count]))
+            within = ".".join([*parts[:count], ""])
+            if not isinstance(choices, _CHOICES):
+                continue
+            if layer.startswith(within):
+                return None  # the list holds the steps of a sequence
+            for name, other in choices.named_children():
+                if name != parts[count] and not self._has_run(other):
+                    return f"{within}{name}"
+        return None
+
+    def _has_run(self, module: nn.Module) -> bool:
+        return any(part in self._ran for part in module.modules())
+
+
+def _channels(norm: nn.Module) -> int:
+    tensors = [tensor for tensor in (*norm._parameters.values(), *norm._buffers.values()) if tensor is not None]
+    if any(map(is_lazy, tensors)):
+        return _UNKNOWN
+    sizes = [tensor.numel() for tensor in tensors if tensor.dim() == 1]
+    return sizes[0] if sizes else int(getattr(norm, "num_features", getattr(norm, "num_channels", 0)))

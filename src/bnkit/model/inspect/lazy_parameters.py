@@ -1,0 +1,29 @@
+"""Parameters without a shape, which lazy layers have until they see an input."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from bnkit.model.inspect.example import Example
+from bnkit.model.inspect.trace import as_it_was
+
+
+def first_lazy(model: nn.Module) -> str | None:
+    """The dotted name of the first parameter or buffer without a shape; None if all have one."""
+    named = chain(model.named_parameters(), model.named_buffers())
+    return next((name for name, tensor in named if is_lazy(tensor)), None)
+
+
+def materialise(model: nn.Module, example: Example) -> None:
+    """Run ``model``, in place, on ``example``, which gives all lazy layers that run their shapes; in evaluation mode.
+
+    Raises:
+        ModelError: It raises on the example.
+    """
+    with as_it_was(model), torch.no_grad():
+        model.eval()
+        example.fresh().run(model)

@@ -1,0 +1,110 @@
+"""Units of a network that are dead: that stay, for a whole batch, where their activation passes no gradient."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+from bnkit.model.instrument.batched import Gathered
+
+# An activation that saturates is dead where it stays within this of its limits.
+_NEAR = 0.01
+_RELU, _RELU6, _SIGMOID, _TANH = (0.0,), (0.0, 6.0), (0.0, 1.0), (-1.0, 1.0)
+# What each activation is limited by: as a module, as a name of ours, as a function.
+OF_MODULES: dict[type[nn.Module], tuple[float, ...]] = {
+    nn.ReLU: _RELU, nn.ReLU6: _RELU6, nn.Sigmoid: _SIGMOID, nn.Tanh: _TANH,
+}  # fmt: skip
+OF_NAMES: dict[str, tuple[float, ...]] = {"relu": _RELU, "sigmoid": _SIGMOID, "tanh": _TANH}
+_OF_FUNCTIONS: dict[Any, tuple[str, tuple[float, ...]]] = {
+    function: (name, limits)
+    for name, limits, functions in (
+        ("relu", _RELU, (functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)),
+        ("relu6", _RELU6, (functional.relu6,)),
+        ("sigmoid", _SIGMOID, (functional.sigmoid, torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_)),
+        ("tanh", _TANH, (functional.tanh, torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_)),
+    )
+    for function in functions
+}
+
+
+class DeadShares(Gathered[float]):
+    """Of outputs of activations, (N, units, *), noted with their limits: the share of units whose values all lie at one limit."""
+
+    def _reduce(self, stacked: Tensor, key: tuple[float, ...]) -> tuple[Tensor, ...]:
+        others = [d for d in range(1, stacked.dim()) if d != 2]
+        low, high = stacked.amin(others), stacked.amax(others)
+        near = 0.0 if key == _RELU else _NEAR  # a ReLU's limit is met exactly
+        dead = torch.zeros_like(low, dtype=torch.bool)
+        for limit in key:
+            dead |= (low >= limit - near) & (high <= limit + near)
+        return (dead.float().mean(1),)
+
+    def _figures(self, *reduced: Tensor) -> list[float]:
+        return [share for shares in reduced for share in shares.tolist()]
+
+
+@contextmanager
+def activations_called(model: nn.Module, note: Callable[[str, Tensor, tuple[float, ...]], None]) -> Iterator[None]:
+    """Inside, ``note(name, output, limits)`` is told of activations that ``model`` calls as functions, not as modules.
+
+    The name is that of the module whose ``forward`` calls it, and the function's; the second one of a forward pass is
+    ``block.relu.1``. Nothing is told of a model that is compiled: to look at its calls would compile it anew.
+    """
+    modules = dict(model.named_modules())
+    if any(_is_compiled(module) for module in modules.values()):
+        yield
+        return
+    calls = _Calls(note)
+    handles = [handle for name, module in modules.items() for handle in calls.follow(name, module)]
+    try:
+        with calls:
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Calls(TorchFunctionMode):
+    """Follows which module runs, and tells of its calls of activations."""
+
+    def __init__(self, note: Callable[[str, Tensor, tuple[float, ...]], None]) -> None:
+        super().__init__()
+        self._note = note
+        # Of each module that runs: its name, whether it is known by itself, and how often it has called each function.
+        self._running: list[tuple[str, bool, Counter[str]]] = []
+
+    def follow(self, name: str, module: nn.Module) -> Iterable[Any]:
+        """Hooks that say when the module runs."""
+        is_known = type(module) in OF_MODULES or isinstance(module, _BatchNorm)
+
+        def begins(*_: Any) -> None:
+            self._running.append((name, is_known, Counter()))
+
+        def ends(*_: Any) -> None:
+            while self._running and self._running.pop()[0] != name:
+                pass  # one that raised never ended
+
+        return module.register_forward_pre_hook(begins), module.register_forward_hook(ends)
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = function(*args, **(kwargs or {}))
+        found = _OF_FUNCTIONS.get(function)
+        if found is not None and self._running and isinstance(output, Tensor):
+            (name, limits), (module, is_known, counts) = found, self._running[-1]
+            if not is_known:
+                counts[name] += 1
+                place = f"{module}.{name}" if module else name
+                self._note(place if counts[name] == 1 else f"{place}.{counts[name] - 1}", output, limits)
+        return output
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None

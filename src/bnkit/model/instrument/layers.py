@@ -1,0 +1,263 @@
+"""What happens inside a network while it trains: layer by layer, at the steps that are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnkit.model.instrument.dead_units import OF_MODULES, OF_NAMES, DeadShares, activations_called
+from bnkit.model.instrument.distributions import QUANTILES, Array, Distribution, Distributions, plain
+from bnkit.model.state import as_it_was
+
+__all__ = ["QUANTILES", "LayerWatch"]
+
+_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
+
+# The figures of one layer at one step: plain values, None where one is not finite.
+Figures = dict[str, Any]
+
+
+class LayerWatch:
+    """Looks at the layers of a network at single steps of its training, and leaves everything else as it is.
+
+    What it sees of a layer, by dotted name:
+
+    - of a batch norm: ``input`` and ``output`` (``mean``, ``deviation``, ``quantiles`` of all values, ``QUANTILES``), ``gamma``
+      and ``beta`` likewise, ``running_shift`` (the distance between the running mean and the batch's, in the batch's standard
+      deviations, averaged over the channels) and ``running_ratio`` (the running variance over the batch's, geometric mean);
+    - of a convolution or linear layer: ``input``; ``gradient_norm`` of its weight; ``update_ratio``, the norm of what the step
+      changed over the norm of the weight; and ``input_shift``, how far the step moved the distribution of its input: the
+      change of each unit's mean over the same batch, in that unit's standard deviations before, averaged over the units.
+      That is the internal covariate shift of Ioffe & Szegedy (2015), section 2, "the change in the distribution of
+      network activations due to the change in network parameters";
+    - of an activation that can saturate (ReLU, sigmoid, tanh; modules, fused into our batch norm, or functions that a module
+      calls: ``block.relu``, ``block.relu.1``): ``dead``, the share of its units that stay at a limit, where they pass no
+      gradient, for the whole batch. Functions are not seen in a network that is compiled, nor in one
+      that calls none in the first step that is looked at.
+
+    Args:
+        model: Looked at; hooks are in it only during a step that is looked at.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._modules = dict(model.named_modules())
+        self._weighted = {name: module for name, module in self._modules.items() if isinstance(module, _WEIGHTED)}
+        # Whether to look out for activations that are called as functions, with a mode and hooks: known after one step.
+        self._calls_functions = True
+
+    @contextmanager
+    def step(self, inputs: Tensor) -> Iterator[dict[str, Figures]]:
+        """Inside, a step of the optimizer is taken on ``inputs``; afterwards the dictionary holds the figures."""
+        look = _Look()
+        before = {name: module.weight.detach().clone() for name, module in self._weighted.items()}
+        random_state = torch.get_rng_state()
+        with self._hooked(look):
+            if self._calls_functions:
+                with activations_called(self._model, look.function):
+                    yield look.found
+                self._calls_functions = look.functions > 0
+            else:
+                yield look.found
+        after = self._inputs_after(inputs, look.inputs, random_state)
+        of_inputs = look.settle()
+        seen = {name: self._weighted[name] for name in of_inputs}
+        for name, figures in _of_weights(seen, before).items():
+            look.found[name] |= figures
+            if name in after:
+                look.found[name]["input_shift"] = _shift(of_inputs[name], after[name])
+
+    @contextmanager
+    def _hooked(self, look: _Look) -> Iterator[None]:
+        handles = []
+        for name, module in self._modules.items():
+            if name in self._weighted:
+                handles.append(module.register_forward_hook(look.weighted(name)))
+            elif isinstance(module, _BatchNorm):
+                handles.append(module.register_forward_hook(look.norm(name)))
+            elif type(module) in OF_MODULES:
+                handles.append(module.register_forward_hook(look.activation(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _inputs_after(self, inputs: Tensor, names: Iterable[str], random_state: Tensor) -> dict[str, Distribution]:
+        """What the layers get for the same batch under the new weights, and the same dropout."""
+        numbers: dict[str, int] = {}
+        noted = Distributions(quantiles=False)
+
+        def hook_of(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, given: tuple[Any, ...]) -> None:
+                if name not in numbers:
+                    numbers[name] = noted.note(given[0], _unit_dimension(module))
+
+            return hook
+
+        with as_it_was(self._model), torch.no_grad():
+            torch.set_rng_state(random_state)
+            handles = [self._weighted[name].register_forward_pre_hook(hook_of(name)) for name in names]
+            try:
+                self._model(inputs)
+            finally:
+                for handle in handles:
+                    handle.remove()
+        settled = noted.settled()
+        return {name: settled[number] for name, number in numbers.items()}
+
+
+class _Look:
+    """One step that is looked at. What its hooks see is only kept, and becomes figures in ``settle``, all of it at once.
+
+    Attributes:
+        found: The figures, by layer.
+        inputs: Of the layers with weights: the number of what went in.
+        functions: How many calls of activations were told of.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, Figures] = {}
+        self.inputs: dict[str, int] = {}
+        self.functions = 0
+        self._noted = Distributions()
+        # Where the figures of each thing that was noted go: layer and key.
+        self._places: list[tuple[str, str]] = []
+        # Of batch norms: running mean, running variance, eps, and the number of what went in.
+        self._running: dict[str, tuple[Tensor, Tensor, float, int]] = {}
+        self._outputs = DeadShares()
+        # The activations whose outputs these are.
+        self._activations: list[str] = []
+
+    def _note(self, name: str, key: str, values: Tensor, dimension: int) -> int:
+        self._places.append((name, key))
+        return self._noted.note(values, dimension)
+
+    def weighted(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            if given and isinstance(given[0], Tensor) and given[0].numel() and name not in self.inputs:
+                self.found.setdefault(name, {})
+                self.inputs[name] = self._note(name, "input", given[0], _unit_dimension(module))
+
+        return hook
+
+    def norm(self, name: str) -> Callable[..., None]:
+        self.found[name] = {}
+        seen = False
+
+        def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            nonlocal seen
+            assert isinstance(module, _BatchNorm)
+            if seen or not isinstance(output, Tensor) or not output.numel():
+                return
+            seen = True
+            number = self._note(name, "input", given[0], 1)
+            self._note(name, "output", output, 1)
+            if module.affine:
+                for key, values in (("gamma", module.weight), ("beta", module.bias)):
+                    if isinstance(values, Tensor):
+                        self._note(name, key, values, 0)
+            mean, variance = module.running_mean, module.running_var
+            if mean is not None and variance is not None:
+                self._running[name] = mean.detach().clone(), variance.detach().clone(), module.eps, number
+            limits = OF_NAMES.get(getattr(module, "activation", None) or "")
+            if limits is not None:
+                self.dead(name, output, limits)
+
+        return hook
+
+    def activation(self, name: str) -> Callable[..., None]:
+        self.found[name] = {}
+
+        def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+            if isinstance(output, Tensor):
+                self.dead(name, output, OF_MODULES[type(module)])
+
+        return hook
+
+    def function(self, name: str, output: Tensor, limits: tuple[float, ...]) -> None:
+        self.functions += 1
+        if name not in self.found:
+            self.dead(name, output, limits)
+
+    def dead(self, name: str, output: Tensor, limits: tuple[float, ...]) -> None:
+        figures = self.found.setdefault(name, {})
+        if "dead" not in figures:
+            figures["dead"] = None  # of what has no units
+            if output.dim() > 1 and output.numel():
+                self._activations.append(name)
+                self._outputs.note(output, limits)
+
+    def settle(self) -> dict[str, Distribution]:
+        """What went into the layers with weights; ``found`` has the figures then."""
+        settled = self._noted.settled()
+        for (name, key), distribution in zip(self._places, settled, strict=True):
+            self.found[name][key] = distribution.figures
+        for name, share in zip(self._activations, self._outputs.settled(), strict=True):
+            self.found[name]["dead"] = plain(share)
+        for name, (mean, variance, eps, number) in self._running.items():
+            self.found[name] |= _of_running(_array(mean), _array(variance), eps, settled[number])
+        return {name: settled[number] for name, number in self.inputs.items()}
+
+
+def _unit_dimension(module: nn.Module) -> int:
+    """Where the units of a layer's input are: its last dimension, or the channels of a convolution."""
+    return -1 if isinstance(module, nn.Linear) else 1
+
+
+def _of_running(mean: Array, variance: Array, eps: float, batch: Distribution) -> Figures:
+    """How far the running statistics are from the batch's."""
+    of_batch = batch.deviations**2 + eps
+    with np.errstate(all="ignore"):  # of what is not finite, nothing is said
+        shift = (np.abs(mean - batch.means) / np.sqrt(of_batch)).mean()
+        ratio = np.exp(np.log((variance + eps) / of_batch).mean())
+    return {"running_shift": plain(float(shift)), "running_ratio": plain(float(ratio))}
+
+
+def _of_weights(layers: Mapping[str, nn.Module], before: Mapping[str, Tensor]) -> dict[str, Figures]:
+    """Of each layer the norm of its gradient, and of what the step changed against what it was."""
+    if not layers:
+        return {}
+    weights = {name: layer.get_parameter("weight") for name, layer in layers.items()}
+    olds = [before[name] for name in weights]
+    gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
+    with torch.no_grad():
+        # The calls for lists of tensors that the optimizers of PyTorch are made of.
+        moved = _values(torch._foreach_norm(torch._foreach_sub(list(weights.values()), olds)))
+        sizes = _values(torch._foreach_norm(olds))
+        norms = _values(torch._foreach_norm(list(gradients.values()))) if gradients else []
+    of_gradients = dict(zip(gradients, norms, strict=True))
+    return {
+        name: {
+            "gradient_norm": plain(of_gradients[name]) if name in of_gradients else None,
+            "update_ratio": plain(move / size) if size > 0 else None,
+        }
+        for name, move, size in zip(weights, moved, sizes, strict=True)
+    }
+
+
+def _shift(before: Distribution, after: Distribution) -> float | None:
+    """The average change of the units' means, in their deviations; units that do not vary are left out."""
+    varies = before.deviations > 1e-6 * before.deviations.max()
+    if not varies.any():
+        return None
+    return plain(float((np.abs(after.means - before.means)[varies] / before.deviations[varies]).mean()))
+
+
+def _values(scalars: Sequence[Tensor]) -> list[float]:
+    """Of tensors without dimensions, which are fetched in one go."""
+    if not scalars:
+        return []
+    values: list[float] = torch.stack([scalar.to(scalars[0].device, torch.float32) for scalar in scalars]).tolist()
+    return values
+
+
+def _array(values: Tensor) -> Array:
+    array: Array = values.cpu().double().numpy()
+    return array

@@ -1,0 +1,1 @@
+"""Modules that edits put into a model."""

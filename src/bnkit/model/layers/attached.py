@@ -1,0 +1,82 @@
+"""A layer that runs a batch norm of its own on what it returns, all its parameters keeping their names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnkit.model.layers.mixin import mix_in, take_out
+
+# Where the batch norm stands in its host: `conv1.batch_norm.weight` beside `conv1.weight`.
+CHILD = "batch_norm"
+
+
+class WithBatchNorm(nn.Module):
+    """Put before the class of a layer: its output goes through ``batch_norm``.
+
+    Attributes:
+        batch_norm: The batch norm.
+        features_last: Whether the channels are the last dimension, as behind a linear layer.
+        lost_bias: Whether the layer had a bias before.
+        bias_trained: Whether that bias had a gradient.
+        keeps_outputs: Whether the batch norm was made to compute, in evaluation, what the layer did without it.
+    """
+
+    batch_norm: nn.Module
+    features_last: bool
+    lost_bias: bool
+    bias_trained: bool = True
+    keeps_outputs: bool
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The batch-normalised output of the layer."""
+        output = super().forward(*args, **kwargs)
+        if not self.features_last or output.dim() == 2:
+            normalised: Tensor = self.batch_norm(output)
+            return normalised
+        rows: Tensor = self.batch_norm(output.flatten(0, -2))
+        return rows.view_as(output)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Take a checkpoint from before the batch norm was added, too: its bias then goes into the batch norm."""
+        norm = self.batch_norm  # or what it was converted to
+        if not any(key.startswith(f"{prefix}{CHILD}.") for key in state_dict):
+            bias = state_dict.pop(f"{prefix}bias", None) if self.lost_bias else None
+            own = {key: value.detach().clone() for key, value in norm.state_dict().items()}
+            if bias is not None and self.keeps_outputs and {"bias", "running_mean"} <= own.keys():
+                own["bias"] = own["running_mean"] + bias.to(own["bias"])
+            elif bias is not None and "running_mean" in own:
+                own["running_mean"] = -bias.to(own["running_mean"])
+            state_dict.update({f"{prefix}{CHILD}.{key}": value for key, value in own.items()})
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+def host(layer: nn.Module, norm: _BatchNorm, *, features_last: bool, keeps_outputs: bool, take_bias: bool) -> None:
+    """Let ``layer`` run ``norm`` on its output from now on; if ``take_bias``, its bias moves into the running mean.
+
+    A bias that is not a parameter of the layer alone stays, and is normalised like the rest of the output.
+    """
+    bias = layer._parameters.get("bias") if take_bias else None
+    mix_in(layer, WithBatchNorm)
+    assert isinstance(layer, WithBatchNorm)
+    layer.batch_norm = norm
+    layer.features_last, layer.keeps_outputs = features_last, keeps_outputs
+    layer.lost_bias = bias is not None
+    if bias is not None:
+        assert norm.running_mean is not None
+        with torch.no_grad():
+            norm.running_mean.sub_(bias.to(norm.running_mean))
+        layer.bias_trained = bias.requires_grad
+        layer.register_parameter("bias", None)
+
+
+def release(layer: WithBatchNorm) -> nn.Module:
+    """The batch norm of ``layer``, which runs without it from now on. A bias that went into it is not given back."""
+    norm = layer.batch_norm
+    del layer.batch_norm, layer.features_last, layer.lost_bias, layer.keeps_outputs
+    vars(layer).pop("bias_trained", None)
+    take_out(layer, WithBatchNorm)
+    return norm

@@ -1,0 +1,1 @@
+"""Running against population statistics."""

@@ -1,0 +1,138 @@
+"""The passes over the batches that measure a model's batch norms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from itertools import chain, dropwhile
+from typing import Any
+
+from torch import nn
+
+from bnkit.errors import DataError, ModelError, SettingsError
+from bnkit.model.inspect.batches import Batches, Forward
+from bnkit.model.inspect.example import holds_numbers, largest_difference, tensors_in
+from bnkit.model.random_state import RandomState
+from bnkit.model.statistics.collect import Call, Layers, Measured, measure_calls, measure_together
+from bnkit.model.statistics.population import store
+from bnkit.model.statistics.ranks import Ranks
+from bnkit.moments import Moments
+
+
+class Trial:
+    """A model at rest and its batches, while the batch norms are being measured.
+
+    Args:
+        model: In evaluation mode; its buffers are somebody else's to give back.
+        layers: Those to measure.
+        state: The random state from which every pass starts, so that a loader shuffles and augments alike in all of them.
+    """
+
+    def __init__(self, model: nn.Module, layers: Layers, state: RandomState) -> None:
+        self._model, self._layers, self._state = model, layers, state
+
+    def first_pass(
+        self, given: Any, forward: Forward | None, batch_size: int | None, device: Any, *, sequential: bool
+    ) -> Measured:
+        """All layers measured together, which tells the order of their calls too.
+
+        The output for the first batch that has examples is remembered.
+        """
+        self._batches = Batches(given, forward, batch_size, device)
+        if sequential and not self._batches.is_repeatable:
+            raise SettingsError(
+                f"batches is a {type(given).__name__}, which can be gone through once; expected a list, a tensor or a DataLoader "
+                "for sequential=True, which takes a pass for each layer"
+            )
+        self._count = 0
+        batches = iter(self._batches)
+        self._leading: list[Any] = []
+        self._before: Any = None
+        for batch in batches:
+            self._leading.append(batch)
+            self._state_of_first = RandomState()
+            self._before = self._output()
+            sizes = [tensor.numel() for _, tensor in tensors_in(self._before)]
+            if any(sizes) or not sizes:
+                break
+        if not self._leading:
+            return Measured()
+        measured = measure_together(
+            self._model, self._layers, self._batches, chain(self._leading, batches), accept_single=sequential
+        )
+        self._count = measured.batches
+        return measured
+
+    def _later_pass(self, calls: set[Call]) -> Measured:
+        """Only ``calls``, behind layers that normalise by what stands in their buffers."""
+        self._state.restore()
+        measured = measure_calls(self._model, self._layers, self._batches, calls)
+        if measured.batches != self._count:
+            raise DataError(
+                f"batches gave {self._count} batches in the first pass and {measured.batches} in a later one; expected the same: "
+                "give a list, a tensor or a DataLoader"
+            )
+        return measured
+
+    def output_change(self, statistics: Mapping[str, Moments]) -> float | None:
+        """How much the output that is remembered changes with ``statistics``, which are written into the layers."""
+        for name, moments in statistics.items():
+            layer = self._layers[name]
+            store(layer, moments)
+            if not all(
+                buffer.isfinite().all() for buffer in (layer.running_mean, layer.running_var) if buffer is not None
+            ):
+                raise ModelError(
+                    f"the statistics of batch norm {name!r} do not fit into its buffers: mean up to "
+                    f"{moments.mean.abs().max().item():.3g}, variance up to {moments.variance().max().item():.3g}; expected a "
+                    "wider dtype than theirs: take the layer to float32 or bfloat16"
+                )
+        if not self._leading:
+            return None
+        after = self._output()
+        return largest_difference(self._before, after) if holds_numbers((self._before, after)) else None
+
+    def _output(self) -> Any:
+        self._state_of_first.restore()
+        output = self._batches.run(self._model, self._leading[-1], len(self._leading))
+        self._state_of_first.restore()
+        return output
+
+    def settled(self, measured: Measured, ranks: Ranks) -> dict[str, Moments]:
+        """The moments of each layer behind layers that have theirs already, settled call by call.
+
+        Args:
+            measured: The first pass on all ranks.
+        """
+        settled = Measured()
+        order = list(measured.moments)
+
+        def keep(name: str) -> None:
+            moments = settled.by_layer()[name]
+            # The first of several calls may have one value for each channel, and no unbiased variance.
+            store(self._layers[name], moments, unbiased=bool(moments.count > 1))
+
+        def settle(calls: list[Call]) -> None:
+            found = reduce(Measured.merge, ranks.gather(lambda: self._later_pass(set(calls))))
+            for call in calls:
+                if call not in found.moments:
+                    raise ModelError(
+                        f"batch norm {call[0]!r} ran in the first pass and not in a later one; expected a model that does the same "
+                        "in each, or sequential=False"
+                    )
+                settled.moments[call] = found.moments[call]
+            keep(calls[0][0])
+
+        for position, call in enumerate(order):
+            if position == 0 and measured.leading == {call}:  # nothing before it was unsettled in the first pass
+                settled.moments[call] = measured.moments[call]
+                keep(call[0])
+            else:
+                settle([call])
+        # What follows a layer that runs several times was measured before its last call was settled: once more from there on,
+        # now with all calls of a layer in one pass.
+        names = list(dict.fromkeys(name for name, _ in order))
+        calls = {name: [call for call in order if call[0] == name] for name in names}
+        for name in dropwhile(lambda name: len(calls[name]) == 1, names):
+            settle(calls[name])
+        return settled.by_layer()

@@ -1,0 +1,221 @@
+"""The statistics of the data in the batch norms of a model, in place of a moving average that lags behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+
+from bnkit.arguments import check_callable, check_device, check_flag, check_group
+from bnkit.errors import DataError, ModelError, TooFewValuesError
+from bnkit.model.changes import KEPT, Change
+from bnkit.model.inspect.batches import Forward, device_of
+from bnkit.model.inspect.patterns import Patterns
+from bnkit.model.inspect.recognise import chosen_names, no_batch_norm
+from bnkit.model.inspect.supported import check_supported
+from bnkit.model.random_state import RandomState
+from bnkit.model.state import eagerly
+from bnkit.model.statistics.collect import Layers, Measured
+from bnkit.model.statistics.drift import Recalibration
+from bnkit.model.statistics.passes import Trial
+from bnkit.model.statistics.population import borrowed, store
+from bnkit.model.statistics.ranks import Ranks, without_broadcasts
+from bnkit.moments import Moments
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def recalibrate(
+    model: nn.Module,
+    batches: Any,
+    forward: Forward | None = None,
+    *,
+    sequential: bool = False,
+    batch_size: int | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+    device: torch.device | str | None = None,
+    across_ranks: bool = True,
+    process_group: ProcessGroup | None = None,
+) -> Recalibration:
+    """Give the batch norms of ``model`` the mean and variance of the data, in place, and return how far they were off.
+
+    The moments of all batches are merged exactly in float64, so that each batch counts by its size. The running variance
+    becomes the unbiased one, as in training. Nothing else changes: not the modes, momentum, ``num_batches_tracked`` (which
+    counts the batches of training), gradients or random state. If anything is raised, the statistics are as before.
+
+    By default all layers are measured in one pass, each behind layers that normalise with the statistics of the batch (Ioffe
+    & Szegedy 2015, Algorithm 2, lines 8 to 10): deep layers depend slightly on how the data are batched, so take batches like
+    those of training, in mixed order. ``sequential=True`` settles one call of a layer after the other, in the order in
+    which they run, each behind those that are settled already: that depends on the data alone, and takes one pass for
+    each call (from the first layer that runs several times on, one more for each layer).
+
+    All other modules run in evaluation mode. A layer that runs several times gets the moments of all its calls together.
+    Layers that were put into evaluation mode one by one are recalibrated like the others. Frozen ones (``bnkit.freeze``),
+    those left out by ``include`` and ``exclude``, and those without running statistics are kept, and normalise as they do
+    in evaluation.
+
+    Args:
+        model: Ours or PyTorch's batch norms in it, ``SyncBatchNorm`` too, on any device.
+        batches: A ``DataLoader``, a list, an iterator (not for ``sequential``), or a tensor, which is one batch. Of a
+            batch that is a tuple or a list, the first entry is the input; a dictionary holds keyword arguments. In the dtype
+            that the model takes.
+        forward: Called with the model and each batch, for models that take more than that.
+        sequential: Settle the layers one after the other.
+        batch_size: Cut the tensor ``batches`` into batches of so many.
+        include, exclude: Patterns for the dotted names of batch norms.
+        device: Where the batches are moved; None for that of the model's first parameter.
+        across_ranks: Merge over all processes of ``torch.distributed``, if it is initialised: all of them have to call this,
+            with as many batches each as they have, none included, and get the same statistics. False for this one alone.
+        process_group: The processes to merge over; None for all.
+
+    Returns:
+        The drift of every layer, worst first, the change of the output, and ``undo()``.
+
+    Raises:
+        SettingsError: Arguments that mean nothing here, as an iterator with ``sequential``.
+        ModelError: No batch norm to recalibrate, none that runs, a model that raises or makes NaN or inf.
+        DataError: No batches, empty ones, or NaN or inf in them.
+        TooFewValuesError: One value per channel.
+
+    Example:
+        >>> model = nn.Sequential(nn.BatchNorm1d(1))
+        >>> recalibration = recalibrate(model, torch.tensor([[1.0], [2.0], [6.0]]), batch_size=2)
+        >>> model[0].running_mean, model[0].running_var
+        (tensor([3.]), tensor([7.]))
+        >>> recalibration.undo()
+        >>> model[0].running_mean
+        tensor([0.])
+    """
+    check_supported(model, runs=True)
+    check_callable("forward", forward)
+    check_flag("sequential", sequential)
+    check_flag("across_ranks", across_ranks)
+    check_group(process_group)
+    if device is not None:
+        check_device(device)
+    layers, kept = _layers(model, include, exclude)
+    ranks = Ranks(together=across_ranks, group=process_group)
+    with _at_rest(model, layers) as state:
+        trial = Trial(model, layers, state)
+        target = device_of(model) if device is None else device
+        parts = ranks.gather(lambda: trial.first_pass(batches, forward, batch_size, target, sequential=sequential))
+        measured = reduce(Measured.merge, parts)
+        _check_ran(measured, layers)
+        statistics = trial.settled(measured, ranks) if sequential else measured.by_layer()
+        _check_counts(statistics)
+        # Together, so that no rank keeps statistics that another refused.
+        output_change = ranks.gather(lambda: trial.output_change(statistics))[ranks.own]
+    kept = [*kept, *(Change(name, KEPT, _why_kept(name, measured)) for name in layers if name not in statistics)]
+    recalibration = Recalibration(
+        layers, statistics, kept, output_change=output_change, batches=measured.batches, sequential=sequential
+    )
+    try:
+        for name, moments in statistics.items():
+            store(layers[name], moments)
+    except BaseException:  # also if somebody interrupts between two layers
+        recalibration.undo()
+        raise
+    return recalibration
+
+
+def _why_kept(name: str, measured: Measured) -> str:
+    if name in measured.passed_by:
+        return "its inputs are not of the form (N, C, *) with as many channels as its statistics"
+    return "got no values in any batch" if name in measured.ran else "did not run on any batch"
+
+
+@contextmanager
+def _at_rest(model: nn.Module, layers: Layers) -> Iterator[RandomState]:
+    """Inside, ``model`` evaluates, eagerly and without gradients; afterwards it is as it was, and the random state too."""
+    state = RandomState()
+    with ExitStack() as stack:
+        stack.callback(state.restore)
+        stack.enter_context(borrowed(model, layers))
+        stack.enter_context(without_broadcasts(model))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(eagerly())
+        for module in model.modules():  # not .eval(), which a class may have given effects of its own
+            if hasattr(module, "training"):
+                module.training = False
+        yield state
+
+
+def _layers(model: nn.Module, include: Patterns | None, exclude: Patterns | None) -> tuple[Layers, list[Change]]:
+    """The batch norms to recalibrate, by dotted name, and those that are kept."""
+    every: dict[_BatchNorm, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, _BatchNorm):
+            every.setdefault(module, []).append(name)
+    if not every:
+        raise no_batch_norm(model, "has", "one that keeps running statistics")
+    wanted = chosen_names([tuple(names) for names in every.values()], include, exclude)
+    layers: dict[str, _BatchNorm] = {}
+    kept: list[Change] = []
+    for layer, (name, *_) in every.items():
+        if name not in wanted:
+            kept.append(Change(name, KEPT, "left out by include or exclude"))
+        elif layer.running_mean is None or layer.running_var is None:
+            kept.append(Change(name, KEPT, "keeps no running statistics"))
+        elif is_lazy(layer.running_mean):
+            raise ModelError(
+                f"batch norm {name!r} is lazy and has no channels yet; expected a model that has run: call it once"
+            )
+        elif _is_frozen(layer):
+            kept.append(Change(name, KEPT, "frozen"))
+        else:
+            layers[name] = layer
+    if not layers:
+        reasons = "; ".join(f"{change.site!r}: {change.detail}" for change in kept[:8])
+        raise ModelError(
+            f"{type(model).__name__} has no batch norm to recalibrate ({reasons}); expected one that is not kept"
+        )
+    return layers, kept
+
+
+def _is_frozen(layer: _BatchNorm) -> bool:
+    """Whether ``layer`` evaluates and will not train: it says so, or its ``train`` does nothing."""
+    if getattr(layer, "is_frozen", False):
+        return True
+    if layer.training or getattr(layer.train, "__func__", None) is nn.Module.train:
+        return False
+    modes = {module: module.training for module in layer.modules()}
+    layer.train()
+    refuses = not layer.training
+    for module, mode in modes.items():
+        module.training = mode
+    return refuses
+
+
+def _check_ran(measured: Measured, layers: Layers) -> None:
+    if measured.moments:
+        return
+    if measured.batches == 0:
+        raise DataError(
+            "batches is empty; expected at least one batch: if it is an iterator, it may be exhausted; pass a list or a DataLoader"
+        )
+    if measured.leading:
+        raise DataError(
+            f"the {measured.batches} batches hold no examples; expected at least two values for each channel"
+        )
+    names = ", ".join(map(repr, list(layers)[:8])) + (f" and {len(layers) - 8} more" if len(layers) > 8 else "")
+    raise ModelError(
+        f"none of the batch norms ran on the {measured.batches} batches: {names}; expected forward passes that reach them by "
+        "calling the modules"
+    )
+
+
+def _check_counts(statistics: Mapping[str, Moments]) -> None:
+    for name, moments in statistics.items():
+        if moments.count < 2:
+            raise TooFewValuesError(
+                f"batch norm {name!r} got one value per channel in all batches together, which has no variance; expected two or "
+                "more: give more data"
+            )

@@ -1,0 +1,84 @@
+"""The answers of two models to the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.model.inspect.batches import Batches, Forward, device_of
+from bnkit.model.inspect.example import Example, tensors_in
+from bnkit.model.inspect.trace import as_it_was
+from bnkit.model.random_state import RandomState
+from bnkit.model.verify.effect import Effect
+
+
+def effect_of(
+    before: nn.Module,
+    after: nn.Module,
+    batches: Any = None,
+    forward: Forward | None = None,
+    *,
+    example_inputs: Any = None,
+) -> Effect:
+    """What ``after`` answers against ``before``, both in evaluation mode and left as they were.
+
+    Args:
+        before, after: Two models that are called alike.
+        batches: A ``DataLoader``, a list, an iterator or a tensor. Of a batch that is a tuple or a list, the first entry is the
+            input, and the second what is to be answered: class numbers, or floating targets of the output's shape.
+        forward: Called with the model and each batch, for models that take more than an input; the second entry is then
+            what is to be answered if it is class numbers, (N,).
+        example_inputs: In place of ``batches``: a tensor, a tuple (positional arguments) or a dictionary (keywords).
+
+    Raises:
+        ModelError: One of them raises.
+
+    Example:
+        >>> one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+        >>> effect = effect_of(one, one, [(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64))])
+        >>> effect.examples, effect.change, effect.is_worse
+        (3, 0.0, False)
+    """
+    effect = Effect()
+    with as_it_was(before), as_it_was(after), torch.no_grad():
+        before.eval()
+        after.eval()
+        if batches is None:
+            example = Example(example_inputs)
+            first, second = (outputs_of(example.fresh().run(model)) for model in _alike(before, after))
+            effect.add(first, second)
+            return effect
+        given = Batches(batches, forward, None, device_of(before))
+        for number, batch in enumerate(given, 1):
+            first, second = (outputs_of(given.run(model, batch, number)) for model in _alike(before, after))
+            effect.add(first, second, targets_of(batch, given))
+    return effect
+
+
+def _alike(*models: nn.Module) -> Iterator[nn.Module]:
+    """Each of ``models``, under the same random state."""
+    state = RandomState()
+    for model in models:
+        state.restore()
+        yield model
+
+
+def outputs_of(output: Any) -> list[Tensor]:
+    """The floating-point tensors of what a model returned, in tensors of their own."""
+    return [tensor.detach().clone() for _, tensor in tensors_in(output) if tensor.is_floating_point()]
+
+
+def targets_of(batch: Any, batches: Batches) -> Any:
+    """What is to be answered: the second entry of a batch that is a tuple or a list; None of another.
+
+    Where a function of the user's own takes whole batches, the second entry may be a further input: only class numbers
+    (N,) count then.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        return None
+    targets = batch[1]
+    are_numbers = isinstance(targets, Tensor) and targets.dim() == 1 and targets.dtype in (torch.int64, torch.int32)
+    return targets if are_numbers or not batches.are_taken_whole else None

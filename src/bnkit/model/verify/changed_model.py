@@ -1,0 +1,101 @@
+"""The proof that a changed model is right: it runs on the example, and computes what it did where it is meant to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnkit.errors import ModelError
+from bnkit.model.edit.copy import copy_of
+from bnkit.model.inspect.example import Example, holds_numbers, largest_difference, tensors_in
+from bnkit.model.state import as_it_was
+
+# So many times the rounding error that a model has by itself, a change of it may move its outputs.
+_OF_ITS_OWN = 16
+
+
+def output_of(model: nn.Module, example: Example, done: str) -> Any:
+    """What ``model``, which was changed, returns on ``example`` in evaluation mode; it stays as it is.
+
+    Args:
+        done: What was done to it, to be read after its name: "with its batch norm removed".
+
+    Raises:
+        ModelError: It raises.
+    """
+    with as_it_was(model), torch.no_grad():
+        try:
+            return example.fresh().run(model.eval())
+        except ModelError as error:
+            cause = error.__cause__ or error
+            raise ModelError(
+                f"{type(model).__name__} {done} does not run any more on the example ({type(cause).__name__}: {cause}); leave "
+                "the place out with exclude"
+            ) from cause
+
+
+def check_comparable(output: Any, model: nn.Module) -> None:
+    """Refuse an example on which no change could be seen.
+
+    Raises:
+        ModelError: The output has floating-point tensors, and no finite number in them.
+    """
+    if any(tensor.is_meta for _, tensor in tensors_in(output)):
+        raise ModelError(f"{type(model).__name__} is on the meta device, without values to compare; move it to another")
+    tensors = [tensor for _, tensor in tensors_in(output) if tensor.is_floating_point() or tensor.is_complex()]
+    if tensors and not holds_numbers(output):
+        what = "holds no values" if all(tensor.numel() == 0 for tensor in tensors) else "is NaN or inf throughout"
+        raise ModelError(
+            f"{type(model).__name__} returns an output on the example that {what}, so that nothing can be compared; expected an "
+            "example with finite outputs"
+        )
+
+
+def error_of(before: Any, after: Any, model: nn.Module, done: str, exact: Callable[[], Any]) -> float | None:
+    """How far ``after``, the output of ``model``, is from ``before``; None if they hold no floating-point numbers.
+
+    Rounding may leave half of the digits after some hundred layers: the square root of the relative spacing of the coarsest
+    numbers that are computed with. A network that amplifies rounding is allowed a multiple of its own error.
+
+    Args:
+        done: What was done to the model, to be read after its name.
+        exact: Gives what ``before`` would be without rounding, or None if that is not known.
+
+    Raises:
+        ModelError: They are further apart than rounding explains.
+    """
+    error = largest_difference(before, after)
+    if not error <= tolerance(model) and not error <= _OF_ITS_OWN * _own_error(exact(), before):
+        raise ModelError(
+            f"{type(model).__name__} computes something else {done}: the outputs differ by {error:.1e} of their largest "
+            "magnitude; expected the same: leave places out with exclude"
+        )
+    return error if holds_numbers(before) else None
+
+
+def exact_output(model: nn.Module, example: Example) -> Any:
+    """What a copy of ``model`` in float64 returns on ``example``; None if it does not run in float64."""
+    wide = copy_of(model).double().eval()
+    with as_it_was(wide), torch.no_grad():
+        try:
+            return example.to(torch.float64).fresh().run(wide)
+        except ModelError:
+            return None
+
+
+def _own_error(exact: Any, output: Any) -> float:
+    error = 0.0 if exact is None else largest_difference(exact, output)
+    return error if error < 1 else 0.0  # otherwise it is not rounding
+
+
+def tolerance(model: nn.Module) -> float:
+    """The largest difference of two outputs of ``model``, over their magnitude, that rounding explains."""
+    dtypes = {tensor.dtype for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point()}
+    devices = {tensor.device.type for tensor in chain(model.parameters(), model.buffers())} or {"cpu"}
+    devices = {device for device in devices if torch.amp.is_autocast_available(device)}
+    dtypes |= {torch.get_autocast_dtype(device) for device in devices if torch.is_autocast_enabled(device)}
+    return float(max((torch.finfo(dtype).eps for dtype in dtypes), default=torch.finfo(torch.float32).eps) ** 0.5)

@@ -1,0 +1,259 @@
+"""What a change of a model did to its answers: counted in pairs, example by example, on the same data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from bnkit.model.verify.scores import Scores, Scoring, Spread
+
+# A difference of accuracies that matters; the share of the loss that does; how likely by chance it may be.
+POINT, SHARE, CHANCE = 0.01, 0.1, 0.01
+# No loss, however small it was before, matters below this share of what a guess scores.
+_LEAST = 0.001
+
+
+@dataclass
+class Effect:
+    """What a change did to a model's answers on data, against those before.
+
+    Which of the two is better is judged in pairs, on the same examples: accuracies by an exact test of the examples that
+    only one of them got right (McNemar's), losses by Student's test of their differences.
+
+    Attributes:
+        examples: How many examples had targets that fit the outputs; 0 where none did.
+        right_before, right_after: How many answers were right; of an example with several answers, the share of them.
+        gained, lost: How many examples have more, and fewer, right answers after the change.
+        spoiled, mended: How many outputs became inf or NaN, and how many that were became finite.
+        has_one_form: Whether the outputs before and after have the same shapes.
+    """
+
+    examples: int = 0
+    right_before: float = 0.0
+    right_after: float = 0.0
+    gained: int = 0
+    lost: int = 0
+    spoiled: int = 0
+    mended: int = 0
+    has_one_form: bool = True
+    _outputs: int = 0
+    _scoring: Scoring | None = None
+    _spread: Spread = field(default_factory=Spread)
+    # Over the examples whose loss is finite before and after: how many, and sums of the losses, of their differences and squares.
+    _losses: tuple[int, float, float, float] = (0, 0.0, 0.0, 0.0)
+    # Sums of squares: of the differences of finite outputs, of the outputs before, and after.
+    _squares: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def add(self, before: list[Tensor], after: list[Tensor], targets: Any = None) -> None:
+        """Take in the answers to one batch, as ``outputs_of`` returns them, and its targets."""
+        self._compare_outputs(before, after)
+        if self._scoring is None and not self.examples:
+            self._scoring = Scoring.of(before, targets)
+        if self._scoring is None or not isinstance(targets, Tensor):
+            return
+        first, second = (self._scoring.scores(outputs, targets) for outputs in (before, after))
+        if first is not None and second is not None:
+            if self._scoring.kind == "values":
+                self._spread.add(targets)
+            self._compare_scores(first, second)
+
+    def _compare_outputs(self, before: list[Tensor], after: list[Tensor]) -> None:
+        self._outputs += len(before)
+        if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
+            self.has_one_form = False
+            return
+        for one, other in ((a.double(), b.double()) for a, b in zip(before, after, strict=True)):
+            was, is_ = one.isfinite(), other.isfinite()
+            self.spoiled += int((was & ~is_).sum())
+            self.mended += int((is_ & ~was).sum())
+            both = was & is_
+            sums = ((one - other)[both], one[both], other[both])
+            difference, magnitude, result = (float(values.square().sum()) for values in sums)
+            self._squares = (
+                self._squares[0] + difference,
+                self._squares[1] + magnitude,
+                self._squares[2] + result,
+            )
+
+    def _compare_scores(self, before: Scores, after: Scores) -> None:
+        self.examples += len(before.loss)
+        if before.right is not None and after.right is not None:
+            self.right_before += float(before.right.sum())
+            self.right_after += float(after.right.sum())
+            self.gained += int((after.right > before.right).sum())
+            self.lost += int((after.right < before.right).sum())
+        finite = before.loss.isfinite() & after.loss.isfinite()
+        one, difference = before.loss[finite], (after.loss - before.loss)[finite]
+        sums = (len(one), float(one.sum()), float(difference.sum()), float(difference.square().sum()))
+        count, loss, change, squares = (old + new for old, new in zip(self._losses, sums, strict=True))
+        self._losses = int(count), loss, change, squares
+
+    @property
+    def loss(self) -> str:
+        """What the loss is called; empty where there are no targets that fit."""
+        return "" if self._scoring is None else self._scoring.loss
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether answers are right or wrong."""
+        return self.examples > 0 and self._scoring is not None and self._scoring.kind != "values"
+
+    @property
+    def accuracy_before(self) -> float:
+        """The share of right answers before; NaN where there is none."""
+        return self.right_before / self.examples if self.has_accuracy else math.nan
+
+    @property
+    def accuracy_after(self) -> float:
+        """The share of right answers after."""
+        return self.right_after / self.examples if self.has_accuracy else math.nan
+
+    @property
+    def loss_before(self) -> float:
+        """The mean loss before, over the examples where it is finite before and after; NaN where there is none."""
+        count, loss, *_ = self._losses
+        return loss / count if count else math.nan
+
+    @property
+    def loss_after(self) -> float:
+        """The mean loss after, over the same examples."""
+        count, loss, change, _ = self._losses
+        return (loss + change) / count if count else math.nan
+
+    @property
+    def change(self) -> float | None:
+        """How far the outputs are apart, in root mean squares: of the difference over that of the outputs before.
+
+        Infinite where outputs became finite or ceased to be, or have another shape; None where there are none.
+        """
+        return self._relative(self._squares[1])
+
+    @property
+    def change_by_result(self) -> float | None:
+        """The same, over the outputs after."""
+        return self._relative(self._squares[2])
+
+    def _relative(self, magnitude: float) -> float | None:
+        if not self._outputs:
+            return None
+        if self.spoiled or self.mended or not self.has_one_form:
+            return math.inf
+        difference = self._squares[0]
+        return math.sqrt(difference / magnitude) if magnitude > 0 else float(difference > 0)
+
+    @property
+    def is_more_accurate(self) -> bool:
+        """Whether accuracy rose, by what matters and more than chance."""
+        return self.accuracy_after - self.accuracy_before >= POINT and _chance(self.gained, self.lost) <= CHANCE
+
+    @property
+    def is_less_accurate(self) -> bool:
+        """Whether accuracy fell, by what matters and more than chance."""
+        return self.accuracy_before - self.accuracy_after >= POINT and _chance(self.lost, self.gained) <= CHANCE
+
+    @property
+    def has_less_loss(self) -> bool:
+        """Whether the loss fell, by what matters and more than chance."""
+        return self._matters(self.loss_before - self.loss_after, self.loss_after) and self._chance_of_loss(-1) <= CHANCE
+
+    @property
+    def has_more_loss(self) -> bool:
+        """Whether the loss rose, by what matters and more than chance."""
+        return self._matters(self.loss_after - self.loss_before, self.loss_before) and self._chance_of_loss(1) <= CHANCE
+
+    def _matters(self, difference: float, smaller: float) -> bool:
+        if self._scoring is None or not difference > 0:
+            return False
+        return difference >= max(SHARE * smaller, _LEAST * self._loss_of_a_guess)
+
+    @property
+    def _loss_of_a_guess(self) -> float:
+        """What is scored by the same share for each class, or by the mean of the values."""
+        if self._scoring is None:
+            return math.nan
+        return math.log(self._scoring.classes) if self._scoring.classes else self._spread.variance
+
+    def _chance_of_loss(self, sign: int) -> float:
+        """How likely so large a mean difference of that sign is where there is none."""
+        count, _, change, squares = self._losses
+        if 2.0**-count > CHANCE:  # so few that all of one sign would be chance
+            return 1.0
+        mean = change / count
+        error = math.sqrt(max(squares / count - mean**2, 0.0) / (count - 1))
+        if error == 0:
+            return 0.0 if sign * mean > 0 else 1.0
+        from scipy.special import stdtr  # a while to load, and mostly not needed
+
+        return float(stdtr(count - 1, -sign * mean / error))
+
+    @property
+    def only_guessed(self) -> bool:
+        """Whether the model before knew nothing of the classes: neither right more often than by chance, nor with less loss."""
+        if self._scoring is None or not self.has_accuracy or self.loss_before < self._loss_of_a_guess:
+            return False
+        from scipy.special import bdtrc
+
+        chance, right = 1 / self._scoring.classes, math.floor(self.right_before)
+        return self.right_before <= chance * self.examples or float(bdtrc(right - 1, self.examples, chance)) > CHANCE
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the change lost something.
+
+        Outputs became inf or NaN; or a model that did not only guess is less accurate, or has more loss and is not more
+        accurate.
+        """
+        if self.spoiled:
+            return True
+        loses = self.is_less_accurate or (self.has_more_loss and not self.is_more_accurate)
+        return loses and not self.only_guessed
+
+    @property
+    def summary(self) -> str:
+        """The figures before and after, in a line."""
+        parts = []
+        if self.has_accuracy:
+            parts.append(f"accuracy {self.accuracy_before:.3f} -> {self.accuracy_after:.3f}")
+        if self._losses[0]:
+            parts.append(f"{self.loss} {self.loss_before:.4g} -> {self.loss_after:.4g}")
+        if self.spoiled:
+            parts.append(f"{self.spoiled} outputs became inf or NaN")
+        elif self.mended:
+            parts.append(f"{self.mended} outputs that were inf or NaN became finite")
+        elif not self.has_one_form:
+            parts.append("the output has another shape")
+        elif self.change is not None:
+            parts.append(f"the output changed by {_share(self.change)}")
+        return ", ".join(parts) or "no floating-point output to compare"
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values; None where a figure is not there or not finite."""
+        return {
+            "examples": self.examples,
+            "accuracy_before": _plain(self.accuracy_before),
+            "accuracy_after": _plain(self.accuracy_after),
+            "loss": self.loss or None,
+            "loss_before": _plain(self.loss_before),
+            "loss_after": _plain(self.loss_after),
+            "output_change": _plain(self.change),
+            "spoiled": self.spoiled,
+            "is_worse": self.is_worse,
+        }
+
+
+def _chance(more: int, fewer: int) -> float:
+    """The probability of at least ``more`` of the pairs that differ, if both are equally good: an exact one-sided sign test."""
+    from scipy.special import bdtrc  # a while to load, and mostly not needed
+
+    return float(bdtrc(more - 1, more + fewer, 0.5)) if more + fewer else 1.0
+
+
+def _share(change: float) -> str:
+    return f"{100 * change:.2g}% of its size" if change < 0.995 else f"{change:.3g} times its size"
+
+
+def _plain(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,96 @@
+"""Whether a changed model may take the place of the one before, by its answers to data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnkit.errors import ModelError
+from bnkit.model.inspect.batches import Forward
+from bnkit.model.verify.answers import effect_of
+from bnkit.model.verify.effect import Effect
+
+# Outputs that are meant to stay the same may change by this share of their size, or by this many times the square root of the
+# machine epsilon: on data, not on the example alone that the change was checked on.
+_CHANGE, _ROUNDING = 0.01, 4
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a change did to a model's answers, and whether that is a loss.
+
+    Attributes:
+        effect: The answers after, held against those before.
+        where: What they were answers to, as "on the test part of digits".
+        limit: By which share of their size outputs may change; None where they are meant to.
+    """
+
+    effect: Effect
+    where: str = "on the data"
+    limit: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        before: nn.Module,
+        after: nn.Module,
+        batches: Any = None,
+        forward: Forward | None = None,
+        *,
+        example_inputs: Any = None,
+        where: str = "on the data",
+        keeps_outputs: bool = False,
+    ) -> Outcome:
+        """The outcome of making ``after`` of ``before``.
+
+        Args:
+            before, after, batches, forward, example_inputs: As for ``effect_of``.
+            where: What ``batches`` are, for messages.
+            keeps_outputs: Whether the two are meant to compute the same.
+        """
+        effect = effect_of(before, after, batches, forward, example_inputs=example_inputs)
+        return cls(effect, where, _limit(before) if keeps_outputs else None)
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the model became worse, or computes something else where it should not."""
+        change = self.effect.change
+        differs = self.limit is not None and change is not None and not change <= self.limit
+        return self.effect.is_worse or differs
+
+    @property
+    def line(self) -> str:
+        """What became of the answers, in a line."""
+        return f"{self.where}: {self.effect.summary}{' (worse than before)' if self.is_loss else ''}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {**self.effect.to_json(), "where": self.where, "is_loss": self.is_loss}
+
+    def refuse_loss(self, what: str, expected: str = "expected no loss") -> None:
+        """Raise if the change is a loss.
+
+        Args:
+            what: The subject of the message: what was changed.
+            expected: The end of the message: what was expected, and what to do next.
+
+        Raises:
+            ModelError: It is; the message has the figures.
+        """
+        if self.is_loss:
+            examples = f" ({self.effect.examples:,} examples)" if self.effect.examples else ""
+            verb = "is worse than before" if self.effect.is_worse else "computes something else"
+            raise ModelError(
+                f"{what} {verb} {self.where}: {self.effect.summary}{examples}; nothing was written; {expected}"
+            )
+
+
+def _limit(model: nn.Module) -> float:
+    tensors = chain(model.parameters(), model.buffers())
+    coarsest = max((torch.finfo(tensor.dtype).eps for tensor in tensors if tensor.is_floating_point()), default=0.0)
+    return max(_CHANGE, _ROUNDING * math.sqrt(coarsest))

@@ -1,0 +1,165 @@
+"""The output of a layer by a batch's statistics or by given ones: what is checked before a kernel is asked, and which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bnkit.errors import SettingsError, TooFewValuesError
+from bnkit.kernels import reference, select
+from bnkit.kernels.contract import Kernel
+from bnkit.kernels.fused.tracing import is_unseen
+from bnkit.nn import sync
+from bnkit.nn.collectives import Group
+from bnkit.nn.input_checks import check_channels, check_residual
+from bnkit.nn.masks import count_of
+
+
+class Terms(NamedTuple):
+    """What stands in ``activation(gamma * normalised + beta + residual)``, and how it is computed.
+
+    Attributes:
+        weight, bias: gamma and beta, (C,), or None for 1 and 0.
+        eps: Added to the variance.
+        activation: A name, or None.
+        kernel: A name, or "auto".
+        called: What stands at the start of an error's message; a function, because to say it takes time.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+    activation: str | None
+    kernel: str
+    called: Callable[[], str]
+
+
+def by_batch_statistics(
+    x: Tensor,
+    terms: Terms,
+    residual: Tensor | None,
+    mask: Tensor | None,
+    group: Group | None = None,
+    otherwise: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """``x`` normalised by its own statistics, and those (mean, unbiased variance); None for an empty batch.
+
+    Args:
+        x: (N, C, *).
+        terms: The rest of the formula.
+        residual: Of x's shape, or None.
+        mask: What counts in the statistics, bool, (N, 1, *spatial); None for all of it.
+        group: The processes whose batches make up the batch, of which ``x`` is a part.
+        otherwise: Mean and variance to normalise with where nothing counts; None for 0 and 1.
+    """
+    weight, bias, eps, activation, kernel, called = terms
+    check(x, terms, residual)
+    check_channels(x, called, weight=weight, bias=bias, running_mean=otherwise[0], running_var=otherwise[1])
+    count = x.numel() // max(x.shape[1], 1) if mask is None else count_of(mask)
+    values = count
+    how = merged = None
+    if group is not None:
+        how = sync.way(kernel, x, mask, eps, activation, group, called())
+        merged = sync.merge(x, mask, count, how)
+        values = merged.values_per_channel(count)
+    if not isinstance(values, Tensor):
+        _check_values(values, x, mask, group, called)
+        if values == 0:
+            return _by_no_statistics(x, terms, residual, otherwise), None
+    if how is not None and merged is not None:
+        return sync.normalise(x, mask, merged, weight, bias, residual, how)
+    chosen = select(kernel, x).kernel
+    normalised = chosen.by_batch_statistics(x, weight, bias, eps, activation, residual, mask, count)
+    return normalised.output, (normalised.mean, normalised.unbiased_variance)
+
+
+def by_given_statistics(x: Tensor, mean: Tensor, variance: Tensor, terms: Terms, residual: Tensor | None) -> Tensor:
+    """``x`` normalised by ``mean`` and ``variance``, both (C,)."""
+    check_residual(x, residual, terms.called)
+    check_channels(x, terms.called, weight=terms.weight, bias=terms.bias, running_mean=mean, running_var=variance)
+    # PyTorch's kernel has no gradient of the statistics, and the compiled loops have none.
+    is_differentiated = (mean.requires_grad or variance.requires_grad) and torch.is_grad_enabled()
+    chosen = select(reference.NAME if is_differentiated else terms.kernel, x).kernel
+    return chosen.by_given_statistics(
+        x, mean, variance, terms.weight, terms.bias, terms.eps, terms.activation, residual
+    )
+
+
+def training_step(
+    x: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    num_batches_tracked: Tensor | None,
+    momentum: float,
+    terms: Terms,
+    residual: Tensor | None,
+) -> Tensor | None:
+    """``x`` normalised by its own statistics, and the buffers moved, where a kernel does both in one go; else None."""
+    weight, bias, eps, activation, kernel, called = terms
+    if not eps > 0 or residual is not None:
+        check(x, terms, residual)
+    chosen = _chosen(kernel, x)
+    if chosen is None:
+        values = x.numel() // max(x.shape[1], 1)
+        if values < 2:
+            _check_values(values, x, None, None, called)
+            return None
+        chosen = select(kernel, x).kernel
+    return chosen.training_step(
+        x, running_mean, running_var, num_batches_tracked, momentum, weight, bias, eps, activation, residual
+    )
+
+
+# What was chosen for inputs that were alike: it is asked in every step, and the answer is always the same.
+_found: dict[tuple[object, ...], Kernel] = {}
+_MOST_FOUND = 4096
+
+
+def _chosen(name: str, x: Tensor) -> Kernel | None:
+    """The kernel for a training step that nobody looks at; None where that has to be found out, or there are too few values."""
+    if not is_unseen(x):
+        return None
+    key = (name, x.shape, x.dtype, x.is_cpu or x.device, x.is_contiguous())
+    kernel = _found.get(key)
+    if kernel is None and x.numel() >= 2 * x.shape[1] > 0:
+        if len(_found) >= _MOST_FOUND:
+            _found.clear()
+        kernel = _found[key] = select(name, x).kernel
+    return kernel
+
+
+def check(x: Tensor, terms: Terms, residual: Tensor | None) -> None:
+    """A SettingsError where the batch's statistics cannot be used."""
+    if not terms.eps > 0:
+        raise SettingsError(f"{terms.called()} got eps={terms.eps} in training; expected a number above 0")
+    check_residual(x, residual, terms.called)
+
+
+def _check_values(values: int, x: Tensor, mask: Tensor | None, group: Group | None, called: Callable[[], str]) -> None:
+    if values != 1:
+        return
+    where = "" if mask is None else " where the mask is True"
+    where += "" if group is None else f" in all {group.size} processes together"
+    raise TooFewValuesError(
+        f"{called()} got an input of shape {tuple(x.shape)} in training: one value per channel{where}, whose "
+        "deviation is 0, so that every output would be beta; drop the last short batch (drop_last=True), use a "
+        "larger batch, or freeze the layer (.eval() normalises with the running statistics)"
+    )
+
+
+def _by_no_statistics(
+    x: Tensor, terms: Terms, residual: Tensor | None, otherwise: tuple[Tensor | None, Tensor | None]
+) -> Tensor:
+    """An empty batch has nothing to take statistics of; all gradients are of the right shape."""
+    mean, variance = otherwise
+    number = torch.promote_types(x.dtype, torch.float32)
+    mean = x.new_zeros(x.shape[1], dtype=number) if mean is None else mean
+    variance = x.new_ones(x.shape[1], dtype=number) if variance is None else variance
+    kernel = select("reference", x).kernel
+    # A copy: the buffers may move before the backward pass.
+    return kernel.by_given_statistics(
+        x, mean.clone(), variance.clone(), terms.weight, terms.bias, terms.eps, terms.activation, residual
+    )

@@ -1,0 +1,277 @@
+"""Statistics over several processes: what they tell each other in the forward pass, and in the backward pass.
+
+Forward, every process sends the count, mean and biased variance of its own values; these determine those of all values
+exactly (Chan, Golub & LeVeque, 1979, equations 2.1), whatever the sizes of the parts, empty ones included. Backward, the
+gradients with respect to the shared mean and variance are summed. That is one collective each way, in the precision of the
+running statistics: float32, or float64 for float64 inputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bnkit.errors import KernelError
+from bnkit.kernels import aten, reference
+from bnkit.kernels.activation import LEAKY_SLOPE, activate_own
+from bnkit.kernels.fused.tracing import is_wrapped
+from bnkit.kernels.select import NUMBA, part_kernel
+from bnkit.kernels.split import Halfway, PartKernel, Terms
+from bnkit.nn.collectives import Group, Sum, gather
+
+# Kernels that can stop between taking sums and writing by them.
+KERNELS = ("auto", reference.NAME, aten.NAME, NUMBA)
+# A float32 holds whole numbers up to 2^24, so a count goes in two parts.
+_PART_OF_COUNT = 1 << 12
+
+
+class Merged(NamedTuple):
+    """The statistics of all processes together, float64, the same bits in each of them, outside the autograd graph.
+
+    Attributes:
+        total: How many values each channel has; 0-d.
+        mean: (C,); 0 where there are no values.
+        variance: (C,), biased; 0 where there are no values.
+    """
+
+    total: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def values_per_channel(self, own: int | Tensor) -> int:
+        """What decides whether there are enough values: ``own``, those of this process, or those of all of them.
+
+        Where ``own`` is 2 or more, the answer is known without waiting for the device. The others read the count of
+        all, which is the same everywhere, so that either no process refuses the batch or all do.
+        """
+        if isinstance(own, int) and own >= 2:
+            return own
+        if torch.compiler.is_compiling():  # a graph cannot branch on a value
+            torch._assert_async(self.total > 1, "one value per channel, or none, in all processes together")
+            return 2
+        return int(self.total)
+
+
+def check_usable(kernel: str, caller: str) -> None:
+    """A KernelError where statistics cannot be shared: this kernel keeps its own, or torch.func transforms the call."""
+    if kernel not in KERNELS:
+        raise KernelError(
+            f"{caller} got kernel={kernel!r} with sync=True; it takes the statistics of one process only; "
+            f"use one of {', '.join(KERNELS)}"
+        )
+    if torch._C._are_functorch_transforms_active():
+        raise KernelError(
+            f"{caller} got a call under a torch.func transform (vmap, grad, jvp, ...) with sync=True; processes cannot "
+            "exchange what is being transformed; use sync=False there"
+        )
+
+
+class Way(NamedTuple):
+    """How a part of the batch is computed, and with whom.
+
+    Attributes:
+        kernel: None for the equations.
+        eps: Added to the variance.
+        activation: A name, or None.
+        group: The processes.
+        caller: Stands at the start of an error's message.
+    """
+
+    kernel: PartKernel | None
+    eps: float
+    activation: str | None
+    group: Group
+    caller: str
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the kernel adds the residual and applies the activation."""
+        return self.kernel is not None and self.kernel.fuses(self.activation)
+
+
+def way(
+    kernel: str, x: Tensor, mask: Tensor | None, eps: float, activation: str | None, group: Group, caller: str
+) -> Way:
+    """How ``x``, a part of the batch, is computed by the ``kernel`` of that name.
+
+    Raises:
+        KernelError: As ``check_usable``, and where the kernel cannot take ``x``.
+    """
+    check_usable(kernel, caller)
+    return Way(part_kernel(kernel, x, mask, activation), eps, activation, group, caller)
+
+
+def merge(x: Tensor, mask: Tensor | None, own_count: int | Tensor, how: Way) -> Merged:
+    """The statistics of the ``x`` of all processes, (N, C, *) each, of any N; one collective.
+
+    ``own_count`` values a channel count in this process: those where ``mask`` (N, 1, *) is True, if there is one.
+    """
+    sent = torch.promote_types(x.dtype, torch.float32)
+    count = torch.as_tensor(own_count, dtype=torch.int64, device=x.device).reshape(1)
+    if how.kernel is None:
+        values, divisor = _wide(x.detach()), count.clamp(min=1)
+        mean = _counted(values, mask).sum(_all_but_channels(x)) / divisor
+        variance = _counted(values - _per_channel(mean, x), mask).square().sum(_all_but_channels(x)) / divisor
+    else:
+        mean, variance = how.kernel.part_moments(x.detach())
+    high = mean.to(sent)  # rounded to float32, it would be off by more than a small deviation: the rest goes along
+    own = [count // _PART_OF_COUNT, count % _PART_OF_COUNT, high, mean - high, variance]
+    parts = gather(torch.cat([t.to(sent) for t in own]), how.group, how.caller).double()
+    counts = parts[:, :1] * _PART_OF_COUNT + parts[:, 1:2]
+    highs, lows, variances = parts[:, 2:].chunk(3, 1)
+    means = torch.where(lows.isfinite(), highs + lows, highs)
+    total = counts.sum()
+    shares = counts / total.clamp(min=1)
+    mean = (shares * means).sum(0)
+    return Merged(total, mean, (shares * (variances + (means - mean).square())).sum(0))
+
+
+def normalise(
+    x: Tensor,
+    mask: Tensor | None,
+    merged: Merged,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    how: Way,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """``activation(batch_norm(x) + residual)`` by the ``merged`` statistics, and those (mean, unbiased variance)."""
+    total, mean, variance = merged
+    if residual is not None:
+        residual = residual.to(x.dtype)
+    output: Tensor
+    output, _, _ = _Normalise.apply(  # type: ignore[no-untyped-call]
+        x, weight, bias, residual if how.is_fused else None, mask, total, mean, variance, how
+    )
+    if not how.is_fused:
+        if residual is not None:
+            output = (output + residual).to(output.dtype)
+        output = activate_own(output, how.activation)
+    return output, (mean, variance * (total / (total - 1)))
+
+
+class _Normalise(torch.autograd.Function):
+    """``x`` normalised by the mean and variance of all processes, which depend on the ``x`` of each of them.
+
+    The statistics go in as known values and come out as functions of ``x``: what autograd keeps of them for the
+    backward pass is then connected to ``x``, so that the backward pass can be differentiated in its turn. Nothing else
+    of the size of ``x`` is kept but ``x``; with a residual inside, that and the output.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        mask: Tensor | None,
+        total: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        how: Way,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean, variance = mean.clone(), variance.clone()  # an output of its own, not an input handed on
+        if how.kernel is not None:
+            terms = Terms(x, weight, bias, residual, mean, variance, how.eps, how.activation)
+            output = how.kernel.part_forward(terms)
+        else:
+            output = (_wide(x) - _per_channel(mean, x)) * _per_channel(torch.rsqrt(variance + how.eps), x)
+            if weight is not None:
+                output = output * _per_channel(weight, x)
+            if bias is not None:
+                output = output + _per_channel(bias, x)
+            output = output.to(x.dtype)
+        kept = output if residual is not None else None
+        ctx.save_for_backward(x, weight, bias, residual, mask, total, mean, variance, kept)
+        ctx.how = how
+        return output, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The chain rule, with one collective between the statistics and ``x``, taken by every process or by none.
+
+        A process whose batch is empty adds zeros, but it takes part.
+        """
+        x, weight, bias, residual, mask, total, mean, variance, output = ctx.saved_tensors
+        how: Way = ctx.how
+        by_output, by_mean, by_variance = gradients
+        needs_x, needs_weight, needs_bias, needs_residual = ctx.needs_input_grad[:4]
+        terms = Terms(x, weight, bias, residual, mean, variance, how.eps, how.activation)
+        if how.kernel is not None and not torch.is_grad_enabled() and not is_wrapped(by_output):
+            by_gamma, by_beta, finish = how.kernel.part_backward(by_output, terms, output)
+        else:  # where the gradients are to be differentiated, or several at a time, by operations that can be
+            inside = terms if how.is_fused else terms._replace(activation=None)
+            by_gamma, by_beta, finish = _backward(by_output, inside, mask)
+
+        by_x = by_residual = None
+        if needs_x:
+            inverse_deviation = torch.rsqrt(variance + how.eps)
+            scale = inverse_deviation if weight is None else inverse_deviation * weight
+            by_mean = by_mean - scale * by_beta
+            by_variance = by_variance - 0.5 * scale * inverse_deviation * by_gamma
+            own = torch.cat([by_mean, by_variance]).to(torch.promote_types(x.dtype, torch.float32))
+            together = Sum.apply(own, how.group, how.caller)  # type: ignore[no-untyped-call]
+            by_mean, by_variance = (together.double() / total).chunk(2)
+            by_x, by_residual = finish(by_mean, 2 * by_variance)
+        elif needs_residual:
+            _, by_residual = finish(torch.zeros_like(mean), torch.zeros_like(mean))
+        # Of this process's samples, like every gradient of a parameter: DistributedDataParallel takes their mean.
+        by_weight = by_gamma.to(weight.dtype) if needs_weight else None
+        by_bias = by_beta.to(bias.dtype) if needs_bias else None
+        return by_x, by_weight, by_bias, by_residual if needs_residual else None, *[None] * 5
+
+
+def _backward(by_output: Tensor, terms: Terms, mask: Tensor | None) -> Halfway:
+    """The equations of the backward pass, in operations that can be differentiated."""
+    x, weight, bias, residual, mean, variance, eps, activation = terms
+    over = _all_but_channels(x)
+    by_output = _wide(by_output)
+    inverse_deviation = torch.rsqrt(variance + eps)
+    scale = inverse_deviation if weight is None else inverse_deviation * weight
+    centred = _wide(x) - _per_channel(mean, x)
+    if activation is not None:  # one of straight pieces, whose slope is a constant wherever it has one
+        with torch.no_grad():
+            inner = centred * _per_channel(scale, x)
+            if bias is not None:
+                inner = inner + _per_channel(bias, x)
+            if residual is not None:
+                inner = inner + residual
+            flat = LEAKY_SLOPE if activation == "leaky_relu" else 0.0
+            slope = torch.where(inner > 0, inner.new_ones(()), inner.new_full((), flat))
+        by_output = by_output * slope
+    if mask is not None:  # what neither counts nor is a number has no part in any gradient
+        lost = ~(mask | torch.isfinite(centred))
+        by_output, centred = by_output.masked_fill(lost, 0), centred.masked_fill(lost, 0)
+
+    def finish(by_mean: Tensor, by_variance: Tensor) -> tuple[Tensor, Tensor | None]:
+        by_statistics = _per_channel(by_mean, x) + _per_channel(by_variance, x) * centred
+        by_x = (_per_channel(scale, x) * by_output + _counted(by_statistics, mask)).to(x.dtype)
+        return by_x, None if residual is None else by_output.to(residual.dtype)
+
+    return Halfway((by_output * centred).sum(over) * inverse_deviation, by_output.sum(over), finish)
+
+
+def _counted(values: Tensor, mask: Tensor | None) -> Tensor:
+    """``values``, and 0 where the mask is False."""
+    return values if mask is None else torch.where(mask, values, 0)
+
+
+def _all_but_channels(x: Tensor) -> list[int]:
+    return [0, *range(2, x.dim())]
+
+
+def _per_channel(statistic: Tensor, x: Tensor) -> Tensor:
+    """(C,) -> (1, C, 1, ...), so that it broadcasts against the wide ``x``, in that one's dtype."""
+    return statistic.to(_wide_dtype(x)).reshape(1, -1, *[1] * (x.dim() - 2))
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(_wide_dtype(x))
+
+
+def _wide_dtype(x: Tensor) -> torch.dtype:
+    """One precision wider than ``x``, so that no sum and no difference of it costs a digit of the result."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else torch.float64

@@ -1,0 +1,164 @@
+"""Pictures of a comparison, drawn with Bokeh: they work offline, with a mouse. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, Range1d
+from bokeh.models.annotations import Whisker
+from bokeh.plotting import figure
+
+from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.records.record import Record
+from bnkit.report.objective import Measure
+from bnkit.report.outcomes import interval_over_seeds, outcomes
+from bnkit.report.tables import setting
+
+# Okabe & Ito (2008), "Color Universal Design": told apart also by the colour-blind.
+_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_WIDTH, _HEIGHT = 460, 300
+
+
+def figures(plan: Plan, records: Mapping[str, Record]) -> dict[str, Any]:
+    """Bokeh figures by title: the test set over the learning rate, and curves over the epochs at each setting."""
+    measure = Measure.of(plan.task)
+    drawn: dict[str, Any] = {}
+    rates = sorted({run.settings.lr for run in plan})
+    for label, runs in _by_setting(plan, without_lr=True).items():
+        if len(rates) > 1:
+            title = f"Test {measure.name} over the learning rate{label and ', '}{label}"
+            drawn[title] = _over_learning_rate(plan, runs, records, rates)
+    for label, runs in _by_setting(plan, without_lr=False).items():
+        drawn[f"Test {measure.name}, {label}"] = _over_epochs(plan, runs, records, f"test_{measure.field}")
+        drawn[f"Training loss, {label}"] = _over_epochs(plan, runs, records, "loss")
+    return drawn
+
+
+def curves(plan: Plan, records: Mapping[str, Record], name: str, runs: Sequence[Run]) -> Any:
+    """A Bokeh figure of ``runs``: the field ``name`` of ``Epoch`` over the epochs, mean and range over the seeds."""
+    return _over_epochs(plan, list(runs), records, name)
+
+
+def colour_of(plan: Plan, network: str) -> str:
+    """The colour of a network in every picture."""
+    return _COLOURS[plan.networks.index(network) % len(_COLOURS)]
+
+
+def _by_setting(plan: Plan, *, without_lr: bool) -> dict[str, list[Run]]:
+    """The runs by the settings that vary between them, as ``lr 0.1, batch_size 64``."""
+    varying = [
+        key
+        for key in plan.experiment.grid.keys_given
+        if (key == "lr" and not without_lr) or (key != "lr" and key in plan.varying)
+    ]
+    groups: dict[str, list[Run]] = {}
+    for run in plan:
+        label = ", ".join(f"{key} {setting(getattr(run.settings, key))}" for key in varying)
+        groups.setdefault(label, []).append(run)
+    return groups
+
+
+def _over_learning_rate(plan: Plan, runs: list[Run], records: Mapping[str, Record], rates: list[float]) -> Any:
+    measure = Measure.of(plan.task)
+    plot = _plot("learning rate", f"test {measure.name} at the end", x_axis_type="log")
+    plot.xaxis.ticker = FixedTicker(ticks=rates)
+    plot.xaxis.major_label_overrides = {rate: setting(rate) for rate in rates}
+    if measure.is_accuracy:
+        plot.y_range = Range1d(start=0, end=1.02)
+    for network in plan.networks:
+        found = [o for o in outcomes(plan, records) if o.run in runs and o.run.network.key == network]
+        points = []
+        for lr in rates:
+            interval = interval_over_seeds(o for o in found if o.run.settings.lr == lr)
+            if interval is None:
+                continue
+            low = interval.mean if interval.low is None else interval.low
+            high = interval.mean if interval.high is None else interval.high
+            points.append((lr, interval.mean, low, high, interval.n))
+        source = ColumnDataSource(
+            {name: [point[i] for point in points] for i, name in enumerate(("lr", "mean", "low", "high", "n"))}
+        )
+        colour = colour_of(plan, network)
+        plot.line("lr", "mean", source=source, color=colour, width=2, legend_label=network)
+        dots = plot.scatter("lr", "mean", source=source, color=colour, size=7, legend_label=network)
+        plot.add_layout(Whisker(base="lr", lower="low", upper="high", source=source, line_color=colour))
+        plot.add_tools(
+            HoverTool(
+                renderers=[dots],
+                tooltips=[
+                    ("network", network),
+                    ("lr", "@lr"),
+                    ("mean", "@mean{0.000}"),
+                    ("95 %", "@low{0.000} to @high{0.000}"),
+                    ("n", "@n"),
+                ],
+            )
+        )
+    _legend(plot, "bottom_left")
+    return plot
+
+
+def _over_epochs(plan: Plan, runs: list[Run], records: Mapping[str, Record], name: str) -> Any:
+    """The mean over the seeds as a line, their range as a band."""
+    plot = _plot("epoch", name.replace("metric", Measure.of(plan.task).name).replace("_", " "))
+    for network in plan.networks:
+        values: dict[int, list[float]] = {}
+        for run in runs:
+            if run.network.key == network:
+                for epoch in records.get(run.run_id, Record()).epochs:
+                    value = getattr(epoch, name)
+                    if value is not None:
+                        values.setdefault(epoch.epoch, []).append(value)
+        epochs = sorted(values)
+        source = ColumnDataSource(
+            {
+                "epoch": epochs,
+                "mean": [fmean(values[e]) for e in epochs],
+                "low": [min(values[e]) for e in epochs],
+                "high": [max(values[e]) for e in epochs],
+                "n": [len(values[e]) for e in epochs],
+            }
+        )
+        colour = colour_of(plan, network)
+        plot.varea("epoch", "low", "high", source=source, color=colour, alpha=0.18, legend_label=network)
+        line = plot.line("epoch", "mean", source=source, color=colour, width=2, legend_label=network)
+        plot.add_tools(
+            HoverTool(
+                renderers=[line],
+                mode="vline",
+                tooltips=[
+                    ("network", network),
+                    ("epoch", "@epoch"),
+                    ("mean", "@mean{0.000}"),
+                    ("seeds", "@low{0.000} to @high{0.000}, n = @n"),
+                ],
+            )
+        )
+    is_accuracy = "accuracy" in name
+    if is_accuracy:
+        plot.y_range = Range1d(start=0, end=1.02)
+    _legend(plot, "bottom_right" if is_accuracy else "top_right")
+    return plot
+
+
+def _plot(x: str, y: str, **options: Any) -> Any:
+    plot = figure(
+        width=_WIDTH,
+        height=_HEIGHT,
+        x_axis_label=x,
+        y_axis_label=y,
+        tools="pan,box_zoom,wheel_zoom,reset,save",
+        sizing_mode="scale_width",
+        **options,
+    )
+    plot.toolbar.logo = None
+    plot.toolbar.autohide = True
+    return plot
+
+
+def _legend(plot: Any, location: str) -> None:
+    plot.legend.location = location
+    plot.legend.click_policy = "hide"
+    plot.legend.background_fill_alpha = 0.7

@@ -1,0 +1,261 @@
+"""The charts of the page: Bokeh figures whose sources the page fills, so that switches need nothing but the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bokeh.models import ColumnDataSource, FactorRange, FixedTicker, HoverTool, LinearColorMapper, Range1d
+from bokeh.models.annotations import ColorBar, TeeHead, Whisker
+from bokeh.plotting import figure
+
+from bnkit.experiments.plan import Plan
+from bnkit.experiments.records.record import Record
+from bnkit.report.charts.figures import colour_of
+from bnkit.report.charts.series import PANELS
+from bnkit.report.contrast import Contrast
+from bnkit.report.intervals import Interval
+from bnkit.report.objective import Measure
+from bnkit.report.outcomes import Outcome, outcomes
+from bnkit.report.tables import setting
+
+_CYCLE = ("25th to 75th", "5th to 95th")
+
+
+def charts(plan: Plan, records: Mapping[str, Record], contrasts: Sequence[Contrast]) -> dict[str, Any]:
+    """The figures by name; sources are called ``<figure>:<network>`` and filled by the page where their data vary."""
+    measure = Measure.of(plan.task)
+    titles = dict(
+        zip(
+            PANELS,
+            ("training loss", f"training {measure.name}", f"test {measure.name}", f"test {measure.name}"),
+            strict=True,
+        )
+    )
+    drawn = {"headline": _curve(plan, "headline", f"test {measure.name}", measure)}
+    if any(contrast.best or contrast.by_learning_rate for contrast in contrasts):
+        drawn["forest"] = _forest(plan, contrasts, measure)
+    panels = [panel for panel in PANELS if panel != "population" or _has_population(plan, records, measure)]
+    drawn |= {panel: _curve(plan, panel, titles[panel], measure) for panel in panels}
+    if len({run.settings.lr for run in plan}) > 1:
+        drawn["rates"] = _rates(plan, measure)
+    drawn["time"] = _bars(plan, "seconds for an epoch", _seconds(plan, records))
+    memory = _memory(plan, records)
+    if memory:
+        drawn["memory"] = _bars(plan, "MB kept for the backward pass", memory)
+    peak = _peak_memory(plan, records)
+    if peak:
+        drawn["peak_memory"] = _bars(plan, "MB of GPU memory at most", peak)
+    if any(epoch.layers for record in records.values() for epoch in record.epochs):
+        drawn |= {name: _fan(name) for name in ("input", "output", "gamma", "beta")}
+        drawn["layers"] = _heat()
+    return drawn
+
+
+def _curve(plan: Plan, name: str, y: str, measure: Measure) -> Any:
+    plot = _plot(name, "epoch", y, height=320 if name == "headline" else 280)
+    for network in plan.networks:
+        source = ColumnDataSource({key: [] for key in ("x", "mean", "low", "high", "n")}, name=f"{name}:{network}")
+        each = ColumnDataSource({"xs": [], "ys": [], "seed": []}, name=f"{name}:{network}:seeds")
+        colour = colour_of(plan, network)
+        plot.varea("x", "low", "high", source=source, color=colour, alpha=0.18)
+        line = plot.line("x", "mean", source=source, color=colour, width=2.5)
+        lines = plot.multi_line("xs", "ys", source=each, color=colour, width=1.2)
+        plot.add_tools(
+            HoverTool(renderers=[line], mode="vline", tooltips=[
+                ("network", network), ("at", "@x{0.[00]}"), ("mean", "@mean{0.0000}"),
+                ("seeds", "@low{0.0000} to @high{0.0000}, n = @n"),
+            ]),
+            HoverTool(renderers=[lines], line_policy="nearest", tooltips=[("network", network), ("seed", "@seed"), ("", "$y{0.0000}")]),
+        )  # fmt: skip
+    return plot
+
+
+def _has_population(plan: Plan, records: Mapping[str, Record], measure: Measure) -> bool:
+    known = (measure.population(epoch) for outcome in outcomes(plan, records) for epoch in outcome.record.epochs)
+    return any(value is not None for value in known)
+
+
+def _forest(plan: Plan, contrasts: Sequence[Contrast], measure: Measure) -> Any:
+    """Differences with their intervals, one row each; the zero line is nothing."""
+    scale = 100 if measure.is_accuracy else 1
+    rows: list[tuple[str, str, Interval]] = []
+    for contrast in contrasts:
+        where = "".join(f", {key} {setting(value)}" for key, value in contrast.setting.items())
+        if contrast.best is not None and contrast.best.test is not None and len(contrast.by_learning_rate) > 1:
+            rows.append((f"{contrast.network}{where}: each at its best", contrast.network, contrast.best.test))
+        rows += [
+            (f"{contrast.network}{where}: lr {at.lr:g}", contrast.network, at.test)
+            for at in contrast.by_learning_rate
+            if at.test is not None
+        ]
+    labels = [label for label, _, _ in rows]
+    plot = _plot(
+        "forest",
+        f"test {measure.name}: difference{' in points' if measure.is_accuracy else ''}",
+        "",
+        height=90 + 24 * max(len(rows), 2),
+        y_range=FactorRange(factors=labels[::-1]),
+    )
+    ends = [scale * (interval.mean if end is None else end)
+            for _, _, interval in rows for end in (interval.low, interval.mean, interval.high)]  # fmt: skip
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    plot.x_range = Range1d(start=low - 0.04 * ((high - low) or 1), end=high + 0.04 * ((high - low) or 1))
+    source = ColumnDataSource({
+        "label": labels,
+        "mean": [scale * interval.mean for _, _, interval in rows],
+        "low": [scale * (interval.mean if interval.low is None else interval.low) for _, _, interval in rows],
+        "high": [scale * (interval.mean if interval.high is None else interval.high) for _, _, interval in rows],
+        "n": [interval.n for _, _, interval in rows],
+        "colour": [colour_of(plan, network) for _, network, _ in rows],
+    })  # fmt: skip
+    plot.vspan(x=[0], line_dash="dashed", line_color="#888888")
+    plot.segment("low", "label", "high", "label", source=source, color="colour", width=2.5)
+    dots = plot.scatter("mean", "label", source=source, color="colour", size=9, marker="square")
+    plot.add_tools(HoverTool(renderers=[dots], tooltips=[
+        ("", "@label"), ("mean", "@mean{+0.00}"), ("95 %", "@low{+0.00} to @high{+0.00}"), ("n", "@n"),
+    ]))  # fmt: skip
+    return plot
+
+
+def _rates(plan: Plan, measure: Measure) -> Any:
+    rates = sorted({run.settings.lr for run in plan})
+    plot = _plot(
+        "rates", "learning rate", f"test {measure.name} at the end", height=340, x_axis_type="log",
+        x_range=Range1d(start=rates[0] / 1.5, end=rates[-1] * 1.5),
+    )  # fmt: skip
+    plot.xaxis.ticker = FixedTicker(ticks=rates)
+    plot.xaxis.major_label_overrides = {rate: setting(rate) for rate in rates}
+    for network in plan.networks:
+        source = ColumnDataSource({key: [] for key in ("lr", "mean", "low", "high", "n")}, name=f"rates:{network}")
+        lost = ColumnDataSource({"lr": [], "y": [], "lost": []}, name=f"rates:{network}:lost")
+        colour = colour_of(plan, network)
+        plot.line("lr", "mean", source=source, color=colour, width=2.5)
+        dots = plot.scatter("lr", "mean", source=source, color=colour, size=8)
+        plot.add_layout(_whisker("lr", source, colour))
+        crosses = plot.scatter("lr", "y", source=lost, color=colour, size=11, line_width=2.5, marker="x")
+        plot.text(
+            "lr", "y", "lost", source=lost, x_offset=9, text_baseline="middle", text_font_size="10px", text_color=colour
+        )
+        plot.add_tools(
+            HoverTool(renderers=[dots], tooltips=[
+                ("network", network), ("lr", "@lr"), ("mean", "@mean{0.000}"), ("95 %", "@low{0.000} to @high{0.000}"), ("n", "@n"),
+            ]),
+            HoverTool(renderers=[crosses], tooltips=[("network", network), ("lr", "@lr"), ("diverged or failed", "@lost")]),
+        )  # fmt: skip
+    return plot
+
+
+def _whisker(base: str, source: ColumnDataSource, colour: str) -> Whisker:
+    lower, upper = TeeHead(size=8, line_color=colour), TeeHead(size=8, line_color=colour)
+    return Whisker(
+        base=base, lower="low", upper="high", source=source, line_color=colour, level="annotation",
+        lower_head=lower, upper_head=upper,
+    )  # fmt: skip
+
+
+def _bars(plan: Plan, y: str, values: Mapping[str, Interval | None]) -> Any:
+    names = [network for network in plan.networks if values.get(network) is not None]
+    plot = _plot(y.split(" ", maxsplit=1)[0], "", y, height=260, x_range=FactorRange(factors=names))
+    found = [interval for network in names if (interval := values[network]) is not None]
+    highest = max((interval.mean if interval.high is None else interval.high for interval in found), default=1.0)
+    plot.y_range = Range1d(start=0, end=1.05 * highest)
+    source = ColumnDataSource({
+        "network": names,
+        "mean": [interval.mean for interval in found],
+        "low": [interval.mean if interval.low is None else interval.low for interval in found],
+        "high": [interval.mean if interval.high is None else interval.high for interval in found],
+        "colour": [colour_of(plan, network) for network in names],
+        "label": [f"{interval.mean:.3g}" for interval in found],
+    })  # fmt: skip
+    bars = plot.vbar("network", 0.5, "mean", source=source, color="colour")
+    plot.text("network", 0, "label", source=source, y_offset=-5, text_align="center", text_color="#ffffff",
+              text_font_style="bold", text_font_size="13px")  # fmt: skip
+    plot.add_layout(_whisker("network", source, "#888888"))
+    plot.add_tools(
+        HoverTool(
+            renderers=[bars],
+            tooltips=[("", "@network"), ("mean", "@mean{0.000}"), ("95 %", "@low{0.000} to @high{0.000}")],
+        )
+    )
+    plot.xgrid.visible = False
+    plot.xaxis.major_label_orientation = 0.5 if len(names) > 4 else "horizontal"
+    return plot
+
+
+def _seconds(plan: Plan, records: Mapping[str, Record]) -> dict[str, Interval | None]:
+    return _by_network(plan, records, lambda o: [epoch.epoch_duration for epoch in o.record.epochs])
+
+
+def _memory(plan: Plan, records: Mapping[str, Record]) -> dict[str, Interval | None]:
+    found = _by_network(
+        plan,
+        records,
+        lambda o: [epoch.backward_bytes / 1e6 for epoch in o.record.epochs if epoch.backward_bytes is not None],
+    )
+    return found if any(found.values()) else {}
+
+
+def _peak_memory(plan: Plan, records: Mapping[str, Record]) -> dict[str, Interval | None]:
+    def most(outcome: Outcome) -> list[float]:
+        known = [epoch.peak_memory_bytes / 1e6 for epoch in outcome.record.epochs if epoch.peak_memory_bytes]
+        return [max(known)] if known else []
+
+    found = _by_network(plan, records, most)
+    return found if any(found.values()) else {}
+
+
+def _by_network(plan: Plan, records: Mapping[str, Record], values: Any) -> dict[str, Interval | None]:
+    from statistics import median
+
+    from bnkit.report.intervals import mean_interval
+
+    found: dict[str, list[float]] = {network: [] for network in plan.networks}
+    outcome: Outcome
+    for outcome in outcomes(plan, records):
+        known = values(outcome)
+        if known:
+            found[outcome.run.network.key].append(median(known))
+    return {network: mean_interval(known) for network, known in found.items()}
+
+
+def _fan(name: str) -> Any:
+    """The distribution of one layer's values over the steps: the middle half, nearly all, and the median."""
+    what = {"input": "what goes in", "output": "what comes out", "gamma": "γ", "beta": "β"}[name]
+    plot = _plot(name, "step", what, height=240)
+    source = ColumnDataSource(
+        {key: [] for key in ("step", "q05", "q25", "q50", "q75", "q95", "mean")}, name=f"{name}:fan"
+    )
+    plot.varea("step", "q05", "q95", source=source, color="#0072B2", alpha=0.18)
+    plot.varea("step", "q25", "q75", source=source, color="#0072B2", alpha=0.35)
+    line = plot.line("step", "q50", source=source, color="#0072B2", width=2)
+    plot.add_tools(HoverTool(renderers=[line], mode="vline", tooltips=[
+        ("step", "@step"), ("median", "@q50"), (_CYCLE[0], "@q25 to @q75"), (_CYCLE[1], "@q05 to @q95"), ("mean", "@mean"),
+    ]))  # fmt: skip
+    return plot
+
+
+def _heat() -> Any:
+    """One figure of all layers over the steps, as colours."""
+    plot = _plot("layers", "step", "", height=320, y_range=FactorRange(factors=[""], name="layers:names"))
+    source = ColumnDataSource({key: [] for key in ("step", "layer", "width", "colour", "value")}, name="layers:heat")
+    mapper = LinearColorMapper(palette="Viridis256", low=0, high=1, name="layers:mapper", nan_color="#00000000")
+    cells = plot.rect(
+        "step", "layer", "width", 1, source=source, fill_color={"field": "colour", "transform": mapper}, line_color=None
+    )
+    plot.add_layout(ColorBar(color_mapper=mapper, width=12, background_fill_color=None), "right")
+    plot.add_tools(HoverTool(renderers=[cells], tooltips=[("layer", "@layer"), ("step", "@step"), ("", "@value")]))
+    return plot
+
+
+def _plot(name: str, x: str, y: str, *, height: int, **options: Any) -> Any:
+    # What is not given here, the page sets to the values that it shows.
+    options = {"x_range": Range1d(start=0, end=1), "y_range": Range1d(start=0, end=1), **options}
+    plot = figure(
+        name=name, height=height, x_axis_label=x, y_axis_label=y, tools="pan,box_zoom,wheel_zoom,reset,save",
+        sizing_mode="stretch_width", background_fill_color=None, border_fill_color=None, outline_line_color=None,
+        active_scroll=None, active_drag=None, **options,
+    )  # fmt: skip
+    plot.toolbar.logo = None
+    plot.toolbar.autohide = True
+    return plot

@@ -1,0 +1,163 @@
+"""The figures of all runs as plain values, for the page to draw from. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from bnkit.experiments.plan import Plan
+from bnkit.experiments.records.record import Epoch, Record, Status
+from bnkit.report.contrast import Contrast
+from bnkit.report.objective import Measure
+from bnkit.report.outcomes import Outcome, interval_over_seeds, outcomes
+from bnkit.report.tables import setting
+
+# What the curves show of an epoch.
+PANELS = ("loss", "training", "test", "population")
+# Of the runs that were looked into, so many at most go into the page, with so many steps each: it has to stay small.
+_MOST_INSIDE, _MOST_STEPS = 12, 40
+
+
+def labels(plan: Plan) -> list[str]:
+    """The points of the grid, as ``lr 0.1, batch_size 64``; what does not vary is left out, but for the learning rate."""
+    return list(dict.fromkeys(_label(outcome, plan, with_rate=True) for outcome in outcomes(plan, {})))
+
+
+def series(plan: Plan, records: Mapping[str, Record], contrasts: Sequence[Contrast]) -> dict[str, Any]:
+    """What the page needs to draw: every run, the learning rates, the layers, and what is shown first."""
+    every, points = outcomes(plan, records), labels(plan)
+    headline = [points.index(point) for point in headline_points(plan, contrasts).values()]
+    # The curves begin where the network that is asked about is best.
+    asked = next((plan.networks.index(contrast.network) for contrast in contrasts if contrast.best is not None), 0)
+    return {
+        "networks": list(plan.networks),
+        "points": points,
+        "shares": Measure.of(plan.task).is_accuracy,
+        "headline": headline,
+        "first": headline[asked] if headline else 0,
+        "runs": [
+            {
+                "network": plan.networks.index(outcome.run.network.key),
+                "point": points.index(_label(outcome, plan, with_rate=True)),
+                "seed": outcome.run.seed,
+                **_curves(outcome),
+            }
+            for outcome in every
+            if outcome.record.epochs
+        ],
+        "rates": _rates(plan, every),
+        "inside": _inside(plan, every),
+    }
+
+
+def _label(outcome: Outcome, plan: Plan, *, with_rate: bool) -> str:
+    keys = [key for key in plan.experiment.grid.keys_given if (with_rate and key == "lr") or (key in plan.varying)]
+    chosen = [key for key in keys if with_rate or key != "lr"]
+    return ", ".join(f"{key} {setting(getattr(outcome.run.settings, key))}" for key in chosen)
+
+
+def headline_points(plan: Plan, contrasts: Sequence[Contrast]) -> dict[str, str]:
+    """For each network the point of the grid at which the first picture shows it: where the first answer was found.
+
+    That is its own best learning rate, in the setting of the first network that is set against another.
+    """
+    points = labels(plan)
+    found = dict.fromkeys(plan.networks, points[0])
+    answered = [contrast for contrast in contrasts if contrast.best is not None]
+    for contrast in answered:
+        if contrast.best is None or contrast.setting != answered[0].setting:
+            continue
+        for network, lr in (
+            (contrast.network, contrast.best.network_lr),
+            (contrast.baseline, contrast.best.baseline_lr),
+        ):
+            found[network] = _point(plan, {"lr": lr, **contrast.setting}) or points[0]
+    return found
+
+
+def _point(plan: Plan, wanted: Mapping[str, object]) -> str | None:
+    for outcome in outcomes(plan, {}):
+        if all(getattr(outcome.run.settings, key) == value for key, value in wanted.items()):
+            return _label(outcome, plan, with_rate=True)
+    return None
+
+
+def _curves(outcome: Outcome) -> dict[str, list[float | None]]:
+    measure, epochs = outcome.measure, outcome.record.epochs
+    of: dict[str, Callable[[Epoch], float | None]] = {
+        "epoch": lambda epoch: float(epoch.epoch),
+        "step": lambda epoch: float(epoch.steps) if epoch.steps is not None else None,
+        "seconds": lambda epoch: epoch.run_duration,
+        "loss": lambda epoch: epoch.loss,
+        "training": measure.training,
+        "test": measure.test,
+        "population": measure.population,
+    }
+    return {name: [_short(figure(epoch)) for epoch in epochs] for name, figure in of.items()}
+
+
+def _rates(plan: Plan, every: Sequence[Outcome]) -> dict[str, dict[str, dict[str, list[Any]]]]:
+    """By the rest of the setting and by network: the test set over the learning rate, and where runs were lost."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in every:
+        groups.setdefault(_label(outcome, plan, with_rate=False), []).append(outcome)
+    return {
+        label: {network: _over_rates([o for o in group if o.run.network.key == network]) for network in plan.networks}
+        for label, group in groups.items()
+    }
+
+
+def _over_rates(runs: Sequence[Outcome]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {key: [] for key in ("lr", "mean", "low", "high", "n", "lost_lr", "lost")}
+    for lr in sorted({outcome.run.settings.lr for outcome in runs}):
+        here = [outcome for outcome in runs if outcome.run.settings.lr == lr]
+        interval = interval_over_seeds(here)
+        if interval is not None:
+            low, high = (interval.mean if end is None else end for end in (interval.low, interval.high))
+            values = (lr, *(_short(value) for value in (interval.mean, low, high)), interval.n)
+            for key, value in zip(("lr", "mean", "low", "high", "n"), values, strict=True):
+                columns[key].append(value)
+        lost = sum(outcome.record.status in (Status.DIVERGED, Status.FAILED) for outcome in here)
+        if lost:
+            columns["lost_lr"].append(lr)
+            columns["lost"].append(f"{lost} of {len(here)}")
+    return columns
+
+
+def _inside(plan: Plan, every: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """What was seen in the layers: of each network and point the first seed, thinned."""
+    seen: dict[tuple[str, str], dict[str, Any]] = {}
+    for outcome in every:
+        entries = [entry for epoch in outcome.record.epochs for entry in epoch.layers or ()]
+        key = outcome.run.network.key, _label(outcome, plan, with_rate=True)
+        if entries and key not in seen and len(seen) < _MOST_INSIDE:
+            thinned = entries[:: -(-len(entries) // _MOST_STEPS)]
+            names = list(dict.fromkeys(name for entry in thinned for name in entry["layers"]))
+            seen[key] = {
+                "label": f"{key[0]}, {key[1]}, seed {outcome.run.seed}",
+                "steps": [entry["step"] for entry in thinned],
+                "layers": {name: [entry["layers"].get(name) for entry in thinned] for name in names},
+            }
+    # First those that have the most to show: a batch norm.
+    return sorted(seen.values(), key=lambda found: not any("gamma" in (e or {}) for e in _first_entries(found)))
+
+
+def _first_entries(found: Mapping[str, Any]) -> list[Any]:
+    """What was seen of each layer at the first step."""
+    return [entries[0] for entries in found["layers"].values()]
+
+
+def _short(value: float | None) -> float | None:
+    """With as many digits as a picture shows."""
+    return None if value is None else float(f"{value:.5g}")
+
+
+def ends(plan: Plan, records: Mapping[str, Record]) -> list[tuple[str, str, str]]:
+    """Network, point of the grid, and its mean on the test set at the end: the curves as text."""
+    measure = Measure.of(plan.task)
+    found: dict[tuple[str, str], list[float]] = {}
+    for outcome in outcomes(plan, records):
+        if outcome.final is not None:
+            found.setdefault((outcome.run.network.key, _label(outcome, plan, with_rate=True)), []).append(outcome.test)
+    return [(network, label, measure.text(fmean(values))) for (network, label), values in found.items()]

@@ -1,0 +1,151 @@
+"""What runs are judged by. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bnkit.experiments.experiment import TaskIdentity
+from bnkit.experiments.records.record import Epoch
+from bnkit.report.intervals import (
+    Interval,
+    Verdict,
+    accuracy_interval,
+    difference_interval,
+    least_of_share,
+    mean_interval,
+    verdict,
+)
+
+# A difference of accuracies that matters to nobody: one point.
+_POINT = 0.01
+# Of a metric whose scale is not known, what is no more than this share of it is taken as the same.
+_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The figure by which runs are judged: where an epoch has it, which way is better, and how it reads.
+
+    Attributes:
+        name: "accuracy", or the name of the experiment's own metric.
+        minimize: Whether less is better.
+        is_accuracy: Whether it is the share of right answers, which is told in percentage points.
+    """
+
+    name: str = "accuracy"
+    minimize: bool = False
+    is_accuracy: bool = True
+
+    @classmethod
+    def of(cls, task: TaskIdentity) -> Measure:
+        """What ``task`` is judged by."""
+        name = task.metric.partition("#")[0].rpartition(":")[2].rpartition(".")[2]
+        return cls(name, task.goal == "minimize", task.metric == "accuracy")
+
+    @property
+    def field(self) -> str:
+        """The field of ``Epoch`` that has it for the training batches; ``test_`` and ``validation_`` stand before it."""
+        return "accuracy" if self.is_accuracy else "metric"
+
+    def training(self, epoch: Epoch) -> float | None:
+        """Over the training batches."""
+        return self._of(epoch, self.field)
+
+    def fit(self, epoch: Epoch) -> float | None:
+        """On the training part, with the weights at the end of the epoch; None where the experiment does not ask for it."""
+        return self._of(epoch, f"training_{self.field}")
+
+    def validation(self, epoch: Epoch) -> float | None:
+        """On the validation part."""
+        return self._of(epoch, f"validation_{self.field}")
+
+    def test(self, epoch: Epoch) -> float | None:
+        """On the test set, batch norm by its moving average."""
+        return self._of(epoch, f"test_{self.field}")
+
+    def population(self, epoch: Epoch) -> float | None:
+        """On the test set, batch norm by the statistics of the training part."""
+        return self._of(epoch, f"test_{self.field}_population")
+
+    def constant(self, epoch: Epoch) -> float | None:
+        """What the best constant answer scores on the test set; None where that is not known."""
+        # R² is measured against the mean of the targets.
+        return 0.0 if self.name == "r2_score" and epoch.test_constant is None else epoch.test_constant
+
+    def interval(self, values: Sequence[float], answers: int | None) -> Interval | None:
+        """The mean of ``values`` over seeds, with its 95 % interval; ``answers`` are those that an accuracy counts."""
+        return accuracy_interval(values, answers) if self.is_accuracy else mean_interval(values)
+
+    def interval_of_difference(self, differences: Sequence[float], answers: int | None) -> Interval | None:
+        """The mean of ``differences`` paired by seed, with its 95 % interval."""
+        return difference_interval(differences, answers) if self.is_accuracy else mean_interval(differences)
+
+    def is_clearly_better(self, value: float, constant: float, answers: int | None) -> bool:
+        """Whether a network that scores ``value`` is better than a constant answer, by more than chance or a trifle."""
+        if self.is_accuracy:
+            margin = 0.0 if answers is None else least_of_share(constant, answers)
+        else:
+            margin = _SHARE * (abs(constant) or 1.0)
+        return self.order(value) < self.order(constant) - margin
+
+    def better(self, first: float | None, second: float | None) -> bool:
+        """Whether ``first`` is at least as good as ``second``; anything is as good as nothing."""
+        if first is None or second is None:
+            return second is None
+        return first <= second if self.minimize else first >= second
+
+    def order(self, value: float | None) -> float:
+        """A number that is the smaller, the better ``value`` is: to sort by."""
+        if value is None:
+            return float("inf")
+        return value if self.minimize else -value
+
+    def verdict(self, difference: Interval | None) -> Verdict:
+        """What a difference of two means says: a gain is a difference for the better."""
+        found = verdict(difference, _POINT if self.is_accuracy else 0.0)
+        turned = {Verdict.GAIN: Verdict.LOSS, Verdict.LOSS: Verdict.GAIN}
+        return turned.get(found, found) if self.minimize else found
+
+    def disagree(self, first: float, second: float) -> bool:
+        """Whether two values are so far apart that one would report another result."""
+        margin = _POINT if self.is_accuracy else _SHARE * max(abs(first), abs(second))
+        return abs(first - second) > margin
+
+    @property
+    def disagreement(self) -> str:
+        """What ``disagree`` asks, in words."""
+        return "more than a point" if self.is_accuracy else "more than one percent"
+
+    def text(self, value: float) -> str:
+        """A value in a sentence."""
+        return f"{value:.3f}" if self.is_accuracy else f"{value:.4g}".replace("-", "−")
+
+    def change(self, value: float) -> str:
+        """A difference with its sign; accuracies in percentage points, without the word.
+
+        Example:
+            >>> Measure().change(0.0213), Measure("mean_absolute_error", True, False).change(-0.5)
+            ('+2.1', '−0.5')
+        """
+        return (f"{100 * value:+.1f}" if self.is_accuracy else f"{value:+.3g}").replace("-", "−")
+
+    def difference(self, difference: Interval) -> str:
+        """``+2.1 points [+1.0, +3.2], n = 5``."""
+        unit = " points" if self.is_accuracy else ""
+        mean = self.change(difference.mean)
+        if difference.low is None or difference.high is None:
+            return f"{mean}{unit}, n = {difference.n}, too few for an interval"
+        interval = f"[{self.change(difference.low)}, {self.change(difference.high)}]"
+        return f"{mean}{unit} {interval}, {self.count(difference)}"
+
+    @staticmethod
+    def count(difference: Interval) -> str:
+        """What the width of an interval rests on: ``n = 5``, or ``n = 5, counted on 10 answers``."""
+        counted = "" if difference.counted is None else f", counted on {difference.counted:,} answers"
+        return f"n = {difference.n}{counted}"
+
+    @staticmethod
+    def _of(epoch: Epoch, name: str) -> float | None:
+        value: float | None = getattr(epoch, name)
+        return value

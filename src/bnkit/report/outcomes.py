@@ -1,0 +1,117 @@
+"""Runs beside what came out of them, and the settings by which they are set against each other. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.records.record import Epoch, Record, Status
+from bnkit.experiments.settings import Settings
+from bnkit.report.intervals import Interval
+from bnkit.report.objective import Measure
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run and what came out of it.
+
+    Attributes:
+        run, record: Both.
+        test_examples: How many examples the experiment asks the test set to be reduced to; 0 for all that there are.
+    """
+
+    run: Run
+    record: Record
+    test_examples: int = 0
+
+    @property
+    def final(self) -> Epoch | None:
+        """The figures of its last epoch, if it finished and there is something to judge it by."""
+        last = self.record.last
+        if self.record.status is not Status.FINISHED or last is None or self.measure.test(last) is None:
+            return None
+        return last
+
+    @property
+    def measure(self) -> Measure:
+        """What it is judged by."""
+        return Measure.of(self.run.task)
+
+    @property
+    def test(self) -> float:
+        """The measure on the test set at the end.
+
+        Raises:
+            ValueError: There is no ``final`` to take it from.
+        """
+        value = None if self.final is None else self.measure.test(self.final)
+        if value is None:
+            raise ValueError(f"run {self.run.number} has no {self.measure.name} at its end")
+        return value
+
+    @property
+    def is_undefined(self) -> bool:
+        """Whether it finished, and what it is judged by is not finite on the test set."""
+        return self.record.status is Status.FINISHED and self.record.last is not None and self.final is None
+
+    @property
+    def answers(self) -> int | None:
+        """Of how many answers its test accuracy is a share; None where that is not known."""
+        return (None if self.final is None else self.final.test_answers) or self.test_examples or None
+
+    @property
+    def training_answers(self) -> int | None:
+        """The same of its training accuracy."""
+        return None if self.final is None else self.final.answers
+
+    @property
+    def constant(self) -> float | None:
+        """What the best constant answer scores on the test set; None where that is not known."""
+        return None if self.final is None else self.measure.constant(self.final)
+
+    @property
+    def training(self) -> float | None:
+        """The measure over the training batches of the last epoch; None where it is not finite."""
+        return None if self.final is None else self.measure.training(self.final)
+
+    @property
+    def fit(self) -> float | None:
+        """The measure on the training part, evaluated like the test set; None where the experiment does not ask for it."""
+        return None if self.final is None else self.measure.fit(self.final)
+
+    @property
+    def validation(self) -> float | None:
+        """The measure on the validation part at the end; None without one."""
+        return None if self.final is None else self.measure.validation(self.final)
+
+
+def outcomes(plan: Plan, records: Mapping[str, Record]) -> list[Outcome]:
+    """Every run of ``plan`` with its record; an empty one where there is none."""
+    examples = plan.experiment.test_examples
+    return [Outcome(run, records.get(run.run_id, Record()), examples) for run in plan]
+
+
+def interval_over_seeds(runs: Iterable[Outcome]) -> Interval | None:
+    """The mean of the measure on the test set over those of ``runs`` that finished, with its 95 % interval."""
+    ended = [outcome for outcome in runs if outcome.final is not None]
+    if not ended:
+        return None
+    return ended[0].measure.interval([outcome.test for outcome in ended], fewest(o.answers for o in ended))
+
+
+def fewest(counts: Iterable[int | None]) -> int | None:
+    """The smallest of the counts that are known; None if none is."""
+    return min((count for count in counts if count is not None), default=None)
+
+
+def settings_of(plan: Plan) -> list[Mapping[str, object]]:
+    """The combinations of all grid keys but lr, each with only the keys that vary."""
+    varying = [key for key in plan.varying if key != "lr"]
+    combinations = {tuple(getattr(run.settings, key) for key in varying): None for run in plan}
+    return [dict(zip(varying, values, strict=True)) for values in combinations]
+
+
+def matches(settings: Settings, setting: Mapping[str, object]) -> bool:
+    """Whether ``settings`` have the values of ``setting``."""
+    return all(getattr(settings, key) == value for key, value in setting.items())

@@ -1,0 +1,71 @@
+"""Where the moving average and the statistics of the data do not give the same figures on the test set. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from statistics import fmean
+
+from bnkit.experiments.plan import Plan
+from bnkit.experiments.records.record import Record
+from bnkit.report.objective import Measure
+from bnkit.report.outcomes import matches, outcomes, settings_of
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A network whose measure on the test set depends on which statistics it is evaluated with.
+
+    Attributes:
+        network: Its key.
+        lr, setting: Where.
+        measure: What it is judged by.
+        moving_average, population: The means of the runs that finished.
+        apart: In how many runs they disagree.
+        runs: How many finished.
+        widest: The pair (moving average, population) of the run in which they differ most.
+    """
+
+    network: str
+    lr: float
+    setting: Mapping[str, object]
+    measure: Measure
+    moving_average: float
+    population: float
+    apart: int
+    runs: int
+    widest: tuple[float, float]
+
+
+def drifts(plan: Plan, records: Mapping[str, Record]) -> tuple[Drift, ...]:
+    """Where the moving average and the population statistics would report another result."""
+    measure = Measure.of(plan.task)
+    finals = [(outcome.run, outcome.final) for outcome in outcomes(plan, records) if outcome.final is not None]
+    found = []
+    for network, setting, lr in product(plan.networks, settings_of(plan), dict.fromkeys(plan.experiment.grid.lr)):
+        pairs = [
+            (moving, population)
+            for run, final in finals
+            if run.network.key == network
+            and run.settings.lr == lr
+            and matches(run.settings, setting)
+            and (moving := measure.test(final)) is not None
+            and (population := measure.population(final)) is not None
+        ]
+        apart = sum(measure.disagree(moving, population) for moving, population in pairs)
+        if apart:
+            found.append(
+                Drift(
+                    network,
+                    lr,
+                    setting,
+                    measure,
+                    fmean(moving for moving, _ in pairs),
+                    fmean(population for _, population in pairs),
+                    apart,
+                    len(pairs),
+                    max(pairs, key=lambda pair: abs(pair[0] - pair[1])),
+                )
+            )
+    return tuple(found)

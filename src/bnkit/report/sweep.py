@@ -1,0 +1,113 @@
+"""The runs of one network over learning rates and seeds. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from bnkit.experiments.records.record import Status
+from bnkit.report.objective import Measure
+from bnkit.report.outcomes import Outcome, fewest
+
+# How a best learning rate was chosen.
+ONLY_ONE = "only one"
+BY_VALIDATION = "validation"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of one network under one setting of everything else, by learning rate and seed.
+
+    Attributes:
+        name: The network's key.
+        runs: What came out.
+    """
+
+    name: str
+    runs: Mapping[tuple[float, int], Outcome]
+
+    @classmethod
+    def of(cls, name: str, of_all: Sequence[Outcome]) -> Sweep:
+        """Those of ``of_all`` that are of the network called ``name``."""
+        return cls(name, {(o.run.settings.lr, o.run.seed): o for o in of_all if o.run.network.key == name})
+
+    @property
+    def measure(self) -> Measure:
+        """That of any run: all have the same."""
+        return next(iter(self.runs.values())).measure
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates, in the order of the plan."""
+        return tuple(dict.fromkeys(lr for lr, _ in self.runs))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, in the order of the plan."""
+        return tuple(dict.fromkeys(seed for _, seed in self.runs))
+
+    def finished(self, lr: float) -> dict[int, Outcome]:
+        """By seed."""
+        return {seed: self.runs[lr, seed] for seed in self.seeds if self.runs[lr, seed].final is not None}
+
+    def mean(self, lr: float) -> float | None:
+        """Of the measure on the test set at the end; None where no run finished."""
+        ends = [outcome.test for outcome in self.finished(lr).values()]
+        return fmean(ends) if ends else None
+
+    def ended(self, lr: float) -> dict[Status, int]:
+        """How many runs ended as what."""
+        ends = [self.runs[lr, seed].record.status for seed in self.seeds]
+        return {status: ends.count(status) for status in Status if status in ends}
+
+    def undefined(self, lr: float) -> int:
+        """How many runs finished without a finite measure on the test set."""
+        return sum(self.runs[lr, seed].is_undefined for seed in self.seeds)
+
+    def constant(self, lr: float) -> float | None:
+        """What the best constant answer scores on the test set; None where that is not known."""
+        known = [c for outcome in self.finished(lr).values() if (c := outcome.constant) is not None]
+        return fmean(known) if known else None
+
+    def learned(self, lr: float) -> bool | None:
+        """Whether it is, on average, clearly better than the best constant answer; None where that is not known."""
+        mean, constant = self.mean(lr), self.constant(lr)
+        if mean is None or constant is None:
+            return None
+        return self.measure.is_clearly_better(mean, constant, fewest(o.answers for o in self.finished(lr).values()))
+
+    def _why_none(self) -> str:
+        """Why there is no run to judge ``name`` by."""
+        undefined = next((outcome for outcome in self.runs.values() if outcome.is_undefined), None)
+        return f"no run of {self.name} finished" if undefined is None else f"{self.name}: {why_undefined(undefined)}"
+
+    def best_rate(self) -> tuple[float | None, str]:
+        """The rate with the best mean on the validation part, among those at which the most runs finished; and how, or why not."""
+        finished = {lr: self.finished(lr).values() for lr in self.rates}
+        most = max(len(runs) for runs in finished.values())
+        if most == 0:
+            return None, self._why_none()
+        if len(self.rates) == 1:
+            return self.rates[0], ONLY_ONE
+        places = {}
+        for lr, runs in finished.items():
+            ends = [outcome.validation for outcome in runs]
+            known = [end for end in ends if end is not None]
+            if len(runs) == most and known:
+                places[lr] = self.measure.order(fmean(known))
+        if not places:
+            return None, "there is no validation part to choose a learning rate on"
+        return min(places, key=places.__getitem__), BY_VALIDATION
+
+
+def why_undefined(outcome: Outcome) -> str:
+    """Why a run that finished has nothing to be judged by."""
+    measure, last = outcome.measure, outcome.record.last
+    if last is not None and last.test_loss is None:
+        reason = "its loss on the test set is not finite either"
+    elif measure.name == "r2_score":
+        reason = "R² asks how much of the targets' variance is explained, and the test targets have none; use another --metric"
+    else:
+        reason = "the metric returned NaN or infinity"
+    return f"its runs finished, but their test {measure.name} is undefined: {reason}"

@@ -1,0 +1,58 @@
+"""The order in which workers take runs."""
+
+from __future__ import annotations
+
+from bnkit.experiments.experiment import NetworkIdentity, Settled, experiment_from
+from bnkit.experiments.plan import plan
+from bnkit.experiments.running.run_queue import Waiting
+
+SHORT, LONG = "no_batch_norm", "batch_norm"
+
+
+def _runs(seeds, **grid):
+    networks = [NetworkIdentity(key=key, identity=key) for key in (SHORT, LONG)]
+    settled = Settled(threads=1, device="cpu", data="digest", networks=networks)
+    content = {"name": "p", "networks": ["two-cnn"], "grid": {"lr": [0.1, 0.2], **grid}, "seeds": seeds, "epochs": 1}
+    return plan(experiment_from(content, "here").model_copy(update={"settled": settled})).runs
+
+
+def _all(waiting):
+    return [waiting.take() for _ in range(len(waiting))]
+
+
+def test_the_plan_is_followed_until_few_are_left():
+    runs = _runs(5)
+    waiting = Waiting(runs, workers=2)
+    waiting.took(runs[0], 1.0)
+    waiting.took(runs[1], 9.0)
+    taken = _all(waiting)
+    assert taken[:12] == list(runs[:12])
+    assert [run.network.key for run in taken[12:]] == [LONG] * 4 + [SHORT] * 4
+    assert [run.number for run in taken[12:]] == [14, 16, 18, 20, 13, 15, 17, 19]  # among equals as in the plan
+
+
+def test_what_nobody_knows_yet_comes_before_what_is_known_to_be_short():
+    runs = _runs(1, batch_size=[8, 64])
+    waiting = Waiting(runs, workers=2)
+    waiting.took(runs[0], 5.0)
+    assert [(run.network.key, run.settings.batch_size) for run in _all(waiting)] == [
+        (LONG, 8), (SHORT, 64), (LONG, 64), (LONG, 8), (SHORT, 64), (LONG, 64), (SHORT, 8), (SHORT, 8),
+    ]  # fmt: skip
+
+
+def test_a_run_that_diverged_early_does_not_make_its_like_short():
+    runs = _runs(1)
+    waiting = Waiting(runs, workers=2)
+    for seconds in (5.0, 0.1):
+        waiting.took(runs[1], seconds)
+    waiting.took(runs[0], 1.0)
+    assert [run.network.key for run in _all(waiting)] == [LONG, LONG, SHORT, SHORT]
+
+
+def test_a_run_that_is_tried_again_is_not_lost():
+    runs = _runs(20)
+    waiting = Waiting(runs, workers=1)
+    first = waiting.take()
+    waiting.again(first)
+    assert len(waiting) == len(runs)
+    assert waiting.take() == first

@@ -1,0 +1,195 @@
+"""The compiled loops where they take other ways than on small inputs: threads, stores past the caches, odd addresses."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from bnkit.kernels.cpu import threads
+from bnkit.kernels.cpu.layout import layout_of
+from bnkit.nn.functional import batch_norm
+from tests.budget import assert_within_budget
+
+
+def _leaves(shape, layout=torch.contiguous_format, seed=0, offset=0):
+    generator = torch.Generator().manual_seed(seed)
+    size = torch.Size(shape).numel()
+    storage = torch.empty(size + 16)
+    x = storage[offset : offset + size].view(shape)
+    x.copy_(torch.randn(shape, generator=generator) + 1)
+    if layout != torch.contiguous_format:
+        x = x.contiguous(memory_format=layout)
+    channels = shape[1]
+    weight, bias = torch.rand(channels, generator=generator) + 0.5, torch.randn(channels, generator=generator)
+    residual = torch.randn(shape, generator=generator).contiguous(memory_format=layout)
+    upstream = torch.randn(shape, generator=generator).contiguous(memory_format=layout)
+    return [x, weight, bias, residual], upstream
+
+
+def _ours(x, weight, bias, residual, activation):
+    return batch_norm(x, None, None, weight, bias, True, activation=activation, residual=residual, kernel="numba")
+
+
+def _theirs(x, weight, bias, residual, activation):
+    output = nn.functional.batch_norm(x, None, None, weight, bias, True)
+    output = output if residual is None else output + residual
+    return output if activation is None else torch.relu(output)
+
+
+def _run(compute, leaves, upstream, activation):
+    leaves = [None if leaf is None else leaf.detach().requires_grad_() for leaf in leaves]
+    output = compute(*leaves, activation)
+    known = [leaf for leaf in leaves if leaf is not None]
+    return [output.detach(), *torch.autograd.grad(output, known, upstream)]
+
+
+def _check(leaves, upstream, activation):
+    got, expected = (_run(compute, leaves, upstream, activation) for compute in (_ours, _theirs))
+    wide = [None if leaf is None else leaf.double() for leaf in leaves]
+    exact = _run(_theirs, wide, upstream.double(), activation)
+    for what, *values in zip(("output", "input", "weight", "bias", "residual"), got, expected, exact, strict=False):
+        if activation is None or what == "output":
+            assert_within_budget(*values, what)
+        else:  # beside the kink a rounding step decides between two slopes
+            near = (values[0].double() - values[2]).abs() <= 1e-4 * values[2].abs().max()
+            assert near.double().mean() > 0.9999, what
+
+
+SHAPES = {
+    "planes past the caches": (48, 44, 32, 32),
+    "planes in the order of memory": (64, 7, 17, 31),
+    "planes, channel by channel": (120, 24, 27, 30),
+    "planes, no cache for a channel": (500, 5, 30, 30),
+    "rows of a few columns, some left over": (701, 3, 5, 5),
+    "rows of all columns": (400, 50, 2, 2),
+    "blocks of channels": (400, 300, 2, 2),
+    "blocks of channels past the caches": (700, 64, 7, 7),
+    "a linear layer": (3001, 37),
+    "a linear layer past the caches": (2100, 1024),
+    "a plane of one channel": (300, 1, 20, 20),
+}
+WAYS = {"planes": "planes", "rows": "rows", "blocks": "blocks", "a": "rows"}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_shapes_take_the_ways_that_they_are_called_after(name):
+    shape = SHAPES[name]
+    found = layout_of(shape, torch.float32, len(shape) > 2, 2)
+    assert found.way == WAYS[name.split()[0].strip(",")]
+    assert found.can_stream == ("past the caches" in name)
+    left_over = found.way == "rows" and found.examples * found.positions < math.prod(shape)
+    assert left_over == (name in {"rows of a few columns, some left over", "a linear layer"})
+    if "order" in name or "no cache" in name:
+        assert found.block == -(-shape[1] // found.threads)
+    if "channel by channel" in name:
+        assert found.block == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_large_inputs(shape, adds, activation):
+    leaves, upstream = _leaves(shape)
+    _check(leaves if adds else [*leaves[:3], None], upstream, activation)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3, 6, 64, 130])
+@pytest.mark.parametrize("adds", [False, True])
+def test_large_inputs_channels_last(channels, adds):
+    leaves, upstream = _leaves((37, channels, 31, 33), torch.channels_last)
+    _check(leaves if adds else [*leaves[:3], None], upstream, "relu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("offset", range(16))
+def test_every_address(offset):
+    leaves, upstream = _leaves(SHAPES["planes past the caches"], offset=offset)
+    assert leaves[0].data_ptr() % 64 == 4 * offset
+    _check([*leaves[:3], None], upstream, "relu")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_any_number_of_threads_gives_the_same_planes(count):
+    leaves, upstream = _leaves((64, 7, 17, 17))
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads_now in (1, count):
+            torch.set_num_threads(threads_now)
+            results.append(_run(_ours, [*leaves[:3], None], upstream, "relu"))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_several_python_threads_at_once():
+    leaves, upstream = _leaves((64, 7, 17, 17))
+    expected = _run(_ours, leaves, upstream, "relu")
+    wrong = []
+
+    def train():
+        for _ in range(20):
+            got = _run(_ours, leaves, upstream, "relu")
+            if not all(torch.equal(one, other) for one, other in zip(got, expected, strict=True)):
+                wrong.append(1)
+
+    running = [threading.Thread(target=train, daemon=True) for _ in range(4)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in running)
+    assert wrong == []
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    """PyTorch's threads, and so the loops', unless a test says otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+class _Normalised(Dataset):
+    """Each example goes through a batch norm, in a forked worker."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        leaves, upstream = _leaves((64, 7, 17, 17), seed=index)
+        plane = _run(_ours, leaves, upstream, "relu")[1][3, 2].clone()
+        # A worker of a DataLoader is told to use one thread. Who is not, would wait for ever for those of the parent.
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        available = threads.available()
+        torch.set_num_threads(before)
+        return plane, available
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_worker_computes_after_its_parent_did():
+    dataset = _Normalised()
+    expected = [dataset[index][0] for index in range(4)]
+    assert threads.available() == 2
+    loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
+    got = list(loader)
+    assert all(torch.equal(plane, known) for (plane, _), known in zip(got, expected, strict=True))
+    assert [count for _, count in got] == [1, 1, 1, 1]
+
+
+def test_inf_and_nan_reach_the_output():
+    for value in (float("inf"), float("-inf"), float("nan")):
+        (x, weight, bias, _), _ = _leaves((8, 3, 5, 5))
+        x[2, 1, 0, 0] = value
+        output = _ours(x, weight, bias, None, "relu")
+        assert output[:, 1].isnan().all()
+        assert output[:, [0, 2]].isfinite().all()
