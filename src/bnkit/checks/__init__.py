@@ -5,7 +5,7 @@ How to add a rule
 1. Write a class in a file of its own, in ``structure/`` (BN1xx), ``statistics/`` (BN2xx) or ``training/`` (BN3xx): a
    ``Rule`` (``rule.py``) with ``code``, ``name``, ``severity``, ``summary``, ``needs``, and ``findings(seen)``, which yields
    ``self.finding(site, message, measured=..., limit=..., remedy=...)``. Enter it in ``RULES`` in that folder's ``__init__``.
-2. ``seen`` is an ``Observation`` (``observation.py``), which is made once for all rules and shows
+2. ``seen`` is an ``Observation`` (``context.py``), which is made once for all rules and shows
 
    - ``seen.norms``: every batch norm and what is known of it (buffers, gamma, eps, ...); needs nothing but the model;
    - ``seen.run``: one traced run on the example, ``Need.STRUCTURE``;
@@ -18,5 +18,5 @@ How to add a rule
    ``docs/rules`` is the same folder; ``bnkit explain <code>`` prints the page.
 4. If there is a mechanical fix, set ``is_fixable`` and write ``fix``, through the verbs of ``bnkit.model``.
 5. Test that it fires where it should and is silent on the repaired model, in ``tests/checks/``. ``tests/checks/test_pages.py``,
-   ``test_untouched.py`` and ``test_healthy.py`` take it in by themselves.
+   ``test_snapshot.py`` and ``test_healthy.py`` take it in by themselves.
 """

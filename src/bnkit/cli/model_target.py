@@ -52,7 +52,7 @@ def subject(
     Args:
         name: ``package.module:factory`` or ``path/to/file.py:factory``. The factory is called without arguments, under a
             fixed seed; a model in its place will do.
-        shapes: Of an example, as ``64x3x32x32`` (see ``shapes.example_of``).
+        shapes: Of an example, as ``64x3x32x32`` (see ``input_shapes.example_of``).
         data: Instead: a data set, of whose training part the first 64 examples are taken.
         weights: A file of weights to load.
         inputs: In which form the model gets the data (see ``model_data``).

@@ -45,7 +45,7 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> DataSet:
     """The data set called ``name``, fetched into the cache if it is not there; or what lies at the path ``name``.
 
-    A path is an ``.npz`` file (see ``arrays``) or a folder of images by class (see ``pictures``).
+    A path is an ``.npz`` file (see ``npz``) or a folder of images by class (see ``image_folder``).
 
     Raises:
         DataError: There is none of that name, or its files are broken or cannot be fetched.

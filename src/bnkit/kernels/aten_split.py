@@ -1,4 +1,4 @@
-"""PyTorch's own operations for the halves of both passes; see ``parts``."""
+"""PyTorch's own operations for the halves of both passes; see ``kernels.split``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from bnkit.kernels.split import Halfway, Terms
 
 
 def takes(x: Tensor, activation: str | None) -> bool:
-    """See ``parts.PartKernel``."""
+    """See ``split.PartKernel``."""
     return True
 
 
 def fuses(activation: str | None) -> bool:
-    """See ``parts.PartKernel``."""
+    """See ``split.PartKernel``."""
     return False
 
 
 def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """See ``parts.PartKernel``."""
+    """See ``split.PartKernel``."""
     values = x.to(_number(x))  # of half inputs, it would add up in float32 what it adds up in float64 here
     high, variance = torch.ops.aten.batch_norm_update_stats(values, None, None, 0.0)
     if values.dtype == torch.float64:
@@ -32,7 +32,7 @@ def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def part_forward(terms: Terms) -> Tensor:
-    """See ``parts.PartKernel``."""
+    """See ``split.PartKernel``."""
     x, number, (high, low) = terms.x, _number(terms.x), _in_two(terms)
     scale = _scale(terms)
     shift = -low * scale if terms.bias is None else terms.bias - low * scale
@@ -41,7 +41,7 @@ def part_forward(terms: Terms) -> Tensor:
 
 
 def part_backward(gradient: Tensor, terms: Terms, output: Tensor | None) -> Halfway:
-    """See ``parts.PartKernel``."""
+    """See ``split.PartKernel``."""
     number, (high, low) = _number(terms.x), _in_two(terms)
     x, gradient = terms.x.to(number), gradient.to(number)
     inverse_deviation, scale = torch.rsqrt(terms.variance + terms.eps), _scale(terms)

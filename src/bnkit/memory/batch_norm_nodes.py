@@ -15,7 +15,7 @@ from bnkit.memory.saved_tensor import Kept, Saved
 
 
 class Nodes(Protocol):
-    """What is known of the nodes of a graph; see ``graph.Graph``."""
+    """What is known of the nodes of a graph; see ``autograd_graph.Graph``."""
 
     def look_at(self, node: Any, attributes: tuple[str, ...]) -> list[Saved | Kept | None]: ...
 

@@ -13,7 +13,7 @@ from bnkit.memory.saved_tensor import Kept, Saved
 
 
 def _read_function(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None:
-    """The output of ``fused.Normalise``."""
+    """The output of ``fused.autograd.Normalise``."""
     saved = nodes.look_at(node, ("saved_tensors",))
     if len(saved) != 5:
         return None
@@ -23,7 +23,7 @@ def _read_function(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None
 
 
 def _read_operation(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None:
-    """The output of ``operation.batch_norm``."""
+    """The output of ``custom_op.batch_norm``."""
     saved = nodes.look_at(node, ("saved_tensors",))
     if len(saved) != 7:
         return None

@@ -25,7 +25,7 @@ from tests.experiments import small, trouble
 from tests.experiments.trouble import does
 
 _ONCE = {"grid": {"lr": [0.05], "batch_size": [16]}, "seeds": 1, "epochs": 2}
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.slow  # each worker has to import torch
 
 

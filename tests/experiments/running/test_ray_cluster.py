@@ -15,7 +15,7 @@ from bnkit.errors import SettingsError
 from tests.children import run
 from tests.experiments import small
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.torture  # a cluster takes its time to start, and to notice that a machine is gone

@@ -10,7 +10,7 @@ import pytest
 
 from tests.children import run
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]  # the networks and the data stand beside
 EXPERIMENT = (
     "--grid",
     "lr=0.5",

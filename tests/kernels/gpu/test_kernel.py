@@ -16,12 +16,12 @@ from bnkit.kernels import select
 from tests.cases.kernels import INTERPRETED
 from tests.children import run
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[2]
 # Paths from the folder of tests, and how many cases there are at least: none may vanish.
 BODIES = {
     "kernels/test_contract.py": 440,
     "kernels/test_gpu_ways.py": 30,
-    "kernels/test_operation.py": 18,
+    "kernels/fused/test_custom_op.py": 18,
     "kernels/test_random_cases.py::test_no_further_off_than_pytorch": 1,
     "nn/test_batch_norm.py": 30,
     "nn/test_masks.py::test_statistics_and_gradients_are_those_of_what_counts": 12,
@@ -41,12 +41,12 @@ def _needs_triton():
 @pytest.mark.slow
 @pytest.mark.parametrize("body", BODIES)
 def test_a_common_test_body_through_the_interpreter(body):
-    path = HERE.parent / body
+    path = TESTS / body
     arguments = ["-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
     # The interpreter computes with NumPy, which warns of what GPUs pass over: inf, NaN, and a part without values.
     arguments += ["-W", "ignore::RuntimeWarning:triton.runtime.interpreter"]
     command = [sys.executable, "-m", "pytest", *arguments, str(path)]
-    done = run(command, seconds=300, cwd=HERE.parent.parent, environment={"TRITON_INTERPRET": "1"})
+    done = run(command, seconds=300, cwd=TESTS.parent, environment={"TRITON_INTERPRET": "1"})
     passed = re.search(r"(\d+) passed", done.stdout)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert passed and int(passed[1]) >= BODIES[body], done.stdout[-2000:]

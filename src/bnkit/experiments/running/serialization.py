@@ -31,7 +31,7 @@ class Parcel:
 
     Attributes:
         experiment: Settled.
-        networks, data, functions: As ``settle`` takes them; None for what the experiment names.
+        networks, data, functions: As ``resolve.settle`` takes them; None for what the experiment names.
     """
 
     experiment: Experiment

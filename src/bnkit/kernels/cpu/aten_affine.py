@@ -1,6 +1,6 @@
 """The output of PyTorch's batch normalization from its statistics, with a sum and ReLU behind it, in one pass over memory.
 
-Bit by bit what ``torch.nn.functional.batch_norm``, ``+`` and ``relu`` give, float32 on the CPU; see ``affine_loops``.
+Bit by bit what ``torch.nn.functional.batch_norm``, ``+`` and ``relu`` give, float32 on the CPU; see ``aten_affine_loops``.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def _rows(a):
 
 @cache
 def affine_loop(name: str, adds: bool, norms: bool, bends: bool, streams: bool) -> int:
-    """The address of a loop, for ``arguments.plan_for``.
+    """The address of a loop, for ``loop_call.plan_for``.
 
     Args:
         name: "planes", "rows", or "coefficients", for which the others do not matter.

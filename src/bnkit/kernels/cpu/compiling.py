@@ -34,7 +34,7 @@ def outer(loop: Any, names: dict[str, Any], variant: str, *, as_written: bool = 
     """The address of ``loop`` compiled with other meanings of its global names: compiled now, or taken from the disk.
 
     Args:
-        loop: A function of a module, its globals to be filled in; it takes the address of a table of ``arguments``.
+        loop: A function of a module, its globals to be filled in; it takes the address of a table of ``loop_call``.
         names: What they mean.
         variant: What tells these meanings from others.
         as_written: Whether each operation rounds as it is written.

@@ -59,7 +59,7 @@ def elements(kind: str, activation: str | None, *, streams: bool, wide: bool) ->
     Args:
         kind: Of the elements.
         activation: None, "relu", "leaky_relu", "sigmoid", "tanh" or "silu".
-        streams: Whether ``save`` stores past the caches; see ``bits.stream`` for what that asks for.
+        streams: Whether ``save`` stores past the caches; see ``intrinsics.stream`` for what that asks for.
         wide: Whether float32 elements are computed with in float64: for what goes on to a function that makes rounding
             errors larger.
     """

@@ -276,7 +276,7 @@ def _backward(a):
 
 @cache
 def plane_loop(name: str, variant: Variant) -> int:
-    """The address of the loop "forward", "backward" or "measure", for ``arguments.plan_for``."""
+    """The address of the loop "forward", "backward" or "measure", for ``loop_call.plan_for``."""
     blocks = elements(variant.kind, variant.activation, streams=variant.streams, wide=variant.wide)
     names: dict[str, Any] = {**blocks._asdict(), **variant._asdict(), "nothing": blocks.number(0)}
     names |= {"table": intrinsics.pointer[np.float64], "flags": intrinsics.pointer[np.uint8]}

@@ -1,4 +1,4 @@
-"""What the loops over columns are made of; see ``column_loops``.
+"""What the loops over columns are made of; see ``rows``.
 
 Sums are taken column by column around the mean of four values of the channel: some rows in the arithmetic of the elements,
 float32 mostly, and those added up in float64. Where the guess was bad, it shows, and the channel is done again in float64.

@@ -212,7 +212,7 @@ _LOOPS = {
 
 @cache
 def column_loop(name: str, variant: Variant) -> int:
-    """The address of a loop, for ``arguments.plan_for``.
+    """The address of a loop, for ``loop_call.plan_for``.
 
     Args:
         name: "forward" and "backward" take blocks of channels; "forward_sums", "forward_settle" and "forward_write" are

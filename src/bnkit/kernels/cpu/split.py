@@ -1,4 +1,4 @@
-"""The halves of the compiled passes; see ``parts``."""
+"""The halves of the compiled passes; see ``kernels.split``."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ LEAST_FOR_OTHERS = 1 << 14
 
 
 def takes(x: Tensor, activation: str | None) -> bool:
-    """See ``parts.PartKernel``."""
+    """See ``split.PartKernel``."""
     return activation in FUSED or x.numel() >= LEAST_FOR_OTHERS
 
 
 def fuses(activation: str | None) -> bool:
-    """See ``parts.PartKernel``."""
+    """See ``split.PartKernel``."""
     return activation in FUSED
 
 
 def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """See ``parts.PartKernel``."""
+    """See ``split.PartKernel``."""
     return launch.moments(_dense(x))
 
 
 def part_forward(terms: Terms) -> Tensor:
-    """See ``parts.PartKernel``."""
+    """See ``split.PartKernel``."""
     x, weight, bias, residual = _as_the_loops_take(terms)
     statistics, activation = _statistics(terms), _fused(terms)
     wide = activation != terms.activation
@@ -41,7 +41,7 @@ def part_forward(terms: Terms) -> Tensor:
 
 
 def part_backward(gradient: Tensor, terms: Terms, output: Tensor | None) -> Halfway:
-    """See ``parts.PartKernel``."""
+    """See ``split.PartKernel``."""
     x, weight, bias, _ = _as_the_loops_take(terms)
     gradient = lying_as(x, gradient)
     statistics, activation = _statistics(terms), _fused(terms)
@@ -73,6 +73,6 @@ def _fused(terms: Terms) -> str | None:
 
 
 def _statistics(terms: Terms) -> Tensor:
-    """As ``passes.forward`` takes those that are given; the last rows are only room."""
+    """As ``launch.forward`` takes those that are given; the last rows are only room."""
     mean, variance = terms.mean, terms.variance
     return torch.stack([mean, variance, torch.rsqrt(variance + terms.eps), variance, mean, mean])

@@ -22,7 +22,7 @@ class Moving(NamedTuple):
 
 
 class Passes(Protocol):
-    """The passes of a device. Tensors are dense, and lie as ``x`` does; see ``passes`` for what the arguments mean."""
+    """The passes of a device. Tensors are dense, and lie as ``x`` does; see ``cpu.launch`` for what the arguments mean."""
 
     def sees(self, activation: str | None, adds: bool) -> Literal["output", "residual"] | None:
         """What the backward pass reads besides ``x``: by ``x`` alone the slope of the activation may not be known, or dear.

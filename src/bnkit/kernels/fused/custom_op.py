@@ -1,7 +1,7 @@
 """The passes of all devices as operations that PyTorch knows: for torch.compile and torch.export, and whatever looks at operations.
 
-In eager mode, ``fused`` does the same with less ado. Neither carries a tangent under forward-mode differentiation, and inside
-a compiled ``torch.func.grad`` an operation has none at all: there the equations are taken (``fused_kernel``).
+In eager mode, ``autograd`` does the same with less ado. Neither carries a tangent under forward-mode differentiation, and inside
+a compiled ``torch.func.grad`` an operation has none at all: there the equations are taken (``kernel``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def batch_norm(
     wide: bool,
     interpreted: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``passes.forward``.
+    """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``cpu.launch.forward``.
 
     ``given``: the statistics to normalise with, or None for the batch's. ``interpreted``: by Triton, on the CPU.
     """
@@ -63,7 +63,7 @@ def batch_norm_backward(
     is_given: bool,
     interpreted: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, weight, bias and residual; empty ones for what there is not. See ``passes.backward``."""
+    """The gradients of x, weight, bias and residual; empty ones for what there is not. See ``cpu.launch.backward``."""
     check_operands(x, weight, bias, residual, mask, statistics, y, gradient)
     known = Known(activation, eps, mask, count, is_given, wide=False, interpreted=interpreted)
     found = gradients_of(gradient, x, weight, bias, residual, y, statistics, known)
