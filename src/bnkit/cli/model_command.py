@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -206,7 +204,7 @@ class Request:
             "out": None if self.out is None else str(self.out),
             "replaced": replaced,
         }
-        results().print_json(json.dumps(_strict({**content, **more}), allow_nan=False))
+        results().print_json(data={**content, **more})
 
     def print(
         self, table: tuple[Row, list[Row]] | None, lines: Iterable[str], subject: Subject, *, replaced: bool
@@ -223,12 +221,3 @@ class Request:
         if self.out is not None:
             before = ", in place of what was there" if replaced else ""
             console.print(f"written: {self.out}{before}", soft_wrap=True, markup=False)
-
-
-def _strict(value: Any) -> Any:
-    """``value`` without inf and NaN, which JSON has not: None in their place."""
-    if isinstance(value, dict):
-        return {key: _strict(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
