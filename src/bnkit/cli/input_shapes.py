@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.errors import SettingsError
-from bnkit.model.inspect.batches import device_of
+from bnkit.model.inspect.batches import device_of, dtype_of
 
 _SHAPE = re.compile(r"^(?:(?P<name>[A-Za-z_]\w*)=)?(?P<sizes>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?$", re.ASCII)
 _DTYPES: dict[str, torch.dtype] = {
@@ -52,11 +52,6 @@ def example_of(shapes: Sequence[str], model: nn.Module) -> tuple[Tensor, ...] | 
             f"--input {' --input '.join(shapes)}: expected a name for each input, another one each time, or none for all"
         )
     return dict(made)
-
-
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """That of the first floating-point parameter; float32 if there is none."""
-    return next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
 
 
 def _input(text: str, model: nn.Module, generator: torch.Generator) -> tuple[str, Tensor]:

@@ -62,6 +62,11 @@ class TaskIdentity(BaseModel):
     training_step: _Text = ""
     augmentation: _Text = ""
 
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether networks are judged by the share of right answers."""
+        return self.metric == "accuracy"
+
 
 # To tell classes apart by cross-entropy, judged by accuracy.
 USUAL_TASK = TaskIdentity()

@@ -9,12 +9,11 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from bnkit.cli.input_shapes import dtype_of
 from bnkit.data import DataSet, Part, Parts, Streamed, TrainSet, batches, prepare
 from bnkit.data.custom import data_called
 from bnkit.errors import FactoryError, ModelError, SettingsError
 from bnkit.factories import find, is_target
-from bnkit.model.inspect.batches import device_of
+from bnkit.model.inspect.batches import device_of, dtype_of
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.trace import as_it_was
 

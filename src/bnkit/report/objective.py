@@ -41,7 +41,7 @@ class Measure:
     def of(cls, task: TaskIdentity) -> Measure:
         """What ``task`` is judged by."""
         name = task.metric.partition("#")[0].rpartition(":")[2].rpartition(".")[2]
-        return cls(name, task.goal == "minimize", task.metric == "accuracy")
+        return cls(name, task.goal == "minimize", task.is_accuracy)
 
     @property
     def field(self) -> str:

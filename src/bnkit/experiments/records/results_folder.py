@@ -18,7 +18,6 @@ from bnkit.experiments.experiment import Experiment, experiment_from, read_exper
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import atomic_files, marker
 from bnkit.experiments.records.record import Epoch, GarbledRecordError, Record, RecordFile, Status
-from bnkit.report.objective import Measure
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 _FILES_OF_A_RUN = (
@@ -209,7 +208,7 @@ def _remove_run(run: Path) -> None:
 
 def columns(plan: Plan) -> tuple[str, ...]:
     """The header of ``results.csv``."""
-    of_metric = () if Measure.of(plan.task).is_accuracy else _OF_METRIC
+    of_metric = () if plan.task.is_accuracy else _OF_METRIC
     return (
         *("run", "run_id", "network", "seed"),
         *plan.experiment.grid.keys_given,
@@ -223,7 +222,7 @@ def rows(run: Run, record: Record, plan: Plan) -> Iterator[tuple[object, ...]]:
     """The rows of one run: a row for each epoch, and one for a run that ended before its first."""
     if record.status is None or (record.status is Status.RUNNING and not record.epochs):
         return
-    of_metric = () if Measure.of(run.task).is_accuracy else _OF_METRIC
+    of_metric = () if run.task.is_accuracy else _OF_METRIC
     settings = tuple(getattr(run.settings, key) for key in plan.experiment.grid.keys_given)
     ended_early: list[Epoch | None] = [None]
     for epoch in record.epochs or ended_early:

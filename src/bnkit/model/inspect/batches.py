@@ -102,6 +102,11 @@ def device_of(model: nn.Module) -> torch.device | None:
     return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), None)
 
 
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """That of the first floating-point parameter; float32 if there is none."""
+    return next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
+
+
 def _cut(tensor: Tensor, batch_size: int | None) -> list[Tensor]:
     if tensor.layout != torch.strided:
         raise SettingsError(

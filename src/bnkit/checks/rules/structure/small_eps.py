@@ -9,7 +9,7 @@ import torch
 from bnkit.checks.context import Observation
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
-from bnkit.cli.input_shapes import dtype_of
+from bnkit.model.inspect.batches import dtype_of
 from bnkit.model.inspect.recognise import BatchNormLike
 
 

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bnkit
+
+SOURCE = Path(bnkit.__file__).parent
+# A package imports from those to its right, and from the modules beside the packages, which import from no package.
+ORDER = [
+    {"cli"},
+    {"claims"},
+    {"comparison", "demonstrations", "checks"},
+    {"report"},
+    {"experiments"},
+    {"model", "data"},
+    {"nn", "memory"},
+    {"kernels"},
+    {""},
+]
+LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages}
+
+
+def _package(module):
+    """The package of ``bnkit`` that ``module`` is in; empty for a module beside the packages."""
+    name = module.split(".")[1] if "." in module else ""
+    return name if (SOURCE / name).is_dir() else ""
+
+
+def _imports(file):
+    """The modules of bnkit that ``file`` imports, inside of functions and for types too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        yield from (name for name in names if name.partition(".")[0] == "bnkit")
+
+
+# The public names are loaded when they are asked for.
+FILES = [file for file in sorted(SOURCE.rglob("*.py")) if file != SOURCE / "__init__.py"]
+
+
+@pytest.mark.parametrize("package", sorted(LEVEL))
+def test_imports_run_one_way(package):
+    against = []
+    for file in FILES:
+        parts = file.relative_to(SOURCE).parts
+        if (parts[0] if len(parts) > 1 else "") == package:
+            against += [
+                f"{file.relative_to(SOURCE)} imports {name}"
+                for name in _imports(file)
+                if name != "bnkit" and _package(name) != package and LEVEL[_package(name)] <= LEVEL[package]
+            ]
+    assert against == []
+
+
+def test_every_package_has_a_level():
+    assert {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()} == set(LEVEL) - {""}
+
+
+def test_a_report_loads_no_torch():
+    modules = [
+        ".".join(("bnkit", *file.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+        for file in FILES
+        if file.relative_to(SOURCE).parts[0] == "report"
+    ]
+    program = (
+        f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\nprint('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.strip() == "False"
