@@ -25,6 +25,17 @@ ORDER = [
 LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages}
 
 
+# The public names are loaded when they are asked for.
+FILES = [file for file in sorted(SOURCE.rglob("*.py")) if file != SOURCE / "__init__.py"]
+
+
+def _name(file):
+    return ".".join(("bnkit", *file.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+MODULES = {_name(file) for file in FILES}
+
+
 def _package(module):
     """The package of ``bnkit`` that ``module`` is in; empty for a module beside the packages."""
     name = module.split(".")[1] if "." in module else ""
@@ -35,12 +46,11 @@ def _imports(file):
     """The modules of bnkit that ``file`` imports, inside of functions and for types too."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            # Of a package, a module of it may be imported, which then stands in for the package.
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            names += [name if name in MODULES else node.module for name in inner]
         yield from (name for name in names if name.partition(".")[0] == "bnkit")
-
-
-# The public names are loaded when they are asked for.
-FILES = [file for file in sorted(SOURCE.rglob("*.py")) if file != SOURCE / "__init__.py"]
 
 
 @pytest.mark.parametrize("package", sorted(LEVEL))
@@ -57,16 +67,20 @@ def test_imports_run_one_way(package):
     assert against == []
 
 
+def test_no_file_imports_itself_through_others():
+    """Of types too: a circle cannot be read from its beginning."""
+    needs = {_name(file): set(_imports(file)) & MODULES - {_name(file)} for file in FILES}
+    while free := [name for name, needed in needs.items() if not needed]:
+        needs = {name: needed - set(free) for name, needed in needs.items() if name not in free}
+    assert needs == {}
+
+
 def test_every_package_has_a_level():
     assert {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()} == set(LEVEL) - {""}
 
 
 def test_a_report_loads_no_torch():
-    modules = [
-        ".".join(("bnkit", *file.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
-        for file in FILES
-        if file.relative_to(SOURCE).parts[0] == "report"
-    ]
+    modules = [_name(file) for file in FILES if file.relative_to(SOURCE).parts[0] == "report"]
     program = (
         f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\nprint('torch' in sys.modules)"
     )

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import bnkit.nn
 from bnkit.checks import collector
 from bnkit.checks.check import check
+from bnkit.checks.need import Need
 from bnkit.checks.registry import rules
-from bnkit.checks.rule import Need
 from bnkit.errors import ModelError
 from bnkit.model.snapshot import Snapshot, untouched
 

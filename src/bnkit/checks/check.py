@@ -17,8 +17,9 @@ from bnkit.checks.config import Settings, settings_in
 from bnkit.checks.context import BatchExample, Observation
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.findings import Findings
+from bnkit.checks.need import Need
 from bnkit.checks.registry import Names, chosen_rules
-from bnkit.checks.rule import Need, Rule
+from bnkit.checks.rule import Rule
 from bnkit.errors import ModelError, SettingsError
 from bnkit.model.edit.copy import copy_of
 from bnkit.model.inspect.batches import Batches, Forward, device_of

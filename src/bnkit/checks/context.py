@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from bnkit.checks.measurements import Measurements
-from bnkit.checks.rule import Need
+from bnkit.checks.need import Need
 from bnkit.checks.traced_run import Run
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.example import Example

@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from bnkit.checks.check import check
 from bnkit.checks.finding import Finding
 from bnkit.checks.findings import Findings
+from bnkit.checks.need import Need
 from bnkit.checks.registry import Names, chosen_rules
-from bnkit.checks.rule import Need
 from bnkit.errors import BnkitError, SettingsError
 from bnkit.model.inspect.batches import Forward
 from bnkit.model.inspect.supported import check_supported

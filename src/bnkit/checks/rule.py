@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bnkit.checks.finding import Finding, Severity, Value
+from bnkit.checks.need import Need
 
 if TYPE_CHECKING:
     from torch import nn
 
     from bnkit.checks.context import Observation
     from bnkit.model.changes import Change
-
-
-class Need(StrEnum):
-    """What a rule has to be given, beyond the model."""
-
-    STRUCTURE = "an example input"
-    DATA = "batches of data"
-    OPTIMIZER = "the optimizer"
-    LOADER = "the loader of the training data"
-    EMA = "the averaged model"
 
 
 class Rule(ABC):

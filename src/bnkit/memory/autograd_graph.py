@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from bnkit.memory import batch_norm_nodes, fused_nodes, fused_recipe
 from bnkit.memory.activations import ACTIVATIONS
-from bnkit.memory.recipes import Activated, Joined, Leaf, Recipe, Widened, activation, copied, stacked, summed
+from bnkit.memory.recipes import Activated, Joined, Leaf, Widened, activation, copied, stacked, summed
 from bnkit.memory.saved_tensor import Kept, Saved
-from bnkit.memory.storage import Content
+from bnkit.memory.storage import Content, Recipe
 
 # What gives a tensor that lies in the storage of the one it is given.
 _VIEWS = frozenset(

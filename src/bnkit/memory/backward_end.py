@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
 
 from bnkit.errors import ModelError
-
-if TYPE_CHECKING:
-    from bnkit.memory.storage import Content
 
 CHANGED = (
     "bnkit.recompute computed an output of batch normalization again and got another one; expected what the forward pass "
@@ -22,11 +19,18 @@ CHANGED = (
 _LEFT_OVER = 8
 
 
+class Holder(Protocol):
+    """What holds something that it can let go."""
+
+    def let_go(self) -> None:
+        """Free it."""
+
+
 class _End:
     """What is done at the end of one pass."""
 
     def __init__(self) -> None:
-        self.contents: list[ReferenceType[Content]] = []  # they hold what would be freed on the way
+        self.contents: list[ReferenceType[Holder]] = []  # they hold what would be freed on the way
         self.differs: list[Tensor] = []
 
     def let_go(self) -> None:
@@ -49,7 +53,7 @@ def is_running() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
-def let_go_at_the_end(content: Content) -> None:
+def let_go_at_the_end(content: Holder) -> None:
     """Have ``content`` let go what it computed again, if it has not by then."""
     _end().contents.append(ref(content))
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from bnkit.memory import fused_recipe
-from bnkit.memory.recipes import Leaf, Normalised, Recipe
+from bnkit.memory.recipes import Leaf, Normalised
 from bnkit.memory.saved_tensor import Kept, Saved
+from bnkit.memory.storage import Recipe
 
 
 class Nodes(Protocol):

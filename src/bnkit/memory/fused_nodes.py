@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from bnkit.memory.batch_norm_nodes import Nodes
-from bnkit.memory.recipes import Leaf, Normalised, Recipe
+from bnkit.memory.recipes import Leaf, Normalised
 from bnkit.memory.saved_tensor import Kept, Saved
+from bnkit.memory.storage import Recipe
 
 
 def _read_function(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None:

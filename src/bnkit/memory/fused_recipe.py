@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bnkit.memory.recipes import Leaf, Recipe
+from bnkit.memory.recipes import Leaf
 from bnkit.memory.saved_tensor import Saved
+from bnkit.memory.storage import Recipe
 
 _PLAIN = frozenset({Tensor, nn.Parameter})
 

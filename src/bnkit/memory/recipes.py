@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bnkit.memory.saved_tensor import Saved
-
-
-class Recipe(Protocol):
-    """A tensor that can be computed again.
-
-    Attributes:
-        norms: Whether batch normalization is in it: then it is worth its time.
-        links: How many outputs that are computed again themselves it goes back over, one before the other.
-    """
-
-    @property
-    def norms(self) -> bool: ...
-
-    @property
-    def links(self) -> int: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def compute(self) -> tuple[Tensor, bool]:
-        """The tensor, and whether nobody else has it, so that it may be written over."""
-        ...
-
-    def form(self) -> Hashable:
-        """What is the same in recipes that compute alike: all but the values."""
-        ...
+from bnkit.memory.storage import Recipe
 
 
 class Leaf(NamedTuple):

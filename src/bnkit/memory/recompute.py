@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from bnkit.errors import ModelError, SettingsError
 from bnkit.memory.autograd_graph import Graph
-from bnkit.memory.recipes import Recipe
 from bnkit.memory.saved_tensor import Kept, Saved
-from bnkit.memory.storage import Content, computed, equals
+from bnkit.memory.storage import Content, Recipe, computed, equals
 
 # Outputs that are computed again from one another (the end of a residual block from the end of the block before) are so
 # many in a row at most: the first of them to be needed takes all of them.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,9 +13,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from bnkit.errors import ModelError
 from bnkit.memory import backward_end
 
-if TYPE_CHECKING:
-    from bnkit.memory.recipes import Recipe
-
 # Elements that are compared: a change of one in ten is missed once in a thousand times.
 _SAMPLED = 64
 # Integers as wide as an element: they compare as bits, so that NaN equals itself.
@@ -22,6 +20,32 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _NO_DATA: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 # A backward pass over several devices has a thread for each.
 _one_at_a_time = RLock()
+
+
+class Recipe(Protocol):
+    """A tensor that can be computed again.
+
+    Attributes:
+        norms: Whether batch normalization is in it: then it is worth its time.
+        links: How many outputs that are computed again themselves it goes back over, one before the other.
+    """
+
+    @property
+    def norms(self) -> bool: ...
+
+    @property
+    def links(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def compute(self) -> tuple[Tensor, bool]:
+        """The tensor, and whether nobody else has it, so that it may be written over."""
+        ...
+
+    def form(self) -> Hashable:
+        """What is the same in recipes that compute alike: all but the values."""
+        ...
 
 
 class Content:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bnkit.checks.context import Observation
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.rule import Need, Rule
+from bnkit.checks.need import Need
+from bnkit.checks.rule import Rule
 
 # The share of the variance between examples that lies between batches; and how sure it has to be.
 _SHARE, _CHANCE = 0.05, 1e-6

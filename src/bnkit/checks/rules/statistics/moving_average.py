@@ -11,7 +11,7 @@ from torch import Tensor
 from bnkit.checks.context import Observation
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.input_statistics import Received, is_measured
-from bnkit.checks.rule import Need
+from bnkit.checks.need import Need
 from bnkit.checks.rules.statistics.recalibrated import Recalibrated
 from bnkit.model.statistics.drift import Drift
 from bnkit.model.verify.effect import POINT, SHARE, Effect

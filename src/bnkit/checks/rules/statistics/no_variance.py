@@ -9,7 +9,8 @@ from torch import Tensor
 
 from bnkit.checks.context import Observation
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.rule import Need, Rule
+from bnkit.checks.need import Need
+from bnkit.checks.rule import Rule
 from bnkit.checks.rules.structure.small_eps import rounding_variance
 
 # Of a deviation of one millionth: below what any layer is scaled to.

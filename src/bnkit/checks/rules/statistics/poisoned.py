@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bnkit.checks.context import Observation
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.rule import Need
+from bnkit.checks.need import Need
 from bnkit.checks.rules.statistics.recalibrated import Recalibrated
 from bnkit.model.inspect.recognise import BatchNormLike
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from bnkit.checks.context import Observation
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.rule import Need, Rule
+from bnkit.checks.need import Need
+from bnkit.checks.rule import Rule
 from bnkit.checks.traced_run import Run
 from bnkit.model.inspect.operations import Kind
 from bnkit.model.inspect.recognise import BatchNormLike

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from bnkit.checks.context import Observation
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.rule import Need, Rule
+from bnkit.checks.need import Need
+from bnkit.checks.rule import Rule
 from bnkit.model.changes import Change
 from bnkit.model.edit.fold_plan import feeding_layer
 

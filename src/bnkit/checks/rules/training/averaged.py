@@ -9,7 +9,8 @@ from torch import nn
 
 from bnkit.checks.context import Observation
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.rule import Need, Rule
+from bnkit.checks.need import Need
+from bnkit.checks.rule import Rule
 from bnkit.model.inspect.recognise import BatchNormLike, places
 
 

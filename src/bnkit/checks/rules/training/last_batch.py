@@ -9,7 +9,8 @@ from torch.utils.data import BatchSampler
 
 from bnkit.checks.context import Observation
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.rule import Need, Rule
+from bnkit.checks.need import Need
+from bnkit.checks.rule import Rule
 
 
 class LastBatch(Rule):

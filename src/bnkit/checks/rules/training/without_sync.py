@@ -10,7 +10,8 @@ from torch.nn.parallel import DataParallel
 
 from bnkit.checks.context import Observation
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.rule import Need, Rule
+from bnkit.checks.need import Need
+from bnkit.checks.rule import Rule
 from bnkit.checks.rules.training.small_batches import ENOUGH, batch_size_of, told
 
 
