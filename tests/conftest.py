@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 
 import pytest
 
@@ -25,6 +26,15 @@ def _own_cache(tmp_path_factory, monkeypatch):
     """No test reads or writes the cache of whoever runs it."""
     monkeypatch.setenv("BNKIT_DATA", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.fixture(autouse=True)
+def _compiled_from_scratch():
+    """torch.compile gives up on a function after eight versions of it; those of other tests do not count."""
+    yield
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None:
+        dynamo.reset()
 
 
 @pytest.fixture
