@@ -27,6 +27,7 @@ START = time.monotonic()
 ROOT = Path(__file__).resolve().parent.parent
 # Seconds, in all: what is started may take some more.
 LIMIT = 280.0
+_SHARE_OF_COMPILING = 0.4
 
 
 def main() -> int:
@@ -55,16 +56,17 @@ def main() -> int:
 
 def _measured(device: str, limit: float) -> dict[str, Any]:
     from benchmarks.gpu_parts import checks, layers, networks
+    from benchmarks.gpu_parts.ahead import compile_ahead
     from benchmarks.gpu_parts.device import Bench, OutOfTimeError
 
     bench = Bench(device, limit, START)
     figures: dict[str, Any] = {"environment": _environment(device), "failed": []}
     parts = {
+        "compiled ahead": lambda: compile_ahead(bench, bench.left() * _SHARE_OF_COMPILING),
         "checks": lambda: checks.run(bench),
-        "compiled ahead": lambda: layers.warm(bench, min(80.0, bench.left() / 3)),
-        "layers": lambda: layers.run(bench, until=limit / 4),
         "sweep": lambda: networks.sweep(bench),
         "network": lambda: networks.step_times(bench),
+        "layers": lambda: layers.run(bench, until=limit / 20),
     }
     for name, part in parts.items():
         begin = time.monotonic()

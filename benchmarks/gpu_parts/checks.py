@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,6 +43,15 @@ def run(bench: Bench) -> list[dict[str, Any]]:
             seen = f"{type(error).__name__}: {error}"
         results.append({"check": name, "passed": not seen, "seen": seen})
     return results
+
+
+def warm_ups(device: str) -> list[Callable[[], object]]:
+    """What compiles for one check each, into the caches on disk; each can be sent to a process."""
+    return [partial(_warm_up, device, name) for name, check in _checks(Bench(device, 0, 0)) if check is not _large]
+
+
+def _warm_up(device: str, name: str) -> None:
+    dict(_checks(Bench(device, 0, 0)))[name]()
 
 
 def _checks(bench: Bench) -> Iterator[tuple[str, Callable[[], str]]]:

@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 _FLUSHED = 1 << 28  # bytes written between two measurements: several times any second-level cache
-_AHEAD = 1_000_000  # cycles of the device, half a millisecond
+_AHEAD = 4_000_000  # cycles of the device, some two milliseconds: longer than a slow host takes for a layer, both ways
 Step = Callable[[], object]
 
 
@@ -30,7 +30,7 @@ class Bench:
         self.is_dry = device == "cpu"
         self.notes: list[str] = []
         self._end = start + seconds
-        self._flush = None if self.is_dry else torch.empty(_FLUSHED, dtype=torch.uint8, device=device)
+        self._flush: torch.Tensor | None = None
 
     def left(self) -> float:
         """Seconds."""
@@ -57,11 +57,13 @@ class Bench:
         return {name: median(values) for name, values in spent.items()}
 
     def _one(self, step: Step, *, flush: bool) -> float:
-        if self._flush is None:
+        if self.is_dry:
             begin = time.perf_counter()
             step()
             return 1000 * (time.perf_counter() - begin)
         if flush:
+            if self._flush is None:
+                self._flush = torch.empty(_FLUSHED, dtype=torch.uint8, device=self.device)
             self._flush.zero_()
         begins, ends = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda._sleep(_AHEAD)  # the host runs ahead of the device meanwhile: its own time is not in the measurement

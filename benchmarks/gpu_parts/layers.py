@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, wait
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +29,6 @@ SHAPES = [
 DRY_SHAPES = [(4, 2, 4, 4), (2, 3, 3, 5)]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 DTYPES = [torch.bfloat16, torch.float32, torch.float16]
-_WORKERS = 8
 _REPEATS = 20
 
 
@@ -83,30 +81,15 @@ def _step(layer: Callable[..., Tensor], x: Tensor, residual: Tensor | None, upst
     return lambda: torch.autograd.grad(layer(x, residual), wanted, upstream)
 
 
-def _warm(share: list[Cell], device: str) -> None:
-    """Compile what some cells need, into the caches on disk that all processes share."""
-    for cell in share:
-        layers, inputs = _contenders(cell, device, compiles=True)
-        for layer in layers.values():
-            _step(layer, *inputs)()
+def warm_ups(device: str) -> list[Callable[[], object]]:
+    """What compiles one cell each, into the caches on disk; each can be sent to a process."""
+    return [partial(_warm_up, cell, device) for cell in cells(is_dry=False)]
 
 
-def warm(bench: Bench, seconds: float) -> None:
-    """Compile on several cores for at most so many seconds: one after the other would take longer than there is time."""
-    if bench.is_dry:
-        return
-    todo = cells(is_dry=False)
-    with ProcessPoolExecutor(_WORKERS, mp_context=multiprocessing.get_context("spawn")) as pool:
-        # The most telling first, in all processes.
-        running = [pool.submit(_warm, [cell], bench.device) for cell in todo]
-        done, late = wait(running, timeout=seconds)
-        for one in late:
-            one.cancel()
-        for process in list((pool._processes or {}).values()) if late else ():
-            process.terminate()
-    failed = [str(one.exception()) for one in done if not one.cancelled() and one.exception() is not None]
-    if late or failed:
-        bench.notes.append(f"compiled ahead: {len(done) - len(failed)} of {len(todo)} layers {failed[:1] or ''}")
+def _warm_up(cell: Cell, device: str) -> None:
+    layers, inputs = _contenders(cell, device, compiles=True)
+    for layer in layers.values():
+        _step(layer, *inputs)()
 
 
 def run(bench: Bench, until: float) -> list[dict[str, Any]]:

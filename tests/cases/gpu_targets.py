@@ -30,6 +30,7 @@ _POINTERS = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.uint8: "*u8",
+    torch.int64: "*i64",
 }
 
 
@@ -100,7 +101,7 @@ def launches_of(
         mask = torch.empty(shape[0], 1, *shape[2:], dtype=torch.bool, device="meta") if masked else None
         other = torch.empty_like(x) if adds else None
         count = x.numel() // shape[1]
-        moving = Moving(mean, var, 0.1) if moves else None
+        moving = Moving(mean, var, 0.1, torch.zeros((), dtype=torch.int64, device="meta")) if moves else None
         launch.forward(x, weight, bias, other, mask, count, statistics, activation, 1e-5, False, False, moving)
         seen = other if launch.sees(activation, adds) else None
         bends = seen is not None

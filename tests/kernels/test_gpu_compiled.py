@@ -50,7 +50,7 @@ def test_nothing_is_spilled_and_loads_are_wide(monkeypatch, dtype, way):
         compiled = launch.compiled(targets.TARGETS["sm_90"])
         used = targets.resources(compiled)
         # A few bytes are the edge of the registers that 512 threads have.
-        assert used["stack"] <= (16 if launch.warps == 16 else 0), (name, used)
+        assert used["stack"] <= (24 if launch.warps == 16 else 0), (name, used)
         assert used["local"] == 0, (name, used)
         assert used["registers"] * 32 * launch.warps <= 65536, (name, used)
         if launch.arguments.get("UNIT") == 16:  # 16 bytes at a time

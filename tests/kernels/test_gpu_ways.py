@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -98,7 +100,7 @@ def test_masks(way, last):
 
 def test_64_bit_offsets(way, monkeypatch):
     plan = tiling._plan
-    monkeypatch.setattr(tiling, "_plan", lambda *arguments: plan(*arguments)._replace(is_large=True))
+    monkeypatch.setattr(tiling, "_plan", lambda *arguments: dataclasses.replace(plan(*arguments), is_large=True))
     _check(*_leaves((3, 2, 5, 7), torch.float32))
     _check(*_leaves((3, 2, 5, 7), torch.float32, last=True))
 

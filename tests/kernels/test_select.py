@@ -56,3 +56,11 @@ def test_auto_takes_pytorchs_own_for_a_tensor_on_a_gpu_that_is_not_there():
             select("triton", x)
     assert choice.kernel.NAME == "aten"
     assert "there is no GPU" in choice.reason or "pip install triton" in choice.reason
+
+
+def test_auto_leaves_a_gpu_to_torch_compile_where_that_can_fuse(monkeypatch):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(8, 4, 4, 4, device="cuda")
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    choice = select("auto", x)
+    assert (choice.kernel.NAME, "torch.compile fuses" in choice.reason) == ("aten", True)

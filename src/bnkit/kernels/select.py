@@ -117,7 +117,7 @@ def _why_not_taken(x: Tensor) -> str:
     return ""
 
 
-def _automatic(x: Tensor, *, transformed: bool) -> Choice:  # noqa: PLR0911 - a list of reasons
+def _automatic(x: Tensor, *, transformed: bool) -> Choice:  # noqa: C901, PLR0911 - a list of reasons
     if transformed:
         return Choice(reference, "under a torch.func transform, where every step must be plain PyTorch")
     if x.device.type not in ("cpu", "cuda"):
@@ -127,6 +127,8 @@ def _automatic(x: Tensor, *, transformed: bool) -> Choice:  # noqa: PLR0911 - a 
             return Choice(aten, "PyTorch's own, which whoever loads what is exported has too")
         if not isinstance(x.numel(), int):
             return Choice(aten, "PyTorch's own, for any size of input")
+        if x.device.type == "cuda":  # beside a custom operation, nothing is fused, and the host is slow to start it
+            return Choice(aten, "PyTorch's own, which torch.compile fuses with what stands beside it")
     if x.device.type == "cuda":
         reason = why_not_triton(x)
         if _triton is None or reason:

@@ -144,3 +144,12 @@ def test_a_recording_reads_every_batch_anew() -> None:
     outcome = trained(model, step, torch.optim.SGD)
     losses = torch.stack(outcome[0][0::3])
     assert len(losses.unique()) == len(losses)
+
+
+def test_what_a_step_returns_keeps_no_graph_alive():
+    """Autograd's nodes would stay on the stream of the warm-up, and PyTorch warn of it."""
+    model = make()
+    step, optimizer = GraphedStep(Tape(model)), torch.optim.SGD(model.parameters(), 0.1)
+    taken = [step(model, optimizer, functional.cross_entropy, *batch) for batch in batches(24)]
+    assert step.replays
+    assert not any(tensor.requires_grad for pair in taken for tensor in pair)

@@ -34,8 +34,8 @@ def write(
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def forward_whole(
-    x, residual, y, weight, bias, mask, statistics, running_mean, running_var, rows, units, channels, column_tiles, tiles,
-    count, eps, eps_low, momentum, momentum_low, UNIT: tl.constexpr, A: tl.constexpr, B: tl.constexpr,
+    x, residual, y, weight, bias, mask, statistics, running_mean, running_var, tracked, rows, units, channels, column_tiles,
+    tiles, count, eps, eps_low, momentum, momentum_low, UNIT: tl.constexpr, A: tl.constexpr, B: tl.constexpr,
     BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr, NUMBER: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     """A program holds all the values of its channels: x is read once."""
@@ -45,7 +45,7 @@ def forward_whole(
     offsets, positions, inside = place(0, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE)
     value = fetch(x, offsets, inside, EVEN, NUMBER)
     _, mean, squares = moments_of_tile(value, counted(mask, positions, inside), BY_ROWS)
-    inverse = settle(statistics, running_mean, running_var, channel, exists, channels, mean, squares, count, eps, eps_low,
+    inverse = settle(statistics, running_mean, running_var, tracked, channel, exists, channels, mean, squares, count, eps, eps_low,
                      momentum, momentum_low)  # fmt: skip
     high, scale, shift, _ = affine(mean, inverse, weight, bias, channel, exists, NUMBER)
     z = tl.fma(value - high, scale, shift)
@@ -56,8 +56,8 @@ def forward_whole(
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def forward_alone(
-    x, residual, y, weight, bias, mask, statistics, running_mean, running_var, rows, units, channels, column_tiles, tiles,
-    count, eps, eps_low, momentum, momentum_low, UNIT: tl.constexpr, A: tl.constexpr, B: tl.constexpr,
+    x, residual, y, weight, bias, mask, statistics, running_mean, running_var, tracked, rows, units, channels, column_tiles,
+    tiles, count, eps, eps_low, momentum, momentum_low, UNIT: tl.constexpr, A: tl.constexpr, B: tl.constexpr,
     BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr, NUMBER: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     """A program reads the values of its channels twice, the second time from the cache."""
@@ -66,7 +66,7 @@ def forward_alone(
     exists = channel < channels
     _, mean, squares = moments_of_tiles(x, mask, 0, tiles, program, rows, columns, channels, column_tiles, A, B, BY_ROWS,
                                         EVEN, LARGE, NUMBER)  # fmt: skip
-    inverse = settle(statistics, running_mean, running_var, channel, exists, channels, mean, squares, count, eps, eps_low,
+    inverse = settle(statistics, running_mean, running_var, tracked, channel, exists, channels, mean, squares, count, eps, eps_low,
                      momentum, momentum_low)  # fmt: skip
     high, scale, shift, _ = affine(mean, inverse, weight, bias, channel, exists, NUMBER)
     write(x, residual, y, high, scale, shift, 0, tiles, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, EVEN,
@@ -93,7 +93,7 @@ def forward_sums(
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def forward_merge(
-    partial, statistics, running_mean, running_var, channels, parts, count, eps, eps_low, momentum, momentum_low,
+    partial, statistics, running_mean, running_var, tracked, channels, parts, count, eps, eps_low, momentum, momentum_low,
     PARTS: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """Merge the parts' moments, and move the running buffers."""
@@ -106,7 +106,7 @@ def forward_merge(
     mean = tl.load(at + parts * channels, mask=inside, other=0.0)
     squares = tl.load(at + 2 * parts * channels, mask=inside, other=0.0)
     mean, squares = merge(many, mean, squares)
-    settle(statistics, running_mean, running_var, channel, exists, channels, mean, squares, count, eps, eps_low, momentum,
+    settle(statistics, running_mean, running_var, tracked, channel, exists, channels, mean, squares, count, eps, eps_low, momentum,
            momentum_low)  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from bnkit.kernels.fused.backend import Moving
 from bnkit.kernels.gpu import backward as gpu_backward
 from bnkit.kernels.gpu import forward as gpu_forward
+from bnkit.kernels.gpu.compiled import start
 from bnkit.kernels.gpu.tiling import Plan, plan_of
 
 _MERGED = 4  # channels that a program merges
@@ -44,30 +45,32 @@ def forward(
     y = torch.empty_like(x)
     if x.numel() == 0:
         return y
-    if moving is not None and moving.num_batches_tracked is not None:
-        moving.num_batches_tracked.add_(1)
     plan = plan_of(x, "forward", 1)
     mask = None if mask is None else mask.view(torch.uint8)
-    channels, (sizes, cut) = x.shape[1], _shared(plan, x.shape[1])
-    buffers = (None, None) if moving is None else (moving.mean, moving.var)
+    channels = x.shape[1]
+    sizes, cut = _shared(plan, channels)
+    buffers = (None, None, None) if moving is None else (moving.mean, moving.var, moving.num_batches_tracked)
     numbers = (count, *_halves(eps), *_halves(0.0 if moving is None else moving.momentum))
+    acts = {**cut, "ACTIVATION": activation}
     with _on(x):
         if is_given or plan.way == "parts":
+            grid = (plan.programs, plan.parts, 1)
             if not is_given:
                 partial = torch.empty((3, plan.parts, channels), dtype=torch.float64, device=x.device)
-                gpu_forward.forward_sums[plan.programs, plan.parts](
-                    x, mask, partial, *sizes, plan.each, plan.parts, **cut
-                )
-                gpu_forward.forward_merge[-(-channels // _MERGED),](
-                    partial, statistics, *buffers, channels, plan.parts, *numbers, **_merging(plan)
-                )
-            gpu_forward.forward_write[plan.programs, plan.parts](
-                x, residual, y, weight, bias, statistics, *sizes, plan.each, **cut, ACTIVATION=activation
-            )
+                start(gpu_forward.forward_sums, plan, grid, (x, mask, partial), (*sizes, plan.each, plan.parts), cut)
+                start(
+                    gpu_forward.forward_merge, plan, (-(-channels // _MERGED), 1, 1), (partial, statistics, *buffers),
+                    (channels, plan.parts, *numbers), _merging(plan),
+                )  # fmt: skip
+            start(
+                gpu_forward.forward_write, plan, grid, (x, residual, y, weight, bias, statistics), (*sizes, plan.each),
+                acts, (activation,),
+            )  # fmt: skip
         else:
-            kernel = gpu_forward.forward_whole if plan.way == "whole" else gpu_forward.forward_alone
-            kernel[plan.programs,](
-                x, residual, y, weight, bias, mask, statistics, *buffers, *sizes, *numbers, **cut, ACTIVATION=activation,
+            start(
+                gpu_forward.forward_whole if plan.way == "whole" else gpu_forward.forward_alone,
+                plan, (plan.programs, 1, 1), (x, residual, y, weight, bias, mask, statistics, *buffers),
+                (*sizes, *numbers), acts, (activation,),
             )  # fmt: skip
     return y
 
@@ -95,29 +98,33 @@ def backward(
     plan = plan_of(x, "backward", 3 if adds else 2)
     mask = None if mask is None else mask.view(torch.uint8)
     sizes, cut = _shared(plan, channels)
+    acts = {**cut, "ACTIVATION": activation}
     with _on(x):
         if plan.way == "parts":
+            grid = (plan.programs, plan.parts, 1)
             partial = torch.empty((2, plan.parts, channels), dtype=torch.float64, device=x.device)
             factors = torch.empty(
                 (2, channels), dtype=torch.float64 if plan.is_wide else torch.float32, device=x.device
             )
-            gpu_backward.backward_sums[plan.programs, plan.parts](
-                x, gradient, seen, weight, bias, mask, statistics, partial, *sizes, plan.each, plan.parts, **cut,
-                ACTIVATION=activation,
+            start(
+                gpu_backward.backward_sums, plan, grid, (x, gradient, seen, weight, bias, mask, statistics, partial),
+                (*sizes, plan.each, plan.parts), acts, (activation,),
             )  # fmt: skip
-            gpu_backward.backward_merge[-(-channels // _MERGED),](
-                partial, statistics, weight, by_parameter, factors, channels, plan.parts, count, **_merging(plan),
-                NUMBER=cut["NUMBER"], IS_GIVEN=is_given,
+            start(
+                gpu_backward.backward_merge, plan, (-(-channels // _MERGED), 1, 1),
+                (partial, statistics, weight, by_parameter, factors), (channels, plan.parts, count),
+                {**_merging(plan), "NUMBER": cut["NUMBER"], "IS_GIVEN": is_given}, (is_given,),
             )  # fmt: skip
-            gpu_backward.backward_write[plan.programs, plan.parts](
-                x, gradient, seen, dx, dr, weight, bias, mask, statistics, factors, *sizes, plan.each, **cut,
-                ACTIVATION=activation,
+            start(
+                gpu_backward.backward_write, plan, grid,
+                (x, gradient, seen, dx, dr, weight, bias, mask, statistics, factors), (*sizes, plan.each), acts,
+                (activation,),
             )  # fmt: skip
         else:
-            kernel = gpu_backward.backward_whole if plan.way == "whole" else gpu_backward.backward_alone
-            kernel[plan.programs,](
-                x, gradient, seen, dx, dr, weight, bias, mask, statistics, by_parameter, *sizes, count, **cut,
-                ACTIVATION=activation, IS_GIVEN=is_given,
+            start(
+                gpu_backward.backward_whole if plan.way == "whole" else gpu_backward.backward_alone,
+                plan, (plan.programs, 1, 1), (x, gradient, seen, dx, dr, weight, bias, mask, statistics, by_parameter),
+                (*sizes, count), {**acts, "IS_GIVEN": is_given}, (activation, is_given),
             )  # fmt: skip
     return dx, dr, by_parameter
 

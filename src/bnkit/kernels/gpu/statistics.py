@@ -27,14 +27,18 @@ def wide(high, low):
 
 @triton.jit
 def settle(
-    statistics, running_mean, running_var, channel, exists, channels, mean, squares, count, eps, eps_low, momentum,
+    statistics, running_mean, running_var, tracked, channel, exists, channels, mean, squares, count, eps, eps_low, momentum,
     momentum_low,
 ):  # fmt: skip
-    """Store mean, biased variance, 1 / sqrt(variance + eps) and unbiased variance, and move the running buffers.
+    """Store mean, biased variance, 1 / sqrt(variance + eps) and unbiased variance; move the running buffers, count the batch.
 
     Returns:
         1 / sqrt(variance + eps).
     """
+    # Triton decides the first condition when it compiles, and refuses the second beside it.
+    if tracked is not None:  # noqa: SIM102
+        if tl.program_id(0) == 0:
+            tl.store(tracked, tl.load(tracked) + 1)
     count = tl.cast(count, tl.float64)
     variance = squares.to(tl.float64) / count
     inverse = 1.0 / tl.sqrt(variance + wide(eps, eps_low))
