@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 import bnkit
-from bnkit.checks.registry import rules
 from bnkit.checks.rule import Need
-from bnkit.experiments.networks import sources
+from bnkit.checks.rule_registry import rules
+from bnkit.experiments.networks import network_sources
 from bnkit.experiments.settings import Settings
 
 _BATCHES, _FORWARDS = 8, 10
@@ -82,7 +82,7 @@ def measured(batch_sizes: Sequence[int] = (4, 16), count: int = 5) -> None:
 
 def monitor(name: str = "lenet", steps: int = 2400) -> None:
     """A training loop with and without, in turns of 200 steps: goal 2 %."""
-    model = sources([name], ["batch_norm"])["batch_norm"].build((1, 28, 28), 10, Settings(), seed=0).train()
+    model = network_sources([name], ["batch_norm"])["batch_norm"].build((1, 28, 28), 10, Settings(), seed=0).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     inputs, targets = torch.randn(256, 1, 28, 28), torch.randint(10, (256,))
     watch = bnkit.Monitor(model, every=200, optimizer=optimizer, on_findings=len)

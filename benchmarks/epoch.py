@@ -32,12 +32,12 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 import bnkit
-from bnkit.data import Parts, load, prepare
-from bnkit.experiments.callbacks import Observer
-from bnkit.experiments.experiment import experiment_from, read_recipe
-from bnkit.experiments.networks import sources
+from bnkit.data import Splits, load, prepare
+from bnkit.experiments.callbacks import Callback
+from bnkit.experiments.experiment import parse_experiment, read_recipe
+from bnkit.experiments.networks import network_sources
 from bnkit.experiments.plan import Run
-from bnkit.experiments.resolve import settle
+from bnkit.experiments.resolve import resolve_experiment
 from bnkit.experiments.training.loop import Training, train
 from bnkit.experiments.training.task import Task
 
@@ -122,9 +122,9 @@ def plain_epoch(run: Run, model: nn.Module, loader: DataLoader[tuple[Tensor, Ten
     return time.perf_counter() - began, correct / seen
 
 
-def our_epoch(run: Run, model: nn.Module, parts: Parts) -> tuple[float, float]:
+def our_epoch(run: Run, model: nn.Module, parts: Splits) -> tuple[float, float]:
     """Seconds of training and training accuracy of one epoch as ``bnkit compare`` trains it."""
-    epoch = next(train(run, Training.of(run, model, len(parts.train)), parts, Task(), None, Observer()))
+    epoch = next(train(run, Training.of(run, model, len(parts.train)), parts, Task(), None, Callback()))
     assert epoch.accuracy is not None
     return epoch.epoch_duration, epoch.accuracy
 
@@ -134,13 +134,13 @@ def contestant(name: str, threads: int, turns: Connection) -> None:
     torch.set_num_threads(threads)
     if name in (KEPT, LAST):
         bnkit.keep_freed_memory()
-    experiment = experiment_from({**read_recipe(RECIPE), "arms": ["batch_norm"], "epochs": 1}, RECIPE)
+    experiment = parse_experiment({**read_recipe(RECIPE), "arms": ["batch_norm"], "epochs": 1}, RECIPE)
     if name == LAST:
         grid = experiment.grid.model_copy(update={"memory_format": ("channels_last",)})
         experiment = experiment.model_copy(update={"grid": grid})
-    plan, materials = settle(experiment)
-    run, data = plan.runs[0], materials.data
-    source = sources(experiment.networks, experiment.arms)["batch_norm"]
+    plan, components = resolve_experiment(experiment)
+    run, data = plan.runs[0], components.data
+    source = network_sources(experiment.networks, experiment.arms)["batch_norm"]
     parts = prepare(data, "normal", 0.0)
     pixels = data.train.inputs.float() / 255
     normalisation = pixels.mean().item(), pixels.std(correction=0).item()

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from bnkit.comparison.comparison import Comparison
-from bnkit.experiments.experiment import NetworkIdentity, Settled, experiment_from
+from bnkit.experiments.experiment import NetworkIdentity, ResolvedExperiment, parse_experiment
 from bnkit.experiments.plan import Plan, plan
 from bnkit.experiments.records.record import Epoch, Status
-from bnkit.experiments.records.results_folder import Folder
+from bnkit.experiments.records.results_folder import ResultsFolder
 
 T = TypeVar("T")
 
@@ -31,13 +31,13 @@ def planned(runs: int, epochs: int) -> Plan:
     grid = {"lr": [0.01, 0.03, 0.1, 0.3, 1.0], "trainset": ["normal", "not_normal"]}
     content = {"name": "many", "networks": ["two-cnn"], "grid": grid, "seeds": seeds, "epochs": epochs}
     networks = tuple(NetworkIdentity(key=key, identity=f"two-cnn/{key}") for key in ("no_batch_norm", "batch_norm"))
-    settled = Settled(threads=1, device="cpu", data="digest", networks=networks)
-    return plan(experiment_from(content, "benchmark").model_copy(update={"settled": settled}))
+    settled = ResolvedExperiment(threads=1, device="cpu", data="digest", networks=networks)
+    return plan(parse_experiment(content, "benchmark").model_copy(update={"settled": settled}))
 
 
 def write(many: Plan, place: Path) -> None:
     """The folder as the engine would have left it."""
-    folder = Folder(place)
+    folder = ResultsFolder(place)
     folder.begin(many.experiment, fresh=False)
     for run in many:
         folder.run_folder(run).mkdir(parents=True)

@@ -16,7 +16,7 @@ import time
 import torch
 from torch.nn import functional
 
-from bnkit.experiments.networks import sources
+from bnkit.experiments.networks import network_sources
 from bnkit.experiments.settings import Settings
 from bnkit.experiments.training.task import training_step
 from bnkit.memory import keep_freed_memory
@@ -36,7 +36,7 @@ GOAL = 0.05
 
 def measure(network: str, batch: int, settings: Settings, rounds: int) -> tuple[float, float]:
     """Milliseconds of a plain step, and of one that is looked at."""
-    model = sources([network], ["batch_norm"])["batch_norm"].build((1, 28, 28), 10, settings, 0)
+    model = network_sources([network], ["batch_norm"])["batch_norm"].build((1, 28, 28), 10, settings, 0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     inputs, targets = torch.randn(batch, 1, 28, 28), torch.randint(0, 10, (batch,))
     watch = LayerWatch(model)

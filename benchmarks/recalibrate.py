@@ -16,7 +16,7 @@ from torch import nn
 import bnkit
 from bnkit.comparison.compare import run_experiment
 from bnkit.data import Examples, load, prepare
-from bnkit.experiments.experiment import experiment_from, read_recipe
+from bnkit.experiments.experiment import parse_experiment, read_recipe
 
 
 def accuracy(model: nn.Module, examples: Examples) -> float:
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a folder to keep the runs in")
     arguments = parser.parse_args()
     changes = {"arms": ["batch_norm"], "epochs": arguments.epochs, "seeds": arguments.seeds}
-    experiment = experiment_from({**read_recipe("lenet-fashion-mnist"), **changes}, "benchmark")
+    experiment = parse_experiment({**read_recipe("lenet-fashion-mnist"), **changes}, "benchmark")
     with tempfile.TemporaryDirectory() as folder:
         comparison = run_experiment(experiment, arguments.out or Path(folder))
         data = load(experiment.data)

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 import bnkit
-from bnkit.checks.measurements import Measurements
+from bnkit.checks.measurements import CheckMeasurements
 from bnkit.comparison.compare import run_experiment
 from bnkit.comparison.comparison import Comparison
-from bnkit.experiments.experiment import experiment_from, read_recipe
-from bnkit.experiments.model_data import run_data
+from bnkit.experiments.experiment import parse_experiment, read_recipe
+from bnkit.experiments.model_data import data_of_run
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.recognise import places
 from bnkit.model.statistics.drift import Drift
@@ -44,16 +44,16 @@ def row(comparison: Comparison, number: int, epoch: int) -> Row:
     """What is measured of the network of that run after that epoch."""
     run, parts = comparison.run(number), comparison.data(number)
     model = comparison.load(run, epoch)
-    data = run_data(parts, comparison.plan.experiment.data, run.settings.trainset).fitted(model)
+    data = data_of_run(parts, comparison.plan.experiment.data, run.settings.trainset).matched_to(model)
     training, test = data.training_batches(_SIZE, _COUNT), data.test_batches(1000)
     findings = bnkit.check(model, training, test_batches=test, select="BN201")
     twin = comparison.load(run, epoch)  # which is changed
-    measured = Measurements(twin, places(twin), Batches(training), Batches(test))
+    measured = CheckMeasurements(twin, places(twin), Batches(training), Batches(test))
     layers = dict(model.named_modules())
     drifts = [
-        Drift.of(name, layers[name], received.population)  # type: ignore[arg-type]
-        for name, received in measured.received.items()
-        if received.population is not None
+        Drift.of(name, layers[name], collected.population)  # type: ignore[arg-type]
+        for name, collected in measured.input_statistics.items()
+        if collected.population is not None
     ]
     worst = max(drifts, key=lambda drift: drift.severity)
     bnkit.recalibrate(model, training)
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="where the picture goes")
     arguments = parser.parse_args()
     changes = {"arms": ["batch_norm"], "seeds": 3}
-    experiment = experiment_from({**read_recipe("lenet-fashion-mnist"), **changes}, "why-eval-is-worse")
+    experiment = parse_experiment({**read_recipe("lenet-fashion-mnist"), **changes}, "why-eval-is-worse")
     comparison = run_experiment(experiment, arguments.out, keep_checkpoints=True)
     print("| seed | epoch | moving average | BN201 predicts | recalibrated | BN201 | furthest off | drift |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")

@@ -37,8 +37,8 @@ from benchmarks.folder import planned
 from benchmarks.side_by_side import neighbours
 
 from bnkit.comparison.compare import run_experiment
-from bnkit.experiments.callbacks import Observer
-from bnkit.experiments.experiment import Experiment, experiment_from
+from bnkit.experiments.callbacks import Callback
+from bnkit.experiments.experiment import Experiment, parse_experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record
 from bnkit.experiments.running.processors import processors
@@ -67,7 +67,7 @@ class Sweep:
     tail: float
 
 
-class Clock(Observer):
+class Clock(Callback):
     """When runs begin and end."""
 
     def __init__(self) -> None:
@@ -93,29 +93,29 @@ class Clock(Observer):
 def work(runs: int, epochs: int, data: str, network: str) -> Experiment:
     """What is trained."""
     content = {"name": "sweep", "data": data, "networks": [network], "grid": {"lr": [0.01]}, "epochs": epochs}
-    return experiment_from({**content, "seeds": max(1, runs // 2)}, "benchmark")
+    return parse_experiment({**content, "seeds": max(1, runs // 2)}, "benchmark")
 
 
 def plain_process(experiment: Experiment, number: int, count: int) -> None:
     """Train every ``count``-th run, from ``number`` on, once a line comes in; print when the first began and the last ended."""
-    from bnkit.experiments.callbacks import Observer
-    from bnkit.experiments.resolve import settle
+    from bnkit.experiments.callbacks import Callback
+    from bnkit.experiments.resolve import resolve_experiment
     from bnkit.experiments.training.loop import Training, train
-    from bnkit.experiments.training.optimizers import load_what_optimizers_need
+    from bnkit.experiments.training.optimizers import preload_optimizers
     from bnkit.memory import keep_freed_memory
 
     torch.set_num_threads(1)
     keep_freed_memory()
-    planned, materials = settle(experiment, threads=1)
-    load_what_optimizers_need()  # as a worker does before its first run
+    planned, components = resolve_experiment(experiment, threads=1)
+    preload_optimizers()  # as a worker does before its first run
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()
     began = time.perf_counter()
     for run in planned.runs[number::count]:
-        source, parts = materials.networks[run.network.key], materials.parts(run)
-        model = source.build(materials.data.input_shape, materials.data.out_features, run.settings, run.seed)
-        for _ in train(run, Training.of(run, model, len(parts.train)), parts, materials.task, None, Observer()):
+        source, parts = components.networks[run.network.key], components.parts(run)
+        model = source.build(components.data.input_shape, components.data.out_features, run.settings, run.seed)
+        for _ in train(run, Training.of(run, model, len(parts.train)), parts, components.task, None, Callback()):
             pass
     sys.stdout.write(json.dumps([began, time.perf_counter()]))
 
@@ -152,20 +152,20 @@ def sweep(workers: int, experiment: Experiment) -> Sweep:
 def starts(many: Plan) -> tuple[float, float]:
     """Seconds from one run's end to the next one's beginning, around the tenth run of a plan and around the thousandth."""
     from bnkit.data import DataSet, Examples
-    from bnkit.experiments.networks import sources
-    from bnkit.experiments.records.results_folder import Folder
-    from bnkit.experiments.resolve import Materials
+    from bnkit.experiments.networks import network_sources
+    from bnkit.experiments.records.results_folder import ResultsFolder
+    from bnkit.experiments.resolve import Components
     from bnkit.experiments.running.sequential import train_all
 
     examples = Examples(torch.randn(16, 1, 28, 28), torch.arange(16) % 10)
-    materials = Materials(
-        sources(["two-cnn"], ("no_batch_norm", "batch_norm")), DataSet("made", "digest", examples, examples)
+    components = Components(
+        network_sources(["two-cnn"], ("no_batch_norm", "batch_norm")), DataSet("made", "digest", examples, examples)
     )
     clock = Clock()
     with tempfile.TemporaryDirectory() as place:
-        folder = Folder(Path(place))
+        folder = ResultsFolder(Path(place))
         folder.begin(many.experiment, fresh=False)
-        train_all(many, materials, folder, clock)
+        train_all(many, components, folder, clock)
     numbers = sorted(clock.ended)
     gaps = [clock.begun[after] - clock.ended[before] for before, after in itertools.pairwise(numbers)]
     return statistics.median(gaps[5:55]), statistics.median(gaps[950:1000])

@@ -18,8 +18,8 @@ from rich.console import Console
 import bnkit
 from bnkit.cli.progress import LiveTable
 from bnkit.comparison.compare import run_experiment
-from bnkit.experiments.callbacks import Observer
-from bnkit.experiments.experiment import experiment_from, read_recipe
+from bnkit.experiments.callbacks import Callback
+from bnkit.experiments.experiment import parse_experiment, read_recipe
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record
 
@@ -31,7 +31,7 @@ CLAIMS = HERE.parent / "results" / "claims" / "claims.html"
 MOMENT = 87
 
 
-class Photographer(Observer):
+class Photographer(Callback):
     """Follows a comparison as the live table does, and keeps what it shows at one moment."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ def main() -> None:
     """Train, and write the pictures into docs/images."""
     (HERE / "images").mkdir(exist_ok=True)
     photographer = Photographer()
-    experiment = experiment_from({**read_recipe("quickstart"), "observe": 10}, "quickstart")
+    experiment = parse_experiment({**read_recipe("quickstart"), "observe": 10}, "quickstart")
     comparison = run_experiment(experiment, FOLDER, fresh="--fresh" in sys.argv, observer=photographer)
     sys.stdout.write(f"{comparison.answer}\n")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")

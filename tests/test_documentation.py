@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bnkit.checks.config import Settings as CheckSettings
-from bnkit.checks.config import settings_from
-from bnkit.checks.registry import rules
-from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, experiment_from, recipes
+from bnkit.checks.config import CheckConfig, parse_config
+from bnkit.checks.rule_registry import rules
+from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, parse_experiment, recipes
 from bnkit.experiments.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -44,10 +43,10 @@ def test_an_example_runs(code, tmp_path, monkeypatch, capsys):
 def test_an_experiment_file_is_one_and_shows_every_key(text):
     content = tomllib.loads(text)
     if "tool" in content:
-        settings_from(content["tool"]["bnkit"], "documentation")
-        assert content["tool"]["bnkit"].keys() == {field.alias for field in CheckSettings.model_fields.values()}
+        parse_config(content["tool"]["bnkit"], "documentation")
+        assert content["tool"]["bnkit"].keys() == {field.alias for field in CheckConfig.model_fields.values()}
         return
-    experiment_from(content, "documentation")
+    parse_experiment(content, "documentation")
     assert content.keys() == Experiment.model_fields.keys() - {"settled"}
     assert content["grid"].keys() == Settings.model_fields.keys()
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from bnkit.errors import FactoryError
-from bnkit.factories import find, refuse_clashes
+from bnkit.factories import load_factory, refuse_clashes
 from tests.projects import a_project  # noqa: F401 - the fixture
 
 _BLOCKS = "H = 16\ndef hidden():\n    return H\n"
@@ -64,39 +64,43 @@ _PACKAGED = {
 )
 def test_a_changed_module_is_imported_again_and_changes_the_digest(project, files, name, blocks):
     project(**files, **{blocks: _BLOCKS})
-    first, again = find(name), find(name)
+    first, again = load_factory(name), load_factory(name)
     assert first.digest == again.digest
     assert first.value() == again.value() == 16
     # As many bytes, within the same second: Python itself would take its compiled code for current.
     project(**{blocks: _BLOCKS.replace("16", "32")})
-    changed = find(name)
+    changed = load_factory(name)
     assert changed.digest != first.digest
     assert changed.value() == 32
     project(**{blocks: _BLOCKS})
-    assert (find(name).digest, find(name).value()) == (first.digest, 16)
+    assert (load_factory(name).digest, load_factory(name).value()) == (first.digest, 16)
 
 
 def test_a_file_that_imports_nothing_of_ones_own_has_the_digest_of_the_file(project):
     source = "import json\nimport torch\nimport bnkit\ndef make():\n    return 3\n"
     project(net=source, unrelated="x = 1\n")
-    assert find("net.py:make").digest == hashlib.sha256(source.encode()).hexdigest() == find("net:make").digest
+    assert (
+        load_factory("net.py:make").digest
+        == hashlib.sha256(source.encode()).hexdigest()
+        == load_factory("net:make").digest
+    )
 
 
 def test_what_is_not_imported_does_not_count(project):
     source = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import blocks\ndef make():\n    return 3\n"
     project(net=source, blocks=_BLOCKS)
-    before = find("net.py:make").digest
+    before = load_factory("net.py:make").digest
     project(blocks="changed\n")
-    assert find("net.py:make").digest == before
+    assert load_factory("net.py:make").digest == before
 
 
 def test_modules_that_did_not_change_stay_loaded(project):
     project(
         net="import blocks, other\ndef make():\n    return blocks.H, other\n", blocks=_BLOCKS, other="register = []\n"
     )
-    other = find("net.py:make").value()[1]
+    other = load_factory("net.py:make").value()[1]
     project(blocks=_BLOCKS.replace("16", "128"))
-    assert find("net.py:make").value() == (128, other)
+    assert load_factory("net.py:make").value() == (128, other)
 
 
 def test_a_module_that_was_imported_before_its_file_changed(project, monkeypatch):
@@ -105,7 +109,7 @@ def test_a_module_that_was_imported_before_its_file_changed(project, monkeypatch
     sys.path.append(".")
     assert importlib.import_module("blocks").H == 16
     project(blocks=_BLOCKS.replace("16", "128"))
-    assert find("net.py:make").value() == 128
+    assert load_factory("net.py:make").value() == 128
 
 
 def test_two_modules_of_one_name_are_not_taken_for_each_other(project):
@@ -113,7 +117,7 @@ def test_two_modules_of_one_name_are_not_taken_for_each_other(project):
         project(**{
             f"{folder}__of__net": "import blocks\ndef make():\n    return blocks.H\n", f"{folder}__of__blocks": f"H = {width}\n",
         })  # fmt: skip
-    assert [find(f"{folder}/net.py:make").value() for folder in ("one", "two", "one")] == [1, 2, 1]
+    assert [load_factory(f"{folder}/net.py:make").value() for folder in ("one", "two", "one")] == [1, 2, 1]
     with pytest.raises(FactoryError, match=r"one/net.py:make imports blocks from .*, and two/net.py:make imports it"):
         refuse_clashes(["one/net.py:make", "two/net.py:make"])
 
@@ -124,4 +128,4 @@ def test_a_module_of_another_folder_does_not_stand_in_for_one_beside_the_file(pr
     )
     monkeypatch.syspath_prepend(".")
     with pytest.raises(FactoryError, match=r"sub/net.py lies beside blocks.py, and what it imports as blocks is "):
-        find("sub/net.py:make")
+        load_factory("sub/net.py:make")

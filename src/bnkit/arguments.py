@@ -13,31 +13,31 @@ import torch
 from bnkit.errors import SettingsError
 
 
-def check_flag(name: str, value: Any) -> None:
+def check_bool(name: str, value: Any) -> None:
     """Refuse ``value`` unless it is True or False.
 
     Raises:
         SettingsError: It is something else.
     """
     if not isinstance(value, (bool, np.bool_)):
-        raise SettingsError(f"{name}={value!r} is {_called(value)}; expected True or False")
+        raise SettingsError(f"{name}={value!r} is {_type_name(value)}; expected True or False")
 
 
-def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Refuse ``value`` unless it is a whole number from ``least``.
+def check_int(name: str, value: Any, minimum: int = 1) -> None:
+    """Refuse ``value`` unless it is a whole number from ``minimum``.
 
     Raises:
         SettingsError: It is something else, as True or 2.0.
 
     Example:
-        >>> check_whole("num_groups", "4")
+        >>> check_int("num_groups", "4")
         Traceback (most recent call last):
         bnkit.errors.SettingsError: num_groups='4' is a str; expected a whole number from 1
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
-        raise SettingsError(f"{name}={value!r} is {_called(value)}; expected a whole number from {least}")
-    if value < least:
-        raise SettingsError(f"{name}={value!r}; expected a whole number from {least}")
+        raise SettingsError(f"{name}={value!r} is {_type_name(value)}; expected a whole number from {minimum}")
+    if value < minimum:
+        raise SettingsError(f"{name}={value!r}; expected a whole number from {minimum}")
 
 
 def check_eps(value: Any) -> None:
@@ -71,10 +71,10 @@ def check_callable(name: str, value: Any) -> None:
         SettingsError: It is something else.
     """
     if value is not None and not callable(value):
-        raise SettingsError(f"{name}={value!r} is {_called(value)}; expected a function, or None")
+        raise SettingsError(f"{name}={value!r} is {_type_name(value)}; expected a function, or None")
 
 
-def check_group(value: Any) -> None:
+def check_process_group(value: Any) -> None:
     """Refuse ``value`` unless it is a group of processes of ``torch.distributed``, or None.
 
     Raises:
@@ -82,7 +82,7 @@ def check_group(value: Any) -> None:
     """
     if isinstance(value, (Real, Collection)):  # outside of a group, PyTorch gives a number for it
         raise SettingsError(
-            f"process_group={value!r} is {_called(value)}; expected a group of torch.distributed, or None"
+            f"process_group={value!r} is {_type_name(value)}; expected a group of torch.distributed, or None"
         )
 
 
@@ -108,8 +108,8 @@ def check_number(name: str, value: Any, expected: str) -> None:
         SettingsError: It is something else, as True or "0.1".
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise SettingsError(f"{name}={value!r} is {_called(value)}; expected {expected}")
+        raise SettingsError(f"{name}={value!r} is {_type_name(value)}; expected {expected}")
 
 
-def _called(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return f"a {type(value).__name__}" if value is not None else "not set"

@@ -29,16 +29,16 @@ class OutputError(Exception):
     """Standard output cannot be written. It is not an OSError: those that run a command treat some of these by themselves.
 
     Attributes:
-        reader_left: Whether it is a pipe whose reader has ended, so that a message would have no reader either.
+        is_broken_pipe: Whether it is a pipe whose reader has ended, so that a message would have no reader either.
     """
 
     def __init__(self, error: OSError) -> None:
         reason = "it is closed" if error.errno == errno.EBADF else error.strerror or error
         super().__init__(f"standard output cannot be written ({reason})")
-        self.reader_left = error.errno == errno.EPIPE
+        self.is_broken_pipe = error.errno == errno.EPIPE
 
 
-class _Results(io.FileIO):
+class _StdoutFile(io.FileIO):
     """Standard output: its errors are told from those of other files."""
 
     def write(self, data: Any) -> int:
@@ -48,7 +48,7 @@ class _Results(io.FileIO):
             raise OutputError(error) from error
 
 
-class _Messages(io.FileIO):
+class _StderrFile(io.FileIO):
     """Standard error: what cannot be written is dropped. A full disk under a log must not fail a run whose network prints."""
 
     def write(self, data: Any) -> int:
@@ -59,64 +59,64 @@ class _Messages(io.FileIO):
 
 
 # Standard output, while a command runs and ``sys.stdout`` is standard error.
-_reserved: TextIO | None = None
+_reserved_stdout: TextIO | None = None
 
 
 @contextmanager
-def standard_streams(*, to_the_end: bool) -> Iterator[None]:
+def standard_streams(*, until_exit: bool) -> Iterator[None]:
     """Inside, file descriptor 1 is standard error, and ``sys.stdout`` alone writes to standard output.
 
     Streams that are not the process's own, as under a test runner, stay as they are.
 
     Args:
-        to_the_end: Leave it so for the rest of the process: what is printed while it ends is not a result either.
+        until_exit: Leave it so for the rest of the process: what is printed while it ends is not a result either.
     """
     before = sys.stdout, sys.stderr
     _open_closed_descriptors()
     if _is_descriptor(sys.stderr, _STANDARD_ERROR):
-        sys.stderr = _stream(_Messages(_STANDARD_ERROR, "w", closefd=False), sys.stderr)
+        sys.stderr = _text_stream(_StderrFile(_STANDARD_ERROR, "w", closefd=False), sys.stderr)
     copy: int | None = None
     if _is_descriptor(sys.stdout, _STANDARD_OUTPUT):
         if sys.stdout is not None:
             sys.stdout.flush()
         copy = os.dup(_STANDARD_OUTPUT)
         os.dup2(_STANDARD_ERROR, _STANDARD_OUTPUT)
-        sys.stdout = _stream(_Results(copy, "w", closefd=False), sys.stdout)
+        sys.stdout = _text_stream(_StdoutFile(copy, "w", closefd=False), sys.stdout)
     try:
         yield
     finally:
         with suppress(OutputError):
             sys.stdout.flush()
-        if copy is not None and to_the_end:
-            _refuse_nothing(copy)
+        if copy is not None and until_exit:
+            _discard_output(copy)
             sys.stdout = sys.stderr
         else:
             if copy is not None:
                 os.dup2(copy, _STANDARD_OUTPUT)
-                _refuse_nothing(copy)
+                _discard_output(copy)
             sys.stdout, sys.stderr = before
 
 
 @contextmanager
-def results_alone() -> Iterator[None]:
-    """Inside, ``results`` writes to standard output, and everything else that is printed goes to standard error."""
-    global _reserved
-    before = _reserved, sys.stdout
-    _reserved, sys.stdout = sys.stdout, sys.stderr
+def reserve_stdout() -> Iterator[None]:
+    """Inside, ``stdout_console`` writes to standard output, and everything else that is printed goes to standard error."""
+    global _reserved_stdout
+    before = _reserved_stdout, sys.stdout
+    _reserved_stdout, sys.stdout = sys.stdout, sys.stderr
     try:
         yield
     finally:
-        _reserved, sys.stdout = before
+        _reserved_stdout, sys.stdout = before
 
 
-def results() -> _Console:
+def stdout_console() -> _Console:
     """The console for what was asked for."""
-    file = sys.stdout if _reserved is None else _reserved
+    file = sys.stdout if _reserved_stdout is None else _reserved_stdout
     return _Console(file=file, width=None if file.isatty() else _WIDTH_OFF_TERMINAL, highlight=False)
 
 
 @cache
-def messages() -> Console:
+def stderr_console() -> Console:
     """The console for everything else: standard error. One for the process, so that what moves on it does not collide."""
     return _Console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH_OFF_TERMINAL, highlight=False)
 
@@ -153,7 +153,7 @@ def _is_descriptor(stream: TextIO | None, number: int) -> bool:
         return False
 
 
-def _stream(raw: io.FileIO, like: IO[str] | None) -> TextIO:
+def _text_stream(raw: io.FileIO, like: IO[str] | None) -> TextIO:
     """Text to ``raw``, as Python's own stream ``like`` writes it."""
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
@@ -164,7 +164,7 @@ def _stream(raw: io.FileIO, like: IO[str] | None) -> TextIO:
     )
 
 
-def _refuse_nothing(descriptor: int) -> None:
+def _discard_output(descriptor: int) -> None:
     """Let what a stream could not write be written, to nowhere, when Python closes it."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor, inheritable=False)
@@ -173,4 +173,4 @@ def _refuse_nothing(descriptor: int) -> None:
 
 def warn(message: str) -> None:
     """Print what a user should know, whatever else is asked for: on standard error."""
-    messages().print(f"warning: {message}", soft_wrap=True, markup=False, highlight=False)
+    stderr_console().print(f"warning: {message}", soft_wrap=True, markup=False, highlight=False)

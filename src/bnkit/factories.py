@@ -12,25 +12,25 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from bnkit import own_modules
+from bnkit import user_modules
 from bnkit.errors import FactoryError
-from bnkit.stale_modules import forget, forget_outdated, note_loaded
+from bnkit.stale_modules import record_loaded, unload, unload_stale
 
-_TARGET = re.compile(r"^(?P<place>.+):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
+_FACTORY_NAME = re.compile(r"^(?P<place>.+):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
 
 # What stands in an experiment for data or a function that `bnkit.compare` was given as such.
-GIVEN = "given"
+PASSED_OBJECT = "given"
 
 # How the names of modules begin that come from a file.
-TARGET_MODULES = "_bnkit_target_"
+MODULE_PREFIX = "_bnkit_target_"
 
 # The folders that imports find modules in for the sake of a target, the latest first, after all others.
-_searched: list[str] = []
+_import_folders: list[str] = []
 # What the modules of the user's own behind each target were, by name: two targets may mean others by one name.
-_meant: dict[str, dict[str, Path]] = {}
+_imports_of: dict[str, dict[str, Path]] = {}
 
 
-class Target(NamedTuple):
+class Factory(NamedTuple):
     """What a target's name stands for, and a SHA-256 of the file that it was found in.
 
     Where that file imports other modules of the user's own, the digest is one of all of them.
@@ -40,12 +40,12 @@ class Target(NamedTuple):
     digest: str
 
 
-def is_target(name: str) -> bool:
+def is_factory_name(name: str) -> bool:
     """Whether ``name`` has the form of a target."""
-    return _TARGET.match(name) is not None
+    return _FACTORY_NAME.match(name) is not None
 
 
-def find(name: str) -> Target:
+def load_factory(name: str) -> Factory:
     """What ``name`` stands for. Beside a file, and in the working directory, it may import what Python would find there.
 
     A file is run each time. Of the modules that it imports, those whose files have changed are imported from scratch.
@@ -53,13 +53,13 @@ def find(name: str) -> Target:
     Raises:
         FactoryError: There is no such file, module or name, or importing it raises.
     """
-    match = _TARGET.match(name)
+    match = _FACTORY_NAME.match(name)
     if match is None:
         raise FactoryError(f"{name!r} names no factory; expected path/to/file.py:name or package.module:name")
-    place, attribute = match["place"], match["name"]
+    location, attribute = match["place"], match["name"]
     try:
-        module, digest, _meant[name] = (
-            _from_file(Path(place).expanduser()) if place.endswith(".py") else _imported(place)
+        module, digest, _imports_of[name] = (
+            _load_file(Path(location).expanduser()) if location.endswith(".py") else _load_module(location)
         )
     except FactoryError:
         raise
@@ -67,48 +67,52 @@ def find(name: str) -> Target:
         raise FactoryError(f"{name}: {error}; expected path/to/file.py:name or package.module:name") from error
     except (Exception, SystemExit) as error:
         raise FactoryError(
-            f"{name}: importing {place} raised {type(error).__name__}: {error}; mend it first"
+            f"{name}: importing {location} raised {type(error).__name__}: {error}; mend it first"
         ) from error
     if not hasattr(module, attribute):
         names = ", ".join(sorted(key for key in vars(module) if not key.startswith("_")))
-        raise FactoryError(f"{name}: {place} has no {attribute!r}; it has {names or 'no public names'}")
-    return Target(getattr(module, attribute), digest)
+        raise FactoryError(f"{name}: {location} has no {attribute!r}; it has {names or 'no public names'}")
+    return Factory(getattr(module, attribute), digest)
 
 
-def _imported(place: str) -> tuple[ModuleType, str, dict[str, Path]]:
-    _search(Path.cwd())
-    forget_outdated([place, *_behind(place)])
-    module = importlib.import_module(place)
+def _load_module(location: str) -> tuple[ModuleType, str, dict[str, Path]]:
+    _add_to_path(Path.cwd())
+    unload_stale([location, *_imports_of_module(location)])
+    module = importlib.import_module(location)
     file = getattr(module, "__file__", None)
     if not file:
         return module, hashlib.sha256().hexdigest(), {}
-    imported = _behind(place)
-    note_loaded({place: Path(file), **imported})
-    return module, own_modules.digest_with(own_modules.digest_of(Path(file)), imported), imported
+    imported = _imports_of_module(location)
+    record_loaded({location: Path(file), **imported})
+    return module, user_modules.combined_sha256(user_modules.file_sha256(Path(file)), imported), imported
 
 
-def _behind(place: str) -> dict[str, Path]:
-    """The modules of the user's own that the module ``place`` imports; none where it is not the user's own."""
-    file, package = own_modules.file_of(place)
-    return own_modules.imported_by(file, package) if file is not None and own_modules.is_own(file.resolve()) else {}
+def _imports_of_module(location: str) -> dict[str, Path]:
+    """The modules of the user's own that the module ``location`` imports; none where it is not the user's own."""
+    file, package = user_modules.module_file(location)
+    return (
+        user_modules.user_imports(file, package)
+        if file is not None and user_modules.is_user_code(file.resolve())
+        else {}
+    )
 
 
-def target_modules(*, behind: bool = True) -> list[ModuleType]:
-    """The modules that files named as targets became, and, if ``behind``, those of the user's own that are loaded for them."""
-    names = {name for names in _meant.values() for name in names} if behind else set()
-    return [module for name, module in list(sys.modules.items()) if TARGET_MODULES in name or name in names]
+def factory_modules(*, with_imports: bool = True) -> list[ModuleType]:
+    """The modules that files named as targets became, and, if ``with_imports``, those of the user's own that are loaded for them."""
+    names = {name for names in _imports_of.values() for name in names} if with_imports else set()
+    return [module for name, module in list(sys.modules.items()) if MODULE_PREFIX in name or name in names]
 
 
 def refuse_clashes(names: Iterable[str]) -> None:
     """Refuse targets of one comparison that mean different modules by one name: only one of them can be loaded.
 
     Raises:
-        FactoryError: Two of ``names``, which ``find`` has found, do.
+        FactoryError: Two of ``names``, which ``load_factory`` has found, do.
     """
-    meant: dict[str, tuple[str, Path]] = {}
+    owners: dict[str, tuple[str, Path]] = {}
     for target in names:
-        for name, path in _meant.get(target, {}).items():
-            other, there = meant.setdefault(name, (target, path))
+        for name, path in _imports_of.get(target, {}).items():
+            other, there = owners.setdefault(name, (target, path))
             if there.resolve() != path.resolve():
                 raise FactoryError(
                     f"{other} imports {name} from {there}, and {target} imports it from {path}; rename one of the two: a "
@@ -116,39 +120,39 @@ def refuse_clashes(names: Iterable[str]) -> None:
                 )
 
 
-def _search(folder: Path) -> None:
+def _add_to_path(folder: Path) -> None:
     """Let imports find what is in ``folder``, after everything else: a script has its folder there, a command has not.
 
     Before the folders of other targets, and modules that were imported from those do not stand in for what lies here.
     """
-    place = str(folder)
-    if place in sys.path and place not in _searched:
+    location = str(folder)
+    if location in sys.path and location not in _import_folders:
         return
-    others = [other for other in _searched if other != place]
+    others = [other for other in _import_folders if other != location]
     for name in [name for name in sys.modules if "." not in name]:
-        spec = own_modules.loaded_spec(name)
+        spec = user_modules.loaded_spec(name)
         if spec is None:
             continue
         # A package lies in a folder of its own, one without a file (a namespace) in several.
         inside = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else [])]
         lies_there = any(str(Path(path).parent) in others for path in inside)
         if lies_there and ((folder / f"{name}.py").is_file() or (folder / name).is_dir()):
-            forget(name)
-    sys.path[:] = [*(other for other in sys.path if other not in _searched), place, *others]
-    _searched[:] = [place, *others]
+            unload(name)
+    sys.path[:] = [*(other for other in sys.path if other not in _import_folders), location, *others]
+    _import_folders[:] = [location, *others]
 
 
-def _from_file(path: Path) -> tuple[ModuleType, str, dict[str, Path]]:
+def _load_file(path: Path) -> tuple[ModuleType, str, dict[str, Path]]:
     if not path.is_file():
         raise FactoryError(f"{path} is not there; expected a Python file")
     folder = path.resolve().parent
-    _search(folder)
+    _add_to_path(folder)
     content = path.read_bytes()
     package = _package_of(path) if re.search(rb"^\s*from\s+\.", content, re.MULTILINE) else ""
     # A name that nothing else has, so that a file called like a package does not stand in for it.
-    name = f"{TARGET_MODULES}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    name = f"{MODULE_PREFIX}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     name = f"{package}.{name}" if package else name
-    forget_outdated(_beside(path, package))
+    unload_stale(_imports_of_file(path, package))
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
@@ -159,9 +163,9 @@ def _from_file(path: Path) -> tuple[ModuleType, str, dict[str, Path]]:
     except BaseException:
         sys.modules.pop(name, None)
         raise
-    imported = _beside(path, package)
-    note_loaded(imported)
-    return module, own_modules.digest_with(hashlib.sha256(content).hexdigest(), imported), imported
+    imported = _imports_of_file(path, package)
+    record_loaded(imported)
+    return module, user_modules.combined_sha256(hashlib.sha256(content).hexdigest(), imported), imported
 
 
 def _package_of(path: Path) -> str:
@@ -171,22 +175,22 @@ def _package_of(path: Path) -> str:
         names.insert(0, folder.name)
         folder = folder.parent
     if names:
-        _search(folder)
+        _add_to_path(folder)
     return ".".join(names)
 
 
-def _beside(path: Path, package: str) -> dict[str, Path]:
+def _imports_of_file(path: Path, package: str) -> dict[str, Path]:
     """The modules of the user's own behind ``path``.
 
     Raises:
         FactoryError: One that lies beside it would not be imported, because another of that name is in its place.
     """
-    found = own_modules.imported_by(path, package)
+    found = user_modules.user_imports(path, package)
     for name, file in found.items():
         if "." in name:
             continue
-        meant = (path.resolve().parent / f"{name}.py", path.resolve().parent / name / "__init__.py")
-        beside = next((place for place in meant if place.is_file()), None)
+        candidates = (path.resolve().parent / f"{name}.py", path.resolve().parent / name / "__init__.py")
+        beside = next((location for location in candidates if location.is_file()), None)
         if beside is not None and file.resolve() != beside.resolve():
             raise FactoryError(
                 f"{path} lies beside {beside.name if beside.name != '__init__.py' else name}, and what it imports as {name} is "

@@ -18,9 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import bnkit
 from bnkit.checks.findings import Findings
-from bnkit.checks.registry import rule_called
+from bnkit.checks.rule_registry import find_rule
 from bnkit.data import Examples, load, prepare
-from bnkit.experiments.networks import ARCHITECTURES, sources
+from bnkit.experiments.networks import ARCHITECTURES, network_sources
 from bnkit.experiments.settings import Settings
 from tests.zoo.networks import NORMALISED, Network, example
 
@@ -51,7 +51,7 @@ def _of_the_course(name: str) -> tuple[nn.Module, Batches]:
     """Trained on digits for two epochs (a quarter of one, where that takes long), then recalibrated."""
     train = _digits()
     settings = Settings(depth=8) if name == "resnet" else Settings()
-    model = sources([name], ["batch_norm"])["batch_norm"].build((1, 28, 28), 10, settings, seed=0)
+    model = network_sources([name], ["batch_norm"])["batch_norm"].build((1, 28, 28), 10, settings, seed=0)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     batches = [(train.inputs[rows], train.targets[rows]) for rows in order[: 64 * 20].split(64)]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -122,7 +122,7 @@ def page(rows: Iterable[tuple[str, Findings]]) -> str:
     """The page, as Markdown."""
     table = list(rows)
     codes = sorted({code for _, findings in table for code in findings.codes})
-    why = [f"- **{code}** {rule_called(code).name}: {_TRUE[code]}" for code in codes]
+    why = [f"- **{code}** {find_rule(code).name}: {_TRUE[code]}" for code in codes]
     return "\n".join(
         [
             "# What healthy networks get",

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import bnkit.nn
-from bnkit.checks import collector as watch_module
-from bnkit.checks.measurements import Measurements
+from bnkit.checks import collector as collector_module
+from bnkit.checks.measurements import CheckMeasurements
 from bnkit.errors import ModelError
 from bnkit.kernels.channel_moments import plane_moments
 from bnkit.model.inspect.batches import Batches
@@ -36,21 +36,21 @@ def _images(count=2, size=6):
 
 
 def _measured(model, batches):
-    return Measurements(model, places(model), Batches(batches)).received
+    return CheckMeasurements(model, places(model), Batches(batches)).input_statistics
 
 
 @pytest.fixture(params=[0, 1 << 40], ids=["by the loops", "in training mode"])
 def way(request, monkeypatch):
-    monkeypatch.setattr(watch_module, "_LONG", request.param)
+    monkeypatch.setattr(collector_module, "_LONG", request.param)
 
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("layer", [nn.BatchNorm2d, bnkit.nn.BatchNorm2d])
 def test_all_calls_of_a_layer_count(layer):
     images = _images()
-    received = _measured(Twice(layer), images)["norm"]
-    assert (received.calls, received.examples) == ([2, 2], 12)
-    for image, moments in zip(images, received.batches, strict=True):
+    collected = _measured(Twice(layer), images)["norm"]
+    assert (collected.calls, collected.examples) == ([2, 2], 12)
+    for image, moments in zip(images, collected.batches, strict=True):
         first = Moments.of(image)
         normed = torch.batch_norm(image, None, None, None, None, True, 0.0, 1e-5, False)
         both = first.merge(Moments.of(normed * 2 + 1))
@@ -65,9 +65,9 @@ def test_what_a_layer_is_built_with_counts():
     nn.init.uniform_(model[0].weight, 1, 2), nn.init.uniform_(model[0].bias)
     (image,) = _images(1)
     seen = model.train()[0](image).detach()
-    received = _measured(model, [image])
-    assert torch.allclose(received["1"].population.mean, Moments.of(seen).mean, atol=1e-6)
-    assert torch.allclose(received["1"].population.variance(), Moments.of(seen).variance(), rtol=1e-5)
+    collected = _measured(model, [image])
+    assert torch.allclose(collected["1"].population.mean, Moments.of(seen).mean, atol=1e-6)
+    assert torch.allclose(collected["1"].population.variance(), Moments.of(seen).variance(), rtol=1e-5)
 
 
 @pytest.mark.usefixtures("way")
@@ -94,16 +94,16 @@ def test_a_layer_has_its_own_forward_pass_again(raises):
 
 
 def test_moments_hold_on_to_nothing_else(monkeypatch):
-    monkeypatch.setattr(watch_module, "_LONG", 0)
-    received = _measured(Twice(), _images())["norm"]
-    for moments in received.batches:
+    monkeypatch.setattr(collector_module, "_LONG", 0)
+    collected = _measured(Twice(), _images())["norm"]
+    for moments in collected.batches:
         assert moments.mean.untyped_storage().nbytes() <= 2 * 8 * 4  # and not the means of all examples
 
 
 def test_batches_behind_a_long_one_are_measured_by_the_loops_too(monkeypatch):
     measured = []
-    monkeypatch.setattr(watch_module, "_LONG", 3 * 4 * 6 * 6)
-    monkeypatch.setattr(watch_module, "plane_moments", lambda x: measured.append(len(x)) or plane_moments(x))
+    monkeypatch.setattr(collector_module, "_LONG", 3 * 4 * 6 * 6)
+    monkeypatch.setattr(collector_module, "plane_moments", lambda x: measured.append(len(x)) or plane_moments(x))
     short, *others = _images(4, size=3)
     _measured(nn.Sequential(nn.BatchNorm2d(4)), [short, *others[:2]])
     assert measured == []

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bnkit.checks.pages import page
-from bnkit.checks.registry import rules
+from bnkit.checks.rule_registry import rules
 
 ROOT = Path(__file__).parents[2]
 HEADINGS = [

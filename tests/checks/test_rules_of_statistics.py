@@ -11,11 +11,11 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import bnkit
-from bnkit.checks import collector as watch_module
+from bnkit.checks import collector as collector_module
 from bnkit.checks.check import check
-from bnkit.checks.fix import mended
-from bnkit.checks.measurements import Measurements, quarters_of
-from bnkit.checks.rules.statistics.different_batches import between
+from bnkit.checks.fix import apply_fixes
+from bnkit.checks.measurements import CheckMeasurements, split_quarters
+from bnkit.checks.rules.statistics.different_batches import analyse_variance
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.kernels.channel_moments import plane_moments
 from bnkit.model.inspect.batches import Batches
@@ -67,7 +67,7 @@ def test_what_is_found_is_what_recalibration_gives():
     assert finding.severity == "error" and finding.site == "1"
     assert finding.measured["accuracy"] == pytest.approx(before)
     assert finding.measured["examples"] == 512
-    repaired, changes = mended(model, [finding], _batches())
+    repaired, changes = apply_fixes(model, [finding], _batches())
     assert finding.measured["accuracy_population"] == pytest.approx(_accuracy(repaired), abs=1 / 512)
     assert [(change.site, change.action) for change in changes] == [("1", "recalibrated")]
     assert _accuracy(model) == before
@@ -157,7 +157,7 @@ def test_test_batches_are_gone_through_once_and_the_same_for_both():
                 yield inputs, (inputs[:, 0] > 5).long()
 
     assert not check(_trained(), _batches(), test_batches=Drawing(), select="BN201")
-    effect = Measurements(model := _trained(), places(model), Batches(_batches()), Batches(Drawing())).effect
+    effect = CheckMeasurements(model := _trained(), places(model), Batches(_batches()), Batches(Drawing())).effect
     assert effect.examples == 256 and effect.change < 1e-3
 
 
@@ -180,22 +180,22 @@ def test_the_moments_are_those_of_the_data(layer):
     model = _trained(layer).double()
     inputs = _data()[0].double()
     batches = [inputs[:64], inputs[64:65], inputs[65:200]]  # one of a single example, which has no deviation
-    measured = Measurements(model, places(model), Batches(batches))
-    received = measured.received["1"]
+    measured = CheckMeasurements(model, places(model), Batches(batches))
+    collected = measured.input_statistics["1"]
     seen = model[0](inputs[:200])
-    assert torch.allclose(received.population.mean, seen.mean(0))
-    assert torch.allclose(received.population.variance(), seen.var(0))
-    assert [int(moments.count) for moments in received.batches] == [64, 1, 135]
-    assert (received.calls, received.examples, measured.count) == ([1, 1, 1], 200, 3)
+    assert torch.allclose(collected.population.mean, seen.mean(0))
+    assert torch.allclose(collected.population.variance(), seen.var(0))
+    assert [int(moments.count) for moments in collected.batches] == [64, 1, 135]
+    assert (collected.calls, collected.examples, measured.count) == ([1, 1, 1], 200, 3)
 
 
 def test_the_moments_of_a_batch_norm_of_somebodys_own():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), FromScratch(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
     images = torch.randn(6, 3, 8, 8)
-    received = Measurements(model, places(model), Batches([images[:4], images[4:]])).received
+    collected = CheckMeasurements(model, places(model), Batches([images[:4], images[4:]])).input_statistics
     seen = model[0](images)
-    assert list(received) == ["1", "4"]
-    assert torch.allclose(received["1"].population.mean.float(), seen.mean((0, 2, 3)), atol=1e-5)
+    assert list(collected) == ["1", "4"]
+    assert torch.allclose(collected["1"].population.mean.float(), seen.mean((0, 2, 3)), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -210,14 +210,14 @@ def test_long_batches_are_measured_by_compiled_loops(monkeypatch, layer):
     images = [torch.randn(6, 3, 20, 20, generator=draw) for _ in range(3)]
     images[1][:, 0] += 100  # batches of different distributions
     measured, found = [], []
-    monkeypatch.setattr(watch_module, "plane_moments", lambda x: measured.append(x) or plane_moments(x))
+    monkeypatch.setattr(collector_module, "plane_moments", lambda x: measured.append(x) or plane_moments(x))
     for least in (1 << 40, 0):
-        monkeypatch.setattr(watch_module, "_LONG", least)
-        found.append(Measurements(model, places(model), Batches(images)))
+        monkeypatch.setattr(collector_module, "_LONG", least)
+        found.append(CheckMeasurements(model, places(model), Batches(images)))
     assert len(measured) == 6
     trained, looped = found
     for name in ("1", "4"):
-        one, other = trained.received[name], looped.received[name]
+        one, other = trained.input_statistics[name], looped.input_statistics[name]
         assert torch.allclose(one.population.mean, other.population.mean, rtol=1e-5, atol=1e-6)
         assert torch.allclose(one.population.variance(), other.population.variance(), rtol=1e-5)
         assert one.calls == other.calls == [1, 1, 1]
@@ -226,16 +226,16 @@ def test_long_batches_are_measured_by_compiled_loops(monkeypatch, layer):
     assert trained.effect.change == pytest.approx(looped.effect.change, rel=1e-4)
     texts = []
     for least in (1 << 40, 0):
-        monkeypatch.setattr(watch_module, "_LONG", least)
+        monkeypatch.setattr(collector_module, "_LONG", least)
         texts.append(str(check(model, images, select="BN2")))
     assert texts[0] == texts[1] and "BN207" in texts[0]
 
 
 def test_what_the_loops_cannot_take_is_measured_all_the_same(monkeypatch):
-    monkeypatch.setattr(watch_module, "_LONG", 0)
+    monkeypatch.setattr(collector_module, "_LONG", 0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).to(memory_format=torch.channels_last)
     images = torch.randn(4, 3, 9, 9).to(memory_format=torch.channels_last)
-    found = Measurements(model, places(model), Batches([images])).received["1"].population
+    found = CheckMeasurements(model, places(model), Batches([images])).input_statistics["1"].population
     assert torch.allclose(found.mean, Moments.of(model[0](images)).mean, atol=1e-6)
 
 
@@ -249,10 +249,10 @@ def test_what_the_loops_cannot_take_is_measured_all_the_same(monkeypatch):
 )
 @pytest.mark.parametrize("least", [0, 1 << 40])
 def test_what_pytorch_refuses_is_refused(monkeypatch, layer, least):
-    monkeypatch.setattr(watch_module, "_LONG", least)
+    monkeypatch.setattr(collector_module, "_LONG", least)
     model = nn.Sequential(layer)
     with pytest.raises(ModelError, match="Sequential raised"):
-        Measurements(model, places(model), Batches([torch.randn(2, 4, 8, 8)]))
+        CheckMeasurements(model, places(model), Batches([torch.randn(2, 4, 8, 8)]))
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_what_pytorch_refuses_is_refused(monkeypatch, layer, least):
     ],
 )  # fmt: skip
 def test_quarters_of_a_batch(batch, least, expected):
-    first, second = quarters_of(batch, least)
+    first, second = split_quarters(batch, least)
     if expected is None:
         assert first is batch and second is None
     else:
@@ -281,13 +281,13 @@ def test_quarters_of_a_batch(batch, least, expected):
 
 def test_a_second_quarter_is_judged_where_the_first_shows_a_gain():
     model, batches = _off(_trained()), _batches(256)
-    effect = Measurements(model, places(model), Batches(batches)).effect
+    effect = CheckMeasurements(model, places(model), Batches(batches)).effect
     assert effect.examples == 128 and effect.gained > effect.lost
     inputs, targets = batches[0]
     before = (_off(_trained())(inputs[:128]).argmax(1) == targets[:128]).sum()
     assert effect.right_before == int(before)
     healthy = _trained()
-    assert Measurements(healthy, places(healthy), Batches(batches)).effect.examples == 64
+    assert CheckMeasurements(healthy, places(healthy), Batches(batches)).effect.examples == 64
 
 
 def _reset(model, *names):
@@ -313,7 +313,7 @@ def test_never_updated_beside_one_that_was():
     model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4), nn.BatchNorm1d(4))
     model[0](torch.randn(8, 4))
     assert [finding.site for finding in check(model, select="BN202")] == ["2"]
-    repaired, _ = mended(model, check(model, select="BN202"), [torch.randn(32, 4)])
+    repaired, _ = apply_fixes(model, check(model, select="BN202"), [torch.randn(32, 4)])
     assert not check(repaired, select="BN202")
 
 
@@ -326,7 +326,7 @@ def test_poisoned(name, value):
     getattr(model[1], name)[2:4] = value
     (finding,) = check(model, select="BN203")
     assert (finding.site, finding.measured, finding.severity) == ("1", 2, "error")
-    repaired, _ = mended(model, [finding], _batches())
+    repaired, _ = apply_fixes(model, [finding], _batches())
     assert not check(repaired, _batches(), select="BN203")
 
 
@@ -381,13 +381,13 @@ def test_batches_that_differ():
 def test_the_analysis_of_variance():
     # Hays's ω² by hand: sums of squares 6 within, 13.5 between, 3 degrees of freedom within... of two groups of three
     groups = [torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[4.0], [5.0], [6.0]])]
-    found = between([group.double() for group in groups])
+    found = analyse_variance([group.double() for group in groups])
     within, total = 4.0, 17.5
     noise = within / 4
     assert found.share == pytest.approx((total - within - noise) / (total + noise))
-    assert found.chance == pytest.approx(0.0213, abs=1e-4)  # of F(1, 4) = 13.5
-    assert between(groups[:1]) is None
-    assert between([torch.ones(3, 1), torch.ones(3, 1)]) is None
+    assert found.p_value == pytest.approx(0.0213, abs=1e-4)  # of F(1, 4) = 13.5
+    assert analyse_variance(groups[:1]) is None
+    assert analyse_variance([torch.ones(3, 1), torch.ones(3, 1)]) is None
 
 
 class Checkpointed(nn.Sequential):

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from bnkit.checks.config import settings_in
+from bnkit.checks.config import load_config
 from bnkit.errors import SettingsError
-from bnkit.experiments.experiment import experiment_from, read_experiment
+from bnkit.experiments.experiment import parse_experiment, read_experiment
 from bnkit.experiments.settings import Settings
 from tests.cli import nets
 from tests.cli.calls import QUICK, SMALL, say
@@ -97,7 +97,7 @@ def test_files_that_are_no_toml(tmp_path, content):
     path = tmp_path / "broken.toml"
     path.write_bytes(content)
     with pytest.raises(SettingsError) as caught:
-        experiment_from(read_experiment(path), str(path))
+        parse_experiment(read_experiment(path), str(path))
     assert "\n" not in str(caught.value)
 
 
@@ -156,7 +156,7 @@ def test_broken_settings_of_a_project(tmp_path, table):
     path.write_text(tomli_w.dumps({"tool": {"bnkit": table}}), encoding="utf-8")
     told = ""
     try:
-        settings_in(path)
+        load_config(path)
     except SettingsError as error:
         told = str(error)
     assert "\n" not in told

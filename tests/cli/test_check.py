@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from bnkit.checks.pages import page
-from bnkit.checks.registry import rules
+from bnkit.checks.rule_registry import rules
 from bnkit.cli.main import main
 from bnkit.comparison.comparison import Comparison
 from tests.cli import nets

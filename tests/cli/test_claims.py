@@ -13,7 +13,7 @@ from bnkit.claims.ask import ask
 from bnkit.claims.folder import read
 from bnkit.cli.main import main
 from bnkit.errors import SettingsError
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from tests.children import run
 from tests.cli.calls import SMALL, say
 
@@ -73,7 +73,7 @@ def test_where_nothing_can_be_asked_the_verdicts_are_written_all_the_same(capsys
 def test_some_claims_and_the_same_verdict_after_an_interruption(capsys):
     """Interrupted in the middle, the same call goes on; what was complete stays as it is."""
 
-    class Leaving(Observer):
+    class Leaving(Callback):
         def run_ended(self, run, record):
             if run.number == 5:
                 raise KeyboardInterrupt

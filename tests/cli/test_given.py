@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bnkit.experiments.model_data import model_data, run_data
+from bnkit.experiments.model_data import data_of_run, model_data
 from tests.cli import pictures
 from tests.cli.calls import QUICK, say
 from tests.experiments import small
@@ -123,7 +123,7 @@ def test_a_network_that_divides_bytes_itself_gets_bytes(capsys):
 
 
 def test_floating_inputs_come_in_the_dtype_of_the_model():
-    data = model_data(f"{HERE}:scaled", None).fitted(pictures.trained().double())
+    data = model_data(f"{HERE}:scaled", None).matched_to(pictures.trained().double())
     inputs, targets = next(iter(data.test_batches(50)))
     assert (inputs.dtype, targets.dtype, len(inputs)) == (torch.float64, torch.int64, 50)
     assert data.example(None)[0].shape == (64, 1, 4, 4)
@@ -157,10 +157,10 @@ def test_a_form_without_data_is_a_mistake(capsys, command):
 
 
 def test_a_run_of_tokens_brings_integers():
-    from bnkit.data import Examples, Parts
+    from bnkit.data import Examples, Splits
 
-    parts = Parts(*(Examples(*part) for part in (pictures.tokens()[0], pictures.tokens()[0], pictures.tokens()[1])))
-    data = run_data(parts, "x", "normal").fitted(pictures.OfTokens())
+    parts = Splits(*(Examples(*part) for part in (pictures.tokens()[0], pictures.tokens()[0], pictures.tokens()[1])))
+    data = data_of_run(parts, "x", "normal").matched_to(pictures.OfTokens())
     assert data.given == "the training part of x, as the run was trained on it"
     assert next(iter(data.training_batches(5)))[0].dtype == torch.int64
 

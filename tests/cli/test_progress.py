@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from bnkit.cli.progress import Clock, LiveTable, PlainLines, watching
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records.record import Record, Status
 from tests.report.made import diverged, epoch, finished, plan_of
 
@@ -170,7 +170,7 @@ def test_a_failure_names_the_exception(clock):
         (True, {}, LiveTable),
         (False, {}, PlainLines),
         (True, {"verbose": True}, PlainLines),
-        (True, {"quiet": True}, Observer),
+        (True, {"quiet": True}, Callback),
     ],
     ids=["terminal", "pipe", "verbose", "quiet"],
 )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bnkit.data.custom import data_called
+from bnkit.data.custom import load_data
 from bnkit.seeding import seeded
 from tests.cli import nets
 from tests.cli.calls import say
@@ -37,7 +37,7 @@ def test_the_statistics_are_those_of_the_whole_training_part(capsys, options):
     with seeded(0, "weights"):
         model = nets.Normalised()
     model.load_state_dict(load_file("r.safetensors"))
-    seen = model.conv(data_called(f"{NETS}:data").train.inputs)
+    seen = model.conv(load_data(f"{NETS}:data").train.inputs)
     assert torch.allclose(model.norm.running_mean, seen.mean((0, 2, 3)), atol=1e-5)
     assert torch.allclose(model.norm.running_var, seen.var((0, 2, 3), correction=1), rtol=1e-4) or torch.allclose(
         model.norm.running_var, seen.transpose(0, 1).flatten(1).var(1), rtol=1e-4

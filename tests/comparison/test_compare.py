@@ -9,7 +9,7 @@ import pytest
 
 import bnkit
 from bnkit.cli.main import main
-from bnkit.experiments.experiment import DEFAULT_GRID, Experiment, comparison_of, experiment_from, read_recipe
+from bnkit.experiments.experiment import DEFAULT_GRID, Experiment, default_experiment, parse_experiment, read_recipe
 from tests.experiments import small
 from tests.projects import a_project  # noqa: F401 - the fixture
 
@@ -29,7 +29,7 @@ def _asked(*arguments):
 
 def test_the_function_has_the_defaults_of_an_experiment():
     parameters = inspect.signature(bnkit.compare).parameters
-    experiment = experiment_from(comparison_of("t", ["mlp"]), "here")
+    experiment = parse_experiment(default_experiment("t", ["mlp"]), "here")
     for name in (
         "data",
         "validation",
@@ -44,7 +44,7 @@ def test_the_function_has_the_defaults_of_an_experiment():
         assert parameters[name].default == getattr(experiment, name) == Experiment.model_fields[name].default, name
     assert parameters["epochs"].default == experiment.epochs
     assert tuple(range(parameters["seeds"].default)) == experiment.seeds
-    assert {key: getattr(experiment.grid, key) for key in experiment.grid.keys_given} == DEFAULT_GRID
+    assert {key: getattr(experiment.grid, key) for key in experiment.grid.explicit_keys} == DEFAULT_GRID
     assert {key: tuple(values) for key, values in read_recipe("quickstart")["grid"].items()} == DEFAULT_GRID
 
 
@@ -58,9 +58,9 @@ def test_a_learning_rate_that_is_left_out_is_the_same_everywhere(project, capsys
         planned.append([run["run_id"] for run in json.loads(capsys.readouterr().out)["runs"]])
     monkeypatch.setattr("bnkit.comparison.compare.run_experiment", lambda experiment, *_, **__: experiment)
     experiment = bnkit.compare("net.py:make", "data.py:data", {"momentum": 0.9})
-    from bnkit.experiments.resolve import settle
+    from bnkit.experiments.resolve import resolve_experiment
 
-    planned.append([run.run_id for run in settle(experiment)[0]])
+    planned.append([run.run_id for run in resolve_experiment(experiment)[0]])
     assert planned[0] == planned[1] == planned[2]
     assert len(planned[0]) == 4 * 2 * 5
 

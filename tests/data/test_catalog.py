@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from bnkit.data import SOURCES, catalog, load, names
+from bnkit.data import DATA_SETS, catalog, load, names
 from bnkit.data.downloads import PublishedFile
 from bnkit.errors import DataError
 
@@ -39,7 +39,7 @@ def test_every_class_is_in_the_test_part():
 
 def test_the_published_digests_are_those_of_the_design():
     assert names() == ("digits", "mnist", "fashion-mnist", "cifar10")
-    digests = [file.sha256 for source in SOURCES.values() for file in source.files]
+    digests = [file.sha256 for source in DATA_SETS.values() for file in source.files]
     assert len(digests) == len(set(digests)) == 9
     assert digests[0] == "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
     assert digests[-2] == "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import bnkit
 from bnkit.data import Streamed, batches, prepare
-from bnkit.data.custom import data_called, data_from
+from bnkit.data.custom import load_data, make_data_set
 from bnkit.errors import BnkitError, DataError, FactoryError
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from tests.experiments import small
 
 _FILE = """
@@ -65,10 +65,10 @@ def test_a_factory_that_draws_gives_the_same_in_every_call(tmp_path, factory):
     (tmp_path / "mine.py").write_text(_FILE)
     torch.manual_seed(1)
     np.random.seed(1)
-    first = data_called(f"{tmp_path}/mine.py:{factory}")
+    first = load_data(f"{tmp_path}/mine.py:{factory}")
     torch.manual_seed(2)
     np.random.seed(2)
-    again = data_called(f"{tmp_path}/mine.py:{factory}")
+    again = load_data(f"{tmp_path}/mine.py:{factory}")
     assert first.digest == again.digest
     for one, other in ((first.train, again.train), (first.test, again.test)):
         order = torch.randperm(len(one), generator=torch.Generator().manual_seed(0))
@@ -82,14 +82,14 @@ def test_the_callers_draws_are_not_disturbed(tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    data_called(f"{tmp_path}/mine.py:transformed")
+    load_data(f"{tmp_path}/mine.py:transformed")
     assert torch.equal(torch.rand(2), expected)
 
 
 def test_a_factory_that_ends_the_program_is_named(tmp_path):
     (tmp_path / "mine.py").write_text(_FILE)
     with pytest.raises(FactoryError, match="raised SystemExit: no data"):
-        data_called(f"{tmp_path}/mine.py:raises")
+        load_data(f"{tmp_path}/mine.py:raises")
 
 
 class Rows(Dataset):
@@ -109,7 +109,7 @@ class Rows(Dataset):
 
 
 def _digest(dataset, source="file"):
-    return data_from((dataset, Rows()), "mine", source).digest
+    return make_data_set((dataset, Rows()), "mine", source).digest
 
 
 def test_a_dataset_is_known_by_what_it_hands_out():
@@ -127,13 +127,13 @@ def test_one_that_draws_what_no_seed_decides_is_known_by_its_source():
 def test_tensors_are_known_as_ever():
     """Runs that were recorded before are found again."""
     inputs, targets = torch.arange(6, dtype=torch.uint8).view(3, 2), torch.tensor([0.5, 1.0, 2.0])
-    digest = data_from(((inputs, targets), (inputs, targets)), "mine").digest
+    digest = make_data_set(((inputs, targets), (inputs, targets)), "mine").digest
     assert digest == "7236d41223aa31a76bde988236eba98cff4449ce71aee2398c770ff2b566e4b4"
 
 
 def test_parts_may_be_of_two_kinds():
     x, y = torch.arange(240.0).view(40, 6), torch.arange(40) % 3
-    data = data_from((Rows(), (x, y)), "mine")
+    data = make_data_set((Rows(), (x, y)), "mine")
     assert isinstance(data.train, Streamed)
     torch.testing.assert_close(prepare(data, "normal", 0.0).test.inputs, (x - x.mean()) / x.std(correction=0))
 
@@ -194,7 +194,7 @@ _PART = TensorDataset(torch.rand(4, 2), torch.arange(4))
 )
 def test_what_is_refused(pairs, message):
     with pytest.raises(DataError) as caught:
-        data_from(pairs, "mine")
+        make_data_set(pairs, "mine")
     assert message in str(caught.value)
 
 
@@ -222,7 +222,7 @@ def test_a_comparison_names_labels_that_do_not_fit(tmp_path, change, message):
 def test_a_comparison_passes_on_what_is_remarkable(tmp_path):
     notes = []
 
-    class Listening(Observer):
+    class Listening(Callback):
         def note(self, message):
             notes.append(message)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bnkit.data.decoding import decode, stacked
+from bnkit.data.decoding import decode, stack_images
 from bnkit.errors import DataError
 
 _GREY = np.array([[0, 51, 102], [153, 204, 255]], dtype=np.uint8)
@@ -24,7 +24,7 @@ def _saved(folder, *pictures, ending="png", **options):
 
 
 def _read(files):
-    return stacked([decode(file) for file in files], files, files[0].parent)
+    return stack_images([decode(file) for file in files], files, files[0].parent)
 
 
 def _alpha(values, alpha):

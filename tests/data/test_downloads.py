@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from bnkit.data.downloads import PublishedFile, State, cache_directory
+from bnkit.data.downloads import FileState, PublishedFile, cache_directory
 from bnkit.errors import DataError
 
 CONTENT = b"published" * 1000
@@ -47,13 +47,13 @@ def server():
 def test_a_file_is_fetched_once_and_verified(server):
     handler, address = server
     file = PublishedFile("set/file.gz", address, DIGEST)
-    assert file.state() is State.MISSING
-    path = file.obtain()
+    assert file.state() is FileState.MISSING
+    path = file.fetch()
     assert path == cache_directory() / "set" / "file.gz"
     assert path.read_bytes() == CONTENT
-    assert file.obtain() == path
+    assert file.fetch() == path
     assert handler.requests == 1
-    assert file.state() is State.THERE
+    assert file.state() is FileState.THERE
 
 
 def test_what_comes_with_another_digest_is_refused_and_not_kept(server):
@@ -61,8 +61,8 @@ def test_what_comes_with_another_digest_is_refused_and_not_kept(server):
     handler.content = b"tampered with"
     file = PublishedFile("set/file.gz", address, DIGEST)
     with pytest.raises(DataError, match="what came has another SHA-256"):
-        file.obtain()
-    assert file.state() is State.MISSING
+        file.fetch()
+    assert file.state() is FileState.MISSING
     assert list((cache_directory() / "set").iterdir()) == []
 
 
@@ -72,9 +72,9 @@ def test_a_broken_file_is_named_and_left_alone(server):
     path.parent.mkdir()
     path.write_bytes(CONTENT[:-1])
     file = PublishedFile("set/file.gz", address, DIGEST)
-    assert file.state() is State.BROKEN
+    assert file.state() is FileState.BROKEN
     with pytest.raises(DataError, match=f"{path} is broken: its SHA-256 is .* expected {DIGEST}; delete it"):
-        file.obtain()
+        file.fetch()
     assert path.read_bytes() == CONTENT[:-1]
     assert handler.requests == 0
 
@@ -89,7 +89,7 @@ def test_no_connection_is_one_line_with_a_way_out(server, cause):
     if cause == "nobody listens":
         address = "http://127.0.0.1:9/file.gz"
     with pytest.raises(DataError, match=r"could not be fetched from http://127.0.0.1.*BNKIT_DATA") as caught:
-        PublishedFile("set/file.gz", address, DIGEST).obtain()
+        PublishedFile("set/file.gz", address, DIGEST).fetch()
     assert "\n" not in str(caught.value)
     del caught
     gc.collect()
@@ -104,4 +104,4 @@ def test_a_cache_that_cannot_be_written_is_named(server, monkeypatch, tmp_path):
     (tmp_path / "a-file").write_text("")
     monkeypatch.setenv("BNKIT_DATA", str(tmp_path / "a-file"))
     with pytest.raises(DataError, match="a-file"):
-        PublishedFile("set/file.gz", server[1], DIGEST).obtain()
+        PublishedFile("set/file.gz", server[1], DIGEST).fetch()

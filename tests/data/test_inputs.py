@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bnkit.data import DataSet, Examples, prepare
-from bnkit.data.inputs import floating
+from bnkit.data.inputs import to_float32
 from bnkit.errors import DataError
 
 _VALUES = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
@@ -44,7 +44,7 @@ def test_real_numbers_are_taken_as_they_are(inputs):
 
 
 def test_bytes_count_from_0_to_1():
-    assert floating(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == [0.0, pytest.approx(0.2), 1.0]
+    assert to_float32(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == [0.0, pytest.approx(0.2), 1.0]
 
 
 @pytest.mark.filterwarnings("ignore:.*(Sparse|nested).*:UserWarning")

@@ -10,8 +10,8 @@ from torch.nn.functional import one_hot
 from torch.utils.data import TensorDataset
 
 from bnkit.data import DataSet, Examples
-from bnkit.data.custom import data_from
-from bnkit.data.labels import as_targets, described, labels_in, remedy
+from bnkit.data.custom import make_data_set
+from bnkit.data.labels import canonical_targets, describe_labels, suggest_fix, unique_labels
 from bnkit.errors import DataError
 
 _LABELS = torch.arange(12) % 3
@@ -33,14 +33,14 @@ _MASKS = torch.arange(12 * 4 * 4).view(12, 4, 4) % 3
     ids=["uint8", "int16", "int32", "int64", "bool", "(N, 1)", "(N, 1, H, W)", "(N, H, W)", "volumes", "(N,)", "float"],
 )
 def test_targets_have_one_of_two_forms(targets, dimensions, expected):
-    taken = as_targets(targets, dimensions)
+    taken = canonical_targets(targets, dimensions)
     assert taken.dtype == expected.dtype
     assert torch.equal(taken, expected)
 
 
 @pytest.mark.parametrize("labels", [[0, 2, 5], [3], [-1, 70_000, 2**40], list(range(300))], ids=str)
 def test_labels_that_occur(labels):
-    assert labels_in(torch.tensor(labels).repeat(3)) == set(labels)
+    assert unique_labels(torch.tensor(labels).repeat(3)) == set(labels)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_labels_that_occur(labels):
     ids=str,
 )
 def test_labels_in_words(labels, expected):
-    assert described(labels) == expected
+    assert describe_labels(labels) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_labels_in_words(labels, expected):
 def test_the_remedy_makes_the_targets_fit(targets, outputs, fits, named):
     inputs = torch.rand(12, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     data = DataSet("x", "", Examples(inputs, targets), Examples(inputs, targets))
-    assert re.search(f"^; .*{named}", data.remedy(outputs))
+    assert re.search(f"^; .*{named}", data.suggest_fix(outputs))
     mended = Examples(inputs, fits(targets))
     again = DataSet("x", "", mended, mended)
-    assert again.remedy(outputs) == ""
+    assert again.suggest_fix(outputs) == ""
     if again.classes is None:
         assert (again.out_features, *again.target_shape[1:]) == outputs[1:]
     else:
@@ -128,19 +128,19 @@ def test_the_remedy_makes_the_targets_fit(targets, outputs, fits, named):
     ids=["fits", "more outputs", "values", "squeezed", "255 ignored", "values as integers"],
 )
 def test_what_is_said_of_outputs(labels, targets, outputs, expected):
-    said = remedy(labels, targets, outputs)
+    said = suggest_fix(labels, targets, outputs)
     assert expected in said
     assert bool(said) == bool(expected)
 
 
 def test_targets_that_are_all_the_same_teach_nothing():
     inputs, same = torch.rand(12, 2), torch.full((12,), 2)
-    data = data_from(((inputs, same), (inputs, _LABELS)), "mine")
+    data = make_data_set(((inputs, same), (inputs, _LABELS)), "mine")
     with pytest.raises(
         DataError, match="the training part of mine has the label 2 alone, the same for all 12 examples"
     ):
         data.refuse_unlearnable()
-    data_from(((inputs, _LABELS), (inputs, same)), "mine").refuse_unlearnable()  # a test of one class can be scored
+    make_data_set(((inputs, _LABELS), (inputs, same)), "mine").refuse_unlearnable()  # a test of one class can be scored
 
 
 def test_labels_that_are_values_or_names_are_not_counted_as_classes():
@@ -148,14 +148,14 @@ def test_labels_that_are_values_or_names_are_not_counted_as_classes():
     with pytest.raises(
         DataError, match="mine has labels up to 2000000000000, and a network has an output for each class"
     ):
-        data_from((part, part), "mine").refuse_unlearnable()
+        make_data_set((part, part), "mine").refuse_unlearnable()
 
 
 def test_remarks_name_labels_that_are_asked_for_and_never_shown():
     inputs = torch.rand(12, 2)
     gaps = torch.tensor([0, 2, 5])[_LABELS]
-    assert data_from(((inputs, _LABELS), (inputs, _LABELS)), "mine").remarks() == []
-    first, second = data_from(((inputs, gaps), (inputs, gaps.clamp(max=4))), "mine").remarks()
+    assert make_data_set(((inputs, _LABELS), (inputs, _LABELS)), "mine").remarks() == []
+    first, second = make_data_set(((inputs, gaps), (inputs, gaps.clamp(max=4))), "mine").remarks()
     assert first.startswith("the test part of mine has the label 4, which the training part lacks")
     assert second.startswith(
         "mine has the labels 0, 2, 4 and 5: class numbers count from 0, so that a network needs 6 "
@@ -166,18 +166,18 @@ def test_remarks_name_labels_that_are_asked_for_and_never_shown():
 def test_remarks_name_a_part_that_was_not_scaled(dataset):
     inputs = torch.arange(6000.0).view(3000, 2) / 6000
     labels = torch.arange(3000) % 3
-    (remark,) = data_from((dataset((inputs, labels)), dataset((inputs * 255, labels))), "mine").remarks()
+    (remark,) = make_data_set((dataset((inputs, labels)), dataset((inputs * 255, labels))), "mine").remarks()
     assert remark.startswith("the training inputs of mine have a deviation of 0.28")
     assert "the test inputs of 73" in remark
 
 
 def test_remarks_name_a_test_part_on_which_nothing_can_be_explained():
     inputs, targets = torch.rand(12, 2), torch.rand(12, 1)
-    (remark,) = data_from(((inputs, targets), (inputs, torch.full((12, 3), 0.1)[:, :1])), "mine").remarks()
+    (remark,) = make_data_set(((inputs, targets), (inputs, torch.full((12, 3), 0.1)[:, :1])), "mine").remarks()
     assert remark == "the targets of the test part of mine are all the same: R² is undefined there"
 
 
 def test_remarks_name_channels_that_stand_last():
     images = torch.rand(12, 8, 8, 3)
-    (remark,) = data_from(((images, _LABELS), (images, _LABELS)), "mine").remarks()
+    (remark,) = make_data_set(((images, _LABELS), (images, _LABELS)), "mine").remarks()
     assert "mine has inputs of shape (8, 8, 3): 8 channels" in remark

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 import bnkit
 from bnkit.data import Streamed, batches, prepare
-from bnkit.data.custom import data_from
+from bnkit.data.custom import make_data_set
 from bnkit.errors import DataError
 from tests.children import limited
 from tests.experiments import small
@@ -38,8 +38,8 @@ def test_one_pass_finds_the_shape_the_classes_the_mean_and_the_deviation():
 
 @pytest.mark.parametrize("trainset", ["normal", "not_normal", "symmetric"])
 def test_the_parts_hold_the_same_examples(trainset):
-    ours = prepare(data_from(_datasets(), "x"), trainset, 0.2)
-    theirs = prepare(data_from(small.data(), "x"), trainset, 0.2)
+    ours = prepare(make_data_set(_datasets(), "x"), trainset, 0.2)
+    theirs = prepare(make_data_set(small.data(), "x"), trainset, 0.2)
     for mine, other in ((ours.train, theirs.train), (ours.validation, theirs.validation), (ours.test, theirs.test)):
         order = torch.randperm(len(other), generator=torch.Generator().manual_seed(1))
         for (a, b), (c, d) in zip(batches(mine, 16, order), batches(other, 16, order), strict=True):

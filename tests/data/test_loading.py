@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from bnkit.data.loading import Loading
+from bnkit.data.loading import SeededDataset
 from bnkit.errors import DataError
 from tests.children import limited
 
@@ -45,13 +45,13 @@ def _inputs(loading, **options):
 
 @pytest.mark.parametrize("dataset", [Examples(_drawing), Together(_drawing)], ids=["one by one", "together"])
 def test_what_is_drawn_follows_from_the_key_alone(dataset):
-    first = _inputs(Loading(dataset, "x", "epoch 1"))
+    first = _inputs(SeededDataset(dataset, "x", "epoch 1"))
     torch.manual_seed(5)
     np.random.seed(5)
     random.seed(5)
-    assert torch.equal(_inputs(Loading(dataset, "x", "epoch 1")), first)
+    assert torch.equal(_inputs(SeededDataset(dataset, "x", "epoch 1")), first)
     assert first[:, :3].unique().numel() == 120
-    assert not (_inputs(Loading(dataset, "x", "epoch 2"))[:, :3] == first[:, :3]).any()
+    assert not (_inputs(SeededDataset(dataset, "x", "epoch 2"))[:, :3] == first[:, :3]).any()
 
 
 @pytest.mark.slow
@@ -59,7 +59,8 @@ def test_what_is_drawn_follows_from_the_key_alone(dataset):
 def test_a_loaders_processes_draw_the_same():
     with limited(60):
         assert torch.equal(
-            _inputs(Loading(Examples(_drawing), "x", 1), num_workers=2), _inputs(Loading(Examples(_drawing), "x", 1))
+            _inputs(SeededDataset(Examples(_drawing), "x", 1), num_workers=2),
+            _inputs(SeededDataset(Examples(_drawing), "x", 1)),
         )
 
 
@@ -67,7 +68,7 @@ def test_the_networks_draws_are_not_disturbed():
     torch.manual_seed(3)
     expected = torch.rand(3), np.random.get_state()[1].tolist(), random.getstate()
     torch.manual_seed(3)
-    _inputs(Loading(Examples(_drawing), "x"))
+    _inputs(SeededDataset(Examples(_drawing), "x"))
     assert torch.equal(torch.rand(3), expected[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == expected[1:]
 
@@ -88,7 +89,7 @@ def test_the_networks_draws_are_not_disturbed():
     ids=["numpy", "list", "np.int64", "0-d", "(1,)", "bool", "float", "np.float32", "requires grad"],
 )
 def test_what_is_taken(make, target):
-    inputs, targets = Loading(Examples(make), "x").batch([3, 4])
+    inputs, targets = SeededDataset(Examples(make), "x").batch([3, 4])
     assert inputs[0].tolist() == [3, 3]
     assert not inputs.requires_grad
     assert targets[0].tolist() == target
@@ -118,4 +119,4 @@ def test_what_is_taken(make, target):
 )  # fmt: skip
 def test_what_is_refused(make, message):
     with pytest.raises(DataError, match=message):
-        Loading(Examples(make), "x").batch([3, 4])
+        SeededDataset(Examples(make), "x").batch([3, 4])

@@ -20,14 +20,14 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 from ray.cluster_utils import Cluster
 
 import bnkit
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from tests.children import run
 from tests.experiments import small, trouble
 
 ROOT = Path(__file__).parents[2]
 
 
-class Watch(Observer):
+class Watch(Callback):
     """Counts, and at the ``at``-th epoch does something to the cluster, or to this process."""
 
     def __init__(self, at=None, deed=None):

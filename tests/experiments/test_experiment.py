@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.experiment import experiment_from, read_experiment, read_recipe, recipes
+from bnkit.experiments.experiment import parse_experiment, read_experiment, read_recipe, recipes
 from bnkit.experiments.settings import Settings
 
 SMALL = {"name": "small", "networks": ["lenet"], "grid": {"lr": [0.1]}, "seeds": 2, "epochs": 1}
@@ -45,25 +45,25 @@ SMALL = {"name": "small", "networks": ["lenet"], "grid": {"lr": [0.1]}, "seeds":
 )
 def test_what_it_refuses_in_one_line_that_names_the_key(change, message):
     with pytest.raises(SettingsError, match=message) as caught:
-        experiment_from({**SMALL, **change}, "here")
+        parse_experiment({**SMALL, **change}, "here")
     assert str(caught.value).startswith("here: ")
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_key_is_named():
     with pytest.raises(SettingsError, match="here: epochs: is missing"):
-        experiment_from({key: value for key, value in SMALL.items() if key != "epochs"}, "here")
+        parse_experiment({key: value for key, value in SMALL.items() if key != "epochs"}, "here")
 
 
 def test_one_value_is_a_list_of_one():
-    experiment = experiment_from({**SMALL, "grid": {"lr": 1, "optimizer": "adam"}}, "here")
+    experiment = parse_experiment({**SMALL, "grid": {"lr": 1, "optimizer": "adam"}}, "here")
     assert experiment.grid.lr == (1.0,)
     assert experiment.grid.optimizer == ("adam",)
-    assert experiment.grid.keys_given == ("lr", "optimizer")
+    assert experiment.grid.explicit_keys == ("lr", "optimizer")
 
 
 def test_the_grid_spans_the_product_of_its_values():
-    experiment = experiment_from({**SMALL, "grid": {"batch_size": [8, 16], "lr": [0.1, 0.2, 0.1]}}, "here")
+    experiment = parse_experiment({**SMALL, "grid": {"batch_size": [8, 16], "lr": [0.1, 0.2, 0.1]}}, "here")
     assert [(point.lr, point.batch_size) for point in experiment.grid.points()] == [
         (0.1, 8),
         (0.1, 16),
@@ -75,7 +75,7 @@ def test_the_grid_spans_the_product_of_its_values():
 
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_is_valid_and_is_called_as_its_file(name):
-    assert experiment_from(read_recipe(name), name).name == name
+    assert parse_experiment(read_recipe(name), name).name == name
 
 
 @settings(max_examples=50, deadline=None)
@@ -85,10 +85,10 @@ def test_every_recipe_is_valid_and_is_called_as_its_file(name):
     about=st.text(max_size=30),
 )
 def test_what_is_written_reads_back_equal(lrs, seeds, about):
-    experiment = experiment_from({**SMALL, "grid": {"lr": lrs}, "seeds": seeds, "about": about}, "here")
-    again = experiment_from(tomllib.loads(experiment.to_toml()), "there")
+    experiment = parse_experiment({**SMALL, "grid": {"lr": lrs}, "seeds": seeds, "about": about}, "here")
+    again = parse_experiment(tomllib.loads(experiment.to_toml()), "there")
     assert again == experiment
-    assert again.grid.keys_given == experiment.grid.keys_given
+    assert again.grid.explicit_keys == experiment.grid.explicit_keys
 
 
 @pytest.mark.parametrize(

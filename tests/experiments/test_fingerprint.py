@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnkit.experiments.fingerprint import identity_of
+from bnkit.experiments.fingerprint import fingerprint_of
 
 
 def _scaled(factor):
@@ -52,8 +52,8 @@ class _Called:
     ids=["closure", "function", "partial", "object", "module", "module with a tensor", "class"],
 )
 def test_the_same_code_has_one_identity_and_other_code_another(one, same, another):
-    assert identity_of(one) == identity_of(same) != identity_of(another)
+    assert fingerprint_of(one) == fingerprint_of(same) != fingerprint_of(another)
 
 
 def test_a_name_stands_before_the_digest():
-    assert identity_of(_other).startswith(f"{__name__}._other#")
+    assert fingerprint_of(_other).startswith(f"{__name__}._other#")

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 import bnkit
-from bnkit.data.custom import data_from
+from bnkit.data.custom import make_data_set
 from bnkit.experiments.indices import are_indices
 from bnkit.experiments.networks import from_factories
 from bnkit.experiments.settings import Settings
@@ -66,7 +66,7 @@ _CASES = {
 
 @pytest.mark.parametrize(("factory", "inputs", "expected"), _CASES.values(), ids=_CASES)
 def test_the_network_says_what_integers_are(factory, inputs, expected):
-    data = data_from(((inputs[:60], TARGETS[:60]), (inputs[60:], TARGETS[60:])), "data")
+    data = make_data_set(((inputs[:60], TARGETS[:60]), (inputs[60:], TARGETS[60:])), "data")
     for networks in (factory, {"a": factory}):
         for source in from_factories(networks).values():
             assert are_indices(source, data, Settings(), 0) is expected

@@ -7,14 +7,14 @@ import torch
 from torch.nn import functional
 
 import bnkit
-from bnkit.experiments.networks import sources
+from bnkit.experiments.networks import network_sources
 from bnkit.experiments.settings import Settings
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 
 
 def _built(arm: str, memory_format: str, device: str = "cpu") -> torch.nn.Module:
     settings = Settings(memory_format=memory_format, device=device)
-    return sources(["two-cnn"], [arm])[arm].build((1, 28, 28), 10, settings, 0)
+    return network_sources(["two-cnn"], [arm])[arm].build((1, 28, 28), 10, settings, 0)
 
 
 @pytest.mark.parametrize("arm", ["no_batch_norm", "batch_norm", "torch"])

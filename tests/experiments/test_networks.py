@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from bnkit.errors import FactoryError, SettingsError
-from bnkit.experiments.networks import ARCHITECTURES, ARMS, from_factories, sources
+from bnkit.experiments.networks import ARCHITECTURES, ARMS, from_factories, network_sources
 from bnkit.experiments.settings import Settings
-from bnkit.factories import find, is_target
+from bnkit.factories import is_factory_name, load_factory
 from tests.experiments import small
 
 
 def _build(name, arm="batch_norm", settings=None, shape=(1, 28, 28)):
-    return sources([name], [arm])[arm].build(shape, 10, settings or Settings(), seed=0)
+    return network_sources([name], [arm])[arm].build(shape, 10, settings or Settings(), seed=0)
 
 
 def _kinds(model):
@@ -61,8 +61,8 @@ def test_colour_images_of_another_size_and_the_options(name):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: sources(["vgg"], ["batch_norm"]), SettingsError, "unknown network 'vgg'; expected one of two-cnn, lenet"),
-        (lambda: sources(["lenet"], ["layer_norm"]), SettingsError, "unknown arm 'layer_norm'; expected one of no_batch_norm"),
+        (lambda: network_sources(["vgg"], ["batch_norm"]), SettingsError, "unknown network 'vgg'; expected one of two-cnn, lenet"),
+        (lambda: network_sources(["lenet"], ["layer_norm"]), SettingsError, "unknown arm 'layer_norm'; expected one of no_batch_norm"),
         (lambda: _build("lenet", settings=Settings(depth=3)), SettingsError, "depth=3 with network batch_norm, which has no depth"),
         (lambda: _build("lenet", shape=(8,)), SettingsError, r"inputs of shape \(8,\); expected images"),
         (lambda: _build("lenet", shape=(1, 8, 8)), SettingsError, "at least 16×16"),
@@ -120,7 +120,7 @@ def test_another_network_has_another_identity():
 
 
 def test_several_architectures_stand_before_a_dot():
-    assert list(sources(["lenet", "two-cnn"], ["no_batch_norm", "batch_norm"])) == [
+    assert list(network_sources(["lenet", "two-cnn"], ["no_batch_norm", "batch_norm"])) == [
         "lenet.no_batch_norm", "lenet.batch_norm", "two-cnn.no_batch_norm", "two-cnn.batch_norm"
     ]  # fmt: skip
 
@@ -130,15 +130,15 @@ def test_a_file_is_a_target(tmp_path):
     path.write_text(
         "from torch import nn\ndef networks():\n    return {'plain': lambda: nn.Flatten()}\nTABLE = {'x': nn.Flatten}\n"
     )
-    assert is_target(f"{path}:networks")
-    made = sources([f"{path}:networks"], ["batch_norm"])
+    assert is_factory_name(f"{path}:networks")
+    made = network_sources([f"{path}:networks"], ["batch_norm"])
     assert list(made) == ["plain"]
     assert made["plain"].build((2, 2), 4, Settings(), 0)(torch.zeros(1, 2, 2)).shape == (1, 4)
-    assert list(sources([f"{path}:TABLE"], [])) == ["x"]
+    assert list(network_sources([f"{path}:TABLE"], [])) == ["x"]
     before = made["plain"].identity.identity
     path.write_text(path.read_text() + "# changed\n")
-    assert sources([f"{path}:networks"], [])["plain"].identity.identity != before
-    assert find("tests.experiments.small:networks").value is small.networks
+    assert network_sources([f"{path}:networks"], [])["plain"].identity.identity != before
+    assert load_factory("tests.experiments.small:networks").value is small.networks
 
 
 @pytest.mark.parametrize(
@@ -152,14 +152,14 @@ def test_a_file_is_a_target(tmp_path):
 )
 def test_a_target_that_is_not_there(target, message):
     with pytest.raises(FactoryError, match=message):
-        find(target)
+        load_factory(target)
 
 
 def test_a_file_that_raises_is_named(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("1 / 0\n")
     with pytest.raises(FactoryError, match="importing .*broken.py raised ZeroDivisionError: division by zero"):
-        find(f"{path}:networks")
+        load_factory(f"{path}:networks")
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -267,7 +267,7 @@ def _any(**keywords):
 def test_a_rate_of_dropout_is_the_networks_own_unless_the_grid_names_one(factory, settings, rate):
     for factories in ({"a": factory}, factory):
         for source in from_factories(factories, arms=["no_batch_norm"]).values():
-            assert source.made((6,), 3, Settings(**settings), 0, torch.zeros(2, 6))[1].p == rate
+            assert source.build_from_factory((6,), 3, Settings(**settings), 0, torch.zeros(2, 6))[1].p == rate
 
 
 def test_a_rate_that_has_to_be_given_is_none_where_the_grid_says_nothing():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.experiment import NetworkIdentity, Settled, experiment_from
+from bnkit.experiments.experiment import NetworkIdentity, ResolvedExperiment, parse_experiment
 from bnkit.experiments.plan import plan
 
 BASE = {"name": "p", "networks": ["two-cnn"], "grid": {"lr": [0.1, 0.2]}, "seeds": 2, "epochs": 3}
@@ -19,8 +19,8 @@ def _plan(change=None, **settled):
             NetworkIdentity(key="batch_norm", identity="two-cnn/batch_norm", kernel="aten"),
         ],
     }
-    experiment = experiment_from({**BASE, **(change or {})}, "here")
-    return plan(experiment.model_copy(update={"settled": Settled(**{**facts, **settled})}))
+    experiment = parse_experiment({**BASE, **(change or {})}, "here")
+    return plan(experiment.model_copy(update={"settled": ResolvedExperiment(**{**facts, **settled})}))
 
 
 def test_seeds_are_outermost_and_networks_innermost():

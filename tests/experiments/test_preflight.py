@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import bnkit
-from bnkit.data.custom import data_from
+from bnkit.data.custom import make_data_set
 from bnkit.errors import FactoryError
-from bnkit.experiments.experiment import comparison_of, experiment_from
+from bnkit.experiments.experiment import default_experiment, parse_experiment
 from bnkit.experiments.networks import from_factories
-from bnkit.experiments.preflight import try_out
-from bnkit.experiments.resolve import settle
+from bnkit.experiments.preflight import check_plan
+from bnkit.experiments.resolve import resolve_experiment
 from tests.experiments import small
 
 
@@ -76,17 +76,17 @@ def test_what_cannot_be_trained_is_refused_before_any_run(tmp_path, batch_norm, 
 
 
 def _prepared(networks, grid, **changes):
-    experiment = experiment_from({**comparison_of("t", ["t"], grid), "validation": 0.2, **changes}, "here")
-    return settle(experiment, from_factories(networks), data_from(small.data(), "data"))
+    experiment = parse_experiment({**default_experiment("t", ["t"], grid), "validation": 0.2, **changes}, "here")
+    return resolve_experiment(experiment, from_factories(networks), make_data_set(small.data(), "data"))
 
 
 def test_every_size_is_tried_once_for_a_network_and_nothing_is_left_behind():
     _Trains.seen = []
-    planned, materials = _prepared(
+    planned, components = _prepared(
         {"a": _Trains}, {"lr": [0.1, 0.2], "batch_size": [16, 24, 12], "momentum": [0.0, 0.9]}, seeds=3
     )
     before = torch.get_rng_state()
-    assert try_out(planned, materials) == ()
+    assert check_plan(planned, components) == ()
     assert torch.equal(torch.get_rng_state(), before)
     assert [size for size, is_training in _Trains.seen if is_training] == [8, 12, 16, 24]
 
@@ -108,8 +108,8 @@ def test_a_last_batch_of_one_example_is_left_out(tmp_path):
 
 
 def test_training_is_not_tried_where_what_fails_is_a_result():
-    planned, materials = _prepared({"a": small.with_batch_norm}, {"lr": [0.1], "batch_size": [1]})
-    assert try_out(planned, materials, training=False) == ()
+    planned, components = _prepared({"a": small.with_batch_norm}, {"lr": [0.1], "batch_size": [1]})
+    assert check_plan(planned, components, training=False) == ()
 
 
 def test_a_step_of_ones_own_is_tried_once_and_its_network_at_every_size(tmp_path):

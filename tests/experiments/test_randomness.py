@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from bnkit.experiments.networks import ARCHITECTURES, ARMS, sources
-from bnkit.experiments.randomness import initial_weights, order_of_examples
+from bnkit.experiments.networks import ARCHITECTURES, ARMS, network_sources
+from bnkit.experiments.randomness import epoch_order, seeded_weights
 from bnkit.experiments.settings import Settings
 from bnkit.seeding import seeded
 
@@ -19,7 +19,7 @@ def _states():
 
 def test_the_global_generators_are_left_as_they_were():
     before = _states()
-    with seeded(0, "x"), initial_weights(3):
+    with seeded(0, "x"), seeded_weights(3):
         nn.Linear(3, 3)
         torch.rand(2), np.random.rand(2), random.random()
     assert _states() == before
@@ -39,17 +39,17 @@ def test_a_key_decides_all_three_generators():
 
 
 def test_the_order_is_a_permutation_that_follows_from_seed_and_epoch():
-    orders = [order_of_examples(50, seed, epoch).tolist() for seed in (0, 1) for epoch in (1, 2)]
+    orders = [epoch_order(50, seed, epoch).tolist() for seed in (0, 1) for epoch in (1, 2)]
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
-    assert order_of_examples(50, 1, 2).tolist() == orders[-1]
+    assert epoch_order(50, 1, 2).tolist() == orders[-1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("init", ["default", "xavier", "kaiming"])
 def test_every_arm_begins_with_the_same_weights(architecture, init):
-    made = sources([architecture], list(ARMS))
+    made = network_sources([architecture], list(ARMS))
     settings = Settings(init=init)
     plain = made["no_batch_norm"].build((1, 28, 28), 10, settings, seed=4).state_dict()
     for source in made.values():
@@ -63,7 +63,7 @@ def test_every_arm_begins_with_the_same_weights(architecture, init):
 
 def test_a_missing_bias_or_one_more_layer_shifts_no_weights_behind_it():
     def build(bias, extra):
-        with initial_weights(0):
+        with seeded_weights(0):
             first = nn.Linear(4, 5, bias=bias)
             middle = [nn.Linear(9, 9)] if extra else []
             return nn.Sequential(first, *middle, nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 6))
@@ -76,7 +76,7 @@ def test_a_missing_bias_or_one_more_layer_shifts_no_weights_behind_it():
 
 
 def test_initial_weights_have_the_distribution_that_was_asked_for():
-    with initial_weights(0):
+    with seeded_weights(0):
         layer = nn.Linear(400, 500)
         orthogonal = nn.init.orthogonal_(torch.empty(40, 40))
     bound = 400**-0.5

@@ -7,9 +7,9 @@ import importlib
 import pytest
 
 from bnkit.errors import FactoryError
-from bnkit.experiments.fingerprint import identity_of
+from bnkit.experiments.fingerprint import fingerprint_of
 from bnkit.experiments.references import references_of
-from bnkit.factories import find
+from bnkit.factories import load_factory
 from tests.projects import a_project  # noqa: F401 - the fixture
 
 _BLOCKS = "H = 16\nclass Config:\n    width = 16\ndef hidden(n=16):\n    return n\n"
@@ -80,38 +80,38 @@ _IMPORTING = {
 @pytest.mark.parametrize(("source", "change", "counts"), _CASES.values(), ids=_CASES)
 def test_what_is_used_counts_and_what_is_not_does_not(project, source, change, counts):
     project(script=source)
-    first = [identity_of(find("script.py:make").value) for _ in range(2)]
+    first = [fingerprint_of(load_factory("script.py:make").value) for _ in range(2)]
     assert first[0] == first[1]
     assert source.count(change[0]) == 1
     project(script=source.replace(*change))
-    assert (identity_of(find("script.py:make").value) != first[0]) is counts
+    assert (fingerprint_of(load_factory("script.py:make").value) != first[0]) is counts
 
 
 @pytest.mark.parametrize("source", _IMPORTING.values(), ids=_IMPORTING)
 def test_modules_of_ones_own_count_as_a_whole(project, source):
     project(script=source, blocks=_BLOCKS)
-    first = identity_of(find("script.py:make").value)
+    first = fingerprint_of(load_factory("script.py:make").value)
     project(blocks=_CHANGED)
-    changed = identity_of(find("script.py:make").value)
+    changed = fingerprint_of(load_factory("script.py:make").value)
     assert changed != first
     project(blocks=_BLOCKS)
-    assert identity_of(find("script.py:make").value) == first
+    assert fingerprint_of(load_factory("script.py:make").value) == first
 
 
 def test_a_module_that_changed_after_it_was_loaded_is_refused(project):
     project(net="import blocks\n" + _MAKE.format("blocks.H"), blocks=_BLOCKS)
-    net = find("net:make").value
-    identity_of(net)
+    net = load_factory("net:make").value
+    fingerprint_of(net)
     project(blocks=_CHANGED)
     with pytest.raises(FactoryError, match=r"blocks.py was changed after this process imported it, .*importlib.reload"):
-        identity_of(net)
+        fingerprint_of(net)
     importlib.reload(importlib.import_module("blocks"))
-    assert identity_of(net) == identity_of(find("net:make").value)
+    assert fingerprint_of(net) == fingerprint_of(load_factory("net:make").value)
 
 
 def test_what_stands_alone_refers_to_nothing():
     assert references_of(_MAKE.format) == ()
-    assert references_of(find) == ()  # bnkit is not a module of the user's own
+    assert references_of(load_factory) == ()  # bnkit is not a module of the user's own
 
 
 _CALL = "def compare(networks, seeds):\n    return networks\n{}\nmake = found['{}']\n"
@@ -127,6 +127,6 @@ def test_of_a_lambda_the_call_around_it_does_not_count(project, which):
         ("other code", 2, ("2), 'b'", "4), 'b'")),
     ):
         project(script=_CALL.format(call.format(seeds).replace(*change) if change[0] else call.format(seeds), which))
-        identities[name] = identity_of(find("script.py:make").value)
+        identities[name] = fingerprint_of(load_factory("script.py:make").value)
     assert identities["before"] == identities["more seeds"]
     assert (identities["before"] != identities["other code"]) is (which == "a")

@@ -8,13 +8,13 @@ from torch import nn
 
 import bnkit
 from bnkit.errors import BnkitError, FactoryError, RecordError, SettingsError
-from bnkit.experiments.networks import from_factories, sources
+from bnkit.experiments.networks import from_factories, network_sources
 from bnkit.experiments.settings import Settings
 from bnkit.model import batch_norms
 from tests.experiments import small
 from tests.model import networks as hard
 
-PAIR = ("no_batch_norm", "batch_norm")
+DEFAULT_ARMS = ("no_batch_norm", "batch_norm")
 
 
 def _lazy():
@@ -26,7 +26,7 @@ def _deep(depth, activation="default", width=6):
     return nn.Sequential(*(layer for pair in layers for layer in pair), nn.Linear(6, 3))
 
 
-def _built(factory, shape=(6,), settings=None, seed=0, arms=PAIR):
+def _built(factory, shape=(6,), settings=None, seed=0, arms=DEFAULT_ARMS):
     found = from_factories(factory, arms=arms)
     return {key: source.build(shape, 3, settings or Settings(), seed) for key, source in found.items()}
 
@@ -47,13 +47,13 @@ def _built(factory, shape=(6,), settings=None, seed=0, arms=PAIR):
 @pytest.mark.parametrize("init", ["default", "xavier"])
 def test_one_arm_has_batch_norm_and_the_other_has_the_same_weights_without(factory, shape, init):
     models = _built(factory, shape, Settings(init=init))
-    assert list(models) == list(PAIR)
+    assert list(models) == list(DEFAULT_ARMS)
     assert not batch_norms(models["no_batch_norm"])
     norms = batch_norms(models["batch_norm"])
     assert norms
     assert {type(norm).__module__ for norm in norms.values()} == {"bnkit.nn.batch_norm"}
     assert {norm.kernel for norm in norms.values()} == {"aten"}
-    without, with_ = (dict(models[key].named_parameters()) for key in PAIR)
+    without, with_ = (dict(models[key].named_parameters()) for key in DEFAULT_ARMS)
     assert {name for name in without if name.endswith("weight")} <= with_.keys()
     assert all(torch.equal(parameter, with_[name]) for name, parameter in without.items() if name in with_)
     for model in models.values():
@@ -117,15 +117,15 @@ _SOURCE = "def make():\n    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.
 
 def test_a_file_with_one_network(tmp_path):
     path = _file(tmp_path, _SOURCE)
-    found = sources([f"{path}:make"], PAIR)
-    assert list(found) == list(PAIR)
-    again = sources([f"{path}:make"], PAIR)
+    found = network_sources([f"{path}:make"], DEFAULT_ARMS)
+    assert list(found) == list(DEFAULT_ARMS)
+    again = network_sources([f"{path}:make"], DEFAULT_ARMS)
     assert [source.identity for source in found.values()] == [source.identity for source in again.values()]
     assert len({source.identity.identity for source in found.values()}) == 2
     path.write_text(path.read_text().replace("8", "9"))
-    changed = sources([f"{path}:make"], PAIR)
-    assert all(changed[key].identity.identity != found[key].identity.identity for key in PAIR)
-    assert list(sources([f"{path}:make", "mlp"], PAIR))[:2] == ["make.no_batch_norm", "make.batch_norm"]
+    changed = network_sources([f"{path}:make"], DEFAULT_ARMS)
+    assert all(changed[key].identity.identity != found[key].identity.identity for key in DEFAULT_ARMS)
+    assert list(network_sources([f"{path}:make", "mlp"], DEFAULT_ARMS))[:2] == ["make.no_batch_norm", "make.batch_norm"]
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_compared_loaded_and_gone_on_with(tmp_path):
     path = _file(tmp_path, _SOURCE)
     options = {"data": small.data(), "grid": {"lr": [0.1], "batch_size": [16]}, "epochs": 1, "validation": 0.2}
     comparison = bnkit.compare(f"{path}:make", seeds=2, out=tmp_path / "r", **options)
-    assert [row["network"] for row in comparison.rows] == [*PAIR, *PAIR]
+    assert [row["network"] for row in comparison.rows] == [*DEFAULT_ARMS, *DEFAULT_ARMS]
     assert {row["status"] for row in comparison.rows} == {"finished"}
     assert "batch_norm against no_batch_norm" in str(comparison.answer)
     assert list(batch_norms(comparison.load(2))) == ["0.batch_norm"]
@@ -161,14 +161,14 @@ def test_the_trained_network_loads_in_another_process(tmp_path):
 @pytest.mark.slow
 def test_a_factory_in_python(tmp_path):
     comparison = bnkit.compare(small.with_batch_norm, small.data(), seeds=1, epochs=1, out=tmp_path)
-    assert comparison.plan.networks == PAIR
+    assert comparison.plan.networks == DEFAULT_ARMS
     assert comparison.plan.experiment.networks == ("with_batch_norm",)
     assert list(batch_norms(comparison.load(2))) == ["norm"]
     assert not batch_norms(comparison.load(1))
 
 
 def test_a_class_and_a_function_that_returns_the_dictionary():
-    assert list(from_factories(hard.PlainCnn)) == list(PAIR)
+    assert list(from_factories(hard.PlainCnn)) == list(DEFAULT_ARMS)
     assert from_factories(small.networks).keys() == small.NETWORKS.keys()
 
 

@@ -14,7 +14,7 @@ import bnkit.nn
 from bnkit.checks import collector
 from bnkit.checks.check import check
 from bnkit.checks.need import Need
-from bnkit.checks.registry import rules
+from bnkit.checks.rule_registry import rules
 from bnkit.errors import ModelError
 from bnkit.model.snapshot import Snapshot, untouched
 

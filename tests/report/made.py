@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bnkit.experiments.experiment import USUAL_TASK, NetworkIdentity, Settled, TaskIdentity, experiment_from
+from bnkit.experiments.experiment import (
+    DEFAULT_TASK,
+    NetworkIdentity,
+    ResolvedExperiment,
+    TaskIdentity,
+    parse_experiment,
+)
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records.record import Epoch, Record, Status
 
 ARMS = ("no_batch_norm", "batch_norm")
 
 
-def plan_of(networks=ARMS, task: TaskIdentity = USUAL_TASK, **changes) -> Plan:
+def plan_of(networks=ARMS, task: TaskIdentity = DEFAULT_TASK, **changes) -> Plan:
     content = {"name": "made", "networks": ["two-cnn"], "grid": {"lr": [0.1]}, "seeds": 3, "epochs": 4, **changes}
-    settled = Settled(
+    settled = ResolvedExperiment(
         threads=1,
         device="cpu",
         data="digest",
         networks=tuple(NetworkIdentity(key=key, identity=f"two-cnn/{key}") for key in networks),
         task=task,
     )
-    return plan(experiment_from(content, "made").model_copy(update={"settled": settled}))
+    return plan(parse_experiment(content, "made").model_copy(update={"settled": settled}))
 
 
 def epoch(number: int, test_accuracy: float | None, **changes) -> Epoch:

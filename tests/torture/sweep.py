@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 import bnkit
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from bnkit.report import page  # noqa: F401 - loaded once, before the children are made
 from tests.experiments import small
 
@@ -35,7 +35,7 @@ _MOST_WRITES = 40
 _DONE, _RAISED = 0, 3
 
 
-class Moment(Observer):
+class Moment(Callback):
     """Kills the process after so many seconds of its training; how a call with workers loses the one that started them."""
 
     def __init__(self, seconds: float) -> None:
@@ -68,7 +68,7 @@ def die_in_write(number: int, generator: random.Random, log: int) -> None:
     os.write = write
 
 
-def call(folder: Path, workers: int | None, observer: Observer | None = None) -> bnkit.Comparison:
+def call(folder: Path, workers: int | None, observer: Callback | None = None) -> bnkit.Comparison:
     return bnkit.compare(
         small.NETWORKS, small.data(), **small.EXPERIMENT, out=folder, threads=1, workers=workers, observer=observer
     )

@@ -15,7 +15,7 @@ import pytest
 
 import bnkit
 from bnkit.errors import RecordError
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records import atomic_files, environment
 from tests.children import limited, run
 from tests.experiments import small
@@ -25,7 +25,7 @@ RUNS, EPOCHS = 8, 3
 whole_only = pytest.mark.torture
 
 
-class Count(Observer):
+class Count(Callback):
     def __init__(self, stop_after=None):
         self.trained, self.notes, self._left = Counter(), [], stop_after
 

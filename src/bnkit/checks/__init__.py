@@ -3,14 +3,14 @@
 How to add a rule
 -----------------
 1. Write a class in a file of its own, in ``structure/`` (BN1xx), ``statistics/`` (BN2xx) or ``training/`` (BN3xx): a
-   ``Rule`` (``rule.py``) with ``code``, ``name``, ``severity``, ``summary``, ``needs``, and ``findings(seen)``, which yields
+   ``Rule`` (``rule.py``) with ``code``, ``name``, ``severity``, ``summary``, ``needs``, and ``findings(context)``, which yields
    ``self.finding(site, message, measured=..., limit=..., remedy=...)``. Enter it in ``RULES`` in that folder's ``__init__``.
-2. ``seen`` is an ``Observation`` (``context.py``), which is made once for all rules and shows
+2. ``context`` is a ``CheckContext`` (``context.py``), which is made once for all rules and shows
 
-   - ``seen.norms``: every batch norm and what is known of it (buffers, gamma, eps, ...); needs nothing but the model;
-   - ``seen.run``: one traced run on the example, ``Need.STRUCTURE``;
-   - ``seen.measurements``: one pass over the batches, ``Need.DATA``: the moments of every batch norm's input, batch by batch;
-   - ``seen.optimizer``, ``seen.loader``, ``seen.ema``, ``seen.accumulation``: as they were given.
+   - ``context.norms``: every batch norm and what is known of it (buffers, gamma, eps, ...); needs nothing but the model;
+   - ``context.traced_run``: one traced run on the example, ``Need.STRUCTURE``;
+   - ``context.measurements``: one pass over the batches, ``Need.DATA``: the moments of every batch norm's input, batch by batch;
+   - ``context.optimizer``, ``context.loader``, ``context.ema``, ``context.accumulation``: as they were given.
 
    A rule runs and changes nothing itself. What several rules would have to run the model for belongs into the observation,
    which puts the model back bit by bit afterwards, also when something raises.

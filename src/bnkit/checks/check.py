@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from bnkit.checks.config import Settings, settings_in
-from bnkit.checks.context import BatchExample, Observation
+from bnkit.checks.config import CheckConfig, load_config
+from bnkit.checks.context import BatchExample, CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.findings import Findings
 from bnkit.checks.need import Need
-from bnkit.checks.registry import Names, chosen_rules
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_registry import Names, selected_rules
 from bnkit.errors import ModelError, SettingsError
 from bnkit.model.edit.copy import copy_of
 from bnkit.model.inspect.batches import Batches, Forward, device_of
@@ -101,9 +101,9 @@ def check(
     for name, number in (("accumulation", accumulation), ("processes", 1 if processes is None else processes)):
         if number < 1:
             raise SettingsError(f"{name}={number}; expected a whole number above 0")
-    read = Settings() if config is None else settings_in(config)
-    settings = read.with_given(select, ignore, per_layer_ignores)
-    rules = chosen_rules(settings.select, settings.ignore)
+    read = CheckConfig() if config is None else load_config(config)
+    settings = read.with_overrides(select, ignore, per_layer_ignores)
+    rules = selected_rules(settings.select, settings.ignore)
     target = device_of(model) if device is None else device
     given = None if batches is None else Batches(batches, forward, batch_size, target)
     tested = None if test_batches is None else Batches(test_batches, forward, None, target)
@@ -128,15 +128,15 @@ def check(
             snapshot.restore_random_state()
             model, snapshot = twin, Snapshot(twin, generators)
         stack.enter_context(_by_itself(model))
-        seen = Observation(model, snapshot, example, given, tested, optimizer, loader, ema, accumulation, processes)
-        if not seen.places:
+        context = CheckContext(model, snapshot, example, given, tested, optimizer, loader, ema, accumulation, processes)
+        if not context.sites:
             raise no_batch_norm(model)
-        ready = [rule for rule in rules if rule.needs <= seen.has]
-        found = [finding for rule in ready for finding in rule.findings(seen) if not settings.ignores(finding)]
+        ready = [rule for rule in rules if rule.needs <= context.has]
+        found = [finding for rule in ready for finding in rule.findings(context) if not settings.ignores(finding)]
         return Findings(
             _sorted(found, model),
-            layers=len(seen.places),
-            not_checked=_not_checked(rules, seen.has),
+            layers=len(context.sites),
+            not_checked=_not_checked(rules, context.has),
             fixable=frozenset(rule.code for rule in ready if rule.is_fixable and not rule.fix_changes_keys),
         )
 

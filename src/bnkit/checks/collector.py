@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnkit.checks.input_statistics import Received, is_measured
+from bnkit.checks.input_statistics import InputStatistics, takes_statistics
 from bnkit.kernels.channel_moments import PlaneMoments, plane_moments
 from bnkit.model.inspect.recognise import Place
 from bnkit.model.layers.activated import OURS, PLAIN
 from bnkit.model.layers.frozen import bare_class
-from bnkit.model.statistics.population import store
+from bnkit.model.statistics.population import set_running_statistics
 from bnkit.moments import Moments
 
 # Classes whose own training pass gives the moments of its input.
@@ -29,16 +29,16 @@ _RANKS: dict[type[nn.Module], tuple[int, ...]] = {nn.BatchNorm1d: (2, 3), nn.Bat
 _LONG = 1 << 21
 
 
-class Watch:
+class ActivationCollector:
     """Notes the moments of what each batch norm gets, and lets it normalise by those of the batch.
 
     Args:
-        places: The batch norms.
-        received: Where what they got is entered, by their first dotted names, in the order in which they first run.
+        sites: The batch norms.
+        inputs: Where what they got is entered, by their first dotted names, in the order in which they first run.
     """
 
-    def __init__(self, places: Sequence[Place], received: dict[str, Received]) -> None:
-        self._places, self._received = places, received
+    def __init__(self, sites: Sequence[Place], inputs: dict[str, InputStatistics]) -> None:
+        self._sites, self._inputs = sites, inputs
         self._noted: dict[str, list[Moments | PlaneMoments]] = {}
         self._values = 0
 
@@ -50,29 +50,29 @@ class Watch:
 
     def end(self, count: int) -> None:
         """Enter what was noted as that of batch ``count``."""
-        for name, received in self._received.items():
-            missing = count - 1 - len(received.batches)
-            received.batches += [None] * missing
-            received.calls += [0] * missing
+        for name, inputs in self._inputs.items():
+            missing = count - 1 - len(inputs.batches)
+            inputs.batches += [None] * missing
+            inputs.calls += [0] * missing
             noted = self._noted.get(name, [])
             moments = [one.whole if isinstance(one, PlaneMoments) else one for one in noted]
-            received.batches.append(reduce(Moments.merge, moments) if moments else None)
-            received.calls.append(len(moments))
+            inputs.batches.append(reduce(Moments.merge, moments) if moments else None)
+            inputs.calls.append(len(moments))
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def collecting(self) -> Iterator[None]:
         """Inside, it watches. Modes, momenta and classes are as before afterwards; buffers are not."""
         handles = []
-        momenta = {place.module: place.module.momentum for place in self._places if _gives_moments(place)}
-        replaced = [place.module for place in self._places if _is_pytorchs(place)]
+        momenta = {site.module: site.module.momentum for site in self._sites if _gives_moments(site)}
+        replaced = [site.module for site in self._sites if _is_pytorchs(site)]
         try:
-            for place in self._places:
-                call = _Call(self, place)
-                if _is_pytorchs(place):
-                    vars(place.module)["forward"] = call.forward
+            for site in self._sites:
+                call = _Call(self, site)
+                if _is_pytorchs(site):
+                    vars(site.module)["forward"] = call.forward
                 else:
-                    handles.append(place.module.register_forward_pre_hook(call.before, with_kwargs=True))
-                    handles.append(place.module.register_forward_hook(call.after, with_kwargs=True))
+                    handles.append(site.module.register_forward_pre_hook(call.before, with_kwargs=True))
+                    handles.append(site.module.register_forward_hook(call.after, with_kwargs=True))
             yield
         finally:
             for handle in handles:
@@ -89,24 +89,24 @@ class Watch:
             self._values += values.numel()
         return self._values > _LONG
 
-    def enter(self, place: Place, values: Tensor, planes: PlaneMoments | None) -> None:
+    def enter(self, site: Place, values: Tensor, planes: PlaneMoments | None) -> None:
         """Note that a batch norm was called."""
-        received = self._received.get(place.name)
-        if received is None:
-            received = self._received[place.name] = Received(place)
-        received.examples += values.shape[0]
-        if place.name not in self._noted and next(iter(self._received)) == place.name:
+        inputs = self._inputs.get(site.name)
+        if inputs is None:
+            inputs = self._inputs[site.name] = InputStatistics(site)
+        inputs.examples += values.shape[0]
+        if site.name not in self._noted and next(iter(self._inputs)) == site.name:
             if planes is not None:
-                received.means.append(planes.means)
+                inputs.means.append(planes.means)
                 return
             means = values.flatten(2).mean(2) if values.dim() > 2 else values
-            received.means.append(means.detach().double().cpu().clone())
+            inputs.means.append(means.detach().double().cpu().clone())
 
-    def add(self, place: Place, moments: Moments | PlaneMoments) -> None:
+    def add(self, site: Place, moments: Moments | PlaneMoments) -> None:
         """Note the moments of what the batch norm was called with."""
         if isinstance(moments, Moments) and moments.mean.device.type != "cpu":
             moments = Moments(moments.count.cpu(), moments.mean.cpu(), moments.squared_deviations.cpu())
-        self._noted.setdefault(place.name, []).append(moments)
+        self._noted.setdefault(site.name, []).append(moments)
 
 
 class _Call:
@@ -116,9 +116,9 @@ class _Call:
     them; from the layer's own pass in training mode; or from a pass over the values.
     """
 
-    def __init__(self, watch: Watch, place: Place) -> None:
-        self._watch, self._place, self._gives = watch, place, _gives_moments(place)
-        self._ranks = _RANKS.get(bare_class(place.module), ())
+    def __init__(self, collector: ActivationCollector, site: Place) -> None:
+        self._collector, self._site, self._gives = collector, site, _gives_moments(site)
+        self._ranks = _RANKS.get(bare_class(site.module), ())
 
     def forward(self, input: Tensor) -> Tensor:
         """In place of the forward pass of a layer of PyTorch's.
@@ -126,14 +126,14 @@ class _Call:
         In as few steps as there can be: behind a convolution nothing of this is in the processor's caches, and each step takes
         tens of microseconds.
         """
-        layer = self._place.module
+        layer = self._site.module
         assert isinstance(layer, _BatchNorm)
         values = _input((input,), {})
         if values is not None:
             planes = self._planes(values)
             if planes is not None and planes.values > 1 and self._fits(layer, values):
-                self._watch.enter(self._place, values, planes)
-                self._watch.add(self._place, planes)
+                self._collector.enter(self._site, values, planes)
+                self._collector.add(self._site, planes)
                 mean, variance = planes.mean_and_variance(values.dtype)
                 return functional.batch_norm(values, mean, variance, layer.weight, layer.bias, False, 0.0, layer.eps)
             self._begin(layer, values, planes)
@@ -153,11 +153,11 @@ class _Call:
             self._end(layer, values)
 
     def _planes(self, values: Tensor) -> PlaneMoments | None:
-        return plane_moments(values) if self._watch.is_long(values) else None
+        return plane_moments(values) if self._collector.is_long(values) else None
 
     def _begin(self, layer: nn.Module, values: Tensor, planes: PlaneMoments | None) -> None:
         """Note the moments, and let the layer evaluate with them; or let it train, and note them at the end."""
-        self._watch.enter(self._place, values, planes)
+        self._collector.enter(self._site, values, planes)
         count = values.numel() // max(1, values.shape[1])
         layer.training = self._gives and count > 1 and planes is None
         if layer.training:
@@ -166,9 +166,9 @@ class _Call:
                 buffer.zero_()  # type: ignore[operator]  # no times NaN is NaN
             return
         moments = Moments.of(values) if planes is None else planes.whole
-        self._watch.add(self._place, moments)
-        if moments.count > 1 and is_measured(self._place) and values.shape[1] == len(layer.running_mean):  # type: ignore[arg-type]
-            store(layer, moments, unbiased=False)  # type: ignore[arg-type]
+        self._collector.add(self._site, moments)
+        if moments.count > 1 and takes_statistics(self._site) and values.shape[1] == len(layer.running_mean):  # type: ignore[arg-type]
+            set_running_statistics(layer, moments, unbiased=False)  # type: ignore[arg-type]
 
     def _end(self, layer: nn.Module, values: Tensor) -> None:
         if not layer.training:
@@ -176,7 +176,7 @@ class _Call:
         layer.training = False
         assert isinstance(layer, _BatchNorm) and layer.running_mean is not None and layer.running_var is not None
         count = values.numel() // values.shape[1]
-        self._watch.add(self._place, Moments.of_batch(count, layer.running_mean, layer.running_var))
+        self._collector.add(self._site, Moments.of_batch(count, layer.running_mean, layer.running_var))
 
     def _fits(self, layer: _BatchNorm, values: Tensor) -> bool:
         """Whether the layer takes ``values`` and computes in their dtype: others it refuses itself, or converts."""
@@ -191,16 +191,16 @@ def _input(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | Non
     return values if isinstance(values, Tensor) and values.dim() >= 2 else None
 
 
-def _is_pytorchs(place: Place) -> bool:
+def _is_pytorchs(site: Place) -> bool:
     """Whether the layer does what PyTorch's do, and nothing else."""
-    return _gives_moments(place) and bare_class(place.module) in _RANKS
+    return _gives_moments(site) and bare_class(site.module) in _RANKS
 
 
-def _gives_moments(place: Place) -> bool:
+def _gives_moments(site: Place) -> bool:
     """Whether a training pass of the layer leaves the moments of its input in its buffers, and does nothing else."""
-    module = place.module
+    module = site.module
     return (
-        is_measured(place)
+        takes_statistics(site)
         and bare_class(module) in _GIVE_MOMENTS
         and bool(getattr(module, "track_running_stats", False))
         and not getattr(module, "sync", False)

@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.registry import Names, codes_called
+from bnkit.checks.rule_registry import Names, matching_codes
 from bnkit.errors import SettingsError
 
 
-class Settings(BaseModel):
+class CheckConfig(BaseModel):
     """What ``[tool.bnkit]`` may hold.
 
     Attributes:
@@ -31,13 +31,13 @@ class Settings(BaseModel):
     fail_on: Severity = Severity.WARNING
     per_layer_ignores: dict[str, tuple[str, ...]] = {}
 
-    def with_given(
+    def with_overrides(
         self,
         select: Names | None = None,
         ignore: Names | None = None,
         per_layer_ignores: Mapping[str, Names] | None = None,
         fail_on: str | None = None,
-    ) -> Settings:
+    ) -> CheckConfig:
         """These, with what is given in the place of what they say.
 
         Raises:
@@ -50,17 +50,17 @@ class Settings(BaseModel):
             "per-layer-ignores": self.per_layer_ignores if per_layer_ignores is None else ignores,
             "fail-on": self.fail_on if fail_on is None else fail_on,
         }
-        return settings_from(given, "what was given")
+        return parse_config(given, "what was given")
 
     def ignores(self, finding: Finding) -> bool:
         """Whether the finding is left out for the place where it is."""
         return any(
-            fnmatchcase(finding.site, pattern) and finding.code in codes_called(names)
+            fnmatchcase(finding.site, pattern) and finding.code in matching_codes(names)
             for pattern, names in self.per_layer_ignores.items()
         )
 
 
-def settings_in(path: str | Path) -> Settings:
+def load_config(path: str | Path) -> CheckConfig:
     """What ``[tool.bnkit]`` of a ``pyproject.toml`` says; the usual where it says nothing.
 
     Raises:
@@ -73,38 +73,38 @@ def settings_in(path: str | Path) -> Settings:
         raise SettingsError(f"{path} cannot be read ({error}); expected a TOML file") from error
     table = content.get("tool", {})
     found = table.get("bnkit", {}) if isinstance(table, dict) else {}
-    return settings_from(found, str(path))
+    return parse_config(found, str(path))
 
 
-def settings_from(content: Any, source: str) -> Settings:
+def parse_config(content: Any, source: str) -> CheckConfig:
     """The settings that ``content``, a table of TOML, says.
 
     Raises:
         SettingsError: It holds an unknown key, rule or severity.
     """
     try:
-        settings = Settings.model_validate(content)
+        settings = CheckConfig.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, ("tool", "bnkit", *first["loc"])))
-        keys = ", ".join(str(field.alias) for field in Settings.model_fields.values())
+        keys = ", ".join(str(field.alias) for field in CheckConfig.model_fields.values())
         raise SettingsError(f"{source}: {where}: {first['msg']}; expected the keys {keys}") from error
     for names in (settings.select or (), settings.ignore, *settings.per_layer_ignores.values()):
         try:
-            codes_called(names)
+            matching_codes(names)
         except SettingsError as error:
             raise SettingsError(f"{source}: {error}") from error
     return settings
 
 
-def nearest_settings(folder: Path) -> Settings:
+def nearest_config(folder: Path) -> CheckConfig:
     """Those of the nearest ``pyproject.toml`` in ``folder`` or above it; the usual where there is none.
 
     Raises:
-        SettingsError: As ``settings_in``.
+        SettingsError: As ``load_config``.
     """
     found = next((path for parent in (folder, *folder.parents) if (path := parent / "pyproject.toml").is_file()), None)
-    return Settings() if found is None else settings_in(found)
+    return CheckConfig() if found is None else load_config(found)
 
 
 def _several(names: Names) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from bnkit.checks.measurements import Measurements
+from bnkit.checks.measurements import CheckMeasurements
 from bnkit.checks.need import Need
-from bnkit.checks.traced_run import Run
+from bnkit.checks.traced_run import TracedRun
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.recognise import BatchNormLike, Place, places
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Observation:
+class CheckContext:
     """A model and what was given with it, looked at as far as rules ask.
 
     Attributes:
@@ -62,14 +62,14 @@ class Observation:
         return frozenset(need for need, value in given.items() if value is not None)
 
     @cached_property
-    def places(self) -> list[Place]:
+    def sites(self) -> list[Place]:
         """The modules that are batch norms or look like one, in the order of the model."""
         return places(self.model)
 
     @cached_property
     def norms(self) -> dict[Place, BatchNormLike]:
         """Those that are batch norms, and what is known of each."""
-        return {place: place.found for place in self.places if isinstance(place.found, BatchNormLike)}
+        return {site: site.found for site in self.sites if isinstance(site.found, BatchNormLike)}
 
     @cached_property
     def trained(self) -> frozenset[nn.Module]:
@@ -81,20 +81,20 @@ class Observation:
             self.snapshot.restore()
 
     @cached_property
-    def run(self) -> Run:
+    def traced_run(self) -> TracedRun:
         """One run on the example."""
         assert self.example is not None
         try:
-            return Run(self.model, self.example, self.places)
+            return TracedRun(self.model, self.example, self.sites)
         finally:
             self.snapshot.restore()
 
     @cached_property
-    def measurements(self) -> Measurements:
+    def measurements(self) -> CheckMeasurements:
         """One pass over the batches."""
         assert self.batches is not None
         try:
-            return Measurements(self.model, self.places, self.batches, self.test_batches)
+            return CheckMeasurements(self.model, self.sites, self.batches, self.test_batches)
         finally:
             self.snapshot.restore()
 

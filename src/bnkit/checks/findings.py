@@ -108,7 +108,7 @@ class Findings(Sequence[Finding]):
         """
         kinds = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
         return "".join(
-            f"::{kinds[finding.severity]} {_properties(finding, file)}::{_escaped(_told(finding))}\n"
+            f"::{kinds[finding.severity]} {_properties(finding, file)}::{_escaped(_plain_text(finding))}\n"
             for finding in self
         )
 
@@ -130,7 +130,7 @@ class Findings(Sequence[Finding]):
             "<tr>"
             + "".join(
                 f"<td style='text-align:left;vertical-align:top'>{html.escape(cell).replace(chr(10), '<br>')}</td>"
-                for cell in (finding.severity, finding.code, _place(finding), finding.message, finding.remedy)
+                for cell in (finding.severity, finding.code, _location(finding), finding.message, finding.remedy)
             )
             + "</tr>"
             for finding in self
@@ -141,10 +141,12 @@ class Findings(Sequence[Finding]):
 
     def lines(self) -> Iterator[Text]:
         """A line or several for each finding, as a terminal shows them; what is said of several places is said once."""
-        told: dict[tuple[str, ...], list[Finding]] = {}
+        groups_by_text: dict[tuple[str, ...], list[Finding]] = {}
         for finding in self:
-            told.setdefault((finding.severity, finding.code, finding.message, finding.remedy), []).append(finding)
-        groups = list(told.values())
+            groups_by_text.setdefault((finding.severity, finding.code, finding.message, finding.remedy), []).append(
+                finding
+            )
+        groups = list(groups_by_text.values())
         heads = [_head(first) for first, *_ in groups]
         widths = [max((len(text) for text in column), default=0) for column in zip(*heads, strict=True)]
         indent = " " * (sum(widths, start=5)) if widths else ""
@@ -160,17 +162,17 @@ class Findings(Sequence[Finding]):
 
 
 def _head(finding: Finding) -> tuple[str, str, str]:
-    return finding.severity.value, finding.code, _place(finding)
+    return finding.severity.value, finding.code, _location(finding)
 
 
 def _also(others: Sequence[Finding]) -> list[str]:
-    names = [_place(finding) for finding in others]
+    names = [_location(finding) for finding in others]
     if not names:
         return []
     return [f"also: {', '.join(names[:_NAMES])}" + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")]
 
 
-def _place(finding: Finding) -> str:
+def _location(finding: Finding) -> str:
     return finding.site or "(the model)"
 
 
@@ -181,8 +183,8 @@ def _message(finding: Finding) -> list[str]:
     return [*lines, f"remedy: {finding.remedy}"]
 
 
-def _told(finding: Finding) -> str:
-    return "\n".join([f"{_place(finding)}: {finding.message}", f"remedy: {finding.remedy}"])
+def _plain_text(finding: Finding) -> str:
+    return "\n".join([f"{_location(finding)}: {finding.message}", f"remedy: {finding.remedy}"])
 
 
 def _properties(finding: Finding, file: str | None) -> str:

@@ -8,13 +8,15 @@ from typing import Any
 from torch import nn
 
 from bnkit.checks.finding import Finding
-from bnkit.checks.registry import rules
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_registry import rules
 from bnkit.model.changes import Change, Changed, Changes
 from bnkit.model.edit.copy import copy_of
 
 
-def mended(model: nn.Module, findings: Collection[Finding], batches: Any = None, *, keep_keys: bool = False) -> Changed:
+def apply_fixes(
+    model: nn.Module, findings: Collection[Finding], batches: Any = None, *, keep_keys: bool = False
+) -> Changed:
     """A copy of ``model`` without what ``findings`` found, as far as that is mechanical, and the list of changes.
 
     Args:

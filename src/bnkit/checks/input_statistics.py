@@ -13,11 +13,11 @@ from bnkit.moments import Moments
 
 
 @dataclass
-class Received:
+class InputStatistics:
     """What one batch norm got.
 
     Attributes:
-        place: The batch norm.
+        site: The batch norm.
         batches: For each batch, the moments of its input over all its calls in that batch, finite or not; None where it did
             not run.
         calls: How often it ran in each batch.
@@ -26,7 +26,7 @@ class Received:
             batch norm that runs first only.
     """
 
-    place: Place
+    site: Place
     batches: list[Moments | None] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
     examples: int = 0
@@ -40,9 +40,9 @@ class Received:
         return merged if merged is not None and merged.count > 1 else None
 
 
-def is_measured(place: Place) -> bool:
+def takes_statistics(site: Place) -> bool:
     """Whether the statistics of data could stand in the buffers of a batch norm, and would be used."""
-    found, module = place.found, place.module
+    found, module = site.found, site.module
     return (
         isinstance(found, BatchNormLike)
         and not found.is_frozen

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.checks.collector import Watch
-from bnkit.checks.input_statistics import Received, is_measured
+from bnkit.checks.collector import ActivationCollector
+from bnkit.checks.input_statistics import InputStatistics, takes_statistics
 from bnkit.errors import DataError
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.example import tensors_in
 from bnkit.model.inspect.recognise import BatchNormLike, Place
 from bnkit.model.random_state import RandomState
-from bnkit.model.statistics.population import store
+from bnkit.model.statistics.population import set_running_statistics
 from bnkit.model.verify.answers import outputs_of, targets_of
 from bnkit.model.verify.effect import Effect
 
@@ -25,7 +25,7 @@ from bnkit.model.verify.effect import Effect
 _JUDGED = 16
 
 
-class Measurements:
+class CheckMeasurements:
     """What a model did with batches of data.
 
     Every batch norm was measured behind batch norms that normalise with the statistics of the batch (Ioffe & Szegedy 2015,
@@ -33,12 +33,12 @@ class Measurements:
 
     Args:
         model: It is changed; giving it back is somebody else's business.
-        places: Its batch norms.
+        sites: Its batch norms.
         batches: Batches of data.
         test_batches: Batches to judge outputs on; None for some of ``batches``.
 
     Attributes:
-        received: What each batch norm got, by its first dotted name, in the order in which they first ran.
+        input_statistics: What each batch norm got, by its first dotted name, in the order in which they first ran.
         count: How many batches there were.
         effect: What the statistics of the data, in place of the moving averages, would do to the answers in evaluation.
 
@@ -48,16 +48,16 @@ class Measurements:
     """
 
     def __init__(
-        self, model: nn.Module, places: Sequence[Place], batches: Batches, test_batches: Batches | None = None
+        self, model: nn.Module, sites: Sequence[Place], batches: Batches, test_batches: Batches | None = None
     ) -> None:
-        self.received: dict[str, Received] = {}
+        self.input_statistics: dict[str, InputStatistics] = {}
         self.count = 0
-        self._model, self._places = model, [p for p in places if isinstance(p.found, BatchNormLike)]
+        self._model, self._sites = model, [p for p in sites if isinstance(p.found, BatchNormLike)]
         for module in model.modules():
             module.training = False
         with torch.no_grad():
             judged: list[Any] = []
-            before = {buffer: buffer.clone() for buffer in _buffers(self._places)}
+            before = {buffer: buffer.clone() for buffer in _buffers(self._sites)}
             self._measure(batches, judged if test_batches is None else None)
             _give_back(before)
             if not self.count:
@@ -74,8 +74,8 @@ class Measurements:
     def _judge_in_part(self, batches: Batches, judged: list[Any]) -> None:
         """The effect on a quarter of each of the batches ``judged``; and on another one, if that shows a gain."""
         # Without statistics of its own, a batch norm cannot evaluate a single example.
-        least = 1 if all(getattr(place.module, "running_mean", None) is not None for place in self._places) else 2
-        quarters = [quarters_of(batch, least) for batch in judged]
+        least = 1 if all(getattr(site.module, "running_mean", None) is not None for site in self._sites) else 2
+        quarters = [split_quarters(batch, least) for batch in judged]
         self._judge(batches, [first for first, _ in quarters])
         if self.effect.gained > self.effect.lost or self.effect.loss_after < self.effect.loss_before:
             self._judge(batches, [second for _, second in quarters if second is not None])
@@ -93,28 +93,28 @@ class Measurements:
     @contextmanager
     def _by_data(self) -> Iterator[None]:
         """Inside, the batch norms evaluate with the statistics of the data."""
-        before = {buffer: buffer.clone() for buffer in _buffers(self._places)}
-        for place in self._places:
-            received = self.received.get(place.name)
-            population = None if received is None else received.population
-            if population is not None and is_measured(place) and population.squared_deviations.isfinite().all():
-                store(place.module, population)  # type: ignore[arg-type]
+        before = {buffer: buffer.clone() for buffer in _buffers(self._sites)}
+        for site in self._sites:
+            inputs = self.input_statistics.get(site.name)
+            population = None if inputs is None else inputs.population
+            if population is not None and takes_statistics(site) and population.squared_deviations.isfinite().all():
+                set_running_statistics(site.module, population)  # type: ignore[arg-type]
         yield
         _give_back(before)
 
     def _measure(self, batches: Batches, judged: list[Any] | None) -> None:
-        watch = Watch(self._places, self.received)
-        with watch.watching():
+        collector = ActivationCollector(self._sites, self.input_statistics)
+        with collector.collecting():
             for batch in batches:
                 self.count += 1
                 if judged is not None and self.count % _JUDGED == 1:
                     judged.append(batch)
-                watch.begin()
+                collector.begin()
                 batches.run(self._model, batch, self.count)
-                watch.end(self.count)
+                collector.end(self.count)
 
 
-def quarters_of(batch: Any, least: int = 1) -> tuple[Any, Any | None]:
+def split_quarters(batch: Any, least: int = 1) -> tuple[Any, Any | None]:
     """Two quarters of the examples in ``batch``, of ``least`` or more; itself and None where it cannot be cut.
 
     It can where all its tensors count the same examples. The second is None where there are no examples left for it.
@@ -141,9 +141,9 @@ def _part(batch: Any, first: int, last: int) -> Any | None:
     return None
 
 
-def _buffers(places: Sequence[Place]) -> Iterator[Tensor]:
-    for place in places:
-        yield from place.module.buffers(recurse=False)
+def _buffers(sites: Sequence[Place]) -> Iterator[Tensor]:
+    for site in sites:
+        yield from site.module.buffers(recurse=False)
 
 
 def _give_back(before: dict[Tensor, Tensor]) -> None:

@@ -15,7 +15,7 @@ from bnkit.checks.check import check
 from bnkit.checks.finding import Finding
 from bnkit.checks.findings import Findings
 from bnkit.checks.need import Need
-from bnkit.checks.registry import Names, chosen_rules
+from bnkit.checks.rule_registry import Names, selected_rules
 from bnkit.errors import BnkitError, SettingsError
 from bnkit.model.inspect.batches import Forward
 from bnkit.model.inspect.supported import check_supported
@@ -91,13 +91,13 @@ class Monitor:
         self._model = model.module if isinstance(model, DistributedDataParallel) else model
         self._every, self._share, self._on_findings = every, share, on_findings
         self._batches: deque[Any] = deque(maxlen=batches)
-        self._rules = chosen_rules(select, ignore)
+        self._rules = selected_rules(select, ignore)
         self._once = {
             "optimizer": optimizer, "loader": loader, "ema": ema, "accumulation": accumulation, "processes": processes,
         }  # fmt: skip
         self._always = {"forward": forward, "per_layer_ignores": per_layer_ignores}
-        self._told: set[tuple[str, str]] = set()
-        self._could_not: set[str] = set()
+        self._logged: set[tuple[str, str]] = set()
+        self._failures: set[str] = set()
         self._began = time.perf_counter()
         self._spent = 0.0
         self.findings: Findings | None = None
@@ -129,7 +129,7 @@ class Monitor:
             if self._on_findings is not None:
                 self._on_findings(found)
             else:
-                self._tell(found)
+                self._log_new(found)
         return found
 
     def _is_time(self) -> bool:
@@ -148,13 +148,13 @@ class Monitor:
         try:
             return check(self._model, list(self._batches) or None, select=codes, **given)
         except BnkitError as error:
-            if str(error) not in self._could_not:
-                self._could_not.add(str(error))
+            if str(error) not in self._failures:
+                self._failures.add(str(error))
                 _log.warning("step %d: the batch norms could not be checked: %s", self.steps, error)
             return None
 
-    def _tell(self, found: Findings) -> None:
-        new: list[Finding] = [finding for finding in found if (finding.code, finding.site) not in self._told]
-        self._told.update((finding.code, finding.site) for finding in new)
+    def _log_new(self, found: Findings) -> None:
+        new: list[Finding] = [finding for finding in found if (finding.code, finding.site) not in self._logged]
+        self._logged.update((finding.code, finding.site) for finding in new)
         if new:
             _log.warning("step %d: %s", self.steps, found.only(new))

@@ -12,7 +12,7 @@ from bnkit.checks.need import Need
 if TYPE_CHECKING:
     from torch import nn
 
-    from bnkit.checks.context import Observation
+    from bnkit.checks.context import CheckContext
     from bnkit.model.changes import Change
 
 
@@ -40,7 +40,7 @@ class Rule(ABC):
     fix_changes_keys: ClassVar[bool] = False
 
     @abstractmethod
-    def findings(self, seen: Observation) -> Iterator[Finding]:
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
         """What is wrong, in the order of the model."""
 
     def fix(self, model: nn.Module, findings: Sequence[Finding], batches: Any) -> list[Change]:

@@ -20,7 +20,7 @@ from bnkit.model.inspect.sites import Sites, sites_in
 from bnkit.model.inspect.trace import Operation, Trace, trace
 
 
-class Run:
+class TracedRun:
     """What happened while a model ran once on an example, in training mode where that goes.
 
     In training mode dropout is seen, and so are outputs that only training has. Batch norms evaluate all the same: they
@@ -29,7 +29,7 @@ class Run:
     Args:
         model: Its modes are somebody else's to give back.
         example: What it runs on.
-        places: The batch norms of the model.
+        sites: The batch norms of the model.
 
     Attributes:
         trace: The operations.
@@ -42,31 +42,31 @@ class Run:
         ModelError: The model raises in evaluation mode too.
     """
 
-    def __init__(self, model: nn.Module, example: Example, places: list[Place]) -> None:
+    def __init__(self, model: nn.Module, example: Example, sites: list[Place]) -> None:
         self._model = model
-        norms = {place.module for place in places}
+        norms = {site.module for site in sites}
         self.checkpointed: frozenset[str] = frozenset()
         try:
-            with _checkpointed(places) as names:
+            with _checkpointed(sites) as names:
                 self.trace: Trace = trace(model, example, in_training=lambda module: module not in norms)
             self.is_training, self.checkpointed = True, frozenset(names)
         except ModelError:
             self.trace = trace(model, example)
             self.is_training = False
         self.sites: Sites = sites_in(self.trace, model)
-        missing = {place.name for place in places if not self._ran(place.name, self.trace)}
+        missing = {site.name for site in sites if not self._ran(site.name, self.trace)}
         if missing and self.is_training:  # training may leave blocks out by chance, or take another way
             again = trace(model, example)
             missing = {name for name in missing if not self._ran(name, again)}
-        self.never_ran = frozenset(missing)
+        self.unused = frozenset(missing)
 
     @staticmethod
     def _ran(name: str, run: Trace) -> bool:
         return run.calls[name] > 0 or bool(run.of_module(name))
 
-    def calls(self, place: Place) -> tuple[Operation, ...]:
+    def calls(self, site: Place) -> tuple[Operation, ...]:
         """The steps that are calls of the batch norm, in order."""
-        return self.trace.of_module(place.name)
+        return self.trace.of_module(site.name)
 
     def before(self, operation: Operation) -> Operation | None:
         """The step whose result is normalised, reshapes left out; None if it is an input of the model."""
@@ -96,32 +96,32 @@ class Run:
         """How many examples it ran on, by the first dimension of what the first batch norm got; None if none ran."""
         return next((o.shapes[0][0] for o in self.trace.operations if o.kind is Kind.NORM and o.shapes), None)
 
-    def values_per_example(self, place: Place) -> int | None:
+    def values_per_example(self, site: Place) -> int | None:
         """How many values of each channel one example has, in the first call of the batch norm; None if it never ran."""
-        first = next(iter(self.calls(place)), None)
-        if first is None or not first.shapes or not isinstance(place.found, BatchNormLike):
+        first = next(iter(self.calls(site)), None)
+        if first is None or not first.shapes or not isinstance(site.found, BatchNormLike):
             return None
         shape = first.shapes[0]
         return max(1, torch.Size(shape[2:]).numel())
 
 
 @contextmanager
-def _checkpointed(places: list[Place]) -> Iterator[set[str]]:
+def _checkpointed(sites: list[Place]) -> Iterator[set[str]]:
     """The names of those that run inside activation checkpointing, which shows in who called them."""
     names: set[str] = set()
     file = torch.utils.checkpoint.__file__
 
-    def hook_of(place: Place) -> Callable[..., None]:
+    def hook_of(site: Place) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: object) -> None:
             frame: FrameType | None = sys._getframe()
             while frame is not None and frame.f_code.co_filename != file:
                 frame = frame.f_back
             if frame is not None:
-                names.add(place.name)
+                names.add(site.name)
 
         return hook
 
-    hooks = [place.module.register_forward_pre_hook(hook_of(place)) for place in places]
+    hooks = [site.module.register_forward_pre_hook(hook_of(site)) for site in sites]
     try:
         yield names
     finally:

@@ -13,10 +13,10 @@ from bnkit.claims.judge import Question
 from bnkit.claims.verdicts import Asked, Verdicts
 from bnkit.comparison.compare import run_experiment
 from bnkit.errors import DataError, SettingsError
-from bnkit.experiments.callbacks import Observer
-from bnkit.experiments.experiment import experiment_from
+from bnkit.experiments.callbacks import Callback
+from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.records.record import Status
-from bnkit.experiments.running.launcher import Place
+from bnkit.experiments.running.launcher import Launcher
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet
@@ -35,7 +35,7 @@ def ask(
     only: Sequence[str] = (),
     workers: int | str | None = None,
     fresh: bool = False,
-    observer: Observer | None = None,
+    observer: Callback | None = None,
 ) -> Verdicts:
     """Train what the claims need, and judge them. What is recorded in ``out`` already is not trained again.
 
@@ -55,14 +55,14 @@ def ask(
     Raises:
         BnkitError: Something that was given means nothing here.
     """
-    from bnkit.data.custom import data_called
+    from bnkit.data.custom import load_data
 
-    Place(workers)
+    Launcher(workers)
     out = out.expanduser()
     if budget <= 0 or seeds < 1:
         raise SettingsError(f"budget={budget:g}, seeds={seeds}; expected a budget above 0 and at least 1 seed")
     chosen = _chosen(only)
-    loaded = data_called(data)
+    loaded = load_data(data)
     if loaded.classes is None:
         raise DataError(f"{data} has floating targets; expected classes: the claims are about accuracy")
     options = _options(network)
@@ -77,7 +77,7 @@ def ask(
     for name, design in planned.items():
         if isinstance(design, str):
             continue
-        experiment = experiment_from(design.content(data, range(seeds)), f"design {name}")
+        experiment = parse_experiment(design.content(data, range(seeds)), f"design {name}")
         comparison = run_experiment(
             experiment,
             out / name,
@@ -86,7 +86,7 @@ def ask(
             observer=observer,
             data=loaded,
             write_report=False,
-            tries_training=False,  # that some are refused is what a claim asks
+            try_training=False,  # that some are refused is what a claim asks
         )
         evidence[name] = Evidence(comparison.plan, comparison.records)
         failed += sum(
@@ -118,9 +118,9 @@ def _options(network: str | None) -> frozenset[str]:
     """
     if network is None:
         return frozenset()
-    from bnkit.experiments.networks import sources
+    from bnkit.experiments.networks import network_sources
 
-    found = sources([network], [PLAIN, WITH])
+    found = network_sources([network], [PLAIN, WITH])
     missing = {PLAIN, WITH} - found.keys()
     if missing:
         raise SettingsError(

@@ -13,7 +13,7 @@ from bnkit.claims.page import claims_page
 from bnkit.comparison.comparison import Comparison
 from bnkit.errors import RecordError
 from bnkit.experiments.records import atomic_files, marker
-from bnkit.experiments.records.results_folder import Folder
+from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.strict_json import dumps
 
 _VERDICTS, _TABLE, _PAGE = "claims.json", "claims.md", "claims.html"
@@ -56,7 +56,7 @@ def refuse_foreign(out: Path, designs: Iterable[str]) -> None:
     """
     marker.refuse_foreign(out, _WRITTEN)
     for name in designs:
-        Folder(out / name).refuse_foreign()
+        ResultsFolder(out / name).refuse_foreign()
 
 
 def write(out: Path, content: dict[str, Any], table: str) -> None:
@@ -91,12 +91,12 @@ def write_page(out: Path, *, with_designs: bool = False) -> Path:
     # In their order; and what a file says is no path to write to.
     names = [name for name in designs(quick=False) if name in asked]
     # A design that was trained by an earlier call and deleted since has only its verdicts left.
-    found = [Comparison(out / name) for name in names if Folder(out / name).experiment_file.is_file()]
+    found = [Comparison(out / name) for name in names if ResultsFolder(out / name).experiment_file.is_file()]
     if with_designs:
         for comparison in found:
             comparison.write_report()
     page = claims_page(content, [_section(comparison, content) for comparison in found])
-    Folder(out).replace(out / _PAGE, page)
+    ResultsFolder(out).replace(out / _PAGE, page)
     return out / _PAGE
 
 

@@ -11,7 +11,7 @@ from typer import Exit, Option
 
 from bnkit.checks.finding import Severity
 from bnkit.cli.model_command import Data, Debug, Force, Inputs, Quiet, Shapes, Target, Weights
-from bnkit.console import messages, results
+from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import SettingsError
 from bnkit.strict_json import dumps
 
@@ -75,26 +75,26 @@ def check(
     Exit status: 0 nothing as bad as --fail-on, 1 findings, 2 could not check.
     """
     began = time.perf_counter()
-    from bnkit.checks.config import nearest_settings, settings_in
+    from bnkit.checks.config import load_config, nearest_config
     from bnkit.cli.check_target import specimen
 
-    read = nearest_settings(Path.cwd()) if config is None else settings_in(config)
-    settings = read.with_given(select, ignore, _by_layer(per_layer_ignores), fail_on)
+    read = nearest_config(Path.cwd()) if config is None else load_config(config)
+    settings = read.with_overrides(select, ignore, _by_layer(per_layer_ignores), fail_on)
     if out is not None and not fix:
         raise SettingsError(f"--out {out} without --fix; expected both, or neither")
     destination = (out or _FIXED) if fix else None
     if force and not fix:
         raise SettingsError("--force without --fix; expected both, or neither")
-    with messages().status(f"reading {target}"):
+    with stderr_console().status(f"reading {target}"):
         looked_at = specimen(target, shapes or (), data, weights, batch_size, batches, destination, inputs)
     given = looked_at.subject.given
-    with messages().status(f"checking {target}"):
+    with stderr_console().status(f"checking {target}"):
         findings = looked_at.check(settings)
     before = findings
     changes: list[Change] = []
     outcome: Outcome | None = None
     if destination is not None:
-        with messages().status(f"mending {target}"):
+        with stderr_console().status(f"mending {target}"):
             looked_at, changes, outcome = looked_at.mended(findings, destination, settings, force=force)
             findings = looked_at.check(settings) if changes else findings
     told = [*_told(changes, outcome, destination)]
@@ -102,19 +102,19 @@ def check(
         _print(given, before, told, time.perf_counter() - began, quiet=quiet)
         if changes:
             worse = ", but it is worse than before" if outcome is not None and outcome.is_loss else ""
-            results().print(f"left after mending: {findings.summary}{worse}", markup=False, soft_wrap=True)
+            stdout_console().print(f"left after mending: {findings.summary}{worse}", markup=False, soft_wrap=True)
     else:
-        results().file.write(
+        stdout_console().file.write(
             dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(looked_at.file)
         )
         for line in [*([] if given is None else [f"given: {given}"]), *told]:
-            messages().print(line, soft_wrap=True, markup=False)
+            stderr_console().print(line, soft_wrap=True, markup=False)
     if findings.at_least(settings.fail_on) or (outcome is not None and outcome.is_loss):
         raise Exit(1)
 
 
 def _print(given: str | None, findings: Findings, told: Sequence[str], seconds: float, *, quiet: bool) -> None:
-    console = results()
+    console = stdout_console()
     if given is not None:
         console.print(f"given: {given}", soft_wrap=True, markup=False)
     if not quiet:

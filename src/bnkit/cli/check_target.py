@@ -11,15 +11,15 @@ from typing import NamedTuple
 from torch import nn
 
 from bnkit.checks.check import check
-from bnkit.checks.config import Settings
+from bnkit.checks.config import CheckConfig
 from bnkit.checks.findings import Findings
-from bnkit.checks.fix import mended
-from bnkit.checks.registry import rule_called
+from bnkit.checks.fix import apply_fixes
+from bnkit.checks.rule_registry import find_rule
 from bnkit.cli.model_target import Subject, check_given, subject, subject_of
 from bnkit.comparison.comparison import Comparison
 from bnkit.errors import SettingsError
-from bnkit.experiments.model_data import ModelBatches, ModelData, model_data, run_data
-from bnkit.factories import is_target
+from bnkit.experiments.model_data import ModelBatches, ModelData, data_of_run, model_data
+from bnkit.factories import is_factory_name
 from bnkit.model.changes import Change
 from bnkit.model.saving import check_destination, load_weights, save
 from bnkit.model.verify.outcome import Outcome
@@ -65,7 +65,7 @@ class Specimen:
         """Of the test part; None without data."""
         return None if self.subject.data is None else self.subject.data.test_batches(self.batch_size)
 
-    def check(self, settings: Settings) -> Findings:
+    def check(self, settings: CheckConfig) -> Findings:
         """What is wrong with it."""
         return check(
             self.subject.model,
@@ -77,7 +77,7 @@ class Specimen:
             per_layer_ignores=settings.per_layer_ignores,
         )
 
-    def mended(self, findings: Findings, out: Path, settings: Settings, *, force: bool) -> Mended:
+    def mended(self, findings: Findings, out: Path, settings: CheckConfig, *, force: bool) -> Mended:
         """A copy without what is mechanical of ``findings``, the weights of which are in ``out``.
 
         What changes the keys of the weights is done where its rule was selected by its code alone.
@@ -87,7 +87,7 @@ class Specimen:
         """
         named = {name.upper() for text in settings.select or () for name in text.split(",")}
         wanted = [finding for finding in findings if _keeps_keys(finding.code) or finding.code in named]
-        model, changes = mended(self.subject.model, wanted, self.batches)
+        model, changes = apply_fixes(self.subject.model, wanted, self.batches)
         if not changes:
             return Mended(self, [], None)
         outcome = self._outcome(model)
@@ -107,7 +107,7 @@ class Specimen:
 
 
 def _keeps_keys(code: str) -> bool:
-    return not rule_called(code).fix_changes_keys
+    return not find_rule(code).fix_changes_keys
 
 
 def specimen(
@@ -140,9 +140,9 @@ def specimen(
     file = Path(target.rpartition(":")[0])
     if out is not None:
         _check_out(
-            out, [file, *([weights] if weights is not None else [])], None if is_target(target) else Path(target)
+            out, [file, *([weights] if weights is not None else [])], None if is_factory_name(target) else Path(target)
         )
-    if is_target(target):
+    if is_factory_name(target):
         found = subject(target, shapes, data, weights, inputs)
         return Specimen(found, batch_size, count, str(file) if file.is_file() else None)
     comparison, name, epoch = _of_a_run(Path(target))
@@ -162,7 +162,7 @@ def _data(comparison: Comparison, name: str, data: str | None, inputs: str | Non
         return model_data(data, inputs, (known, run.settings.trainset))
     if inputs is not None:
         raise SettingsError(f"--inputs {inputs} with a run, which brings its own; expected --inputs with --data alone")
-    return run_data(comparison.data(run), known, run.settings.trainset)
+    return data_of_run(comparison.data(run), known, run.settings.trainset)
 
 
 def _check_out(out: Path, read_from: list[Path], run: Path | None) -> None:

@@ -10,7 +10,7 @@ from typer import Exit, Option, launch
 from bnkit.claims.ask import FOLDER, ask
 from bnkit.cli.options import Workers, count_of
 from bnkit.cli.progress import watching
-from bnkit.console import messages, results
+from bnkit.console import stderr_console, stdout_console
 from bnkit.report.tables import as_rich
 
 _INTERRUPTED = 130
@@ -53,7 +53,7 @@ def claims(
     Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
     """
     try:
-        with watching(messages(), quiet=quiet or as_json, verbose=verbose) as observer:
+        with watching(stderr_console(), quiet=quiet or as_json, verbose=verbose) as observer:
             verdicts = ask(
                 data,
                 network,
@@ -67,9 +67,11 @@ def claims(
                 observer=observer,
             )
     except KeyboardInterrupt:
-        messages().print(f"stopped; what is whole is in {out}, and the same call goes on from there", soft_wrap=True)
+        stderr_console().print(
+            f"stopped; what is whole is in {out}, and the same call goes on from there", soft_wrap=True
+        )
         raise Exit(_INTERRUPTED) from None
-    console = results()
+    console = stdout_console()
     if as_json:
         console.print_json(data=verdicts.to_json())
     else:
@@ -82,5 +84,5 @@ def claims(
     if open_report:
         launch((out / "claims.html").resolve().as_uri())
     if verdicts.failed:
-        messages().print(f"{verdicts.failed} runs failed; their records in {out} say why", soft_wrap=True)
+        stderr_console().print(f"{verdicts.failed} runs failed; their records in {out} say why", soft_wrap=True)
         raise Exit(1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from bnkit.console import results_alone
+from bnkit.console import reserve_stdout
 from bnkit.errors import SettingsError
 
 _OPTION_WITH_VALUE = re.compile(r"(--[a-z][a-z-]*)=(.*)", re.DOTALL)
@@ -19,7 +19,7 @@ class Command(TyperCommand):
     """A command of the command line: while it runs, standard output takes its results alone."""
 
     def invoke(self, ctx: Any) -> Any:
-        with results_alone():
+        with reserve_stdout():
             return super().invoke(ctx)
 
 

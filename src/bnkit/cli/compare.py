@@ -14,20 +14,20 @@ from bnkit.cli.options import Workers, count_of
 from bnkit.cli.progress import watching
 from bnkit.comparison.compare import default_folder, run_experiment
 from bnkit.comparison.comparison import Comparison
-from bnkit.console import messages, results
+from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import (
     DEMONSTRATION_NAMES,
     Experiment,
-    comparison_of,
-    experiment_from,
+    default_experiment,
+    parse_experiment,
     read_experiment,
     read_recipe,
 )
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.record import Status
-from bnkit.experiments.running.launcher import Place, follows, prepare
-from bnkit.factories import is_target
+from bnkit.experiments.running.launcher import Launcher, is_nonzero_rank, prepare
+from bnkit.factories import is_factory_name
 from bnkit.report.tables import as_rich, setting
 
 if TYPE_CHECKING:
@@ -159,12 +159,12 @@ def compare(
     )
     folder = out if out is not None else default_folder(experiment)
     if dry_run:
-        with messages().status("preparing"):
-            planned, materials = prepare(experiment, Place(count_of(workers), run_timeout, engine, address))
-        _print_plan(planned, folder, as_json=as_json, in_memory=materials.in_memory)
+        with stderr_console().status("preparing"):
+            planned, components = prepare(experiment, Launcher(count_of(workers), run_timeout, engine, address))
+        _print_plan(planned, folder, as_json=as_json, in_memory=components.in_memory)
         return
     try:
-        with watching(messages(), quiet=quiet or as_json or follows(), verbose=verbose) as observer:
+        with watching(stderr_console(), quiet=quiet or as_json or is_nonzero_rank(), verbose=verbose) as observer:
             comparison = run_experiment(
                 experiment,
                 folder,
@@ -178,13 +178,15 @@ def compare(
                 observer=observer,
             )
     except KeyboardInterrupt:
-        messages().print(f"stopped; what is whole is in {folder}, and the same call goes on from there", soft_wrap=True)
+        stderr_console().print(
+            f"stopped; what is whole is in {folder}, and the same call goes on from there", soft_wrap=True
+        )
         raise Exit(_INTERRUPTED) from None
     except RecordError:
-        if follows() and not folder.exists():
+        if is_nonzero_rank() and not folder.exists():
             return  # the results lie on the machine of process 0, which prints them
         raise
-    if follows():
+    if is_nonzero_rank():
         return
     _print_results(comparison, as_json=as_json, quiet=quiet)
     if open_report:
@@ -192,7 +194,7 @@ def compare(
     failed = [run for run in comparison.plan if comparison.records[run.run_id].status is Status.FAILED]
     if failed:
         place = comparison.folder.record_file(failed[0]).path
-        messages().print(f"{len(failed)} runs failed; the traceback of the first is in {place}", soft_wrap=True)
+        stderr_console().print(f"{len(failed)} runs failed; the traceback of the first is in {place}", soft_wrap=True)
         raise Exit(1)
 
 
@@ -200,8 +202,8 @@ def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) 
     """The experiment that ``what`` names, with what the options change."""
     if what.endswith(".toml"):
         content, origin = read_experiment(Path(what)), what
-    elif is_target(what):
-        content, origin = comparison_of(_name_from(what), [what]), what
+    elif is_factory_name(what):
+        content, origin = default_experiment(_name_from(what), [what]), what
     else:
         content, origin = read_recipe(what), f"recipe {what}"
     changes = {key: value for key, value in changes.items() if value is not None}
@@ -209,7 +211,7 @@ def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) 
         before = content.get("grid")
         changes["grid"] = {**(before if isinstance(before, dict) else {}), **grid}
     content.pop("settled", None)
-    return experiment_from({**content, **changes}, origin)
+    return parse_experiment({**content, **changes}, origin)
 
 
 def _name_from(target: str) -> str:
@@ -217,7 +219,7 @@ def _name_from(target: str) -> str:
 
 
 def _print_sheets(sheets: list[Sheet], *, as_json: bool) -> None:
-    console = results()
+    console = stdout_console()
     if as_json:
         console.print_json(data=[asdict(sheet) for sheet in sheets])
         return
@@ -227,10 +229,10 @@ def _print_sheets(sheets: list[Sheet], *, as_json: bool) -> None:
 
 
 def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> None:
-    keys = plan.experiment.grid.keys_given
+    keys = plan.experiment.grid.explicit_keys
     if as_json:
         runs = [{"run": run.number, "run_id": run.run_id, **run.content, "network": run.network.key} for run in plan]
-        results().print_json(data={"folder": str(folder), "runs": runs})
+        stdout_console().print_json(data={"folder": str(folder), "runs": runs})
         return
     header = ("run", "run id", "network", *keys, "seed")
     rows = [
@@ -241,7 +243,7 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> 
         )
         for run in plan
     ]
-    console = results()
+    console = stdout_console()
     console.print(as_rich(header, rows))
     epochs = sum(run.epochs for run in plan)
     console.print(
@@ -252,7 +254,7 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> 
 
 
 def _print_results(comparison: Comparison, *, as_json: bool, quiet: bool) -> None:
-    console = results()
+    console = stdout_console()
     if as_json:
         console.print_json(data=comparison.to_json())
         return

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from bnkit.console import results
+from bnkit.console import stdout_console
 from bnkit.errors import DataError
 from bnkit.report.tables import as_rich
 
 if TYPE_CHECKING:
-    from bnkit.data import State
+    from bnkit.data import FileState
 
 
 def data(
@@ -25,16 +25,16 @@ def data(
     Files are kept in the directory that BNKIT_DATA names, otherwise in the cache of the platform, and are used only
     after their SHA-256 matched.
     """
-    from bnkit.data import SOURCES, State, cache_directory
+    from bnkit.data import DATA_SETS, FileState, cache_directory
 
-    unknown = [name for name in names or () if name not in SOURCES]
+    unknown = [name for name in names or () if name not in DATA_SETS]
     if unknown:
-        raise DataError(f"unknown data set {unknown[0]!r}; expected one of {', '.join(SOURCES)}")
-    chosen = [SOURCES[name] for name in names or SOURCES]
+        raise DataError(f"unknown data set {unknown[0]!r}; expected one of {', '.join(DATA_SETS)}")
+    chosen = [DATA_SETS[name] for name in names or DATA_SETS]
     if fetch:
         for source in chosen:
             for file in source.files:
-                file.obtain()
+                file.fetch()
     listed = []
     for source in chosen:
         states = [(file, file.state()) for file in source.files]
@@ -44,11 +44,11 @@ def data(
                 "state": _summary([state for _, state in states]),
                 "where": str(cache_directory() / source.name) if states else "part of bnkit",
                 "about": source.about,
-                "broken": [str(cache_directory() / file.name) for file, state in states if state is State.BROKEN],
-                "missing": [str(cache_directory() / file.name) for file, state in states if state is State.MISSING],
+                "broken": [str(cache_directory() / file.name) for file, state in states if state is FileState.BROKEN],
+                "missing": [str(cache_directory() / file.name) for file, state in states if state is FileState.MISSING],
             }
         )
-    console = results()
+    console = stdout_console()
     if as_json:
         console.print_json(data=listed)
         return
@@ -61,11 +61,11 @@ def data(
             )
 
 
-def _summary(states: list[State]) -> str:
-    from bnkit.data import State
+def _summary(states: list[FileState]) -> str:
+    from bnkit.data import FileState
 
-    if State.BROKEN in states:
-        return State.BROKEN.value
-    if State.MISSING in states:
-        return State.MISSING.value if State.THERE not in states else "in part"
-    return State.THERE.value
+    if FileState.BROKEN in states:
+        return FileState.BROKEN.value
+    if FileState.MISSING in states:
+        return FileState.MISSING.value if FileState.THERE not in states else "in part"
+    return FileState.THERE.value

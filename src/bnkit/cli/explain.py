@@ -8,7 +8,7 @@ from rich.markdown import Markdown
 from typer import Argument, Option
 
 from bnkit.cli.model_command import Debug
-from bnkit.console import results
+from bnkit.console import stdout_console
 
 
 def explain(
@@ -23,15 +23,15 @@ def explain(
     `bnkit explain` lists all rules.
     """
     from bnkit.checks.pages import page
-    from bnkit.checks.registry import rule_called, rules
+    from bnkit.checks.rule_registry import find_rule, rules
     from bnkit.report.tables import as_rich
 
-    console = results()
+    console = stdout_console()
     if rule is None:
         header = ("code", "name", "severity", "what it finds")
         console.print(as_rich(header, [(r.code, r.name, r.severity.value, r.summary) for r in rules()]))
         return
-    text = page(rule_called(rule).code)
+    text = page(find_rule(rule).code)
     if plain or not console.is_terminal:
         console.print(text, soft_wrap=True, markup=False, emoji=False, end="")
     else:

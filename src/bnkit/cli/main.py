@@ -17,7 +17,7 @@ from typer.main import get_command
 import bnkit
 from bnkit.cli import add, check, claims, compare, convert, data, explain, fold, recalibrate, remove, report
 from bnkit.cli.command import Command, as_given
-from bnkit.console import OutputError, results, standard_streams
+from bnkit.console import OutputError, standard_streams, stdout_console
 from bnkit.errors import BnkitError
 
 app = Typer(
@@ -54,7 +54,7 @@ _INTERRUPTED, _PIPE_CLOSED = 130, 141
 
 def _print_version(asked: bool) -> None:
     if asked:
-        results().print(f"bnkit {bnkit.__version__}")
+        stdout_console().print(f"bnkit {bnkit.__version__}")
         raise Exit
 
 
@@ -73,13 +73,13 @@ def _bnkit(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and end the process: status 0, 1 where runs failed, 2 for a mistake of the user."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with standard_streams(to_the_end=arguments is None):
+    with standard_streams(until_exit=arguments is None):
         try:
             status = _status_of(given)
             sys.stdout.flush()
         except OutputError as error:
-            status = _PIPE_CLOSED if error.reader_left else 1
-            if not error.reader_left:
+            status = _PIPE_CLOSED if error.is_broken_pipe else 1
+            if not error.is_broken_pipe:
                 _complain(f"{error}; expected one that can: send it elsewhere, or make room, and call again")
         sys.exit(status)
 

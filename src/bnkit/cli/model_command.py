@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from bnkit.console import messages, results
+from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import ModelError, SettingsError
 from bnkit.report.tables import Row, as_rich
 
@@ -125,7 +125,7 @@ class Request:
 
     def working(self, doing: str) -> AbstractContextManager[object]:
         """A sign that something is being done to the model."""
-        return messages().status(f"{doing} {self.target}")
+        return stderr_console().status(f"{doing} {self.target}")
 
     def finish(
         self,
@@ -204,13 +204,13 @@ class Request:
             "out": None if self.out is None else str(self.out),
             "replaced": replaced,
         }
-        results().print_json(data={**content, **more})
+        stdout_console().print_json(data={**content, **more})
 
     def print(
         self, table: tuple[Row, list[Row]] | None, lines: Iterable[str], subject: Subject, *, replaced: bool
     ) -> None:
         """What the model was given, a table, then ``lines`` and where the result is."""
-        console = results()
+        console = stdout_console()
         if subject.given is not None:
             console.print(f"given: {subject.given}", soft_wrap=True, markup=False)
         if table is not None:

@@ -12,7 +12,7 @@ from torch import nn
 from bnkit.cli.input_shapes import example_of
 from bnkit.errors import FactoryError, SettingsError
 from bnkit.experiments.model_data import ModelData, model_data
-from bnkit.factories import find
+from bnkit.factories import load_factory
 from bnkit.model.inspect.batches import device_of
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
@@ -83,7 +83,7 @@ def check_given(shapes: Sequence[str], data: str | None, inputs: str | None) -> 
 
 def subject_of(model: nn.Module, shapes: Sequence[str], data: ModelData | None) -> Subject:
     """``model`` with an example of ``shapes``, or of ``data``."""
-    fitted = None if data is None else data.fitted(model)
+    fitted = None if data is None else data.matched_to(model)
     example: Any = None
     if fitted is not None:
         example = fitted.example(device_of(model))
@@ -100,7 +100,7 @@ def model_called(name: str) -> nn.Module:
     Raises:
         FactoryError: It is not there, raises, or returns no ``nn.Module``.
     """
-    value = find(name).value
+    value = load_factory(name).value
     if isinstance(value, nn.Module):
         return value
     if not callable(value):

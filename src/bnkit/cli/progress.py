@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.report.objective import Measure
@@ -63,7 +63,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class _Counting(Observer):
+class _Counting(Callback):
     """Keeps the clock, whatever number of runs are trained at once; what the displays share."""
 
     clock: Clock
@@ -236,10 +236,10 @@ class LiveTable(_Counting):
 
 
 @contextmanager
-def watching(console: Console, *, quiet: bool, verbose: bool) -> Iterator[Observer]:
+def watching(console: Console, *, quiet: bool, verbose: bool) -> Iterator[Callback]:
     """An observer that suits ``console``: live on a terminal, lines elsewhere, nothing if ``quiet``."""
     if quiet:
-        yield Observer()
+        yield Callback()
     elif console.is_terminal and not verbose:
         table = LiveTable(console)
         with Live(table, console=console, refresh_per_second=_REDRAWS_PER_SECOND, transient=True):

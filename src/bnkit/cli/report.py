@@ -9,7 +9,7 @@ from typer import Argument, Option, launch
 
 from bnkit.claims.folder import holds_claims, read, write_page
 from bnkit.comparison.comparison import Comparison
-from bnkit.console import messages, results
+from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.records.marker import refuse_foreign_page
 from bnkit.report.answer import Answer
@@ -46,14 +46,14 @@ def report(
                 f"--out {out} with one folder, whose report is {folders[0]}/report.html; expected several"
             )
         (comparison,) = comparisons
-        with messages().status(f"reading {len(comparison.plan)} records"), comparison.folder.writing():
+        with stderr_console().status(f"reading {len(comparison.plan)} records"), comparison.folder.writing():
             comparison.folder.write_results(comparison.plan)
             path = comparison.write_report()
             answer = comparison.answer
     else:
-        with messages().status(f"reading {sum(len(comparison.plan) for comparison in comparisons)} records"):
+        with stderr_console().status(f"reading {sum(len(comparison.plan) for comparison in comparisons)} records"):
             path, answer = _write_joined(comparisons, out if out is not None else Path("report.html"))
-    console = results()
+    console = stdout_console()
     if as_json:
         console.print_json(data={"report": str(path), "answer": answer.to_json()})
     else:
@@ -70,10 +70,10 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
             "without --out: its page is claims.html in it"
         )
     (folder,) = folders
-    with messages().status(f"reading {folder}"):
+    with stderr_console().status(f"reading {folder}"):
         path = write_page(folder, with_designs=True)
         content = read(folder)
-    console = results()
+    console = stdout_console()
     if as_json:
         console.print_json(data={"report": str(path), "claims": content})
     else:

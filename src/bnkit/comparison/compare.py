@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 from bnkit.comparison.comparison import Comparison
 from bnkit.console import warn
 from bnkit.errors import RecordError, SettingsError
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import (
     DEFAULT_EPOCHS,
     DEFAULT_SEEDS,
     Experiment,
-    Settled,
-    comparison_of,
-    experiment_from,
+    ResolvedExperiment,
+    default_experiment,
+    parse_experiment,
 )
-from bnkit.experiments.records.earlier_runs import made_by_other_code
-from bnkit.experiments.records.results_folder import Folder, folder_called
-from bnkit.experiments.running.launcher import Given, Place
-from bnkit.factories import GIVEN
+from bnkit.experiments.records.outdated_runs import describe_outdated_runs
+from bnkit.experiments.records.results_folder import ResultsFolder, results_path
+from bnkit.experiments.running.launcher import Launcher, Overrides
+from bnkit.factories import PASSED_OBJECT
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet
@@ -53,7 +53,7 @@ def compare(
     run_timeout: float | None = None,
     engine: str = "local",
     address: str | None = None,
-    observer: Observer | None = None,
+    observer: Callback | None = None,
 ) -> Comparison:
     """Networks trained side by side under the same seeds and the same batches, and what the difference is.
 
@@ -112,14 +112,14 @@ def compare(
     by_factory = isinstance(networks, Mapping) or callable(networks)
     task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
     named = _names_of(networks)
-    experiment = experiment_from(
+    experiment = parse_experiment(
         {
-            **comparison_of(name, named, grid),
+            **default_experiment(name, named, grid),
             "about": about,
-            "data": data if isinstance(data, str) else GIVEN,
+            "data": data if isinstance(data, str) else PASSED_OBJECT,
             "seeds": seeds if isinstance(seeds, int) else list(seeds),
             "epochs": epochs,
-            **{key: value if isinstance(value, str) else GIVEN for key, value in task.items()},
+            **{key: value if isinstance(value, str) else PASSED_OBJECT for key, value in task.items()},
             "validation": validation,
             "drop_last": drop_last,
             "observe": observe,
@@ -127,13 +127,13 @@ def compare(
         },
         "compare",
     )
-    from bnkit.data.custom import data_from
-    from bnkit.experiments.fingerprint import Identified
+    from bnkit.data.custom import make_data_set
+    from bnkit.experiments.fingerprint import FingerprintedFunction
     from bnkit.experiments.networks import from_factories
 
     return run_experiment(
         experiment,
-        folder_called(out) if out is not None else None,
+        results_path(out) if out is not None else None,
         fresh=fresh,
         keep_checkpoints=keep_checkpoints,
         tensorboard=tensorboard,
@@ -143,10 +143,10 @@ def compare(
         address=address,
         observer=observer,
         networks=from_factories(networks, origin=named[0]) if by_factory else None,
-        data=None if isinstance(data, str) else data_from(data, "data"),
+        data=None if isinstance(data, str) else make_data_set(data, "data"),
         functions={
             # What cannot be called is refused by its own name, later.
-            key: Identified.of(value) if callable(value) else value  # type: ignore[redundant-expr]
+            key: FingerprintedFunction.of(value) if callable(value) else value  # type: ignore[redundant-expr]
             for key, value in task.items()
             if not isinstance(value, str)
         },
@@ -164,47 +164,47 @@ def run_experiment(
     run_timeout: float | None = None,
     engine: str = "local",
     address: str | None = None,
-    observer: Observer | None = None,
+    observer: Callback | None = None,
     networks: Mapping[str, NetworkSource] | None = None,
     data: DataSet | None = None,
     functions: Mapping[str, Any] | None = None,
     write_report: bool = True,
-    tries_training: bool = True,
+    try_training: bool = True,
 ) -> Comparison:
     """``compare`` for an experiment that is written down; ``networks``, ``data``, ``functions`` replace those it names.
 
-    Without ``tries_training`` a network that cannot be trained ends its runs as failed, and the others are trained.
+    Without ``try_training`` a network that cannot be trained ends its runs as failed, and the others are trained.
     """
-    place = Place(workers, run_timeout, engine, address, tries_training)
+    launcher = Launcher(workers, run_timeout, engine, address, try_training)
     out = out if out is not None else default_folder(experiment)
-    folder, observer = Folder(out), observer or Observer()
+    folder, observer = ResultsFolder(out), observer or Callback()
     folder.refuse_foreign(*(["tensorboard"] if tensorboard else []))
-    beside: list[Observer] = []
+    beside: list[Callback] = []
     if tensorboard:
         from bnkit.report.tensorboard import TensorBoard
 
         beside = [TensorBoard(folder.path.absolute())]
-    before = None if fresh else _settled_before(folder)
-    given = Given(networks, data, functions)
-    trained = place.ready(
+    before = None if fresh else _resolved_before(folder)
+    given = Overrides(networks, data, functions)
+    trained = launcher.prepared(
         experiment, given, folder, observer, before=before, keep_checkpoints=keep_checkpoints, beside=beside
     )
-    with trained as ready:
-        if ready.writes:
-            other = None if fresh else made_by_other_code(folder.path, ready.plan)
+    with trained as prepared:
+        if prepared.writes:
+            other = None if fresh else describe_outdated_runs(folder.path, prepared.plan)
             if other is not None:
                 warn(other)
             with folder.writing():
-                folder.begin(ready.plan.experiment, fresh=fresh)
-                ready.train()
+                folder.begin(prepared.plan.experiment, fresh=fresh)
+                prepared.train()
                 comparison = Comparison(out)
                 if write_report:
                     observer.report_started()
                     comparison.write_report()
         else:
-            ready.train()
+            prepared.train()
             comparison = Comparison(out)
-        comparison._materials = ready.materials
+        comparison._components = prepared.components
     return comparison
 
 
@@ -213,7 +213,7 @@ def default_folder(experiment: Experiment) -> Path:
     return Path("results") / experiment.name
 
 
-def _settled_before(folder: Folder) -> Settled | None:
+def _resolved_before(folder: ResultsFolder) -> ResolvedExperiment | None:
     """What was settled when ``folder`` was begun; None if it was not, or can no longer be read."""
     try:
         return folder.experiment().settled

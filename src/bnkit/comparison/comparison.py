@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records.record import Epoch, Record
-from bnkit.experiments.records.results_folder import Folder, columns, rows
+from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
 from bnkit.experiments.settings import Settings
 from bnkit.report.answer import Answer
 from bnkit.report.objective import Measure
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import pandas
     from torch import nn
 
-    from bnkit.data import Parts
-    from bnkit.experiments.resolve import Materials
+    from bnkit.data import Splits
+    from bnkit.experiments.resolve import Components
 
 
 class Comparison:
@@ -43,9 +43,9 @@ class Comparison:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.folder = Folder(Path(path))
+        self.folder = ResultsFolder(Path(path))
         self.plan: Plan = plan(self.folder.experiment())
-        self._materials: Materials | None = None
+        self._components: Components | None = None
 
     @property
     def records(self) -> dict[str, Record]:
@@ -209,9 +209,9 @@ class Comparison:
             SettingsError: There is no such run.
             BnkitError: Its network came from a factory that this process does not have.
         """
-        return self._obtain_materials().build(self.run(run)).eval()
+        return self._obtain_components().build(self.run(run)).eval()
 
-    def data(self, run: int | str | Run) -> Parts:
+    def data(self, run: int | str | Run) -> Splits:
         """The data as a run is trained and measured on them, on the device that it trains on.
 
         Args:
@@ -221,7 +221,7 @@ class Comparison:
             SettingsError: There is no such run.
             BnkitError: The data are not there any more.
         """
-        return self._obtain_materials().parts(self.run(run))
+        return self._obtain_components().parts(self.run(run))
 
     def run(self, run: int | str | Run) -> Run:
         """The run of that number in the plan (from 1), or that run id or beginning of one.
@@ -240,23 +240,23 @@ class Comparison:
             )
         return found[0]
 
-    def _obtain_materials(self) -> Materials:
-        if self._materials is None:
-            from bnkit.data.custom import data_called
-            from bnkit.experiments.networks import sources
-            from bnkit.experiments.resolve import Materials
+    def _obtain_components(self) -> Components:
+        if self._components is None:
+            from bnkit.data.custom import load_data
+            from bnkit.experiments.networks import network_sources
+            from bnkit.experiments.resolve import Components
 
             experiment, settled = self.plan.experiment, self.plan.experiment.settled
             assert settled is not None  # a folder's experiment is
-            found, data = sources(experiment.networks, experiment.arms), data_called(experiment.data)
+            found, data = network_sources(experiment.networks, experiment.arms), load_data(experiment.data)
             data = data.reduced(experiment.train_examples, experiment.test_examples)
             if (tuple(source.identity for source in found.values()), data.digest) != (settled.networks, settled.data):
                 raise RecordError(
                     f"the networks or the data of {self.folder.path} are not those of its records any more; train again, "
                     "or go back to the code that it was trained with"
                 )
-            self._materials = Materials(found, data)
-        return self._materials
+            self._components = Components(found, data)
+        return self._components
 
     def __repr__(self) -> str:
         return f"Comparison({str(self.folder.path)!r}): {len(self.plan)} runs\n\n{self.answer}"

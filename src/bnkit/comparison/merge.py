@@ -69,7 +69,7 @@ def _experiment(comparisons: Sequence[Comparison], name: str, about: str, runs: 
     first = comparisons[0].plan.experiment
     assert first.settled is not None  # a folder's experiment is
     networks = tuple({run.network.key: run.network for run in runs}.values())
-    keys = dict.fromkeys(key for comparison in comparisons for key in comparison.plan.experiment.grid.keys_given)
+    keys = dict.fromkeys(key for comparison in comparisons for key in comparison.plan.experiment.grid.explicit_keys)
     values = {key: tuple(dict.fromkeys(getattr(run.settings, key) for run in runs)) for key in keys}
     return first.model_copy(
         update={

@@ -1,19 +1,19 @@
 """Data sets: fetched once, verified, held in memory, batched by index."""
 
-from bnkit.data.catalog import SOURCES, load, names
-from bnkit.data.downloads import PublishedFile, State, cache_directory
-from bnkit.data.examples import DataSet, Examples, Part
+from bnkit.data.catalog import DATA_SETS, load, names
+from bnkit.data.downloads import FileState, PublishedFile, cache_directory
+from bnkit.data.examples import DataSet, Examples, Split
 from bnkit.data.loaded import Streamed
-from bnkit.data.splits import Parts, TrainSet, batches, prepare
+from bnkit.data.splits import Splits, TrainSet, batches, prepare
 
 __all__ = [
-    "SOURCES",
+    "DATA_SETS",
     "DataSet",
     "Examples",
-    "Part",
-    "Parts",
+    "FileState",
     "PublishedFile",
-    "State",
+    "Split",
+    "Splits",
     "Streamed",
     "TrainSet",
     "batches",

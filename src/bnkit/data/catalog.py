@@ -16,12 +16,12 @@ from bnkit.data import cifar, idx, image_folder
 from bnkit.data import npz as arrays
 from bnkit.data.downloads import PublishedFile
 from bnkit.data.examples import DataSet, Examples
-from bnkit.data.waiting import working
+from bnkit.data.waiting import show_status
 from bnkit.errors import DataError
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """Where a data set comes from.
 
     Attributes:
@@ -39,7 +39,7 @@ class Source:
 
 def names() -> tuple[str, ...]:
     """The names of all data sets, the embedded one first."""
-    return tuple(SOURCES)
+    return tuple(DATA_SETS)
 
 
 def load(name: str) -> DataSet:
@@ -54,15 +54,15 @@ def load(name: str) -> DataSet:
         >>> load("digits").input_shape
         (1, 28, 28)
     """
-    if name in SOURCES:
-        return SOURCES[name].read()
+    if name in DATA_SETS:
+        return DATA_SETS[name].read()
     path = Path(name).expanduser()
     if path.suffix.lower() == ".npz":
         return arrays.read(path)
     if name and path.is_dir():  # an empty name would be the working directory
         return image_folder.read(path)
     raise DataError(
-        f"unknown data set {name!r}; expected one of {', '.join(SOURCES)}, an .npz file, a folder of images by class, or "
+        f"unknown data set {name!r}; expected one of {', '.join(DATA_SETS)}, an .npz file, a folder of images by class, or "
         "file.py:factory"
     )
 
@@ -88,7 +88,7 @@ def _digits() -> DataSet:
     )
 
 
-def _idx_source(name: str, about: str, address: str, digests: tuple[str, str, str, str]) -> Source:
+def _idx_source(name: str, about: str, address: str, digests: tuple[str, str, str, str]) -> DataSource:
     parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     files = tuple(
         PublishedFile(f"{name}/{part}-ubyte.gz", f"{address}{part}-ubyte.gz", digest)
@@ -96,8 +96,8 @@ def _idx_source(name: str, about: str, address: str, digests: tuple[str, str, st
     )
 
     def read() -> DataSet:
-        paths = [file.obtain() for file in files]
-        with working(f"unpacking {name}"):
+        paths = [file.fetch() for file in files]
+        with show_status(f"unpacking {name}"):
             arrays: list[Tensor] = [idx.read(path) for path in paths]
         digest = hashlib.sha256("".join(digests).encode()).hexdigest()
         train, test = (
@@ -106,7 +106,7 @@ def _idx_source(name: str, about: str, address: str, digests: tuple[str, str, st
         )
         return DataSet(name, digest, train, test)
 
-    return Source(name, about, files, read)
+    return DataSource(name, about, files, read)
 
 
 _CIFAR10 = PublishedFile(
@@ -117,15 +117,15 @@ _CIFAR10 = PublishedFile(
 
 
 def _cifar10() -> DataSet:
-    path = _CIFAR10.obtain()
-    with working("unpacking cifar10"):
+    path = _CIFAR10.fetch()
+    with show_status("unpacking cifar10"):
         return DataSet("cifar10", _CIFAR10.sha256, *cifar.read(path))
 
 
-SOURCES: dict[str, Source] = {
+DATA_SETS: dict[str, DataSource] = {
     source.name: source
     for source in (
-        Source("digits", "1,797 handwritten digits, 8×8 enlarged to 28×28, 10 classes; part of bnkit", (), _digits),
+        DataSource("digits", "1,797 handwritten digits, 8×8 enlarged to 28×28, 10 classes; part of bnkit", (), _digits),
         _idx_source(
             "mnist",
             "70,000 handwritten digits, 28×28, 10 classes",
@@ -148,6 +148,6 @@ SOURCES: dict[str, Source] = {
                 "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
             ),
         ),
-        Source("cifar10", "60,000 photographs, 32×32 in colour, 10 classes", (_CIFAR10,), _cifar10),
+        DataSource("cifar10", "60,000 photographs, 32×32 in colour, 10 classes", (_CIFAR10,), _cifar10),
     )
 }

@@ -10,25 +10,25 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bnkit.data.catalog import load
-from bnkit.data.examples import DataSet, Examples, Part
-from bnkit.data.inputs import bytes_of
+from bnkit.data.examples import DataSet, Examples, Split
+from bnkit.data.inputs import tensor_bytes
 from bnkit.data.loaded import Streamed
 from bnkit.errors import DataError, FactoryError, SettingsError
-from bnkit.factories import GIVEN, find, is_target
+from bnkit.factories import PASSED_OBJECT, is_factory_name, load_factory
 from bnkit.seeding import seeded
 
 
-def data_called(name: str) -> DataSet:
+def load_data(name: str) -> DataSet:
     """The data set of that name, or what ``file.py:factory`` returns: ``(train, test)``, each ``(inputs, targets)``.
 
     The factory runs under a fixed seed, so that a split or a transform that draws gives the same in every call.
     """
-    if name == GIVEN:
+    if name == PASSED_OBJECT:
         raise SettingsError("the data were given to bnkit.compare; call that again, with the same data")
-    if not is_target(name):
+    if not is_factory_name(name):
         return load(name)
     with seeded("data"):
-        target = find(name)
+        target = load_factory(name)
         factory = target.value
         if not callable(factory):
             raise FactoryError(f"{name} is a {type(factory).__name__}; expected a factory that returns (train, test)")
@@ -38,10 +38,10 @@ def data_called(name: str) -> DataSet:
             raise FactoryError(
                 f"{name} raised {type(error).__name__}: {error}; expected it to return (train, test)"
             ) from error
-    return data_from(made, name, target.digest)
+    return make_data_set(made, name, target.digest)
 
 
-def data_from(pairs: object, name: str, source: str = "") -> DataSet:
+def make_data_set(pairs: object, name: str, source: str = "") -> DataSet:
     """A data set from ``(train, test)``, each ``(inputs, targets)``, tensors, or a Dataset.
 
     Tensors are known by their content. So is a Dataset, as one pass under a fixed seed finds it; where not even that is
@@ -64,7 +64,7 @@ def data_from(pairs: object, name: str, source: str = "") -> DataSet:
     return DataSet(name, digest.hexdigest(), *parts)
 
 
-def _part(given: object, name: str, source: str, digest: hashlib._Hash) -> Part:
+def _part(given: object, name: str, source: str, digest: hashlib._Hash) -> Split:
     """The part that was ``given``; what it is known by goes into ``digest``."""
     if isinstance(given, Dataset):
         streamed = Streamed.of(given, name)
@@ -88,7 +88,7 @@ def _part(given: object, name: str, source: str, digest: hashlib._Hash) -> Part:
         raise DataError(f"{name} holds a {type(wrong).__name__}; expected tensors: (inputs, targets){hint}")
     part = Examples.of(inputs, targets, name)
     for tensor in (inputs, targets):
-        digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode() + bytes_of(tensor))
+        digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode() + tensor_bytes(tensor))
     return part
 
 

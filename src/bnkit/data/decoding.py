@@ -36,9 +36,9 @@ def decode(file: Path) -> Image.Image:
             has_shorts = picture.format in _WITHOUT_32_BITS
             picture.load()
             upright = ImageOps.exif_transpose(picture)
-            if upright.has_transparency_data and _kind(upright) == _BYTES:
+            if upright.has_transparency_data and _pixel_kind(upright) == _BYTES:
                 upright = _on_white(upright)
-            elif _kind(upright) == _BYTES and upright.mode not in _GREY:
+            elif _pixel_kind(upright) == _BYTES and upright.mode not in _GREY:
                 upright = upright.convert("RGB")
             return upright.convert("I;16") if has_shorts and upright.mode == "I" else upright.copy()
     except DataError:
@@ -47,7 +47,7 @@ def decode(file: Path) -> Image.Image:
         raise DataError(f"{file} cannot be decoded ({error}); expected an image: mend or remove it") from error
 
 
-def stacked(pictures: Sequence[Image.Image], files: Sequence[Path], folder: Path) -> Tensor:
+def stack_images(pictures: Sequence[Image.Image], files: Sequence[Path], folder: Path) -> Tensor:
     """All ``pictures``, (N, 1, H, W) where all are grey, else (N, 3, H, W).
 
     uint8 where all have 8 bits or fewer. Where some have 16, float32 from 0 to 1, each by the range of its bits. Floating
@@ -64,19 +64,19 @@ def stacked(pictures: Sequence[Image.Image], files: Sequence[Path], folder: Path
                 f"{folder} has images of different sizes: {files[0]} is {one}×{other}, {file} is {width}×{height}; "
                 "expected one size: scale them first"
             )
-        if (_kind(picture) == _NUMBERS) != (_kind(first) == _NUMBERS):
+        if (_pixel_kind(picture) == _NUMBERS) != (_pixel_kind(first) == _NUMBERS):
             raise DataError(
-                f"{folder} has images of different kinds: {files[0]} has {_kind(first)} ({first.mode}), {file} has "
-                f"{_kind(picture)} ({picture.mode}); expected all of one kind, to scale them alike"
+                f"{folder} has images of different kinds: {files[0]} has {_pixel_kind(first)} ({first.mode}), {file} has "
+                f"{_pixel_kind(picture)} ({picture.mode}); expected all of one kind, to scale them alike"
             )
         if picture.mode == "F" and not bool(np.isfinite(np.array(picture)).all()):
             raise DataError(f"{file} has pixels that are NaN or inf; expected finite ones: mend or remove it")
     colours = 1 if all(picture.mode != "RGB" for picture in pictures) else 3
-    is_bytes = all(_kind(picture) == _BYTES for picture in pictures)
+    is_bytes = all(_pixel_kind(picture) == _BYTES for picture in pictures)
     return torch.stack([_tensor(picture, colours, is_bytes) for picture in pictures])
 
 
-def _kind(picture: Image.Image) -> str:
+def _pixel_kind(picture: Image.Image) -> str:
     if picture.mode.startswith("I;16"):
         return _SHORTS
     return _NUMBERS if picture.mode in ("I", "F") else _BYTES
@@ -91,7 +91,7 @@ def _on_white(picture: Image.Image) -> Image.Image:
 
 def _tensor(picture: Image.Image, colours: int, is_bytes: bool) -> Tensor:
     """(colours, H, W), uint8 or float32."""
-    kind = _kind(picture)
+    kind = _pixel_kind(picture)
     if kind == _BYTES:
         picture = picture.convert("L" if colours == 1 else "RGB")
         values = np.array(picture, dtype=np.uint8)

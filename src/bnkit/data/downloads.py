@@ -13,11 +13,11 @@ import platformdirs
 import pooch
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from bnkit.console import messages
+from bnkit.console import stderr_console
 from bnkit.errors import DataError
 
 
-class State(StrEnum):
+class FileState(StrEnum):
     """What is known of a file in the cache."""
 
     THERE = "there"
@@ -39,14 +39,14 @@ class PublishedFile:
     address: str
     sha256: str
 
-    def state(self) -> State:
+    def state(self) -> FileState:
         """Whether the file lies in the cache with the right content. Reads the whole file."""
         path = cache_directory() / self.name
         if not path.is_file():
-            return State.MISSING
-        return State.THERE if _sha256(path) == self.sha256 else State.BROKEN
+            return FileState.MISSING
+        return FileState.THERE if _sha256(path) == self.sha256 else FileState.BROKEN
 
-    def obtain(self) -> Path:
+    def fetch(self) -> Path:
         """The path of the file, fetched and verified if it was not there.
 
         Raises:
@@ -54,16 +54,16 @@ class PublishedFile:
         """
         path = cache_directory() / self.name
         state = self.state()
-        if state is State.BROKEN:
+        if state is FileState.BROKEN:
             raise DataError(
                 f"{path} is broken: its SHA-256 is {_sha256(path)}, expected {self.sha256}; delete it and call again "
                 "to fetch it, or set BNKIT_DATA to a directory that holds the published files"
             )
-        if state is State.MISSING:
-            self._fetch(path)
+        if state is FileState.MISSING:
+            self._download(path)
         return path
 
-    def _fetch(self, path: Path) -> None:
+    def _download(self, path: Path) -> None:
         pooch.get_logger().setLevel("WARNING")  # what is fetched is said by the bar, or by the error
         with _Progress(self.name) as progress:
             try:
@@ -110,7 +110,7 @@ class _Progress:
 
     def __init__(self, description: str) -> None:
         columns = (TextColumn("fetching {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self._bar = Progress(*columns, console=messages(), refresh_per_second=5)
+        self._bar = Progress(*columns, console=stderr_console(), refresh_per_second=5)
         self._bar.disable = not self._bar.console.is_terminal
         self._task = self._bar.add_task(description, total=None)
         self.total = 0

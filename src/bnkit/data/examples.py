@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bnkit.data.examination import Examination
-from bnkit.data.inputs import floating, plain, said_of
-from bnkit.data.labels import as_targets, described, labels_in, remedy
+from bnkit.data.examples_check import ExamplesCheck
+from bnkit.data.inputs import prefix_errors, to_float32, to_strided
+from bnkit.data.labels import canonical_targets, describe_labels, suggest_fix, unique_labels
 from bnkit.data.loaded import Streamed
 from bnkit.errors import DataError
 
@@ -21,7 +21,7 @@ _UNLIKE = 10
 # More outputs than the largest vocabularies have: such labels are values, or names.
 _MOST_CLASSES = 2**24
 # Channels that an image may have: grey, colour, colour and transparency.
-CHANNELS = (1, 3, 4)
+IMAGE_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Examples:
 
     def __post_init__(self) -> None:
         for name in ("inputs", "targets"):
-            object.__setattr__(self, name, plain(getattr(self, name), name))
+            object.__setattr__(self, name, to_strided(getattr(self, name), name))
         if self.inputs.dim() < 2 or self.targets.dim() < 1:
             raise DataError(
                 f"got inputs of shape {tuple(self.inputs.shape)} and targets of shape {tuple(self.targets.shape)}; "
@@ -47,7 +47,7 @@ class Examples:
             )
         if len(self.inputs) != len(self.targets):
             raise DataError(f"got {len(self.inputs)} inputs and {len(self.targets)} targets; expected as many of each")
-        object.__setattr__(self, "targets", as_targets(self.targets, self.inputs.dim()))
+        object.__setattr__(self, "targets", canonical_targets(self.targets, self.inputs.dim()))
 
     @classmethod
     def of(cls, inputs: Tensor, targets: Tensor, name: str) -> Examples:
@@ -56,7 +56,7 @@ class Examples:
         Raises:
             DataError: They do not fit together.
         """
-        with said_of(name):
+        with prefix_errors(name):
             return cls(inputs, targets)
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class Examples:
     def deviation(self) -> float:
         """About how much the inputs vary: the deviation of all values of at most a thousand of them."""
         some = self.inputs[:: max(1, len(self) // _INPUTS_LOOKED_AT)]
-        return float(floating(some).double().std(correction=0))
+        return float(to_float32(some).double().std(correction=0))
 
     @property
     def classes(self) -> int | None:
@@ -91,10 +91,10 @@ class Examples:
     @property
     def labels(self) -> frozenset[int] | None:
         """The class numbers that occur; None where the targets are floating."""
-        return None if self.targets.is_floating_point() else frozenset(labels_in(self.targets))
+        return None if self.targets.is_floating_point() else frozenset(unique_labels(self.targets))
 
     @property
-    def alike(self) -> bool:
+    def constant_targets(self) -> bool:
         """Whether all targets are the same."""
         return bool((self.targets == self.targets[:1]).all())
 
@@ -116,7 +116,7 @@ class Examples:
 
 
 # What a data set is made of: held in memory, or loaded batch by batch.
-Part = Examples | Streamed
+Split = Examples | Streamed
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ class DataSet:
 
     name: str
     digest: str
-    train: Part
-    test: Part
+    train: Split
+    test: Split
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -161,7 +161,7 @@ class DataSet:
             )
         for part, examples in (("training", self.train), ("test", self.test)):
             if isinstance(examples, Examples):  # what is streamed was looked at when it was surveyed
-                Examination.of(examples.inputs, examples.targets, f"the {part} part of {self.name}")
+                ExamplesCheck.of(examples.inputs, examples.targets, f"the {part} part of {self.name}")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -196,8 +196,8 @@ class DataSet:
                 f"{self.name} has labels up to {self.classes - 1}, and a network has an output for each class; expected class "
                 "numbers from 0 on (torch.unique(targets, return_inverse=True)[1]), or floating targets for values to predict"
             )
-        if self.train.alike and len(self.train) > 1:
-            what = "targets" if self.train.labels is None else described(self.train.labels)
+        if self.train.constant_targets and len(self.train) > 1:
+            what = "targets" if self.train.labels is None else describe_labels(self.train.labels)
             raise DataError(
                 f"the training part of {self.name} has {what} alone, the same for all {len(self.train)} examples; expected "
                 "targets that differ: if the data are sorted, shuffle them before they are split"
@@ -218,20 +218,20 @@ class DataSet:
                 "part was scaled, scale the other alike"
             )
         if self.train.labels is None or self.test.labels is None:
-            if self.test.alike:
+            if self.test.constant_targets:
                 remarks.append(f"the targets of the test part of {self.name} are all the same: R² is undefined there")
             return remarks
         unseen = self.test.labels - self.train.labels
         if unseen:
             remarks.append(
-                f"the test part of {self.name} has {described(unseen)}, which the training part lacks: no network can learn "
+                f"the test part of {self.name} has {describe_labels(unseen)}, which the training part lacks: no network can learn "
                 "them"
             )
         labels = self.train.labels | self.test.labels
         absent = max(labels) + 1 - len(labels)
         if absent:
             remarks.append(
-                f"{self.name} has {described(labels)}: class numbers count from 0, so that a network needs {max(labels) + 1} "
+                f"{self.name} has {describe_labels(labels)}: class numbers count from 0, so that a network needs {max(labels) + 1} "
                 f"outputs, {absent} of them for labels that do not occur"
             )
         return remarks
@@ -240,12 +240,12 @@ class DataSet:
     def channels_stand_last(self) -> bool:
         """Whether the inputs look like images (H, W, C), which PyTorch takes for H channels."""
         shape = self.input_shape
-        return len(shape) == 3 and shape[2] in CHANNELS and shape[0] not in CHANNELS
+        return len(shape) == 3 and shape[2] in IMAGE_CHANNELS and shape[0] not in IMAGE_CHANNELS
 
-    def remedy(self, outputs: tuple[int, ...]) -> str:
+    def suggest_fix(self, outputs: tuple[int, ...]) -> str:
         """The end of a message about outputs of that shape, for some examples, which the targets do not fit."""
         labels = None if self.train.labels is None or self.test.labels is None else self.train.labels | self.test.labels
-        advice = remedy(labels, self.train.head(_TARGETS_LOOKED_AT)[1], outputs)
+        advice = suggest_fix(labels, self.train.head(_TARGETS_LOOKED_AT)[1], outputs)
         return f"; {advice}" if advice else ""
 
     def reduced(self, train: int, test: int) -> DataSet:

@@ -10,23 +10,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bnkit.data.decoding import decode, stacked
+from bnkit.data.decoding import decode, stack_images
 from bnkit.data.examples import DataSet, Examples
-from bnkit.data.waiting import followed
+from bnkit.data.waiting import track_progress
 from bnkit.errors import DataError
 
-_ENDINGS = frozenset({
+_EXTENSIONS = frozenset({
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".webp", ".avif", ".pbm", ".pgm", ".ppm",
     ".pnm", ".tif", ".tiff", ".tga", ".jp2",
 })  # fmt: skip
 # The names of the two parts, in any case; of several the first one that is there.
 _TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 # Files and folders that operating systems and archives add.
-_ADDED = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 @dataclass(frozen=True)
-class _Part:
+class _ImageSplit:
     """Where the images of a part are: by class, in the order of their names, and what else is there."""
 
     folder: Path
@@ -39,7 +39,7 @@ def read(folder: Path) -> DataSet:
 
     ``folder/train`` and ``folder/test`` (or ``training``, and ``val`` where there is no ``test``) hold the two parts;
     without them, every fifth of a fixed shuffle of all images tests. Images are (N, 1, H, W) where all are grey, else
-    (N, 3, H, W), of the dtype that ``stacked`` tells of.
+    (N, 3, H, W), of the dtype that ``stack_images`` tells of.
 
     Raises:
         DataError: There are no images, one cannot be decoded or lies elsewhere, they differ in size or in kind, or the
@@ -65,8 +65,8 @@ def read(folder: Path) -> DataSet:
         for file in part.images[name]
     ]
     files = [file for _, file in listed]
-    pictures = [decode(file) for file in followed(files, f"reading {folder}")]
-    images = stacked(pictures, files, folder)
+    pictures = [decode(file) for file in track_progress(files, f"reading {folder}")]
+    images = stack_images(pictures, files, folder)
     targets = torch.tensor([number for number, _ in listed])
     digest = hashlib.sha256(images.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()
     train, test = _rows(parts, len(listed))
@@ -75,11 +75,11 @@ def read(folder: Path) -> DataSet:
         digest,
         Examples(images[train], targets[train]),
         Examples(images[test], targets[test]),
-        (*notes, *_left_out(folder, parts)),
+        (*notes, *_skipped_files(folder, parts)),
     )
 
 
-def _rows(parts: Sequence[_Part], count: int) -> tuple[Tensor, Tensor]:
+def _rows(parts: Sequence[_ImageSplit], count: int) -> tuple[Tensor, Tensor]:
     """Which of all images train, and which test."""
     if len(parts) == 2:
         size = sum(len(files) for files in parts[0].images.values())
@@ -88,10 +88,10 @@ def _rows(parts: Sequence[_Part], count: int) -> tuple[Tensor, Tensor]:
     return order[count // 5 :], order[: count // 5]
 
 
-def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
+def _parts(folder: Path) -> tuple[list[_ImageSplit], list[str]]:
     """The training and the test part, or all images where they are not apart; and what of ``folder`` is not used."""
     folders = {
-        entry.name.lower(): entry for entry in sorted(folder.iterdir()) if _is_the_users(entry) and entry.is_dir()
+        entry.name.lower(): entry for entry in sorted(folder.iterdir()) if _is_user_file(entry) and entry.is_dir()
     }
     train, test = (next((folders[name] for name in names if name in folders), None) for names in (_TRAIN, _TEST))
     if train is None or test is None:
@@ -102,9 +102,9 @@ def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
     return [_part(train), _part(test)], notes
 
 
-def _part(folder: Path) -> _Part:
+def _part(folder: Path) -> _ImageSplit:
     _refuse_outside_classes(folder)
-    entries = [entry for entry in sorted(folder.iterdir()) if _is_the_users(entry)]
+    entries = [entry for entry in sorted(folder.iterdir()) if _is_user_file(entry)]
     images: dict[str, list[Path]] = {}
     others: list[Path] = []
     for place in entries:
@@ -119,14 +119,14 @@ def _part(folder: Path) -> _Part:
                 )
             if _is_image(entry) and not entry.is_dir():
                 images.setdefault(place.name, []).append(entry)
-            elif _is_the_users(entry) and not entry.is_dir():
+            elif _is_user_file(entry) and not entry.is_dir():
                 others.append(entry)
     if len(images) < 2:
         raise DataError(
             f"{folder} has {len(images)} sub-folders with images; expected one for each class, two or more, or train "
             "and test with those in each"
         )
-    return _Part(folder, images, others)
+    return _ImageSplit(folder, images, others)
 
 
 def _refuse_outside_classes(folder: Path) -> None:
@@ -143,7 +143,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 def _images_below(folder: Path) -> Iterator[Path]:
     """The images in ``folder`` and deeper."""
-    if not _is_the_users(folder):
+    if not _is_user_file(folder):
         return
     yield from _images_in(folder)
     for entry in sorted(folder.iterdir()):
@@ -152,14 +152,14 @@ def _images_below(folder: Path) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return _is_the_users(path) and path.suffix.lower() in _ENDINGS
+    return _is_user_file(path) and path.suffix.lower() in _EXTENSIONS
 
 
-def _is_the_users(path: Path) -> bool:
-    return not path.name.startswith(".") and path.name.lower() not in _ADDED
+def _is_user_file(path: Path) -> bool:
+    return not path.name.startswith(".") and path.name.lower() not in _SYSTEM_FILES
 
 
-def _left_out(folder: Path, parts: Sequence[_Part]) -> list[str]:
+def _skipped_files(folder: Path, parts: Sequence[_ImageSplit]) -> list[str]:
     others = [file for part in parts for file in part.others]
     if not others:
         return []

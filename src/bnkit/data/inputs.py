@@ -15,7 +15,7 @@ _WIDENED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: 
 
 
 @contextmanager
-def said_of(name: str) -> Iterator[None]:
+def prefix_errors(name: str) -> Iterator[None]:
     """What is refused inside is said of ``name``."""
     try:
         yield
@@ -23,7 +23,7 @@ def said_of(name: str) -> Iterator[None]:
         raise DataError(f"{name}: {error}") from error
 
 
-def plain(tensor: Tensor, what: str) -> Tensor:
+def to_strided(tensor: Tensor, what: str) -> Tensor:
     """``tensor`` without its history of gradients, in a dtype and a layout that PyTorch computes with.
 
     Args:
@@ -51,11 +51,11 @@ def plain(tensor: Tensor, what: str) -> Tensor:
     return tensor.to(_WIDENED.get(tensor.dtype, tensor.dtype))
 
 
-def floating(inputs: Tensor) -> Tensor:
+def to_float32(inputs: Tensor) -> Tensor:
     """``inputs`` as float32: bytes from 0 to 1, every other number as it is."""
     return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()
 
 
-def bytes_of(tensor: Tensor) -> bytes:
+def tensor_bytes(tensor: Tensor) -> bytes:
     """The values of ``tensor`` in the order of its indices, wherever and however it lies."""
     return tensor.detach().resolve_neg().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

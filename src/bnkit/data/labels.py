@@ -17,20 +17,20 @@ _IGNORED_IN_MASKS, _IGNORED = 255, -100
 _YES_OR_NO = "binary_cross_entropy_with_logits"
 
 
-def as_targets(targets: Tensor, input_dimensions: int) -> Tensor:
+def canonical_targets(targets: Tensor, input_dimensions: int) -> Tensor:
     """Class numbers as int64, in their shape; floating targets as float32, (N,) as (N, 1).
 
     Class numbers with a channel dimension of their own lose it: (N, 1) becomes (N,), and beside images (N, C, H, W) masks
     (N, 1, H, W) become (N, H, W).
 
     Args:
-        targets: Bool, integers or floating, ``plain``.
+        targets: Bool, integers or floating, ``to_strided``.
         input_dimensions: How many dimensions their inputs have, N included.
 
     Example:
-        >>> as_targets(torch.tensor([0.5, 2.0], dtype=torch.float64), 2).shape
+        >>> canonical_targets(torch.tensor([0.5, 2.0], dtype=torch.float64), 2).shape
         torch.Size([2, 1])
-        >>> as_targets(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), 4).shape
+        >>> canonical_targets(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), 4).shape
         torch.Size([4, 8, 8])
     """
     if targets.is_floating_point():
@@ -42,7 +42,7 @@ def as_targets(targets: Tensor, input_dimensions: int) -> Tensor:
     return targets.long()
 
 
-def labels_in(targets: Tensor) -> set[int]:
+def unique_labels(targets: Tensor) -> set[int]:
     """The class numbers that occur in ``targets``, int64."""
     if targets.numel() == 0:
         return set()
@@ -72,14 +72,16 @@ def check_labels(labels: Collection[int], name: str) -> None:
         )
     else:
         remedy = "targets - targets.min() makes them begin at 0"
-    raise DataError(f"{name} has {described(labels)}, negative class numbers; expected 0 to classes - 1: {remedy}")
+    raise DataError(
+        f"{name} has {describe_labels(labels)}, negative class numbers; expected 0 to classes - 1: {remedy}"
+    )
 
 
-def described(labels: Collection[int]) -> str:
+def describe_labels(labels: Collection[int]) -> str:
     """The labels in a few words.
 
     Example:
-        >>> described({1, 2, 3, 4}), described({0, 255})
+        >>> describe_labels({1, 2, 3, 4}), describe_labels({0, 255})
         ('the labels 1 to 4', 'the labels 0 and 255')
     """
     ordered = sorted(labels)
@@ -93,7 +95,7 @@ def described(labels: Collection[int]) -> str:
     return f"the labels {', '.join(map(str, ordered[:-1]))} and {ordered[-1]}"
 
 
-def remedy(labels: Collection[int] | None, targets: Tensor, outputs: tuple[int, ...]) -> str:
+def suggest_fix(labels: Collection[int] | None, targets: Tensor, outputs: tuple[int, ...]) -> str:
     """What to do about targets that a network's outputs do not fit, as the end of a message; empty where nothing is known.
 
     Args:
@@ -110,14 +112,14 @@ def remedy(labels: Collection[int] | None, targets: Tensor, outputs: tuple[int, 
         return f"for several labels an example give targets.float(), and the loss {_YES_OR_NO}"
     if scores > max(labels):
         return ""
-    return f"the targets have {described(labels)}: {_renumbered(labels, scores)}"
+    return f"the targets have {describe_labels(labels)}: {_renumbered(labels, scores)}"
 
 
 def _remedy_of_values(targets: Tensor, outputs: tuple[int, ...], scores: int) -> str:
     if len(outputs) == 1 and targets.shape[1:] == (1,):
         return "a network that ends in nn.Linear(..., 1), without squeeze, returns that"
     if scores > 1 and targets.shape[1] == 1 and bool((targets == targets.round()).all()):
-        seen = described(set(targets.flatten().long().tolist()))
+        seen = describe_labels(set(targets.flatten().long().tolist()))
         return f"the targets are floating whole numbers, as {seen}: targets[:, 0].long() makes them class numbers"
     return ""
 

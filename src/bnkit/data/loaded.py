@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from bnkit.data.examination import Examination
-from bnkit.data.inputs import bytes_of, floating
-from bnkit.data.loading import Loading
-from bnkit.data.waiting import followed
+from bnkit.data.examples_check import ExamplesCheck
+from bnkit.data.inputs import tensor_bytes, to_float32
+from bnkit.data.loading import SeededDataset
+from bnkit.data.waiting import track_progress
 from bnkit.errors import DataError
 from bnkit.moments import Moments
 
 _SURVEY_BATCH = 256
 # So many examples, from all of the dataset, are taken twice, to see whether that gives the same.
-_TAKEN_TWICE = 32
+_EXAMPLES_REPEATED = 32
 
 
 class Survey(NamedTuple):
@@ -32,7 +32,7 @@ class Survey(NamedTuple):
         target_shape: Of one target.
         dtype: Of the inputs, as they are handed out.
         labels: The class numbers that occur; None where the targets are floating.
-        alike: Whether all targets are the same.
+        constant_targets: Whether all targets are the same.
         mean, deviation: Of all values, bytes counted from 0 to 1.
         content: A digest of the inputs, and one of the targets; empty where they differ from pass to pass, under one seed.
     """
@@ -41,7 +41,7 @@ class Survey(NamedTuple):
     target_shape: tuple[int, ...]
     dtype: torch.dtype
     labels: frozenset[int] | None
-    alike: bool
+    constant_targets: bool
     mean: float
     deviation: float
     content: tuple[str, str]
@@ -126,9 +126,9 @@ class Streamed:
         return self.survey.labels
 
     @property
-    def alike(self) -> bool:
+    def constant_targets(self) -> bool:
         """Whether all targets are the same."""
-        return self.survey.alike
+        return self.survey.constant_targets
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -137,12 +137,12 @@ class Streamed:
 
     def head(self, count: int) -> tuple[Tensor, Tensor]:
         """The inputs, (count, *), floating, and the targets of the first ``count`` examples."""
-        inputs, targets = Loading(self.dataset, self.name, "head").batch(self.rows[:count].tolist())
+        inputs, targets = SeededDataset(self.dataset, self.name, "head").batch(self.rows[:count].tolist())
         return self._ready(inputs), targets.to(self.device)
 
     def raw_head(self, count: int) -> Tensor:
         """The inputs of the first ``count`` examples as the dataset hands them out."""
-        return Loading(self.dataset, self.name, "head").batch(self.rows[:count].tolist())[0]
+        return SeededDataset(self.dataset, self.name, "head").batch(self.rows[:count].tolist())[0]
 
     def batches(self, batch_size: int, order: Tensor | None, drop_last: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """``(inputs, targets)`` by ``batch_size``, in the ``order`` of a permutation of the examples.
@@ -151,7 +151,7 @@ class Streamed:
         """
         rows = self.rows if order is None else self.rows[order.cpu()]
         key = "" if order is None else hashlib.sha256(order.cpu().numpy().tobytes()).hexdigest()
-        loader = Loading(self.dataset, self.name, key).batches(
+        loader = SeededDataset(self.dataset, self.name, key).batches(
             rows.tolist(),
             batch_size,
             drop_last=drop_last,
@@ -164,16 +164,16 @@ class Streamed:
     def _ready(self, inputs: Tensor) -> Tensor:
         if self.indices:
             return inputs.to(self.device, non_blocking=True).long()
-        return (floating(inputs.to(self.device, non_blocking=True)) - self.subtract) / self.divide
+        return (to_float32(inputs.to(self.device, non_blocking=True)) - self.subtract) / self.divide
 
 
 def _survey(dataset: Dataset[Any], size: int, name: str) -> Survey:
-    loading = Loading(dataset, name, "survey")
+    loading = SeededDataset(dataset, name, "survey")
     threads = torch.get_num_threads()
     # Sums by several threads differ in their last digits from one process to another with fewer.
     torch.set_num_threads(1)
     try:
-        return _found(loading, size)
+        return _survey_examples(loading, size)
     except DataError:
         raise
     except Exception as error:
@@ -185,12 +185,12 @@ def _survey(dataset: Dataset[Any], size: int, name: str) -> Survey:
         torch.set_num_threads(threads)
 
 
-def _found(loading: Loading, size: int) -> Survey:
-    examination = Examination(loading.name)
+def _survey_examples(loading: SeededDataset, size: int) -> Survey:
+    examples_check = ExamplesCheck(loading.name)
     content = hashlib.sha256(), hashlib.sha256()
     moments = []
     form = ""
-    for batch in followed(loading.batches(range(size), _SURVEY_BATCH), f"going through {loading.name}"):
+    for batch in track_progress(loading.batches(range(size), _SURVEY_BATCH), f"going through {loading.name}"):
         inputs, targets = batch
         found = (
             f"{inputs.dtype} of shape {tuple(inputs.shape[1:])} with "
@@ -199,12 +199,12 @@ def _found(loading: Loading, size: int) -> Survey:
         form = form or found
         if found != form:
             raise DataError(f"{loading.name} hands out inputs of {found} after inputs of {form}; expected all alike")
-        examination.add(inputs, targets)
+        examples_check.add(inputs, targets)
         for digest, tensor in zip(content, batch, strict=True):
             digest.update(_bytes(tensor))
-        moments.append(Moments.of(floating(inputs).reshape(-1, 1)))
-    examination.finish()
-    some = range(0, size, max(1, size // _TAKEN_TWICE))
+        moments.append(Moments.of(to_float32(inputs).reshape(-1, 1)))
+    examples_check.finish()
+    some = range(0, size, max(1, size // _EXAMPLES_REPEATED))
     again = [loading.batch(some) for _ in range(2)]
     repeats = [_bytes(one) == _bytes(other) for one, other in zip(*again, strict=True)]
     values = functools.reduce(Moments.merge, moments)
@@ -212,8 +212,8 @@ def _found(loading: Loading, size: int) -> Survey:
         tuple(inputs.shape[1:]),
         tuple(targets.shape[1:]),
         inputs.dtype,
-        None if examination.labels is None else frozenset(examination.labels),
-        examination.targets_alike,
+        None if examples_check.labels is None else frozenset(examples_check.labels),
+        examples_check.constant_targets,
         values.mean.item(),
         values.variance(unbiased=False).sqrt().item(),
         tuple(digest.hexdigest() if same else "" for digest, same in zip(content, repeats, strict=True)),  # type: ignore[arg-type]
@@ -221,4 +221,4 @@ def _found(loading: Loading, size: int) -> Survey:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    return repr((tuple(tensor.shape[1:]), tensor.dtype)).encode() + bytes_of(tensor)
+    return repr((tuple(tensor.shape[1:]), tensor.dtype)).encode() + tensor_bytes(tensor)

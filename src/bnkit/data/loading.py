@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from bnkit.data.inputs import plain, said_of
-from bnkit.data.labels import as_targets
+from bnkit.data.inputs import prefix_errors, to_strided
+from bnkit.data.labels import canonical_targets
 from bnkit.errors import DataError
 from bnkit.seeding import derived_seed, seeded_on_cpu
 
 
 @dataclass(frozen=True)
-class Loading(Dataset[Any]):
+class SeededDataset(Dataset[Any]):
     """The examples of a dataset, in batches that are the same each time they are taken in the same order.
 
     A transform that draws from the global generators of torch, NumPy or ``random`` draws the same numbers in every
@@ -72,8 +72,8 @@ class Loading(Dataset[Any]):
             raise DataError(
                 f"{self.name} hands out single numbers as inputs; expected tensors of at least one dimension"
             )
-        with said_of(self.name):
-            return plain(inputs, "inputs"), as_targets(plain(targets, "targets"), inputs.dim())
+        with prefix_errors(self.name):
+            return to_strided(inputs, "inputs"), canonical_targets(to_strided(targets, "targets"), inputs.dim())
 
     def _check(self, example: object) -> None:
         if not isinstance(example, (tuple, list)) or len(example) != 2:

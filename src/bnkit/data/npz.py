@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnkit.data.examples import CHANNELS, DataSet, Examples
+from bnkit.data.examples import IMAGE_CHANNELS, DataSet, Examples
 from bnkit.errors import DataError
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -77,6 +77,6 @@ def _images(inputs: Tensor) -> Tensor:
     """``inputs``, with the channels of images in front of their rows."""
     if inputs.dim() == 3:
         return inputs[:, None]
-    if inputs.dim() == 4 and inputs.shape[3] in CHANNELS and inputs.shape[1] not in CHANNELS:
+    if inputs.dim() == 4 and inputs.shape[3] in IMAGE_CHANNELS and inputs.shape[1] not in IMAGE_CHANNELS:
         return inputs.permute(0, 3, 1, 2).contiguous()
     return inputs

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bnkit.data.examples import DataSet, Examples, Part
-from bnkit.data.inputs import floating
+from bnkit.data.examples import DataSet, Examples, Split
+from bnkit.data.inputs import to_float32
 from bnkit.data.loaded import Streamed
 from bnkit.errors import SettingsError
 
@@ -19,7 +19,7 @@ TrainSet = Literal["normal", "not_normal", "symmetric"]
 
 
 @dataclass(frozen=True)
-class Parts:
+class Splits:
     """What a run trains and is measured on, all on one device; inputs are floating, or int64 where they are indices.
 
     Attributes:
@@ -28,9 +28,9 @@ class Parts:
         test: What is reported.
     """
 
-    train: Part
-    validation: Part | None
-    test: Part
+    train: Split
+    validation: Split | None
+    test: Split
 
 
 def prepare(
@@ -41,7 +41,7 @@ def prepare(
     num_workers: int = 0,
     *,
     indices: bool = False,
-) -> Parts:
+) -> Splits:
     """``data`` with a validation part split off its training part.
 
     Args:
@@ -71,13 +71,13 @@ def prepare(
         for part in (data.train, data.test)
     )
     if not held_out:
-        return Parts(everything, None, tested)
+        return Splits(everything, None, tested)
     order = torch.randperm(size, generator=torch.Generator().manual_seed(0)).to(device)
-    return Parts(everything[order[held_out:]], everything[order[:held_out]], tested)
+    return Splits(everything[order[held_out:]], everything[order[:held_out]], tested)
 
 
 def batches(
-    examples: Part, batch_size: int, order: Tensor | None = None, drop_last: bool = False
+    examples: Split, batch_size: int, order: Tensor | None = None, drop_last: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """``(inputs, targets)`` by ``batch_size``: rows of tensors that are in memory already, taken by index.
 
@@ -100,7 +100,7 @@ def batches(
             yield examples.inputs.index_select(0, chosen), examples.targets.index_select(0, chosen)
 
 
-def _normalisation(train: Part, trainset: TrainSet) -> tuple[Tensor, Tensor] | None:
+def _normalisation(train: Split, trainset: TrainSet) -> tuple[Tensor, Tensor] | None:
     """What is subtracted, and what is divided by; None for nothing."""
     if trainset == "not_normal":
         return None
@@ -109,7 +109,7 @@ def _normalisation(train: Part, trainset: TrainSet) -> tuple[Tensor, Tensor] | N
     if isinstance(train, Streamed):
         mean, deviation = torch.tensor(train.survey.mean), torch.tensor(train.survey.deviation)
     else:
-        values = floating(train.inputs)
+        values = to_float32(train.inputs)
         deviation, mean = torch.std_mean(values, correction=0)
         if not 0 < float(deviation) < math.inf:  # squares may be too large or too small for float32
             deviation, mean = (value.float() for value in torch.std_mean(values.double(), correction=0))
@@ -118,14 +118,14 @@ def _normalisation(train: Part, trainset: TrainSet) -> tuple[Tensor, Tensor] | N
 
 
 def _ready(
-    part: Part, normalisation: tuple[Tensor, Tensor] | None, device: torch.device, num_workers: int, *, indices: bool
-) -> Part:
+    part: Split, normalisation: tuple[Tensor, Tensor] | None, device: torch.device, num_workers: int, *, indices: bool
+) -> Split:
     """``part`` with normalised inputs on ``device``."""
     if isinstance(part, Streamed):
         subtract, divide = (0.0, 1.0) if normalisation is None else (value.item() for value in normalisation)
         loading = replace(part, device=device, num_workers=num_workers, indices=indices)
         return replace(loading, subtract=subtract, divide=divide)
-    inputs = part.inputs.long() if indices else floating(part.inputs)
+    inputs = part.inputs.long() if indices else to_float32(part.inputs)
     if normalisation is not None:
         inputs = (inputs - normalisation[0]) / normalisation[1]
     return Examples(inputs.to(device), part.targets.to(device))

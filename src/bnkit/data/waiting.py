@@ -8,19 +8,19 @@ from typing import TypeVar
 
 from rich.progress import track
 
-from bnkit.console import messages
+from bnkit.console import stderr_console
 
 _Entry = TypeVar("_Entry")
 
 
-def followed(entries: Iterable[_Entry], description: str) -> Iterable[_Entry]:
+def track_progress(entries: Iterable[_Entry], description: str) -> Iterable[_Entry]:
     """``entries``, with a bar while they are gone through."""
-    console = messages()
+    console = stderr_console()
     return track(entries, description, console=console, transient=True, disable=not console.is_terminal)
 
 
 @contextmanager
-def working(description: str) -> Iterator[None]:
+def show_status(description: str) -> Iterator[None]:
     """A sign that something is being done, for what has no length."""
-    with messages().status(description):  # shows nothing where there is no terminal
+    with stderr_console().status(description):  # shows nothing where there is no terminal
         yield

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from bnkit.data import Examples, load
 from bnkit.demonstrations.table import Sheet, apart
-from bnkit.experiments.networks import sources
+from bnkit.experiments.networks import network_sources
 from bnkit.experiments.settings import Settings
 from bnkit.memory import keep_freed_memory
 from bnkit.nn import BatchNorm1d, BatchNorm2d
@@ -78,7 +78,7 @@ def _speeds() -> Sheet:
     images, targets = data.train.inputs[:_BATCH].float() / 255, data.train.targets[:_BATCH]
     made = {
         arm: source.build(data.input_shape, data.out_features, Settings(), seed=0)
-        for arm, source in sources(["lenet"], list(_ARMS)).items()
+        for arm, source in network_sources(["lenet"], list(_ARMS)).items()
     }
     rates: dict[str, list[float]] = {arm: [] for arm in made}
     for round_ in range(_ROUNDS + 1):

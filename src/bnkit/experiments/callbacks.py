@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from bnkit.data import Parts
+    from bnkit.data import Splits
 
 
-class Observer:
+class Callback:
     """Somebody who watches; this one says nothing. A display overrides what it wants to know."""
 
-    def writing_to(self, folder: Path) -> Observer:
+    def writing_to(self, folder: Path) -> Callback:
         """This one, with ``folder`` in place of the results folder, if it writes to that: where another machine trains."""
         return self
 
@@ -29,7 +29,7 @@ class Observer:
     def data_ready(self, run: Run, examples: int) -> None:
         """A run will begin, and train on so many examples in every epoch. It may fail before it has begun."""
 
-    def model_ready(self, run: Run, model: nn.Module, parts: Parts, epochs_done: int) -> None:
+    def model_ready(self, run: Run, model: nn.Module, parts: Splits, epochs_done: int) -> None:
         """The network of ``run`` is built, or restored after so many epochs. To be looked at and left as it is.
 
         Not called where other processes train; nor is ``epoch_trained``.
@@ -60,55 +60,55 @@ class Observer:
         """Something that the user should know, in one line."""
 
 
-class Observers(Observer):
-    """Several observers, told one after the other."""
+class CallbackList(Callback):
+    """Several callbacks, told one after the other."""
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = tuple(observers)
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self._callbacks = tuple(callbacks)
 
-    def writing_to(self, folder: Path) -> Observer:
-        return Observers([observer.writing_to(folder) for observer in self._observers])
+    def writing_to(self, folder: Path) -> Callback:
+        return CallbackList([callback.writing_to(folder) for callback in self._callbacks])
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
-        for observer in self._observers:
-            observer.plan_started(plan, done)
+        for callback in self._callbacks:
+            callback.plan_started(plan, done)
 
     def data_ready(self, run: Run, examples: int) -> None:
-        for observer in self._observers:
-            observer.data_ready(run, examples)
+        for callback in self._callbacks:
+            callback.data_ready(run, examples)
 
-    def model_ready(self, run: Run, model: nn.Module, parts: Parts, epochs_done: int) -> None:
-        for observer in self._observers:
-            observer.model_ready(run, model, parts, epochs_done)
+    def model_ready(self, run: Run, model: nn.Module, parts: Splits, epochs_done: int) -> None:
+        for callback in self._callbacks:
+            callback.model_ready(run, model, parts, epochs_done)
 
     def run_started(self, run: Run, record: Record) -> None:
-        for observer in self._observers:
-            observer.run_started(run, record)
+        for callback in self._callbacks:
+            callback.run_started(run, record)
 
     def batch_done(self, run: Run, epoch: int, examples: int) -> None:
-        for observer in self._observers:
-            observer.batch_done(run, epoch, examples)
+        for callback in self._callbacks:
+            callback.batch_done(run, epoch, examples)
 
     def measuring(self, run: Run, what: str) -> None:
-        for observer in self._observers:
-            observer.measuring(run, what)
+        for callback in self._callbacks:
+            callback.measuring(run, what)
 
     def epoch_trained(self, run: Run, epoch: Epoch, model: nn.Module) -> None:
-        for observer in self._observers:
-            observer.epoch_trained(run, epoch, model)
+        for callback in self._callbacks:
+            callback.epoch_trained(run, epoch, model)
 
     def epoch_done(self, run: Run, epoch: Epoch) -> None:
-        for observer in self._observers:
-            observer.epoch_done(run, epoch)
+        for callback in self._callbacks:
+            callback.epoch_done(run, epoch)
 
     def run_ended(self, run: Run, record: Record) -> None:
-        for observer in self._observers:
-            observer.run_ended(run, record)
+        for callback in self._callbacks:
+            callback.run_ended(run, record)
 
     def report_started(self) -> None:
-        for observer in self._observers:
-            observer.report_started()
+        for callback in self._callbacks:
+            callback.report_started()
 
     def note(self, message: str) -> None:
-        for observer in self._observers:
-            observer.note(message)
+        for callback in self._callbacks:
+            callback.note(message)

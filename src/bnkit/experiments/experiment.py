@@ -69,10 +69,10 @@ class TaskIdentity(BaseModel):
 
 
 # To tell classes apart by cross-entropy, judged by accuracy.
-USUAL_TASK = TaskIdentity()
+DEFAULT_TASK = TaskIdentity()
 
 
-class Settled(BaseModel):
+class ResolvedExperiment(BaseModel):
     """What "auto" came to on the machine, once, before any run: whatever else could change a figure.
 
     Attributes:
@@ -90,7 +90,7 @@ class Settled(BaseModel):
     device: _Text
     data: _Text
     networks: tuple[NetworkIdentity, ...]
-    task: TaskIdentity = USUAL_TASK
+    task: TaskIdentity = DEFAULT_TASK
     processes: Annotated[int, Field(strict=True, ge=1)] = 1
 
 
@@ -150,7 +150,7 @@ class Experiment(BaseModel):
     evaluate_training: Annotated[bool, Field(strict=True)] = False
     threads: Annotated[int, Field(strict=True, ge=0)] = 0
     show: tuple[Literal["epochs", "first_layer", "crossed", "losses"], ...] = ()
-    settled: Settled | None = None
+    settled: ResolvedExperiment | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -163,7 +163,7 @@ class Experiment(BaseModel):
 
     @field_validator("seeds", mode="before")
     @classmethod
-    def _count_of_seeds(cls, value: object) -> object:
+    def _seeds_from_count(cls, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, int):
             return value
         if value < 1:
@@ -189,17 +189,17 @@ class Experiment(BaseModel):
     def to_toml(self) -> str:
         """The experiment as TOML, from which ``read`` makes an equal one."""
         content = self.model_dump(mode="json", exclude_none=True, exclude={"grid"})
-        grid = {key: list(getattr(self.grid, key)) for key in self.grid.keys_given}
+        grid = {key: list(getattr(self.grid, key)) for key in self.grid.explicit_keys}
         return tomli_w.dumps({**content, "seeds": list(self.seeds), "grid": grid})
 
 
-def comparison_of(name: str, networks: Sequence[str], grid: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def default_experiment(name: str, networks: Sequence[str], grid: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The content of an experiment of which only the networks, and some keys of the grid, are given; not yet validated."""
     content = {"name": name, "networks": list(networks), "seeds": DEFAULT_SEEDS, "epochs": DEFAULT_EPOCHS}
     return {**content, "grid": {} if grid is not None and not grid else {**DEFAULT_GRID, **(grid or {})}}
 
 
-def experiment_from(content: Mapping[str, Any], origin: str) -> Experiment:
+def parse_experiment(content: Mapping[str, Any], origin: str) -> Experiment:
     """The experiment that ``content`` describes.
 
     Raises:
@@ -207,13 +207,13 @@ def experiment_from(content: Mapping[str, Any], origin: str) -> Experiment:
 
     Example:
         >>> lenet = {"name": "mine", "networks": ["lenet"], "grid": {"lr": 0.1}, "seeds": 2, "epochs": 1}
-        >>> experiment_from(lenet, "here").seeds
+        >>> parse_experiment(lenet, "here").seeds
         (0, 1)
     """
     try:
         return Experiment.model_validate(dict(content))
     except ValidationError as error:
-        raise SettingsError(f"{origin}: {_first(error)}") from error
+        raise SettingsError(f"{origin}: {_first_error(error)}") from error
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
-def _first(error: ValidationError) -> str:
+def _first_error(error: ValidationError) -> str:
     """The first of pydantic's errors in one line, and how many more there are."""
     errors = error.errors(include_url=False)
     first = errors[0]

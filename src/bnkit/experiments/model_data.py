@@ -9,10 +9,10 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from bnkit.data import DataSet, Part, Parts, Streamed, TrainSet, batches, prepare
-from bnkit.data.custom import data_called
+from bnkit.data import DataSet, Split, Splits, Streamed, TrainSet, batches, prepare
+from bnkit.data.custom import load_data
 from bnkit.errors import FactoryError, ModelError, SettingsError
-from bnkit.factories import find, is_target
+from bnkit.factories import is_factory_name, load_factory
 from bnkit.model.inspect.batches import device_of, dtype_of
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.trace import as_it_was
@@ -27,7 +27,7 @@ _DONE: dict[TrainSet, str] = {
     "symmetric": "scaled from [0, 1] to [-1, 1]",
 }
 # A batch of inputs in, what the model gets out.
-Change = Callable[[Tensor], Tensor]
+Transform = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class ModelData:
         train, test: The two parts.
         name: How the user calls them.
         how: What was done to them.
-        change: What is done to each batch of inputs; None for nothing.
+        transform: What is done to each batch of inputs; None for nothing.
         dtype: Of the inputs that the model gets; None for their own.
     """
 
-    train: Part
-    test: Part
+    train: Split
+    test: Split
     name: str
     how: str
-    change: Change | None = None
+    transform: Transform | None = None
     dtype: torch.dtype | None = None
 
     @property
@@ -54,9 +54,9 @@ class ModelData:
         """What the model is given, in a line."""
         return f"the training part of {self.name}, {self.how}"
 
-    def fitted(self, model: nn.Module) -> ModelData:
+    def matched_to(self, model: nn.Module) -> ModelData:
         """The same data, floating inputs in the dtype of ``model``; others as they are if it takes them, else in that dtype too."""
-        inputs = self._changed(self.train.head(_TRIED)[0])
+        inputs = self._transformed(self.train.head(_TRIED)[0])
         dtype = dtype_of(model)
         if inputs.is_floating_point():
             return replace(self, dtype=dtype)
@@ -79,11 +79,11 @@ class ModelData:
         """The test part, in its own order."""
         return ModelBatches(self.test, batch_size, self._ready)
 
-    def _changed(self, inputs: Tensor) -> Tensor:
-        return inputs if self.change is None else self.change(inputs)
+    def _transformed(self, inputs: Tensor) -> Tensor:
+        return inputs if self.transform is None else self.transform(inputs)
 
     def _ready(self, inputs: Tensor) -> Tensor:
-        return self._changed(inputs).to(self.dtype)
+        return self._transformed(inputs).to(self.dtype)
 
 
 class ModelBatches:
@@ -100,7 +100,7 @@ class ModelBatches:
         SettingsError: A batch size below 1.
     """
 
-    def __init__(self, part: Part, batch_size: int, ready: Change) -> None:
+    def __init__(self, part: Split, batch_size: int, ready: Transform) -> None:
         if batch_size < 1:
             raise SettingsError(f"batch_size={batch_size}; expected a whole number above 0")
         self._part, self._batch_size, self._ready = part, batch_size, ready
@@ -118,7 +118,7 @@ class ModelBatches:
             yield before
 
 
-class _AsGiven(Streamed):
+class _UnscaledExamples(Streamed):
     """Examples that a dataset hands out, untouched."""
 
     def _ready(self, inputs: Tensor) -> Tensor:
@@ -141,20 +141,20 @@ def model_data(name: str, inputs: str | None, run: tuple[str, TrainSet] | None =
         SettingsError: Nothing says what is to be done to the inputs.
         BnkitError: The data or the function are not there.
     """
-    found = data_called(name)
-    if inputs is not None and is_target(inputs):
-        function = function_called(inputs)
-        return ModelData(_as_given(found.train), _as_given(found.test), name, f"through {inputs}", function)
+    found = load_data(name)
+    if inputs is not None and is_factory_name(inputs):
+        function = load_transform(inputs)
+        return ModelData(_unscaled(found.train), _unscaled(found.test), name, f"through {inputs}", function)
     if inputs is not None:
         if inputs not in PREPARATIONS:
             raise SettingsError(f"--inputs {inputs}; expected {_CHOICES}")
         parts = prepare(found, inputs, 0.0)
         return ModelData(parts.train, parts.test, name, _DONE[inputs])
-    if is_target(name):
-        return ModelData(_as_given(found.train), _as_given(found.test), name, "as its factory returns it")
+    if is_factory_name(name):
+        return ModelData(_unscaled(found.train), _unscaled(found.test), name, "as its factory returns it")
     if run is not None:
         known, preparation = run
-        own = data_called(known).train
+        own = load_data(known).train
         train, test = (
             prepare(DataSet(name, found.digest, own, part), preparation, 0.0).test for part in (found.train, found.test)
         )
@@ -165,7 +165,7 @@ def model_data(name: str, inputs: str | None, run: tuple[str, TrainSet] | None =
     )
 
 
-def run_data(parts: Parts, name: str, preparation: TrainSet) -> ModelData:
+def data_of_run(parts: Splits, name: str, preparation: TrainSet) -> ModelData:
     """The data of a run, ``parts``, as it was trained on them."""
     are_numbers = parts.train.head(1)[0].is_floating_point()
     done = f" ({_DONE[preparation]})" if are_numbers else ""
@@ -178,38 +178,40 @@ _CHOICES = (
 )
 
 
-def function_called(name: str) -> Change:
+def load_transform(name: str) -> Transform:
     """The function of that name, of a batch of inputs; what it returns is checked when it is called.
 
     Raises:
         FactoryError: It is not there, or not a function.
     """
-    function = find(name).value
+    function = load_factory(name).value
     if not callable(function):
         raise FactoryError(f"{name} is a {type(function).__name__}; expected a function of a batch of inputs")
 
-    def change(inputs: Tensor) -> Tensor:
+    def transform(inputs: Tensor) -> Tensor:
         try:
-            changed = function(inputs)
+            transformed = function(inputs)
         except Exception as error:
             raise FactoryError(
                 f"{name} raised {type(error).__name__} on inputs of shape {tuple(inputs.shape)} and {inputs.dtype}: {error}; "
                 "expected it to return the inputs that the model is given"
             ) from error
-        if not isinstance(changed, Tensor) or changed.shape[:1] != inputs.shape[:1]:
-            what = f"{tuple(changed.shape)}" if isinstance(changed, Tensor) else f"a {type(changed).__name__}"
+        if not isinstance(transformed, Tensor) or transformed.shape[:1] != inputs.shape[:1]:
+            what = (
+                f"{tuple(transformed.shape)}" if isinstance(transformed, Tensor) else f"a {type(transformed).__name__}"
+            )
             raise FactoryError(
                 f"{name} returned {what} for inputs of shape {tuple(inputs.shape)}; expected a tensor with as many examples"
             )
-        return changed
+        return transformed
 
-    return change
+    return transform
 
 
-def _as_given(part: Part) -> Part:
+def _unscaled(part: Split) -> Split:
     if not isinstance(part, Streamed):
         return part
-    return _AsGiven(**{field.name: getattr(part, field.name) for field in fields(part)})
+    return _UnscaledExamples(**{field.name: getattr(part, field.name) for field in fields(part)})
 
 
 def _takes(model: nn.Module, inputs: Tensor) -> bool:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.experiment import USUAL_TASK, Experiment, NetworkIdentity, Settled, TaskIdentity
+from bnkit.experiments.experiment import DEFAULT_TASK, Experiment, NetworkIdentity, ResolvedExperiment, TaskIdentity
 from bnkit.experiments.settings import Settings
 
 # Of the record of a run. A change of what a figure means is a new version, and so another run.
@@ -42,13 +42,13 @@ class Run:
     threads: int
     data: str
     data_digest: str
-    task: TaskIdentity = USUAL_TASK
+    task: TaskIdentity = DEFAULT_TASK
     processes: int = 1
     observe: int = 0
     landscape: int = 0
     evaluate_training: bool = False
 
-    def leaves_out_last(self, examples: int) -> bool:
+    def drops_last(self, examples: int) -> bool:
         """Whether the last, short batch of so many training examples is left out: one of a single example always is."""
         return self.drop_last or (self.settings.batch_size > 1 and examples % self.settings.batch_size == 1)
 
@@ -60,7 +60,7 @@ class Run:
             "network": self.network.identity,
             "kernel": self.network.kernel,
             "seed": self.seed,
-            "settings": self._settings_that_count,
+            "settings": self._hashed_settings,
             "epochs": self.epochs,
             "validation": self.validation,
             "drop_last": self.drop_last,
@@ -68,19 +68,19 @@ class Run:
             "data": self.data_digest,
         }
         # Runs were recorded before there was a choice: what is usual leaves their hashes as they were.
-        if self.task != USUAL_TASK:
+        if self.task != DEFAULT_TASK:
             content["task"] = self.task.model_dump()
         if self.processes > 1:
             content["processes"] = self.processes
-        watched = {
+        instrumentation = {
             "observe": self.observe,
             "landscape": self.landscape,
             "evaluate_training": self.evaluate_training,
         }
-        return {**content, **{name: asked for name, asked in watched.items() if asked}}
+        return {**content, **{name: asked for name, asked in instrumentation.items() if asked}}
 
     @property
-    def _settings_that_count(self) -> dict[str, Any]:
+    def _hashed_settings(self) -> dict[str, Any]:
         default, settings = Settings(), self.settings.model_dump()
         if settings["dropout"] == default.dropout and not self.network.own_dropout:
             settings["dropout"] = 0.0  # as runs were recorded before there was a choice
@@ -119,18 +119,20 @@ class Plan:
     @property
     def networks(self) -> tuple[str, ...]:
         """The keys of the networks in their order."""
-        return tuple(network.key for network in _settled(self.experiment).networks)
+        return tuple(network.key for network in _resolved(self.experiment).networks)
 
     @property
     def task(self) -> TaskIdentity:
         """What every run learns."""
-        return _settled(self.experiment).task
+        return _resolved(self.experiment).task
 
     @property
     def varying(self) -> tuple[str, ...]:
         """The keys of the grid that take more than one value."""
         return tuple(
-            key for key in self.experiment.grid.keys_given if len({getattr(run.settings, key) for run in self.runs}) > 1
+            key
+            for key in self.experiment.grid.explicit_keys
+            if len({getattr(run.settings, key) for run in self.runs}) > 1
         )
 
 
@@ -140,8 +142,8 @@ def plan(experiment: Experiment) -> Plan:
     Raises:
         SettingsError: Settings that contradict each other.
     """
-    settled = _settled(experiment)
-    points = [_resolve(point, settled) for point in experiment.grid.points()]
+    settled = _resolved(experiment)
+    points = [_resolve_point(point, settled) for point in experiment.grid.points()]
     choices = [(seed, point, network) for seed in experiment.seeds for point in points for network in settled.networks]
     runs = tuple(
         Run(
@@ -166,7 +168,7 @@ def plan(experiment: Experiment) -> Plan:
     return Plan(experiment, runs)
 
 
-def _resolve(point: Settings, settled: Settled) -> Settings:
+def _resolve_point(point: Settings, settled: ResolvedExperiment) -> Settings:
     if point.momentum and point.optimizer != "sgd":
         raise SettingsError(
             f"grid: momentum={point.momentum} with optimizer={point.optimizer}; expected optimizer sgd, or momentum 0"
@@ -176,7 +178,7 @@ def _resolve(point: Settings, settled: Settled) -> Settings:
     return point
 
 
-def _settled(experiment: Experiment) -> Settled:
+def _resolved(experiment: Experiment) -> ResolvedExperiment:
     if experiment.settled is None:
-        raise SettingsError(f"experiment {experiment.name} is not settled; call settle(experiment) first")
+        raise SettingsError(f"experiment {experiment.name} is not settled; call resolve_experiment(experiment) first")
     return experiment.settled

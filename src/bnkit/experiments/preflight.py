@@ -9,28 +9,28 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.errors import FactoryError, SettingsError
-from bnkit.experiments.misfits import misfit
+from bnkit.experiments.loss_mismatch import loss_mismatch
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.resolve import Materials
+from bnkit.experiments.resolve import Components
 from bnkit.experiments.training.device import computing_on
-from bnkit.experiments.training.losses import answers_yes_or_no
+from bnkit.experiments.training.losses import is_binary_loss
 from bnkit.experiments.training.task import Task, training_step
 from bnkit.seeding import seeded
 
 # The settings that a network is built by.
-_BUILT_BY = ("activation", "depth", "width", "dropout", "order", "init")
+_NETWORK_SETTINGS = ("activation", "depth", "width", "dropout", "order", "init")
 # On so many examples outputs are looked at.
 _EXAMPLES = 64
 
 
-def try_out(plan: Plan, materials: Materials, *, training: bool = True) -> tuple[str, ...]:
+def check_plan(plan: Plan, components: Components, *, training: bool = True) -> tuple[str, ...]:
     """Build every network and run it on a few examples, so that a mistake shows before anything is trained.
 
     Each is also trained for one batch of every size that the plan has, the last of an epoch included.
 
     Args:
         plan: What will be trained.
-        materials: From what.
+        components: From what.
         training: Whether to try training; without, what fails there ends its runs as failed.
 
     Returns:
@@ -42,40 +42,42 @@ def try_out(plan: Plan, materials: Materials, *, training: bool = True) -> tuple
     """
     sizes: dict[tuple[object, ...], dict[int, Run]] = {}
     for run in plan:
-        examples = len(materials.parts(run).train)
+        examples = len(components.parts(run).train)
         _check_batch_size(run, examples)
-        of_network = sizes.setdefault((run.network.key, *(getattr(run.settings, name) for name in _BUILT_BY)), {})
+        of_network = sizes.setdefault(
+            (run.network.key, *(getattr(run.settings, name) for name in _NETWORK_SETTINGS)), {}
+        )
         for size in _sizes(run, examples):
             of_network.setdefault(size, run)
     warnings: dict[str, str | None] = {}
     for of_network in sizes.values():
         run = next(iter(of_network.values()))
-        model = _try_network(run, materials)
+        model = _check_network(run, components)
         if run.network.key not in warnings:
-            warnings[run.network.key] = _try_outputs(run, materials, model)
+            warnings[run.network.key] = _check_loss_input(run, components, model)
     for of_network in sizes.values() if training else ():
         for size, run in sorted(of_network.items(), key=lambda item: item[0]):
-            _try_training(run, size, materials)
+            _check_training(run, size, components)
     return tuple(warning for warning in warnings.values() if warning is not None)
 
 
 def _sizes(run: Run, examples: int) -> set[int]:
     """Of the batches of an epoch."""
     last = examples % run.settings.batch_size
-    return {run.settings.batch_size, *([last] if last and not run.leaves_out_last(examples) else [])}
+    return {run.settings.batch_size, *([last] if last and not run.drops_last(examples) else [])}
 
 
-def _try_network(run: Run, materials: Materials) -> nn.Module:
+def _check_network(run: Run, components: Components) -> nn.Module:
     """The network of ``run``, tried on two examples; to throw away."""
-    network, data = materials.networks[run.network.key], materials.data
-    model = materials.build(run)
-    arguments = (data.input_shape, data.out_features, run.settings, run.seed, materials.example(run))
-    if network.made(*arguments) is network.made(*arguments):
+    network, data = components.networks[run.network.key], components.data
+    model = components.build(run)
+    arguments = (data.input_shape, data.out_features, run.settings, run.seed, components.example(run))
+    if network.build_from_factory(*arguments) is network.build_from_factory(*arguments):
         raise FactoryError(
             f"the factory of {run.network.key} returned the same network twice; expected a new one each time, so that no "
             "weights leak between runs"
         )
-    inputs, targets = _first(run, materials, 2)
+    inputs, targets = _first_examples(run, components, 2)
     try:
         with torch.no_grad(), seeded(run.seed, "try"):
             output = model.eval()(inputs.clone())
@@ -85,32 +87,32 @@ def _try_network(run: Run, materials: Materials) -> nn.Module:
             f"{tuple(inputs.shape)}: {error}"
             + ("; if the channels stand last, give inputs.permute(0, 3, 1, 2)" if data.channels_stand_last else "")
         ) from error
-    _check_output(output, targets, run.network.key, materials)
-    if not materials.task.is_usual:
+    _check_output(output, targets, run.network.key, components)
+    if not components.task.is_default:
         with seeded(run.seed, "try"):
-            try_task(materials.task, model, inputs, targets, run.network.key)
+            check_task(components.task, model, inputs, targets, run.network.key)
     return model
 
 
-def _try_outputs(run: Run, materials: Materials, model: nn.Module) -> str | None:
+def _check_loss_input(run: Run, components: Components, model: nn.Module) -> str | None:
     """Why the outputs of the network of ``run`` do not fit the loss; None where they may."""
-    loss = materials.task.named_loss
+    loss = components.task.named_loss
     if loss is None:
         return None
-    inputs, targets = _first(run, materials, _EXAMPLES)
+    inputs, targets = _first_examples(run, components, _EXAMPLES)
     with seeded(run.seed, "try"):
-        return misfit(run.network.key, loss, model, inputs, targets)
+        return loss_mismatch(run.network.key, loss, model, inputs, targets)
 
 
-def _try_training(run: Run, size: int, materials: Materials) -> None:
+def _check_training(run: Run, size: int, components: Components) -> None:
     """Train a network to throw away on the first ``size`` examples, where the run will: some fail in training mode alone."""
-    task, device = materials.task, torch.device(run.settings.device)
+    task, device = components.task, torch.device(run.settings.device)
     with computing_on(device), seeded(run.seed, "try", size):
-        inputs, targets = materials.parts(run).train.head(size)
+        inputs, targets = components.parts(run).train.head(size)
         try:
             if task.augmentation is not None:
                 inputs, targets = task.augmentation(inputs, targets)
-            outputs = materials.build(run).to(device).train()(inputs.clone())
+            outputs = components.build(run).to(device).train()(inputs.clone())
             if task.training_step is training_step:
                 task.loss(outputs, targets).backward()  # type: ignore[no-untyped-call]
         except (Exception, SystemExit) as error:
@@ -121,10 +123,10 @@ def _try_training(run: Run, size: int, materials: Materials) -> None:
             ) from error
 
 
-def _first(run: Run, materials: Materials, count: int) -> tuple[Tensor, Tensor]:
+def _first_examples(run: Run, components: Components, count: int) -> tuple[Tensor, Tensor]:
     """The first examples that ``run`` trains on, on the CPU."""
     with seeded(0, "example"):
-        inputs, targets = materials.parts(run).train.head(count)
+        inputs, targets = components.parts(run).train.head(count)
     return inputs.cpu(), targets.cpu()
 
 
@@ -132,12 +134,12 @@ def _kind(inputs: Tensor) -> str:
     return "" if inputs.is_floating_point() else "integer "
 
 
-def _check_output(output: object, targets: Tensor, network: str, materials: Materials) -> None:
+def _check_output(output: object, targets: Tensor, network: str, components: Components) -> None:
     """Whether the loss and accuracy can be had from the output for a few examples."""
-    data, task, count = materials.data, materials.task, len(targets)
+    data, task, count = components.data, components.task, len(targets)
     if task.has_own("loss") and task.right is None:
         return
-    if data.classes is None or answers_yes_or_no(task.identity.loss):
+    if data.classes is None or is_binary_loss(task.identity.loss):
         expected: tuple[int, ...] = (count, *(data.target_shape or (1,)))
         meaning = "as the targets"
         suits = isinstance(output, Tensor) and tuple(output.shape) in (expected, tuple(targets.shape))
@@ -152,7 +154,7 @@ def _check_output(output: object, targets: Tensor, network: str, materials: Mate
         )
     if not suits:
         got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        remedy = data.remedy(tuple(output.shape)) if isinstance(output, Tensor) else ""
+        remedy = data.suggest_fix(tuple(output.shape)) if isinstance(output, Tensor) else ""
         raise FactoryError(
             f"network {network} returned {got} for {count} examples; expected {expected}, {meaning}{remedy}"
         )
@@ -160,7 +162,7 @@ def _check_output(output: object, targets: Tensor, network: str, materials: Mate
 
 def _check_batch_size(run: Run, examples: int) -> None:
     batch_size = run.settings.batch_size
-    last = 0 if run.leaves_out_last(examples) else examples % batch_size
+    last = 0 if run.drops_last(examples) else examples % batch_size
     if batch_size < run.processes or 0 < last < run.processes:
         raise SettingsError(
             f"grid: batch_size={batch_size} leaves a last batch of {last or batch_size} of {examples} training examples for "
@@ -173,7 +175,7 @@ def _check_batch_size(run: Run, examples: int) -> None:
         )
 
 
-def try_task(task: Task, model: nn.Module, inputs: Tensor, targets: Tensor, network: str) -> None:
+def check_task(task: Task, model: nn.Module, inputs: Tensor, targets: Tensor, network: str) -> None:
     """Go once through everything that is done to a batch, so that a mistake shows before anything is trained.
 
     Args:
@@ -223,7 +225,7 @@ def try_task(task: Task, model: nn.Module, inputs: Tensor, targets: Tensor, netw
     )
     if task.metric is not None:
         metric = task.metric
-        attempt("metric", lambda: metric(outputs.detach(), targets), "one number", _is_a_number)
+        attempt("metric", lambda: metric(outputs.detach(), targets), "one number", _is_number)
     if task.training_step is not training_step:
         attempt(
             "training_step",
@@ -241,7 +243,7 @@ def try_task(task: Task, model: nn.Module, inputs: Tensor, targets: Tensor, netw
         )
 
 
-def _is_a_number(value: object) -> bool:
+def _is_number(value: object) -> bool:
     return (isinstance(value, Tensor) and value.numel() == 1) or (
         isinstance(value, (int, float)) and not isinstance(value, bool)
     )

@@ -14,14 +14,14 @@ from bnkit.model.inspect.dispatch import Dispatch
 from bnkit.seeding import derived_seed, seeded
 
 
-def order_of_examples(count: int, seed: int, epoch: int) -> Tensor:
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     """The order in which a run goes through its ``count`` examples; int64, on the CPU. The same for every network."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
     return torch.randperm(count, generator=generator)
 
 
 @contextmanager
-def initial_weights(seed: int) -> Iterator[None]:
+def seeded_weights(seed: int) -> Iterator[None]:
     """Networks built inside get the same initial weights for one seed, wherever their shapes agree.
 
     The n-th draw of an operation and shape follows from the seed, the operation, the shape and n, and from nothing that

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.errors import FactoryError
-from bnkit.experiments.source import functions_in, reads_plain, source_of
-from bnkit.own_modules import digest_of as digest_of_file
-from bnkit.own_modules import file_of, imported_by, is_own, loaded_spec
-from bnkit.stale_modules import is_outdated, note_loaded
+from bnkit.experiments.source import functions_in, is_plain_value, source_code
+from bnkit.stale_modules import is_stale, record_loaded
+from bnkit.user_modules import file_sha256, is_user_code, loaded_spec, module_file, user_imports
 
 PLAIN = (bool, int, float, complex, str, bytes, range, type(None))
 # Of these objects of the standard library what they hold counts; others (loggers, locks, files) hold what belongs to a process.
@@ -42,12 +41,12 @@ def references_of(given: object) -> tuple[str, ...]:
     Raises:
         FactoryError: A module's file has changed since this process loaded it, so that its text is not what runs.
     """
-    walk = _Walk(_home_of(given))
-    walk.beyond(given)
+    walk = _ReferenceCollector(_home_of(given))
+    walk.collect(given)
     return tuple(sorted(walk.found))
 
 
-class _Walk:
+class _ReferenceCollector:
     """Follows references from one object to the next."""
 
     def __init__(self, home: str) -> None:
@@ -57,11 +56,11 @@ class _Walk:
         self._alive: list[object] = []  # what was seen, so that no other object gets its id
         self._root: object = None
 
-    def beyond(self, given: object) -> None:
+    def collect(self, given: object) -> None:
         """Follow what ``given`` refers to."""
         self._root = given
-        file, _ = file_of(self._home)
-        if file is not None and is_own(file.resolve()):
+        file, _ = module_file(self._home)
+        if file is not None and is_user_code(file.resolve()):
             self._refuse_outdated({self._home: file})
         self._value("", given)
 
@@ -106,32 +105,32 @@ class _Walk:
 
     def _each(self, name: str, values: Any, *, is_held: bool = False) -> None:
         for number, value in enumerate(values):
-            if not (is_held and reads_plain(value)):
+            if not (is_held and is_plain_value(value)):
                 self._value(f"{name}.{number}", value)
 
     def _function(self, name: str, function: FunctionType) -> None:
         code, is_root = function.__code__, self._is_root(function)
-        if not _is_own_module(function.__module__):
+        if not _is_user_module(function.__module__):
             self._library(name, function)
         elif function.__module__ != self._home and loaded_spec(function.__module__) is not None:
             self.found.add(f"{function.__module__}.{function.__qualname__}")
             self._module(function.__module__)
         else:
             if not is_root or hasattr(function, "__wrapped__"):  # whose source is the one that is taken otherwise
-                self.found.add(source_of(code))
+                self.found.add(source_code(code))
             self._code(code, function.__globals__)
         changed = _changed_in(code)
         cells = zip(code.co_freevars, function.__closure__ or (), strict=False)
         held = [(key, cell.cell_contents) for key, cell in cells if key not in changed and _is_filled(cell)]
         held += [(str(number), value) for number, value in enumerate(function.__defaults__ or ())]
         for key, value in held:
-            if not (is_root and reads_plain(value)):
+            if not (is_root and is_plain_value(value)):
                 self._value(f"{name}.{key}", value)
         for key, value in (function.__kwdefaults__ or {}).items():
             self._value(f"{name}.{key}", value)
 
     def _class(self, name: str, kind: type) -> None:
-        if not _is_own_module(kind.__module__):
+        if not _is_user_module(kind.__module__):
             self._library(name, kind)
             return
         if kind.__module__ != self._home and loaded_spec(kind.__module__) is not None:
@@ -139,7 +138,7 @@ class _Walk:
             self._module(kind.__module__)
             return
         if not self._is_root(kind):
-            self.found.add(source_of(kind))
+            self.found.add(source_code(kind))
         for base in kind.__bases__:
             self._value("", base)
         for key, value in vars(kind).items():
@@ -149,7 +148,7 @@ class _Walk:
                     self._each(key, function.__defaults__ or ())
 
     def _object(self, name: str, value: object) -> None:
-        is_own = _is_own_module(type(value).__module__)
+        is_user_code = _is_user_module(type(value).__module__)
         if value is not self._root:
             self.found.add(f"{name} is a {type(value).__module__}.{type(value).__qualname__}")
         self._value(name, type(value))
@@ -160,7 +159,7 @@ class _Walk:
                 self._value(name, child)
         for key, held in sorted(getattr(value, "__dict__", {}).items()):
             # Of an object of a library only what it was given: what begins with _ is its own affair.
-            if (is_own or not key.startswith("_")) and not (value is self._root and reads_plain(held)):
+            if (is_user_code or not key.startswith("_")) and not (value is self._root and is_plain_value(held)):
                 self._value(f"{name}.{key}", held)
 
     def _code(self, code: CodeType, names: Mapping[str, Any]) -> None:
@@ -188,20 +187,20 @@ class _Walk:
         """All of a module of the user's own, and of those that it imports."""
         if name == self._home or not name.replace(".", "").replace("_", "").isalnum():
             return
-        file, package = file_of(name)
-        if file is None or not is_own(file.resolve()):
+        file, package = module_file(name)
+        if file is None or not is_user_code(file.resolve()):
             return
-        modules = {name: file, **imported_by(file, package)}
+        modules = {name: file, **user_imports(file, package)}
         self._refuse_outdated(modules)
         for found, path in modules.items():
             if found != self._home and path.stat().st_size:
-                self.found.add(f"{found}#{digest_of_file(path)}")
+                self.found.add(f"{found}#{file_sha256(path)}")
 
     @staticmethod
     def _refuse_outdated(modules: Mapping[str, Path]) -> None:
-        note_loaded(modules)
+        record_loaded(modules)
         for name, path in modules.items():
-            if is_outdated(name):
+            if is_stale(name):
                 raise FactoryError(
                     f"{path} was changed after this process imported it, and what runs is what stood there before; import it "
                     f"again (importlib.reload), start again, or name the factory as path/to/file.py:name"
@@ -231,12 +230,12 @@ def _home_of(given: Any) -> str:
     return str(getattr(kind, "__module__", ""))
 
 
-def _is_own_module(name: str | None) -> bool:
+def _is_user_module(name: str | None) -> bool:
     module = sys.modules.get(name or "")
     file = getattr(module, "__file__", None)
     if file is None:  # a notebook, or code that was made on the way
         return name in (None, "__main__") or module is None
-    return is_own(Path(file).resolve())
+    return is_user_code(Path(file).resolve())
 
 
 def _changed_in(code: CodeType) -> frozenset[str]:

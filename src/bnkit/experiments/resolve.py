@@ -9,21 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.data import DataSet, Examples, Parts, prepare
-from bnkit.data.custom import data_called
+from bnkit.data import DataSet, Examples, Splits, prepare
+from bnkit.data.custom import load_data
 from bnkit.errors import SettingsError
-from bnkit.experiments.experiment import Experiment, Settled
+from bnkit.experiments.experiment import Experiment, ResolvedExperiment
 from bnkit.experiments.indices import are_indices, example_of
-from bnkit.experiments.networks import NetworkSource, sources
+from bnkit.experiments.networks import NetworkSource, network_sources
 from bnkit.experiments.plan import Plan, Run, plan
-from bnkit.experiments.training.losses import answers_yes_or_no
-from bnkit.experiments.training.task import Task, task_of
-from bnkit.factories import is_target, refuse_clashes
+from bnkit.experiments.training.losses import is_binary_loss
+from bnkit.experiments.training.task import Task, resolve_task
+from bnkit.factories import is_factory_name, refuse_clashes
 from bnkit.seeding import seeded
 
 
 @dataclass
-class Materials:
+class Components:
     """What the runs of a plan are made from.
 
     Attributes:
@@ -35,7 +35,7 @@ class Materials:
     networks: Mapping[str, NetworkSource]
     data: DataSet
     task: Task = field(default_factory=Task)
-    _parts: dict[tuple[object, ...], Parts] = field(default_factory=dict)
+    _parts: dict[tuple[object, ...], Splits] = field(default_factory=dict)
     _indices: bool | None = None
 
     @property
@@ -43,7 +43,7 @@ class Materials:
         """Whether the data are held in memory, so that ``num_workers`` has nothing to load."""
         return isinstance(self.data.train, Examples)
 
-    def parts(self, run: Run) -> Parts:
+    def parts(self, run: Run) -> Splits:
         """The data as ``run`` trains on them; prepared once for all runs that agree."""
         key = (run.settings.trainset, run.validation, run.settings.device, run.settings.num_workers)
         if key not in self._parts:
@@ -57,7 +57,7 @@ class Materials:
             BnkitError: As ``NetworkSource.build``.
         """
         source, data, outputs = self.networks[run.network.key], self.data, self.data.out_features
-        if data.classes is not None and answers_yes_or_no(run.task.loss):
+        if data.classes is not None and is_binary_loss(run.task.loss):
             outputs = data.target_shape[0] if data.target_shape else 1
         return source.build(data.input_shape, outputs, run.settings, run.seed, self.example(run))
 
@@ -73,15 +73,15 @@ class Materials:
         return self._indices
 
 
-def settle(
+def resolve_experiment(
     experiment: Experiment,
     networks: Mapping[str, NetworkSource] | None = None,
     data: DataSet | None = None,
     functions: Mapping[str, Any] | None = None,
-    before: Settled | None = None,
+    before: ResolvedExperiment | None = None,
     threads: int = 0,
     processes: int = 1,
-) -> tuple[Plan, Materials]:
+) -> tuple[Plan, Components]:
     """The plan of ``experiment``, and what its runs are made from.
 
     Args:
@@ -97,8 +97,8 @@ def settle(
         BnkitError: Something that it names is not there, or cannot be used.
     """
     with seeded("networks"):  # what they import may draw: data that are split in a module, when it is first imported
-        found = networks if networks is not None else sources(experiment.networks, experiment.arms)
-    data = data if data is not None else data_called(experiment.data)
+        found = networks if networks is not None else network_sources(experiment.networks, experiment.arms)
+    data = data if data is not None else load_data(experiment.data)
     data = data.reduced(experiment.train_examples, experiment.test_examples)
     data.refuse_unlearnable()
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
@@ -106,10 +106,10 @@ def settle(
         automatic = before.device
     for device in experiment.grid.device:
         _check_device(device)
-    task = task_of(experiment, data, functions)
+    task = resolve_task(experiment, data, functions)
     parts = (experiment.data, experiment.loss, experiment.metric, experiment.training_step, experiment.augmentation)
-    refuse_clashes(name for name in (*experiment.networks, *parts) if is_target(name))
-    settled = Settled(
+    refuse_clashes(name for name in (*experiment.networks, *parts) if is_factory_name(name))
+    settled = ResolvedExperiment(
         threads=experiment.threads or (before.threads if before else 0) or threads or torch.get_num_threads(),
         device=automatic,
         data=data.digest,
@@ -117,7 +117,7 @@ def settle(
         task=task.identity,
         processes=processes,
     )
-    return plan(experiment.model_copy(update={"settled": settled})), Materials(found, data, task)
+    return plan(experiment.model_copy(update={"settled": settled})), Components(found, data, task)
 
 
 def _check_device(name: str) -> None:

@@ -11,11 +11,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 _Rate = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-_Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
-_Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+_Probability = Annotated[float, Field(strict=True, ge=0, lt=1)]
+_NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
-def _own_or_share(value: object) -> object:
+def _default_or_probability(value: object) -> object:
     """Refuse what is not "default", nor a share of all."""
     if value == "default":
         return value
@@ -41,20 +41,20 @@ class Settings(BaseModel):
     device: Annotated[str, Field(strict=True, pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     trainset: Literal["normal", "not_normal", "symmetric"] = "normal"
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    momentum: _Share = 0.0
-    weight_decay: _Amount = 0.0
+    momentum: _Probability = 0.0
+    weight_decay: _NonNegative = 0.0
     init: Literal["default", "xavier", "kaiming"] = "default"
     init_scale: _Rate = 1.0
     activation: Literal["default", "relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu"] = "default"
     depth: Annotated[int, Field(strict=True, ge=0)] = 0
     width: Annotated[int, Field(strict=True, ge=0)] = 0
-    dropout: Annotated[Literal["default"] | float, BeforeValidator(_own_or_share)] = "default"
+    dropout: Annotated[Literal["default"] | float, BeforeValidator(_default_or_probability)] = "default"
     order: Literal["default", "before", "after"] = "default"
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = "constant"
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
 
 
-def _one_is_a_list(values: object) -> object:
+def _as_list(values: object) -> object:
     return values if isinstance(values, (list, tuple)) else [values]
 
 
@@ -63,7 +63,7 @@ def _values_of(name: str) -> Any:
     inner: Any = field.annotation
     if field.metadata:  # pydantic moves an Annotated field's constraints there
         inner = Annotated[(inner, *field.metadata)]
-    return Annotated[tuple[inner, ...], BeforeValidator(_one_is_a_list), Field(min_length=1)]
+    return Annotated[tuple[inner, ...], BeforeValidator(_as_list), Field(min_length=1)]
 
 
 # The same keys, each with the values that it takes in turn. Made from Settings, so that a key is defined once.
@@ -75,7 +75,7 @@ class Grid(_GridFields):  # type: ignore[misc]
     """The values of each setting, whose product makes the runs; a key left out has one value, the default."""
 
     @property
-    def keys_given(self) -> tuple[str, ...]:
+    def explicit_keys(self) -> tuple[str, ...]:
         """The keys that were given, in the order of Settings."""
         return tuple(name for name in Settings.model_fields if name in self.model_fields_set)
 

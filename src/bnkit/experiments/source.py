@@ -9,7 +9,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 
-def source_of(code: CodeType | type) -> str:
+def source_code(code: CodeType | type) -> str:
     """The source of a function or class; of code that has none, what it was compiled to."""
     try:
         return (isinstance(code, CodeType) and _of_lambda(code)) or inspect.getsource(code)
@@ -17,8 +17,8 @@ def source_of(code: CodeType | type) -> str:
         if isinstance(code, CodeType):
             return _compiled(code)
     # Of a class of a notebook Python finds none, but those of its methods.
-    parts = {key: [source_of(part.__code__) for part in functions_in(value)] for key, value in vars(code).items()}
-    values = {key: value for key, value in vars(code).items() if key != "__module__" and reads_plain(value)}
+    parts = {key: [source_code(part.__code__) for part in functions_in(value)] for key, value in vars(code).items()}
+    values = {key: value for key, value in vars(code).items() if key != "__module__" and is_plain_value(value)}
     return repr((sorted(parts.items()), sorted(values.items(), key=repr)))
 
 
@@ -29,10 +29,10 @@ def functions_in(value: Any) -> Iterator[FunctionType]:
             yield part
 
 
-def reads_plain(value: object) -> bool:
+def is_plain_value(value: object) -> bool:
     """Whether ``value`` and all that it holds is plain."""
     if isinstance(value, tuple):
-        return all(reads_plain(entry) for entry in value)
+        return all(is_plain_value(entry) for entry in value)
     return isinstance(value, (bool, int, float, str, type(None)))
 
 

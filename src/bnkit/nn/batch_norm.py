@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.arguments import check_number, check_whole
+from bnkit.arguments import check_int, check_number
 from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation, check_kernel
 from bnkit.nn import running_statistics
@@ -44,15 +44,15 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         skip_nonfinite: bool = False,
         kernel: str = "auto",
     ) -> None:
-        check_whole("num_features", num_features, least=0)
+        check_int("num_features", num_features, minimum=0)
         check_number("eps", eps, "a number, above 0 in training")
         if momentum is not None:
             check_number("momentum", momentum, "a number, or None for the cumulative average")
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         if affine and not bias:  # older releases of torch have no such argument
             self.register_parameter("bias", None)
-        is_own = activation is None or isinstance(activation, nn.Module)
-        self.activation = activation if is_own else check_activation(activation)
+        is_user_code = activation is None or isinstance(activation, nn.Module)
+        self.activation = activation if is_user_code else check_activation(activation)
         if process_group is not None and not sync:
             raise SettingsError(f"{self._called()} got a process_group without sync=True; expected both, or neither")
         if virtual_batch_size is not None:

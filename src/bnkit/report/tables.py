@@ -18,7 +18,7 @@ Row = tuple[str, ...]
 def runs_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
     """The header and a row for each run that began, best on the test set first; runs without an end come last."""
     measure = Measure.of(plan.task)
-    varying = tuple(key for key in plan.experiment.grid.keys_given if key == "lr" or key in plan.varying)
+    varying = tuple(key for key in plan.experiment.grid.explicit_keys if key == "lr" or key in plan.varying)
     header = (
         *("run", "network", *varying, "seed", "epochs", "loss", measure.name, f"test {measure.name}", "population"),
         *("s/epoch", "examples/s", "status"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record
 from bnkit.report.objective import Measure
@@ -18,7 +18,7 @@ from bnkit.report.objective import Measure
 if TYPE_CHECKING:
     from torch import nn
 
-    from bnkit.data import Parts
+    from bnkit.data import Splits
 
 NAME = "tensorboard"
 # Of the first batch, in the grid of images.
@@ -31,7 +31,7 @@ _SCALARS = (
 )
 
 
-class TensorBoard(Observer):
+class TensorBoard(Callback):
     """Writes event files for TensorBoard while a comparison trains.
 
     Every run has a folder of its own: scalars, histograms of the parameters (gamma and beta among them) after every
@@ -57,17 +57,17 @@ class TensorBoard(Observer):
         self._keys: tuple[str, ...] = ()
         self._of_the_end: tuple[str, ...] = ()
 
-    def writing_to(self, folder: Path) -> Observer:
+    def writing_to(self, folder: Path) -> Callback:
         twin = copy.copy(self)
         twin._path = folder / NAME
         return twin
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
-        self._keys = plan.experiment.grid.keys_given
+        self._keys = plan.experiment.grid.explicit_keys
         field = Measure.of(plan.task).field
         self._of_the_end = (f"test_{field}", field, "loss")
 
-    def model_ready(self, run: Run, model: nn.Module, parts: Parts, epochs_done: int) -> None:
+    def model_ready(self, run: Run, model: nn.Module, parts: Splits, epochs_done: int) -> None:
         place = self._path / f"{run.number:04}-{run.network.key}-seed{run.seed}-{run.run_id}"
         self._writer = self._library.SummaryWriter(str(place), purge_step=epochs_done + 1, flush_secs=10)
         inputs, _ = parts.train.head(min(_IMAGES, run.settings.batch_size))

@@ -11,7 +11,7 @@ import pytest
 import bnkit
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.records.marker import MARKER, mark, refuse_foreign, refuse_foreign_page
-from bnkit.experiments.records.results_folder import Folder
+from bnkit.experiments.records.results_folder import ResultsFolder
 from tests.experiments import small
 
 _FILES = ("experiment.toml", "results.csv", "report.html", "runs/notes.txt")
@@ -95,8 +95,8 @@ def test_a_folder_of_an_earlier_version_has_no_marker_and_goes_on(compared, tmp_
             path.mkdir()
         else:
             path.unlink()
-    Folder(place).refuse_foreign()
-    with Folder(place).writing():
+    ResultsFolder(place).refuse_foreign()
+    with ResultsFolder(place).writing():
         pass
     assert json.loads((place / MARKER).read_text())["written"] == [
         "experiment.toml", "results.csv", "report.html", "runs", ".lock", "tensorboard",
@@ -107,7 +107,7 @@ def test_a_folder_of_an_earlier_version_has_no_marker_and_goes_on(compared, tmp_
 def test_a_damaged_marker_is_made_again(compared, tmp_path, content):
     place = shutil.copytree(compared, tmp_path / "r")
     (place / MARKER).write_text(content)
-    with Folder(place).writing():
+    with ResultsFolder(place).writing():
         pass
     assert "results.csv" in json.loads((place / MARKER).read_text())["written"]
 
@@ -170,4 +170,4 @@ def test_no_folder_is_not_the_working_directory(out):
 
 def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert Folder(Path("~/r")).path == tmp_path / "r"
+    assert ResultsFolder(Path("~/r")).path == tmp_path / "r"

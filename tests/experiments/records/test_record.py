@@ -6,7 +6,7 @@ import pytest
 
 from bnkit.errors import RecordError
 from bnkit.experiments.plan import FORMAT
-from bnkit.experiments.records.record import Epoch, GarbledRecordError, Record, RecordFile, Status
+from bnkit.experiments.records.record import CorruptRecordError, Epoch, Record, RecordFile, Status
 
 
 def _epoch(number, **changes):
@@ -77,13 +77,13 @@ def test_a_garbled_line_is_named_and_the_file_can_be_set_aside(tmp_path):
     lines = file.path.read_bytes().split(b"\n")
     lines[1] = lines[1][:10] + b"\0" + lines[1][11:]
     file.path.write_bytes(b"\n".join(lines))
-    with pytest.raises(GarbledRecordError, match=r"record.jsonl, line 2, cannot be read"):
+    with pytest.raises(CorruptRecordError, match=r"record.jsonl, line 2, cannot be read"):
         file.read()
-    first = file.set_aside()
+    first = file.quarantine()
     assert first.name == "record.garbled-1.jsonl"
     assert first.read_bytes() == b"\n".join(lines)
     _written(tmp_path)
-    assert file.set_aside().name == "record.garbled-2.jsonl"
+    assert file.quarantine().name == "record.garbled-2.jsonl"
 
 
 def test_a_newer_format_is_refused_and_an_unknown_event_is_not(tmp_path):

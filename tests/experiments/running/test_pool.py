@@ -14,12 +14,12 @@ from torch import nn
 
 import bnkit
 from bnkit.errors import BnkitError, RecordError, SettingsError
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records.record import Status
 from bnkit.experiments.running import pool as workers_module
-from bnkit.experiments.running.processors import processors, workers_for
-from bnkit.experiments.running.worker import take_gpu
-from bnkit.experiments.running.worker_count import count_of_workers
+from bnkit.experiments.running.processors import processors, resolve_worker_count
+from bnkit.experiments.running.worker import select_gpu
+from bnkit.experiments.running.worker_count import worker_count_for
 from tests.children import limited, run
 from tests.experiments import small, trouble
 from tests.experiments.trouble import does
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.slow  # each worker has to import torch
 
 
-class Watcher(Observer):
+class Watcher(Callback):
     """Remembers what it was told, and who trains."""
 
     def __init__(self):
@@ -214,10 +214,10 @@ _SCRIPT = """
 import os, sys, torch
 sys.path.insert(0, {root!r})
 import bnkit
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from tests.experiments import small
 
-class Killed(Observer):
+class Killed(Callback):
     left = int(sys.argv[2])
     def epoch_done(self, run, epoch):
         Killed.left -= 1
@@ -287,7 +287,7 @@ def test_workers_take_the_gpus_in_turn(monkeypatch, gpus, taken):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "set_device", seen.append)
     for number in range(5):
-        take_gpu(number)
+        select_gpu(number)
     assert seen == taken
 
 
@@ -305,13 +305,13 @@ def test_auto_is_a_worker_for_each_gpu_where_all_runs_compute_on_gpus(monkeypatc
     devices = devices.split() * 100
     plan = Runs(SimpleNamespace(settings=SimpleNamespace(device=device), threads=1) for device in devices)
     watcher = Watcher()
-    assert count_of_workers(asked, plan, watcher) == count
+    assert worker_count_for(asked, plan, watcher) == count
     assert watcher.notes == []
 
 
 def test_auto_means_what_the_machine_has():
-    assert workers_for(5, 2) == 5
-    assert workers_for("auto", 1) == processors()
-    assert workers_for("auto", 10_000) == 1
-    assert workers_for("auto", 1, gpus=8) == 8
+    assert resolve_worker_count(5, 2) == 5
+    assert resolve_worker_count("auto", 1) == processors()
+    assert resolve_worker_count("auto", 10_000) == 1
+    assert resolve_worker_count("auto", 1, gpus=8) == 8
     assert torch.get_num_threads() >= 1

@@ -61,16 +61,16 @@ def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
 _FIRST_RUN = """
 import sys
 from bnkit.experiments.running.ray_cluster import train_batch
-from bnkit.experiments.experiment import experiment_from
-from bnkit.experiments.callbacks import Observers
-from bnkit.experiments.running.serialization import WholeParcel
-from bnkit.experiments.resolve import settle
+from bnkit.experiments.experiment import parse_experiment
+from bnkit.experiments.callbacks import CallbackList
+from bnkit.experiments.running.serialization import SelfContainedPayload
+from bnkit.experiments.resolve import resolve_experiment
 
 content = {"name": "x", "data": "digits", "networks": ["mlp"], "seeds": 1, "epochs": 1, "grid": {"lr": [0.1]}}
-planned, materials = settle(experiment_from(content, "test"), threads=1)
-parcel = WholeParcel.of(planned.experiment, materials).pack(Observers(()))
+planned, components = resolve_experiment(parse_experiment(content, "test"), threads=1)
+payload = SelfContainedPayload.of(planned.experiment, components).pack(CallbackList(()))
 loaded = ["torch._dynamo" in sys.modules]
-steps = train_batch(parcel, list(planned.runs[:1]), False)
+steps = train_batch(payload, list(planned.runs[:1]), False)
 assert next(steps) is None  # it begins
 print(loaded[0], "torch._dynamo" in sys.modules)
 """

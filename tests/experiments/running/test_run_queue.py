@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from bnkit.experiments.experiment import NetworkIdentity, Settled, experiment_from
+from bnkit.experiments.experiment import NetworkIdentity, ResolvedExperiment, parse_experiment
 from bnkit.experiments.plan import plan
-from bnkit.experiments.running.run_queue import Waiting
+from bnkit.experiments.running.run_queue import RunQueue
 
 SHORT, LONG = "no_batch_norm", "batch_norm"
 
 
 def _runs(seeds, **grid):
     networks = [NetworkIdentity(key=key, identity=key) for key in (SHORT, LONG)]
-    settled = Settled(threads=1, device="cpu", data="digest", networks=networks)
+    settled = ResolvedExperiment(threads=1, device="cpu", data="digest", networks=networks)
     content = {"name": "p", "networks": ["two-cnn"], "grid": {"lr": [0.1, 0.2], **grid}, "seeds": seeds, "epochs": 1}
-    return plan(experiment_from(content, "here").model_copy(update={"settled": settled})).runs
+    return plan(parse_experiment(content, "here").model_copy(update={"settled": settled})).runs
 
 
 def _all(waiting):
@@ -22,7 +22,7 @@ def _all(waiting):
 
 def test_the_plan_is_followed_until_few_are_left():
     runs = _runs(5)
-    waiting = Waiting(runs, workers=2)
+    waiting = RunQueue(runs, workers=2)
     waiting.took(runs[0], 1.0)
     waiting.took(runs[1], 9.0)
     taken = _all(waiting)
@@ -33,7 +33,7 @@ def test_the_plan_is_followed_until_few_are_left():
 
 def test_what_nobody_knows_yet_comes_before_what_is_known_to_be_short():
     runs = _runs(1, batch_size=[8, 64])
-    waiting = Waiting(runs, workers=2)
+    waiting = RunQueue(runs, workers=2)
     waiting.took(runs[0], 5.0)
     assert [(run.network.key, run.settings.batch_size) for run in _all(waiting)] == [
         (LONG, 8), (SHORT, 64), (LONG, 64), (LONG, 8), (SHORT, 64), (LONG, 64), (SHORT, 8), (SHORT, 8),
@@ -42,7 +42,7 @@ def test_what_nobody_knows_yet_comes_before_what_is_known_to_be_short():
 
 def test_a_run_that_diverged_early_does_not_make_its_like_short():
     runs = _runs(1)
-    waiting = Waiting(runs, workers=2)
+    waiting = RunQueue(runs, workers=2)
     for seconds in (5.0, 0.1):
         waiting.took(runs[1], seconds)
     waiting.took(runs[0], 1.0)
@@ -51,7 +51,7 @@ def test_a_run_that_diverged_early_does_not_make_its_like_short():
 
 def test_a_run_that_is_tried_again_is_not_lost():
     runs = _runs(20)
-    waiting = Waiting(runs, workers=1)
+    waiting = RunQueue(runs, workers=1)
     first = waiting.take()
     waiting.again(first)
     assert len(waiting) == len(runs)

@@ -12,7 +12,7 @@ from torch import nn
 
 import bnkit
 from bnkit.errors import RecordError
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records.record import Status
 from bnkit.experiments.training.checkpoint import _CHECKPOINT
 from tests.children import run
@@ -28,7 +28,7 @@ class _Stop(BaseException):
     """As Ctrl-C: no ``Exception``."""
 
 
-class _StopAfter(Observer):
+class _StopAfter(Callback):
     def __init__(self, epochs=None, steps=None):
         self.epochs, self.steps, self.trained = epochs, steps, []
 
@@ -113,11 +113,11 @@ _SCRIPT = """
 import os, sys, torch
 torch.set_num_threads(1)
 import bnkit
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from tests.children import run
 from tests.experiments import small
 
-class Killed(Observer):
+class Killed(Callback):
     steps = int(sys.argv[2])
     def batch_done(self, run, epoch, examples):
         Killed.steps -= 1
@@ -236,7 +236,7 @@ def test_a_loss_that_is_not_finite_ends_its_run_as_diverged(tmp_path):
 def test_two_calls_on_one_folder_at_once(tmp_path):
     started, go_on = threading.Event(), threading.Event()
 
-    class Waits(Observer):
+    class Waits(Callback):
         def plan_started(self, plan, done):
             started.set()
             assert go_on.wait(60)

@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from bnkit.data.custom import data_called
+from bnkit.data.custom import load_data
 from bnkit.errors import FactoryError
-from bnkit.experiments.experiment import experiment_from
-from bnkit.experiments.resolve import settle
-from bnkit.experiments.running.serialization import Parcel, WholeParcel, unpack
-from bnkit.stale_modules import forget
+from bnkit.experiments.experiment import parse_experiment
+from bnkit.experiments.resolve import resolve_experiment
+from bnkit.experiments.running.serialization import Payload, SelfContainedPayload, unpack
+from bnkit.stale_modules import unload
 from tests.projects import a_project  # noqa: F401 - the fixture
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["data by name", "data given"])
 def test_so_many_examples_as_the_experiment_asks_for_arrive(given):
     content = {"name": "small", "networks": ["mlp"], "grid": {"lr": [0.1]}, "seeds": 1, "epochs": 1}
-    experiment = experiment_from({**content, "train_examples": 50, "test_examples": 20}, "here")
-    data = data_called("digits") if given else None
-    planned, materials = settle(experiment, data=data)
-    (parcel,) = unpack(Parcel(planned.experiment, data=data).pack())
-    for there in (parcel.materials(), WholeParcel.of(planned.experiment, materials).materials()):
+    experiment = parse_experiment({**content, "train_examples": 50, "test_examples": 20}, "here")
+    data = load_data("digits") if given else None
+    planned, components = resolve_experiment(experiment, data=data)
+    (payload,) = unpack(Payload(planned.experiment, data=data).pack())
+    for there in (payload.components(), SelfContainedPayload.of(planned.experiment, components).components()):
         assert (len(there.data.train), len(there.data.test)) == (50, 20)
-        assert there.data.digest == materials.data.digest
+        assert there.data.digest == components.data.digest
 
 
 _FILE = """
@@ -56,11 +56,13 @@ _EXPERIMENT = {"name": "small", "networks": ["mlp"], "grid": {"lr": [0.1]}, "see
 def _there(folder, factory):
     """The plan's materials, and those that a process with other random states makes."""
     (folder / "mine.py").write_text(_FILE)
-    planned, materials = settle(experiment_from({**_EXPERIMENT, "data": f"{folder}/mine.py:{factory}"}, "here"))
-    (parcel,) = unpack(Parcel(planned.experiment).pack())
+    planned, components = resolve_experiment(
+        parse_experiment({**_EXPERIMENT, "data": f"{folder}/mine.py:{factory}"}, "here")
+    )
+    (payload,) = unpack(Payload(planned.experiment).pack())
     torch.manual_seed(5)
     np.random.seed(5)
-    return materials, parcel.materials()
+    return components, payload.components()
 
 
 def test_data_that_draw_random_numbers_are_the_same_in_every_process(tmp_path):
@@ -98,7 +100,7 @@ def test_a_split_that_a_shared_module_makes_is_the_same_in_every_process(tmp_pat
     for seed in range(2):
         sys.modules.pop("split_by_chance", None)
         torch.manual_seed(seed)
-        digests.add(settle(experiment_from(content, "here"))[1].data.digest)
+        digests.add(resolve_experiment(parse_experiment(content, "here"))[1].data.digest)
     assert len(digests) == 1
 
 
@@ -109,9 +111,9 @@ def test_a_whole_parcel_has_the_modules_behind_a_file(project):
         blocks=blocks,
     )
     content = {"name": "small", "networks": ["net.py:make"], "grid": {"lr": [0.1]}, "seeds": 1, "epochs": 1}
-    planned, materials = settle(experiment_from(content, "here"))
-    packed = WholeParcel.of(planned.experiment, materials).pack()
+    planned, components = resolve_experiment(parse_experiment(content, "here"))
+    packed = SelfContainedPayload.of(planned.experiment, components).pack()
     (project() / "blocks.py").unlink()  # as on a machine that has no such file
-    forget("blocks")
-    (parcel,) = unpack(packed)
-    assert parcel.materials().build(planned.runs[0])[1][0].out_features == 7
+    unload("blocks")
+    (payload,) = unpack(packed)
+    assert payload.components().build(planned.runs[0])[1][0].out_features == 7

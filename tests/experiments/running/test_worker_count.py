@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from bnkit.experiments.experiment import experiment_from
+from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.running import worker_count
 from bnkit.experiments.running.processors import processors
-from bnkit.experiments.running.worker_count import workers_at_least
+from bnkit.experiments.running.worker_count import min_worker_count
 
 
 def _experiment(**changes):
     content = {"name": "p", "networks": ["two-cnn"], "grid": {"lr": [0.1, 0.2]}, "seeds": 3, "epochs": 1, **changes}
-    return experiment_from(content, "here")
+    return parse_experiment(content, "here")
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,12 @@ def _experiment(**changes):
 )
 def test_no_more_than_there_will_be(monkeypatch, tmp_path, asked, changes, networks, count):
     monkeypatch.setattr(worker_count, "_NVIDIA", tmp_path / "absent")
-    assert workers_at_least(asked, _experiment(**changes), 1, networks) == count
+    assert min_worker_count(asked, _experiment(**changes), 1, networks) == count
 
 
 def test_where_there_may_be_gpus_one_is_sure(monkeypatch, tmp_path):
     monkeypatch.setattr(worker_count, "_NVIDIA", tmp_path)
-    assert workers_at_least("auto", _experiment(), 1) == 1
-    assert workers_at_least(2, _experiment(), 1) == 2
+    assert min_worker_count("auto", _experiment(), 1) == 1
+    assert min_worker_count(2, _experiment(), 1) == 2
     on_cpu = _experiment(grid={"lr": 0.1, "device": "cpu"}, seeds=99)
-    assert workers_at_least("auto", on_cpu, 1) == processors()
+    assert min_worker_count("auto", on_cpu, 1) == processors()

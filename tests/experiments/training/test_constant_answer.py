@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.training.constant_answer import ConstantAnswer
-from bnkit.experiments.training.metrics import METRICS, answered, answered_yes_or_no
+from bnkit.experiments.training.metrics import METRICS, is_correct, is_correct_binary
 from bnkit.experiments.training.task import Task
 
 _GENERATOR = torch.Generator().manual_seed(0)
@@ -38,7 +38,7 @@ def _score(task, targets, outputs):
     ids=["classes", "shares", "masks", "ignored"],
 )
 def test_of_classes_it_is_the_share_of_the_most_frequent(targets, outputs, expected):
-    assert _score(Task(right=answered), targets, outputs) == pytest.approx(expected)
+    assert _score(Task(right=is_correct), targets, outputs) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("targets", [_YES, _YES[:, 0], _MASKS_OF_LABELS], ids=["labels", "one label", "masks"])
@@ -48,7 +48,7 @@ def test_of_yes_or_no_it_is_the_more_frequent_answer_to_each_label(targets):
         values = np.moveaxis(targets.numpy(), 1, -1).reshape(-1, 2)
     share = values.mean(0)
     expected = np.maximum(share, 1 - share).mean()
-    assert _score(Task(right=answered_yes_or_no), targets, targets) == pytest.approx(expected)
+    assert _score(Task(right=is_correct_binary), targets, targets) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

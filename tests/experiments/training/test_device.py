@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bnkit.experiments.experiment import NetworkIdentity
-from bnkit.experiments.networks import is_built_in, sources
+from bnkit.experiments.networks import is_built_in, network_sources
 from bnkit.experiments.training.device import PeakMemory, computing_on, now
 
 
@@ -41,7 +41,7 @@ def test_a_gpu_rounds_as_the_cpu_does_and_repeats_itself(monkeypatch: pytest.Mon
 
 
 def test_only_networks_that_bnkit_knows_are_recorded() -> None:
-    for source in sources(["two-cnn", "lenet"], ["batch_norm", "no_batch_norm"]).values():
+    for source in network_sources(["two-cnn", "lenet"], ["batch_norm", "no_batch_norm"]).values():
         assert is_built_in(source.identity)
     assert not is_built_in(NetworkIdentity(key="batch_norm", identity="net.py:make#0123456789ab/batch_norm"))
     assert not is_built_in(NetworkIdentity(key="lenet", identity="nets.lenet#0123456789ab/lenet"))

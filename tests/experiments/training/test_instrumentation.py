@@ -6,7 +6,7 @@ import pytest
 from torch.nn import functional
 
 from bnkit.comparison.compare import compare
-from bnkit.data.custom import data_from
+from bnkit.data.custom import make_data_set
 from bnkit.errors import DataError
 from bnkit.experiments.records.record import RecordFile
 from tests.experiments import small
@@ -16,13 +16,13 @@ _WATCHED = {"observe": 2, "landscape": 3, "evaluate_training": True}
 
 def _compare(tmp_path, name, **changes):
     from bnkit.comparison.compare import run_experiment
-    from bnkit.experiments.experiment import experiment_from
+    from bnkit.experiments.experiment import parse_experiment
     from bnkit.experiments.networks import from_factories
 
     content = {"name": name, "networks": ["x"], **small.EXPERIMENT, **changes}
     return run_experiment(
-        experiment_from(content, "here"), tmp_path / name,
-        networks=from_factories(small.NETWORKS), data=data_from(small.data(), "small"),
+        parse_experiment(content, "here"), tmp_path / name,
+        networks=from_factories(small.NETWORKS), data=make_data_set(small.data(), "small"),
     )  # fmt: skip
 
 
@@ -69,28 +69,28 @@ def test_a_run_that_goes_on_has_seen_what_one_that_was_not_interrupted_has(tmp_p
     whole = _compare(tmp_path, "whole", **_WATCHED)
     first = whole.plan.runs[1]
 
-    from bnkit.experiments.callbacks import Observer
+    from bnkit.experiments.callbacks import Callback
 
-    class Leaving(Observer):
+    class Leaving(Callback):
         def epoch_done(self, run, epoch):
             if run.run_id == first.run_id and epoch.epoch == 2:
                 raise KeyboardInterrupt
 
     from bnkit.comparison.compare import run_experiment
-    from bnkit.experiments.experiment import experiment_from
+    from bnkit.experiments.experiment import parse_experiment
     from bnkit.experiments.networks import from_factories
 
     content = {"name": "parts", "networks": ["x"], **small.EXPERIMENT, **_WATCHED}
-    given = {"networks": from_factories(small.NETWORKS), "data": data_from(small.data(), "small")}
+    given = {"networks": from_factories(small.NETWORKS), "data": make_data_set(small.data(), "small")}
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(experiment_from(content, "here"), tmp_path / "parts", observer=Leaving(), **given)
-    parts = run_experiment(experiment_from(content, "here"), tmp_path / "parts", **given)
+        run_experiment(parse_experiment(content, "here"), tmp_path / "parts", observer=Leaving(), **given)
+    parts = run_experiment(parse_experiment(content, "here"), tmp_path / "parts", **given)
     seen = [[(epoch.layers, epoch.landscape) for epoch in c.records[first.run_id].epochs] for c in (whole, parts)]
     assert seen[0] == seen[1]
 
 
 def test_a_part_of_the_data_is_drawn_once_and_named(tmp_path):
-    data = data_from(small.data(), "small")
+    data = make_data_set(small.data(), "small")
     reduced = data.reduced(30, 0)
     assert (len(reduced.train), len(reduced.test)) == (30, 30)
     assert (reduced.train.inputs == data.reduced(30, 0).train.inputs).all()

@@ -13,15 +13,15 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnkit.data import prepare
-from bnkit.data.custom import data_from
-from bnkit.experiments.callbacks import Observer
-from bnkit.experiments.experiment import NetworkIdentity, experiment_from
+from bnkit.data.custom import make_data_set
+from bnkit.experiments.callbacks import Callback
+from bnkit.experiments.experiment import NetworkIdentity, parse_experiment
 from bnkit.experiments.networks import from_factories
-from bnkit.experiments.randomness import order_of_examples
-from bnkit.experiments.resolve import settle
+from bnkit.experiments.randomness import epoch_order
+from bnkit.experiments.resolve import resolve_experiment
 from bnkit.experiments.training import loop as training_loop
 from bnkit.experiments.training.cuda_graph import GraphedStep
-from bnkit.experiments.training.distributed import ALONE, Processes
+from bnkit.experiments.training.distributed import SINGLE_PROCESS, Processes
 from bnkit.experiments.training.loop import Training, train
 from bnkit.experiments.training.task import Task
 from bnkit.seeding import seeded
@@ -31,29 +31,29 @@ from tests.experiments import small
 def _run(grid=None, **changes):
     content = {"name": "t", "networks": ["x"], **small.EXPERIMENT, "validation": 0.2, **changes}
     content["grid"] = {"lr": 0.1, "batch_size": 16, "trainset": "not_normal", **(grid or {})}
-    data = data_from(small.data(), "small")
-    planned, materials = settle(experiment_from(content, "here"), from_factories(small.NETWORKS), data)
-    return planned.runs[1], materials, prepare(data, "not_normal", 0.2)
+    data = make_data_set(small.data(), "small")
+    planned, components = resolve_experiment(parse_experiment(content, "here"), from_factories(small.NETWORKS), data)
+    return planned.runs[1], components, prepare(data, "not_normal", 0.2)
 
 
-def _train(run, materials, parts, after=None, training=None):
-    data = materials.data
-    model = materials.networks[run.network.key].build(data.input_shape, data.classes, run.settings, run.seed)
+def _train(run, components, parts, after=None, training=None):
+    data = components.data
+    model = components.networks[run.network.key].build(data.input_shape, data.classes, run.settings, run.seed)
     training = training or Training.of(run, model, len(parts.train))
-    return training, list(train(run, training, parts, materials.task, after, Observer()))
+    return training, list(train(run, training, parts, components.task, after, Callback()))
 
 
 def test_it_is_the_loop_that_one_would_write():
-    run, materials, parts = _run()
-    _, epochs = _train(run, materials, parts)
+    run, components, parts = _run()
+    _, epochs = _train(run, components, parts)
 
-    model = materials.networks["batch_norm"].build((6,), 3, run.settings, run.seed)
+    model = components.networks["batch_norm"].build((6,), 3, run.settings, run.seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for number, epoch in enumerate(epochs, start=1):
         model.train()
         losses, hits, norms, sizes = [], 0, [], []
         with seeded(run.seed, "epoch", number):
-            for rows in order_of_examples(72, run.seed, number).split(16):
+            for rows in epoch_order(72, run.seed, number).split(16):
                 logits = model(parts.train.inputs[rows])
                 loss = functional.cross_entropy(logits, parts.train.targets[rows])
                 optimizer.zero_grad()
@@ -84,8 +84,8 @@ def test_it_is_the_loop_that_one_would_write():
 
 
 def test_accuracy_under_population_statistics_is_that_of_a_recomputed_network():
-    run, materials, parts = _run()
-    training, epochs = _train(run, materials, parts)
+    run, components, parts = _run()
+    training, epochs = _train(run, components, parts)
     model = training.model.eval()
     hidden = model.fc1(parts.train.inputs).double()
     model.norm.running_mean.copy_(hidden.mean(0))
@@ -98,8 +98,8 @@ def test_accuracy_under_population_statistics_is_that_of_a_recomputed_network():
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "one-cycle"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_schedules_run_and_end_where_they_should(schedule, optimizer):
-    run, materials, parts = _run({"schedule": schedule, "optimizer": optimizer, "lr": 0.02}, epochs=4)
-    training, epochs = _train(run, materials, parts)
+    run, components, parts = _run({"schedule": schedule, "optimizer": optimizer, "lr": 0.02}, epochs=4)
+    training, epochs = _train(run, components, parts)
     expected = {"constant": 0.02, "step": 0.0002, "cosine": 0.0, "one-cycle": 0.02 / 25 / 1e4}[schedule]
     assert training.optimizer.param_groups[0]["lr"] == pytest.approx(
         expected, abs=1e-4 if schedule == "one-cycle" else 1e-9
@@ -108,8 +108,8 @@ def test_schedules_run_and_end_where_they_should(schedule, optimizer):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
-    run, materials, parts = _run({"lr": 1e30})
-    _, epochs = _train(run, materials, parts)
+    run, components, parts = _run({"lr": 1e30})
+    _, epochs = _train(run, components, parts)
     assert len(epochs) <= 2
     last = epochs[-1]
     assert (last.loss, last.accuracy, last.test_accuracy, last.test_accuracy_population) == (None,) * 4
@@ -117,25 +117,25 @@ def test_a_loss_that_is_not_finite_ends_the_run():
 
 
 def test_a_network_without_batch_norm_has_no_population_accuracy():
-    run, materials, parts = _run()
+    run, components, parts = _run()
     training = Training.of(run, small.plain(), len(parts.train))
-    _, epochs = _train(run, materials, parts, training=training)
+    _, epochs = _train(run, components, parts, training=training)
     assert epochs[-1].test_accuracy_population is None
 
 
 def test_every_step_is_told():
-    run, materials, parts = _run(drop_last=True)
+    run, components, parts = _run(drop_last=True)
     training = Training.of(run, nn.Linear(6, 3), len(parts.train))
     told = []
 
-    class Told(Observer):
+    class Told(Callback):
         def batch_done(self, run, epoch, examples):
             told.append((epoch, examples))
 
         def measuring(self, run, what):
             told.append(what)
 
-    list(train(run, training, parts, materials.task, None, Told()))
+    list(train(run, training, parts, components.task, None, Told()))
     measured = ["validation", "test"]  # without a batch norm, no population statistics
     assert told == [step for epoch in (1, 2, 3) for step in [*[(epoch, 16)] * 4, *measured]]
 
@@ -146,16 +146,16 @@ BUILT_IN = NetworkIdentity(key="batch_norm", identity="two-cnn/batch_norm")
 @pytest.mark.parametrize(
     ("device", "network", "changes", "processes", "recorded"),
     [
-        ("cuda", BUILT_IN, {}, ALONE, True),
-        ("cpu", BUILT_IN, {}, ALONE, False),
-        ("cuda", None, {}, ALONE, False),  # a network that may decide things in Python
-        ("cuda", BUILT_IN, {"observe": 10}, ALONE, False),
-        ("cuda", BUILT_IN, {"landscape": 10}, ALONE, False),
+        ("cuda", BUILT_IN, {}, SINGLE_PROCESS, True),
+        ("cpu", BUILT_IN, {}, SINGLE_PROCESS, False),
+        ("cuda", None, {}, SINGLE_PROCESS, False),  # a network that may decide things in Python
+        ("cuda", BUILT_IN, {"observe": 10}, SINGLE_PROCESS, False),
+        ("cuda", BUILT_IN, {"landscape": 10}, SINGLE_PROCESS, False),
         ("cuda", BUILT_IN, {}, Processes(0, 2), False),
     ],
 )
 def test_steps_are_recorded_where_that_is_safe(monkeypatch, device, network, changes, processes, recorded):
-    monkeypatch.setattr(training_loop, "CudaRecorder", lambda device: f"recorder of {device}")
+    monkeypatch.setattr(training_loop, "CudaGraphRecorder", lambda device: f"recorder of {device}")
     run = _run()[0]
     run = replace(run, network=network or run.network, **changes)
     step = training_loop._step_of(run, Task(), torch.device(device), processes)
@@ -169,9 +169,9 @@ def test_a_gpu_is_waited_for_by_time_and_a_cpu_by_steps():
         found = (training_loop._is_to_check(step, then, torch.device(device), processes) for step in range(1, 97))
         return [step for step, checked in enumerate(found, start=1) if checked]
 
-    assert checks("cpu", 100, ALONE) == checks("cpu", 0, ALONE) == [32, 64, 96]
-    assert checks("cuda", -100, ALONE) == []
-    assert checks("cuda", 100, ALONE) == list(range(1, 97))
+    assert checks("cpu", 100, SINGLE_PROCESS) == checks("cpu", 0, SINGLE_PROCESS) == [32, 64, 96]
+    assert checks("cuda", -100, SINGLE_PROCESS) == []
+    assert checks("cuda", 100, SINGLE_PROCESS) == list(range(1, 97))
     # All processes of a run have to wait for each other at the same step.
     assert checks("cuda", 100, Processes(1, 2)) == [32, 64, 96]
 
@@ -195,9 +195,9 @@ def test_no_step_waits_for_the_device(monkeypatch):
     monkeypatch.setattr(training_loop, "_is_to_check", lambda *_: False)  # which a clock decides on a GPU
     asked = {}
     for batch_size in (36, 12, 4):
-        run, materials, parts = _run({"batch_size": batch_size})
+        run, components, parts = _run({"batch_size": batch_size})
         with _Waits() as asking:
-            _train(run, materials, parts)
+            _train(run, components, parts)
         asked[batch_size] = asking.count
     assert len(set(asked.values())) == 1, asked
     assert asked[4] > 0  # the tallies are read behind an epoch

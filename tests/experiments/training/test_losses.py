@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import bnkit
-from bnkit.data.custom import data_from
+from bnkit.data.custom import make_data_set
 from bnkit.experiments.training.losses import losses_for
 from tests.experiments import small
 
@@ -23,7 +23,7 @@ ONE = OUTPUTS[:, :1]
 
 
 def _loss(name, targets):
-    data = data_from(((torch.arange(80.0).view(40, 2), targets),) * 2, "data")
+    data = make_data_set(((torch.arange(80.0).view(40, 2), targets),) * 2, "data")
     return losses_for(data)[name], data.train.targets
 
 
@@ -88,7 +88,7 @@ def test_a_loss_is_its_formula_and_its_accuracy_is_right(request, outputs, targe
     ],
 )
 def test_which_losses_fit_which_targets(targets, fitting, others):
-    found = losses_for(data_from(((torch.arange(80.0).view(40, 2), targets),) * 2, "data"))
+    found = losses_for(make_data_set(((torch.arange(80.0).view(40, 2), targets),) * 2, "data"))
     assert set(fitting) <= found.keys()
     assert not set(others) & found.keys()
     assert next(iter(found)) == ("mse_loss" if targets.is_floating_point() else "cross_entropy")

@@ -9,7 +9,7 @@ import torch
 from sklearn import metrics as sklearn_metrics
 
 from bnkit.errors import DataError
-from bnkit.experiments.training.metrics import METRICS, answered, answered_yes_or_no
+from bnkit.experiments.training.metrics import METRICS, is_correct, is_correct_binary
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
@@ -68,15 +68,15 @@ def test_shapes_that_differ_do_not_broadcast(name, shape):
     ids=["class numbers", "shares"],
 )
 def test_the_class_with_the_highest_score_answers(targets, expected):
-    assert answered(torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 1.0]]), targets).tolist() == expected
+    assert is_correct(torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 1.0]]), targets).tolist() == expected
 
 
 def test_every_position_of_dense_targets_has_an_answer():
     outputs = torch.zeros(1, 2, 2, 2)
     outputs[0, 1, 0] = 1.0
-    assert answered(outputs, torch.tensor([[[1, 0], [0, 1]]])).tolist() == [[[True, False], [True, False]]]
+    assert is_correct(outputs, torch.tensor([[[1, 0], [0, 1]]])).tolist() == [[[True, False], [True, False]]]
 
 
 def test_a_logit_above_nothing_says_yes():
     outputs, targets = torch.tensor([[2.0], [-1.0], [0.5]]), torch.tensor([[1.0], [0.0], [0.0]])
-    assert answered_yes_or_no(outputs, targets).flatten().tolist() == [True, True, False]
+    assert is_correct_binary(outputs, targets).flatten().tolist() == [True, True, False]

@@ -13,11 +13,11 @@ from torch.nn import functional
 import bnkit
 from bnkit.comparison.compare import run_experiment
 from bnkit.data import prepare
-from bnkit.data.custom import data_from
+from bnkit.data.custom import make_data_set
 from bnkit.errors import BnkitError, FactoryError, SettingsError
-from bnkit.experiments.experiment import USUAL_TASK, experiment_from
-from bnkit.experiments.randomness import order_of_examples
-from bnkit.experiments.training.task import task_of, training_step
+from bnkit.experiments.experiment import DEFAULT_TASK, parse_experiment
+from bnkit.experiments.randomness import epoch_order
+from bnkit.experiments.training.task import resolve_task, training_step
 from bnkit.seeding import seeded
 from tests.experiments import small
 
@@ -57,9 +57,9 @@ def _compare(path, networks, data, **changes):
 )  # fmt: skip
 def test_auto_follows_from_the_targets(data, changes, loss, metric, goal):
     content = {"name": "t", "networks": ["mlp"], "grid": GRID, "seeds": 1, "epochs": 1, **changes}
-    task = task_of(experiment_from(content, "here"), data_from(data(), "data"))
+    task = resolve_task(parse_experiment(content, "here"), make_data_set(data(), "data"))
     assert (task.identity.loss, task.identity.metric, task.identity.goal) == (loss, metric, goal)
-    assert task.is_usual == (task.identity == USUAL_TASK) == (data is small.data)
+    assert task.is_default == (task.identity == DEFAULT_TASK) == (data is small.data)
 
 
 @pytest.mark.slow
@@ -68,15 +68,15 @@ def test_a_regression_is_the_loop_that_one_would_write(tmp_path):
     run = comparison.plan.runs[1]
     epochs = comparison.records[run.run_id].epochs
 
-    parts = prepare(data_from(_regression(), "data"), "not_normal", 0.2)
-    model = comparison._materials.networks["batch_norm"].build((6,), 1, run.settings, run.seed)
+    parts = prepare(make_data_set(_regression(), "data"), "not_normal", 0.2)
+    model = comparison._components.networks["batch_norm"].build((6,), 1, run.settings, run.seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     assert parts.train.targets.shape == (72, 1)
     for number, epoch in enumerate(epochs, start=1):
         model.train()
         outputs, targets, losses = [], [], []
         with seeded(0, "epoch", number):
-            for rows in order_of_examples(72, 0, number).split(16):
+            for rows in epoch_order(72, 0, number).split(16):
                 output, target = model(parts.train.inputs[rows]), parts.train.targets[rows]
                 loss = functional.mse_loss(output, target)
                 optimizer.zero_grad()

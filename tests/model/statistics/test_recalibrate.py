@@ -569,7 +569,7 @@ def test_an_interruption_while_writing_takes_back_what_was_written(monkeypatch):
         layer.running_mean.copy_(moments.mean)
         written.append(layer)
 
-    monkeypatch.setattr("bnkit.model.statistics.recalibrate.store", interrupted)
+    monkeypatch.setattr("bnkit.model.statistics.recalibrate.set_running_statistics", interrupted)
     with pytest.raises(KeyboardInterrupt):
         recalibrate(model, _data())
     assert written

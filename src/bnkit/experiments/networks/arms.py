@@ -29,11 +29,11 @@ class Arm:
     norm2d: NormFactory | None = None
 
 
-def _ours(name: str, kernel: str) -> Arm:
+def _bnkit_arm(name: str, kernel: str) -> Arm:
     return Arm(name, kernel, lambda c: BatchNorm1d(c, kernel=kernel), lambda c: BatchNorm2d(c, kernel=kernel))
 
 
-def _groups(channels: int) -> nn.GroupNorm:
+def _group_norm(channels: int) -> nn.GroupNorm:
     """Groups of 16 channels or a few more, the fewest that go into ``channels``: Wu & He (2018), "Group Normalization", table 3.
 
     One group where there are fewer; small groups would leave little of a linear layer's output, which has one value a
@@ -48,15 +48,15 @@ ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
         Arm("no_batch_norm"),
-        _ours("batch_norm", "aten"),
-        _ours("reference", "reference"),
+        _bnkit_arm("batch_norm", "aten"),
+        _bnkit_arm("reference", "reference"),
         Arm("torch", "", nn.BatchNorm1d, nn.BatchNorm2d),
-        Arm("group_norm", "", _groups, _groups),
+        Arm("group_norm", "", _group_norm, _group_norm),
     )
 }
 
 
-def arm_called(name: str) -> Arm:
+def find_arm(name: str) -> Arm:
     """The arm of that name.
 
     Raises:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-def initialise(model: nn.Module, init: str, scale: float = 1.0) -> None:
+def init_weights(model: nn.Module, init: str, scale: float = 1.0) -> None:
     """Draw the weights of all convolutions and linear layers anew; biases stay, and "default" leaves all as it is.
 
     Args:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from bnkit.experiments.networks.arms import Arm
-from bnkit.experiments.networks.layers import (
-    after_two_convolutions,
+from bnkit.experiments.networks.blocks import (
     dropout,
     image_shape,
-    ordered,
+    norm_and_activation,
     sequence,
+    size_after_two_convolutions,
 )
 from bnkit.experiments.settings import Settings
 
@@ -22,20 +22,20 @@ def lenet(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: S
     ``order``). Pooling takes the maximum: the mean, LeCun's, ends at a training loss of 0.27 where the textbook prints 0.25.
     """
     channels, height, width = image_shape("lenet", input_shape, smallest=16)
-    positions = after_two_convolutions(height) * after_two_convolutions(width)
+    positions = size_after_two_convolutions(height) * size_after_two_convolutions(width)
     return sequence(
         conv1=nn.Conv2d(channels, 6, 5),
-        **ordered(settings, "sigmoid", 1, arm.norm2d, 6),
+        **norm_and_activation(settings, "sigmoid", 1, arm.norm2d, 6),
         pool1=nn.MaxPool2d(2, stride=2),
         conv2=nn.Conv2d(6, 16, 5),
-        **ordered(settings, "sigmoid", 2, arm.norm2d, 16),
+        **norm_and_activation(settings, "sigmoid", 2, arm.norm2d, 16),
         pool2=nn.MaxPool2d(2, stride=2),
         flatten=nn.Flatten(),
         fc1=nn.Linear(16 * positions, 120),
-        **ordered(settings, "sigmoid", 3, arm.norm1d, 120),
+        **norm_and_activation(settings, "sigmoid", 3, arm.norm1d, 120),
         dropout1=dropout(settings.dropout),
         fc2=nn.Linear(120, 84),
-        **ordered(settings, "sigmoid", 4, arm.norm1d, 84),
+        **norm_and_activation(settings, "sigmoid", 4, arm.norm1d, 84),
         dropout2=dropout(settings.dropout),
         out=nn.Linear(84, out_features),
     )

@@ -9,7 +9,7 @@ from bnkit.experiments.settings import Settings
 from bnkit.nn import BatchNorm2d
 
 
-def laid_out(model: nn.Module, settings: Settings) -> nn.Module:
+def to_memory_format(model: nn.Module, settings: Settings) -> nn.Module:
     """``model`` in the memory format of the settings: convolutions hand theirs on to what comes behind.
 
     PyTorch's batch norm takes ten times as long for a few channels that stand last as for contiguous ones; on a CPU the

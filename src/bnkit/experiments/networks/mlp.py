@@ -8,7 +8,7 @@ from torch import nn
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.networks.arms import Arm
-from bnkit.experiments.networks.layers import Residual, activation_called, dropout, norm, ordered, sequence
+from bnkit.experiments.networks.blocks import Residual, dropout, make_activation, norm, norm_and_activation, sequence
 from bnkit.experiments.settings import Settings
 
 # Of each hidden layer where the depth is given and the width is not.
@@ -29,7 +29,7 @@ def mlp(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Set
     for number, (size, following) in enumerate(zip(sizes, hidden, strict=False), start=1):
         layers |= {
             f"fc{number}": nn.Linear(size, following, bias=arm.norm1d is None),
-            **ordered(settings, "relu", number, arm.norm1d, following),
+            **norm_and_activation(settings, "relu", number, arm.norm1d, following),
             f"dropout{number}": dropout(settings.dropout),
         }
     return sequence(**layers, out=nn.Linear(sizes[-1], out_features))
@@ -48,16 +48,16 @@ def residual_mlp(arm: Arm, input_shape: tuple[int, ...], out_features: int, sett
         "flatten": nn.Flatten(),
         "fc": nn.Linear(prod(input_shape), width, bias=bias),
         "norm": norm(arm.norm1d, width),
-        "activation": activation_called(settings.activation, "relu"),
+        "activation": make_activation(settings.activation, "relu"),
     }
     for number in range(1, (depth - 2) // 2 + 1):
         body = sequence(
             fc1=nn.Linear(width, width, bias=bias),
             norm1=norm(arm.norm1d, width),
-            activation1=activation_called(settings.activation, "relu"),
+            activation1=make_activation(settings.activation, "relu"),
             dropout1=dropout(settings.dropout),
             fc2=nn.Linear(width, width, bias=bias),
             norm2=norm(arm.norm1d, width),
         )
-        layers[f"block{number}"] = Residual(body, activation_called(settings.activation, "relu"))
+        layers[f"block{number}"] = Residual(body, make_activation(settings.activation, "relu"))
     return sequence(**layers, out=nn.Linear(width, out_features))

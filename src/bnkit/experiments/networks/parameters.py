@@ -11,7 +11,7 @@ from bnkit.experiments.settings import Settings
 OPTIONS = ("activation", "depth", "width", "dropout", "order")
 
 
-def arguments_of(settings: Settings, parameters: Mapping[str, bool | None]) -> dict[str, object]:
+def factory_arguments(settings: Settings, parameters: Mapping[str, bool | None]) -> dict[str, object]:
     """The settings that a factory takes: those that the grid sets, and those that it has no default for."""
     set_by_grid = {name for name in parameters if getattr(settings, name) != Settings.model_fields[name].default}
     without = {"dropout": 0.0}  # "default" is not a rate
@@ -22,7 +22,7 @@ def arguments_of(settings: Settings, parameters: Mapping[str, bool | None]) -> d
     }
 
 
-def parameters_of(factory: Callable[..., object]) -> dict[str, bool | None]:
+def factory_parameters(factory: Callable[..., object]) -> dict[str, bool | None]:
     """Which settings a factory takes, and whether it has to be given them; None of those that it takes as any keyword."""
     try:
         parameters = inspect.signature(factory).parameters

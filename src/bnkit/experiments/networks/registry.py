@@ -10,23 +10,23 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.experiment import NetworkIdentity
-from bnkit.experiments.fingerprint import identity_of
-from bnkit.experiments.networks.arms import Arm, arm_called
-from bnkit.experiments.networks.init import initialise
+from bnkit.experiments.fingerprint import fingerprint_of
+from bnkit.experiments.networks.arms import Arm, find_arm
+from bnkit.experiments.networks.init import init_weights
 from bnkit.experiments.networks.lenet import lenet
-from bnkit.experiments.networks.memory_format import laid_out
+from bnkit.experiments.networks.memory_format import to_memory_format
 from bnkit.experiments.networks.mlp import mlp, residual_mlp
-from bnkit.experiments.networks.parameters import OPTIONS, arguments_of, parameters_of
+from bnkit.experiments.networks.parameters import OPTIONS, factory_arguments, factory_parameters
 from bnkit.experiments.networks.resnet import resnet
 from bnkit.experiments.networks.simple_cnn import simple_cnn
-from bnkit.experiments.networks.twins import materialise, random_example, twin
+from bnkit.experiments.networks.twins import make_twin, materialize_lazy, random_example
 from bnkit.experiments.networks.two_cnn import two_cnn
-from bnkit.experiments.randomness import initial_weights
+from bnkit.experiments.randomness import seeded_weights
 from bnkit.experiments.settings import Settings
-from bnkit.factories import find, is_target
+from bnkit.factories import is_factory_name, load_factory
 
 # The arms of one network, if nothing else is said.
-PAIR = ("no_batch_norm", "batch_norm")
+DEFAULT_ARMS = ("no_batch_norm", "batch_norm")
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ class NetworkSource:
         """
         if example is None:
             example = random_example(input_shape)
-        model = self.made(input_shape, out_features, settings, seed, example)
+        model = self.build_from_factory(input_shape, out_features, settings, seed, example)
         if self.arm is not None:
-            model = twin(model, self.arm, example, self.identity.key)
-        return laid_out(model, settings)
+            model = make_twin(model, self.arm, example, self.identity.key)
+        return to_memory_format(model, settings)
 
-    def made(
+    def build_from_factory(
         self, input_shape: tuple[int, ...], out_features: int, settings: Settings, seed: int, example: Tensor
     ) -> nn.Module:
         """What the factory returns, its weights those of ``seed``: for a network that is one for all arms, before its arm.
@@ -116,11 +116,11 @@ class NetworkSource:
                     f"grid: {option}={value} with network {self.identity.key}, which has no {option} to set; of "
                     f"activation, depth, width, dropout and order it follows {takes}"
                 )
-        with initial_weights(seed):
+        with seeded_weights(seed):
             try:
                 model = self.make(input_shape, out_features, settings)
                 if self.arm is not None and isinstance(model, nn.Module):
-                    materialise(model, example)
+                    materialize_lazy(model, example)
             except BnkitError:
                 raise
             except Exception as error:
@@ -132,7 +132,7 @@ class NetworkSource:
                 raise FactoryError(
                     f"the factory of {self.identity.key} returned {type(model).__name__}; expected an nn.Module"
                 )
-            initialise(model, settings.init, settings.init_scale)
+            init_weights(model, settings.init, settings.init_scale)
         self._refuse_dropout_in_spite_of(settings, model)
         return model
 
@@ -147,7 +147,7 @@ class NetworkSource:
                 )
 
 
-def sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSource]:
+def network_sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSource]:
     """The networks of an experiment by key: each architecture with each arm, each factory's dictionary or one network.
 
     Keys are those of the arms or the dictionary; where there are several architectures, they stand before a dot.
@@ -159,11 +159,11 @@ def sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSo
     found: dict[str, NetworkSource] = {}
     for network in networks:
         prefix = f"{network.split(':')[-1]}." if len(networks) > 1 else ""
-        if is_target(network):
-            target = find(network)
+        if is_factory_name(network):
+            target = load_factory(network)
             made = from_factories(target.value, prefix, network, arms, named=f"{network}#{target.digest[:12]}")
         elif network in ARCHITECTURES:
-            made = {f"{prefix}{name}": _built_in(f"{prefix}{name}", network, arm_called(name)) for name in arms}
+            made = {f"{prefix}{name}": _built_in(f"{prefix}{name}", network, find_arm(name)) for name in arms}
         else:
             raise SettingsError(
                 f"unknown network {network!r}; expected one of {', '.join(ARCHITECTURES)}, or file.py:factory"
@@ -176,7 +176,7 @@ def sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSo
 
 
 def from_factories(
-    factories: object, prefix: str = "", origin: str = "networks", arms: Sequence[str] = PAIR, named: str = ""
+    factories: object, prefix: str = "", origin: str = "networks", arms: Sequence[str] = DEFAULT_ARMS, named: str = ""
 ) -> dict[str, NetworkSource]:
     """Sources from a dictionary of factories, or from one factory, as ``bnkit.compare`` takes it.
 
@@ -195,7 +195,7 @@ def from_factories(
         FactoryError: It is not a dictionary of callables, or holds a network instead of a factory.
     """
     if callable(factories):
-        return _from_one(factories, prefix, origin, arms, named)
+        return _from_single_factory(factories, prefix, origin, arms, named)
     return _from_dictionary(factories, prefix, origin, named)
 
 
@@ -209,14 +209,14 @@ def _from_dictionary(factories: object, prefix: str, origin: str, named: str) ->
     return {key: _from_factory(key, factory, key, named) for key, factory in keys.items()}
 
 
-def _from_one(
+def _from_single_factory(
     factory: Callable[..., object], prefix: str, origin: str, arms: Sequence[str], named: str
 ) -> dict[str, NetworkSource]:
     """Sources from a factory of a dictionary, or of one network: what it returns decides."""
     source = _from_factory(origin, factory, "", named)  # which refuses a network that exists already
     try:
-        with initial_weights(0):
-            returned = factory(**arguments_of(Settings(), parameters_of(factory)))
+        with seeded_weights(0):
+            returned = factory(**factory_arguments(Settings(), factory_parameters(factory)))
     except (Exception, SystemExit) as error:
         raise FactoryError(
             f"{origin} raised {type(error).__name__}: {error}; expected it to return networks"
@@ -225,7 +225,7 @@ def _from_one(
         return _from_dictionary(returned, prefix, f"what {origin} returned", named)
     found = {}
     for name in arms:
-        arm, key = arm_called(name), f"{prefix}{name}"
+        arm, key = find_arm(name), f"{prefix}{name}"
         # A key of its own names the network of a target; what was given is called by its arm.
         what = f"{source.identity.identity}{key if named else name}"
         identity = source.identity.model_copy(update={"key": key, "identity": what, "kernel": arm.kernel})
@@ -259,15 +259,15 @@ def _from_factory(origin: str, factory: object, key: str, named: str) -> Network
         raise FactoryError(
             f"{origin} is {_short(factory)}; expected a factory: something to call that returns an nn.Module"
         )
-    parameters = parameters_of(factory)
+    parameters = factory_parameters(factory)
 
     def make(input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
-        made: nn.Module = factory(**arguments_of(settings, parameters))
+        made: nn.Module = factory(**factory_arguments(settings, parameters))
         return made
 
     identity = NetworkIdentity(
         key=key or origin,
-        identity=f"{named or identity_of(factory)}/{key}",
+        identity=f"{named or fingerprint_of(factory)}/{key}",
         own_dropout=parameters.get("dropout") is False,
     )
     return NetworkSource(identity, make, frozenset(parameters))

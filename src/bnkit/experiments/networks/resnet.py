@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.networks.arms import Arm
-from bnkit.experiments.networks.layers import Residual, activation_called, dropout, image_shape, norm, sequence
+from bnkit.experiments.networks.blocks import Residual, dropout, image_shape, make_activation, norm, sequence
 from bnkit.experiments.settings import Settings
 
 _DEPTH, _WIDTH = 20, 16
@@ -27,7 +27,7 @@ def resnet(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: 
     layers: dict[str, nn.Module | None] = {
         "conv": _convolution(arm, channels, width, 1),
         "norm": norm(arm.norm2d, width),
-        "activation": activation_called(settings.activation, "relu"),
+        "activation": make_activation(settings.activation, "relu"),
     }
     before = width
     for stage, after in enumerate((width, 2 * width, 4 * width), start=1):
@@ -47,12 +47,12 @@ def _block(arm: Arm, before: int, after: int, settings: Settings) -> nn.Module:
     body = sequence(
         conv1=_convolution(arm, before, after, stride=after // before),
         norm1=norm(arm.norm2d, after),
-        activation1=activation_called(settings.activation, "relu"),
+        activation1=make_activation(settings.activation, "relu"),
         conv2=_convolution(arm, after, after, 1),
         norm2=norm(arm.norm2d, after),
     )
     shortcut = _Subsample(after - before) if after != before else None
-    return Residual(body, activation_called(settings.activation, "relu"), shortcut)
+    return Residual(body, make_activation(settings.activation, "relu"), shortcut)
 
 
 def _convolution(arm: Arm, before: int, after: int, stride: int) -> nn.Conv2d:

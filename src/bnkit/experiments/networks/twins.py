@@ -22,7 +22,7 @@ _KINDS: dict[str, Kind] = {"torch": "torch", "group_norm": "group_norm"}
 _BY_HAND = "otherwise write both networks, as a dictionary of factories"
 
 
-def twin(model: nn.Module, arm: Arm, example: Tensor, key: str) -> nn.Module:
+def make_twin(model: nn.Module, arm: Arm, example: Tensor, key: str) -> nn.Module:
     """The twin of ``model`` for ``arm``: with batch norm in its places, or without.
 
     A network that has batch norm anywhere is taken to have it everywhere it should: without is ``remove``, with is the
@@ -54,7 +54,7 @@ def twin(model: nn.Module, arm: Arm, example: Tensor, key: str) -> nn.Module:
         raise FactoryError(f"network {key}: {error}") from error
 
 
-def materialise(model: nn.Module, example: Tensor) -> None:
+def materialize_lazy(model: nn.Module, example: Tensor) -> None:
     """Give the lazy layers of ``model`` their weights, as its first forward pass would."""
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         with as_it_was(model), torch.no_grad():

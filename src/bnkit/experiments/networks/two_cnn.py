@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from bnkit.experiments.networks.arms import Arm
-from bnkit.experiments.networks.layers import (
-    activation_called,
-    after_two_convolutions,
+from bnkit.experiments.networks.blocks import (
     dropout,
     image_shape,
+    make_activation,
     norm,
     sequence,
+    size_after_two_convolutions,
 )
 from bnkit.experiments.settings import Settings
 
@@ -23,22 +23,22 @@ def two_cnn(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings:
     layers in front keep their bias.
     """
     channels, height, width = image_shape("two-cnn", input_shape, smallest=16)
-    positions = after_two_convolutions(height) * after_two_convolutions(width)
+    positions = size_after_two_convolutions(height) * size_after_two_convolutions(width)
     return sequence(
         conv1=nn.Conv2d(channels, 6, 5),
-        activation1=activation_called(settings.activation, "relu"),
+        activation1=make_activation(settings.activation, "relu"),
         pool1=nn.MaxPool2d(2),
         norm1=norm(arm.norm2d, 6),
         conv2=nn.Conv2d(6, 12, 5),
-        activation2=activation_called(settings.activation, "relu"),
+        activation2=make_activation(settings.activation, "relu"),
         pool2=nn.MaxPool2d(2),
         flatten=nn.Flatten(),
         fc1=nn.Linear(12 * positions, 120),
-        activation3=activation_called(settings.activation, "relu"),
+        activation3=make_activation(settings.activation, "relu"),
         norm2=norm(arm.norm1d, 120),
         dropout1=dropout(settings.dropout),
         fc2=nn.Linear(120, 60),
-        activation4=activation_called(settings.activation, "relu"),
+        activation4=make_activation(settings.activation, "relu"),
         dropout2=dropout(settings.dropout),
         out=nn.Linear(60, out_features),
     )

@@ -35,7 +35,7 @@ def replace(path: Path, content: bytes | memoryview) -> None:
     try:
         _write(temporary, content, os.O_TRUNC)
         temporary.replace(path)
-        _settle_names(path.parent)
+        _fsync_folder(path.parent)
     except OSError as error:
         _remove(temporary)  # half of a file takes room on a full disk
         raise UnwritableError.of(path, error) from error
@@ -58,7 +58,7 @@ def append(path: Path, line: bytes) -> None:
                 os.truncate(path, before)
             raise
         if is_new:
-            _settle_names(path.parent)
+            _fsync_folder(path.parent)
     except OSError as error:
         raise UnwritableError.of(path, error) from error
 
@@ -72,10 +72,10 @@ def make_folder(path: Path) -> None:
     missing = [place for place in (path, *path.parents) if not place.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for place in reversed(missing):
-        _settle_names(place.parent)
+        _fsync_folder(place.parent)
 
 
-def cut_torn_line(path: Path) -> None:
+def truncate_partial_line(path: Path) -> None:
     """Remove what stands behind the last line break: a line that was cut off while it was written."""
     if not path.exists():
         return
@@ -94,12 +94,12 @@ def _write(path: Path, content: bytes | memoryview, how: int) -> None:
         left = memoryview(content)
         while left:
             left = left[os.write(descriptor, left) :]
-        _settle(descriptor)
+        _fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _settle_names(folder: Path) -> None:
+def _fsync_folder(folder: Path) -> None:
     """Let what files are called in ``folder`` reach the disk."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
@@ -108,21 +108,21 @@ def _settle_names(folder: Path) -> None:
     except PermissionError:  # one may write to a folder that one may not list
         return
     try:
-        _settle(descriptor)
+        _fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _settle(descriptor: int) -> None:
+def _fsync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _CANNOT_SETTLE:
+        if error.errno not in _FSYNC_UNSUPPORTED:
             raise
 
 
 # File systems, mostly of networks, that know no such call.
-_CANNOT_SETTLE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
+_FSYNC_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 
 def _remove(path: Path) -> None:

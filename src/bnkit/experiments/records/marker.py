@@ -81,7 +81,7 @@ def _foreign(folder: Path, names: Iterable[str]) -> list[str]:
     there = [name for name in (*names, MARKER) if _is_there(folder / name)]
     marked = _marked(folder)
     if marked is None:
-        return [] if _is_of_an_earlier_version(folder) else there
+        return [] if _predates_markers(folder) else there
     return [name for name in there if name not in (*marked, MARKER)]
 
 
@@ -98,7 +98,7 @@ def _marked(folder: Path) -> list[str] | None:
         return None
 
 
-def _is_of_an_earlier_version(folder: Path) -> bool:
+def _predates_markers(folder: Path) -> bool:
     """Whether bnkit wrote into ``folder`` before there were markers: a comparison that was run there, or verdicts."""
     with suppress(OSError, ValueError):
         content = tomllib.loads((folder / "experiment.toml").read_text(encoding="utf-8"))

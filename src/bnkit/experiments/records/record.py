@@ -127,7 +127,7 @@ class RecordFile:
 
         Raises:
             RecordError: It was written by a newer bnkit.
-            GarbledRecordError: A line before the last cannot be read.
+            CorruptRecordError: A line before the last cannot be read.
         """
         try:
             content = self.path.read_bytes()
@@ -141,18 +141,18 @@ class RecordFile:
             try:
                 content = json.loads(line)
                 _refuse_newer(content)
-                if not _is_whole(line):
+                if not _is_intact(line):
                     raise ValueError("the seal does not match")
                 _apply(record, content)
             except NewerFormatError as error:
                 raise RecordError(f"{self.path}: {error}") from error
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise GarbledRecordError(f"{self.path}, line {number}, cannot be read") from error
+                raise CorruptRecordError(f"{self.path}, line {number}, cannot be read") from error
         return record
 
     def start(self, run: dict[str, Any], environment: dict[str, Any], from_epoch: int) -> None:
         """Say that the run begins, or goes on after ``from_epoch`` epochs."""
-        atomic_files.cut_torn_line(self.path)
+        atomic_files.truncate_partial_line(self.path)
         self._append(
             {"event": "start", "format": FORMAT, "run": run, "environment": environment, "from_epoch": from_epoch}
         )
@@ -170,7 +170,7 @@ class RecordFile:
             line["traceback"] = traceback
         self._append(line)
 
-    def set_aside(self) -> Path:
+    def quarantine(self) -> Path:
         """Rename a garbled file so that nothing of it is lost, and return its new path."""
         number = 1
         while (aside := self.path.with_name(f"{self.path.stem}.garbled-{number}{self.path.suffix}")).exists():
@@ -181,30 +181,30 @@ class RecordFile:
             raise atomic_files.UnwritableError.of(self.path, error) from error
 
     def _append(self, line: dict[str, Any]) -> None:
-        atomic_files.append(self.path, _sealed(json.dumps(line, allow_nan=False).encode()) + b"\n")
+        atomic_files.append(self.path, _with_checksum(json.dumps(line, allow_nan=False).encode()) + b"\n")
 
 
 class NewerFormatError(RecordError):
     """A record of a format that this version does not know: left alone."""
 
 
-class GarbledRecordError(RecordError):
+class CorruptRecordError(RecordError):
     """A record with a line that cannot be read: the run has to be trained again, or go on from its checkpoint."""
 
 
 # At the end of a line: the CRC-32 of what stands before it, so that a digit that changed on disk does not pass for a figure.
-_SEAL = re.compile(rb', "seal": "([0-9a-f]{8})"}$')
+_CHECKSUM = re.compile(rb', "seal": "([0-9a-f]{8})"}$')
 
 
-def _sealed(line: bytes) -> bytes:
+def _with_checksum(line: bytes) -> bytes:
     body = line.removesuffix(b"}")
     return body + f', "seal": "{zlib.crc32(body):08x}"}}'.encode()
 
 
-def _is_whole(line: bytes) -> bool:
+def _is_intact(line: bytes) -> bool:
     """Whether its seal matches; records were written before there were seals, and a line without one counts."""
-    seal = _SEAL.search(line)
-    return seal is None or int(seal[1], 16) == zlib.crc32(line[: seal.start()])
+    checksum = _CHECKSUM.search(line)
+    return checksum is None or int(checksum[1], 16) == zlib.crc32(line[: checksum.start()])
 
 
 def _refuse_newer(line: dict[str, Any]) -> None:

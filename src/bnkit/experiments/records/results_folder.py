@@ -14,10 +14,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bnkit.errors import RecordError, SettingsError
-from bnkit.experiments.experiment import Experiment, experiment_from, read_experiment
+from bnkit.experiments.experiment import Experiment, parse_experiment, read_experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import atomic_files, marker
-from bnkit.experiments.records.record import Epoch, GarbledRecordError, Record, RecordFile, Status
+from bnkit.experiments.records.record import CorruptRecordError, Epoch, Record, RecordFile, Status
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 _FILES_OF_A_RUN = (
@@ -34,10 +34,10 @@ _WRITTEN = ("experiment.toml", "results.csv", "report.html", "runs", marker.LOCK
 # Writing results.csv may take this share of the time, however many runs there are.
 _SHARE_OF_TIME = 0.02
 # Further columns of results.csv where networks are judged by a metric of the experiment's own.
-_OF_METRIC = ("metric", "test_metric", "test_metric_population")
+_METRIC_COLUMNS = ("metric", "test_metric", "test_metric_population")
 
 
-class Folder:
+class ResultsFolder:
     """The results of one experiment on disk.
 
     ``experiment.toml`` says what was asked for, ``runs/<id>/record.jsonl`` what came out, one file a run;
@@ -80,7 +80,7 @@ class Folder:
         if run.run_id not in self._records:
             try:
                 self.read(run)
-            except GarbledRecordError:
+            except CorruptRecordError:
                 self._records[run.run_id] = Record()
         return self._records[run.run_id]
 
@@ -105,7 +105,7 @@ class Folder:
         """
         if not self.experiment_file.is_file():
             raise RecordError(f"{self.path} holds no experiment.toml; expected a folder that bnkit compare wrote")
-        experiment = experiment_from(read_experiment(self.experiment_file), str(self.experiment_file))
+        experiment = parse_experiment(read_experiment(self.experiment_file), str(self.experiment_file))
         if experiment.settled is None:
             raise RecordError(
                 f"{self.experiment_file} was not written by a comparison; expected a folder that bnkit compare wrote"
@@ -186,7 +186,7 @@ class Folder:
         atomic_files.replace(path, content.encode())
 
 
-def folder_called(path: str | Path) -> Path:
+def results_path(path: str | Path) -> Path:
     """The path of a results folder, as a caller of the library gives it.
 
     Raises:
@@ -208,10 +208,10 @@ def _remove_run(run: Path) -> None:
 
 def columns(plan: Plan) -> tuple[str, ...]:
     """The header of ``results.csv``."""
-    of_metric = () if plan.task.is_accuracy else _OF_METRIC
+    of_metric = () if plan.task.is_accuracy else _METRIC_COLUMNS
     return (
         *("run", "run_id", "network", "seed"),
-        *plan.experiment.grid.keys_given,
+        *plan.experiment.grid.explicit_keys,
         *("epoch", "loss", "accuracy", "test_loss", "test_accuracy", "test_accuracy_population"),
         *("epoch_duration", "run_duration", "examples_per_second", "status"),
         *of_metric,
@@ -222,8 +222,8 @@ def rows(run: Run, record: Record, plan: Plan) -> Iterator[tuple[object, ...]]:
     """The rows of one run: a row for each epoch, and one for a run that ended before its first."""
     if record.status is None or (record.status is Status.RUNNING and not record.epochs):
         return
-    of_metric = () if run.task.is_accuracy else _OF_METRIC
-    settings = tuple(getattr(run.settings, key) for key in plan.experiment.grid.keys_given)
+    of_metric = () if run.task.is_accuracy else _METRIC_COLUMNS
+    settings = tuple(getattr(run.settings, key) for key in plan.experiment.grid.explicit_keys)
     ended_early: list[Epoch | None] = [None]
     for epoch in record.epochs or ended_early:
         yield (

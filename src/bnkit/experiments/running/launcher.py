@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bnkit.console import warn
 from bnkit.errors import SettingsError
-from bnkit.experiments.callbacks import Observer, Observers
-from bnkit.experiments.experiment import Experiment, Settled, experiment_from
+from bnkit.experiments.callbacks import Callback, CallbackList
+from bnkit.experiments.experiment import Experiment, ResolvedExperiment, parse_experiment
 from bnkit.experiments.plan import Plan, plan
-from bnkit.experiments.records.results_folder import Folder
-from bnkit.experiments.running.worker_count import count_of_workers, runs_left, workers_at_least
-from bnkit.experiments.running.worker_handle import refuse_inside_a_worker, started
+from bnkit.experiments.records.results_folder import ResultsFolder
+from bnkit.experiments.running.worker_count import count_missing_runs, min_worker_count, worker_count_for
+from bnkit.experiments.running.worker_handle import refuse_nested_workers, started_workers
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet
     from bnkit.experiments.networks import NetworkSource
-    from bnkit.experiments.resolve import Materials
+    from bnkit.experiments.resolve import Components
 
 
-class Given(NamedTuple):
+class Overrides(NamedTuple):
     """What a caller handed over in place of what the experiment names; None for what it does not."""
 
     networks: Mapping[str, NetworkSource] | None = None
@@ -34,7 +34,7 @@ class Given(NamedTuple):
     functions: Mapping[str, Any] | None = None
 
 
-class Ready(NamedTuple):
+class PreparedExperiment(NamedTuple):
     """A plan whose networks were tried out, what its runs are made from, and what trains them all.
 
     Attributes:
@@ -42,13 +42,13 @@ class Ready(NamedTuple):
     """
 
     plan: Plan
-    materials: Materials
+    components: Components
     train: Callable[[], None]
     writes: bool = True
 
 
 @dataclass(frozen=True)
-class Place:
+class Launcher:
     """Where runs are trained.
 
     Attributes:
@@ -67,7 +67,7 @@ class Place:
     run_timeout: float | None = None
     engine: str = "local"
     address: str | None = None
-    tries_training: bool = True
+    try_training: bool = True
 
     def __post_init__(self) -> None:
         is_count = isinstance(self.workers, int) and not isinstance(self.workers, bool) and self.workers >= 1
@@ -90,157 +90,159 @@ class Place:
         return 1 if self.workers is not None or self.engine != "local" else 0
 
     @contextmanager
-    def ready(
+    def prepared(
         self,
         experiment: Experiment,
-        given: Given,
-        folder: Folder,
-        observer: Observer,
+        given: Overrides,
+        folder: ResultsFolder,
+        callback: Callback,
         *,
-        before: Settled | None = None,
+        before: ResolvedExperiment | None = None,
         keep_checkpoints: bool = False,
-        beside: Sequence[Observer] = (),
-    ) -> Iterator[Ready]:
+        beside: Sequence[Callback] = (),
+    ) -> Iterator[PreparedExperiment]:
         """Settle ``experiment``, try it out, and have ready what trains it. Writes nothing; the processes end behind it.
 
         Args:
             experiment: What is asked for.
             given: In place of what it names.
             folder: Where it will be written.
-            observer: Told what happens.
+            callback: Told what happens.
             before: What was settled when ``folder`` was begun; None to begin anew.
             keep_checkpoints: Keep the weights after every epoch.
-            beside: Observers that look at models: they are told where the models are.
+            beside: Callbacks that look at models: they are told where the models are.
 
         Raises:
             BnkitError: Something that was given means nothing here.
         """
-        refuse_inside_a_worker()
+        refuse_nested_workers()
         if under_torchrun():
-            ready = self._together
+            prepared = self._together
         elif self.engine == "ray":
-            ready = self._on_cluster
+            prepared = self._on_cluster
         elif self.workers is None and self.run_timeout is None:
-            ready = self._here
+            prepared = self._here
         else:
-            ready = self._in_workers
-        with ready(experiment, given, folder, observer, before, keep_checkpoints, beside) as made:
+            prepared = self._in_workers
+        with prepared(experiment, given, folder, callback, before, keep_checkpoints, beside) as made:
             usual = experiment.threads or self.threads or _threads_here()
             settled = made.plan.experiment.settled
             if before is not None and settled is not None and before.threads == settled.threads != usual:
-                observer.note(
+                callback.note(
                     f"{folder.path} was begun with {before.threads} threads, and goes on with them; --fresh begins anew"
                 )
-            for remark in made.materials.data.remarks():
-                observer.note(remark)
+            for remark in made.components.data.remarks():
+                callback.note(remark)
             yield made
 
     @contextmanager
     def _here(
         self,
         experiment: Experiment,
-        given: Given,
-        folder: Folder,
-        observer: Observer,
-        before: Settled | None,
+        given: Overrides,
+        folder: ResultsFolder,
+        callback: Callback,
+        before: ResolvedExperiment | None,
         keep_checkpoints: bool,
-        beside: Sequence[Observer],
-    ) -> Iterator[Ready]:
+        beside: Sequence[Callback],
+    ) -> Iterator[PreparedExperiment]:
         from bnkit.experiments.running.sequential import train_all
 
-        planned, materials = prepare(experiment, self, before, given)
-        told = Observers([*beside, observer])
-        yield Ready(
-            planned, materials, partial(train_all, planned, materials, folder, told, keep_checkpoints=keep_checkpoints)
+        planned, components = prepare(experiment, self, before, given)
+        told = CallbackList([*beside, callback])
+        yield PreparedExperiment(
+            planned,
+            components,
+            partial(train_all, planned, components, folder, told, keep_checkpoints=keep_checkpoints),
         )
 
     @contextmanager
     def _in_workers(
         self,
         experiment: Experiment,
-        given: Given,
-        folder: Folder,
-        observer: Observer,
-        before: Settled | None,
+        given: Overrides,
+        folder: ResultsFolder,
+        callback: Callback,
+        before: ResolvedExperiment | None,
         keep_checkpoints: bool,
-        beside: Sequence[Observer],
-    ) -> Iterator[Ready]:
+        beside: Sequence[Callback],
+    ) -> Iterator[PreparedExperiment]:
         asked, networks = self.workers or 1, None if given.networks is None else len(given.networks)
-        at_least = workers_at_least(asked, experiment, experiment.threads or self.threads or 1, networks)
+        at_least = min_worker_count(asked, experiment, experiment.threads or self.threads or 1, networks)
         # They load torch while it is loaded here. Where a folder was begun, there may be nothing left to train.
-        with started(at_least if before is None else 0) as early:
-            from bnkit.experiments.resolve import settle
-            from bnkit.experiments.running.pool import Workers
-            from bnkit.experiments.running.serialization import Parcel
+        with started_workers(at_least if before is None else 0) as early:
+            from bnkit.experiments.resolve import resolve_experiment
+            from bnkit.experiments.running.pool import WorkerPool
+            from bnkit.experiments.running.serialization import Payload
 
-            planned, materials = settle(experiment, *given, before, self.threads)
-            count = count_of_workers(asked, planned, observer)
-            parcel = Parcel(planned.experiment, *given)
-            with Workers(
+            planned, components = resolve_experiment(experiment, *given, before, self.threads)
+            count = worker_count_for(asked, planned, callback)
+            payload = Payload(planned.experiment, *given)
+            with WorkerPool(
                 count,
-                parcel,
+                payload,
                 folder,
                 timeout=self.run_timeout,
                 keep_checkpoints=keep_checkpoints,
-                inside=Observers(beside),
+                inside=CallbackList(beside),
                 early=early,
             ) as workers:
-                left = len(planned) if before is None else runs_left(planned, folder, count)
-                for warning in workers.try_out(left, training=self.tries_training):
+                left = len(planned) if before is None else count_missing_runs(planned, folder, count)
+                for warning in workers.check_plan(left, training=self.try_training):
                     warn(warning)
-                yield Ready(planned, materials, partial(workers.train_all, planned, observer))
+                yield PreparedExperiment(planned, components, partial(workers.train_all, planned, callback))
 
     @contextmanager
     def _on_cluster(
         self,
         experiment: Experiment,
-        given: Given,
-        folder: Folder,
-        observer: Observer,
-        before: Settled | None,
+        given: Overrides,
+        folder: ResultsFolder,
+        callback: Callback,
+        before: ResolvedExperiment | None,
         keep_checkpoints: bool,
-        beside: Sequence[Observer],
-    ) -> Iterator[Ready]:
-        from bnkit.experiments.running.ray_cluster import Cluster
-        from bnkit.experiments.running.serialization import WholeParcel
+        beside: Sequence[Callback],
+    ) -> Iterator[PreparedExperiment]:
+        from bnkit.experiments.running.ray_cluster import RayCluster
+        from bnkit.experiments.running.serialization import SelfContainedPayload
 
-        planned, materials = prepare(experiment, self, before, given)
-        content = WholeParcel.of(planned.experiment, materials).pack(Observers(beside))
+        planned, components = prepare(experiment, self, before, given)
+        content = SelfContainedPayload.of(planned.experiment, components).pack(CallbackList(beside))
         most = self.workers if isinstance(self.workers, int) else None
-        with Cluster(
+        with RayCluster(
             self.address, content, folder, most=most, timeout=self.run_timeout, keep_checkpoints=keep_checkpoints
         ) as cluster:
-            yield Ready(planned, materials, partial(cluster.train_all, planned, observer))
+            yield PreparedExperiment(planned, components, partial(cluster.train_all, planned, callback))
 
     @contextmanager
     def _together(
         self,
         experiment: Experiment,
-        given: Given,
-        folder: Folder,
-        observer: Observer,
-        before: Settled | None,
+        given: Overrides,
+        folder: ResultsFolder,
+        callback: Callback,
+        before: ResolvedExperiment | None,
         keep_checkpoints: bool,
-        beside: Sequence[Observer],
-    ) -> Iterator[Ready]:
-        from bnkit.experiments.running.serialization import refuse_other_data
+        beside: Sequence[Callback],
+    ) -> Iterator[PreparedExperiment]:
+        from bnkit.experiments.running.serialization import require_same_data
         from bnkit.experiments.running.torchrun import train_together
-        from bnkit.experiments.training.distributed import joined
+        from bnkit.experiments.training.distributed import process_group
 
-        if replace(self, tries_training=True) != Place():
+        if replace(self, try_training=True) != Launcher():
             raise SettingsError("workers, run_timeout or engine under torchrun; expected none of them with it")
-        with joined() as processes:
+        with process_group() as processes:
             leads = processes.rank == 0
-            _, materials = prepared = prepare(experiment, self, before, given, processes.count)
+            _, components = prepared = prepare(experiment, self, before, given, processes.count)
             # What process 0 has settled holds for all: on their machines other things may stand.
-            text = processes.from_first(prepared[0].experiment.to_toml() if leads else None)
-            planned = plan(experiment_from(tomllib.loads(text), "process 0"))
-            refuse_other_data(experiment.data, processes.told(materials.data.digest))
-            told = Observers([*beside, observer]) if leads else Observer()
+            text = processes.broadcast(prepared[0].experiment.to_toml() if leads else None)
+            planned = plan(parse_experiment(tomllib.loads(text), "process 0"))
+            require_same_data(experiment.data, processes.all_gather(components.data.digest))
+            told = CallbackList([*beside, callback]) if leads else Callback()
             train = partial(
-                train_together, planned, materials, folder, told, processes, keep_checkpoints=keep_checkpoints
+                train_together, planned, components, folder, told, processes, keep_checkpoints=keep_checkpoints
             )
-            yield Ready(planned, materials, train, leads)
+            yield PreparedExperiment(planned, components, train, leads)
 
 
 def under_torchrun() -> bool:
@@ -248,31 +250,31 @@ def under_torchrun() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"RANK", "MASTER_ADDR"} <= os.environ.keys()
 
 
-def follows() -> bool:
+def is_nonzero_rank() -> bool:
     """Whether another process than this one writes and prints."""
     return under_torchrun() and int(os.environ["RANK"]) > 0
 
 
 def prepare(
     experiment: Experiment,
-    place: Place,
-    before: Settled | None = None,
-    given: Given | None = None,
+    launcher: Launcher,
+    before: ResolvedExperiment | None = None,
+    given: Overrides | None = None,
     processes: int = 1,
-) -> tuple[Plan, Materials]:
+) -> tuple[Plan, Components]:
     """The plan of ``experiment`` and its materials, each network tried out once. Writes nothing.
 
     Raises:
         BnkitError: Something that was given means nothing here.
     """
-    from bnkit.experiments.preflight import try_out
-    from bnkit.experiments.resolve import settle
+    from bnkit.experiments.preflight import check_plan
+    from bnkit.experiments.resolve import resolve_experiment
 
-    planned, materials = settle(experiment, *(given or Given()), before, place.threads, processes)
-    for warning in try_out(planned, materials, training=place.tries_training):
-        if not follows():
+    planned, components = resolve_experiment(experiment, *(given or Overrides()), before, launcher.threads, processes)
+    for warning in check_plan(planned, components, training=launcher.try_training):
+        if not is_nonzero_rank():
             warn(warning)
-    return planned, materials
+    return planned, components
 
 
 def _threads_here() -> int:

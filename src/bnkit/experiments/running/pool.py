@@ -8,13 +8,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.results_folder import Folder
+from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.running.run import write_failure
-from bnkit.experiments.running.run_queue import Waiting
+from bnkit.experiments.running.run_queue import RunQueue
 from bnkit.experiments.running.sequential import training
-from bnkit.experiments.running.serialization import Parcel
+from bnkit.experiments.running.serialization import Payload
 from bnkit.experiments.running.worker import ASKS, READY, STOPPED, TRIED, TRY_OUT, TRY_OUT_UNTRAINED
 from bnkit.experiments.running.worker_handle import WorkerHandle
 
@@ -24,16 +24,16 @@ _MOST_TRIES = 2
 _MOST_FAILED_STARTS = 5
 
 
-class Workers:
+class WorkerPool:
     """Up to ``count`` processes that train the runs of a plan, never more at once; a context manager that ends them.
 
     Args:
         count: How many.
-        parcel: What they need.
+        payload: What they need.
         folder: Where they write: each the runs that it trains; the rest is the caller's.
         timeout: Seconds after which a run is ended as failed; None for never.
         keep_checkpoints: Keep the weights after every epoch.
-        inside: An observer that is told of the runs in the worker's own process; it has to be sent there.
+        inside: A callback that is told of the runs in the worker's own process; it has to be sent there.
         early: Workers that were started before, numbered from 0: taken out of the list, as many as are needed.
 
     Raises:
@@ -43,16 +43,16 @@ class Workers:
     def __init__(
         self,
         count: int,
-        parcel: Parcel,
-        folder: Folder,
+        payload: Payload,
+        folder: ResultsFolder,
         *,
         timeout: float | None = None,
         keep_checkpoints: bool = False,
-        inside: Observer | None = None,
+        inside: Callback | None = None,
         early: list[WorkerHandle] | None = None,
     ) -> None:
         self._count, self._folder, self._timeout = count, folder, timeout
-        self._content = parcel.pack(folder.path.resolve(), keep_checkpoints, inside or Observer())
+        self._content = payload.pack(folder.path.resolve(), keep_checkpoints, inside or Callback())
         self._workers: dict[int, WorkerHandle] = {}
         while early and len(self._workers) < count:
             self._workers[len(self._workers)] = early.pop(0)
@@ -70,7 +70,7 @@ class Workers:
             worker.end()
         self._workers.clear()
 
-    def try_out(self, runs: int, *, training: bool = True) -> tuple[str, ...]:
+    def check_plan(self, runs: int, *, training: bool = True) -> tuple[str, ...]:
         """Try every network once in a worker, while others start, for as many as ``runs`` runs.
 
         A network that ends the process, and not by an exception, or hangs, is left to the runs themselves.
@@ -79,7 +79,7 @@ class Workers:
             What the user should know before the training.
 
         Raises:
-            BnkitError: As ``preflight.try_out``.
+            BnkitError: As ``preflight.check_plan``.
         """
         if runs == 0:
             return ()
@@ -100,7 +100,7 @@ class Workers:
             if first in dead or first in self._late():
                 return ()
 
-    def train_all(self, plan: Plan, observer: Observer) -> None:
+    def train_all(self, plan: Plan, callback: Callback) -> None:
         """Train every run of ``plan`` that is not complete in the folder, whose writer the caller is.
 
         A run whose worker dies is tried once more, and then ends as failed; the other workers go on.
@@ -108,50 +108,50 @@ class Workers:
         Raises:
             BnkitError: The folder cannot be written, or workers cannot start. What is recorded is kept.
         """
-        with training(plan, self._folder, observer) as (left, told), self:
-            waiting, tries = Waiting(left, self._count), dict.fromkeys((run.number for run in left), 0)
-            while waiting or any(worker.run is not None for worker in self._workers.values()):
-                self._hand_out(waiting, tries)
+        with training(plan, self._folder, callback) as (left, told), self:
+            run_queue, tries = RunQueue(left, self._count), dict.fromkeys((run.number for run in left), 0)
+            while run_queue or any(worker.run is not None for worker in self._workers.values()):
+                self._hand_out(run_queue, tries)
                 events, dead = self._what_happened()
                 for worker, name, arguments in events:
                     if name == "run_ended" and worker.run is not None:
-                        waiting.took(worker.run, time.monotonic() - worker.began)
+                        run_queue.took(worker.run, time.monotonic() - worker.began)
                     self._pass_on(worker, name, arguments, told)
                 for worker in dead:
                     run = worker.run
                     if run is not None and tries[run.number] < _MOST_TRIES:
-                        told.note(f"run {run.number}: {worker.death}; it is tried once more")
-                        waiting.again(run)
+                        told.note(f"run {run.number}: {worker.exit_reason}; it is tried once more")
+                        run_queue.again(run)
                     elif run is not None:
-                        self._give_up(run, worker, f"{worker.death}, {_MOST_TRIES} times", told)
+                        self._give_up(run, worker, f"{worker.exit_reason}, {_MOST_TRIES} times", told)
                 for worker in self._late():
                     assert worker.run is not None
                     reason = f"it took longer than the {self._timeout:g} seconds of --run-timeout"
                     self._give_up(worker.run, worker, reason, told)
 
-    def _pass_on(self, worker: WorkerHandle, name: str, arguments: tuple[Any, ...], told: Observer) -> None:
-        """Tell an observer what a worker told."""
+    def _pass_on(self, worker: WorkerHandle, name: str, arguments: tuple[Any, ...], told: Callback) -> None:
+        """Tell a callback what a worker told."""
         if name == "note":
             told.note(*arguments)
-        elif hasattr(Observer, name):
+        elif hasattr(Callback, name):
             run = worker.run
             assert run is not None
             if name == "run_ended":
                 worker.run, worker.busy, worker.deadline = None, False, None
             getattr(told, name)(run, *arguments[1:])
 
-    def _hand_out(self, waiting: Waiting, tries: dict[int, int]) -> None:
+    def _hand_out(self, run_queue: RunQueue, tries: dict[int, int]) -> None:
         """Give a run to every worker that is free, and start further ones if they are needed."""
         for number in range(self._count):
             worker = self._workers.get(number)
-            if not waiting:
+            if not run_queue:
                 return
             if worker is None:
                 starting = sum(not other.ready for other in self._workers.values())
-                if starting < len(waiting):
+                if starting < len(run_queue):
                     self._start(number)
             elif not worker.busy:
-                run = waiting.take()
+                run = run_queue.take()
                 worker.run, worker.busy, worker.began = run, True, time.monotonic()
                 worker.deadline = None if self._timeout is None else worker.began + self._timeout
                 tries[run.number] += 1
@@ -195,7 +195,7 @@ class Workers:
             return
         lines = worker.printed.decode(errors="replace").strip().splitlines()
         what = f": {lines[-1]}" if lines else "; what it printed stands above"
-        raise SettingsError(f"a worker cannot start: {worker.death}{what}")
+        raise SettingsError(f"a worker cannot start: {worker.exit_reason}{what}")
 
     def _patience(self) -> float | None:
         """Seconds until the next run is late; None if none will be."""
@@ -211,7 +211,7 @@ class Workers:
             del self._workers[worker.number]
         return late
 
-    def _give_up(self, run: Run, worker: WorkerHandle, reason: str, told: Observer) -> None:
+    def _give_up(self, run: Run, worker: WorkerHandle, reason: str, told: Callback) -> None:
         printed = worker.printed.decode(errors="replace").strip()
         write_failure(run, self._folder, f"{printed}\n{reason}" if printed else reason)
         told.run_ended(run, self._folder.record(run))

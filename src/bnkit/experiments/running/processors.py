@@ -19,7 +19,7 @@ def processors() -> int:
         return allowed
 
 
-def workers_for(asked: int | str, threads: int, gpus: int = 0) -> int:
+def resolve_worker_count(asked: int | str, threads: int, gpus: int = 0) -> int:
     """How many workers ``asked`` means.
 
     Args:

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from bnkit.errors import BnkitError, SettingsError
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import atomic_files
-from bnkit.experiments.records.results_folder import Folder
-from bnkit.experiments.resolve import Materials
-from bnkit.experiments.running.run import attempt, make_run_folder, write_failure
+from bnkit.experiments.records.results_folder import ResultsFolder
+from bnkit.experiments.resolve import Components
+from bnkit.experiments.running.run import make_run_folder, train_run, write_failure
 from bnkit.experiments.running.sequential import training
 from bnkit.experiments.running.serialization import unpack
 from bnkit.experiments.training.checkpoint import remove_checkpoint
-from bnkit.experiments.training.optimizers import load_what_optimizers_need
+from bnkit.experiments.training.optimizers import preload_optimizers
 from bnkit.memory import keep_freed_memory
 
 # A batch of runs is to take so long at least: the start of a task, a few milliseconds, is then nothing beside it, and no
@@ -63,13 +63,13 @@ class _Batch:
         return 1 if self.sent == 1 else 0
 
 
-class Cluster:
+class RayCluster:
     """A Ray cluster that trains the runs of a plan; a context manager that leaves it.
 
     Args:
         address: Of the cluster, as ``ray.init`` takes it; None for that of ``RAY_ADDRESS``, or else a cluster of this
             machine alone, which is started and ended here.
-        content: What the machines need, as ``WholeParcel.pack`` makes it.
+        content: What the machines need, as ``SelfContainedPayload.pack`` makes it.
         folder: Where the driver writes.
         most: How many tasks are out at once; None for as many as keep the cluster busy.
         timeout: Seconds after which a run is ended as failed; None for never.
@@ -83,7 +83,7 @@ class Cluster:
         self,
         address: str | None,
         content: bytes,
-        folder: Folder,
+        folder: ResultsFolder,
         *,
         most: int | None = None,
         timeout: float | None = None,
@@ -116,7 +116,7 @@ class Cluster:
         if not self._was_there:
             self._ray.shutdown()
 
-    def train_all(self, plan: Plan, observer: Observer) -> None:
+    def train_all(self, plan: Plan, callback: Callback) -> None:
         """Train every run of ``plan`` that is not complete in the folder, whose writer the caller is.
 
         A run whose process or machine dies is tried once more, and then ends as failed.
@@ -125,13 +125,13 @@ class Cluster:
             SettingsError: No machine of the cluster can take a run.
             RecordError: The folder cannot be written. What is recorded is kept.
         """
-        with training(plan, self._folder, observer) as (missing, told):
-            waiting, again = deque(missing), deque[_Batch]()
+        with training(plan, self._folder, callback) as (missing, told):
+            run_queue, again = deque(missing), deque[_Batch]()
             out: dict[Any, _Batch] = {}
             try:
-                while waiting or again or out:
-                    while (waiting or again) and len(out) < self._room(plan.runs[0]):
-                        batch = again.popleft() if again else self._next(waiting)
+                while run_queue or again or out:
+                    while (run_queue or again) and len(out) < self._room(plan.runs[0]):
+                        batch = again.popleft() if again else self._next(run_queue)
                         out[self._send(batch)] = batch
                     told_by, _ = self._ray.wait(list(out), num_returns=1, timeout=_SECONDS_BETWEEN_LOOKS)
                     for task in told_by:
@@ -161,10 +161,10 @@ class Cluster:
             raise SettingsError(f"no machine of the Ray cluster has {what}; its resources are {resources}")
         return slots * _BATCHES_AHEAD
 
-    def _next(self, waiting: deque[Run]) -> _Batch:
+    def _next(self, run_queue: deque[Run]) -> _Batch:
         """The next runs, as many as take long enough together; one, as long as nobody knows how long one takes."""
         count = 1 if self._seconds_a_run == 0 else math.ceil(_SECONDS_A_BATCH / self._seconds_a_run)
-        return _Batch([waiting.popleft() for _ in range(min(count, len(waiting)))])
+        return _Batch([run_queue.popleft() for _ in range(min(count, len(run_queue)))])
 
     def _send(self, batch: _Batch) -> Any:
         run = batch.runs[0]
@@ -177,7 +177,7 @@ class Cluster:
         )
         return task.remote(self._content, batch.runs, self._keep_checkpoints)
 
-    def _take(self, task: Any, batch: _Batch, told: Observer) -> list[_Batch] | None:
+    def _take(self, task: Any, batch: _Batch, told: Callback) -> list[_Batch] | None:
         """Write down what a task tells next.
 
         Returns:
@@ -215,16 +215,16 @@ class Cluster:
     def _is_late(self, batch: _Batch) -> bool:
         return batch.deadline is not None and time.monotonic() >= batch.deadline
 
-    def _end_late(self, batch: _Batch, told: Observer) -> list[_Batch]:
+    def _end_late(self, batch: _Batch, told: Callback) -> list[_Batch]:
         """Write down that the first run of ``batch``, whose task is ended, took too long; the batch of the others."""
         self._give_up(batch.runs[0], f"it took longer than the {self._timeout:g} seconds of --run-timeout", told)
         return [_Batch(batch.runs[1:])] if batch.runs[1:] else []
 
-    def _give_up(self, run: Run, reason: str, told: Observer) -> None:
+    def _give_up(self, run: Run, reason: str, told: Callback) -> None:
         write_failure(run, self._folder, reason)
         told.run_ended(run, self._folder.record(run))
 
-    def _write(self, run: Run, content: dict[str, bytes], told: Observer) -> None:
+    def _write(self, run: Run, content: dict[str, bytes], told: Callback) -> None:
         make_run_folder(run, self._folder)
         place = self._folder.run_folder(run)
         # The record last: with it the run is complete.
@@ -248,19 +248,19 @@ def train_batch(
 ) -> Iterator[tuple[float, dict[str, bytes]] | None]:
     """What a machine of the cluster does: for each run None when it begins, and when it has ended seconds and files.
 
-    The files are those of the run by name, and whatever else an observer wrote, by its path in the results folder.
+    The files are those of the run by name, and whatever else a callback wrote, by its path in the results folder.
     """
     keep_freed_memory()
-    load_what_optimizers_need()
-    experiment, materials, beside = _unpacked(content)
+    preload_optimizers()
+    experiment, components, beside = _unpacked(content)
     for run in runs:
         yield None
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as place:
-            folder = Folder(Path(place))
-            observer: Observer = beside.writing_to(folder.path)
-            observer.plan_started(Plan(experiment, (run,)), {})
-            attempt(run, materials, folder, observer, keep_checkpoints=keep_checkpoints)
+            folder = ResultsFolder(Path(place))
+            callback: Callback = beside.writing_to(folder.path)
+            callback.plan_started(Plan(experiment, (run,)), {})
+            train_run(run, components, folder, callback, keep_checkpoints=keep_checkpoints)
             written = {path.name: path.read_bytes() for path in folder.run_folder(run).glob("[!.]*") if path.is_file()}
             others = [path for path in folder.path.glob("*/**/*") if path.is_file()]
             for path in others:
@@ -271,15 +271,15 @@ def train_batch(
 
 
 # Of this process: Ray uses it for one task after the other.
-_unpacked_before: tuple[bytes, tuple[Experiment, Materials, Observer]] | None = None
+_unpacked_before: tuple[bytes, tuple[Experiment, Components, Callback]] | None = None
 
 
-def _unpacked(content: bytes) -> tuple[Experiment, Materials, Observer]:
+def _unpacked(content: bytes) -> tuple[Experiment, Components, Callback]:
     """What is in ``content``; unpacked once, and the data loaded once, for all tasks that this process does."""
     global _unpacked_before  # noqa: PLW0603
     if _unpacked_before is None or _unpacked_before[0] != content:
-        parcel, beside = unpack(content)
-        _unpacked_before = (content, (parcel.experiment, parcel.materials(), beside))
+        payload, beside = unpack(content)
+        _unpacked_before = (content, (payload.experiment, payload.components(), beside))
     return _unpacked_before[1]
 
 

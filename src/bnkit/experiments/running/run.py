@@ -13,14 +13,14 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from bnkit.errors import RecordError
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Run
 from bnkit.experiments.records import atomic_files
 from bnkit.experiments.records.atomic_files import UnwritableError
 from bnkit.experiments.records.environment import environment
 from bnkit.experiments.records.record import Epoch, RecordFile, Status
-from bnkit.experiments.records.results_folder import Folder
-from bnkit.experiments.resolve import Materials
+from bnkit.experiments.records.results_folder import ResultsFolder
+from bnkit.experiments.resolve import Components
 from bnkit.experiments.training.checkpoint import (
     UnreadableCheckpointError,
     load_checkpoint,
@@ -30,7 +30,7 @@ from bnkit.experiments.training.checkpoint import (
     weights_after,
 )
 from bnkit.experiments.training.device import computing_on
-from bnkit.experiments.training.distributed import ALONE, Processes
+from bnkit.experiments.training.distributed import SINGLE_PROCESS, Processes
 from bnkit.experiments.training.loop import Training, train
 from bnkit.model import batch_norms
 
@@ -39,14 +39,14 @@ _SECONDS_FOR_ANOTHER = 30.0
 _LOCK = ".running"
 
 
-def attempt(
+def train_run(
     run: Run,
-    materials: Materials,
-    folder: Folder,
-    observer: Observer,
+    components: Components,
+    folder: ResultsFolder,
+    callback: Callback,
     *,
     keep_checkpoints: bool = False,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> None:
     """Train ``run`` until it has ended, unless it has by now, and write it down.
 
@@ -58,31 +58,31 @@ def attempt(
     with _threads(run.threads), computing_on(torch.device(run.settings.device)), _alone(run, folder):
         folder.forget(run)
         if not folder.record(run).is_complete:
-            observer.data_ready(run, len(materials.parts(run).train))
-            _train(run, materials, folder, observer, keep_checkpoints, processes)
+            callback.data_ready(run, len(components.parts(run).train))
+            _train(run, components, folder, callback, keep_checkpoints, processes)
             remove_checkpoint(folder.run_folder(run))
             folder.forget(run)
-    observer.run_ended(run, folder.record(run))
+    callback.run_ended(run, folder.record(run))
 
 
-def write_failure(run: Run, folder: Folder, reason: str) -> None:
+def write_failure(run: Run, folder: ResultsFolder, reason: str) -> None:
     """End ``run``, which nobody trains any more, as failed for a reason; whole epochs that it recorded are kept."""
     make_run_folder(run, folder)
     file = folder.record_file(run)
     file.start(run.content, environment(run.threads, run.settings.device), len(file.read().epochs))
     file.end(Status.FAILED, traceback=reason)
-    clear_away(run, folder)
+    cleanup(run, folder)
     folder.forget(run)
 
 
-def clear_away(run: Run, folder: Folder) -> None:
+def cleanup(run: Run, folder: ResultsFolder) -> None:
     """Remove what ``run``, which has ended, needs no more, and what a process that was killed in it has left."""
     remove_checkpoint(folder.run_folder(run))
     with suppress(OSError):
         (folder.run_folder(run) / _LOCK).unlink(missing_ok=True)
 
 
-def make_run_folder(run: Run, folder: Folder) -> None:
+def make_run_folder(run: Run, folder: ResultsFolder) -> None:
     """Make the folder of ``run``, where it is not there yet."""
     place = folder.run_folder(run)
     try:
@@ -93,15 +93,15 @@ def make_run_folder(run: Run, folder: Folder) -> None:
 
 def _train(
     run: Run,
-    materials: Materials,
-    folder: Folder,
-    observer: Observer,
+    components: Components,
+    folder: ResultsFolder,
+    callback: Callback,
     keep_checkpoints: bool,
     processes: Processes,
 ) -> None:
     file, place = folder.record_file(run), folder.run_folder(run)
     try:
-        training, epochs = _beginning(run, materials, folder, observer, processes)
+        training, epochs = _beginning(run, components, folder, callback, processes)
     except RecordError:
         raise
     except (Exception, SystemExit):
@@ -110,11 +110,11 @@ def _train(
         return
     _write_beginning(file, run, epochs)
     folder.forget(run)
-    observer.model_ready(run, training.model, materials.parts(run), len(epochs))
-    observer.run_started(run, folder.record(run))
+    callback.model_ready(run, training.model, components.parts(run), len(epochs))
+    callback.run_started(run, folder.record(run))
     last = epochs[-1] if epochs else None
     try:
-        for epoch in train(run, training, materials.parts(run), materials.task, last, observer, processes):
+        for epoch in train(run, training, components.parts(run), components.task, last, callback, processes):
             epochs.append(epoch)
             # The checkpoint first: it holds the figures too, so that one without the other is always the newer one.
             save_checkpoint(place, training, epochs)
@@ -122,8 +122,8 @@ def _train(
             if keep_checkpoints:
                 save_weights(place, training.model, weights_after(epoch.epoch))
             folder.forget(run)
-            observer.epoch_trained(run, epoch, training.model)
-            observer.epoch_done(run, epoch)
+            callback.epoch_trained(run, epoch, training.model)
+            callback.epoch_done(run, epoch)
         diverged = epochs[-1].loss is None
         save_weights(place, training.model)
         file.end(Status.DIVERGED if diverged else Status.FINISHED, first_layer=_first_layer(training.model))
@@ -134,17 +134,17 @@ def _train(
 
 
 def _beginning(
-    run: Run, materials: Materials, folder: Folder, observer: Observer, processes: Processes
+    run: Run, components: Components, folder: ResultsFolder, callback: Callback, processes: Processes
 ) -> tuple[Training, list[Epoch]]:
     """The training of ``run`` at the last whole epoch that is on disk, and the figures up to there."""
 
     def fresh() -> Training:
-        model = materials.build(run).to(run.settings.device)
+        model = components.build(run).to(run.settings.device)
         if processes.count > 1 and batch_norms(model):
             from bnkit.model.edit.convert import convert
 
             model = convert(model, to="sync").model
-        return Training.of(run, model, len(materials.parts(run).train))
+        return Training.of(run, model, len(components.parts(run).train))
 
     training = fresh()
     if folder.record(run).status is Status.FAILED:
@@ -152,7 +152,7 @@ def _beginning(
     try:
         return training, load_checkpoint(folder.run_folder(run), training)
     except UnreadableCheckpointError as error:
-        observer.note(f"{error}: run {run.number} starts again")
+        callback.note(f"{error}: run {run.number} starts again")
         return fresh(), []
 
 
@@ -190,7 +190,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(run: Run, folder: Folder) -> Iterator[None]:
+def _alone(run: Run, folder: ResultsFolder) -> Iterator[None]:
     """Be the only process that trains ``run``, also where a killed call left a worker behind that still computes."""
     make_run_folder(run, folder)
     path = folder.run_folder(run) / _LOCK

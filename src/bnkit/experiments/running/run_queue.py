@@ -16,7 +16,7 @@ _WITHOUT_WEIGHT = {"lr", "init", "init_scale", "weight_decay", "schedule"}
 _WEIGHTS = tuple(name for name in Settings.model_fields if name not in _WITHOUT_WEIGHT)
 
 
-class Waiting:
+class RunQueue:
     """Runs in the order in which workers take them: that of the plan, and towards the end the longest first.
 
     The order has no influence on figures. Taking one is constant work, however many there are.

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from bnkit.experiments.callbacks import Observer, Observers
+from bnkit.experiments.callbacks import Callback, CallbackList
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch, GarbledRecordError, Record
-from bnkit.experiments.records.results_folder import Folder
-from bnkit.experiments.resolve import Materials
-from bnkit.experiments.running.run import attempt, clear_away
+from bnkit.experiments.records.record import CorruptRecordError, Epoch, Record
+from bnkit.experiments.records.results_folder import ResultsFolder
+from bnkit.experiments.resolve import Components
+from bnkit.experiments.running.run import cleanup, train_run
 from bnkit.memory import keep_freed_memory
 
 
 def train_all(
-    plan: Plan, materials: Materials, folder: Folder, observer: Observer, *, keep_checkpoints: bool = False
+    plan: Plan, components: Components, folder: ResultsFolder, callback: Callback, *, keep_checkpoints: bool = False
 ) -> None:
     """Train every run of ``plan`` that is not complete in ``folder``, whose writer the caller is, one after the other.
 
@@ -23,33 +23,33 @@ def train_all(
     is recorded by then.
     """
     keep_freed_memory()
-    with training(plan, folder, observer) as (left, told):
+    with training(plan, folder, callback) as (left, told):
         for run in left:
-            attempt(run, materials, folder, told, keep_checkpoints=keep_checkpoints)
+            train_run(run, components, folder, told, keep_checkpoints=keep_checkpoints)
 
 
 @contextmanager
-def training(plan: Plan, folder: Folder, observer: Observer) -> Iterator[tuple[Sequence[Run], Observer]]:
-    """The runs of ``plan`` that are left to train, and whom to tell: ``observer``, and what keeps ``results.csv`` up to date.
+def training(plan: Plan, folder: ResultsFolder, callback: Callback) -> Iterator[tuple[Sequence[Run], Callback]]:
+    """The runs of ``plan`` that are left to train, and whom to tell: ``callback``, and what keeps ``results.csv`` up to date.
 
     The work is constant for every run that is trained inside, however many there are.
     """
-    _set_aside_garbled(plan, folder, observer)
+    _set_aside_garbled(plan, folder, callback)
     done = {run: folder.record(run) for run in plan if folder.record(run).is_complete}
     for run in done:
-        clear_away(run, folder)  # of a call that was killed between its last line and that
-    observer.plan_started(plan, done)
+        cleanup(run, folder)  # of a call that was killed between its last line and that
+    callback.plan_started(plan, done)
     left = [run for run in plan if run not in done]
     try:
-        yield left, Observers([observer, _Table(plan, folder)])
+        yield left, CallbackList([callback, _Table(plan, folder)])
     finally:
         folder.write_results(plan)
 
 
-class _Table(Observer):
+class _Table(Callback):
     """Writes ``results.csv`` now and then."""
 
-    def __init__(self, plan: Plan, folder: Folder) -> None:
+    def __init__(self, plan: Plan, folder: ResultsFolder) -> None:
         self._plan, self._folder = plan, folder
 
     def epoch_done(self, run: Run, epoch: Epoch) -> None:
@@ -61,10 +61,10 @@ class _Table(Observer):
         self._folder.refresh_results(self._plan)
 
 
-def _set_aside_garbled(plan: Plan, folder: Folder, observer: Observer) -> None:
+def _set_aside_garbled(plan: Plan, folder: ResultsFolder, callback: Callback) -> None:
     for run in plan:
         try:
             folder.read(run)
-        except GarbledRecordError as error:
-            aside = folder.record_file(run).set_aside()
-            observer.note(f"{error}: it is kept as {aside.name}, and run {run.number} is made again")
+        except CorruptRecordError as error:
+            aside = folder.record_file(run).quarantine()
+            callback.note(f"{error}: it is kept as {aside.name}, and run {run.number} is made again")

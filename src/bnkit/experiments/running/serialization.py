@@ -14,24 +14,24 @@ from typing import Any
 
 import cloudpickle
 
-from bnkit.data import SOURCES, DataSet
-from bnkit.data.custom import data_called
+from bnkit.data import DATA_SETS, DataSet
+from bnkit.data.custom import load_data
 from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.experiment import Experiment
-from bnkit.experiments.networks import NetworkSource, sources
-from bnkit.experiments.resolve import Materials
-from bnkit.experiments.training.task import Task, task_of
-from bnkit.factories import target_modules
+from bnkit.experiments.networks import NetworkSource, network_sources
+from bnkit.experiments.resolve import Components
+from bnkit.experiments.training.task import Task, resolve_task
+from bnkit.factories import factory_modules
 from bnkit.seeding import seeded
 
 
 @dataclass(frozen=True)
-class Parcel:
+class Payload:
     """An experiment that is settled, and what of it cannot be found by name.
 
     Attributes:
         experiment: Settled.
-        networks, data, functions: As ``resolve.settle`` takes them; None for what the experiment names.
+        networks, data, functions: As ``resolve.resolve_experiment`` takes them; None for what the experiment names.
     """
 
     experiment: Experiment
@@ -47,7 +47,7 @@ class Parcel:
         """
         return _packed((self, *also))
 
-    def materials(self) -> Materials:
+    def components(self) -> Components:
         """What the runs are made from.
 
         Raises:
@@ -58,11 +58,11 @@ class Parcel:
         found = self.networks
         if found is None:
             with seeded("networks"):
-                found = sources(self.experiment.networks, self.experiment.arms)
-        data = self.data if self.data is not None else data_called(self.experiment.data)
+                found = network_sources(self.experiment.networks, self.experiment.arms)
+        data = self.data if self.data is not None else load_data(self.experiment.data)
         data = data.reduced(self.experiment.train_examples, self.experiment.test_examples)
-        made = Materials(found, data, task_of(self.experiment, data, self.functions))
-        refuse_other_data(self.experiment.data, (settled.data, data.digest))
+        made = Components(found, data, resolve_task(self.experiment, data, self.functions))
+        require_same_data(self.experiment.data, (settled.data, data.digest))
         identities = tuple(source.identity for source in found.values())
         if (identities, made.task.identity) != (settled.networks, settled.task):
             raise FactoryError(
@@ -73,7 +73,7 @@ class Parcel:
 
 
 @dataclass(frozen=True)
-class WholeParcel:
+class SelfContainedPayload:
     """The materials themselves, for machines that do not have the files that the experiment names.
 
     Attributes:
@@ -89,10 +89,10 @@ class WholeParcel:
     task: Task
 
     @classmethod
-    def of(cls, experiment: Experiment, materials: Materials) -> WholeParcel:
-        """The parcel for ``experiment``, whose materials these are."""
-        by_name = experiment.data in SOURCES
-        return cls(experiment, materials.networks, None if by_name else materials.data, materials.task)
+    def of(cls, experiment: Experiment, components: Components) -> SelfContainedPayload:
+        """The payload for ``experiment``, whose materials these are."""
+        by_name = experiment.data in DATA_SETS
+        return cls(experiment, components.networks, None if by_name else components.data, components.task)
 
     def pack(self, *also: object) -> bytes:
         """This, and whatever else goes with it, as ``unpack`` takes it, with the code of the files that the experiment names.
@@ -101,10 +101,10 @@ class WholeParcel:
             SettingsError: Something cannot be sent.
         """
         try:
-            return self._packed_with(target_modules(), *also)
+            return self._packed_with(factory_modules(), *also)
         except SettingsError:
             # Something in a module behind a file (a lock) cannot be sent; such a module may be there too.
-            return self._packed_with(target_modules(behind=False), *also)
+            return self._packed_with(factory_modules(with_imports=False), *also)
 
     def _packed_with(self, modules: list[ModuleType], *also: object) -> bytes:
         for module in modules:
@@ -115,7 +115,7 @@ class WholeParcel:
             for module in modules:
                 cloudpickle.unregister_pickle_by_value(module)
 
-    def materials(self) -> Materials:
+    def components(self) -> Components:
         """What the runs are made from, there.
 
         Raises:
@@ -123,16 +123,16 @@ class WholeParcel:
         """
         data = self.data
         if data is None:
-            named = data_called(self.experiment.data)
+            named = load_data(self.experiment.data)
             data = named.reduced(self.experiment.train_examples, self.experiment.test_examples)
         settled = self.experiment.settled
         assert settled is not None
         if data.digest != settled.data:
             raise FactoryError(f"the data set {self.experiment.data} is another one on {platform.node()}; call again")
-        return Materials(self.networks, data, self.task)
+        return Components(self.networks, data, self.task)
 
 
-def refuse_other_data(name: str, digests: Iterable[str]) -> None:
+def require_same_data(name: str, digests: Iterable[str]) -> None:
     """Refuse data that are not the same in every process.
 
     Args:

@@ -6,32 +6,32 @@ import math
 from itertools import islice
 from pathlib import Path
 
-from bnkit.experiments.callbacks import Observer
+from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan
-from bnkit.experiments.records.results_folder import Folder
-from bnkit.experiments.running.processors import processors, workers_for
-from bnkit.factories import is_target
+from bnkit.experiments.records.results_folder import ResultsFolder
+from bnkit.experiments.running.processors import processors, resolve_worker_count
+from bnkit.factories import is_factory_name
 
 # Where Linux has GPUs of NVIDIA.
 _NVIDIA = Path("/dev/nvidiactl")
 
 
-def count_of_workers(asked: int | str, plan: Plan, observer: Observer) -> int:
+def worker_count_for(asked: int | str, plan: Plan, callback: Callback) -> int:
     """How many workers ``asked`` means for ``plan``, and a note if they ask too much of the machine."""
     import torch
 
     on_gpus = all(run.settings.device.startswith("cuda") for run in plan)
     threads = plan.runs[0].threads
-    count = workers_for(asked, threads, torch.cuda.device_count() if on_gpus else 0)
+    count = resolve_worker_count(asked, threads, torch.cuda.device_count() if on_gpus else 0)
     if not on_gpus and count * threads > processors():
-        observer.note(
+        callback.note(
             f"{count} workers of {threads} threads each share {processors()} processors; --workers auto takes as many as go"
         )
     return min(count, len(plan))
 
 
-def workers_at_least(asked: int | str, experiment: Experiment, threads: int, networks: int | None = None) -> int:
+def min_worker_count(asked: int | str, experiment: Experiment, threads: int, networks: int | None = None) -> int:
     """How many there will be at least, as far as can be told before torch is loaded, which takes seconds.
 
     Args:
@@ -41,15 +41,15 @@ def workers_at_least(asked: int | str, experiment: Experiment, threads: int, net
         networks: How many there are, each with all its arms; None for those that ``experiment`` names.
     """
     on_gpus = _NVIDIA.exists() and any(device != "cpu" for device in experiment.grid.device)
-    count = 1 if asked == "auto" and on_gpus else workers_for(asked, threads)
-    points = math.prod(len(set(getattr(experiment.grid, key))) for key in experiment.grid.keys_given)
+    count = 1 if asked == "auto" and on_gpus else resolve_worker_count(asked, threads)
+    points = math.prod(len(set(getattr(experiment.grid, key))) for key in experiment.grid.explicit_keys)
     if networks is None:
-        networks = sum(1 if is_target(name) else len(experiment.arms) for name in experiment.networks)
+        networks = sum(1 if is_factory_name(name) else len(experiment.arms) for name in experiment.networks)
     return min(count, len(experiment.seeds) * points * networks)
 
 
-def runs_left(plan: Plan, folder: Folder, most: int) -> int:
+def count_missing_runs(plan: Plan, folder: ResultsFolder, most: int) -> int:
     """How many runs are not complete, up to ``most``, as far as can be told before this process is the only writer."""
-    as_it_is_now = Folder(folder.path)
+    as_it_is_now = ResultsFolder(folder.path)
     left = (run for run in plan if not as_it_is_now.record(run).is_complete)
     return sum(1 for _ in islice(left, most))

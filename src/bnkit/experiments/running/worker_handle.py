@@ -14,7 +14,7 @@ from typing import Any
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Run
-from bnkit.experiments.running.worker_process import live
+from bnkit.experiments.running.worker_process import main
 
 # Of what a worker prints, its end is kept for the record of a run in which it died.
 _BYTES_KEPT = 4000
@@ -22,7 +22,7 @@ _AT_ONCE = 1 << 16
 _READS = 16
 
 
-def refuse_inside_a_worker() -> None:
+def refuse_nested_workers() -> None:
     """A SettingsError where a worker that is starting imports a script, whose call of ``bnkit.compare`` is not guarded."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SettingsError(
@@ -32,7 +32,7 @@ def refuse_inside_a_worker() -> None:
 
 
 @contextmanager
-def started(count: int) -> Iterator[list[WorkerHandle]]:
+def started_workers(count: int) -> Iterator[list[WorkerHandle]]:
     """So many new workers, which load torch while this process does other things. Those still in the list are ended at the end."""
     workers: list[WorkerHandle] = []
     try:
@@ -52,7 +52,7 @@ class WorkerHandle:
 
     Attributes:
         number: From 0; decides which GPU it computes on.
-        process, orders, output: The process, the pipe of ``worker.work``, and the pipe with what it prints, if there is one.
+        process, orders, output: The process, the pipe of ``worker.serve``, and the pipe with what it prints, if there is one.
         run: What it trains now.
         busy: Whether it can take no order; it is until it is ready.
         ready: Whether it has been.
@@ -78,7 +78,7 @@ class WorkerHandle:
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
         output, printing = spawn.Pipe(duplex=False) if os.name == "posix" else (None, None)
-        process = spawn.Process(target=live, args=(theirs, printing, number), name=f"bnkit-worker-{number}")
+        process = spawn.Process(target=main, args=(theirs, printing, number), name=f"bnkit-worker-{number}")
         with _without_interrupts():
             process.start()
         theirs.close()
@@ -137,7 +137,7 @@ class WorkerHandle:
                 pipe.close()
 
     @property
-    def death(self) -> str:
+    def exit_reason(self) -> str:
         """How it died, once it is dead."""
         code = self.process.exitcode
         if code is not None and code < 0:

@@ -11,20 +11,20 @@ import threading
 from multiprocessing.connection import Connection, wait
 
 
-def live(orders: Connection, output: Connection | None, number: int) -> None:
+def main(orders: Connection, output: Connection | None, number: int) -> None:
     """The life of a worker process: it ends with the one that started it, prints to ``output``, and obeys ``orders``.
 
     Args:
-        orders, number: As of ``worker.work``.
+        orders, number: As of ``worker.serve``.
         output: Where everything goes that is printed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; who sent us here ends us
     _end_with_parent()
     if output is not None:
         _print_to(output)
-    from bnkit.experiments.running.worker import work
+    from bnkit.experiments.running.worker import serve
 
-    work(orders, number)
+    serve(orders, number)
 
 
 def _end_with_parent() -> None:

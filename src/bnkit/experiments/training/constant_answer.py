@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bnkit.experiments.training.metrics import METRICS, answered
+from bnkit.experiments.training.metrics import METRICS, is_correct
 from bnkit.experiments.training.task import Task
 
 _OF_VALUES = ("mean_absolute_error", "mean_squared_error")
@@ -35,7 +35,7 @@ class ConstantAnswer:
             return
         if self._task.right is None or (targets.shape == outputs.shape and not targets.is_floating_point()):
             return  # numbers of several classes each: not known
-        of_classes = self._task.right is answered or not targets.is_floating_point()
+        of_classes = self._task.right is is_correct or not targets.is_floating_point()
         if of_classes:
             asked = (targets.argmax(1) if targets.is_floating_point() else targets).flatten()
             known = asked[(asked >= 0) & (asked < outputs.shape[1])]  # without those that are to be ignored

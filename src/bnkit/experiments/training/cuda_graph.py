@@ -26,7 +26,7 @@ _TIMED = 8
 _AT_MOST = 0.95
 
 
-class Recorder(Protocol):
+class GraphRecorder(Protocol):
     """What records work on a device, and replays it."""
 
     def warming_up(self) -> AbstractContextManager[None]:
@@ -42,7 +42,7 @@ class Recorder(Protocol):
         ...
 
 
-class CudaRecorder:
+class CudaGraphRecorder:
     """Records CUDA graphs."""
 
     def __init__(self, device: torch.device) -> None:
@@ -87,7 +87,7 @@ class GraphedStep:
         reason: Why it does not, where an error is the reason.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: GraphRecorder) -> None:
         self._recorder = recorder
         self.replays: bool | None = None
         self.reason = ""
@@ -149,7 +149,7 @@ class GraphedStep:
 class _Recording:
     """The forward and backward pass of one step, on memory of its own."""
 
-    def __init__(self, recorder: Recorder, model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> None:
+    def __init__(self, recorder: GraphRecorder, model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> None:
         self._inputs, self._targets = inputs.clone(), targets.clone()
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         before = [parameter.grad for parameter in parameters]

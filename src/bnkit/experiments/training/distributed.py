@@ -41,7 +41,7 @@ class Processes:
         """Which rows of a batch of so many are this process's: as many as those of any other, or one less."""
         return slice(examples * self.rank // self.count, examples * (self.rank + 1) // self.count)
 
-    def wrapped(self, model: nn.Module) -> nn.Module:
+    def distributed_model(self, model: nn.Module) -> nn.Module:
         """``model``, whose gradients will be the mean over all processes."""
         if self.count == 1:
             return model
@@ -52,7 +52,7 @@ class Processes:
         }
         return DistributedDataParallel(model, **options)
 
-    def weighted(self, loss: Loss, examples: int) -> Loss:
+    def scale_loss(self, loss: Loss, examples: int) -> Loss:
         """``loss`` of this process's share of a batch of so many, such that its mean over the processes is the batch's."""
         if self.count == 1:
             return loss
@@ -62,7 +62,7 @@ class Processes:
 
         return share_of_it
 
-    def total(self, own: Tensor) -> Tensor:
+    def all_reduce(self, own: Tensor) -> Tensor:
         """The sum over all processes."""
         if self.count == 1:
             return own
@@ -70,13 +70,13 @@ class Processes:
         dist.all_reduce(result)
         return result
 
-    def all_of(self, own: Tensor) -> Tensor:
+    def all_gather_rows(self, own: Tensor) -> Tensor:
         """The rows of all processes, those of process 0 first."""
         if self.count == 1:
             return own
-        return torch.cat([rows.to(own.device) for rows in self.told(own.cpu())])
+        return torch.cat([rows.to(own.device) for rows in self.all_gather(own.cpu())])
 
-    def told(self, own: T) -> list[T]:
+    def all_gather(self, own: T) -> list[T]:
         """What each process says."""
         if self.count == 1:
             return [own]
@@ -84,7 +84,7 @@ class Processes:
         dist.all_gather_object(said, own, group=self._messages)
         return said
 
-    def from_first(self, what: T | None) -> T:
+    def broadcast(self, what: T | None) -> T:
         """What process 0 says; the others give None."""
         said: list[Any] = [what]
         if self.count > 1:
@@ -93,11 +93,11 @@ class Processes:
         return result
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 @contextmanager
-def apart(model: nn.Module, processes: Processes) -> Iterator[None]:
+def local_batch_norm(model: nn.Module, processes: Processes) -> Iterator[None]:
     """Inside, batch norms do not look at other processes: each process measures the same data by itself."""
     layers = [module for module in model.modules() if getattr(module, "sync", False) is True]
     if processes.count == 1 or not layers:
@@ -113,7 +113,7 @@ def apart(model: nn.Module, processes: Processes) -> Iterator[None]:
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
+def process_group() -> Iterator[Processes]:
     """The processes that torchrun has started, connected; where a caller has connected them already, so it stays.
 
     Raises:

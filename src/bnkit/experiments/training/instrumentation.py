@@ -16,7 +16,7 @@ from bnkit.model.instrument.layers import LayerWatch
 from bnkit.model.instrument.loss_landscape import along_the_step
 
 
-class Watching:
+class StepInstrumentation:
     """Looks at one epoch of a run.
 
     Args:

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import LRScheduler
 
-from bnkit.data import Part, Parts, batches
-from bnkit.experiments.callbacks import Observer
+from bnkit.data import Split, Splits, batches
+from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.networks import is_built_in
 from bnkit.experiments.plan import Run
-from bnkit.experiments.randomness import order_of_examples
+from bnkit.experiments.randomness import epoch_order
 from bnkit.experiments.records.record import Epoch
 from bnkit.experiments.training.augmentations import Augmentation
 from bnkit.experiments.training.constant_answer import ConstantAnswer
-from bnkit.experiments.training.cuda_graph import CudaRecorder, GraphedStep
+from bnkit.experiments.training.cuda_graph import CudaGraphRecorder, GraphedStep
 from bnkit.experiments.training.device import PeakMemory, now
-from bnkit.experiments.training.distributed import ALONE, Processes, apart
-from bnkit.experiments.training.instrumentation import Watching
-from bnkit.experiments.training.optimizers import optimizer_for, schedule_for
+from bnkit.experiments.training.distributed import SINGLE_PROCESS, Processes, local_batch_norm
+from bnkit.experiments.training.instrumentation import StepInstrumentation
+from bnkit.experiments.training.optimizers import make_optimizer, make_schedule
 from bnkit.experiments.training.task import Task, TrainingStep
 from bnkit.model import batch_norms, normalising_by, population_statistics
 from bnkit.model.instrument.layers import LayerWatch
@@ -48,13 +48,13 @@ class Training:
     @classmethod
     def of(cls, run: Run, model: nn.Module, examples: int) -> Training:
         """The beginning of ``run``, whose network is ``model``, on so many training examples."""
-        optimizer = optimizer_for(model.parameters(), run.settings)
+        optimizer = make_optimizer(model.parameters(), run.settings)
         batch_size = run.settings.batch_size
-        steps = examples // batch_size if run.leaves_out_last(examples) else math.ceil(examples / batch_size)
-        return cls(model, optimizer, schedule_for(optimizer, run.settings, steps * run.epochs))
+        steps = examples // batch_size if run.drops_last(examples) else math.ceil(examples / batch_size)
+        return cls(model, optimizer, make_schedule(optimizer, run.settings, steps * run.epochs))
 
 
-class _Measured(NamedTuple):
+class EpochMetrics(NamedTuple):
     """The figures of a part; None for those that it has not."""
 
     loss: float | None = None
@@ -66,7 +66,7 @@ class _Measured(NamedTuple):
 class _Tally:
     """Adds up the figures of a part, batch by batch, and waits for the device only at the end."""
 
-    def __init__(self, task: Task, device: torch.device, processes: Processes = ALONE) -> None:
+    def __init__(self, task: Task, device: torch.device, processes: Processes = SINGLE_PROCESS) -> None:
         self._task, self._processes = task, processes
         self._loss, self._right = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
         self._examples = self._answers = 0
@@ -88,24 +88,26 @@ class _Tally:
     @property
     def is_finite(self) -> bool:
         """Whether the loss has been finite so far. Waits for the device."""
-        return math.isfinite(self._processes.total(self._loss).item())
+        return math.isfinite(self._processes.all_reduce(self._loss).item())
 
-    def measured(self) -> _Measured:
+    def measured(self) -> EpochMetrics:
         """The figures of all that was added; a loss or a metric that is not finite is None."""
         metric = None
         if self._task.metric is not None:
-            everything = (self._processes.all_of(torch.cat(part)) for part in (self._outputs, self._targets))
+            everything = (self._processes.all_gather_rows(torch.cat(part)) for part in (self._outputs, self._targets))
             metric = _finite(float(self._task.metric(*everything)))
         counted = torch.stack(
             [self._loss, self._right, self._loss.new_tensor(self._examples), self._loss.new_tensor(self._answers)]
         )
-        loss, right, examples, answers = self._processes.total(counted).tolist()
-        return _Measured(_finite(loss / examples), right / answers if answers else None, metric, int(answers) or None)
+        loss, right, examples, answers = self._processes.all_reduce(counted).tolist()
+        return EpochMetrics(
+            _finite(loss / examples), right / answers if answers else None, metric, int(answers) or None
+        )
 
 
 @dataclass(frozen=True)
 class _Learned:
-    figures: _Measured
+    figures: EpochMetrics
     gradient_norm: float | None
     duration: float
     examples: int
@@ -115,11 +117,11 @@ class _Learned:
 def train(
     run: Run,
     training: Training,
-    parts: Parts,
+    parts: Splits,
     task: Task,
     after: Epoch | None,
-    observer: Observer,
-    processes: Processes = ALONE,
+    callback: Callback,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Iterator[Epoch]:
     """Train for the epochs of ``run`` that follow ``after``, and yield the figures of each.
 
@@ -132,36 +134,38 @@ def train(
         parts: The data, on the device of the network.
         task: What is learned.
         after: The figures of the last epoch that is done; None at the beginning.
-        observer: Told of every step, and of what is measured.
+        callback: Told of every step, and of what is measured.
         processes: That train it together; what is yielded is the same in each, but for the durations.
     """
-    model, trained = training.model, processes.wrapped(training.model)
+    model, trained = training.model, processes.distributed_model(training.model)
     step = _step_of(run, task, parts.train.device, processes)
     watch = LayerWatch(model) if run.observe else None
     run_duration = after.run_duration if after else 0.0
     steps = (after.steps or 0) if after else 0
     for epoch in range(after.epoch + 1 if after else 1, run.epochs + 1):
-        watching = Watching(run, model, training.optimizer, task.loss, steps, watch)
+        instrumentation = StepInstrumentation(run, model, training.optimizer, task.loss, steps, watch)
         # What a network draws for its share of a batch is not what another one draws for another.
         with seeded(run.seed, "epoch", epoch, *([processes.rank] if processes.rank else [])):
-            learned = _learn(run, training, trained, parts.train, task, step, epoch, observer, processes, watching)
-        steps = watching.steps
+            learned = _learn(
+                run, training, trained, parts.train, task, step, epoch, callback, processes, instrumentation
+            )
+        steps = instrumentation.steps
         run_duration += learned.duration
         diverged = learned.figures.loss is None
-        training_part = validation = test = population = _Measured()
+        training_part = validation = test = population = EpochMetrics()
         constant = ConstantAnswer(task)
         if not diverged:
             if run.evaluate_training:
-                observer.measuring(run, "training part")
+                callback.measuring(run, "training part")
                 training_part = _measure(model, parts.train, task)
             if parts.validation is not None:
-                observer.measuring(run, "validation")
+                callback.measuring(run, "validation")
                 validation = _measure(model, parts.validation, task)
-            observer.measuring(run, "test")
+            callback.measuring(run, "test")
             test = _measure(model, parts.test, task, constant)
             if batch_norms(model):
-                observer.measuring(run, "population statistics")
-                with apart(model, processes):
+                callback.measuring(run, "population statistics")
+                with local_batch_norm(model, processes):
                     population = _measure_under_population(model, parts, task)
         yield Epoch(
             epoch=epoch,
@@ -181,9 +185,9 @@ def train(
             test_metric=test.metric,
             test_metric_population=population.metric,
             steps=steps,
-            backward_bytes=watching.backward_bytes,
-            layers=watching.layers,
-            landscape=watching.landscape,
+            backward_bytes=instrumentation.backward_bytes,
+            layers=instrumentation.layers,
+            landscape=instrumentation.landscape,
             peak_memory_bytes=learned.peak_memory_bytes,
             training_loss=training_part.loss,
             training_accuracy=training_part.accuracy,
@@ -200,13 +204,13 @@ def _learn(
     run: Run,
     training: Training,
     trained: nn.Module,
-    examples: Part,
+    examples: Split,
     task: Task,
     step: TrainingStep,
     epoch: int,
-    observer: Observer,
+    callback: Callback,
     processes: Processes,
-    watching: Watching,
+    instrumentation: StepInstrumentation,
 ) -> _Learned:
     """One pass over the training data; ``trained`` is what is called for the network of ``training``."""
     model, optimizer, schedule = training.model, training.optimizer, training.schedule
@@ -218,14 +222,14 @@ def _learn(
     model.train()
     memory = PeakMemory(device)
     began = checked = now(device)
-    order = order_of_examples(len(examples), run.seed, epoch).to(device)
-    stream = batches(examples, run.settings.batch_size, order, run.leaves_out_last(len(examples)))
+    order = epoch_order(len(examples), run.seed, epoch).to(device)
+    stream = batches(examples, run.settings.batch_size, order, run.drops_last(len(examples)))
     for inputs, targets in (
         stream if task.augmentation is None else _augmented(stream, task.augmentation, run.seed, epoch)
     ):
         size, own = len(targets), processes.share(len(targets))
-        weighted = processes.weighted(task.loss, size)
-        with watching.step(inputs[own], targets[own]):
+        weighted = processes.scale_loss(task.loss, size)
+        with instrumentation.step(inputs[own], targets[own]):
             loss, outputs = step(trained, optimizer, weighted, inputs[own], targets[own])
         if schedule is not None:
             schedule.step()
@@ -235,22 +239,22 @@ def _learn(
             norm_sum += nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         seen += size
         steps += 1
-        observer.batch_done(run, epoch, size)
+        callback.batch_done(run, epoch, size)
         if _is_to_check(steps, checked, device, processes):
             if not tally.is_finite:
                 break
             checked = time.perf_counter()
-    duration = now(device) - began - watching.seconds
+    duration = now(device) - began - instrumentation.seconds
     if not tally.is_finite:
-        return _Learned(_Measured(), None, duration, seen, memory.bytes)
+        return _Learned(EpochMetrics(), None, duration, seen, memory.bytes)
     return _Learned(tally.measured(), _finite(norm_sum.item() / steps), duration, seen, memory.bytes)
 
 
 def _step_of(run: Run, task: Task, device: torch.device, processes: Processes) -> TrainingStep:
     """How a step of ``run`` is taken: as its task says, on a GPU recorded and replayed where that can be and is faster."""
-    known = task.is_usual and is_built_in(run.network) and not (run.observe or run.landscape)
+    known = task.is_default and is_built_in(run.network) and not (run.observe or run.landscape)
     replayed = known and processes.count == 1 and device.type == "cuda"
-    return GraphedStep(CudaRecorder(device)) if replayed else task.training_step
+    return GraphedStep(CudaGraphRecorder(device)) if replayed else task.training_step
 
 
 def _is_to_check(steps: int, checked: float, device: torch.device, processes: Processes) -> bool:
@@ -270,7 +274,7 @@ def _augmented(
         yield batch
 
 
-def _measure(model: nn.Module, examples: Part, task: Task, constant: ConstantAnswer | None = None) -> _Measured:
+def _measure(model: nn.Module, examples: Split, task: Task, constant: ConstantAnswer | None = None) -> EpochMetrics:
     """The figures of ``examples`` in evaluation mode, and those of a constant answer."""
     tally = _Tally(task, examples.device)
     model.eval()
@@ -284,11 +288,11 @@ def _measure(model: nn.Module, examples: Part, task: Task, constant: ConstantAns
     return tally.measured()
 
 
-def _measure_under_population(model: nn.Module, parts: Parts, task: Task) -> _Measured:
+def _measure_under_population(model: nn.Module, parts: Splits, task: Task) -> EpochMetrics:
     """The figures of the test set with the statistics of the training part in place of the moving average."""
     statistics = population_statistics(model, _without_a_batch_of_one(parts.train))
     if not statistics:
-        return _Measured()
+        return EpochMetrics()
     with normalising_by(model, statistics):
         return _measure(model, parts.test, task)
 
@@ -297,7 +301,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _without_a_batch_of_one(examples: Part) -> Iterator[Tensor]:
+def _without_a_batch_of_one(examples: Split) -> Iterator[Tensor]:
     drop_last = len(examples) % _EVALUATION_BATCH == 1 and len(examples) > 1
     # In a shuffle of their own: batches of one class each would not normalise as those of training do.
     generator = torch.Generator().manual_seed(0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bnkit.data import DataSet
-from bnkit.experiments.training.metrics import answered
+from bnkit.experiments.training.metrics import is_correct
 
 # (outputs, targets) -> the mean loss over the batch, 0-dimensional.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -88,14 +88,14 @@ def _kl_div(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.kl_div(outputs, targets, reduction="batchmean")
 
 
-_CROSS_ENTROPY = NamedLoss("cross_entropy", functional.cross_entropy, Outputs.SCORES, right=answered)
+_CROSS_ENTROPY = NamedLoss("cross_entropy", functional.cross_entropy, Outputs.SCORES, right=is_correct)
 _SOFT_CROSS_ENTROPY = NamedLoss(
-    "cross_entropy", functional.cross_entropy, Outputs.SCORES, Targets.DISTRIBUTIONS, answered
+    "cross_entropy", functional.cross_entropy, Outputs.SCORES, Targets.DISTRIBUTIONS, is_correct
 )
 _OF_CLASSES = (
     _CROSS_ENTROPY,
-    NamedLoss("nll_loss", functional.nll_loss, Outputs.LOG_PROBABILITIES, right=answered),
-    NamedLoss("multi_margin_loss", functional.multi_margin_loss, Outputs.SCORES, right=answered),
+    NamedLoss("nll_loss", functional.nll_loss, Outputs.LOG_PROBABILITIES, right=is_correct),
+    NamedLoss("multi_margin_loss", functional.multi_margin_loss, Outputs.SCORES, right=is_correct),
 )
 _OF_YES_OR_NO = tuple(
     NamedLoss(name, _yes_or_no(function), outputs, Targets.SHARES_OF_ONE, _above(threshold))
@@ -114,7 +114,7 @@ _OF_VALUES = (
     *_OF_YES_OR_NO,
     _OF_SIGNS,
     NamedLoss("poisson_nll_loss", functional.poisson_nll_loss, Outputs.LOG_RATES, Targets.COUNTS, link=torch.exp),
-    NamedLoss("kl_div", _kl_div, Outputs.LOG_PROBABILITIES, Targets.DISTRIBUTIONS, answered),
+    NamedLoss("kl_div", _kl_div, Outputs.LOG_PROBABILITIES, Targets.DISTRIBUTIONS, is_correct),
 )
 _ALL = {loss.name: loss for loss in (*_OF_VALUES, *_OF_CLASSES)}
 # The same as modules, which a user may give in place of a name.
@@ -146,24 +146,24 @@ def losses_for(data: DataSet) -> dict[str, NamedLoss]:
     return {loss.name: loss for loss in fitting}
 
 
-def is_known(name: str) -> bool:
+def is_loss_name(name: str) -> bool:
     """Whether there is such a loss, for whatever targets."""
     return name in _ALL
 
 
-def answers_yes_or_no(name: str) -> bool:
+def is_binary_loss(name: str) -> bool:
     """Whether a network has an output for each target under that loss, in place of one for each class."""
     return any(loss.name == name for loss in (*_OF_YES_OR_NO, _OF_SIGNS))
 
 
-def loss_behind(function: object) -> NamedLoss | None:
+def find_named_loss(function: object) -> NamedLoss | None:
     """The loss of ``torch.nn.functional`` that a user gave as a function or a module."""
     named = _MODULES.get(type(function)) if isinstance(function, nn.Module) else getattr(function, "__name__", "")
     is_torchs = isinstance(function, nn.Module) or getattr(functional, str(named), None) is function
     return _ALL.get(str(named)) if is_torchs else None
 
 
-def fits(targets: Tensor, kind: Targets) -> bool:
+def targets_fit(targets: Tensor, kind: Targets) -> bool:
     """Whether floating ``targets`` are what a loss is made for."""
     match kind:
         case Targets.SHARES_OF_ONE:
@@ -181,4 +181,4 @@ def fits(targets: Tensor, kind: Targets) -> bool:
 def _are_distributions(data: DataSet) -> bool:
     if not data.target_shape or data.target_shape[0] < 2:
         return False
-    return fits(data.train.head(256)[1], Targets.DISTRIBUTIONS)
+    return targets_fit(data.train.head(256)[1], Targets.DISTRIBUTIONS)

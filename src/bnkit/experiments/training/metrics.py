@@ -73,7 +73,7 @@ mean_squared_error.higher_is_better = False  # type: ignore[attr-defined]
 METRICS: dict[str, Metric] = {metric.__name__: metric for metric in (r2_score, mean_absolute_error, mean_squared_error)}
 
 
-def answered(outputs: Tensor, targets: Tensor) -> Tensor:
+def is_correct(outputs: Tensor, targets: Tensor) -> Tensor:
     """Whether each answer is right: the class with the highest score. Bool, of the shape of class-number targets.
 
     Args:
@@ -84,6 +84,6 @@ def answered(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.argmax(1) == asked
 
 
-def answered_yes_or_no(outputs: Tensor, targets: Tensor) -> Tensor:
+def is_correct_binary(outputs: Tensor, targets: Tensor) -> Tensor:
     """Whether each answer is right: a logit above 0 for a target above one half. Bool, of the targets' shape."""
     return (outputs > 0) == (targets > 0.5)

@@ -15,7 +15,7 @@ from bnkit.experiments.settings import Settings
 _STEPS = (0.5, 0.75)
 
 
-def optimizer_for(parameters: Iterable[nn.Parameter], settings: Settings) -> optim.Optimizer:
+def make_optimizer(parameters: Iterable[nn.Parameter], settings: Settings) -> optim.Optimizer:
     """The optimizer that the settings name, with PyTorch's defaults where they say nothing."""
     parameters = list(parameters)
     if settings.optimizer == "sgd":
@@ -24,12 +24,12 @@ def optimizer_for(parameters: Iterable[nn.Parameter], settings: Settings) -> opt
     return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
 
 
-def load_what_optimizers_need() -> None:
+def preload_optimizers() -> None:
     """Have PyTorch load torch._dynamo, as it does with the first optimizer of a process: seconds that belong to no run."""
     optim.SGD([nn.Parameter(torch.zeros(1))])
 
 
-def schedule_for(optimizer: optim.Optimizer, settings: Settings, steps: int) -> LRScheduler | None:
+def make_schedule(optimizer: optim.Optimizer, settings: Settings, steps: int) -> LRScheduler | None:
     """What changes the learning rate after each of ``steps`` steps; None for "constant"."""
     match settings.schedule:
         case "constant":

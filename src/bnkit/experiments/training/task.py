@@ -12,12 +12,12 @@ from torch.optim import Optimizer
 
 from bnkit.data import DataSet
 from bnkit.errors import FactoryError, SettingsError
-from bnkit.experiments.experiment import USUAL_TASK, Experiment, TaskIdentity
-from bnkit.experiments.fingerprint import Identified, identity_of
+from bnkit.experiments.experiment import DEFAULT_TASK, Experiment, TaskIdentity
+from bnkit.experiments.fingerprint import FingerprintedFunction, fingerprint_of
 from bnkit.experiments.training.augmentations import AUGMENTATIONS, Augmentation
-from bnkit.experiments.training.losses import Loss, NamedLoss, is_known, loss_behind, losses_for
-from bnkit.experiments.training.metrics import METRICS, Metric, answered
-from bnkit.factories import GIVEN, find, is_target
+from bnkit.experiments.training.losses import Loss, NamedLoss, find_named_loss, is_loss_name, losses_for
+from bnkit.experiments.training.metrics import METRICS, Metric, is_correct
+from bnkit.factories import PASSED_OBJECT, is_factory_name, load_factory
 
 # (model, optimizer, loss, inputs, targets) -> (the loss, the outputs), after a step of the optimizer.
 TrainingStep = Callable[[nn.Module, Optimizer, Loss, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -49,25 +49,25 @@ class Task:
         named_loss: The loss of ``torch.nn.functional`` that ``loss`` is; None where it is a user's own.
     """
 
-    identity: TaskIdentity = USUAL_TASK
+    identity: TaskIdentity = DEFAULT_TASK
     loss: Loss = functional.cross_entropy
-    right: Callable[[Tensor, Tensor], Tensor] | None = answered
+    right: Callable[[Tensor, Tensor], Tensor] | None = is_correct
     metric: Metric | None = None
     training_step: TrainingStep = training_step
     augmentation: Augmentation | None = None
     named_loss: NamedLoss | None = None
 
     @property
-    def is_usual(self) -> bool:
+    def is_default(self) -> bool:
         """Whether it is to tell classes apart by cross-entropy, in plain steps."""
-        return self.identity == USUAL_TASK
+        return self.identity == DEFAULT_TASK
 
     def has_own(self, part: str) -> bool:
         """Whether "loss", "metric", "training_step" or "augmentation" is somebody's own function."""
         return "#" in getattr(self.identity, part)
 
 
-def task_of(experiment: Experiment, data: DataSet, given: Mapping[str, Any] | None = None) -> Task:
+def resolve_task(experiment: Experiment, data: DataSet, given: Mapping[str, Any] | None = None) -> Task:
     """What ``experiment`` asks to be learned from ``data``.
 
     Args:
@@ -83,11 +83,11 @@ def task_of(experiment: Experiment, data: DataSet, given: Mapping[str, Any] | No
     losses = losses_for(data)
 
     loss_name, found = _part(experiment.loss, "loss", losses, given, {"auto": next(iter(losses))})
-    named = found if isinstance(found, NamedLoss) else loss_behind(found)
+    named = found if isinstance(found, NamedLoss) else find_named_loss(found)
     if isinstance(found, NamedLoss):
         loss, right = found.function, found.right
     else:
-        loss, right = found, answered if data.classes is not None else None
+        loss, right = found, is_correct if data.classes is not None else None
 
     metrics: dict[str, Metric | None] = {**METRICS} if right is None else {"accuracy": None, **METRICS}
     metric_name, metric = _part(experiment.metric, "metric", metrics, given, {"auto": next(iter(metrics))})
@@ -130,18 +130,18 @@ def _part(
     name = (instead or {}).get(name, name)
     if key in given:
         # Asked before its identity: what cannot be called has no code to tell it by.
-        named = given[key] if isinstance(given[key], Identified) else None
+        named = given[key] if isinstance(given[key], FingerprintedFunction) else None
         function = _callable(named.value if named else given[key], key, key)
-        return named.identity if named else identity_of(function), function
+        return named.identity if named else fingerprint_of(function), function
     if name in known:
         return name, known[name]
-    if is_target(name):
-        target = find(name)
+    if is_factory_name(name):
+        target = load_factory(name)
         return f"{name}#{target.digest[:12]}", _callable(target.value, key, name)
-    if name == GIVEN:
+    if name == PASSED_OBJECT:
         raise SettingsError(f"{key} was a function given to bnkit.compare; call that again, with the same function")
     why = ""
-    if (key == "loss" and is_known(name)) or (key, name) == ("metric", "accuracy"):
+    if (key == "loss" and is_loss_name(name)) or (key, name) == ("metric", "accuracy"):
         of_classes = key == "loss" and "mse_loss" not in known
         why = ", as the targets are class numbers" if of_classes else ", as the targets are floating"
     raise SettingsError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from bnkit.arguments import check_eps, check_flag, check_momentum
+from bnkit.arguments import check_bool, check_eps, check_momentum
 from bnkit.errors import ModelError, SettingsError
 from bnkit.model.changes import KEPT, Change, Changed, Changes
 from bnkit.model.edit.copy import copy_of
@@ -86,7 +86,7 @@ def add(
     """
     if where not in ("before_activation", "after_activation", "after_pooling"):
         raise SettingsError(f"where={where!r}; expected 'before_activation', 'after_activation' or 'after_pooling'")
-    check_flag("preserve", preserve)
+    check_bool("preserve", preserve)
     check_eps(eps)
     check_momentum(momentum)
     example, changed = Example(example_inputs), copy_of(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from bnkit.arguments import check_flag
+from bnkit.arguments import check_bool
 from bnkit.errors import ModelError
 from bnkit.model.changes import KEPT, Change, Changes
 from bnkit.model.inspect.patterns import Patterns
@@ -47,7 +47,7 @@ def freeze(
         >>> model.train()[1].training
         False
     """
-    check_flag("affine", affine)
+    check_bool("affine", affine)
     found = required_places(model)
     picked = chosen_names([place.names for place in found], include, exclude)
     for place in found:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.arguments import check_flag
+from bnkit.arguments import check_bool
 from bnkit.model.changes import KEPT, Change, Changed, Changes
 from bnkit.model.edit.copy import copy_of, exchange
 from bnkit.model.edit.fold import Apart, Rest, fold
@@ -64,7 +64,7 @@ def remove(
           (2): ReLU()
         )
     """
-    check_flag("preserve", preserve)
+    check_bool("preserve", preserve)
     if preserve:
         folded, changes = fold(model, example_inputs, include=include, exclude=exclude)
         modes = {name: module.training for name, module in model.named_modules()}

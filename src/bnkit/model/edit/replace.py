@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from bnkit.arguments import check_group, check_whole
+from bnkit.arguments import check_int, check_process_group
 from bnkit.errors import SettingsError
 from bnkit.model.changes import KEPT
 from bnkit.model.inspect.recognise import KNOWN, BatchNormLike
@@ -62,10 +62,10 @@ class Target:
             raise SettingsError(f"to={self.kind!r}; expected one of {', '.join(get_args(Kind))}")
         if self.process_group is not None and self.kind != "sync":
             raise SettingsError(f"a process_group with to={self.kind!r}; expected one only with to='sync'")
-        check_group(self.process_group)
+        check_process_group(self.process_group)
         if self.dimensions is not None and (type(self.dimensions) is not int or self.dimensions not in (1, 2, 3)):
             raise SettingsError(f"dimensions={self.dimensions!r}; expected 1, 2, 3 or None")
-        check_whole("num_groups", self.num_groups)
+        check_int("num_groups", self.num_groups)
 
     def extras(self, module: nn.Module) -> dict[str, Any]:
         """The arguments that only our layers have, as ``module`` has them, and synchronised or not."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
-from bnkit.arguments import check_whole
+from bnkit.arguments import check_int
 from bnkit.errors import BnkitError, DataError, ModelError, SettingsError
 from bnkit.model.inspect.example import tensors_in
 
@@ -41,7 +41,7 @@ class Batches:
                 f"batch_size={batch_size} with a {type(given).__name__}; expected a tensor to cut, or no batch_size"
             )
         if batch_size is not None:
-            check_whole("batch_size", batch_size)
+            check_int("batch_size", batch_size)
         if isinstance(given, Dataset) and not isinstance(given, IterableDataset):
             raise SettingsError(
                 f"batches is a {type(given).__name__}, which gives single examples; expected batches: wrap it in a DataLoader"

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bnkit.errors import DataError, ModelError, TooFewValuesError
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.example import tensors_in
-from bnkit.model.statistics.population import store
+from bnkit.model.statistics.population import set_running_statistics
 from bnkit.moments import Moments
 
 Layers = Mapping[str, _BatchNorm]
@@ -29,7 +29,7 @@ _VALUES_AT_A_TIME = 1 << 18
 
 
 @dataclass
-class Measured:
+class LayerStatistics:
     """The moments of each call's input over all batches.
 
     Attributes:
@@ -42,7 +42,7 @@ class Measured:
 
     moments: dict[Call, Moments] = field(default_factory=dict)
     leading: set[Call] = field(default_factory=set)
-    passed_by: set[str] = field(default_factory=set)
+    unsupported: set[str] = field(default_factory=set)
     ran: set[str] = field(default_factory=set)
     batches: int = 0
 
@@ -50,12 +50,12 @@ class Measured:
         """Merge ``moments`` into those of ``call``."""
         self.moments[call] = self.moments[call].merge(moments) if call in self.moments else moments
 
-    def merge(self, other: Measured) -> Measured:
+    def merge(self, other: LayerStatistics) -> LayerStatistics:
         """What was measured here and there together."""
-        merged = Measured(
+        merged = LayerStatistics(
             dict(self.moments),
             self.leading | other.leading,
-            self.passed_by | other.passed_by,
+            self.unsupported | other.unsupported,
             self.ran | other.ran,
             self.batches + other.batches,
         )
@@ -65,24 +65,24 @@ class Measured:
 
     def by_layer(self) -> dict[str, Moments]:
         """The moments of all calls of a layer together, by its name."""
-        layers = Measured()
+        layers = LayerStatistics()
         for (name, _), moments in self.moments.items():
             layers.add((name, 0), moments)
         return {name: moments for (name, _), moments in layers.moments.items()}
 
 
-class _Reached(BaseException):
+class _StopForward(BaseException):
     """Ends a forward pass whose rest nobody needs. Not an Exception: a model that catches those would go on."""
 
 
-def measure_together(
+def collect_statistics(
     model: nn.Module,
     layers: Layers,
     batches: Batches,
     given: Iterable[Any],
     *,
     accept_single: bool = False,
-) -> Measured:
+) -> LayerStatistics:
     """Every call of ``layers``, each behind layers that normalise with the statistics of the batch.
 
     The statistics are put into the buffers of the layer, which evaluates: no layer runs in training mode, where it would
@@ -96,33 +96,33 @@ def measure_together(
         TooFewValuesError: A layer got one value per channel, and that is not accepted.
         ModelError, DataError: NaN or inf reached a layer, or the model raised.
     """
-    measured = Measured()
+    statistics = LayerStatistics()
 
     def see(layer: _BatchNorm, call: Call, values: Tensor, batch: Any) -> None:
         moments = _moments(values)
-        _check_finite(moments, call, measured.batches, batch)
+        _check_finite(moments, call, statistics.batches, batch)
         if moments.count == 1 and not accept_single:
             raise TooFewValuesError(
-                f"batch norm {call[0]!r} got one value per channel in batch {measured.batches}, shape {tuple(values.shape)}, "
+                f"batch norm {call[0]!r} got one value per channel in batch {statistics.batches}, shape {tuple(values.shape)}, "
                 "which has no deviation to normalise by; drop the last short batch (drop_last=True), use larger batches, or "
                 "sequential=True, which takes batches of any size"
             )
         if moments.count > 0:
-            measured.add(call, moments)
+            statistics.add(call, moments)
         if moments.count > 1:
-            store(layer, moments, unbiased=False)
+            set_running_statistics(layer, moments, unbiased=False)
 
-    _go_through(model, layers, batches, given, measured, see)
-    return measured
+    _run_batches(model, layers, batches, given, statistics, see)
+    return statistics
 
 
-def measure_calls(model: nn.Module, layers: Layers, batches: Batches, calls: AbstractSet[Call]) -> Measured:
+def collect_calls(model: nn.Module, layers: Layers, batches: Batches, calls: AbstractSet[Call]) -> LayerStatistics:
     """Some calls, behind layers that normalise with what stands in their buffers. Each forward pass ends with the last.
 
     Raises:
         ModelError, DataError: NaN or inf reached a layer, or the model raised.
     """
-    measured = Measured()
+    statistics = LayerStatistics()
     batch_of_last = seen = 0
 
     def see(layer: _BatchNorm, call: Call, values: Tensor, batch: Any) -> None:
@@ -130,23 +130,23 @@ def measure_calls(model: nn.Module, layers: Layers, batches: Batches, calls: Abs
         if call not in calls:
             return
         moments = _moments(values)
-        _check_finite(moments, call, measured.batches, batch)
-        measured.add(call, moments)
-        seen = seen + 1 if batch_of_last == measured.batches else 1
-        batch_of_last = measured.batches
+        _check_finite(moments, call, statistics.batches, batch)
+        statistics.add(call, moments)
+        seen = seen + 1 if batch_of_last == statistics.batches else 1
+        batch_of_last = statistics.batches
         if seen == len(calls):
-            raise _Reached
+            raise _StopForward
 
-    _go_through(model, layers, batches, batches, measured, see)
-    return measured
+    _run_batches(model, layers, batches, batches, statistics, see)
+    return statistics
 
 
-def _go_through(
+def _run_batches(
     model: nn.Module,
     layers: Layers,
     batches: Batches,
     given: Iterable[Any],
-    measured: Measured,
+    statistics: LayerStatistics,
     see: Callable[[_BatchNorm, Call, Tensor, Any], None],
 ) -> None:
     """Run ``model`` on all batches; ``see`` gets each layer, its call, what came in, and the batch."""
@@ -160,26 +160,26 @@ def _go_through(
             assert layer.running_mean is not None
             # Not what the layer says: its tensors may have been cut by hand.
             if not isinstance(values, Tensor) or values.dim() < 2 or values.shape[1] != layer.running_mean.numel():
-                measured.passed_by.add(name)  # most layers raise on it, too
+                statistics.unsupported.add(name)  # most layers raise on it, too
                 return
             call = (name, counts[name])
             if not counts:
-                measured.leading.add(call)
+                statistics.leading.add(call)
             counts[name] += 1
-            measured.ran.add(name)
+            statistics.ran.add(name)
             see(layer, call, values, batch)
 
         return hook
 
     with _hooked(layers, hook_of):
         for batch in given:
-            measured.batches += 1
+            statistics.batches += 1
             counts.clear()
             try:
-                batches.run(model, batch, measured.batches)
-            except _Reached:
+                batches.run(model, batch, statistics.batches)
+            except _StopForward:
                 continue
-    measured.moments = {call: _on_the_cpu(moments) for call, moments in measured.moments.items()}
+    statistics.moments = {call: _on_the_cpu(moments) for call, moments in statistics.moments.items()}
 
 
 @contextmanager

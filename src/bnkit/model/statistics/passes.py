@@ -13,13 +13,13 @@ from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.example import holds_numbers, largest_difference, tensors_in
 from bnkit.model.random_state import RandomState
-from bnkit.model.statistics.collect import Call, Layers, Measured, measure_calls, measure_together
-from bnkit.model.statistics.population import store
+from bnkit.model.statistics.collect import Call, Layers, LayerStatistics, collect_calls, collect_statistics
+from bnkit.model.statistics.population import set_running_statistics
 from bnkit.model.statistics.ranks import Ranks
 from bnkit.moments import Moments
 
 
-class Trial:
+class MeasurementPasses:
     """A model at rest and its batches, while the batch norms are being measured.
 
     Args:
@@ -33,7 +33,7 @@ class Trial:
 
     def first_pass(
         self, given: Any, forward: Forward | None, batch_size: int | None, device: Any, *, sequential: bool
-    ) -> Measured:
+    ) -> LayerStatistics:
         """All layers measured together, which tells the order of their calls too.
 
         The output for the first batch that has examples is remembered.
@@ -56,17 +56,17 @@ class Trial:
             if any(sizes) or not sizes:
                 break
         if not self._leading:
-            return Measured()
-        measured = measure_together(
+            return LayerStatistics()
+        measured = collect_statistics(
             self._model, self._layers, self._batches, chain(self._leading, batches), accept_single=sequential
         )
         self._count = measured.batches
         return measured
 
-    def _later_pass(self, calls: set[Call]) -> Measured:
+    def _later_pass(self, calls: set[Call]) -> LayerStatistics:
         """Only ``calls``, behind layers that normalise by what stands in their buffers."""
         self._state.restore()
-        measured = measure_calls(self._model, self._layers, self._batches, calls)
+        measured = collect_calls(self._model, self._layers, self._batches, calls)
         if measured.batches != self._count:
             raise DataError(
                 f"batches gave {self._count} batches in the first pass and {measured.batches} in a later one; expected the same: "
@@ -78,7 +78,7 @@ class Trial:
         """How much the output that is remembered changes with ``statistics``, which are written into the layers."""
         for name, moments in statistics.items():
             layer = self._layers[name]
-            store(layer, moments)
+            set_running_statistics(layer, moments)
             if not all(
                 buffer.isfinite().all() for buffer in (layer.running_mean, layer.running_var) if buffer is not None
             ):
@@ -98,22 +98,22 @@ class Trial:
         self._state_of_first.restore()
         return output
 
-    def settled(self, measured: Measured, ranks: Ranks) -> dict[str, Moments]:
+    def finalize_statistics(self, measured: LayerStatistics, ranks: Ranks) -> dict[str, Moments]:
         """The moments of each layer behind layers that have theirs already, settled call by call.
 
         Args:
             measured: The first pass on all ranks.
         """
-        settled = Measured()
+        settled = LayerStatistics()
         order = list(measured.moments)
 
         def keep(name: str) -> None:
             moments = settled.by_layer()[name]
             # The first of several calls may have one value for each channel, and no unbiased variance.
-            store(self._layers[name], moments, unbiased=bool(moments.count > 1))
+            set_running_statistics(self._layers[name], moments, unbiased=bool(moments.count > 1))
 
         def settle(calls: list[Call]) -> None:
-            found = reduce(Measured.merge, ranks.gather(lambda: self._later_pass(set(calls))))
+            found = reduce(LayerStatistics.merge, ranks.gather(lambda: self._later_pass(set(calls))))
             for call in calls:
                 if call not in found.moments:
                     raise ModelError(

@@ -77,11 +77,11 @@ def normalising_by(model: nn.Module, statistics: Mapping[str, Moments]) -> Itera
     layers = batch_norms(model)
     with borrowed(model, layers):
         for name, moments in statistics.items():
-            store(layers[name], moments)
+            set_running_statistics(layers[name], moments)
         yield
 
 
-def store(layer: _BatchNorm, moments: Moments, *, unbiased: bool = True) -> None:
+def set_running_statistics(layer: _BatchNorm, moments: Moments, *, unbiased: bool = True) -> None:
     """Write the mean and variance of ``moments`` into the buffers of ``layer``, which stay the same tensors."""
     assert layer.running_mean is not None
     assert layer.running_var is not None

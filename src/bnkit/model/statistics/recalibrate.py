@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from bnkit.arguments import check_callable, check_device, check_flag, check_group
+from bnkit.arguments import check_bool, check_callable, check_device, check_process_group
 from bnkit.errors import DataError, ModelError, TooFewValuesError
 from bnkit.model.changes import KEPT, Change
 from bnkit.model.inspect.batches import Forward, device_of
@@ -21,10 +21,10 @@ from bnkit.model.inspect.recognise import chosen_names, no_batch_norm
 from bnkit.model.inspect.supported import check_supported
 from bnkit.model.random_state import RandomState
 from bnkit.model.state import eagerly
-from bnkit.model.statistics.collect import Layers, Measured
+from bnkit.model.statistics.collect import Layers, LayerStatistics
 from bnkit.model.statistics.drift import Recalibration
-from bnkit.model.statistics.passes import Trial
-from bnkit.model.statistics.population import borrowed, store
+from bnkit.model.statistics.passes import MeasurementPasses
+from bnkit.model.statistics.population import borrowed, set_running_statistics
 from bnkit.model.statistics.ranks import Ranks, without_broadcasts
 from bnkit.moments import Moments
 
@@ -96,44 +96,44 @@ def recalibrate(
     """
     check_supported(model, runs=True)
     check_callable("forward", forward)
-    check_flag("sequential", sequential)
-    check_flag("across_ranks", across_ranks)
-    check_group(process_group)
+    check_bool("sequential", sequential)
+    check_bool("across_ranks", across_ranks)
+    check_process_group(process_group)
     if device is not None:
         check_device(device)
     layers, kept = _layers(model, include, exclude)
     ranks = Ranks(together=across_ranks, group=process_group)
-    with _at_rest(model, layers) as state:
-        trial = Trial(model, layers, state)
+    with _evaluating(model, layers) as state:
+        passes = MeasurementPasses(model, layers, state)
         target = device_of(model) if device is None else device
-        parts = ranks.gather(lambda: trial.first_pass(batches, forward, batch_size, target, sequential=sequential))
-        measured = reduce(Measured.merge, parts)
+        parts = ranks.gather(lambda: passes.first_pass(batches, forward, batch_size, target, sequential=sequential))
+        measured = reduce(LayerStatistics.merge, parts)
         _check_ran(measured, layers)
-        statistics = trial.settled(measured, ranks) if sequential else measured.by_layer()
+        statistics = passes.finalize_statistics(measured, ranks) if sequential else measured.by_layer()
         _check_counts(statistics)
         # Together, so that no rank keeps statistics that another refused.
-        output_change = ranks.gather(lambda: trial.output_change(statistics))[ranks.own]
+        output_change = ranks.gather(lambda: passes.output_change(statistics))[ranks.own]
     kept = [*kept, *(Change(name, KEPT, _why_kept(name, measured)) for name in layers if name not in statistics)]
     recalibration = Recalibration(
         layers, statistics, kept, output_change=output_change, batches=measured.batches, sequential=sequential
     )
     try:
         for name, moments in statistics.items():
-            store(layers[name], moments)
+            set_running_statistics(layers[name], moments)
     except BaseException:  # also if somebody interrupts between two layers
         recalibration.undo()
         raise
     return recalibration
 
 
-def _why_kept(name: str, measured: Measured) -> str:
-    if name in measured.passed_by:
+def _why_kept(name: str, measured: LayerStatistics) -> str:
+    if name in measured.unsupported:
         return "its inputs are not of the form (N, C, *) with as many channels as its statistics"
     return "got no values in any batch" if name in measured.ran else "did not run on any batch"
 
 
 @contextmanager
-def _at_rest(model: nn.Module, layers: Layers) -> Iterator[RandomState]:
+def _evaluating(model: nn.Module, layers: Layers) -> Iterator[RandomState]:
     """Inside, ``model`` evaluates, eagerly and without gradients; afterwards it is as it was, and the random state too."""
     state = RandomState()
     with ExitStack() as stack:
@@ -194,7 +194,7 @@ def _is_frozen(layer: _BatchNorm) -> bool:
     return refuses
 
 
-def _check_ran(measured: Measured, layers: Layers) -> None:
+def _check_ran(measured: LayerStatistics, layers: Layers) -> None:
     if measured.moments:
         return
     if measured.batches == 0:

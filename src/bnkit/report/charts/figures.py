@@ -50,7 +50,7 @@ def _by_setting(plan: Plan, *, without_lr: bool) -> dict[str, list[Run]]:
     """The runs by the settings that vary between them, as ``lr 0.1, batch_size 64``."""
     varying = [
         key
-        for key in plan.experiment.grid.keys_given
+        for key in plan.experiment.grid.explicit_keys
         if (key == "lr" and not without_lr) or (key != "lr" and key in plan.varying)
     ]
     groups: dict[str, list[Run]] = {}

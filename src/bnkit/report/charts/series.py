@@ -52,7 +52,7 @@ def series(plan: Plan, records: Mapping[str, Record], contrasts: Sequence[Contra
 
 
 def _label(outcome: Outcome, plan: Plan, *, with_rate: bool) -> str:
-    keys = [key for key in plan.experiment.grid.keys_given if (with_rate and key == "lr") or (key in plan.varying)]
+    keys = [key for key in plan.experiment.grid.explicit_keys if (with_rate and key == "lr") or (key in plan.varying)]
     chosen = [key for key in keys if with_rate or key != "lr"]
     return ", ".join(f"{key} {setting(getattr(outcome.run.settings, key))}" for key in chosen)
 

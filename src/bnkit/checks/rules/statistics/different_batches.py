@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
 
 # The share of the variance between examples that lies between batches; and how sure it has to be.
-_SHARE, _CHANCE = 0.05, 1e-6
+_SHARE, _P_VALUE = 0.05, 1e-6
 
 
 class DifferentBatches(Rule):
@@ -26,10 +26,10 @@ class DifferentBatches(Rule):
     needs = frozenset({Need.DATA})
     summary = "batches drawn from different distributions"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for name, received in seen.measurements.received.items():
-            found = between(received.means)
-            if found is not None and found.share > _SHARE and found.chance < _CHANCE:
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for name, inputs in context.measurements.input_statistics.items():
+            found = analyse_variance(inputs.means)
+            if found is not None and found.share > _SHARE and found.p_value < _P_VALUE:
                 yield self.finding(
                     name,
                     f"the batches come from different distributions: {found.share:.0%} of the variance between examples lies "
@@ -41,7 +41,7 @@ class DifferentBatches(Rule):
 
 
 @dataclass(frozen=True)
-class Between:
+class BatchVariation:
     """What an analysis of variance says of batches.
 
     Attributes:
@@ -57,14 +57,14 @@ class Between:
     channels: int
 
     @property
-    def chance(self) -> float:
+    def p_value(self) -> float:
         """How likely so large a ratio is if the batches are mixed, times the number of channels."""
         from scipy.special import fdtrc  # a while to load, and mostly not needed
 
         return float(fdtrc(*self.freedom, self.ratio)) * self.channels
 
 
-def between(batches: Sequence[Tensor]) -> Between | None:
+def analyse_variance(batches: Sequence[Tensor]) -> BatchVariation | None:
     """How far ``batches``, (N, C) each, differ by more than chance; None where that cannot be told.
 
     One-way analysis of variance, channel by channel; ω² as Hays (1963), from the sums over channels of unit variance.
@@ -83,4 +83,4 @@ def between(batches: Sequence[Tensor]) -> Between | None:
     noise = within / (examples - groups)
     share = ((total - within - (groups - 1) * noise) / (total + noise)).mean()
     ratio = ((total - within) / (groups - 1) / noise).max()
-    return Between(float(share), float(ratio), (groups - 1, examples - groups), len(total))
+    return BatchVariation(float(share), float(ratio), (groups - 1, examples - groups), len(total))

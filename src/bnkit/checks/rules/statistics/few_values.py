@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
@@ -22,11 +22,11 @@ class FewValues(Rule):
     needs = frozenset({Need.DATA})
     summary = "too few values per channel in a batch"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for name, received in seen.measurements.received.items():
-            if seen.norms[received.place].is_frozen:
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for name, inputs in context.measurements.input_statistics.items():
+            if context.norms[inputs.site].is_frozen:
                 continue
-            calls = zip(received.batches, received.calls, strict=True)
+            calls = zip(inputs.batches, inputs.calls, strict=True)
             counts = [
                 float(moments.count) / max(1, times)
                 for moments, times in calls

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.rules.statistics.recalibrated import Recalibrated
+from bnkit.checks.rules.statistics.recalibrate_fix import RecalibrateFix
 from bnkit.model.inspect.recognise import BatchNormLike
 
 
-class NeverUpdated(Recalibrated):
+class NeverUpdated(RecalibrateFix):
     """Running statistics that are those of the beginning, in a model that has been trained."""
 
     code = "BN202"
@@ -20,14 +20,14 @@ class NeverUpdated(Recalibrated):
     severity = Severity.ERROR
     summary = "running statistics that were never updated, in a trained model"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        tracked = {place: norm for place, norm in seen.norms.items() if norm.mean is not None and not norm.is_frozen}
-        untouched = [place for place, norm in tracked.items() if is_of_the_beginning(norm)]
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        tracked = {site: norm for site, norm in context.norms.items() if norm.mean is not None and not norm.is_frozen}
+        untouched = [site for site, norm in tracked.items() if is_of_the_beginning(norm)]
         if len(untouched) == len(tracked) and not any(_has_learnt(norm) for norm in tracked.values()):
             return  # the whole model is new
-        for place in untouched:
+        for site in untouched:
             yield self.finding(
-                place.name,
+                site.name,
                 "its running statistics are mean 0 and variance 1, as at the beginning, though the model has been trained",
                 remedy="train it in training mode, or bnkit.recalibrate(model, batches)",
                 measured=0,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
@@ -26,16 +26,16 @@ class NoVariance(Rule):
     needs = frozenset({Need.DATA})
     summary = "channels whose input does not vary"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for name, received in seen.measurements.received.items():
-            data = received.population
-            if data is None or received.examples < 2:
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for name, inputs in context.measurements.input_statistics.items():
+            data = inputs.population
+            if data is None or inputs.examples < 2:
                 continue
             constant = int(_is_constant(data.mean, data.variance(unbiased=False)).sum())
             if constant:
                 yield self.finding(
                     name,
-                    f"{constant} of its {len(data.mean)} channels do not vary over {received.examples:,} examples "
+                    f"{constant} of its {len(data.mean)} channels do not vary over {inputs.examples:,} examples "
                     f"(variance at most {_NOTHING:g} and rounding errors)",
                     remedy="look for dead activations before it; bnkit.remove or pruning takes the channels out",
                     measured=constant,

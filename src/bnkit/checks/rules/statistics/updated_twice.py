@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
@@ -20,13 +20,13 @@ class UpdatedTwice(Rule):
     needs = frozenset({Need.STRUCTURE})
     summary = "statistics that are updated twice a step"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for place, norm in seen.norms.items():
-            if norm.is_frozen or norm.mean is None or isinstance(place.module, ours._BatchNorm):
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for site, norm in context.norms.items():
+            if norm.is_frozen or norm.mean is None or isinstance(site.module, ours._BatchNorm):
                 continue
-            if place.name in seen.run.checkpointed:
+            if site.name in context.traced_run.checkpointed:
                 yield self.finding(
-                    place.name,
+                    site.name,
                     "it runs inside activation checkpointing: the backward pass runs it again, and its statistics move twice a step",
                     remedy="bnkit.convert(model), whose layers count once; or momentum = 1 - (1 - momentum) ** 0.5",
                     measured=2,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
-from bnkit.checks.traced_run import Run
+from bnkit.checks.traced_run import TracedRun
 from bnkit.model.inspect.operations import Kind
 from bnkit.model.inspect.recognise import BatchNormLike
 from bnkit.model.inspect.sites import plain_name
@@ -24,14 +24,14 @@ class AfterActivation(Rule):
     needs = frozenset({Need.STRUCTURE})
     summary = "a batch norm behind an activation, not before it"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        by_name = {place.name: norm for place, norm in seen.norms.items()}
-        for place in seen.norms:
-            for call in seen.run.calls(place):
-                activation = _activation(seen.run, call, by_name)
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        by_name = {site.name: norm for site, norm in context.norms.items()}
+        for site in context.norms:
+            for call in context.traced_run.calls(site):
+                activation = _activation(context.traced_run, call, by_name)
                 if activation:
                     yield self.finding(
-                        place.name,
+                        site.name,
                         f"it normalises what comes out of {activation}",
                         remedy="put it before the activation, as the paper has it, if that was not meant",
                         measured=activation,
@@ -39,7 +39,7 @@ class AfterActivation(Rule):
                     break
 
 
-def _activation(run: Run, call: Operation, norms: dict[str, BatchNormLike]) -> str:
+def _activation(run: TracedRun, call: Operation, norms: dict[str, BatchNormLike]) -> str:
     """The activation that made the input of ``call``, pooling and padding in between; empty if none did."""
     step = run.before(call)
     while step is not None and step.kind in (Kind.POOL, Kind.THROUGH):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
@@ -21,15 +21,19 @@ class DropoutBefore(Rule):
     needs = frozenset({Need.STRUCTURE})
     summary = "dropout before a batch norm"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for place, norm in seen.norms.items():
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for site, norm in context.norms.items():
             if norm.is_frozen or norm.mean is None:  # neither follows the statistics of training
                 continue
-            dropped = [p for call in seen.run.calls(place) if (p := _dropped_before(seen.run.trace, call)) > 0]
+            dropped = [
+                p
+                for call in context.traced_run.calls(site)
+                if (p := _dropped_before(context.traced_run.trace, call)) > 0
+            ]
             if dropped:
                 p = max(dropped)
                 yield self.finding(
-                    place.name,
+                    site.name,
                     f"dropout (p = {p:.2g}) stands before it: in training the variance of its input is about "
                     f"{1 / (1 - p):.3g} times that of evaluation",
                     remedy="put dropout behind the last batch norm",
@@ -41,15 +45,15 @@ class DropoutBefore(Rule):
 def _dropped_before(run: Trace, start: Operation) -> float:
     """The largest share of values that dropout drops on the way to ``start``: up to the next norm, across one layer."""
     largest = 0.0
-    waiting, seen = [(start, False)], {start.index}
+    waiting, visited = [(start, False)], {start.index}
     while waiting:
         step, crossed = waiting.pop()
         for before in run.inputs_of(step):
             crosses = crossed or before.kind.has_weights
             goes_on = before.kind.goes_on or before.kind is Kind.ACTIVATION or (before.kind.has_weights and not crossed)
-            if before.index in seen or not (goes_on or _share(run, before) > 0):
+            if before.index in visited or not (goes_on or _share(run, before) > 0):
                 continue
-            seen.add(before.index)
+            visited.add(before.index)
             largest = max(largest, _share(run, before))
             waiting.append((before, crosses))
     return largest

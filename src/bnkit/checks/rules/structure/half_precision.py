@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.model.changes import Change
@@ -23,8 +23,8 @@ class HalfPrecision(Rule):
     summary = "running statistics in half precision, which stop moving"
     is_fixable = True
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for place, norm in seen.norms.items():
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for site, norm in context.norms.items():
             if norm.is_frozen or norm.mean is None or norm.mean.dtype not in (torch.float16, torch.bfloat16):
                 continue
             momentum = norm.momentum
@@ -34,7 +34,7 @@ class HalfPrecision(Rule):
             stuck = torch.finfo(norm.mean.dtype).eps / 2 / momentum
             dtype = str(norm.mean.dtype).removeprefix("torch.")
             yield self.finding(
-                place.name,
+                site.name,
                 f"its running statistics are {dtype}: nearer than {stuck:.1%} to the data they stand still",
                 remedy="keep the layer in float32 (autocast does), as model.half() does not",
                 measured=dtype,

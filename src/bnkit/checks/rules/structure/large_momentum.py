@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 
@@ -20,14 +20,14 @@ class LargeMomentum(Rule):
     severity = Severity.WARNING
     summary = "a momentum by which the last batch outweighs all others"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for place, norm in seen.norms.items():
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for site, norm in context.norms.items():
             momentum = norm.momentum
             if norm.is_frozen or norm.mean is None or momentum is None or momentum <= _LIMIT:
                 continue
             meant = f" ({round(1 - momentum, 6):g} if {momentum:g} was meant as Keras has it)" if momentum < 1 else ""
             yield self.finding(
-                place.name,
+                site.name,
                 f"with a momentum of {momentum:g} the running statistics are {momentum:.0%} those of the last batch",
                 remedy=f"set momentum=0.1{meant}",
                 measured=momentum,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
@@ -19,13 +19,13 @@ class Shared(Rule):
     needs = frozenset({Need.STRUCTURE})
     summary = "a batch norm that runs several times a step"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for place, norm in seen.norms.items():
-            calls = len(seen.run.calls(place))
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for site, norm in context.norms.items():
+            calls = len(context.traced_run.calls(site))
             if calls > 1 and not norm.is_frozen and norm.mean is not None:
-                also = f" (also called {', '.join(place.names[1:])})" if len(place.names) > 1 else ""
+                also = f" (also called {', '.join(site.names[1:])})" if len(site.names) > 1 else ""
                 yield self.finding(
-                    place.name,
+                    site.name,
                     f"it runs {calls} times a step{also}: each time by the statistics of that input in training, by one average "
                     "of all in evaluation",
                     remedy="give each place a batch norm of its own; other layers may stay shared",

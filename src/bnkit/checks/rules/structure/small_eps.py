@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.model.inspect.batches import dtype_of
@@ -21,15 +21,15 @@ class SmallEps(Rule):
     severity = Severity.WARNING
     summary = "an eps below the rounding errors of the dtype"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for place, norm in seen.norms.items():
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for site, norm in context.norms.items():
             if norm.is_frozen:  # what is added to its variance may have been added already
                 continue
-            dtype = _dtype(norm, dtype_of(seen.model))
+            dtype = _dtype(norm, dtype_of(context.model))
             limit = rounding_variance(dtype)
             if norm.eps < limit:
                 yield self.finding(
-                    place.name,
+                    site.name,
                     f"its eps of {norm.eps:g} is below the rounding errors of {str(dtype).removeprefix('torch.')}, of variance "
                     f"{limit:.1g}: a constant channel becomes noise",
                     remedy="set eps=1e-5, the usual one",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 
@@ -19,13 +19,13 @@ class StrippedBySync(Rule):
     severity = Severity.NOTE
     summary = "an activation that convert_sync_batchnorm would drop"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for place, norm in seen.norms.items():
-            if norm.activation is None or not isinstance(place.module, _BatchNorm):
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for site, norm in context.norms.items():
+            if norm.activation is None or not isinstance(site.module, _BatchNorm):
                 continue
             name = norm.activation if isinstance(norm.activation, str) else type(norm.activation).__name__
             yield self.finding(
-                place.name,
+                site.name,
                 f"torch.nn.SyncBatchNorm.convert_sync_batchnorm would drop its {name} without a word",
                 remedy='bnkit.convert(model, to="sync") keeps it',
                 measured=name,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
@@ -27,24 +27,24 @@ class UselessBias(Rule):
     is_fixable = True
     fix_changes_keys = True
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
         behind: dict[str, list[str]] = {}
-        for place, norm in seen.norms.items():
+        for site, norm in context.norms.items():
             # A batch norm that holds still takes away a mean that no longer follows the bias: there it is of use.
             if norm.is_frozen:
                 continue
-            for call in seen.run.calls(place):
-                name = feeding_layer(seen.run.trace, call)
+            for call in context.traced_run.calls(site):
+                name = feeding_layer(context.traced_run.trace, call)
                 if name is not None:
-                    behind.setdefault(name, []).append(place.name)
-        for site in seen.run.sites:
-            bias = _bias(seen.model, site.name)
+                    behind.setdefault(name, []).append(site.name)
+        for layer in context.traced_run.sites:
+            bias = _bias(context.model, layer.name)
             # Wherever it runs, a batch norm follows; a bias that something else uses too is not useless.
-            if bias is None or len(behind.get(site.name, ())) < site.calls or _owners(seen.model, bias) > 1:
+            if bias is None or len(behind.get(layer.name, ())) < layer.calls or _owners(context.model, bias) > 1:
                 continue
-            norms = ", ".join(dict.fromkeys(behind[site.name]))
+            norms = ", ".join(dict.fromkeys(behind[layer.name]))
             yield self.finding(
-                site.name,
+                layer.name,
                 f"its bias is cancelled by {norms}",
                 remedy=f"set bias=False (saves {bias.numel():,} parameters)",
                 measured=bias.numel(),

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from bnkit.checks.rule import Rule
 from bnkit.checks.rules.training.accumulation import Accumulation
-from bnkit.checks.rules.training.averaged import Averaged
 from bnkit.checks.rules.training.last_batch import LastBatch
-from bnkit.checks.rules.training.thawed import Thawed
+from bnkit.checks.rules.training.unfrozen_by_train import UnfrozenByTrain
+from bnkit.checks.rules.training.weight_average_stale_stats import WeightAverageStaleStats
 from bnkit.checks.rules.training.weight_decay import WeightDecay
 from bnkit.checks.rules.training.without_sync import WithoutSync
 
-RULES: tuple[type[Rule], ...] = (WeightDecay, Thawed, LastBatch, Accumulation, WithoutSync, Averaged)
+RULES: tuple[type[Rule], ...] = (
+    WeightDecay,
+    UnfrozenByTrain,
+    LastBatch,
+    Accumulation,
+    WithoutSync,
+    WeightAverageStaleStats,
+)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
-from bnkit.checks.rules.training.small_batches import ENOUGH, batch_size_of, told
+from bnkit.checks.rules.training.small_batches import ENOUGH, batch_size_of, cost
 
 
 class Accumulation(Rule):
@@ -20,14 +20,14 @@ class Accumulation(Rule):
     needs = frozenset({Need.LOADER})
     summary = "gradient accumulation over small batches"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        size = batch_size_of(seen.loader)
-        trained = [place for place, norm in seen.norms.items() if not norm.is_frozen]
-        if seen.accumulation > 1 and size is not None and size < ENOUGH and trained:
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        size = batch_size_of(context.loader)
+        trained = [site for site, norm in context.norms.items() if not norm.is_frozen]
+        if context.accumulation > 1 and size is not None and size < ENOUGH and trained:
             yield self.finding(
                 trained[0].name,
-                f"gradients are added up over {seen.accumulation} batches of {size}, but each is normalised by its own {size} "
-                f"examples, not by {size * seen.accumulation} ({told(size)})",
+                f"gradients are added up over {context.accumulation} batches of {size}, but each is normalised by its own {size} "
+                f"examples, not by {size * context.accumulation} ({cost(size)})",
                 remedy="larger batches with bnkit.recompute or less memory elsewhere, group norm, or frozen batch norms",
                 measured=size,
                 limit=ENOUGH,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import BatchSampler
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
@@ -22,14 +22,18 @@ class LastBatch(Rule):
     needs = frozenset({Need.LOADER})
     summary = "a last batch of one example"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        rest = last_batch(seen.loader)
-        trained = [place for place, norm in seen.norms.items() if not norm.is_frozen]
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        rest = last_batch(context.loader)
+        trained = [site for site, norm in context.norms.items() if not norm.is_frozen]
         if rest != 1 or not trained:
             return
         # Where one example has many values in a channel, it only skews the statistics.
-        values = {place: seen.run.values_per_example(place) for place in trained} if seen.example is not None else {}
-        alone = [place for place in trained if values.get(place, 1) == 1]
+        values = (
+            {site: context.traced_run.values_per_example(site) for site in trained}
+            if context.example is not None
+            else {}
+        )
+        alone = [site for site in trained if values.get(site, 1) == 1]
         if alone:
             message = "the last batch of an epoch has one example: training stops there, for want of a deviation"
         else:

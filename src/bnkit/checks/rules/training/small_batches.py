@@ -19,7 +19,7 @@ def batch_size_of(loader: Any) -> int | None:
     return None
 
 
-def told(size: int) -> str:
+def cost(size: int) -> str:
     """What so small a batch cost elsewhere."""
     nearest = min(ERRORS, key=lambda known: abs(known - size))
     return f"ResNet-50 on ImageNet lost {ERRORS[nearest] - ERRORS[32]:.1f} points with {nearest}"

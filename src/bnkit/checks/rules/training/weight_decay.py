@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
@@ -19,20 +19,20 @@ class WeightDecay(Rule):
     needs = frozenset({Need.OPTIMIZER})
     summary = "gamma and beta under weight decay"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        assert seen.optimizer is not None
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        assert context.optimizer is not None
         decays = {
             id(parameter): float(group.get("weight_decay") or 0.0)
-            for group in seen.optimizer.param_groups
+            for group in context.optimizer.param_groups
             for parameter in group["params"]
         }
         decayed: dict[str, float] = {}
         named = ""
-        for place, norm in seen.norms.items():
+        for site, norm in context.norms.items():
             own = {"gamma": norm.weight, "beta": norm.bias}
             found = {name: decays.get(id(p), 0.0) for name, p in own.items() if p is not None and p.requires_grad}
             if any(value > 0 for value in found.values()):
-                decayed[place.name] = max(found.values())
+                decayed[site.name] = max(found.values())
                 named = named or " and ".join(name for name, value in found.items() if value > 0)
         if decayed:
             first, *others = decayed

@@ -8,11 +8,11 @@ import torch.distributed
 from torch import nn
 from torch.nn.parallel import DataParallel
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
-from bnkit.checks.rules.training.small_batches import ENOUGH, batch_size_of, told
+from bnkit.checks.rules.training.small_batches import ENOUGH, batch_size_of, cost
 
 
 class WithoutSync(Rule):
@@ -24,20 +24,20 @@ class WithoutSync(Rule):
     needs = frozenset({Need.LOADER})
     summary = "small batches per process without synchronised statistics"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        size = batch_size_of(seen.loader)
-        parts = _devices(seen.model)
-        processes = parts or (_processes() if seen.processes is None else seen.processes)
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        size = batch_size_of(context.loader)
+        parts = _devices(context.model)
+        processes = parts or (_processes() if context.processes is None else context.processes)
         if size is None or processes < 2:
             return
         own = max(1, size // parts) if parts else size  # DataParallel splits the batch, a process has its own
-        alone = [p for p, norm in seen.norms.items() if not norm.is_frozen and not _is_synchronised(p.module)]
+        alone = [p for p, norm in context.norms.items() if not norm.is_frozen and not _is_synchronised(p.module)]
         if own < ENOUGH and alone:
             more = f" and {len(alone) - 1} more batch norms" if len(alone) > 1 else ""
             yield self.finding(
                 alone[0].name,
                 f"it{more} takes statistics of {own} examples in each of {processes} "
-                f"{'devices' if parts else 'processes'} ({told(own)})",
+                f"{'devices' if parts else 'processes'} ({cost(own)})",
                 remedy='bnkit.convert(model, to="sync")' + (" with DistributedDataParallel" if parts else ""),
                 measured=own,
                 limit=ENOUGH,

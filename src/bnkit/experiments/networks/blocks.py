@@ -42,16 +42,18 @@ def sequence(**layers: nn.Module | None) -> nn.Sequential:
     return nn.Sequential(OrderedDict((name, layer) for name, layer in layers.items() if layer is not None))
 
 
-def activation_called(name: str, own: str) -> nn.Module:
+def make_activation(name: str, own: str) -> nn.Module:
     """A new activation module; ``own`` is what "default" means."""
     return _ACTIVATIONS[own if name == "default" else name]()
 
 
-def ordered(settings: Settings, own: str, number: int, factory: NormFactory | None, channels: int) -> Layers:
+def norm_and_activation(
+    settings: Settings, own: str, number: int, factory: NormFactory | None, channels: int
+) -> Layers:
     """``norm<number>`` and ``activation<number>``, in the order that the settings say: before, if they say nothing."""
     layers = {
         f"norm{number}": norm(factory, channels),
-        f"activation{number}": activation_called(settings.activation, own),
+        f"activation{number}": make_activation(settings.activation, own),
     }
     return dict(reversed(layers.items())) if settings.order == "after" else layers
 
@@ -77,6 +79,6 @@ def image_shape(network: str, input_shape: tuple[int, ...], smallest: int) -> tu
     return channels, height, width
 
 
-def after_two_convolutions(size: int) -> int:
+def size_after_two_convolutions(size: int) -> int:
     """What two rounds of a 5×5 convolution without padding and a 2×2 pooling leave of a side: 28 -> 12 -> 4."""
     return ((size - 4) // 2 - 4) // 2

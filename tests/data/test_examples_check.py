@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from bnkit.data import load
-from bnkit.data.custom import data_from
+from bnkit.data.custom import make_data_set
 from bnkit.errors import DataError
 
 _INPUTS = torch.arange(40 * 3 * 4, dtype=torch.float64).view(40, 3, 4) / 480
@@ -16,11 +16,11 @@ _TARGETS = torch.arange(40) % 3
 
 
 def _from_tensors(train, test, _):
-    return data_from((train, test), "mine")
+    return make_data_set((train, test), "mine")
 
 
 def _from_datasets(train, test, _):
-    return data_from((TensorDataset(*train), TensorDataset(*test)), "mine")
+    return make_data_set((TensorDataset(*train), TensorDataset(*test)), "mine")
 
 
 def _from_file(train, test, folder):
@@ -108,10 +108,10 @@ def test_what_differs_late_is_taken(tmp_path, read):
 
 def test_one_example_need_not_differ_from_others():
     one = (torch.zeros(1, 3, 4), torch.zeros(1, dtype=torch.int64))
-    assert len(data_from((_GOOD, one), "x").test) == 1
+    assert len(make_data_set((_GOOD, one), "x").test) == 1
 
 
 def test_a_large_part_is_looked_at_in_pieces(monkeypatch):
-    monkeypatch.setattr("bnkit.data.examination._VALUES_AT_ONCE", 24)
+    monkeypatch.setattr("bnkit.data.examples_check._VALUES_AT_ONCE", 24)
     with pytest.raises(DataError, match=r"3 values in 2 examples, the first in example 33 \(nan at \[2, 1\]\)"):
         _from_tensors((_with(_INPUTS, _NAN, (33, 2, 1), (35, 0, 0), (35, 0, 1)), _TARGETS), _GOOD, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 
@@ -12,7 +12,7 @@ from bnkit.checks.rule import Rule
 _NEAR_ZERO, _LARGE = 1e-3, 100.0
 
 
-class Gamma(Rule):
+class ExtremeGamma(Rule):
     """A gamma that switches a channel off, or blows it up."""
 
     code = "BN205"
@@ -20,29 +20,29 @@ class Gamma(Rule):
     severity = Severity.NOTE
     summary = "gamma near zero, or exploding"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for place, norm in seen.norms.items():
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for site, norm in context.norms.items():
             if norm.weight is None or norm.weight.is_meta:
                 continue
             size = norm.weight.detach().abs().double()
             if not bool(size.isfinite().all()):
-                yield self._large(place.name, "not finite", float("inf"))
+                yield self._large(site.name, "not finite", float("inf"))
             elif size.max() > _LARGE:
-                yield self._large(place.name, f"up to {float(size.max()):.3g}", float(size.max()))
+                yield self._large(site.name, f"up to {float(size.max()):.3g}", float(size.max()))
             # All alike, 0 too, is how it was made.
             elif size.numel() > 1 and size.max() > size.min() and (off := int((size < _NEAR_ZERO * size.mean()).sum())):
                 yield self.finding(
-                    place.name,
+                    site.name,
                     f"gamma switches {off} of its {norm.channels} channels off: it is below {_NEAR_ZERO:g} times the layer's mean",
                     remedy="weight decay on gamma does that (BN301); pruning those channels costs nothing",
                     measured=off,
                     limit=0,
                 )
 
-    def _large(self, site: str, told: str, size: float) -> Finding:
+    def _large(self, site: str, message: str, size: float) -> Finding:
         return self.finding(
             site,
-            f"its gamma is {told}: the output is that many deviations wide",
+            f"its gamma is {message}: the output is that many deviations wide",
             remedy="lower the learning rate of gamma, or clip gradients",
             measured=size,
             limit=_LARGE,

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.input_statistics import Received, is_measured
+from bnkit.checks.input_statistics import InputStatistics, takes_statistics
 from bnkit.checks.need import Need
-from bnkit.checks.rules.statistics.recalibrated import Recalibrated
+from bnkit.checks.rules.statistics.recalibrate_fix import RecalibrateFix
 from bnkit.model.statistics.drift import Drift
 from bnkit.model.verify.effect import POINT, SHARE, Effect
 
@@ -21,7 +21,7 @@ _CHANGE = 0.1
 _NAMED = 3
 
 
-class MovingAverage(Recalibrated):
+class StaleRunningStats(RecalibrateFix):
     """A model that evaluates worse than its weights can, since its moving averages lag behind or are off."""
 
     code = "BN201"
@@ -30,19 +30,23 @@ class MovingAverage(Recalibrated):
     needs = frozenset({Need.DATA})
     summary = "a moving average that costs accuracy, or changes the output"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        received = [r for r in seen.measurements.received.values() if is_measured(r.place) and r.population is not None]
-        drifts = sorted((_drift(one) for one in received), key=lambda drift: -drift.severity)
-        effect = seen.measurements.effect
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        inputs = [
+            r
+            for r in context.measurements.input_statistics.values()
+            if takes_statistics(r.site) and r.population is not None
+        ]
+        drifts = sorted((_drift(one) for one in inputs), key=lambda drift: -drift.severity)
+        effect = context.measurements.effect
         if not drifts:
             return
-        site, told = drifts[0].layer, _named(drifts)
+        site, layers = drifts[0].layer, _describe(drifts)
         if effect.is_more_accurate:
             yield self._finding(
                 site,
                 "eval misses what the weights can do: accuracy "
                 f"{effect.accuracy_before:.3f} with the moving average, {effect.accuracy_after:.3f} with the statistics of the data",
-                told,
+                layers,
                 Severity.ERROR,
                 {
                     "accuracy": effect.accuracy_before,
@@ -56,12 +60,12 @@ class MovingAverage(Recalibrated):
                 site,
                 f"eval misses what the weights can do: {effect.loss} {effect.loss_before:.4g} with the moving average, "
                 f"{effect.loss_after:.4g} with the statistics of the data",
-                told,
+                layers,
                 Severity.WARNING,
                 {"loss": effect.loss_before, "loss_population": effect.loss_after, "examples": effect.examples},
                 {"loss": effect.loss_after * (1 + SHARE)},
             )
-        elif _changes(effect) and any(_is_beyond_chance(one) for one in received):
+        elif _changes(effect) and any(_is_beyond_chance(one) for one in inputs):
             change = effect.change_by_result
             assert change is not None
             yield self._finding(
@@ -70,7 +74,7 @@ class MovingAverage(Recalibrated):
                 f"{change:.0%} of their size from those by the data's own"
                 if math.isfinite(change)
                 else "eval returns numbers that are not finite",
-                told,
+                layers,
                 Severity.WARNING if math.isfinite(change) else Severity.ERROR,
                 {"output_change": change},
                 {"output_change": _CHANGE},
@@ -80,14 +84,14 @@ class MovingAverage(Recalibrated):
         self,
         site: str,
         message: str,
-        told: str,
+        layers: str,
         severity: Severity,
         measured: dict[str, float | int | str | bool | None],
         limit: dict[str, float | int | str | bool | None],
     ) -> Finding:
         return self.finding(
             site,
-            f"{message}\nfurthest off: {told}",
+            f"{message}\nfurthest off: {layers}",
             remedy="bnkit.recalibrate(model, batches)",
             measured=measured,
             limit=limit,
@@ -102,12 +106,12 @@ def _changes(effect: Effect) -> bool:
     return effect.change_by_result is not None and effect.change_by_result > _CHANGE
 
 
-def _drift(received: Received) -> Drift:
-    assert received.population is not None
-    return Drift.of(received.place.name, received.place.module, received.population)  # type: ignore[arg-type]
+def _drift(inputs: InputStatistics) -> Drift:
+    assert inputs.population is not None
+    return Drift.of(inputs.site.name, inputs.site.module, inputs.population)  # type: ignore[arg-type]
 
 
-def _named(drifts: list[Drift]) -> str:
+def _describe(drifts: list[Drift]) -> str:
     some = [
         f"{drift.layer or '(the model)'} (mean {drift.largest_shift:.2g} deviations, variance × {_ratio(drift):.2g})"
         for drift in drifts[:_NAMED]
@@ -121,15 +125,15 @@ def _ratio(drift: Drift) -> float:
     return max(ratios, key=lambda ratio: abs(math.log(ratio)) if ratio > 0 else math.inf)
 
 
-def _is_beyond_chance(received: Received) -> bool:
+def _is_beyond_chance(inputs: InputStatistics) -> bool:
     """Whether the moving average is further off than so few examples could make it look: by three standard errors."""
-    data, layer = received.population, received.place.module
+    data, layer = inputs.population, inputs.site.module
     assert data is not None
     mean, variance = (_double(getattr(layer, name)) for name in ("running_mean", "running_var"))
     eps = float(getattr(layer, "eps", 0.0))
     shift = (mean - data.mean) / (data.variance() + eps).sqrt()
     ratio = ((variance + eps) / (data.variance() + eps)).log()
-    error = 1 / received.examples
+    error = 1 / inputs.examples
     is_within = shift.square().mean() <= 9 * error and ratio.square().mean() <= 9 * 2 * error
     return not bool(is_within)  # of NaN, too
 

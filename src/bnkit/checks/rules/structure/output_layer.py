@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
-from bnkit.checks.traced_run import Run
+from bnkit.checks.traced_run import TracedRun
 from bnkit.model.inspect.recognise import BatchNormLike
 from bnkit.model.inspect.trace import Operation
 
@@ -16,7 +16,7 @@ from bnkit.model.inspect.trace import Operation
 _OF_SCORES = ("softmax", "log_softmax", "sigmoid", "logsigmoid", "log_sigmoid_forward")
 
 
-class OnTheOutput(Rule):
+class OutputLayer(Rule):
     """A batch norm whose result is what the model returns."""
 
     code = "BN104"
@@ -25,18 +25,20 @@ class OnTheOutput(Rule):
     needs = frozenset({Need.STRUCTURE})
     summary = "a batch norm on the output of the model"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for place, norm in seen.norms.items():
-            if not norm.is_frozen and any(_is_output(seen.run, call, norm) for call in seen.run.calls(place)):
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for site, norm in context.norms.items():
+            if not norm.is_frozen and any(
+                _is_output(context.traced_run, call, norm) for call in context.traced_run.calls(site)
+            ):
                 yield self.finding(
-                    place.name,
+                    site.name,
                     "it normalises the output of the model: what one example is given depends on the others of its batch",
                     remedy="leave it out behind the last layer, and give that layer its bias",
                     measured="output",
                 )
 
 
-def _is_output(run: Run, call: Operation, norm: BatchNormLike) -> bool:
+def _is_output(run: TracedRun, call: Operation, norm: BatchNormLike) -> bool:
     if norm.activation not in (None, "sigmoid"):
         return False
     if run.reaches_output(call):

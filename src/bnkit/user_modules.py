@@ -18,9 +18,9 @@ from types import ModuleType
 from typing import NamedTuple
 
 # Folders whose files are nobody's own code, wherever they lie.
-_INSTALLED = ("site-packages", "dist-packages")
+_INSTALL_FOLDERS = ("site-packages", "dist-packages")
 # Packages that may be installed from a checkout, and are not the user's all the same: their versions are recorded.
-_NOT_OWN = ("bnkit", "torch")
+_LIBRARIES = ("bnkit", "torch")
 # What imports a module by a name that is a value.
 _IMPORTERS = ("import_module", "__import__")
 
@@ -34,7 +34,7 @@ class _Import(NamedTuple):
     whole: bool = False
 
 
-def digest_of(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """The SHA-256 of a file; empty where it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -42,17 +42,17 @@ def digest_of(path: Path) -> str:
         return ""
 
 
-def is_own(path: Path | None) -> bool:
+def is_user_code(path: Path | None) -> bool:
     """Whether a file is the user's own: in neither the standard library nor an installed package, nor bnkit's or torch's.
 
     What is installed in editable form lies where it is written, and is the user's own.
     """
-    if path is None or any(part in _INSTALLED for part in path.parts):
+    if path is None or any(part in _INSTALL_FOLDERS for part in path.parts):
         return False
-    return not any(path.is_relative_to(folder) for folder in _folders_of_others())
+    return not any(path.is_relative_to(folder) for folder in _library_folders())
 
 
-def imported_by(path: Path, package: str = "") -> dict[str, Path]:
+def user_imports(path: Path, package: str = "") -> dict[str, Path]:
     """The modules of the user's own that ``path`` imports, and those that these import, by name, with their files.
 
     Imports inside functions count, and so do files that it names in strings (``exec``, ``runpy``). Nothing is run.
@@ -62,45 +62,45 @@ def imported_by(path: Path, package: str = "") -> dict[str, Path]:
         package: Which package it belongs to: what its relative imports start from.
     """
     found: dict[str, Path] = {}
-    waiting = [(path, package)]
-    while waiting:
-        file, package = waiting.pop()
-        for name, spec in _own_specs(file, package):
+    queue = [(path, package)]
+    while queue:
+        file, package = queue.pop()
+        for name, spec in _user_specs(file, package):
             if name in found or spec.origin is None:
                 continue
             found[name] = Path(spec.origin)
-            waiting.append((found[name], package_of(spec)))
-        for text in _read(file).files:
+            queue.append((found[name], parent_package(spec)))
+        for text in _parse(file).files:
             named = next((place for place in (file.parent / text, Path(text)) if place.is_file()), None)
             if (
                 named is not None
                 and text not in found
                 and named.resolve() != path.resolve()
-                and is_own(named.resolve())
+                and is_user_code(named.resolve())
             ):
                 found[text] = named
-                waiting.append((named, ""))
+                queue.append((named, ""))
     return found
 
 
-def digest_with(digest: str, modules: dict[str, Path]) -> str:
+def combined_sha256(digest: str, modules: dict[str, Path]) -> str:
     """``digest`` where there are no modules; otherwise one of it, and of the names and contents of ``modules``."""
     # An empty file, as of a package, does nothing.
-    known = [(name, digest_of(path)) for name, path in sorted(modules.items()) if path.stat().st_size]
+    known = [(name, file_sha256(path)) for name, path in sorted(modules.items()) if path.stat().st_size]
     if not known:
         return digest
     return hashlib.sha256(repr((digest, known)).encode()).hexdigest()
 
 
-def file_of(name: str) -> tuple[Path | None, str]:
+def module_file(name: str) -> tuple[Path | None, str]:
     """The file that a module has or would be imported from, None for none, and the package of its relative imports."""
     spec = _spec(name)
     if spec is None or not spec.has_location or spec.origin is None:
         return None, ""
-    return Path(spec.origin), package_of(spec)
+    return Path(spec.origin), parent_package(spec)
 
 
-def package_of(spec: ModuleSpec) -> str:
+def parent_package(spec: ModuleSpec) -> str:
     """What the relative imports of a module start from."""
     return spec.name if spec.submodule_search_locations is not None else _parent(spec.name)
 
@@ -112,22 +112,22 @@ def loaded_spec(name: str) -> ModuleSpec | None:
     return spec if isinstance(spec, ModuleSpec) else None
 
 
-def _own_specs(file: Path, package: str) -> Iterator[tuple[str, ModuleSpec]]:
+def _user_specs(file: Path, package: str) -> Iterator[tuple[str, ModuleSpec]]:
     """What ``file`` itself imports of the user's own, packages that are imported on the way included."""
-    for wanted in (*_read(file).imports, *([_Import(package)] if package else [])):
+    for wanted in (*_parse(file).imports, *([_Import(package)] if package else [])):
         base = _absolute(wanted, package)
         if base is None:
             continue
         names = [base, *(f"{base}.{name}" if base else name for name in wanted.names)]
         if wanted.whole:
-            names += _all_in(base, file)
+            names += _submodules(base, file)
         for name in filter(None, names):
             parts = name.split(".")
             for end in range(1, len(parts) + 1):
                 spec = _spec(".".join(parts[:end]))
                 if spec is None:
                     break
-                if spec.has_location and spec.origin is not None and is_own(Path(spec.origin).resolve()):
+                if spec.has_location and spec.origin is not None and is_user_code(Path(spec.origin).resolve()):
                     yield ".".join(parts[:end]), spec
 
 
@@ -142,7 +142,7 @@ def _absolute(wanted: _Import, package: str) -> str | None:
     return ".".join([*base, *([wanted.module] if wanted.module else [])])
 
 
-def _all_in(base: str, file: Path) -> list[str]:
+def _submodules(base: str, file: Path) -> list[str]:
     """The names of the modules of a package; of the folder of ``file`` where ``base`` is empty."""
     spec = _spec(base) if base else None
     folders = (spec.submodule_search_locations if spec is not None else None) or ([] if base else [str(file.parent)])
@@ -152,7 +152,7 @@ def _all_in(base: str, file: Path) -> list[str]:
 
 def _spec(name: str) -> ModuleSpec | None:
     """Where ``name`` would be imported from; its parents are not imported for that."""
-    if name.partition(".")[0] in sys.stdlib_module_names or name.partition(".")[0] in _NOT_OWN:
+    if name.partition(".")[0] in sys.stdlib_module_names or name.partition(".")[0] in _LIBRARIES:
         return None
     loaded = loaded_spec(name)
     if loaded is not None:
@@ -173,28 +173,28 @@ def _spec(name: str) -> ModuleSpec | None:
     return None
 
 
-class _Read(NamedTuple):
+class _ParsedFile(NamedTuple):
     """What stands in a file: its imports, and the Python files that it names in strings."""
 
     imports: tuple[_Import, ...] = ()
     files: tuple[str, ...] = ()
 
 
-def _read(file: Path) -> _Read:
-    return _parsed(file, digest_of(file))
+def _parse(file: Path) -> _ParsedFile:
+    return _parse_cached(file, file_sha256(file))
 
 
 @lru_cache(maxsize=4096)
-def _parsed(file: Path, digest: str) -> _Read:  # with another digest it is another file
+def _parse_cached(file: Path, digest: str) -> _ParsedFile:  # with another digest it is another file
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python gives them when it imports the file
             tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return _Read()
+        return _ParsedFile()
     texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
     files = (text for text in texts if text.endswith(".py") and "\n" not in text)
-    return _Read(tuple(dict.fromkeys(_imports(tree))), tuple(dict.fromkeys(files)))
+    return _ParsedFile(tuple(dict.fromkeys(_imports(tree))), tuple(dict.fromkeys(files)))
 
 
 def _imports(tree: ast.AST) -> Iterator[_Import]:
@@ -208,12 +208,12 @@ def _imports(tree: ast.AST) -> Iterator[_Import]:
         elif isinstance(node, ast.ImportFrom):
             names = tuple(alias.name for alias in node.names)
             yield _Import(node.module or "", tuple(n for n in names if n != "*"), node.level, "*" in names)
-        elif isinstance(node, ast.Call) and node.args and _name(node.func) in _IMPORTERS:
-            yield _by_value(node.args[0])
+        elif isinstance(node, ast.Call) and node.args and _function_name(node.func) in _IMPORTERS:
+            yield _dynamic_import(node.args[0])
         yield from _imports(node)
 
 
-def _by_value(name: ast.expr) -> _Import:
+def _dynamic_import(name: ast.expr) -> _Import:
     """What ``import_module(name)`` may import: where the name is computed, every module of the package it begins with."""
     if isinstance(name, ast.Constant) and isinstance(name.value, str):
         text, whole = name.value, False
@@ -226,7 +226,7 @@ def _by_value(name: ast.expr) -> _Import:
     return _Import(bare.rstrip("."), (), len(text) - len(bare), whole)
 
 
-def _name(function: ast.expr) -> str:
+def _function_name(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
@@ -235,12 +235,12 @@ def _parent(name: str) -> str:
 
 
 @cache
-def _folders_of_others() -> tuple[Path, ...]:
+def _library_folders() -> tuple[Path, ...]:
     paths = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
     if hasattr(site, "getsitepackages"):
         paths |= {*site.getsitepackages(), site.getusersitepackages()}
     folders = [Path(path) for path in paths if path]
-    for package in _NOT_OWN:
+    for package in _LIBRARIES:
         spec = importlib.util.find_spec(package)
         folders += [Path(place) for place in (spec.submodule_search_locations or ())] if spec is not None else []
     return tuple(sorted({folder.resolve() for folder in folders}))

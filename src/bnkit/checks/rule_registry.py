@@ -19,7 +19,7 @@ def rules() -> tuple[Rule, ...]:
     return tuple(sorted((kind() for kind in kinds), key=lambda rule: rule.code))
 
 
-def rule_called(name: str) -> Rule:
+def find_rule(name: str) -> Rule:
     """The rule with that code or name, however it is capitalised.
 
     Raises:
@@ -31,7 +31,7 @@ def rule_called(name: str) -> Rule:
     raise _unknown(name)
 
 
-def chosen_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ...]:
+def selected_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ...]:
     """The rules that are selected (all, for None) and not ignored.
 
     Args:
@@ -44,12 +44,12 @@ def chosen_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ...]
         >>> [rule.code for rule in chosen_rules("BN101,two-in-a-row", None)]
         ['BN101', 'BN103']
     """
-    wanted = None if select is None else codes_called(select)
-    unwanted = codes_called(ignore or ())
+    wanted = None if select is None else matching_codes(select)
+    unwanted = matching_codes(ignore or ())
     return tuple(rule for rule in rules() if (wanted is None or rule.code in wanted) and rule.code not in unwanted)
 
 
-def codes_called(names: Names) -> frozenset[str]:
+def matching_codes(names: Names) -> frozenset[str]:
     """The codes of the rules that ``names`` stand for.
 
     Raises:

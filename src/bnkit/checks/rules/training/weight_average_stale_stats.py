@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
 from bnkit.model.inspect.recognise import BatchNormLike, places
 
 
-class Averaged(Rule):
+class WeightAverageStaleStats(Rule):
     """Averaged parameters beside running statistics that are those of the parameters of the last step, or of none."""
 
     code = "BN306"
@@ -23,19 +23,19 @@ class Averaged(Rule):
     needs = frozenset({Need.EMA})
     summary = "averaged parameters without statistics of their own"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        assert seen.ema is not None
-        if not _differ(seen.model, seen.ema):  # nothing has been averaged yet
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        assert context.ema is not None
+        if not _differ(context.model, context.ema):  # nothing has been averaged yet
             return
-        averages = {_plain(place.name): place.found for place in places(seen.ema)}
+        averages = {_plain(site.name): site.found for site in places(context.ema)}
         found: dict[str, list[str]] = {}
-        for place, norm in seen.norms.items():
-            averaged = averages.get(_plain(place.name))
+        for site, norm in context.norms.items():
+            averaged = averages.get(_plain(site.name))
             if norm.is_frozen or not isinstance(averaged, BatchNormLike):
                 continue
             whose = _whose(averaged, norm)
             if whose:
-                found.setdefault(whose, []).append(place.name)
+                found.setdefault(whose, []).append(site.name)
         for whose, (first, *others) in found.items():
             more = f", like {len(others)} more batch norms" if others else ""
             yield self.finding(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
-from bnkit.checks.rules.statistics.recalibrated import Recalibrated
+from bnkit.checks.rules.statistics.recalibrate_fix import RecalibrateFix
 from bnkit.model.inspect.recognise import BatchNormLike
 
 
-class Poisoned(Recalibrated):
+class NonFiniteRunningStats(RecalibrateFix):
     """Running statistics that hold inf or NaN, or a variance below 0: they stay so for ever."""
 
     code = "BN203"
@@ -19,32 +19,32 @@ class Poisoned(Recalibrated):
     severity = Severity.ERROR
     summary = "running statistics that hold inf or NaN"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for place, norm in seen.norms.items():
-            channels = _poisoned(norm)
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for site, norm in context.norms.items():
+            channels = _non_finite_channels(norm)
             if channels:
                 yield self.finding(
-                    place.name,
+                    site.name,
                     f"the running statistics of {channels} of its {norm.channels} channels hold inf, NaN or a variance below 0; "
                     "no further batch will mend them",
                     remedy="bnkit.recalibrate(model, batches); skip_nonfinite=True in bnkit.nn's layers keeps it from happening",
                     measured=channels,
                     limit=0,
                 )
-        if Need.DATA in seen.has:
-            yield from self._of_batches(seen)
+        if Need.DATA in context.has:
+            yield from self._of_batches(context)
 
-    def _of_batches(self, seen: Observation) -> Iterator[Finding]:
-        for name, received in seen.measurements.received.items():
+    def _of_batches(self, context: CheckContext) -> Iterator[Finding]:
+        for name, inputs in context.measurements.input_statistics.items():
             bad = [
                 number
-                for number, moments in enumerate(received.batches, 1)
+                for number, moments in enumerate(inputs.batches, 1)
                 if moments is not None and not bool(moments.squared_deviations.isfinite().all())
             ]
             if bad:
                 yield self.finding(
                     name,
-                    f"inf or NaN reached it in {len(bad)} of {len(received.batches)} batches, first in batch {bad[0]}: one such batch "
+                    f"inf or NaN reached it in {len(bad)} of {len(inputs.batches)} batches, first in batch {bad[0]}: one such batch "
                     "in training poisons the running statistics",
                     remedy="look at the batch and at the layers before; skip_nonfinite=True in bnkit.nn's layers leaves it out",
                     measured=len(bad),
@@ -53,7 +53,7 @@ class Poisoned(Recalibrated):
                 return  # what follows gets it from here
 
 
-def _poisoned(norm: BatchNormLike) -> int:
+def _non_finite_channels(norm: BatchNormLike) -> int:
     if norm.mean is None or norm.variance is None:
         return 0
     good = norm.mean.isfinite() & norm.variance.isfinite() & (norm.variance >= 0)

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 import bnkit
-from bnkit.data.custom import data_from
-from bnkit.experiments.misfits import misfit
-from bnkit.experiments.training.losses import loss_behind, losses_for
+from bnkit.data.custom import make_data_set
+from bnkit.experiments.loss_mismatch import loss_mismatch
+from bnkit.experiments.training.losses import find_named_loss, losses_for
 from tests.experiments import small
 
 INPUTS = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
@@ -33,8 +33,8 @@ class _Ends(nn.Module):
 
 
 def _misfit(loss, model, targets):
-    named = losses_for(data_from(((INPUTS, targets),) * 2, "data"))[loss]
-    return misfit("mine", named, model, INPUTS, data_from(((INPUTS, targets),) * 2, "data").train.targets)
+    named = losses_for(make_data_set(((INPUTS, targets),) * 2, "data"))[loss]
+    return loss_mismatch("mine", named, model, INPUTS, make_data_set(((INPUTS, targets),) * 2, "data").train.targets)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ class _Last(nn.Linear):
     ],
 )
 def test_a_loss_that_is_torchs_is_known_by_what_it_is(given, name):
-    found = loss_behind(given)
+    found = find_named_loss(given)
     assert (found and found.name) == name
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
 
 
-class TwoInARow(Rule):
+class Consecutive(Rule):
     """A batch norm whose input is the output of another one: the first one's gamma and beta are cancelled by the second."""
 
     code = "BN103"
@@ -19,10 +19,10 @@ class TwoInARow(Rule):
     needs = frozenset({Need.STRUCTURE})
     summary = "a batch norm right behind another one"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        by_name = {place.name: norm for place, norm in seen.norms.items()}
-        for place, norm in seen.norms.items():
-            before = [seen.run.before(call) for call in seen.run.calls(place)]
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        by_name = {site.name: norm for site, norm in context.norms.items()}
+        for site, norm in context.norms.items():
+            before = [context.traced_run.before(call) for call in context.traced_run.calls(site)]
             names = dict.fromkeys(step.module for step in before if step is not None and step.module in by_name)
             for name in names:
                 first = by_name[name]
@@ -31,7 +31,7 @@ class TwoInARow(Rule):
                     continue
                 parameters = first.channels * ((first.weight is not None) + (first.bias is not None))
                 yield self.finding(
-                    place.name,
+                    site.name,
                     f"it normalises what {name} has normalised already",
                     remedy=f"take one of them out (saves {parameters:,} parameters and a pass over the values)",
                     measured=name,

@@ -16,7 +16,7 @@ _NAMED = 4
 _DIGEST = re.compile(r"#[0-9a-f]{12}")
 
 
-def made_by_other_code(folder: Path, plan: Plan) -> str | None:
+def describe_outdated_runs(folder: Path, plan: Plan) -> str | None:
     """Which runs in ``folder`` are those of ``plan`` but for the code or the data, in a sentence; None where none are."""
     planned = {_key(run.content): run.content for run in plan}
     ids, of_code, of_data = {run.run_id for run in plan}, list[str](), list[str]()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from bnkit.experiments.training.losses import NamedLoss, Outputs, fits
+from bnkit.experiments.training.losses import NamedLoss, Outputs, targets_fit
 from bnkit.seeding import seeded
 
 # One output of a linear layer has either sign: by chance all draws look like a ReLU's once in 65,000 networks.
@@ -17,7 +17,7 @@ _EXAMPLES = 16
 _TOLERANCE = 1e-3
 
 
-def misfit(network: str, loss: NamedLoss, model: nn.Module, inputs: Tensor, targets: Tensor) -> str | None:
+def loss_mismatch(network: str, loss: NamedLoss, model: nn.Module, inputs: Tensor, targets: Tensor) -> str | None:
     """Why the outputs of a network do not fit ``loss``, in a sentence; None where they may.
 
     What outputs look like on real examples decides, with these weights and with others that are drawn at random: a linear
@@ -33,17 +33,19 @@ def misfit(network: str, loss: NamedLoss, model: nn.Module, inputs: Tensor, targ
         outputs = model.eval()(inputs)
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.dim() < 1:
         return None
-    if targets.is_floating_point() and not fits(targets, loss.targets):
+    if targets.is_floating_point() and not targets_fit(targets, loss.targets):
         return f"network {network}: {loss.name} is made for targets {loss.targets.value}, and these are not"
     if loss.outputs is Outputs.LOG_PROBABILITIES:
         return None if _are_log_probabilities(outputs) else _no_log_probabilities(network, loss, outputs)
-    for looks_like, what in _suspicions(loss, outputs, targets):
-        if looks_like(outputs) and all(looks_like(drawn) for drawn in _with_other_weights(model, inputs[:_EXAMPLES])):
+    for matches, what in _suspected_activations(loss, outputs, targets):
+        if matches(outputs) and all(matches(drawn) for drawn in _with_other_weights(model, inputs[:_EXAMPLES])):
             return f"network {network}: {what}"
     return None
 
 
-def _suspicions(loss: NamedLoss, outputs: Tensor, targets: Tensor) -> Iterator[tuple[Callable[[Tensor], bool], str]]:
+def _suspected_activations(
+    loss: NamedLoss, outputs: Tensor, targets: Tensor
+) -> Iterator[tuple[Callable[[Tensor], bool], str]]:
     """What outputs may look like that do not fit ``loss``, the most telling first, and what is said of each."""
     many = outputs.dim() > 1 and outputs.shape[1] > 1
     name, remedy = loss.name, "return the scores before it"
@@ -61,7 +63,7 @@ def _suspicions(loss: NamedLoss, outputs: Tensor, targets: Tensor) -> Iterator[t
                 _are_probabilities,
                 f"its outputs are probabilities (a softmax: from 0 to 1, and each row sums to 1), and {again}",
             )
-        yield _are_shares, f"its outputs lie from 0 to 1 (a sigmoid), and {again}"
+        yield _are_within_zero_one, f"its outputs lie from 0 to 1 (a sigmoid), and {again}"
         yield (
             _are_not_negative,
             (f"its outputs are never negative (a ReLU), and {name} expects scores of either sign; {remedy}"),
@@ -82,7 +84,7 @@ def _suspicions(loss: NamedLoss, outputs: Tensor, targets: Tensor) -> Iterator[t
         low, high = targets.min().item(), targets.max().item()
         reach = f"and the targets, from {low:.4g} to {high:.4g}, are out of their reach; leave it out"
         if low < 0 or high > 1:
-            yield _are_shares, f"its outputs lie from 0 to 1 (a sigmoid), {reach}"
+            yield _are_within_zero_one, f"its outputs lie from 0 to 1 (a sigmoid), {reach}"
         if low < -1 or high > 1:
             yield _are_within_one, f"its outputs lie from −1 to 1 (a tanh), {reach}"
         if low < 0:
@@ -116,10 +118,10 @@ def _are_log_probabilities(outputs: Tensor) -> bool:
 
 
 def _are_probabilities(outputs: Tensor) -> bool:
-    return outputs.dim() > 1 and _are_shares(outputs) and _holds((outputs.sum(1) - 1).abs() < _TOLERANCE)
+    return outputs.dim() > 1 and _are_within_zero_one(outputs) and _holds((outputs.sum(1) - 1).abs() < _TOLERANCE)
 
 
-def _are_shares(outputs: Tensor) -> bool:
+def _are_within_zero_one(outputs: Tensor) -> bool:
     return _holds((outputs >= 0) & (outputs <= 1))
 
 

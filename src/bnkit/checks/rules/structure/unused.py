@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
 
 
-class NeverRuns(Rule):
+class Unused(Rule):
     """A batch norm that is part of the model and takes no part in what it computes."""
 
     code = "BN107"
@@ -19,11 +19,11 @@ class NeverRuns(Rule):
     needs = frozenset({Need.STRUCTURE})
     summary = "a batch norm that never runs"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        for place in seen.norms:
-            if place.name in seen.run.never_ran:
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        for site in context.norms:
+            if site.name in context.traced_run.unused:
                 yield self.finding(
-                    place.name,
+                    site.name,
                     "it did not run on the example, neither in training nor in evaluation",
                     remedy="call it in forward, or take it out",
                     measured=0,

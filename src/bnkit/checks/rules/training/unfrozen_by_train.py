@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import Observation
+from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.model.inspect.recognise import BatchNormLike
 
 
-class Thawed(Rule):
+class UnfrozenByTrain(Rule):
     """Statistics that are held still by hand, until somebody calls ``train()``."""
 
     code = "BN302"
@@ -18,12 +18,12 @@ class Thawed(Rule):
     severity = Severity.WARNING
     summary = "frozen statistics that .train() will thaw"
 
-    def findings(self, seen: Observation) -> Iterator[Finding]:
-        trains = any(parameter.requires_grad for parameter in seen.model.parameters())
-        for place, norm in seen.norms.items():
-            if norm.mean is None or not norm.tracks_statistics or place.module not in seen.trained:
+    def findings(self, context: CheckContext) -> Iterator[Finding]:
+        trains = any(parameter.requires_grad for parameter in context.model.parameters())
+        for site, norm in context.norms.items():
+            if norm.mean is None or not norm.tracks_statistics or site.module not in context.trained:
                 continue
-            if seen.model.training and not place.module.training:
+            if context.model.training and not site.module.training:
                 message = "it was put into evaluation mode while the model trains; the next model.train() thaws it"
                 measured = "eval"
             elif trains and _is_still(norm):
@@ -32,7 +32,7 @@ class Thawed(Rule):
             else:
                 continue
             yield self.finding(
-                place.name, message, remedy="bnkit.freeze(model), which holds against .train()", measured=measured
+                site.name, message, remedy="bnkit.freeze(model), which holds against .train()", measured=measured
             )
 
 

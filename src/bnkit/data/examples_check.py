@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bnkit.data.labels import check_labels, labels_in
+from bnkit.data.labels import check_labels, unique_labels
 from bnkit.errors import DataError
 
 # Values that are looked at together, so that a large part needs no second copy of itself.
 _VALUES_AT_ONCE = 2**22
 
 
-class Examination:
+class ExamplesCheck:
     """Looks at the examples of a part, batch by batch.
 
     Args:
@@ -19,7 +19,7 @@ class Examination:
 
     Attributes:
         labels: The class numbers that occur; None where the targets are floating, or nothing was looked at.
-        targets_alike: Whether all targets are the same.
+        constant_targets: Whether all targets are the same.
     """
 
     def __init__(self, name: str) -> None:
@@ -27,34 +27,34 @@ class Examination:
         self._examples = 0
         self._first: tuple[Tensor, Tensor] | None = None
         self._inputs_alike = True
-        self.targets_alike = True
+        self.constant_targets = True
         self._bad = {"inputs": _NotFinite(), "targets": _NotFinite()}
         self.labels: set[int] | None = None
 
     @classmethod
-    def of(cls, inputs: Tensor, targets: Tensor, name: str) -> Examination:
+    def of(cls, inputs: Tensor, targets: Tensor, name: str) -> ExamplesCheck:
         """Of all examples of a part that is held in memory.
 
         Raises:
             DataError: See ``finish``.
         """
-        examination = cls(name)
+        examples_check = cls(name)
         rows = max(1, _VALUES_AT_ONCE // max(1, inputs[:1].numel(), targets[:1].numel()))
         for start in range(0, len(inputs), rows):
-            examination.add(inputs[start : start + rows], targets[start : start + rows])
-        examination.finish()
-        return examination
+            examples_check.add(inputs[start : start + rows], targets[start : start + rows])
+        examples_check.finish()
+        return examples_check
 
     def add(self, inputs: Tensor, targets: Tensor) -> None:
         """Look at the next examples."""
         for what, values in (("inputs", inputs), ("targets", targets)):
             self._bad[what].add(values, self._examples)
         if not targets.is_floating_point():
-            self.labels = (self.labels or set()) | labels_in(targets)
+            self.labels = (self.labels or set()) | unique_labels(targets)
         if self._first is None:
             self._first = inputs[:1], targets[:1]
-        self._inputs_alike = self._inputs_alike and _alike(inputs, self._first[0])
-        self.targets_alike = self.targets_alike and _alike(targets, self._first[1])
+        self._inputs_alike = self._inputs_alike and _all_equal(inputs, self._first[0])
+        self.constant_targets = self.constant_targets and _all_equal(targets, self._first[1])
         self._examples += len(inputs)
 
     def finish(self) -> None:
@@ -111,7 +111,7 @@ class _NotFinite:
         )
 
 
-def _alike(rows: Tensor, first: Tensor) -> bool:
+def _all_equal(rows: Tensor, first: Tensor) -> bool:
     """Whether each of ``rows`` is the same as ``first``, of shape (1, *); floating ones once they are float32."""
     if rows.is_floating_point():
         first = first.float()

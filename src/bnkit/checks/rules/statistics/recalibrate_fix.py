@@ -13,7 +13,7 @@ from bnkit.model.changes import Change
 from bnkit.model.statistics.recalibrate import recalibrate
 
 
-class Recalibrated(Rule):
+class RecalibrateFix(Rule):
     """A rule whose findings are mended by recalibration of all layers."""
 
     is_fixable: ClassVar[bool] = True
