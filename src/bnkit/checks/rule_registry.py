@@ -41,7 +41,7 @@ def selected_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ..
         SettingsError: One of them names no rule.
 
     Example:
-        >>> [rule.code for rule in chosen_rules("BN101,two-in-a-row", None)]
+        >>> [rule.code for rule in selected_rules("BN101,two-in-a-row", None)]
         ['BN101', 'BN103']
     """
     wanted = None if select is None else matching_codes(select)

@@ -28,7 +28,7 @@ def resolve_worker_count(asked: int | str, threads: int, gpus: int = 0) -> int:
         gpus: How many GPUs there are, where the runs compute on GPUs; 0 where they do not.
 
     Example:
-        >>> workers_for(3, 1), workers_for("auto", 1, gpus=4)
+        >>> resolve_worker_count(3, 1), resolve_worker_count("auto", 1, gpus=4)
         (3, 4)
     """
     if isinstance(asked, int):
