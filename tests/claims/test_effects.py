@@ -17,7 +17,7 @@ BY_NAME = {claim.name: claim for claim in CLAIMS}
 
 def _effects(name, outcome, **changes):
     planned = plan_of(changes.pop("networks", ("no_batch_norm", "batch_norm")), **changes)
-    return BY_NAME[name].measure(Evidence(planned, records_of(planned, outcome)))
+    return BY_NAME[name].effect_of(Evidence(planned, records_of(planned, outcome)))
 
 
 def _with(run):

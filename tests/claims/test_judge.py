@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnkit.claims.judge import ERROR_RATE, Finding, Question, holm, judge
+from bnkit.claims.judge import ERROR_RATE, Decision, HypothesisTest, holm, judge
 from bnkit.report.intervals import mean_interval
 
-HOLDS, NOT, OPEN = Finding.HOLDS, Finding.DOES_NOT_HOLD, Finding.NOT_ENOUGH_DATA
+HOLDS, NOT, OPEN = Decision.HOLDS, Decision.DOES_NOT_HOLD, Decision.NOT_ENOUGH_DATA
 
 
-def _question(values, matters=0.5, **more):
-    return Question(dict(enumerate(values)), matters, **more)
+def _hypothesis_test(values, matters=0.5, **more):
+    return HypothesisTest(dict(enumerate(values)), matters, **more)
 
 
 def _three_errors(rounds, rate=ERROR_RATE):
@@ -26,8 +26,8 @@ def test_of_many_claims_without_an_effect_none_holds_but_once_in_twenty_tables()
     generator, rounds = np.random.default_rng(0), 400
     wrong = sum(
         any(
-            judged.finding is HOLDS
-            for judged in judge([_question(row, 0.0) for row in generator.normal(0, 1, (20, 5))])
+            verdict.decision is HOLDS
+            for verdict in judge([_hypothesis_test(row, 0.0) for row in generator.normal(0, 1, (20, 5))])
         )
         for _ in range(rounds)
     )
@@ -40,8 +40,8 @@ def test_of_many_claims_with_an_effect_that_matters_none_is_refused_but_once_in_
     generator, rounds = np.random.default_rng(1), 300
     wrong = sum(
         any(
-            judged.finding is NOT
-            for judged in judge([_question(row, 5.0) for row in generator.normal(5.0, 1, (20, 5))])
+            verdict.decision is NOT
+            for verdict in judge([_hypothesis_test(row, 5.0) for row in generator.normal(5.0, 1, (20, 5))])
         )
         for _ in range(rounds)
     )
@@ -55,11 +55,11 @@ def test_true_and_untrue_effects_side_by_side_are_decided_right():
     right = wrong = 0
     for _ in range(rounds):
         effects = np.concatenate([generator.normal(8, 1, (10, 5)), generator.normal(0, 1, (10, 5))])
-        findings = [judged.finding for judged in judge([_question(row, 8.0) for row in effects])]
+        decisions = [verdict.decision for verdict in judge([_hypothesis_test(row, 8.0) for row in effects])]
         expected = [HOLDS] * 10 + [NOT] * 10
-        mistaken = any(found not in (OPEN, meant) for found, meant in zip(findings, expected, strict=True))
+        mistaken = any(found not in (OPEN, meant) for found, meant in zip(decisions, expected, strict=True))
         wrong += mistaken
-        right += sum(found is meant for found, meant in zip(findings, expected, strict=True))
+        right += sum(found is meant for found, meant in zip(decisions, expected, strict=True))
     assert wrong / rounds <= _three_errors(rounds)
     assert right / (20 * rounds) > 0.9
 
@@ -74,39 +74,39 @@ def test_intervals_cover_at_their_rate(n):
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_fewer_than_three_pairs_are_not_enough_whatever_they_say(n):
-    (judged,) = judge([_question([100.0] * n)])
-    assert (judged.finding, judged.p_holds, judged.p_does_not) == (OPEN, None, None)
-    assert (judged.effect is None) == (n == 0)
+    (verdict,) = judge([_hypothesis_test([100.0] * n)])
+    assert (verdict.decision, verdict.p_holds, verdict.p_does_not) == (OPEN, None, None)
+    assert (verdict.effect is None) == (n == 0)
 
 
 def test_claims_without_data_do_not_count_among_those_that_are_asked():
-    sure = _question([0.9, 1.0, 1.1, 0.95, 1.05])
-    alone, beside = judge([sure])[0], judge([_question([1.0]), sure, _question([])])[1]
+    sure = _hypothesis_test([0.9, 1.0, 1.1, 0.95, 1.05])
+    alone, beside = judge([sure])[0], judge([_hypothesis_test([1.0]), sure, _hypothesis_test([])])[1]
     assert alone == beside
 
 
 def test_an_effect_that_is_there_and_too_small_to_matter_does_not_hold():
-    (judged,) = judge([_question([0.010, 0.011, 0.009, 0.010, 0.0105], matters=0.5)])
-    assert judged.p_holds < 0.05
-    assert judged.finding is NOT
+    (verdict,) = judge([_hypothesis_test([0.010, 0.011, 0.009, 0.010, 0.0105], matters=0.5)])
+    assert verdict.p_holds < 0.05
+    assert verdict.decision is NOT
 
 
 def test_no_worse_is_shown_above_less_than_nothing():
     values = [-0.001, 0.001, 0.0, 0.0005, -0.0005]
-    assert judge([_question(values, matters=-0.01, nothing=-0.01)])[0].finding is HOLDS
-    assert judge([_question([v - 0.03 for v in values], matters=-0.01, nothing=-0.01)])[0].finding is NOT
+    assert judge([_hypothesis_test(values, matters=-0.01, nothing=-0.01)])[0].decision is HOLDS
+    assert judge([_hypothesis_test([v - 0.03 for v in values], matters=-0.01, nothing=-0.01)])[0].decision is NOT
 
 
 def test_equal_counts_are_not_taken_for_certainty():
     # By hand: deviation 1 / sqrt(12) = 0.288675, error 0.288675 / sqrt(5) = 0.129099, t(0.975, 4) = 2.776445.
-    (judged,) = judge([_question([1.0] * 5, 1.0, resolution=1.0)])
-    assert judged.effect.low == pytest.approx(1 - 2.776445 * 0.129099, abs=1e-5)
-    assert 0 < judged.p_holds < 0.05
+    (verdict,) = judge([_hypothesis_test([1.0] * 5, 1.0, resolution=1.0)])
+    assert verdict.effect.low == pytest.approx(1 - 2.776445 * 0.129099, abs=1e-5)
+    assert 0 < verdict.p_holds < 0.05
     # Equal values that are not counted have no deviation at all.
-    (sure,) = judge([_question([1.0] * 5, 0.5)])
-    assert (sure.finding, sure.p_holds) == (HOLDS, 0.0)
-    (nothing,) = judge([_question([0.0] * 5, 0.5)])
-    assert nothing.finding is NOT
+    (sure,) = judge([_hypothesis_test([1.0] * 5, 0.5)])
+    assert (sure.decision, sure.p_holds) == (HOLDS, 0.0)
+    (nothing,) = judge([_hypothesis_test([0.0] * 5, 0.5)])
+    assert nothing.decision is NOT
 
 
 def test_holm_by_hand():
@@ -117,13 +117,13 @@ def test_holm_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("answers", "finding"),
+    ("answers", "decision"),
     [(None, NOT), (20, OPEN), (50, OPEN), (100_000, NOT)],
     ids=["unknown", "20", "50", "100,000"],
 )
-def test_equal_accuracies_decide_nothing_on_few_test_answers(answers, finding):
+def test_equal_accuracies_decide_nothing_on_few_test_answers(answers, decision):
     """Five seeds of equal accuracies: by themselves they would show that the effect is below a point."""
-    (judged,) = judge([_question([0.0] * 5, 0.01, resolution=0.001, answers=answers)])
-    assert judged.finding is finding
+    (verdict,) = judge([_hypothesis_test([0.0] * 5, 0.01, resolution=0.001, answers=answers)])
+    assert verdict.decision is decision
     if answers == 20:
-        assert judged.effect.high == pytest.approx(1.959964 / 22)  # Agresti & Min (2005) with no discordant answer
+        assert verdict.effect.high == pytest.approx(1.959964 / 22)  # Agresti & Min (2005) with no discordant answer

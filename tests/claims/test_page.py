@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from bnkit.claims import CLAIMS, PAGES, Finding, Judged, designs, judge
-from bnkit.claims.forest_plot import forest
-from bnkit.claims.judge import Question
-from bnkit.claims.page import claims_page
-from bnkit.claims.verdicts import Asked, Verdicts
+from bnkit.claims import CLAIMS, PAGES, Decision, Verdict, designs, judge
+from bnkit.claims.claims_page import claims_page
+from bnkit.claims.forest_plot import forest_plot
+from bnkit.claims.judge import HypothesisTest
+from bnkit.claims.verdicts import ClaimResult, Verdicts
 from tests.report.browser import browse
 
 
 def _verdicts(**facts):
     design = designs(quick=True)
     effects = [{0: 0.5, 1: 0.6, 2: 0.55, 3: 0.52}, {0: -0.4, 1: 0.5}]
-    judged = judge([Question(values, 0.1) for values in effects])
-    asked = [Asked(c, design[c.design], j, e) for c, j, e in zip(CLAIMS, judged, effects, strict=False)]
-    asked.append(Asked(CLAIMS[2], None, Judged(Finding.NOT_ASKED, None), {}, "<b>mine</b> has no depth to set"))
+    verdict = judge([HypothesisTest(values, 0.1) for values in effects])
+    asked = [ClaimResult(c, design[c.design], j, e) for c, j, e in zip(CLAIMS, verdict, effects, strict=False)]
+    asked.append(ClaimResult(CLAIMS[2], None, Verdict(Decision.NOT_ASKED, None), {}, "<b>mine</b> has no depth to set"))
     return Verdicts(Path("results/claims"), asked, 4, "bnkit claims", {"torch": "2", **facts})
 
 
@@ -77,7 +77,7 @@ def test_all_effects_in_units_of_what_matters():
         _claim("4", -0.01, -0.02, 0.01, nothing=-0.01, matters=-0.01),
         _claim("5", 1.0, 0.5, 1.5),
     ]
-    drawn = forest(claims)
+    drawn = forest_plot(claims)
     rows = {row["number"]: row for row in drawn["rows"]}
     middle, ticks = drawn["width"] / 2, {label: x for x, label in drawn["ticks"]}
     assert list(rows) == ["1", "3", "4", "5"]
@@ -86,7 +86,7 @@ def test_all_effects_in_units_of_what_matters():
     assert rows["1"]["low"] == ticks["−1"] == rows["4"]["low"]
     assert rows["4"]["mean"] == middle
     assert 0 < drawn["width"] - rows["5"]["high"] < 0.03 * drawn["width"]  # the furthest
-    assert forest([])["rows"] == []
+    assert forest_plot([])["rows"] == []
 
 
 _DESIGN = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bnkit.claims import Finding
-from bnkit.claims.ask import ask
+from bnkit.claims import Decision
+from bnkit.claims.evaluate import evaluate_claims
 from bnkit.claims.folder import read
 from bnkit.cli.main import main
 from bnkit.errors import SettingsError
@@ -85,15 +85,15 @@ def test_some_claims_and_the_same_verdict_after_an_interruption(capsys):
         "only": ["covariate-shift", "10a"],
     }
     with pytest.raises(KeyboardInterrupt):
-        ask(out=Path("parts"), observer=Leaving(), **settings)
+        evaluate_claims(out=Path("parts"), observer=Leaving(), **settings)
     files = {path: path.read_bytes() for path in Path("parts/inside/runs").glob("*/record.jsonl")}
     assert len(files) == 5
-    parts, whole = ask(out=Path("parts"), **settings), ask(out=Path("whole"), **settings)
+    parts, whole = evaluate_claims(out=Path("parts"), **settings), evaluate_claims(out=Path("whole"), **settings)
     assert all(path.read_bytes() == content for path, content in files.items())
-    assert [asked.effects for asked in parts.asked] == [asked.effects for asked in whole.asked]
-    assert [asked.claim.number for asked in whole.asked] == ["9", "10a"]
-    assert all(len(asked.effects) == 5 and asked.judged.p_holds is not None for asked in whole.asked)
-    assert whole.count(Finding.NOT_ASKED) == 0
+    assert [result.effects for result in parts.results] == [result.effects for result in whole.results]
+    assert [result.claim.number for result in whole.results] == ["9", "10a"]
+    assert all(len(result.effects) == 5 and result.verdict.p_holds is not None for result in whole.results)
+    assert whole.count(Decision.NOT_ASKED) == 0
     assert whole.command.startswith("bnkit claims --quick --data ")
     assert "--only covariate-shift --only 10a --out whole" in whole.command
 
@@ -139,10 +139,13 @@ def test_the_figures_do_not_depend_on_the_number_of_workers():
         "seeds": 3,
         "only": ["9", "10b"],
     }
-    here, there = ask(out=Path("here"), **settings), ask(out=Path("there"), workers=2, **settings)
-    assert [asked.effects for asked in here.asked] == [asked.effects for asked in there.asked]
-    assert [asked.judged for asked in here.asked] == [asked.judged for asked in there.asked]
-    assert all(len(asked.effects) == 3 for asked in here.asked)
+    here, there = (
+        evaluate_claims(out=Path("here"), **settings),
+        evaluate_claims(out=Path("there"), workers=2, **settings),
+    )
+    assert [result.effects for result in here.results] == [result.effects for result in there.results]
+    assert [result.verdict for result in here.results] == [result.verdict for result in there.results]
+    assert all(len(result.effects) == 3 for result in here.results)
     runs = [{path.name for path in Path(out, "inside", "runs").iterdir()} for out in ("here", "there")]
     assert runs[0] == runs[1]
 
@@ -154,10 +157,10 @@ def test_a_design_that_asks_for_durations_is_trained_alone(monkeypatch):
         given[experiment.name] = workers
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bnkit.claims.ask.run_experiment", note)
+    monkeypatch.setattr("bnkit.claims.evaluate.run_experiment", note)
     for number in ("1b", "2a"):
         with pytest.raises(KeyboardInterrupt):
-            ask(quick=True, only=[number], workers="auto")
+            evaluate_claims(quick=True, only=[number], workers="auto")
     assert given == {"learning-rates": "auto", "iterations": None}
 
 
@@ -186,7 +189,7 @@ def test_networks_by_other_names_are_refused(tmp_path):
         "def networks():\n    from torch import nn\n    return {'a': lambda: nn.Linear(6, 3)}\n"
     )
     with pytest.raises(SettingsError, match="has networks called a; expected no_batch_norm and batch_norm"):
-        ask(f"{SMALL}:data", f"{tmp_path / 'other.py'}:networks", quick=True)
+        evaluate_claims(f"{SMALL}:data", f"{tmp_path / 'other.py'}:networks", quick=True)
 
 
 def test_help_begins_with_an_example(capsys):

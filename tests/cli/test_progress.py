@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from bnkit.cli.progress import Clock, LiveTable, PlainLines, watching
+from bnkit.cli.progress import LiveTable, PlainLines, ProgressEstimate, progress_display
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records.record import Record, Status
 from tests.report.made import diverged, epoch, finished, plan_of
@@ -33,7 +33,7 @@ def _shown(table, console):
 
 def test_the_time_left_follows_from_the_pace_of_this_call(clock):
     planned = plan_of()  # 6 runs of 4 epochs
-    watch = Clock(planned, {planned.runs[0]: finished(0.1, 0.2, 0.3, 0.4)})
+    watch = ProgressEstimate(planned, {planned.runs[0]: finished(0.1, 0.2, 0.3, 0.4)})
     assert watch.left == "?"
     watch.epochs_done += 2
     clock.now += 10
@@ -42,7 +42,7 @@ def test_the_time_left_follows_from_the_pace_of_this_call(clock):
 
 def test_epochs_that_need_not_be_trained_are_not_pace(clock):
     planned = plan_of()
-    watch = Clock(planned, {})
+    watch = ProgressEstimate(planned, {})
     watch.epochs_done += 1
     clock.now += 10
     watch.skip(3)
@@ -51,7 +51,7 @@ def test_epochs_that_need_not_be_trained_are_not_pace(clock):
 
 def test_a_part_of_an_epoch_counts(clock):
     planned = plan_of()  # 24 epochs
-    watch = Clock(planned, {})
+    watch = ProgressEstimate(planned, {})
     watch.share_of_epoch = 0.5
     clock.now += 10
     assert watch.left == "7:50"  # 23.5 epochs at 20 seconds
@@ -129,7 +129,7 @@ def test_the_live_table_shows_all_runs_that_are_trained_at_once(clock):
     # One of them begins again, from its checkpoint: nothing is counted twice.
     table.epoch_done(first, epoch(1, 0.5))
     table.run_started(first, Record(Status.RUNNING, [epoch(1, 0.5)]))
-    assert table.clock.epochs_done == 9
+    assert table.estimate.epochs_done == 9
 
 
 def test_a_low_terminal_shows_the_latest_runs():
@@ -176,5 +176,5 @@ def test_a_failure_names_the_exception(clock):
 )
 def test_the_display_suits_the_place(terminal, options, kind):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
-    with watching(console, **{"quiet": False, "verbose": False, **options}) as observer:
+    with progress_display(console, **{"quiet": False, "verbose": False, **options}) as observer:
         assert type(observer) is kind

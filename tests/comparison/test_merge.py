@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import bnkit
-from bnkit.comparison.merge import joined
+from bnkit.comparison.merge import merge_comparisons
 from bnkit.errors import RecordError
 from bnkit.report.answer import Answer
 from tests.cli.calls import say
@@ -26,7 +26,7 @@ def folders(tmp_path_factory):
 
 def test_the_runs_in_common_are_set_against_each_other(folders):
     first, second = bnkit.Comparison(folders / "before"), bnkit.Comparison(folders / "after")
-    plan, records = joined([first, second])
+    plan, records = merge_comparisons([first, second])
     # lr 0.05 and seeds 0 and 1 are in both
     assert {(run.settings.lr, run.seed) for run in plan} == {(0.05, 0), (0.05, 1)}
     assert plan.networks == ("no_batch_norm.before", "no_batch_norm.after", "batch_norm.before", "batch_norm.after")
@@ -48,7 +48,7 @@ def test_the_runs_in_common_are_set_against_each_other(folders):
 
 def test_a_folder_and_its_copy_do_not_differ(folders, tmp_path):
     shutil.copytree(folders / "before", tmp_path / "copy")
-    plan, records = joined([bnkit.Comparison(folders / "before"), bnkit.Comparison(tmp_path / "copy")])
+    plan, records = merge_comparisons([bnkit.Comparison(folders / "before"), bnkit.Comparison(tmp_path / "copy")])
     assert len(plan) == 16
     for contrast in Answer.of(plan, records).contrasts:
         assert [at.test.mean for at in contrast.by_learning_rate] == [0.0, 0.0]
@@ -60,7 +60,7 @@ def test_folders_with_no_runs_in_common_stand_side_by_side_each_with_its_own_ans
     other = {**small.EXPERIMENT, "grid": {"lr": [0.7], "batch_size": [16]}, "seeds": 1, "epochs": 1}
     bnkit.compare(small.NETWORKS, small.data(), out=tmp_path / "other", **other)
     before, after = bnkit.Comparison(folders / "before"), bnkit.Comparison(tmp_path / "other")
-    plan, records = joined([before, after])
+    plan, records = merge_comparisons([before, after])
     assert len(plan) == len(before.plan) + len(after.plan) == len(records)
     assert [
         (c.baseline, c.network, [at.lr for at in c.by_learning_rate]) for c in Answer.of(plan, records).contrasts
@@ -81,7 +81,7 @@ def test_folders_with_no_runs_in_common_stand_side_by_side_each_with_its_own_ans
 def test_folders_of_one_name_are_refused(folders):
     before = bnkit.Comparison(folders / "before")
     with pytest.raises(RecordError, match="two of the folders are called before"):
-        joined([before, before])
+        merge_comparisons([before, before])
 
 
 def test_the_command_writes_one_page(folders, capsys, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.report.answer import Answer
 from bnkit.report.intervals import Interval
-from bnkit.report.objective import Measure
+from bnkit.report.objective import Objective
 from tests.report.made import diverged, finished, plan_of, records_of
 
 
@@ -159,7 +159,7 @@ def test_json_is_json_and_holds_the_sentences():
 
 
 def test_a_difference_of_points_has_a_minus_sign_and_its_interval():
-    assert Measure().difference(Interval(-0.012, -0.02, -0.004, 5)) == "−1.2 points [−2.0, −0.4], n = 5"
+    assert Objective().difference(Interval(-0.012, -0.02, -0.004, 5)) == "−1.2 points [−2.0, −0.4], n = 5"
 
 
 def _alike(answers, accuracy=0.7):
@@ -283,7 +283,7 @@ def test_a_metric_that_is_undefined_is_named_as_the_cause(task, changes, reason)
         return finished(0.5, test_metric=None if run.network.key == "batch_norm" else 0.5, **changes)
 
     text = str(_answer(outcome, task=task))
-    name = Measure.of(task).name
+    name = Objective.of(task).name
     assert (
         f"lr 0.1: no pair of runs to compare (no_batch_norm 0.5); batch_norm: test {name} undefined in 3 of 3 runs."
         in text

@@ -9,15 +9,15 @@ import pytest
 from scipy import stats
 
 from bnkit.report.intervals import (
+    Conclusion,
     Interval,
-    Verdict,
     accuracy_interval,
+    conclude,
+    difference_half_width,
     difference_interval,
-    least_of_difference,
-    least_of_share,
     mean_interval,
     ratio_interval,
-    verdict,
+    share_half_width,
 )
 
 
@@ -56,16 +56,16 @@ def test_too_few_values():
 @pytest.mark.parametrize(
     ("interval", "expected"),
     [
-        (Interval(0.05, 0.01, 0.09, 5), Verdict.GAIN),
-        (Interval(-0.05, -0.09, -0.01, 5), Verdict.LOSS),
-        (Interval(0.001, -0.004, 0.006, 5), Verdict.NOTHING),
-        (Interval(0.02, -0.05, 0.09, 5), Verdict.UNKNOWN),
-        (Interval(0.05, None, None, 1), Verdict.UNKNOWN),
-        (None, Verdict.UNKNOWN),
+        (Interval(0.05, 0.01, 0.09, 5), Conclusion.GAIN),
+        (Interval(-0.05, -0.09, -0.01, 5), Conclusion.LOSS),
+        (Interval(0.001, -0.004, 0.006, 5), Conclusion.NOTHING),
+        (Interval(0.02, -0.05, 0.09, 5), Conclusion.UNKNOWN),
+        (Interval(0.05, None, None, 1), Conclusion.UNKNOWN),
+        (None, Conclusion.UNKNOWN),
     ],
 )
 def test_verdicts(interval, expected):
-    assert verdict(interval, 0.01) is expected
+    assert conclude(interval, 0.01) is expected
 
 
 @pytest.mark.parametrize("answers", [1, 10, 360, 10_000])
@@ -75,7 +75,7 @@ def test_a_difference_is_no_more_certain_than_agresti_and_min_have_it(difference
     b, c, n = abs(difference) * answers + 0.5, 0.5, answers + 2
     middle, error = (b - c) / n, math.sqrt((b + c) / n - ((b - c) / n) ** 2) / math.sqrt(n)
     low, high = stats.norm.interval(0.95, middle, error)
-    least = least_of_difference(difference, answers)
+    least = difference_half_width(difference, answers)
     # The one that is told lies around the difference itself, and holds all of theirs.
     assert abs(difference) - least == pytest.approx(low)
     assert abs(difference) + least >= high - 1e-12
@@ -86,7 +86,7 @@ def test_a_difference_is_no_more_certain_than_agresti_and_min_have_it(difference
 def test_a_share_is_no_more_certain_than_wilson_has_it(share, answers):
     theirs = stats.binomtest(round(share * answers), answers).proportion_ci(0.95, "wilson")
     share = round(share * answers) / answers
-    least = least_of_share(share, answers)
+    least = share_half_width(share, answers)
     # It lies around the share itself, and is the narrowest of those that hold theirs.
     assert least == pytest.approx(max(share - theirs.low, theirs.high - share))
 
@@ -110,7 +110,7 @@ def test_a_share_is_no_more_certain_than_wilson_has_it(share, answers):
         ([0.1, 0.2, 0.3], None, 0.2 - 4.302653 * 0.1 / math.sqrt(3), 0.2 + 4.302653 * 0.1 / math.sqrt(3), None),
         ([0.5, 0.5], None, 0.5, 0.5, None),
         # No difference of two shares is above 1.
-        ([1.0, 1.0, 1.0], 4, 1 - least_of_difference(1.0, 4), 1.0, 4),
+        ([1.0, 1.0, 1.0], 4, 1 - difference_half_width(1.0, 4), 1.0, 4),
         ([-1.0, 1.0], 1000, -1.0, 1.0, None),
     ],
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from bnkit.experiments.experiment import TaskIdentity
-from bnkit.report.intervals import Interval, Verdict
-from bnkit.report.objective import Measure
+from bnkit.report.intervals import Conclusion, Interval
+from bnkit.report.objective import Objective
 from tests.report.made import epoch
 
-ACCURACY = Measure()
-ERROR = Measure("mean_absolute_error", minimize=True, is_accuracy=False)
-SCORE = Measure("r2_score", is_accuracy=False)
+ACCURACY = Objective()
+ERROR = Objective("mean_absolute_error", minimize=True, is_accuracy=False)
+SCORE = Objective("r2_score", is_accuracy=False)
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ SCORE = Measure("r2_score", is_accuracy=False)
         (TaskIdentity(), ACCURACY),
         (TaskIdentity(loss="mse_loss", metric="r2_score"), SCORE),
         (TaskIdentity(metric="mean_absolute_error", goal="minimize"), ERROR),
-        (TaskIdentity(metric="my/nets.py:top_5#0123456789ab"), Measure("top_5", is_accuracy=False)),
-        (TaskIdentity(metric="package.module.f1#0123456789ab"), Measure("f1", is_accuracy=False)),
-        (TaskIdentity(metric="nets.py:accuracy#0123456789ab"), Measure("accuracy", is_accuracy=False)),
+        (TaskIdentity(metric="my/nets.py:top_5#0123456789ab"), Objective("top_5", is_accuracy=False)),
+        (TaskIdentity(metric="package.module.f1#0123456789ab"), Objective("f1", is_accuracy=False)),
+        (TaskIdentity(metric="nets.py:accuracy#0123456789ab"), Objective("accuracy", is_accuracy=False)),
     ],
 )
 def test_it_follows_from_the_task(task, expected):
-    assert Measure.of(task) == expected
+    assert Objective.of(task) == expected
 
 
 def test_where_an_epoch_has_it():
@@ -39,33 +39,33 @@ def test_where_an_epoch_has_it():
 
 
 @pytest.mark.parametrize(
-    ("measure", "interval", "expected"),
+    ("objective", "interval", "expected"),
     [
-        (ACCURACY, (0.02, 0.01, 0.03), Verdict.GAIN),
-        (ACCURACY, (0.0, -0.005, 0.005), Verdict.NOTHING),
-        (ERROR, (0.02, 0.01, 0.03), Verdict.LOSS),
-        (ERROR, (-0.02, -0.03, -0.01), Verdict.GAIN),
-        (ERROR, (0.0, -0.005, 0.005), Verdict.UNKNOWN),  # nobody knows what would be little
-        (SCORE, (-0.02, -0.03, -0.01), Verdict.LOSS),
+        (ACCURACY, (0.02, 0.01, 0.03), Conclusion.GAIN),
+        (ACCURACY, (0.0, -0.005, 0.005), Conclusion.NOTHING),
+        (ERROR, (0.02, 0.01, 0.03), Conclusion.LOSS),
+        (ERROR, (-0.02, -0.03, -0.01), Conclusion.GAIN),
+        (ERROR, (0.0, -0.005, 0.005), Conclusion.UNKNOWN),  # nobody knows what would be little
+        (SCORE, (-0.02, -0.03, -0.01), Conclusion.LOSS),
     ],
 )
-def test_what_a_difference_says(measure, interval, expected):
-    assert measure.verdict(Interval(*interval, n=3)) is expected
+def test_what_a_difference_says(objective, interval, expected):
+    assert objective.conclude(Interval(*interval, n=3)) is expected
 
 
 @pytest.mark.parametrize(
-    ("measure", "best_first"),
+    ("objective", "best_first"),
     [(ACCURACY, [0.9, 0.1, None]), (ERROR, [0.1, 0.9, None]), (SCORE, [0.5, -3.0, None])],
 )
-def test_the_best_comes_first_and_nothing_last(measure, best_first):
-    assert sorted([*best_first[1:], best_first[0]], key=measure.order) == best_first
-    assert measure.better(best_first[0], best_first[1])
-    assert not measure.better(best_first[1], best_first[0])
-    assert not measure.better(None, best_first[1])
+def test_the_best_comes_first_and_nothing_last(objective, best_first):
+    assert sorted([*best_first[1:], best_first[0]], key=objective.order) == best_first
+    assert objective.better(best_first[0], best_first[1])
+    assert not objective.better(best_first[1], best_first[0])
+    assert not objective.better(None, best_first[1])
 
 
 @pytest.mark.parametrize(
-    ("measure", "first", "second", "expected"),
+    ("objective", "first", "second", "expected"),
     [
         (ACCURACY, 0.5, 0.511, True),
         (ACCURACY, 0.5, 0.509, False),
@@ -73,8 +73,8 @@ def test_the_best_comes_first_and_nothing_last(measure, best_first):
         (ERROR, 0.2, 0.21, True),
     ],
 )
-def test_when_two_values_would_report_another_result(measure, first, second, expected):
-    assert measure.disagree(first, second) is expected
+def test_when_two_values_would_report_another_result(objective, first, second, expected):
+    assert objective.disagree(first, second) is expected
 
 
 def test_how_figures_read():

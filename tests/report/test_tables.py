@@ -10,11 +10,11 @@ from bnkit.report.tables import (
     as_rich,
     crossed_table,
     epochs_table,
-    figure,
     first_layer_table,
+    format_setting,
+    format_value,
     losses_table,
     runs_table,
-    setting,
 )
 from tests.report.made import diverged, finished, plan_of, records_of
 
@@ -113,12 +113,12 @@ def test_the_lines_of_the_courses_loop():
     [(None, "–"), (0.123456, "0.1235"), (99.99996, "100.0000"), (12345.6, "1.23e+04"), (0.0, "0.0000")],
 )
 def test_figures(value, text):
-    assert figure(value) == text
+    assert format_value(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.1, "0.1"), (1.0, "1"), (1e-05, "1e-05"), (64, "64"), ("adam", "adam")])
 def test_settings(value, text):
-    assert setting(value) == text
+    assert format_setting(value) == text
 
 
 def test_nothing_in_a_cell_is_markup():

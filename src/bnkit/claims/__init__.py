@@ -1,8 +1,8 @@
 """What is said about batch normalization, as questions that records can answer. Needs no torch."""
 
-from bnkit.claims.catalog import CLAIMS, PAGES
 from bnkit.claims.claim import Claim, Evidence, Scale
+from bnkit.claims.claim_catalog import CLAIMS, PAGES
 from bnkit.claims.designs import Design, designs
-from bnkit.claims.judge import Finding, Judged, judge
+from bnkit.claims.judge import Decision, Verdict, judge
 
-__all__ = ["CLAIMS", "PAGES", "Claim", "Design", "Evidence", "Finding", "Judged", "Scale", "designs", "judge"]
+__all__ = ["CLAIMS", "PAGES", "Claim", "Decision", "Design", "Evidence", "Scale", "Verdict", "designs", "judge"]

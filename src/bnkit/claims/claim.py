@@ -11,8 +11,8 @@ from functools import cached_property
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.record import Record
 from bnkit.report.intervals import Interval
-from bnkit.report.outcomes import Outcome, fewest, matches, outcomes
-from bnkit.report.sweep import Sweep
+from bnkit.report.outcomes import RunOutcome, fewest, matches, outcomes
+from bnkit.report.sweep import LearningRateSweep
 
 PLAIN, WITH = "no_batch_norm", "batch_norm"
 # A run has learned something if it ends at this share of the best test accuracy of its design.
@@ -76,7 +76,7 @@ class Evidence:
     records: Mapping[str, Record]
 
     @cached_property
-    def all(self) -> list[Outcome]:
+    def all(self) -> list[RunOutcome]:
         """Every run."""
         return outcomes(self.plan, self.records)
 
@@ -90,14 +90,14 @@ class Evidence:
         """Of how many answers the test accuracies are shares; None where that is not known."""
         return fewest(outcome.answers for outcome in self.all)
 
-    def runs(self, network: str, **setting: object) -> dict[int, Outcome]:
+    def runs(self, network: str, **setting: object) -> dict[int, RunOutcome]:
         """The runs of a network at one point of the grid, by seed."""
         found = [o for o in self.all if o.run.network.key == network and matches(o.run.settings, setting)]
         return {outcome.run.seed: outcome for outcome in found}
 
-    def at_best(self, network: str, **setting: object) -> dict[int, Outcome]:
+    def at_best(self, network: str, **setting: object) -> dict[int, RunOutcome]:
         """The runs of a network that finished, at the learning rate that was best on the validation part."""
-        sweep = Sweep.of(network, [o for o in self.all if matches(o.run.settings, setting)])
+        sweep = LearningRateSweep.of(network, [o for o in self.all if matches(o.run.settings, setting)])
         rate = sweep.best_rate()[0] if sweep.runs else None
         return {} if rate is None else sweep.finished(rate)
 
@@ -109,13 +109,13 @@ class Evidence:
     def _trained_from(self) -> float:
         return _TRAINED * max((o.test for o in self.all if o.final is not None), default=1.0)
 
-    def trains(self, outcome: Outcome) -> bool:
+    def trains(self, outcome: RunOutcome) -> bool:
         """Whether a run ended at three quarters of the best test accuracy of the design, or above."""
         return outcome.final is not None and outcome.test >= self._trained_from
 
 
 # The effect in every seed; positive values speak for the claim. A seed for which there is nothing to compare is left out.
-MeasureOf = Callable[[Evidence], dict[int, float]]
+EffectOf = Callable[[Evidence], dict[int, float]]
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Claim:
         design: The name of the design whose runs it looks at.
         measure: The effect, seed by seed.
         scale: In what the effect is told.
-        matters, resolution, nothing: As in a ``Question``.
+        matters, resolution, nothing: As in a ``HypothesisTest``.
     """
 
     number: str
@@ -140,7 +140,7 @@ class Claim:
     said_by: str
     hypothesis: str
     design: str
-    measure: MeasureOf
+    effect_of: EffectOf
     scale: Scale
     matters: float
     resolution: float = 0.0

@@ -7,45 +7,47 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean, median, stdev
 from typing import Any
 
-from bnkit.claims.claim import PLAIN, WITH, Evidence, MeasureOf
+from bnkit.claims.claim import PLAIN, WITH, EffectOf, Evidence
 from bnkit.experiments.records.record import Epoch, Status
-from bnkit.report.outcomes import Outcome
+from bnkit.report.outcomes import RunOutcome
 
 Effects = dict[int, float]
 
 
 def paired(
-    first: Mapping[int, Outcome], second: Mapping[int, Outcome], difference: Callable[[Outcome, Outcome], float | None]
+    first: Mapping[int, RunOutcome],
+    second: Mapping[int, RunOutcome],
+    difference: Callable[[RunOutcome, RunOutcome], float | None],
 ) -> Effects:
     """``difference`` of the runs of each seed that both have; seeds where there is none are left out."""
     found = {seed: difference(first[seed], second[seed]) for seed in first if seed in second}
     return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
 
 
-def test_gain(plain: Mapping[int, Outcome], with_: Mapping[int, Outcome]) -> Effects:
+def accuracy_gain(plain: Mapping[int, RunOutcome], with_: Mapping[int, RunOutcome]) -> Effects:
     """By how much the second ones are better on the test set; what did not finish is left out."""
     return paired(plain, with_, lambda a, b: b.test - a.test if a.final and b.final else None)
 
 
-def reaches(figure: Callable[[Epoch], float]) -> MeasureOf:
+def sooner_at_loss(figure: Callable[[Epoch], float]) -> EffectOf:
     """How much sooner the one with gets to the test loss at which the one without ends, each at its best learning rate.
 
     The logarithm of a ratio of ``figure``. One that never gets there counts as if it had taken one epoch more.
     """
 
-    def measure(evidence: Evidence) -> Effects:
-        def sooner(plain: Outcome, with_: Outcome) -> float | None:
+    def effects(evidence: Evidence) -> Effects:
+        def sooner(plain: RunOutcome, with_: RunOutcome) -> float | None:
             target = plain.record.epochs[-1].test_loss
             if target is None:
                 return None
-            return math.log(_taken(plain, target, figure) / _taken(with_, target, figure))
+            return math.log(_until_loss(plain, target, figure) / _until_loss(with_, target, figure))
 
         return paired(evidence.at_best(PLAIN), evidence.at_best(WITH), sooner)
 
-    return measure
+    return effects
 
 
-def _taken(outcome: Outcome, loss: float, figure: Callable[[Epoch], float]) -> float:
+def _until_loss(outcome: RunOutcome, loss: float, figure: Callable[[Epoch], float]) -> float:
     epochs = outcome.record.epochs
     for epoch in epochs:
         if epoch.test_loss is not None and epoch.test_loss <= loss:
@@ -53,81 +55,81 @@ def _taken(outcome: Outcome, loss: float, figure: Callable[[Epoch], float]) -> f
     return figure(epochs[-1]) * (len(epochs) + 1) / len(epochs)
 
 
-def slower(network: str) -> MeasureOf:
+def slower(network: str) -> EffectOf:
     """How much longer an epoch of training takes than without: the logarithm of the ratio of the medians."""
 
-    def measure(evidence: Evidence) -> Effects:
+    def effects(evidence: Evidence) -> Effects:
         plain, other = ({s: o for s, o in evidence.runs(name).items() if o.final} for name in (PLAIN, network))
         return paired(plain, other, lambda a, b: math.log(_seconds(b) / _seconds(a)))
 
-    return measure
+    return effects
 
 
-def _seconds(outcome: Outcome) -> float:
+def _seconds(outcome: RunOutcome) -> float:
     return median(epoch.epoch_duration for epoch in outcome.record.epochs)
 
 
-def over_rates(judge: Callable[[Evidence, Sequence[Outcome]], float | None]) -> MeasureOf:
-    """What ``judge`` makes of all learning rates of one seed: with minus without."""
+def over_grid(statistic: Callable[[Evidence, Sequence[RunOutcome]], float | None]) -> EffectOf:
+    """What ``statistic`` makes of all learning rates of one seed: with minus without."""
 
-    def measure(evidence: Evidence) -> Effects:
+    def effects(evidence: Evidence) -> Effects:
         found: Effects = {}
         for seed in evidence.seeds:
             first, second = (_of_seed(evidence, network, seed) for network in (PLAIN, WITH))
             if first and second:
-                before, after = judge(evidence, first), judge(evidence, second)
+                before, after = statistic(evidence, first), statistic(evidence, second)
                 if before is not None and after is not None:
                     found[seed] = after - before
         return found
 
-    return measure
+    return effects
 
 
-def _of_seed(evidence: Evidence, network: str, seed: int) -> list[Outcome]:
+def _of_seed(evidence: Evidence, network: str, seed: int) -> list[RunOutcome]:
     """The runs of a network under one seed that ended; none if one is missing."""
     runs = [o for o in evidence.all if o.run.network.key == network and o.run.seed == seed]
     return runs if all(o.record.is_complete for o in runs) else []
 
 
-def highest_rate(evidence: Evidence, runs: Sequence[Outcome]) -> float | None:
+def highest_rate(evidence: Evidence, runs: Sequence[RunOutcome]) -> float | None:
     """The decimal logarithm of the highest learning rate at which the network trains."""
     rates = [o.run.settings.lr for o in runs if evidence.trains(o)]
     return math.log10(max(rates)) if rates else None
 
 
-def width_of_range(evidence: Evidence, runs: Sequence[Outcome]) -> float | None:
+def width_of_range(evidence: Evidence, runs: Sequence[RunOutcome]) -> float | None:
     """Over how many decades of learning rates the network trains."""
     rates = sorted(o.run.settings.lr for o in runs)
     spacing = math.log10(rates[-1] / rates[0]) / max(len(rates) - 1, 1)
     return spacing * sum(evidence.trains(o) for o in runs)
 
 
-def finite_share(evidence: Evidence, runs: Sequence[Outcome]) -> float | None:
+def finite_share(evidence: Evidence, runs: Sequence[RunOutcome]) -> float | None:
     """The share of learning rates at which the loss stays finite to the end."""
     return sum(o.record.status is Status.FINISHED for o in runs) / len(runs)
 
 
-def evenness_of_gradients(evidence: Evidence, runs: Sequence[Outcome]) -> float | None:
+def evenness_of_gradients(evidence: Evidence, runs: Sequence[RunOutcome]) -> float | None:
     """Minus the deviation, over the learning rates, of the logarithm of the gradient's norm; where it is finite and not 0."""
     norms = [o.record.epochs[-1].gradient_norm for o in runs if o.record.epochs]
     logarithms = [math.log(norm) for norm in norms if norm]
     return -stdev(logarithms) if len(logarithms) > 1 else None
 
 
-def evenness_of_ends(evidence: Evidence, runs: Sequence[Outcome]) -> float | None:
+def evenness_of_ends(evidence: Evidence, runs: Sequence[RunOutcome]) -> float | None:
     """Minus the deviation of the test accuracy at the end over all points of the grid; a run that diverged counts as 0."""
     ends = [o.test if o.final else 0.0 for o in runs]
     return -stdev(ends) if len(ends) > 1 else None
 
 
-def how_many_train(evidence: Evidence, runs: Sequence[Outcome]) -> float | None:
+def how_many_train(evidence: Evidence, runs: Sequence[RunOutcome]) -> float | None:
     """At how many points of the grid the network trains."""
     return float(sum(evidence.trains(o) for o in runs))
 
 
 def best_gain(evidence: Evidence) -> Effects:
     """On the test set, each at its best learning rate."""
-    return test_gain(evidence.at_best(PLAIN), evidence.at_best(WITH))
+    return accuracy_gain(evidence.at_best(PLAIN), evidence.at_best(WITH))
 
 
 def smaller_best_rate(evidence: Evidence) -> Effects:
@@ -140,7 +142,7 @@ def smaller_best_rate(evidence: Evidence) -> Effects:
     return found
 
 
-def _best_rate(runs: Sequence[Outcome]) -> float | None:
+def _best_rate(runs: Sequence[RunOutcome]) -> float | None:
     known = [(o.validation, o.run.settings.lr) for o in runs if o.validation is not None]
     return max(known)[1] if known else None
 
@@ -152,10 +154,10 @@ def smaller_gap(evidence: Evidence) -> Effects:
     """
     plain, with_ = (evidence.runs(network, dropout=0.0) for network in (PLAIN, WITH))
 
-    def gap(outcome: Outcome) -> float | None:
+    def gap(outcome: RunOutcome) -> float | None:
         return None if outcome.fit is None else outcome.fit - outcome.test
 
-    def difference(a: Outcome, b: Outcome) -> float | None:
+    def difference(a: RunOutcome, b: RunOutcome) -> float | None:
         first, second = gap(a), gap(b)
         return None if first is None or second is None else first - second
 
@@ -165,7 +167,8 @@ def smaller_gap(evidence: Evidence) -> Effects:
 def less_from_dropout(evidence: Evidence) -> Effects:
     """By how much less dropout gains on the test set with than without."""
     gains = [
-        test_gain(evidence.runs(network, dropout=0.0), evidence.runs(network, dropout=0.5)) for network in (PLAIN, WITH)
+        accuracy_gain(evidence.runs(network, dropout=0.0), evidence.runs(network, dropout=0.5))
+        for network in (PLAIN, WITH)
     ]
     return {seed: gains[0][seed] - gains[1][seed] for seed in gains[0] if seed in gains[1]}
 
@@ -188,14 +191,15 @@ def works(evidence: Evidence) -> Effects:
 def weaker_in_small_batches(evidence: Evidence) -> Effects:
     """By how much the gain on the test set is smaller in batches of 2 than of 32, each at its best rate."""
     gains = [
-        test_gain(evidence.at_best(PLAIN, batch_size=size), evidence.at_best(WITH, batch_size=size)) for size in (2, 32)
+        accuracy_gain(evidence.at_best(PLAIN, batch_size=size), evidence.at_best(WITH, batch_size=size))
+        for size in (2, 32)
     ]
     return {seed: gains[1][seed] - gains[0][seed] for seed in gains[0] if seed in gains[1]}
 
 
 def before_is_better(evidence: Evidence) -> Effects:
     """By how much batch norm before the activation is better on the test set than after it."""
-    return test_gain(evidence.runs(WITH, order="after"), evidence.runs(WITH, order="before"))
+    return accuracy_gain(evidence.runs(WITH, order="after"), evidence.runs(WITH, order="before"))
 
 
 def population_is_better(evidence: Evidence) -> Effects:
@@ -211,7 +215,7 @@ def population_is_better(evidence: Evidence) -> Effects:
 def narrow_against_wide(evidence: Evidence) -> Effects:
     """By how much the narrowest network with batch norm is better on the test set than the widest without."""
     narrow, wide = min(evidence.values("width"), key=_number), max(evidence.values("width"), key=_number)
-    return test_gain(evidence.runs(PLAIN, width=wide), evidence.runs(WITH, width=narrow))
+    return accuracy_gain(evidence.runs(PLAIN, width=wide), evidence.runs(WITH, width=narrow))
 
 
 def _number(value: object) -> float:
@@ -219,7 +223,7 @@ def _number(value: object) -> float:
     return value
 
 
-def less_change(figure: str, where: str = "landscape") -> MeasureOf:
+def less_change(figure: str, where: str = "landscape") -> EffectOf:
     """How much smaller the mean of what was seen inside is with than without: the logarithm of the ratio.
 
     Args:
@@ -227,27 +231,27 @@ def less_change(figure: str, where: str = "landscape") -> MeasureOf:
         where: "landscape", or "layers" for the mean over the layers with weights behind the first.
     """
 
-    def measure(evidence: Evidence) -> Effects:
-        def smaller(plain: Outcome, with_: Outcome) -> float | None:
-            first, second = (_mean(_seen(outcome, figure, where)) for outcome in (plain, with_))
+    def effects(evidence: Evidence) -> Effects:
+        def smaller(plain: RunOutcome, with_: RunOutcome) -> float | None:
+            first, second = (_mean(_recorded_values(outcome, figure, where)) for outcome in (plain, with_))
             return math.log(first / second) if first and second else None
 
         return paired(evidence.runs(PLAIN), evidence.runs(WITH), smaller)
 
-    return measure
+    return effects
 
 
-def _seen(outcome: Outcome, figure: str, where: str) -> Iterator[float]:
+def _recorded_values(outcome: RunOutcome, figure: str, where: str) -> Iterator[float]:
     for epoch in outcome.record.epochs:
         for entry in getattr(epoch, where) or ():
             if where == "landscape":
                 values = [entry[figure]]
             else:
-                values = [layer.get(figure) for layer in _weighted(entry)[1:]]
+                values = [layer.get(figure) for layer in _layers_with_weights(entry)[1:]]
             yield from (value for value in values if value is not None)
 
 
-def _weighted(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _layers_with_weights(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The layers with weights, in their order."""
     return [layer for layer in entry["layers"].values() if "update_ratio" in layer]
 
@@ -255,11 +259,11 @@ def _weighted(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def fewer_dead(evidence: Evidence) -> Effects:
     """By how much the share of dead ReLUs at the end is smaller with than without."""
 
-    def share(outcome: Outcome) -> float | None:
+    def share(outcome: RunOutcome) -> float | None:
         entries = [entry for epoch in outcome.record.epochs for entry in epoch.layers or ()]
         return _mean(layer["dead"] for layer in entries[-1]["layers"].values() if "dead" in layer) if entries else None
 
-    def fewer(plain: Outcome, with_: Outcome) -> float | None:
+    def fewer(plain: RunOutcome, with_: RunOutcome) -> float | None:
         first, second = share(plain), share(with_)
         return None if first is None or second is None else first - second
 
@@ -272,16 +276,16 @@ def evener_gradients(evidence: Evidence) -> Effects:
     The distance is the absolute logarithm of the ratio of their norms, averaged over what was looked at.
     """
 
-    def distance(outcome: Outcome) -> float | None:
+    def distance(outcome: RunOutcome) -> float | None:
         ratios = []
         for epoch in outcome.record.epochs:
             for entry in epoch.layers or ():
-                norms = [layer["gradient_norm"] for layer in _weighted(entry)]
+                norms = [layer["gradient_norm"] for layer in _layers_with_weights(entry)]
                 if len(norms) > 1 and norms[0] and norms[-1]:
                     ratios.append(abs(math.log(norms[0] / norms[-1])))
         return _mean(ratios)
 
-    def closer(plain: Outcome, with_: Outcome) -> float | None:
+    def closer(plain: RunOutcome, with_: RunOutcome) -> float | None:
         first, second = distance(plain), distance(with_)
         return None if first is None or second is None else first - second
 

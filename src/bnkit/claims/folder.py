@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bnkit.claims import designs
-from bnkit.claims.page import claims_page
+from bnkit.claims.claims_page import claims_page
 from bnkit.comparison.comparison import Comparison
 from bnkit.errors import RecordError
 from bnkit.experiments.records import atomic_files, marker
@@ -17,8 +17,8 @@ from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.strict_json import dumps
 
 _VERDICTS, _TABLE, _PAGE = "claims.json", "claims.md", "claims.html"
-_WRITTEN = (_VERDICTS, _TABLE, _PAGE)
-_OF_A_CLAIM = frozenset((
+_FILES = (_VERDICTS, _TABLE, _PAGE)
+_CLAIM_KEYS = frozenset((
     *("number", "statement", "said_by", "hypothesis", "verdict", "why", "matters", "effects", "mean", "low", "high", "n", "text"),
     *("design", "network", "budget"),
 ))  # fmt: skip
@@ -39,7 +39,7 @@ def read(out: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for claim in content["claims"]:
-            missing = _OF_A_CLAIM - claim.keys()
+            missing = _CLAIM_KEYS - claim.keys()
             if missing:
                 raise ValueError(f"a claim has no {min(missing)}")
         content["answer"], content["environment"]
@@ -54,7 +54,7 @@ def refuse_foreign(out: Path, designs: Iterable[str]) -> None:
     Raises:
         RecordError: Such a file is there.
     """
-    marker.refuse_foreign(out, _WRITTEN)
+    marker.refuse_foreign(out, _FILES)
     for name in designs:
         ResultsFolder(out / name).refuse_foreign()
 
@@ -65,12 +65,12 @@ def write(out: Path, content: dict[str, Any], table: str) -> None:
     Raises:
         RecordError: Nothing can be written there, or a user's file would be replaced.
     """
-    marker.refuse_foreign(out, _WRITTEN)
+    marker.refuse_foreign(out, _FILES)
     try:
         atomic_files.make_folder(out)
     except OSError as error:
         raise atomic_files.UnwritableError.of(out, error) from error
-    marker.mark(out, _WRITTEN)
+    marker.mark(out, _FILES)
     atomic_files.replace(out / _VERDICTS, dumps(content, indent=1).encode())
     atomic_files.replace(out / _TABLE, table.encode())
 
@@ -86,7 +86,7 @@ def write_page(out: Path, *, with_designs: bool = False) -> Path:
         RecordError: There are no verdicts; or nothing can be written there.
     """
     content = read(out)
-    marker.refuse_foreign(out, _WRITTEN)
+    marker.refuse_foreign(out, _FILES)
     asked = {claim["design"] for claim in content["claims"] if claim["network"] is not None}
     # In their order; and what a file says is no path to write to.
     names = [name for name in designs(quick=False) if name in asked]

@@ -11,7 +11,7 @@ _WIDTH = 100.0
 _TICKS = (1, 10, 100, 1000)
 
 
-def forest(claims: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def forest_plot(claims: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Where everything stands: from ``claims`` of ``claims.json``, those that have an effect.
 
     An effect of 0 is nothing, one of 1 the smallest that would matter, whatever it is told in. Near 0 the axis is even, further

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
-from bnkit.report.intervals import CONFIDENCE, Interval, least_of_difference, mean_interval
+from bnkit.report.intervals import CONFIDENCE, Interval, difference_half_width, mean_interval
 
 # The chance that any verdict of a table is wrong.
 ERROR_RATE = 0.05
@@ -23,7 +23,7 @@ ERROR_RATE = 0.05
 FEWEST = 3
 
 
-class Finding(StrEnum):
+class Decision(StrEnum):
     """What came of a claim."""
 
     HOLDS = "holds"
@@ -33,7 +33,7 @@ class Finding(StrEnum):
 
 
 @dataclass(frozen=True)
-class Judged:
+class Verdict:
     """The verdict on one claim.
 
     Attributes:
@@ -42,14 +42,14 @@ class Judged:
         p_holds, p_does_not: Of the two questions, adjusted for all that were asked beside them; None where n is below 3.
     """
 
-    finding: Finding
+    decision: Decision
     effect: Interval | None
     p_holds: float | None = None
     p_does_not: float | None = None
 
 
 @dataclass(frozen=True)
-class Question:
+class HypothesisTest:
     """What is known of one claim.
 
     Attributes:
@@ -69,65 +69,65 @@ class Question:
     answers: int | None = None
 
 
-def judge(questions: Sequence[Question]) -> list[Judged]:
-    """The verdicts on all ``questions``, in their order.
+def judge(tests: Sequence[HypothesisTest]) -> list[Verdict]:
+    """The verdicts on all ``tests``, in their order.
 
     Example:
-        >>> sure, unsure = Question({0: 0.9, 1: 1.0, 2: 1.1, 3: 0.95}, 0.1), Question({0: 1.0, 1: -1.0, 2: 0.5}, 0.1)
-        >>> [judged.finding.value for judged in judge([sure, unsure])]
+        >>> sure, unsure = HypothesisTest({0: 0.9, 1: 1.0, 2: 1.1, 3: 0.95}, 0.1), HypothesisTest({0: 1.0, 1: -1.0, 2: 0.5}, 0.1)
+        >>> [verdict.decision.value for verdict in judge([sure, unsure])]
         ['holds', 'not enough data']
     """
-    asked = [question for question in questions if len(question.effects) >= FEWEST]
-    chances = [p for question in asked for p in _chances(question)]
-    adjusted = iter(holm(chances))
+    asked = [test for test in tests if len(test.effects) >= FEWEST]
+    p_values = [p for test in asked for p in _p_values(test)]
+    adjusted = iter(holm(p_values))
     return [
-        _judged(question, next(adjusted), next(adjusted))
-        if len(question.effects) >= FEWEST
-        else Judged(Finding.NOT_ENOUGH_DATA, _interval(question))
-        for question in questions
+        _verdict(test, next(adjusted), next(adjusted))
+        if len(test.effects) >= FEWEST
+        else Verdict(Decision.NOT_ENOUGH_DATA, _interval(test))
+        for test in tests
     ]
 
 
-def holm(chances: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """P values adjusted for their number by Holm (1979): reject those of at most the error rate.
 
     Example:
         >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
         [0.03, 0.06, 0.06]
     """
-    adjusted, highest = [0.0] * len(chances), 0.0
-    for rank, place in enumerate(sorted(range(len(chances)), key=chances.__getitem__)):
-        highest = max(highest, min(1.0, chances[place] * (len(chances) - rank)))
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
         adjusted[place] = highest
     return adjusted
 
 
-def _judged(question: Question, p_holds: float, p_does_not: float) -> Judged:
-    finding = Finding.NOT_ENOUGH_DATA
+def _verdict(test: HypothesisTest, p_holds: float, p_does_not: float) -> Verdict:
+    decision = Decision.NOT_ENOUGH_DATA
     if p_does_not <= ERROR_RATE:  # also of an effect that is there, and too small to matter
-        finding = Finding.DOES_NOT_HOLD
+        decision = Decision.DOES_NOT_HOLD
     elif p_holds <= ERROR_RATE:
-        finding = Finding.HOLDS
-    return Judged(finding, _interval(question), p_holds, p_does_not)
+        decision = Decision.HOLDS
+    return Verdict(decision, _interval(test), p_holds, p_does_not)
 
 
-def _interval(question: Question) -> Interval | None:
-    effects = list(question.effects.values())
-    least = 0.0 if question.answers is None or not effects else least_of_difference(fmean(effects), question.answers)
-    return mean_interval(effects, question.resolution, least)
+def _interval(test: HypothesisTest) -> Interval | None:
+    effects = list(test.effects.values())
+    least = 0.0 if test.answers is None or not effects else difference_half_width(fmean(effects), test.answers)
+    return mean_interval(effects, test.resolution, least)
 
 
-def _chances(question: Question) -> tuple[float, float]:
+def _p_values(test: HypothesisTest) -> tuple[float, float]:
     """The p values of "the effect is not above nothing" and "the effect is not below what matters"."""
     from scipy import stats
 
-    interval = _interval(question)
+    interval = _interval(test)
     assert interval is not None and interval.high is not None
     n = interval.n
     error = (interval.high - interval.mean) / float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
     if error == 0:
-        return float(interval.mean <= question.nothing), float(interval.mean >= question.matters)
-    above, below = (interval.mean - question.nothing) / error, (interval.mean - question.matters) / error
-    chances = float(stats.t.sf(above, n - 1)), float(stats.t.cdf(below, n - 1))
-    assert all(math.isfinite(p) for p in chances)
-    return chances
+        return float(interval.mean <= test.nothing), float(interval.mean >= test.matters)
+    above, below = (interval.mean - test.nothing) / error, (interval.mean - test.matters) / error
+    p_values = float(stats.t.sf(above, n - 1)), float(stats.t.cdf(below, n - 1))
+    assert all(math.isfinite(p) for p in p_values)
+    return p_values

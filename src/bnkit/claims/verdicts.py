@@ -7,32 +7,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnkit.claims import Claim, Design, Finding, Judged
+from bnkit.claims import Claim, Decision, Design, Verdict
 from bnkit.claims.judge import ERROR_RATE
 
 
 @dataclass(frozen=True)
-class Asked:
+class ClaimResult:
     """A claim, what it was judged by, and the verdict.
 
     Attributes:
         claim: The claim.
-        design: What was trained for it, with its budget; None where it was not asked.
+        design: What was trained for it, with its budget; None where it was not result.
         judged: The verdict.
         effects: By seed.
-        why: Why it was not asked, or what is missing.
+        why: Why it was not result, or what is missing.
     """
 
     claim: Claim
     design: Design | None
-    judged: Judged
+    verdict: Verdict
     effects: Mapping[int, float]
     why: str = ""
 
     @property
     def effect(self) -> str:
         """The mean effect, with its interval."""
-        return self.claim.scale.text(self.judged.effect)
+        return self.claim.scale.text(self.verdict.effect)
 
     def budget(self, seeds: int) -> str:
         """``80 runs, 12,960 steps, 6,400 images``."""
@@ -43,11 +43,11 @@ class Asked:
 
 
 class Verdicts:
-    """The verdicts on all claims that were asked.
+    """The verdicts on all claims that were result.
 
     Attributes:
         folder: Where the records are.
-        asked: The claims, in their order.
+        results: Of each claim, in their order.
         seeds: How many seeds each was asked with.
         command: What repeats it.
         facts: What it was trained with: versions, machine.
@@ -55,25 +55,31 @@ class Verdicts:
     """
 
     def __init__(
-        self, folder: Path, asked: Sequence[Asked], seeds: int, command: str, facts: Mapping[str, Any], failed: int = 0
+        self,
+        folder: Path,
+        results: Sequence[ClaimResult],
+        seeds: int,
+        command: str,
+        environment: Mapping[str, Any],
+        failed: int = 0,
     ) -> None:
-        self.folder, self.asked, self.seeds, self.command = folder, tuple(asked), seeds, command
-        self.facts, self.failed = dict(facts), failed
+        self.folder, self.results, self.seeds, self.command = folder, tuple(results), seeds, command
+        self.environment, self.failed = dict(environment), failed
 
-    def count(self, finding: Finding) -> int:
+    def count(self, decision: Decision) -> int:
         """How many claims came out so."""
-        return sum(asked.judged.finding is finding for asked in self.asked)
+        return sum(result.verdict.decision is decision for result in self.results)
 
     @property
     def answer(self) -> str:
         """What came of it, in a few sentences."""
-        holds, does_not, not_asked = map(self.count, (Finding.HOLDS, Finding.DOES_NOT_HOLD, Finding.NOT_ASKED))
+        holds, does_not, not_asked = map(self.count, (Decision.HOLDS, Decision.DOES_NOT_HOLD, Decision.NOT_ASKED))
         decided = holds + does_not
         left_out = f", {not_asked} {'was' if not_asked == 1 else 'were'} not asked" if not_asked else ""
         return (
-            f"Of {len(self.asked) - not_asked} hypotheses {decided} {'is' if decided == 1 else 'are'} decided: {holds} "
+            f"Of {len(self.results) - not_asked} hypotheses {decided} {'is' if decided == 1 else 'are'} decided: {holds} "
             f"{'holds' if holds == 1 else 'hold'}, {does_not} {'does' if does_not == 1 else 'do'} not; "
-            f"for {self.count(Finding.NOT_ENOUGH_DATA)} there is not enough data{left_out}. "
+            f"for {self.count(Decision.NOT_ENOUGH_DATA)} there is not enough data{left_out}. "
             f"The chance that any of these verdicts is wrong is at most {100 * ERROR_RATE:g} % (Holm over both questions of every "
             "hypothesis); the intervals are 95 %, each by itself."
         )
@@ -83,15 +89,15 @@ class Verdicts:
         header = ("", "what is said", "hypothesis", "verdict", "effect [95 %]", "n", "budget")
         return header, [
             (
-                asked.claim.number,
-                f"{asked.claim.statement} ({asked.claim.said_by})",
-                asked.claim.hypothesis,
-                asked.judged.finding.value + (f": {asked.why}" if asked.why else ""),
-                asked.effect,
-                str(len(asked.effects)),
-                asked.budget(self.seeds),
+                result.claim.number,
+                f"{result.claim.statement} ({result.claim.said_by})",
+                result.claim.hypothesis,
+                result.verdict.decision.value + (f": {result.why}" if result.why else ""),
+                result.effect,
+                str(len(result.effects)),
+                result.budget(self.seeds),
             )
-            for asked in self.asked
+            for result in self.results
         ]
 
     def to_markdown(self) -> str:
@@ -111,33 +117,33 @@ class Verdicts:
             "folder": str(self.folder),
             "seeds": self.seeds,
             "answer": self.answer,
-            "environment": self.facts,
-            "claims": [self._plain(asked) for asked in self.asked],
+            "environment": self.environment,
+            "claims": [self._plain(result) for result in self.results],
         }
 
-    def _plain(self, asked: Asked) -> dict[str, Any]:
-        claim, judged, design = asked.claim, asked.judged, asked.design
-        effect = judged.effect
+    def _plain(self, result: ClaimResult) -> dict[str, Any]:
+        claim, verdict, design = result.claim, result.verdict, result.design
+        effect = verdict.effect
         return {
             "number": claim.number,
             "name": claim.name,
             "statement": claim.statement,
             "said_by": claim.said_by,
             "hypothesis": claim.hypothesis,
-            "verdict": judged.finding.value,
-            "why": asked.why,
+            "verdict": verdict.decision.value,
+            "why": result.why,
             "scale": claim.scale.value,
             "matters": claim.matters,
             "nothing": claim.nothing,
-            "effects": {str(seed): value for seed, value in asked.effects.items()},
+            "effects": {str(seed): value for seed, value in result.effects.items()},
             "mean": effect.mean if effect else None,
             "low": effect.low if effect else None,
             "high": effect.high if effect else None,
-            "n": len(asked.effects),
-            "p_holds": judged.p_holds,
-            "p_does_not_hold": judged.p_does_not,
-            "text": asked.effect,
+            "n": len(result.effects),
+            "p_holds": verdict.p_holds,
+            "p_does_not_hold": verdict.p_does_not,
+            "text": result.effect,
             "design": claim.design,
             "network": design.network if design else None,
-            "budget": asked.budget(self.seeds),
+            "budget": result.budget(self.seeds),
         }

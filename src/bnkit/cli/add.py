@@ -14,9 +14,9 @@ from bnkit.cli.model_command import (
     Include,
     Inputs,
     Json,
+    ModelCommand,
     Out,
     Quiet,
-    Request,
     Shapes,
     Target,
     Weights,
@@ -59,17 +59,17 @@ def add(
 
     Exit status: 0 done, 2 something given is wrong, or the network cannot be changed.
     """
-    request = Request(target, shapes or (), data, weights, out, inputs, force)
-    subject = request.subject()
+    command = ModelCommand(target, shapes or (), data, weights, out, inputs, force)
+    model_target = command.model_target()
     from bnkit.model.edit.add import add as added
 
-    with request.working("adding batch norm to"):
+    with command.working("adding batch norm to"):
         model, changes = added(
-            subject.model,
-            subject.example,
+            model_target.model,
+            model_target.example,
             preserve=preserve,
             where=cast("Where", where),  # which is checked there
             include=include,
             exclude=exclude,
         )
-    request.finish(subject, model, changes, keeps_outputs=preserve, as_json=as_json, quiet=quiet)
+    command.finish(model_target, model, changes, keeps_outputs=preserve, as_json=as_json, quiet=quiet)

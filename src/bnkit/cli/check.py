@@ -76,44 +76,44 @@ def check(
     """
     began = time.perf_counter()
     from bnkit.checks.config import load_config, nearest_config
-    from bnkit.cli.check_target import specimen
+    from bnkit.cli.check_target import read_check_target
 
     read = nearest_config(Path.cwd()) if config is None else load_config(config)
-    settings = read.with_overrides(select, ignore, _by_layer(per_layer_ignores), fail_on)
+    settings = read.with_overrides(select, ignore, _ignores_by_layer(per_layer_ignores), fail_on)
     if out is not None and not fix:
         raise SettingsError(f"--out {out} without --fix; expected both, or neither")
     destination = (out or _FIXED) if fix else None
     if force and not fix:
         raise SettingsError("--force without --fix; expected both, or neither")
     with stderr_console().status(f"reading {target}"):
-        looked_at = specimen(target, shapes or (), data, weights, batch_size, batches, destination, inputs)
-    given = looked_at.subject.given
+        check_target = read_check_target(target, shapes or (), data, weights, batch_size, batches, destination, inputs)
+    given = check_target.model_target.given
     with stderr_console().status(f"checking {target}"):
-        findings = looked_at.check(settings)
+        findings = check_target.check(settings)
     before = findings
     changes: list[Change] = []
     outcome: Outcome | None = None
     if destination is not None:
         with stderr_console().status(f"mending {target}"):
-            looked_at, changes, outcome = looked_at.mended(findings, destination, settings, force=force)
-            findings = looked_at.check(settings) if changes else findings
-    told = [*_told(changes, outcome, destination)]
+            check_target, changes, outcome = check_target.apply_fixes(findings, destination, settings, force=force)
+            findings = check_target.check(settings) if changes else findings
+    fix_lines = [*_fix_lines(changes, outcome, destination)]
     if form == "text":
-        _print(given, before, told, time.perf_counter() - began, quiet=quiet)
+        _print(given, before, fix_lines, time.perf_counter() - began, quiet=quiet)
         if changes:
             worse = ", but it is worse than before" if outcome is not None and outcome.is_loss else ""
             stdout_console().print(f"left after mending: {findings.summary}{worse}", markup=False, soft_wrap=True)
     else:
         stdout_console().file.write(
-            dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(looked_at.file)
+            dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(check_target.file)
         )
-        for line in [*([] if given is None else [f"given: {given}"]), *told]:
+        for line in [*([] if given is None else [f"given: {given}"]), *fix_lines]:
             stderr_console().print(line, soft_wrap=True, markup=False)
     if findings.at_least(settings.fail_on) or (outcome is not None and outcome.is_loss):
         raise Exit(1)
 
 
-def _print(given: str | None, findings: Findings, told: Sequence[str], seconds: float, *, quiet: bool) -> None:
+def _print(given: str | None, findings: Findings, fix_lines: Sequence[str], seconds: float, *, quiet: bool) -> None:
     console = stdout_console()
     if given is not None:
         console.print(f"given: {given}", soft_wrap=True, markup=False)
@@ -121,11 +121,11 @@ def _print(given: str | None, findings: Findings, told: Sequence[str], seconds: 
         console.print(*findings.lines(), sep="\n", end="\n" * bool(findings), soft_wrap=not console.is_terminal)
     # A time would make two runs differ where their output is kept.
     console.print(f"{findings.summary} ({seconds:.1f} s)" if console.is_terminal else findings.summary, markup=False)
-    for line in (*(() if quiet else findings.remarks), *told):
+    for line in (*(() if quiet else findings.remarks), *fix_lines):
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _told(changes: Sequence[Change], outcome: Outcome | None, destination: Path | None) -> Iterator[str]:
+def _fix_lines(changes: Sequence[Change], outcome: Outcome | None, destination: Path | None) -> Iterator[str]:
     """What was mended, what that did, and where it is."""
     if destination is None:
         return
@@ -136,7 +136,7 @@ def _told(changes: Sequence[Change], outcome: Outcome | None, destination: Path 
     yield f"written: {destination}" if changes else "nothing to mend; nothing written"
 
 
-def _by_layer(given: list[str] | None) -> dict[str, list[str]] | None:
+def _ignores_by_layer(given: list[str] | None) -> dict[str, list[str]] | None:
     """``backbone.*:BN101`` and so on, by layer."""
     if given is None:
         return None

@@ -15,7 +15,7 @@ from bnkit.checks.config import CheckConfig
 from bnkit.checks.findings import Findings
 from bnkit.checks.fix import apply_fixes
 from bnkit.checks.rule_registry import find_rule
-from bnkit.cli.model_target import Subject, check_given, subject, subject_of
+from bnkit.cli.model_target import ModelTarget, check_inputs, prepare_model_target, read_model_target
 from bnkit.comparison.comparison import Comparison
 from bnkit.errors import SettingsError
 from bnkit.experiments.model_data import ModelBatches, ModelData, data_of_run, model_data
@@ -25,7 +25,7 @@ from bnkit.model.saving import check_destination, load_weights, save
 from bnkit.model.verify.outcome import Outcome
 
 
-class Mended(NamedTuple):
+class FixResult(NamedTuple):
     """What ``--fix`` made of a specimen.
 
     Attributes:
@@ -34,13 +34,13 @@ class Mended(NamedTuple):
         outcome: What that did to its answers; None where nothing was changed, or there is nothing to run it on.
     """
 
-    specimen: Specimen
+    check_target: CheckTarget
     changes: list[Change]
     outcome: Outcome | None
 
 
 @dataclass(frozen=True)
-class Specimen:
+class CheckTarget:
     """A model and what it is looked at with.
 
     Attributes:
@@ -49,7 +49,7 @@ class Specimen:
         file: The file that makes the model, if one does.
     """
 
-    subject: Subject
+    model_target: ModelTarget
     batch_size: int
     count: int
     file: str | None = None
@@ -57,27 +57,27 @@ class Specimen:
     @property
     def batches(self) -> ModelBatches | None:
         """Of the training part; None without data."""
-        data = self.subject.data
+        data = self.model_target.data
         return None if data is None else data.training_batches(self.batch_size, self.count)
 
     @property
     def test_batches(self) -> ModelBatches | None:
         """Of the test part; None without data."""
-        return None if self.subject.data is None else self.subject.data.test_batches(self.batch_size)
+        return None if self.model_target.data is None else self.model_target.data.test_batches(self.batch_size)
 
     def check(self, settings: CheckConfig) -> Findings:
         """What is wrong with it."""
         return check(
-            self.subject.model,
+            self.model_target.model,
             self.batches,
-            example_inputs=None if self.subject.data is not None else self.subject.example,
+            example_inputs=None if self.model_target.data is not None else self.model_target.example,
             test_batches=self.test_batches,
             select=settings.select,
             ignore=settings.ignore,
             per_layer_ignores=settings.per_layer_ignores,
         )
 
-    def mended(self, findings: Findings, out: Path, settings: CheckConfig, *, force: bool) -> Mended:
+    def apply_fixes(self, findings: Findings, out: Path, settings: CheckConfig, *, force: bool) -> FixResult:
         """A copy without what is mechanical of ``findings``, the weights of which are in ``out``.
 
         What changes the keys of the weights is done where its rule was selected by its code alone.
@@ -86,23 +86,23 @@ class Specimen:
             ModelError: It is worse than before on the test part, and ``force`` is not set.
         """
         named = {name.upper() for text in settings.select or () for name in text.split(",")}
-        wanted = [finding for finding in findings if _keeps_keys(finding.code) or finding.code in named]
-        model, changes = apply_fixes(self.subject.model, wanted, self.batches)
+        to_fix = [finding for finding in findings if _keeps_keys(finding.code) or finding.code in named]
+        model, changes = apply_fixes(self.model_target.model, to_fix, self.batches)
         if not changes:
-            return Mended(self, [], None)
+            return FixResult(self, [], None)
         outcome = self._outcome(model)
         if outcome is not None and not force:
             outcome.refuse_loss("the mended model", f"expected no loss: --force writes {out} all the same")
-        save(model, out, self.subject.example)
-        return Mended(replace(self, subject=replace(self.subject, model=model)), list(changes), outcome)
+        save(model, out, self.model_target.example)
+        return FixResult(replace(self, model_target=replace(self.model_target, model=model)), list(changes), outcome)
 
     def _outcome(self, model: nn.Module) -> Outcome | None:
-        subject = self.subject
-        if subject.data is not None:
-            where = f"on the test part of {subject.data.name}"
-            return Outcome.of(subject.model, model, self.test_batches, where=where)
-        if subject.example is not None:
-            return Outcome.of(subject.model, model, example_inputs=subject.example, where="on random inputs")
+        model_target = self.model_target
+        if model_target.data is not None:
+            where = f"on the test part of {model_target.data.name}"
+            return Outcome.of(model_target.model, model, self.test_batches, where=where)
+        if model_target.example is not None:
+            return Outcome.of(model_target.model, model, example_inputs=model_target.example, where="on random inputs")
         return None
 
 
@@ -110,7 +110,7 @@ def _keeps_keys(code: str) -> bool:
     return not find_rule(code).fix_changes_keys
 
 
-def specimen(
+def read_check_target(
     target: str,
     shapes: Sequence[str],
     data: str | None,
@@ -119,7 +119,7 @@ def specimen(
     count: int,
     out: Path | None,
     inputs: str | None = None,
-) -> Specimen:
+) -> CheckTarget:
     """What ``target`` stands for.
 
     Args:
@@ -134,7 +134,7 @@ def specimen(
     Raises:
         BnkitError: One of these is not there, or does not go with the others.
     """
-    check_given(shapes, data, inputs)
+    check_inputs(shapes, data, inputs)
     if count < 1:
         raise SettingsError(f"--batches {count}; expected a whole number above 0")
     file = Path(target.rpartition(":")[0])
@@ -143,19 +143,21 @@ def specimen(
             out, [file, *([weights] if weights is not None else [])], None if is_factory_name(target) else Path(target)
         )
     if is_factory_name(target):
-        found = subject(target, shapes, data, weights, inputs)
-        return Specimen(found, batch_size, count, str(file) if file.is_file() else None)
-    comparison, name, epoch = _of_a_run(Path(target))
+        found = read_model_target(target, shapes, data, weights, inputs)
+        return CheckTarget(found, batch_size, count, str(file) if file.is_file() else None)
+    comparison, name, epoch = _locate_run(Path(target))
     run = comparison.run(name)
     model = comparison.build(run) if weights is not None else comparison.load(run, epoch)
     if weights is not None:
         load_weights(model, weights)
-    return Specimen(
-        subject_of(model, shapes, None if shapes else _data(comparison, name, data, inputs)), batch_size, count
+    return CheckTarget(
+        prepare_model_target(model, shapes, None if shapes else _run_data(comparison, name, data, inputs)),
+        batch_size,
+        count,
     )
 
 
-def _data(comparison: Comparison, name: str, data: str | None, inputs: str | None) -> ModelData:
+def _run_data(comparison: Comparison, name: str, data: str | None, inputs: str | None) -> ModelData:
     """The data of a run, as it was trained on them; or ``data``, prepared like them."""
     run, known = comparison.run(name), comparison.plan.experiment.data
     if data is not None:
@@ -174,7 +176,7 @@ def _check_out(out: Path, read_from: list[Path], run: Path | None) -> None:
         raise SettingsError(f"--out {out} is part of a comparison's record; expected another file")
 
 
-def _of_a_run(path: Path) -> tuple[Comparison, str, int | None]:
+def _locate_run(path: Path) -> tuple[Comparison, str, int | None]:
     """The comparison, the run's id or the beginning of it, and the epoch: ``DIR/runs/3f2a`` or a file of weights in there."""
     epoch = re.fullmatch(r"epoch-(\d{1,9})\.safetensors", path.name)
     folder = path.parent if epoch is not None or path.name == "weights.safetensors" else path

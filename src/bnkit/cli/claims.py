@@ -7,9 +7,9 @@ from typing import Annotated
 
 from typer import Exit, Option, launch
 
-from bnkit.claims.ask import FOLDER, ask
+from bnkit.claims.evaluate import FOLDER, evaluate_claims
 from bnkit.cli.options import Workers, count_of
-from bnkit.cli.progress import watching
+from bnkit.cli.progress import progress_display
 from bnkit.console import stderr_console, stdout_console
 from bnkit.report.tables import as_rich
 
@@ -53,8 +53,8 @@ def claims(
     Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
     """
     try:
-        with watching(stderr_console(), quiet=quiet or as_json, verbose=verbose) as observer:
-            verdicts = ask(
+        with progress_display(stderr_console(), quiet=quiet or as_json, verbose=verbose) as observer:
+            verdicts = evaluate_claims(
                 data,
                 network,
                 out,

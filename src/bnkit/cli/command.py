@@ -23,7 +23,7 @@ class Command(TyperCommand):
             return super().invoke(ctx)
 
 
-def as_given(arguments: Sequence[str]) -> list[str]:
+def expand_arguments(arguments: Sequence[str]) -> list[str]:
     """``arguments`` with ``~`` as the home folder, also where no shell has put it in: ``--out=~/x``, ``~/net.py:make``.
 
     Raises:

@@ -11,7 +11,7 @@ from typer import Argument, Exit, Option, launch
 
 from bnkit.cli.grid import grid_from
 from bnkit.cli.options import Workers, count_of
-from bnkit.cli.progress import watching
+from bnkit.cli.progress import progress_display
 from bnkit.comparison.compare import default_folder, run_experiment
 from bnkit.comparison.comparison import Comparison
 from bnkit.console import stderr_console, stdout_console
@@ -28,10 +28,10 @@ from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.record import Status
 from bnkit.experiments.running.launcher import Launcher, is_nonzero_rank, prepare
 from bnkit.factories import is_factory_name
-from bnkit.report.tables import as_rich, setting
+from bnkit.report.tables import as_rich, format_setting
 
 if TYPE_CHECKING:
-    from bnkit.demonstrations import Sheet
+    from bnkit.demonstrations import Table
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
@@ -150,7 +150,7 @@ def compare(
             raise SettingsError(
                 f"recipe {what} looks at one layer and compares no runs; expected no option but --json and -q"
             )
-        _print_sheets(DEMONSTRATIONS[what](), as_json=as_json)
+        _print_tables(DEMONSTRATIONS[what](), as_json=as_json)
         return
     experiment = _experiment(
         what,
@@ -164,7 +164,9 @@ def compare(
         _print_plan(planned, folder, as_json=as_json, in_memory=components.in_memory)
         return
     try:
-        with watching(stderr_console(), quiet=quiet or as_json or is_nonzero_rank(), verbose=verbose) as observer:
+        with progress_display(
+            stderr_console(), quiet=quiet or as_json or is_nonzero_rank(), verbose=verbose
+        ) as observer:
             comparison = run_experiment(
                 experiment,
                 folder,
@@ -218,14 +220,14 @@ def _name_from(target: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", Path(target.rpartition(":")[0]).stem).lstrip("-._") or "comparison"
 
 
-def _print_sheets(sheets: list[Sheet], *, as_json: bool) -> None:
+def _print_tables(tables: list[Table], *, as_json: bool) -> None:
     console = stdout_console()
     if as_json:
-        console.print_json(data=[asdict(sheet) for sheet in sheets])
+        console.print_json(data=[asdict(table) for table in tables])
         return
-    for sheet in sheets:
-        console.print(as_rich(sheet.header, sheet.rows, sheet.title))
-        console.print(f"{sheet.note}\n", soft_wrap=not console.is_terminal, markup=False)
+    for table in tables:
+        console.print(as_rich(table.header, table.rows, table.title))
+        console.print(f"{table.note}\n", soft_wrap=not console.is_terminal, markup=False)
 
 
 def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> None:
@@ -238,7 +240,7 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> 
     rows = [
         (
             *(str(run.number), run.run_id, run.network.key),
-            *(setting(getattr(run.settings, key)) for key in keys),
+            *(format_setting(getattr(run.settings, key)) for key in keys),
             str(run.seed),
         )
         for run in plan

@@ -14,9 +14,9 @@ from bnkit.cli.model_command import (
     Include,
     Inputs,
     Json,
+    ModelCommand,
     Out,
     Quiet,
-    Request,
     Shapes,
     Target,
     Weights,
@@ -51,17 +51,17 @@ def convert(
 
     Exit status: 0 done, 2 something given is wrong, or the network cannot be changed.
     """
-    request = Request(target, shapes or (), data, weights, out, inputs, force, needs_example=False)
-    subject = request.subject()
+    command = ModelCommand(target, shapes or (), data, weights, out, inputs, force, needs_example=False)
+    model_target = command.model_target()
     from bnkit.model.edit.convert import convert as converted
 
-    with request.working("converting"):
+    with command.working("converting"):
         model, changes = converted(
-            subject.model,
+            model_target.model,
             cast("Kind", to),  # which is checked there
             include=include,
             exclude=exclude,
         )
-    request.finish(
-        subject, model, changes, keeps_outputs=to in ("bnkit", "torch", "sync"), as_json=as_json, quiet=quiet
+    command.finish(
+        model_target, model, changes, keeps_outputs=to in ("bnkit", "torch", "sync"), as_json=as_json, quiet=quiet
     )

@@ -35,10 +35,10 @@ def data(
         for source in chosen:
             for file in source.files:
                 file.fetch()
-    listed = []
+    entries = []
     for source in chosen:
         states = [(file, file.state()) for file in source.files]
-        listed.append(
+        entries.append(
             {
                 "name": source.name,
                 "state": _summary([state for _, state in states]),
@@ -50,11 +50,11 @@ def data(
         )
     console = stdout_console()
     if as_json:
-        console.print_json(data=listed)
+        console.print_json(data=entries)
         return
     header = ("name", "state", "where", "about")
-    console.print(as_rich(header, [tuple(str(entry[key]) for key in header) for entry in listed]))
-    for entry in listed:
+    console.print(as_rich(header, [tuple(str(entry[key]) for key in header) for entry in entries]))
+    for entry in entries:
         for path in entry["broken"]:
             console.print(
                 f"broken: {path}: its SHA-256 is not the published one; delete it and fetch it again", soft_wrap=True

@@ -10,9 +10,9 @@ from bnkit.cli.model_command import (
     Include,
     Inputs,
     Json,
+    ModelCommand,
     Out,
     Quiet,
-    Request,
     Shapes,
     Target,
     Weights,
@@ -43,10 +43,10 @@ def fold(
 
     Exit status: 0 done, 2 something given is wrong, or the network cannot be folded.
     """
-    request = Request(target, shapes or (), data, weights, out, inputs, force)
-    subject = request.subject()
+    command = ModelCommand(target, shapes or (), data, weights, out, inputs, force)
+    model_target = command.model_target()
     from bnkit.model.edit.fold import fold as folded
 
-    with request.working("folding"):
-        model, changes = folded(subject.model, subject.example, include=include, exclude=exclude)
-    request.finish(subject, model, changes, keeps_outputs=True, as_json=as_json, quiet=quiet)
+    with command.working("folding"):
+        model, changes = folded(model_target.model, model_target.example, include=include, exclude=exclude)
+    command.finish(model_target, model, changes, keeps_outputs=True, as_json=as_json, quiet=quiet)

@@ -16,7 +16,7 @@ from typer.main import get_command
 
 import bnkit
 from bnkit.cli import add, check, claims, compare, convert, data, explain, fold, recalibrate, remove, report
-from bnkit.cli.command import Command, as_given
+from bnkit.cli.command import Command, expand_arguments
 from bnkit.console import OutputError, standard_streams, stdout_console
 from bnkit.errors import BnkitError
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except OutputError as error:
             status = _PIPE_CLOSED if error.is_broken_pipe else 1
             if not error.is_broken_pipe:
-                _complain(f"{error}; expected one that can: send it elsewhere, or make room, and call again")
+                _print_error(f"{error}; expected one that can: send it elsewhere, or make room, and call again")
         sys.exit(status)
 
 
@@ -88,7 +88,9 @@ def _status_of(arguments: list[str]) -> int:
     """Run the command line; the exit status."""
     debug = "--debug" in arguments
     try:
-        status = get_command(app).main(args=_spread_grid(as_given(arguments)), prog_name="bnkit", standalone_mode=False)
+        status = get_command(app).main(
+            args=_spread_grid(expand_arguments(arguments)), prog_name="bnkit", standalone_mode=False
+        )
         return status if isinstance(status, int) else 0
     except Exit as end:
         return end.exit_code
@@ -96,12 +98,12 @@ def _status_of(arguments: list[str]) -> int:
         return _INTERRUPTED
     except TyperException as error:
         if error.format_message():
-            _complain(error.format_message() + _what_arrived(error), "bnkit --help shows what there is")
+            _print_error(error.format_message() + _what_arrived(error), "bnkit --help shows what there is")
         return 2
     except BnkitError as error:
         if debug:
             traceback.print_exc()
-        _complain(str(error))
+        _print_error(str(error))
         return 2
 
 
@@ -111,7 +113,7 @@ def _what_arrived(error: TyperException) -> str:
     return f", got {cause.errors()[0]['input']!r}" if isinstance(cause, ValidationError) else ""
 
 
-def _complain(message: str, hint: str = "") -> None:
+def _print_error(message: str, hint: str = "") -> None:
     """One line on standard error, however narrow the terminal."""
     line = " ".join(message.split())
     console = Console(stderr=True, soft_wrap=True)

@@ -17,7 +17,7 @@ from bnkit.report.tables import Row, as_rich
 if TYPE_CHECKING:
     from torch import nn
 
-    from bnkit.cli.model_target import Subject
+    from bnkit.cli.model_target import ModelTarget
     from bnkit.model.changes import Changes
     from bnkit.model.verify.outcome import Outcome
 
@@ -75,7 +75,7 @@ Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error."
 
 
 @dataclass(frozen=True)
-class Request:
+class ModelCommand:
     """What a command was given: the model, what goes into it, and where the result goes.
 
     Raises:
@@ -103,23 +103,23 @@ class Request:
             read_from = [Path(self.target.rpartition(":")[0]), *([self.weights] if self.weights is not None else [])]
             check_destination(self.out, has_example=has_example, read_from=read_from)
 
-    def subject(self) -> Subject:
+    def model_target(self) -> ModelTarget:
         """The model and the example."""
-        from bnkit.cli.model_target import subject
+        from bnkit.cli.model_target import read_model_target
 
         with self.working("reading"):
-            return subject(self.target, self.shapes, self.data, self.weights, self.inputs)
+            return read_model_target(self.target, self.shapes, self.data, self.weights, self.inputs)
 
-    def twin(self, subject: Subject) -> nn.Module:
-        """A second model like that of ``subject``: a copy, or the factory's next one where it cannot be copied."""
-        from bnkit.cli.model_target import subject as read
+    def twin(self, model_target: ModelTarget) -> nn.Module:
+        """A second model like that of ``model_target``: a copy, or the factory's next one where it cannot be copied."""
+        from bnkit.cli.model_target import read_model_target
         from bnkit.model.edit.copy import copy_of
 
         try:
-            return copy_of(subject.model)
+            return copy_of(model_target.model)
         except ModelError:
-            again = read(self.target, weights=self.weights).model
-            if again is subject.model:
+            again = read_model_target(self.target, weights=self.weights).model
+            if again is model_target.model:
                 raise
             return again
 
@@ -129,7 +129,7 @@ class Request:
 
     def finish(
         self,
-        subject: Subject,
+        model_target: ModelTarget,
         model: nn.Module,
         changes: Changes,
         *,
@@ -148,31 +148,35 @@ class Request:
             as_json, quiet: How changes are printed.
             instead: What would have kept the outputs, if something would.
         """
-        outcome = self.judged(subject, model, keeps_outputs=keeps_outputs)
-        replaced = self.write(model, subject.example, outcome, instead)
+        outcome = self.outcome_of(model_target, model, keeps_outputs=keeps_outputs)
+        replaced = self.write(model, model_target.example, outcome, instead)
         if as_json:
-            self.print_json(changes.to_json(), subject, outcome, replaced=replaced)
+            self.print_json(changes.to_json(), model_target, outcome, replaced=replaced)
             return
         # On an example alone, the summary of changes says how far outputs that are meant to be equal are apart.
-        is_told = outcome is not None and not (keeps_outputs and subject.data is None)
-        lines = [*([outcome.line] if outcome is not None and is_told else []), changes.summary]
-        self.print(None if quiet else changes.rows(), lines, subject, replaced=replaced)
+        is_shown = outcome is not None and not (keeps_outputs and model_target.data is None)
+        lines = [*([outcome.line] if outcome is not None and is_shown else []), changes.summary]
+        self.print(None if quiet else changes.rows(), lines, model_target, replaced=replaced)
 
-    def judged(self, subject: Subject, model: nn.Module, *, keeps_outputs: bool = False) -> Outcome | None:
+    def outcome_of(self, model_target: ModelTarget, model: nn.Module, *, keeps_outputs: bool = False) -> Outcome | None:
         """What became of the answers; None where there is nothing to run the models on."""
         from bnkit.model.verify.outcome import Outcome
 
         with self.working("judging"):
-            if subject.data is not None:
-                where = f"on the test part of {subject.data.name}"
+            if model_target.data is not None:
+                where = f"on the test part of {model_target.data.name}"
                 return Outcome.of(
-                    subject.model, model, subject.data.test_batches(), where=where, keeps_outputs=keeps_outputs
-                )
-            if subject.example is not None:
-                return Outcome.of(
-                    subject.model,
+                    model_target.model,
                     model,
-                    example_inputs=subject.example,
+                    model_target.data.test_batches(),
+                    where=where,
+                    keeps_outputs=keeps_outputs,
+                )
+            if model_target.example is not None:
+                return Outcome.of(
+                    model_target.model,
+                    model,
+                    example_inputs=model_target.example,
                     where="on random inputs",
                     keeps_outputs=keeps_outputs,
                 )
@@ -195,11 +199,11 @@ class Request:
             return save(model, self.out, example)
 
     def print_json(
-        self, content: Mapping[str, Any], subject: Subject, outcome: Outcome | None, *, replaced: bool
+        self, content: Mapping[str, Any], model_target: ModelTarget, outcome: Outcome | None, *, replaced: bool
     ) -> None:
         """``content``, what the model was given, what became of its answers, and where the result is, as JSON."""
         more = {
-            "given": subject.given,
+            "given": model_target.given,
             "effect": None if outcome is None else outcome.to_json(),
             "out": None if self.out is None else str(self.out),
             "replaced": replaced,
@@ -207,12 +211,12 @@ class Request:
         stdout_console().print_json(data={**content, **more})
 
     def print(
-        self, table: tuple[Row, list[Row]] | None, lines: Iterable[str], subject: Subject, *, replaced: bool
+        self, table: tuple[Row, list[Row]] | None, lines: Iterable[str], model_target: ModelTarget, *, replaced: bool
     ) -> None:
         """What the model was given, a table, then ``lines`` and where the result is."""
         console = stdout_console()
-        if subject.given is not None:
-            console.print(f"given: {subject.given}", soft_wrap=True, markup=False)
+        if model_target.given is not None:
+            console.print(f"given: {model_target.given}", soft_wrap=True, markup=False)
         if table is not None:
             console.print(as_rich(*table))
             console.print()

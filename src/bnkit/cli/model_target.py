@@ -21,7 +21,7 @@ from bnkit.seeding import seeded
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelTarget:
     """A model, and something that it can be called with.
 
     Attributes:
@@ -40,13 +40,13 @@ class Subject:
         return None if self.data is None else self.data.given
 
 
-def subject(
+def read_model_target(
     name: str,
     shapes: Sequence[str] = (),
     data: str | None = None,
     weights: Path | None = None,
     inputs: str | None = None,
-) -> Subject:
+) -> ModelTarget:
     """The model that ``name`` stands for, and an example for it. Lazy layers have run on the example.
 
     Args:
@@ -60,16 +60,16 @@ def subject(
     Raises:
         BnkitError: One of these is not there, or does not go with the others.
     """
-    check_given(shapes, data, inputs)
+    check_inputs(shapes, data, inputs)
     if inputs is not None and data is None:
         raise SettingsError(f"--inputs {inputs} without --data; expected both, or neither")
-    model = model_called(name)
+    model = make_model(name)
     if weights is not None:
         load_weights(model, weights)
-    return subject_of(model, shapes, None if data is None else model_data(data, inputs))
+    return prepare_model_target(model, shapes, None if data is None else model_data(data, inputs))
 
 
-def check_given(shapes: Sequence[str], data: str | None, inputs: str | None) -> None:
+def check_inputs(shapes: Sequence[str], data: str | None, inputs: str | None) -> None:
     """Whether an example, data, and the form of data go together.
 
     Raises:
@@ -81,7 +81,7 @@ def check_given(shapes: Sequence[str], data: str | None, inputs: str | None) -> 
         raise SettingsError(f"--inputs {inputs} with --input {shapes[0]}; expected --inputs with data alone")
 
 
-def subject_of(model: nn.Module, shapes: Sequence[str], data: ModelData | None) -> Subject:
+def prepare_model_target(model: nn.Module, shapes: Sequence[str], data: ModelData | None) -> ModelTarget:
     """``model`` with an example of ``shapes``, or of ``data``."""
     fitted = None if data is None else data.matched_to(model)
     example: Any = None
@@ -91,10 +91,10 @@ def subject_of(model: nn.Module, shapes: Sequence[str], data: ModelData | None) 
         example = example_of(shapes, model)
     if example is not None and first_lazy(model) is not None:
         materialise(model, Example(example))
-    return Subject(model, example, fitted)
+    return ModelTarget(model, example, fitted)
 
 
-def model_called(name: str) -> nn.Module:
+def make_model(name: str) -> nn.Module:
     """What the factory of that name returns.
 
     Raises:

@@ -15,8 +15,8 @@ from rich.text import Text
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
-from bnkit.report.objective import Measure
-from bnkit.report.tables import setting
+from bnkit.report.objective import Objective
+from bnkit.report.tables import format_setting
 
 if TYPE_CHECKING:
     pass
@@ -26,7 +26,7 @@ _REDRAWS_PER_SECOND = 4
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-class Clock:
+class ProgressEstimate:
     """How much of a plan is done, and how long the rest will take."""
 
     def __init__(self, plan: Plan, done: dict[Run, Record]) -> None:
@@ -63,10 +63,10 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class _Counting(Callback):
+class _ProgressCounter(Callback):
     """Keeps the clock, whatever number of runs are trained at once; what the displays share."""
 
-    clock: Clock
+    estimate: ProgressEstimate
 
     def __init__(self) -> None:
         self._examples: dict[int, int] = {}  # of an epoch of each run
@@ -74,7 +74,7 @@ class _Counting(Callback):
         self._counted: dict[int, int] = {}  # epochs of each run that the clock knows of
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
-        self.clock = Clock(plan, done)
+        self.estimate = ProgressEstimate(plan, done)
 
     def data_ready(self, run: Run, examples: int) -> None:
         self._examples[run.number] = examples
@@ -85,34 +85,34 @@ class _Counting(Callback):
 
     def run_started(self, run: Run, record: Record) -> None:
         # Once more after its worker died: what was counted before is not counted again.
-        self.clock.skip(len(record.epochs) - self._counted.get(run.number, 0))
+        self.estimate.skip(len(record.epochs) - self._counted.get(run.number, 0))
         self._counted[run.number] = len(record.epochs)
         self._forget_steps(run)
 
     def epoch_done(self, run: Run, epoch: Epoch) -> None:
-        self.clock.epochs_done += 1
+        self.estimate.epochs_done += 1
         self._counted[run.number] = self._counted.get(run.number, 0) + 1
         self._forget_steps(run)
 
     def run_ended(self, run: Run, record: Record) -> None:
-        self.clock.runs_done += 1
+        self.estimate.runs_done += 1
         self._forget_steps(run)
         # It may have begun anew, or ended before it began.
-        self.clock.skip(len(record.epochs) - self._counted.pop(run.number, 0))
+        self.estimate.skip(len(record.epochs) - self._counted.pop(run.number, 0))
         if record.status is not Status.FINISHED:
-            self.clock.skip(run.epochs - len(record.epochs))
+            self.estimate.skip(run.epochs - len(record.epochs))
 
     def _forget_steps(self, run: Run) -> None:
         self._seen.pop(run.number, None)
         self._share()
 
     def _share(self) -> None:
-        self.clock.share_of_epoch = sum(
+        self.estimate.share_of_epoch = sum(
             seen / self._examples[number] for number, seen in self._seen.items() if self._examples.get(number)
         )
 
 
-class PlainLines(_Counting):
+class PlainLines(_ProgressCounter):
     """A line now and then, for a log or a pipe; with ``every_epoch``, a line for each."""
 
     def __init__(self, console: Console, *, every_epoch: bool = False) -> None:
@@ -132,13 +132,13 @@ class PlainLines(_Counting):
             self._last = now
             figures = "  ".join(f"{name} {value}" for name, value in zip(_FIGURES, _figures(run, epoch), strict=True))
             self._line(
-                f"{_name(run, self.clock.runs)}  epoch {epoch.epoch} of {run.epochs}  {figures}  left {self.clock.left}"
+                f"{_name(run, self.estimate.runs)}  epoch {epoch.epoch} of {run.epochs}  {figures}  left {self.estimate.left}"
             )
 
     def run_ended(self, run: Run, record: Record) -> None:
         super().run_ended(run, record)
         if record.status is not Status.FINISHED and record.status is not None:
-            self._line(f"{_name(run, self.clock.runs)}  {record.status.value}{_cause(record)}")
+            self._line(f"{_name(run, self.estimate.runs)}  {record.status.value}{_cause(record)}")
 
     def note(self, message: str) -> None:
         self._line(f"note: {message}")
@@ -147,7 +147,7 @@ class PlainLines(_Counting):
         self._console.print(Text(text), soft_wrap=True)
 
 
-class LiveTable(_Counting):
+class LiveTable(_ProgressCounter):
     """A table with one line a run, redrawn by time. Drawing is done by a thread of its own; a step only counts."""
 
     def __init__(self, console: Console) -> None:
@@ -199,9 +199,9 @@ class LiveTable(_Counting):
 
     def __rich__(self) -> Group:
         """What is drawn: called by the drawing thread."""
-        if not hasattr(self, "clock"):
+        if not hasattr(self, "estimate"):
             return Group(Text("preparing …", style="dim"))
-        clock = self.clock
+        estimate = self.estimate
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("run", "network", "lr", "seed", "epoch", *_FIGURES, "left"):
             table.add_column(name, justify="left" if name in ("network", "left") else "right", no_wrap=True)
@@ -212,11 +212,11 @@ class LiveTable(_Counting):
         for run, epoch, status in [*ended[max(0, len(ended) + len(running) - room) :], *running][-room:]:
             figures = _figures(run, epoch) if epoch else ("–",) * len(_FIGURES)
             progress = f"{epoch.epoch if epoch else 0} of {run.epochs}"
-            state = clock.left if status == "running" else status
+            state = estimate.left if status == "running" else status
             cells = (
                 str(run.number),
                 run.network.key,
-                setting(run.settings.lr),
+                format_setting(run.settings.lr),
                 str(run.seed),
                 progress,
                 *figures,
@@ -225,18 +225,18 @@ class LiveTable(_Counting):
             table.add_row(*map(Text, cells), style="" if status == "running" else "dim")
         numbers = [run.number for run, _, _ in running]
         where = (
-            f"{clock.runs_done} of {clock.runs} runs done, {len(numbers)} at once"
+            f"{estimate.runs_done} of {estimate.runs} runs done, {len(numbers)} at once"
             if len(numbers) > 1
-            else f"run {min(clock.runs_done + 1, clock.runs)} of {clock.runs}"
+            else f"run {min(estimate.runs_done + 1, estimate.runs)} of {estimate.runs}"
         )
-        head = f"{self._title}: {where}, epoch {clock.epochs_done} of {clock.epochs}, {clock.left} left" + (
+        head = f"{self._title}: {where}, epoch {estimate.epochs_done} of {estimate.epochs}, {estimate.left} left" + (
             f" ({state})" if (state := self._state(numbers)) else ""
         )
         return Group(Text(head, style="bold"), table)
 
 
 @contextmanager
-def watching(console: Console, *, quiet: bool, verbose: bool) -> Iterator[Callback]:
+def progress_display(console: Console, *, quiet: bool, verbose: bool) -> Iterator[Callback]:
     """An observer that suits ``console``: live on a terminal, lines elsewhere, nothing if ``quiet``."""
     if quiet:
         yield Callback()
@@ -252,16 +252,16 @@ _FIGURES = ("loss", "train", "test", "ex/s")
 
 
 def _figures(run: Run, epoch: Epoch) -> tuple[str, ...]:
-    measure = Measure.of(run.task)
+    objective = Objective.of(run.task)
     measured = (
-        "–" if value is None else measure.text(value) for value in (measure.training(epoch), measure.test(epoch))
+        "–" if value is None else objective.text(value) for value in (objective.training(epoch), objective.test(epoch))
     )
     rate = "–" if epoch.examples_per_second is None else f"{epoch.examples_per_second:,.0f}"
     return ("nan" if epoch.loss is None else f"{epoch.loss:.3g}", *measured, rate)
 
 
 def _name(run: Run, runs: int) -> str:
-    return f"run {run.number} of {runs}  {run.network.key}  lr {setting(run.settings.lr)}  seed {run.seed}"
+    return f"run {run.number} of {runs}  {run.network.key}  lr {format_setting(run.settings.lr)}  seed {run.seed}"
 
 
 def _cause(record: Record) -> str:

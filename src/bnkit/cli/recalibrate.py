@@ -6,7 +6,19 @@ from typing import Annotated
 
 from typer import Option
 
-from bnkit.cli.model_command import Debug, Exclude, Force, Include, Inputs, Json, Out, Quiet, Request, Target, Weights
+from bnkit.cli.model_command import (
+    Debug,
+    Exclude,
+    Force,
+    Include,
+    Inputs,
+    Json,
+    ModelCommand,
+    Out,
+    Quiet,
+    Target,
+    Weights,
+)
 
 
 def recalibrate(
@@ -44,27 +56,27 @@ def recalibrate(
 
     Exit status: 0 done, 2 something given is wrong, or the network cannot be recalibrated.
     """
-    request = Request(target, (), data, weights, out, inputs, force)
-    subject = request.subject()
+    command = ModelCommand(target, (), data, weights, out, inputs, force)
+    model_target = command.model_target()
     from bnkit.model.statistics.recalibrate import recalibrate as recalibrated
 
-    model = request.twin(subject)
-    assert subject.data is not None
-    with request.working("recalibrating"):
+    model = command.twin(model_target)
+    assert model_target.data is not None
+    with command.working("recalibrating"):
         found = recalibrated(
             model,
-            subject.data.training_batches(batch_size),
+            model_target.data.training_batches(batch_size),
             sequential=sequential,
             include=include,
             exclude=exclude,
         )
-    outcome = request.judged(subject, model)
+    outcome = command.outcome_of(model_target, model)
     assert outcome is not None
     instead = "data like those of training, in the form that it was trained on; "
-    replaced = request.write(model, subject.example, outcome, instead)
+    replaced = command.write(model, model_target.example, outcome, instead)
     if as_json:
-        request.print_json(found.to_json(), subject, outcome, replaced=replaced)
+        command.print_json(found.to_json(), model_target, outcome, replaced=replaced)
         return
     kept = [f"{change.site or '(the model)'} kept: {change.detail}" for change in found.kept]
     lines = [*([] if quiet else kept), outcome.line, found.summary]
-    request.print(None if quiet else found.rows(), lines, subject, replaced=replaced)
+    command.print(None if quiet else found.rows(), lines, model_target, replaced=replaced)

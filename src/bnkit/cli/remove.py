@@ -14,9 +14,9 @@ from bnkit.cli.model_command import (
     Include,
     Inputs,
     Json,
+    ModelCommand,
     Out,
     Quiet,
-    Request,
     Shapes,
     Target,
     Weights,
@@ -50,14 +50,16 @@ def remove(
 
     Exit status: 0 done, 2 something given is wrong, or the network cannot be changed.
     """
-    request = Request(target, shapes or (), data, weights, out, inputs, force)
-    subject = request.subject()
+    command = ModelCommand(target, shapes or (), data, weights, out, inputs, force)
+    model_target = command.model_target()
     from bnkit.model.edit.remove import remove as removed
 
-    with request.working("removing batch norm from"):
-        model, changes = removed(subject.model, subject.example, preserve=preserve, include=include, exclude=exclude)
-    request.finish(
-        subject,
+    with command.working("removing batch norm from"):
+        model, changes = removed(
+            model_target.model, model_target.example, preserve=preserve, include=include, exclude=exclude
+        )
+    command.finish(
+        model_target,
         model,
         changes,
         keeps_outputs=preserve,

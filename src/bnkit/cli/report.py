@@ -52,7 +52,7 @@ def report(
             answer = comparison.answer
     else:
         with stderr_console().status(f"reading {sum(len(comparison.plan) for comparison in comparisons)} records"):
-            path, answer = _write_joined(comparisons, out if out is not None else Path("report.html"))
+            path, answer = _write_merged(comparisons, out if out is not None else Path("report.html"))
     console = stdout_console()
     if as_json:
         console.print_json(data={"report": str(path), "answer": answer.to_json()})
@@ -83,11 +83,11 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
         launch(path.resolve().as_uri())
 
 
-def _write_joined(comparisons: list[Comparison], path: Path) -> tuple[Path, Answer]:
-    from bnkit.comparison.merge import joined
+def _write_merged(comparisons: list[Comparison], path: Path) -> tuple[Path, Answer]:
+    from bnkit.comparison.merge import merge_comparisons
     from bnkit.report.page import page
 
-    plan, records = joined(comparisons)
+    plan, records = merge_comparisons(comparisons)
     refuse_foreign_page(path)
     try:
         asked = {each.folder.path.resolve().name: each.plan.experiment.to_toml() for each in comparisons}

@@ -111,7 +111,7 @@ def compare(
     """
     by_factory = isinstance(networks, Mapping) or callable(networks)
     task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
-    named = _names_of(networks)
+    named = _network_names(networks)
     experiment = parse_experiment(
         {
             **default_experiment(name, named, grid),
@@ -221,7 +221,7 @@ def _resolved_before(folder: ResultsFolder) -> ResolvedExperiment | None:
         return None
 
 
-def _names_of(networks: object) -> list[str]:
+def _network_names(networks: object) -> list[str]:
     """What an experiment calls them. A factory that stands for itself has its own name, or that of what a partial calls."""
     if isinstance(networks, str):
         return [networks]

@@ -14,7 +14,7 @@ from bnkit.experiments.records.record import Epoch, Record
 from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
 from bnkit.experiments.settings import Settings
 from bnkit.report.answer import Answer
-from bnkit.report.objective import Measure
+from bnkit.report.objective import Objective
 from bnkit.report.outcomes import matches, outcomes
 from bnkit.report.sweep import why_undefined
 from bnkit.report.tables import further_tables, runs_table
@@ -63,9 +63,9 @@ class Comparison:
 
         None where there is no value; the loss of the epoch in which a run diverged is the word ``nan``, as in the file.
         """
-        return [{**row, "loss": "nan"} if _is_nan(row["loss"]) else row for row in self._values()]
+        return [{**row, "loss": "nan"} if _is_nan(row["loss"]) else row for row in self._result_rows()]
 
-    def _values(self) -> list[dict[str, Any]]:
+    def _result_rows(self) -> list[dict[str, Any]]:
         """``rows`` with NaN as a number."""
         header = columns(self.plan)
         records = self.records
@@ -81,7 +81,7 @@ class Comparison:
             "name": self.plan.experiment.name,
             "folder": str(self.folder.path),
             "report": str(self.folder.report_file),
-            "results": self._values(),
+            "results": self._result_rows(),
             "answer": self.answer.to_json(),
         }
         return {key: strict(value) for key, value in content.items()}
@@ -106,7 +106,7 @@ class Comparison:
             raise SettingsError(
                 "a data frame needs pandas, which is not installed; pip install 'bnkit[frame]'"
             ) from error
-        return pandas.DataFrame(self._values(), columns=list(columns(self.plan)))
+        return pandas.DataFrame(self._result_rows(), columns=list(columns(self.plan)))
 
     def figures(self) -> dict[str, Any]:
         """Bokeh figures by title, to ``bokeh.plotting.show`` or to embed."""
@@ -130,9 +130,9 @@ class Comparison:
         Example:
             ``bokeh.plotting.show(comparison.plot("loss", lr=0.1))``
         """
-        from bnkit.report.charts.figures import curves
+        from bnkit.report.charts.figures import training_curves
 
-        figure = figure if figure is not None else f"test_{Measure.of(self.plan.task).field}"
+        figure = figure if figure is not None else f"test_{Objective.of(self.plan.task).field}"
         known = [entry.name for entry in fields(Epoch) if entry.name not in ("epoch", "run_duration")]
         if figure not in known:
             raise SettingsError(f"no figure is called {figure!r}; expected one of {', '.join(known)}")
@@ -146,7 +146,7 @@ class Comparison:
                 f"the settings {settings} name {len(points)} points of the grid; expected one: give a value for "
                 f"{', '.join(self.plan.varying) or 'none'}"
             )
-        return curves(self.plan, self.records, figure, runs)
+        return training_curves(self.plan, self.records, figure, runs)
 
     def best(self, network: str) -> Run:
         """The run of ``network`` that ended best on the validation part.
@@ -165,8 +165,10 @@ class Comparison:
             raise SettingsError(f"there is no best run of {network}: {why_undefined(undefined[0])}")
         if not ended:
             raise SettingsError(f"no run of {network} finished; train again, or look at the records for why")
-        measure = Measure.of(self.plan.task)
-        return min(ended, key=lambda outcome: (measure.order(outcome.validation), measure.order(outcome.training))).run
+        objective = Objective.of(self.plan.task)
+        return min(
+            ended, key=lambda outcome: (objective.order(outcome.validation), objective.order(outcome.training))
+        ).run
 
     def write_report(self) -> Path:
         """Write ``report.html`` into the folder, and return its path.

@@ -10,12 +10,12 @@ from bnkit.errors import RecordError
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record
-from bnkit.report.objective import Measure
+from bnkit.report.objective import Objective
 
 _Point = tuple[str, object, int]
 
 
-def joined(comparisons: Sequence[Comparison]) -> tuple[Plan, Mapping[str, Record]]:
+def merge_comparisons(comparisons: Sequence[Comparison]) -> tuple[Plan, Mapping[str, Record]]:
     """A plan of the runs that all ``comparisons`` have, and their records; of all their runs, where they have none in common.
 
     In the first case a network is called ``<network>.<folder>``, so that the folders are set against the first one, network by
@@ -28,10 +28,10 @@ def joined(comparisons: Sequence[Comparison]) -> tuple[Plan, Mapping[str, Record
     labels = [comparison.folder.path.resolve().name for comparison in comparisons]
     if len(set(labels)) < len(labels):
         raise RecordError(f"two of the folders are called {max(labels, key=labels.count)}; expected names that differ")
-    measures = [Measure.of(comparison.plan.task) for comparison in comparisons]
-    if len(set(measures)) > 1:
+    objectives = [Objective.of(comparison.plan.task) for comparison in comparisons]
+    if len(set(objectives)) > 1:
         raise RecordError(
-            f"{' and '.join(labels)} are judged by {' and '.join(measure.name for measure in measures)}; expected the same"
+            f"{' and '.join(labels)} are judged by {' and '.join(objective.name for objective in objectives)}; expected the same"
         )
     by_point = [{_point(run): run for run in comparison.plan} for comparison in comparisons]
     common = [point for point in by_point[0] if all(point in runs for runs in by_point)]

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from bnkit.demonstrations.scratch_and_concise import scratch_and_concise
-from bnkit.demonstrations.table import Sheet
+from bnkit.demonstrations.tables import Table
 from bnkit.demonstrations.train_and_predict import train_and_predict
 
-DEMONSTRATIONS: dict[str, Callable[[], list[Sheet]]] = {
+DEMONSTRATIONS: dict[str, Callable[[], list[Table]]] = {
     "scratch-and-concise": scratch_and_concise,
     "train-and-predict": train_and_predict,
 }
 
-__all__ = ["DEMONSTRATIONS", "Sheet"]
+__all__ = ["DEMONSTRATIONS", "Table"]

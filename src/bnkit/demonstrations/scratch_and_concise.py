@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bnkit.data import Examples, load
-from bnkit.demonstrations.table import Sheet, apart
+from bnkit.demonstrations.tables import Table, largest_difference
 from bnkit.experiments.networks import network_sources
 from bnkit.experiments.settings import Settings
 from bnkit.memory import keep_freed_memory
@@ -23,12 +23,12 @@ _BATCH, _STEPS, _ROUNDS = 256, 8, 7
 _ROUNDING = 1e-12
 
 
-def scratch_and_concise() -> list[Sheet]:
+def scratch_and_concise() -> list[Table]:
     """Every number of a training step and of the prediction after it, and LeNet's examples per second."""
     return [_numbers(), _speeds()]
 
 
-def _numbers() -> Sheet:
+def _numbers() -> Table:
     rows: list[tuple[str, ...]] = []
     kinds = (
         ("linear, (32, 5)", (32, 5), BatchNorm1d, nn.BatchNorm1d),
@@ -37,15 +37,15 @@ def _numbers() -> Sheet:
     with seeded(0, "scratch-and-concise"):
         for name, shape, ours, theirs in kinds:
             x, gradient = (torch.randn(shape, dtype=torch.float64) for _ in range(2))
-            built_in = _everything(theirs(5, dtype=torch.float64), x, gradient)
-            scratch = _everything(ours(5, dtype=torch.float64, kernel="reference"), x, gradient)
-            concise = _everything(ours(5, dtype=torch.float64, kernel="aten"), x, gradient)
+            built_in = _train_and_predict(theirs(5, dtype=torch.float64), x, gradient)
+            scratch = _train_and_predict(ours(5, dtype=torch.float64, kernel="reference"), x, gradient)
+            concise = _train_and_predict(ours(5, dtype=torch.float64, kernel="aten"), x, gradient)
             for what, value in built_in.items():
-                differences = apart(scratch[what], value), apart(concise[what], value)
+                differences = largest_difference(scratch[what], value), largest_difference(concise[what], value)
                 equal = "yes" if max(differences) <= _ROUNDING else "no"
                 rows.append((name, what, *(f"{difference:.1e}" for difference in differences), equal))
     equal_rows = sum(row[-1] == "yes" for row in rows)
-    return Sheet(
+    return Table(
         "The largest difference to torch.nn, float64",
         ("input", "number", "from scratch", "bnkit", "equal"),
         rows,
@@ -53,7 +53,7 @@ def _numbers() -> Sheet:
     )
 
 
-def _everything(layer: nn.Module, x: Tensor, gradient: Tensor) -> dict[str, Tensor]:
+def _train_and_predict(layer: nn.Module, x: Tensor, gradient: Tensor) -> dict[str, Tensor]:
     x = x.clone().requires_grad_()
     output = layer(x)
     output.backward(gradient)
@@ -70,19 +70,19 @@ def _everything(layer: nn.Module, x: Tensor, gradient: Tensor) -> dict[str, Tens
     }
 
 
-def _speeds() -> Sheet:
+def _speeds() -> Table:
     """Training steps of LeNet in turns, a few steps each, so that noise of the machine meets all three."""
     keep_freed_memory()
     data = load("digits")
     assert isinstance(data.train, Examples)
     images, targets = data.train.inputs[:_BATCH].float() / 255, data.train.targets[:_BATCH]
-    made = {
+    models = {
         arm: source.build(data.input_shape, data.out_features, Settings(), seed=0)
         for arm, source in network_sources(["lenet"], list(_ARMS)).items()
     }
-    rates: dict[str, list[float]] = {arm: [] for arm in made}
+    rates: dict[str, list[float]] = {arm: [] for arm in models}
     for round_ in range(_ROUNDS + 1):
-        for arm, model in made.items():
+        for arm, model in models.items():
             seconds = _seconds_of_steps(model, images, targets)
             if round_ > 0:  # the first warms up
                 rates[arm].append(_BATCH * _STEPS / seconds)
@@ -90,7 +90,7 @@ def _speeds() -> Sheet:
     for arm, name in _ARMS.items():
         ratio = statistics.median(own / built_in for own, built_in in zip(rates[arm], rates["torch"], strict=True))
         rows.append((name, arm, f"{statistics.median(rates[arm]):,.0f}", f"{ratio:.2f}"))
-    return Sheet(
+    return Table(
         f"LeNet in training, batch {_BATCH}, {torch.get_num_threads()} threads, in turns",
         ("layer", "arm", "examples/s", "against built in"),
         rows,

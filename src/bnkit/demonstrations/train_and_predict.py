@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bnkit.data import Examples, load
-from bnkit.demonstrations.table import Sheet, apart, first_values
+from bnkit.demonstrations.tables import Table, first_values, largest_difference
 from bnkit.model import normalising_by, population_statistics
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 
@@ -18,23 +18,25 @@ _BATCH = 64
 _ROUNDING = 1e-12
 
 
-def train_and_predict() -> list[Sheet]:
+def train_and_predict() -> list[Table]:
     """What the layers make of digits in training and in prediction, with a stretch and a shift, and of a batch of one."""
     digits = load("digits").train
     assert isinstance(digits, Examples)
     images = digits.inputs.double() / 255
     pixels, patches = images[:, 0, 14, 12:15].contiguous(), images[:, :, 10:18, 10:18].repeat(1, 2, 1, 1).contiguous()
     rows = [
-        *_modes("BatchNorm1d, (64, 3)", lambda: _doubles(BatchNorm1d(3, kernel="aten"), nn.BatchNorm1d(3)), pixels),
+        *_modes("BatchNorm1d, (64, 3)", lambda: _in_float64(BatchNorm1d(3, kernel="aten"), nn.BatchNorm1d(3)), pixels),
         *_modes(
-            "BatchNorm2d, (64, 2, 8, 8)", lambda: _doubles(BatchNorm2d(2, kernel="aten"), nn.BatchNorm2d(2)), patches
+            "BatchNorm2d, (64, 2, 8, 8)", lambda: _in_float64(BatchNorm2d(2, kernel="aten"), nn.BatchNorm2d(2)), patches
         ),
-        _alone("BatchNorm1d, (1, 3)", _doubles(BatchNorm1d(3, kernel="aten"), nn.BatchNorm1d(3)), pixels[:1]),
-        _alone("BatchNorm2d, (1, 2, 8, 8)", _doubles(BatchNorm2d(2, kernel="aten"), nn.BatchNorm2d(2)), patches[:1]),
+        _batch_of_one("BatchNorm1d, (1, 3)", _in_float64(BatchNorm1d(3, kernel="aten"), nn.BatchNorm1d(3)), pixels[:1]),
+        _batch_of_one(
+            "BatchNorm2d, (1, 2, 8, 8)", _in_float64(BatchNorm2d(2, kernel="aten"), nn.BatchNorm2d(2)), patches[:1]
+        ),
     ]
     equal = sum(row[-1] == "yes" for row in rows)
     return [
-        Sheet(
+        Table(
             "One input through one layer in each mode",
             ("layer and input", "mode", "normalised by", "bnkit", "torch.nn", "equal"),
             rows,
@@ -45,7 +47,7 @@ def train_and_predict() -> list[Sheet]:
     ]
 
 
-def _doubles(ours: nn.Module, theirs: nn.Module) -> tuple[nn.Module, nn.Module]:
+def _in_float64(ours: nn.Module, theirs: nn.Module) -> tuple[nn.Module, nn.Module]:
     """In float64, so that two ways to sum a data set are told apart from two results."""
     return ours.double(), theirs.double()
 
@@ -66,7 +68,7 @@ def _modes(name: str, make: Callable[[], tuple[nn.Module, nn.Module]], data: Ten
     with normalising_by(model, population_statistics(model, [data[:500], data[500:]])):
         by_population = model(x)
     expected = functional.batch_norm(x, mean, variance)
-    close = apart(by_population, expected) <= _ROUNDING
+    close = largest_difference(by_population, expected) <= _ROUNDING
     rows.append(_row(name, "prediction", "the whole data set's statistics", by_population, expected, close))
 
     ours, theirs = make()
@@ -77,7 +79,7 @@ def _modes(name: str, make: Callable[[], tuple[nn.Module, nn.Module]], data: Ten
     return rows
 
 
-def _alone(name: str, layers: tuple[nn.Module, nn.Module], x: Tensor) -> tuple[str, ...]:
+def _batch_of_one(name: str, layers: tuple[nn.Module, nn.Module], x: Tensor) -> tuple[str, ...]:
     """A training batch of one: what comes out, or that it is refused."""
     mode = "training, a batch of one"
     results: list[Tensor | None] = []

@@ -9,12 +9,12 @@ from typing import Any
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.record import Record, Status
 from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
-from bnkit.report.intervals import Interval, Verdict
-from bnkit.report.objective import Measure
-from bnkit.report.population_gap import Drift, drifts
+from bnkit.report.intervals import Conclusion, Interval
+from bnkit.report.objective import Objective
+from bnkit.report.population_gap import PopulationGap, population_gaps
 from bnkit.report.sweep import ONLY_ONE
-from bnkit.report.tables import setting
-from bnkit.report.time_to_target import Reached
+from bnkit.report.tables import format_setting
+from bnkit.report.time_to_target import TimeToTarget
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Answer:
     """
 
     contrasts: tuple[Contrast, ...]
-    drifts: tuple[Drift, ...]
+    population_gaps: tuple[PopulationGap, ...]
     incomplete: int
 
     @classmethod
     def of(cls, plan: Plan, records: Mapping[str, Record]) -> Answer:
         """The answer that ``records`` (by run id) give to ``plan``."""
         ended = sum(record.status not in (None, Status.RUNNING) for record in records.values())
-        return cls(contrasts(plan, records), drifts(plan, records), len(plan) - ended)
+        return cls(contrasts(plan, records), population_gaps(plan, records), len(plan) - ended)
 
     @property
     def headline(self) -> str:
@@ -49,7 +49,7 @@ class Answer:
         """A heading and its sentences, for each contrast, and then for what concerns all of them."""
         for contrast in self.contrasts:
             yield _heading(contrast), list(_sentences(contrast))
-        rest = [_drift_sentence(drift) for drift in self.drifts]
+        rest = [_gap_sentence(gap) for gap in self.population_gaps]
         if self.incomplete:
             rest.append(f"{self.incomplete} runs of the plan have not ended; the figures are those of the others.")
         if rest:
@@ -64,18 +64,22 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, with the sentences."""
         return {
-            "contrasts": [{**asdict(contrast), "sentences": list(_sentences(contrast))} for contrast in self.contrasts],
-            "drifts": [{**asdict(drift), "sentence": _drift_sentence(drift)} for drift in self.drifts],
+            "contrasts": [{**_json(contrast), "sentences": list(_sentences(contrast))} for contrast in self.contrasts],
+            "drifts": [{**_json(gap), "sentence": _gap_sentence(gap)} for gap in self.population_gaps],
             "incomplete": self.incomplete,
         }
 
 
+def _json(found: Contrast | PopulationGap) -> dict[str, Any]:
+    return {"measure" if key == "objective" else key: value for key, value in asdict(found).items()}
+
+
 def _heading(contrast: Contrast) -> str:
     where = "".join(f", {key} {value}" for key, value in contrast.setting.items())
-    measure = contrast.measure
+    objective = contrast.objective
     return (
-        f"{contrast.network} against {contrast.baseline}{where}: test {measure.name} at the end, paired by seed, "
-        f"95 % intervals{'; less is better' if measure.minimize else ''}"
+        f"{contrast.network} against {contrast.baseline}{where}: test {objective.name} at the end, paired by seed, "
+        f"95 % intervals{'; less is better' if objective.minimize else ''}"
     )
 
 
@@ -89,11 +93,11 @@ def _sentences(contrast: Contrast) -> Iterator[str]:
             yield _best_sentence(contrast.best, contrast)
         yield _conclusion(contrast.best, contrast)
         if contrast.best.training is not None:
-            difference = contrast.measure.difference(contrast.best.training)
-            yield f"In training {contrast.measure.name} of the last epoch the difference there is {difference}."
+            difference = contrast.objective.difference(contrast.best.training)
+            yield f"In training {contrast.objective.name} of the last epoch the difference there is {difference}."
         if not contrast.best.neither_learned:
-            for reached in contrast.best.reached:
-                yield _reached_sentence(reached, contrast.measure)
+            for time_to_target in contrast.best.reached:
+                yield _time_to_target_sentence(time_to_target, contrast.objective)
     if contrast.cost is not None:
         yield _cost_sentence(contrast, contrast.cost)
 
@@ -101,7 +105,7 @@ def _sentences(contrast: Contrast) -> Iterator[str]:
 def _rate_sentence(contrast: Contrast, at: AtLearningRate) -> str:
     difference = _difference(at.test, contrast)
     means = ", ".join(
-        f"{name} {contrast.measure.text(mean)}"
+        f"{name} {contrast.objective.text(mean)}"
         for name, mean in ((contrast.baseline, at.baseline_mean), (contrast.network, at.network_mean))
         if mean is not None
     )
@@ -112,7 +116,7 @@ def _rate_sentence(contrast: Contrast, at: AtLearningRate) -> str:
         if status is not Status.FINISHED
     )
     lost += "".join(
-        f"; {name}: test {contrast.measure.name} undefined in {count} of {at.seeds} runs"
+        f"; {name}: test {contrast.objective.name} undefined in {count} of {at.seeds} runs"
         for name, count in ((contrast.baseline, at.baseline_undefined), (contrast.network, at.network_undefined))
         if count
     )
@@ -120,16 +124,16 @@ def _rate_sentence(contrast: Contrast, at: AtLearningRate) -> str:
 
 
 def _best_sentence(best: AtBest, contrast: Contrast) -> str:
-    measure = contrast.measure
+    objective = contrast.objective
     return (
-        f"Each at its best learning rate (chosen by validation {measure.name}): {contrast.baseline} at "
-        f"{best.baseline_lr:g} reaches {measure.text(best.baseline_mean)}, {contrast.network} at {best.network_lr:g} "
-        f"reaches {measure.text(best.network_mean)}: {_difference(best.test, contrast)}."
+        f"Each at its best learning rate (chosen by validation {objective.name}): {contrast.baseline} at "
+        f"{best.baseline_lr:g} reaches {objective.text(best.baseline_mean)}, {contrast.network} at {best.network_lr:g} "
+        f"reaches {objective.text(best.network_mean)}: {_difference(best.test, contrast)}."
     )
 
 
 def _difference(difference: Interval | None, contrast: Contrast) -> str:
-    return "no pair of runs to compare" if difference is None else contrast.measure.difference(difference)
+    return "no pair of runs to compare" if difference is None else contrast.objective.difference(difference)
 
 
 def _conclusion(best: AtBest, contrast: Contrast) -> str:
@@ -137,23 +141,23 @@ def _conclusion(best: AtBest, contrast: Contrast) -> str:
 
 
 def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
-    network, measure = contrast.network, contrast.measure
+    network, objective = contrast.network, contrast.objective
     if difference is None or difference.low is None or difference.high is None:
         n = 0 if difference is None else difference.n
         return f"With {n} pair{'' if n == 1 else 's'} of runs nothing can be said: use more seeds."
-    change, unit = measure.change, " points" if measure.is_accuracy else ""
-    match measure.verdict(difference):
-        case Verdict.GAIN if measure.is_accuracy:
+    change, unit = objective.change, " points" if objective.is_accuracy else ""
+    match objective.conclude(difference):
+        case Conclusion.GAIN if objective.is_accuracy:
             return f"So {network} bought {change(difference.mean)} points of test accuracy."
-        case Verdict.LOSS if measure.is_accuracy:
+        case Conclusion.LOSS if objective.is_accuracy:
             return f"So {network} cost test accuracy: {change(difference.mean)} points."
-        case Verdict.GAIN | Verdict.LOSS as found:
-            way = "better" if found is Verdict.GAIN else "worse"
-            return f"So {network} made the test {measure.name} {way}: {change(difference.mean)}."
-        case Verdict.NOTHING:
-            any_left = "any difference is under a point" if measure.is_accuracy else "there is no difference"
-            return f"So {network} bought nothing in test {measure.name}: {any_left}."
-        case Verdict.UNKNOWN:
+        case Conclusion.GAIN | Conclusion.LOSS as found:
+            way = "better" if found is Conclusion.GAIN else "worse"
+            return f"So {network} made the test {objective.name} {way}: {change(difference.mean)}."
+        case Conclusion.NOTHING:
+            any_left = "any difference is under a point" if objective.is_accuracy else "there is no difference"
+            return f"So {network} bought nothing in test {objective.name}: {any_left}."
+        case Conclusion.UNKNOWN:
             too_few = (
                 f"n = {difference.n} is too small"
                 if difference.counted is None
@@ -167,14 +171,14 @@ def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
 
 def _neither_sentence(best: AtBest, contrast: Contrast) -> str:
     """Both are at or below what needs no network: what they differ by is no gain and no loss."""
-    measure, constant = contrast.measure, best.constant
+    objective, constant = contrast.objective, best.constant
     assert constant is not None
     means = (best.baseline_mean, best.network_mean)
-    is_above = any(measure.order(mean) < measure.order(constant) for mean in means)
+    is_above = any(objective.order(mean) < objective.order(constant) for mean in means)
     return (
-        f"Neither network {'is shown to have learned' if is_above else 'learned'}: test {measure.name} "
-        f"{measure.text(means[0])} ({contrast.baseline}) and {measure.text(means[1])} ({contrast.network}) are not "
-        f"{'clearly ' if is_above else ''}better than {measure.text(constant)}, the score of the best constant answer. So their "
+        f"Neither network {'is shown to have learned' if is_above else 'learned'}: test {objective.name} "
+        f"{objective.text(means[0])} ({contrast.baseline}) and {objective.text(means[1])} ({contrast.network}) are not "
+        f"{'clearly ' if is_above else ''}better than {objective.text(constant)}, the score of the best constant answer. So their "
         "difference says nothing about batch norm."
     )
 
@@ -185,24 +189,24 @@ def _remedy(difference: Interval) -> str:
 
 def _headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> str:
     """The verdict, with where it was found, the interval that it rests on, and what the other settings say."""
-    difference, measure = best.test, contrast.measure
-    where = "".join(f"{key} {setting(value)}, " for key, value in contrast.setting.items())
+    difference, objective = best.test, contrast.objective
+    where = "".join(f"{key} {format_setting(value)}, " for key, value in contrast.setting.items())
     opening = f"With {where[:-2]}: " if where else ""
     if best.neither_learned or difference is None or difference.low is None or difference.high is None:
         return opening + _conclusion(best, contrast)
-    ends = f"{measure.change(difference.low)} to {measure.change(difference.high)}"
-    interval = f"95 % interval {ends}, {measure.count(difference)}"
-    if measure.verdict(difference) is Verdict.UNKNOWN:
-        unit = " points" if measure.is_accuracy else ""
+    ends = f"{objective.change(difference.low)} to {objective.change(difference.high)}"
+    interval = f"95 % interval {ends}, {objective.count(difference)}"
+    if objective.conclude(difference) is Conclusion.UNKNOWN:
+        unit = " points" if objective.is_accuracy else ""
         return (
-            f"{opening}Whether {contrast.network} is better or worse in test {measure.name} cannot be said: "
-            f"{measure.change(difference.mean)}{unit} ({interval}). {_remedy(difference)}"
+            f"{opening}Whether {contrast.network} is better or worse in test {objective.name} cannot be said: "
+            f"{objective.change(difference.mean)}{unit} ({interval}). {_remedy(difference)}"
         )
     sentence = _verdict_sentence(difference, contrast).removeprefix("So ").removesuffix(".")
-    return f"{opening}{sentence} ({interval}){_elsewhere(contrast, every)}."
+    return f"{opening}{sentence} ({interval}){_under_other_settings(contrast, every)}."
 
 
-def _elsewhere(contrast: Contrast, every: Sequence[Contrast]) -> str:
+def _under_other_settings(contrast: Contrast, every: Sequence[Contrast]) -> str:
     """What the same two networks differ by under the other settings."""
     means = [
         other.best.test.mean
@@ -214,24 +218,29 @@ def _elsewhere(contrast: Contrast, every: Sequence[Contrast]) -> str:
     ]
     if not means:
         return ""
-    change = contrast.measure.change
+    change = contrast.objective.change
     if len(means) == 1:
         return f"; with the other setting {change(means[0])}"
     return f"; with the {len(means)} other settings {change(min(means))} to {change(max(means))}"
 
 
-def _reached_sentence(reached: Reached, measure: Measure) -> str:
+def _time_to_target_sentence(time_to_target: TimeToTarget, objective: Objective) -> str:
     target = (
-        f"the final test {measure.name} of {reached.of} ({measure.text(reached.value)}, after "
-        f"{_took(reached.own_epochs, reached.own_seconds)})"
+        f"the final test {objective.name} of {time_to_target.of} ({objective.text(time_to_target.value)}, after "
+        f"{_duration_text(time_to_target.own_epochs, time_to_target.own_seconds)})"
     )
-    if reached.epochs is None or reached.seconds is None:
-        return f"{reached.by} never reached {target}."
-    seeds = "" if reached.reached == reached.seeds else f", in {reached.reached} of {reached.seeds} seeds"
-    return f"{reached.by} reached {target} after {_took(reached.epochs, reached.seconds)}{seeds} (medians)."
+    if time_to_target.epochs is None or time_to_target.seconds is None:
+        return f"{time_to_target.by} never reached {target}."
+    seeds = (
+        ""
+        if time_to_target.reached == time_to_target.seeds
+        else f", in {time_to_target.reached} of {time_to_target.seeds} seeds"
+    )
+    duration = _duration_text(time_to_target.epochs, time_to_target.seconds)
+    return f"{time_to_target.by} reached {target} after {duration}{seeds} (medians)."
 
 
-def _took(epochs: float, seconds: float) -> str:
+def _duration_text(epochs: float, seconds: float) -> str:
     return (
         f"{epochs:g} epoch{'' if epochs == 1 else 's'} and {seconds:.2g} s"
         if seconds < 10
@@ -247,11 +256,11 @@ def _cost_sentence(contrast: Contrast, cost: Interval) -> str:
     )
 
 
-def _drift_sentence(drift: Drift) -> str:
-    where = "".join(f", {key} {value}" for key, value in drift.setting.items())
-    (moving, population), text = drift.widest, drift.measure.text
+def _gap_sentence(gap: PopulationGap) -> str:
+    where = "".join(f", {key} {value}" for key, value in gap.setting.items())
+    (moving, population), text = gap.widest, gap.objective.text
     return (
-        f"{drift.network} at lr {drift.lr:g}{where}: in {drift.apart} of {drift.runs} runs the same weights score "
-        f"{drift.measure.disagreement} differently under the moving average and under population statistics; on average "
-        f"{text(drift.moving_average)} and {text(drift.population)}, at the widest {text(moving)} and {text(population)}."
+        f"{gap.network} at lr {gap.lr:g}{where}: in {gap.apart} of {gap.runs} runs the same weights score "
+        f"{gap.objective.disagreement} differently under the moving average and under population statistics; on average "
+        f"{text(gap.moving_average)} and {text(gap.population)}, at the widest {text(moving)} and {text(population)}."
     )

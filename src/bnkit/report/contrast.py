@@ -9,10 +9,10 @@ from statistics import median
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.record import Record, Status
 from bnkit.report.intervals import Interval, ratio_interval
-from bnkit.report.objective import Measure
-from bnkit.report.outcomes import Outcome, fewest, matches, outcomes, settings_of
-from bnkit.report.sweep import Sweep
-from bnkit.report.time_to_target import Reached, reached
+from bnkit.report.objective import Objective
+from bnkit.report.outcomes import RunOutcome, fewest, matches, outcomes, settings_of
+from bnkit.report.sweep import LearningRateSweep
+from bnkit.report.time_to_target import TimeToTarget, time_to_target
 
 BASELINE = "no_batch_norm"
 
@@ -61,7 +61,7 @@ class AtBest:
     network_mean: float
     test: Interval | None
     training: Interval | None
-    reached: tuple[Reached, ...]
+    reached: tuple[TimeToTarget, ...]
     constant: float | None = None
     neither_learned: bool = False
 
@@ -82,7 +82,7 @@ class Contrast:
 
     baseline: str
     network: str
-    measure: Measure
+    objective: Objective
     setting: Mapping[str, object]
     by_learning_rate: tuple[AtLearningRate, ...]
     best: AtBest | None
@@ -106,7 +106,7 @@ def contrasts(plan: Plan, records: Mapping[str, Record]) -> tuple[Contrast, ...]
             here = [outcome for outcome in every if matches(outcome.run.settings, setting)]
             if not {baseline, network} <= {outcome.run.network.key for outcome in here}:
                 continue  # of several folders, one that was not trained under this setting
-            found.append(_contrast(Sweep.of(baseline, here), Sweep.of(network, here), setting))
+            found.append(_contrast(LearningRateSweep.of(baseline, here), LearningRateSweep.of(network, here), setting))
     return tuple(found)
 
 
@@ -123,7 +123,7 @@ def _pairs_of_networks(networks: Sequence[str]) -> Iterator[tuple[str, str]]:
                 yield baseline, member
 
 
-def _contrast(without: Sweep, with_: Sweep, setting: Mapping[str, object]) -> Contrast:
+def _contrast(without: LearningRateSweep, with_: LearningRateSweep, setting: Mapping[str, object]) -> Contrast:
     (without_lr, chosen_by), (with_lr, or_why_not) = without.best_rate(), with_.best_rate()
     best = None
     if without_lr is not None and with_lr is not None:
@@ -138,7 +138,7 @@ def _contrast(without: Sweep, with_: Sweep, setting: Mapping[str, object]) -> Co
     return Contrast(
         without.name,
         with_.name,
-        without.measure,
+        without.objective,
         setting,
         tuple(_at(lr, without, with_) for lr in without.rates),
         best,
@@ -147,31 +147,33 @@ def _contrast(without: Sweep, with_: Sweep, setting: Mapping[str, object]) -> Co
     )
 
 
-def _pairs(without: Sweep, without_lr: float, with_: Sweep, with_lr: float) -> list[tuple[Outcome, Outcome]]:
+def _pairs(
+    without: LearningRateSweep, without_lr: float, with_: LearningRateSweep, with_lr: float
+) -> list[tuple[RunOutcome, RunOutcome]]:
     """Of the seeds for which both finished."""
     first, second = without.finished(without_lr), with_.finished(with_lr)
     return [(first[seed], second[seed]) for seed in first if seed in second]
 
 
-def _difference(pairs: Sequence[tuple[Outcome, Outcome]]) -> Interval | None:
+def _difference(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> Interval | None:
     """On the test set, paired by seed."""
     if not pairs:
         return None
     answers = fewest(outcome.answers for pair in pairs for outcome in pair)
-    return pairs[0][0].measure.interval_of_difference([second.test - first.test for first, second in pairs], answers)
+    return pairs[0][0].objective.interval_of_difference([second.test - first.test for first, second in pairs], answers)
 
 
-def _training_difference(pairs: Sequence[tuple[Outcome, Outcome]]) -> Interval | None:
+def _training_difference(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> Interval | None:
     """Over the training batches of the last epoch, paired by seed."""
     both = [(first.training, second.training) for first, second in pairs]
     differences = [second - first for first, second in both if first is not None and second is not None]
     if not differences:
         return None
     answers = fewest(outcome.training_answers for pair in pairs for outcome in pair)
-    return pairs[0][0].measure.interval_of_difference(differences, answers)
+    return pairs[0][0].objective.interval_of_difference(differences, answers)
 
 
-def _at(lr: float, without: Sweep, with_: Sweep) -> AtLearningRate:
+def _at(lr: float, without: LearningRateSweep, with_: LearningRateSweep) -> AtLearningRate:
     return AtLearningRate(
         lr,
         _difference(_pairs(without, lr, with_, lr)),
@@ -185,11 +187,11 @@ def _at(lr: float, without: Sweep, with_: Sweep) -> AtLearningRate:
     )
 
 
-def _at_best(without: Sweep, without_lr: float, with_: Sweep, with_lr: float) -> AtBest:
+def _at_best(without: LearningRateSweep, without_lr: float, with_: LearningRateSweep, with_lr: float) -> AtBest:
     pairs = _pairs(without, without_lr, with_, with_lr)
     both = (
-        reached(without.name, with_.name, pairs),
-        reached(with_.name, without.name, [(b, a) for a, b in pairs]),
+        time_to_target(without.name, with_.name, pairs),
+        time_to_target(with_.name, without.name, [(b, a) for a, b in pairs]),
     )
     without_mean, with_mean = without.mean(without_lr), with_.mean(with_lr)
     assert without_mean is not None and with_mean is not None  # a best rate is one at which runs finished
@@ -206,6 +208,6 @@ def _at_best(without: Sweep, without_lr: float, with_: Sweep, with_lr: float) ->
     )
 
 
-def _epoch_seconds(outcome: Outcome) -> float:
+def _epoch_seconds(outcome: RunOutcome) -> float:
     """The median: the first epoch also warms up."""
     return median(epoch.epoch_duration for epoch in outcome.record.epochs)

@@ -31,7 +31,7 @@ class Interval:
     counted: int | None = None
 
 
-class Verdict(StrEnum):
+class Conclusion(StrEnum):
     """What an interval of a difference says."""
 
     GAIN = "gain"
@@ -81,7 +81,7 @@ def accuracy_interval(accuracies: Sequence[float], answers: int | None) -> Inter
         >>> round(interval.low, 2), round(interval.high, 2), interval.counted
         (0.4, 1.0, 10)
     """
-    return _counted(accuracies, answers, least_of_share, (0.0, 1.0))
+    return _counted(accuracies, answers, share_half_width, (0.0, 1.0))
 
 
 def difference_interval(differences: Sequence[float], answers: int | None) -> Interval | None:
@@ -96,14 +96,14 @@ def difference_interval(differences: Sequence[float], answers: int | None) -> In
         >>> round(interval.low, 3), round(interval.high, 3)
         (-0.163, 0.163)
     """
-    return _counted(differences, answers, least_of_difference, (-1.0, 1.0))
+    return _counted(differences, answers, difference_half_width, (-1.0, 1.0))
 
 
-def least_of_share(share: float, answers: int) -> float:
+def share_half_width(share: float, answers: int) -> float:
     """The least half width of the interval of a share of so many answers: it holds Wilson's (1927) around it.
 
     Example:
-        >>> round(least_of_share(1.0, 10), 3)
+        >>> round(share_half_width(1.0, 10), 3)
         0.278
     """
     weight = 1 + _Z**2 / answers
@@ -112,7 +112,7 @@ def least_of_share(share: float, answers: int) -> float:
     return half + abs(share - centre)
 
 
-def least_of_difference(difference: float, answers: int) -> float:
+def difference_half_width(difference: float, answers: int) -> float:
     """The least half width of the interval of a difference between the shares of the same answers that two networks got right.
 
     Agresti & Min (2005), "Simple improved confidence intervals for comparing matched proportions": half an answer is added to
@@ -120,7 +120,7 @@ def least_of_difference(difference: float, answers: int) -> float:
     that give the narrowest interval for this difference: no answer is one that the worse network alone got right.
 
     Example:
-        >>> round(least_of_difference(0.0, 10), 4), round(least_of_difference(0.0, 10_000), 6)
+        >>> round(difference_half_width(0.0, 10), 4), round(difference_half_width(0.0, 10_000), 6)
         (0.1633, 0.000196)
     """
     difference = min(abs(difference), 1.0)
@@ -165,7 +165,7 @@ def ratio_interval(ratios: Sequence[float]) -> Interval | None:
     return Interval(math.exp(of_logarithms.mean), low, high, of_logarithms.n)
 
 
-def verdict(difference: Interval | None, margin: float) -> Verdict:
+def conclude(difference: Interval | None, margin: float) -> Conclusion:
     """Whether a difference is one: its interval leaves out 0, lies within ``margin`` around it, or neither.
 
     Args:
@@ -173,15 +173,15 @@ def verdict(difference: Interval | None, margin: float) -> Verdict:
         margin: The largest difference that would not matter.
 
     Example:
-        >>> verdict(Interval(0.001, -0.004, 0.006, 5), margin=0.01)
-        <Verdict.NOTHING: 'nothing'>
+        >>> conclude(Interval(0.001, -0.004, 0.006, 5), margin=0.01)
+        <Conclusion.NOTHING: 'nothing'>
     """
     if difference is None or difference.low is None or difference.high is None:
-        return Verdict.UNKNOWN
+        return Conclusion.UNKNOWN
     if difference.low > 0:
-        return Verdict.GAIN
+        return Conclusion.GAIN
     if difference.high < 0:
-        return Verdict.LOSS
+        return Conclusion.LOSS
     if -margin <= difference.low and difference.high <= margin:
-        return Verdict.NOTHING
-    return Verdict.UNKNOWN
+        return Conclusion.NOTHING
+    return Conclusion.UNKNOWN

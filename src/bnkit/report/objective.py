@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.records.record import Epoch
 from bnkit.report.intervals import (
+    Conclusion,
     Interval,
-    Verdict,
     accuracy_interval,
+    conclude,
     difference_interval,
-    least_of_share,
     mean_interval,
-    verdict,
+    share_half_width,
 )
 
 # A difference of accuracies that matters to nobody: one point.
@@ -24,7 +24,7 @@ _SHARE = 0.01
 
 
 @dataclass(frozen=True)
-class Measure:
+class Objective:
     """The figure by which runs are judged: where an epoch has it, which way is better, and how it reads.
 
     Attributes:
@@ -38,7 +38,7 @@ class Measure:
     is_accuracy: bool = True
 
     @classmethod
-    def of(cls, task: TaskIdentity) -> Measure:
+    def of(cls, task: TaskIdentity) -> Objective:
         """What ``task`` is judged by."""
         name = task.metric.partition("#")[0].rpartition(":")[2].rpartition(".")[2]
         return cls(name, task.goal == "minimize", task.is_accuracy)
@@ -84,7 +84,7 @@ class Measure:
     def is_clearly_better(self, value: float, constant: float, answers: int | None) -> bool:
         """Whether a network that scores ``value`` is better than a constant answer, by more than chance or a trifle."""
         if self.is_accuracy:
-            margin = 0.0 if answers is None else least_of_share(constant, answers)
+            margin = 0.0 if answers is None else share_half_width(constant, answers)
         else:
             margin = _SHARE * (abs(constant) or 1.0)
         return self.order(value) < self.order(constant) - margin
@@ -101,10 +101,10 @@ class Measure:
             return float("inf")
         return value if self.minimize else -value
 
-    def verdict(self, difference: Interval | None) -> Verdict:
+    def conclude(self, difference: Interval | None) -> Conclusion:
         """What a difference of two means says: a gain is a difference for the better."""
-        found = verdict(difference, _POINT if self.is_accuracy else 0.0)
-        turned = {Verdict.GAIN: Verdict.LOSS, Verdict.LOSS: Verdict.GAIN}
+        found = conclude(difference, _POINT if self.is_accuracy else 0.0)
+        turned = {Conclusion.GAIN: Conclusion.LOSS, Conclusion.LOSS: Conclusion.GAIN}
         return turned.get(found, found) if self.minimize else found
 
     def disagree(self, first: float, second: float) -> bool:
@@ -125,7 +125,7 @@ class Measure:
         """A difference with its sign; accuracies in percentage points, without the word.
 
         Example:
-            >>> Measure().change(0.0213), Measure("mean_absolute_error", True, False).change(-0.5)
+            >>> Objective().change(0.0213), Objective("mean_absolute_error", True, False).change(-0.5)
             ('+2.1', '−0.5')
         """
         return (f"{100 * value:+.1f}" if self.is_accuracy else f"{value:+.3g}").replace("-", "−")

@@ -9,11 +9,11 @@ from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.experiments.settings import Settings
 from bnkit.report.intervals import Interval
-from bnkit.report.objective import Measure
+from bnkit.report.objective import Objective
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """A run and what came out of it.
 
     Attributes:
@@ -29,14 +29,14 @@ class Outcome:
     def final(self) -> Epoch | None:
         """The figures of its last epoch, if it finished and there is something to judge it by."""
         last = self.record.last
-        if self.record.status is not Status.FINISHED or last is None or self.measure.test(last) is None:
+        if self.record.status is not Status.FINISHED or last is None or self.objective.test(last) is None:
             return None
         return last
 
     @property
-    def measure(self) -> Measure:
+    def objective(self) -> Objective:
         """What it is judged by."""
-        return Measure.of(self.run.task)
+        return Objective.of(self.run.task)
 
     @property
     def test(self) -> float:
@@ -45,9 +45,9 @@ class Outcome:
         Raises:
             ValueError: There is no ``final`` to take it from.
         """
-        value = None if self.final is None else self.measure.test(self.final)
+        value = None if self.final is None else self.objective.test(self.final)
         if value is None:
-            raise ValueError(f"run {self.run.number} has no {self.measure.name} at its end")
+            raise ValueError(f"run {self.run.number} has no {self.objective.name} at its end")
         return value
 
     @property
@@ -68,36 +68,36 @@ class Outcome:
     @property
     def constant(self) -> float | None:
         """What the best constant answer scores on the test set; None where that is not known."""
-        return None if self.final is None else self.measure.constant(self.final)
+        return None if self.final is None else self.objective.constant(self.final)
 
     @property
     def training(self) -> float | None:
         """The measure over the training batches of the last epoch; None where it is not finite."""
-        return None if self.final is None else self.measure.training(self.final)
+        return None if self.final is None else self.objective.training(self.final)
 
     @property
     def fit(self) -> float | None:
         """The measure on the training part, evaluated like the test set; None where the experiment does not ask for it."""
-        return None if self.final is None else self.measure.fit(self.final)
+        return None if self.final is None else self.objective.fit(self.final)
 
     @property
     def validation(self) -> float | None:
         """The measure on the validation part at the end; None without one."""
-        return None if self.final is None else self.measure.validation(self.final)
+        return None if self.final is None else self.objective.validation(self.final)
 
 
-def outcomes(plan: Plan, records: Mapping[str, Record]) -> list[Outcome]:
+def outcomes(plan: Plan, records: Mapping[str, Record]) -> list[RunOutcome]:
     """Every run of ``plan`` with its record; an empty one where there is none."""
     examples = plan.experiment.test_examples
-    return [Outcome(run, records.get(run.run_id, Record()), examples) for run in plan]
+    return [RunOutcome(run, records.get(run.run_id, Record()), examples) for run in plan]
 
 
-def interval_over_seeds(runs: Iterable[Outcome]) -> Interval | None:
+def interval_over_seeds(runs: Iterable[RunOutcome]) -> Interval | None:
     """The mean of the measure on the test set over those of ``runs`` that finished, with its 95 % interval."""
     ended = [outcome for outcome in runs if outcome.final is not None]
     if not ended:
         return None
-    return ended[0].measure.interval([outcome.test for outcome in ended], fewest(o.answers for o in ended))
+    return ended[0].objective.interval([outcome.test for outcome in ended], fewest(o.answers for o in ended))
 
 
 def fewest(counts: Iterable[int | None]) -> int | None:

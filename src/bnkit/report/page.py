@@ -16,15 +16,15 @@ from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.record import Record
 from bnkit.report.answer import Answer
 from bnkit.report.charts.figures import colour_of
-from bnkit.report.charts.page import charts
-from bnkit.report.charts.series import ends, headline_points, labels, series
+from bnkit.report.charts.page_figures import charts
+from bnkit.report.charts.series import final_values, headline_points, point_labels, series
 from bnkit.report.contrast import Contrast
-from bnkit.report.objective import Measure
+from bnkit.report.objective import Objective
 from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import dumps, strict
 
 # More rows than this make a page that nobody scrolls through; results.csv has them all.
-_MOST_ROWS = 500
+_MAX_ROWS = 500
 # Columns of words, which stand to the left.
 _WORDS = ("network", "status", "gamma", "beta", "layer", "line", "device", "trainset")
 
@@ -49,23 +49,23 @@ def page(plan: Plan, records: Mapping[str, Record], experiments: Mapping[str, st
         headline=answer.headline,
         paragraphs=list(answer.paragraphs()),
         figures=divisions,
-        captions=_captions(plan, answer.contrasts, Measure.of(plan.task)),
+        captions=_captions(plan, answer.contrasts, Objective.of(plan.task)),
         networks=[(network, colour_of(plan, network)) for network in plan.networks],
         legends=_legends(plan, data["runs"]),
-        points=labels(plan),
+        point_labels=point_labels(plan),
         first=data["first"],
         groups=list(data["rates"]),
         inside=[entry["label"] for entry in data["inside"]],
-        ends=ends(plan, records),
+        final_values=final_values(plan, records),
         has_steps=all(None not in run["step"] for run in data["runs"]),
-        data=_embedded(data),
+        data=_json_for_script(data),
         script=script,
         bokeh="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
         style=_file("page.css"),
         code=_file("page.js"),
         tables=_tables(plan, records),
         words=_WORDS,
-        facts=_facts(plan, records),
+        facts=_environment(plan, records),
         experiments=experiments or {plan.experiment.name: plan.experiment.to_toml()},
     )
 
@@ -74,7 +74,7 @@ def _file(name: str) -> str:
     return resources.files("bnkit.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _embedded(data: object) -> Markup:
+def _json_for_script(data: object) -> Markup:
     """JSON that cannot end the script that holds it, whatever somebody called a network."""
     text = json.dumps(strict(data), allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
@@ -90,11 +90,11 @@ def _legends(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[tu
     }
 
 
-def _captions(plan: Plan, contrasts: Sequence[Contrast], measure: Measure) -> dict[str, tuple[str, str]]:
+def _captions(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -> dict[str, tuple[str, str]]:
     """Of each figure its title, and what is in it in words."""
     seeds = len(plan.experiment.seeds)
     band = f"The line is the mean over {seeds} seeds, the band reaches from the lowest to the highest."
-    name = measure.name
+    name = objective.name
     points = headline_points(plan, contrasts)
     if len(set(points.values())) == 1:
         where = f"At {next(iter(points.values()))}."
@@ -161,23 +161,23 @@ def _tables(plan: Plan, records: Mapping[str, Record]) -> list[dict[str, Any]]:
         {
             "title": title,
             "header": header,
-            "rows": rows[:_MOST_ROWS],
-            "left_out": max(0, len(rows) - _MOST_ROWS),
-            "note": _columns(Measure.of(plan.task)) if number == 0 else "",
+            "rows": rows[:_MAX_ROWS],
+            "left_out": max(0, len(rows) - _MAX_ROWS),
+            "note": _columns(Objective.of(plan.task)) if number == 0 else "",
         }
         for number, (title, (header, rows)) in enumerate(shown.items())
     ]
 
 
-def _columns(measure: Measure) -> str:
+def _columns(objective: Objective) -> str:
     return (
-        f"All at the last epoch. loss and {measure.name}: over its training batches; test {measure.name}: batch norm by its moving "
+        f"All at the last epoch. loss and {objective.name}: over its training batches; test {objective.name}: batch norm by its moving "
         "average; population: the same weights, batch norm by the statistics of the whole training part; s/epoch: the mean "
         "over the epochs, evaluation left out; examples/s: training examples a second. A dash: there is none."
     )
 
 
-def _facts(plan: Plan, records: Mapping[str, Record]) -> Sequence[tuple[str, str]]:
+def _environment(plan: Plan, records: Mapping[str, Record]) -> Sequence[tuple[str, str]]:
     """What the runs were trained with; several values where they differ."""
     found: dict[str, dict[str, None]] = {}
     for run in plan:

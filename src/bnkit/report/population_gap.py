@@ -9,12 +9,12 @@ from statistics import fmean
 
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.record import Record
-from bnkit.report.objective import Measure
+from bnkit.report.objective import Objective
 from bnkit.report.outcomes import matches, outcomes, settings_of
 
 
 @dataclass(frozen=True)
-class Drift:
+class PopulationGap:
     """A network whose measure on the test set depends on which statistics it is evaluated with.
 
     Attributes:
@@ -30,7 +30,7 @@ class Drift:
     network: str
     lr: float
     setting: Mapping[str, object]
-    measure: Measure
+    objective: Objective
     moving_average: float
     population: float
     apart: int
@@ -38,9 +38,9 @@ class Drift:
     widest: tuple[float, float]
 
 
-def drifts(plan: Plan, records: Mapping[str, Record]) -> tuple[Drift, ...]:
+def population_gaps(plan: Plan, records: Mapping[str, Record]) -> tuple[PopulationGap, ...]:
     """Where the moving average and the population statistics would report another result."""
-    measure = Measure.of(plan.task)
+    objective = Objective.of(plan.task)
     finals = [(outcome.run, outcome.final) for outcome in outcomes(plan, records) if outcome.final is not None]
     found = []
     for network, setting, lr in product(plan.networks, settings_of(plan), dict.fromkeys(plan.experiment.grid.lr)):
@@ -50,17 +50,17 @@ def drifts(plan: Plan, records: Mapping[str, Record]) -> tuple[Drift, ...]:
             if run.network.key == network
             and run.settings.lr == lr
             and matches(run.settings, setting)
-            and (moving := measure.test(final)) is not None
-            and (population := measure.population(final)) is not None
+            and (moving := objective.test(final)) is not None
+            and (population := objective.population(final)) is not None
         ]
-        apart = sum(measure.disagree(moving, population) for moving, population in pairs)
+        apart = sum(objective.disagree(moving, population) for moving, population in pairs)
         if apart:
             found.append(
-                Drift(
+                PopulationGap(
                     network,
                     lr,
                     setting,
-                    measure,
+                    objective,
                     fmean(moving for moving, _ in pairs),
                     fmean(population for _, population in pairs),
                     apart,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bnkit.experiments.records.record import Status
-from bnkit.report.objective import Measure
-from bnkit.report.outcomes import Outcome, fewest
+from bnkit.report.objective import Objective
+from bnkit.report.outcomes import RunOutcome, fewest
 
 # How a best learning rate was chosen.
 ONLY_ONE = "only one"
@@ -16,7 +16,7 @@ BY_VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
-class Sweep:
+class LearningRateSweep:
     """The runs of one network under one setting of everything else, by learning rate and seed.
 
     Attributes:
@@ -25,17 +25,17 @@ class Sweep:
     """
 
     name: str
-    runs: Mapping[tuple[float, int], Outcome]
+    runs: Mapping[tuple[float, int], RunOutcome]
 
     @classmethod
-    def of(cls, name: str, of_all: Sequence[Outcome]) -> Sweep:
+    def of(cls, name: str, of_all: Sequence[RunOutcome]) -> LearningRateSweep:
         """Those of ``of_all`` that are of the network called ``name``."""
         return cls(name, {(o.run.settings.lr, o.run.seed): o for o in of_all if o.run.network.key == name})
 
     @property
-    def measure(self) -> Measure:
+    def objective(self) -> Objective:
         """That of any run: all have the same."""
-        return next(iter(self.runs.values())).measure
+        return next(iter(self.runs.values())).objective
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -47,7 +47,7 @@ class Sweep:
         """The seeds, in the order of the plan."""
         return tuple(dict.fromkeys(seed for _, seed in self.runs))
 
-    def finished(self, lr: float) -> dict[int, Outcome]:
+    def finished(self, lr: float) -> dict[int, RunOutcome]:
         """By seed."""
         return {seed: self.runs[lr, seed] for seed in self.seeds if self.runs[lr, seed].final is not None}
 
@@ -75,7 +75,7 @@ class Sweep:
         mean, constant = self.mean(lr), self.constant(lr)
         if mean is None or constant is None:
             return None
-        return self.measure.is_clearly_better(mean, constant, fewest(o.answers for o in self.finished(lr).values()))
+        return self.objective.is_clearly_better(mean, constant, fewest(o.answers for o in self.finished(lr).values()))
 
     def _why_none(self) -> str:
         """Why there is no run to judge ``name`` by."""
@@ -95,19 +95,19 @@ class Sweep:
             ends = [outcome.validation for outcome in runs]
             known = [end for end in ends if end is not None]
             if len(runs) == most and known:
-                places[lr] = self.measure.order(fmean(known))
+                places[lr] = self.objective.order(fmean(known))
         if not places:
             return None, "there is no validation part to choose a learning rate on"
         return min(places, key=places.__getitem__), BY_VALIDATION
 
 
-def why_undefined(outcome: Outcome) -> str:
+def why_undefined(outcome: RunOutcome) -> str:
     """Why a run that finished has nothing to be judged by."""
-    measure, last = outcome.measure, outcome.record.last
+    objective, last = outcome.objective, outcome.record.last
     if last is not None and last.test_loss is None:
         reason = "its loss on the test set is not finite either"
-    elif measure.name == "r2_score":
+    elif objective.name == "r2_score":
         reason = "R² asks how much of the targets' variance is explained, and the test targets have none; use another --metric"
     else:
         reason = "the metric returned NaN or infinity"
-    return f"its runs finished, but their test {measure.name} is undefined: {reason}"
+    return f"its runs finished, but their test {objective.name} is undefined: {reason}"

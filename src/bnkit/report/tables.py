@@ -9,47 +9,47 @@ from rich.text import Text
 
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
-from bnkit.report.objective import Measure
-from bnkit.report.outcomes import Outcome, interval_over_seeds, outcomes
+from bnkit.report.objective import Objective
+from bnkit.report.outcomes import RunOutcome, interval_over_seeds, outcomes
 
 Row = tuple[str, ...]
 
 
 def runs_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
     """The header and a row for each run that began, best on the test set first; runs without an end come last."""
-    measure = Measure.of(plan.task)
+    objective = Objective.of(plan.task)
     varying = tuple(key for key in plan.experiment.grid.explicit_keys if key == "lr" or key in plan.varying)
     header = (
-        *("run", "network", *varying, "seed", "epochs", "loss", measure.name, f"test {measure.name}", "population"),
+        *("run", "network", *varying, "seed", "epochs", "loss", objective.name, f"test {objective.name}", "population"),
         *("s/epoch", "examples/s", "status"),
     )
     began = [(run, records[run.run_id]) for run in plan if run.run_id in records and records[run.run_id].status]
-    began.sort(key=lambda entry: measure.order(measure.test(entry[1].last) if entry[1].last else None))
-    return header, [_run_row(run, record, varying, measure) for run, record in began]
+    began.sort(key=lambda entry: objective.order(objective.test(entry[1].last) if entry[1].last else None))
+    return header, [_run_row(run, record, varying, objective) for run, record in began]
 
 
 def epochs_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
     """The header and a row for each run and epoch in the course's columns, best in training first."""
-    measure = Measure.of(plan.task)
+    objective = Objective.of(plan.task)
     settings = ("lr", "batch_size", "num_workers", "device", "trainset")
     header = (
-        *("run", "epoch", "loss", measure.name, f"test {measure.name}", "epoch duration", "run duration"),
+        *("run", "epoch", "loss", objective.name, f"test {objective.name}", "epoch duration", "run duration"),
         *(name.replace("_", " ") for name in settings),
         *("seed", "network"),
     )
     every = [(run, epoch) for run in plan for epoch in records.get(run.run_id, Record()).epochs]
-    every.sort(key=lambda entry: measure.order(measure.training(entry[1])))
+    every.sort(key=lambda entry: objective.order(objective.training(entry[1])))
     return header, [
         (
             *(
                 str(run.number),
                 str(epoch.epoch),
-                figure(epoch.loss),
-                figure(measure.training(epoch)),
-                figure(measure.test(epoch)),
+                format_value(epoch.loss),
+                format_value(objective.training(epoch)),
+                format_value(objective.test(epoch)),
             ),
             *(f"{epoch.epoch_duration:.2f}", f"{epoch.run_duration:.2f}"),
-            *(setting(getattr(run.settings, name)) for name in settings),
+            *(format_setting(getattr(run.settings, name)) for name in settings),
             *(str(run.seed), run.network.key),
         )
         for run, epoch in every
@@ -93,18 +93,18 @@ def crossed_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[
     """
     varying = plan.varying or ("lr",)
     settings = list(dict.fromkeys(tuple(getattr(run.settings, key) for key in varying) for run in plan))
-    cells: dict[tuple[tuple[object, ...], str], list[Outcome]] = {}
+    cells: dict[tuple[tuple[object, ...], str], list[RunOutcome]] = {}
     for outcome in outcomes(plan, records):
         values = tuple(getattr(outcome.run.settings, key) for key in varying)
         cells.setdefault((values, outcome.run.network.key), []).append(outcome)
     return (*varying, *plan.networks), [
-        (*map(setting, values), *(_mean_of(cells.get((values, network), [])) for network in plan.networks))
+        (*map(format_setting, values), *(_mean_cell(cells.get((values, network), [])) for network in plan.networks))
         for values in settings
     ]
 
 
 # What an experiment may ask for with `show`: the title and the table.
-FURTHER: dict[str, tuple[str, Callable[[Plan, Mapping[str, Record]], tuple[Row, list[Row]]]]] = {
+FURTHER_TABLES: dict[str, tuple[str, Callable[[Plan, Mapping[str, Record]], tuple[Row, list[Row]]]]] = {
     "epochs": ("All runs and epochs, best in training first", epochs_table),
     "first_layer": ("gamma and beta of the first batch norm", first_layer_table),
     "crossed": ("On the test set at the end: means over the seeds, 95 % intervals", crossed_table),
@@ -114,7 +114,7 @@ FURTHER: dict[str, tuple[str, Callable[[Plan, Mapping[str, Record]], tuple[Row, 
 
 def further_tables(plan: Plan, records: Mapping[str, Record]) -> dict[str, tuple[Row, list[Row]]]:
     """The tables that the experiment asks for with ``show``, by title."""
-    return {FURTHER[name][0]: FURTHER[name][1](plan, records) for name in plan.experiment.show}
+    return {FURTHER_TABLES[name][0]: FURTHER_TABLES[name][1](plan, records) for name in plan.experiment.show}
 
 
 def as_rich(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
@@ -129,19 +129,19 @@ def as_rich(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | N
     return table
 
 
-def figure(value: float | None) -> str:
+def format_value(value: float | None) -> str:
     """A loss or an accuracy with three or four digits; a dash where there is none."""
     if value is None:
         return "–"
     return f"{value:.4f}" if value < 100 else f"{value:.3g}"
 
 
-def setting(value: object) -> str:
+def format_setting(value: object) -> str:
     """A setting as one would type it."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _mean_of(runs: Sequence[Outcome]) -> str:
+def _mean_cell(runs: Sequence[RunOutcome]) -> str:
     lost = sum(outcome.record.status in (Status.DIVERGED, Status.FAILED) for outcome in runs)
     interval = interval_over_seeds(runs)
     if interval is None:
@@ -153,16 +153,26 @@ def _mean_of(runs: Sequence[Outcome]) -> str:
     return f"{text}, {lost} of {len(runs)} lost" if lost else text
 
 
-def _run_row(run: Run, record: Record, varying: Sequence[str], measure: Measure) -> Row:
+def _run_row(run: Run, record: Record, varying: Sequence[str], objective: Objective) -> Row:
     last = record.last
     status = record.status.value if record.status else "–"
-    head = (str(run.number), run.network.key, *(setting(getattr(run.settings, key)) for key in varying), str(run.seed))
+    head = (
+        str(run.number),
+        run.network.key,
+        *(format_setting(getattr(run.settings, key)) for key in varying),
+        str(run.seed),
+    )
     if last is None:
         return (*head, *("–",) * 7, status)
     return (
         *head,
-        *(str(last.epoch), figure(last.loss), figure(measure.training(last)), figure(measure.test(last))),
-        figure(measure.population(last)),
+        *(
+            str(last.epoch),
+            format_value(last.loss),
+            format_value(objective.training(last)),
+            format_value(objective.test(last)),
+        ),
+        format_value(objective.population(last)),
         *(f"{last.run_duration / last.epoch:.3g}", _rate(record.epochs)),
         status,
     )

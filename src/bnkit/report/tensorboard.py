@@ -13,7 +13,7 @@ from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record
-from bnkit.report.objective import Measure
+from bnkit.report.objective import Objective
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +64,7 @@ class TensorBoard(Callback):
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         self._keys = plan.experiment.grid.explicit_keys
-        field = Measure.of(plan.task).field
+        field = Objective.of(plan.task).field
         self._of_the_end = (f"test_{field}", field, "loss")
 
     def model_ready(self, run: Run, model: nn.Module, parts: Splits, epochs_done: int) -> None:
@@ -94,7 +94,7 @@ class TensorBoard(Callback):
         if self._writer is None:  # it failed before there was a network
             return
         settings = {"network": run.network.key, "seed": run.seed} | {
-            key: _as_tensorboard_takes_it(getattr(run.settings, key)) for key in self._keys
+            key: _hyperparameter(getattr(run.settings, key)) for key in self._keys
         }
         last = record.last
         self._add_hyperparameters(settings, {name: getattr(last, name, None) for name in self._of_the_end})
@@ -147,5 +147,5 @@ def _scalars(layers: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, flo
             yield from ((f"{layer}/{key}", number) for key, number in known.items() if number is not None)
 
 
-def _as_tensorboard_takes_it(value: object) -> bool | int | float | str:
+def _hyperparameter(value: object) -> bool | int | float | str:
     return value if isinstance(value, (bool, int, float, str)) else str(value)

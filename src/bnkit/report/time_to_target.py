@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from bnkit.report.outcomes import Outcome
+from bnkit.report.outcomes import RunOutcome
 
 
 @dataclass(frozen=True)
-class Reached:
+class TimeToTarget:
     """How long one network took to where the other ended on the test set, seed by seed.
 
     Attributes:
@@ -31,18 +31,18 @@ class Reached:
     seeds: int
 
 
-def reached(of: str, by: str, pairs: list[tuple[Outcome, Outcome]]) -> Reached | None:
+def time_to_target(of: str, by: str, pairs: list[tuple[RunOutcome, RunOutcome]]) -> TimeToTarget | None:
     """How long the second of each pair took to where the first ended."""
     if not pairs:
         return None
     hits = []
     for other, own in pairs:
-        measure, target = own.measure, other.test
-        hit = next((e for e in own.record.epochs if measure.better(measure.test(e), target)), None)
+        objective, target = own.objective, other.test
+        hit = next((e for e in own.record.epochs if objective.better(objective.test(e), target)), None)
         if hit is not None:
             hits.append(hit)
     ends = [other.record.epochs[-1] for other, _ in pairs]
-    return Reached(
+    return TimeToTarget(
         of,
         by,
         fmean(other.test for other, _ in pairs),

@@ -12,9 +12,9 @@ from bokeh.plotting import figure
 
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record
-from bnkit.report.objective import Measure
+from bnkit.report.objective import Objective
 from bnkit.report.outcomes import interval_over_seeds, outcomes
-from bnkit.report.tables import setting
+from bnkit.report.tables import format_setting
 
 # Okabe & Ito (2008), "Color Universal Design": told apart also by the colour-blind.
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -23,20 +23,20 @@ _WIDTH, _HEIGHT = 460, 300
 
 def figures(plan: Plan, records: Mapping[str, Record]) -> dict[str, Any]:
     """Bokeh figures by title: the test set over the learning rate, and curves over the epochs at each setting."""
-    measure = Measure.of(plan.task)
+    objective = Objective.of(plan.task)
     drawn: dict[str, Any] = {}
     rates = sorted({run.settings.lr for run in plan})
     for label, runs in _by_setting(plan, without_lr=True).items():
         if len(rates) > 1:
-            title = f"Test {measure.name} over the learning rate{label and ', '}{label}"
+            title = f"Test {objective.name} over the learning rate{label and ', '}{label}"
             drawn[title] = _over_learning_rate(plan, runs, records, rates)
     for label, runs in _by_setting(plan, without_lr=False).items():
-        drawn[f"Test {measure.name}, {label}"] = _over_epochs(plan, runs, records, f"test_{measure.field}")
+        drawn[f"Test {objective.name}, {label}"] = _over_epochs(plan, runs, records, f"test_{objective.field}")
         drawn[f"Training loss, {label}"] = _over_epochs(plan, runs, records, "loss")
     return drawn
 
 
-def curves(plan: Plan, records: Mapping[str, Record], name: str, runs: Sequence[Run]) -> Any:
+def training_curves(plan: Plan, records: Mapping[str, Record], name: str, runs: Sequence[Run]) -> Any:
     """A Bokeh figure of ``runs``: the field ``name`` of ``Epoch`` over the epochs, mean and range over the seeds."""
     return _over_epochs(plan, list(runs), records, name)
 
@@ -55,17 +55,17 @@ def _by_setting(plan: Plan, *, without_lr: bool) -> dict[str, list[Run]]:
     ]
     groups: dict[str, list[Run]] = {}
     for run in plan:
-        label = ", ".join(f"{key} {setting(getattr(run.settings, key))}" for key in varying)
+        label = ", ".join(f"{key} {format_setting(getattr(run.settings, key))}" for key in varying)
         groups.setdefault(label, []).append(run)
     return groups
 
 
 def _over_learning_rate(plan: Plan, runs: list[Run], records: Mapping[str, Record], rates: list[float]) -> Any:
-    measure = Measure.of(plan.task)
-    plot = _plot("learning rate", f"test {measure.name} at the end", x_axis_type="log")
+    objective = Objective.of(plan.task)
+    plot = _plot("learning rate", f"test {objective.name} at the end", x_axis_type="log")
     plot.xaxis.ticker = FixedTicker(ticks=rates)
-    plot.xaxis.major_label_overrides = {rate: setting(rate) for rate in rates}
-    if measure.is_accuracy:
+    plot.xaxis.major_label_overrides = {rate: format_setting(rate) for rate in rates}
+    if objective.is_accuracy:
         plot.y_range = Range1d(start=0, end=1.02)
     for network in plan.networks:
         found = [o for o in outcomes(plan, records) if o.run in runs and o.run.network.key == network]
@@ -102,7 +102,7 @@ def _over_learning_rate(plan: Plan, runs: list[Run], records: Mapping[str, Recor
 
 def _over_epochs(plan: Plan, runs: list[Run], records: Mapping[str, Record], name: str) -> Any:
     """The mean over the seeds as a line, their range as a band."""
-    plot = _plot("epoch", name.replace("metric", Measure.of(plan.task).name).replace("_", " "))
+    plot = _plot("epoch", name.replace("metric", Objective.of(plan.task).name).replace("_", " "))
     for network in plan.networks:
         values: dict[int, list[float]] = {}
         for run in runs:

@@ -9,52 +9,52 @@ from typing import Any
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.report.contrast import Contrast
-from bnkit.report.objective import Measure
-from bnkit.report.outcomes import Outcome, interval_over_seeds, outcomes
-from bnkit.report.tables import setting
+from bnkit.report.objective import Objective
+from bnkit.report.outcomes import RunOutcome, interval_over_seeds, outcomes
+from bnkit.report.tables import format_setting
 
 # What the curves show of an epoch.
 PANELS = ("loss", "training", "test", "population")
 # Of the runs that were looked into, so many at most go into the page, with so many steps each: it has to stay small.
-_MOST_INSIDE, _MOST_STEPS = 12, 40
+_MAX_LAYER_SERIES, _MAX_STEPS = 12, 40
 
 
-def labels(plan: Plan) -> list[str]:
+def point_labels(plan: Plan) -> list[str]:
     """The points of the grid, as ``lr 0.1, batch_size 64``; what does not vary is left out, but for the learning rate."""
-    return list(dict.fromkeys(_label(outcome, plan, with_rate=True) for outcome in outcomes(plan, {})))
+    return list(dict.fromkeys(_point_label(outcome, plan, with_rate=True) for outcome in outcomes(plan, {})))
 
 
 def series(plan: Plan, records: Mapping[str, Record], contrasts: Sequence[Contrast]) -> dict[str, Any]:
     """What the page needs to draw: every run, the learning rates, the layers, and what is shown first."""
-    every, points = outcomes(plan, records), labels(plan)
+    every, points = outcomes(plan, records), point_labels(plan)
     headline = [points.index(point) for point in headline_points(plan, contrasts).values()]
     # The curves begin where the network that is asked about is best.
     asked = next((plan.networks.index(contrast.network) for contrast in contrasts if contrast.best is not None), 0)
     return {
         "networks": list(plan.networks),
         "points": points,
-        "shares": Measure.of(plan.task).is_accuracy,
+        "shares": Objective.of(plan.task).is_accuracy,
         "headline": headline,
         "first": headline[asked] if headline else 0,
         "runs": [
             {
                 "network": plan.networks.index(outcome.run.network.key),
-                "point": points.index(_label(outcome, plan, with_rate=True)),
+                "point": points.index(_point_label(outcome, plan, with_rate=True)),
                 "seed": outcome.run.seed,
-                **_curves(outcome),
+                **_epoch_series(outcome),
             }
             for outcome in every
             if outcome.record.epochs
         ],
         "rates": _rates(plan, every),
-        "inside": _inside(plan, every),
+        "inside": _layer_series(plan, every),
     }
 
 
-def _label(outcome: Outcome, plan: Plan, *, with_rate: bool) -> str:
+def _point_label(outcome: RunOutcome, plan: Plan, *, with_rate: bool) -> str:
     keys = [key for key in plan.experiment.grid.explicit_keys if (with_rate and key == "lr") or (key in plan.varying)]
     chosen = [key for key in keys if with_rate or key != "lr"]
-    return ", ".join(f"{key} {setting(getattr(outcome.run.settings, key))}" for key in chosen)
+    return ", ".join(f"{key} {format_setting(getattr(outcome.run.settings, key))}" for key in chosen)
 
 
 def headline_points(plan: Plan, contrasts: Sequence[Contrast]) -> dict[str, str]:
@@ -62,7 +62,7 @@ def headline_points(plan: Plan, contrasts: Sequence[Contrast]) -> dict[str, str]
 
     That is its own best learning rate, in the setting of the first network that is set against another.
     """
-    points = labels(plan)
+    points = point_labels(plan)
     found = dict.fromkeys(plan.networks, points[0])
     answered = [contrast for contrast in contrasts if contrast.best is not None]
     for contrast in answered:
@@ -79,43 +79,43 @@ def headline_points(plan: Plan, contrasts: Sequence[Contrast]) -> dict[str, str]
 def _point(plan: Plan, wanted: Mapping[str, object]) -> str | None:
     for outcome in outcomes(plan, {}):
         if all(getattr(outcome.run.settings, key) == value for key, value in wanted.items()):
-            return _label(outcome, plan, with_rate=True)
+            return _point_label(outcome, plan, with_rate=True)
     return None
 
 
-def _curves(outcome: Outcome) -> dict[str, list[float | None]]:
-    measure, epochs = outcome.measure, outcome.record.epochs
+def _epoch_series(outcome: RunOutcome) -> dict[str, list[float | None]]:
+    objective, epochs = outcome.objective, outcome.record.epochs
     of: dict[str, Callable[[Epoch], float | None]] = {
         "epoch": lambda epoch: float(epoch.epoch),
         "step": lambda epoch: float(epoch.steps) if epoch.steps is not None else None,
         "seconds": lambda epoch: epoch.run_duration,
         "loss": lambda epoch: epoch.loss,
-        "training": measure.training,
-        "test": measure.test,
-        "population": measure.population,
+        "training": objective.training,
+        "test": objective.test,
+        "population": objective.population,
     }
-    return {name: [_short(figure(epoch)) for epoch in epochs] for name, figure in of.items()}
+    return {name: [_round_sig(figure(epoch)) for epoch in epochs] for name, figure in of.items()}
 
 
-def _rates(plan: Plan, every: Sequence[Outcome]) -> dict[str, dict[str, dict[str, list[Any]]]]:
+def _rates(plan: Plan, every: Sequence[RunOutcome]) -> dict[str, dict[str, dict[str, list[Any]]]]:
     """By the rest of the setting and by network: the test set over the learning rate, and where runs were lost."""
-    groups: dict[str, list[Outcome]] = {}
+    groups: dict[str, list[RunOutcome]] = {}
     for outcome in every:
-        groups.setdefault(_label(outcome, plan, with_rate=False), []).append(outcome)
+        groups.setdefault(_point_label(outcome, plan, with_rate=False), []).append(outcome)
     return {
         label: {network: _over_rates([o for o in group if o.run.network.key == network]) for network in plan.networks}
         for label, group in groups.items()
     }
 
 
-def _over_rates(runs: Sequence[Outcome]) -> dict[str, list[Any]]:
+def _over_rates(runs: Sequence[RunOutcome]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {key: [] for key in ("lr", "mean", "low", "high", "n", "lost_lr", "lost")}
     for lr in sorted({outcome.run.settings.lr for outcome in runs}):
         here = [outcome for outcome in runs if outcome.run.settings.lr == lr]
         interval = interval_over_seeds(here)
         if interval is not None:
             low, high = (interval.mean if end is None else end for end in (interval.low, interval.high))
-            values = (lr, *(_short(value) for value in (interval.mean, low, high)), interval.n)
+            values = (lr, *(_round_sig(value) for value in (interval.mean, low, high)), interval.n)
             for key, value in zip(("lr", "mean", "low", "high", "n"), values, strict=True):
                 columns[key].append(value)
         lost = sum(outcome.record.status in (Status.DIVERGED, Status.FAILED) for outcome in here)
@@ -125,14 +125,14 @@ def _over_rates(runs: Sequence[Outcome]) -> dict[str, list[Any]]:
     return columns
 
 
-def _inside(plan: Plan, every: Sequence[Outcome]) -> list[dict[str, Any]]:
+def _layer_series(plan: Plan, every: Sequence[RunOutcome]) -> list[dict[str, Any]]:
     """What was seen in the layers: of each network and point the first seed, thinned."""
     seen: dict[tuple[str, str], dict[str, Any]] = {}
     for outcome in every:
         entries = [entry for epoch in outcome.record.epochs for entry in epoch.layers or ()]
-        key = outcome.run.network.key, _label(outcome, plan, with_rate=True)
-        if entries and key not in seen and len(seen) < _MOST_INSIDE:
-            thinned = entries[:: -(-len(entries) // _MOST_STEPS)]
+        key = outcome.run.network.key, _point_label(outcome, plan, with_rate=True)
+        if entries and key not in seen and len(seen) < _MAX_LAYER_SERIES:
+            thinned = entries[:: -(-len(entries) // _MAX_STEPS)]
             names = list(dict.fromkeys(name for entry in thinned for name in entry["layers"]))
             seen[key] = {
                 "label": f"{key[0]}, {key[1]}, seed {outcome.run.seed}",
@@ -148,16 +148,18 @@ def _first_entries(found: Mapping[str, Any]) -> list[Any]:
     return [entries[0] for entries in found["layers"].values()]
 
 
-def _short(value: float | None) -> float | None:
+def _round_sig(value: float | None) -> float | None:
     """With as many digits as a picture shows."""
     return None if value is None else float(f"{value:.5g}")
 
 
-def ends(plan: Plan, records: Mapping[str, Record]) -> list[tuple[str, str, str]]:
+def final_values(plan: Plan, records: Mapping[str, Record]) -> list[tuple[str, str, str]]:
     """Network, point of the grid, and its mean on the test set at the end: the curves as text."""
-    measure = Measure.of(plan.task)
+    objective = Objective.of(plan.task)
     found: dict[tuple[str, str], list[float]] = {}
     for outcome in outcomes(plan, records):
         if outcome.final is not None:
-            found.setdefault((outcome.run.network.key, _label(outcome, plan, with_rate=True)), []).append(outcome.test)
-    return [(network, label, measure.text(fmean(values))) for (network, label), values in found.items()]
+            found.setdefault((outcome.run.network.key, _point_label(outcome, plan, with_rate=True)), []).append(
+                outcome.test
+            )
+    return [(network, label, objective.text(fmean(values))) for (network, label), values in found.items()]

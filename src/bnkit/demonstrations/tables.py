@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Table:
     """A table of texts.
 
     Attributes:
@@ -29,6 +29,6 @@ def first_values(values: Tensor) -> str:
     return " ".join(f"{value:.4f}" for value in values.detach().flatten()[:3].tolist())
 
 
-def apart(a: Tensor, b: Tensor) -> float:
+def largest_difference(a: Tensor, b: Tensor) -> float:
     """The largest difference of two tensors."""
     return float((a.detach().double() - b.detach().double()).abs().max())

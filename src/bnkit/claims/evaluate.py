@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnkit.claims import CLAIMS, Claim, Design, Evidence, Finding, Judged, designs, folder, judge
+from bnkit.claims import CLAIMS, Claim, Decision, Design, Evidence, Verdict, designs, folder, judge
 from bnkit.claims.claim import PLAIN, WITH, Scale
-from bnkit.claims.judge import Question
-from bnkit.claims.verdicts import Asked, Verdicts
+from bnkit.claims.judge import HypothesisTest
+from bnkit.claims.verdicts import ClaimResult, Verdicts
 from bnkit.comparison.compare import run_experiment
 from bnkit.errors import DataError, SettingsError
 from bnkit.experiments.callbacks import Callback
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FOLDER = Path("results") / "claims"
 
 
-def ask(
+def evaluate_claims(
     data: str = "digits",
     network: str | None = None,
     out: Path = FOLDER,
@@ -61,15 +61,15 @@ def ask(
     out = out.expanduser()
     if budget <= 0 or seeds < 1:
         raise SettingsError(f"budget={budget:g}, seeds={seeds}; expected a budget above 0 and at least 1 seed")
-    chosen = _chosen(only)
+    selected = _select_claims(only)
     loaded = load_data(data)
     if loaded.classes is None:
         raise DataError(f"{data} has floating targets; expected classes: the claims are about accuracy")
     options = _options(network)
     planned = {
-        name: _for(design, network, options, loaded, budget)
+        name: _fit_design(design, network, options, loaded, budget)
         for name, design in designs(quick=quick).items()
-        if any(claim.design == name for claim in chosen)
+        if any(claim.design == name for claim in selected)
     }
     folder.refuse_foreign(out, [name for name, design in planned.items() if isinstance(design, Design)])
     evidence: dict[str, Evidence] = {}
@@ -94,13 +94,15 @@ def ask(
             for record in comparison.records.values()
         )
     command = _command(data, network, out, quick=quick, budget=budget, seeds=seeds, only=only)
-    verdicts = Verdicts(out, list(_judged(chosen, planned, evidence)), seeds, command, _facts(evidence), failed)
+    verdicts = Verdicts(
+        out, list(_claim_results(selected, planned, evidence)), seeds, command, _environment(evidence), failed
+    )
     folder.write(out, verdicts.to_json(), verdicts.to_markdown())
     folder.write_page(out)
     return verdicts
 
 
-def _chosen(only: Sequence[str]) -> list[Claim]:
+def _select_claims(only: Sequence[str]) -> list[Claim]:
     known = {key for claim in CLAIMS for key in (claim.number, claim.name)}
     unknown = [name for name in only if name not in known]
     if unknown:
@@ -129,7 +131,9 @@ def _options(network: str | None) -> frozenset[str]:
     return frozenset.intersection(*(source.options for source in found.values()))
 
 
-def _for(design: Design, network: str | None, options: frozenset[str], data: DataSet, budget: float) -> Design | str:
+def _fit_design(
+    design: Design, network: str | None, options: frozenset[str], data: DataSet, budget: float
+) -> Design | str:
     """The design for this network and these data; or why there is none."""
     found: Design | str = design
     if network is not None and network != design.network:
@@ -137,29 +141,29 @@ def _for(design: Design, network: str | None, options: frozenset[str], data: Dat
     return found if isinstance(found, str) else found.for_data(len(data.train), len(data.test), budget)
 
 
-def _judged(
-    chosen: Sequence[Claim], planned: Mapping[str, Design | str], evidence: Mapping[str, Evidence]
-) -> Iterator[Asked]:
+def _claim_results(
+    selected: Sequence[Claim], planned: Mapping[str, Design | str], evidence: Mapping[str, Evidence]
+) -> Iterator[ClaimResult]:
     effects = {
-        claim.name: claim.measure(evidence[claim.design]) if claim.design in evidence else {} for claim in chosen
+        claim.name: claim.effect_of(evidence[claim.design]) if claim.design in evidence else {} for claim in selected
     }
-    asked = [claim for claim in chosen if claim.design in evidence]
+    tested = [claim for claim in selected if claim.design in evidence]
     # The other scales count no test answers.
-    answers = [evidence[claim.design].answers if claim.scale is Scale.POINTS else None for claim in asked]
-    questions = [
-        Question(effects[c.name], c.matters, c.resolution, c.nothing, count)
-        for c, count in zip(asked, answers, strict=True)
+    answers = [evidence[claim.design].answers if claim.scale is Scale.POINTS else None for claim in tested]
+    tests = [
+        HypothesisTest(effects[c.name], c.matters, c.resolution, c.nothing, count)
+        for c, count in zip(tested, answers, strict=True)
     ]
-    verdicts = dict(zip((claim.name for claim in asked), judge(questions), strict=True))
-    for claim in chosen:
+    verdicts = dict(zip((claim.name for claim in tested), judge(tests), strict=True))
+    for claim in selected:
         design = planned[claim.design]
         if isinstance(design, str):
-            yield Asked(claim, None, Judged(Finding.NOT_ASKED, None), {}, design)
+            yield ClaimResult(claim, None, Verdict(Decision.NOT_ASKED, None), {}, design)
         else:
-            yield Asked(claim, design, verdicts[claim.name], effects[claim.name])
+            yield ClaimResult(claim, design, verdicts[claim.name], effects[claim.name])
 
 
-def _facts(evidence: Mapping[str, Evidence]) -> dict[str, Any]:
+def _environment(evidence: Mapping[str, Evidence]) -> dict[str, Any]:
     """The machine and the versions of the last run."""
     records = [record for found in evidence.values() for record in found.records.values() if record.environment]
     return records[-1].environment if records else {}

@@ -9,8 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bnkit.claims import PAGES, Finding
-from bnkit.claims.forest_plot import forest
+from bnkit.claims import PAGES, Decision
+from bnkit.claims.forest_plot import forest_plot
 
 # Of a row's picture, in its own units: the zero line in the middle.
 _HALF_WIDTH = 100.0
@@ -28,18 +28,18 @@ def claims_page(content: Mapping[str, Any], designs: Sequence[Mapping[str, Any]]
     )
     answer, end, caveat = content["answer"].partition(". ")
     counts = Counter(claim["verdict"] for claim in content["claims"])
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template("claims_page.html.j2").render(
         answer=answer + end,
         caveat=caveat,
         pages=PAGES,
-        counts=[(finding.value, _class(finding.value), counts[finding.value]) for finding in Finding],
+        counts=[(decision.value, _class(decision.value), counts[decision.value]) for decision in Decision],
         rows=[{**claim, "class": _class(claim["verdict"]), "picture": _picture(claim)} for claim in content["claims"]],
-        forest=forest(content["claims"]),
+        forest_plot=forest_plot(content["claims"]),
         designs=designs,
         designs_of={number: design["name"] for design in designs for number in design["claims"]},
         folder=content.get("folder", ""),
         command=content.get("command", ""),
-        facts=[(key.replace("_", " "), value) for key, value in content["environment"].items()],
+        environment=[(key.replace("_", " "), value) for key, value in content["environment"].items()],
         style=resources.files("bnkit.report").joinpath("page.css").read_text(encoding="utf-8"),
     )
 

@@ -15,30 +15,30 @@ from bnkit.report.charts.figures import colour_of
 from bnkit.report.charts.series import PANELS
 from bnkit.report.contrast import Contrast
 from bnkit.report.intervals import Interval
-from bnkit.report.objective import Measure
-from bnkit.report.outcomes import Outcome, outcomes
-from bnkit.report.tables import setting
+from bnkit.report.objective import Objective
+from bnkit.report.outcomes import RunOutcome, outcomes
+from bnkit.report.tables import format_setting
 
 _CYCLE = ("25th to 75th", "5th to 95th")
 
 
 def charts(plan: Plan, records: Mapping[str, Record], contrasts: Sequence[Contrast]) -> dict[str, Any]:
     """The figures by name; sources are called ``<figure>:<network>`` and filled by the page where their data vary."""
-    measure = Measure.of(plan.task)
+    objective = Objective.of(plan.task)
     titles = dict(
         zip(
             PANELS,
-            ("training loss", f"training {measure.name}", f"test {measure.name}", f"test {measure.name}"),
+            ("training loss", f"training {objective.name}", f"test {objective.name}", f"test {objective.name}"),
             strict=True,
         )
     )
-    drawn = {"headline": _curve(plan, "headline", f"test {measure.name}", measure)}
+    drawn = {"headline": _curve(plan, "headline", f"test {objective.name}", objective)}
     if any(contrast.best or contrast.by_learning_rate for contrast in contrasts):
-        drawn["forest"] = _forest(plan, contrasts, measure)
-    panels = [panel for panel in PANELS if panel != "population" or _has_population(plan, records, measure)]
-    drawn |= {panel: _curve(plan, panel, titles[panel], measure) for panel in panels}
+        drawn["forest"] = _forest(plan, contrasts, objective)
+    panels = [panel for panel in PANELS if panel != "population" or _has_population(plan, records, objective)]
+    drawn |= {panel: _curve(plan, panel, titles[panel], objective) for panel in panels}
     if len({run.settings.lr for run in plan}) > 1:
-        drawn["rates"] = _rates(plan, measure)
+        drawn["rates"] = _rates(plan, objective)
     drawn["time"] = _bars(plan, "seconds for an epoch", _seconds(plan, records))
     memory = _memory(plan, records)
     if memory:
@@ -47,12 +47,12 @@ def charts(plan: Plan, records: Mapping[str, Record], contrasts: Sequence[Contra
     if peak:
         drawn["peak_memory"] = _bars(plan, "MB of GPU memory at most", peak)
     if any(epoch.layers for record in records.values() for epoch in record.epochs):
-        drawn |= {name: _fan(name) for name in ("input", "output", "gamma", "beta")}
-        drawn["layers"] = _heat()
+        drawn |= {name: _fan_chart(name) for name in ("input", "output", "gamma", "beta")}
+        drawn["layers"] = _heatmap()
     return drawn
 
 
-def _curve(plan: Plan, name: str, y: str, measure: Measure) -> Any:
+def _curve(plan: Plan, name: str, y: str, objective: Objective) -> Any:
     plot = _plot(name, "epoch", y, height=320 if name == "headline" else 280)
     for network in plan.networks:
         source = ColumnDataSource({key: [] for key in ("x", "mean", "low", "high", "n")}, name=f"{name}:{network}")
@@ -71,17 +71,17 @@ def _curve(plan: Plan, name: str, y: str, measure: Measure) -> Any:
     return plot
 
 
-def _has_population(plan: Plan, records: Mapping[str, Record], measure: Measure) -> bool:
-    known = (measure.population(epoch) for outcome in outcomes(plan, records) for epoch in outcome.record.epochs)
+def _has_population(plan: Plan, records: Mapping[str, Record], objective: Objective) -> bool:
+    known = (objective.population(epoch) for outcome in outcomes(plan, records) for epoch in outcome.record.epochs)
     return any(value is not None for value in known)
 
 
-def _forest(plan: Plan, contrasts: Sequence[Contrast], measure: Measure) -> Any:
+def _forest(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -> Any:
     """Differences with their intervals, one row each; the zero line is nothing."""
-    scale = 100 if measure.is_accuracy else 1
+    scale = 100 if objective.is_accuracy else 1
     rows: list[tuple[str, str, Interval]] = []
     for contrast in contrasts:
-        where = "".join(f", {key} {setting(value)}" for key, value in contrast.setting.items())
+        where = "".join(f", {key} {format_setting(value)}" for key, value in contrast.setting.items())
         if contrast.best is not None and contrast.best.test is not None and len(contrast.by_learning_rate) > 1:
             rows.append((f"{contrast.network}{where}: each at its best", contrast.network, contrast.best.test))
         rows += [
@@ -92,7 +92,7 @@ def _forest(plan: Plan, contrasts: Sequence[Contrast], measure: Measure) -> Any:
     labels = [label for label, _, _ in rows]
     plot = _plot(
         "forest",
-        f"test {measure.name}: difference{' in points' if measure.is_accuracy else ''}",
+        f"test {objective.name}: difference{' in points' if objective.is_accuracy else ''}",
         "",
         height=90 + 24 * max(len(rows), 2),
         y_range=FactorRange(factors=labels[::-1]),
@@ -118,14 +118,14 @@ def _forest(plan: Plan, contrasts: Sequence[Contrast], measure: Measure) -> Any:
     return plot
 
 
-def _rates(plan: Plan, measure: Measure) -> Any:
+def _rates(plan: Plan, objective: Objective) -> Any:
     rates = sorted({run.settings.lr for run in plan})
     plot = _plot(
-        "rates", "learning rate", f"test {measure.name} at the end", height=340, x_axis_type="log",
+        "rates", "learning rate", f"test {objective.name} at the end", height=340, x_axis_type="log",
         x_range=Range1d(start=rates[0] / 1.5, end=rates[-1] * 1.5),
     )  # fmt: skip
     plot.xaxis.ticker = FixedTicker(ticks=rates)
-    plot.xaxis.major_label_overrides = {rate: setting(rate) for rate in rates}
+    plot.xaxis.major_label_overrides = {rate: format_setting(rate) for rate in rates}
     for network in plan.networks:
         source = ColumnDataSource({key: [] for key in ("lr", "mean", "low", "high", "n")}, name=f"rates:{network}")
         lost = ColumnDataSource({"lr": [], "y": [], "lost": []}, name=f"rates:{network}:lost")
@@ -197,7 +197,7 @@ def _memory(plan: Plan, records: Mapping[str, Record]) -> dict[str, Interval | N
 
 
 def _peak_memory(plan: Plan, records: Mapping[str, Record]) -> dict[str, Interval | None]:
-    def most(outcome: Outcome) -> list[float]:
+    def most(outcome: RunOutcome) -> list[float]:
         known = [epoch.peak_memory_bytes / 1e6 for epoch in outcome.record.epochs if epoch.peak_memory_bytes]
         return [max(known)] if known else []
 
@@ -211,7 +211,7 @@ def _by_network(plan: Plan, records: Mapping[str, Record], values: Any) -> dict[
     from bnkit.report.intervals import mean_interval
 
     found: dict[str, list[float]] = {network: [] for network in plan.networks}
-    outcome: Outcome
+    outcome: RunOutcome
     for outcome in outcomes(plan, records):
         known = values(outcome)
         if known:
@@ -219,7 +219,7 @@ def _by_network(plan: Plan, records: Mapping[str, Record], values: Any) -> dict[
     return {network: mean_interval(known) for network, known in found.items()}
 
 
-def _fan(name: str) -> Any:
+def _fan_chart(name: str) -> Any:
     """The distribution of one layer's values over the steps: the middle half, nearly all, and the median."""
     what = {"input": "what goes in", "output": "what comes out", "gamma": "γ", "beta": "β"}[name]
     plot = _plot(name, "step", what, height=240)
@@ -235,7 +235,7 @@ def _fan(name: str) -> Any:
     return plot
 
 
-def _heat() -> Any:
+def _heatmap() -> Any:
     """One figure of all layers over the steps, as colours."""
     plot = _plot("layers", "step", "", height=320, y_range=FactorRange(factors=[""], name="layers:names"))
     source = ColumnDataSource({key: [] for key in ("step", "layer", "width", "colour", "value")}, name="layers:heat")
