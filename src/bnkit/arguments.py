@@ -1,4 +1,4 @@
-"""Settings that a user gives: refused at once, with what arrived, where their type or value means nothing."""
+"""Checks of arguments: each raises at once, and its message quotes the value."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from bnkit.errors import SettingsError
 
 
 def check_bool(name: str, value: Any) -> None:
-    """Refuse ``value`` unless it is True or False.
+    """Raise unless ``value`` is True or False.
 
     Raises:
-        SettingsError: It is something else.
+        SettingsError: If it is not.
     """
     if not isinstance(value, (bool, np.bool_)):
         raise SettingsError(f"{name}={value!r} is {_type_name(value)}; expected True or False")
 
 
 def check_int(name: str, value: Any, minimum: int = 1) -> None:
-    """Refuse ``value`` unless it is a whole number from ``minimum``.
+    """Raise unless ``value`` is an integer of at least ``minimum``; bools and floats are not.
 
     Raises:
-        SettingsError: It is something else, as True or 2.0.
+        SettingsError: If it is not.
 
     Example:
         >>> check_int("num_groups", "4")
@@ -41,10 +41,10 @@ def check_int(name: str, value: Any, minimum: int = 1) -> None:
 
 
 def check_eps(value: Any) -> None:
-    """Refuse ``value`` unless it is a number above 0.
+    """Raise unless ``value`` is a positive finite number.
 
     Raises:
-        SettingsError: It is something else.
+        SettingsError: If it is not.
     """
     check_number("eps", value, "a number above 0")
     if not 0 < value < math.inf:
@@ -52,10 +52,10 @@ def check_eps(value: Any) -> None:
 
 
 def check_momentum(value: Any) -> None:
-    """Refuse ``value`` unless it is a number from 0 to 1, or None for the cumulative average.
+    """Raise unless ``value`` is a number from 0 to 1, or None for the cumulative average.
 
     Raises:
-        SettingsError: It is something else.
+        SettingsError: If it is not.
     """
     if value is None:
         return
@@ -65,32 +65,32 @@ def check_momentum(value: Any) -> None:
 
 
 def check_callable(name: str, value: Any) -> None:
-    """Refuse ``value`` unless it can be called, or is None.
+    """Raise unless ``value`` is callable or None.
 
     Raises:
-        SettingsError: It is something else.
+        SettingsError: If it is not.
     """
     if value is not None and not callable(value):
         raise SettingsError(f"{name}={value!r} is {_type_name(value)}; expected a function, or None")
 
 
 def check_process_group(value: Any) -> None:
-    """Refuse ``value`` unless it is a group of processes of ``torch.distributed``, or None.
+    """Raise unless ``value`` can be a process group of ``torch.distributed``, or None.
 
     Raises:
-        SettingsError: It is something else.
+        SettingsError: If it is a number or a collection.
     """
-    if isinstance(value, (Real, Collection)):  # outside of a group, PyTorch gives a number for it
+    if isinstance(value, (Real, Collection)):  # PyTorch represents "not a member of the group" by a number
         raise SettingsError(
             f"process_group={value!r} is {_type_name(value)}; expected a group of torch.distributed, or None"
         )
 
 
 def check_device(value: Any) -> None:
-    """Refuse ``value`` unless it names a device of this machine.
+    """Raise unless ``value`` names a device of this machine.
 
     Raises:
-        SettingsError: It does not.
+        SettingsError: If it does not.
     """
     try:
         torch.empty(0, device=value)
@@ -102,10 +102,10 @@ def check_device(value: Any) -> None:
 
 
 def check_number(name: str, value: Any, expected: str) -> None:
-    """Refuse ``value`` unless it is a real number; ``expected`` says which in the message.
+    """Raise unless ``value`` is a real number; bools are not. ``expected`` completes the message.
 
     Raises:
-        SettingsError: It is something else, as True or "0.1".
+        SettingsError: If it is not.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise SettingsError(f"{name}={value!r} is {_type_name(value)}; expected {expected}")

@@ -1,7 +1,7 @@
-"""Where results and messages go: results to standard output, everything else to standard error.
+"""Consoles: results go to standard output, everything else to standard error.
 
-While a command runs, standard output takes results alone: what a user's network, data or the libraries under them print, from
-Python, from C or from a process of their own, goes to standard error.
+While a command runs, whatever a user's code or a library prints goes to standard error, whether from Python, from C or from a
+child process.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from rich.console import Console
 
 from bnkit.strict_json import strict
 
-# A table in a file or a pipe is not cut at 80 columns.
+# Tables in a file or a pipe are not truncated to 80 columns.
 _WIDTH_OFF_TERMINAL = 250
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 
 
 class OutputError(Exception):
-    """Standard output cannot be written. It is not an OSError: those that run a command treat some of these by themselves.
+    """Standard output cannot be written. Not an OSError, because Click handles some of those itself.
 
     Attributes:
-        is_broken_pipe: Whether it is a pipe whose reader has ended, so that a message would have no reader either.
+        is_broken_pipe: Whether standard output is a pipe that its reader has closed.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -39,7 +39,7 @@ class OutputError(Exception):
 
 
 class _StdoutFile(io.FileIO):
-    """Standard output: its errors are told from those of other files."""
+    """Standard output, whose errors become an ``OutputError``."""
 
     def write(self, data: Any) -> int:
         try:
@@ -49,7 +49,7 @@ class _StdoutFile(io.FileIO):
 
 
 class _StderrFile(io.FileIO):
-    """Standard error: what cannot be written is dropped. A full disk under a log must not fail a run whose network prints."""
+    """Standard error, which drops what it cannot write: a full disk under a log must not fail a run that prints."""
 
     def write(self, data: Any) -> int:
         try:
@@ -58,18 +58,18 @@ class _StderrFile(io.FileIO):
             return memoryview(data).nbytes
 
 
-# Standard output, while a command runs and ``sys.stdout`` is standard error.
+# The real standard output while ``reserve_stdout`` has replaced ``sys.stdout``.
 _reserved_stdout: TextIO | None = None
 
 
 @contextmanager
 def standard_streams(*, until_exit: bool) -> Iterator[None]:
-    """Inside, file descriptor 1 is standard error, and ``sys.stdout`` alone writes to standard output.
+    """Inside, file descriptor 1 is standard error, and only ``sys.stdout`` writes to standard output.
 
-    Streams that are not the process's own, as under a test runner, stay as they are.
+    Streams that a test runner or a notebook has replaced stay unchanged.
 
     Args:
-        until_exit: Leave it so for the rest of the process: what is printed while it ends is not a result either.
+        until_exit: Redirect ``sys.stdout`` to standard error afterwards, for what is printed while the process exits.
     """
     before = sys.stdout, sys.stderr
     _open_closed_descriptors()
@@ -99,7 +99,7 @@ def standard_streams(*, until_exit: bool) -> Iterator[None]:
 
 @contextmanager
 def reserve_stdout() -> Iterator[None]:
-    """Inside, ``stdout_console`` writes to standard output, and everything else that is printed goes to standard error."""
+    """Inside, only ``stdout_console`` writes to standard output; ``print`` goes to standard error."""
     global _reserved_stdout
     before = _reserved_stdout, sys.stdout
     _reserved_stdout, sys.stdout = sys.stdout, sys.stderr
@@ -110,19 +110,19 @@ def reserve_stdout() -> Iterator[None]:
 
 
 def stdout_console() -> _Console:
-    """The console for what was asked for."""
+    """The console for results."""
     file = sys.stdout if _reserved_stdout is None else _reserved_stdout
     return _Console(file=file, width=None if file.isatty() else _WIDTH_OFF_TERMINAL, highlight=False)
 
 
 @cache
 def stderr_console() -> Console:
-    """The console for everything else: standard error. One for the process, so that what moves on it does not collide."""
+    """The console for messages. One for the process, so that live displays do not collide."""
     return _Console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH_OFF_TERMINAL, highlight=False)
 
 
 class _Console(Console):
-    """Rich's, but for what it makes of a closed pipe and of numbers that JSON does not know."""
+    """A Rich console that raises for a closed pipe and prints strict JSON."""
 
     def on_broken_pipe(self) -> None:
         raise OutputError(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
@@ -134,43 +134,43 @@ class _Console(Console):
 
 
 def _open_closed_descriptors() -> None:
-    """Where a standard stream is closed, the next file that is opened would get its number, and what is printed would go into it."""
+    """Open closed standard streams on the null device: otherwise the next file opened gets their descriptor."""
     for number in range(_STANDARD_ERROR + 1):
         try:
             os.fstat(number)
         except OSError:
-            # For reading alone: writing results there stays an error, as it is to a closed stream.
+            # Read-only, so that writing results still fails, as it does on a closed stream.
             os.open(os.devnull, os.O_RDONLY if number == _STANDARD_OUTPUT else os.O_RDWR)
 
 
 def _is_descriptor(stream: TextIO | None, number: int) -> bool:
-    """Whether a standard stream is the process's own; Python has None for one that was closed when it started."""
+    """Whether ``stream`` writes to descriptor ``number``; None stands for a stream that was closed when Python started."""
     if stream is None:
         return True
     try:
         return stream.fileno() == number
-    except (OSError, ValueError, AttributeError):  # a test's, or a notebook's
+    except (OSError, ValueError, AttributeError):  # replaced by a test runner or a notebook
         return False
 
 
 def _text_stream(raw: io.FileIO, like: IO[str] | None) -> TextIO:
-    """Text to ``raw``, as Python's own stream ``like`` writes it."""
+    """A text stream to ``raw`` with the encoding of ``like``."""
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=getattr(like, "encoding", None) or "utf-8",
-        # A character that the encoding lacks, as "−" in ASCII, must not end the command.
+        # A character that the encoding lacks, such as "−" in ASCII, must not end the command.
         errors=errors if (errors := getattr(like, "errors", None)) not in (None, "strict") else "replace",
         line_buffering=raw.isatty() or raw.fileno() == _STANDARD_ERROR,
     )
 
 
 def _discard_output(descriptor: int) -> None:
-    """Let what a stream could not write be written, to nowhere, when Python closes it."""
+    """Point ``descriptor`` at the null device, so that flushing the stream at exit cannot fail."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor, inheritable=False)
     os.close(null)
 
 
 def warn(message: str) -> None:
-    """Print what a user should know, whatever else is asked for: on standard error."""
+    """Print a warning on standard error, even with ``--quiet`` or ``--json``."""
     stderr_console().print(f"warning: {message}", soft_wrap=True, markup=False, highlight=False)

@@ -1,40 +1,40 @@
-"""The errors that bnkit raises on purpose: a user's mistake, or bad input, told in one line."""
+"""Errors for invalid input. Each message is one line."""
 
 
 class BnkitError(Exception):
-    """A mistake that its user can mend.
+    """Base class for errors caused by invalid input.
 
-    The message is one line: what arrived, what was expected, what to do next. The command line prints it and ends with
-    exit status 2; any other exception is a fault of bnkit (or of the network it was given) and keeps its traceback.
+    The message is one line: what arrived, what was expected, what to do next. The command line prints it and exits with
+    status 2. Any other exception is a bug in bnkit or in the user's network, and keeps its traceback.
     """
 
     def __str__(self) -> str:
-        # One line, whatever was quoted in it: a path or a repr may hold line breaks.
+        # A quoted path or repr may hold line breaks.
         return " ".join(super().__str__().split())
 
 
 class SettingsError(BnkitError, ValueError):
-    """A setting, a name or an argument that means nothing here."""
+    """An invalid setting, name or argument."""
 
 
 class TooFewValuesError(BnkitError, ValueError):
-    """A training batch with one value per channel: it has no deviation to divide by."""
+    """A training batch with one value per channel, whose variance is 0."""
 
 
 class KernelError(BnkitError, ValueError):
-    """A kernel that was asked for by name and cannot do what was asked."""
+    """A kernel chosen by name that does not support the call."""
 
 
 class ModelError(BnkitError):
-    """A model that cannot be read or changed as was asked. It is left as it was."""
+    """A model that cannot be traced or changed as requested. It is left unchanged."""
 
 
 class DataError(BnkitError):
-    """A data set that is missing, broken, or of the wrong form."""
+    """A data set that is missing, corrupt, or in the wrong format."""
 
 
 class FactoryError(BnkitError):
-    """A factory of a network or of data that cannot be found, raises, or returns the wrong thing."""
+    """A factory of a network or a data set that cannot be imported, raises, or returns the wrong type."""
 
 
 class RecordError(BnkitError):

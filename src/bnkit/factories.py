@@ -1,4 +1,4 @@
-"""A user's own code, named ``path/to/file.py:name`` or ``package.module:name``. Naming it is what allows it to run."""
+"""Import a user's function from ``path/to/file.py:name`` or ``package.module:name``."""
 
 from __future__ import annotations
 
@@ -18,40 +18,37 @@ from bnkit.stale_modules import record_loaded, unload, unload_stale
 
 _FACTORY_NAME = re.compile(r"^(?P<place>.+):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
 
-# What stands in an experiment for data or a function that `bnkit.compare` was given as such.
+# Stands in an experiment for data or a function that was passed to `bnkit.compare` as an object.
 PASSED_OBJECT = "given"
 
-# How the names of modules begin that come from a file.
+# Prefix of the module names of files that are imported by path.
 MODULE_PREFIX = "_bnkit_target_"
 
-# The folders that imports find modules in for the sake of a target, the latest first, after all others.
+# Folders that were appended to sys.path for a factory, the latest first.
 _import_folders: list[str] = []
-# What the modules of the user's own behind each target were, by name: two targets may mean others by one name.
+# The user's modules that each factory imports: two factories may import different files under one name.
 _imports_of: dict[str, dict[str, Path]] = {}
 
 
 class Factory(NamedTuple):
-    """What a target's name stands for, and a SHA-256 of the file that it was found in.
-
-    Where that file imports other modules of the user's own, the digest is one of all of them.
-    """
+    """An imported object and the SHA-256 of its source: of its file and the user's modules that this imports."""
 
     value: Any
     digest: str
 
 
 def is_factory_name(name: str) -> bool:
-    """Whether ``name`` has the form of a target."""
+    """Whether ``name`` has the form ``file.py:name`` or ``package.module:name``."""
     return _FACTORY_NAME.match(name) is not None
 
 
 def load_factory(name: str) -> Factory:
-    """What ``name`` stands for. Beside a file, and in the working directory, it may import what Python would find there.
+    """The object that ``name`` refers to. It may import from the folder of its file, or the working directory.
 
-    A file is run each time. Of the modules that it imports, those whose files have changed are imported from scratch.
+    A file is executed on each call. Modules that it imports are imported again if their files have changed.
 
     Raises:
-        FactoryError: There is no such file, module or name, or importing it raises.
+        FactoryError: If there is no such file, module or name, or importing it raises.
     """
     match = _FACTORY_NAME.match(name)
     if match is None:
@@ -88,7 +85,7 @@ def _load_module(location: str) -> tuple[ModuleType, str, dict[str, Path]]:
 
 
 def _imports_of_module(location: str) -> dict[str, Path]:
-    """The modules of the user's own that the module ``location`` imports; none where it is not the user's own."""
+    """The user's modules that the module ``location`` imports; empty if that is not the user's."""
     file, package = user_modules.module_file(location)
     return (
         user_modules.user_imports(file, package)
@@ -98,16 +95,16 @@ def _imports_of_module(location: str) -> dict[str, Path]:
 
 
 def factory_modules(*, with_imports: bool = True) -> list[ModuleType]:
-    """The modules that files named as targets became, and, if ``with_imports``, those of the user's own that are loaded for them."""
+    """The modules made from files, and, if ``with_imports``, the user's modules that factories import."""
     names = {name for names in _imports_of.values() for name in names} if with_imports else set()
     return [module for name, module in list(sys.modules.items()) if MODULE_PREFIX in name or name in names]
 
 
 def refuse_clashes(names: Iterable[str]) -> None:
-    """Refuse targets of one comparison that mean different modules by one name: only one of them can be loaded.
+    """Raise if two factories of one comparison import different files under one module name: a process can load only one.
 
     Raises:
-        FactoryError: Two of ``names``, which ``load_factory`` has found, do.
+        FactoryError: If two of ``names``, all loaded by ``load_factory``, do.
     """
     owners: dict[str, tuple[str, Path]] = {}
     for target in names:
@@ -121,9 +118,9 @@ def refuse_clashes(names: Iterable[str]) -> None:
 
 
 def _add_to_path(folder: Path) -> None:
-    """Let imports find what is in ``folder``, after everything else: a script has its folder there, a command has not.
+    """Append ``folder`` to ``sys.path``, as Python does for a script, ahead of the folders of other factories.
 
-    Before the folders of other targets, and modules that were imported from those do not stand in for what lies here.
+    Modules imported from those are unloaded if ``folder`` has one of the same name.
     """
     location = str(folder)
     if location in sys.path and location not in _import_folders:
@@ -133,7 +130,7 @@ def _add_to_path(folder: Path) -> None:
         spec = user_modules.loaded_spec(name)
         if spec is None:
             continue
-        # A package lies in a folder of its own, one without a file (a namespace) in several.
+        # A package has a folder of its own, a namespace package several.
         inside = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else [])]
         lies_there = any(str(Path(path).parent) in others for path in inside)
         if lies_there and ((folder / f"{name}.py").is_file() or (folder / name).is_dir()):
@@ -149,16 +146,16 @@ def _load_file(path: Path) -> tuple[ModuleType, str, dict[str, Path]]:
     _add_to_path(folder)
     content = path.read_bytes()
     package = _package_of(path) if re.search(rb"^\s*from\s+\.", content, re.MULTILINE) else ""
-    # A name that nothing else has, so that a file called like a package does not stand in for it.
+    # A unique name, so that a file named like a package does not shadow it.
     name = f"{MODULE_PREFIX}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     name = f"{package}.{name}" if package else name
     unload_stale(_imports_of_file(path, package))
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickling look classes up there
+    sys.modules[name] = module  # dataclasses and pickle look classes up there
     try:
-        # Not by its loader, which takes compiled code of the same second and size for that of this file.
+        # Not by its loader, which would accept bytecode of another version with the same second and size.
         exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))  # noqa: S102
     except BaseException:
         sys.modules.pop(name, None)
@@ -169,7 +166,7 @@ def _load_file(path: Path) -> tuple[ModuleType, str, dict[str, Path]]:
 
 
 def _package_of(path: Path) -> str:
-    """The package whose folder ``path`` lies in, which can be imported then; empty where that is no package."""
+    """The package that ``path`` is in, made importable; empty if its folder is not a package."""
     names, folder = list[str](), path.resolve().parent
     while (folder / "__init__.py").is_file():
         names.insert(0, folder.name)
@@ -180,10 +177,10 @@ def _package_of(path: Path) -> str:
 
 
 def _imports_of_file(path: Path, package: str) -> dict[str, Path]:
-    """The modules of the user's own behind ``path``.
+    """The user's modules that ``path`` imports.
 
     Raises:
-        FactoryError: One that lies beside it would not be imported, because another of that name is in its place.
+        FactoryError: If a module beside ``path`` is shadowed by another of the same name.
     """
     found = user_modules.user_imports(path, package)
     for name, file in found.items():

@@ -1,4 +1,4 @@
-"""Seeds that follow from a key, and the global generators under one, left as they were."""
+"""Seeds derived from keys, and context managers that seed the global generators and restore them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def derived_seed(*key: object) -> int:
-    """A 63-bit seed that follows from ``key``, and looks unrelated for any other.
+    """A 63-bit seed derived from ``key`` by SHA-256.
 
     Example:
         >>> derived_seed(0, "epoch", 1) == derived_seed(0, "epoch", 1) != derived_seed(0, "epoch", 2)
@@ -23,7 +23,7 @@ def derived_seed(*key: object) -> int:
 
 @contextmanager
 def seeded(*key: object) -> Iterator[None]:
-    """Inside, the global generators of torch, NumPy and ``random`` start from ``key``; afterwards they are as before."""
+    """Seed the global generators of torch, NumPy and ``random`` from ``key``, and restore them afterwards."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices), seeded_on_cpu(*key):
         torch.manual_seed(derived_seed(*key))
@@ -32,7 +32,7 @@ def seeded(*key: object) -> Iterator[None]:
 
 @contextmanager
 def seeded_on_cpu(*key: object) -> Iterator[None]:
-    """As ``seeded``, for what draws on the CPU alone: waits for no GPU, and works in the process of a loader."""
+    """As ``seeded``, for the CPU only: does not synchronise with a GPU, and works in the worker processes of a DataLoader."""
     seed = derived_seed(*key)
     torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Modules that were loaded before their files changed: noticed, and imported from scratch."""
+"""Detect loaded modules whose files have changed, and unload them so that they are imported again."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 
 from bnkit.user_modules import file_sha256, loaded_spec, parent_package, user_imports
 
-# What each file held when it was noted, by the module's name and its file; and the module's specification, where it was loaded
-# by then: importing again makes another one.
+# By module name and file: the digest of the file when it was recorded, and the spec of the module if it was loaded by then
+# (importing it again makes another spec).
 _loaded_digests: dict[tuple[str, Path], tuple[ModuleSpec | None, str]] = {}
 
 
 def record_loaded(modules: Mapping[str, Path]) -> None:
-    """Remember what the files of these modules hold, where these are or will be loaded and were not noted since."""
+    """Record the digests of the files of ``modules``, unless they were recorded since these were loaded."""
     for name, path in modules.items():
         spec, (before, digest) = loaded_spec(name), _loaded_digests.get((name, path.resolve()), (None, ""))
         if before is not spec or not digest:
-            # One that was not loaded then, but is now, was loaded from what its file held then.
+            # A module loaded since then was loaded from the file as recorded.
             _loaded_digests[name, path.resolve()] = (spec, digest if digest and before is None else file_sha256(path))
 
 
 def is_stale(name: str) -> bool:
-    """Whether that module is loaded, and its file has changed since it was noted."""
+    """Whether the module is loaded and its file has changed since it was recorded."""
     spec = loaded_spec(name)
     if spec is None or spec.origin is None:
         return False
@@ -35,7 +35,7 @@ def is_stale(name: str) -> bool:
 
 
 def unload_stale(names: Iterable[str]) -> None:
-    """Let the modules among ``names`` whose files have changed, and those that import them, be imported from scratch."""
+    """Unload the modules among ``names`` whose files have changed, and those that import them."""
     importlib.invalidate_caches()
     loaded = {name: spec for name in names if (spec := loaded_spec(name)) is not None}
     stale = {name for name, spec in loaded.items() if is_stale(name) or _has_stale_bytecode(name, spec)}
@@ -45,7 +45,7 @@ def unload_stale(names: Iterable[str]) -> None:
 
 
 def unload(name: str) -> None:
-    """Let that module be imported from scratch; of a package, all that is in it: that sets its attributes."""
+    """Remove a module from ``sys.modules``; of a package, all its modules, because importing them sets its attributes."""
     for inner in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
         _unload(inner)
 
@@ -60,13 +60,13 @@ def _unload(name: str) -> None:
         return
     _loaded_digests.pop((name, Path(spec.origin).resolve()), None)
     if spec.cached is not None:
-        # Python takes compiled code for current by its second and size alone.
+        # Python compares cached bytecode by second and size only.
         with suppress(OSError):
             Path(spec.cached).unlink(missing_ok=True)
 
 
 def _has_stale_bytecode(name: str, spec: ModuleSpec) -> bool:
-    """Whether a module that was not noted is that of an earlier file: Python wrote its compiled code when it imported it."""
+    """Whether an unrecorded module was loaded from an earlier version of its file, by the bytecode that Python wrote then."""
     try:
         assert spec.origin is not None
         assert spec.cached is not None

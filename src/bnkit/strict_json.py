@@ -1,4 +1,4 @@
-"""JSON that every reader takes: NaN and infinity, which JSON does not know, are null."""
+"""JSON without NaN and infinity, which the standard does not allow: they become null."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def strict(value: Any) -> Any:
-    """``value`` as JSON can hold it: a float that is not finite, at any depth, is None.
+    """``value`` with None in place of every float that is not finite, at any depth.
 
     Example:
         >>> strict({"loss": float("nan"), "accuracy": [0.5, float("inf")]})

@@ -1,4 +1,4 @@
-"""The modules of a user's own that a file imports, found by reading it."""
+"""Find the user's modules that a file imports, by parsing it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-# Folders whose files are nobody's own code, wherever they lie.
+# Folders of installed packages.
 _INSTALL_FOLDERS = ("site-packages", "dist-packages")
-# Packages that may be installed from a checkout, and are not the user's all the same: their versions are recorded.
+# Packages that count as libraries even if installed from a checkout: their versions are recorded.
 _LIBRARIES = ("bnkit", "torch")
-# What imports a module by a name that is a value.
+# Functions that import a module by name.
 _IMPORTERS = ("import_module", "__import__")
 
 
 class _Import(NamedTuple):
-    """One import: ``from <level dots>module import names``; ``whole`` where any module of that package may be meant."""
+    """One import: ``from <level dots>module import names``; ``whole`` if it may import any module of that package."""
 
     module: str
     names: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class _Import(NamedTuple):
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file; empty where it cannot be read."""
+    """The SHA-256 of a file; empty if it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
@@ -43,9 +43,9 @@ def file_sha256(path: Path) -> str:
 
 
 def is_user_code(path: Path | None) -> bool:
-    """Whether a file is the user's own: in neither the standard library nor an installed package, nor bnkit's or torch's.
+    """Whether a file is the user's: not in the standard library, an installed package, bnkit or torch.
 
-    What is installed in editable form lies where it is written, and is the user's own.
+    Packages installed in editable mode are the user's.
     """
     if path is None or any(part in _INSTALL_FOLDERS for part in path.parts):
         return False
@@ -53,13 +53,13 @@ def is_user_code(path: Path | None) -> bool:
 
 
 def user_imports(path: Path, package: str = "") -> dict[str, Path]:
-    """The modules of the user's own that ``path`` imports, and those that these import, by name, with their files.
+    """The files of the user's modules that ``path`` imports, directly or indirectly, by module name.
 
-    Imports inside functions count, and so do files that it names in strings (``exec``, ``runpy``). Nothing is run.
+    Imports inside functions count, and so do Python files named in strings (for ``exec``, ``runpy``). Nothing is executed.
 
     Args:
         path: A Python file.
-        package: Which package it belongs to: what its relative imports start from.
+        package: The package that it belongs to, for relative imports.
     """
     found: dict[str, Path] = {}
     queue = [(path, package)]
@@ -84,8 +84,8 @@ def user_imports(path: Path, package: str = "") -> dict[str, Path]:
 
 
 def combined_sha256(digest: str, modules: dict[str, Path]) -> str:
-    """``digest`` where there are no modules; otherwise one of it, and of the names and contents of ``modules``."""
-    # An empty file, as of a package, does nothing.
+    """The SHA-256 of ``digest`` and the names and contents of ``modules``; ``digest`` itself if there are none."""
+    # An empty file, such as an __init__.py, does not count.
     known = [(name, file_sha256(path)) for name, path in sorted(modules.items()) if path.stat().st_size]
     if not known:
         return digest
@@ -93,7 +93,7 @@ def combined_sha256(digest: str, modules: dict[str, Path]) -> str:
 
 
 def module_file(name: str) -> tuple[Path | None, str]:
-    """The file that a module has or would be imported from, None for none, and the package of its relative imports."""
+    """The file that a module is imported from, or None, and the package of its relative imports."""
     spec = _spec(name)
     if spec is None or not spec.has_location or spec.origin is None:
         return None, ""
@@ -101,19 +101,19 @@ def module_file(name: str) -> tuple[Path | None, str]:
 
 
 def parent_package(spec: ModuleSpec) -> str:
-    """What the relative imports of a module start from."""
+    """The package that relative imports of a module start from."""
     return spec.name if spec.submodule_search_locations is not None else _parent(spec.name)
 
 
 def loaded_spec(name: str) -> ModuleSpec | None:
-    """The specification of a module that is loaded; None for one that is not, or has none."""
+    """The spec of a loaded module; None if it is not loaded or has none."""
     module: ModuleType | None = sys.modules.get(name)
     spec = getattr(module, "__spec__", None)
     return spec if isinstance(spec, ModuleSpec) else None
 
 
 def _user_specs(file: Path, package: str) -> Iterator[tuple[str, ModuleSpec]]:
-    """What ``file`` itself imports of the user's own, packages that are imported on the way included."""
+    """The user's modules that ``file`` imports directly, parent packages included."""
     for wanted in (*_parse(file).imports, *([_Import(package)] if package else [])):
         base = _absolute(wanted, package)
         if base is None:
@@ -132,7 +132,7 @@ def _user_specs(file: Path, package: str) -> Iterator[tuple[str, ModuleSpec]]:
 
 
 def _absolute(wanted: _Import, package: str) -> str | None:
-    """The full name of what is imported from; None for a relative import that leads nowhere."""
+    """The absolute name of the module imported from; None for a relative import beyond the top-level package."""
     if wanted.level == 0:
         return wanted.module
     parts = package.split(".") if package else []
@@ -143,7 +143,7 @@ def _absolute(wanted: _Import, package: str) -> str | None:
 
 
 def _submodules(base: str, file: Path) -> list[str]:
-    """The names of the modules of a package; of the folder of ``file`` where ``base`` is empty."""
+    """The names of the modules in the package ``base``; in the folder of ``file`` if ``base`` is empty."""
     spec = _spec(base) if base else None
     folders = (spec.submodule_search_locations if spec is not None else None) or ([] if base else [str(file.parent)])
     stems = sorted(path.stem for folder in folders for path in Path(folder).glob("*.py"))
@@ -151,7 +151,7 @@ def _submodules(base: str, file: Path) -> list[str]:
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Where ``name`` would be imported from; its parents are not imported for that."""
+    """The spec of ``name``, found without importing its parents."""
     if name.partition(".")[0] in sys.stdlib_module_names or name.partition(".")[0] in _LIBRARIES:
         return None
     loaded = loaded_spec(name)
@@ -166,7 +166,7 @@ def _spec(name: str) -> ModuleSpec | None:
     for finder in sys.meta_path:
         try:
             spec = finder.find_spec(name, where)
-        except Exception:  # noqa: S112 - a finder of an unknown kind, and this is only a look
+        except Exception:  # noqa: S112 - a third-party finder may raise anything
             continue
         if spec is not None:
             return spec
@@ -174,7 +174,7 @@ def _spec(name: str) -> ModuleSpec | None:
 
 
 class _ParsedFile(NamedTuple):
-    """What stands in a file: its imports, and the Python files that it names in strings."""
+    """The imports of a file, and the Python files that it names in strings."""
 
     imports: tuple[_Import, ...] = ()
     files: tuple[str, ...] = ()
@@ -185,10 +185,10 @@ def _parse(file: Path) -> _ParsedFile:
 
 
 @lru_cache(maxsize=4096)
-def _parse_cached(file: Path, digest: str) -> _ParsedFile:  # with another digest it is another file
+def _parse_cached(file: Path, digest: str) -> _ParsedFile:  # the digest makes a changed file another cache entry
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python gives them when it imports the file
+            warnings.simplefilter("ignore")  # Python shows them when it imports the file
             tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return _ParsedFile()
@@ -214,7 +214,7 @@ def _imports(tree: ast.AST) -> Iterator[_Import]:
 
 
 def _dynamic_import(name: ast.expr) -> _Import:
-    """What ``import_module(name)`` may import: where the name is computed, every module of the package it begins with."""
+    """What ``import_module(name)`` may import: for a computed name, every module of the package that it begins with."""
     if isinstance(name, ast.Constant) and isinstance(name.value, str):
         text, whole = name.value, False
     else:

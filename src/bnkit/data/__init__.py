@@ -1,4 +1,4 @@
-"""Data sets: fetched once, verified, held in memory, batched by index."""
+"""Data sets: downloaded once and verified, split, normalised and batched."""
 
 from bnkit.data.catalog import DATA_SETS, load, names
 from bnkit.data.downloads import FileState, PublishedFile, cache_directory

@@ -1,4 +1,4 @@
-"""The data sets that bnkit knows by name."""
+"""The data sets that have a name in bnkit."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from bnkit.errors import DataError
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where a data set comes from.
+    """A named data set.
 
     Attributes:
-        name: How the user calls it.
+        name: What the user types.
         about: One line about it.
-        files: What has to be in the cache to read it; empty if it is part of bnkit.
-        read: Reads it from the cache, fetching what is missing.
+        files: The files to download; empty if it is part of bnkit.
+        read: Reads it from the cache, downloading missing files.
     """
 
     name: str
@@ -43,12 +43,12 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> DataSet:
-    """The data set called ``name``, fetched into the cache if it is not there; or what lies at the path ``name``.
+    """The data set called ``name``, downloaded if it is not in the cache; or the one at the path ``name``.
 
     A path is an ``.npz`` file (see ``npz``) or a folder of images by class (see ``image_folder``).
 
     Raises:
-        DataError: There is none of that name, or its files are broken or cannot be fetched.
+        DataError: If there is none of that name, or its files are corrupt or cannot be downloaded.
 
     Example:
         >>> load("digits").input_shape
@@ -59,7 +59,7 @@ def load(name: str) -> DataSet:
     path = Path(name).expanduser()
     if path.suffix.lower() == ".npz":
         return arrays.read(path)
-    if name and path.is_dir():  # an empty name would be the working directory
+    if name and path.is_dir():  # an empty name would mean the working directory
         return image_folder.read(path)
     raise DataError(
         f"unknown data set {name!r}; expected one of {', '.join(DATA_SETS)}, an .npz file, a folder of images by class, or "
@@ -68,7 +68,7 @@ def load(name: str) -> DataSet:
 
 
 def _digits() -> DataSet:
-    """The embedded digits, 8 × 8 with values 0 to 16, enlarged to 28 × 28 bytes; every fifth of a fixed shuffle tests."""
+    """The embedded digits, 8 × 8 with values 0 to 16, resized to 28 × 28 bytes; a fifth, shuffled once, is the test split."""
     from importlib import resources
 
     content = resources.files("bnkit.data").joinpath("digits.npz").read_bytes()
@@ -77,7 +77,7 @@ def _digits() -> DataSet:
         small, targets = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["targets"]).long()
     enlarged = functional.interpolate(small[:, None].float(), size=(28, 28), mode="bilinear", align_corners=False)
     images = (enlarged * (255 / 16)).round().to(torch.uint8)
-    # The file is ordered by writer and runs through 0 to 9, so that neither its end nor every fifth row is a fair part.
+    # The file is sorted by writer and cycles through 0 to 9, so neither its end nor every fifth row is a fair test split.
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     test, train = order[: len(order) // 5], order[len(order) // 5 :]
     return DataSet(

@@ -1,4 +1,4 @@
-"""The format of CIFAR-10's archive, which holds pickles: read only after its digest matched, and only what it needs."""
+"""Read CIFAR-10's archive of pickles, with an unpickler that allows only NumPy arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bnkit.errors import DataError
 
 _FOLDER = "cifar-10-batches-py"
 _TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
-# All that the published files name: how NumPy pickles an array of bytes.
+# The globals in the published files: how NumPy pickles an array of bytes.
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy", "ndarray"): np.ndarray,
@@ -26,10 +26,10 @@ _ALLOWED = {
 
 
 def read(path: Path) -> tuple[Examples, Examples]:
-    """The training and the test part in the archive ``path``: images (N, 3, 32, 32), uint8; class numbers, int64.
+    """The training and the test split in the archive ``path``: images (N, 3, 32, 32), uint8; class numbers, int64.
 
     Raises:
-        DataError: It is no such archive, or names something that an array of bytes does not need.
+        DataError: If it is not such an archive, or pickles anything but arrays.
     """
     try:
         with tarfile.open(path, "r:gz") as archive:
@@ -54,7 +54,7 @@ def _batch(archive: tarfile.TarFile, name: str) -> tuple[Tensor, Tensor]:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """What the format needs, and nothing else."""
+        """Only what the format needs."""
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which an array of bytes does not need")
         return _ALLOWED[module, name]

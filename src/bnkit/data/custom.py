@@ -1,4 +1,4 @@
-"""Data that a user names or hands in: a name, a path, ``file.py:factory``, tensors, or Datasets."""
+"""Load a user's data: from a name, a path, ``file.py:factory``, tensors or Datasets."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from bnkit.seeding import seeded
 
 
 def load_data(name: str) -> DataSet:
-    """The data set of that name, or what ``file.py:factory`` returns: ``(train, test)``, each ``(inputs, targets)``.
+    """The data set called ``name``, or the one that ``file.py:factory`` returns: ``(train, test)``, each ``(inputs, targets)``.
 
-    The factory runs under a fixed seed, so that a split or a transform that draws gives the same in every call.
+    The factory runs under a fixed seed, so that a random split or transform is the same in every call.
     """
     if name == PASSED_OBJECT:
         raise SettingsError("the data were given to bnkit.compare; call that again, with the same data")
@@ -42,13 +42,13 @@ def load_data(name: str) -> DataSet:
 
 
 def make_data_set(pairs: object, name: str, source: str = "") -> DataSet:
-    """A data set from ``(train, test)``, each ``(inputs, targets)``, tensors, or a Dataset.
+    """A data set from ``(train, test)``, each ``(inputs, targets)`` as tensors, or a Dataset.
 
-    Tensors are known by their content. So is a Dataset, as one pass under a fixed seed finds it; where not even that is
-    the same each time, ``source``, the digest of the code that made it, stands for it, with its length and its shapes.
+    Its digest is that of the tensors. Of a Dataset it is that of one pass under a fixed seed; if two passes differ, it is
+    ``source``, the digest of the code that made it, with the length and the shapes.
 
     Raises:
-        DataError: It has another form.
+        DataError: If it has another form.
     """
     digest = hashlib.sha256()
     try:
@@ -65,11 +65,11 @@ def make_data_set(pairs: object, name: str, source: str = "") -> DataSet:
 
 
 def _part(given: object, name: str, source: str, digest: hashlib._Hash) -> Split:
-    """The part that was ``given``; what it is known by goes into ``digest``."""
+    """One split from what the user passed; ``digest`` is updated with its content."""
     if isinstance(given, Dataset):
         streamed = Streamed.of(given, name)
         survey = streamed.survey
-        # Where inputs or targets differ from pass to pass, so do their mean and their labels.
+        # Not the mean and the labels: they differ between passes if the inputs or targets do.
         digest.update(repr((source, len(streamed), survey.shape, survey.target_shape, survey.content)).encode())
         return streamed
     if isinstance(given, DataLoader):

@@ -1,4 +1,4 @@
-"""From a file to an image, and from the images of a folder to one tensor, all by one rule."""
+"""Decode image files, and stack the images of a folder into one tensor."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from bnkit.errors import DataError
 
 _BYTES, _SHORTS, _NUMBERS = "8 bits", "16 bits", "numbers without a range"
 _GREY = frozenset({"1", "L", "LA", "La"})
-# Phones append a preview or a depth map to a photograph; the layers of other formats are not parts of one picture.
+# Phones append a preview or a depth map to a photograph; in other formats several frames are several images.
 _FIRST_OF_SEVERAL = frozenset({"MPO"})
-# Formats whose 16 bits Pillow hands out as numbers of 32, some versions of it.
+# Formats whose 16-bit pixels some versions of Pillow decode as 32-bit.
 _WITHOUT_32_BITS = frozenset({"PNG", "PPM"})
 
 
 def decode(file: Path) -> Image.Image:
-    """The picture in ``file``, turned as its camera says, on white where it is transparent.
+    """The image in ``file``, rotated by its EXIF orientation, on white where it is transparent.
 
     Raises:
-        DataError: It cannot be decoded, or holds several pictures.
+        DataError: If it cannot be decoded, or holds several images.
     """
     try:
         with Image.open(file) as picture:
@@ -43,18 +43,18 @@ def decode(file: Path) -> Image.Image:
             return upright.convert("I;16") if has_shorts and upright.mode == "I" else upright.copy()
     except DataError:
         raise
-    except Exception as error:  # decoders raise all kinds of errors on broken files
+    except Exception as error:  # decoders raise many kinds of errors on corrupt files
         raise DataError(f"{file} cannot be decoded ({error}); expected an image: mend or remove it") from error
 
 
 def stack_images(pictures: Sequence[Image.Image], files: Sequence[Path], folder: Path) -> Tensor:
-    """All ``pictures``, (N, 1, H, W) where all are grey, else (N, 3, H, W).
+    """All ``pictures`` in one tensor, (N, 1, H, W) if all are grey, else (N, 3, H, W).
 
-    uint8 where all have 8 bits or fewer. Where some have 16, float32 from 0 to 1, each by the range of its bits. Floating
-    and 32-bit images have no such range; they are float32 as they are, and go with no others.
+    uint8 if all have 8 bits or fewer; float32 from 0 to 1 if some have 16. Floating-point and 32-bit images have no fixed
+    range: they become float32 unscaled, and cannot be mixed with others.
 
     Raises:
-        DataError: They differ in size, or in kind.
+        DataError: If they differ in size, or mix pixels with and without a fixed range.
     """
     first = pictures[0]
     for picture, file in zip(pictures, files, strict=True):
@@ -83,7 +83,7 @@ def _pixel_kind(picture: Image.Image) -> str:
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    """``picture`` as viewers show it: dropping its transparency would show what its author has hidden, black as a rule."""
+    """``picture`` on white, as viewers show it: without alpha, hidden pixels would show, mostly as black."""
     white = Image.new("RGBA", picture.size, "white")
     seen = Image.alpha_composite(white, picture.convert("RGBA"))
     return seen.convert("L" if picture.mode in _GREY else "RGB")

@@ -1,4 +1,4 @@
-"""Published files: where they are kept, whether they are right, and how they are fetched."""
+"""Download published files into a cache, verified by their SHA-256."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bnkit.errors import DataError
 
 
 class FileState(StrEnum):
-    """What is known of a file in the cache."""
+    """Whether a file is in the cache."""
 
     THERE = "there"
     MISSING = "missing"
@@ -27,12 +27,12 @@ class FileState(StrEnum):
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file with a public address and a digest that is known beforehand.
+    """A file with a public URL and a known SHA-256.
 
     Attributes:
         name: Its path below the cache directory.
         address: The URL it is published at.
-        sha256: Of its content, hexadecimal.
+        sha256: The digest of its content, hexadecimal.
     """
 
     name: str
@@ -40,17 +40,17 @@ class PublishedFile:
     sha256: str
 
     def state(self) -> FileState:
-        """Whether the file lies in the cache with the right content. Reads the whole file."""
+        """Whether the file is in the cache with the right digest. Reads the whole file."""
         path = cache_directory() / self.name
         if not path.is_file():
             return FileState.MISSING
         return FileState.THERE if _sha256(path) == self.sha256 else FileState.BROKEN
 
     def fetch(self) -> Path:
-        """The path of the file, fetched and verified if it was not there.
+        """The path of the file, downloaded and verified if it is missing.
 
         Raises:
-            DataError: It lies there broken (it is left as it is), cannot be fetched, or what came has another digest.
+            DataError: If the cached file is corrupt (it is left alone), or the download fails or has another digest.
         """
         path = cache_directory() / self.name
         state = self.state()
@@ -64,11 +64,11 @@ class PublishedFile:
         return path
 
     def _download(self, path: Path) -> None:
-        pooch.get_logger().setLevel("WARNING")  # what is fetched is said by the bar, or by the error
+        pooch.get_logger().setLevel("WARNING")  # the progress bar or the error says what is downloaded
         with _Progress(self.name) as progress:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # pooch writes to a temporary file and moves it only once its digest matched.
+                # pooch downloads to a temporary file and moves it once its digest matches.
                 pooch.retrieve(
                     self.address,
                     known_hash=f"sha256:{self.sha256}",
@@ -76,7 +76,7 @@ class PublishedFile:
                     path=path.parent,
                     downloader=pooch.HTTPDownloader(progressbar=progress, timeout=30),
                 )
-            except (OSError, ValueError) as error:  # requests' errors are OSErrors; a digest that differs, a ValueError
+            except (OSError, ValueError) as error:  # network errors are OSErrors; a wrong digest is a ValueError
                 raise DataError(
                     f"{self.name} is not in {cache_directory()} and could not be fetched from {self.address} "
                     f"({_reason(error)}); check the connection, or set BNKIT_DATA to a directory that holds it"
@@ -84,7 +84,7 @@ class PublishedFile:
 
 
 def cache_directory() -> Path:
-    """Where published files are kept: ``BNKIT_DATA`` if it is set, otherwise the platform's cache of this user."""
+    """The cache directory: ``BNKIT_DATA`` if it is set, otherwise the user's cache directory on this platform."""
     set_by_user = os.environ.get("BNKIT_DATA")
     return Path(set_by_user).expanduser() if set_by_user else platformdirs.user_cache_path("bnkit")
 
@@ -98,7 +98,7 @@ def _sha256(path: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The cause at the bottom of a chain of network errors, in a few words."""
+    """The cause of a network error in a few words."""
     if isinstance(error, ValueError):
         return "what came has another SHA-256 than the published file"
     text = str(error.args[0]) if error.args else type(error).__name__
@@ -106,7 +106,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Progress:
-    """The bar of one download, on standard error; what pooch asks of a progress bar. Nothing off a terminal."""
+    """A progress bar with the interface that pooch expects, on standard error; hidden if that is not a terminal."""
 
     def __init__(self, description: str) -> None:
         columns = (TextColumn("fetching {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())

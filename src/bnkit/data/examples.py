@@ -1,4 +1,4 @@
-"""Examples held in memory, and the data set that they make up."""
+"""Examples in memory, and the data set: a training and a test split."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from bnkit.data.labels import canonical_targets, describe_labels, suggest_fix, u
 from bnkit.data.loaded import Streamed
 from bnkit.errors import DataError
 
-# So many examples are enough to see how inputs are scaled, and what targets mean.
+# Examples that are sampled to estimate the scale of the inputs, and to guess what targets mean.
 _INPUTS_LOOKED_AT, _TARGETS_LOOKED_AT = 1000, 100
-# Parts of one data set do not vary so many times as much as each other, if both were scaled alike.
+# A ratio of the deviations of the two splits from which they were probably scaled differently.
 _UNLIKE = 10
-# More outputs than the largest vocabularies have: such labels are values, or names.
+# More than the largest vocabularies: larger labels are values or identifiers.
 _MOST_CLASSES = 2**24
-# Channels that an image may have: grey, colour, colour and transparency.
+# Channels of an image: grey, RGB, RGBA.
 IMAGE_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs and their targets.
+    """Inputs and their targets, in memory.
 
     Attributes:
         inputs: (N, *), any dtype; images are (N, C, H, W), uint8 from 0 to 255 or floating.
-        targets: (N,) or (N, *spatial), int64 class numbers; or (N, values, *), floating, what is to be predicted. Of
-            floating targets (N,) become (N, 1): against outputs (N, 1) they would broadcast to (N, N).
+        targets: (N,) or (N, *spatial), int64 class numbers; or (N, values, *), floating. Floating targets (N,) become
+            (N, 1), because with outputs (N, 1) they would broadcast to (N, N).
     """
 
     inputs: Tensor
@@ -51,10 +51,10 @@ class Examples:
 
     @classmethod
     def of(cls, inputs: Tensor, targets: Tensor, name: str) -> Examples:
-        """``Examples``, by whose ``name`` messages begin.
+        """``Examples`` whose error messages begin with ``name``.
 
         Raises:
-            DataError: They do not fit together.
+            DataError: If the inputs and the targets do not fit together.
         """
         with prefix_errors(name):
             return cls(inputs, targets)
@@ -74,23 +74,23 @@ class Examples:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the inputs."""
+        """The dtype of the inputs."""
         return self.inputs.dtype
 
     @property
     def deviation(self) -> float:
-        """About how much the inputs vary: the deviation of all values of at most a thousand of them."""
+        """The standard deviation of the inputs, estimated from at most a thousand of them."""
         some = self.inputs[:: max(1, len(self) // _INPUTS_LOOKED_AT)]
         return float(to_float32(some).double().std(correction=0))
 
     @property
     def classes(self) -> int | None:
-        """The largest class number, plus one; None where the targets are floating."""
+        """The largest class number plus one; None if the targets are floating."""
         return None if self.targets.is_floating_point() else int(self.targets.max()) + 1
 
     @property
     def labels(self) -> frozenset[int] | None:
-        """The class numbers that occur; None where the targets are floating."""
+        """The class numbers that occur; None if the targets are floating."""
         return None if self.targets.is_floating_point() else frozenset(unique_labels(self.targets))
 
     @property
@@ -108,26 +108,26 @@ class Examples:
         return self.inputs[:count], self.targets[:count]
 
     def raw_head(self, count: int) -> Tensor:
-        """The inputs of the first ``count`` examples as they were given."""
+        """The inputs of the first ``count`` examples, unchanged."""
         return self.inputs[:count]
 
     def __getitem__(self, rows: Tensor | slice) -> Examples:
         return Examples(self.inputs[rows], self.targets[rows])
 
 
-# What a data set is made of: held in memory, or loaded batch by batch.
+# One split of a data set: in memory, or loaded batch by batch.
 Split = Examples | Streamed
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A named data set with its two published parts.
+    """A named data set with a training and a test split.
 
     Attributes:
-        name: How the user calls it.
-        digest: SHA-256 (hexadecimal) of what it was read from: two data sets with one digest hold the same examples.
-        train, test: The parts.
-        notes: What a user should know of how it was read, a line each.
+        name: What the user calls it.
+        digest: SHA-256 (hexadecimal) of its source: two data sets with one digest hold the same examples.
+        train, test: The splits.
+        notes: Remarks on how it was read, for the user, a line each.
     """
 
     name: str
@@ -160,7 +160,7 @@ class DataSet:
                 f"{self.test.target_shape}; expected the same"
             )
         for part, examples in (("training", self.train), ("test", self.test)):
-            if isinstance(examples, Examples):  # what is streamed was looked at when it was surveyed
+            if isinstance(examples, Examples):  # a Dataset was checked by its survey
                 ExamplesCheck.of(examples.inputs, examples.targets, f"the {part} part of {self.name}")
 
     @property
@@ -170,7 +170,7 @@ class DataSet:
 
     @property
     def classes(self) -> int | None:
-        """How many classes there are: the largest class number, plus one; None where the targets are floating."""
+        """The number of classes: the largest class number plus one; None if the targets are floating."""
         if self.train.classes is None or self.test.classes is None:
             return None
         return max(self.train.classes, self.test.classes)
@@ -182,14 +182,14 @@ class DataSet:
 
     @property
     def out_features(self) -> int:
-        """How many outputs a network has for an example: one for each class, or for each value to predict."""
+        """The number of outputs that a network needs: one for each class, or for each value to predict."""
         return self.target_shape[0] if self.classes is None else self.classes
 
     def refuse_unlearnable(self) -> None:
-        """Refuse targets from which no network can learn.
+        """Raise if no network can learn from the targets.
 
         Raises:
-            DataError: All targets of the training part are the same, or labels are too large to count outputs by.
+            DataError: If all training targets are the same, or labels are too large to have an output each.
         """
         if self.classes is not None and self.classes > _MOST_CLASSES:
             raise DataError(
@@ -204,7 +204,7 @@ class DataSet:
             )
 
     def remarks(self) -> list[str]:
-        """What a user should know before a comparison, a line each."""
+        """Warnings for the user before a comparison, a line each."""
         remarks = list(self.notes)
         if self.channels_stand_last:
             remarks.append(
@@ -238,21 +238,21 @@ class DataSet:
 
     @property
     def channels_stand_last(self) -> bool:
-        """Whether the inputs look like images (H, W, C), which PyTorch takes for H channels."""
+        """Whether the inputs look like images (H, W, C), which PyTorch reads as H channels."""
         shape = self.input_shape
         return len(shape) == 3 and shape[2] in IMAGE_CHANNELS and shape[0] not in IMAGE_CHANNELS
 
     def suggest_fix(self, outputs: tuple[int, ...]) -> str:
-        """The end of a message about outputs of that shape, for some examples, which the targets do not fit."""
+        """Advice that ends a message about outputs of a shape that the targets do not fit; may be empty."""
         labels = None if self.train.labels is None or self.test.labels is None else self.train.labels | self.test.labels
         advice = suggest_fix(labels, self.train.head(_TARGETS_LOOKED_AT)[1], outputs)
         return f"; {advice}" if advice else ""
 
     def reduced(self, train: int, test: int) -> DataSet:
-        """So many examples of each part, drawn once; 0 for all of them.
+        """A data set with ``train`` and ``test`` random examples of the splits, the same in every call; 0 for all.
 
         Raises:
-            DataError: There are not so many.
+            DataError: If a split has fewer.
         """
         if not train and not test:
             return self
@@ -260,7 +260,7 @@ class DataSet:
         for asked, name, part in ((train, "training", self.train), (test, "test", self.test)):
             if asked > len(part):
                 raise DataError(f"{asked} examples of the {name} part of {self.name}, which has {len(part)}")
-            # Data sets may be sorted by class, so that the first would not do.
+            # Not the first ones: data sets may be sorted by class.
             order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
             parts.append(part[order[:asked].to(part.device)] if asked else part)
         digest = hashlib.sha256(f"{self.digest} reduced to {train}, {test}".encode()).hexdigest()

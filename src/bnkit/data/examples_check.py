@@ -1,4 +1,4 @@
-"""What no network can learn from is refused, wherever it comes from: values that are not finite, inputs all alike."""
+"""Reject data that no network can learn from: non-finite values, or inputs that are all the same."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch import Tensor
 from bnkit.data.labels import check_labels, unique_labels
 from bnkit.errors import DataError
 
-# Values that are looked at together, so that a large part needs no second copy of itself.
+# Values checked at a time, so that a large split is not copied as a whole.
 _VALUES_AT_ONCE = 2**22
 
 
 class ExamplesCheck:
-    """Looks at the examples of a part, batch by batch.
+    """Checks the examples of a split, batch by batch.
 
     Args:
-        name: Of the part, for messages.
+        name: The name of the split in messages.
 
     Attributes:
-        labels: The class numbers that occur; None where the targets are floating, or nothing was looked at.
+        labels: The class numbers that occur; None if the targets are floating, or before the first batch.
         constant_targets: Whether all targets are the same.
     """
 
@@ -33,10 +33,10 @@ class ExamplesCheck:
 
     @classmethod
     def of(cls, inputs: Tensor, targets: Tensor, name: str) -> ExamplesCheck:
-        """Of all examples of a part that is held in memory.
+        """The check of all examples of a split in memory.
 
         Raises:
-            DataError: See ``finish``.
+            DataError: As ``finish``.
         """
         examples_check = cls(name)
         rows = max(1, _VALUES_AT_ONCE // max(1, inputs[:1].numel(), targets[:1].numel()))
@@ -46,7 +46,7 @@ class ExamplesCheck:
         return examples_check
 
     def add(self, inputs: Tensor, targets: Tensor) -> None:
-        """Look at the next examples."""
+        """Check the next batch."""
         for what, values in (("inputs", inputs), ("targets", targets)):
             self._bad[what].add(values, self._examples)
         if not targets.is_floating_point():
@@ -58,11 +58,10 @@ class ExamplesCheck:
         self._examples += len(inputs)
 
     def finish(self) -> None:
-        """Say what is wrong with all that was looked at.
+        """Raise for what is wrong with the batches added.
 
         Raises:
-            DataError: Inputs or targets that are NaN or inf, negative labels, or several inputs that are
-                all the same.
+            DataError: If inputs or targets are NaN or inf, labels are negative, or all of several inputs are the same.
         """
         for what, bad in self._bad.items():
             if bad.values:
@@ -80,7 +79,7 @@ class ExamplesCheck:
 
 
 class _NotFinite:
-    """Counts the values that are not finite as float32, and keeps the first."""
+    """Counts the values that are not finite as float32, and remembers the first."""
 
     def __init__(self) -> None:
         self.values = self._examples = self._row = 0
@@ -102,7 +101,7 @@ class _NotFinite:
         self._examples += int(wrong.flatten(1).any(1).sum())
 
     def __str__(self) -> str:
-        """How many, in how many examples, and where the first is."""
+        """The number of values and examples, and where the first is."""
         plural = "" if self.values == 1 else "s"
         examples = "example" if self._examples == 1 else "examples"
         return (
@@ -112,8 +111,8 @@ class _NotFinite:
 
 
 def _all_equal(rows: Tensor, first: Tensor) -> bool:
-    """Whether each of ``rows`` is the same as ``first``, of shape (1, *); floating ones once they are float32."""
+    """Whether each of ``rows`` equals ``first``, of shape (1, *), in float32 if floating."""
     if rows.is_floating_point():
         first = first.float()
-    # The second one differs, as a rule; then no other has to be compared.
+    # The second one usually differs; then the others need not be compared.
     return all(bool((part.to(first.dtype) == first).all()) for part in (rows[:2], rows[2:]))

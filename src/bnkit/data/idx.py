@@ -1,4 +1,4 @@
-"""The IDX format, in which MNIST and Fashion-MNIST are published.
+"""Read the IDX format, in which MNIST and Fashion-MNIST are published.
 
 Two zero bytes, a byte for the type (8: unsigned byte), a byte for the number of dimensions, each size as a big-endian
 32-bit integer, then the values (http://yann.lecun.com/exdb/mnist, "The IDX file format").
@@ -21,10 +21,10 @@ _UNSIGNED_BYTE = 8
 
 
 def read(path: Path) -> Tensor:
-    """The array in a gzipped IDX file of unsigned bytes; uint8, of the shape that the file gives.
+    """The array in a gzipped IDX file of unsigned bytes, as uint8.
 
     Raises:
-        DataError: The file is no such file, or is cut off; the message names it.
+        DataError: If it is not such a file, or is truncated.
     """
     try:
         content = gzip.decompress(path.read_bytes())

@@ -1,4 +1,4 @@
-"""A data set in a folder of images: a folder for each class."""
+"""Read a folder of images with a sub-folder for each class."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _EXTENSIONS = frozenset({
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".webp", ".avif", ".pbm", ".pgm", ".ppm",
     ".pnm", ".tif", ".tiff", ".tga", ".jp2",
 })  # fmt: skip
-# The names of the two parts, in any case; of several the first one that is there.
+# Folder names of the two splits, in upper or lower case; the first that exists is used.
 _TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
-# Files and folders that operating systems and archives add.
+# Files and folders added by operating systems and archivers.
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 @dataclass(frozen=True)
 class _ImageSplit:
-    """Where the images of a part are: by class, in the order of their names, and what else is there."""
+    """The image files of a split by class, in the order of their names, and other files."""
 
     folder: Path
     images: dict[str, list[Path]]
@@ -35,15 +35,14 @@ class _ImageSplit:
 
 
 def read(folder: Path) -> DataSet:
-    """The images in ``folder``, one class a sub-folder, the classes numbered in the order of their names.
+    """The data set in ``folder``, one class a sub-folder, the classes numbered in the order of their names.
 
-    ``folder/train`` and ``folder/test`` (or ``training``, and ``val`` where there is no ``test``) hold the two parts;
-    without them, every fifth of a fixed shuffle of all images tests. Images are (N, 1, H, W) where all are grey, else
-    (N, 3, H, W), of the dtype that ``stack_images`` tells of.
+    ``folder/train`` and ``folder/test`` (or ``training``, and ``val`` if there is no ``test``) hold the two splits;
+    without them, a fifth of all images, shuffled once, is the test split. Shape and dtype are those of ``stack_images``.
 
     Raises:
-        DataError: There are no images, one cannot be decoded or lies elsewhere, they differ in size or in kind, or the
-            parts have different classes.
+        DataError: If there are no images, one cannot be decoded or is in the wrong folder, they differ in size or kind, or
+            the splits have different classes.
     """
     try:
         parts, notes = _parts(folder)
@@ -80,7 +79,7 @@ def read(folder: Path) -> DataSet:
 
 
 def _rows(parts: Sequence[_ImageSplit], count: int) -> tuple[Tensor, Tensor]:
-    """Which of all images train, and which test."""
+    """The indices of the training and the test images."""
     if len(parts) == 2:
         size = sum(len(files) for files in parts[0].images.values())
         return torch.arange(size), torch.arange(size, count)
@@ -89,7 +88,7 @@ def _rows(parts: Sequence[_ImageSplit], count: int) -> tuple[Tensor, Tensor]:
 
 
 def _parts(folder: Path) -> tuple[list[_ImageSplit], list[str]]:
-    """The training and the test part, or all images where they are not apart; and what of ``folder`` is not used."""
+    """The training and the test split, or one for all images; and notes on folders that are not used."""
     folders = {
         entry.name.lower(): entry for entry in sorted(folder.iterdir()) if _is_user_file(entry) and entry.is_dir()
     }
@@ -147,7 +146,7 @@ def _images_below(folder: Path) -> Iterator[Path]:
         return
     yield from _images_in(folder)
     for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not entry.is_symlink():  # a link may lead back up
+        if entry.is_dir() and not entry.is_symlink():  # a link may form a cycle
             yield from _images_below(entry)
 
 

@@ -1,4 +1,4 @@
-"""Inputs as tensors that a network can be given."""
+"""Convert tensors to a dtype and layout that networks can be given."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from bnkit.errors import DataError
 
-# PyTorch stores these, and can do little else with them.
+# PyTorch supports few operations on these.
 _WIDENED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
 
 @contextmanager
 def prefix_errors(name: str) -> Iterator[None]:
-    """What is refused inside is said of ``name``."""
+    """Prefix a ``DataError`` raised inside with ``name``."""
     try:
         yield
     except DataError as error:
@@ -24,14 +24,14 @@ def prefix_errors(name: str) -> Iterator[None]:
 
 
 def to_strided(tensor: Tensor, what: str) -> Tensor:
-    """``tensor`` without its history of gradients, in a dtype and a layout that PyTorch computes with.
+    """``tensor`` detached, in a dtype and layout that PyTorch computes with.
 
     Args:
-        tensor: Of any kind.
+        tensor: Any tensor.
         what: "inputs" or "targets", for messages.
 
     Raises:
-        DataError: It is complex, sparse, quantized, nested or without values.
+        DataError: If it is complex, sparse, quantized, nested or a meta tensor.
     """
     if tensor.is_complex():
         expected = "class numbers or floating ones" if what == "targets" else "real numbers"
@@ -45,17 +45,17 @@ def to_strided(tensor: Tensor, what: str) -> Tensor:
         )
     tensor = tensor.detach().resolve_neg()
     if tensor.is_inference():
-        tensor = tensor.clone()  # what was made in inference mode cannot be saved for a backward pass
+        tensor = tensor.clone()  # autograd cannot save inference tensors
     if tensor.is_floating_point() and tensor.itemsize == 1:
         return tensor.float()
     return tensor.to(_WIDENED.get(tensor.dtype, tensor.dtype))
 
 
 def to_float32(inputs: Tensor) -> Tensor:
-    """``inputs`` as float32: bytes from 0 to 1, every other number as it is."""
+    """``inputs`` as float32: bytes scaled to 0 to 1, other dtypes unscaled."""
     return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs.float()
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """The values of ``tensor`` in the order of its indices, wherever and however it lies."""
+    """The values of ``tensor`` as bytes in row-major order, whatever its device and strides."""
     return tensor.detach().resolve_neg().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

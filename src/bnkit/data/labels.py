@@ -1,4 +1,4 @@
-"""Targets in one of two forms: class numbers, or values to predict. What looks like neither is named, with a remedy."""
+"""Convert targets to class numbers or floating values, and suggest fixes for targets that are neither."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import Tensor
 
 from bnkit.errors import DataError
 
-# Up to this label, counting is faster than sorting, and its table is small.
+# Up to this label, bincount is faster than sorting.
 _COUNTED = 2**16
 _LABELS_SHOWN = 6
-# What stands for "not annotated" in masks, and is ignored by PyTorch's cross_entropy.
+# "Not annotated" in masks, and the default ignore_index of cross_entropy.
 _IGNORED_IN_MASKS, _IGNORED = 255, -100
 _YES_OR_NO = "binary_cross_entropy_with_logits"
 
 
 def canonical_targets(targets: Tensor, input_dimensions: int) -> Tensor:
-    """Class numbers as int64, in their shape; floating targets as float32, (N,) as (N, 1).
+    """Class numbers as int64; floating targets as float32, (N,) as (N, 1).
 
-    Class numbers with a channel dimension of their own lose it: (N, 1) becomes (N,), and beside images (N, C, H, W) masks
-    (N, 1, H, W) become (N, H, W).
+    A channel dimension of class numbers is removed: (N, 1) becomes (N,), and with images (N, C, H, W) masks (N, 1, H, W)
+    become (N, H, W).
 
     Args:
-        targets: Bool, integers or floating, ``to_strided``.
-        input_dimensions: How many dimensions their inputs have, N included.
+        targets: Bool, integer or floating, from ``to_strided``.
+        input_dimensions: The number of dimensions of their inputs, N included.
 
     Example:
         >>> canonical_targets(torch.tensor([0.5, 2.0], dtype=torch.float64), 2).shape
@@ -43,7 +43,7 @@ def canonical_targets(targets: Tensor, input_dimensions: int) -> Tensor:
 
 
 def unique_labels(targets: Tensor) -> set[int]:
-    """The class numbers that occur in ``targets``, int64."""
+    """The distinct class numbers in ``targets``, int64."""
     if targets.numel() == 0:
         return set()
     if int(targets.min()) >= 0 and int(targets.max()) < _COUNTED:
@@ -52,14 +52,14 @@ def unique_labels(targets: Tensor) -> set[int]:
 
 
 def check_labels(labels: Collection[int], name: str) -> None:
-    """Refuse labels that are not class numbers.
+    """Raise if labels are not class numbers.
 
     Args:
-        labels: All that occur.
-        name: Of the part of the data, for messages.
+        labels: The distinct labels.
+        name: The name of the split in messages.
 
     Raises:
-        DataError: Some are negative.
+        DataError: If some are negative.
     """
     if min(labels) >= 0:
         return
@@ -96,11 +96,11 @@ def describe_labels(labels: Collection[int]) -> str:
 
 
 def suggest_fix(labels: Collection[int] | None, targets: Tensor, outputs: tuple[int, ...]) -> str:
-    """What to do about targets that a network's outputs do not fit, as the end of a message; empty where nothing is known.
+    """Advice on targets that a network's outputs do not fit, to end a message with; may be empty.
 
     Args:
-        labels: All class numbers of the data; None where the targets are floating.
-        targets: Those of some examples.
+        labels: All class numbers of the data; None if the targets are floating.
+        targets: The targets of some examples.
         outputs: The shape of the outputs for some examples.
     """
     scores = outputs[1] if len(outputs) > 1 else 1

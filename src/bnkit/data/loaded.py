@@ -1,4 +1,4 @@
-"""Examples that somebody's own ``torch.utils.data.Dataset`` hands out one by one."""
+"""A split that is loaded batch by batch from a user's ``torch.utils.data.Dataset``."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from bnkit.errors import DataError
 from bnkit.moments import Moments
 
 _SURVEY_BATCH = 256
-# So many examples, from all of the dataset, are taken twice, to see whether that gives the same.
+# Examples, spread over the dataset, that are loaded twice to see whether they repeat.
 _EXAMPLES_REPEATED = 32
 
 
 class Survey(NamedTuple):
-    """What one pass over a dataset finds.
+    """The result of one pass over a dataset.
 
     Attributes:
-        shape: Of one input.
-        target_shape: Of one target.
-        dtype: Of the inputs, as they are handed out.
-        labels: The class numbers that occur; None where the targets are floating.
+        shape: The shape of one input.
+        target_shape: The shape of one target.
+        dtype: The dtype of the inputs, as the dataset returns them.
+        labels: The class numbers that occur; None if the targets are floating.
         constant_targets: Whether all targets are the same.
-        mean, deviation: Of all values, bytes counted from 0 to 1.
-        content: A digest of the inputs, and one of the targets; empty where they differ from pass to pass, under one seed.
+        mean, deviation: Over all values, bytes scaled to 0 to 1.
+        content: The digests of the inputs and of the targets; empty if they differ between passes under one seed.
     """
 
     shape: tuple[int, ...]
@@ -49,17 +49,17 @@ class Survey(NamedTuple):
 
 @dataclass(frozen=True)
 class Streamed:
-    """A part of a data set that is not held in memory: batches come from a ``DataLoader``.
+    """A split that is not in memory: its batches come from a ``DataLoader``.
 
     Attributes:
         dataset: A map-style dataset of (input, target).
-        rows: Which of its examples; int64.
-        survey: What one pass over all of it found.
-        name: For messages.
+        rows: The indices of its examples in the dataset; int64.
+        survey: The result of one pass over the whole dataset.
+        name: Its name in messages.
         subtract, divide: What the inputs are normalised by.
-        device: Where batches go.
-        num_workers: Processes that load.
-        indices: Whether inputs stay integers, int64, by which a network looks something up.
+        device: The device of the batches.
+        num_workers: Worker processes of the ``DataLoader``.
+        indices: Whether inputs stay int64, because a network uses them as indices.
     """
 
     dataset: Dataset[Any]
@@ -74,10 +74,10 @@ class Streamed:
 
     @classmethod
     def of(cls, dataset: Dataset[Any], name: str) -> Streamed:
-        """All of ``dataset``, gone through once.
+        """All examples of ``dataset``, after one pass over it.
 
         Raises:
-            DataError: It has no length, is empty, or an example is no (input, target).
+            DataError: If it has no length, is empty, or an example is not (input, target).
         """
         try:
             size = len(dataset)  # type: ignore[arg-type]
@@ -107,22 +107,22 @@ class Streamed:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the inputs, as they are handed out."""
+        """The dtype of the inputs, as the dataset returns them."""
         return self.survey.dtype
 
     @property
     def deviation(self) -> float:
-        """How much the inputs vary."""
+        """The standard deviation of the inputs."""
         return self.survey.deviation
 
     @property
     def classes(self) -> int | None:
-        """The largest class number, plus one; None where the targets are floating."""
+        """The largest class number plus one; None if the targets are floating."""
         return None if self.survey.labels is None else max(self.survey.labels) + 1
 
     @property
     def labels(self) -> frozenset[int] | None:
-        """The class numbers that occur; None where the targets are floating."""
+        """The class numbers that occur; None if the targets are floating."""
         return self.survey.labels
 
     @property
@@ -141,13 +141,13 @@ class Streamed:
         return self._ready(inputs), targets.to(self.device)
 
     def raw_head(self, count: int) -> Tensor:
-        """The inputs of the first ``count`` examples as the dataset hands them out."""
+        """The inputs of the first ``count`` examples, as the dataset returns them."""
         return SeededDataset(self.dataset, self.name, "head").batch(self.rows[:count].tolist())[0]
 
     def batches(self, batch_size: int, order: Tensor | None, drop_last: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """``(inputs, targets)`` by ``batch_size``, in the ``order`` of a permutation of the examples.
+        """Batches ``(inputs, targets)`` in the ``order`` of a permutation of the examples.
 
-        What the dataset draws follows from ``order`` alone: it is other in every epoch, and the same for every network.
+        The dataset is seeded by ``order``: its random numbers differ between epochs, and are the same for every network.
         """
         rows = self.rows if order is None else self.rows[order.cpu()]
         key = "" if order is None else hashlib.sha256(order.cpu().numpy().tobytes()).hexdigest()
@@ -170,7 +170,7 @@ class Streamed:
 def _survey(dataset: Dataset[Any], size: int, name: str) -> Survey:
     loading = SeededDataset(dataset, name, "survey")
     threads = torch.get_num_threads()
-    # Sums by several threads differ in their last digits from one process to another with fewer.
+    # The last digits of sums depend on the number of threads, which differs between processes.
     torch.set_num_threads(1)
     try:
         return _survey_examples(loading, size)

@@ -1,4 +1,4 @@
-"""Batches of a user's ``Dataset``: its random numbers are repeatable, and an example that does not fit is named."""
+"""Load batches of a user's ``Dataset`` with reproducible random numbers, and check its examples."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from bnkit.seeding import derived_seed, seeded_on_cpu
 
 @dataclass(frozen=True)
 class SeededDataset(Dataset[Any]):
-    """The examples of a dataset, in batches that are the same each time they are taken in the same order.
+    """A dataset whose random transforms are reproducible: the same order of examples gives the same batches.
 
-    A transform that draws from the global generators of torch, NumPy or ``random`` draws the same numbers in every
-    process and for every network.
+    Transforms that use the global generators of torch, NumPy or ``random`` draw the same numbers in every process and for
+    every network.
 
     Attributes:
         dataset: A map-style dataset of (input, target).
-        name: For messages.
-        key: Which numbers are drawn; other ones for another key.
+        name: Its name in messages.
+        key: Seeds the generators.
     """
 
     dataset: Dataset[Any]
@@ -35,7 +35,7 @@ class SeededDataset(Dataset[Any]):
     key: object = ""
 
     def __getitems__(self, rows: Sequence[int]) -> list[Any]:
-        """The examples of ``rows``, as a DataLoader asks for them, here or in its worker processes."""
+        """The examples of ``rows``; the DataLoader calls this here or in its worker processes."""
         with seeded_on_cpu("examples", self.key, *rows[:1]):
             together = getattr(self.dataset, "__getitems__", None)
             if callable(together):
@@ -46,12 +46,12 @@ class SeededDataset(Dataset[Any]):
         """The inputs and targets of ``rows``.
 
         Raises:
-            DataError: The examples are not pairs of an input and a target.
+            DataError: If an example is not a pair of an input and a target.
         """
         return self.collate(self.__getitems__(rows))
 
     def batches(self, rows: Sequence[int], batch_size: int, **options: Any) -> DataLoader[tuple[Tensor, Tensor]]:
-        """``(inputs, targets)`` of ``rows``, in that order, by ``batch_size``; ``options`` as a DataLoader takes them."""
+        """Batches ``(inputs, targets)`` of ``rows``, in that order; ``options`` go to the ``DataLoader``."""
         generator = torch.Generator().manual_seed(derived_seed("loaders", self.key))
         return DataLoader(
             self, batch_size=batch_size, sampler=rows, collate_fn=self.collate, generator=generator, **options
@@ -61,7 +61,7 @@ class SeededDataset(Dataset[Any]):
         """The inputs and the targets of ``examples``, stacked.
 
         Raises:
-            DataError: The examples are not pairs of an input and a target.
+            DataError: If an example is not a pair of an input and a target.
         """
         for example in examples:
             self._check(example)

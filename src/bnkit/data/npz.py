@@ -1,4 +1,4 @@
-"""A data set in one ``.npz`` file: ``x_train``, ``y_train``, ``x_test``, ``y_test``."""
+"""Read a data set from one ``.npz`` file: ``x_train``, ``y_train``, ``x_test``, ``y_test``."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from bnkit.data.examples import IMAGE_CHANNELS, DataSet, Examples
 from bnkit.errors import DataError
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
-# Of labels that are names.
+# Labels that are strings: how many of them a message quotes.
 _SHOWN = 3
 
 
 def read(path: Path) -> DataSet:
     """The data set in ``path``.
 
-    Images are (N, H, W), (N, C, H, W) or (N, H, W, C); other inputs (N, features). Bytes count from 0 to 255. Targets
-    are class numbers, whole, (N,) or (N, 1); or what is to be predicted, floating, (N,) or (N, values).
+    Images are (N, H, W), (N, C, H, W) or (N, H, W, C); other inputs (N, features). Targets are integer class numbers, (N,)
+    or (N, 1); or floating values to predict, (N,) or (N, values).
 
     Raises:
-        DataError: It is no such file, is cut off, lacks an array, or holds something other than numbers.
+        DataError: If it is not such a file, is truncated, lacks an array, or holds anything but numbers.
     """
     try:
         content = path.read_bytes()
@@ -63,7 +63,7 @@ def read(path: Path) -> DataSet:
 
 
 def _tensor(array: np.ndarray, name: str, what: str) -> Tensor:
-    """``array`` in its dtype; in the one next to it where PyTorch has none such."""
+    """``array`` as a tensor of its dtype; float64 for larger ones, which PyTorch lacks."""
     if array.dtype.kind not in "uifb":
         known = ", ".join(map(repr, np.unique(array)[:_SHOWN].tolist())) if array.dtype.kind in "US" else ""
         remedy = ": numpy.unique(y, return_inverse=True)[1] numbers names" if what == "targets" else ""
@@ -74,7 +74,7 @@ def _tensor(array: np.ndarray, name: str, what: str) -> Tensor:
 
 
 def _images(inputs: Tensor) -> Tensor:
-    """``inputs``, with the channels of images in front of their rows."""
+    """``inputs``; images as (N, C, H, W)."""
     if inputs.dim() == 3:
         return inputs[:, None]
     if inputs.dim() == 4 and inputs.shape[3] in IMAGE_CHANNELS and inputs.shape[1] not in IMAGE_CHANNELS:

@@ -1,4 +1,4 @@
-"""A data set made ready for training: split, normalised, on its device."""
+"""Prepare a data set for training: a validation split, normalised inputs, the device."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TrainSet = Literal["normal", "not_normal", "symmetric"]
 
 @dataclass(frozen=True)
 class Splits:
-    """What a run trains and is measured on, all on one device; inputs are floating, or int64 where they are indices.
+    """The splits of a run, all on one device; inputs are floating, or int64 if they are indices.
 
     Attributes:
-        train: What the network learns from.
-        validation: What choices are made on; None if nothing was set aside.
-        test: What is reported.
+        train: Trains the network.
+        validation: Chooses the learning rate; None if there is none.
+        test: Is reported.
     """
 
     train: Split
@@ -42,22 +42,20 @@ def prepare(
     *,
     indices: bool = False,
 ) -> Splits:
-    """``data`` with a validation part split off its training part.
+    """The splits of ``data``, with a validation split taken from its training split.
 
     Args:
         data: The data set. Bytes become float32 from 0 to 1.
-        trainset: "normal" subtracts the mean and divides by the deviation of the training part (one number each, over
-            all its pixels, the validation part included); "not_normal" leaves the values as they are; "symmetric"
-            moves values from 0 to 1 to −1 to 1: mean and deviation 0.5, as in the course's SimpleCNN.
-        validation: The share of the training part that is set aside, 0 (none) to below 1. The same examples whatever
-            the seed of a run, drawn once from a shuffle of their own.
-        device: Where the tensors go.
-        num_workers: Processes that load, where the data are not in memory.
-        indices: Inputs are integers that a network looks something up by (tokens): they become int64, and nothing is
-            subtracted or divided.
+        trainset: "normal" subtracts the mean and divides by the standard deviation of the training split (one number
+            each, over all pixels, the validation examples included); "not_normal" does neither; "symmetric" maps 0 to 1
+            to −1 to 1 (mean and deviation 0.5, as in the course's SimpleCNN).
+        validation: The fraction of the training split for validation, 0 to below 1. The same examples for all seeds.
+        device: The device of the tensors.
+        num_workers: Worker processes of the ``DataLoader``, if the data are not in memory.
+        indices: Whether inputs are indices, such as tokens: they become int64 and are not normalised.
 
     Raises:
-        SettingsError: The validation part would leave nothing to train on, or be empty.
+        SettingsError: If the validation split would be empty, or leave nothing to train on.
     """
     size = len(data.train)
     held_out = round(size * validation)
@@ -79,13 +77,13 @@ def prepare(
 def batches(
     examples: Split, batch_size: int, order: Tensor | None = None, drop_last: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """``(inputs, targets)`` by ``batch_size``: rows of tensors that are in memory already, taken by index.
+    """Batches ``(inputs, targets)`` of ``examples``.
 
     Args:
-        examples: What to take.
-        batch_size: Rows a batch; the last one has what is left, or is dropped if it is short and ``drop_last``.
-        order: A permutation of the rows, int64, on the examples' device; None for their own order, without a copy.
-        drop_last: As in a ``DataLoader``.
+        examples: A split.
+        batch_size: Examples a batch; the last batch may be smaller.
+        order: A permutation of the examples, int64, on their device; None for their own order, without a copy.
+        drop_last: Whether to leave out a smaller last batch, as in a ``DataLoader``.
     """
     if isinstance(examples, Streamed):
         yield from examples.batches(batch_size, order, drop_last)
@@ -101,7 +99,7 @@ def batches(
 
 
 def _normalisation(train: Split, trainset: TrainSet) -> tuple[Tensor, Tensor] | None:
-    """What is subtracted, and what is divided by; None for nothing."""
+    """What to subtract from the inputs, and what to divide them by; None for "not_normal"."""
     if trainset == "not_normal":
         return None
     if trainset == "symmetric":
@@ -111,9 +109,9 @@ def _normalisation(train: Split, trainset: TrainSet) -> tuple[Tensor, Tensor] | 
     else:
         values = to_float32(train.inputs)
         deviation, mean = torch.std_mean(values, correction=0)
-        if not 0 < float(deviation) < math.inf:  # squares may be too large or too small for float32
+        if not 0 < float(deviation) < math.inf:  # squares may overflow or underflow in float32
             deviation, mean = (value.float() for value in torch.std_mean(values.double(), correction=0))
-    # A constant input cannot be scaled; leave it at 0.
+    # Constant inputs become 0.
     return mean, torch.where(deviation > 0, deviation, 1)
 
 

@@ -1,1 +1,1 @@
-"""From what is to be compared to the records of its runs."""
+"""Experiments: settings, plan, training, records."""

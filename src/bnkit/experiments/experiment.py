@@ -1,4 +1,4 @@
-"""What is to be compared, as a TOML file says it."""
+"""The experiment file: a pydantic model of its TOML, and the recipes."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _Text = Annotated[str, Field(strict=True)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
-# What a comparison is of where nobody says, in Python, on the command line and in a file: from a learning rate that is too
-# small for a small network without batch norm to one that is too large.
+# The defaults in Python, on the command line and in a file. The learning rates range from one that is too small for a small
+# network without batch norm to one that is too large.
 DEFAULT_GRID: dict[str, tuple[Any, ...]] = {"lr": (0.03, 0.1, 0.3, 1.0), "batch_size": (64,)}
 DEFAULT_SEEDS = 5
 DEFAULT_EPOCHS = 10
 
 
 class NetworkIdentity(BaseModel):
-    """Which network stands behind a key, in terms that stay the same from call to call.
+    """A network, identified in a way that does not change between calls.
 
     Attributes:
         key: The network's name in tables: ``batch_norm``, ``lenet.batch_norm``.
-        identity: What it is built from: an architecture and an arm, or a factory and the digest of its source.
-        kernel: What computes its batch normalization where bnkit does; empty elsewhere.
-        own_dropout: Whether it has a rate of dropout of its own, which dropout "default" leaves to it; elsewhere that is 0.
+        identity: An architecture and an arm, or a factory and the digest of its source.
+        kernel: The kernel of its batch norm layers if they are bnkit's; otherwise empty.
+        own_dropout: Whether it has a default dropout rate, which dropout "default" keeps; otherwise that means 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,13 +44,13 @@ class NetworkIdentity(BaseModel):
 
 
 class TaskIdentity(BaseModel):
-    """What is learned, and what it is judged by, in terms that stay the same from call to call.
+    """The loss, the metric and the training step, identified in a way that does not change between calls.
 
     Attributes:
         loss: The name of a loss of ``torch.nn.functional``, or a function and the digest of its source.
         metric: "accuracy", the name of another metric, or a function and the digest of its source.
-        goal: Which way is better.
-        training_step: Empty for the usual one.
+        goal: Whether the metric is maximized or minimized.
+        training_step: Empty for the default one.
         augmentation: Empty for none.
     """
 
@@ -64,24 +64,24 @@ class TaskIdentity(BaseModel):
 
     @property
     def is_accuracy(self) -> bool:
-        """Whether networks are judged by the share of right answers."""
+        """Whether the metric is the accuracy."""
         return self.metric == "accuracy"
 
 
-# To tell classes apart by cross-entropy, judged by accuracy.
+# Classification by cross-entropy, measured by accuracy.
 DEFAULT_TASK = TaskIdentity()
 
 
 class ResolvedExperiment(BaseModel):
-    """What "auto" came to on the machine, once, before any run: whatever else could change a figure.
+    """The values that "auto" was resolved to before the first run, and all else that could change a result.
 
     Attributes:
         threads: The threads of each run.
-        device: What device "auto" means.
+        device: The device that "auto" means.
         data: The digest of the data.
         networks: The networks in their order.
-        task: What is learned.
-        processes: How many train one run together.
+        task: The loss, the metric and the training step.
+        processes: The number of processes that train one run together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,31 +98,32 @@ class Experiment(BaseModel):
     """A comparison: networks, data, grid, seeds. Unknown keys and wrong types are refused.
 
     Attributes:
-        name: Of the results folder; letters, digits, ``_.-``.
-        about: What it asks, in a sentence.
+        name: The name of the results folder; letters, digits, ``_.-``.
+        about: Its question, in a sentence.
         data: The name of a data set, or ``file.py:factory``.
         networks: Names of architectures, or ``file.py:factory``.
-        arms: Which twins of each architecture: "no_batch_norm", "batch_norm", "reference", "torch".
+        arms: The variants of each architecture: "no_batch_norm", "batch_norm", "reference", "torch".
         grid: The values of each setting.
-        seeds: How many (0 to n - 1), or which.
-        epochs: How often each run goes through the training data.
-        validation: The share of the training data on which learning rates are chosen; 0 for none.
+        seeds: Their number (0 to n - 1), or a list of seeds.
+        epochs: The epochs of each run.
+        validation: The fraction of the training data that learning rates are chosen on; 0 for none.
         loss: A loss of ``torch.nn.functional`` by name, or ``file.py:function`` of (outputs, targets). "auto":
             "cross_entropy" for class numbers, "mse_loss" for floating targets.
-        metric: What networks are judged by, in place of accuracy: a name, or ``file.py:function`` of the outputs and
-            the targets of a whole part. "auto": "accuracy", and "r2_score" for floating targets.
+        metric: The metric of the comparison: a name, or ``file.py:function`` of the outputs and the targets of a whole
+            split. "auto": "accuracy", and "r2_score" for floating targets.
         training_step: ``file.py:function`` of (model, optimizer, loss, inputs, targets), which takes a step and returns
             the loss and the outputs.
         augmentation: "crop_and_flip", or ``file.py:function`` of the inputs and targets of a training batch, which
             returns both.
-        drop_last: Leave out the short last batch of each epoch. One of a single example, which has no deviation to normalise
-            by, is always left out.
-        train_examples, test_examples: Of each part so many examples, drawn once and the same for all runs; 0 for all.
-        observe: Look inside the layers at every so many-th step (see ``bnkit.model.instrument.layers``); 0 for never.
-        landscape: Look along the step at every so many-th step (see ``bnkit.model.instrument.loss_landscape``); 0 for never.
-        evaluate_training: After each epoch, evaluate the training part too, as the test set is.
-        threads: For each run; 0 for as many as the machine offers.
-        show: Further tables at the end: "epochs" (every run and epoch, as in the course), "first_layer" (gamma and
+        drop_last: Leave out the smaller last batch of each epoch. A last batch of one example, whose variance is 0, is always
+            left out.
+        train_examples, test_examples: Use this many random examples of each split, the same for all runs; 0 for all.
+        observe: Record statistics of the layers every this many steps (see ``bnkit.model.instrument.layers``); 0 for never.
+        landscape: Record the loss along the step every this many steps (see ``bnkit.model.instrument.loss_landscape``); 0 for
+            never.
+        evaluate_training: After each epoch, evaluate the training split too, as the test set is.
+        threads: The threads of each run; 0 for all that the machine offers.
+        show: Additional tables at the end: "epochs" (every run and epoch, as in the course), "first_layer" (gamma and
             beta of the first batch norm), "crossed" (settings against networks), "losses" (a line for every epoch).
         settled: Written by bnkit into the results folder.
     """
@@ -155,7 +156,7 @@ class Experiment(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _default_rates(cls, content: object) -> object:
-        # What a folder holds is settled, and was trained as it stands there.
+        # An experiment in a results folder is complete: nothing is filled in.
         grid = content.get("grid") if isinstance(content, Mapping) else None
         if not isinstance(content, Mapping) or not isinstance(grid, Mapping) or not grid or "settled" in content:
             return content
@@ -187,23 +188,23 @@ class Experiment(BaseModel):
         return value
 
     def to_toml(self) -> str:
-        """The experiment as TOML, from which ``read`` makes an equal one."""
+        """The experiment as TOML; reading that gives an equal experiment."""
         content = self.model_dump(mode="json", exclude_none=True, exclude={"grid"})
         grid = {key: list(getattr(self.grid, key)) for key in self.grid.explicit_keys}
         return tomli_w.dumps({**content, "seeds": list(self.seeds), "grid": grid})
 
 
 def default_experiment(name: str, networks: Sequence[str], grid: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The content of an experiment of which only the networks, and some keys of the grid, are given; not yet validated."""
+    """The content of an experiment with defaults for all but the networks and ``grid``; not yet validated."""
     content = {"name": name, "networks": list(networks), "seeds": DEFAULT_SEEDS, "epochs": DEFAULT_EPOCHS}
     return {**content, "grid": {} if grid is not None and not grid else {**DEFAULT_GRID, **(grid or {})}}
 
 
 def parse_experiment(content: Mapping[str, Any], origin: str) -> Experiment:
-    """The experiment that ``content`` describes.
+    """The validated experiment.
 
     Raises:
-        SettingsError: A key is unknown, missing or of a wrong type; the message names ``origin`` and the key.
+        SettingsError: If a key is unknown, missing or of the wrong type; the message names ``origin`` and the key.
 
     Example:
         >>> lenet = {"name": "mine", "networks": ["lenet"], "grid": {"lr": 0.1}, "seeds": 2, "epochs": 1}
@@ -220,7 +221,7 @@ def read_experiment(path: Path) -> dict[str, Any]:
     """The content of a TOML file, not yet validated.
 
     Raises:
-        SettingsError: It cannot be read, or is not TOML.
+        SettingsError: If it cannot be read, or is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -231,7 +232,7 @@ def read_experiment(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not TOML: {error}; expected keys like lr = [0.01, 0.1]") from error
 
 
-# The recipes that are no experiments: `demonstrations` has them, and needs torch.
+# Recipes that are not experiments. Named here because `demonstrations` needs torch.
 DEMONSTRATION_NAMES = ("scratch-and-concise", "train-and-predict")
 
 
@@ -245,7 +246,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     """The content of a recipe, not yet validated.
 
     Raises:
-        SettingsError: There is no recipe of that name.
+        SettingsError: If there is no recipe of that name.
     """
     if name not in recipes():
         known = sorted((*recipes(), *DEMONSTRATION_NAMES))
@@ -257,7 +258,7 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def _first_error(error: ValidationError) -> str:
-    """The first of pydantic's errors in one line, and how many more there are."""
+    """The first of pydantic's errors in one line, and the number of others."""
     errors = error.errors(include_url=False)
     first = errors[0]
     key = ".".join(str(part) for part in first["loc"]) or "experiment"

@@ -1,4 +1,4 @@
-"""What stays the same about a user's own code from call to call, so that other code gets runs of its own."""
+"""Fingerprints of a user's functions: changed code gets new runs, unchanged code resumes its own."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _PLAIN = (bool, int, float, str, tuple)
 
 
 class FingerprintedFunction(NamedTuple):
-    """A function that a caller gave, and its identity where it was given: in another process its source may be gone."""
+    """A function and its fingerprint, taken where it was defined: another process may lack its source."""
 
     value: Any
     identity: str
 
     @classmethod
     def of(cls, value: Any) -> FingerprintedFunction:
-        """``value`` with its identity."""
+        """``value`` with its fingerprint."""
         return cls(value, fingerprint_of(value))
 
 
 def fingerprint_of(function: object) -> str:
-    """The name of ``function``, something to call, and a digest of its code.
+    """The name of a callable and a digest of its code.
 
-    The digest is of its source, of the values that it holds, of the functions and values of its module that it uses, and of
-    the modules of the user's own that it imports.
+    The digest covers its source, the values that it holds, the functions and values of its module that it uses, and the
+    user's modules that it imports.
 
     Raises:
         FactoryError: As ``references_of``.
@@ -51,14 +51,14 @@ def fingerprint_of(function: object) -> str:
     name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
     code = getattr(inspect.unwrap(kind), "__code__", kind)
     source = source_code(code) if isinstance(code, (CodeType, type)) else ""
-    # Only plain values read the same in every process; a repr with an address would make each call another run.
+    # Only plain values: a repr that contains an address differs in every process.
     plain = [value for value in held_values if isinstance(value, _PLAIN) and is_plain_value(value)]
     digest = hashlib.sha256(repr((source, plain)).encode())
-    if isinstance(function, nn.Module):  # a loss with weights of its classes
+    if isinstance(function, nn.Module):  # a loss with class weights
         for key, tensor in function.state_dict().items():
             digest.update(repr((key, tuple(tensor.shape), tensor.dtype)).encode() + _bytes(tensor))
     references = references_of(whole)
-    if references:  # code that stands alone keeps the identity that it had before these counted
+    if references:  # without references the fingerprint stays that of earlier versions
         digest.update(repr(references).encode())
     return f"{name}#{digest.hexdigest()[:12]}"
 

@@ -1,4 +1,4 @@
-"""Inputs that networks look something up by: tokens, categories. They have to stay integers."""
+"""Detect inputs that networks use as indices (tokens, categories), which must stay integers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bnkit.model.inspect.dispatch import Dispatch
 from bnkit.seeding import seeded
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-# Operations that look something up, by the name that PyTorch has for them.
+# Operations that take indices, by their names in ATen.
 _LOOKUPS = (
     "embedding",
     "_embedding_bag",
@@ -28,7 +28,7 @@ _LOOKUPS = (
 
 
 def example_of(data: DataSet, *, indices: bool) -> Tensor:
-    """The inputs of the first two training examples as networks get them, but not normalised; on the CPU."""
+    """The first two training inputs as networks get them, on the CPU, but not normalised."""
     raw = _raw(data)
     if indices:
         return raw.long()
@@ -36,9 +36,9 @@ def example_of(data: DataSet, *, indices: bool) -> Tensor:
 
 
 def are_indices(source: NetworkSource, data: DataSet, settings: Settings, seed: int) -> bool:
-    """Whether the network of ``source`` looks something up by the inputs of ``data``, which are integers then.
+    """Whether the network of ``source`` uses the inputs of ``data`` as indices.
 
-    Integers that a network only calculates with become floating, as pictures do.
+    Integers that a network only computes with are converted to float32, as images are.
     """
     raw = _raw(data)
     if raw.dtype not in _INTEGERS:
@@ -46,7 +46,7 @@ def are_indices(source: NetworkSource, data: DataSet, settings: Settings, seed: 
     with seeded(seed, "indices"):
         try:
             model = source.build(data.input_shape, data.out_features, settings, seed, raw.long())
-            # Of two inputs: a position, which every input has, is looked up as well.
+            # With two different inputs: positions are looked up too, but are the same for both.
             first, other = (_looked_up_by(model, inputs) for inputs in (raw.long(), torch.zeros_like(raw).long()))
         except (Exception, SystemExit):
             return False
@@ -63,7 +63,7 @@ def _looked_up_by(model: nn.Module, inputs: Tensor) -> list[Tensor]:
 
 
 def _runs(source: NetworkSource, data: DataSet, settings: Settings, seed: int) -> bool:
-    """Whether it takes the same inputs as floating numbers."""
+    """Whether the network runs on the same inputs in float32."""
     example = example_of(data, indices=False)
     try:
         model = source.build(data.input_shape, data.out_features, settings, seed, example)
@@ -80,7 +80,7 @@ def _raw(data: DataSet) -> Tensor:
 
 
 class _Lookups(Dispatch):
-    """Collects the integers by which something is looked up while a network runs."""
+    """Collects the index tensors of lookups during a forward pass."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Outputs that do not fit the loss: probabilities where it expects scores, a ReLU on what may be negative."""
+"""Detect outputs that do not fit the loss, such as probabilities where it expects logits."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor, nn
 from bnkit.experiments.training.losses import NamedLoss, Outputs, targets_fit
 from bnkit.seeding import seeded
 
-# One output of a linear layer has either sign: by chance all draws look like a ReLU's once in 65,000 networks.
+# The output of a linear layer has either sign: all draws look like those of a ReLU by chance in one of 65,000 networks.
 _DRAWS = 16
 _EXAMPLES = 16
 _TOLERANCE = 1e-3
 
 
 def loss_mismatch(network: str, loss: NamedLoss, model: nn.Module, inputs: Tensor, targets: Tensor) -> str | None:
-    """Why the outputs of a network do not fit ``loss``, in a sentence; None where they may.
+    """A sentence that says why the outputs of a network do not fit ``loss``; None if they may.
 
-    What outputs look like on real examples decides, with these weights and with others that are drawn at random: a linear
-    layer may give numbers between 0 and 1 by chance, but not with all weights.
+    Judged by the outputs for real examples, with the present weights and with random ones: a linear layer may return
+    numbers from 0 to 1 by chance, but not with all weights.
 
     Args:
-        network: What the message calls it.
-        loss: What it is trained by.
-        model: To throw away: its weights are changed.
+        network: Its name in the message.
+        loss: The loss that it is trained by.
+        model: The network, whose weights are overwritten.
         inputs, targets: Real examples, on its device.
     """
     with torch.no_grad():
@@ -46,7 +46,7 @@ def loss_mismatch(network: str, loss: NamedLoss, model: nn.Module, inputs: Tenso
 def _suspected_activations(
     loss: NamedLoss, outputs: Tensor, targets: Tensor
 ) -> Iterator[tuple[Callable[[Tensor], bool], str]]:
-    """What outputs may look like that do not fit ``loss``, the most telling first, and what is said of each."""
+    """Tests of outputs for activations that do not fit ``loss``, the most specific first, each with its message."""
     many = outputs.dim() > 1 and outputs.shape[1] > 1
     name, remedy = loss.name, "return the scores before it"
     if loss.outputs is Outputs.SCORES and many:
@@ -101,12 +101,12 @@ def _no_log_probabilities(network: str, loss: NamedLoss, outputs: Tensor) -> str
 
 
 def _with_other_weights(model: nn.Module, inputs: Tensor) -> Iterator[Tensor]:
-    """What ``model`` returns with weights that are drawn at random, several times."""
+    """The outputs of ``model`` with several draws of random weights."""
     with torch.no_grad(), seeded("misfit"):
         for _ in range(_DRAWS):
             for parameter in model.parameters():
                 if parameter.is_floating_point():
-                    # A layer gives outputs of the size of its inputs, and biases of the same size keep signals alive.
+                    # Outputs on the scale of the inputs, and biases on the same scale, keep signals from vanishing.
                     parameter.normal_(0, 1 / math.sqrt(max(parameter[0].numel(), 1)) if parameter.dim() > 1 else 1.0)
             yield model(inputs)
 

@@ -1,4 +1,4 @@
-"""The data that a command gives to a model, and in which form the model gets them."""
+"""Data for a model that a command loads, in the form that the model was trained on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bnkit.model.inspect.batches import device_of, dtype_of
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.trace import as_it_was
 
-# As many as a batch of a comparison has by default.
+# The default batch size of a comparison.
 _EXAMPLES = 64
 _TRIED = 2
 PREPARATIONS: tuple[TrainSet, ...] = get_args(TrainSet)
@@ -26,20 +26,20 @@ _DONE: dict[TrainSet, str] = {
     "not_normal": "not normalised, bytes divided by 255",
     "symmetric": "scaled from [0, 1] to [-1, 1]",
 }
-# A batch of inputs in, what the model gets out.
+# Maps a batch of inputs to the inputs of the model.
 Transform = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class ModelData:
-    """Data for a model, in the form that the model gets.
+    """Data for a model, in the form that the model expects.
 
     Attributes:
-        train, test: The two parts.
-        name: How the user calls them.
-        how: What was done to them.
-        transform: What is done to each batch of inputs; None for nothing.
-        dtype: Of the inputs that the model gets; None for their own.
+        train, test: The two splits.
+        name: What the user calls them.
+        how: How they were prepared, in words.
+        transform: Applied to each batch of inputs; None for nothing.
+        dtype: Inputs are converted to it; None for their own.
     """
 
     train: Split
@@ -51,11 +51,11 @@ class ModelData:
 
     @property
     def given(self) -> str:
-        """What the model is given, in a line."""
+        """A description of the training inputs in one line."""
         return f"the training part of {self.name}, {self.how}"
 
     def matched_to(self, model: nn.Module) -> ModelData:
-        """The same data, floating inputs in the dtype of ``model``; others as they are if it takes them, else in that dtype too."""
+        """The same data in the dtype of ``model``; integer inputs stay integers if it runs on them."""
         inputs = self._transformed(self.train.head(_TRIED)[0])
         dtype = dtype_of(model)
         if inputs.is_floating_point():
@@ -70,13 +70,13 @@ class ModelData:
         return (self._ready(self.train.head(_EXAMPLES)[0]).to(device),)
 
     def training_batches(self, batch_size: int, count: int | None = None) -> ModelBatches:
-        """The training part in mixed order, the same each time; ``count`` batches of it, or all."""
+        """The training split in a fixed random order; ``count`` batches of it, or all."""
         part = self.train
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
         return ModelBatches(part[order if count is None else order[: count * batch_size]], batch_size, self._ready)
 
     def test_batches(self, batch_size: int = _EXAMPLES) -> ModelBatches:
-        """The test part, in its own order."""
+        """The test split, in its own order."""
         return ModelBatches(self.test, batch_size, self._ready)
 
     def _transformed(self, inputs: Tensor) -> Tensor:
@@ -119,27 +119,27 @@ class ModelBatches:
 
 
 class _UnscaledExamples(Streamed):
-    """Examples that a dataset hands out, untouched."""
+    """Examples of a Dataset, on the device, but not converted."""
 
     def _ready(self, inputs: Tensor) -> Tensor:
         return inputs.to(self.device)
 
 
 def model_data(name: str, inputs: str | None, run: tuple[str, TrainSet] | None = None) -> ModelData:
-    """The data called ``name`` as a model is to get them.
+    """The data called ``name``, prepared for a model.
 
-    What a ``file.py:factory`` returns is what the model gets. Of every other data set ``inputs`` says what is done to them.
+    What a ``file.py:factory`` returns goes to the model unchanged. For other data sets ``inputs`` says how to prepare them.
 
     Args:
         name: A data set, as ``bnkit compare`` takes it.
         inputs: "normal", "not_normal", "symmetric" (as ``prepare`` does), or ``file.py:function`` of a batch of inputs. None
-            where ``name`` or ``run`` implies it.
-        run: Of a model that a run trained, the name of the run's data, and how they were prepared. By their mean and deviation
-            other data are too.
+            if ``name`` or ``run`` implies it.
+        run: For a model that a run trained: the name of the run's data, and how they were prepared. Other data are normalised
+            by the mean and deviation of those.
 
     Raises:
-        SettingsError: Nothing says what is to be done to the inputs.
-        BnkitError: The data or the function are not there.
+        SettingsError: If it is unknown how to prepare the inputs.
+        BnkitError: If the data or the function cannot be loaded.
     """
     found = load_data(name)
     if inputs is not None and is_factory_name(inputs):
@@ -166,7 +166,7 @@ def model_data(name: str, inputs: str | None, run: tuple[str, TrainSet] | None =
 
 
 def data_of_run(parts: Splits, name: str, preparation: TrainSet) -> ModelData:
-    """The data of a run, ``parts``, as it was trained on them."""
+    """The data of a run, prepared as it was trained on them."""
     are_numbers = parts.train.head(1)[0].is_floating_point()
     done = f" ({_DONE[preparation]})" if are_numbers else ""
     return ModelData(parts.train, parts.test, name, f"as the run was trained on it{done}")
@@ -179,10 +179,10 @@ _CHOICES = (
 
 
 def load_transform(name: str) -> Transform:
-    """The function of that name, of a batch of inputs; what it returns is checked when it is called.
+    """The function called ``name``, of a batch of inputs; each call checks what it returns.
 
     Raises:
-        FactoryError: It is not there, or not a function.
+        FactoryError: If it cannot be imported, or is not a function.
     """
     function = load_factory(name).value
     if not callable(function):
@@ -215,7 +215,7 @@ def _unscaled(part: Split) -> Split:
 
 
 def _takes(model: nn.Module, inputs: Tensor) -> bool:
-    """Whether ``model`` runs on ``inputs``, which are no floating numbers: tokens for an embedding, say."""
+    """Whether ``model`` runs on integer ``inputs``, such as tokens for an embedding."""
     with as_it_was(model), torch.no_grad():
         try:
             Example(inputs.to(device_of(model), copy=True)).run(model.eval())

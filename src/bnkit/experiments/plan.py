@@ -1,4 +1,4 @@
-"""The plan: every run of an experiment, with everything that could change its figures. A pure value."""
+"""The plan: every run of an experiment, with everything that its results depend on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import DEFAULT_TASK, Experiment, NetworkIdentity, ResolvedExperiment, TaskIdentity
 from bnkit.experiments.settings import Settings
 
-# Of the record of a run. A change of what a figure means is a new version, and so another run.
+# The version of the record of a run. If the meaning of a result changes, so does this, and with it the hash of every run.
 FORMAT = 1
-# Settings that came after runs were recorded: at their default they leave the hash of a run as it was.
+# Settings added later: at their default they do not enter the hash of a run, so that earlier runs are found.
 _LATER_SETTINGS = frozenset({"width", "init_scale", "order", "memory_format"})
 
 
@@ -24,11 +24,11 @@ class Run:
     """One training: a network, a seed, and a point of the grid.
 
     Attributes:
-        number: Its place in the plan, from 1.
-        network: The key of its network.
-        seed: Of its initial weights and its batches.
-        settings: The point of the grid, nothing left to "auto".
-        content: All that its figures depend on, as plain values: what the hash is taken of.
+        number: Its position in the plan, from 1.
+        network: Its network.
+        seed: Seeds its initial weights and its batches.
+        settings: The point of the grid, with no "auto" left.
+        content: Everything that its results depend on, as plain values.
         run_id: The first 12 hexadecimal digits of the SHA-256 of ``content``.
     """
 
@@ -49,12 +49,12 @@ class Run:
     evaluate_training: bool = False
 
     def drops_last(self, examples: int) -> bool:
-        """Whether the last, short batch of so many training examples is left out: one of a single example always is."""
+        """Whether the smaller last batch is left out; one of a single example always is."""
         return self.drop_last or (self.settings.batch_size > 1 and examples % self.settings.batch_size == 1)
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """All that the figures of this run depend on."""
+        """Everything that the results of this run depend on."""
         content = {
             "format": FORMAT,
             "network": self.network.identity,
@@ -67,7 +67,7 @@ class Run:
             "threads": self.threads,
             "data": self.data_digest,
         }
-        # Runs were recorded before there was a choice: what is usual leaves their hashes as they were.
+        # Added later: the default does not enter the hash, so that earlier runs are found.
         if self.task != DEFAULT_TASK:
             content["task"] = self.task.model_dump()
         if self.processes > 1:
@@ -83,7 +83,7 @@ class Run:
     def _hashed_settings(self) -> dict[str, Any]:
         default, settings = Settings(), self.settings.model_dump()
         if settings["dropout"] == default.dropout and not self.network.own_dropout:
-            settings["dropout"] = 0.0  # as runs were recorded before there was a choice
+            settings["dropout"] = 0.0  # as in earlier versions, which had no "default"
         return {
             name: value
             for name, value in settings.items()
@@ -102,9 +102,9 @@ class Plan:
     """All runs of an experiment, in the order in which they are trained.
 
     Attributes:
-        experiment: What was asked for, with ``settled``.
-        runs: One for each seed, point of the grid, and network: seeds outermost, so that the question has been asked
-            once in full before it is asked again, and networks innermost, so that pairs stand side by side.
+        experiment: The experiment, with ``settled``.
+        runs: One for each seed, point of the grid and network. Seeds are outermost, so that one full repetition is done
+            before the next begins; networks are innermost, so that pairs are adjacent.
     """
 
     experiment: Experiment
@@ -123,7 +123,7 @@ class Plan:
 
     @property
     def task(self) -> TaskIdentity:
-        """What every run learns."""
+        """The task of every run."""
         return _resolved(self.experiment).task
 
     @property
@@ -137,10 +137,10 @@ class Plan:
 
 
 def plan(experiment: Experiment) -> Plan:
-    """The runs of ``experiment``, which has to be settled.
+    """The plan of ``experiment``, whose ``settled`` must be set.
 
     Raises:
-        SettingsError: Settings that contradict each other.
+        SettingsError: If settings contradict each other.
     """
     settled = _resolved(experiment)
     points = [_resolve_point(point, settled) for point in experiment.grid.points()]

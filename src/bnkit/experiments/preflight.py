@@ -1,4 +1,4 @@
-"""Everything is tried once before anything is trained: batch sizes, networks, outputs, loss, metric and training step."""
+"""Try batch sizes, networks, outputs, loss, metric and training step once, before hours of training."""
 
 from __future__ import annotations
 
@@ -17,28 +17,26 @@ from bnkit.experiments.training.losses import is_binary_loss
 from bnkit.experiments.training.task import Task, training_step
 from bnkit.seeding import seeded
 
-# The settings that a network is built by.
+# The settings that a network depends on.
 _NETWORK_SETTINGS = ("activation", "depth", "width", "dropout", "order", "init")
-# On so many examples outputs are looked at.
+# Examples whose outputs are compared with the loss.
 _EXAMPLES = 64
 
 
 def check_plan(plan: Plan, components: Components, *, training: bool = True) -> tuple[str, ...]:
-    """Build every network and run it on a few examples, so that a mistake shows before anything is trained.
-
-    Each is also trained for one batch of every size that the plan has, the last of an epoch included.
+    """Build every network, run it on a few examples, and train it for one batch of each size in the plan.
 
     Args:
-        plan: What will be trained.
-        components: From what.
-        training: Whether to try training; without, what fails there ends its runs as failed.
+        plan: The runs.
+        components: The networks, the data and the task.
+        training: Whether to try training. If not, an error in training ends each of its runs as failed.
 
     Returns:
-        What the user should know before the training, a sentence each.
+        Warnings for the user, a sentence each.
 
     Raises:
-        BnkitError: A batch size that does not go with the data, a factory that fails, or a network that does not fit
-            the data, or cannot be trained.
+        BnkitError: If a batch size does not fit the data, a factory fails, or a network does not fit the data or cannot be
+            trained.
     """
     sizes: dict[tuple[object, ...], dict[int, Run]] = {}
     for run in plan:
@@ -62,13 +60,13 @@ def check_plan(plan: Plan, components: Components, *, training: bool = True) -> 
 
 
 def _sizes(run: Run, examples: int) -> set[int]:
-    """Of the batches of an epoch."""
+    """The batch sizes of an epoch."""
     last = examples % run.settings.batch_size
     return {run.settings.batch_size, *([last] if last and not run.drops_last(examples) else [])}
 
 
 def _check_network(run: Run, components: Components) -> nn.Module:
-    """The network of ``run``, tried on two examples; to throw away."""
+    """A network like that of ``run``, after it has run on two examples."""
     network, data = components.networks[run.network.key], components.data
     model = components.build(run)
     arguments = (data.input_shape, data.out_features, run.settings, run.seed, components.example(run))
@@ -95,7 +93,7 @@ def _check_network(run: Run, components: Components) -> nn.Module:
 
 
 def _check_loss_input(run: Run, components: Components, model: nn.Module) -> str | None:
-    """Why the outputs of the network of ``run`` do not fit the loss; None where they may."""
+    """A warning if the outputs of the network of ``run`` do not fit the loss; otherwise None."""
     loss = components.task.named_loss
     if loss is None:
         return None
@@ -105,7 +103,7 @@ def _check_loss_input(run: Run, components: Components, model: nn.Module) -> str
 
 
 def _check_training(run: Run, size: int, components: Components) -> None:
-    """Train a network to throw away on the first ``size`` examples, where the run will: some fail in training mode alone."""
+    """Train a new network on one batch on the device of the run: some networks fail only in training mode."""
     task, device = components.task, torch.device(run.settings.device)
     with computing_on(device), seeded(run.seed, "try", size):
         inputs, targets = components.parts(run).train.head(size)
@@ -124,7 +122,7 @@ def _check_training(run: Run, size: int, components: Components) -> None:
 
 
 def _first_examples(run: Run, components: Components, count: int) -> tuple[Tensor, Tensor]:
-    """The first examples that ``run`` trains on, on the CPU."""
+    """The first training examples of ``run``, on the CPU."""
     with seeded(0, "example"):
         inputs, targets = components.parts(run).train.head(count)
     return inputs.cpu(), targets.cpu()
@@ -135,7 +133,7 @@ def _kind(inputs: Tensor) -> str:
 
 
 def _check_output(output: object, targets: Tensor, network: str, components: Components) -> None:
-    """Whether the loss and accuracy can be had from the output for a few examples."""
+    """Raise unless the loss and the accuracy can be computed from ``output``."""
     data, task, count = components.data, components.task, len(targets)
     if task.has_own("loss") and task.right is None:
         return
@@ -176,16 +174,16 @@ def _check_batch_size(run: Run, examples: int) -> None:
 
 
 def check_task(task: Task, model: nn.Module, inputs: Tensor, targets: Tensor, network: str) -> None:
-    """Go once through everything that is done to a batch, so that a mistake shows before anything is trained.
+    """Run the augmentation, the loss, the metric and the training step once on a batch.
 
     Args:
-        task: What is tried.
-        model: A network to throw away.
+        task: The task to check.
+        model: A network that is not used afterwards.
         inputs, targets: A few examples, on the device of ``model``.
-        network: What messages call it.
+        network: Its name in messages.
 
     Raises:
-        FactoryError: Something raises, or returns something else than it should.
+        FactoryError: If one of them raises, or returns the wrong type or shape.
     """
 
     def attempt(key: str, call: Callable[[], Any], expected: str, suits: Callable[[Any], bool]) -> Any:

@@ -1,4 +1,4 @@
-"""What a run draws: the order of the examples and the initial weights, each from the seed alone."""
+"""The random choices of a run, seeded by its seed: the order of the examples and the initial weights."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from bnkit.seeding import derived_seed, seeded
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """The order in which a run goes through its ``count`` examples; int64, on the CPU. The same for every network."""
+    """The order of ``count`` examples in an epoch, the same for every network; int64, on the CPU."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
     return torch.randperm(count, generator=generator)
 
 
 @contextmanager
 def seeded_weights(seed: int) -> Iterator[None]:
-    """Networks built inside get the same initial weights for one seed, wherever their shapes agree.
+    """Give networks built inside the same initial weights for one seed wherever their shapes agree.
 
-    The n-th draw of an operation and shape follows from the seed, the operation, the shape and n, and from nothing that
-    was drawn in between: a layer without a bias, or one more layer, does not shift the weights of those behind it, as it
-    does under one ``manual_seed``.
+    The n-th draw of an operation and shape is seeded by the seed, the operation, the shape and n. Other draws in between,
+    such as those of an extra layer or bias, do not change the weights of the layers after it, as they would after
+    ``torch.manual_seed``.
     """
     with seeded(seed, "weights"), _DrawsByShape(seed):
         yield

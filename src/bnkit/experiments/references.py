@@ -1,4 +1,4 @@
-"""What a function refers to beyond its own source: functions and values around it, and modules of the user's own."""
+"""Find what a function uses outside its own source: functions and values around it, and the user's modules."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from bnkit.stale_modules import is_stale, record_loaded
 from bnkit.user_modules import file_sha256, is_user_code, loaded_spec, module_file, user_imports
 
 PLAIN = (bool, int, float, complex, str, bytes, range, type(None))
-# Of these objects of the standard library what they hold counts; others (loggers, locks, files) hold what belongs to a process.
+# Standard-library types whose contents count; others (loggers, locks, files) hold the state of a process.
 _HOLDERS = ("builtins", "collections", "types", "argparse", "functools")
 _LIBRARY_VALUES = (torch.dtype, torch.device, torch.Size, np.dtype, np.generic, enum.Enum, Path)
-# Methods that change what they are called on: what a function collects in a list is no setting of it.
+# Methods that mutate their object: a list that a function appends to is not a setting.
 _CHANGES = frozenset(
     {"append", "extend", "insert", "add", "update", "setdefault", "pop", "clear", "remove", "appendleft"}
 )
 
 
 def references_of(given: object) -> tuple[str, ...]:
-    """What ``given``, something to call, refers to, as texts that read the same in every process; sorted.
+    """Sorted descriptions of what the callable ``given`` refers to, the same in every process.
 
-    Its own source, and the plain values that it holds itself, are left out: they are not beyond it. Of the module in which
-    it is defined only what it uses counts, of other modules of the user's own all that stands in them.
+    Its own source and the plain values that it holds are left out. In the module that defines it, only what it uses counts;
+    the user's other modules count as a whole.
 
     Raises:
-        FactoryError: A module's file has changed since this process loaded it, so that its text is not what runs.
+        FactoryError: If the file of a module has changed since this process loaded it.
     """
     walk = _ReferenceCollector(_home_of(given))
     walk.collect(given)
@@ -47,13 +47,13 @@ def references_of(given: object) -> tuple[str, ...]:
 
 
 class _ReferenceCollector:
-    """Follows references from one object to the next."""
+    """Follows references from object to object."""
 
     def __init__(self, home: str) -> None:
         self.found: set[str] = set()
         self._home = home
         self._seen: set[int] = set()
-        self._alive: list[object] = []  # what was seen, so that no other object gets its id
+        self._alive: list[object] = []  # keeps objects alive, so that ids are unique
         self._root: object = None
 
     def collect(self, given: object) -> None:
@@ -116,7 +116,9 @@ class _ReferenceCollector:
             self.found.add(f"{function.__module__}.{function.__qualname__}")
             self._module(function.__module__)
         else:
-            if not is_root or hasattr(function, "__wrapped__"):  # whose source is the one that is taken otherwise
+            if not is_root or hasattr(
+                function, "__wrapped__"
+            ):  # the source of a wrapped function is not that of the wrapper
                 self.found.add(source_code(code))
             self._code(code, function.__globals__)
         changed = _changed_in(code)
@@ -158,12 +160,12 @@ class _ReferenceCollector:
             for child in value.children():
                 self._value(name, child)
         for key, held in sorted(getattr(value, "__dict__", {}).items()):
-            # Of an object of a library only what it was given: what begins with _ is its own affair.
+            # Of a library's object only public attributes: private ones are its internal state.
             if (is_user_code or not key.startswith("_")) and not (value is self._root and is_plain_value(held)):
                 self._value(f"{name}.{key}", held)
 
     def _code(self, code: CodeType, names: Mapping[str, Any]) -> None:
-        """What a function's code takes from its module, and what it imports when it runs."""
+        """Follow the globals that a function's code reads, and the modules that it imports."""
         changed = _changed_in(code)
         previous: list[Any] = [None, None]
         package = str(names.get("__package__") or "")
@@ -184,7 +186,7 @@ class _ReferenceCollector:
                 self._code(constant, names)
 
     def _module(self, name: str) -> None:
-        """All of a module of the user's own, and of those that it imports."""
+        """Record the digests of a user's module and of those that it imports."""
         if name == self._home or not name.replace(".", "").replace("_", "").isalnum():
             return
         file, package = module_file(name)
@@ -207,7 +209,7 @@ class _ReferenceCollector:
                 )
 
     def _library(self, name: str, value: Any) -> None:
-        """Note which function or class of a library stands behind a name of another spelling."""
+        """Record a library's function or class that is used under another name."""
         called = str(getattr(value, "__qualname__", type(value).__qualname__))
         if not self._is_root(value) and name != called.rpartition(".")[2]:
             self.found.add(f"{name} is {getattr(value, '__module__', '')}.{called}")
@@ -216,7 +218,7 @@ class _ReferenceCollector:
         self.found.add(f"{name}={form!r} {hashlib.sha256(content.tobytes()).hexdigest()}")
 
     def _is_root(self, value: object) -> bool:
-        """Whether ``value`` is what was given, or what that calls in the end."""
+        """Whether ``value`` is the root, or the function that a partial or a method of it calls."""
         root: Any = self._root
         while isinstance(root, functools.partial):
             root = root.func
@@ -233,13 +235,13 @@ def _home_of(given: Any) -> str:
 def _is_user_module(name: str | None) -> bool:
     module = sys.modules.get(name or "")
     file = getattr(module, "__file__", None)
-    if file is None:  # a notebook, or code that was made on the way
+    if file is None:  # a notebook, or generated code
         return name in (None, "__main__") or module is None
     return is_user_code(Path(file).resolve())
 
 
 def _changed_in(code: CodeType) -> frozenset[str]:
-    """The names of variables around a function that it changes: it assigns them, or calls a method on them that does."""
+    """The names of outer variables that a function assigns or mutates."""
     changed: set[str] = set()
     held = ""
     for step in dis.get_instructions(code):

@@ -1,4 +1,4 @@
-"""From what a user asked for to what will be run: names looked up, "auto" decided, before any run."""
+"""Resolve an experiment before any run: look up names, decide "auto", and make the plan."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from bnkit.seeding import seeded
 
 @dataclass
 class Components:
-    """What the runs of a plan are made from.
+    """The networks, the data and the task of a plan.
 
     Attributes:
-        networks: By key.
+        networks: The sources of the networks by key.
         data: The data set.
-        task: What is learned.
+        task: The loss, the metric and the training step.
     """
 
     networks: Mapping[str, NetworkSource]
@@ -40,18 +40,18 @@ class Components:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the data are held in memory, so that ``num_workers`` has nothing to load."""
+        """Whether the data are in memory, so that ``num_workers`` has no effect."""
         return isinstance(self.data.train, Examples)
 
     def parts(self, run: Run) -> Splits:
-        """The data as ``run`` trains on them; prepared once for all runs that agree."""
+        """The splits that ``run`` uses; prepared once for runs with the same settings."""
         key = (run.settings.trainset, run.validation, run.settings.device, run.settings.num_workers)
         if key not in self._parts:
             self._parts = {key: prepare(self.data, *key, indices=self._are_indices(run))}
         return self._parts[key]
 
     def build(self, run: Run) -> nn.Module:
-        """The network of ``run`` before it is trained, on the CPU.
+        """The untrained network of ``run``, on the CPU.
 
         Raises:
             BnkitError: As ``NetworkSource.build``.
@@ -62,11 +62,11 @@ class Components:
         return source.build(data.input_shape, outputs, run.settings, run.seed, self.example(run))
 
     def example(self, run: Run) -> Tensor:
-        """Two inputs as the networks get them, but not normalised: what they are tried on."""
+        """Two inputs to try networks on, not normalised."""
         return example_of(self.data, indices=self._are_indices(run))
 
     def _are_indices(self, run: Run) -> bool:
-        """Whether any network looks something up by the inputs; asked once for all runs, which are given the same data."""
+        """Whether any network uses the inputs as indices; decided once for all runs."""
         if self._indices is None:
             found = self.networks.values()
             self._indices = any(are_indices(source, self.data, run.settings, run.seed) for source in found)
@@ -82,21 +82,21 @@ def resolve_experiment(
     threads: int = 0,
     processes: int = 1,
 ) -> tuple[Plan, Components]:
-    """The plan of ``experiment``, and what its runs are made from.
+    """The plan of ``experiment``, and the components of its runs.
 
     Args:
-        experiment: What was asked for.
-        networks, data, functions: Instead of those that ``experiment`` names; functions by "loss", "metric",
+        experiment: The experiment.
+        networks, data, functions: Replace those that ``experiment`` names; functions by "loss", "metric",
             "training_step" and "augmentation".
-        before: What was settled when the results folder was begun: threads and the meaning of device "auto" are kept,
-            so that figures do not change in the middle because another machine goes on.
-        threads: Of each run, where neither the experiment nor ``before`` says; 0 for as many as torch uses now.
-        processes: How many train one run together.
+        before: How the experiment in the results folder was resolved: its threads and its device are kept, so that
+            results do not change if another machine resumes it.
+        threads: The threads of each run if neither the experiment nor ``before`` says; 0 for those that torch uses now.
+        processes: The number of processes that train one run together.
 
     Raises:
-        BnkitError: Something that it names is not there, or cannot be used.
+        BnkitError: If something that it names cannot be loaded or used.
     """
-    with seeded("networks"):  # what they import may draw: data that are split in a module, when it is first imported
+    with seeded("networks"):  # modules may draw random numbers when they are imported, for a split of the data, say
         found = networks if networks is not None else network_sources(experiment.networks, experiment.arms)
     data = data if data is not None else load_data(experiment.data)
     data = data.reduced(experiment.train_examples, experiment.test_examples)

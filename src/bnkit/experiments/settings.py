@@ -1,4 +1,4 @@
-"""The settings of a run, and the grid that spans them."""
+"""The settings of a run, and the grid of their values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
 def _default_or_probability(value: object) -> object:
-    """Refuse what is not "default", nor a share of all."""
+    """``value`` if it is "default" or a probability below 1; otherwise raise."""
     if value == "default":
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1:
@@ -25,12 +25,11 @@ def _default_or_probability(value: object) -> object:
 
 
 class Settings(BaseModel):
-    """One point of the grid: everything about a training but the network and the seed.
+    """One point of the grid: all settings of a run but the network and the seed.
 
-    The first five are the course's, in its order. ``activation``, ``dropout`` and ``order`` "default", ``depth`` 0 and
-    ``width`` 0 leave to the network what it has of its own. ``order`` says whether batch norm stands before the activation or after it;
-    ``init_scale`` multiplies the initial weights of all convolutions and linear layers; ``memory_format`` is how images lie in
-    memory between the layers.
+    The first five are the course's, in its order. "default" for ``activation``, ``dropout`` and ``order``, and 0 for ``depth``
+    and ``width``, keep the network's own. ``order`` puts batch norm before or after the activation; ``init_scale`` multiplies
+    the initial weights of all convolutions and linear layers; ``memory_format`` is that of images between the layers.
     """
 
     model_config = _FROZEN
@@ -61,26 +60,26 @@ def _as_list(values: object) -> object:
 def _values_of(name: str) -> Any:
     field = Settings.model_fields[name]
     inner: Any = field.annotation
-    if field.metadata:  # pydantic moves an Annotated field's constraints there
+    if field.metadata:  # pydantic moves the constraints of an Annotated field there
         inner = Annotated[(inner, *field.metadata)]
     return Annotated[tuple[inner, ...], BeforeValidator(_as_list), Field(min_length=1)]
 
 
-# The same keys, each with the values that it takes in turn. Made from Settings, so that a key is defined once.
+# The keys of Settings, each with a tuple of values. Generated, so that a key is defined once.
 _FIELDS: dict[str, Any] = {name: (_values_of(name), (field.default,)) for name, field in Settings.model_fields.items()}
 _GridFields: Any = create_model("_GridFields", __config__=_FROZEN, **_FIELDS)
 
 
 class Grid(_GridFields):  # type: ignore[misc]
-    """The values of each setting, whose product makes the runs; a key left out has one value, the default."""
+    """The values of each setting, whose product gives the runs; a missing key has the default as its only value."""
 
     @property
     def explicit_keys(self) -> tuple[str, ...]:
-        """The keys that were given, in the order of Settings."""
+        """The keys that the user set, in the order of Settings."""
         return tuple(name for name in Settings.model_fields if name in self.model_fields_set)
 
     def points(self) -> Iterator[Settings]:
-        """All combinations, the last key fastest."""
+        """All combinations; the last key varies fastest."""
         names = tuple(Settings.model_fields)
         for values in product(*(dict.fromkeys(getattr(self, name)) for name in names)):
             yield Settings.model_construct(**dict(zip(names, values, strict=True)))

@@ -1,4 +1,4 @@
-"""The source of a function or class, and nothing around it."""
+"""The source code of a function or a class."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Any
 
 
 def source_code(code: CodeType | type) -> str:
-    """The source of a function or class; of code that has none, what it was compiled to."""
+    """The source of a function or a class; its bytecode if there is no source."""
     try:
         return (isinstance(code, CodeType) and _of_lambda(code)) or inspect.getsource(code)
     except (TypeError, OSError, IndexError):
         if isinstance(code, CodeType):
             return _compiled(code)
-    # Of a class of a notebook Python finds none, but those of its methods.
+    # For a class in a notebook, inspect finds only the sources of its methods.
     parts = {key: [source_code(part.__code__) for part in functions_in(value)] for key, value in vars(code).items()}
     values = {key: value for key, value in vars(code).items() if key != "__module__" and is_plain_value(value)}
     return repr((sorted(parts.items()), sorted(values.items(), key=repr)))
 
 
 def functions_in(value: Any) -> Iterator[FunctionType]:
-    """The functions behind an entry of a class: a method, a static one, a property."""
+    """The functions of a class attribute: of a method, a static method or a property."""
     for part in (value, *(getattr(value, key, None) for key in ("__func__", "fget", "fset"))):
         if isinstance(part, FunctionType):
             yield part
 
 
 def is_plain_value(value: object) -> bool:
-    """Whether ``value`` and all that it holds is plain."""
+    """Whether ``value`` is a bool, a number, a string or None, or a tuple of those."""
     if isinstance(value, tuple):
         return all(is_plain_value(entry) for entry in value)
     return isinstance(value, (bool, int, float, str, type(None)))
 
 
 def _of_lambda(code: CodeType) -> str:
-    """The source of a lambda without the statement that it stands in, as a call that also says how many seeds; else empty."""
+    """The source of a lambda without the rest of its statement; empty if ``code`` is not a lambda."""
     if code.co_name != "<lambda>":
         return ""
     lines, _ = inspect.findsource(code)
@@ -60,7 +60,7 @@ def _of_lambda(code: CodeType) -> str:
             begin, stop = (node.body.lineno, node.body.col_offset), (node.body.end_lineno, node.body.end_col_offset)
             if places and all(begin <= start and end <= stop for start, end in places):
                 around.append((begin, node))
-    # Of those around it the last that begins is the innermost.
+    # Of the lambdas around it, the last to begin is the innermost.
     return ast.unparse(max(around, key=lambda found: found[0])[1]) if around else ""
 
 

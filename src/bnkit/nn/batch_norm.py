@@ -51,8 +51,8 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         if affine and not bias:  # older releases of torch have no such argument
             self.register_parameter("bias", None)
-        is_user_code = activation is None or isinstance(activation, nn.Module)
-        self.activation = activation if is_user_code else check_activation(activation)
+        is_own = activation is None or isinstance(activation, nn.Module)
+        self.activation = activation if is_own else check_activation(activation)
         if process_group is not None and not sync:
             raise SettingsError(f"{self._called()} got a process_group without sync=True; expected both, or neither")
         if virtual_batch_size is not None:

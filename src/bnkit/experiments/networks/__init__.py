@@ -1,4 +1,4 @@
-"""The networks of a comparison: by name, from a file, or handed over as factories."""
+"""The networks of a comparison: by name, from a file, or passed as factories."""
 
 from bnkit.experiments.networks.arms import ARMS, Arm, find_arm
 from bnkit.experiments.networks.registry import (

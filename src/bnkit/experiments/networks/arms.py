@@ -1,4 +1,4 @@
-"""The arms of a comparison: which normalisation a network is built with."""
+"""The arms of a comparison: the kinds of normalisation that a network is built with."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NormFactory = Callable[[int], nn.Module]
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to normalise, or none.
+    """An arm: a kind of normalisation layer, or none.
 
     Attributes:
         name: The key in tables.
-        kernel: What computes it, where it is ours; empty elsewhere.
-        norm1d, norm2d: Make the layer for (N, C) and (N, C, H, W) from C; None for the arm that has none.
+        kernel: The kernel of bnkit's layers; empty for others.
+        norm1d, norm2d: Make the layer for (N, C) and (N, C, H, W) from C; None for no layer.
     """
 
     name: str
@@ -34,16 +34,16 @@ def _bnkit_arm(name: str, kernel: str) -> Arm:
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    """Groups of 16 channels or a few more, the fewest that go into ``channels``: Wu & He (2018), "Group Normalization", table 3.
+    """Group norm with about 16 channels a group, as in Wu & He (2018), "Group Normalization", table 3.
 
-    One group where there are fewer; small groups would leave little of a linear layer's output, which has one value a
+    One group for fewer channels: small groups would erase most of the output of a linear layer, which has one value a
     channel.
     """
     groups = max(count for count in range(1, max(channels // 16, 1) + 1) if channels % count == 0)
     return nn.GroupNorm(groups, channels)
 
 
-# The kernel is named, not "auto": what could change a figure belongs to the plan.
+# Not kernel "auto": what could change a result belongs to the plan.
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
@@ -60,7 +60,7 @@ def find_arm(name: str) -> Arm:
     """The arm of that name.
 
     Raises:
-        SettingsError: There is none.
+        SettingsError: If there is none.
     """
     if name not in ARMS:
         raise SettingsError(f"unknown arm {name!r}; expected one of {', '.join(ARMS)}")

@@ -1,4 +1,4 @@
-"""Pieces that the networks share: a sequence of named layers, from which an arm may leave some out."""
+"""Building blocks of the networks: named layers in sequence, of which an arm may omit some."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ class Residual(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the shortcut and the body make of x; shapes are those of the body."""
+        """The activation of the sum of shortcut and body."""
         result: Tensor = self.activation(self.shortcut(x) + self.body(x))
         return result
 
 
 def sequence(**layers: nn.Module | None) -> nn.Sequential:
-    """The layers that are not None, in order, under their names: the names do not depend on what was left out."""
+    """The layers that are not None, in order and under their names, so that names do not depend on the arm."""
     return nn.Sequential(OrderedDict((name, layer) for name, layer in layers.items() if layer is not None))
 
 
 def make_activation(name: str, own: str) -> nn.Module:
-    """A new activation module; ``own`` is what "default" means."""
+    """A new activation module; "default" means ``own``."""
     return _ACTIVATIONS[own if name == "default" else name]()
 
 
 def norm_and_activation(
     settings: Settings, own: str, number: int, factory: NormFactory | None, channels: int
 ) -> Layers:
-    """``norm<number>`` and ``activation<number>``, in the order that the settings say: before, if they say nothing."""
+    """``norm<number>`` and ``activation<number>``, in the order of the settings; by default norm first."""
     layers = {
         f"norm{number}": norm(factory, channels),
         f"activation{number}": make_activation(settings.activation, own),
@@ -59,12 +59,12 @@ def norm_and_activation(
 
 
 def norm(factory: NormFactory | None, channels: int) -> nn.Module | None:
-    """A new normalisation layer, or None for an arm without."""
+    """A new normalisation layer; None for an arm without."""
     return factory(channels) if factory is not None else None
 
 
 def dropout(probability: float | str) -> nn.Module | None:
-    """A new dropout layer, or None where there is nothing to drop: at 0, and at "default" in bnkit's own networks."""
+    """A new dropout layer; None for a probability of 0, which "default" means in bnkit's networks."""
     return nn.Dropout(probability) if isinstance(probability, float) and probability > 0 else None
 
 
@@ -80,5 +80,5 @@ def image_shape(network: str, input_shape: tuple[int, ...], smallest: int) -> tu
 
 
 def size_after_two_convolutions(size: int) -> int:
-    """What two rounds of a 5×5 convolution without padding and a 2×2 pooling leave of a side: 28 -> 12 -> 4."""
+    """The size of a side after two 5×5 convolutions without padding, each followed by 2×2 pooling: 28 -> 12 -> 4."""
     return ((size - 4) // 2 - 4) // 2

@@ -1,4 +1,4 @@
-"""How a network's weights begin, where the experiment says so."""
+"""Initialise the weights of a network as the experiment says."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 
 def init_weights(model: nn.Module, init: str, scale: float = 1.0) -> None:
-    """Draw the weights of all convolutions and linear layers anew; biases stay, and "default" leaves all as it is.
+    """Re-initialise the weights of all convolutions and linear layers in place; biases are unchanged.
 
     Args:
-        model: Changed in place.
+        model: The network.
         init: "xavier" (Glorot & Bengio 2010, uniform, gain 1), "kaiming" (He et al. 2015, normal, fan-in, for ReLU), or
             "default".
-        scale: What the weights are multiplied by then.
+        scale: Multiplies the weights afterwards.
     """
     if init == "default" and scale == 1.0:
         return

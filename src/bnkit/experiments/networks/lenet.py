@@ -18,8 +18,8 @@ from bnkit.experiments.settings import Settings
 def lenet(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
     """Two 5×5 convolutions (6 and 16 channels) and three linear layers (120, 84, ``out_features``), sigmoid.
 
-    Batch norm stands after each convolution and each hidden linear layer, before the activation (or behind it, by
-    ``order``). Pooling takes the maximum: the mean, LeCun's, ends at a training loss of 0.27 where the textbook prints 0.25.
+    Batch norm stands after each convolution and each hidden linear layer, before the activation (or after it, by
+    ``order``). Pooling takes the maximum: LeCun's mean ends at a training loss of 0.27, the textbook prints 0.25.
     """
     channels, height, width = image_shape("lenet", input_shape, smallest=16)
     positions = size_after_two_convolutions(height) * size_after_two_convolutions(width)

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons: the course's, one of any depth, and its residual twin."""
+"""Multi-layer perceptrons: the course's, one of any depth, and a residual one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bnkit.experiments.networks.arms import Arm
 from bnkit.experiments.networks.blocks import Residual, dropout, make_activation, norm, norm_and_activation, sequence
 from bnkit.experiments.settings import Settings
 
-# Of each hidden layer where the depth is given and the width is not.
+# The width of hidden layers if only the depth is set.
 _WIDTH = 128
 
 

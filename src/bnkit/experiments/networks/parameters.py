@@ -1,4 +1,4 @@
-"""The settings that a factory of a user's own takes."""
+"""The settings that a user's factory accepts as arguments."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 
 from bnkit.experiments.settings import Settings
 
-# What a factory of a user's own may ask for by name. At their default they are left to the network.
+# The parameters that a user's factory may have. At their default they are not passed.
 OPTIONS = ("activation", "depth", "width", "dropout", "order")
 
 
 def factory_arguments(settings: Settings, parameters: Mapping[str, bool | None]) -> dict[str, object]:
-    """The settings that a factory takes: those that the grid sets, and those that it has no default for."""
+    """The arguments of a factory: the settings that the grid sets, and those that it has no default for."""
     set_by_grid = {name for name in parameters if getattr(settings, name) != Settings.model_fields[name].default}
     without = {"dropout": 0.0}  # "default" is not a rate
     return {
@@ -23,7 +23,7 @@ def factory_arguments(settings: Settings, parameters: Mapping[str, bool | None])
 
 
 def factory_parameters(factory: Callable[..., object]) -> dict[str, bool | None]:
-    """Which settings a factory takes, and whether it has to be given them; None of those that it takes as any keyword."""
+    """The settings that a factory accepts, and whether each is required; None for those that ``**kwargs`` accepts."""
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):

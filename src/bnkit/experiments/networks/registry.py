@@ -1,4 +1,4 @@
-"""Where a network comes from: always a factory, so that no weight of one run leaks into the next."""
+"""The networks that bnkit knows, and network sources: always factories, so that runs share no weights."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ from bnkit.experiments.randomness import seeded_weights
 from bnkit.experiments.settings import Settings
 from bnkit.factories import is_factory_name, load_factory
 
-# The arms of one network, if nothing else is said.
+# The default arms.
 DEFAULT_ARMS = ("no_batch_norm", "batch_norm")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network that bnkit knows.
+    """A built-in network.
 
     Attributes:
-        build: Makes it from an arm, the shape of one input, the number of outputs (of classes, or of values to
-            predict), and the settings.
-        options: Which of "activation", "depth", "width", "dropout" and "order" it follows.
+        build: Builds it from an arm, the shape of one input, the number of outputs, and the settings.
+        options: Which of "activation", "depth", "width", "dropout" and "order" it supports.
     """
 
     build: Callable[[Arm, tuple[int, ...], int, Settings], nn.Module]
@@ -55,14 +54,13 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 @dataclass(frozen=True)
 class NetworkSource:
-    """A network of a comparison, ready to be built.
+    """Builds a network of a comparison.
 
     Attributes:
-        identity: Its key, and what stays the same about it from call to call.
-        make: Builds it from the shape of one input, the number of outputs (of classes, or of values to predict), and the
-            settings.
-        options: Which of "activation", "depth", "width", "dropout" and "order" it follows.
-        arm: What becomes of the network that ``make`` returns, where that is one for all arms; None where it is the arm's.
+        identity: Its key, and an identity that does not change between calls.
+        make: Builds it from the shape of one input, the number of outputs, and the settings.
+        options: Which of "activation", "depth", "width", "dropout" and "order" it supports.
+        arm: The arm that the network of ``make`` is converted to; None if ``make`` returns that of the arm.
     """
 
     identity: NetworkIdentity
@@ -78,18 +76,18 @@ class NetworkSource:
         seed: int,
         example: Tensor | None = None,
     ) -> nn.Module:
-        """A new network, its weights those of ``seed``.
+        """A new network with weights seeded by ``seed``.
 
         Args:
-            input_shape: Of one input, without N.
-            out_features: How many outputs: of classes, or of values to predict.
-            settings: What it follows.
-            seed: Of its weights.
-            example: Inputs that it can be run on, where that is needed to make an arm of it; None for random numbers.
+            input_shape: The shape of one input, without N.
+            out_features: The number of outputs: of classes, or of values to predict.
+            settings: The settings of the run.
+            seed: Seeds the weights.
+            example: Inputs that it runs on, to convert it to its arm; None for random numbers.
 
         Raises:
-            SettingsError: A setting that it cannot follow.
-            FactoryError: The factory raises, or returns no new ``nn.Module``; or the arm cannot be made of it.
+            SettingsError: If it does not support a setting.
+            FactoryError: If the factory raises or does not return an ``nn.Module``, or it cannot be converted to its arm.
         """
         if example is None:
             example = random_example(input_shape)
@@ -101,11 +99,11 @@ class NetworkSource:
     def build_from_factory(
         self, input_shape: tuple[int, ...], out_features: int, settings: Settings, seed: int, example: Tensor
     ) -> nn.Module:
-        """What the factory returns, its weights those of ``seed``: for a network that is one for all arms, before its arm.
+        """What the factory returns, with weights seeded by ``seed``, before it is converted to the arm.
 
         Raises:
-            SettingsError: A setting that it cannot follow.
-            FactoryError: The factory raises, or returns no new ``nn.Module``.
+            SettingsError: If it does not support a setting.
+            FactoryError: If the factory raises or does not return an ``nn.Module``.
         """
         for option in OPTIONS:
             value = getattr(settings, option)
@@ -148,13 +146,13 @@ class NetworkSource:
 
 
 def network_sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, NetworkSource]:
-    """The networks of an experiment by key: each architecture with each arm, each factory's dictionary or one network.
+    """The sources of an experiment's networks by key: each architecture with each arm, and those of each factory.
 
-    Keys are those of the arms or the dictionary; where there are several architectures, they stand before a dot.
+    Keys are those of the arms or of a factory's dictionary; with several ``networks``, prefixed by the name and a dot.
 
     Raises:
-        SettingsError: An unknown network or arm.
-        FactoryError: A file or factory that cannot be used.
+        SettingsError: If a network or an arm is unknown.
+        FactoryError: If a file or a factory cannot be used.
     """
     found: dict[str, NetworkSource] = {}
     for network in networks:
@@ -181,18 +179,18 @@ def from_factories(
     """Sources from a dictionary of factories, or from one factory, as ``bnkit.compare`` takes it.
 
     A factory is called without arguments, or with those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order`` that
-    it names and the grid sets. One factory may return the dictionary; if it returns a network, that is made into a twin for
+    it accepts and the grid sets. A single factory may return such a dictionary; if it returns a network, that is converted to
     each of ``arms``.
 
     Args:
-        factories: What was given.
-        prefix: Of the keys.
-        origin: What messages call it.
-        arms: Which twins of one network.
-        named: Its identity where it was found by its name; the identity of each factory elsewhere.
+        factories: The dictionary, or the factory.
+        prefix: The prefix of the keys.
+        origin: Its name in messages.
+        arms: The arms of a single network.
+        named: Its identity if it was loaded by name; empty for that of each factory.
 
     Raises:
-        FactoryError: It is not a dictionary of callables, or holds a network instead of a factory.
+        FactoryError: If it is not a dictionary of callables, or holds a network instead of a factory.
     """
     if callable(factories):
         return _from_single_factory(factories, prefix, origin, arms, named)
@@ -212,8 +210,8 @@ def _from_dictionary(factories: object, prefix: str, origin: str, named: str) ->
 def _from_single_factory(
     factory: Callable[..., object], prefix: str, origin: str, arms: Sequence[str], named: str
 ) -> dict[str, NetworkSource]:
-    """Sources from a factory of a dictionary, or of one network: what it returns decides."""
-    source = _from_factory(origin, factory, "", named)  # which refuses a network that exists already
+    """Sources from one factory, which may return a dictionary of factories or a network."""
+    source = _from_factory(origin, factory, "", named)  # raises for a network in place of a factory
     try:
         with seeded_weights(0):
             returned = factory(**factory_arguments(Settings(), factory_parameters(factory)))
@@ -226,7 +224,7 @@ def _from_single_factory(
     found = {}
     for name in arms:
         arm, key = find_arm(name), f"{prefix}{name}"
-        # A key of its own names the network of a target; what was given is called by its arm.
+        # A factory loaded by name has its key in the identity, one passed as an object only the arm.
         what = f"{source.identity.identity}{key if named else name}"
         identity = source.identity.model_copy(update={"key": key, "identity": what, "kernel": arm.kernel})
         found[key] = replace(source, identity=identity, arm=arm)
@@ -234,7 +232,7 @@ def _from_single_factory(
 
 
 def is_built_in(network: NetworkIdentity) -> bool:
-    """Whether it is one that bnkit knows, and nobody else's."""
+    """Whether it is one of ``ARCHITECTURES``."""
     return network.identity.partition("/")[0] in ARCHITECTURES
 
 

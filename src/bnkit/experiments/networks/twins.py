@@ -1,4 +1,4 @@
-"""One network of somebody's own as the arms of a comparison: batch norm is put in, or taken out, by bnkit."""
+"""Convert a user's network to the arms of a comparison by adding or removing batch norm."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from bnkit.model.inspect.trace import as_it_was
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 _OURS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
-# What batch norms become in an arm that is not ours. The others are ours, by the kernel of the arm.
+# What batch norms are converted to in arms without bnkit's layers.
 _KINDS: dict[str, Kind] = {"torch": "torch", "group_norm": "group_norm"}
 _BY_HAND = "otherwise write both networks, as a dictionary of factories"
 
 
 def make_twin(model: nn.Module, arm: Arm, example: Tensor, key: str) -> nn.Module:
-    """The twin of ``model`` for ``arm``: with batch norm in its places, or without.
+    """``model`` converted to ``arm``: with or without batch norm.
 
-    A network that has batch norm anywhere is taken to have it everywhere it should: without is ``remove``, with is the
-    network as it is, its batch norms those of the arm. One that has none is as it is without, and with is ``add``. In both
-    twins, parameters of one name are equal.
+    A network with any batch norm is assumed to have it wherever it should: ``remove`` makes the one without. To a network
+    without, ``add`` adds it. In both, parameters of the same name are equal.
 
     Args:
-        model: Left as it is.
-        arm: "no_batch_norm", or how to normalise.
-        example: Inputs that it can be run on, (N, *).
-        key: What messages call it.
+        model: The network, which is not changed.
+        arm: "no_batch_norm", or a kind of normalisation.
+        example: Inputs that it runs on, (N, *).
+        key: Its name in messages.
 
     Raises:
-        FactoryError: There is nothing to remove and nowhere to add, or the network does not run on such inputs.
+        FactoryError: If there is nothing to remove and nowhere to add, or the network does not run on such inputs.
     """
     found = places(model)
     for place in found:
@@ -55,15 +54,15 @@ def make_twin(model: nn.Module, arm: Arm, example: Tensor, key: str) -> nn.Modul
 
 
 def materialize_lazy(model: nn.Module, example: Tensor) -> None:
-    """Give the lazy layers of ``model`` their weights, as its first forward pass would."""
+    """Materialize the lazy layers of ``model`` by a forward pass."""
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         with as_it_was(model), torch.no_grad():
             model.eval()(example.clone())
 
 
 def random_example(input_shape: tuple[int, ...]) -> Tensor:
-    """Two inputs of that shape, standard normal: as data are after normalisation."""
-    # A generator of its own: the draws of weights are counted.
+    """Two standard normal inputs of that shape, like normalised data."""
+    # Its own generator: the draws of the global one are counted for the weights.
     return torch.randn((2, *input_shape), generator=torch.Generator().manual_seed(0))
 
 
@@ -71,7 +70,7 @@ def _added(model: nn.Module, example: Tensor) -> nn.Module:
     """A copy of ``model`` with batch norm.
 
     Raises:
-        ModelError: There is no place for it.
+        ModelError: If there is no place for it.
     """
     added, changes = add(model, example)
     if not changes.made:
@@ -87,7 +86,7 @@ def _normalised(model: nn.Module, arm: Arm) -> nn.Module:
     """A copy of ``model`` whose batch norms are those of ``arm``."""
     converted = convert(model, _KINDS.get(arm.name, "bnkit")).model
     for module in converted.modules():
-        # The kernel is settled: "auto" may mean another one on another machine.
+        # Not "auto", which may choose another kernel on another machine.
         if isinstance(module, _OURS) and (arm.name != "batch_norm" or module.kernel == "auto"):
             module.kernel = arm.kernel
     return converted

@@ -1,1 +1,1 @@
-"""What is on disk."""
+"""Results folders: what runs write to disk."""

@@ -1,6 +1,6 @@
-"""Writing to a results folder: whole or not at all, and with one line for the user where it cannot be done. Needs no torch.
+"""Atomic, durable writes: after a crash or a power failure a file is either complete or unchanged. Needs no torch.
 
-What is written is on the disk when a function returns, not only with the system: it outlives a loss of power too.
+Each function calls fsync before it returns, and raises ``UnwritableError`` if the system refuses.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from bnkit.errors import RecordError
 
 
 class UnwritableError(RecordError):
-    """A file that cannot be written: the disk is full, or the folder is read-only. Nothing that was recorded is lost."""
+    """A file that cannot be written, because the disk is full or the folder is read-only."""
 
     @classmethod
     def of(cls, path: Path, error: OSError) -> UnwritableError:
-        """What ``error`` means for ``path``."""
+        """The error for ``path``."""
         return cls(
             f"{path} cannot be written ({error.strerror or error}); what is recorded is kept: make room, or make the folder "
             "writable, and call again"
@@ -26,10 +26,10 @@ class UnwritableError(RecordError):
 
 
 def replace(path: Path, content: bytes | memoryview) -> None:
-    """Write a whole file, so that a reader or a crash sees either the old one or the new one.
+    """Replace a file atomically: a reader, or a crash, sees either the old or the new content.
 
     Raises:
-        UnwritableError: The system refuses; the old file is as it was.
+        UnwritableError: If the system refuses; the old file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.new")
     try:
@@ -37,15 +37,15 @@ def replace(path: Path, content: bytes | memoryview) -> None:
         temporary.replace(path)
         _fsync_folder(path.parent)
     except OSError as error:
-        _remove(temporary)  # half of a file takes room on a full disk
+        _remove(temporary)  # a partial file takes space on a full disk
         raise UnwritableError.of(path, error) from error
 
 
 def append(path: Path, line: bytes) -> None:
-    """Append ``line``, which ends with a line break, to a file that may not be there.
+    """Append ``line``, which ends with a line break, to a file that may not exist.
 
     Raises:
-        UnwritableError: The system refuses; the file is as it was.
+        UnwritableError: If the system refuses; the file is unchanged.
     """
     try:
         is_new = not path.exists()
@@ -53,7 +53,7 @@ def append(path: Path, line: bytes) -> None:
         try:
             _write(path, line, os.O_APPEND)
         except OSError:
-            # A torn line in the middle would be taken for damage once another line follows it.
+            # A partial line followed by another would be read as corruption.
             if path.exists():
                 os.truncate(path, before)
             raise
@@ -64,10 +64,10 @@ def append(path: Path, line: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those that it lies in, where they are not there yet.
+    """Create a folder and its missing parents.
 
     Raises:
-        OSError: The system refuses.
+        OSError: If the system refuses.
     """
     missing = [place for place in (path, *path.parents) if not place.exists()]
     path.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def make_folder(path: Path) -> None:
 
 
 def truncate_partial_line(path: Path) -> None:
-    """Remove what stands behind the last line break: a line that was cut off while it was written."""
+    """Remove what follows the last line break: a line whose write was interrupted."""
     if not path.exists():
         return
     content = path.read_bytes()
@@ -100,12 +100,12 @@ def _write(path: Path, content: bytes | memoryview, how: int) -> None:
 
 
 def _fsync_folder(folder: Path) -> None:
-    """Let what files are called in ``folder`` reach the disk."""
-    if os.name != "posix":  # elsewhere a folder cannot be opened
+    """Flush the names of the files in ``folder`` to the disk."""
+    if os.name != "posix":  # only POSIX can open a folder
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # one may write to a folder that one may not list
+    except PermissionError:  # a folder may be writable but not readable
         return
     try:
         _fsync(descriptor)
@@ -121,7 +121,7 @@ def _fsync(descriptor: int) -> None:
             raise
 
 
-# File systems, mostly of networks, that know no such call.
+# Raised by file systems, mostly on networks, that do not support fsync.
 _FSYNC_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 

@@ -1,4 +1,4 @@
-"""The machine, the versions and the state of the code that a run was trained with. Needs no torch."""
+"""The machine, the package versions and the git commit of a run. Needs no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def environment(threads: int, device: str) -> dict[str, Any]:
-    """What a record says about where its figures come from: plain values."""
+    """The environment of a run, for its record."""
     return {
         **_of_this_process(),
         "threads": threads,
@@ -44,7 +44,7 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells."""
+    """The name of the processor, if it is known."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -55,7 +55,7 @@ def _processor() -> str:
 
 
 def _git(folder: Path) -> dict[str, Any]:
-    """The commit that is checked out in ``folder``, and whether tracked files differ from it; None outside a checkout."""
+    """The commit checked out in ``folder``, and whether tracked files differ from it; None outside a repository."""
     try:
         commit = _run_git(folder, "rev-parse", "HEAD")
         changed = _run_git(folder, "status", "--porcelain", "--untracked-files=no")

@@ -1,4 +1,4 @@
-"""Which files of a folder bnkit wrote: a marker beside them says so. What it does not name is the user's. Needs no torch."""
+"""A marker file that lists the files bnkit wrote in a folder; all others are the user's. Needs no torch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from bnkit.errors import RecordError
 from bnkit.experiments.records import atomic_files
 
 MARKER = ".bnkit"
-# The system's lock: nothing is read from it, and an empty one holds nothing of the user's.
+# The lock file, which is empty.
 LOCK = ".lock"
-# Of a page, so many characters from its beginning hold the title.
+# The title of a page is within this many characters.
 _HEAD = 2000
 _ABOUT = "bnkit wrote these files here, and may replace them; other files are left alone"
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
 def refuse_foreign(folder: Path, names: Iterable[str]) -> None:
-    """Make sure that ``names`` can be written in ``folder`` without replacing a file that bnkit did not write.
+    """Raise if writing ``names`` in ``folder`` would replace a file that bnkit did not write.
 
     Raises:
-        RecordError: One of them is there and is not bnkit's, or ``folder`` is a file.
+        RecordError: If one of them exists and is not bnkit's, or ``folder`` is a file.
     """
     try:
         if folder.exists() and not folder.is_dir():
@@ -44,10 +44,10 @@ def refuse_foreign(folder: Path, names: Iterable[str]) -> None:
 
 
 def mark(folder: Path, names: Iterable[str]) -> None:
-    """Note that ``names`` in ``folder`` are bnkit's; those that are there and are not stay the user's.
+    """Add ``names`` to the marker of ``folder``, except for existing files of the user.
 
     Raises:
-        UnwritableError: The folder cannot be written.
+        UnwritableError: If the folder cannot be written.
     """
     names = list(names)
     foreign = _foreign(folder, names)
@@ -59,10 +59,10 @@ def mark(folder: Path, names: Iterable[str]) -> None:
 
 
 def refuse_foreign_page(path: Path) -> None:
-    """Make sure that ``path`` is not there, or is a page that bnkit wrote.
+    """Raise if ``path`` is a file that is not a page of bnkit.
 
     Raises:
-        RecordError: It is another file.
+        RecordError: If it is.
     """
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -90,7 +90,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _marked(folder: Path) -> list[str] | None:
-    """What the marker names; None without one, or one that can be read."""
+    """The names in the marker; None if there is none that can be read."""
     try:
         content = json.loads((folder / MARKER).read_bytes())
         return [str(name) for name in content["written"]]
@@ -99,7 +99,7 @@ def _marked(folder: Path) -> list[str] | None:
 
 
 def _predates_markers(folder: Path) -> bool:
-    """Whether bnkit wrote into ``folder`` before there were markers: a comparison that was run there, or verdicts."""
+    """Whether an earlier version of bnkit, without markers, wrote a comparison or verdicts in ``folder``."""
     with suppress(OSError, ValueError):
         content = tomllib.loads((folder / "experiment.toml").read_text(encoding="utf-8"))
         if isinstance(content.get("settled"), dict) and (folder / "runs").is_dir():

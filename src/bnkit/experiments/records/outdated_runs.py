@@ -1,4 +1,4 @@
-"""Runs in a results folder that other code or other data made: they are kept, and counted nowhere. Needs no torch."""
+"""Detect runs in a results folder that an earlier version of the code or the data made. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from bnkit.experiments.plan import Plan
 
-# So many are named.
+# Runs that the message names.
 _NAMED = 4
-# What follows the name of a user's own code in an identity.
+# The digest in the identity of a user's function.
 _DIGEST = re.compile(r"#[0-9a-f]{12}")
 
 
 def describe_outdated_runs(folder: Path, plan: Plan) -> str | None:
-    """Which runs in ``folder`` are those of ``plan`` but for the code or the data, in a sentence; None where none are."""
+    """A sentence that names runs in ``folder`` that differ from ``plan`` only in code or data; None if there are none."""
     planned = {_key(run.content): run.content for run in plan}
     ids, of_code, of_data = {run.run_id for run in plan}, list[str](), list[str]()
     for name, content in _recorded(folder):
@@ -40,18 +40,18 @@ def describe_outdated_runs(folder: Path, plan: Plan) -> str | None:
 
 
 def _recorded(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The runs that began in ``folder``, and what their figures depend on."""
+    """The names of the runs in ``folder``, and the content that each was started with."""
     for record in sorted(folder.glob("runs/*/record.jsonl")):
         try:
             with record.open(encoding="utf-8") as lines:
                 content = json.loads(lines.readline())["run"]
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # read, and judged, where it is asked for
+            continue  # an error is raised where the record is read
         if isinstance(content, dict):
             yield record.parent.name, content
 
 
 def _key(content: Mapping[str, Any]) -> str:
-    """What a run is, but for the versions of its code and data."""
+    """The content of a run without the digests of its code and its data."""
     known = {name: value for name, value in content.items() if name != "data"}
     return _DIGEST.sub("", json.dumps(known, sort_keys=True))

@@ -1,7 +1,7 @@
-"""What is written down of a run: one append-only file, a JSON object a line. Needs no torch.
+"""The record of a run: an append-only file with a JSON object on each line. Needs no torch.
 
-``start`` lines carry what the run is and where it runs, ``epoch`` lines the figures, an ``end`` line the outcome. A run
-that was interrupted goes on with another ``start`` line, whose ``from_epoch`` says how many epochs count of those before.
+``start`` lines hold the run and its environment, ``epoch`` lines the results, an ``end`` line the status. A run that was
+interrupted resumes with another ``start`` line, whose ``from_epoch`` says how many of the earlier epochs count.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bnkit.experiments.records import atomic_files
 
 
 class Status(StrEnum):
-    """How a run stands: also the words of ``results.csv``."""
+    """The status of a run, as in ``results.csv``."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -30,32 +30,31 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Epoch:
-    """The figures of one epoch. Accuracies run from 0 to 1; durations are seconds of training, evaluation left out.
+    """The results of one epoch. Accuracies are from 0 to 1; durations are seconds of training, without evaluation.
 
     Attributes:
         epoch: From 1.
         loss, accuracy: Over the training batches of this epoch, as the weights moved; None once the loss was not finite.
-        validation_loss, validation_accuracy: In evaluation mode; None without a validation part.
-        test_loss, test_accuracy: In evaluation mode, batch norm by its moving average.
-        test_accuracy_population: The same weights, batch norm by the statistics of the whole training part; None
-            where the network has no batch norm.
-        metric, validation_metric, test_metric, test_metric_population: The experiment's own metric, measured as the
-            accuracies are, if it has one; accuracies are None where the targets are no classes.
+        validation_loss, validation_accuracy: In evaluation mode; None without a validation split.
+        test_loss, test_accuracy: In evaluation mode, with running statistics.
+        test_accuracy_population: The same with the statistics of the whole training split; None if the network has no
+            batch norm.
+        metric, validation_metric, test_metric, test_metric_population: The experiment's own metric, if it has one,
+            measured as the accuracies are. Accuracies are None if the targets are not classes.
         gradient_norm: The mean over the steps of the Euclidean norm of all gradients.
-        epoch_duration: This epoch's.
-        run_duration: The sum of the epochs' so far.
+        epoch_duration: The duration of this epoch.
+        run_duration: The total duration of the epochs so far.
         examples_per_second: Training examples over ``epoch_duration``.
-        steps: Of the optimizer, from the beginning of the run; None in records of earlier versions.
-        backward_bytes: What a training batch keeps in memory for its backward pass; None where nobody looked inside.
-        training_loss, training_accuracy, training_metric: Of the training part as it is, in evaluation mode, with the weights at
-            the end of the epoch; None where the experiment does not ask for it.
-        answers, test_answers: Of how many answers ``accuracy`` and ``test_accuracy`` are the share that is right: one for each
-            example, or for each pixel of a mask; None where there is no accuracy, and in records of earlier versions.
-        test_constant: What the best constant answer scores on the test set, by what networks are judged by; None where that is
-            not known.
-        layers: What ``bnkit.model.instrument.layers`` saw in this epoch, an entry a step that was looked at.
-        landscape: What ``bnkit.model.instrument.loss_landscape`` saw, likewise.
-        peak_memory_bytes: The most that tensors took on the GPU in training, those of the data included; None on a CPU.
+        steps: Optimizer steps since the start of the run; None in records of earlier versions.
+        backward_bytes: The memory of tensors saved for the backward pass of a batch; None without ``observe``.
+        training_loss, training_accuracy, training_metric: On the training split without augmentation, in evaluation mode, with
+            the weights at the end of the epoch; None without ``evaluate_training``.
+        answers, test_answers: The number of predictions behind ``accuracy`` and ``test_accuracy``: one for each example, or
+            each pixel of a mask; None without an accuracy, and in records of earlier versions.
+        test_constant: The test metric of the best constant prediction; None if it is not known.
+        layers: What ``bnkit.model.instrument.layers`` recorded in this epoch, an entry for each observed step.
+        landscape: What ``bnkit.model.instrument.loss_landscape`` recorded, likewise.
+        peak_memory_bytes: The peak GPU memory of tensors in training, the data included; None on a CPU.
     """
 
     epoch: int
@@ -89,14 +88,14 @@ class Epoch:
 
 @dataclass
 class Record:
-    """What is known of a run.
+    """The record of a run.
 
     Attributes:
-        status: None if it never began.
-        epochs: Its figures, one for each whole epoch.
-        environment: The machine and the versions that it (last) ran with.
+        status: None if it has not started.
+        epochs: The results of each complete epoch.
+        environment: The machine and the versions of its last start.
         first_layer: ``site``, ``gamma`` and ``beta`` of its first batch norm at the end, if it has one.
-        traceback: Of the exception that ended it, if it failed.
+        traceback: The traceback of the exception that ended it, if it failed.
     """
 
     status: Status | None = None
@@ -107,27 +106,27 @@ class Record:
 
     @property
     def is_complete(self) -> bool:
-        """Whether there is nothing left to train. A failed run is tried again."""
+        """Whether nothing is left to train. A failed run is tried again."""
         return self.status in (Status.FINISHED, Status.DIVERGED)
 
     @property
     def last(self) -> Epoch | None:
-        """The figures of the last epoch, if there is one."""
+        """The results of the last epoch, if there is one."""
         return self.epochs[-1] if self.epochs else None
 
 
 class RecordFile:
-    """The file of one run's record."""
+    """The file that holds the record of a run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> Record:
-        """What the file says; an empty record if there is none. A last line that was cut off does not count.
+        """The record in the file; an empty one if there is no file. A partial last line does not count.
 
         Raises:
-            RecordError: It was written by a newer bnkit.
-            CorruptRecordError: A line before the last cannot be read.
+            RecordError: If it was written by a newer bnkit.
+            CorruptRecordError: If a complete line cannot be read.
         """
         try:
             content = self.path.read_bytes()
@@ -136,13 +135,13 @@ class RecordFile:
         except OSError as error:
             raise RecordError(f"{self.path} cannot be read ({error.strerror}); expected a readable file") from error
         record = Record()
-        whole_lines = content.split(b"\n")[:-1]  # what follows the last line break was cut off while it was written
+        whole_lines = content.split(b"\n")[:-1]  # what follows the last line break is a partial line
         for number, line in enumerate(whole_lines, start=1):
             try:
                 content = json.loads(line)
                 _refuse_newer(content)
                 if not _is_intact(line):
-                    raise ValueError("the seal does not match")
+                    raise ValueError("the checksum does not match")
                 _apply(record, content)
             except NewerFormatError as error:
                 raise RecordError(f"{self.path}: {error}") from error
@@ -151,18 +150,18 @@ class RecordFile:
         return record
 
     def start(self, run: dict[str, Any], environment: dict[str, Any], from_epoch: int) -> None:
-        """Say that the run begins, or goes on after ``from_epoch`` epochs."""
+        """Record that the run starts, or resumes after ``from_epoch`` epochs."""
         atomic_files.truncate_partial_line(self.path)
         self._append(
             {"event": "start", "format": FORMAT, "run": run, "environment": environment, "from_epoch": from_epoch}
         )
 
     def add(self, epoch: Epoch) -> None:
-        """Write down an epoch."""
+        """Record an epoch."""
         self._append({"event": "epoch", **asdict(epoch)})
 
     def end(self, status: Status, *, first_layer: dict[str, Any] | None = None, traceback: str = "") -> None:
-        """Write down how the run ended."""
+        """Record how the run ended."""
         line: dict[str, Any] = {"event": "end", "status": status.value}
         if first_layer is not None:
             line["first_layer"] = first_layer
@@ -171,7 +170,7 @@ class RecordFile:
         self._append(line)
 
     def quarantine(self) -> Path:
-        """Rename a garbled file so that nothing of it is lost, and return its new path."""
+        """Rename a corrupt file, which is kept, and return its new path."""
         number = 1
         while (aside := self.path.with_name(f"{self.path.stem}.garbled-{number}{self.path.suffix}")).exists():
             number += 1
@@ -185,14 +184,14 @@ class RecordFile:
 
 
 class NewerFormatError(RecordError):
-    """A record of a format that this version does not know: left alone."""
+    """A record in a newer format."""
 
 
 class CorruptRecordError(RecordError):
-    """A record with a line that cannot be read: the run has to be trained again, or go on from its checkpoint."""
+    """A record with a line that cannot be read: the run has to resume from its checkpoint, or start from scratch."""
 
 
-# At the end of a line: the CRC-32 of what stands before it, so that a digit that changed on disk does not pass for a figure.
+# The end of a line: the CRC-32 of the rest, which detects digits that changed on disk.
 _CHECKSUM = re.compile(rb', "seal": "([0-9a-f]{8})"}$')
 
 
@@ -202,7 +201,7 @@ def _with_checksum(line: bytes) -> bytes:
 
 
 def _is_intact(line: bytes) -> bool:
-    """Whether its seal matches; records were written before there were seals, and a line without one counts."""
+    """Whether the checksum matches, or there is none, as in records of earlier versions."""
     checksum = _CHECKSUM.search(line)
     return checksum is None or int(checksum[1], 16) == zlib.crc32(line[: checksum.start()])
 
@@ -231,4 +230,4 @@ def _apply(record: Record, line: dict[str, Any]) -> None:
             record.first_layer = line.get("first_layer")
             record.traceback = line.get("traceback", "")
         case _:
-            pass  # an event of a later version that this one need not know
+            pass  # an event that a later version added

@@ -1,4 +1,4 @@
-"""The folder of an experiment: what lies where, who may write, and ``results.csv``. Needs no torch."""
+"""The results folder of an experiment: its files, its lock, and ``results.csv``. Needs no torch."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _FILES_OF_A_RUN = (
     ".running",
     ".*.new",
 )
-# What a comparison writes.
+# The files that a comparison writes.
 _WRITTEN = ("experiment.toml", "results.csv", "report.html", "runs", marker.LOCK)
-# Writing results.csv may take this share of the time, however many runs there are.
+# The fraction of the time that may be spent writing results.csv.
 _SHARE_OF_TIME = 0.02
-# Further columns of results.csv where networks are judged by a metric of the experiment's own.
+# Additional columns of results.csv if the experiment has a metric of its own.
 _METRIC_COLUMNS = ("metric", "test_metric", "test_metric_population")
 
 
 class ResultsFolder:
     """The results of one experiment on disk.
 
-    ``experiment.toml`` says what was asked for, ``runs/<id>/record.jsonl`` what came out, one file a run;
-    ``results.csv`` and ``report.html`` are made from those and can be made again. A marker says that bnkit wrote them.
+    ``experiment.toml`` holds the experiment, ``runs/<id>/record.jsonl`` the record of each run; ``results.csv`` and
+    ``report.html`` are generated from those. A marker lists the files that bnkit wrote.
 
     Args:
-        path: Where; ``~`` is the home folder.
+        path: The folder; ``~`` is the home folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +68,7 @@ class ResultsFolder:
         return self.path / "report.html"
 
     def run_folder(self, run: Run) -> Path:
-        """Where everything about ``run`` lies."""
+        """The folder of ``run``."""
         return self.path / "runs" / run.run_id
 
     def record_file(self, run: Run) -> RecordFile:
@@ -76,7 +76,7 @@ class ResultsFolder:
         return RecordFile(self.run_folder(run) / "record.jsonl")
 
     def record(self, run: Run) -> Record:
-        """What is known of ``run``: read once, then kept up to date by ``note``. A garbled record is set aside."""
+        """The record of ``run``, read once; empty if it is corrupt."""
         if run.run_id not in self._records:
             try:
                 self.read(run)
@@ -93,15 +93,15 @@ class ResultsFolder:
         self._records[run.run_id] = self.record_file(run).read()
 
     def forget(self, run: Run) -> None:
-        """Read the record of ``run`` from disk when it is next asked for."""
+        """Read the record of ``run`` from disk the next time."""
         self._records.pop(run.run_id, None)
 
     def experiment(self) -> Experiment:
         """The experiment that was last run here.
 
         Raises:
-            RecordError: There is none, or it was not run here.
-            SettingsError: Its file cannot be read.
+            RecordError: If there is none, or it was not written by a comparison.
+            SettingsError: If its file cannot be read.
         """
         if not self.experiment_file.is_file():
             raise RecordError(f"{self.path} holds no experiment.toml; expected a folder that bnkit compare wrote")
@@ -113,20 +113,20 @@ class ResultsFolder:
         return experiment
 
     def refuse_foreign(self, *further: str) -> None:
-        """Make sure that a comparison can be written here without replacing a file that bnkit did not write.
+        """Raise if a comparison written here would replace a file that bnkit did not write.
 
         Args:
-            further: Names of what else will be written, as ``tensorboard``.
+            further: Names of other files that will be written, such as ``tensorboard``.
 
         Raises:
-            RecordError: Such a file is there, or the folder is a file.
+            RecordError: If there is such a file, or the folder is a file.
         """
         marker.refuse_foreign(self.path, (*_WRITTEN, *further))
 
     def begin(self, experiment: Experiment, *, fresh: bool) -> None:
-        """Make the folder and write ``experiment.toml``; if ``fresh``, delete the runs that are there first."""
+        """Create the folder and write ``experiment.toml``; if ``fresh``, delete existing runs first."""
         if fresh:
-            # Nothing but what bnkit wrote: other files in the folder are the user's.
+            # Only what bnkit wrote: other files in the folder are the user's.
             for run in self.path.glob("runs/*"):
                 if _RUN_ID.fullmatch(run.name) and run.is_dir() and not run.is_symlink():
                     _remove_run(run)
@@ -141,16 +141,16 @@ class ResultsFolder:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the only writer of this folder.
+        """Lock this folder for writing.
 
         Raises:
-            RecordError: Another process is, the folder cannot be written, or it holds files that bnkit would replace and did
-                not write.
+            RecordError: If another process holds the lock, the folder cannot be written, or files that bnkit did not write
+                would be replaced.
         """
         self.refuse_foreign()
         try:
             atomic_files.make_folder(self.path)
-            # The system releases it with the process, also after kill -9.
+            # The system releases it when the process ends, after kill -9 too.
             lock = FileLock(self.path / marker.LOCK, timeout=0)
             lock.acquire()
         except Timeout as error:
@@ -177,20 +177,20 @@ class ResultsFolder:
         self._next_csv = time.monotonic() + (time.monotonic() - began) / _SHARE_OF_TIME
 
     def refresh_results(self, plan: Plan) -> None:
-        """Write ``results.csv`` if that was long enough ago not to slow the training down."""
+        """Write ``results.csv`` unless it was written so recently that this would slow the training down."""
         if time.monotonic() >= self._next_csv:
             self.write_results(plan)
 
     def replace(self, path: Path, content: str) -> None:
-        """Write a whole file, so that a reader or a crash sees either the old one or the new one."""
+        """Replace a file atomically."""
         atomic_files.replace(path, content.encode())
 
 
 def results_path(path: str | Path) -> Path:
-    """The path of a results folder, as a caller of the library gives it.
+    """``path`` as a results folder.
 
     Raises:
-        SettingsError: It is empty, which would mean the working directory.
+        SettingsError: If it is empty, which would mean the working directory.
     """
     if not str(path).strip():
         raise SettingsError("out is empty; expected the path of a folder, or None for results/<name>")
@@ -198,7 +198,7 @@ def results_path(path: str | Path) -> Path:
 
 
 def _remove_run(run: Path) -> None:
-    """Remove the files of a run, and its folder unless it holds other files."""
+    """Delete the files of a run, and its folder if that is empty then."""
     for pattern in _FILES_OF_A_RUN:
         for file in run.glob(pattern):
             file.unlink()
@@ -219,7 +219,7 @@ def columns(plan: Plan) -> tuple[str, ...]:
 
 
 def rows(run: Run, record: Record, plan: Plan) -> Iterator[tuple[object, ...]]:
-    """The rows of one run: a row for each epoch, and one for a run that ended before its first."""
+    """The rows of one run: one for each epoch, or a single one if it ended before the first."""
     if record.status is None or (record.status is Status.RUNNING and not record.epochs):
         return
     of_metric = () if run.task.is_accuracy else _METRIC_COLUMNS
@@ -238,7 +238,7 @@ def rows(run: Run, record: Record, plan: Plan) -> Iterator[tuple[object, ...]]:
 def _figures(epoch: Epoch | None, status: Status) -> tuple[object, ...]:
     if epoch is None:
         return (None,) * 9
-    # Only training itself ends a run for a loss that is not finite.
+    # A run diverges only by its training loss.
     loss = math.nan if epoch.loss is None and status is Status.DIVERGED else epoch.loss
     return (
         *(epoch.epoch, loss, epoch.accuracy, epoch.test_loss, epoch.test_accuracy, epoch.test_accuracy_population),
