@@ -64,7 +64,7 @@ def _coefficients(a):
     mean, spread, out = table(get(a, MEAN)), table(get(a, SPREAD)), table(get(a, Y))
     eps, is_given = (
         np.float32(get(wide(get(a, loop_call.EPS)), 0)),
-        get(a, loop_call.PASSED_OBJECT) == loop_call.GIVEN_ONES,
+        get(a, loop_call.GIVEN) == loop_call.GIVEN_ONES,
     )
     for c in range(C):
         alpha = get(spread, c)

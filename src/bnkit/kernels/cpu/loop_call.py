@@ -18,7 +18,7 @@ INDEX, SIZE, X, RESIDUAL, Y, GRADIENT, DX, D_RESIDUAL, WEIGHT, BIAS, STATISTICS,
     range(16)
 )
 # From here on they are the same in every call with tensors that lie so.
-EXAMPLES, CHANNELS, POSITIONS, PASSED_OBJECT, AHEAD, BLOCK, DEPTH, THREADS = range(16, 24)
+EXAMPLES, CHANNELS, POSITIONS, GIVEN, AHEAD, BLOCK, DEPTH, THREADS = range(16, 24)
 # And what the loops do not see.
 _START, _FIRST, _BETWEEN, _SECOND, _SCRATCH_SIZE, _CLEARED, _IS_DOUBLE, _PLACES = range(24, 32)
 

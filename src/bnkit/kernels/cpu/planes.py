@@ -167,7 +167,7 @@ def _forward(a):
     means, variances, inverse, unbiased = known, behind(known, C), behind(known, 2 * C), behind(known, 3 * C)
     sums = table(get(a, loop_call.SUMS))
     seen = behind(sums, C)
-    eps, mode = get(table(get(a, loop_call.EPS)), 0), get(a, loop_call.PASSED_OBJECT)
+    eps, mode = get(table(get(a, loop_call.EPS)), 0), get(a, loop_call.GIVEN)
     fetches = get(a, loop_call.AHEAD) != 0
     row = C * P
     _, begin, end = share(a, C)
@@ -233,7 +233,7 @@ def _backward(a):
     means, inverse = known, behind(known, 2 * C)
     by_gamma = table(get(a, loop_call.SUMS))
     by_beta = behind(by_gamma, C)
-    mode, fetches = get(a, loop_call.PASSED_OBJECT), get(a, loop_call.AHEAD) != 0
+    mode, fetches = get(a, loop_call.GIVEN), get(a, loop_call.AHEAD) != 0
     row = C * P
     _, begin, end = share(a, C)
     # The last channels first: the forward pass had them last, so that they may be in a cache yet.

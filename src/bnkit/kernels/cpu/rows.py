@@ -55,7 +55,7 @@ def forward(a):
     for piece in range(begin, end):
         first, last = piece * block, min(piece * block + block, C)
         W, at = (last - first) * P, first * P
-        if get(a, loop_call.PASSED_OBJECT) != loop_call.GIVEN_ONES:
+        if get(a, loop_call.GIVEN) != loop_call.GIVEN_ONES:
             for j in range(2 * W):
                 put(sums, j, 0.0)
             guess(x, C * P, rows, C, P, first, last, columns, W)
@@ -63,7 +63,7 @@ def forward(a):
             settle(
                 x, C * P, rows, C, P, first, last, sums, columns, W, count, eps, known, table(get(a, loop_call.SUMS))
             )
-        if get(a, loop_call.PASSED_OBJECT) != loop_call.FIRST_HALF:
+        if get(a, loop_call.GIVEN) != loop_call.FIRST_HALF:
             spread(columns, W, C, P, first, last, get(a, loop_call.WEIGHT), get(a, loop_call.BIAS), known)
             write(behind(x, at), behind(r, at), behind(y, at), C * P, 0, rows, W, columns)
 
@@ -72,7 +72,7 @@ def backward(a):
     """All of the backward pass for blocks of channels."""
     rows, C = get(a, loop_call.EXAMPLES), get(a, loop_call.CHANNELS)
     P, count, block = get(a, loop_call.POSITIONS), get(a, loop_call.COUNT), get(a, loop_call.BLOCK)
-    mode = get(a, loop_call.PASSED_OBJECT)
+    mode = get(a, loop_call.GIVEN)
     x, g, y = pointer(get(a, X)), pointer(get(a, GRADIENT)), pointer(get(a, Y))
     dx, dr, known = pointer(get(a, DX)), pointer(get(a, D_RESIDUAL)), table(get(a, loop_call.STATISTICS))
     thread, begin, end = share(a, (C + block - 1) // block)
@@ -170,7 +170,7 @@ def backward_write(a):
     dx, dr, known = pointer(get(a, DX)), pointer(get(a, D_RESIDUAL)), table(get(a, loop_call.STATISTICS))
     thread, first, last = share(a, rows)
     _, columns, _ = own_part(a, thread, W)
-    count, mode = get(a, loop_call.COUNT), get(a, loop_call.PASSED_OBJECT)
+    count, mode = get(a, loop_call.COUNT), get(a, loop_call.GIVEN)
     spread(columns, W, C, P, 0, C, get(a, loop_call.WEIGHT), get(a, loop_call.BIAS), known)
     spread_back(columns, W, C, P, 0, C, count, mode, known, table(get(a, loop_call.SUMS)))
     write_back(x, g, y, dx, dr, W, first, last, W, columns)
