@@ -11,10 +11,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import IO, Any, TextIO
+from typing import IO, Any, TextIO, TypeVar
 
 from rich.console import Console
 
@@ -23,6 +23,7 @@ from bnkit.strict_json import strict
 # Tables in a file or a pipe are not truncated to 80 columns.
 _WIDTH_OFF_TERMINAL = 250
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
+_Entry = TypeVar("_Entry")
 
 
 class OutputError(Exception):
@@ -119,6 +120,14 @@ def stdout_console() -> _Console:
 def stderr_console() -> Console:
     """The console for messages. One for the process, so that live displays do not collide."""
     return _Console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH_OFF_TERMINAL, highlight=False)
+
+
+def track_progress(entries: Iterable[_Entry], description: str) -> Iterable[_Entry]:
+    """``entries``, with a progress bar on standard error while they are iterated over; hidden if that is not a terminal."""
+    from rich.progress import track  # takes 50 ms to load, and most commands show no bar
+
+    console = stderr_console()
+    return track(entries, description, console=console, transient=True, disable=not console.is_terminal)
 
 
 class _Console(Console):

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bnkit.console import stderr_console
 from bnkit.data import cifar, idx, image_folder
 from bnkit.data import npz as arrays
 from bnkit.data.downloads import PublishedFile
 from bnkit.data.examples import DataSet, Examples
-from bnkit.data.waiting import show_status
 from bnkit.errors import DataError
 
 
@@ -97,7 +97,7 @@ def _idx_source(name: str, about: str, address: str, digests: tuple[str, str, st
 
     def read() -> DataSet:
         paths = [file.fetch() for file in files]
-        with show_status(f"unpacking {name}"):
+        with stderr_console().status(f"unpacking {name}"):
             arrays: list[Tensor] = [idx.read(path) for path in paths]
         digest = hashlib.sha256("".join(digests).encode()).hexdigest()
         train, test = (
@@ -118,7 +118,7 @@ _CIFAR10 = PublishedFile(
 
 def _cifar10() -> DataSet:
     path = _CIFAR10.fetch()
-    with show_status("unpacking cifar10"):
+    with stderr_console().status("unpacking cifar10"):
         return DataSet("cifar10", _CIFAR10.sha256, *cifar.read(path))
 
 

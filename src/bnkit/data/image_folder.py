@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bnkit.console import track_progress
 from bnkit.data.decoding import decode, stack_images
 from bnkit.data.examples import DataSet, Examples
-from bnkit.data.waiting import track_progress
 from bnkit.errors import DataError
 
 _EXTENSIONS = frozenset({

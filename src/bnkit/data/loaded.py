@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from bnkit.console import track_progress
 from bnkit.data.examples_check import ExamplesCheck
 from bnkit.data.inputs import tensor_bytes, to_float32
 from bnkit.data.loading import SeededDataset
-from bnkit.data.waiting import track_progress
 from bnkit.errors import DataError
 from bnkit.moments import Moments
 

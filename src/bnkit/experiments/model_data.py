@@ -13,7 +13,7 @@ from bnkit.data import DataSet, Split, Splits, Streamed, TrainSet, batches, prep
 from bnkit.data.custom import load_data
 from bnkit.errors import FactoryError, ModelError, SettingsError
 from bnkit.factories import is_factory_name, load_factory
-from bnkit.model.inspect.batches import device_of, dtype_of
+from bnkit.model.inspect.batches import device_of, dtype_of, join_last_single
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.trace import as_it_was
 
@@ -105,17 +105,9 @@ class ModelBatches:
             raise SettingsError(f"batch_size={batch_size}; expected a whole number above 0")
         self._part, self._batch_size, self._ready = part, batch_size, ready
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        before: tuple[Tensor, Tensor] | None = None
-        for inputs, targets in batches(self._part, self._batch_size):
-            current = self._ready(inputs), targets
-            if before is not None and len(targets) == 1 < self._batch_size:
-                current = torch.cat([before[0], current[0]]), torch.cat([before[1], current[1]])
-            elif before is not None:
-                yield before
-            before = current
-        if before is not None:
-            yield before
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        ready = ((self._ready(inputs), targets) for inputs, targets in batches(self._part, self._batch_size))
+        yield from join_last_single(ready)
 
 
 class _UnscaledExamples(Streamed):

@@ -107,6 +107,26 @@ def dtype_of(model: nn.Module) -> torch.dtype:
     return next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
 
 
+def join_last_single(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
+    """``batches``, the last one joined to the one before if it is a single example, whose variance is 0.
+
+    Example:
+        >>> [len(inputs) for (inputs,) in join_last_single((part,) for part in torch.ones(9, 3).split(4))]
+        [4, 5]
+    """
+    before: tuple[Tensor, ...] | None = None
+    for batch in batches:
+        if before is None:
+            before = batch
+        elif len(batch[0]) == 1 < len(before[0]):
+            before = tuple(torch.cat(pair) for pair in zip(before, batch, strict=True))
+        else:
+            yield before
+            before = batch
+    if before is not None:
+        yield before
+
+
 def _cut(tensor: Tensor, batch_size: int | None) -> list[Tensor]:
     if tensor.layout != torch.strided:
         raise SettingsError(
@@ -118,10 +138,8 @@ def _cut(tensor: Tensor, batch_size: int | None) -> list[Tensor]:
         )
     if len(tensor) == 0:
         return []
-    parts = list(torch.split(tensor, int(batch_size or len(tensor))))
-    if len(parts) > 1 and len(parts[-1]) == 1 and batch_size != 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    return parts
+    parts = torch.split(tensor, int(batch_size or len(tensor)))
+    return [part for (part,) in join_last_single((part,) for part in parts)]
 
 
 def _inputs(batch: Any, number: int) -> Any:
