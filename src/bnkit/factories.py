@@ -16,7 +16,7 @@ from bnkit import user_modules
 from bnkit.errors import FactoryError
 from bnkit.stale_modules import record_loaded, unload, unload_stale
 
-_FACTORY_NAME = re.compile(r"^(?P<place>.+):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
+_FACTORY_NAME = re.compile(r"^(?P<location>.+):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
 
 # Stands in an experiment for data or a function that was passed to `bnkit.compare` as an object.
 PASSED_OBJECT = "given"
@@ -53,7 +53,7 @@ def load_factory(name: str) -> Factory:
     match = _FACTORY_NAME.match(name)
     if match is None:
         raise FactoryError(f"{name!r} names no factory; expected path/to/file.py:name or package.module:name")
-    location, attribute = match["place"], match["name"]
+    location, attribute = match["location"], match["name"]
     try:
         module, digest, _imports_of[name] = (
             _load_file(Path(location).expanduser()) if location.endswith(".py") else _load_module(location)
@@ -107,12 +107,12 @@ def refuse_clashes(names: Iterable[str]) -> None:
         FactoryError: If two of ``names``, all loaded by ``load_factory``, do.
     """
     owners: dict[str, tuple[str, Path]] = {}
-    for target in names:
-        for name, path in _imports_of.get(target, {}).items():
-            other, there = owners.setdefault(name, (target, path))
+    for factory in names:
+        for name, path in _imports_of.get(factory, {}).items():
+            other, there = owners.setdefault(name, (factory, path))
             if there.resolve() != path.resolve():
                 raise FactoryError(
-                    f"{other} imports {name} from {there}, and {target} imports it from {path}; rename one of the two: a "
+                    f"{other} imports {name} from {there}, and {factory} imports it from {path}; rename one of the two: a "
                     "process has one module of a name"
                 )
 
@@ -182,8 +182,8 @@ def _imports_of_file(path: Path, package: str) -> dict[str, Path]:
     Raises:
         FactoryError: If a module beside ``path`` is shadowed by another of the same name.
     """
-    found = user_modules.user_imports(path, package)
-    for name, file in found.items():
+    modules = user_modules.user_imports(path, package)
+    for name, file in modules.items():
         if "." in name:
             continue
         candidates = (path.resolve().parent / f"{name}.py", path.resolve().parent / name / "__init__.py")
@@ -193,4 +193,4 @@ def _imports_of_file(path: Path, package: str) -> dict[str, Path]:
                 f"{path} lies beside {beside.name if beside.name != '__init__.py' else name}, and what it imports as {name} is "
                 f"{file}, which this process found first; rename one of the two"
             )
-    return found
+    return modules

@@ -61,26 +61,26 @@ def user_imports(path: Path, package: str = "") -> dict[str, Path]:
         path: A Python file.
         package: The package that it belongs to, for relative imports.
     """
-    found: dict[str, Path] = {}
+    modules: dict[str, Path] = {}
     queue = [(path, package)]
     while queue:
         file, package = queue.pop()
         for name, spec in _user_specs(file, package):
-            if name in found or spec.origin is None:
+            if name in modules or spec.origin is None:
                 continue
-            found[name] = Path(spec.origin)
-            queue.append((found[name], parent_package(spec)))
+            modules[name] = Path(spec.origin)
+            queue.append((modules[name], parent_package(spec)))
         for text in _parse(file).files:
-            named = next((place for place in (file.parent / text, Path(text)) if place.is_file()), None)
+            script = next((candidate for candidate in (file.parent / text, Path(text)) if candidate.is_file()), None)
             if (
-                named is not None
-                and text not in found
-                and named.resolve() != path.resolve()
-                and is_user_code(named.resolve())
+                script is not None
+                and text not in modules
+                and script.resolve() != path.resolve()
+                and is_user_code(script.resolve())
             ):
-                found[text] = named
-                queue.append((named, ""))
-    return found
+                modules[text] = script
+                queue.append((script, ""))
+    return modules
 
 
 def combined_sha256(digest: str, modules: dict[str, Path]) -> str:
@@ -242,5 +242,7 @@ def _library_folders() -> tuple[Path, ...]:
     folders = [Path(path) for path in paths if path]
     for package in _LIBRARIES:
         spec = importlib.util.find_spec(package)
-        folders += [Path(place) for place in (spec.submodule_search_locations or ())] if spec is not None else []
+        folders += (
+            [Path(candidate) for candidate in (spec.submodule_search_locations or ())] if spec is not None else []
+        )
     return tuple(sorted({folder.resolve() for folder in folders}))

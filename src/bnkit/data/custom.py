@@ -33,12 +33,12 @@ def load_data(name: str) -> DataSet:
         if not callable(factory):
             raise FactoryError(f"{name} is a {type(factory).__name__}; expected a factory that returns (train, test)")
         try:
-            made = factory()
+            returned = factory()
         except (Exception, SystemExit) as error:
             raise FactoryError(
                 f"{name} raised {type(error).__name__}: {error}; expected it to return (train, test)"
             ) from error
-    return make_data_set(made, name, target.digest)
+    return make_data_set(returned, name, target.digest)
 
 
 def make_data_set(pairs: object, name: str, source: str = "") -> DataSet:
@@ -57,30 +57,30 @@ def make_data_set(pairs: object, name: str, source: str = "") -> DataSet:
         raise DataError(
             f"{name} is {_described(pairs)}; expected (train, test), each (inputs, targets) or a Dataset"
         ) from error
-    parts = (
-        _part(train, f"the training part of {name}", source, digest),
-        _part(test, f"the test part of {name}", source, digest),
+    splits = (
+        _make_split(train, f"the training part of {name}", source, digest),
+        _make_split(test, f"the test part of {name}", source, digest),
     )
-    return DataSet(name, digest.hexdigest(), *parts)
+    return DataSet(name, digest.hexdigest(), *splits)
 
 
-def _part(given: object, name: str, source: str, digest: hashlib._Hash) -> Split:
+def _make_split(value: object, name: str, source: str, digest: hashlib._Hash) -> Split:
     """One split from what the user passed; ``digest`` is updated with its content."""
-    if isinstance(given, Dataset):
-        streamed = Streamed.of(given, name)
+    if isinstance(value, Dataset):
+        streamed = Streamed.of(value, name)
         survey = streamed.survey
         # Not the mean and the labels: they differ between passes if the inputs or targets do.
         digest.update(repr((source, len(streamed), survey.shape, survey.target_shape, survey.content)).encode())
         return streamed
-    if isinstance(given, DataLoader):
+    if isinstance(value, DataLoader):
         raise DataError(
             f"{name} is a DataLoader; expected its Dataset, loader.dataset: bnkit makes the batches, by the grid's batch_size"
         )
     try:
-        inputs, targets = _pair(given)
+        inputs, targets = _pair(value)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"{name} is {_described(given)}; expected (inputs, targets), two tensors, or a Dataset"
+            f"{name} is {_described(value)}; expected (inputs, targets), two tensors, or a Dataset"
         ) from error
     wrong = next((value for value in (inputs, targets) if not isinstance(value, Tensor)), None)
     if wrong is not None:
@@ -99,7 +99,7 @@ def _pair(of: object) -> tuple[Any, Any]:
     return first, second
 
 
-def _described(given: object) -> str:
-    of = f" of {len(given)}" if isinstance(given, (tuple, list)) else ""
-    package = type(given).__module__.partition(".")[0]
-    return f"a {'' if package in ('builtins', 'torch') else f'{package}.'}{type(given).__name__}{of}"
+def _described(value: object) -> str:
+    of = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
+    package = type(value).__module__.partition(".")[0]
+    return f"a {'' if package in ('builtins', 'torch') else f'{package}.'}{type(value).__name__}{of}"

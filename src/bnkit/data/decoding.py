@@ -85,8 +85,8 @@ def _pixel_kind(picture: Image.Image) -> str:
 def _on_white(picture: Image.Image) -> Image.Image:
     """``picture`` on white, as viewers show it: without alpha, hidden pixels would show, mostly as black."""
     white = Image.new("RGBA", picture.size, "white")
-    seen = Image.alpha_composite(white, picture.convert("RGBA"))
-    return seen.convert("L" if picture.mode in _GREY else "RGB")
+    composite = Image.alpha_composite(white, picture.convert("RGBA"))
+    return composite.convert("L" if picture.mode in _GREY else "RGB")
 
 
 def _tensor(picture: Image.Image, colours: int, is_bytes: bool) -> Tensor:

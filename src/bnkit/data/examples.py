@@ -256,12 +256,12 @@ class DataSet:
         """
         if not train and not test:
             return self
-        parts = []
+        splits = []
         for asked, name, part in ((train, "training", self.train), (test, "test", self.test)):
             if asked > len(part):
                 raise DataError(f"{asked} examples of the {name} part of {self.name}, which has {len(part)}")
             # Not the first ones: data sets may be sorted by class.
             order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
-            parts.append(part[order[:asked].to(part.device)] if asked else part)
+            splits.append(part[order[:asked].to(part.device)] if asked else part)
         digest = hashlib.sha256(f"{self.digest} reduced to {train}, {test}".encode()).hexdigest()
-        return DataSet(self.name, digest, parts[0], parts[1], self.notes)
+        return DataSet(self.name, digest, splits[0], splits[1], self.notes)

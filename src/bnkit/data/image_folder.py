@@ -45,21 +45,21 @@ def read(folder: Path) -> DataSet:
             the splits have different classes.
     """
     try:
-        parts, notes = _parts(folder)
+        splits, notes = _find_splits(folder)
     except OSError as error:
         raise DataError(f"{folder} cannot be read ({error}); expected a folder of images by class") from error
-    if len(parts) == 2:
-        odd = parts[0].images.keys() ^ parts[1].images.keys()
+    if len(splits) == 2:
+        odd = splits[0].images.keys() ^ splits[1].images.keys()
         if odd:
             name = min(odd)
-            has, lacks = sorted(parts, key=lambda part: name not in part.images)
+            has, lacks = sorted(splits, key=lambda part: name not in part.images)
             raise DataError(
                 f"{folder} has the class {name} in one of train and test only: {has.folder / name} has images, "
                 f"{lacks.folder / name} has none; expected the same classes in both"
             )
     listed = [
         (number, file)
-        for part in parts
+        for part in splits
         for number, name in enumerate(sorted(part.images))
         for file in part.images[name]
     ]
@@ -68,56 +68,56 @@ def read(folder: Path) -> DataSet:
     images = stack_images(pictures, files, folder)
     targets = torch.tensor([number for number, _ in listed])
     digest = hashlib.sha256(images.numpy().tobytes() + targets.numpy().tobytes()).hexdigest()
-    train, test = _rows(parts, len(listed))
+    train, test = _rows(splits, len(listed))
     return DataSet(
         str(folder),
         digest,
         Examples(images[train], targets[train]),
         Examples(images[test], targets[test]),
-        (*notes, *_skipped_files(folder, parts)),
+        (*notes, *_skipped_files(folder, splits)),
     )
 
 
-def _rows(parts: Sequence[_ImageSplit], count: int) -> tuple[Tensor, Tensor]:
+def _rows(splits: Sequence[_ImageSplit], count: int) -> tuple[Tensor, Tensor]:
     """The indices of the training and the test images."""
-    if len(parts) == 2:
-        size = sum(len(files) for files in parts[0].images.values())
+    if len(splits) == 2:
+        size = sum(len(files) for files in splits[0].images.values())
         return torch.arange(size), torch.arange(size, count)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     return order[count // 5 :], order[: count // 5]
 
 
-def _parts(folder: Path) -> tuple[list[_ImageSplit], list[str]]:
+def _find_splits(folder: Path) -> tuple[list[_ImageSplit], list[str]]:
     """The training and the test split, or one for all images; and notes on folders that are not used."""
     folders = {
         entry.name.lower(): entry for entry in sorted(folder.iterdir()) if _is_user_file(entry) and entry.is_dir()
     }
     train, test = (next((folders[name] for name in names if name in folders), None) for names in (_TRAIN, _TEST))
     if train is None or test is None:
-        return [_part(folder)], []
+        return [_read_split(folder)], []
     _refuse_outside_classes(folder)
     unused = [entry for entry in folders.values() if entry not in (train, test) and any(_images_below(entry))]
     notes = [f"{entry} is not used: {train.name} trains, and {test.name} tests" for entry in unused]
-    return [_part(train), _part(test)], notes
+    return [_read_split(train), _read_split(test)], notes
 
 
-def _part(folder: Path) -> _ImageSplit:
+def _read_split(folder: Path) -> _ImageSplit:
     _refuse_outside_classes(folder)
     entries = [entry for entry in sorted(folder.iterdir()) if _is_user_file(entry)]
     images: dict[str, list[Path]] = {}
     others: list[Path] = []
-    for place in entries:
-        if not place.is_dir():
+    for class_folder in entries:
+        if not class_folder.is_dir():
             continue
-        for entry in sorted(place.iterdir()):
+        for entry in sorted(class_folder.iterdir()):
             deeper = next(_images_below(entry), None) if entry.is_dir() else None
             if deeper is not None:
                 raise DataError(
-                    f"{deeper} lies deeper than the folder of a class, {place}; expected the images of a class in its folder "
+                    f"{deeper} lies deeper than the folder of a class, {class_folder}; expected the images of a class in its folder "
                     f"itself, and {folder} to hold the classes, or train and test"
                 )
             if _is_image(entry) and not entry.is_dir():
-                images.setdefault(place.name, []).append(entry)
+                images.setdefault(class_folder.name, []).append(entry)
             elif _is_user_file(entry) and not entry.is_dir():
                 others.append(entry)
     if len(images) < 2:
@@ -158,8 +158,8 @@ def _is_user_file(path: Path) -> bool:
     return not path.name.startswith(".") and path.name.lower() not in _SYSTEM_FILES
 
 
-def _skipped_files(folder: Path, parts: Sequence[_ImageSplit]) -> list[str]:
-    others = [file for part in parts for file in part.others]
+def _skipped_files(folder: Path, splits: Sequence[_ImageSplit]) -> list[str]:
+    others = [file for part in splits for file in part.others]
     if not others:
         return []
     files = "1 file that is not an image was" if len(others) == 1 else f"{len(others)} files that are not images were"

@@ -189,16 +189,18 @@ def _survey_examples(loading: SeededDataset, size: int) -> Survey:
     examples_check = ExamplesCheck(loading.name)
     content = hashlib.sha256(), hashlib.sha256()
     moments = []
-    form = ""
+    first_form = ""
     for batch in track_progress(loading.batches(range(size), _SURVEY_BATCH), f"going through {loading.name}"):
         inputs, targets = batch
-        found = (
+        batch_form = (
             f"{inputs.dtype} of shape {tuple(inputs.shape[1:])} with "
             f"{'floating targets' if targets.is_floating_point() else 'class numbers'} of shape {tuple(targets.shape[1:])}"
         )
-        form = form or found
-        if found != form:
-            raise DataError(f"{loading.name} hands out inputs of {found} after inputs of {form}; expected all alike")
+        first_form = first_form or batch_form
+        if batch_form != first_form:
+            raise DataError(
+                f"{loading.name} hands out inputs of {batch_form} after inputs of {first_form}; expected all alike"
+            )
         examples_check.add(inputs, targets)
         for digest, tensor in zip(content, batch, strict=True):
             digest.update(_bytes(tensor))

@@ -81,11 +81,11 @@ class SeededDataset(Dataset[Any]):
                 f"{self.name} hands out {_described(example)}; expected (input, target): wrap it in a Dataset that returns "
                 "these two"
             )
-        given, target = example
-        if not isinstance(given, (Tensor, np.ndarray)) or isinstance(given, np.ma.MaskedArray):
-            hint = "a transform, torchvision.transforms.ToTensor(), makes it" if "PIL" in type(given).__module__ else ""
+        value, target = example
+        if not isinstance(value, (Tensor, np.ndarray)) or isinstance(value, np.ma.MaskedArray):
+            hint = "a transform, torchvision.transforms.ToTensor(), makes it" if "PIL" in type(value).__module__ else ""
             raise DataError(
-                f"{self.name} hands out {_described(given)} as an input; expected a tensor{': ' if hint else ''}{hint}"
+                f"{self.name} hands out {_described(value)} as an input; expected a tensor{': ' if hint else ''}{hint}"
             )
         if isinstance(target, (str, bytes)) or target is None:
             raise DataError(
@@ -93,10 +93,10 @@ class SeededDataset(Dataset[Any]):
             )
 
 
-def _described(given: object) -> str:
-    if isinstance(given, dict):
-        return f"a dict with the keys {', '.join(map(str, given))}"
-    if isinstance(given, (tuple, list)):
-        return f"a {type(given).__name__} of {len(given)}"
-    module = type(given).__module__.partition(".")[0]
-    return f"a {module + ' ' if module == 'PIL' else ''}{type(given).__name__}"
+def _described(value: object) -> str:
+    if isinstance(value, dict):
+        return f"a dict with the keys {', '.join(map(str, value))}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    module = type(value).__module__.partition(".")[0]
+    return f"a {module + ' ' if module == 'PIL' else ''}{type(value).__name__}"

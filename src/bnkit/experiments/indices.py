@@ -59,7 +59,7 @@ def are_indices(source: NetworkSource, data: DataSet, settings: Settings, seed: 
 def _looked_up_by(model: nn.Module, inputs: Tensor) -> list[Tensor]:
     with _Lookups() as lookups, torch.no_grad():
         model.eval()(inputs)
-    return list(lookups.found)
+    return list(lookups.tensors)
 
 
 def _runs(source: NetworkSource, data: DataSet, settings: Settings, seed: int) -> bool:
@@ -84,7 +84,7 @@ class _Lookups(Dispatch):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.found: list[Tensor] = []
+        self.tensors: list[Tensor] = []
 
     def dispatched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func._schema.name.removeprefix("aten::") in _LOOKUPS:
@@ -93,5 +93,5 @@ class _Lookups(Dispatch):
                 for argument in args
                 for entry in (argument if isinstance(argument, (list, tuple)) else [argument])
             ]
-            self.found += [one.clone() for one in flat if isinstance(one, Tensor) and one.dtype in _INTEGERS]
+            self.tensors += [one.clone() for one in flat if isinstance(one, Tensor) and one.dtype in _INTEGERS]
         return func(*args, **kwargs)

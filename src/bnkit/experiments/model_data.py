@@ -133,22 +133,22 @@ def model_data(name: str, inputs: str | None, run: tuple[str, TrainSet] | None =
         SettingsError: If it is unknown how to prepare the inputs.
         BnkitError: If the data or the function cannot be loaded.
     """
-    found = load_data(name)
+    data = load_data(name)
     if inputs is not None and is_factory_name(inputs):
         function = load_transform(inputs)
-        return ModelData(_unscaled(found.train), _unscaled(found.test), name, f"through {inputs}", function)
+        return ModelData(_unscaled(data.train), _unscaled(data.test), name, f"through {inputs}", function)
     if inputs is not None:
         if inputs not in PREPARATIONS:
             raise SettingsError(f"--inputs {inputs}; expected {_CHOICES}")
-        parts = prepare(found, inputs, 0.0)
+        parts = prepare(data, inputs, 0.0)
         return ModelData(parts.train, parts.test, name, _DONE[inputs])
     if is_factory_name(name):
-        return ModelData(_unscaled(found.train), _unscaled(found.test), name, "as its factory returns it")
+        return ModelData(_unscaled(data.train), _unscaled(data.test), name, "as its factory returns it")
     if run is not None:
         known, preparation = run
         own = load_data(known).train
         train, test = (
-            prepare(DataSet(name, found.digest, own, part), preparation, 0.0).test for part in (found.train, found.test)
+            prepare(DataSet(name, data.digest, own, part), preparation, 0.0).test for part in (data.train, data.test)
         )
         return ModelData(train, test, name, f"prepared as the run's own data ({_DONE[preparation]})")
     raise SettingsError(

@@ -204,11 +204,11 @@ def check_task(task: Task, model: nn.Module, inputs: Tensor, targets: Tensor, ne
             "augmentation",
             lambda: augment(inputs, targets),
             f"(inputs, targets), as many of each, the inputs of shape {tuple(inputs.shape)}",
-            lambda made: (
-                isinstance(made, tuple)
-                and len(made) == 2
-                and all(isinstance(part, Tensor) and len(part) == len(inputs) for part in made)
-                and made[0].shape == inputs.shape
+            lambda returned: (
+                isinstance(returned, tuple)
+                and len(returned) == 2
+                and all(isinstance(part, Tensor) and len(part) == len(inputs) for part in returned)
+                and returned[0].shape == inputs.shape
             ),
         )
     outputs = model.eval()(inputs).detach().requires_grad_()
@@ -219,7 +219,7 @@ def check_task(task: Task, model: nn.Module, inputs: Tensor, targets: Tensor, ne
         "the mean over the batch as a tensor of 0 dimensions that depends on the outputs"
         if named is None
         else f"outputs that are {named.outputs.value}, and targets {named.targets.value}",
-        lambda made: isinstance(made, Tensor) and made.dim() == 0 and made.requires_grad,
+        lambda returned: isinstance(returned, Tensor) and returned.dim() == 0 and returned.requires_grad,
     )
     if task.metric is not None:
         metric = task.metric
@@ -231,12 +231,12 @@ def check_task(task: Task, model: nn.Module, inputs: Tensor, targets: Tensor, ne
                 model.train(), torch.optim.SGD(model.parameters(), lr=0.0), task.loss, inputs, targets
             ),
             "(loss, outputs): a tensor of 0 dimensions, and the outputs of the batch",
-            lambda made: (
-                isinstance(made, tuple)
-                and len(made) == 2
-                and all(isinstance(part, Tensor) for part in made)
-                and made[0].dim() == 0
-                and len(made[1]) == len(inputs)
+            lambda returned: (
+                isinstance(returned, tuple)
+                and len(returned) == 2
+                and all(isinstance(part, Tensor) for part in returned)
+                and returned[0].dim() == 0
+                and len(returned[1]) == len(inputs)
             ),
         )
 

@@ -32,8 +32,8 @@ _CHANGES = frozenset(
 )
 
 
-def references_of(given: object) -> tuple[str, ...]:
-    """Sorted descriptions of what the callable ``given`` refers to, the same in every process.
+def references_of(function: object) -> tuple[str, ...]:
+    """Sorted descriptions of what the callable ``function`` refers to, the same in every process.
 
     Its own source and the plain values that it holds are left out. In the module that defines it, only what it uses counts;
     the user's other modules count as a whole.
@@ -41,32 +41,32 @@ def references_of(given: object) -> tuple[str, ...]:
     Raises:
         FactoryError: If the file of a module has changed since this process loaded it.
     """
-    walk = _ReferenceCollector(_home_of(given))
-    walk.collect(given)
-    return tuple(sorted(walk.found))
+    collector = _ReferenceCollector(_home_of(function))
+    collector.collect(function)
+    return tuple(sorted(collector.references))
 
 
 class _ReferenceCollector:
     """Follows references from object to object."""
 
     def __init__(self, home: str) -> None:
-        self.found: set[str] = set()
+        self.references: set[str] = set()
         self._home = home
         self._seen: set[int] = set()
         self._alive: list[object] = []  # keeps objects alive, so that ids are unique
         self._root: object = None
 
-    def collect(self, given: object) -> None:
-        """Follow what ``given`` refers to."""
-        self._root = given
+    def collect(self, function: object) -> None:
+        """Follow what ``function`` refers to."""
+        self._root = function
         file, _ = module_file(self._home)
         if file is not None and is_user_code(file.resolve()):
-            self._refuse_outdated({self._home: file})
-        self._value("", given)
+            self._refuse_stale({self._home: file})
+        self._value("", function)
 
     def _value(self, name: str, value: Any) -> None:  # noqa: C901, PLR0912 - one branch a kind of value
         if isinstance(value, (*PLAIN, *_LIBRARY_VALUES)):
-            self.found.add(f"{name}={value!r}")
+            self.references.add(f"{name}={value!r}")
             return
         if id(value) in self._seen:
             return
@@ -113,13 +113,13 @@ class _ReferenceCollector:
         if not _is_user_module(function.__module__):
             self._library(name, function)
         elif function.__module__ != self._home and loaded_spec(function.__module__) is not None:
-            self.found.add(f"{function.__module__}.{function.__qualname__}")
+            self.references.add(f"{function.__module__}.{function.__qualname__}")
             self._module(function.__module__)
         else:
             if not is_root or hasattr(
                 function, "__wrapped__"
             ):  # the source of a wrapped function is not that of the wrapper
-                self.found.add(source_code(code))
+                self.references.add(source_code(code))
             self._code(code, function.__globals__)
         changed = _changed_in(code)
         cells = zip(code.co_freevars, function.__closure__ or (), strict=False)
@@ -136,11 +136,11 @@ class _ReferenceCollector:
             self._library(name, kind)
             return
         if kind.__module__ != self._home and loaded_spec(kind.__module__) is not None:
-            self.found.add(f"{kind.__module__}.{kind.__qualname__}")
+            self.references.add(f"{kind.__module__}.{kind.__qualname__}")
             self._module(kind.__module__)
             return
         if not self._is_root(kind):
-            self.found.add(source_code(kind))
+            self.references.add(source_code(kind))
         for base in kind.__bases__:
             self._value("", base)
         for key, value in vars(kind).items():
@@ -152,7 +152,7 @@ class _ReferenceCollector:
     def _object(self, name: str, value: object) -> None:
         is_user_code = _is_user_module(type(value).__module__)
         if value is not self._root:
-            self.found.add(f"{name} is a {type(value).__module__}.{type(value).__qualname__}")
+            self.references.add(f"{name} is a {type(value).__module__}.{type(value).__qualname__}")
         self._value(name, type(value))
         if isinstance(value, nn.Module):
             if value is not self._root:
@@ -193,13 +193,13 @@ class _ReferenceCollector:
         if file is None or not is_user_code(file.resolve()):
             return
         modules = {name: file, **user_imports(file, package)}
-        self._refuse_outdated(modules)
-        for found, path in modules.items():
-            if found != self._home and path.stat().st_size:
-                self.found.add(f"{found}#{file_sha256(path)}")
+        self._refuse_stale(modules)
+        for module, path in modules.items():
+            if module != self._home and path.stat().st_size:
+                self.references.add(f"{module}#{file_sha256(path)}")
 
     @staticmethod
-    def _refuse_outdated(modules: Mapping[str, Path]) -> None:
+    def _refuse_stale(modules: Mapping[str, Path]) -> None:
         record_loaded(modules)
         for name, path in modules.items():
             if is_stale(name):
@@ -212,10 +212,10 @@ class _ReferenceCollector:
         """Record a library's function or class that is used under another name."""
         called = str(getattr(value, "__qualname__", type(value).__qualname__))
         if not self._is_root(value) and name != called.rpartition(".")[2]:
-            self.found.add(f"{name} is {getattr(value, '__module__', '')}.{called}")
+            self.references.add(f"{name} is {getattr(value, '__module__', '')}.{called}")
 
     def _content(self, name: str, form: object, content: Any) -> None:
-        self.found.add(f"{name}={form!r} {hashlib.sha256(content.tobytes()).hexdigest()}")
+        self.references.add(f"{name}={form!r} {hashlib.sha256(content.tobytes()).hexdigest()}")
 
     def _is_root(self, value: object) -> bool:
         """Whether ``value`` is the root, or the function that a partial or a method of it calls."""
@@ -225,10 +225,10 @@ class _ReferenceCollector:
         return value is root or value is getattr(root, "__func__", None) or value is type(root)
 
 
-def _home_of(given: Any) -> str:
-    while isinstance(given, functools.partial):
-        given = given.func
-    kind = given if inspect.isroutine(given) or isinstance(given, type) else type(given)
+def _home_of(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    kind = function if inspect.isroutine(function) or isinstance(function, type) else type(function)
     return str(getattr(kind, "__module__", ""))
 
 

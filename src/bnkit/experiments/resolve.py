@@ -68,8 +68,8 @@ class Components:
     def _are_indices(self, run: Run) -> bool:
         """Whether any network uses the inputs as indices; decided once for all runs."""
         if self._indices is None:
-            found = self.networks.values()
-            self._indices = any(are_indices(source, self.data, run.settings, run.seed) for source in found)
+            sources = self.networks.values()
+            self._indices = any(are_indices(source, self.data, run.settings, run.seed) for source in sources)
         return self._indices
 
 
@@ -97,7 +97,7 @@ def resolve_experiment(
         BnkitError: If something that it names cannot be loaded or used.
     """
     with seeded("networks"):  # modules may draw random numbers when they are imported, for a split of the data, say
-        found = networks if networks is not None else network_sources(experiment.networks, experiment.arms)
+        sources = networks if networks is not None else network_sources(experiment.networks, experiment.arms)
     data = data if data is not None else load_data(experiment.data)
     data = data.reduced(experiment.train_examples, experiment.test_examples)
     data.refuse_unlearnable()
@@ -113,11 +113,11 @@ def resolve_experiment(
         threads=experiment.threads or (before.threads if before else 0) or threads or torch.get_num_threads(),
         device=automatic,
         data=data.digest,
-        networks=tuple(source.identity for source in found.values()),
+        networks=tuple(source.identity for source in sources.values()),
         task=task.identity,
         processes=processes,
     )
-    return plan(experiment.model_copy(update={"settled": settled})), Components(found, data, task)
+    return plan(experiment.model_copy(update={"settled": settled})), Components(sources, data, task)
 
 
 def _check_device(name: str) -> None:

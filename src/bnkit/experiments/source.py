@@ -45,7 +45,7 @@ def _of_lambda(code: CodeType) -> str:
         tree = ast.parse("".join(lines))
     except (SyntaxError, ValueError):
         return ""
-    places = [
+    positions = [
         ((first, start), (last, end))
         for first, last, start, end in code.co_positions()
         if first is not None
@@ -58,7 +58,7 @@ def _of_lambda(code: CodeType) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Lambda) and node.body.end_lineno is not None and node.body.end_col_offset is not None:
             begin, stop = (node.body.lineno, node.body.col_offset), (node.body.end_lineno, node.body.end_col_offset)
-            if places and all(begin <= start and end <= stop for start, end in places):
+            if positions and all(begin <= start and end <= stop for start, end in positions):
                 around.append((begin, node))
     # Of the lambdas around it, the last to begin is the innermost.
     return ast.unparse(max(around, key=lambda found: found[0])[1]) if around else ""

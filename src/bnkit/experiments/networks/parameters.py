@@ -29,9 +29,9 @@ def factory_parameters(factory: Callable[..., object]) -> dict[str, bool | None]
     except (TypeError, ValueError):
         return {}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    found: dict[str, bool | None] = dict.fromkeys(OPTIONS if takes_any else ())
+    accepted: dict[str, bool | None] = dict.fromkeys(OPTIONS if takes_any else ())
     for name in OPTIONS:
         parameter = parameters.get(name)
         if parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            found[name] = parameter.default is parameter.empty
-    return found
+            accepted[name] = parameter.default is parameter.empty
+    return accepted

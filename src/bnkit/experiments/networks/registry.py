@@ -171,27 +171,31 @@ def network_sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, N
         SettingsError: If a network or an arm is unknown.
         FactoryError: If a file or a factory cannot be used.
     """
-    found: dict[str, NetworkSource] = {}
+    sources: dict[str, NetworkSource] = {}
     for network in networks:
         prefix = f"{network.split(':')[-1]}." if len(networks) > 1 else ""
         if is_factory_name(network):
-            target = load_factory(network)
-            made = from_factories(target.value, prefix, network, arms, named=f"{network}#{target.digest[:12]}")
+            loaded = load_factory(network)
+            added = from_factories(loaded.value, prefix, network, arms, loaded_as=f"{network}#{loaded.digest[:12]}")
         elif network in ARCHITECTURES:
-            made = {f"{prefix}{name}": _built_in(f"{prefix}{name}", network, find_arm(name)) for name in arms}
+            added = {f"{prefix}{name}": _built_in(f"{prefix}{name}", network, find_arm(name)) for name in arms}
         else:
             raise SettingsError(
                 f"unknown network {network!r}; expected one of {', '.join(ARCHITECTURES)}, or file.py:factory"
             )
-        clash = found.keys() & made.keys()
+        clash = sources.keys() & added.keys()
         if clash:
             raise SettingsError(f"two networks are called {min(clash)!r}; expected names that differ")
-        found |= made
-    return found
+        sources |= added
+    return sources
 
 
 def from_factories(
-    factories: object, prefix: str = "", origin: str = "networks", arms: Sequence[str] = DEFAULT_ARMS, named: str = ""
+    factories: object,
+    prefix: str = "",
+    origin: str = "networks",
+    arms: Sequence[str] = DEFAULT_ARMS,
+    loaded_as: str = "",
 ) -> dict[str, NetworkSource]:
     """Sources from a dictionary of factories, or from one factory, as ``bnkit.compare`` takes it.
 
@@ -204,31 +208,31 @@ def from_factories(
         prefix: The prefix of the keys.
         origin: Its name in messages.
         arms: The arms of a single network.
-        named: Its identity if it was loaded by name; empty for that of each factory.
+        loaded_as: Its identity if it was loaded by name; empty for that of each factory.
 
     Raises:
         FactoryError: If it is not a dictionary of callables, or holds a network instead of a factory.
     """
     if callable(factories):
-        return _from_single_factory(factories, prefix, origin, arms, named)
-    return _from_dictionary(factories, prefix, origin, named)
+        return _from_single_factory(factories, prefix, origin, arms, loaded_as)
+    return _from_dictionary(factories, prefix, origin, loaded_as)
 
 
-def _from_dictionary(factories: object, prefix: str, origin: str, named: str) -> dict[str, NetworkSource]:
+def _from_dictionary(factories: object, prefix: str, origin: str, loaded_as: str) -> dict[str, NetworkSource]:
     if not isinstance(factories, Mapping) or not factories:
         raise FactoryError(
             f"{origin} is {_short(factories)}; expected a dictionary of factories, as in "
             '{"no_batch_norm": make_plain, "batch_norm": make_with}, or a factory of one nn.Module'
         )
     keys = {f"{prefix}{key}": factory for key, factory in factories.items()}
-    return {key: _from_factory(key, factory, key, named) for key, factory in keys.items()}
+    return {key: _from_factory(key, factory, key, loaded_as) for key, factory in keys.items()}
 
 
 def _from_single_factory(
-    factory: Callable[..., object], prefix: str, origin: str, arms: Sequence[str], named: str
+    factory: Callable[..., object], prefix: str, origin: str, arms: Sequence[str], loaded_as: str
 ) -> dict[str, NetworkSource]:
     """Sources from one factory, which may return a dictionary of factories or a network."""
-    source = _from_factory(origin, factory, "", named)  # raises for a network in place of a factory
+    source = _from_factory(origin, factory, "", loaded_as)  # raises for a network in place of a factory
     try:
         with seeded_weights(0):
             returned = factory(**factory_arguments(Settings(), factory_parameters(factory)))
@@ -237,15 +241,15 @@ def _from_single_factory(
             f"{origin} raised {type(error).__name__}: {error}; expected it to return networks"
         ) from error
     if not isinstance(returned, nn.Module):
-        return _from_dictionary(returned, prefix, f"what {origin} returned", named)
-    found = {}
+        return _from_dictionary(returned, prefix, f"what {origin} returned", loaded_as)
+    sources = {}
     for name in arms:
         arm, key = find_arm(name), f"{prefix}{name}"
         # A factory loaded by name has its key in the identity, one passed as an object only the arm.
-        what = f"{source.identity.identity}{key if named else name}"
+        what = f"{source.identity.identity}{key if loaded_as else name}"
         identity = source.identity.model_copy(update={"key": key, "identity": what, "kernel": arm.kernel})
-        found[key] = replace(source, identity=identity, arm=arm)
-    return found
+        sources[key] = replace(source, identity=identity, arm=arm)
+    return sources
 
 
 def is_built_in(network: NetworkIdentity) -> bool:
@@ -264,7 +268,7 @@ def _built_in(key: str, name: str, arm: Arm) -> NetworkSource:
     )
 
 
-def _from_factory(origin: str, factory: object, key: str, named: str) -> NetworkSource:
+def _from_factory(origin: str, factory: object, key: str, loaded_as: str) -> NetworkSource:
     if isinstance(factory, nn.Module):
         raise FactoryError(
             f"{origin} is a {type(factory).__name__} that exists already; expected a factory that builds a new one for each "
@@ -277,12 +281,12 @@ def _from_factory(origin: str, factory: object, key: str, named: str) -> Network
     parameters = factory_parameters(factory)
 
     def make(input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
-        made: nn.Module = factory(**factory_arguments(settings, parameters))
-        return made
+        model: nn.Module = factory(**factory_arguments(settings, parameters))
+        return model
 
     identity = NetworkIdentity(
         key=key or origin,
-        identity=f"{named or fingerprint_of(factory)}/{key}",
+        identity=f"{loaded_as or fingerprint_of(factory)}/{key}",
         own_dropout=parameters.get("dropout") is False,
     )
     return NetworkSource(identity, make, frozenset(parameters))

@@ -69,10 +69,10 @@ def make_folder(path: Path) -> None:
     Raises:
         OSError: If the system refuses.
     """
-    missing = [place for place in (path, *path.parents) if not place.exists()]
+    missing = [parent for parent in (path, *path.parents) if not parent.exists()]
     path.mkdir(parents=True, exist_ok=True)
-    for place in reversed(missing):
-        _fsync_folder(place.parent)
+    for parent in reversed(missing):
+        _fsync_folder(parent.parent)
 
 
 def truncate_partial_line(path: Path) -> None:

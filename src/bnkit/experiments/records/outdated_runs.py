@@ -28,13 +28,15 @@ def describe_outdated_runs(folder: Path, plan: Plan) -> str | None:
         (of_data if same_code else of_code).append(name)
     if not of_code and not of_data:
         return None
-    made = "by other code" if not of_data else "from other data" if not of_code else "by other code or from other data"
+    origin = (
+        "by other code" if not of_data else "from other data" if not of_code else "by other code or from other data"
+    )
     names = [*of_code, *of_data]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     listed = ", ".join(names[:_NAMED]) + more
     count, verb = ("1 run", "was") if len(names) == 1 else (f"{len(names)} runs", "were")
     return (
-        f"{count} in {folder / 'runs'} {verb} made {made}, and are not counted: {listed}; they are kept, and what is "
+        f"{count} in {folder / 'runs'} {verb} made {origin}, and are not counted: {listed}; they are kept, and what is "
         "asked for is trained with what is there now"
     )
 
