@@ -9,6 +9,8 @@ from torch.nn import functional
 
 from bnkit.errors import DataError
 
+# Not from torchmetrics, which takes 3 s to load and whose R² is 0 for a target that never varies, fails for a single example,
+# and rounds in float32.
 Metric = Callable[[Tensor, Tensor], Tensor | float]
 
 
