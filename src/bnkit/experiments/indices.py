@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.data import DataSet
+from bnkit.data.inputs import to_float32
 from bnkit.experiments.networks import NetworkSource
 from bnkit.experiments.settings import Settings
 from bnkit.model.inspect.dispatch import Dispatch
@@ -30,9 +31,7 @@ _LOOKUPS = (
 def example_of(data: DataSet, *, indices: bool) -> Tensor:
     """The first two training inputs as networks get them, on the CPU, but not normalised."""
     raw = _raw(data)
-    if indices:
-        return raw.long()
-    return raw.float() / 255 if raw.dtype == torch.uint8 else raw.float()
+    return raw.long() if indices else to_float32(raw)
 
 
 def are_indices(source: NetworkSource, data: DataSet, settings: Settings, seed: int) -> bool:

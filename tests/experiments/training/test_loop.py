@@ -17,8 +17,8 @@ from bnkit.data.custom import make_data_set
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import NetworkIdentity, parse_experiment
 from bnkit.experiments.networks import from_factories
-from bnkit.experiments.randomness import epoch_order
 from bnkit.experiments.resolve import resolve_experiment
+from bnkit.experiments.run_seeding import epoch_order
 from bnkit.experiments.training import loop as training_loop
 from bnkit.experiments.training.cuda_graph import GraphedStep
 from bnkit.experiments.training.distributed import SINGLE_PROCESS, Processes

@@ -16,7 +16,7 @@ from bnkit.data import prepare
 from bnkit.data.custom import make_data_set
 from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.experiment import DEFAULT_TASK, parse_experiment
-from bnkit.experiments.randomness import epoch_order
+from bnkit.experiments.run_seeding import epoch_order
 from bnkit.experiments.training.task import resolve_task, training_step
 from bnkit.seeding import seeded
 from tests.experiments import small

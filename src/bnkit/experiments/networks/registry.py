@@ -21,7 +21,7 @@ from bnkit.experiments.networks.resnet import resnet
 from bnkit.experiments.networks.simple_cnn import simple_cnn
 from bnkit.experiments.networks.twins import make_twin, materialize_lazy, random_example
 from bnkit.experiments.networks.two_cnn import two_cnn
-from bnkit.experiments.randomness import seeded_weights
+from bnkit.experiments.run_seeding import seeded_weights
 from bnkit.experiments.settings import Settings
 from bnkit.factories import is_factory_name, load_factory
 from bnkit.nn import BatchNorm2d

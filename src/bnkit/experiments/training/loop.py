@@ -16,8 +16,8 @@ from bnkit.data import Split, Splits, batches
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.networks import is_built_in
 from bnkit.experiments.plan import Run
-from bnkit.experiments.randomness import epoch_order
 from bnkit.experiments.records.record import Epoch
+from bnkit.experiments.run_seeding import epoch_order
 from bnkit.experiments.training.augmentations import Augmentation
 from bnkit.experiments.training.constant_answer import ConstantAnswer
 from bnkit.experiments.training.cuda_graph import CudaGraphRecorder, GraphedStep

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bnkit.experiments.networks import ARCHITECTURES, ARMS, network_sources
-from bnkit.experiments.randomness import epoch_order, seeded_weights
+from bnkit.experiments.run_seeding import epoch_order, seeded_weights
 from bnkit.experiments.settings import Settings
 from bnkit.seeding import seeded
 
