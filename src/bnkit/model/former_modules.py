@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 _TODAY = {
+    "bnkit.experiments.networks.layers": "bnkit.experiments.networks.blocks",
     "bnkit.model.counterparts": "bnkit.model.layers.activated",
     "bnkit.model.fold": "bnkit.model.edit.fold",
     "bnkit.model.frozen": "bnkit.model.layers.frozen",
