@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
+import tomllib  # not pydantic-settings, which reads a missing file as an empty one and does not name a broken one
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -68,7 +68,6 @@ def load_config(path: str | Path) -> CheckConfig:
     """
     path = Path(path)
     try:
-        # Not by pydantic-settings, which reads a missing file as an empty one, and does not name a broken one.
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path} cannot be read ({error}); expected a TOML file") from error
