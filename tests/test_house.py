@@ -1,0 +1,49 @@
+"""The house can be read in one look: few files in a folder, short files, no stem twice, few parameters. What stands otherwise is listed."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+SRC = Path(__file__).parent.parent / "src" / "bnkit"
+FILES = sorted(path for path in SRC.rglob("*.py") if path.name != "__init__.py")
+MOST_FILES, MOST_LINES, MOST_PARAMETERS = 16, 300, 9
+# One file for each command, or for each rule.
+AS_MANY_AS_NEEDED = {"cli", "checks/rules/structure", "checks/rules/statistics", "checks/rules/training"}
+LARGER_FOLDERS: set[str] = set()
+LONGER_FILES: set[str] = set()
+STEMS_TWICE: set[str] = set()
+# The contract of the kernels and PyTorch's signature of batch normalization, and public functions, whose parameters are an interface.
+MANY_PARAMETERS: set[str] = set()
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(SRC).as_posix()
+
+
+def test_no_folder_shows_more_files_than_can_be_read_in_one_look():
+    counts = Counter(_name(path.parent) for path in FILES)
+    larger = {folder for folder, count in counts.items() if count > MOST_FILES}
+    assert larger - AS_MANY_AS_NEEDED == LARGER_FOLDERS
+
+
+def test_files_are_short():
+    assert {_name(path) for path in FILES if len(path.read_text().splitlines()) > MOST_LINES} == LONGER_FILES
+
+
+def test_no_two_folders_have_a_file_of_one_name():
+    """A file of a command may carry the name of its verb."""
+    stems = Counter(path.stem for path in FILES if path.parent != SRC / "cli")
+    assert {stem for stem, count in stems.items() if count > 1} == STEMS_TWICE
+
+
+def test_what_travels_together_is_one_value():
+    many = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                if sum(argument.arg not in ("self", "cls", "ctx") for argument in arguments) > MOST_PARAMETERS:
+                    many.add(f"{_name(path)}: {node.name}")
+    assert many == MANY_PARAMETERS
