@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.checks.collector import ActivationCollector
-from bnkit.checks.input_statistics import InputStatistics, takes_statistics
+from bnkit.checks.collector import ActivationCollector, takes_statistics
 from bnkit.errors import DataError
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.example import tensors_in
 from bnkit.model.inspect.recognise import BatchNormLike, Place
 from bnkit.model.random_state import RandomState
-from bnkit.model.statistics.population import set_running_statistics
+from bnkit.model.statistics.collect import set_running_statistics
 from bnkit.model.verify.answers import outputs_of, targets_of
 from bnkit.model.verify.effect import Effect
 
@@ -50,8 +49,6 @@ class CheckMeasurements:
     def __init__(
         self, model: nn.Module, sites: Sequence[Place], batches: Batches, test_batches: Batches | None = None
     ) -> None:
-        self.input_statistics: dict[str, InputStatistics] = {}
-        self.count = 0
         self._model, self._sites = model, [p for p in sites if isinstance(p.found, BatchNormLike)]
         for module in model.modules():
             module.training = False
@@ -98,20 +95,20 @@ class CheckMeasurements:
             inputs = self.input_statistics.get(site.name)
             population = None if inputs is None else inputs.population
             if population is not None and takes_statistics(site) and population.squared_deviations.isfinite().all():
-                set_running_statistics(site.module, population)  # type: ignore[arg-type]
+                set_running_statistics(site.module, population)
         yield
         _give_back(before)
 
     def _measure(self, batches: Batches, judged: list[Any] | None) -> None:
-        collector = ActivationCollector(self._sites, self.input_statistics)
-        with collector.collecting():
-            for batch in batches:
-                self.count += 1
-                if judged is not None and self.count % _JUDGED == 1:
-                    judged.append(batch)
-                collector.begin()
-                batches.run(self._model, batch, self.count)
-                collector.end(self.count)
+        collector = ActivationCollector(self._sites)
+
+        def run(batch: Any, number: int) -> None:
+            if judged is not None and number % _JUDGED == 1:
+                judged.append(batch)
+            batches.run(self._model, batch, number)
+
+        self.count = collector.collect(batches, run)
+        self.input_statistics = collector.statistics
 
 
 def split_quarters(batch: Any, least: int = 1) -> tuple[Any, Any | None]:

@@ -21,10 +21,10 @@ from bnkit.model.inspect.recognise import chosen_names, no_batch_norm
 from bnkit.model.inspect.supported import check_supported
 from bnkit.model.random_state import RandomState
 from bnkit.model.state import eagerly
-from bnkit.model.statistics.collect import Layers, LayerStatistics
+from bnkit.model.statistics.collect import Layers, LayerStatistics, set_running_statistics
 from bnkit.model.statistics.drift import Recalibration
 from bnkit.model.statistics.passes import MeasurementPasses
-from bnkit.model.statistics.population import borrowed, set_running_statistics
+from bnkit.model.statistics.population import borrowed, is_frozen
 from bnkit.model.statistics.ranks import Ranks, without_broadcasts
 from bnkit.moments import Moments
 
@@ -168,7 +168,7 @@ def _layers(model: nn.Module, include: Patterns | None, exclude: Patterns | None
             raise ModelError(
                 f"batch norm {name!r} is lazy and has no channels yet; expected a model that has run: call it once"
             )
-        elif _is_frozen(layer):
+        elif is_frozen(layer):
             kept.append(Change(name, KEPT, "frozen"))
         else:
             layers[name] = layer
@@ -178,20 +178,6 @@ def _layers(model: nn.Module, include: Patterns | None, exclude: Patterns | None
             f"{type(model).__name__} has no batch norm to recalibrate ({reasons}); expected one that is not kept"
         )
     return layers, kept
-
-
-def _is_frozen(layer: _BatchNorm) -> bool:
-    """Whether ``layer`` evaluates and will not train: it says so, or its ``train`` does nothing."""
-    if getattr(layer, "is_frozen", False):
-        return True
-    if layer.training or getattr(layer.train, "__func__", None) is nn.Module.train:
-        return False
-    modes = {module: module.training for module in layer.modules()}
-    layer.train()
-    refuses = not layer.training
-    for module, mode in modes.items():
-        module.training = mode
-    return refuses
 
 
 def _check_ran(measured: LayerStatistics, layers: Layers) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from bnkit.checks.collector import InputStatistics, takes_statistics
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.input_statistics import InputStatistics, takes_statistics
 from bnkit.checks.need import Need
 from bnkit.checks.rules.statistics.recalibrate_fix import RecalibrateFix
 from bnkit.model.statistics.drift import Drift
