@@ -24,6 +24,7 @@ class Rule(ABC):
     Attributes:
         code: "BN101"; BN1xx are about structure, BN2xx about statistics, BN3xx about the set-up of training.
         name: A few words with hyphens, which select the rule like its code.
+        former_names: Names that older versions gave the rule; they select it, too.
         severity: Of its findings, where ``finding`` is not told another.
         needs: What has to be given; without it the rule is not run, and the findings say so.
         summary: What it finds, in a line.
@@ -33,6 +34,7 @@ class Rule(ABC):
 
     code: ClassVar[str]
     name: ClassVar[str]
+    former_names: ClassVar[tuple[str, ...]] = ()
     severity: ClassVar[Severity]
     needs: ClassVar[frozenset[Need]] = frozenset()
     summary: ClassVar[str]
@@ -42,6 +44,10 @@ class Rule(ABC):
     @abstractmethod
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         """What is wrong, in the order of the model."""
+
+    def is_called(self, name: str) -> bool:
+        """Whether ``name`` is the code, the name or a former name of the rule, however it is capitalised."""
+        return name.lower() in (self.code.lower(), self.name, *self.former_names)
 
     def fix(self, model: nn.Module, findings: Sequence[Finding], batches: Any) -> list[Change]:
         """Mend what ``findings`` say, in place, and return what was changed. ``batches`` is None where there are no data."""

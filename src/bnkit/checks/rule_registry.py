@@ -1,9 +1,10 @@
-"""All rules, and how some of them are named."""
+"""All rules, how they are selected, and the page of each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from importlib import resources
 
 from bnkit.checks.rule import Rule
 from bnkit.checks.rules import statistics, structure, training
@@ -26,9 +27,18 @@ def find_rule(name: str) -> Rule:
         SettingsError: There is none.
     """
     for rule in rules():
-        if name.lower() in (rule.code.lower(), rule.name):
+        if rule.is_called(name):
             return rule
     raise _unknown(name)
+
+
+def page(code: str) -> str:
+    """The page about the rule with that code, as it is shipped: Markdown.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    return resources.files("bnkit.checks").joinpath("pages", f"{code}.md").read_text(encoding="utf-8")
 
 
 def selected_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ...]:
@@ -41,7 +51,7 @@ def selected_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ..
         SettingsError: One of them names no rule.
 
     Example:
-        >>> [rule.code for rule in selected_rules("BN101,two-in-a-row", None)]
+        >>> [rule.code for rule in selected_rules("BN101,consecutive", None)]
         ['BN101', 'BN103']
     """
     wanted = None if select is None else matching_codes(select)
@@ -68,7 +78,7 @@ def _is_called(rule: Rule, name: str) -> bool:
     if name.upper() == "ALL":
         return True
     is_prefix = name.upper().startswith("BN") and rule.code.startswith(name.upper())
-    return is_prefix or rule.name == name.lower()
+    return is_prefix or rule.is_called(name)
 
 
 def _split(names: Names) -> Iterable[str]:

@@ -16,7 +16,8 @@ class ExtremeGamma(Rule):
     """A gamma that switches a channel off, or blows it up."""
 
     code = "BN205"
-    name = "gamma"
+    name = "extreme-gamma"
+    former_names = ("gamma",)
     severity = Severity.NOTE
     summary = "gamma near zero, or exploding"
 

@@ -25,7 +25,8 @@ class StaleRunningStats(RecalibrateFix):
     """A model that evaluates worse than its weights can, since its moving averages lag behind or are off."""
 
     code = "BN201"
-    name = "moving-average"
+    name = "stale-running-stats"
+    former_names = ("moving-average",)
     severity = Severity.ERROR
     needs = frozenset({Need.DATA})
     summary = "a moving average that costs accuracy, or changes the output"

@@ -14,7 +14,8 @@ class UnfrozenByTrain(Rule):
     """Statistics that are held still by hand, until somebody calls ``train()``."""
 
     code = "BN302"
-    name = "thawed-by-train"
+    name = "unfrozen-by-train"
+    former_names = ("thawed-by-train",)
     severity = Severity.WARNING
     summary = "frozen statistics that .train() will thaw"
 

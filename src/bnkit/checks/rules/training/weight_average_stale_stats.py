@@ -18,7 +18,8 @@ class WeightAverageStaleStats(Rule):
     """Averaged parameters beside running statistics that are those of the parameters of the last step, or of none."""
 
     code = "BN306"
-    name = "averaged-without-statistics"
+    name = "weight-average-stale-stats"
+    former_names = ("averaged-without-statistics",)
     severity = Severity.WARNING
     needs = frozenset({Need.EMA})
     summary = "averaged parameters without statistics of their own"
