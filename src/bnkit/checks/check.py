@@ -17,6 +17,7 @@ from bnkit.checks.config import CheckConfig, load_config
 from bnkit.checks.context import BatchExample, CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.findings import Findings
+from bnkit.checks.fix import is_fixed_by_default
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_registry import Names, selected_rules
@@ -137,7 +138,7 @@ def check(
             _sorted(found, model),
             layers=len(context.sites),
             not_checked=_not_checked(rules, context.has),
-            fixable=frozenset(rule.code for rule in ready if rule.is_fixable and not rule.fix_changes_keys),
+            fixable=frozenset(rule.code for rule in ready if is_fixed_by_default(rule)),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
@@ -66,7 +66,7 @@ def matching_codes(names: Names) -> frozenset[str]:
         SettingsError: One of them names no rule.
     """
     found: set[str] = set()
-    for name in _split(names):
+    for name in split_names(names):
         matching = [rule.code for rule in rules() if _is_called(rule, name)]
         if not matching:
             raise _unknown(name)
@@ -81,7 +81,8 @@ def _is_called(rule: Rule, name: str) -> bool:
     return is_prefix or rule.is_called(name)
 
 
-def _split(names: Names) -> Iterable[str]:
+def split_names(names: Names) -> list[str]:
+    """``names``, one at a time: commas separate several in one text."""
     several = [names] if isinstance(names, str) else names
     parts = [part.strip() for text in several for part in text.split(",")]
     return [part for part in parts if part]
