@@ -10,7 +10,7 @@ How to add a rule
    - ``context.norms``: every batch norm and what is known of it (buffers, gamma, eps, ...); needs nothing but the model;
    - ``context.traced_run``: one traced run on the example, ``Need.STRUCTURE``;
    - ``context.measurements``: one pass over the batches, ``Need.DATA``: the moments of every batch norm's input, batch by batch;
-   - ``context.optimizer``, ``context.loader``, ``context.ema``, ``context.accumulation``: as they were given.
+   - ``context.training``: optimizer, loader, ema, accumulation and processes, as they were given.
 
    A rule runs and changes nothing itself. What several rules would have to run the model for belongs into the observation,
    which puts the model back bit by bit afterwards, also when something raises.

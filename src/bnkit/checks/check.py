@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from bnkit.checks.config import CheckConfig, load_config
-from bnkit.checks.context import BatchExample, CheckContext
+from bnkit.checks.context import BatchExample, CheckContext, TrainingSetup
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.findings import Findings
 from bnkit.checks.fix import is_fixed_by_default
@@ -102,13 +102,13 @@ def check(
     for name, number in (("accumulation", accumulation), ("processes", 1 if processes is None else processes)):
         if number < 1:
             raise SettingsError(f"{name}={number}; expected a whole number above 0")
-    read = CheckConfig() if config is None else load_config(config)
-    settings = read.with_overrides(select, ignore, per_layer_ignores)
-    rules = selected_rules(settings.select, settings.ignore)
-    target = device_of(model) if device is None else device
-    given = None if batches is None else Batches(batches, forward, batch_size, target)
-    tested = None if test_batches is None else Batches(test_batches, forward, None, target)
-    if tested is not None and not tested.is_repeatable:
+    file_config = CheckConfig() if config is None else load_config(config)
+    check_config = file_config.with_overrides(select, ignore, per_layer_ignores)
+    rules = selected_rules(check_config.select, check_config.ignore)
+    on_device = device_of(model) if device is None else device
+    data = None if batches is None else Batches(batches, forward, batch_size, on_device)
+    test_data = None if test_batches is None else Batches(test_batches, forward, None, on_device)
+    if test_data is not None and not test_data.is_repeatable:
         raise SettingsError(
             f"test_batches is a {type(test_batches).__name__}, which can be gone through once; expected a list, a tensor or a "
             "DataLoader: outputs are compared under two sets of statistics"
@@ -118,24 +118,27 @@ def check(
     generators = tuple(_generators(loaders))
     with ExitStack() as stack:
         snapshot = stack.enter_context(untouched(model, generators))
-        if example is None and given is not None:
-            given, first = _first_of(given)
-            example = BatchExample(given, first[0]) if first else None
+        if example is None and data is not None:
+            data, first = _peek(data)
+            example = BatchExample(data, first[0]) if first else None
             snapshot.restore_random_state()  # so that the batches come as they would have come
         lazy = first_lazy(model)
         if lazy is not None:
-            twin = _with_shapes(model, example, lazy)
-            optimizer = None if optimizer is None else _of_twin(optimizer, model, twin)
+            copied = _copy_with_shapes(model, example, lazy)
+            optimizer = None if optimizer is None else _optimizer_of_copy(optimizer, model, copied)
             snapshot.restore_random_state()
-            model, snapshot = twin, Snapshot(twin, generators)
-        stack.enter_context(_by_itself(model))
-        context = CheckContext(model, snapshot, example, given, tested, optimizer, loader, ema, accumulation, processes)
+            model, snapshot = copied, Snapshot(copied, generators)
+        stack.enter_context(_eager_and_local(model))
+        training = TrainingSetup(optimizer, loader, ema, accumulation, processes)
+        context = CheckContext(model, snapshot, example, data, test_data, training)
         if not context.sites:
             raise no_batch_norm(model)
         ready = [rule for rule in rules if rule.needs <= context.has]
-        found = [finding for rule in ready for finding in rule.findings(context) if not settings.ignores(finding)]
+        findings = [
+            finding for rule in ready for finding in rule.findings(context) if not check_config.ignores(finding)
+        ]
         return Findings(
-            _sorted(found, model),
+            _sorted(findings, model),
             layers=len(context.sites),
             not_checked=_not_checked(rules, context.has),
             fixable=frozenset(rule.code for rule in ready if is_fixed_by_default(rule)),
@@ -164,26 +167,26 @@ def assert_healthy(
         severity = Severity(fail_on)
     except ValueError as error:
         raise SettingsError(f"fail_on={fail_on!r}; expected one of {', '.join(Severity)}") from error
-    found = check(model, batches, **arguments).at_least(severity)
-    if found:
-        raise AssertionError(f"{type(model).__name__} is not healthy\n{found}")
+    findings = check(model, batches, **arguments).at_least(severity)
+    if findings:
+        raise AssertionError(f"{type(model).__name__} is not healthy\n{findings}")
 
 
-def _with_shapes(model: nn.Module, example: Example | None, name: str) -> nn.Module:
-    """A copy of ``model``, which has lazy layers, that has run on the example."""
+def _copy_with_shapes(model: nn.Module, example: Example | None, name: str) -> nn.Module:
+    """A copy of ``model``, whose lazy layers have got their shapes from a run on the example."""
     if example is None:
         raise ModelError(
             f"{name} of {type(model).__name__} has no shape yet; expected an example that gives it one, example_inputs or "
             "batches (--input or --data), or a model that has run"
         )
-    twin = copy_of(model)
-    materialise(twin, example)
-    return twin
+    copied = copy_of(model)
+    materialise(copied, example)
+    return copied
 
 
-def _of_twin(optimizer: Optimizer, model: nn.Module, twin: nn.Module) -> Any:
-    """What ``optimizer`` does to the parameters of ``model``, said of those of its copy."""
-    own = dict(twin.named_parameters())
+def _optimizer_of_copy(optimizer: Optimizer, model: nn.Module, copied: nn.Module) -> Any:
+    """The parameter groups of ``optimizer`` with the parameters of the copy in place of the model's."""
+    own = dict(copied.named_parameters())
     copies = {id(parameter): own[name] for name, parameter in model.named_parameters()}
     groups = [
         {**group, "params": [copies.get(id(parameter), parameter) for parameter in group["params"]]}
@@ -193,8 +196,8 @@ def _of_twin(optimizer: Optimizer, model: nn.Module, twin: nn.Module) -> Any:
 
 
 @contextmanager
-def _by_itself(model: nn.Module) -> Iterator[None]:
-    """Inside, no other process is waited for, and a compiled model runs eagerly: compiled, it would run past the hooks."""
+def _eager_and_local(model: nn.Module) -> Iterator[None]:
+    """Inside, the model waits for no other process, and runs eagerly: compiled code skips hooks."""
     with ExitStack() as stack:
         stack.enter_context(without_broadcasts(model))
         if "torch._dynamo" in sys.modules:
@@ -202,14 +205,14 @@ def _by_itself(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _first_of(batches: Batches) -> tuple[Batches, list[Any]]:
-    """Batches that still give the first one, and that one, in a list; an empty one where there is none."""
+def _peek(batches: Batches) -> tuple[Batches, list[Any]]:
+    """The batches, none of them used up, and a list of the first one, empty where there is none."""
     first = list(islice(batches, 1))
     return batches if batches.is_repeatable else batches.after(first), first
 
 
 def _generators(loaders: Sequence[Any]) -> Iterator[torch.Generator]:
-    """Those that a loader draws from, besides the global one."""
+    """The random generators that loaders draw from, the global one aside."""
     for loader in loaders:
         for part in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
             generator = getattr(part, "generator", None)
@@ -227,6 +230,6 @@ def _not_checked(rules: Sequence[Rule], has: frozenset[Need]) -> dict[str, list[
     return lacking
 
 
-def _sorted(found: Sequence[Finding], model: nn.Module) -> list[Finding]:
+def _sorted(findings: Sequence[Finding], model: nn.Module) -> list[Finding]:
     order = {name: position for position, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
-    return sorted(found, key=lambda f: (f.severity.rank, f.code, order.get(f.site, len(order))))
+    return sorted(findings, key=lambda f: (f.severity.rank, f.code, order.get(f.site, len(order))))

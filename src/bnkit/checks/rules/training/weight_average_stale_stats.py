@@ -25,10 +25,10 @@ class WeightAverageStaleStats(Rule):
     summary = "averaged parameters without statistics of their own"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
-        assert context.ema is not None
-        if not _differ(context.model, context.ema):  # nothing has been averaged yet
+        assert context.training.ema is not None
+        if not _differ(context.model, context.training.ema):  # nothing has been averaged yet
             return
-        averages = {_plain(site.name): site.found for site in places(context.ema)}
+        averages = {_plain(site.name): site.found for site in places(context.training.ema)}
         found: dict[str, list[str]] = {}
         for site, norm in context.norms.items():
             averaged = averages.get(_plain(site.name))
