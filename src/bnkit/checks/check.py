@@ -1,4 +1,4 @@
-"""What is wrong with the batch normalization of a model."""
+"""Check how a model uses batch normalization."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ def check(
     config: str | Path | None = None,
     device: torch.device | str | None = None,
 ) -> Findings:
-    """What is wrong with the batch normalization of ``model``, worst first.
+    """Find mistakes in how ``model`` uses batch normalization, the worst first.
 
-    Each rule looks at what it is given: the structure at a run on an example, the statistics at batches of data, the set-up
-    of training at the optimizer and the loader. What was not given is not checked, and ``not_checked`` says so.
+    Rules about structure need a run on an example, those about statistics batches of data, those about training the optimizer
+    or the loader. A rule that lacks what it needs is skipped, and ``not_checked`` lists it.
 
-    Nothing is changed: parameters, gradients, buffers, counters, modes, hooks and the random state are bit by bit what they
-    were, also if something is raised. An iterator that is given is used up. Of a model with lazy layers a copy is looked
-    at, which has run on the example.
+    Nothing is changed: parameters, gradients, buffers, counters, modes, hooks and the random state are bit by bit as before,
+    also if something is raised. An iterator is consumed. A model with lazy layers is copied, and the copy, after a run on the
+    example, is checked.
 
     Args:
-        model: Any model with batch norms that runs; those of other libraries are recognised by what they compute.
+        model: Any model with batch norms that runs; layers of other libraries are recognised by what they compute.
         batches: A ``DataLoader``, a list, an iterator, or a tensor, which is one batch. Of a batch that is a tuple or a list, the
             first entry is the input, and the second what is to be answered, if it is class numbers or floating targets of the
             output's shape (with ``forward``, class numbers alone); a dictionary holds keyword arguments. In the dtype that the
@@ -72,10 +72,10 @@ def check(
         optimizer: The one that trains the model.
         example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) to run the model on; random values
             will do. By default, the input of the first batch.
-        test_batches: Batches to judge outputs, accuracy and loss on, where they are to be others than those that are measured.
+        test_batches: Batches to compare outputs, accuracy and loss on; None for some of ``batches``.
         forward: Called with the model and each batch, for models that take more than an input.
-        batch_size: Cut the tensor ``batches`` into batches of so many.
-        loader: What the batches of training come from, a ``DataLoader``: looked at, not gone through.
+        batch_size: Split the tensor ``batches`` into batches of this size.
+        loader: What the batches of training come from, a ``DataLoader``: its settings are read, its data are not.
         ema: The model that holds averages of this one's parameters, as ``torch.optim.swa_utils.AveragedModel``.
         accumulation: How many batches' gradients are added up before the optimizer takes a step.
         processes: How many processes train together; None for those of ``torch.distributed``, if it is initialised.
@@ -88,9 +88,9 @@ def check(
         The findings, sorted by severity, code, and place in the model. They print well.
 
     Raises:
-        SettingsError: An argument that means nothing here, as an unknown rule.
-        ModelError: There is no batch norm, or the model raises on what it was given.
-        DataError: The batches are empty.
+        SettingsError: If an argument is invalid, as an unknown rule.
+        ModelError: If the model has no batch norm, or raises on its input.
+        DataError: If the batches are empty.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2))
@@ -148,7 +148,7 @@ def check(
 def assert_healthy(
     model: nn.Module, batches: Any = None, *, fail_on: Severity | str = Severity.WARNING, **arguments: Any
 ) -> None:
-    """Raise if ``check`` finds anything as bad as ``fail_on``, for a user's own tests.
+    """Raise if ``check`` finds anything as severe as ``fail_on``: for a test suite.
 
     Args:
         model, batches: As for ``check``.
@@ -156,8 +156,8 @@ def assert_healthy(
         arguments: The others of ``check``.
 
     Raises:
-        AssertionError: It does; the message is the list.
-        SettingsError, ModelError, DataError: It could not be checked.
+        AssertionError: If it does; the message lists the findings.
+        SettingsError, ModelError, DataError: If the model could not be checked.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
@@ -221,7 +221,7 @@ def _generators(loaders: Sequence[Any]) -> Iterator[torch.Generator]:
 
 
 def _not_checked(rules: Sequence[Rule], has: frozenset[Need]) -> dict[str, list[str]]:
-    """The codes of the rules that lack something, by what they lack."""
+    """The codes of the rules that were skipped, by what they lack."""
     lacking: dict[str, list[str]] = {}
     for rule in rules:
         missing = [need.value for need in Need if need in rule.needs - has]

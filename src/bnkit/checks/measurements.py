@@ -1,4 +1,4 @@
-"""One pass over batches of data: what every batch norm got, and what that does to the model's outputs."""
+"""One pass over batches of data: what every batch norm received, and how its statistics change the model's outputs."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _JUDGED = 16
 
 
 class CheckMeasurements:
-    """What a model did with batches of data.
+    """What the batch norms of a model received on batches of data, and what that changes in evaluation.
 
-    Every batch norm was measured behind batch norms that normalise with the statistics of the batch (Ioffe & Szegedy 2015,
-    Algorithm 2, lines 8 to 10), all else in evaluation mode.
+    Every batch norm is measured behind batch norms that normalise with the statistics of the batch; all other modules
+    evaluate.
 
     Args:
-        model: It is changed; giving it back is somebody else's business.
+        model: Its modes and buffers change; the caller restores them.
         sites: Its batch norms.
         batches: Batches of data.
-        test_batches: Batches to judge outputs on; None for some of ``batches``.
+        test_batches: Batches to compare outputs on; None for some of ``batches``.
 
     Attributes:
-        input_statistics: What each batch norm got, by its first dotted name, in the order in which they first ran.
+        input_statistics: What each batch norm received, by its first dotted name, in the order in which they first ran.
         count: How many batches there were.
-        effect: What the statistics of the data, in place of the moving averages, would do to the answers in evaluation.
+        effect: How outputs in evaluation change if the statistics of the data replace the moving averages.
 
     Raises:
-        ModelError: The model raises.
-        DataError: There are no batches.
+        ModelError: If the model raises.
+        DataError: If there are no batches.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class CheckMeasurements:
             judged: list[Any] = []
             before = {buffer: buffer.clone() for buffer in _buffers(self._sites)}
             self._measure(batches, judged if test_batches is None else None)
-            _give_back(before)
+            _restore(before)
             if not self.count:
                 raise DataError(
                     "batches is empty; expected at least one batch: an iterator that was gone through before gives none, a list "
@@ -64,31 +64,31 @@ class CheckMeasurements:
                 )
             self.effect = Effect()
             if test_batches is None:
-                self._judge_in_part(batches, judged)
+                self._compare_quarters(batches, judged)
             else:
-                self._judge(test_batches, test_batches)
+                self._compare(test_batches, test_batches)
 
-    def _judge_in_part(self, batches: Batches, judged: list[Any]) -> None:
+    def _compare_quarters(self, batches: Batches, judged: list[Any]) -> None:
         """The effect on a quarter of each of the batches ``judged``; and on another one, if that shows a gain."""
         # Without statistics of its own, a batch norm cannot evaluate a single example.
         least = 1 if all(getattr(site.module, "running_mean", None) is not None for site in self._sites) else 2
         quarters = [split_quarters(batch, least) for batch in judged]
-        self._judge(batches, [first for first, _ in quarters])
+        self._compare(batches, [first for first, _ in quarters])
         if self.effect.gained > self.effect.lost or self.effect.loss_after < self.effect.loss_before:
-            self._judge(batches, [second for _, second in quarters if second is not None])
+            self._compare(batches, [second for _, second in quarters if second is not None])
 
-    def _judge(self, batches: Batches, judged: Iterable[Any]) -> None:
-        """Hold what the model answers by the statistics of the data against what it answers by its moving averages."""
+    def _compare(self, batches: Batches, judged: Iterable[Any]) -> None:
+        """Compare the outputs under the statistics of the data with those under the moving averages."""
         for number, batch in enumerate(judged, 1):
             state = RandomState()
             by_average = outputs_of(batches.run(self._model, batch, number))
             state.restore()
-            with self._by_data():
+            with self._population_statistics():
                 by_data = outputs_of(batches.run(self._model, batch, number))
             self.effect.add(by_average, by_data, targets_of(batch, batches))
 
     @contextmanager
-    def _by_data(self) -> Iterator[None]:
+    def _population_statistics(self) -> Iterator[None]:
         """Inside, the batch norms evaluate with the statistics of the data."""
         before = {buffer: buffer.clone() for buffer in _buffers(self._sites)}
         for site in self._sites:
@@ -97,7 +97,7 @@ class CheckMeasurements:
             if population is not None and takes_statistics(site) and population.squared_deviations.isfinite().all():
                 set_running_statistics(site.module, population)
         yield
-        _give_back(before)
+        _restore(before)
 
     def _measure(self, batches: Batches, judged: list[Any] | None) -> None:
         collector = ActivationCollector(self._sites)
@@ -143,6 +143,6 @@ def _buffers(sites: Sequence[Place]) -> Iterator[Tensor]:
         yield from site.module.buffers(recurse=False)
 
 
-def _give_back(before: dict[Tensor, Tensor]) -> None:
+def _restore(before: dict[Tensor, Tensor]) -> None:
     for buffer, content in before.items():
         buffer.copy_(content)

@@ -21,10 +21,10 @@ def rules() -> tuple[Rule, ...]:
 
 
 def find_rule(name: str) -> Rule:
-    """The rule with that code or name, however it is capitalised.
+    """The rule with that code, name or former name, however it is capitalised.
 
     Raises:
-        SettingsError: There is none.
+        SettingsError: If there is none.
     """
     for rule in rules():
         if rule.is_called(name):
@@ -36,7 +36,7 @@ def page(code: str) -> str:
     """The page about the rule with that code, as it is shipped: Markdown.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: If there is none.
     """
     return resources.files("bnkit.checks").joinpath("pages", f"{code}.md").read_text(encoding="utf-8")
 
@@ -48,7 +48,7 @@ def selected_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ..
         select, ignore: Codes, beginnings of codes ("BN1"), names, or "ALL"; commas separate several in one text.
 
     Raises:
-        SettingsError: One of them names no rule.
+        SettingsError: If one of them names no rule.
 
     Example:
         >>> [rule.code for rule in selected_rules("BN101,consecutive", None)]
@@ -63,18 +63,18 @@ def matching_codes(names: Names) -> frozenset[str]:
     """The codes of the rules that ``names`` stand for.
 
     Raises:
-        SettingsError: One of them names no rule.
+        SettingsError: If one of them names no rule.
     """
-    found: set[str] = set()
+    codes: set[str] = set()
     for name in split_names(names):
-        matching = [rule.code for rule in rules() if _is_called(rule, name)]
+        matching = [rule.code for rule in rules() if _matches(rule, name)]
         if not matching:
             raise _unknown(name)
-        found.update(matching)
-    return frozenset(found)
+        codes.update(matching)
+    return frozenset(codes)
 
 
-def _is_called(rule: Rule, name: str) -> bool:
+def _matches(rule: Rule, name: str) -> bool:
     if name.upper() == "ALL":
         return True
     is_prefix = name.upper().startswith("BN") and rule.code.startswith(name.upper())

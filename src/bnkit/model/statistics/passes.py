@@ -130,43 +130,43 @@ class MeasurementPasses:
         return output
 
     def finalize_statistics(self, measured: LayerStatistics, ranks: Ranks) -> dict[str, Moments]:
-        """The moments of each layer behind layers that have theirs already, settled call by call.
+        """The moments of each layer behind layers that have theirs already, measured call by call.
 
         Args:
             measured: The first pass on all ranks.
         """
-        settled = LayerStatistics()
+        final = LayerStatistics()
         order = list(measured.moments)
 
         def keep(name: str) -> None:
-            moments = settled.by_layer()[name]
+            moments = final.by_layer()[name]
             # The first of several calls may have one value for each channel, and no unbiased variance.
             set_running_statistics(self._layers[name], moments, unbiased=bool(moments.count > 1))
 
-        def settle(calls: list[Call]) -> None:
-            measured_again = reduce(LayerStatistics.merge, ranks.gather(lambda: self._later_pass(set(calls))))
+        def measure(calls: list[Call]) -> None:
+            again = reduce(LayerStatistics.merge, ranks.gather(lambda: self._later_pass(set(calls))))
             for call in calls:
-                if call not in measured_again.moments:
+                if call not in again.moments:
                     raise ModelError(
                         f"batch norm {call[0]!r} ran in the first pass and not in a later one; expected a model that does the same "
                         "in each, or sequential=False"
                     )
-                settled.moments[call] = measured_again.moments[call]
+                final.moments[call] = again.moments[call]
             keep(calls[0][0])
 
         for position, call in enumerate(order):
-            if position == 0 and measured.leading == {call}:  # nothing before it was unsettled in the first pass
-                settled.moments[call] = measured.moments[call]
+            if position == 0 and measured.leading == {call}:  # nothing before it changed since the first pass
+                final.moments[call] = measured.moments[call]
                 keep(call[0])
             else:
-                settle([call])
-        # What follows a layer that runs several times was measured before its last call was settled: once more from there on,
+                measure([call])
+        # What follows a layer that runs several times was measured before that layer had its final statistics: once more from there on,
         # now with all calls of a layer in one pass.
         names = list(dict.fromkeys(name for name, _ in order))
         calls = {name: [call for call in order if call[0] == name] for name in names}
         for name in dropwhile(lambda name: len(calls[name]) == 1, names):
-            settle(calls[name])
-        return settled.by_layer()
+            measure(calls[name])
+        return final.by_layer()
 
 
 def _check_finite(call: BatchNormCall) -> None:

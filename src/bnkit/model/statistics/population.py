@@ -1,4 +1,4 @@
-"""The statistics of the data themselves, in place of a moving average that lags behind."""
+"""Population statistics: the moments of each batch norm's input over a whole data set."""
 
 from __future__ import annotations
 

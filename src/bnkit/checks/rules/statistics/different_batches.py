@@ -42,7 +42,7 @@ class DifferentBatches(Rule):
 
 @dataclass(frozen=True)
 class BatchVariation:
-    """What an analysis of variance says of batches.
+    """The result of an analysis of variance between batches.
 
     Attributes:
         share: The part of the variance between examples that lies between batches, ω², over all channels.
