@@ -14,6 +14,7 @@ from bnkit.model import population_statistics
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.recognise import places
 from bnkit.model.statistics.collect import StopForward, collect, moments_of
+from bnkit.moments import Moments
 
 
 class Masked(nn.Module):
@@ -109,6 +110,18 @@ def test_a_mask_that_no_layer_takes_is_refused():
     (batch,) = _padded(1)
     with pytest.raises(SettingsError, match=r"got a mask of torch\.float32"):
         bnkit.recalibrate(Masked(), [batch | {"mask": batch["mask"].float()}], forward=_run)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (7, 3), (7, 3, 1), (5, 4, 9), (3, 2, 5, 7), (2, 0, 4), (300, 2, 40, 40)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("is_channels_last", [False, True])
+def test_moments_of_values_however_they_are_laid_out(shape, dtype, is_channels_last):
+    values = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 2 + 30).to(dtype)
+    expected = Moments.of(values)
+    moments = moments_of(values.movedim(1, -1).contiguous().movedim(-1, 1) if is_channels_last else values)
+    assert moments.count == expected.count
+    torch.testing.assert_close(moments.mean, expected.mean, rtol=1e-14, atol=0)
+    torch.testing.assert_close(moments.squared_deviations, expected.squared_deviations, rtol=1e-11, atol=1e-26)
 
 
 def test_moments_where_nothing_counts():

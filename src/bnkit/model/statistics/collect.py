@@ -181,8 +181,17 @@ def moments_of(values: Tensor, mask: Tensor | None = None) -> Moments:
         values = values.movedim(1, -1)[mask[:, 0].to(values.device)]
     at_a_time = _VALUES_AT_A_TIME if values.device.type == "cpu" else 64 * _VALUES_AT_A_TIME
     parts = torch.split(values, max(1, at_a_time // max(1, values.shape[1:].numel())))
-    moments = reduce(Moments.merge, map(Moments.of, parts))
+    moments = reduce(Moments.merge, map(_moments_of_part, parts))
     return Moments(moments.count.cpu(), moments.mean.cpu(), moments.squared_deviations.cpu())
+
+
+def _moments_of_part(values: Tensor) -> Moments:
+    if values.device.type != "cpu" or values.numel() == 0:
+        return Moments.of(values)
+    # PyTorch's loop over float64 takes about half the time of separate operations.
+    mean, variance = torch.batch_norm_update_stats(values.double(), None, None, 0.0)
+    count = torch.tensor(values.numel() / values.shape[1], dtype=torch.float64)
+    return Moments(count, mean, variance * count)
 
 
 def check_several(call: BatchNormCall, advice: str = "or use larger batches") -> None:
