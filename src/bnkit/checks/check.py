@@ -133,15 +133,15 @@ def check(
         context = CheckContext(model, snapshot, example, data, test_data, training)
         if not context.sites:
             raise no_batch_norm(model)
-        ready = [rule for rule in rules if rule.needs <= context.has]
+        runnable = [rule for rule in rules if rule.needs <= context.has]
         findings = [
-            finding for rule in ready for finding in rule.findings(context) if not check_config.ignores(finding)
+            finding for rule in runnable for finding in rule.findings(context) if not check_config.ignores(finding)
         ]
         return Findings(
             _sorted(findings, model),
             layers=len(context.sites),
             not_checked=_not_checked(rules, context.has),
-            fixable=frozenset(rule.code for rule in ready if is_fixed_by_default(rule)),
+            fixable=frozenset(rule.code for rule in runnable if is_fixed_by_default(rule)),
         )
 
 

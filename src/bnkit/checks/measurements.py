@@ -21,7 +21,7 @@ from bnkit.model.verify.effect import Effect
 
 # Half of one batch in so many is judged by outputs as well, where there are no others to judge by: twice, which takes a
 # sixteenth of the time; and half of that where the first quarter shows no gain.
-_JUDGED = 16
+_COMPARED = 16
 
 
 class CheckMeasurements:
@@ -53,9 +53,9 @@ class CheckMeasurements:
         for module in model.modules():
             module.training = False
         with torch.no_grad():
-            judged: list[Any] = []
+            compared: list[Any] = []
             before = {buffer: buffer.clone() for buffer in _buffers(self._sites)}
-            self._measure(batches, judged if test_batches is None else None)
+            self._measure(batches, compared if test_batches is None else None)
             _restore(before)
             if not self.count:
                 raise DataError(
@@ -64,22 +64,22 @@ class CheckMeasurements:
                 )
             self.effect = Effect()
             if test_batches is None:
-                self._compare_quarters(batches, judged)
+                self._compare_quarters(batches, compared)
             else:
                 self._compare(test_batches, test_batches)
 
-    def _compare_quarters(self, batches: Batches, judged: list[Any]) -> None:
-        """The effect on a quarter of each of the batches ``judged``; and on another one, if that shows a gain."""
+    def _compare_quarters(self, batches: Batches, compared: list[Any]) -> None:
+        """The effect on a quarter of each of the batches ``compared``; and on another one, if that shows a gain."""
         # Without statistics of its own, a batch norm cannot evaluate a single example.
         least = 1 if all(getattr(site.module, "running_mean", None) is not None for site in self._sites) else 2
-        quarters = [split_quarters(batch, least) for batch in judged]
+        quarters = [split_quarters(batch, least) for batch in compared]
         self._compare(batches, [first for first, _ in quarters])
         if self.effect.gained > self.effect.lost or self.effect.loss_after < self.effect.loss_before:
             self._compare(batches, [second for _, second in quarters if second is not None])
 
-    def _compare(self, batches: Batches, judged: Iterable[Any]) -> None:
+    def _compare(self, batches: Batches, compared: Iterable[Any]) -> None:
         """Compare the outputs under the statistics of the data with those under the moving averages."""
-        for number, batch in enumerate(judged, 1):
+        for number, batch in enumerate(compared, 1):
             state = RandomState()
             by_average = outputs_of(batches.run(self._model, batch, number))
             state.restore()
@@ -99,12 +99,12 @@ class CheckMeasurements:
         yield
         _restore(before)
 
-    def _measure(self, batches: Batches, judged: list[Any] | None) -> None:
+    def _measure(self, batches: Batches, compared: list[Any] | None) -> None:
         collector = ActivationCollector(self._sites)
 
         def run(batch: Any, number: int) -> None:
-            if judged is not None and number % _JUDGED == 1:
-                judged.append(batch)
+            if compared is not None and number % _COMPARED == 1:
+                compared.append(batch)
             batches.run(self._model, batch, number)
 
         self.count = collector.collect(batches, run)

@@ -121,16 +121,16 @@ class Monitor:
         if not self._is_time():
             return None
         began = time.perf_counter()
-        found = self._check()
+        findings = self._check()
         self.looks.append(self.steps)
         self._spent += time.perf_counter() - began
-        if found is not None:
-            self.findings = found
+        if findings is not None:
+            self.findings = findings
             if self._on_findings is not None:
-                self._on_findings(found)
+                self._on_findings(findings)
             else:
-                self._log_new(found)
-        return found
+                self._log_new(findings)
+        return findings
 
     def _is_time(self) -> bool:
         if self.steps - (self.looks[-1] if self.looks else 0) < self._every:
@@ -153,8 +153,8 @@ class Monitor:
                 _log.warning("step %d: the batch norms could not be checked: %s", self.steps, error)
             return None
 
-    def _log_new(self, found: Findings) -> None:
-        new: list[Finding] = [finding for finding in found if (finding.code, finding.site) not in self._logged]
+    def _log_new(self, findings: Findings) -> None:
+        new: list[Finding] = [finding for finding in findings if (finding.code, finding.site) not in self._logged]
         self._logged.update((finding.code, finding.site) for finding in new)
         if new:
-            _log.warning("step %d: %s", self.steps, found.only(new))
+            _log.warning("step %d: %s", self.steps, findings.only(new))
