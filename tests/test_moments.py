@@ -40,14 +40,6 @@ def test_a_large_mean_with_a_small_variance_does_not_cancel():
     torch.testing.assert_close(merged.variance(), values.double().var(0), rtol=1e-9, atol=0)
 
 
-def test_moments_of_a_batch_do_not_alias_its_buffers():
-    mean, variance = torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
-    moments = Moments.of_batch(4, mean, variance)
-    mean.zero_(), variance.zero_()
-    assert moments.mean.tolist() == [1.0, 1.0]
-    assert moments.squared_deviations.tolist() == [3.0, 3.0]
-
-
 def test_nothing_merged_with_nothing_is_nothing():
     nothing = Moments.of(torch.zeros(0, 2))
     assert nothing.merge(nothing).count == 0

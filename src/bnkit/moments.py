@@ -44,14 +44,6 @@ class Moments:
         mean = rows.mean(1)
         return cls(count, mean, (rows - mean[:, None]).square().sum(1))
 
-    @classmethod
-    def of_batch(cls, count: int, mean: Tensor, unbiased_variance: Tensor) -> Moments:
-        """The moments of a batch whose ``mean`` and ``unbiased_variance``, both (C,), are known already."""
-        size = torch.tensor(float(count), dtype=torch.float64, device=mean.device)
-        # Copied: the mean given may be a buffer that the next batch overwrites.
-        mean = mean.detach().to(torch.float64, copy=True)
-        return cls(size, mean, unbiased_variance.detach().to(torch.float64) * (count - 1))
-
     def merge(self, other: Moments) -> Moments:
         """The moments of both sets of values together.
 

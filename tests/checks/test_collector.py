@@ -39,12 +39,12 @@ def _measured(model, batches):
     return CheckMeasurements(model, places(model), Batches(batches)).input_statistics
 
 
-@pytest.fixture(params=[0, 1 << 40], ids=["by the loops", "in training mode"])
-def way(request, monkeypatch):
+@pytest.fixture(params=[0, 1 << 40], ids=["by compiled loops", "by PyTorch"])
+def moments_by(request, monkeypatch):
     monkeypatch.setattr(collector_module, "_LONG", request.param)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("moments_by")
 @pytest.mark.parametrize("layer", [nn.BatchNorm2d, bnkit.nn.BatchNorm2d])
 def test_all_calls_of_a_layer_count(layer):
     images = _images()
@@ -59,7 +59,7 @@ def test_all_calls_of_a_layer_count(layer):
         assert torch.allclose(moments.variance(), both.variance(), rtol=1e-5)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("moments_by")
 def test_what_a_layer_is_built_with_counts():
     model = nn.Sequential(nn.BatchNorm2d(4, eps=0.5), nn.BatchNorm2d(4, affine=False))
     nn.init.uniform_(model[0].weight, 1, 2), nn.init.uniform_(model[0].bias)
@@ -70,7 +70,7 @@ def test_what_a_layer_is_built_with_counts():
     assert torch.allclose(collected["1"].population.variance(), Moments.of(seen).variance(), rtol=1e-5)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("moments_by")
 def test_hooks_of_a_user_see_what_they_would_see():
     model, seen = nn.Sequential(nn.BatchNorm2d(4)), []
     model[0].register_forward_hook(lambda layer, given, output: seen.append((given[0], output)))
@@ -81,7 +81,7 @@ def test_hooks_of_a_user_see_what_they_would_see():
     assert torch.allclose(output.mean((0, 2, 3)), torch.zeros(4), atol=1e-5)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("moments_by")
 @pytest.mark.parametrize("raises", [False, True])
 def test_a_layer_has_its_own_forward_pass_again(raises):
     model = Twice(raises=raises)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from bnkit.checks.pages import page
+from bnkit.checks.rule_registry import page
 from tests.checks.healthy import HEALTHY, found_on, row
 
 

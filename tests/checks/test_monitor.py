@@ -51,13 +51,13 @@ def test_it_waits_where_looking_takes_long(clock):
         pass
 
     monitor = Monitor(_model(), every=10, share=0.1, on_findings=found)
-    real = monitor._look
+    real = monitor._check
 
     def slow():
         clock.now += 3.0
         return real()
 
-    monitor._look = slow
+    monitor._check = slow
     _walk(monitor, clock, 100)
     # The first cannot be known to be slow. The second is due when 6 s are a tenth of the time, the third when 9 s are.
     assert monitor.looks == [10, 57, 84]

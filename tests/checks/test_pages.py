@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnkit.checks.pages import page
-from bnkit.checks.rule_registry import rules
+import bnkit
+from bnkit.checks.config import load_config
+from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule_registry import find_rule, page, rules, selected_rules
 
 ROOT = Path(__file__).parents[2]
 HEADINGS = [
@@ -57,3 +59,36 @@ def test_no_page_is_without_its_rule():
 
 def test_codes_and_names_are_each_used_once():
     assert len({rule.code for rule in rules()}) == len({rule.name for rule in rules()}) == len(rules())
+
+
+FORMER_NAMES = {
+    "two-in-a-row": "BN103", "on-the-output": "BN104", "never-runs": "BN107", "moving-average": "BN201", "poisoned": "BN203",
+    "gamma": "BN205", "thawed-by-train": "BN302", "averaged-without-statistics": "BN306",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("former", "code"), FORMER_NAMES.items())
+def test_a_rule_answers_to_its_former_name(former, code, tmp_path):
+    name = find_rule(code).name
+    assert find_rule(former).code == find_rule(former.upper()).code == find_rule(name).code == code
+    for called in (former, name):
+        assert [rule.code for rule in selected_rules(called, None)] == [code]
+        assert code not in {rule.code for rule in selected_rules(None, f"{called},BN101")}
+        config = tmp_path / f"{called}.toml"
+        config.write_text(f'[tool.bnkit]\nselect = ["{called}"]\nper-layer-ignores = {{ "1" = ["{called}"] }}\n')
+        finding = Finding(code, Severity.NOTE, "1", None, None, "", "")
+        assert load_config(config).ignores(finding)
+
+
+def test_a_user_may_still_write_former_names():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.BatchNorm2d(4))
+    image = torch.randn(2, 3, 2, 2)
+    assert bnkit.check(model, example_inputs=image, select="two-in-a-row").codes == ("BN103",)
+    assert bnkit.check(model, example_inputs=image, select="consecutive").codes == ("BN103",)
+    ignored = bnkit.check(model, example_inputs=image, ignore=["on-the-output", "two-in-a-row"])
+    assert not {"BN103", "BN104"} & set(ignored.codes)
+
+
+def test_no_former_name_is_a_name_of_another_rule():
+    names = [name for rule in rules() for name in (rule.name, *rule.former_names)]
+    assert len(names) == len(set(names)) == len(rules()) + len(FORMER_NAMES)

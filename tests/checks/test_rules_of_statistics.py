@@ -215,15 +215,15 @@ def test_long_batches_are_measured_by_compiled_loops(monkeypatch, layer):
         monkeypatch.setattr(collector_module, "_LONG", least)
         found.append(CheckMeasurements(model, places(model), Batches(images)))
     assert len(measured) == 6
-    trained, looped = found
+    by_pytorch, by_loops = found
     for name in ("1", "4"):
-        one, other = trained.input_statistics[name], looped.input_statistics[name]
+        one, other = by_pytorch.input_statistics[name], by_loops.input_statistics[name]
         assert torch.allclose(one.population.mean, other.population.mean, rtol=1e-5, atol=1e-6)
         assert torch.allclose(one.population.variance(), other.population.variance(), rtol=1e-5)
         assert one.calls == other.calls == [1, 1, 1]
         assert [len(means) for means in one.means] == [len(means) for means in other.means]
         assert all(torch.allclose(*means, rtol=1e-4, atol=1e-5) for means in zip(one.means, other.means, strict=True))
-    assert trained.effect.change == pytest.approx(looped.effect.change, rel=1e-4)
+    assert by_pytorch.effect.change == pytest.approx(by_loops.effect.change, rel=1e-4)
     texts = []
     for least in (1 << 40, 0):
         monkeypatch.setattr(collector_module, "_LONG", least)

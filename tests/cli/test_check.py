@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bnkit.checks.pages import page
-from bnkit.checks.rule_registry import rules
+from bnkit.checks.rule_registry import page, rules
 from bnkit.cli.main import main
 from bnkit.comparison.comparison import Comparison
 from tests.cli import nets
@@ -135,8 +134,8 @@ def test_a_mistake_is_one_line(capsys, arguments, expected):
 
 @pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.code) for rule in rules()])
 def test_a_rule_is_explained(capsys, rule):
-    assert say(capsys, "explain", rule.code.lower()).out == page(rule.code)
-    assert say(capsys, "explain", rule.name).out == page(rule.code)
+    for name in (rule.code.lower(), rule.name, *rule.former_names):
+        assert say(capsys, "explain", name).out == page(rule.code)
 
 
 def test_rules_are_listed(capsys):

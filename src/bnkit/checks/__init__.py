@@ -1,4 +1,4 @@
-"""The checker: what is wrong with the batch normalization of a model. Seeing never changes anything.
+"""The checker: finds mistakes in how a model uses batch normalization. Checking never changes the model.
 
 How to add a rule
 -----------------
@@ -10,13 +10,13 @@ How to add a rule
    - ``context.norms``: every batch norm and what is known of it (buffers, gamma, eps, ...); needs nothing but the model;
    - ``context.traced_run``: one traced run on the example, ``Need.STRUCTURE``;
    - ``context.measurements``: one pass over the batches, ``Need.DATA``: the moments of every batch norm's input, batch by batch;
-   - ``context.optimizer``, ``context.loader``, ``context.ema``, ``context.accumulation``: as they were given.
+   - ``context.training``: optimizer, loader, ema, accumulation and processes, as they were given.
 
-   A rule runs and changes nothing itself. What several rules would have to run the model for belongs into the observation,
-   which puts the model back bit by bit afterwards, also when something raises.
+   A rule neither runs nor changes the model. What several rules would run it for belongs into the context, which restores the
+   model bit by bit afterwards, also when something raises.
 3. Write ``pages/<code>.md``, with the headings of the others; its examples under "Wrong" and "Right" are run by the tests.
    ``docs/rules`` is the same folder; ``bnkit explain <code>`` prints the page.
 4. If there is a mechanical fix, set ``is_fixable`` and write ``fix``, through the verbs of ``bnkit.model``.
 5. Test that it fires where it should and is silent on the repaired model, in ``tests/checks/``. ``tests/checks/test_pages.py``,
-   ``test_snapshot.py`` and ``test_healthy.py`` take it in by themselves.
+   ``test_snapshot.py`` and ``test_healthy.py`` pick it up by themselves.
 """

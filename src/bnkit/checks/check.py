@@ -1,4 +1,4 @@
-"""What is wrong with the batch normalization of a model."""
+"""Check how a model uses batch normalization."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from bnkit.checks.config import CheckConfig, load_config
-from bnkit.checks.context import BatchExample, CheckContext
+from bnkit.checks.context import BatchExample, CheckContext, TrainingSetup
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.findings import Findings
+from bnkit.checks.fix import is_fixed_by_default
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_registry import Names, selected_rules
@@ -53,17 +54,17 @@ def check(
     config: str | Path | None = None,
     device: torch.device | str | None = None,
 ) -> Findings:
-    """What is wrong with the batch normalization of ``model``, worst first.
+    """Find mistakes in how ``model`` uses batch normalization, the worst first.
 
-    Each rule looks at what it is given: the structure at a run on an example, the statistics at batches of data, the set-up
-    of training at the optimizer and the loader. What was not given is not checked, and ``not_checked`` says so.
+    Rules about structure need a run on an example, those about statistics batches of data, those about training the optimizer
+    or the loader. A rule that lacks what it needs is skipped, and ``not_checked`` lists it.
 
-    Nothing is changed: parameters, gradients, buffers, counters, modes, hooks and the random state are bit by bit what they
-    were, also if something is raised. An iterator that is given is used up. Of a model with lazy layers a copy is looked
-    at, which has run on the example.
+    Nothing is changed: parameters, gradients, buffers, counters, modes, hooks and the random state are bit by bit as before,
+    also if something is raised. An iterator is consumed. A model with lazy layers is copied, and the copy, after a run on the
+    example, is checked.
 
     Args:
-        model: Any model with batch norms that runs; those of other libraries are recognised by what they compute.
+        model: Any model with batch norms that runs; layers of other libraries are recognised by what they compute.
         batches: A ``DataLoader``, a list, an iterator, or a tensor, which is one batch. Of a batch that is a tuple or a list, the
             first entry is the input, and the second what is to be answered, if it is class numbers or floating targets of the
             output's shape (with ``forward``, class numbers alone); a dictionary holds keyword arguments. In the dtype that the
@@ -71,10 +72,10 @@ def check(
         optimizer: The one that trains the model.
         example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) to run the model on; random values
             will do. By default, the input of the first batch.
-        test_batches: Batches to judge outputs, accuracy and loss on, where they are to be others than those that are measured.
+        test_batches: Batches to compare outputs, accuracy and loss on; None for some of ``batches``.
         forward: Called with the model and each batch, for models that take more than an input.
-        batch_size: Cut the tensor ``batches`` into batches of so many.
-        loader: What the batches of training come from, a ``DataLoader``: looked at, not gone through.
+        batch_size: Split the tensor ``batches`` into batches of this size.
+        loader: What the batches of training come from, a ``DataLoader``: its settings are read, its data are not.
         ema: The model that holds averages of this one's parameters, as ``torch.optim.swa_utils.AveragedModel``.
         accumulation: How many batches' gradients are added up before the optimizer takes a step.
         processes: How many processes train together; None for those of ``torch.distributed``, if it is initialised.
@@ -87,9 +88,9 @@ def check(
         The findings, sorted by severity, code, and place in the model. They print well.
 
     Raises:
-        SettingsError: An argument that means nothing here, as an unknown rule.
-        ModelError: There is no batch norm, or the model raises on what it was given.
-        DataError: The batches are empty.
+        SettingsError: If an argument is invalid, as an unknown rule.
+        ModelError: If the model has no batch norm, or raises on its input.
+        DataError: If the batches are empty.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2))
@@ -101,13 +102,13 @@ def check(
     for name, number in (("accumulation", accumulation), ("processes", 1 if processes is None else processes)):
         if number < 1:
             raise SettingsError(f"{name}={number}; expected a whole number above 0")
-    read = CheckConfig() if config is None else load_config(config)
-    settings = read.with_overrides(select, ignore, per_layer_ignores)
-    rules = selected_rules(settings.select, settings.ignore)
-    target = device_of(model) if device is None else device
-    given = None if batches is None else Batches(batches, forward, batch_size, target)
-    tested = None if test_batches is None else Batches(test_batches, forward, None, target)
-    if tested is not None and not tested.is_repeatable:
+    file_config = CheckConfig() if config is None else load_config(config)
+    check_config = file_config.with_overrides(select, ignore, per_layer_ignores)
+    rules = selected_rules(check_config.select, check_config.ignore)
+    on_device = device_of(model) if device is None else device
+    data = None if batches is None else Batches(batches, forward, batch_size, on_device)
+    test_data = None if test_batches is None else Batches(test_batches, forward, None, on_device)
+    if test_data is not None and not test_data.is_repeatable:
         raise SettingsError(
             f"test_batches is a {type(test_batches).__name__}, which can be gone through once; expected a list, a tensor or a "
             "DataLoader: outputs are compared under two sets of statistics"
@@ -117,34 +118,37 @@ def check(
     generators = tuple(_generators(loaders))
     with ExitStack() as stack:
         snapshot = stack.enter_context(untouched(model, generators))
-        if example is None and given is not None:
-            given, first = _first_of(given)
-            example = BatchExample(given, first[0]) if first else None
+        if example is None and data is not None:
+            data, first = _peek(data)
+            example = BatchExample(data, first[0]) if first else None
             snapshot.restore_random_state()  # so that the batches come as they would have come
         lazy = first_lazy(model)
         if lazy is not None:
-            twin = _with_shapes(model, example, lazy)
-            optimizer = None if optimizer is None else _of_twin(optimizer, model, twin)
+            copied = _copy_with_shapes(model, example, lazy)
+            optimizer = None if optimizer is None else _optimizer_of_copy(optimizer, model, copied)
             snapshot.restore_random_state()
-            model, snapshot = twin, Snapshot(twin, generators)
-        stack.enter_context(_by_itself(model))
-        context = CheckContext(model, snapshot, example, given, tested, optimizer, loader, ema, accumulation, processes)
+            model, snapshot = copied, Snapshot(copied, generators)
+        stack.enter_context(_eager_and_local(model))
+        training = TrainingSetup(optimizer, loader, ema, accumulation, processes)
+        context = CheckContext(model, snapshot, example, data, test_data, training)
         if not context.sites:
             raise no_batch_norm(model)
-        ready = [rule for rule in rules if rule.needs <= context.has]
-        found = [finding for rule in ready for finding in rule.findings(context) if not settings.ignores(finding)]
+        runnable = [rule for rule in rules if rule.needs <= context.has]
+        findings = [
+            finding for rule in runnable for finding in rule.findings(context) if not check_config.ignores(finding)
+        ]
         return Findings(
-            _sorted(found, model),
+            _sorted(findings, model),
             layers=len(context.sites),
             not_checked=_not_checked(rules, context.has),
-            fixable=frozenset(rule.code for rule in ready if rule.is_fixable and not rule.fix_changes_keys),
+            fixable=frozenset(rule.code for rule in runnable if is_fixed_by_default(rule)),
         )
 
 
 def assert_healthy(
     model: nn.Module, batches: Any = None, *, fail_on: Severity | str = Severity.WARNING, **arguments: Any
 ) -> None:
-    """Raise if ``check`` finds anything as bad as ``fail_on``, for a user's own tests.
+    """Raise if ``check`` finds anything as severe as ``fail_on``: for a test suite.
 
     Args:
         model, batches: As for ``check``.
@@ -152,8 +156,8 @@ def assert_healthy(
         arguments: The others of ``check``.
 
     Raises:
-        AssertionError: It does; the message is the list.
-        SettingsError, ModelError, DataError: It could not be checked.
+        AssertionError: If it does; the message lists the findings.
+        SettingsError, ModelError, DataError: If the model could not be checked.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
@@ -163,26 +167,26 @@ def assert_healthy(
         severity = Severity(fail_on)
     except ValueError as error:
         raise SettingsError(f"fail_on={fail_on!r}; expected one of {', '.join(Severity)}") from error
-    found = check(model, batches, **arguments).at_least(severity)
-    if found:
-        raise AssertionError(f"{type(model).__name__} is not healthy\n{found}")
+    findings = check(model, batches, **arguments).at_least(severity)
+    if findings:
+        raise AssertionError(f"{type(model).__name__} is not healthy\n{findings}")
 
 
-def _with_shapes(model: nn.Module, example: Example | None, name: str) -> nn.Module:
-    """A copy of ``model``, which has lazy layers, that has run on the example."""
+def _copy_with_shapes(model: nn.Module, example: Example | None, name: str) -> nn.Module:
+    """A copy of ``model``, whose lazy layers have got their shapes from a run on the example."""
     if example is None:
         raise ModelError(
             f"{name} of {type(model).__name__} has no shape yet; expected an example that gives it one, example_inputs or "
             "batches (--input or --data), or a model that has run"
         )
-    twin = copy_of(model)
-    materialise(twin, example)
-    return twin
+    copied = copy_of(model)
+    materialise(copied, example)
+    return copied
 
 
-def _of_twin(optimizer: Optimizer, model: nn.Module, twin: nn.Module) -> Any:
-    """What ``optimizer`` does to the parameters of ``model``, said of those of its copy."""
-    own = dict(twin.named_parameters())
+def _optimizer_of_copy(optimizer: Optimizer, model: nn.Module, copied: nn.Module) -> Any:
+    """The parameter groups of ``optimizer`` with the parameters of the copy in place of the model's."""
+    own = dict(copied.named_parameters())
     copies = {id(parameter): own[name] for name, parameter in model.named_parameters()}
     groups = [
         {**group, "params": [copies.get(id(parameter), parameter) for parameter in group["params"]]}
@@ -192,8 +196,8 @@ def _of_twin(optimizer: Optimizer, model: nn.Module, twin: nn.Module) -> Any:
 
 
 @contextmanager
-def _by_itself(model: nn.Module) -> Iterator[None]:
-    """Inside, no other process is waited for, and a compiled model runs eagerly: compiled, it would run past the hooks."""
+def _eager_and_local(model: nn.Module) -> Iterator[None]:
+    """Inside, the model waits for no other process, and runs eagerly: compiled code skips hooks."""
     with ExitStack() as stack:
         stack.enter_context(without_broadcasts(model))
         if "torch._dynamo" in sys.modules:
@@ -201,14 +205,14 @@ def _by_itself(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _first_of(batches: Batches) -> tuple[Batches, list[Any]]:
-    """Batches that still give the first one, and that one, in a list; an empty one where there is none."""
+def _peek(batches: Batches) -> tuple[Batches, list[Any]]:
+    """The batches, none of them used up, and a list of the first one, empty where there is none."""
     first = list(islice(batches, 1))
     return batches if batches.is_repeatable else batches.after(first), first
 
 
 def _generators(loaders: Sequence[Any]) -> Iterator[torch.Generator]:
-    """Those that a loader draws from, besides the global one."""
+    """The random generators that loaders draw from, the global one aside."""
     for loader in loaders:
         for part in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
             generator = getattr(part, "generator", None)
@@ -217,7 +221,7 @@ def _generators(loaders: Sequence[Any]) -> Iterator[torch.Generator]:
 
 
 def _not_checked(rules: Sequence[Rule], has: frozenset[Need]) -> dict[str, list[str]]:
-    """The codes of the rules that lack something, by what they lack."""
+    """The codes of the rules that were skipped, by what they lack."""
     lacking: dict[str, list[str]] = {}
     for rule in rules:
         missing = [need.value for need in Need if need in rule.needs - has]
@@ -226,6 +230,6 @@ def _not_checked(rules: Sequence[Rule], has: frozenset[Need]) -> dict[str, list[
     return lacking
 
 
-def _sorted(found: Sequence[Finding], model: nn.Module) -> list[Finding]:
+def _sorted(findings: Sequence[Finding], model: nn.Module) -> list[Finding]:
     order = {name: position for position, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
-    return sorted(found, key=lambda f: (f.severity.rank, f.code, order.get(f.site, len(order))))
+    return sorted(findings, key=lambda f: (f.severity.rank, f.code, order.get(f.site, len(order))))

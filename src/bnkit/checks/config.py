@@ -1,4 +1,4 @@
-"""Which rules are run and which findings are left out, as a project says it in its ``pyproject.toml``."""
+"""The checker's configuration: which rules run and which findings are left out, from ``pyproject.toml``."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ class CheckConfig(BaseModel):
         per_layer_ignores: Mapping[str, Names] | None = None,
         fail_on: str | None = None,
     ) -> CheckConfig:
-        """These, with what is given in the place of what they say.
+        """This configuration with the arguments that are not None in place of its own values.
 
         Raises:
-            SettingsError: It names an unknown rule or severity.
+            SettingsError: If an argument names an unknown rule or severity.
         """
-        ignores = {pattern: _several(names) for pattern, names in (per_layer_ignores or {}).items()}
-        given = {
-            "select": self.select if select is None else _several(select),
-            "ignore": self.ignore if ignore is None else _several(ignore),
+        ignores = {pattern: _as_tuple(names) for pattern, names in (per_layer_ignores or {}).items()}
+        values = {
+            "select": self.select if select is None else _as_tuple(select),
+            "ignore": self.ignore if ignore is None else _as_tuple(ignore),
             "per-layer-ignores": self.per_layer_ignores if per_layer_ignores is None else ignores,
             "fail-on": self.fail_on if fail_on is None else fail_on,
         }
-        return parse_config(given, "what was given")
+        return parse_config(values, "what was given")
 
     def ignores(self, finding: Finding) -> bool:
-        """Whether the finding is left out for the place where it is."""
+        """Whether ``per_layer_ignores`` leaves the finding out."""
         return any(
             fnmatchcase(finding.site, pattern) and finding.code in matching_codes(names)
             for pattern, names in self.per_layer_ignores.items()
@@ -61,51 +61,53 @@ class CheckConfig(BaseModel):
 
 
 def load_config(path: str | Path) -> CheckConfig:
-    """What ``[tool.bnkit]`` of a ``pyproject.toml`` says; the usual where it says nothing.
+    """The configuration in ``[tool.bnkit]`` of a ``pyproject.toml``, with defaults for what is missing.
 
     Raises:
-        SettingsError: The file cannot be read, or holds an unknown key, rule or severity.
+        SettingsError: If the file cannot be read, or holds an unknown key, rule or severity.
     """
     path = Path(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        file = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path} cannot be read ({error}); expected a TOML file") from error
-    table = content.get("tool", {})
-    found = table.get("bnkit", {}) if isinstance(table, dict) else {}
-    return parse_config(found, str(path))
+    table = file.get("tool", {})
+    content = table.get("bnkit", {}) if isinstance(table, dict) else {}
+    return parse_config(content, str(path))
 
 
 def parse_config(content: Any, source: str) -> CheckConfig:
-    """The settings that ``content``, a table of TOML, says.
+    """The configuration in ``content``, a table of TOML.
 
     Raises:
-        SettingsError: It holds an unknown key, rule or severity.
+        SettingsError: If it holds an unknown key, rule or severity.
     """
     try:
-        settings = CheckConfig.model_validate(content)
+        config = CheckConfig.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, ("tool", "bnkit", *first["loc"])))
         keys = ", ".join(str(field.alias) for field in CheckConfig.model_fields.values())
         raise SettingsError(f"{source}: {where}: {first['msg']}; expected the keys {keys}") from error
-    for names in (settings.select or (), settings.ignore, *settings.per_layer_ignores.values()):
+    for names in (config.select or (), config.ignore, *config.per_layer_ignores.values()):
         try:
             matching_codes(names)
         except SettingsError as error:
             raise SettingsError(f"{source}: {error}") from error
-    return settings
+    return config
 
 
 def nearest_config(folder: Path) -> CheckConfig:
-    """Those of the nearest ``pyproject.toml`` in ``folder`` or above it; the usual where there is none.
+    """The configuration in the nearest ``pyproject.toml`` in ``folder`` or above it; the defaults if there is none.
 
     Raises:
         SettingsError: As ``load_config``.
     """
-    found = next((path for parent in (folder, *folder.parents) if (path := parent / "pyproject.toml").is_file()), None)
-    return CheckConfig() if found is None else load_config(found)
+    nearest = next(
+        (path for parent in (folder, *folder.parents) if (path := parent / "pyproject.toml").is_file()), None
+    )
+    return CheckConfig() if nearest is None else load_config(nearest)
 
 
-def _several(names: Names) -> tuple[str, ...]:
+def _as_tuple(names: Names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)

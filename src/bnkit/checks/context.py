@@ -1,4 +1,4 @@
-"""What all rules look at: made once, when the first of them asks."""
+"""What all rules look at, computed once."""
 
 from __future__ import annotations
 
@@ -21,16 +21,11 @@ if TYPE_CHECKING:
     from bnkit.model.snapshot import Snapshot
 
 
-@dataclass
-class CheckContext:
-    """A model and what was given with it, looked at as far as rules ask.
+@dataclass(frozen=True)
+class TrainingSetup:
+    """How a model is trained, as far as the caller said.
 
     Attributes:
-        model: In the modes in which it was given. Rules read it, and change nothing.
-        snapshot: How it was; what runs the model restores it afterwards.
-        example: What to run it on; None if there is nothing.
-        batches: Batches of data; None if there are none.
-        test_batches: Batches to judge outputs and accuracy on, where they are others.
         optimizer: The optimizer of its parameters.
         loader: What the batches of training come from, as a ``DataLoader``.
         ema: The model whose parameters are averages of this one's.
@@ -38,26 +33,42 @@ class CheckContext:
         processes: How many processes train together; None for those of ``torch.distributed``.
     """
 
-    model: nn.Module
-    snapshot: Snapshot
-    example: Example | None = None
-    batches: Batches | None = None
-    test_batches: Batches | None = None
     optimizer: Optimizer | None = None
     loader: Any = None
     ema: nn.Module | None = None
     accumulation: int = 1
     processes: int | None = None
 
+
+@dataclass
+class CheckContext:
+    """A model and what ``check`` was given with it. What rules look at is computed when the first of them asks.
+
+    Attributes:
+        model: In the modes in which it was given. Rules read it, and change nothing.
+        snapshot: Its state before the check, restored after every run.
+        example: What to run it on; None if there is nothing.
+        batches: Batches of data; None if there are none.
+        test_batches: Batches to judge outputs and accuracy on, where they are others.
+        training: How it is trained.
+    """
+
+    model: nn.Module
+    snapshot: Snapshot
+    example: Example | None = None
+    batches: Batches | None = None
+    test_batches: Batches | None = None
+    training: TrainingSetup = TrainingSetup()
+
     @property
     def has(self) -> frozenset[Need]:
-        """What rules can be given."""
+        """What the caller gave that rules may need."""
         given = {
             Need.STRUCTURE: self.example,
             Need.DATA: self.batches,
-            Need.OPTIMIZER: self.optimizer,
-            Need.LOADER: self.loader,
-            Need.EMA: self.ema,
+            Need.OPTIMIZER: self.training.optimizer,
+            Need.LOADER: self.training.loader,
+            Need.EMA: self.training.ema,
         }
         return frozenset(need for need, value in given.items() if value is not None)
 
@@ -73,7 +84,7 @@ class CheckContext:
 
     @cached_property
     def trained(self) -> frozenset[nn.Module]:
-        """The modules that would train if somebody called ``train()``."""
+        """The modules that are in training mode after ``model.train()``."""
         try:
             self.model.train()
             return frozenset(module for module in self.model.modules() if module.training)

@@ -1,4 +1,4 @@
-"""All that was found about a model: a sequence that prints well in a terminal, a notebook, and a build log. Needs no torch."""
+"""The findings of a check: a sequence that prints well in a terminal, a notebook and a build log. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bnkit.checks.finding import Finding, Severity
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 # A message and a remedy that fit here share a line.
 _SHORT = 100
-# Of the further places of a finding.
+# So many further layers with the same finding are named.
 _NAMES = 4
 
 
@@ -26,7 +26,7 @@ class Findings(Sequence[Finding]):
         entries: The findings, sorted.
         layers: How many batch norms were looked at.
         not_checked: The codes of rules that could not be run, by what they would have needed.
-        fixable: The codes of rules whose findings ``bnkit check --fix`` mends.
+        fixable: The codes of rules whose findings ``bnkit check --fix`` fixes.
 
     Attributes:
         layers, not_checked, fixable: As given.
@@ -140,7 +140,7 @@ class Findings(Sequence[Finding]):
         return f"{table}<p>{html.escape(self.summary)}{remarks}</p>"
 
     def lines(self) -> Iterator[Text]:
-        """A line or several for each finding, as a terminal shows them; what is said of several places is said once."""
+        """A line or several for each finding, as a terminal shows them; the same finding at several layers is shown once."""
         groups_by_text: dict[tuple[str, ...], list[Finding]] = {}
         for finding in self:
             groups_by_text.setdefault((finding.severity, finding.code, finding.message, finding.remedy), []).append(

@@ -1,4 +1,4 @@
-"""One pass over batches of data: what every batch norm got, and what that does to the model's outputs."""
+"""One pass over batches of data: what every batch norm received, and how its statistics change the model's outputs."""
 
 from __future__ import annotations
 
@@ -9,57 +9,54 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.checks.collector import ActivationCollector
-from bnkit.checks.input_statistics import InputStatistics, takes_statistics
+from bnkit.checks.collector import ActivationCollector, takes_statistics
 from bnkit.errors import DataError
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.example import tensors_in
 from bnkit.model.inspect.recognise import BatchNormLike, Place
 from bnkit.model.random_state import RandomState
-from bnkit.model.statistics.population import set_running_statistics
+from bnkit.model.statistics.collect import set_running_statistics
 from bnkit.model.verify.answers import outputs_of, targets_of
 from bnkit.model.verify.effect import Effect
 
 # Half of one batch in so many is judged by outputs as well, where there are no others to judge by: twice, which takes a
 # sixteenth of the time; and half of that where the first quarter shows no gain.
-_JUDGED = 16
+_COMPARED = 16
 
 
 class CheckMeasurements:
-    """What a model did with batches of data.
+    """What the batch norms of a model received on batches of data, and what that changes in evaluation.
 
-    Every batch norm was measured behind batch norms that normalise with the statistics of the batch (Ioffe & Szegedy 2015,
-    Algorithm 2, lines 8 to 10), all else in evaluation mode.
+    Every batch norm is measured behind batch norms that normalise with the statistics of the batch; all other modules
+    evaluate.
 
     Args:
-        model: It is changed; giving it back is somebody else's business.
+        model: Its modes and buffers change; the caller restores them.
         sites: Its batch norms.
         batches: Batches of data.
-        test_batches: Batches to judge outputs on; None for some of ``batches``.
+        test_batches: Batches to compare outputs on; None for some of ``batches``.
 
     Attributes:
-        input_statistics: What each batch norm got, by its first dotted name, in the order in which they first ran.
+        input_statistics: What each batch norm received, by its first dotted name, in the order in which they first ran.
         count: How many batches there were.
-        effect: What the statistics of the data, in place of the moving averages, would do to the answers in evaluation.
+        effect: How outputs in evaluation change if the statistics of the data replace the moving averages.
 
     Raises:
-        ModelError: The model raises.
-        DataError: There are no batches.
+        ModelError: If the model raises.
+        DataError: If there are no batches.
     """
 
     def __init__(
         self, model: nn.Module, sites: Sequence[Place], batches: Batches, test_batches: Batches | None = None
     ) -> None:
-        self.input_statistics: dict[str, InputStatistics] = {}
-        self.count = 0
         self._model, self._sites = model, [p for p in sites if isinstance(p.found, BatchNormLike)]
         for module in model.modules():
             module.training = False
         with torch.no_grad():
-            judged: list[Any] = []
+            compared: list[Any] = []
             before = {buffer: buffer.clone() for buffer in _buffers(self._sites)}
-            self._measure(batches, judged if test_batches is None else None)
-            _give_back(before)
+            self._measure(batches, compared if test_batches is None else None)
+            _restore(before)
             if not self.count:
                 raise DataError(
                     "batches is empty; expected at least one batch: an iterator that was gone through before gives none, a list "
@@ -67,51 +64,51 @@ class CheckMeasurements:
                 )
             self.effect = Effect()
             if test_batches is None:
-                self._judge_in_part(batches, judged)
+                self._compare_quarters(batches, compared)
             else:
-                self._judge(test_batches, test_batches)
+                self._compare(test_batches, test_batches)
 
-    def _judge_in_part(self, batches: Batches, judged: list[Any]) -> None:
-        """The effect on a quarter of each of the batches ``judged``; and on another one, if that shows a gain."""
+    def _compare_quarters(self, batches: Batches, compared: list[Any]) -> None:
+        """The effect on a quarter of each of the batches ``compared``; and on another one, if that shows a gain."""
         # Without statistics of its own, a batch norm cannot evaluate a single example.
         least = 1 if all(getattr(site.module, "running_mean", None) is not None for site in self._sites) else 2
-        quarters = [split_quarters(batch, least) for batch in judged]
-        self._judge(batches, [first for first, _ in quarters])
+        quarters = [split_quarters(batch, least) for batch in compared]
+        self._compare(batches, [first for first, _ in quarters])
         if self.effect.gained > self.effect.lost or self.effect.loss_after < self.effect.loss_before:
-            self._judge(batches, [second for _, second in quarters if second is not None])
+            self._compare(batches, [second for _, second in quarters if second is not None])
 
-    def _judge(self, batches: Batches, judged: Iterable[Any]) -> None:
-        """Hold what the model answers by the statistics of the data against what it answers by its moving averages."""
-        for number, batch in enumerate(judged, 1):
+    def _compare(self, batches: Batches, compared: Iterable[Any]) -> None:
+        """Compare the outputs under the statistics of the data with those under the moving averages."""
+        for number, batch in enumerate(compared, 1):
             state = RandomState()
             by_average = outputs_of(batches.run(self._model, batch, number))
             state.restore()
-            with self._by_data():
+            with self._population_statistics():
                 by_data = outputs_of(batches.run(self._model, batch, number))
             self.effect.add(by_average, by_data, targets_of(batch, batches))
 
     @contextmanager
-    def _by_data(self) -> Iterator[None]:
+    def _population_statistics(self) -> Iterator[None]:
         """Inside, the batch norms evaluate with the statistics of the data."""
         before = {buffer: buffer.clone() for buffer in _buffers(self._sites)}
         for site in self._sites:
             inputs = self.input_statistics.get(site.name)
             population = None if inputs is None else inputs.population
             if population is not None and takes_statistics(site) and population.squared_deviations.isfinite().all():
-                set_running_statistics(site.module, population)  # type: ignore[arg-type]
+                set_running_statistics(site.module, population)
         yield
-        _give_back(before)
+        _restore(before)
 
-    def _measure(self, batches: Batches, judged: list[Any] | None) -> None:
-        collector = ActivationCollector(self._sites, self.input_statistics)
-        with collector.collecting():
-            for batch in batches:
-                self.count += 1
-                if judged is not None and self.count % _JUDGED == 1:
-                    judged.append(batch)
-                collector.begin()
-                batches.run(self._model, batch, self.count)
-                collector.end(self.count)
+    def _measure(self, batches: Batches, compared: list[Any] | None) -> None:
+        collector = ActivationCollector(self._sites)
+
+        def run(batch: Any, number: int) -> None:
+            if compared is not None and number % _COMPARED == 1:
+                compared.append(batch)
+            batches.run(self._model, batch, number)
+
+        self.count = collector.collect(batches, run)
+        self.input_statistics = collector.statistics
 
 
 def split_quarters(batch: Any, least: int = 1) -> tuple[Any, Any | None]:
@@ -146,6 +143,6 @@ def _buffers(sites: Sequence[Place]) -> Iterator[Tensor]:
         yield from site.module.buffers(recurse=False)
 
 
-def _give_back(before: dict[Tensor, Tensor]) -> None:
+def _restore(before: dict[Tensor, Tensor]) -> None:
     for buffer, content in before.items():
         buffer.copy_(content)

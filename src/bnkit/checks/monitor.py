@@ -1,4 +1,4 @@
-"""The checks inside a training loop."""
+"""Check a model while it trains."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ _log = logging.getLogger("bnkit")
 
 
 class Monitor:
-    """Looks at a model while it trains, every so many steps, and logs what it finds the first time that it finds it.
+    """Checks a model every few hundred steps of its training, and logs each finding once.
 
-    Call ``step`` once for each step of training, behind the step of the optimizer: between a forward pass and its backward
-    pass the model belongs to autograd. The first look tries all rules that ``check`` can be given the means for, later ones
-    only those whose answer may have changed: about statistics, gamma and beta. Looking changes nothing.
+    Call ``step`` once for each step of training, after the step of the optimizer: between a forward pass and its backward pass
+    the model belongs to autograd. The first check runs all rules, later ones only those whose result may change: about
+    statistics, gamma and beta. Checking changes nothing.
 
-    A look takes as long as a few steps. If it would take more than ``share`` of the time since the monitor was made, it
-    waits until it does not.
+    A check takes as long as a few steps. It is put off while checks would take more than ``share`` of the time since the
+    monitor was made.
 
     Args:
         model: The one that trains. Of ``DistributedDataParallel``, the model in it: each process looks for itself.
-        every: So many steps at the least lie between two looks.
-        batches: How many of the last batches a look takes; they are kept until then.
-        share: Of the time, at the most.
-        on_findings: Called with the findings of each look, in place of logging them.
+        every: The least number of steps between two checks.
+        batches: How many of the last batches a check takes; they are kept until then.
+        share: The largest share of the time that checks may take.
+        on_findings: Called with the findings of each check, in place of logging them.
         optimizer, loader, ema, accumulation, processes, forward: As for ``check``.
         select, ignore, per_layer_ignores: As for ``check``.
 
     Attributes:
-        findings: Of the last look; None before the first.
+        findings: Of the last check; None before the first.
         steps: How often ``step`` was called.
-        looks: At which steps it looked.
+        looks: The steps at which it checked.
 
     Raises:
-        SettingsError: A number that means nothing, or an unknown rule.
+        SettingsError: If a number is out of range or a rule unknown.
 
     Example:
         >>> import torch
@@ -105,7 +105,7 @@ class Monitor:
         self.looks: list[int] = []
 
     def step(self, batch: Any = None) -> Findings | None:
-        """Count a step of training, and look at the model if it is time.
+        """Count a step of training, and check the model if it is time.
 
         Args:
             batch: What the model was trained on, as ``check`` takes a batch: a tensor, a tuple whose first entry is the input and
@@ -121,25 +121,25 @@ class Monitor:
         if not self._is_time():
             return None
         began = time.perf_counter()
-        found = self._look()
+        findings = self._check()
         self.looks.append(self.steps)
         self._spent += time.perf_counter() - began
-        if found is not None:
-            self.findings = found
+        if findings is not None:
+            self.findings = findings
             if self._on_findings is not None:
-                self._on_findings(found)
+                self._on_findings(findings)
             else:
-                self._log_new(found)
-        return found
+                self._log_new(findings)
+        return findings
 
     def _is_time(self) -> bool:
         if self.steps - (self.looks[-1] if self.looks else 0) < self._every:
             return False
-        # What a look takes is known from those before.
+        # The next check is expected to take as long as those before.
         expected = self._spent / len(self.looks) if self.looks else 0.0
         return self._spent + expected <= self._share * (time.perf_counter() - self._began)
 
-    def _look(self) -> Findings | None:
+    def _check(self) -> Findings | None:
         is_first = not self.looks
         codes = [rule.code for rule in self._rules if is_first or not rule.needs or Need.DATA in rule.needs]
         if not codes:
@@ -153,8 +153,8 @@ class Monitor:
                 _log.warning("step %d: the batch norms could not be checked: %s", self.steps, error)
             return None
 
-    def _log_new(self, found: Findings) -> None:
-        new: list[Finding] = [finding for finding in found if (finding.code, finding.site) not in self._logged]
+    def _log_new(self, findings: Findings) -> None:
+        new: list[Finding] = [finding for finding in findings if (finding.code, finding.site) not in self._logged]
         self._logged.update((finding.code, finding.site) for finding in new)
         if new:
-            _log.warning("step %d: %s", self.steps, found.only(new))
+            _log.warning("step %d: %s", self.steps, findings.only(new))

@@ -1,4 +1,4 @@
-"""What a rule of the checker is."""
+"""The base class of the checker's rules."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ if TYPE_CHECKING:
 
 
 class Rule(ABC):
-    """Something that can be wrong with the batch normalization of a model, and how it is found.
+    """A mistake in the use of batch normalization, and how it is found.
 
-    A rule only looks: at what the observation shows, never by running or changing the model itself.
+    A rule reads the context; it neither runs nor changes the model.
 
     Attributes:
         code: "BN101"; BN1xx are about structure, BN2xx about statistics, BN3xx about the set-up of training.
         name: A few words with hyphens, which select the rule like its code.
-        severity: Of its findings, where ``finding`` is not told another.
-        needs: What has to be given; without it the rule is not run, and the findings say so.
+        former_names: Names that older versions gave the rule; they select it, too.
+        severity: Of its findings, unless ``finding`` is given another.
+        needs: What the caller has to give; without it the rule is skipped, and the findings say so.
         summary: What it finds, in a line.
         is_fixable: Whether ``fix`` does something.
-        fix_changes_keys: Whether the weights that come of it need another network: one with ``bias=False``, say.
+        fix_changes_keys: Whether the fixed weights need another network: one with ``bias=False``, say.
     """
 
     code: ClassVar[str]
     name: ClassVar[str]
+    former_names: ClassVar[tuple[str, ...]] = ()
     severity: ClassVar[Severity]
     needs: ClassVar[frozenset[Need]] = frozenset()
     summary: ClassVar[str]
@@ -41,10 +43,14 @@ class Rule(ABC):
 
     @abstractmethod
     def findings(self, context: CheckContext) -> Iterator[Finding]:
-        """What is wrong, in the order of the model."""
+        """The findings, in the order of the model."""
+
+    def is_called(self, name: str) -> bool:
+        """Whether ``name`` is the code, the name or a former name of the rule, however it is capitalised."""
+        return name.lower() in (self.code.lower(), self.name, *self.former_names)
 
     def fix(self, model: nn.Module, findings: Sequence[Finding], batches: Any) -> list[Change]:
-        """Mend what ``findings`` say, in place, and return what was changed. ``batches`` is None where there are no data."""
+        """Fix ``findings`` in place and return the changes. ``batches`` is None where there are no data."""
         raise NotImplementedError
 
     def finding(

@@ -1,9 +1,10 @@
-"""All rules, and how some of them are named."""
+"""All rules, how they are selected, and the page of each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
+from importlib import resources
 
 from bnkit.checks.rule import Rule
 from bnkit.checks.rules import statistics, structure, training
@@ -20,15 +21,24 @@ def rules() -> tuple[Rule, ...]:
 
 
 def find_rule(name: str) -> Rule:
-    """The rule with that code or name, however it is capitalised.
+    """The rule with that code, name or former name, however it is capitalised.
 
     Raises:
-        SettingsError: There is none.
+        SettingsError: If there is none.
     """
     for rule in rules():
-        if name.lower() in (rule.code.lower(), rule.name):
+        if rule.is_called(name):
             return rule
     raise _unknown(name)
+
+
+def page(code: str) -> str:
+    """The page about the rule with that code, as it is shipped: Markdown.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    return resources.files("bnkit.checks").joinpath("pages", f"{code}.md").read_text(encoding="utf-8")
 
 
 def selected_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ...]:
@@ -38,10 +48,10 @@ def selected_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ..
         select, ignore: Codes, beginnings of codes ("BN1"), names, or "ALL"; commas separate several in one text.
 
     Raises:
-        SettingsError: One of them names no rule.
+        SettingsError: If one of them names no rule.
 
     Example:
-        >>> [rule.code for rule in selected_rules("BN101,two-in-a-row", None)]
+        >>> [rule.code for rule in selected_rules("BN101,consecutive", None)]
         ['BN101', 'BN103']
     """
     wanted = None if select is None else matching_codes(select)
@@ -53,25 +63,26 @@ def matching_codes(names: Names) -> frozenset[str]:
     """The codes of the rules that ``names`` stand for.
 
     Raises:
-        SettingsError: One of them names no rule.
+        SettingsError: If one of them names no rule.
     """
-    found: set[str] = set()
-    for name in _split(names):
-        matching = [rule.code for rule in rules() if _is_called(rule, name)]
+    codes: set[str] = set()
+    for name in split_names(names):
+        matching = [rule.code for rule in rules() if _matches(rule, name)]
         if not matching:
             raise _unknown(name)
-        found.update(matching)
-    return frozenset(found)
+        codes.update(matching)
+    return frozenset(codes)
 
 
-def _is_called(rule: Rule, name: str) -> bool:
+def _matches(rule: Rule, name: str) -> bool:
     if name.upper() == "ALL":
         return True
     is_prefix = name.upper().startswith("BN") and rule.code.startswith(name.upper())
-    return is_prefix or rule.name == name.lower()
+    return is_prefix or rule.is_called(name)
 
 
-def _split(names: Names) -> Iterable[str]:
+def split_names(names: Names) -> list[str]:
+    """``names``, one at a time: commas separate several in one text."""
     several = [names] if isinstance(names, str) else names
     parts = [part.strip() for text in several for part in text.split(",")]
     return [part for part in parts if part]

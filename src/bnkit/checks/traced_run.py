@@ -1,4 +1,4 @@
-"""One run of a model on an example, as it would train: what the rules about structure look at."""
+"""One traced run of a model on an example, in training mode: what the rules about structure look at."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from bnkit.model.inspect.trace import Operation, Trace, trace
 
 
 class TracedRun:
-    """What happened while a model ran once on an example, in training mode where that goes.
+    """The operations of one run on an example, in training mode if the model allows it.
 
-    In training mode dropout is seen, and so are outputs that only training has. Batch norms evaluate all the same: they
-    need no second example, wait for no other process, and say nothing different about the structure.
+    Training mode shows dropout and outputs that only training has. Batch norms evaluate all the same: they then need no
+    second example and wait for no other process, and the structure is no different.
 
     Args:
-        model: Its modes are somebody else's to give back.
+        model: Its modes change; the caller restores them.
         example: What it runs on.
         sites: The batch norms of the model.
 
@@ -39,7 +39,7 @@ class TracedRun:
         is_training: Whether it ran in training mode; False where the model raised there, and evaluates instead.
 
     Raises:
-        ModelError: The model raises in evaluation mode too.
+        ModelError: If the model raises in evaluation mode too.
     """
 
     def __init__(self, model: nn.Module, example: Example, sites: list[Place]) -> None:

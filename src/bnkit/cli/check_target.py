@@ -14,7 +14,6 @@ from bnkit.checks.check import check
 from bnkit.checks.config import CheckConfig
 from bnkit.checks.findings import Findings
 from bnkit.checks.fix import apply_fixes
-from bnkit.checks.rule_registry import find_rule
 from bnkit.cli.model_target import ModelTarget, check_inputs, prepare_model_target, read_model_target
 from bnkit.comparison.comparison import Comparison
 from bnkit.errors import SettingsError
@@ -80,14 +79,10 @@ class CheckTarget:
     def apply_fixes(self, findings: Findings, out: Path, settings: CheckConfig, *, force: bool) -> FixResult:
         """A copy without what is mechanical of ``findings``, the weights of which are in ``out``.
 
-        What changes the keys of the weights is done where its rule was selected by its code alone.
-
         Raises:
             ModelError: It is worse than before on the test part, and ``force`` is not set.
         """
-        named = {name.upper() for text in settings.select or () for name in text.split(",")}
-        to_fix = [finding for finding in findings if _keeps_keys(finding.code) or finding.code in named]
-        model, changes = apply_fixes(self.model_target.model, to_fix, self.batches)
+        model, changes = apply_fixes(self.model_target.model, findings, self.batches, select=settings.select)
         if not changes:
             return FixResult(self, [], None)
         outcome = self._outcome(model)
@@ -104,10 +99,6 @@ class CheckTarget:
         if model_target.example is not None:
             return Outcome.of(model_target.model, model, example_inputs=model_target.example, where="on random inputs")
         return None
-
-
-def _keeps_keys(code: str) -> bool:
-    return not find_rule(code).fix_changes_keys
 
 
 def read_check_target(

@@ -22,8 +22,7 @@ def explain(
 
     `bnkit explain` lists all rules.
     """
-    from bnkit.checks.pages import page
-    from bnkit.checks.rule_registry import find_rule, rules
+    from bnkit.checks.rule_registry import find_rule, page, rules
     from bnkit.report.tables import as_rich
 
     console = stdout_console()

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 import bnkit.nn
+from bnkit.errors import TooFewValuesError
 from bnkit.model import batch_norms, normalising_by, population_statistics
+from bnkit.model.edit.freeze import freeze
 
 
 def _data():
@@ -29,8 +31,8 @@ def test_the_first_layer_has_the_moments_of_all_data_however_they_are_batched(la
     for sizes in ([64], [1, 63], [7, 19, 38]):
         found = population_statistics(_model(layer), data.split(sizes))
         assert list(found) == ["0", "4"]
-        torch.testing.assert_close(found["0"].mean, exact.mean(1), rtol=1e-6, atol=0)
-        torch.testing.assert_close(found["0"].variance(), exact.var(1), rtol=1e-5, atol=0)
+        torch.testing.assert_close(found["0"].mean, exact.mean(1), rtol=1e-14, atol=0)
+        torch.testing.assert_close(found["0"].variance(), exact.var(1), rtol=1e-12, atol=0)
         assert found["0"].count == 64 * 36
 
 
@@ -88,3 +90,17 @@ def test_a_layer_that_runs_twice_is_measured_over_both():
 def test_layers_without_running_statistics_are_passed_over():
     assert batch_norms(nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False), nn.GroupNorm(1, 2))) == {}
     assert population_statistics(nn.Linear(2, 2), [torch.zeros(3, 2)]) == {}
+
+
+def test_a_frozen_layer_normalises_by_its_own_statistics_and_is_not_measured():
+    model, data = _model(nn.BatchNorm2d), _data()
+    freeze(model, include="0")
+    found = population_statistics(model, [data])
+    assert list(found) == ["4"]
+    features = nn.functional.relu(model[2](model[0](data))).double().transpose(0, 1).flatten(1)
+    torch.testing.assert_close(found["4"].mean, features.mean(1), rtol=1e-6, atol=0)
+
+
+def test_one_value_per_channel_is_refused():
+    with pytest.raises(TooFewValuesError, match=r"'0' got one value per channel in batch 2, shape \(1, 2\)"):
+        population_statistics(nn.Sequential(nn.BatchNorm1d(2)), [torch.randn(4, 2), torch.randn(1, 2)])

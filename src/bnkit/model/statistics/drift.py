@@ -1,4 +1,4 @@
-"""How far the moving average of a batch norm was off, and what came of mending it."""
+"""How far running statistics were from those of the data, and what recalibration changed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Drift:
 
 
 class Recalibration:
-    """What ``recalibrate`` found and changed: prints as a table, turns into JSON, and can be taken back.
+    """What ``recalibrate`` changed: prints as a table, converts to JSON, and can be undone.
 
     Attributes:
         layers: The drift of every layer that was recalibrated, worst first.
@@ -64,7 +64,7 @@ class Recalibration:
             batch that has examples, divided by the largest magnitude of the former; None where the output holds no
             finite floating-point number, or this process had no such batch.
         batches: How many batches there were, on all processes.
-        sequential: Whether the layers were settled one after the other.
+        sequential: Whether the layers were measured one after the other.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Recalibration:
         self.sequential = sequential
 
     def undo(self) -> None:
-        """Give back the running means and variances from before. Doing it twice changes nothing more."""
+        """Restore the running means and variances from before. A second call changes nothing more."""
         for layer, mean, variance in self._before:
             if layer.running_mean is not None and layer.running_var is not None:
                 write(layer.running_mean, mean)

@@ -1,8 +1,9 @@
-"""The passes over the batches that measure a model's batch norms."""
+"""The passes over the batches that measure a model's batch norms for ``recalibrate``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from functools import reduce
 from itertools import chain, dropwhile
 from typing import Any
@@ -13,17 +14,25 @@ from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.example import holds_numbers, largest_difference, tensors_in
 from bnkit.model.random_state import RandomState
-from bnkit.model.statistics.collect import Call, Layers, LayerStatistics, collect_calls, collect_statistics
-from bnkit.model.statistics.population import set_running_statistics
+from bnkit.model.statistics.collect import (
+    BatchNormCall,
+    Call,
+    Layers,
+    LayerStatistics,
+    StopForward,
+    check_several,
+    collect,
+    set_running_statistics,
+)
 from bnkit.model.statistics.ranks import Ranks
 from bnkit.moments import Moments
 
 
 class MeasurementPasses:
-    """A model at rest and its batches, while the batch norms are being measured.
+    """A model in evaluation mode and its batches, while the batch norms are being measured.
 
     Args:
-        model: In evaluation mode; its buffers are somebody else's to give back.
+        model: Its buffers are the caller's to restore.
         layers: Those to measure.
         state: The random state from which every pass starts, so that a loader shuffles and augments alike in all of them.
     """
@@ -44,7 +53,6 @@ class MeasurementPasses:
                 f"batches is a {type(given).__name__}, which can be gone through once; expected a list, a tensor or a DataLoader "
                 "for sequential=True, which takes a pass for each layer"
             )
-        self._count = 0
         batches = iter(self._batches)
         self._leading: list[Any] = []
         self._before: Any = None
@@ -55,24 +63,47 @@ class MeasurementPasses:
             sizes = [tensor.numel() for _, tensor in tensors_in(self._before)]
             if any(sizes) or not sizes:
                 break
-        if not self._leading:
-            return LayerStatistics()
-        measured = collect_statistics(
-            self._model, self._layers, self._batches, chain(self._leading, batches), accept_single=sequential
-        )
-        self._count = measured.batches
-        return measured
+        statistics = LayerStatistics()
 
-    def _later_pass(self, calls: set[Call]) -> LayerStatistics:
-        """Only ``calls``, behind layers that normalise by what stands in their buffers."""
+        def on_call(call: BatchNormCall) -> Moments:
+            _check_finite(call)
+            if not sequential:
+                check_several(call, "use larger batches, or sequential=True, which takes batches of any size")
+            statistics.add(call)
+            return call.moments
+
+        statistics.batches = collect(
+            self._layers, chain(self._leading, batches), self._run, on_call, statistics.unsupported
+        )
+        self._count = statistics.batches
+        return statistics
+
+    def _run(self, batch: Any, number: int) -> Any:
+        return self._batches.run(self._model, batch, number)
+
+    def _later_pass(self, calls: AbstractSet[Call]) -> LayerStatistics:
+        """Only ``calls``, behind layers that normalise by what stands in their buffers. Each forward pass ends with the last."""
+        statistics = LayerStatistics()
+        missing: set[Call] = set()
+
+        def on_call(call: BatchNormCall) -> None:
+            if call.position == 0:
+                missing.update(calls)
+            if call.key in calls:
+                _check_finite(call)
+                statistics.add(call)
+                missing.discard(call.key)
+                if not missing:
+                    raise StopForward
+
         self._state.restore()
-        measured = collect_calls(self._model, self._layers, self._batches, calls)
-        if measured.batches != self._count:
+        count = collect(self._layers, self._batches, self._run, on_call)
+        if count != self._count:
             raise DataError(
-                f"batches gave {self._count} batches in the first pass and {measured.batches} in a later one; expected the same: "
+                f"batches gave {self._count} batches in the first pass and {count} in a later one; expected the same: "
                 "give a list, a tensor or a DataLoader"
             )
-        return measured
+        return statistics
 
     def output_change(self, statistics: Mapping[str, Moments]) -> float | None:
         """How much the output that is remembered changes with ``statistics``, which are written into the layers."""
@@ -99,40 +130,54 @@ class MeasurementPasses:
         return output
 
     def finalize_statistics(self, measured: LayerStatistics, ranks: Ranks) -> dict[str, Moments]:
-        """The moments of each layer behind layers that have theirs already, settled call by call.
+        """The moments of each layer behind layers that have theirs already, measured call by call.
 
         Args:
             measured: The first pass on all ranks.
         """
-        settled = LayerStatistics()
+        final = LayerStatistics()
         order = list(measured.moments)
 
         def keep(name: str) -> None:
-            moments = settled.by_layer()[name]
+            moments = final.by_layer()[name]
             # The first of several calls may have one value for each channel, and no unbiased variance.
             set_running_statistics(self._layers[name], moments, unbiased=bool(moments.count > 1))
 
-        def settle(calls: list[Call]) -> None:
-            found = reduce(LayerStatistics.merge, ranks.gather(lambda: self._later_pass(set(calls))))
+        def measure(calls: list[Call]) -> None:
+            again = reduce(LayerStatistics.merge, ranks.gather(lambda: self._later_pass(set(calls))))
             for call in calls:
-                if call not in found.moments:
+                if call not in again.moments:
                     raise ModelError(
                         f"batch norm {call[0]!r} ran in the first pass and not in a later one; expected a model that does the same "
                         "in each, or sequential=False"
                     )
-                settled.moments[call] = found.moments[call]
+                final.moments[call] = again.moments[call]
             keep(calls[0][0])
 
         for position, call in enumerate(order):
-            if position == 0 and measured.leading == {call}:  # nothing before it was unsettled in the first pass
-                settled.moments[call] = measured.moments[call]
+            if position == 0 and measured.leading == {call}:  # nothing before it changed since the first pass
+                final.moments[call] = measured.moments[call]
                 keep(call[0])
             else:
-                settle([call])
-        # What follows a layer that runs several times was measured before its last call was settled: once more from there on,
+                measure([call])
+        # What follows a layer that runs several times was measured before that layer had its final statistics: once more from there on,
         # now with all calls of a layer in one pass.
         names = list(dict.fromkeys(name for name, _ in order))
         calls = {name: [call for call in order if call[0] == name] for name in names}
         for name in dropwhile(lambda name: len(calls[name]) == 1, names):
-            settle(calls[name])
-        return settled.by_layer()
+            measure(calls[name])
+        return final.by_layer()
+
+
+def _check_finite(call: BatchNormCall) -> None:
+    if call.moments.squared_deviations.isfinite().all():
+        return
+    if all(tensor.isfinite().all() for _, tensor in tensors_in(call.batch) if tensor.is_floating_point()):
+        raise ModelError(
+            f"NaN or inf reached batch norm {call.name!r} in batch {call.batch_number}, which itself is finite; expected finite "
+            "values: look at the weights before that layer"
+        )
+    raise DataError(
+        f"batch {call.batch_number} holds NaN or inf, which reached batch norm {call.name!r}; expected finite values: mend or leave "
+        "out the batch"
+    )

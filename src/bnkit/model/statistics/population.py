@@ -1,4 +1,4 @@
-"""The statistics of the data themselves, in place of a moving average that lags behind."""
+"""Population statistics: the moments of each batch norm's input over a whole data set."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnkit.model.statistics.collect import (
+    BatchNormCall,
+    LayerStatistics,
+    check_several,
+    collect,
+    set_running_statistics,
+)
 from bnkit.model.surroundings import write
 from bnkit.moments import Moments
 
@@ -39,36 +46,37 @@ def population_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[s
         batches: Inputs of the model, each with more than one value per channel.
 
     Returns:
-        A name is missing where the layer never ran.
+        On the CPU. A name is missing where the layer never ran, or is frozen.
+
+    Raises:
+        TooFewValuesError: A batch has one value per channel.
     """
-    layers = batch_norms(model)
-    found: dict[str, Moments] = {}
+    layers = {name: layer for name, layer in batch_norms(model).items() if not is_frozen(layer)}
+    statistics = LayerStatistics()
 
-    def merge_into(name: str) -> object:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            assert isinstance(layer, _BatchNorm)
-            assert layer.running_mean is not None
-            assert layer.running_var is not None
-            count = inputs[0].numel() // layer.running_mean.numel()
-            moments = Moments.of_batch(count, layer.running_mean, layer.running_var)
-            found[name] = found[name].merge(moments) if name in found else moments
+    def on_call(call: BatchNormCall) -> Moments:
+        check_several(call)
+        statistics.add(call)
+        return call.moments
 
-        return hook
+    with borrowed(model, layers), torch.no_grad():
+        model.eval()
+        collect(layers, batches, lambda inputs, _: model(inputs), on_call)
+    return statistics.by_layer()
 
-    with borrowed(model, layers):
-        hooks = [layer.register_forward_hook(merge_into(name)) for name, layer in layers.items()]  # type: ignore[arg-type]
-        try:
-            model.eval()
-            for layer in layers.values():
-                layer.train()
-                layer.momentum = 1.0  # the running statistics are then the batch's
-            with torch.no_grad():
-                for inputs in batches:
-                    model(inputs)
-        finally:
-            for hook in hooks:
-                hook.remove()
-    return found
+
+def is_frozen(layer: _BatchNorm) -> bool:
+    """Whether ``layer`` evaluates and will not train: it says so, or its ``train`` does nothing."""
+    if getattr(layer, "is_frozen", False):
+        return True
+    if layer.training or getattr(layer.train, "__func__", None) is nn.Module.train:
+        return False
+    modes = {module: module.training for module in layer.modules()}
+    layer.train()
+    refuses = not layer.training
+    for module, mode in modes.items():
+        module.training = mode
+    return refuses
 
 
 @contextmanager
@@ -79,14 +87,6 @@ def normalising_by(model: nn.Module, statistics: Mapping[str, Moments]) -> Itera
         for name, moments in statistics.items():
             set_running_statistics(layers[name], moments)
         yield
-
-
-def set_running_statistics(layer: _BatchNorm, moments: Moments, *, unbiased: bool = True) -> None:
-    """Write the mean and variance of ``moments`` into the buffers of ``layer``, which stay the same tensors."""
-    assert layer.running_mean is not None
-    assert layer.running_var is not None
-    write(layer.running_mean, moments.mean)
-    write(layer.running_var, moments.variance(unbiased=unbiased))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The statistics of the data in the batch norms of a model, in place of a moving average that lags behind."""
+"""Replace the moving averages of a model's batch norms by the statistics of data."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from bnkit.model.inspect.recognise import chosen_names, no_batch_norm
 from bnkit.model.inspect.supported import check_supported
 from bnkit.model.random_state import RandomState
 from bnkit.model.state import eagerly
-from bnkit.model.statistics.collect import Layers, LayerStatistics
+from bnkit.model.statistics.collect import Layers, LayerStatistics, set_running_statistics
 from bnkit.model.statistics.drift import Recalibration
 from bnkit.model.statistics.passes import MeasurementPasses
-from bnkit.model.statistics.population import borrowed, set_running_statistics
+from bnkit.model.statistics.population import borrowed, is_frozen
 from bnkit.model.statistics.ranks import Ranks, without_broadcasts
 from bnkit.moments import Moments
 
@@ -53,14 +53,14 @@ def recalibrate(
 
     By default all layers are measured in one pass, each behind layers that normalise with the statistics of the batch (Ioffe
     & Szegedy 2015, Algorithm 2, lines 8 to 10): deep layers depend slightly on how the data are batched, so take batches like
-    those of training, in mixed order. ``sequential=True`` settles one call of a layer after the other, in the order in
-    which they run, each behind those that are settled already: that depends on the data alone, and takes one pass for
+    those of training, in mixed order. ``sequential=True`` measures one call of a layer after the other, in the order in
+    which they run, each behind those that have their final statistics already: that depends on the data alone, and takes one pass for
     each call (from the first layer that runs several times on, one more for each layer).
 
     All other modules run in evaluation mode. A layer that runs several times gets the moments of all its calls together.
-    Layers that were put into evaluation mode one by one are recalibrated like the others. Frozen ones (``bnkit.freeze``),
-    those left out by ``include`` and ``exclude``, and those without running statistics are kept, and normalise as they do
-    in evaluation.
+    Positions that a ``mask`` given to a layer of bnkit's leaves out do not count. Layers that were put into evaluation mode
+    one by one are recalibrated like the others. Frozen ones (``bnkit.freeze``), those left out by ``include`` and
+    ``exclude``, and those without running statistics are kept, and normalise as they do in evaluation.
 
     Args:
         model: Ours or PyTorch's batch norms in it, ``SyncBatchNorm`` too, on any device.
@@ -68,8 +68,8 @@ def recalibrate(
             batch that is a tuple or a list, the first entry is the input; a dictionary holds keyword arguments. In the dtype
             that the model takes.
         forward: Called with the model and each batch, for models that take more than that.
-        sequential: Settle the layers one after the other.
-        batch_size: Cut the tensor ``batches`` into batches of so many.
+        sequential: Measure the layers one after the other.
+        batch_size: Split the tensor ``batches`` into batches of this size.
         include, exclude: Patterns for the dotted names of batch norms.
         device: Where the batches are moved; None for that of the model's first parameter.
         across_ranks: Merge over all processes of ``torch.distributed``, if it is initialised: all of them have to call this,
@@ -80,10 +80,10 @@ def recalibrate(
         The drift of every layer, worst first, the change of the output, and ``undo()``.
 
     Raises:
-        SettingsError: Arguments that mean nothing here, as an iterator with ``sequential``.
-        ModelError: No batch norm to recalibrate, none that runs, a model that raises or makes NaN or inf.
-        DataError: No batches, empty ones, or NaN or inf in them.
-        TooFewValuesError: One value per channel.
+        SettingsError: If arguments do not go together, as an iterator with ``sequential``.
+        ModelError: If there is no batch norm to recalibrate, none runs, or the model raises or makes NaN or inf.
+        DataError: If there are no batches, or they are empty or hold NaN or inf.
+        TooFewValuesError: If a layer gets one value per channel.
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm1d(1))
@@ -168,7 +168,7 @@ def _layers(model: nn.Module, include: Patterns | None, exclude: Patterns | None
             raise ModelError(
                 f"batch norm {name!r} is lazy and has no channels yet; expected a model that has run: call it once"
             )
-        elif _is_frozen(layer):
+        elif is_frozen(layer):
             kept.append(Change(name, KEPT, "frozen"))
         else:
             layers[name] = layer
@@ -178,20 +178,6 @@ def _layers(model: nn.Module, include: Patterns | None, exclude: Patterns | None
             f"{type(model).__name__} has no batch norm to recalibrate ({reasons}); expected one that is not kept"
         )
     return layers, kept
-
-
-def _is_frozen(layer: _BatchNorm) -> bool:
-    """Whether ``layer`` evaluates and will not train: it says so, or its ``train`` does nothing."""
-    if getattr(layer, "is_frozen", False):
-        return True
-    if layer.training or getattr(layer.train, "__func__", None) is nn.Module.train:
-        return False
-    modes = {module: module.training for module in layer.modules()}
-    layer.train()
-    refuses = not layer.training
-    for module, mode in modes.items():
-        module.training = mode
-    return refuses
 
 
 def _check_ran(measured: LayerStatistics, layers: Layers) -> None:

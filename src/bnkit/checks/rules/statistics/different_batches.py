@@ -28,21 +28,21 @@ class DifferentBatches(Rule):
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for name, inputs in context.measurements.input_statistics.items():
-            found = analyse_variance(inputs.means)
-            if found is not None and found.share > _SHARE and found.p_value < _P_VALUE:
+            variation = analyse_variance(inputs.means)
+            if variation is not None and variation.share > _SHARE and variation.p_value < _P_VALUE:
                 yield self.finding(
                     name,
-                    f"the batches come from different distributions: {found.share:.0%} of the variance between examples lies "
+                    f"the batches come from different distributions: {variation.share:.0%} of the variance between examples lies "
                     "between batches",
                     remedy="shuffle the data; keep statistics apart where there are several sources",
-                    measured=found.share,
+                    measured=variation.share,
                     limit=_SHARE,
                 )
 
 
 @dataclass(frozen=True)
 class BatchVariation:
-    """What an analysis of variance says of batches.
+    """The result of an analysis of variance between batches.
 
     Attributes:
         share: The part of the variance between examples that lies between batches, ω², over all channels.

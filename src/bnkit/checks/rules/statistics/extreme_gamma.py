@@ -16,7 +16,8 @@ class ExtremeGamma(Rule):
     """A gamma that switches a channel off, or blows it up."""
 
     code = "BN205"
-    name = "gamma"
+    name = "extreme-gamma"
+    former_names = ("gamma",)
     severity = Severity.NOTE
     summary = "gamma near zero, or exploding"
 
@@ -30,12 +31,14 @@ class ExtremeGamma(Rule):
             elif size.max() > _LARGE:
                 yield self._large(site.name, f"up to {float(size.max()):.3g}", float(size.max()))
             # All alike, 0 too, is how it was made.
-            elif size.numel() > 1 and size.max() > size.min() and (off := int((size < _NEAR_ZERO * size.mean()).sum())):
+            elif (
+                size.numel() > 1 and size.max() > size.min() and (dead := int((size < _NEAR_ZERO * size.mean()).sum()))
+            ):
                 yield self.finding(
                     site.name,
-                    f"gamma switches {off} of its {norm.channels} channels off: it is below {_NEAR_ZERO:g} times the layer's mean",
+                    f"gamma switches {dead} of its {norm.channels} channels off: it is below {_NEAR_ZERO:g} times the layer's mean",
                     remedy="weight decay on gamma does that (BN301); pruning those channels costs nothing",
-                    measured=off,
+                    measured=dead,
                     limit=0,
                 )
 

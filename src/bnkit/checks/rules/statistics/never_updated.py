@@ -22,8 +22,8 @@ class NeverUpdated(RecalibrateFix):
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         tracked = {site: norm for site, norm in context.norms.items() if norm.mean is not None and not norm.is_frozen}
-        untouched = [site for site, norm in tracked.items() if is_of_the_beginning(norm)]
-        if len(untouched) == len(tracked) and not any(_has_learnt(norm) for norm in tracked.values()):
+        untouched = [site for site, norm in tracked.items() if is_initial(norm)]
+        if len(untouched) == len(tracked) and not any(_is_trained(norm) for norm in tracked.values()):
             return  # the whole model is new
         for site in untouched:
             yield self.finding(
@@ -35,14 +35,14 @@ class NeverUpdated(RecalibrateFix):
             )
 
 
-def is_of_the_beginning(norm: BatchNormLike) -> bool:
+def is_initial(norm: BatchNormLike) -> bool:
     """Whether the running statistics are those that a layer is made with."""
     if norm.mean is None or norm.variance is None:
         return False
     return not bool(norm.mean.any()) and bool((norm.variance == 1).all())
 
 
-def _has_learnt(norm: BatchNormLike) -> bool:
+def _is_trained(norm: BatchNormLike) -> bool:
     """Whether gamma or beta are no constants any more, which every initialisation makes them."""
     return any(_varies(tensor) for tensor in (norm.weight, norm.bias) if tensor is not None)
 

@@ -14,7 +14,7 @@ from bnkit.checks.rule import Rule
 from bnkit.checks.rules.structure.small_eps import rounding_variance
 
 # Of a deviation of one millionth: below what any layer is scaled to.
-_NOTHING = 1e-12
+_NEGLIGIBLE = 1e-12
 
 
 class NoVariance(Rule):
@@ -36,7 +36,7 @@ class NoVariance(Rule):
                 yield self.finding(
                     name,
                     f"{constant} of its {len(data.mean)} channels do not vary over {inputs.examples:,} examples "
-                    f"(variance at most {_NOTHING:g} and rounding errors)",
+                    f"(variance at most {_NEGLIGIBLE:g} and rounding errors)",
                     remedy="look for dead activations before it; bnkit.remove or pruning takes the channels out",
                     measured=constant,
                     limit=0,
@@ -45,4 +45,4 @@ class NoVariance(Rule):
 
 def _is_constant(mean: Tensor, variance: Tensor) -> Tensor:
     # Values that are equal but for rounding have a variance that grows with the square of their size.
-    return variance <= _NOTHING + 4 * rounding_variance(torch.float32) * mean.square()
+    return variance <= _NEGLIGIBLE + 4 * rounding_variance(torch.float32) * mean.square()

@@ -15,7 +15,8 @@ class NonFiniteRunningStats(RecalibrateFix):
     """Running statistics that hold inf or NaN, or a variance below 0: they stay so for ever."""
 
     code = "BN203"
-    name = "poisoned"
+    name = "non-finite-running-stats"
+    former_names = ("poisoned",)
     severity = Severity.ERROR
     summary = "running statistics that hold inf or NaN"
 

@@ -1,4 +1,4 @@
-"""What rules have in common whose findings the statistics of the data mend."""
+"""The base class of rules whose findings recalibration fixes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bnkit.model.statistics.recalibrate import recalibrate
 
 
 class RecalibrateFix(Rule):
-    """A rule whose findings are mended by recalibration of all layers."""
+    """A rule whose findings are fixed by recalibrating all layers."""
 
     is_fixable: ClassVar[bool] = True
 

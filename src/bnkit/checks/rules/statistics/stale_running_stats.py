@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from bnkit.checks.collector import InputStatistics, takes_statistics
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.input_statistics import InputStatistics, takes_statistics
 from bnkit.checks.need import Need
 from bnkit.checks.rules.statistics.recalibrate_fix import RecalibrateFix
 from bnkit.model.statistics.drift import Drift
@@ -25,7 +25,8 @@ class StaleRunningStats(RecalibrateFix):
     """A model that evaluates worse than its weights can, since its moving averages lag behind or are off."""
 
     code = "BN201"
-    name = "moving-average"
+    name = "stale-running-stats"
+    former_names = ("moving-average",)
     severity = Severity.ERROR
     needs = frozenset({Need.DATA})
     summary = "a moving average that costs accuracy, or changes the output"
@@ -65,7 +66,7 @@ class StaleRunningStats(RecalibrateFix):
                 {"loss": effect.loss_before, "loss_population": effect.loss_after, "examples": effect.examples},
                 {"loss": effect.loss_after * (1 + SHARE)},
             )
-        elif _changes(effect) and any(_is_beyond_chance(one) for one in inputs):
+        elif _changes_output(effect) and any(_is_significant(one) for one in inputs):
             change = effect.change_by_result
             assert change is not None
             yield self._finding(
@@ -99,7 +100,7 @@ class StaleRunningStats(RecalibrateFix):
         )
 
 
-def _changes(effect: Effect) -> bool:
+def _changes_output(effect: Effect) -> bool:
     """Whether the outputs differ, and nothing says that those by the moving average are the better ones."""
     if effect.is_less_accurate or effect.has_more_loss:
         return False
@@ -113,19 +114,19 @@ def _drift(inputs: InputStatistics) -> Drift:
 
 def _describe(drifts: list[Drift]) -> str:
     some = [
-        f"{drift.layer or '(the model)'} (mean {drift.largest_shift:.2g} deviations, variance × {_ratio(drift):.2g})"
+        f"{drift.layer or '(the model)'} (mean {drift.largest_shift:.2g} deviations, variance × {_extreme_ratio(drift):.2g})"
         for drift in drifts[:_NAMED]
     ]
     return ", ".join(some) + (", …" if len(drifts) > _NAMED else "")
 
 
-def _ratio(drift: Drift) -> float:
+def _extreme_ratio(drift: Drift) -> float:
     """The variance ratio that is furthest from 1."""
     ratios = (drift.smallest_ratio, drift.largest_ratio)
     return max(ratios, key=lambda ratio: abs(math.log(ratio)) if ratio > 0 else math.inf)
 
 
-def _is_beyond_chance(inputs: InputStatistics) -> bool:
+def _is_significant(inputs: InputStatistics) -> bool:
     """Whether the moving average is further off than so few examples could make it look: by three standard errors."""
     data, layer = inputs.population, inputs.site.module
     assert data is not None

@@ -14,7 +14,8 @@ class Consecutive(Rule):
     """A batch norm whose input is the output of another one: the first one's gamma and beta are cancelled by the second."""
 
     code = "BN103"
-    name = "two-in-a-row"
+    name = "consecutive"
+    former_names = ("two-in-a-row",)
     severity = Severity.WARNING
     needs = frozenset({Need.STRUCTURE})
     summary = "a batch norm right behind another one"

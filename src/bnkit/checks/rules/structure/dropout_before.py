@@ -45,9 +45,9 @@ class DropoutBefore(Rule):
 def _dropped_before(run: Trace, start: Operation) -> float:
     """The largest share of values that dropout drops on the way to ``start``: up to the next norm, across one layer."""
     largest = 0.0
-    waiting, visited = [(start, False)], {start.index}
-    while waiting:
-        step, crossed = waiting.pop()
+    pending, visited = [(start, False)], {start.index}
+    while pending:
+        step, crossed = pending.pop()
         for before in run.inputs_of(step):
             crosses = crossed or before.kind.has_weights
             goes_on = before.kind.goes_on or before.kind is Kind.ACTIVATION or (before.kind.has_weights and not crossed)
@@ -55,7 +55,7 @@ def _dropped_before(run: Trace, start: Operation) -> float:
                 continue
             visited.add(before.index)
             largest = max(largest, _share(run, before))
-            waiting.append((before, crosses))
+            pending.append((before, crosses))
     return largest
 
 

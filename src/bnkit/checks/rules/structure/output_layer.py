@@ -20,7 +20,8 @@ class OutputLayer(Rule):
     """A batch norm whose result is what the model returns."""
 
     code = "BN104"
-    name = "on-the-output"
+    name = "output-layer"
+    former_names = ("on-the-output",)
     severity = Severity.WARNING
     needs = frozenset({Need.STRUCTURE})
     summary = "a batch norm on the output of the model"

@@ -14,7 +14,8 @@ class Unused(Rule):
     """A batch norm that is part of the model and takes no part in what it computes."""
 
     code = "BN107"
-    name = "never-runs"
+    name = "unused"
+    former_names = ("never-runs",)
     severity = Severity.WARNING
     needs = frozenset({Need.STRUCTURE})
     summary = "a batch norm that never runs"

@@ -28,7 +28,7 @@ class UselessBias(Rule):
     fix_changes_keys = True
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
-        behind: dict[str, list[str]] = {}
+        norms_after: dict[str, list[str]] = {}
         for site, norm in context.norms.items():
             # A batch norm that holds still takes away a mean that no longer follows the bias: there it is of use.
             if norm.is_frozen:
@@ -36,13 +36,13 @@ class UselessBias(Rule):
             for call in context.traced_run.calls(site):
                 name = feeding_layer(context.traced_run.trace, call)
                 if name is not None:
-                    behind.setdefault(name, []).append(site.name)
+                    norms_after.setdefault(name, []).append(site.name)
         for layer in context.traced_run.sites:
             bias = _bias(context.model, layer.name)
             # Wherever it runs, a batch norm follows; a bias that something else uses too is not useless.
-            if bias is None or len(behind.get(layer.name, ())) < layer.calls or _owners(context.model, bias) > 1:
+            if bias is None or len(norms_after.get(layer.name, ())) < layer.calls or _owners(context.model, bias) > 1:
                 continue
-            norms = ", ".join(dict.fromkeys(behind[layer.name]))
+            norms = ", ".join(dict.fromkeys(norms_after[layer.name]))
             yield self.finding(
                 layer.name,
                 f"its bias is cancelled by {norms}",
@@ -57,12 +57,14 @@ class UselessBias(Rule):
             layer = model.get_submodule(finding.site)
             bias = layer._parameters["bias"]
             assert bias is not None
-            behind = finding.message.removeprefix("its bias is cancelled by ").split(", ")
+            norms_after = finding.message.removeprefix("its bias is cancelled by ").split(", ")
             with torch.no_grad():
-                for name in behind:
+                for name in norms_after:
                     _shift(model.get_submodule(name), -bias)
             layer.register_parameter("bias", None)
-            changes.append(Change(finding.site, "bias removed", f"taken off the running mean of {', '.join(behind)}"))
+            changes.append(
+                Change(finding.site, "bias removed", f"taken off the running mean of {', '.join(norms_after)}")
+            )
         return changes
 
 

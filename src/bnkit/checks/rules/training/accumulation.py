@@ -21,13 +21,13 @@ class Accumulation(Rule):
     summary = "gradient accumulation over small batches"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
-        size = batch_size_of(context.loader)
+        size, batches = batch_size_of(context.training.loader), context.training.accumulation
         trained = [site for site, norm in context.norms.items() if not norm.is_frozen]
-        if context.accumulation > 1 and size is not None and size < ENOUGH and trained:
+        if batches > 1 and size is not None and size < ENOUGH and trained:
             yield self.finding(
                 trained[0].name,
-                f"gradients are added up over {context.accumulation} batches of {size}, but each is normalised by its own {size} "
-                f"examples, not by {size * context.accumulation} ({cost(size)})",
+                f"gradients are added up over {batches} batches of {size}, but each is normalised by its own {size} "
+                f"examples, not by {size * batches} ({cost(size)})",
                 remedy="larger batches with bnkit.recompute or less memory elsewhere, group norm, or frozen batch norms",
                 measured=size,
                 limit=ENOUGH,

@@ -23,7 +23,7 @@ class LastBatch(Rule):
     summary = "a last batch of one example"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
-        rest = last_batch(context.loader)
+        rest = last_batch(context.training.loader)
         trained = [site for site, norm in context.norms.items() if not norm.is_frozen]
         if rest != 1 or not trained:
             return

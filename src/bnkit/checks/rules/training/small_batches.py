@@ -1,4 +1,4 @@
-"""What the rules about small batches hold them against."""
+"""What the rules about small batches compare them with."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def batch_size_of(loader: Any) -> int | None:
 
 
 def cost(size: int) -> str:
-    """What so small a batch cost elsewhere."""
+    """What a batch of that size cost in the literature."""
     nearest = min(ERRORS, key=lambda known: abs(known - size))
     return f"ResNet-50 on ImageNet lost {ERRORS[nearest] - ERRORS[32]:.1f} points with {nearest}"

@@ -14,7 +14,8 @@ class UnfrozenByTrain(Rule):
     """Statistics that are held still by hand, until somebody calls ``train()``."""
 
     code = "BN302"
-    name = "thawed-by-train"
+    name = "unfrozen-by-train"
+    former_names = ("thawed-by-train",)
     severity = Severity.WARNING
     summary = "frozen statistics that .train() will thaw"
 
@@ -26,7 +27,7 @@ class UnfrozenByTrain(Rule):
             if context.model.training and not site.module.training:
                 message = "it was put into evaluation mode while the model trains; the next model.train() thaws it"
                 measured = "eval"
-            elif trains and _is_still(norm):
+            elif trains and _is_untrained(norm):
                 message = "its gamma and beta do not learn, but its statistics move in training mode"
                 measured = "requires_grad=False"
             else:
@@ -36,6 +37,6 @@ class UnfrozenByTrain(Rule):
             )
 
 
-def _is_still(norm: BatchNormLike) -> bool:
+def _is_untrained(norm: BatchNormLike) -> bool:
     own = [parameter for parameter in (norm.weight, norm.bias) if parameter is not None]
     return bool(own) and not any(parameter.requires_grad for parameter in own)

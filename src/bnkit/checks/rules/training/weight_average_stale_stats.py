@@ -18,36 +18,37 @@ class WeightAverageStaleStats(Rule):
     """Averaged parameters beside running statistics that are those of the parameters of the last step, or of none."""
 
     code = "BN306"
-    name = "averaged-without-statistics"
+    name = "weight-average-stale-stats"
+    former_names = ("averaged-without-statistics",)
     severity = Severity.WARNING
     needs = frozenset({Need.EMA})
     summary = "averaged parameters without statistics of their own"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
-        assert context.ema is not None
-        if not _differ(context.model, context.ema):  # nothing has been averaged yet
+        assert context.training.ema is not None
+        if not _differ(context.model, context.training.ema):  # nothing has been averaged yet
             return
-        averages = {_plain(site.name): site.found for site in places(context.ema)}
-        found: dict[str, list[str]] = {}
+        averages = {_unwrapped(site.name): site.found for site in places(context.training.ema)}
+        sites_by_statistics: dict[str, list[str]] = {}
         for site, norm in context.norms.items():
-            averaged = averages.get(_plain(site.name))
+            averaged = averages.get(_unwrapped(site.name))
             if norm.is_frozen or not isinstance(averaged, BatchNormLike):
                 continue
-            whose = _whose(averaged, norm)
-            if whose:
-                found.setdefault(whose, []).append(site.name)
-        for whose, (first, *others) in found.items():
+            statistics = _stale_statistics(averaged, norm)
+            if statistics:
+                sites_by_statistics.setdefault(statistics, []).append(site.name)
+        for statistics, (first, *others) in sites_by_statistics.items():
             more = f", like {len(others)} more batch norms" if others else ""
             yield self.finding(
                 first,
-                f"the averaged model has averaged weights here, and {whose}{more}",
+                f"the averaged model has averaged weights here, and {statistics}{more}",
                 remedy="bnkit.recalibrate(ema, batches), or AveragedModel(model, use_buffers=True)",
-                measured=whose,
+                measured=statistics,
                 limit="statistics of the averaged weights",
             )
 
 
-def _whose(averaged: BatchNormLike, norm: BatchNormLike) -> str:
+def _stale_statistics(averaged: BatchNormLike, norm: BatchNormLike) -> str:
     """Whose statistics the averaged model has, if not its own; empty if they may be its own."""
     if averaged.mean is None or averaged.variance is None or norm.mean is None or norm.variance is None:
         return ""
@@ -60,11 +61,11 @@ def _whose(averaged: BatchNormLike, norm: BatchNormLike) -> str:
 
 
 def _differ(model: nn.Module, ema: nn.Module) -> bool:
-    averages = {_plain(name): parameter for name, parameter in ema.named_parameters()}
-    pairs = [(p, averages[_plain(name)]) for name, p in model.named_parameters() if _plain(name) in averages]
+    averages = {_unwrapped(name): parameter for name, parameter in ema.named_parameters()}
+    pairs = [(p, averages[_unwrapped(name)]) for name, p in model.named_parameters() if _unwrapped(name) in averages]
     return any(p.shape == a.shape and not torch.equal(p.detach().cpu(), a.detach().cpu()) for p, a in pairs)
 
 
-def _plain(name: str) -> str:
+def _unwrapped(name: str) -> str:
     """A name without the wrappers around the model."""
     return name.replace("_orig_mod.", "").removeprefix("module.").removeprefix("module.")

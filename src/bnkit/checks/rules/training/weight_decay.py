@@ -20,10 +20,10 @@ class WeightDecay(Rule):
     summary = "gamma and beta under weight decay"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
-        assert context.optimizer is not None
+        assert context.training.optimizer is not None
         decays = {
             id(parameter): float(group.get("weight_decay") or 0.0)
-            for group in context.optimizer.param_groups
+            for group in context.training.optimizer.param_groups
             for parameter in group["params"]
         }
         decayed: dict[str, float] = {}

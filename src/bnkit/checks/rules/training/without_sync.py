@@ -25,9 +25,9 @@ class WithoutSync(Rule):
     summary = "small batches per process without synchronised statistics"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
-        size = batch_size_of(context.loader)
+        size = batch_size_of(context.training.loader)
         parts = _devices(context.model)
-        processes = parts or (_processes() if context.processes is None else context.processes)
+        processes = parts or (_processes() if context.training.processes is None else context.training.processes)
         if size is None or processes < 2:
             return
         own = max(1, size // parts) if parts else size  # DataParallel splits the batch, a process has its own
