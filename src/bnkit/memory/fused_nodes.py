@@ -18,9 +18,9 @@ def _read_function(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None
     saved = nodes.look_at(node, ("saved_tensors",))
     if len(saved) != 5:
         return None
-    known = node.known
-    wide, interpreted = known.wide, known.interpreted
-    return _recipe(saved, known.mask, node.statistics, known.activation, known.eps, known.values, wide, interpreted)
+    config = node.config
+    wide, interpreted = config.wide, config.interpreted
+    return _recipe(saved, config.mask, node.statistics, config.activation, config.eps, config.values, wide, interpreted)
 
 
 def _read_operation(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None:
@@ -41,7 +41,7 @@ def _recipe(
     wide: bool, interpreted: bool,
 ) -> Recipe | None:  # fmt: skip
     # In use already, or there would be no node to read; neither Numba nor Triton is imported for those who have none.
-    from bnkit.kernels.fused.backend import passes_of
+    from bnkit.kernels.fused.backend import backend_of
 
     x, weight, bias, residual = saved[:4]
     if not isinstance(x, Saved) or not isinstance(residual, Saved | None):
@@ -49,7 +49,7 @@ def _recipe(
     w, b = (None if parameter is None else parameter.value().clone() for parameter in (weight, bias))
 
     def again(x: Tensor, residual: Tensor | None = None) -> Tensor:
-        passes = passes_of(x, interpreted=interpreted)
+        passes = backend_of(x, interpreted=interpreted)
         return passes.forward(x, w, b, residual, mask, count, statistics, activation, eps, True, wide)
 
     kind = ("bnkit", interpreted, activation, eps, w is None, b is None, mask is None, wide)
@@ -57,6 +57,6 @@ def _recipe(
 
 
 READERS: dict[str, Callable[[Any, Nodes, bool], Recipe | None]] = {
-    "NormaliseBackward": _read_function,
+    "FusedBatchNormFunctionBackward": _read_function,
     "GeneratedBackwardFor_bnkit_batch_norm_defaultBackward": _read_operation,
 }

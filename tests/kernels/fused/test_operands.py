@@ -8,7 +8,7 @@ import torch
 from bnkit.errors import KernelError
 from bnkit.kernels.activation import activate
 from bnkit.kernels.fused import custom_op
-from bnkit.kernels.fused.operands import lying_as
+from bnkit.kernels.fused.operands import in_layout_of
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from tests.cases.kernels import INTERPRETED, KERNELS
 
@@ -158,7 +158,7 @@ def test_the_gradient_that_a_conjugate_gives(kernel):
 
 def test_zeros_without_memory_are_zeros():
     x = torch.randn(3, 2, 4)
-    assert lying_as(x, torch._efficientzerotensor((3, 2, 4))).tolist() == torch.zeros(3, 2, 4).tolist()
+    assert in_layout_of(x, torch._efficientzerotensor((3, 2, 4))).tolist() == torch.zeros(3, 2, 4).tolist()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnkit.kernels.fused.autograd import Known, bends_a_sum, gradients_of, second_gradients
-from bnkit.kernels.fused.backend import passes_of
+from bnkit.kernels.fused.autograd import ForwardConfig, gradients_of, has_activated_residual, second_gradients
+from bnkit.kernels.fused.backend import backend_of
 from bnkit.kernels.fused.operands import check_operands
 
 
@@ -27,7 +27,7 @@ def batch_norm(
     activation: str | None,
     eps: float,
     count: int,
-    wide: bool,
+    float64_compute: bool,
     interpreted: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``cpu.launch.forward``.
@@ -37,8 +37,8 @@ def batch_norm(
     check_operands(x, weight, bias, residual, mask, given)
     statistics = x.new_zeros((6, x.shape[1]), dtype=torch.float64) if given is None else given.clone()
     is_given = given is not None
-    passes = passes_of(x, interpreted=interpreted)
-    y = passes.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide)
+    backend = backend_of(x, interpreted=interpreted)
+    y = backend.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, float64_compute)
     return y, statistics
 
 
@@ -65,8 +65,8 @@ def batch_norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, weight, bias and residual; empty ones for what there is not. See ``cpu.launch.backward``."""
     check_operands(x, weight, bias, residual, mask, statistics, y, gradient)
-    known = Known(activation, eps, mask, count, is_given, wide=False, interpreted=interpreted)
-    found = gradients_of(gradient, x, weight, bias, residual, y, statistics, known)
+    config = ForwardConfig(activation, eps, mask, count, is_given, float64_compute=False, interpreted=interpreted)
+    found = gradients_of(gradient, x, weight, bias, residual, y, statistics, config)
     # No result of an operation may share memory with another, or with what it was given.
     dx, dw, db, dr = (x.new_empty(0) if t is None else t for t in found)
     return dx, dw.clone(), db.clone(), dr.clone() if dr is gradient else dr
@@ -82,10 +82,12 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, residual, mask, given, activation, eps, count, ctx.wide, interpreted = inputs
+    x, weight, bias, residual, mask, given, activation, eps, count, ctx.float64_compute, interpreted = inputs
     y, statistics = output
-    sees = passes_of(x, interpreted=interpreted).sees(activation, bends_a_sum(activation, residual))
-    ctx.save_for_backward(x, weight, bias, residual, y if sees == "output" else None, mask, statistics)
+    backward_operand = backend_of(x, interpreted=interpreted).backward_operand(
+        activation, has_activated_residual(activation, residual)
+    )
+    ctx.save_for_backward(x, weight, bias, residual, y if backward_operand == "output" else None, mask, statistics)
     ctx.others = activation, eps, count, given is not None, interpreted
     ctx.mark_non_differentiable(statistics)
 
@@ -105,8 +107,8 @@ def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
 def _differentiate_again(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
     *saved, mask, statistics = ctx.saved_tensors
     activation, eps, count, is_given, _ = ctx.others
-    known = Known(activation, eps, mask, count, is_given, wide=False)
-    return *second_gradients(saved, upstream, statistics, known), *[None] * 8
+    config = ForwardConfig(activation, eps, mask, count, is_given, float64_compute=False)
+    return *second_gradients(saved, upstream, statistics, config), *[None] * 8
 
 
 batch_norm.register_autograd(_differentiate, setup_context=_keep)

@@ -15,7 +15,7 @@ INTERPRETED = bool(knobs.runtime.interpret)  # read by Triton when the kernels w
 
 KERNEL = FusedKernel("triton", frozenset({None, *FUNCTIONS}), interpreted=INTERPRETED)
 # Without Triton, this import fails, and not the first call.
-assert launch.sees(None, adds=False) is None
+assert launch.backward_operand(None, has_residual=False) is None
 
 
 def why_not(device: torch.device) -> str:
