@@ -12,7 +12,7 @@ from bnkit.kernels.contract import BatchNormOutput
 from bnkit.kernels.fused.operands import are_rows, as_row, parameter_dtype_of
 
 NAME = "aten"
-SPLIT = aten_split  # what `select.part_kernel` looks for
+SPLIT = aten_split  # what `select.split_kernel` looks for
 
 
 def batch_stats_forward(

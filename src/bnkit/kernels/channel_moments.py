@@ -50,8 +50,8 @@ def plane_moments(x: Tensor) -> PlaneMoments | None:
         tensor([4.], dtype=torch.float64)
     """
     x = x.detach()
-    supports = x.dim() > 2 and x.numel() > 0 and x.is_contiguous() and not why_not_numba(x)
-    if not supports:
+    is_supported = x.dim() > 2 and x.numel() > 0 and x.is_contiguous() and not why_not_numba(x)
+    if not is_supported:
         return None
     from bnkit.kernels.cpu.launch import moments_of_planes  # needs Numba, which is there
 

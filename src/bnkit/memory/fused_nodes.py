@@ -19,8 +19,10 @@ def _read_function(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None
     if len(saved) != 5:
         return None
     config = node.config
-    wide, interpreted = config.wide, config.interpreted
-    return _recipe(saved, config.mask, node.statistics, config.activation, config.eps, config.values, wide, interpreted)
+    float64_compute, interpreted = config.float64_compute, config.interpreted
+    return _recipe(
+        saved, config.mask, node.statistics, config.activation, config.eps, config.values, float64_compute, interpreted
+    )
 
 
 def _read_operation(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None:
@@ -33,12 +35,12 @@ def _read_operation(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | Non
     if statistics is None:
         return None
     kept_mask = None if mask is None else mask.value()
-    return _recipe(saved, kept_mask, statistics.value(), activation, eps, count, node.wide, interpreted)
+    return _recipe(saved, kept_mask, statistics.value(), activation, eps, count, node.float64_compute, interpreted)
 
 
 def _recipe(
     saved: list[Saved | Kept | None], mask: Tensor | None, statistics: Tensor, activation: str | None, eps: float, count: int,
-    wide: bool, interpreted: bool,
+    float64_compute: bool, interpreted: bool,
 ) -> Recipe | None:  # fmt: skip
     # In use already, or there would be no node to read; neither Numba nor Triton is imported for those who have none.
     from bnkit.kernels.fused.backend import backend_of
@@ -50,9 +52,9 @@ def _recipe(
 
     def again(x: Tensor, residual: Tensor | None = None) -> Tensor:
         passes = backend_of(x, interpreted=interpreted)
-        return passes.forward(x, w, b, residual, mask, count, statistics, activation, eps, True, wide)
+        return passes.forward(x, w, b, residual, mask, count, statistics, activation, eps, True, float64_compute)
 
-    kind = ("bnkit", interpreted, activation, eps, w is None, b is None, mask is None, wide)
+    kind = ("bnkit", interpreted, activation, eps, w is None, b is None, mask is None, float64_compute)
     return Normalised(tuple(Leaf(part.for_another()) for part in (x, residual) if part is not None), again, kind)
 
 

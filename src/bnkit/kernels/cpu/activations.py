@@ -70,7 +70,7 @@ def smooth_activations(activation: str, acc_dtype: Any, own: Any) -> tuple[Any, 
 
 def _exponential(acc_dtype: Any) -> Any:
     """A function of ``x``, not above 0: whether exp(x) counts as 0; 2^k; exp(r) - 1. NaN stays NaN."""
-    per_unit, (mean_hi, low) = acc_dtype(1 / math.log(2)), (acc_dtype(-part) for part in _LN2[acc_dtype])
+    per_unit, (ln2_hi, ln2_lo) = acc_dtype(1 / math.log(2)), (acc_dtype(-part) for part in _LN2[acc_dtype])
     lowest, least = acc_dtype(_LOWEST[acc_dtype]), acc_dtype(math.floor(_LOWEST[acc_dtype] / math.log(2)))
     series = _series([acc_dtype(1 / math.factorial(n)) for n in range(_TERMS[acc_dtype], 1, -1)])
     nearest, power_of_two, fused = intrinsics.nearest, intrinsics.power_of_two, intrinsics.fused
@@ -79,7 +79,7 @@ def _exponential(acc_dtype: Any) -> Any:
     def split(x):
         k = nearest(x * per_unit)
         k = k if k > least else least  # of NaN too: no whole number is like it
-        r = fused(k, low, fused(k, mean_hi, x))
+        r = fused(k, ln2_lo, fused(k, ln2_hi, x))
         return x < lowest, power_of_two(k), fused(series(r) * r, r, r)
 
     return split

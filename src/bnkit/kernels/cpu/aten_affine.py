@@ -89,20 +89,20 @@ def is_possible() -> bool:
 
 
 def coefficients(
-    mean: Tensor, broadcast: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, is_given: bool
+    mean: Tensor, rstd_or_variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, is_given: bool
 ) -> Tensor:
     """The factor and the summand of each channel, alpha and beta: (2, C).
 
     Args:
         mean, weight, bias: (C,) float32 on the CPU, contiguous; weight and bias may be None.
-        broadcast: As these: ``1 / sqrt(variance + eps)``; the variance, if ``is_given``.
+        rstd_or_variance: As these: ``1 / sqrt(variance + eps)``; the variance, if ``is_given``.
         eps: Added to a variance that is given.
         is_given: Whether the statistics are, instead of taken from the batch.
     """
     found = torch.empty(2, mean.shape[0])
     w, b, at = 0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), found.data_ptr()
     call = _coefficients(mean.shape[0], GIVEN_ONES if is_given else OWN)
-    run(call.address, w, b, at, 0, 0, 0, 0, 0, mean.data_ptr(), broadcast.data_ptr(), 0, 0, eps, 0, 0, 0, 0.0, 0)
+    run(call.address, w, b, at, 0, 0, 0, 0, 0, mean.data_ptr(), rstd_or_variance.data_ptr(), 0, 0, eps, 0, 0, 0, 0.0, 0)
     return found
 
 

@@ -26,7 +26,7 @@ wide = intrinsics.pointer[np.float64]
 zero, one = np.float32(0), np.float32(1)
 # Where the table of arguments has addresses of coefficients, (2, C) float32: alpha, and behind it beta.
 OF_X, OF_RESIDUAL = loop_call.WEIGHT, loop_call.BIAS
-MEAN, SPREAD = loop_call.STATISTICS, loop_call.SUMS
+MEAN, RSTD = loop_call.STATISTICS, loop_call.SUMS
 # What a thread has to work in, for each of W columns: alpha and beta, twice, float32.
 SCRATCH = 2
 
@@ -58,16 +58,16 @@ def _write_columns(x, r, y, W, columns):
 def _coefficients(a):
     """Write alpha and beta of C channels to Y; gamma is at X and the bias at RESIDUAL, or 0.
 
-    At SPREAD are the inverse deviations of a batch, or, where statistics are given, variances.
+    At RSTD are the inverse deviations of a batch, or, where statistics are given, variances.
     """
     C, weight, bias = load(a, loop_call.CHANNELS), load(a, X), load(a, RESIDUAL)
-    mean, broadcast, out = table(load(a, MEAN)), table(load(a, SPREAD)), table(load(a, Y))
+    mean, rstd_or_variance, out = table(load(a, MEAN)), table(load(a, RSTD)), table(load(a, Y))
     eps, is_given = (
         np.float32(load(wide(load(a, loop_call.EPS)), 0)),
         load(a, loop_call.PASSED_OBJECT) == loop_call.GIVEN_ONES,
     )
     for c in range(C):
-        alpha = load(broadcast, c)
+        alpha = load(rstd_or_variance, c)
         if is_given:
             alpha = one / np.sqrt(alpha + eps)
         if weight != 0:

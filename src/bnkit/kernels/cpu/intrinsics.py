@@ -73,8 +73,8 @@ def to_bfloat16(typing_context: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         word = ir.IntType(32)
 
-        def constant(acc_dtype: int) -> Any:
-            return ir.Constant(word, acc_dtype)
+        def constant(number: int) -> Any:
+            return ir.Constant(word, number)
 
         bits = builder.bitcast(arguments[0], word)
         odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))

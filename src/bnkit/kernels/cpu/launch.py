@@ -139,7 +139,7 @@ def backward(
     is_given: bool,
     has_residual: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The gradients of ``x``; of the residual, if it ``has_residual`` one; and of gamma and beta, (2, C), of their dtype.
+    """The gradients of ``x``; of the residual, if ``has_residual``; and of gamma and beta, (2, C), of their dtype.
 
     Args:
         gradient: Of the output; as ``x`` in every way.

@@ -63,7 +63,7 @@ class Backend(Protocol):
         is_given: bool,
         has_residual: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The gradients of x, of the residual (if it ``has_residual`` one before an activation), and of gamma and beta, (2, C).
+        """The gradients of x, of the residual (if ``has_residual``, before an activation), and of gamma and beta, (2, C).
 
         ``saved_operand``: what ``backward_operand`` names.
         """

@@ -27,7 +27,7 @@ def batch_norm(
     activation: str | None,
     eps: float,
     count: int,
-    float64_compute: bool,
+    wide: bool,
     interpreted: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``cpu.launch.forward``.
@@ -38,7 +38,7 @@ def batch_norm(
     statistics = x.new_zeros((6, x.shape[1]), dtype=torch.float64) if given is None else given.clone()
     is_given = given is not None
     backend = backend_of(x, interpreted=interpreted)
-    y = backend.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, float64_compute)
+    y = backend.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide)
     return y, statistics
 
 

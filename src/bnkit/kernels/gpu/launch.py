@@ -155,10 +155,10 @@ def _merging(tiling: Tiling) -> dict[str, Any]:
     return {"PARTS": 1 << (tiling.parts - 1).bit_length(), "B": _MERGED, "num_warps": _MERGE_WARPS, **_COMPILER}
 
 
-def _halves(parameter_dtype: float) -> tuple[float, float]:
+def _halves(number: float) -> tuple[float, float]:
     """A kernel takes a number of Python as float32: so in two."""
-    high = c_float(parameter_dtype).value
-    return high, parameter_dtype - high
+    high = c_float(number).value
+    return high, number - high
 
 
 def _on(x: Tensor) -> Any:

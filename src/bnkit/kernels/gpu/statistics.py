@@ -67,7 +67,7 @@ def saved_statistics(statistics, channel, exists, channels):
 
 @triton.jit
 def affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE: tl.constexpr):
-    """``high``, ``scale`` and ``shift`` of ``(x - high) * scale + shift``, and what ``high`` leaves of the mean.
+    """``mean_hi``, ``scale`` and ``shift`` of ``(x - mean_hi) * scale + shift``, and what ``mean_hi`` leaves of the mean.
 
     Rounded to float32, the mean would be off by more than a small deviation: the shift takes up the rest.
     """
