@@ -2,6 +2,15 @@
 
 The activation's argument is computed anew from x, and from the residual where there is one, exactly as the forward pass did:
 nothing is kept for it.
+
+The pointers, besides those of ``forward``:
+
+- ``gradients``: of the output; shape, strides and dtype of ``x``. ``dx``, ``dr``: the same, of x and of the residual.
+- ``residual``, ``dr``: None unless an activation follows a residual; otherwise the gradient of the residual is ``gradients``.
+- ``by_parameter``: (2, C), contiguous, the dtype of gamma and beta: their gradients.
+- ``partial``: (2, parts, C) float64, contiguous: the sums of each part of the tiles, of the gradients before the activation and
+  of their products with (x - mean).
+- ``factors``: (2, C), contiguous, ``ACC_DTYPE``: ``c0`` and ``c1`` of ``dx = dz * scale + (x - mean_hi) * c1 + c0``.
 """
 
 from __future__ import annotations

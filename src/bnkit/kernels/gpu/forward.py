@@ -1,6 +1,16 @@
 """The forward pass in Triton: in one kernel where a program can do a channel alone, otherwise in three.
 
 Each kernel that writes takes the tiles in the reverse order of the one that read them: what was read last is still in the cache.
+
+The pointers, which mean the same in every kernel. C channels, row by row: (2, C) has C elements between its rows.
+
+- ``x``, ``residual``, ``y``: (N, C, *), all contiguous or all channels last; the input's dtype. Without a residual, None.
+- ``weight``, ``bias``: gamma and beta, (C,), stride 1; float32, or float64 for float64 inputs. None for 1 and 0.
+- ``mask``: (N, 1, *), contiguous; uint8, 0 for what does not count. None where everything counts.
+- ``statistics``: (6, C) float64: mean, biased variance, 1 / sqrt(variance + eps), unbiased variance; two rows are not used.
+- ``running_mean``, ``running_var``: (C,), stride 1; float32, read and written. None where no buffer moves.
+- ``tracked``: (), int64, counts the batches. None without a counter.
+- ``partial``: (3, parts, C) float64, contiguous: count, mean and squared deviations of each part of the tiles.
 """
 
 from __future__ import annotations

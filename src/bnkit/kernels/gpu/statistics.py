@@ -71,26 +71,26 @@ def affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE: tl.constexpr
 
     Rounded to float32, the mean would be off by more than a small deviation: the shift takes up the rest.
     """
-    high = mean.to(ACC_DTYPE)
-    low = mean - high.to(tl.float64)
-    low = tl.where(tl.abs(low) < float("inf"), low, 0.0)
+    mean_hi = mean.to(ACC_DTYPE)
+    mean_lo = mean - mean_hi.to(tl.float64)
+    mean_lo = tl.where(tl.abs(mean_lo) < float("inf"), mean_lo, 0.0)
     scale = inverse * parameter(weight, channel, exists, 1.0)
-    shift = parameter(bias, channel, exists, 0.0) - low * scale
-    return high, scale.to(ACC_DTYPE), shift.to(ACC_DTYPE), low
+    shift = parameter(bias, channel, exists, 0.0) - mean_lo * scale
+    return mean_hi, scale.to(ACC_DTYPE), shift.to(ACC_DTYPE), mean_lo
 
 
 @triton.jit
 def backward_coefficients(
-    total, with_x, inverse, low, weight, by_parameter, channel, exists, channels, count, IS_GIVEN: tl.constexpr,
+    total, with_x, inverse, mean_lo, weight, by_parameter, channel, exists, channels, count, IS_GIVEN: tl.constexpr,
     ACC_DTYPE: tl.constexpr,
 ):  # fmt: skip
-    """Store the gradients of gamma and beta; return ``c0`` and ``c1`` of ``dx = dz * scale + (x - high) * k1 + k0``."""
+    """Store the gradients of gamma and beta; return ``c0`` and ``c1`` of ``dx = dz * scale + (x - mean_hi) * c1 + c0``."""
     total, with_x = total.to(tl.float64), with_x.to(tl.float64)
-    with_x -= low * total
+    with_x -= mean_lo * total
     tl.store(by_parameter + channel, (with_x * inverse).to(by_parameter.dtype.element_ty), mask=exists)
     tl.store(by_parameter + channels + channel, total.to(by_parameter.dtype.element_ty), mask=exists)
     scale = inverse * parameter(weight, channel, exists, 1.0) / tl.cast(count, tl.float64)
     if IS_GIVEN:  # they do not depend on x
         scale = tl.zeros_like(scale)
     c1 = -scale * inverse * inverse * with_x
-    return (-scale * total - c1 * low).to(ACC_DTYPE), c1.to(ACC_DTYPE)
+    return (-scale * total - c1 * mean_lo).to(ACC_DTYPE), c1.to(ACC_DTYPE)
