@@ -19,9 +19,9 @@ def _read_function(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None
     if len(saved) != 5:
         return None
     config = node.config
-    float64_compute, interpreted = config.float64_compute, config.interpreted
+    float64_compute, kernel = config.float64_compute, config.kernel
     return _recipe(
-        saved, config.mask, node.statistics, config.activation, config.eps, config.values, float64_compute, interpreted
+        saved, config.mask, node.statistics, config.activation, config.eps, config.values, float64_compute, kernel
     )
 
 
@@ -30,17 +30,17 @@ def _read_operation(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | Non
     saved = nodes.look_at(node, ("saved_tensors",))
     if len(saved) != 7:
         return None
-    activation, eps, count, _given, interpreted = node.others
+    activation, eps, count, _given, kernel = node.others
     mask, statistics = saved[5], saved[6]
     if statistics is None:
         return None
     kept_mask = None if mask is None else mask.value()
-    return _recipe(saved, kept_mask, statistics.value(), activation, eps, count, node.float64_compute, interpreted)
+    return _recipe(saved, kept_mask, statistics.value(), activation, eps, count, node.float64_compute, kernel)
 
 
 def _recipe(
     saved: list[Saved | Kept | None], mask: Tensor | None, statistics: Tensor, activation: str | None, eps: float, count: int,
-    float64_compute: bool, interpreted: bool,
+    float64_compute: bool, kernel: str,
 ) -> Recipe | None:  # fmt: skip
     # In use already, or there would be no node to read; neither Numba nor Triton is imported for those who have none.
     from bnkit.kernels.fused.backend import backend_of
@@ -51,10 +51,10 @@ def _recipe(
     w, b = (None if parameter is None else parameter.value().clone() for parameter in (weight, bias))
 
     def again(x: Tensor, residual: Tensor | None = None) -> Tensor:
-        passes = backend_of(x, interpreted=interpreted)
+        passes = backend_of(kernel)
         return passes.forward(x, w, b, residual, mask, count, statistics, activation, eps, True, float64_compute)
 
-    kind = ("bnkit", interpreted, activation, eps, w is None, b is None, mask is None, float64_compute)
+    kind = ("bnkit", kernel, activation, eps, w is None, b is None, mask is None, float64_compute)
     return Normalised(tuple(Leaf(part.for_another()) for part in (x, residual) if part is not None), again, kind)
 
 

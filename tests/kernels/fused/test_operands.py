@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bnkit.errors import KernelError
+from bnkit.kernels import select
 from bnkit.kernels.activation import activate
 from bnkit.kernels.fused import custom_op
 from bnkit.kernels.fused.operands import in_layout_of
@@ -178,6 +179,7 @@ def test_what_the_operation_called_by_hand_refuses(x, message):
 @pytest.mark.skipif(INTERPRETED, reason="of the loops for the CPU")
 def test_the_operation_called_by_hand_with_a_view_that_negates():
     x = torch.randn(6, 3, 4, generator=torch.Generator().manual_seed(0))
+    select("numba", x)  # loads the kernel: an operation does not
     weight = torch.tensor([1.0, 2.0, 3.0])
     expected, statistics = custom_op.batch_norm(x, weight, None, None, None, None, None, 1e-5, 24, False)
     negated = torch._neg_view(-x), torch._neg_view(-weight)

@@ -24,7 +24,7 @@ class ForwardConfig(NamedTuple):
         values: How many of a channel do.
         is_given: Whether the statistics are, or the batch's.
         float64_compute: Whether the forward pass computes in float64.
-        interpreted: Whether Triton's interpreter computes, on the CPU.
+        kernel: The name of the kernel that computes.
     """
 
     activation: str | None
@@ -33,7 +33,7 @@ class ForwardConfig(NamedTuple):
     values: int
     is_given: bool
     float64_compute: bool
-    interpreted: bool = False
+    kernel: str
 
 
 class FusedBatchNormFunction(torch.autograd.Function):
@@ -50,8 +50,8 @@ class FusedBatchNormFunction(torch.autograd.Function):
         config: ForwardConfig,
         running_stats: RunningStats | None = None,
     ) -> Tensor:
-        activation, eps, mask, count, is_given, float64_compute, interpreted = config
-        backend = backend_of(x, interpreted=interpreted)
+        activation, eps, mask, count, is_given, float64_compute, kernel = config
+        backend = backend_of(kernel)
         y = backend.forward(
             x,
             weight,
@@ -127,7 +127,7 @@ def gradients_of(
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of x, weight, bias and residual; ``y`` is the output, if the passes need it."""
     gradient = in_layout_of(x, gradient)
-    backend = backend_of(x, interpreted=config.interpreted)
+    backend = backend_of(config.kernel)
     has_residual = has_activated_residual(config.activation, residual)
     saved_operand = {"output": y, "residual": residual, None: None}[
         backend.backward_operand(config.activation, has_residual)

@@ -5,11 +5,11 @@ On the CPU they are compiled by Numba (``cpu.launch``), on a GPU by Triton (``gp
 
 from __future__ import annotations
 
-import importlib
-from functools import cache
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
+
+from bnkit.errors import KernelError
 
 
 class RunningStats(NamedTuple):
@@ -70,11 +70,24 @@ class Backend(Protocol):
         ...
 
 
-def backend_of(x: Tensor, *, interpreted: bool) -> Backend:
-    """The passes for the device of ``x``; ``interpreted``: Triton's, by its interpreter, on the CPU too."""
-    return _load("gpu.launch" if interpreted or x.device.type != "cpu" else "cpu.launch")
+_BACKENDS: dict[str, Backend] = {}
 
 
-@cache
-def _load(name: str) -> Backend:
-    return cast(Backend, importlib.import_module(f"bnkit.kernels.{name}"))
+def register_backend(kernel: str, backend: Backend) -> None:
+    """Let ``backend_of`` find the passes of a kernel; an operation of a graph can hold its name only."""
+    _BACKENDS[kernel] = backend
+
+
+def backend_of(kernel: str) -> Backend:
+    """The passes of a kernel, by its name.
+
+    Raises:
+        KernelError: The kernel was not loaded in this process.
+    """
+    backend = _BACKENDS.get(kernel)
+    if backend is None:
+        raise KernelError(
+            f"bnkit::batch_norm was asked for the kernel {kernel!r}, which is not loaded; expected one of "
+            f"{', '.join(_BACKENDS)}; bnkit.kernels.select({kernel!r}, x) loads it"
+        )
+    return backend

@@ -11,9 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnkit.errors import KernelError
 from bnkit.kernels.fused.autograd import ForwardConfig, gradients_of, has_activated_residual, second_gradients
 from bnkit.kernels.fused.backend import backend_of
 from bnkit.kernels.fused.operands import check_operands
+
+
+def _kernel_for(kernel: str, x: Tensor) -> str:
+    """The name of a kernel that takes ``x``; ``kernel`` is one, or empty for that of the device."""
+    if kernel == "numba" and x.device.type != "cpu":
+        raise KernelError(f"bnkit::batch_norm got an x on {x.device} for the kernel 'numba'; expected it on the CPU")
+    return kernel or ("numba" if x.device.type == "cpu" else "triton")
 
 
 @torch.library.custom_op("bnkit::batch_norm", mutates_args=(), device_types=("cpu", "cuda"))
@@ -28,16 +36,16 @@ def batch_norm(
     eps: float,
     count: int,
     wide: bool,
-    interpreted: bool = False,
+    kernel: str = "",
 ) -> tuple[Tensor, Tensor]:
     """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``cpu.launch.forward``.
 
-    ``given``: the statistics to normalise with, or None for the batch's. ``interpreted``: by Triton, on the CPU.
+    ``given``: the statistics to normalise with, or None for the batch's. ``kernel``: the name of a fused one, or empty for the one of the device.
     """
     check_operands(x, weight, bias, residual, mask, given)
     statistics = x.new_zeros((6, x.shape[1]), dtype=torch.float64) if given is None else given.clone()
     is_given = given is not None
-    backend = backend_of(x, interpreted=interpreted)
+    backend = backend_of(_kernel_for(kernel, x))
     y = backend.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide)
     return y, statistics
 
@@ -61,11 +69,11 @@ def batch_norm_backward(
     eps: float,
     count: int,
     is_given: bool,
-    interpreted: bool = False,
+    kernel: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, weight, bias and residual; empty ones for what there is not. See ``cpu.launch.backward``."""
     check_operands(x, weight, bias, residual, mask, statistics, y, gradient)
-    config = ForwardConfig(activation, eps, mask, count, is_given, float64_compute=False, interpreted=interpreted)
+    config = ForwardConfig(activation, eps, mask, count, is_given, float64_compute=False, kernel=_kernel_for(kernel, x))
     found = gradients_of(gradient, x, weight, bias, residual, y, statistics, config)
     # No result of an operation may share memory with another, or with what it was given.
     dx, dw, db, dr = (x.new_empty(0) if t is None else t for t in found)
@@ -82,13 +90,11 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, residual, mask, given, activation, eps, count, ctx.float64_compute, interpreted = inputs
+    x, weight, bias, residual, mask, given, activation, eps, count, ctx.float64_compute, kernel = inputs
     y, statistics = output
-    backward_operand = backend_of(x, interpreted=interpreted).backward_operand(
-        activation, has_activated_residual(activation, residual)
-    )
+    backward_operand = backend_of(_kernel_for(kernel, x)).backward_operand(activation, has_activated_residual(activation, residual))
     ctx.save_for_backward(x, weight, bias, residual, y if backward_operand == "output" else None, mask, statistics)
-    ctx.others = activation, eps, count, given is not None, interpreted
+    ctx.others = activation, eps, count, given is not None, kernel
     ctx.mark_non_differentiable(statistics)
 
 
@@ -106,8 +112,8 @@ def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
 
 def _differentiate_again(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
     *saved, mask, statistics = ctx.saved_tensors
-    activation, eps, count, is_given, _ = ctx.others
-    config = ForwardConfig(activation, eps, mask, count, is_given, float64_compute=False)
+    activation, eps, count, is_given, kernel = ctx.others
+    config = ForwardConfig(activation, eps, mask, count, is_given, float64_compute=False, kernel=kernel)
     return *second_gradients(saved, upstream, statistics, config), *[None] * 8
 
 

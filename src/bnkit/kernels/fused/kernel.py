@@ -12,7 +12,7 @@ from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import BatchNormOutput
 from bnkit.kernels.fused import custom_op
 from bnkit.kernels.fused.autograd import ForwardConfig, FusedBatchNormFunction
-from bnkit.kernels.fused.backend import RunningStats
+from bnkit.kernels.fused.backend import Backend, RunningStats, register_backend
 from bnkit.kernels.fused.operands import are_rows, as_row, channels_last, is_bare, is_dense, parameter_dtype_of
 from bnkit.kernels.fused.tracing import is_plain_eager, is_traced, is_transformed
 from bnkit.kernels.split import SplitKernel
@@ -21,26 +21,28 @@ from bnkit.kernels.split import SplitKernel
 class FusedKernel:
     """A ``contract.Kernel`` that goes twice over a tensor.
 
+    Args:
+        name: What users call it; ``NAME``.
+        backend: The passes of its device.
+
     Attributes:
-        NAME: What users call it.
         fused: The activations that the passes compute; for the others, PyTorch does, behind them.
         fused_behind_a_sum: Those of them that they compute where a residual is added before.
         least_for_others: On fewer elements, the equations are taken where an activation is not fused: rounding before it
             shows in the sums of gradients, and nothing averages it out.
         masks_by_plane: Whether a mask asks for a contiguous tensor.
         SPLIT: What it does with a part of a batch, if it can stop halfway through a pass.
-        interpreted: Whether this is Triton's interpreter, on the CPU.
     """
 
     def __init__(
         self,
         name: str,
+        backend: Backend,
         fused: frozenset[str | None],
         *,
         fused_behind_a_sum: frozenset[str | None] | None = None,
         least_for_others: int = 0,
         masks_by_plane: bool = False,
-        interpreted: bool = False,
         parts: SplitKernel | None = None,
     ) -> None:
         self.NAME = name
@@ -48,7 +50,7 @@ class FusedKernel:
         self.fused_behind_a_sum = fused if fused_behind_a_sum is None else fused_behind_a_sum
         self.least_for_others = least_for_others
         self.masks_by_plane = masks_by_plane
-        self.interpreted = interpreted
+        register_backend(name, backend)
         self.SPLIT = parts
 
     def batch_stats_forward(
@@ -123,7 +125,7 @@ class FusedKernel:
         ):
             return None
         statistics = torch.empty((6, channels), dtype=torch.float64, device=x.device)
-        config = ForwardConfig(activation, eps, None, x.numel() // channels, False, False, self.interpreted)
+        config = ForwardConfig(activation, eps, None, x.numel() // channels, False, False, self.NAME)
         running_stats = RunningStats(running_mean, running_var, momentum, num_batches_tracked)
         # What torch.autograd.Function.apply does besides is for torch.func, which is not at work.
         output = _apply(x, weight, bias, residual, statistics, config, running_stats)
@@ -164,15 +166,15 @@ class FusedKernel:
                     memory_format=torch.contiguous_format if x.is_contiguous() else channels_last(x)
                 )
         fused = activation if self._fuses(activation, residual) else None
-        float64_compute, interpreted = fused != activation, self.interpreted
+        float64_compute = fused != activation
         output: Tensor
         if is_traced(x):
             output, statistics = custom_op.batch_norm(
-                x, weight, bias, residual, mask, given, fused, eps, count, float64_compute, interpreted
+                x, weight, bias, residual, mask, given, fused, eps, count, float64_compute, self.NAME
             )
         else:
             statistics = x.new_empty((6, x.shape[1]), dtype=torch.float64) if given is None else given
-            config = ForwardConfig(fused, eps, mask, count, given is not None, float64_compute, interpreted)
+            config = ForwardConfig(fused, eps, mask, count, given is not None, float64_compute, self.NAME)
             output = FusedBatchNormFunction.apply(x, weight, bias, residual, statistics, config)  # type: ignore[no-untyped-call]
         if self.masks_by_plane and mask is not None and not lies.is_contiguous() and lies.dim() in (4, 5):
             output = output.contiguous(memory_format=channels_last(lies))
