@@ -40,7 +40,8 @@ def batch_norm(
 ) -> tuple[Tensor, Tensor]:
     """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``cpu.launch.forward``.
 
-    ``given``: the statistics to normalise with, or None for the batch's. ``kernel``: the name of a fused one, or empty for the one of the device.
+    ``given``: the statistics to normalise with, or None for the batch's. ``kernel``: the name of a fused one, or empty for that
+    of the device.
     """
     check_operands(x, weight, bias, residual, mask, given)
     statistics = x.new_zeros((6, x.shape[1]), dtype=torch.float64) if given is None else given.clone()
@@ -92,7 +93,9 @@ def _(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, weight, bias, residual, mask, given, activation, eps, count, ctx.float64_compute, kernel = inputs
     y, statistics = output
-    backward_operand = backend_of(_kernel_for(kernel, x)).backward_operand(activation, has_activated_residual(activation, residual))
+    backward_operand = backend_of(_kernel_for(kernel, x)).backward_operand(
+        activation, has_activated_residual(activation, residual)
+    )
     ctx.save_for_backward(x, weight, bias, residual, y if backward_operand == "output" else None, mask, statistics)
     ctx.others = activation, eps, count, given is not None, kernel
     ctx.mark_non_differentiable(statistics)
