@@ -26,7 +26,7 @@ from torch import Tensor
 import bnkit
 from bnkit.kernels.cpu import intrinsics, launch, loop_call
 from bnkit.kernels.cpu.compiling import outer
-from bnkit.kernels.cpu.loop_call import plan_for, share
+from bnkit.kernels.cpu.loop_call import loop_call_for, partition
 from bnkit.kernels.cpu.loop_call import run as run_loops
 from bnkit.kernels.cpu.planes import LINE, PIECE, PLANES_AHEAD
 from bnkit.kernels.cpu.threads import available
@@ -39,13 +39,13 @@ two = by_channel = None
 
 def _move(a: Any) -> None:
     """Write y = x, or y = x + g: all of it in its order, or channel by channel."""
-    examples, channels = intrinsics.get(a, loop_call.EXAMPLES), intrinsics.get(a, loop_call.CHANNELS)
-    positions = intrinsics.get(a, loop_call.POSITIONS)
+    examples, channels = intrinsics.load(a, loop_call.EXAMPLES), intrinsics.load(a, loop_call.CHANNELS)
+    positions = intrinsics.load(a, loop_call.POSITIONS)
     row = channels * positions
-    x, y = _pointer(intrinsics.get(a, loop_call.X)), _pointer(intrinsics.get(a, loop_call.Y))
-    g = _pointer(intrinsics.get(a, loop_call.GRADIENT))
+    x, y = _pointer(intrinsics.load(a, loop_call.X)), _pointer(intrinsics.load(a, loop_call.Y))
+    g = _pointer(intrinsics.load(a, loop_call.GRADIENT))
     if by_channel:
-        _, begin, end = share(a, channels)
+        _, begin, end = partition(a, channels)
         for c in range(begin, end):
             for n in range(examples):
                 first = n * row + c * positions
@@ -59,18 +59,18 @@ def _move(a: Any) -> None:
                                 intrinsics.prefetch(g, i + ahead)
                     for i in range(piece, last):
                         intrinsics.stream(
-                            y, i, intrinsics.get(x, i) + intrinsics.get(g, i) if two else intrinsics.get(x, i)
+                            y, i, intrinsics.load(x, i) + intrinsics.load(g, i) if two else intrinsics.load(x, i)
                         )
     else:
-        _, begin, end = share(a, examples)
+        _, begin, end = partition(a, examples)
         for i in range(begin * row, end * row):
-            intrinsics.stream(y, i, intrinsics.get(x, i) + intrinsics.get(g, i) if two else intrinsics.get(x, i))
+            intrinsics.stream(y, i, intrinsics.load(x, i) + intrinsics.load(g, i) if two else intrinsics.load(x, i))
 
 
 def mover(x: Tensor, g: Tensor, y: Tensor, *, both: bool, channels: bool) -> Callable[[], object]:
     """A call that reads ``x``, or ``both`` ``x`` and ``g``, and writes ``y``, past the caches."""
     address = outer(_move, {"two": both, "by_channel": channels}, f"bounds_{both:d}{channels:d}")
-    plan = plan_for(
+    plan = loop_call_for(
         (address, 0, 0),
         threads=available(),
         examples=x.shape[0],

@@ -20,7 +20,7 @@ import torch
 from benchmarks.layer import measured, step
 
 import bnkit
-from bnkit.kernels.crossover import TABLE, situation
+from bnkit.kernels.crossover import TABLE, case
 
 # Shapes of one example, of which so many are taken that the input has about so many elements.
 EXAMPLES = {
@@ -60,7 +60,7 @@ def main() -> None:
     least: dict[str, int | None] = {}
     for name, examples in EXAMPLES.items():
         layout = torch.channels_last if name.startswith("channels last") else torch.contiguous_format
-        assert situation(torch.empty(2, *examples[0]).contiguous(memory_format=layout)) == name
+        assert case(torch.empty(2, *examples[0]).contiguous(memory_format=layout)) == name
         worst = {size: max(ratio(example, size, layout, arguments.seconds) for example in examples) for size in SIZES}
         print(f"{name:28}", "  ".join(f"{size}: {value:.2f}" for size, value in worst.items()), flush=True)
         least[name] = None

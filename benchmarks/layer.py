@@ -33,7 +33,7 @@ import bnkit
 from bnkit.kernels.cpu import intrinsics
 from bnkit.kernels.cpu import loop_call as arguments
 from bnkit.kernels.cpu.compiling import outer
-from bnkit.kernels.cpu.loop_call import plan_for, share
+from bnkit.kernels.cpu.loop_call import loop_call_for, partition
 from bnkit.kernels.cpu.loop_call import run as run_loops
 from bnkit.kernels.cpu.threads import available, threads_for
 
@@ -54,10 +54,10 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channel
 
 def _copy(a: Any) -> None:
     """Whole cache lines from one tensor to another, past the caches."""
-    _, first, last = share(a, intrinsics.get(a, arguments.COUNT) // 16)
-    x, y = _pointer(intrinsics.get(a, arguments.X)), _pointer(intrinsics.get(a, arguments.Y))
+    _, first, last = partition(a, intrinsics.load(a, arguments.COUNT) // 16)
+    x, y = _pointer(intrinsics.load(a, arguments.X)), _pointer(intrinsics.load(a, arguments.Y))
     for place in range(16 * first, 16 * last):
-        intrinsics.stream(y, place, intrinsics.get(x, place))
+        intrinsics.stream(y, place, intrinsics.load(x, place))
 
 
 _pointer = intrinsics.pointer[np.float32]
@@ -69,7 +69,7 @@ def streamed_copy(x: Tensor, y: Tensor) -> None:
     assert x.data_ptr() % 64 == y.data_ptr() % 64 == 0 and x.numel() % 16 == 0
     threads = threads_for(x.numel() // 16, x.numel(), available())
     tensors = (x.data_ptr(), 0, y.data_ptr(), *[0] * 8)
-    plan = plan_for((_copy_at, 0, 0), threads=threads)
+    plan = loop_call_for((_copy_at, 0, 0), threads=threads)
     run_loops(plan.address, *tensors, x.numel(), 0.0, 0, 0, 0, 0.0, 0)
 
 

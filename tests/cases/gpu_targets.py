@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from bnkit.kernels.fused.backend import Moving
+from bnkit.kernels.fused.backend import RunningStats
 from bnkit.kernels.gpu import backward, forward, launch
 
 TARGETS = {
@@ -101,9 +101,9 @@ def launches_of(
         mask = torch.empty(shape[0], 1, *shape[2:], dtype=torch.bool, device="meta") if masked else None
         other = torch.empty_like(x) if adds else None
         count = x.numel() // shape[1]
-        moving = Moving(mean, var, 0.1, torch.zeros((), dtype=torch.int64, device="meta")) if moves else None
+        moving = RunningStats(mean, var, 0.1, torch.zeros((), dtype=torch.int64, device="meta")) if moves else None
         launch.forward(x, weight, bias, other, mask, count, statistics, activation, 1e-5, False, False, moving)
-        seen = other if launch.sees(activation, adds) else None
+        seen = other if launch.backward_operand(activation, adds) else None
         bends = seen is not None
         launch.backward(x, x, weight, bias, seen, mask, count, statistics, activation, False, bends)
     return launches

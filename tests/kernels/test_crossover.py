@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bnkit.kernels import crossover, select
-from bnkit.kernels.crossover import pays, situation
+from bnkit.kernels.crossover import case, is_faster
 
 INPUTS = {
     "planes": (2, 3, 24, 24),
@@ -24,7 +24,7 @@ def _input(name, examples=2):
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_every_situation_stands_in_the_table(name):
-    assert situation(_input(name)) == name
+    assert case(_input(name)) == name
 
 
 def test_the_table_that_is_shipped_has_every_situation_and_no_other():
@@ -39,5 +39,5 @@ def test_from_the_least_size_on_the_loops_are_chosen(monkeypatch, name, least, e
     monkeypatch.setattr(crossover, "_LEAST", {name: least})
     size_of_one = torch.Size(INPUTS[name][1:]).numel()
     below, above = _input(name, 9_999 // size_of_one), _input(name, -(-10_000 // size_of_one))
-    assert [pays(below), pays(above)] == expected
+    assert [is_faster(below), is_faster(above)] == expected
     assert [select("auto", x).kernel.NAME == "numba" for x in (below, above)] == expected

@@ -27,7 +27,7 @@ SHAPES = {
     "rows in parts": ((256, 64, 56, 56), True),
 }
 # What a launch of the forward pass is called, for each way.
-STARTS = {"whole": "forward_whole", "alone": "forward_alone", "rows alone": "forward_alone"}
+STARTS = {"whole": "forward_in_registers", "alone": "forward_two_pass", "rows alone": "forward_two_pass"}
 
 
 targets = importlib.import_module("tests.cases.gpu_targets")  # which needs Triton
@@ -39,12 +39,12 @@ def _own_cache_of_kernels(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", SHAPES)
+@pytest.mark.parametrize("strategy", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-def test_nothing_is_spilled_and_loads_are_wide(monkeypatch, dtype, way):
-    shape, last = SHAPES[way]
+def test_nothing_is_spilled_and_loads_are_wide(monkeypatch, dtype, strategy):
+    shape, last = SHAPES[strategy]
     launches = targets.launches_of(monkeypatch, shape, dtype, last=last)
-    assert launches[0].kernel.__name__ == STARTS.get(way, "forward_sums")
+    assert launches[0].kernel.__name__ == STARTS.get(strategy, "forward_sums")
     for launch in launches:
         name = launch.kernel.__name__
         compiled = launch.compiled(targets.TARGETS["sm_90"])
@@ -83,14 +83,14 @@ def test_every_kernel_compiles_for_every_target(monkeypatch, dtype, target):
         "backward_merge",
         "backward_write",
     } < names
-    assert names & {"forward_whole", "forward_alone"}
-    assert names & {"backward_whole", "backward_alone"}
+    assert names & {"forward_in_registers", "forward_two_pass"}
+    assert names & {"backward_in_registers", "backward_two_pass"}
     assert min(compiled.values()) > 0
 
 
 @pytest.mark.parametrize(("shape", "expected"), [((1 << 12, 1 << 10, 32, 16), True), ((2, 2, 2, 2), False)])
 def test_large_tensors_take_64_bit_offsets(shape, expected):
-    assert tiling.plan_of(torch.empty(shape, device="meta"), "forward", 1).is_large == expected
+    assert tiling.tiling_of(torch.empty(shape, device="meta"), "forward", 1).is_large == expected
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_plans_cover_the_tensor_and_keep_their_limits(dtype, last, direction):
         sizes = [2 ** int(torch.randint(0, most, (), generator=generator)) for most in (10, 12, 8, 8)]
         shape = tuple(max(1, size + int(torch.randint(-1, 4, (), generator=generator))) for size in sizes)
         x = torch.empty(shape, dtype=dtype, device="meta")
-        plan = tiling.plan_of(x.contiguous(memory_format=torch.channels_last) if last else x, direction, 2)
+        plan = tiling.tiling_of(x.contiguous(memory_format=torch.channels_last) if last else x, direction, 2)
         height, width = plan.tile
         assert plan.each * (plan.parts - 1) < plan.tiles <= plan.each * plan.parts
         if plan.by_rows:
@@ -125,4 +125,4 @@ def test_plans_cover_the_tensor_and_keep_their_limits(dtype, last, direction):
         assert 1 <= plan.parts <= 512
         assert 1 <= plan.warps <= 16
         assert plan.columns % plan.unit == 0
-        assert plan.way != "whole" or plan.tiles == plan.parts == 1
+        assert plan.strategy != "in_registers" or plan.tiles == plan.parts == 1

@@ -14,25 +14,25 @@ from bnkit.nn.functional import batch_norm
 
 # Full tiles and edges, planes and rows, an odd number of columns.
 SHAPES = {"planes": (3, 2, 5, 7), "even planes": (4, 2, 8, 8), "rows": (37, 5), "one channel": (6, 1, 4, 4)}
-WAYS = {
-    "whole": {},
-    "alone": {"_WHOLE": {"forward": 0, "backward": 0}, "_TILE": {"alone": 32, "parts": 32}},
-    "parts": {
-        "_WHOLE": {"forward": 0, "backward": 0},
-        "_ALONE_BYTES": 0,
-        "_TILE": {"alone": 32, "parts": 32},
+STRATEGIES = {
+    "in_registers": {},
+    "two_pass": {"_IN_REGISTERS": {"forward": 0, "backward": 0}, "_TILE": {"two_pass": 32, "split_reduction": 32}},
+    "split_reduction": {
+        "_IN_REGISTERS": {"forward": 0, "backward": 0},
+        "_TWO_PASS_BYTES": 0,
+        "_TILE": {"two_pass": 32, "split_reduction": 32},
         "_LEAST_TILES": 1,
         "_PROGRAMS": 8,
     },
 }
 
 
-@pytest.fixture(params=WAYS)
-def way(request, monkeypatch):
+@pytest.fixture(params=STRATEGIES)
+def strategy(request, monkeypatch):
     """The way that every plan takes, in float32."""
-    for name, value in {**WAYS[request.param], "_EXACT_BELOW": 0}.items():
+    for name, value in {**STRATEGIES[request.param], "_EXACT_BELOW": 0}.items():
         monkeypatch.setattr(tiling, name, value)
-    plan = tiling._plan
+    plan = tiling._tiling
     plan.cache_clear()
     yield request.param
     plan.cache_clear()
@@ -66,27 +66,27 @@ def _check(leaves, upstream, activation="silu", tolerance=2e-6, **extra):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-def test_same_numbers_any_way(way, shape):
+def test_same_numbers_any_way(strategy, shape):
     leaves, upstream = _leaves(shape, torch.float32)
-    plan = tiling.plan_of(leaves[0], "forward", 1)
-    assert plan.way == way
+    plan = tiling.tiling_of(leaves[0], "forward", 1)
+    assert plan.strategy == strategy
     assert not plan.is_wide
-    assert plan.parts > 1 or way != "parts"
+    assert plan.parts > 1 or strategy != "split_reduction"
     _check(leaves, upstream)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_channels_last(way, dtype):
+def test_half_precision_channels_last(strategy, dtype):
     _check(*_leaves((3, 5, 3, 5), dtype, last=True))
 
 
-def test_a_large_mean_does_not_cancel(way):
+def test_a_large_mean_does_not_cancel(strategy):
     leaves, upstream = _leaves((8, 1, 8, 8), torch.float32, mean=1e4, deviation=1e-2)
     _check(leaves, upstream, None, tolerance=4e-6)
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_masks(way, last):
+def test_masks(strategy, last):
     (x, *others), upstream = _leaves((5, 2, 3, 5), torch.float32, last=last, mean=100.0)
     mask = torch.rand(5, 1, 3, 5, generator=torch.Generator().manual_seed(1)) < 0.6
     mask[0] = False  # the first tile has nothing
@@ -98,20 +98,20 @@ def test_masks(way, last):
         torch.testing.assert_close(one.double(), other, rtol=2e-5, atol=2e-4, equal_nan=True)
 
 
-def test_64_bit_offsets(way, monkeypatch):
-    plan = tiling._plan
-    monkeypatch.setattr(tiling, "_plan", lambda *arguments: dataclasses.replace(plan(*arguments), is_large=True))
+def test_64_bit_offsets(strategy, monkeypatch):
+    plan = tiling._tiling
+    monkeypatch.setattr(tiling, "_tiling", lambda *arguments: dataclasses.replace(plan(*arguments), is_large=True))
     _check(*_leaves((3, 2, 5, 7), torch.float32))
     _check(*_leaves((3, 2, 5, 7), torch.float32, last=True))
 
 
-def test_the_same_bits_every_time(way):
+def test_the_same_bits_every_time(strategy):
     leaves, upstream = _leaves((3, 2, 5, 7), torch.float32)
     first, second = (_results(leaves, upstream, "triton") for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
-def test_given_statistics_and_their_gradients(way):
+def test_given_statistics_and_their_gradients(strategy):
     leaves, upstream = _leaves((3, 2, 5, 7), torch.float32)
     mean, variance = torch.tensor([2.5, 3.5]), torch.tensor([0.5, 2.0])
     results = []
@@ -123,7 +123,7 @@ def test_given_statistics_and_their_gradients(way):
         torch.testing.assert_close(one.double(), other, rtol=2e-5, atol=2e-5)
 
 
-def test_a_training_step_moves_the_buffers(way):
+def test_a_training_step_moves_the_buffers(strategy):
     x = _leaves((3, 2, 5, 7), torch.float32)[0][0]
     ours, theirs = BatchNorm2d(2, kernel="triton", momentum=0.3), nn.BatchNorm2d(2, momentum=0.3)
     version = ours.running_mean._version
@@ -133,7 +133,7 @@ def test_a_training_step_moves_the_buffers(way):
     assert ours.running_mean._version > version
 
 
-def test_autocast_keeps_the_inputs_dtype_and_float32_statistics(way):
+def test_autocast_keeps_the_inputs_dtype_and_float32_statistics(strategy):
     layer = BatchNorm2d(2, kernel="triton", activation="relu")
     x = _leaves((3, 2, 5, 7), torch.bfloat16)[0][0]
     with torch.autocast("cpu", torch.bfloat16):

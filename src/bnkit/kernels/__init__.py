@@ -1,7 +1,7 @@
 """The arithmetic of batch normalization: one contract, several kernels, and a choice that says why."""
 
 from bnkit.kernels.activation import check_activation
-from bnkit.kernels.contract import Kernel, Normalised
+from bnkit.kernels.contract import BatchNormOutput, Kernel
 from bnkit.kernels.select import KERNEL_NAMES, Choice, check_kernel, select
 
-__all__ = ["KERNEL_NAMES", "Choice", "Kernel", "Normalised", "check_activation", "check_kernel", "select"]
+__all__ = ["KERNEL_NAMES", "BatchNormOutput", "Choice", "Kernel", "check_activation", "check_kernel", "select"]

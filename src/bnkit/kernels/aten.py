@@ -8,14 +8,14 @@ from torch.nn import functional
 
 from bnkit.kernels import aten_split, reference
 from bnkit.kernels.activation import activate_own
-from bnkit.kernels.contract import Normalised
-from bnkit.kernels.fused.operands import are_rows, as_row, number_of
+from bnkit.kernels.contract import BatchNormOutput
+from bnkit.kernels.fused.operands import are_rows, as_row, parameter_dtype_of
 
 NAME = "aten"
-PART = aten_split  # what `select.part_kernel` looks for
+SPLIT = aten_split  # what `select.split_kernel` looks for
 
 
-def by_batch_statistics(
+def batch_stats_forward(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -24,27 +24,27 @@ def by_batch_statistics(
     residual: Tensor | None,
     mask: Tensor | None,
     count: int | Tensor,
-) -> Normalised:
+) -> BatchNormOutput:
     """See ``contract.Kernel``."""
     if mask is not None:
         # PyTorch's kernel cannot leave a position out of the statistics; the equations, in PyTorch's operations, can.
-        return reference.by_batch_statistics(x, weight, bias, eps, activation, residual, mask, count)
-    dtype = number_of(x)
+        return reference.batch_stats_forward(x, weight, bias, eps, activation, residual, mask, count)
+    dtype = parameter_dtype_of(x)
     if torch.compiler.is_exporting():
         # Without buffers: of a training step that moves some, PyTorch's converter to ONNX makes one that reads them.
         variance, mean = torch.var_mean(x.detach().to(dtype), [0, *range(2, x.dim())], correction=1)
         output = functional.batch_norm(x, None, None, as_row(weight, dtype), as_row(bias, dtype), True, 0.0, eps)
-        return Normalised(_finish(output, activation, residual), mean, variance)
+        return BatchNormOutput(_finish(output, activation, residual), mean, variance)
     # With momentum 1, buffers of its own receive the batch's mean and unbiased variance as they are. The statistics
     # that native_batch_norm returns would have to be turned back from 1 / sqrt(variance + eps), which cancels.
     mean = torch.zeros(x.shape[1], dtype=dtype, device=x.device)
     unbiased_variance = torch.zeros_like(mean)
     weight, bias = as_row(weight, dtype), as_row(bias, dtype)
     output = functional.batch_norm(x, mean, unbiased_variance, weight, bias, True, 1.0, eps)
-    return Normalised(_finish(output, activation, residual), mean, unbiased_variance)
+    return BatchNormOutput(_finish(output, activation, residual), mean, unbiased_variance)
 
 
-def by_given_statistics(
+def running_stats_forward(
     x: Tensor,
     mean: Tensor,
     variance: Tensor,
@@ -55,7 +55,7 @@ def by_given_statistics(
     residual: Tensor | None,
 ) -> Tensor:
     """See ``contract.Kernel``."""
-    dtype = x.dtype if mean.dtype is x.dtype else number_of(x)
+    dtype = x.dtype if mean.dtype is x.dtype else parameter_dtype_of(x)
     if not are_rows(x.shape[1], dtype, mean, variance, weight, bias):
         mean, variance = (t.detach().to(dtype).resolve_neg().contiguous() for t in (mean, variance))
         weight, bias = as_row(weight, dtype), as_row(bias, dtype)
@@ -77,7 +77,7 @@ def training_step(
 ) -> Tensor | None:
     """See ``contract.Kernel``."""
     if torch.compiler.is_compiling():
-        dtype = x.dtype if running_mean.dtype is x.dtype else number_of(x)
+        dtype = x.dtype if running_mean.dtype is x.dtype else parameter_dtype_of(x)
         rows = running_mean, running_var, weight, bias
         if torch.compiler.is_exporting() or not are_rows(x.shape[1], dtype, *rows):
             return None

@@ -7,22 +7,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from bnkit.kernels.fused.operands import as_row
-from bnkit.kernels.split import Halfway, Terms
+from bnkit.kernels.split import BackwardState, SplitOperands
 
 
-def takes(x: Tensor, activation: str | None) -> bool:
-    """See ``split.PartKernel``."""
+def supports(x: Tensor, activation: str | None) -> bool:
+    """See ``split.SplitKernel``."""
     return True
 
 
 def fuses(activation: str | None) -> bool:
-    """See ``split.PartKernel``."""
+    """See ``split.SplitKernel``."""
     return False
 
 
 def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """See ``split.PartKernel``."""
-    values = x.to(_number(x))  # of half inputs, it would add up in float32 what it adds up in float64 here
+    """See ``split.SplitKernel``."""
+    values = x.to(_acc_dtype(x))  # of half inputs, it would add up in float32 what it adds up in float64 here
     high, variance = torch.ops.aten.batch_norm_update_stats(values, None, None, 0.0)
     if values.dtype == torch.float64:
         return high, variance
@@ -31,53 +31,55 @@ def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return high.double() + low, variance
 
 
-def part_forward(terms: Terms) -> Tensor:
-    """See ``split.PartKernel``."""
-    x, number, (high, low) = terms.x, _number(terms.x), _in_two(terms)
-    scale = _scale(terms)
-    shift = -low * scale if terms.bias is None else terms.bias - low * scale
-    weight = torch.ones_like(high) if terms.weight is None else as_row(terms.weight, number)
-    return functional.batch_norm(x, high, terms.variance.to(number), weight, shift.to(number), False, 0.0, terms.eps)
+def part_forward(operands: SplitOperands) -> Tensor:
+    """See ``split.SplitKernel``."""
+    x, number, (high, low) = operands.x, _acc_dtype(operands.x), _in_two(operands)
+    scale = _scale(operands)
+    shift = -low * scale if operands.bias is None else operands.bias - low * scale
+    weight = torch.ones_like(high) if operands.weight is None else as_row(operands.weight, number)
+    return functional.batch_norm(
+        x, high, operands.variance.to(number), weight, shift.to(number), False, 0.0, operands.eps
+    )
 
 
-def part_backward(gradient: Tensor, terms: Terms, output: Tensor | None) -> Halfway:
-    """See ``split.PartKernel``."""
-    number, (high, low) = _number(terms.x), _in_two(terms)
-    x, gradient = terms.x.to(number), gradient.to(number)
-    inverse_deviation, scale = torch.rsqrt(terms.variance + terms.eps), _scale(terms)
+def part_backward(gradient: Tensor, operands: SplitOperands, output: Tensor | None) -> BackwardState:
+    """See ``split.SplitKernel``."""
+    number, (high, low) = _acc_dtype(operands.x), _in_two(operands)
+    x, gradient = operands.x.to(number), gradient.to(number)
+    inverse_deviation, scale = torch.rsqrt(operands.variance + operands.eps), _scale(operands)
     # Sums in float32, of several processes together, would be off by more than that of one: those of half inputs are taken wider.
-    wide = number if terms.x.dtype == number else torch.float64
+    wide = number if operands.x.dtype == number else torch.float64
     _, by_gamma, by_beta = torch.ops.aten.native_batch_norm_backward(
-        gradient.to(wide), x.to(wide), torch.ones_like(high, dtype=wide), high.to(wide), terms.variance.to(wide),
-        None, None, False, terms.eps, [False, True, True],
+        gradient.to(wide), x.to(wide), torch.ones_like(high, dtype=wide), high.to(wide), operands.variance.to(wide),
+        None, None, False, operands.eps, [False, True, True],
     )  # fmt: skip
     by_gamma = by_gamma - low * inverse_deviation * by_beta
 
-    def finish(by_mean: Tensor, by_variance: Tensor) -> tuple[Tensor, None]:
+    def finish_backward(by_mean: Tensor, by_variance: Tensor) -> tuple[Tensor, None]:
         shift = by_mean - low * by_variance
         mean, by_x, by_all, by_gradient = (_per_channel(s.to(number), x) for s in (high, by_variance, shift, scale))
         dx = x - mean  # float32 at least
         dx.mul_(by_x).add_(by_all).addcmul_(gradient, by_gradient)
-        return dx.to(terms.x.dtype), None
+        return dx.to(operands.x.dtype), None
 
-    return Halfway(by_gamma, by_beta, finish)
+    return BackwardState(by_gamma, by_beta, finish_backward)
 
 
-def _in_two(terms: Terms) -> tuple[Tensor, Tensor]:
+def _in_two(operands: SplitOperands) -> tuple[Tensor, Tensor]:
     """The mean in two parts: rounded to float32, it would be off by more than a small deviation."""
-    high = terms.mean.to(_number(terms.x))
-    low = terms.mean - high
+    high = operands.mean.to(_acc_dtype(operands.x))
+    low = operands.mean - high
     return high, torch.where(low.isfinite(), low, 0)
 
 
-def _scale(terms: Terms) -> Tensor:
-    inverse_deviation = torch.rsqrt(terms.variance + terms.eps)
-    return inverse_deviation if terms.weight is None else inverse_deviation * terms.weight
+def _scale(operands: SplitOperands) -> Tensor:
+    inverse_deviation = torch.rsqrt(operands.variance + operands.eps)
+    return inverse_deviation if operands.weight is None else inverse_deviation * operands.weight
 
 
 def _per_channel(statistic: Tensor, x: Tensor) -> Tensor:
     return statistic.reshape(1, -1, *[1] * (x.dim() - 2))
 
 
-def _number(x: Tensor) -> torch.dtype:
+def _acc_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)

@@ -50,9 +50,9 @@ def plane_moments(x: Tensor) -> PlaneMoments | None:
         tensor([4.], dtype=torch.float64)
     """
     x = x.detach()
-    takes = x.dim() > 2 and x.numel() > 0 and x.is_contiguous() and not why_not_numba(x)
-    if not takes:
+    is_supported = x.dim() > 2 and x.numel() > 0 and x.is_contiguous() and not why_not_numba(x)
+    if not is_supported:
         return None
-    from bnkit.kernels.cpu.launch import measure  # needs Numba, which is there
+    from bnkit.kernels.cpu.launch import moments_of_planes  # needs Numba, which is there
 
-    return PlaneMoments(measure(x), x.numel() // x.shape[1])
+    return PlaneMoments(moments_of_planes(x), x.numel() // x.shape[1])

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 
-class Normalised(NamedTuple):
+class BatchNormOutput(NamedTuple):
     """What a kernel makes of a batch by the batch's own statistics.
 
     Attributes:
@@ -38,7 +38,7 @@ class Kernel(Protocol):
     @property
     def NAME(self) -> str: ...
 
-    def by_batch_statistics(
+    def batch_stats_forward(
         self,
         x: Tensor,
         weight: Tensor | None,
@@ -48,7 +48,7 @@ class Kernel(Protocol):
         residual: Tensor | None,
         mask: Tensor | None,
         count: int | Tensor,
-    ) -> Normalised:
+    ) -> BatchNormOutput:
         """Normalise each channel by its mean and variance in this batch.
 
         ``mask``: bool, broadcastable to (N, 1, *spatial): what is False counts in no statistic, and is scaled and shifted
@@ -56,7 +56,7 @@ class Kernel(Protocol):
         """
         ...
 
-    def by_given_statistics(
+    def running_stats_forward(
         self,
         x: Tensor,
         mean: Tensor,

@@ -14,7 +14,7 @@ FEW_CHANNELS = 16
 TABLE = Path(__file__).with_name("crossover.json")
 
 
-def situation(x: Tensor) -> str:
+def case(x: Tensor) -> str:
     """Which line of the table holds for ``x``."""
     if x.dim() == 2:
         return "one position"
@@ -23,9 +23,9 @@ def situation(x: Tensor) -> str:
     return "planes" if x.shape[2:].numel() >= LEAST_PLANE else "few positions"
 
 
-def pays(x: Tensor) -> bool:
+def is_faster(x: Tensor) -> bool:
     """Whether the compiled loops are faster for ``x``; known without loading them."""
-    least = _LEAST[situation(x)]
+    least = _LEAST[case(x)]
     return least is not None and x.numel() >= least
 
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels.activation import activate
-from bnkit.kernels.contract import Normalised
+from bnkit.kernels.contract import BatchNormOutput
 
 NAME = "reference"
 
 
-def by_batch_statistics(
+def batch_stats_forward(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -25,7 +25,7 @@ def by_batch_statistics(
     residual: Tensor | None,
     mask: Tensor | None,
     count: int | Tensor,
-) -> Normalised:
+) -> BatchNormOutput:
     """See ``contract.Kernel``."""
     values = _wide(x)
     over = [0, *range(2, x.dim())]  # one mean and one variance per channel c: over n and all positions
@@ -33,22 +33,22 @@ def by_batch_statistics(
     if lost is not None:  # what neither counts nor is a number has no part in any gradient: 0 times NaN would be NaN
         values = values.masked_fill(lost, 0)
 
-    mean = _counted(values, mask).sum(over, keepdim=True) / count
+    mean = _masked(values, mask).sum(over, keepdim=True) / count
     centred = values - mean
-    variance = _counted(centred, mask).square().sum(over, keepdim=True) / count
+    variance = _masked(centred, mask).square().sum(over, keepdim=True) / count
     normalised = centred * torch.rsqrt(variance + eps)
     output = _scale_and_shift(normalised, weight, bias)
     if lost is not None:
         known = (None if p is None else p.detach() for p in (weight, bias))
         output = torch.where(lost, _scale_and_shift(_wide(x.detach()), *known), output)
-    return Normalised(
+    return BatchNormOutput(
         _finish(output, x, activation, residual),
         mean.detach().flatten(),
         variance.detach().flatten() * (count / (count - 1)),
     )
 
 
-def by_given_statistics(
+def running_stats_forward(
     x: Tensor,
     mean: Tensor,
     variance: Tensor,
@@ -69,7 +69,7 @@ def training_step(*_: object) -> None:
     """See ``contract.Kernel``: the two steps are shown apart here."""
 
 
-def _counted(values: Tensor, mask: Tensor | None) -> Tensor:
+def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
     """``values``, and 0 where the mask is False, whatever stands there."""
     return values if mask is None else torch.where(mask, values, 0)
 

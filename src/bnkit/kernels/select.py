@@ -14,9 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from bnkit.errors import KernelError, SettingsError
 from bnkit.kernels import aten, reference
 from bnkit.kernels.contract import Kernel
-from bnkit.kernels.crossover import pays
+from bnkit.kernels.crossover import is_faster
 from bnkit.kernels.fused.operands import FLOATING
-from bnkit.kernels.split import PartKernel
+from bnkit.kernels.split import SplitKernel
 
 NUMBA, TRITON = "numba", "triton"
 KERNEL_NAMES = (reference.NAME, aten.NAME, NUMBA, TRITON)
@@ -74,7 +74,7 @@ def select(name: str, x: Tensor) -> Choice:
     return Choice(aten if name == aten.NAME else reference, "asked for by name")
 
 
-def part_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | None) -> PartKernel | None:
+def split_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | None) -> SplitKernel | None:
     """What ``name`` means for an ``x`` that is part of a batch; None for the equations in plain PyTorch.
 
     Those are for what the halves of a pass cannot: masks, other devices, empty parts, and where somebody looks at every
@@ -87,8 +87,8 @@ def part_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | Non
     plain = x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack())
     if mask is not None or not plain or x.numel() == 0:
         return None
-    halves: PartKernel | None = getattr(chosen, "PART", None)  # of those that can stop halfway
-    return halves if halves is not None and halves.takes(x, activation) else None
+    halves: SplitKernel | None = getattr(chosen, "SPLIT", None)  # of those that can stop halfway
+    return halves if halves is not None and halves.supports(x, activation) else None
 
 
 def why_not_numba(x: Tensor) -> str:
@@ -134,7 +134,7 @@ def _automatic(x: Tensor, *, transformed: bool) -> Choice:  # noqa: C901, PLR091
         if _triton is None or reason:
             return Choice(aten, f"PyTorch's own, because {reason}")
         return Choice(_triton, "fewer passes over memory than PyTorch's own")
-    if not pays(x):
+    if not is_faster(x):
         return Choice(aten, "PyTorch's own is faster for an input of this shape and layout")
     reason = why_not_numba(x)
     if _numba is None or reason:

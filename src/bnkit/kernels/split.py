@@ -11,10 +11,10 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-Finish = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+FinishBackward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
-class Terms(NamedTuple):
+class SplitOperands(NamedTuple):
     """What ``activation(gamma * (x - mean) / sqrt(variance + eps) + beta + residual)`` is computed from, and how.
 
     Attributes:
@@ -35,24 +35,24 @@ class Terms(NamedTuple):
     activation: str | None
 
 
-class Halfway(NamedTuple):
+class BackwardState(NamedTuple):
     """The backward pass after its first half.
 
     Attributes:
         by_gamma, by_beta: The gradients of gamma and beta over this part, (C,).
-        finish: Called with the gradients of a mean and of twice a variance, (C,) float64 each, both already divided by how
+        finish_backward: Called with the gradients of a mean and of twice a variance, (C,) float64 each, both already divided by how
             many values there are in all parts, returns the gradients of ``x`` and (None if there is none) the residual.
     """
 
     by_gamma: Tensor
     by_beta: Tensor
-    finish: Finish
+    finish_backward: FinishBackward
 
 
-class PartKernel(Protocol):
+class SplitKernel(Protocol):
     """The halves of both passes; none of them is differentiable."""
 
-    def takes(self, x: Tensor, activation: str | None) -> bool:
+    def supports(self, x: Tensor, activation: str | None) -> bool:
         """Whether ``x`` is computed so, as exactly as PyTorch does before that activation."""
         ...
 
@@ -64,10 +64,10 @@ class PartKernel(Protocol):
         """The mean and the biased variance of each channel, (C,), of float32 or wider."""
         ...
 
-    def part_forward(self, terms: Terms) -> Tensor:
+    def part_forward(self, operands: SplitOperands) -> Tensor:
         """The output."""
         ...
 
-    def part_backward(self, gradient: Tensor, terms: Terms, output: Tensor | None) -> Halfway:
+    def part_backward(self, gradient: Tensor, operands: SplitOperands, output: Tensor | None) -> BackwardState:
         """The first half of the backward pass; ``output``: that of ``part_forward``, if it took a residual."""
         ...

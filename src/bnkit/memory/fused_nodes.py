@@ -18,9 +18,11 @@ def _read_function(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None
     saved = nodes.look_at(node, ("saved_tensors",))
     if len(saved) != 5:
         return None
-    known = node.known
-    wide, interpreted = known.wide, known.interpreted
-    return _recipe(saved, known.mask, node.statistics, known.activation, known.eps, known.values, wide, interpreted)
+    config = node.config
+    float64_compute, kernel = config.float64_compute, config.kernel
+    return _recipe(
+        saved, config.mask, node.statistics, config.activation, config.eps, config.values, float64_compute, kernel
+    )
 
 
 def _read_operation(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None:
@@ -28,20 +30,20 @@ def _read_operation(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | Non
     saved = nodes.look_at(node, ("saved_tensors",))
     if len(saved) != 7:
         return None
-    activation, eps, count, _given, interpreted = node.others
+    activation, eps, count, _given, kernel = node.others
     mask, statistics = saved[5], saved[6]
     if statistics is None:
         return None
     kept_mask = None if mask is None else mask.value()
-    return _recipe(saved, kept_mask, statistics.value(), activation, eps, count, node.wide, interpreted)
+    return _recipe(saved, kept_mask, statistics.value(), activation, eps, count, node.float64_compute, kernel)
 
 
 def _recipe(
     saved: list[Saved | Kept | None], mask: Tensor | None, statistics: Tensor, activation: str | None, eps: float, count: int,
-    wide: bool, interpreted: bool,
+    float64_compute: bool, kernel: str,
 ) -> Recipe | None:  # fmt: skip
     # In use already, or there would be no node to read; neither Numba nor Triton is imported for those who have none.
-    from bnkit.kernels.fused.backend import passes_of
+    from bnkit.kernels.fused.backend import backend_of
 
     x, weight, bias, residual = saved[:4]
     if not isinstance(x, Saved) or not isinstance(residual, Saved | None):
@@ -49,14 +51,14 @@ def _recipe(
     w, b = (None if parameter is None else parameter.value().clone() for parameter in (weight, bias))
 
     def again(x: Tensor, residual: Tensor | None = None) -> Tensor:
-        passes = passes_of(x, interpreted=interpreted)
-        return passes.forward(x, w, b, residual, mask, count, statistics, activation, eps, True, wide)
+        passes = backend_of(kernel)
+        return passes.forward(x, w, b, residual, mask, count, statistics, activation, eps, True, float64_compute)
 
-    kind = ("bnkit", interpreted, activation, eps, w is None, b is None, mask is None, wide)
+    kind = ("bnkit", kernel, activation, eps, w is None, b is None, mask is None, float64_compute)
     return Normalised(tuple(Leaf(part.for_another()) for part in (x, residual) if part is not None), again, kind)
 
 
 READERS: dict[str, Callable[[Any, Nodes, bool], Recipe | None]] = {
-    "NormaliseBackward": _read_function,
+    "FusedBatchNormFunctionBackward": _read_function,
     "GeneratedBackwardFor_bnkit_batch_norm_defaultBackward": _read_operation,
 }

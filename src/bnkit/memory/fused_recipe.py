@@ -71,7 +71,7 @@ def read(
     if not _is_taken(leaf) or not (_is_plain(weight) and _is_plain(bias) and _is_plain(mean) and _is_plain(spread)):
         return None
     loops = _loops()
-    if not loops.is_possible() or loops.way(x.shape, x.stride) is None:
+    if not loops.is_possible() or loops.affine_layout(x.shape, x.stride) is None:
         return None
     return Affine((leaf,), (loops.coefficients(mean, spread, weight, bias, eps, is_given),))
 

@@ -12,8 +12,8 @@ from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation, check_kernel
 from bnkit.nn import running_statistics
 from bnkit.nn.collectives import group_for
-from bnkit.nn.dispatch import Terms, by_batch_statistics, by_given_statistics, training_step
-from bnkit.nn.ghost import check_size, parts_of
+from bnkit.nn.dispatch import BatchNormArgs, batch_stats_forward, running_stats_forward, training_step
+from bnkit.nn.ghost import check_size, forward_in_parts
 from bnkit.nn.input_checks import check_both, check_input, check_moving
 from bnkit.nn.masks import as_wide_as
 
@@ -117,16 +117,16 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             mask = as_wide_as(input, mask, self._called())
         mean, var, _ = (None, None, None) if self.training else self._statistics()
         if mean is not None and var is not None:
-            output = by_given_statistics(input, mean, var, self._terms(), residual)
+            output = running_stats_forward(input, mean, var, self._args(), residual)
         elif self.virtual_batch_size is not None and self.training:
-            output = parts_of(input, residual, mask, self.virtual_batch_size, self._by_batch_statistics)
+            output = forward_in_parts(input, residual, mask, self.virtual_batch_size, self._batch_stats_forward)
         else:
-            output = self._by_batch_statistics(input, residual, mask)
+            output = self._batch_stats_forward(input, residual, mask)
         return self.activation(output) if isinstance(self.activation, nn.Module) else output
 
-    def _by_batch_statistics(self, input: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _batch_stats_forward(self, input: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
         """The output by the batch's statistics; in training, the buffers follow them."""
-        terms = self._terms()
+        args = self._args()
         moves = self.training and self.track_running_stats and not running_statistics.is_recomputation()
         mean, var, tracked = self._statistics()
         if (
@@ -138,7 +138,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             and var is not None
             and tracked is not None
         ):
-            output = training_step(input, mean, var, tracked, self.momentum, terms, residual)
+            output = training_step(input, mean, var, tracked, self.momentum, args, residual)
             if output is not None:
                 return output
         if moves:
@@ -146,7 +146,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         elif not self.training:
             check_both(mean, var, self._called)
         group = group_for(self.process_group, self._called()) if self.sync and self.training else None
-        output, statistics = by_batch_statistics(input, terms, residual, mask, group, (mean, var))
+        output, statistics = batch_stats_forward(input, args, residual, mask, group, (mean, var))
         if moves:
             self._track(statistics, mean, var, tracked)
         return output
@@ -163,14 +163,14 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             mean, var = self.running_mean, self.running_var
         return mean, var, buffers.get("num_batches_tracked")
 
-    def _terms(self) -> Terms:
+    def _args(self) -> BatchNormArgs:
         name = self.activation if isinstance(self.activation, str) else None
         own = self._parameters
         if "weight" in own and "bias" in own:
             weight, bias = own["weight"], own["bias"]
         else:  # parametrised
             weight, bias = self.weight, self.bias
-        return Terms(weight, bias, self.eps, name, self.kernel, self._called)
+        return BatchNormArgs(weight, bias, self.eps, name, self.kernel, self._called)
 
     def _track(
         self,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # In a group of so many, a sum is taken of what is gathered: that is one exchange, where a reduction takes two. Beyond, the
 # bytes of gathering outweigh that (`benchmarks/sync.py`).
-_MOST_GATHERED = 4
+_MAX_GATHERED = 4
 
 
 class Group(NamedTuple):
@@ -67,7 +67,7 @@ class Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor, group: Group, caller: str) -> Tensor:
         ctx.group, ctx.caller = group, caller
-        if group.size <= _MOST_GATHERED:
+        if group.size <= _MAX_GATHERED:
             return gather(own, group, caller).sum(0)
         start = torch.ops._c10d_functional.all_reduce
         return _collective(lambda: start(own, "sum", group.name), group, caller)

@@ -11,14 +11,14 @@ from torch import Tensor
 from bnkit.errors import SettingsError, TooFewValuesError
 from bnkit.kernels import reference, select
 from bnkit.kernels.contract import Kernel
-from bnkit.kernels.fused.tracing import is_unseen
+from bnkit.kernels.fused.tracing import is_plain_eager
 from bnkit.nn import sync
 from bnkit.nn.collectives import Group
 from bnkit.nn.input_checks import check_channels, check_residual
 from bnkit.nn.masks import count_of
 
 
-class Terms(NamedTuple):
+class BatchNormArgs(NamedTuple):
     """What stands in ``activation(gamma * normalised + beta + residual)``, and how it is computed.
 
     Attributes:
@@ -37,9 +37,9 @@ class Terms(NamedTuple):
     called: Callable[[], str]
 
 
-def by_batch_statistics(
+def batch_stats_forward(
     x: Tensor,
-    terms: Terms,
+    args: BatchNormArgs,
     residual: Tensor | None,
     mask: Tensor | None,
     group: Group | None = None,
@@ -49,43 +49,43 @@ def by_batch_statistics(
 
     Args:
         x: (N, C, *).
-        terms: The rest of the formula.
+        args: The rest of the formula.
         residual: Of x's shape, or None.
         mask: What counts in the statistics, bool, (N, 1, *spatial); None for all of it.
         group: The processes whose batches make up the batch, of which ``x`` is a part.
         otherwise: Mean and variance to normalise with where nothing counts; None for 0 and 1.
     """
-    weight, bias, eps, activation, kernel, called = terms
-    check(x, terms, residual)
+    weight, bias, eps, activation, kernel, called = args
+    check(x, args, residual)
     check_channels(x, called, weight=weight, bias=bias, running_mean=otherwise[0], running_var=otherwise[1])
     count = x.numel() // max(x.shape[1], 1) if mask is None else count_of(mask)
     values = count
-    how = merged = None
+    strategy = merged = None
     if group is not None:
-        how = sync.way(kernel, x, mask, eps, activation, group, called())
-        merged = sync.merge(x, mask, count, how)
+        strategy = sync.choose_strategy(kernel, x, mask, eps, activation, group, called())
+        merged = sync.merge(x, mask, count, strategy)
         values = merged.values_per_channel(count)
     if not isinstance(values, Tensor):
         _check_values(values, x, mask, group, called)
         if values == 0:
-            return _by_no_statistics(x, terms, residual, otherwise), None
-    if how is not None and merged is not None:
-        return sync.normalise(x, mask, merged, weight, bias, residual, how)
+            return _empty_batch_forward(x, args, residual, otherwise), None
+    if strategy is not None and merged is not None:
+        return sync.normalise(x, mask, merged, weight, bias, residual, strategy)
     chosen = select(kernel, x).kernel
-    normalised = chosen.by_batch_statistics(x, weight, bias, eps, activation, residual, mask, count)
+    normalised = chosen.batch_stats_forward(x, weight, bias, eps, activation, residual, mask, count)
     return normalised.output, (normalised.mean, normalised.unbiased_variance)
 
 
-def by_given_statistics(x: Tensor, mean: Tensor, variance: Tensor, terms: Terms, residual: Tensor | None) -> Tensor:
+def running_stats_forward(
+    x: Tensor, mean: Tensor, variance: Tensor, args: BatchNormArgs, residual: Tensor | None
+) -> Tensor:
     """``x`` normalised by ``mean`` and ``variance``, both (C,)."""
-    check_residual(x, residual, terms.called)
-    check_channels(x, terms.called, weight=terms.weight, bias=terms.bias, running_mean=mean, running_var=variance)
+    check_residual(x, residual, args.called)
+    check_channels(x, args.called, weight=args.weight, bias=args.bias, running_mean=mean, running_var=variance)
     # PyTorch's kernel has no gradient of the statistics, and the compiled loops have none.
     is_differentiated = (mean.requires_grad or variance.requires_grad) and torch.is_grad_enabled()
-    chosen = select(reference.NAME if is_differentiated else terms.kernel, x).kernel
-    return chosen.by_given_statistics(
-        x, mean, variance, terms.weight, terms.bias, terms.eps, terms.activation, residual
-    )
+    chosen = select(reference.NAME if is_differentiated else args.kernel, x).kernel
+    return chosen.running_stats_forward(x, mean, variance, args.weight, args.bias, args.eps, args.activation, residual)
 
 
 def training_step(
@@ -94,14 +94,14 @@ def training_step(
     running_var: Tensor,
     num_batches_tracked: Tensor | None,
     momentum: float,
-    terms: Terms,
+    args: BatchNormArgs,
     residual: Tensor | None,
 ) -> Tensor | None:
     """``x`` normalised by its own statistics, and the buffers moved, where a kernel does both in one go; else None."""
-    weight, bias, eps, activation, kernel, called = terms
+    weight, bias, eps, activation, kernel, called = args
     if not eps > 0 or residual is not None:
-        check(x, terms, residual)
-    chosen = _chosen(kernel, x)
+        check(x, args, residual)
+    chosen = _cached_selection(kernel, x)
     if chosen is None:
         values = x.numel() // max(x.shape[1], 1)
         if values < 2:
@@ -114,28 +114,28 @@ def training_step(
 
 
 # What was chosen for inputs that were alike: it is asked in every step, and the answer is always the same.
-_found: dict[tuple[object, ...], Kernel] = {}
-_MOST_FOUND = 4096
+_selections: dict[tuple[object, ...], Kernel] = {}
+_MAX_SELECTIONS = 4096
 
 
-def _chosen(name: str, x: Tensor) -> Kernel | None:
+def _cached_selection(name: str, x: Tensor) -> Kernel | None:
     """The kernel for a training step that nobody looks at; None where that has to be found out, or there are too few values."""
-    if not is_unseen(x):
+    if not is_plain_eager(x):
         return None
     key = (name, x.shape, x.dtype, x.is_cpu or x.device, x.is_contiguous())
-    kernel = _found.get(key)
+    kernel = _selections.get(key)
     if kernel is None and x.numel() >= 2 * x.shape[1] > 0:
-        if len(_found) >= _MOST_FOUND:
-            _found.clear()
-        kernel = _found[key] = select(name, x).kernel
+        if len(_selections) >= _MAX_SELECTIONS:
+            _selections.clear()
+        kernel = _selections[key] = select(name, x).kernel
     return kernel
 
 
-def check(x: Tensor, terms: Terms, residual: Tensor | None) -> None:
+def check(x: Tensor, args: BatchNormArgs, residual: Tensor | None) -> None:
     """A SettingsError where the batch's statistics cannot be used."""
-    if not terms.eps > 0:
-        raise SettingsError(f"{terms.called()} got eps={terms.eps} in training; expected a number above 0")
-    check_residual(x, residual, terms.called)
+    if not args.eps > 0:
+        raise SettingsError(f"{args.called()} got eps={args.eps} in training; expected a number above 0")
+    check_residual(x, residual, args.called)
 
 
 def _check_values(values: int, x: Tensor, mask: Tensor | None, group: Group | None, called: Callable[[], str]) -> None:
@@ -150,8 +150,8 @@ def _check_values(values: int, x: Tensor, mask: Tensor | None, group: Group | No
     )
 
 
-def _by_no_statistics(
-    x: Tensor, terms: Terms, residual: Tensor | None, otherwise: tuple[Tensor | None, Tensor | None]
+def _empty_batch_forward(
+    x: Tensor, args: BatchNormArgs, residual: Tensor | None, otherwise: tuple[Tensor | None, Tensor | None]
 ) -> Tensor:
     """An empty batch has nothing to take statistics of; all gradients are of the right shape."""
     mean, variance = otherwise
@@ -160,6 +160,6 @@ def _by_no_statistics(
     variance = x.new_ones(x.shape[1], dtype=number) if variance is None else variance
     kernel = select("reference", x).kernel
     # A copy: the buffers may move before the backward pass.
-    return kernel.by_given_statistics(
-        x, mean.clone(), variance.clone(), terms.weight, terms.bias, terms.eps, terms.activation, residual
+    return kernel.running_stats_forward(
+        x, mean.clone(), variance.clone(), args.weight, args.bias, args.eps, args.activation, residual
     )

@@ -7,8 +7,8 @@ from torch import Tensor
 from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation
 from bnkit.nn import running_statistics
-from bnkit.nn.dispatch import Terms, by_batch_statistics, by_given_statistics, training_step
-from bnkit.nn.ghost import check_size, parts_of
+from bnkit.nn.dispatch import BatchNormArgs, batch_stats_forward, running_stats_forward, training_step
+from bnkit.nn.ghost import check_size, forward_in_parts
 from bnkit.nn.input_checks import check_both, check_input, check_moving
 from bnkit.nn.masks import as_wide_as
 
@@ -67,26 +67,26 @@ def batch_norm(
     _check(input, running_mean, running_var, activation, training=training)
     if input.dim() < 2:  # an empty one, without channels: PyTorch takes it, and has nothing to normalise either
         return input.clone()
-    terms = Terms(weight, bias, eps, activation, kernel, _called)
+    args = BatchNormArgs(weight, bias, eps, activation, kernel, _called)
     if mask is not None:
         mask = as_wide_as(input, mask, "batch_norm")
     if not training:
         assert running_mean is not None and running_var is not None
-        return by_given_statistics(input, running_mean, running_var, terms, residual)
+        return running_stats_forward(input, running_mean, running_var, args, residual)
     if virtual_batch_size is not None:
         check_size(virtual_batch_size, "batch_norm")
 
     def normalise(x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
         if mask is None and running_mean is not None and running_var is not None:
-            output = training_step(x, running_mean, running_var, None, momentum, terms, residual)
+            output = training_step(x, running_mean, running_var, None, momentum, args, residual)
             if output is not None:
                 return output
-        output, statistics = by_batch_statistics(x, terms, residual, mask, otherwise=(running_mean, running_var))
+        output, statistics = batch_stats_forward(x, args, residual, mask, otherwise=(running_mean, running_var))
         if statistics is not None and running_mean is not None and running_var is not None:
             running_statistics.move(running_mean, running_var, *statistics, momentum)
         return output
 
-    return parts_of(input, residual, mask, virtual_batch_size, normalise)
+    return forward_in_parts(input, residual, mask, virtual_batch_size, normalise)
 
 
 def _check(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bnkit.errors import SettingsError, TooFewValuesError
 
-Normalise = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+BatchNormForward = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 def check_size(size: object, caller: str) -> None:
@@ -25,7 +25,9 @@ def check_size(size: object, caller: str) -> None:
         )
 
 
-def parts_of(x: Tensor, residual: Tensor | None, mask: Tensor | None, size: int | None, normalise: Normalise) -> Tensor:
+def forward_in_parts(
+    x: Tensor, residual: Tensor | None, mask: Tensor | None, size: int | None, normalise: BatchNormForward
+) -> Tensor:
     """What ``normalise(x, residual, mask)`` makes of ``size`` examples at a time; the last part is what is left.
 
     Args:

@@ -17,8 +17,8 @@ from bnkit.errors import KernelError
 from bnkit.kernels import aten, reference
 from bnkit.kernels.activation import LEAKY_SLOPE, activate_own
 from bnkit.kernels.fused.tracing import is_wrapped
-from bnkit.kernels.select import NUMBA, part_kernel
-from bnkit.kernels.split import Halfway, PartKernel, Terms
+from bnkit.kernels.select import NUMBA, split_kernel
+from bnkit.kernels.split import BackwardState, SplitKernel, SplitOperands
 from bnkit.nn.collectives import Group, Sum, gather
 
 # Kernels that can stop between taking sums and writing by them.
@@ -68,7 +68,7 @@ def check_usable(kernel: str, caller: str) -> None:
         )
 
 
-class Way(NamedTuple):
+class SyncStrategy(NamedTuple):
     """How a part of the batch is computed, and with whom.
 
     Attributes:
@@ -79,7 +79,7 @@ class Way(NamedTuple):
         caller: Stands at the start of an error's message.
     """
 
-    kernel: PartKernel | None
+    kernel: SplitKernel | None
     eps: float
     activation: str | None
     group: Group
@@ -91,34 +91,34 @@ class Way(NamedTuple):
         return self.kernel is not None and self.kernel.fuses(self.activation)
 
 
-def way(
+def choose_strategy(
     kernel: str, x: Tensor, mask: Tensor | None, eps: float, activation: str | None, group: Group, caller: str
-) -> Way:
+) -> SyncStrategy:
     """How ``x``, a part of the batch, is computed by the ``kernel`` of that name.
 
     Raises:
         KernelError: As ``check_usable``, and where the kernel cannot take ``x``.
     """
     check_usable(kernel, caller)
-    return Way(part_kernel(kernel, x, mask, activation), eps, activation, group, caller)
+    return SyncStrategy(split_kernel(kernel, x, mask, activation), eps, activation, group, caller)
 
 
-def merge(x: Tensor, mask: Tensor | None, own_count: int | Tensor, how: Way) -> Merged:
+def merge(x: Tensor, mask: Tensor | None, own_count: int | Tensor, strategy: SyncStrategy) -> Merged:
     """The statistics of the ``x`` of all processes, (N, C, *) each, of any N; one collective.
 
     ``own_count`` values a channel count in this process: those where ``mask`` (N, 1, *) is True, if there is one.
     """
     sent = torch.promote_types(x.dtype, torch.float32)
     count = torch.as_tensor(own_count, dtype=torch.int64, device=x.device).reshape(1)
-    if how.kernel is None:
+    if strategy.kernel is None:
         values, divisor = _wide(x.detach()), count.clamp(min=1)
-        mean = _counted(values, mask).sum(_all_but_channels(x)) / divisor
-        variance = _counted(values - _per_channel(mean, x), mask).square().sum(_all_but_channels(x)) / divisor
+        mean = _masked(values, mask).sum(_all_but_channels(x)) / divisor
+        variance = _masked(values - _per_channel(mean, x), mask).square().sum(_all_but_channels(x)) / divisor
     else:
-        mean, variance = how.kernel.part_moments(x.detach())
+        mean, variance = strategy.kernel.part_moments(x.detach())
     high = mean.to(sent)  # rounded to float32, it would be off by more than a small deviation: the rest goes along
     own = [count // _PART_OF_COUNT, count % _PART_OF_COUNT, high, mean - high, variance]
-    parts = gather(torch.cat([t.to(sent) for t in own]), how.group, how.caller).double()
+    parts = gather(torch.cat([t.to(sent) for t in own]), strategy.group, strategy.caller).double()
     counts = parts[:, :1] * _PART_OF_COUNT + parts[:, 1:2]
     highs, lows, variances = parts[:, 2:].chunk(3, 1)
     means = torch.where(lows.isfinite(), highs + lows, highs)
@@ -135,24 +135,24 @@ def normalise(
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-    how: Way,
+    strategy: SyncStrategy,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """``activation(batch_norm(x) + residual)`` by the ``merged`` statistics, and those (mean, unbiased variance)."""
     total, mean, variance = merged
     if residual is not None:
         residual = residual.to(x.dtype)
     output: Tensor
-    output, _, _ = _Normalise.apply(  # type: ignore[no-untyped-call]
-        x, weight, bias, residual if how.is_fused else None, mask, total, mean, variance, how
+    output, _, _ = SyncBatchNormFunction.apply(  # type: ignore[no-untyped-call]
+        x, weight, bias, residual if strategy.is_fused else None, mask, total, mean, variance, strategy
     )
-    if not how.is_fused:
+    if not strategy.is_fused:
         if residual is not None:
             output = (output + residual).to(output.dtype)
-        output = activate_own(output, how.activation)
+        output = activate_own(output, strategy.activation)
     return output, (mean, variance * (total / (total - 1)))
 
 
-class _Normalise(torch.autograd.Function):
+class SyncBatchNormFunction(torch.autograd.Function):
     """``x`` normalised by the mean and variance of all processes, which depend on the ``x`` of each of them.
 
     The statistics go in as known values and come out as functions of ``x``: what autograd keeps of them for the
@@ -171,14 +171,14 @@ class _Normalise(torch.autograd.Function):
         total: Tensor,
         mean: Tensor,
         variance: Tensor,
-        how: Way,
+        strategy: SyncStrategy,
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, variance = mean.clone(), variance.clone()  # an output of its own, not an input handed on
-        if how.kernel is not None:
-            terms = Terms(x, weight, bias, residual, mean, variance, how.eps, how.activation)
-            output = how.kernel.part_forward(terms)
+        if strategy.kernel is not None:
+            operands = SplitOperands(x, weight, bias, residual, mean, variance, strategy.eps, strategy.activation)
+            output = strategy.kernel.part_forward(operands)
         else:
-            output = (_wide(x) - _per_channel(mean, x)) * _per_channel(torch.rsqrt(variance + how.eps), x)
+            output = (_wide(x) - _per_channel(mean, x)) * _per_channel(torch.rsqrt(variance + strategy.eps), x)
             if weight is not None:
                 output = output * _per_channel(weight, x)
             if bias is not None:
@@ -186,7 +186,7 @@ class _Normalise(torch.autograd.Function):
             output = output.to(x.dtype)
         kept = output if residual is not None else None
         ctx.save_for_backward(x, weight, bias, residual, mask, total, mean, variance, kept)
-        ctx.how = how
+        ctx.strategy = strategy
         return output, mean, variance
 
     @staticmethod
@@ -196,37 +196,37 @@ class _Normalise(torch.autograd.Function):
         A process whose batch is empty adds zeros, but it takes part.
         """
         x, weight, bias, residual, mask, total, mean, variance, output = ctx.saved_tensors
-        how: Way = ctx.how
+        strategy: SyncStrategy = ctx.strategy
         by_output, by_mean, by_variance = gradients
         needs_x, needs_weight, needs_bias, needs_residual = ctx.needs_input_grad[:4]
-        terms = Terms(x, weight, bias, residual, mean, variance, how.eps, how.activation)
-        if how.kernel is not None and not torch.is_grad_enabled() and not is_wrapped(by_output):
-            by_gamma, by_beta, finish = how.kernel.part_backward(by_output, terms, output)
+        operands = SplitOperands(x, weight, bias, residual, mean, variance, strategy.eps, strategy.activation)
+        if strategy.kernel is not None and not torch.is_grad_enabled() and not is_wrapped(by_output):
+            by_gamma, by_beta, finish_backward = strategy.kernel.part_backward(by_output, operands, output)
         else:  # where the gradients are to be differentiated, or several at a time, by operations that can be
-            inside = terms if how.is_fused else terms._replace(activation=None)
-            by_gamma, by_beta, finish = _backward(by_output, inside, mask)
+            inside = operands if strategy.is_fused else operands._replace(activation=None)
+            by_gamma, by_beta, finish_backward = _backward(by_output, inside, mask)
 
         by_x = by_residual = None
         if needs_x:
-            inverse_deviation = torch.rsqrt(variance + how.eps)
+            inverse_deviation = torch.rsqrt(variance + strategy.eps)
             scale = inverse_deviation if weight is None else inverse_deviation * weight
             by_mean = by_mean - scale * by_beta
             by_variance = by_variance - 0.5 * scale * inverse_deviation * by_gamma
             own = torch.cat([by_mean, by_variance]).to(torch.promote_types(x.dtype, torch.float32))
-            together = Sum.apply(own, how.group, how.caller)  # type: ignore[no-untyped-call]
+            together = Sum.apply(own, strategy.group, strategy.caller)  # type: ignore[no-untyped-call]
             by_mean, by_variance = (together.double() / total).chunk(2)
-            by_x, by_residual = finish(by_mean, 2 * by_variance)
+            by_x, by_residual = finish_backward(by_mean, 2 * by_variance)
         elif needs_residual:
-            _, by_residual = finish(torch.zeros_like(mean), torch.zeros_like(mean))
+            _, by_residual = finish_backward(torch.zeros_like(mean), torch.zeros_like(mean))
         # Of this process's samples, like every gradient of a parameter: DistributedDataParallel takes their mean.
         by_weight = by_gamma.to(weight.dtype) if needs_weight else None
         by_bias = by_beta.to(bias.dtype) if needs_bias else None
         return by_x, by_weight, by_bias, by_residual if needs_residual else None, *[None] * 5
 
 
-def _backward(by_output: Tensor, terms: Terms, mask: Tensor | None) -> Halfway:
+def _backward(by_output: Tensor, operands: SplitOperands, mask: Tensor | None) -> BackwardState:
     """The equations of the backward pass, in operations that can be differentiated."""
-    x, weight, bias, residual, mean, variance, eps, activation = terms
+    x, weight, bias, residual, mean, variance, eps, activation = operands
     over = _all_but_channels(x)
     by_output = _wide(by_output)
     inverse_deviation = torch.rsqrt(variance + eps)
@@ -246,15 +246,15 @@ def _backward(by_output: Tensor, terms: Terms, mask: Tensor | None) -> Halfway:
         lost = ~(mask | torch.isfinite(centred))
         by_output, centred = by_output.masked_fill(lost, 0), centred.masked_fill(lost, 0)
 
-    def finish(by_mean: Tensor, by_variance: Tensor) -> tuple[Tensor, Tensor | None]:
+    def finish_backward(by_mean: Tensor, by_variance: Tensor) -> tuple[Tensor, Tensor | None]:
         by_statistics = _per_channel(by_mean, x) + _per_channel(by_variance, x) * centred
-        by_x = (_per_channel(scale, x) * by_output + _counted(by_statistics, mask)).to(x.dtype)
+        by_x = (_per_channel(scale, x) * by_output + _masked(by_statistics, mask)).to(x.dtype)
         return by_x, None if residual is None else by_output.to(residual.dtype)
 
-    return Halfway((by_output * centred).sum(over) * inverse_deviation, by_output.sum(over), finish)
+    return BackwardState((by_output * centred).sum(over) * inverse_deviation, by_output.sum(over), finish_backward)
 
 
-def _counted(values: Tensor, mask: Tensor | None) -> Tensor:
+def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
     """``values``, and 0 where the mask is False."""
     return values if mask is None else torch.where(mask, values, 0)
 

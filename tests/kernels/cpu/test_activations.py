@@ -8,7 +8,7 @@ import torch
 from numba import njit
 
 from bnkit.kernels.activation import FUNCTIONS, SLOPE_BY_RESULT
-from bnkit.kernels.cpu.activations import curves
+from bnkit.kernels.cpu.activations import smooth_activations
 
 DTYPES = {np.float32: torch.float32, np.float64: torch.float64}
 # Where something changes: 0; between two powers of two; where the result vanishes; where an exponential would overflow.
@@ -70,7 +70,7 @@ def _assert_close(found, exact, steps):
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "silu"])
 def test_values(activation, number):
     x = _arguments(DTYPES[number])
-    activate, _ = curves(activation, number, number)
+    activate, _ = smooth_activations(activation, number, number)
     _assert_close(_computed(activate, x), FUNCTIONS[activation](x.double()), steps=6)
 
 
@@ -82,7 +82,7 @@ def test_slopes(activation, number):
     y = FUNCTIONS[activation](z)
     gradient = torch.randn(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     (exact,) = torch.autograd.grad(y, z, gradient)
-    _, through = curves(activation, number, number)
+    _, through = smooth_activations(activation, number, number)
     known = (y if activation in SLOPE_BY_RESULT else z).detach().to(DTYPES[number])
     found = _computed(through, gradient.to(DTYPES[number]), known)
     eps = torch.finfo(found.dtype).eps
@@ -96,5 +96,5 @@ def test_slopes(activation, number):
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "silu"])
 def test_what_is_no_number(activation, number):
     x = torch.tensor([torch.nan, torch.inf, -torch.inf], dtype=DTYPES[number])
-    activate, _ = curves(activation, number, number)
+    activate, _ = smooth_activations(activation, number, number)
     torch.testing.assert_close(_computed(activate, x), FUNCTIONS[activation](x), equal_nan=True)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from bnkit.kernels.cpu import aten_affine as home
-from bnkit.kernels.cpu.aten_affine import affine, coefficients, is_possible, way
+from bnkit.kernels.cpu.aten_affine import affine, affine_layout, coefficients, is_possible
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="PyTorch's kernels round products here: the loop is not used")
 
@@ -91,12 +91,12 @@ def test_bits_of_evaluation(shape, eps):
 def test_past_the_caches(shape, layout, monkeypatch):
     """As large tensors are written."""
     monkeypatch.setattr(home, "_STREAM_FROM", 1)
-    way.cache_clear()
+    affine_layout.cache_clear()
     try:
-        assert way(*_lies(_laid(torch.empty(shape), layout))).streams
+        assert affine_layout(*_lies(_laid(torch.empty(shape), layout))).nontemporal
         test_bits_of_pytorch(shape, layout, True, "sum", True)
     finally:
-        way.cache_clear()
+        affine_layout.cache_clear()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -125,7 +125,7 @@ def test_what_is_no_number_goes_through(value):
     ids=["a slice", "of sequences, channels last", "empty", "of one dimension"],
 )
 def test_no_way_through(tensor):
-    assert way(*_lies(tensor)) is None
+    assert affine_layout(*_lies(tensor)) is None
 
 
 def _lies(tensor):

@@ -27,7 +27,7 @@ number = get = put = infinity = None
 def _doubled(function):
     x = torch.arange(5, dtype=torch.float64)
     y = torch.empty_like(x)
-    plan = loop_call.plan_for((function, 0, 0))
+    plan = loop_call.loop_call_for((function, 0, 0))
     loop_call.run(plan.address, x.data_ptr(), 0, y.data_ptr(), *[0] * 8, 5, 0.0, 0, 0, 0, 0.0, 0)
     return y.tolist()
 
@@ -35,8 +35,8 @@ def _doubled(function):
 def _names():
     return {
         "number": intrinsics.pointer[np.float64],
-        "get": intrinsics.get,
-        "put": intrinsics.put,
+        "get": intrinsics.load,
+        "put": intrinsics.store,
     }
 
 
@@ -83,7 +83,7 @@ def test_a_comparison_with_infinity_survives_the_fast_arithmetic():
 
     values = torch.tensor([1.0, float("nan"), float("inf"), -float("inf"), 2.0] * 7, dtype=torch.float64)
     names = _names()
-    counting = compiling.inner(count, {"get": intrinsics.get, "infinity": float("inf")}, "counting")
+    counting = compiling.inner(count, {"get": intrinsics.load, "infinity": float("inf")}, "counting")
     to_pointer = names["number"]
     counted = compiling.njit(lambda address, size: counting(to_pointer(address), size))
     assert counted(values.data_ptr(), values.numel()) == 21

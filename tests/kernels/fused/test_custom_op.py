@@ -11,10 +11,12 @@ from torch import nn
 from torch.library import opcheck
 
 from bnkit.errors import KernelError
+from bnkit.kernels import select
 from bnkit.kernels.fused.custom_op import batch_norm, batch_norm_backward
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 from tests.cases.kernels import FUSED, INTERPRETED
 
+select(FUSED, torch.zeros(4, 3))  # loads the kernel: an operation does not
 SHAPES = {"linear": (7, 3), "images": (4, 3, 5, 6), "large planes": (2, 3, 24, 24), "few positions": (6, 4, 3, 1)}
 if INTERPRETED:  # a program for each channel, 50 ms each time: planes and rows
     SHAPES = {"linear": (7, 3), "images": (3, 2, 3, 4)}
@@ -46,7 +48,7 @@ def _arguments(shape, *, affine=True, residual=True, masked=False, given=False, 
         1e-3,
         count,
         False,
-        INTERPRETED,
+        FUSED,
     )
 
 
@@ -180,9 +182,9 @@ def test_an_operation_refuses_shapes_that_do_not_fit(place):
 
 def test_a_gradient_of_another_shape_is_refused():
     x, weight, bias = (t.detach() for t in _arguments((4, 3, 2, 2))[:3])
-    _, statistics = batch_norm(x, weight, bias, None, None, None, None, 1e-3, 16, False, INTERPRETED)
+    _, statistics = batch_norm(x, weight, bias, None, None, None, None, 1e-3, 16, False, FUSED)
     with pytest.raises(KernelError, match="a gradient of shape"):
-        batch_norm_backward(x[:3], x, weight, bias, None, None, None, statistics, None, 1e-3, 16, False, INTERPRETED)
+        batch_norm_backward(x[:3], x, weight, bias, None, None, None, statistics, None, 1e-3, 16, False, FUSED)
 
 
 @pytest.mark.parametrize("place", [1, 2, 3, 4, 5])
@@ -230,8 +232,8 @@ def test_strides_of_single_positions_do_not_matter():
 def test_a_gradient_of_another_dtype_is_refused_and_one_that_lies_otherwise_is_not():
     x, weight, bias = (t.detach() for t in _arguments((4, 3, 2, 2))[:3])
     gradient = torch.rand(4, 3, 2, 2, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
-    _, statistics = batch_norm(x, weight, bias, None, None, None, None, 1e-3, 16, False, INTERPRETED)
-    rest = (x, weight, bias, None, None, None, statistics, None, 1e-3, 16, False, INTERPRETED)
+    _, statistics = batch_norm(x, weight, bias, None, None, None, None, 1e-3, 16, False, FUSED)
+    rest = (x, weight, bias, None, None, None, statistics, None, 1e-3, 16, False, FUSED)
     with pytest.raises(KernelError, match="a gradient of shape"):
         batch_norm_backward(gradient.float(), *rest)
     lies_otherwise = gradient.contiguous(memory_format=torch.channels_last)
@@ -240,3 +242,11 @@ def test_a_gradient_of_another_dtype_is_refused_and_one_that_lies_otherwise_is_n
         batch_norm_backward(lies_otherwise, *rest), batch_norm_backward(gradient, *rest), strict=True
     ):
         torch.testing.assert_close(ours, expected, rtol=0, atol=0)
+
+
+def test_a_kernel_that_is_not_loaded_is_named():
+    *arguments, _ = _arguments((4, 3, 2, 2))
+    with pytest.raises(
+        KernelError, match=rf"asked for the kernel 'tritn', which is not loaded; expected one of .*{FUSED}"
+    ):
+        batch_norm(*arguments, "tritn")

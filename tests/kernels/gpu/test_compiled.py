@@ -51,7 +51,7 @@ def start():
 
 @pytest.fixture
 def plan():
-    return dataclasses.replace(tiling.plan_of(X, "forward", 1), compiled={})
+    return dataclasses.replace(tiling.tiling_of(X, "forward", 1), compiled={})
 
 
 def test_the_second_launch_is_direct_and_has_every_argument_in_order(start, plan):

@@ -21,65 +21,65 @@ _LN2 = {np.float32: (0.693359375, -2.12194440054690583e-4), np.float64: (0.69314
 _LOWEST = {np.float32: -87.0, np.float64: -708.0}
 
 
-def curves(activation: str, number: Any, own: Any) -> tuple[Any, Any]:
-    """``activate(z)``, and ``through(gradient, known)``: sigmoid's and tanh's result is known, and silu's argument.
+def smooth_activations(activation: str, acc_dtype: Any, own: Any) -> tuple[Any, Any]:
+    """``activate(z)``, and ``activation_backward(gradient, known)``: sigmoid's and tanh's result is known, and silu's argument.
 
     Args:
         activation: "sigmoid", "tanh" or "silu".
-        number: ``np.float32`` or ``np.float64``, what is computed in.
+        acc_dtype: ``np.float32`` or ``np.float64``, what is computed in.
         own: What gradients are rounded to, as PyTorch's are between activation and batch norm: sums of many alike are exact then.
     """
-    split, fused = _exponential(number), intrinsics.fused
-    one, two, nothing = number(1), number(2), number(0)
+    split, fused = _exponential(acc_dtype), intrinsics.fused
+    one, two, zero = acc_dtype(1), acc_dtype(2), acc_dtype(0)
 
     @njit(forceinline=True)
     def sigmoid(z):
         vanishes, power, beyond = split(-abs(z))
-        e = nothing if vanishes else fused(power, beyond, power)
+        e = zero if vanishes else fused(power, beyond, power)
         positive = one / (one + e)
-        return positive if z >= nothing else e * positive
+        return positive if z >= zero else e * positive
 
     @njit(forceinline=True)
     def tanh(z):
         vanishes, power, beyond = split(-two * abs(z))
         e = -one if vanishes else fused(power, beyond, power - one)  # exp(-2 |z|) - 1, which does not cancel near 0
         t = -e / (two + e)
-        return t if z >= nothing else -t
+        return t if z >= zero else -t
 
     @njit(forceinline=True)
     def silu(z):
         return z * sigmoid(z)
 
     @njit(forceinline=True)
-    def through_sigmoid(gradient, y):
-        return number(own(gradient * (y * (one - y))))
+    def sigmoid_backward(gradient, y):
+        return acc_dtype(own(gradient * (y * (one - y))))
 
     @njit(forceinline=True)
-    def through_tanh(gradient, y):
-        return number(own(gradient * (one - y * y)))
+    def tanh_backward(gradient, y):
+        return acc_dtype(own(gradient * (one - y * y)))
 
     @njit(forceinline=True)
-    def through_silu(gradient, z):
+    def silu_backward(gradient, z):
         y = sigmoid(z)
-        return number(own(gradient * (y * (one + z * (one - y)))))
+        return acc_dtype(own(gradient * (y * (one + z * (one - y)))))
 
     return {
-        "sigmoid": (sigmoid, through_sigmoid), "tanh": (tanh, through_tanh), "silu": (silu, through_silu),
+        "sigmoid": (sigmoid, sigmoid_backward), "tanh": (tanh, tanh_backward), "silu": (silu, silu_backward),
     }[activation]  # fmt: skip
 
 
-def _exponential(number: Any) -> Any:
+def _exponential(acc_dtype: Any) -> Any:
     """A function of ``x``, not above 0: whether exp(x) counts as 0; 2^k; exp(r) - 1. NaN stays NaN."""
-    per_unit, (high, low) = number(1 / math.log(2)), (number(-part) for part in _LN2[number])
-    lowest, least = number(_LOWEST[number]), number(math.floor(_LOWEST[number] / math.log(2)))
-    series = _series([number(1 / math.factorial(n)) for n in range(_TERMS[number], 1, -1)])
+    per_unit, (ln2_hi, ln2_lo) = acc_dtype(1 / math.log(2)), (acc_dtype(-part) for part in _LN2[acc_dtype])
+    lowest, least = acc_dtype(_LOWEST[acc_dtype]), acc_dtype(math.floor(_LOWEST[acc_dtype] / math.log(2)))
+    series = _series([acc_dtype(1 / math.factorial(n)) for n in range(_TERMS[acc_dtype], 1, -1)])
     nearest, power_of_two, fused = intrinsics.nearest, intrinsics.power_of_two, intrinsics.fused
 
     @njit(forceinline=True)
     def split(x):
         k = nearest(x * per_unit)
         k = k if k > least else least  # of NaN too: no whole number is like it
-        r = fused(k, low, fused(k, high, x))
+        r = fused(k, ln2_lo, fused(k, ln2_hi, x))
         return x < lowest, power_of_two(k), fused(series(r) * r, r, r)
 
     return split

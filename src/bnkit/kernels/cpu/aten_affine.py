@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bnkit.kernels.cpu.aten_affine_loops import SCRATCH, affine_loop
 from bnkit.kernels.cpu.layout import CACHE_LINE
-from bnkit.kernels.cpu.loop_call import GIVEN_ONES, OWN, Plan, plan_for, run
+from bnkit.kernels.cpu.loop_call import GIVEN_ONES, OWN, LoopCall, loop_call_for, run
 from bnkit.kernels.cpu.threads import available, threads_for
 
 # From so many positions on, a plane is worth a loop of its own; below, what is left over of a vector takes most of the time.
@@ -26,7 +26,7 @@ _COLUMNS = 128
 _STREAM_FROM = 1 << 23
 
 
-class Way(NamedTuple):
+class AffineLayout(NamedTuple):
     """How to go through a tensor.
 
     Attributes:
@@ -36,7 +36,7 @@ class Way(NamedTuple):
         size: Elements.
         columns: In a row.
         pieces: What threads share.
-        streams: Whether the rows or planes are whole cache lines and large enough to be written past the caches.
+        nontemporal: Whether the rows or planes are whole cache lines and large enough to be written past the caches.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Way(NamedTuple):
     size: int
     columns: int
     pieces: int
-    streams: bool
+    nontemporal: bool
 
 
 @lru_cache(maxsize=1024)
-def way(shape: torch.Size, stride: tuple[int, ...]) -> Way | None:
+def affine_layout(shape: torch.Size, stride: tuple[int, ...]) -> AffineLayout | None:
     """The way through a tensor (N, C, *); None if it is neither contiguous nor channels last."""
     size = math.prod(shape)
     if size == 0 or len(shape) < 2:
@@ -59,8 +59,8 @@ def way(shape: torch.Size, stride: tuple[int, ...]) -> Way | None:
     large = size * 4 >= _STREAM_FROM
     if _is_dense(shape, stride, range(len(shape))):
         if positions >= _LEAST_PLANE:
-            streams = large and positions * 4 % CACHE_LINE == 0
-            return Way("planes", shape[0], channels, positions, size, 0, shape[0] * channels, streams)
+            nontemporal = large and positions * 4 % CACHE_LINE == 0
+            return AffineLayout("planes", shape[0], channels, positions, size, 0, shape[0] * channels, nontemporal)
         inner = channels * positions
     elif len(shape) in (4, 5) and _is_dense(shape, stride, (0, *range(2, len(shape)), 1)):
         inner, positions = channels, 1
@@ -68,7 +68,7 @@ def way(shape: torch.Size, stride: tuple[int, ...]) -> Way | None:
         return None
     columns = inner * max(1, _COLUMNS // inner)
     rows = -(-size // columns)
-    return Way("rows", rows, channels, positions, size, columns, rows, large and columns * 4 % CACHE_LINE == 0)
+    return AffineLayout("rows", rows, channels, positions, size, columns, rows, large and columns * 4 % CACHE_LINE == 0)
 
 
 def _is_dense(shape: torch.Size, stride: tuple[int, ...], order: range | tuple[int, ...]) -> bool:
@@ -89,20 +89,20 @@ def is_possible() -> bool:
 
 
 def coefficients(
-    mean: Tensor, spread: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, is_given: bool
+    mean: Tensor, rstd_or_variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, is_given: bool
 ) -> Tensor:
     """The factor and the summand of each channel, alpha and beta: (2, C).
 
     Args:
         mean, weight, bias: (C,) float32 on the CPU, contiguous; weight and bias may be None.
-        spread: As these: ``1 / sqrt(variance + eps)``; the variance, if ``is_given``.
+        rstd_or_variance: As these: ``1 / sqrt(variance + eps)``; the variance, if ``is_given``.
         eps: Added to a variance that is given.
         is_given: Whether the statistics are, instead of taken from the batch.
     """
     found = torch.empty(2, mean.shape[0])
     w, b, at = 0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), found.data_ptr()
-    plan = _coefficients(mean.shape[0], GIVEN_ONES if is_given else OWN)
-    run(plan.address, w, b, at, 0, 0, 0, 0, 0, mean.data_ptr(), spread.data_ptr(), 0, 0, eps, 0, 0, 0, 0.0, 0)
+    call = _coefficients(mean.shape[0], GIVEN_ONES if is_given else OWN)
+    run(call.address, w, b, at, 0, 0, 0, 0, 0, mean.data_ptr(), rstd_or_variance.data_ptr(), 0, 0, eps, 0, 0, 0, 0.0, 0)
     return found
 
 
@@ -110,33 +110,37 @@ def affine(x: Tensor, of_x: Tensor, residual: Tensor | None, of_residual: Tensor
     """``relu(x * alpha + beta + residual)``, as ``x`` lies in memory.
 
     Args:
-        x: (N, C, *) float32, one that ``way`` knows a way through. ``residual``: as ``x`` in every way, or None.
+        x: (N, C, *) float32, one that ``affine_layout`` knows a way through. ``residual``: as ``x`` in every way, or None.
         of_x: Its coefficients, (2, C).
         of_residual: Those of the residual, if it is normalised too.
         relu: Whether negative values become 0.
     """
-    found = way(x.shape, x.stride())
+    found = affine_layout(x.shape, x.stride())
     assert found is not None
     y = torch.empty_like(x)
     xa, ya, of_xa = x.data_ptr(), y.data_ptr(), of_x.data_ptr()
     ra = xa if residual is None else residual.data_ptr()
     of_ra = of_xa if of_residual is None else of_residual.data_ptr()
     aligned = ya % CACHE_LINE == 0
-    plan = _plan(found, residual is not None, of_residual is not None, relu, aligned, available())
-    run(plan.address, xa, ra, ya, 0, 0, 0, of_xa, of_ra, 0, 0, 0, found.size, 0.0, 0, 0, 0, 0.0, 0)
+    call = _loop_call(found, residual is not None, of_residual is not None, relu, aligned, available())
+    run(call.address, xa, ra, ya, 0, 0, 0, of_xa, of_ra, 0, 0, 0, found.size, 0.0, 0, 0, 0, 0.0, 0)
     return y
 
 
 @lru_cache(maxsize=1024)
-def _plan(found: Way, adds: bool, norms: bool, relu: bool, is_aligned: bool, available: int) -> Plan:
-    loop = affine_loop(found.name, adds, norms, relu, found.streams and is_aligned)
+def _loop_call(
+    found: AffineLayout, has_residual: bool, norms: bool, relu: bool, is_aligned: bool, available: int
+) -> LoopCall:
+    loop = affine_loop(found.name, has_residual, norms, relu, found.nontemporal and is_aligned)
     threads = threads_for(found.pieces, found.size, available)
-    return plan_for(
+    return loop_call_for(
         (loop, 0, 0), threads=threads, scratch=SCRATCH * found.columns * threads, examples=found.rows,
         channels=found.channels, positions=found.positions, block=found.columns,
     )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
-def _coefficients(channels: int, given: int) -> Plan:
-    return plan_for((affine_loop("coefficients", False, False, False, False), 0, 0), channels=channels, given=given)
+def _coefficients(channels: int, given: int) -> LoopCall:
+    return loop_call_for(
+        (affine_loop("coefficients", False, False, False, False), 0, 0), channels=channels, given=given
+    )

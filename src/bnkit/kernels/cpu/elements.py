@@ -10,7 +10,7 @@ from numba import njit
 
 from bnkit.kernels.activation import LEAKY_SLOPE
 from bnkit.kernels.cpu import intrinsics
-from bnkit.kernels.cpu.activations import curves
+from bnkit.kernels.cpu.activations import smooth_activations
 
 _ELEMENTS = {"float32": np.float32, "float64": np.float64, "float16": np.uint16, "bfloat16": np.uint16}
 _LOAD = {
@@ -34,86 +34,93 @@ class Elements(NamedTuple):
         pointer: An address as a pointer to elements.
         parameters: An address as a pointer to what gamma and beta are: float32, or float64 with such elements.
         numbers: An address as a pointer to numbers.
-        number: What is computed in: float32, or float64.
-        load: ``load(elements, index)`` is an element as a number.
-        save: ``save(elements, index, number)`` stores it as an element.
+        acc_dtype: What is computed in: float32, or float64.
+        load_element: ``load_element(elements, index)`` is an element as a number.
+        store_element: ``store_element(elements, index, number)`` stores it as an element.
         activate: The activation.
-        through: ``through(gradient behind the activation, what is known of it)`` is the gradient before it. Of ReLU and its
-            leaky kin either the argument or the result is known; of sigmoid and tanh, the result; of silu, the argument.
+        activation_backward: ``activation_backward(gradient behind the activation, what is known of it)`` is the gradient before
+            it. Of ReLU and its leaky kin either the argument or the result is known; of sigmoid and tanh, the result; of silu, the
+            argument.
     """
 
     pointer: Any
     parameters: Any
     numbers: Any
-    number: Any
-    load: Any
-    save: Any
+    acc_dtype: Any
+    load_element: Any
+    store_element: Any
     activate: Any
-    through: Any
+    activation_backward: Any
 
 
 @cache
-def elements(kind: str, activation: str | None, *, streams: bool, wide: bool) -> Elements:
+def elements(kind: str, activation: str | None, *, nontemporal: bool, float64_compute: bool) -> Elements:
     """The building blocks for ``kind`` ("float32", "float64", "float16", "bfloat16").
 
     Args:
         kind: Of the elements.
         activation: None, "relu", "leaky_relu", "sigmoid", "tanh" or "silu".
-        streams: Whether ``save`` stores past the caches; see ``intrinsics.stream`` for what that asks for.
-        wide: Whether float32 elements are computed with in float64: for what goes on to a function that makes rounding
+        nontemporal: Whether ``store_element`` stores past the caches; see ``intrinsics.stream`` for what that asks for.
+        float64_compute: Whether float32 elements are computed with in float64: for what goes on to a function that makes rounding
             errors larger.
     """
-    read, store, get, put, stream = _LOAD[kind], _STORE[kind], intrinsics.get, intrinsics.put, intrinsics.stream
+    from_stored, to_stored, load, store, stream = (
+        _LOAD[kind],
+        _STORE[kind],
+        intrinsics.load,
+        intrinsics.store,
+        intrinsics.stream,
+    )
     own = np.float64 if kind == "float64" else np.float32
-    number = np.float64 if wide else own
+    acc_dtype = np.float64 if float64_compute else own
 
     if activation in ("sigmoid", "tanh", "silu"):
-        activate, through = curves(activation, number, own)
+        activate, activation_backward = smooth_activations(activation, acc_dtype, own)
     else:
-        activate, through = _straight(activation, number)
+        activate, activation_backward = _straight(activation, acc_dtype)
 
     @njit(forceinline=True)
-    def load(elements, index):
-        return number(read(get(elements, index)))
+    def load_element(elements, index):
+        return acc_dtype(from_stored(load(elements, index)))
 
     @njit(forceinline=True)
-    def save(elements, index, value):
-        if streams:
-            stream(elements, index, store(own(value)))
+    def store_element(elements, index, value):
+        if nontemporal:
+            stream(elements, index, to_stored(own(value)))
         else:
-            put(elements, index, store(own(value)))
+            store(elements, index, to_stored(own(value)))
 
     return Elements(
         intrinsics.pointer[_ELEMENTS[kind]],
         intrinsics.pointer[own],
-        intrinsics.pointer[number],
-        number,
-        load,
-        save,
+        intrinsics.pointer[acc_dtype],
+        acc_dtype,
+        load_element,
+        store_element,
         activate,
-        through,
+        activation_backward,
     )
 
 
-def _straight(activation: str | None, number: Any) -> tuple[Any, Any]:
+def _straight(activation: str | None, acc_dtype: Any) -> tuple[Any, Any]:
     """None, ReLU and its leaky kin, and the way of a gradient through them, compiled."""
-    slope, nothing = number(LEAKY_SLOPE), number(0)
+    slope, zero = acc_dtype(LEAKY_SLOPE), acc_dtype(0)
     is_relu, is_leaky = activation == "relu", activation == "leaky_relu"
 
     @njit(forceinline=True)
     def activate(z):
         if is_relu:
-            return nothing if z <= nothing else z  # NaN goes through
+            return zero if z <= zero else z  # NaN goes through
         if is_leaky:
-            return z * slope if z <= nothing else z
+            return z * slope if z <= zero else z
         return z
 
     @njit(forceinline=True)
-    def through(gradient, z):
+    def activation_backward(gradient, z):
         if is_relu:
-            return nothing if z <= nothing else gradient
+            return zero if z <= zero else gradient
         if is_leaky:
-            return gradient * slope if z <= nothing else gradient
+            return gradient * slope if z <= zero else gradient
         return gradient
 
-    return activate, through
+    return activate, activation_backward

@@ -110,7 +110,7 @@ def power_of_two(typing_context: Any, exponent: Any) -> Any:
 
 
 @intrinsic
-def behind(typing_context: Any, pointer: Any, count: Any) -> Any:
+def advance(typing_context: Any, pointer: Any, count: Any) -> Any:
     """The pointer ``count`` elements further on."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -120,7 +120,7 @@ def behind(typing_context: Any, pointer: Any, count: Any) -> Any:
 
 
 @intrinsic
-def get(typing_context: Any, pointer: Any, index: Any) -> Any:
+def load(typing_context: Any, pointer: Any, index: Any) -> Any:
     """The element at ``index``. Nothing is checked, as nothing is in C: what an array's index costs, vectors cannot have."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -130,7 +130,7 @@ def get(typing_context: Any, pointer: Any, index: Any) -> Any:
 
 
 @intrinsic
-def put(typing_context: Any, pointer: Any, index: Any, value: Any) -> Any:
+def store(typing_context: Any, pointer: Any, index: Any, value: Any) -> Any:
     """Store ``value`` at ``index``."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -8,11 +8,10 @@ from bnkit.kernels.fused.kernel import FusedKernel
 
 KERNEL = FusedKernel(
     "numba",
+    launch,
     split.FUSED | SLOPE_BY_RESULT | {"silu"},
     fused_behind_a_sum=split.FUSED | SLOPE_BY_RESULT,
     least_for_others=split.LEAST_FOR_OTHERS,
     masks_by_plane=True,  # masked loops go over planes only
     parts=split,
 )
-# Without Numba, this import fails, and not the first call.
-assert launch.sees(None, adds=False) is None

@@ -11,17 +11,17 @@ from torch import Tensor
 from bnkit.errors import KernelError
 from bnkit.kernels.activation import SLOPE_BY_RESULT
 from bnkit.kernels.cpu.layout import CACHE_LINE, layout_of
-from bnkit.kernels.cpu.loop_call import FIRST_HALF, GIVEN_ONES, OWN, SECOND_HALF, Plan, plan_for, run
+from bnkit.kernels.cpu.loop_call import FIRST_HALF, GIVEN_ONES, OWN, SECOND_HALF, LoopCall, loop_call_for, run
 from bnkit.kernels.cpu.planes import plane_loop
-from bnkit.kernels.cpu.rows import column_loop
+from bnkit.kernels.cpu.rows import row_loop
 from bnkit.kernels.cpu.threads import available
 from bnkit.kernels.cpu.variant import Variant
-from bnkit.kernels.fused.backend import Moving
+from bnkit.kernels.fused.backend import RunningStats
 
 
-def sees(activation: str | None, adds: bool) -> Literal["output"] | None:
-    """See ``fused.backend.Passes``."""
-    return "output" if activation in SLOPE_BY_RESULT or (adds and activation is not None) else None
+def backward_operand(activation: str | None, has_residual: bool) -> Literal["output"] | None:
+    """See ``fused.backend.Backend``."""
+    return "output" if activation in SLOPE_BY_RESULT or (has_residual and activation is not None) else None
 
 
 def forward(
@@ -35,8 +35,8 @@ def forward(
     activation: str | None,
     eps: float,
     is_given: bool,
-    wide: bool,
-    moving: Moving | None = None,
+    float64_compute: bool,
+    running_stats: RunningStats | None = None,
 ) -> Tensor:
     """``activation((x - mean) * rstd * gamma + beta + residual)``, as ``x`` lies in memory.
 
@@ -50,20 +50,20 @@ def forward(
         activation: None, or one that ``elements`` knows.
         eps: Added to the variance.
         is_given: Whether the statistics are.
-        wide: Whether to compute in float64.
-        moving: Buffers that follow the statistics; float32, contiguous, or None.
+        float64_compute: Whether to compute in float64.
+        running_stats: Buffers that follow the statistics; float32, contiguous, or None.
     """
     y = torch.empty_like(x)
     xa, ya, known = x.data_ptr(), y.data_ptr(), statistics.data_ptr()
-    adds, masked, mode = residual is not None, mask is not None, GIVEN_ONES if is_given else OWN
-    plan = _plan("forward", x, ya, activation, adds, False, wide, masked, mode)
+    has_residual, masked, mode = residual is not None, mask is not None, GIVEN_ONES if is_given else OWN
+    call = _loop_call("forward", x, ya, activation, has_residual, False, float64_compute, masked, mode)
     mean = var = counted = 0
     momentum = 0.0
-    if moving is not None:
-        mean, var, momentum = moving.mean.data_ptr(), moving.var.data_ptr(), moving.momentum
-        counted = 0 if moving.num_batches_tracked is None else moving.num_batches_tracked.data_ptr()
+    if running_stats is not None:
+        mean, var, momentum = running_stats.mean.data_ptr(), running_stats.var.data_ptr(), running_stats.momentum
+        counted = 0 if running_stats.num_batches_tracked is None else running_stats.num_batches_tracked.data_ptr()
     run(
-        plan.address, xa, residual.data_ptr() if residual is not None else xa, ya, xa, xa, xa,
+        call.address, xa, residual.data_ptr() if residual is not None else xa, ya, xa, xa, xa,
         0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(),
         known, 0, mask.data_ptr() if mask is not None else xa, count, eps, mean, var, counted, momentum, 0,
     )  # fmt: skip
@@ -74,8 +74,8 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of each channel and its biased variance, (C,) float64; ``x`` is read, and nothing written."""
     statistics = torch.empty(6, x.shape[1], dtype=torch.float64)
     xa, values = x.data_ptr(), x.numel() // x.shape[1]
-    plan = _plan("forward", x, xa, None, False, False, False, False, FIRST_HALF)
-    run(plan.address, xa, xa, xa, xa, xa, xa, 0, 0, statistics.data_ptr(), 0, xa, values, 0.0, 0, 0, 0, 0.0, 0)
+    call = _loop_call("forward", x, xa, None, False, False, False, False, FIRST_HALF)
+    run(call.address, xa, xa, xa, xa, xa, xa, 0, 0, statistics.data_ptr(), 0, xa, values, 0.0, 0, 0, 0, 0.0, 0)
     return statistics[0], statistics[1]
 
 
@@ -90,10 +90,10 @@ def backward_sums(
 ) -> Tensor:
     """The gradients of gamma and beta, (2, C) float64, as ``backward`` has them; nothing is written."""
     by_parameter = torch.empty(2, x.shape[1], dtype=torch.float64)
-    xa, adds = x.data_ptr(), y is not None
-    plan = _plan("backward", x, xa, activation, adds, adds, False, False, FIRST_HALF)
+    xa, has_residual = x.data_ptr(), y is not None
+    call = _loop_call("backward", x, xa, activation, has_residual, has_residual, False, False, FIRST_HALF)
     run(
-        plan.address, xa, xa, _address(y) or xa, gradient.data_ptr(), xa, xa, _address(weight), _address(bias),
+        call.address, xa, xa, _address(y) or xa, gradient.data_ptr(), xa, xa, _address(weight), _address(bias),
         statistics.data_ptr(), by_parameter.data_ptr(), xa, 1, 0.0, 0, 0, 0, 0.0, 0,
     )  # fmt: skip
     return by_parameter
@@ -116,11 +116,11 @@ def backward_shares(
     """
     dx = torch.empty_like(x)
     dr = None if y is None else torch.empty_like(x)
-    xa, dxa, adds = x.data_ptr(), dx.data_ptr(), y is not None
+    xa, dxa, has_residual = x.data_ptr(), dx.data_ptr(), y is not None
     dra = _address(dr) or dxa
-    plan = _plan("backward", x, dxa | dra, activation, adds, adds, False, False, SECOND_HALF)
+    call = _loop_call("backward", x, dxa | dra, activation, has_residual, has_residual, False, False, SECOND_HALF)
     run(
-        plan.address, xa, xa, _address(y) or xa, gradient.data_ptr(), dxa, dra, _address(weight), _address(bias),
+        call.address, xa, xa, _address(y) or xa, gradient.data_ptr(), dxa, dra, _address(weight), _address(bias),
         statistics.data_ptr(), through_statistics.data_ptr(), xa, 1, 0.0, 0, 0, 0, 0.0, 0,
     )  # fmt: skip
     return dx, dr
@@ -131,70 +131,72 @@ def backward(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    seen: Tensor | None,
+    saved_operand: Tensor | None,
     mask: Tensor | None,
     count: int,
     statistics: Tensor,
     activation: str | None,
     is_given: bool,
-    adds: bool,
+    has_residual: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The gradients of ``x``; of the residual, if it ``adds`` one; and of gamma and beta, (2, C), of their dtype.
+    """The gradients of ``x``; of the residual, if ``has_residual``; and of gamma and beta, (2, C), of their dtype.
 
     Args:
         gradient: Of the output; as ``x`` in every way.
-        seen: The output, where ``sees`` asks for it: it tells the slope of the activation.
+        saved_operand: The output, where ``backward_operand`` asks for it: it tells the slope of the activation.
         statistics: What the forward pass used.
-        adds: Whether a residual was added before an activation.
+        has_residual: Whether a residual was added before an activation.
     """
     dx = torch.empty_like(x)
-    dr = torch.empty_like(x) if adds else None
+    dr = torch.empty_like(x) if has_residual else None
     by_parameter = torch.empty(2, x.shape[1], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
     xa, dxa = x.data_ptr(), dx.data_ptr()
     dra = dxa if dr is None else dr.data_ptr()
     mode, masked = GIVEN_ONES if is_given else OWN, mask is not None
-    plan = _plan("backward", x, dxa | dra, activation, adds, seen is not None, False, masked, mode)
+    call = _loop_call(
+        "backward", x, dxa | dra, activation, has_residual, saved_operand is not None, False, masked, mode
+    )
     run(
-        plan.address, xa, xa, seen.data_ptr() if seen is not None else xa, gradient.data_ptr(), dxa, dra,
+        call.address, xa, xa, saved_operand.data_ptr() if saved_operand is not None else xa, gradient.data_ptr(), dxa, dra,
         0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), statistics.data_ptr(), 0,
         mask.data_ptr() if mask is not None else xa, count, 0.0, 0, 0, 0, 0.0, by_parameter.data_ptr(),
     )  # fmt: skip
     return dx, dr, by_parameter
 
 
-def measure(x: Tensor) -> Tensor:
+def moments_of_planes(x: Tensor) -> Tensor:
     """The means of each example of a contiguous ``x``, of all, and the sums of squared deviations: (N, C, *) to (N + 2, C) float64."""
     statistics = torch.empty(x.shape[0] + 2, x.shape[1], dtype=torch.float64)
     xa, values = x.data_ptr(), x.numel() // x.shape[1]
-    plan = _plan("measure", x, xa, None, False, False, False, False, OWN)
-    run(plan.address, xa, xa, xa, xa, xa, xa, 0, 0, statistics.data_ptr(), 0, xa, values, 0.0, 0, 0, 0, 0.0, 0)
+    call = _loop_call("measure", x, xa, None, False, False, False, False, OWN)
+    run(call.address, xa, xa, xa, xa, xa, xa, 0, 0, statistics.data_ptr(), 0, xa, values, 0.0, 0, 0, 0, 0.0, 0)
     return statistics
 
 
-def _plan(
+def _loop_call(
     direction: str,
     x: Tensor,
     written: int,
     activation: str | None,
-    adds: bool,
-    sees: bool,
-    wide: bool,
+    has_residual: bool,
+    needs_output: bool,
+    float64_compute: bool,
     masked: bool,
     mode: int,
-) -> Plan:
+) -> LoopCall:
     """The plan for ``x``, to be kept while it is used.
 
     ``written``: the address of what is written, or of several things, joined by "or".
     """
-    return _plan_for(
+    return _cached_loop_call(
         direction, x.shape, x.dtype, x.is_contiguous(), available(), written % CACHE_LINE == 0,
-        activation, adds, sees, wide, masked, mode,
+        activation, has_residual, needs_output, float64_compute, masked, mode,
     )  # fmt: skip
 
 
 # A network trains with a few shapes, and asks for each of them in every step: what follows from a shape is found out once.
 @lru_cache(maxsize=4096)
-def _plan_for(
+def _cached_loop_call(
     direction: str,
     shape: torch.Size,
     dtype: torch.dtype,
@@ -202,12 +204,12 @@ def _plan_for(
     threads: int,
     is_aligned: bool,
     activation: str | None,
-    adds: bool,
-    sees: bool,
-    wide: bool,
+    has_residual: bool,
+    needs_output: bool,
+    float64_compute: bool,
     masked: bool,
     mode: int,
-) -> Plan:
+) -> LoopCall:
     as_planes = masked or direction == "measure"
     if as_planes and not is_contiguous:
         raise KernelError(
@@ -219,15 +221,15 @@ def _plan_for(
     variant = Variant(
         layout.kind,
         activation,
-        adds=adds,
-        sees=sees,
-        apart=mode == SECOND_HALF,
-        streams=layout.can_stream and is_aligned and mode != FIRST_HALF and direction != "measure",
+        has_residual=has_residual,
+        needs_output=needs_output,
+        given_terms=mode == SECOND_HALF,
+        nontemporal=layout.can_stream and is_aligned and mode != FIRST_HALF and direction != "measure",
         # What is computed in float64 anyway is not wide.
-        wide=(wide or layout.is_small) and layout.kind != "float64",
+        float64_compute=(float64_compute or layout.is_small) and layout.kind != "float64",
         masked=masked,
     )
-    return plan_for(
+    return loop_call_for(
         _loops(direction, layout.way, variant, mode), threads=layout.threads, scratch=layout.scratch, cleared=layout.cleared,
         examples=layout.examples, channels=layout.channels, positions=layout.positions, given=mode, ahead=layout.ahead,
         block=layout.block, depth=layout.depth, is_double=layout.kind == "float64",
@@ -239,17 +241,17 @@ def _loops(direction: str, way: str, variant: Variant, mode: int) -> tuple[int, 
     if way == "planes":
         return plane_loop(direction, variant), 0, 0
     if way == "blocks":
-        return column_loop(direction, variant), 0, 0
-    write = column_loop(f"{direction}_write", variant)
+        return row_loop(direction, variant), 0, 0
+    write = row_loop(f"{direction}_write", variant)
     if mode == SECOND_HALF or (direction == "forward" and mode == GIVEN_ONES):
         return write, 0, 0
     # What is not written differs neither by the activation (forward) nor by how it is stored.
-    unwritten = variant._replace(streams=False)
+    unwritten = variant._replace(nontemporal=False)
     if direction == "forward":
-        unwritten = unwritten._replace(activation=None, adds=False)
-    sums = column_loop(f"{direction}_sums", unwritten)
-    settle = column_loop(f"{direction}_settle", Variant(variant.kind, wide=variant.wide))
-    return sums, settle, 0 if mode == FIRST_HALF else write
+        unwritten = unwritten._replace(activation=None, has_residual=False)
+    sums = row_loop(f"{direction}_sums", unwritten)
+    finalize = row_loop(f"{direction}_finalize", Variant(variant.kind, float64_compute=variant.float64_compute))
+    return sums, finalize, 0 if mode == FIRST_HALF else write
 
 
 def _address(tensor: Tensor | None) -> int:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from bnkit.kernels.cpu.rows import room_for_blocks, room_for_rows
+from bnkit.kernels.cpu.rows import workspace_for_blocks, workspace_for_rows
 from bnkit.kernels.cpu.threads import threads_for
 
 KINDS = {
@@ -101,14 +101,14 @@ def layout_of(
     kind = KINDS[dtype]
 
     if is_contiguous and (as_planes or positions >= _LEAST_PLANE):
-        streams = large and positions * width % CACHE_LINE == 0
+        nontemporal = large and positions * width % CACHE_LINE == 0
         team = threads_for(channels, size, threads)
         # A thread takes all its channels at once where a cache that the cores share holds them, or where no cache of its own
         # would hold a single one: then it goes through memory in its order.
         in_order = size * width <= _IN_ORDER_UP_TO or count * width > _CHANNEL_BYTES
         block = -(-channels // team) if in_order else max(1, _BLOCK_BYTES // (count * width))
         return Layout(
-            "planes", kind, shape[0], channels, positions, count, block, 1, team, streams, ahead, 0, 0, is_small
+            "planes", kind, shape[0], channels, positions, count, block, 1, team, nontemporal, ahead, 0, 0, is_small
         )
     depth = positions if is_contiguous else 1
     if channels * depth > _ROW and depth > 1:
@@ -117,20 +117,46 @@ def layout_of(
         team = threads_for(-(-channels // most), size, threads)
         turns = -(-channels // (most * team))
         block = min(-(-channels // (turns * team * unit)) * unit, channels)  # so that all threads have as much to do
-        streams = (
+        nontemporal = (
             large and channels * positions * width % CACHE_LINE == 0 and block * positions * width % CACHE_LINE == 0
         )
-        room = room_for_blocks(block * positions, team)
+        workspace = workspace_for_blocks(block * positions, team)
         return Layout(
-            "blocks", kind, shape[0], channels, positions, count, block, 1, team, streams, ahead, room, 0, is_small
+            "blocks",
+            kind,
+            shape[0],
+            channels,
+            positions,
+            count,
+            block,
+            1,
+            team,
+            nontemporal,
+            ahead,
+            workspace,
+            0,
+            is_small,
         )
     row, narrow = channels * depth, count // depth
     step = _LINE // math.gcd(row, _LINE)  # so many rows are whole cache lines
     columns = row * (min(narrow, max(1, _WHOLE_ROW // (row * step)) * step) if row < _COLUMNS else 1)
     rows = size // columns
-    streams = large and columns * width % CACHE_LINE == 0
+    nontemporal = large and columns * width % CACHE_LINE == 0
     team = threads_for(rows, size, threads)
-    room, cleared = room_for_rows(columns, team)
+    workspace, cleared = workspace_for_rows(columns, team)
     return Layout(
-        "rows", kind, rows, channels, columns, count, narrow, depth, team, streams, ahead, room, cleared, is_small
+        "rows",
+        kind,
+        rows,
+        channels,
+        columns,
+        count,
+        narrow,
+        depth,
+        team,
+        nontemporal,
+        ahead,
+        workspace,
+        cleared,
+        is_small,
     )

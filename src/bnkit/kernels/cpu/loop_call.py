@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bnkit.kernels.cpu import intrinsics
 from bnkit.kernels.cpu.compiling import entry
-from bnkit.kernels.cpu.running_stats import follow
+from bnkit.kernels.cpu.running_stats import update_running_stats
 from bnkit.kernels.cpu.threads import team
 
 # Places in the table that a loop reads. Tensors, gamma, beta and the statistics are addresses; 0 stands for none.
@@ -18,20 +18,20 @@ INDEX, SIZE, X, RESIDUAL, Y, GRADIENT, DX, D_RESIDUAL, WEIGHT, BIAS, STATISTICS,
     range(16)
 )
 # From here on they are the same in every call with tensors that lie so.
-EXAMPLES, CHANNELS, POSITIONS, GIVEN, AHEAD, BLOCK, DEPTH, THREADS = range(16, 24)
+EXAMPLES, CHANNELS, POSITIONS, MODE, AHEAD, BLOCK, DEPTH, THREADS = range(16, 24)
 # And what the loops do not see.
 _START, _FIRST, _BETWEEN, _SECOND, _SCRATCH_SIZE, _CLEARED, _IS_DOUBLE, _PLACES = range(24, 32)
 
-# What GIVEN may be. The last two do half of a pass each: between them, several processes put together what each has found.
+# What MODE may be. The last two do half of a pass each: between them, several processes put together what each has found.
 # OWN: the batch's own statistics, or sums; GIVEN_ONES: statistics that are given, and do not depend on the batch.
 # FIRST_HALF: take statistics, or sums, and write nothing. SECOND_HALF: write, by the sums that are given.
 OWN, GIVEN_ONES, FIRST_HALF, SECOND_HALF = range(4)
 
-_get, _put = intrinsics.get, intrinsics.put
+_load, _store = intrinsics.load, intrinsics.store
 _table, _single, _double = intrinsics.pointer[np.int64], intrinsics.pointer[np.float32], intrinsics.pointer[np.float64]
 
 
-class Plan(NamedTuple):
+class LoopCall(NamedTuple):
     """Which loops, and what they are told in every call with tensors that lie alike.
 
     Attributes:
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
     numbers: NDArray[np.int64]
 
 
-def plan_for(
+def loop_call_for(
     loops: tuple[int, int, int],
     *,
     threads: int = 1,
@@ -57,7 +57,7 @@ def plan_for(
     block: int = 0,
     depth: int = 1,
     is_double: bool = False,
-) -> Plan:
+) -> LoopCall:
     """What ``run`` has to know before a call.
 
     Args:
@@ -80,15 +80,15 @@ def plan_for(
         is_double,
     )
     numbers[_FIRST], numbers[_BETWEEN], numbers[_SECOND] = loops
-    return Plan(int(numbers.ctypes.data), numbers)
+    return LoopCall(int(numbers.ctypes.data), numbers)
 
 
 @njit(forceinline=True)
-def share(table: Any, pieces: int) -> Any:
+def partition(table: Any, pieces: int) -> Any:
     """Which thread asks, and its pieces: the first, and the one behind the last."""
-    if _get(table, INDEX) == 0:
+    if _load(table, INDEX) == 0:
         return 0, 0, pieces
-    thread, threads = intrinsics.number_from(_get(table, INDEX)), intrinsics.number_from(_get(table, SIZE))
+    thread, threads = intrinsics.number_from(_load(table, INDEX)), intrinsics.number_from(_load(table, SIZE))
     return thread, pieces * thread // threads, pieces * (thread + 1) // threads
 
 
@@ -101,7 +101,7 @@ def _on_all(start, function, argument, threads):
 
 
 def _run(
-    plan, x, residual, y, gradient, dx, d_residual, weight, bias, statistics, sums, mask, count, eps,
+    call, x, residual, y, gradient, dx, d_residual, weight, bias, statistics, sums, mask, count, eps,
     running_mean, running_var, num_batches_tracked, momentum, by_parameter,
 ):  # fmt: skip
     """Call the loops of a plan. All but ``count``, ``eps`` and ``momentum`` are addresses; 0 stands for none.
@@ -109,53 +109,57 @@ def _run(
     The running buffers then follow the statistics, the counter counts, and ``by_parameter``, (2, C), gets the sums rounded
     to what gamma and beta are. ``sums``, (2, C) float64, are nobody else's if 0.
     """
-    known = _table(plan)
-    threads, scratch, channels = _get(known, THREADS), _get(known, _SCRATCH_SIZE), _get(known, CHANNELS)
-    room = np.empty(scratch + 2 * channels + 1)
-    room[: _get(known, _CLEARED)] = 0.0
-    at_room = np.int64(room.ctypes.data)
-    at_eps = at_room + 8 * (scratch + 2 * channels)
-    _put(_double(at_eps), 0, eps)
+    call_table = _table(call)
+    threads, scratch, channels = (
+        _load(call_table, THREADS),
+        _load(call_table, _SCRATCH_SIZE),
+        _load(call_table, CHANNELS),
+    )
+    workspace = np.empty(scratch + 2 * channels + 1)
+    workspace[: _load(call_table, _CLEARED)] = 0.0
+    at_workspace = np.int64(workspace.ctypes.data)
+    at_eps = at_workspace + 8 * (scratch + 2 * channels)
+    _store(_double(at_eps), 0, eps)
     if sums == 0:
-        sums = at_room + 8 * scratch
+        sums = at_workspace + 8 * scratch
     table = np.empty(_START, dtype=np.int64)
     argument = np.int64(table.ctypes.data)
-    told = _table(argument)
-    for place in range(EXAMPLES, _START):
-        _put(told, place, _get(known, place))
-    _put(told, INDEX, _get(known, INDEX))
-    _put(told, SIZE, _get(known, SIZE))
-    _put(told, X, x)
-    _put(told, RESIDUAL, residual)
-    _put(told, Y, y)
-    _put(told, GRADIENT, gradient)
-    _put(told, DX, dx)
-    _put(told, D_RESIDUAL, d_residual)
-    _put(told, WEIGHT, weight)
-    _put(told, BIAS, bias)
-    _put(told, STATISTICS, statistics)
-    _put(told, SUMS, sums)
-    _put(told, MASK, mask)
-    _put(told, COUNT, count)
-    _put(told, EPS, at_eps)
-    _put(told, SCRATCH, at_room)
-    start, between, second = _get(known, _START), _get(known, _BETWEEN), _get(known, _SECOND)
-    _on_all(start, _get(known, _FIRST), argument, threads)
+    table_of_loop = _table(argument)
+    for slot in range(EXAMPLES, _START):
+        _store(table_of_loop, slot, _load(call_table, slot))
+    _store(table_of_loop, INDEX, _load(call_table, INDEX))
+    _store(table_of_loop, SIZE, _load(call_table, SIZE))
+    _store(table_of_loop, X, x)
+    _store(table_of_loop, RESIDUAL, residual)
+    _store(table_of_loop, Y, y)
+    _store(table_of_loop, GRADIENT, gradient)
+    _store(table_of_loop, DX, dx)
+    _store(table_of_loop, D_RESIDUAL, d_residual)
+    _store(table_of_loop, WEIGHT, weight)
+    _store(table_of_loop, BIAS, bias)
+    _store(table_of_loop, STATISTICS, statistics)
+    _store(table_of_loop, SUMS, sums)
+    _store(table_of_loop, MASK, mask)
+    _store(table_of_loop, COUNT, count)
+    _store(table_of_loop, EPS, at_eps)
+    _store(table_of_loop, SCRATCH, at_workspace)
+    start, between, second = _load(call_table, _START), _load(call_table, _BETWEEN), _load(call_table, _SECOND)
+    _on_all(start, _load(call_table, _FIRST), argument, threads)
     if between != 0:
         intrinsics.call_with(between, argument)
     if second != 0:
         _on_all(start, second, argument, threads)
     if running_mean != 0:
-        follow(running_mean, running_var, statistics, channels, momentum)
+        update_running_stats(running_mean, running_var, statistics, channels, momentum)
     if num_batches_tracked != 0:
-        _put(_table(num_batches_tracked), 0, _get(_table(num_batches_tracked), 0) + 1)
+        _store(_table(num_batches_tracked), 0, _load(_table(num_batches_tracked), 0) + 1)
     if by_parameter != 0:
-        for place in range(2 * channels):
-            if _get(known, _IS_DOUBLE) != 0:
-                _put(_double(by_parameter), place, _get(_double(sums), place))
+        for slot in range(2 * channels):
+            if _load(call_table, _IS_DOUBLE) != 0:
+                _store(_double(by_parameter), slot, _load(_double(sums), slot))
             else:
-                _put(_single(by_parameter), place, np.float32(_get(_double(sums), place)))
-    return room.size + table.size  # Numba frees an array behind its last use: so not before the calls
+                _store(_single(by_parameter), slot, np.float32(_load(_double(sums), slot)))
+    return workspace.size + table.size  # Numba frees an array behind its last use: so not before the calls
 
 
 run = entry(_run)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels.cpu import launch
-from bnkit.kernels.fused.operands import as_row, is_dense, lying_as, number_of
-from bnkit.kernels.split import Halfway, Terms
+from bnkit.kernels.fused.operands import as_row, in_layout_of, is_dense, parameter_dtype_of
+from bnkit.kernels.split import BackwardState, SplitOperands
 
 # What is fused here: of straight pieces, whose slope is a constant wherever it has one.
 FUSED = frozenset({None, "relu", "leaky_relu"})
@@ -15,52 +15,62 @@ FUSED = frozenset({None, "relu", "leaky_relu"})
 LEAST_FOR_OTHERS = 1 << 14
 
 
-def takes(x: Tensor, activation: str | None) -> bool:
-    """See ``split.PartKernel``."""
+def supports(x: Tensor, activation: str | None) -> bool:
+    """See ``split.SplitKernel``."""
     return activation in FUSED or x.numel() >= LEAST_FOR_OTHERS
 
 
 def fuses(activation: str | None) -> bool:
-    """See ``split.PartKernel``."""
+    """See ``split.SplitKernel``."""
     return activation in FUSED
 
 
 def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """See ``split.PartKernel``."""
+    """See ``split.SplitKernel``."""
     return launch.moments(_dense(x))
 
 
-def part_forward(terms: Terms) -> Tensor:
-    """See ``split.PartKernel``."""
-    x, weight, bias, residual = _as_the_loops_take(terms)
-    statistics, activation = _statistics(terms), _fused(terms)
-    wide = activation != terms.activation
+def part_forward(operands: SplitOperands) -> Tensor:
+    """See ``split.SplitKernel``."""
+    x, weight, bias, residual = _as_the_loops_take(operands)
+    statistics, activation = _statistics(operands), _fused(operands)
+    float64_compute = activation != operands.activation
     return launch.forward(
-        x, weight, bias, residual, None, 1, statistics, activation, terms.eps, is_given=True, wide=wide
+        x,
+        weight,
+        bias,
+        residual,
+        None,
+        1,
+        statistics,
+        activation,
+        operands.eps,
+        is_given=True,
+        float64_compute=float64_compute,
     )
 
 
-def part_backward(gradient: Tensor, terms: Terms, output: Tensor | None) -> Halfway:
-    """See ``split.PartKernel``."""
-    x, weight, bias, _ = _as_the_loops_take(terms)
-    gradient = lying_as(x, gradient)
-    statistics, activation = _statistics(terms), _fused(terms)
-    bends_behind_a_sum = terms.residual is not None and activation is not None
+def part_backward(gradient: Tensor, operands: SplitOperands, output: Tensor | None) -> BackwardState:
+    """See ``split.SplitKernel``."""
+    x, weight, bias, _ = _as_the_loops_take(operands)
+    gradient = in_layout_of(x, gradient)
+    statistics, activation = _statistics(operands), _fused(operands)
+    bends_behind_a_sum = operands.residual is not None and activation is not None
     output = output if bends_behind_a_sum else None
     by_gamma, by_beta = launch.backward_sums(gradient, x, weight, bias, output, statistics, activation)
 
-    def finish(by_mean: Tensor, by_variance: Tensor) -> tuple[Tensor, Tensor | None]:
-        through = torch.stack([-by_variance, -by_mean]).double()
-        dx, dr = launch.backward_shares(gradient, x, weight, bias, output, statistics, activation, through)
-        return dx, gradient if terms.residual is not None and dr is None else dr
+    def finish_backward(by_mean: Tensor, by_variance: Tensor) -> tuple[Tensor, Tensor | None]:
+        activation_backward = torch.stack([-by_variance, -by_mean]).double()
+        dx, dr = launch.backward_shares(gradient, x, weight, bias, output, statistics, activation, activation_backward)
+        return dx, gradient if operands.residual is not None and dr is None else dr
 
-    return Halfway(by_gamma, by_beta, finish)
+    return BackwardState(by_gamma, by_beta, finish_backward)
 
 
-def _as_the_loops_take(terms: Terms) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    x = _dense(terms.x)
-    weight, bias = as_row(terms.weight, number_of(x)), as_row(terms.bias, number_of(x))
-    residual = None if terms.residual is None else lying_as(x, terms.residual)
+def _as_the_loops_take(operands: SplitOperands) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    x = _dense(operands.x)
+    weight, bias = as_row(operands.weight, parameter_dtype_of(x)), as_row(operands.bias, parameter_dtype_of(x))
+    residual = None if operands.residual is None else in_layout_of(x, operands.residual)
     return x, weight, bias, residual
 
 
@@ -68,11 +78,11 @@ def _dense(x: Tensor) -> Tensor:
     return (x if is_dense(x) else x.contiguous()).resolve_neg()
 
 
-def _fused(terms: Terms) -> str | None:
-    return terms.activation if terms.activation in FUSED else None
+def _fused(operands: SplitOperands) -> str | None:
+    return operands.activation if operands.activation in FUSED else None
 
 
-def _statistics(terms: Terms) -> Tensor:
+def _statistics(operands: SplitOperands) -> Tensor:
     """As ``launch.forward`` takes those that are given; the last rows are only room."""
-    mean, variance = terms.mean, terms.variance
-    return torch.stack([mean, variance, torch.rsqrt(variance + terms.eps), variance, mean, mean])
+    mean, variance = operands.mean, operands.variance
+    return torch.stack([mean, variance, torch.rsqrt(variance + operands.eps), variance, mean, mean])

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels import reference
-from bnkit.kernels.fused.backend import Moving, passes_of
-from bnkit.kernels.fused.operands import lying_as
+from bnkit.kernels.fused.backend import RunningStats, backend_of
+from bnkit.kernels.fused.operands import in_layout_of
 from bnkit.kernels.fused.tracing import is_wrapped
 
 
-class Known(NamedTuple):
+class ForwardConfig(NamedTuple):
     """What a pass is given besides tensors that can be differentiated.
 
     Attributes:
@@ -23,8 +23,8 @@ class Known(NamedTuple):
         mask: What counts, (N, 1, *spatial) bool, or None.
         values: How many of a channel do.
         is_given: Whether the statistics are, or the batch's.
-        wide: Whether the forward pass computes in float64.
-        interpreted: Whether Triton's interpreter computes, on the CPU.
+        float64_compute: Whether the forward pass computes in float64.
+        kernel: The name of the kernel that computes.
     """
 
     activation: str | None
@@ -32,11 +32,11 @@ class Known(NamedTuple):
     mask: Tensor | None
     values: int
     is_given: bool
-    wide: bool
-    interpreted: bool = False
+    float64_compute: bool
+    kernel: str
 
 
-class Normalise(torch.autograd.Function):
+class FusedBatchNormFunction(torch.autograd.Function):
     """``activation(gamma * (x - mean) * rstd + beta + residual)``, computed with the ``statistics``, (6, C) float64."""
 
     @staticmethod
@@ -47,15 +47,28 @@ class Normalise(torch.autograd.Function):
         bias: Tensor | None,
         residual: Tensor | None,
         statistics: Tensor,
-        known: Known,
-        moving: Moving | None = None,
+        config: ForwardConfig,
+        running_stats: RunningStats | None = None,
     ) -> Tensor:
-        activation, eps, mask, count, is_given, wide, interpreted = known
-        passes = passes_of(x, interpreted=interpreted)
-        y = passes.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide, moving)
-        sees = passes.sees(activation, bends_a_sum(activation, residual))
-        ctx.save_for_backward(x, weight, bias, residual, y if sees == "output" else None)
-        ctx.statistics, ctx.known = statistics, known
+        activation, eps, mask, count, is_given, float64_compute, kernel = config
+        backend = backend_of(kernel)
+        y = backend.forward(
+            x,
+            weight,
+            bias,
+            residual,
+            mask,
+            count,
+            statistics,
+            activation,
+            eps,
+            is_given,
+            float64_compute,
+            running_stats,
+        )
+        backward_operand = backend.backward_operand(activation, has_activated_residual(activation, residual))
+        ctx.save_for_backward(x, weight, bias, residual, y if backward_operand == "output" else None)
+        ctx.statistics, ctx.config = statistics, config
         return y
 
     @staticmethod
@@ -64,16 +77,16 @@ class Normalise(torch.autograd.Function):
         if is_wrapped(gradients[0]):
             *operands, _ = ctx.saved_tensors
             create_graph = torch.is_grad_enabled()
-            found = by_equations(gradients[0], operands, ctx.statistics, ctx.known, create_graph=create_graph)
+            found = by_equations(gradients[0], operands, ctx.statistics, ctx.config, create_graph=create_graph)
         elif not torch.is_grad_enabled():
             x, weight, bias, residual, y = ctx.saved_tensors
-            found = gradients_of(gradients[0], x, weight, bias, residual, y, ctx.statistics, ctx.known)
+            found = gradients_of(gradients[0], x, weight, bias, residual, y, ctx.statistics, ctx.config)
         else:
-            found = _Backward.apply(gradients[0], *ctx.saved_tensors, ctx.statistics, ctx.known)  # type: ignore[no-untyped-call]
+            found = _FusedBatchNormBackward.apply(gradients[0], *ctx.saved_tensors, ctx.statistics, ctx.config)  # type: ignore[no-untyped-call]
         return *found, None, None, None
 
 
-class _Backward(torch.autograd.Function):
+class _FusedBatchNormBackward(torch.autograd.Function):
     """The gradients, which can be differentiated in their turn: then through the equations in plain PyTorch."""
 
     @staticmethod
@@ -86,18 +99,18 @@ class _Backward(torch.autograd.Function):
         residual: Any,
         y: Any,
         statistics: Any,
-        known: Any,
+        config: Any,
     ) -> Any:
         ctx.save_for_backward(gradient, x, weight, bias, residual)
-        ctx.statistics, ctx.known = statistics, known
-        return gradients_of(gradient, x, weight, bias, residual, y, statistics, known)
+        ctx.statistics, ctx.config = statistics, config
+        return gradients_of(gradient, x, weight, bias, residual, y, statistics, config)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        return *second_gradients(ctx.saved_tensors, upstream, ctx.statistics, ctx.known), None, None, None
+        return *second_gradients(ctx.saved_tensors, upstream, ctx.statistics, ctx.config), None, None, None
 
 
-def bends_a_sum(activation: str | None, residual: Tensor | None) -> bool:
+def has_activated_residual(activation: str | None, residual: Tensor | None) -> bool:
     """Whether there is an activation behind a residual: then the residual has a gradient of its own."""
     return activation is not None and residual is not None
 
@@ -110,17 +123,29 @@ def gradients_of(
     residual: Tensor | None,
     y: Tensor | None,
     statistics: Tensor,
-    known: Known,
+    config: ForwardConfig,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of x, weight, bias and residual; ``y`` is the output, if the passes need it."""
-    gradient = lying_as(x, gradient)
-    passes = passes_of(x, interpreted=known.interpreted)
-    adds = bends_a_sum(known.activation, residual)
-    seen = {"output": y, "residual": residual, None: None}[passes.sees(known.activation, adds)]
-    dx, dr, by_parameter = passes.backward(
-        gradient, x, weight, bias, seen, known.mask, known.values, statistics, known.activation, known.is_given, adds
+    gradient = in_layout_of(x, gradient)
+    backend = backend_of(config.kernel)
+    has_residual = has_activated_residual(config.activation, residual)
+    saved_operand = {"output": y, "residual": residual, None: None}[
+        backend.backward_operand(config.activation, has_residual)
+    ]
+    dx, dr, by_parameter = backend.backward(
+        gradient,
+        x,
+        weight,
+        bias,
+        saved_operand,
+        config.mask,
+        config.values,
+        statistics,
+        config.activation,
+        config.is_given,
+        has_residual,
     )
-    if residual is not None and not adds:
+    if residual is not None and not has_residual:
         dr = gradient  # behind no activation, the gradient of the residual is that of the output
     parameter = weight if weight is not None else bias
     if parameter is None:
@@ -132,46 +157,51 @@ def gradients_of(
 
 
 def by_equations(
-    gradient: Tensor, operands: Sequence[Tensor | None], statistics: Tensor, known: Known, *, create_graph: bool
+    gradient: Tensor,
+    operands: Sequence[Tensor | None],
+    statistics: Tensor,
+    config: ForwardConfig,
+    *,
+    create_graph: bool,
 ) -> list[Tensor | None]:
     """The gradients of x, weight, bias and residual by the equations in plain PyTorch; None for what requires none.
 
     Args:
         gradient: Of the output.
         operands: What the output was computed from: x, weight, bias and residual.
-        statistics, known: What the forward pass used.
+        statistics, config: What the forward pass used.
         create_graph: Whether the gradients are to be differentiated, with respect to ``gradient`` and ``operands``.
     """
     with torch.enable_grad():
         x, weight, bias, residual = apart = _apart(operands)
         assert x is not None
-        if known.is_given:
-            output = reference.by_given_statistics(
-                x, statistics[0], statistics[1], weight, bias, known.eps, known.activation, residual
+        if config.is_given:
+            output = reference.running_stats_forward(
+                x, statistics[0], statistics[1], weight, bias, config.eps, config.activation, residual
             )
         else:
-            output = reference.by_batch_statistics(
-                x, weight, bias, known.eps, known.activation, residual, known.mask, known.values
+            output = reference.batch_stats_forward(
+                x, weight, bias, config.eps, config.activation, residual, config.mask, config.values
             ).output
         return _gradients([output], apart, [gradient], create_graph=create_graph)
 
 
 def second_gradients(
-    saved: Sequence[Tensor | None], upstream: Sequence[Tensor | None], statistics: Tensor, known: Known
+    saved: Sequence[Tensor | None], upstream: Sequence[Tensor | None], statistics: Tensor, config: ForwardConfig
 ) -> list[Tensor | None]:
     """The gradients of the gradients, by the equations in plain PyTorch, differentiable where gradients are enabled.
 
     Args:
         saved: The gradient of the output, x, weight, bias and residual.
         upstream: The gradients of those of x, weight, bias and residual.
-        statistics, known: What the forward pass used.
+        statistics, config: What the forward pass used.
     """
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         apart = _apart(saved)
         gradient, *operands = apart
         assert gradient is not None
-        first = by_equations(gradient, operands, statistics, known, create_graph=True)
+        first = by_equations(gradient, operands, statistics, config, create_graph=True)
         pairs = [
             (f, u.to(f.dtype))
             for f, u in zip(first, upstream, strict=True)

@@ -5,14 +5,14 @@ On the CPU they are compiled by Numba (``cpu.launch``), on a GPU by Triton (``gp
 
 from __future__ import annotations
 
-import importlib
-from functools import cache
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
+from bnkit.errors import KernelError
 
-class Moving(NamedTuple):
+
+class RunningStats(NamedTuple):
     """The running buffers, (C,), which follow the batch's statistics by ``momentum``, in place; the counter counts the batch."""
 
     mean: Tensor
@@ -21,13 +21,13 @@ class Moving(NamedTuple):
     num_batches_tracked: Tensor | None = None
 
 
-class Passes(Protocol):
+class Backend(Protocol):
     """The passes of a device. Tensors are dense, and lie as ``x`` does; see ``cpu.launch`` for what the arguments mean."""
 
-    def sees(self, activation: str | None, adds: bool) -> Literal["output", "residual"] | None:
+    def backward_operand(self, activation: str | None, has_residual: bool) -> Literal["output", "residual"] | None:
         """What the backward pass reads besides ``x``: by ``x`` alone the slope of the activation may not be known, or dear.
 
-        ``adds``: whether a residual was added before the activation.
+        ``has_residual``: whether a residual was added before the activation.
         """
         ...
 
@@ -43,8 +43,8 @@ class Passes(Protocol):
         activation: str | None,
         eps: float,
         is_given: bool,
-        wide: bool,
-        moving: Moving | None = None,
+        float64_compute: bool,
+        running_stats: RunningStats | None = None,
     ) -> Tensor:
         """The output; the statistics are filled in, or used as they are, and the buffers moved."""
         ...
@@ -55,26 +55,39 @@ class Passes(Protocol):
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        seen: Tensor | None,
+        saved_operand: Tensor | None,
         mask: Tensor | None,
         count: int,
         statistics: Tensor,
         activation: str | None,
         is_given: bool,
-        adds: bool,
+        has_residual: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The gradients of x, of the residual (if it ``adds`` one before an activation), and of gamma and beta, (2, C).
+        """The gradients of x, of the residual (if ``has_residual``, before an activation), and of gamma and beta, (2, C).
 
-        ``seen``: what ``sees`` names.
+        ``saved_operand``: what ``backward_operand`` names.
         """
         ...
 
 
-def passes_of(x: Tensor, *, interpreted: bool) -> Passes:
-    """The passes for the device of ``x``; ``interpreted``: Triton's, by its interpreter, on the CPU too."""
-    return _load("gpu.launch" if interpreted or x.device.type != "cpu" else "cpu.launch")
+_BACKENDS: dict[str, Backend] = {}
 
 
-@cache
-def _load(name: str) -> Passes:
-    return cast(Passes, importlib.import_module(f"bnkit.kernels.{name}"))
+def register_backend(kernel: str, backend: Backend) -> None:
+    """Let ``backend_of`` find the passes of a kernel; an operation of a graph can hold its name only."""
+    _BACKENDS[kernel] = backend
+
+
+def backend_of(kernel: str) -> Backend:
+    """The passes of a kernel, by its name.
+
+    Raises:
+        KernelError: The kernel was not loaded in this process.
+    """
+    backend = _BACKENDS.get(kernel)
+    if backend is None:
+        raise KernelError(
+            f"bnkit::batch_norm was asked for the kernel {kernel!r}, which is not loaded; expected one of "
+            f"{', '.join(_BACKENDS)}; bnkit.kernels.select({kernel!r}, x) loads it"
+        )
+    return backend

@@ -11,9 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnkit.kernels.fused.autograd import Known, bends_a_sum, gradients_of, second_gradients
-from bnkit.kernels.fused.backend import passes_of
+from bnkit.errors import KernelError
+from bnkit.kernels.fused.autograd import ForwardConfig, gradients_of, has_activated_residual, second_gradients
+from bnkit.kernels.fused.backend import backend_of
 from bnkit.kernels.fused.operands import check_operands
+
+
+def _kernel_for(kernel: str, x: Tensor) -> str:
+    """The name of a kernel that takes ``x``; ``kernel`` is one, or empty for that of the device."""
+    if kernel == "numba" and x.device.type != "cpu":
+        raise KernelError(f"bnkit::batch_norm got an x on {x.device} for the kernel 'numba'; expected it on the CPU")
+    return kernel or ("numba" if x.device.type == "cpu" else "triton")
 
 
 @torch.library.custom_op("bnkit::batch_norm", mutates_args=(), device_types=("cpu", "cuda"))
@@ -28,17 +36,18 @@ def batch_norm(
     eps: float,
     count: int,
     wide: bool,
-    interpreted: bool = False,
+    kernel: str = "",
 ) -> tuple[Tensor, Tensor]:
     """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``cpu.launch.forward``.
 
-    ``given``: the statistics to normalise with, or None for the batch's. ``interpreted``: by Triton, on the CPU.
+    ``given``: the statistics to normalise with, or None for the batch's. ``kernel``: the name of a fused one, or empty for that
+    of the device.
     """
     check_operands(x, weight, bias, residual, mask, given)
     statistics = x.new_zeros((6, x.shape[1]), dtype=torch.float64) if given is None else given.clone()
     is_given = given is not None
-    passes = passes_of(x, interpreted=interpreted)
-    y = passes.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide)
+    backend = backend_of(_kernel_for(kernel, x))
+    y = backend.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide)
     return y, statistics
 
 
@@ -61,12 +70,12 @@ def batch_norm_backward(
     eps: float,
     count: int,
     is_given: bool,
-    interpreted: bool = False,
+    kernel: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, weight, bias and residual; empty ones for what there is not. See ``cpu.launch.backward``."""
     check_operands(x, weight, bias, residual, mask, statistics, y, gradient)
-    known = Known(activation, eps, mask, count, is_given, wide=False, interpreted=interpreted)
-    found = gradients_of(gradient, x, weight, bias, residual, y, statistics, known)
+    config = ForwardConfig(activation, eps, mask, count, is_given, float64_compute=False, kernel=_kernel_for(kernel, x))
+    found = gradients_of(gradient, x, weight, bias, residual, y, statistics, config)
     # No result of an operation may share memory with another, or with what it was given.
     dx, dw, db, dr = (x.new_empty(0) if t is None else t for t in found)
     return dx, dw.clone(), db.clone(), dr.clone() if dr is gradient else dr
@@ -82,11 +91,13 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, residual, mask, given, activation, eps, count, ctx.wide, interpreted = inputs
+    x, weight, bias, residual, mask, given, activation, eps, count, ctx.float64_compute, kernel = inputs
     y, statistics = output
-    sees = passes_of(x, interpreted=interpreted).sees(activation, bends_a_sum(activation, residual))
-    ctx.save_for_backward(x, weight, bias, residual, y if sees == "output" else None, mask, statistics)
-    ctx.others = activation, eps, count, given is not None, interpreted
+    backward_operand = backend_of(_kernel_for(kernel, x)).backward_operand(
+        activation, has_activated_residual(activation, residual)
+    )
+    ctx.save_for_backward(x, weight, bias, residual, y if backward_operand == "output" else None, mask, statistics)
+    ctx.others = activation, eps, count, given is not None, kernel
     ctx.mark_non_differentiable(statistics)
 
 
@@ -104,9 +115,9 @@ def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
 
 def _differentiate_again(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
     *saved, mask, statistics = ctx.saved_tensors
-    activation, eps, count, is_given, _ = ctx.others
-    known = Known(activation, eps, mask, count, is_given, wide=False)
-    return *second_gradients(saved, upstream, statistics, known), *[None] * 8
+    activation, eps, count, is_given, kernel = ctx.others
+    config = ForwardConfig(activation, eps, mask, count, is_given, float64_compute=False, kernel=kernel)
+    return *second_gradients(saved, upstream, statistics, config), *[None] * 8
 
 
 batch_norm.register_autograd(_differentiate, setup_context=_keep)

@@ -9,49 +9,51 @@ from torch import Tensor
 
 from bnkit.kernels import reference
 from bnkit.kernels.activation import activate_own
-from bnkit.kernels.contract import Normalised
+from bnkit.kernels.contract import BatchNormOutput
 from bnkit.kernels.fused import custom_op
-from bnkit.kernels.fused.autograd import Known, Normalise
-from bnkit.kernels.fused.backend import Moving
-from bnkit.kernels.fused.operands import are_rows, as_row, channels_last, is_bare, is_dense, number_of
-from bnkit.kernels.fused.tracing import is_transformed, is_unseen, is_watched
-from bnkit.kernels.split import PartKernel
+from bnkit.kernels.fused.autograd import ForwardConfig, FusedBatchNormFunction
+from bnkit.kernels.fused.backend import Backend, RunningStats, register_backend
+from bnkit.kernels.fused.operands import are_rows, as_row, channels_last, is_bare, is_dense, parameter_dtype_of
+from bnkit.kernels.fused.tracing import is_plain_eager, is_traced, is_transformed
+from bnkit.kernels.split import SplitKernel
 
 
 class FusedKernel:
     """A ``contract.Kernel`` that goes twice over a tensor.
 
+    Args:
+        name: What users call it; ``NAME``.
+        backend: The passes of its device.
+
     Attributes:
-        NAME: What users call it.
         fused: The activations that the passes compute; for the others, PyTorch does, behind them.
         fused_behind_a_sum: Those of them that they compute where a residual is added before.
         least_for_others: On fewer elements, the equations are taken where an activation is not fused: rounding before it
             shows in the sums of gradients, and nothing averages it out.
         masks_by_plane: Whether a mask asks for a contiguous tensor.
-        PART: What it does with a part of a batch, if it can stop halfway through a pass.
-        interpreted: Whether this is Triton's interpreter, on the CPU.
+        SPLIT: What it does with a part of a batch, if it can stop halfway through a pass.
     """
 
     def __init__(
         self,
         name: str,
+        backend: Backend,
         fused: frozenset[str | None],
         *,
         fused_behind_a_sum: frozenset[str | None] | None = None,
         least_for_others: int = 0,
         masks_by_plane: bool = False,
-        interpreted: bool = False,
-        parts: PartKernel | None = None,
+        parts: SplitKernel | None = None,
     ) -> None:
         self.NAME = name
         self.fused = fused
         self.fused_behind_a_sum = fused if fused_behind_a_sum is None else fused_behind_a_sum
         self.least_for_others = least_for_others
         self.masks_by_plane = masks_by_plane
-        self.interpreted = interpreted
-        self.PART = parts
+        register_backend(name, backend)
+        self.SPLIT = parts
 
-    def by_batch_statistics(
+    def batch_stats_forward(
         self,
         x: Tensor,
         weight: Tensor | None,
@@ -61,14 +63,14 @@ class FusedKernel:
         residual: Tensor | None,
         mask: Tensor | None,
         count: int | Tensor,
-    ) -> Normalised:
+    ) -> BatchNormOutput:
         """See ``contract.Kernel``."""
         if self._wants_equations(x, activation, residual) or isinstance(count, Tensor):
-            return reference.by_batch_statistics(x, weight, bias, eps, activation, residual, mask, count)
-        output, statistics = self._normalise(x, weight, bias, residual, mask, count, None, activation, eps)
-        return Normalised(output, statistics[0], statistics[3])
+            return reference.batch_stats_forward(x, weight, bias, eps, activation, residual, mask, count)
+        output, statistics = self._forward(x, weight, bias, residual, mask, count, None, activation, eps)
+        return BatchNormOutput(output, statistics[0], statistics[3])
 
-    def by_given_statistics(
+    def running_stats_forward(
         self,
         x: Tensor,
         mean: Tensor,
@@ -81,12 +83,12 @@ class FusedKernel:
     ) -> Tensor:
         """See ``contract.Kernel``."""
         if self._wants_equations(x, activation, residual) or x.numel() == 0:
-            return reference.by_given_statistics(x, mean, variance, weight, bias, eps, activation, residual)
+            return reference.running_stats_forward(x, mean, variance, weight, bias, eps, activation, residual)
         mean, variance = mean.detach().double(), variance.detach().double()
         given = torch.stack(
             [mean, variance, torch.rsqrt(variance + eps), variance, mean, mean]
         )  # the last three: only room
-        return self._normalise(x, weight, bias, residual, None, 1, given, activation, eps)[0]
+        return self._forward(x, weight, bias, residual, None, 1, given, activation, eps)[0]
 
     def training_step(
         self,
@@ -109,13 +111,13 @@ class FusedKernel:
         if (
             activation not in (self.fused if residual is None else self.fused_behind_a_sum)
             or not is_dense(x)
-            or not is_unseen(x)
+            or not is_plain_eager(x)
             or not is_bare(x)
             or x.dtype is torch.float64  # whose parameters are float64: the passes move buffers of float32
             or not are_rows(channels, torch.float32, running_mean, running_var, weight, bias)
             or running_mean.device != device
             or running_var.device != device
-            or (residual is not None and not _lies_as(x, residual))
+            or (residual is not None and not _has_layout_of(x, residual))
             or (
                 num_batches_tracked is not None
                 and (num_batches_tracked.dtype is not torch.int64 or num_batches_tracked.device != device)
@@ -123,15 +125,15 @@ class FusedKernel:
         ):
             return None
         statistics = torch.empty((6, channels), dtype=torch.float64, device=x.device)
-        known = Known(activation, eps, None, x.numel() // channels, False, False, self.interpreted)
-        moving = Moving(running_mean, running_var, momentum, num_batches_tracked)
+        config = ForwardConfig(activation, eps, None, x.numel() // channels, False, False, self.NAME)
+        running_stats = RunningStats(running_mean, running_var, momentum, num_batches_tracked)
         # What torch.autograd.Function.apply does besides is for torch.func, which is not at work.
-        output = _apply(x, weight, bias, residual, statistics, known, moving)
+        output = _apply(x, weight, bias, residual, statistics, config, running_stats)
         buffers = (running_mean, running_var)
         torch._C._increment_version(buffers if num_batches_tracked is None else (*buffers, num_batches_tracked))
         return output
 
-    def _normalise(
+    def _forward(
         self,
         x: Tensor,
         weight: Tensor | None,
@@ -155,8 +157,8 @@ class FusedKernel:
         if not is_dense(x):
             x = x.contiguous()
         x = x.resolve_neg()
-        number = number_of(x)
-        weight, bias = as_row(weight, number), as_row(bias, number)
+        parameter_dtype = parameter_dtype_of(x)
+        weight, bias = as_row(weight, parameter_dtype), as_row(bias, parameter_dtype)
         if residual is not None:
             residual = residual.to(x.dtype).resolve_neg()
             if residual.stride() != x.stride():
@@ -164,16 +166,16 @@ class FusedKernel:
                     memory_format=torch.contiguous_format if x.is_contiguous() else channels_last(x)
                 )
         fused = activation if self._fuses(activation, residual) else None
-        wide, interpreted = fused != activation, self.interpreted
+        float64_compute = fused != activation
         output: Tensor
-        if is_watched(x):
+        if is_traced(x):
             output, statistics = custom_op.batch_norm(
-                x, weight, bias, residual, mask, given, fused, eps, count, wide, interpreted
+                x, weight, bias, residual, mask, given, fused, eps, count, float64_compute, self.NAME
             )
         else:
             statistics = x.new_empty((6, x.shape[1]), dtype=torch.float64) if given is None else given
-            known = Known(fused, eps, mask, count, given is not None, wide, interpreted)
-            output = Normalise.apply(x, weight, bias, residual, statistics, known)  # type: ignore[no-untyped-call]
+            config = ForwardConfig(fused, eps, mask, count, given is not None, float64_compute, self.NAME)
+            output = FusedBatchNormFunction.apply(x, weight, bias, residual, statistics, config)  # type: ignore[no-untyped-call]
         if self.masks_by_plane and mask is not None and not lies.is_contiguous() and lies.dim() in (4, 5):
             output = output.contiguous(memory_format=channels_last(lies))
         return (output if fused == activation else activate_own(output, activation)), statistics
@@ -188,8 +190,8 @@ class FusedKernel:
         return is_transformed()
 
 
-def _lies_as(x: Tensor, residual: Tensor) -> bool:
+def _has_layout_of(x: Tensor, residual: Tensor) -> bool:
     return residual.dtype is x.dtype and residual.stride() == x.stride() and is_bare(residual)
 
 
-_apply: Callable[..., Tensor] = super(torch.autograd.Function, Normalise).apply
+_apply: Callable[..., Tensor] = super(torch.autograd.Function, FusedBatchNormFunction).apply

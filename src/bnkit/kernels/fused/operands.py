@@ -21,7 +21,7 @@ def is_dense(x: Tensor) -> bool:
     return x.is_contiguous() or (x.dim() in (4, 5) and x.is_contiguous(memory_format=channels_last(x)))
 
 
-def number_of(x: Tensor) -> torch.dtype:
+def parameter_dtype_of(x: Tensor) -> torch.dtype:
     """What gamma and beta are for an ``x``: float64 for float64, and float32 for all others."""
     return torch.float64 if x.dtype is torch.float64 else torch.float32
 
@@ -52,7 +52,7 @@ def as_row(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return tensor.to(dtype).resolve_neg().contiguous()
 
 
-def lying_as(x: Tensor, other: Tensor) -> Tensor:
+def in_layout_of(x: Tensor, other: Tensor) -> Tensor:
     """``other``, of the same shape, as a dense ``x`` lies in memory, and of its dtype; not differentiable."""
     if other.stride() == x.stride() and other.dtype is x.dtype and is_bare(other):
         return other
@@ -81,12 +81,12 @@ def check_operands(
         raise KernelError(
             f"bnkit::batch_norm got x with strides {x.stride()}; expected it contiguous, or channels last"
         )
-    number = number_of(x)
+    parameter_dtype = parameter_dtype_of(x)
     shape, channels = tuple(x.shape), (x.shape[1],)
     lies = torch.contiguous_format if x.is_contiguous() else channels_last(x)
     for name, tensor, expected, dtype in (
-        ("weight", weight, channels, number),
-        ("bias", bias, channels, number),
+        ("weight", weight, channels, parameter_dtype),
+        ("bias", bias, channels, parameter_dtype),
         ("residual", residual, shape, x.dtype),
         ("mask", mask, (shape[0], 1, *shape[2:]), torch.bool),
         ("statistics", statistics, (6, *channels), torch.float64),

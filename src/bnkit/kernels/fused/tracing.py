@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 _PLAIN = frozenset({Tensor, torch.nn.Parameter})
 
 
-def is_watched(x: Tensor) -> bool:
+def is_traced(x: Tensor) -> bool:
     """Whether somebody looks at every operation, and has to see one: torch.compile, torch.export, a dispatch mode."""
     return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or isinstance(x, FakeTensor)
 
@@ -24,7 +24,7 @@ def is_wrapped(gradient: Tensor) -> bool:
     return is_transformed() or torch._C._functorch.is_legacy_batchedtensor(gradient)
 
 
-def is_unseen(x: Tensor) -> bool:
+def is_plain_eager(x: Tensor) -> bool:
     """Whether nobody looks, and ``x`` is what it looks like: a tensor of its own, not a tracer's and not a transform's."""
     if torch.compiler.is_compiling():  # first: what follows, torch.compile cannot follow
         return False

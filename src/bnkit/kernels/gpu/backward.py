@@ -2,6 +2,15 @@
 
 The activation's argument is computed anew from x, and from the residual where there is one, exactly as the forward pass did:
 nothing is kept for it.
+
+The pointers, besides those of ``forward``:
+
+- ``gradients``: of the output; shape, strides and dtype of ``x``. ``dx``, ``dr``: the same, of x and of the residual.
+- ``residual``, ``dr``: None unless an activation follows a residual; otherwise the gradient of the residual is ``gradients``.
+- ``by_parameter``: (2, C), contiguous, the dtype of gamma and beta: their gradients.
+- ``partial``: (2, parts, C) float64, contiguous: the sums of each part of the tiles, of the gradients before the activation and
+  of their products with (x - mean).
+- ``factors``: (2, C), contiguous, ``ACC_DTYPE``: ``c0`` and ``c1`` of ``dx = dz * scale + (x - mean_hi) * c1 + c0``.
 """
 
 from __future__ import annotations
@@ -9,115 +18,117 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bnkit.kernels.gpu.reductions import before, products_of_tile, products_of_tiles
-from bnkit.kernels.gpu.statistics import affine, known, slopes
-from bnkit.kernels.gpu.tiles import channels_of, counted, fetch, is_finite, place, put
+from bnkit.kernels.gpu.reductions import activation_grad_input, products_of_tile, products_of_tiles
+from bnkit.kernels.gpu.statistics import affine, backward_coefficients, saved_statistics
+from bnkit.kernels.gpu.tiles import channels_of, is_finite, load, load_mask, store, tile_offsets
 
 _NUMBERS = ["rows", "units", "channels", "column_tiles", "tiles", "each", "parts", "count"]
 
 
 @triton.jit
-def put_gradients(
-    dx, dr, off, gradient, value, counts, scale, k0, k1, offsets, inside, EVEN: tl.constexpr,
+def store_gradients(
+    dx, dr, off, gradient, value, counts, scale, c0, c1, offsets, inside, EVEN: tl.constexpr,
 ):  # fmt: skip
     """Store the gradients of x, and of the residual if ``dr`` is given."""
     if dr is not None:
-        put(dr, offsets, gradient, inside, EVEN)
+        store(dr, offsets, gradient, inside, EVEN)
     own = gradient * scale
-    result = tl.fma(off, k1, own + k0)
+    result = tl.fma(off, c1, own + c0)
     if counts is not None:  # what does not count had no part in the statistics, and what is no number has none in x
         result = tl.where(counts, result, tl.where(is_finite(value), own, 0.0))
-    put(dx, offsets, result, inside, EVEN)
+    store(dx, offsets, result, inside, EVEN)
 
 
 @triton.jit
 def write(
-    x, gradients, residual, mask, dx, dr, high, scale, shift, k0, k1, first, last, program, rows, columns, channels,
+    x, gradients, residual, mask, dx, dr, mean_hi, scale, shift, c0, c1, first, last, program, rows, columns, channels,
     column_tiles, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr,
-    NUMBER: tl.constexpr, ACTIVATION: tl.constexpr,
+    ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients for the tiles from ``first`` to before ``last``, backwards."""
     for step in range(first, last):
         t = last - 1 - (step - first)
-        offsets, positions, inside = place(t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE)
-        value = fetch(x, offsets, inside, EVEN, NUMBER)
-        gradient = fetch(gradients, offsets, inside, EVEN, NUMBER)
+        offsets, positions, inside = tile_offsets(
+            t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE
+        )
+        value = load(x, offsets, inside, EVEN, ACC_DTYPE)
+        gradient = load(gradients, offsets, inside, EVEN, ACC_DTYPE)
         added = None
         if residual is not None:
-            added = fetch(residual, offsets, inside, EVEN, NUMBER)
+            added = load(residual, offsets, inside, EVEN, ACC_DTYPE)
         counts = None
         if mask is not None:
-            counts = counted(mask, positions, inside)
-        off, gradient = before(value, gradient, high, scale, shift, added, counts, ACTIVATION)
-        put_gradients(dx, dr, off, gradient, value, counts, scale, k0, k1, offsets, inside, EVEN)
+            counts = load_mask(mask, positions, inside)
+        off, gradient = activation_grad_input(value, gradient, mean_hi, scale, shift, added, counts, ACTIVATION)
+        store_gradients(dx, dr, off, gradient, value, counts, scale, c0, c1, offsets, inside, EVEN)
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
-def backward_whole(
+def backward_in_registers(
     x, gradients, residual, dx, dr, weight, bias, mask, statistics, by_parameter, rows, units, channels, column_tiles,
     tiles, count, UNIT: tl.constexpr, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr,
-    LARGE: tl.constexpr, NUMBER: tl.constexpr, ACTIVATION: tl.constexpr, IS_GIVEN: tl.constexpr,
+    LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr, IS_GIVEN: tl.constexpr,
 ):  # fmt: skip
     """A program holds all the values of its channels: everything is read once."""
     program, columns = tl.program_id(0), units * UNIT
     channel = channels_of(program, B, BY_ROWS)
     exists = channel < channels
-    mean, inverse = known(statistics, channel, exists, channels)
-    high, scale, shift, low = affine(mean, inverse, weight, bias, channel, exists, NUMBER)
-    offsets, positions, inside = place(0, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE)
-    value = fetch(x, offsets, inside, EVEN, NUMBER)
-    gradient = fetch(gradients, offsets, inside, EVEN, NUMBER)
+    mean, inverse = saved_statistics(statistics, channel, exists, channels)
+    mean_hi, scale, shift, mean_lo = affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE)
+    offsets, positions, inside = tile_offsets(0, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE)
+    value = load(x, offsets, inside, EVEN, ACC_DTYPE)
+    gradient = load(gradients, offsets, inside, EVEN, ACC_DTYPE)
     added = None
     if residual is not None:
-        added = fetch(residual, offsets, inside, EVEN, NUMBER)
+        added = load(residual, offsets, inside, EVEN, ACC_DTYPE)
     counts = None
     if mask is not None:
-        counts = counted(mask, positions, inside)
-    off, gradient = before(value, gradient, high, scale, shift, added, counts, ACTIVATION)
+        counts = load_mask(mask, positions, inside)
+    off, gradient = activation_grad_input(value, gradient, mean_hi, scale, shift, added, counts, ACTIVATION)
     total, with_x = products_of_tile(off, gradient, value, counts, inside, BY_ROWS)
-    k0, k1 = slopes(
-        total, with_x, inverse, low, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, NUMBER
+    c0, c1 = backward_coefficients(
+        total, with_x, inverse, mean_lo, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, ACC_DTYPE
     )
-    put_gradients(dx, dr, off, gradient, value, counts, scale, k0, k1, offsets, inside, EVEN)
+    store_gradients(dx, dr, off, gradient, value, counts, scale, c0, c1, offsets, inside, EVEN)
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
-def backward_alone(
+def backward_two_pass(
     x, gradients, residual, dx, dr, weight, bias, mask, statistics, by_parameter, rows, units, channels, column_tiles,
     tiles, count, UNIT: tl.constexpr, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr,
-    LARGE: tl.constexpr, NUMBER: tl.constexpr, ACTIVATION: tl.constexpr, IS_GIVEN: tl.constexpr,
+    LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr, IS_GIVEN: tl.constexpr,
 ):  # fmt: skip
     """A program reads the values of its channels twice, the second time from the cache."""
     program, columns = tl.program_id(0), units * UNIT
     channel = channels_of(program, B, BY_ROWS)
     exists = channel < channels
-    mean, inverse = known(statistics, channel, exists, channels)
-    high, scale, shift, low = affine(mean, inverse, weight, bias, channel, exists, NUMBER)
-    total, with_x = products_of_tiles(x, gradients, residual, mask, high, scale, shift, 0, tiles, program, rows, columns,
-                                      channels, column_tiles, A, B, BY_ROWS, EVEN, LARGE, NUMBER, ACTIVATION)  # fmt: skip
-    k0, k1 = slopes(
-        total, with_x, inverse, low, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, NUMBER
+    mean, inverse = saved_statistics(statistics, channel, exists, channels)
+    mean_hi, scale, shift, mean_lo = affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE)
+    total, with_x = products_of_tiles(x, gradients, residual, mask, mean_hi, scale, shift, 0, tiles, program, rows, columns,
+                                      channels, column_tiles, A, B, BY_ROWS, EVEN, LARGE, ACC_DTYPE, ACTIVATION)  # fmt: skip
+    c0, c1 = backward_coefficients(
+        total, with_x, inverse, mean_lo, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, ACC_DTYPE
     )
-    write(x, gradients, residual, mask, dx, dr, high, scale, shift, k0, k1, 0, tiles, program, rows, columns, channels,
-          column_tiles, A, B, BY_ROWS, EVEN, LARGE, NUMBER, ACTIVATION)  # fmt: skip
+    write(x, gradients, residual, mask, dx, dr, mean_hi, scale, shift, c0, c1, 0, tiles, program, rows, columns, channels,
+          column_tiles, A, B, BY_ROWS, EVEN, LARGE, ACC_DTYPE, ACTIVATION)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def backward_sums(
     x, gradients, residual, weight, bias, mask, statistics, partial, rows, units, channels, column_tiles, tiles, each,
     parts, UNIT: tl.constexpr, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr,
-    LARGE: tl.constexpr, NUMBER: tl.constexpr, ACTIVATION: tl.constexpr,
+    LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     """The sums of a part of the tiles: (2, parts, C) float64, of the gradients and of their products with x."""
     program, part, columns = tl.program_id(0), tl.program_id(1), units * UNIT
     channel = channels_of(program, B, BY_ROWS)
     exists = channel < channels
-    mean, inverse = known(statistics, channel, exists, channels)
-    high, scale, shift, _ = affine(mean, inverse, weight, bias, channel, exists, NUMBER)
+    mean, inverse = saved_statistics(statistics, channel, exists, channels)
+    mean_hi, scale, shift, _ = affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE)
     first = part * each
-    total, with_x = products_of_tiles(x, gradients, residual, mask, high, scale, shift, first,
+    total, with_x = products_of_tiles(x, gradients, residual, mask, mean_hi, scale, shift, first,
                                       tl.minimum(first + each, tiles), program, rows, columns, channels, column_tiles, A, B,
-                                      BY_ROWS, EVEN, LARGE, NUMBER, ACTIVATION)  # fmt: skip
+                                      BY_ROWS, EVEN, LARGE, ACC_DTYPE, ACTIVATION)  # fmt: skip
     at = partial + part * channels + channel
     tl.store(at, total.to(tl.float64), mask=exists)
     tl.store(at + parts * channels, with_x.to(tl.float64), mask=exists)
@@ -126,7 +137,7 @@ def backward_sums(
 @triton.jit(do_not_specialize=_NUMBERS)
 def backward_merge(
     partial, statistics, weight, by_parameter, factors, channels, parts, count, PARTS: tl.constexpr, B: tl.constexpr,
-    NUMBER: tl.constexpr, IS_GIVEN: tl.constexpr,
+    ACC_DTYPE: tl.constexpr, IS_GIVEN: tl.constexpr,
 ):  # fmt: skip
     """Merge the parts' sums: the gradients of gamma and beta, and (2, C) factors of what is taken off the others."""
     channel = tl.program_id(0) * B + tl.arange(0, B)[None, :]
@@ -136,20 +147,20 @@ def backward_merge(
     at = partial + part * channels + channel
     total = tl.sum(tl.load(at, mask=inside, other=0.0), 0, keep_dims=True)
     with_x = tl.sum(tl.load(at + parts * channels, mask=inside, other=0.0), 0, keep_dims=True)
-    mean, inverse = known(statistics, channel, exists, channels)
-    _, _, _, low = affine(mean, inverse, weight, None, channel, exists, NUMBER)
-    k0, k1 = slopes(
-        total, with_x, inverse, low, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, NUMBER
+    mean, inverse = saved_statistics(statistics, channel, exists, channels)
+    _, _, _, mean_lo = affine(mean, inverse, weight, None, channel, exists, ACC_DTYPE)
+    c0, c1 = backward_coefficients(
+        total, with_x, inverse, mean_lo, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, ACC_DTYPE
     )
-    tl.store(factors + channel, k0, mask=exists)
-    tl.store(factors + channels + channel, k1, mask=exists)
+    tl.store(factors + channel, c0, mask=exists)
+    tl.store(factors + channels + channel, c1, mask=exists)
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def backward_write(
     x, gradients, residual, dx, dr, weight, bias, mask, statistics, factors, rows, units, channels, column_tiles, tiles,
     each, UNIT: tl.constexpr, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr,
-    LARGE: tl.constexpr, NUMBER: tl.constexpr, ACTIVATION: tl.constexpr,
+    LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of a part of the tiles."""
     program = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -157,10 +168,10 @@ def backward_write(
     columns = units * UNIT
     channel = channels_of(program, B, BY_ROWS)
     exists = channel < channels
-    mean, inverse = known(statistics, channel, exists, channels)
-    high, scale, shift, _ = affine(mean, inverse, weight, bias, channel, exists, NUMBER)
-    k0 = tl.load(factors + channel, mask=exists, other=0.0)
-    k1 = tl.load(factors + channels + channel, mask=exists, other=0.0)
+    mean, inverse = saved_statistics(statistics, channel, exists, channels)
+    mean_hi, scale, shift, _ = affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE)
+    c0 = tl.load(factors + channel, mask=exists, other=0.0)
+    c1 = tl.load(factors + channels + channel, mask=exists, other=0.0)
     first = part * each
-    write(x, gradients, residual, mask, dx, dr, high, scale, shift, k0, k1, first, tl.minimum(first + each, tiles), program,
-          rows, columns, channels, column_tiles, A, B, BY_ROWS, EVEN, LARGE, NUMBER, ACTIVATION)  # fmt: skip
+    write(x, gradients, residual, mask, dx, dr, mean_hi, scale, shift, c0, c1, first, tl.minimum(first + each, tiles), program,
+          rows, columns, channels, column_tiles, A, B, BY_ROWS, EVEN, LARGE, ACC_DTYPE, ACTIVATION)  # fmt: skip

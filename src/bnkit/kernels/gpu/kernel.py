@@ -11,16 +11,14 @@ from bnkit.kernels.gpu import launch
 
 # NVIDIA's GPUs from Ampere on; Triton supports no others.
 _LEAST_CAPABILITY = (8, 0)
-INTERPRETED = bool(knobs.runtime.interpret)  # read by Triton when the kernels were defined, a moment ago
+_IS_INTERPRETED = bool(knobs.runtime.interpret)  # read by Triton when the kernels were defined, a moment ago
 
-KERNEL = FusedKernel("triton", frozenset({None, *FUNCTIONS}), interpreted=INTERPRETED)
-# Without Triton, this import fails, and not the first call.
-assert launch.sees(None, adds=False) is None
+KERNEL = FusedKernel("triton", launch, frozenset({None, *FUNCTIONS}))
 
 
 def why_not(device: torch.device) -> str:
     """Why the kernels cannot run on ``device``; empty if they can."""
-    if INTERPRETED:
+    if _IS_INTERPRETED:
         return "" if device.type == "cpu" else "TRITON_INTERPRET=1 makes it run on the CPU"
     if not torch.cuda.is_available():  # and a tensor that is only pretended to be on one
         return "there is no GPU"

@@ -10,11 +10,11 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from bnkit.kernels.fused.backend import Moving
+from bnkit.kernels.fused.backend import RunningStats
 from bnkit.kernels.gpu import backward as gpu_backward
 from bnkit.kernels.gpu import forward as gpu_forward
 from bnkit.kernels.gpu.compiled import start
-from bnkit.kernels.gpu.tiling import Plan, plan_of
+from bnkit.kernels.gpu.tiling import Tiling, tiling_of
 
 _MERGED = 4  # channels that a program merges
 _MERGE_WARPS = 4
@@ -22,9 +22,9 @@ _MERGE_WARPS = 4
 _COMPILER = {"enable_fp_fusion": True}
 
 
-def sees(activation: str | None, adds: bool) -> Literal["residual"] | None:
-    """See ``fused.backend.Passes``: the argument of the activation is computed anew."""
-    return "residual" if adds and activation is not None else None
+def backward_operand(activation: str | None, has_residual: bool) -> Literal["residual"] | None:
+    """See ``fused.backend.Backend``: the argument of the activation is computed anew."""
+    return "residual" if has_residual and activation is not None else None
 
 
 def forward(
@@ -38,38 +38,44 @@ def forward(
     activation: str | None,
     eps: float,
     is_given: bool,
-    wide: bool,
-    moving: Moving | None = None,
+    float64_compute: bool,
+    running_stats: RunningStats | None = None,
 ) -> Tensor:
-    """See ``fused.backend.Passes``; ``wide`` is for what is not fused, and here everything is."""
+    """See ``fused.backend.Backend``; ``float64_compute`` is for what is not fused, and here everything is."""
     y = torch.empty_like(x)
     if x.numel() == 0:
         return y
-    plan = plan_of(x, "forward", 1)
+    tiling = tiling_of(x, "forward", 1)
     mask = None if mask is None else mask.view(torch.uint8)
     channels = x.shape[1]
-    sizes, cut = _shared(plan, channels)
-    buffers = (None, None, None) if moving is None else (moving.mean, moving.var, moving.num_batches_tracked)
-    numbers = (count, *_halves(eps), *_halves(0.0 if moving is None else moving.momentum))
+    sizes, cut = _shared(tiling, channels)
+    buffers = (
+        (None, None, None)
+        if running_stats is None
+        else (running_stats.mean, running_stats.var, running_stats.num_batches_tracked)
+    )
+    numbers = (count, *_halves(eps), *_halves(0.0 if running_stats is None else running_stats.momentum))
     acts = {**cut, "ACTIVATION": activation}
     with _on(x):
-        if is_given or plan.way == "parts":
-            grid = (plan.programs, plan.parts, 1)
+        if is_given or tiling.strategy == "split_reduction":
+            grid = (tiling.programs, tiling.parts, 1)
             if not is_given:
-                partial = torch.empty((3, plan.parts, channels), dtype=torch.float64, device=x.device)
-                start(gpu_forward.forward_sums, plan, grid, (x, mask, partial), (*sizes, plan.each, plan.parts), cut)
+                partial = torch.empty((3, tiling.parts, channels), dtype=torch.float64, device=x.device)
                 start(
-                    gpu_forward.forward_merge, plan, (-(-channels // _MERGED), 1, 1), (partial, statistics, *buffers),
-                    (channels, plan.parts, *numbers), _merging(plan),
+                    gpu_forward.forward_sums, tiling, grid, (x, mask, partial), (*sizes, tiling.each, tiling.parts), cut
+                )
+                start(
+                    gpu_forward.forward_merge, tiling, (-(-channels // _MERGED), 1, 1), (partial, statistics, *buffers),
+                    (channels, tiling.parts, *numbers), _merging(tiling),
                 )  # fmt: skip
             start(
-                gpu_forward.forward_write, plan, grid, (x, residual, y, weight, bias, statistics), (*sizes, plan.each),
+                gpu_forward.forward_write, tiling, grid, (x, residual, y, weight, bias, statistics), (*sizes, tiling.each),
                 acts, (activation,),
             )  # fmt: skip
         else:
             start(
-                gpu_forward.forward_whole if plan.way == "whole" else gpu_forward.forward_alone,
-                plan, (plan.programs, 1, 1), (x, residual, y, weight, bias, mask, statistics, *buffers),
+                gpu_forward.forward_in_registers if tiling.strategy == "in_registers" else gpu_forward.forward_two_pass,
+                tiling, (tiling.programs, 1, 1), (x, residual, y, weight, bias, mask, statistics, *buffers),
                 (*sizes, *numbers), acts, (activation,),
             )  # fmt: skip
     return y
@@ -80,73 +86,73 @@ def backward(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    seen: Tensor | None,
+    saved_operand: Tensor | None,
     mask: Tensor | None,
     count: int,
     statistics: Tensor,
     activation: str | None,
     is_given: bool,
-    adds: bool,
+    has_residual: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """See ``fused.backend.Passes``."""
+    """See ``fused.backend.Backend``."""
     dx = torch.empty_like(x)
-    dr = torch.empty_like(x) if adds else None
-    channels, number = x.shape[1], torch.float64 if x.dtype == torch.float64 else torch.float32
-    by_parameter = torch.empty((2, channels), dtype=number, device=x.device)
+    dr = torch.empty_like(x) if has_residual else None
+    channels, parameter_dtype = x.shape[1], torch.float64 if x.dtype == torch.float64 else torch.float32
+    by_parameter = torch.empty((2, channels), dtype=parameter_dtype, device=x.device)
     if x.numel() == 0:
         return dx, dr, by_parameter.zero_()
-    plan = plan_of(x, "backward", 3 if adds else 2)
+    tiling = tiling_of(x, "backward", 3 if has_residual else 2)
     mask = None if mask is None else mask.view(torch.uint8)
-    sizes, cut = _shared(plan, channels)
+    sizes, cut = _shared(tiling, channels)
     acts = {**cut, "ACTIVATION": activation}
     with _on(x):
-        if plan.way == "parts":
-            grid = (plan.programs, plan.parts, 1)
-            partial = torch.empty((2, plan.parts, channels), dtype=torch.float64, device=x.device)
+        if tiling.strategy == "split_reduction":
+            grid = (tiling.programs, tiling.parts, 1)
+            partial = torch.empty((2, tiling.parts, channels), dtype=torch.float64, device=x.device)
             factors = torch.empty(
-                (2, channels), dtype=torch.float64 if plan.is_wide else torch.float32, device=x.device
+                (2, channels), dtype=torch.float64 if tiling.is_wide else torch.float32, device=x.device
             )
             start(
-                gpu_backward.backward_sums, plan, grid, (x, gradient, seen, weight, bias, mask, statistics, partial),
-                (*sizes, plan.each, plan.parts), acts, (activation,),
+                gpu_backward.backward_sums, tiling, grid, (x, gradient, saved_operand, weight, bias, mask, statistics, partial),
+                (*sizes, tiling.each, tiling.parts), acts, (activation,),
             )  # fmt: skip
             start(
-                gpu_backward.backward_merge, plan, (-(-channels // _MERGED), 1, 1),
-                (partial, statistics, weight, by_parameter, factors), (channels, plan.parts, count),
-                {**_merging(plan), "NUMBER": cut["NUMBER"], "IS_GIVEN": is_given}, (is_given,),
+                gpu_backward.backward_merge, tiling, (-(-channels // _MERGED), 1, 1),
+                (partial, statistics, weight, by_parameter, factors), (channels, tiling.parts, count),
+                {**_merging(tiling), "ACC_DTYPE": cut["ACC_DTYPE"], "IS_GIVEN": is_given}, (is_given,),
             )  # fmt: skip
             start(
-                gpu_backward.backward_write, plan, grid,
-                (x, gradient, seen, dx, dr, weight, bias, mask, statistics, factors), (*sizes, plan.each), acts,
+                gpu_backward.backward_write, tiling, grid,
+                (x, gradient, saved_operand, dx, dr, weight, bias, mask, statistics, factors), (*sizes, tiling.each), acts,
                 (activation,),
             )  # fmt: skip
         else:
             start(
-                gpu_backward.backward_whole if plan.way == "whole" else gpu_backward.backward_alone,
-                plan, (plan.programs, 1, 1), (x, gradient, seen, dx, dr, weight, bias, mask, statistics, by_parameter),
+                gpu_backward.backward_in_registers if tiling.strategy == "in_registers" else gpu_backward.backward_two_pass,
+                tiling, (tiling.programs, 1, 1), (x, gradient, saved_operand, dx, dr, weight, bias, mask, statistics, by_parameter),
                 (*sizes, count), {**acts, "IS_GIVEN": is_given}, (activation, is_given),
             )  # fmt: skip
     return dx, dr, by_parameter
 
 
-def _shared(plan: Plan, channels: int) -> tuple[tuple[int, ...], dict[str, Any]]:
+def _shared(tiling: Tiling, channels: int) -> tuple[tuple[int, ...], dict[str, Any]]:
     """What all kernels over tiles take: sizes, and what is known when they are compiled."""
-    sizes = (plan.rows, plan.columns // plan.unit, channels, plan.column_tiles, plan.tiles)
+    sizes = (tiling.rows, tiling.columns // tiling.unit, channels, tiling.column_tiles, tiling.tiles)
     return sizes, {
-        "UNIT": plan.unit,
-        "A": plan.tile[0],
-        "B": plan.tile[1],
-        "BY_ROWS": plan.by_rows,
-        "EVEN": plan.is_even,
-        "LARGE": plan.is_large,
-        "NUMBER": tl.float64 if plan.is_wide else tl.float32,
-        "num_warps": plan.warps,
+        "UNIT": tiling.unit,
+        "A": tiling.tile[0],
+        "B": tiling.tile[1],
+        "BY_ROWS": tiling.by_rows,
+        "EVEN": tiling.is_even,
+        "LARGE": tiling.is_large,
+        "ACC_DTYPE": tl.float64 if tiling.is_wide else tl.float32,
+        "num_warps": tiling.warps,
         **_COMPILER,
     }
 
 
-def _merging(plan: Plan) -> dict[str, Any]:
-    return {"PARTS": 1 << (plan.parts - 1).bit_length(), "B": _MERGED, "num_warps": _MERGE_WARPS, **_COMPILER}
+def _merging(tiling: Tiling) -> dict[str, Any]:
+    return {"PARTS": 1 << (tiling.parts - 1).bit_length(), "B": _MERGED, "num_warps": _MERGE_WARPS, **_COMPILER}
 
 
 def _halves(number: float) -> tuple[float, float]:

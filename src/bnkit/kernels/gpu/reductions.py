@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bnkit.kernels.gpu.tiles import by_channel, counted, fetch, is_finite, place, size_of, through
+from bnkit.kernels.gpu.tiles import activation_backward, by_channel, is_finite, load, load_mask, size_of, tile_offsets
 
 
 @triton.jit
@@ -27,31 +27,35 @@ def moments_of_tile(value, counts, BY_ROWS: tl.constexpr):
 @triton.jit
 def moments_of_tiles(
     x, mask, first, last, program, rows, columns, channels, column_tiles, A: tl.constexpr, B: tl.constexpr,
-    BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr, NUMBER: tl.constexpr,
+    BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr,
 ):  # fmt: skip
     """The same of the tiles from ``first`` to before ``last``."""
     # Around the mean of the first tile; of all of them, if a mask may leave nothing of the first.
-    total = tl.zeros([A, B], NUMBER)
-    places = tl.zeros([A, B], NUMBER)
+    total = tl.zeros([A, B], ACC_DTYPE)
+    places = tl.zeros([A, B], ACC_DTYPE)
     some = tl.minimum(first + 1, last)
     if mask is not None:
         some = last
     for t in range(first, some):
-        offsets, positions, inside = place(t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE)
-        counts = counted(mask, positions, inside)
-        total += tl.where(counts, fetch(x, offsets, inside, EVEN, NUMBER), 0.0)
-        places += counts.to(NUMBER)
+        offsets, positions, inside = tile_offsets(
+            t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE
+        )
+        counts = load_mask(mask, positions, inside)
+        total += tl.where(counts, load(x, offsets, inside, EVEN, ACC_DTYPE), 0.0)
+        places += counts.to(ACC_DTYPE)
     many = by_channel(places, BY_ROWS)
     start = by_channel(total, BY_ROWS) / tl.where(many > 0, many, 1.0)
 
-    total = tl.zeros([A, B], NUMBER)
-    squares = tl.zeros([A, B], NUMBER)
+    total = tl.zeros([A, B], ACC_DTYPE)
+    squares = tl.zeros([A, B], ACC_DTYPE)
     count = 0.0
     for t in range(first, last):
-        offsets, positions, inside = place(t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE)
-        off = fetch(x, offsets, inside, EVEN, NUMBER) - start
+        offsets, positions, inside = tile_offsets(
+            t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE
+        )
+        off = load(x, offsets, inside, EVEN, ACC_DTYPE) - start
         if mask is not None:
-            off = tl.where(counted(mask, positions, inside), off, 0.0)
+            off = tl.where(load_mask(mask, positions, inside), off, 0.0)
         elif not EVEN:
             off = tl.where(inside, off, 0.0)
         total += off
@@ -68,17 +72,17 @@ def moments_of_tiles(
 
 
 @triton.jit
-def before(value, gradient, high, scale, shift, added, counts, ACTIVATION: tl.constexpr):
+def activation_grad_input(value, gradient, mean_hi, scale, shift, added, counts, ACTIVATION: tl.constexpr):
     """The centred value, and the gradient before the activation; ``counts`` is None without a mask.
 
     What neither counts nor is a number has no part in any sum: 0 times NaN would be NaN.
     """
-    off = value - high
+    off = value - mean_hi
     if ACTIVATION is not None:
         z = tl.fma(off, scale, shift)
         if added is not None:
             z += added
-        gradient = through(gradient, z, ACTIVATION)
+        gradient = activation_backward(gradient, z, ACTIVATION)
     if counts is not None:
         lost = (counts == 0) & (is_finite(value) == 0)
         off = tl.where(lost, 0.0, off)
@@ -97,24 +101,26 @@ def products_of_tile(off, gradient, value, counts, inside, BY_ROWS: tl.constexpr
 
 @triton.jit
 def products_of_tiles(
-    x, gradients, residual, mask, high, scale, shift, first, last, program, rows, columns, channels, column_tiles,
+    x, gradients, residual, mask, mean_hi, scale, shift, first, last, program, rows, columns, channels, column_tiles,
     A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr,
-    NUMBER: tl.constexpr, ACTIVATION: tl.constexpr,
+    ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     """The same of the tiles from ``first`` to before ``last``."""
-    total = tl.zeros([A, B], NUMBER)
-    with_x = tl.zeros([A, B], NUMBER)
+    total = tl.zeros([A, B], ACC_DTYPE)
+    with_x = tl.zeros([A, B], ACC_DTYPE)
     for t in range(first, last):
-        offsets, positions, inside = place(t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE)
-        value = fetch(x, offsets, inside, EVEN, NUMBER)
-        gradient = fetch(gradients, offsets, inside, EVEN, NUMBER)  # 0 outside
+        offsets, positions, inside = tile_offsets(
+            t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE
+        )
+        value = load(x, offsets, inside, EVEN, ACC_DTYPE)
+        gradient = load(gradients, offsets, inside, EVEN, ACC_DTYPE)  # 0 outside
         added = None
         if residual is not None:
-            added = fetch(residual, offsets, inside, EVEN, NUMBER)
+            added = load(residual, offsets, inside, EVEN, ACC_DTYPE)
         counts = None
         if mask is not None:
-            counts = counted(mask, positions, inside)
-        off, gradient = before(value, gradient, high, scale, shift, added, counts, ACTIVATION)
+            counts = load_mask(mask, positions, inside)
+        off, gradient = activation_grad_input(value, gradient, mean_hi, scale, shift, added, counts, ACTIVATION)
         if mask is not None:
             gradient = tl.where(counts | is_finite(value), gradient, 0.0)
         total += gradient

@@ -20,13 +20,13 @@ def merge(many, mean, squares):
 
 
 @triton.jit
-def wide(high, low):
+def join_halves(high, low):
     """A number of Python, which arrives as two of float32: to 48 bits."""
     return tl.cast(high, tl.float64) + tl.cast(low, tl.float64)
 
 
 @triton.jit
-def settle(
+def finalize(
     statistics, running_mean, running_var, tracked, channel, exists, channels, mean, squares, count, eps, eps_low, momentum,
     momentum_low,
 ):  # fmt: skip
@@ -41,14 +41,14 @@ def settle(
             tl.store(tracked, tl.load(tracked) + 1)
     count = tl.cast(count, tl.float64)
     variance = squares.to(tl.float64) / count
-    inverse = 1.0 / tl.sqrt(variance + wide(eps, eps_low))
+    inverse = 1.0 / tl.sqrt(variance + join_halves(eps, eps_low))
     unbiased = variance * (count / (count - 1.0))
     tl.store(statistics + channel, mean, mask=exists)
     tl.store(statistics + channels + channel, variance, mask=exists)
     tl.store(statistics + 2 * channels + channel, inverse, mask=exists)
     tl.store(statistics + 3 * channels + channel, unbiased, mask=exists)
     if running_mean is not None:
-        new = wide(momentum, momentum_low)
+        new = join_halves(momentum, momentum_low)
         old = 1.0 - new
         before = tl.load(running_mean + channel, mask=exists, other=0.0).to(tl.float64)
         tl.store(running_mean + channel, (old * before + new * mean).to(running_mean.dtype.element_ty), mask=exists)
@@ -58,7 +58,7 @@ def settle(
 
 
 @triton.jit
-def known(statistics, channel, exists, channels):
+def saved_statistics(statistics, channel, exists, channels):
     """The mean and 1 / sqrt(variance + eps) that the forward pass used."""
     mean = tl.load(statistics + channel, mask=exists, other=0.0)
     inverse = tl.load(statistics + 2 * channels + channel, mask=exists, other=0.0)
@@ -66,31 +66,31 @@ def known(statistics, channel, exists, channels):
 
 
 @triton.jit
-def affine(mean, inverse, weight, bias, channel, exists, NUMBER: tl.constexpr):
-    """``high``, ``scale`` and ``shift`` of ``(x - high) * scale + shift``, and what ``high`` leaves of the mean.
+def affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE: tl.constexpr):
+    """``mean_hi``, ``scale`` and ``shift`` of ``(x - mean_hi) * scale + shift``, and what ``mean_hi`` leaves of the mean.
 
     Rounded to float32, the mean would be off by more than a small deviation: the shift takes up the rest.
     """
-    high = mean.to(NUMBER)
-    low = mean - high.to(tl.float64)
-    low = tl.where(tl.abs(low) < float("inf"), low, 0.0)
+    mean_hi = mean.to(ACC_DTYPE)
+    mean_lo = mean - mean_hi.to(tl.float64)
+    mean_lo = tl.where(tl.abs(mean_lo) < float("inf"), mean_lo, 0.0)
     scale = inverse * parameter(weight, channel, exists, 1.0)
-    shift = parameter(bias, channel, exists, 0.0) - low * scale
-    return high, scale.to(NUMBER), shift.to(NUMBER), low
+    shift = parameter(bias, channel, exists, 0.0) - mean_lo * scale
+    return mean_hi, scale.to(ACC_DTYPE), shift.to(ACC_DTYPE), mean_lo
 
 
 @triton.jit
-def slopes(
-    total, with_x, inverse, low, weight, by_parameter, channel, exists, channels, count, IS_GIVEN: tl.constexpr,
-    NUMBER: tl.constexpr,
+def backward_coefficients(
+    total, with_x, inverse, mean_lo, weight, by_parameter, channel, exists, channels, count, IS_GIVEN: tl.constexpr,
+    ACC_DTYPE: tl.constexpr,
 ):  # fmt: skip
-    """Store the gradients of gamma and beta; return ``k0`` and ``k1`` of ``dx = dz * scale + (x - high) * k1 + k0``."""
+    """Store the gradients of gamma and beta; return ``c0`` and ``c1`` of ``dx = dz * scale + (x - mean_hi) * c1 + c0``."""
     total, with_x = total.to(tl.float64), with_x.to(tl.float64)
-    with_x -= low * total
+    with_x -= mean_lo * total
     tl.store(by_parameter + channel, (with_x * inverse).to(by_parameter.dtype.element_ty), mask=exists)
     tl.store(by_parameter + channels + channel, total.to(by_parameter.dtype.element_ty), mask=exists)
     scale = inverse * parameter(weight, channel, exists, 1.0) / tl.cast(count, tl.float64)
     if IS_GIVEN:  # they do not depend on x
         scale = tl.zeros_like(scale)
-    k1 = -scale * inverse * inverse * with_x
-    return (-scale * total - k1 * low).to(NUMBER), k1.to(NUMBER)
+    c1 = -scale * inverse * inverse * with_x
+    return (-scale * total - c1 * mean_lo).to(ACC_DTYPE), c1.to(ACC_DTYPE)

@@ -24,7 +24,7 @@ def channels_of(program, B: tl.constexpr, BY_ROWS: tl.constexpr):
 
 
 @triton.jit
-def place(
+def tile_offsets(
     t, program, rows, columns, channels, column_tiles, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr,
     LARGE: tl.constexpr,
 ):  # fmt: skip
@@ -56,17 +56,17 @@ def size_of(t, rows, columns, column_tiles, A: tl.constexpr, B: tl.constexpr, BY
 
 
 @triton.jit
-def fetch(tensor, offsets, inside, EVEN: tl.constexpr, NUMBER: tl.constexpr):
+def load(tensor, offsets, inside, EVEN: tl.constexpr, ACC_DTYPE: tl.constexpr):
     """The elements as numbers; 0 for what is not inside."""
     if EVEN:
         elements = tl.load(tensor + offsets)
     else:
         elements = tl.load(tensor + offsets, mask=inside, other=0.0)
-    return elements.to(NUMBER)
+    return elements.to(ACC_DTYPE)
 
 
 @triton.jit
-def put(tensor, offsets, values, inside, EVEN: tl.constexpr):
+def store(tensor, offsets, values, inside, EVEN: tl.constexpr):
     """Store numbers as elements."""
     if EVEN:
         tl.store(tensor + offsets, values.to(tensor.dtype.element_ty))
@@ -75,7 +75,7 @@ def put(tensor, offsets, values, inside, EVEN: tl.constexpr):
 
 
 @triton.jit
-def counted(mask, positions, inside):
+def load_mask(mask, positions, inside):
     """Which of the elements count in the statistics."""
     if mask is not None:
         inside = inside & (tl.load(mask + positions, mask=inside, other=0) != 0)
@@ -140,7 +140,7 @@ def activate(z, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def through(gradient, z, ACTIVATION: tl.constexpr):
+def activation_backward(gradient, z, ACTIVATION: tl.constexpr):
     """The gradient before the activation, from that behind it and the activation's argument."""
     if ACTIVATION == "relu":
         gradient = tl.where(z <= 0, 0.0, gradient)

@@ -14,17 +14,17 @@ from torch import Tensor
 _EXACT_BELOW = 1024
 # Elements of a tile: 16 for each of 256 threads, what 4 loads of 16 bytes fetch (float32); of 512 for a program alone, since few
 # of these run at a time.
-_TILE = {"alone": 8192, "parts": 4096}
+_TILE = {"two_pass": 8192, "split_reduction": 4096}
 _PER_THREAD = 16
 _MOST_WARPS = 16
 _WARP = 32
 # So many elements, rounded up to powers of two, stay in the registers of a program with 512 threads: 32 in each, or 16 where a
 # gradient lies beside them.
-_WHOLE = {"forward": 16384, "backward": 8192}
+_IN_REGISTERS = {"forward": 16384, "backward": 8192}
 # A program alone is as fast as several up to so many bytes; and up to so many more where there are programs enough to fill a GPU of
 # a hundred multiprocessors, whose second-level cache (50 MB and more) then holds what they read, for the second time.
-_ALONE_BYTES = 1 << 16
-_ALONE_BYTES_AMONG_MANY = 3 << 17
+_TWO_PASS_BYTES = 1 << 16
+_TWO_PASS_BYTES_AMONG_MANY = 3 << 17
 _MANY = 96
 # Programs of a pass in parts: several waves over any GPU, and small sums to merge. Each has enough tiles to be worth its start.
 _PROGRAMS = 2048
@@ -38,11 +38,12 @@ _NARROW = 0.75
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Plan:
+class Tiling:
     """The way through a tensor (N, C, *).
 
     Attributes:
-        way: "whole": a program holds the values of its channels; "alone": it reads them twice; "parts": several share them.
+        strategy: "in_registers": a program holds the values of its channels; "two_pass": it reads them twice;
+            "split_reduction": several share them.
         by_rows: Whether the channels stand last.
         rows, columns: N and P positions; N·P and C by rows.
         unit: The largest power of two, up to 16, that divides ``columns``: what loads can be aligned to.
@@ -58,7 +59,7 @@ class Plan:
         compiled: What starts kernels that were compiled for tensors of this shape; see ``compiled.start``.
     """
 
-    way: Literal["whole", "alone", "parts"]
+    strategy: Literal["in_registers", "two_pass", "split_reduction"]
     by_rows: bool
     rows: int
     columns: int
@@ -76,16 +77,16 @@ class Plan:
     compiled: dict[tuple[object, ...], tuple[Any, tuple[object, ...]]] = field(default_factory=dict, repr=False)
 
 
-def plan_of(x: Tensor, direction: Literal["forward", "backward"], streams: int) -> Plan:
+def tiling_of(x: Tensor, direction: Literal["forward", "backward"], streams: int) -> Tiling:
     """The plan for a dense ``x``, contiguous or channels last; ``streams`` tensors of its size are read."""
     by_rows = x.dim() == 2 or not x.is_contiguous() or math.prod(x.shape[2:]) == 1
-    return _plan(tuple(x.shape), x.dtype, by_rows, direction, streams)
+    return _tiling(tuple(x.shape), x.dtype, by_rows, direction, streams)
 
 
 @lru_cache(maxsize=1024)
-def _plan(
+def _tiling(
     shape: tuple[int, ...], dtype: torch.dtype, by_rows: bool, direction: Literal["forward", "backward"], streams: int
-) -> Plan:
+) -> Tiling:
     channels, positions = shape[1], math.prod(shape[2:])
     values, itemsize = shape[0] * positions, dtype.itemsize
     rows, columns = (values, channels) if by_rows else (shape[0], positions)
@@ -98,26 +99,26 @@ def _plan(
         width, programs, together = _power(positions), channels, 1
     tile = (_power(rows), width)
     size = values * together * itemsize * streams
-    way: Literal["whole", "alone", "parts"] = "parts"
-    if math.prod(tile) <= _WHOLE[direction] // shrinks**2:
-        way = "whole"
-    elif size <= _ALONE_BYTES or (programs >= _MANY and size <= _ALONE_BYTES_AMONG_MANY):
-        way = "alone"
-    if way != "whole":
-        if by_rows and way == "parts":
+    strategy: Literal["in_registers", "two_pass", "split_reduction"] = "split_reduction"
+    if math.prod(tile) <= _IN_REGISTERS[direction] // shrinks**2:
+        strategy = "in_registers"
+    elif size <= _TWO_PASS_BYTES or (programs >= _MANY and size <= _TWO_PASS_BYTES_AMONG_MANY):
+        strategy = "two_pass"
+    if strategy != "in_registers":
+        if by_rows and strategy == "split_reduction":
             width = min(_power(channels), max(_SEGMENT // itemsize, 1))
             programs = -(-channels // width)
-        tile = _tile(rows, columns, width if by_rows else 0, itemsize, _TILE[way] // shrinks**2)
+        tile = _tile(rows, columns, width if by_rows else 0, itemsize, _TILE[strategy] // shrinks**2)
     column_tiles = 1 if by_rows else -(-columns // tile[1])
     tiles = -(-rows // tile[0]) * column_tiles
     each = tiles
-    if way == "parts":
+    if strategy == "split_reduction":
         wanted = max(1, min(_MOST_PARTS, _PROGRAMS // programs))
         each = max(-(-tiles // wanted), min(_LEAST_TILES, tiles))
     is_even = rows % tile[0] == 0 and (channels if by_rows else columns) % tile[1] == 0
     warps = min(_MOST_WARPS, max(1, _power(math.prod(tile) * shrinks // (_PER_THREAD * _WARP))))
-    return Plan(
-        way, by_rows, rows, columns, math.gcd(columns, 16), tile, column_tiles, tiles, each, -(-tiles // each), programs,
+    return Tiling(
+        strategy, by_rows, rows, columns, math.gcd(columns, 16), tile, column_tiles, tiles, each, -(-tiles // each), programs,
         warps, is_even, shape[0] * channels * positions >= 1 << 31, is_wide,
     )  # fmt: skip
 
