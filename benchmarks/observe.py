@@ -20,7 +20,7 @@ from bnkit.experiments.networks import network_sources
 from bnkit.experiments.settings import Settings
 from bnkit.experiments.training.task import training_step
 from bnkit.memory import keep_freed_memory
-from bnkit.model.instrument.layers import LayerWatch
+from bnkit.model.instrument.layer_instrumentation import LayerInstrumentation
 
 CASES = [
     ("mlp", 64, Settings()),
@@ -39,7 +39,7 @@ def measure(network: str, batch: int, settings: Settings, rounds: int) -> tuple[
     model = network_sources([network], ["batch_norm"])["batch_norm"].build((1, 28, 28), 10, settings, 0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     inputs, targets = torch.randn(batch, 1, 28, 28), torch.randint(0, 10, (batch,))
-    watch = LayerWatch(model)
+    watch = LayerInstrumentation(model)
 
     def step() -> None:
         training_step(model, optimizer, functional.cross_entropy, inputs, targets)

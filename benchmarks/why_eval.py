@@ -18,7 +18,7 @@ from bnkit.comparison.comparison import Comparison
 from bnkit.experiments.experiment import parse_experiment, read_recipe
 from bnkit.experiments.model_data import data_of_run
 from bnkit.model.inspect.batches import Batches
-from bnkit.model.inspect.recognise import places
+from bnkit.model.inspect.recognise import batch_norm_sites
 from bnkit.model.statistics.drift import Drift
 
 _SIZE, _COUNT = 256, 32
@@ -48,7 +48,7 @@ def row(comparison: Comparison, number: int, epoch: int) -> Row:
     training, test = data.training_batches(_SIZE, _COUNT), data.test_batches(1000)
     findings = bnkit.check(model, training, test_batches=test, select="BN201")
     twin = comparison.load(run, epoch)  # which is changed
-    measured = CheckMeasurements(twin, places(twin), Batches(training), Batches(test))
+    measured = CheckMeasurements(twin, batch_norm_sites(twin), Batches(training), Batches(test))
     layers = dict(model.named_modules())
     drifts = [
         Drift.of(name, layers[name], collected.population)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from bnkit.checks.measurements import CheckMeasurements
 from bnkit.errors import ModelError
 from bnkit.kernels.channel_moments import plane_moments
 from bnkit.model.inspect.batches import Batches
-from bnkit.model.inspect.recognise import places
+from bnkit.model.inspect.recognise import batch_norm_sites
 from bnkit.moments import Moments
 
 
@@ -36,7 +36,7 @@ def _images(count=2, size=6):
 
 
 def _measured(model, batches):
-    return CheckMeasurements(model, places(model), Batches(batches)).input_statistics
+    return CheckMeasurements(model, batch_norm_sites(model), Batches(batches)).input_statistics
 
 
 @pytest.fixture(params=[0, 1 << 40], ids=["by compiled loops", "by PyTorch"])

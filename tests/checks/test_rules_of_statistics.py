@@ -19,7 +19,7 @@ from bnkit.checks.rules.statistics.different_batches import analyse_variance
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.kernels.channel_moments import plane_moments
 from bnkit.model.inspect.batches import Batches
-from bnkit.model.inspect.recognise import places
+from bnkit.model.inspect.recognise import batch_norm_sites
 from bnkit.moments import Moments
 from tests.model.foreign import FromScratch
 
@@ -157,7 +157,9 @@ def test_test_batches_are_gone_through_once_and_the_same_for_both():
                 yield inputs, (inputs[:, 0] > 5).long()
 
     assert not check(_trained(), _batches(), test_batches=Drawing(), select="BN201")
-    effect = CheckMeasurements(model := _trained(), places(model), Batches(_batches()), Batches(Drawing())).effect
+    effect = CheckMeasurements(
+        model := _trained(), batch_norm_sites(model), Batches(_batches()), Batches(Drawing())
+    ).effect
     assert effect.examples == 256 and effect.change < 1e-3
 
 
@@ -180,7 +182,7 @@ def test_the_moments_are_those_of_the_data(layer):
     model = _trained(layer).double()
     inputs = _data()[0].double()
     batches = [inputs[:64], inputs[64:65], inputs[65:200]]  # one of a single example, which has no deviation
-    measured = CheckMeasurements(model, places(model), Batches(batches))
+    measured = CheckMeasurements(model, batch_norm_sites(model), Batches(batches))
     collected = measured.input_statistics["1"]
     seen = model[0](inputs[:200])
     assert torch.allclose(collected.population.mean, seen.mean(0))
@@ -192,7 +194,7 @@ def test_the_moments_are_those_of_the_data(layer):
 def test_the_moments_of_a_batch_norm_of_somebodys_own():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), FromScratch(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
     images = torch.randn(6, 3, 8, 8)
-    collected = CheckMeasurements(model, places(model), Batches([images[:4], images[4:]])).input_statistics
+    collected = CheckMeasurements(model, batch_norm_sites(model), Batches([images[:4], images[4:]])).input_statistics
     seen = model[0](images)
     assert list(collected) == ["1", "4"]
     assert torch.allclose(collected["1"].population.mean.float(), seen.mean((0, 2, 3)), atol=1e-5)
@@ -213,7 +215,7 @@ def test_long_batches_are_measured_by_compiled_loops(monkeypatch, layer):
     monkeypatch.setattr(collector_module, "plane_moments", lambda x: measured.append(x) or plane_moments(x))
     for least in (1 << 40, 0):
         monkeypatch.setattr(collector_module, "_LONG", least)
-        found.append(CheckMeasurements(model, places(model), Batches(images)))
+        found.append(CheckMeasurements(model, batch_norm_sites(model), Batches(images)))
     assert len(measured) == 6
     by_pytorch, by_loops = found
     for name in ("1", "4"):
@@ -235,7 +237,7 @@ def test_what_the_loops_cannot_take_is_measured_all_the_same(monkeypatch):
     monkeypatch.setattr(collector_module, "_LONG", 0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).to(memory_format=torch.channels_last)
     images = torch.randn(4, 3, 9, 9).to(memory_format=torch.channels_last)
-    found = CheckMeasurements(model, places(model), Batches([images])).input_statistics["1"].population
+    found = CheckMeasurements(model, batch_norm_sites(model), Batches([images])).input_statistics["1"].population
     assert torch.allclose(found.mean, Moments.of(model[0](images)).mean, atol=1e-6)
 
 
@@ -252,7 +254,7 @@ def test_what_pytorch_refuses_is_refused(monkeypatch, layer, least):
     monkeypatch.setattr(collector_module, "_LONG", least)
     model = nn.Sequential(layer)
     with pytest.raises(ModelError, match="Sequential raised"):
-        CheckMeasurements(model, places(model), Batches([torch.randn(2, 4, 8, 8)]))
+        CheckMeasurements(model, batch_norm_sites(model), Batches([torch.randn(2, 4, 8, 8)]))
 
 
 @pytest.mark.parametrize(
@@ -281,13 +283,13 @@ def test_quarters_of_a_batch(batch, least, expected):
 
 def test_a_second_quarter_is_judged_where_the_first_shows_a_gain():
     model, batches = _off(_trained()), _batches(256)
-    effect = CheckMeasurements(model, places(model), Batches(batches)).effect
+    effect = CheckMeasurements(model, batch_norm_sites(model), Batches(batches)).effect
     assert effect.examples == 128 and effect.gained > effect.lost
     inputs, targets = batches[0]
     before = (_off(_trained())(inputs[:128]).argmax(1) == targets[:128]).sum()
     assert effect.right_before == int(before)
     healthy = _trained()
-    assert CheckMeasurements(healthy, places(healthy), Batches(batches)).effect.examples == 64
+    assert CheckMeasurements(healthy, batch_norm_sites(healthy), Batches(batches)).effect.examples == 64
 
 
 def _reset(model, *names):

@@ -169,7 +169,7 @@ def test_onnx_without_batch_normalization(capsys):
 
 
 def test_onnx_that_is_not_installed(capsys, monkeypatch):
-    monkeypatch.setattr("bnkit.model.saving.find_spec", lambda name: None)
+    monkeypatch.setattr("bnkit.model.save.find_spec", lambda name: None)
     said = say(capsys, "fold", f"{NETS}:Normalised", *SHAPE, "--out", "x.onnx")
     assert (said.status, said.err.count("\n")) == (2, 1)
     assert "x.onnx needs onnx and onnxscript, which is not installed; pip install 'bnkit[onnx]'" in said.err

@@ -11,8 +11,8 @@ from torch import nn
 import bnkit
 from bnkit.kernels.cpu import aten_affine as loops
 from bnkit.memory import recompute as home
-from bnkit.memory import storage as contents
-from bnkit.memory.fused_recipe import Affine
+from bnkit.memory import storage as saved_storage
+from bnkit.memory.fused_recipe import FusedRecipe
 from tests.memory.networks import NETWORKS, assert_same, batch, gradients, normalised, step
 
 
@@ -20,8 +20,10 @@ from tests.memory.networks import NETWORKS, assert_same, batch, gradients, norma
 def followed(monkeypatch):
     """The recipes that tensors were let go for."""
     found = []
-    plain = home.Content.drop
-    monkeypatch.setattr(home.Content, "drop", lambda content, recipe: found.append(recipe) or plain(content, recipe))
+    plain = home.SavedStorage.drop
+    monkeypatch.setattr(
+        home.SavedStorage, "drop", lambda content, recipe: found.append(recipe) or plain(content, recipe)
+    )
     return found
 
 
@@ -34,7 +36,7 @@ def test_one_loop_for_all_outputs(followed, norm, layout, training):
     model = NETWORKS["resnet"](norm).to(memory_format=layout).train(training)
     step(model, *(part.contiguous(memory_format=layout) if part.dim() == 4 else part for part in batch()), again=True)
     assert len(followed) == 13  # the stem's, and two of each of six blocks
-    assert all(isinstance(recipe, Affine) and recipe.relu for recipe in followed)
+    assert all(isinstance(recipe, FusedRecipe) and recipe.relu for recipe in followed)
     assert [len(recipe.coefficients) for recipe in followed].count(2) == 1  # the shortcut's, normalised itself
 
 
@@ -44,28 +46,28 @@ def test_other_dtypes_by_pytorch(followed, dtype):
     x, targets = batch(dtype=dtype)
     step(model, x, targets, again=True)
     assert followed
-    assert not any(isinstance(recipe, Affine) for recipe in followed)
+    assert not any(isinstance(recipe, FusedRecipe) for recipe in followed)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_loop_of_other_bits_is_not_taken(followed, network, monkeypatch):
     """As on a processor that PyTorch's kernels were compiled for in another way."""
     plain = loops.affine
-    monkeypatch.setattr(home, "_TRIED", {})
+    monkeypatch.setattr(home, "_REPRODUCED", {})
     monkeypatch.setattr(loops, "affine", lambda *of: plain(*of) * (1 + 2**-23))
     torch.manual_seed(0)
     model, (x, targets) = NETWORKS[network]("torch"), batch()
     assert_same(step(model, x, targets, again=True), step(model, x, targets, again=False))
-    norms = [recipe for recipe in followed if recipe.norms]
+    norms = [recipe for recipe in followed if recipe.has_batch_norm]
     assert len(norms) == {"vgg": 4, "resnet": 13}[network]
-    assert not any(isinstance(recipe, Affine) for recipe in norms)
+    assert not any(isinstance(recipe, FusedRecipe) for recipe in norms)
 
 
 def test_not_where_pytorch_rounds_products(followed, monkeypatch):
     monkeypatch.setattr(loops, "is_possible", lambda: False)
     model, (x, targets) = NETWORKS["resnet"]("torch"), batch()
     assert_same(step(model, x, targets, again=True), step(model, x, targets, again=False))
-    assert not any(isinstance(recipe, Affine) for recipe in followed)
+    assert not any(isinstance(recipe, FusedRecipe) for recipe in followed)
 
 
 @pytest.mark.parametrize("place", [0, 3])
@@ -118,8 +120,8 @@ def test_which_nan_it_is_does_not_matter():
     """The sum of two is the first of them, and which comes first is up to the compiler."""
     a = torch.tensor([math.nan, 1.0, -0.0])
     b = (a.view(torch.int32) ^ torch.tensor([-(1 << 31), 0, 0], dtype=torch.int32)).view(torch.float32)
-    assert contents._same(a, b)
-    assert contents._same_bits(a, b)
-    assert not contents._same(a, torch.tensor([math.nan, 2.0, -0.0]))
-    assert not contents._same(a, torch.tensor([1.0, 1.0, -0.0]))
-    assert not contents._same_bits(a, torch.tensor([math.nan, 1.0, 0.0]))
+    assert saved_storage._same(a, b)
+    assert saved_storage._same_bits(a, b)
+    assert not saved_storage._same(a, torch.tensor([math.nan, 2.0, -0.0]))
+    assert not saved_storage._same(a, torch.tensor([1.0, 1.0, -0.0]))
+    assert not saved_storage._same_bits(a, torch.tensor([math.nan, 1.0, 0.0]))

@@ -12,16 +12,16 @@ from torch.nn import functional
 
 import bnkit
 from bnkit.memory import recompute as home
-from bnkit.memory import storage as contents
+from bnkit.memory import storage as saved_storage
 from tests.memory.networks import NETWORKS, Held, batch, gradients, normalised, resnet, vgg
 
 
 @pytest.fixture
-def computed(monkeypatch):
+def run_recipe(monkeypatch):
     """The recipes that were followed in backward passes, in turn."""
     found = []
-    plain = contents.computed
-    monkeypatch.setattr(contents, "computed", lambda recipe: found.append(recipe) or plain(recipe))
+    plain = saved_storage.run_recipe
+    monkeypatch.setattr(saved_storage, "run_recipe", lambda recipe: found.append(recipe) or plain(recipe))
     return found
 
 
@@ -55,13 +55,13 @@ def test_a_dead_storage_matches_nothing():
         tensor = torch.zeros(256)
         key = tensor.untyped_storage()._cdata
         assert key not in {content.key for content in dead}
-        assert not any(content.is_of(tensor, content.key) for content in dead)
-        dead.append(contents.Content(tensor))
-        assert dead[-1].is_of(tensor, key)
+        assert not any(content.matches(tensor, content.key) for content in dead)
+        dead.append(saved_storage.SavedStorage(tensor))
+        assert dead[-1].matches(tensor, key)
         dead[-1].tensor = None
 
 
-def test_one_rebuild_for_all_users(computed):
+def test_one_rebuild_for_all_users(run_recipe):
     torch.manual_seed(0)
     first, norm = nn.Conv2d(3, 4, 1), nn.Sequential(*normalised("torch", 4))
     users = nn.ModuleList(nn.Conv2d(4, 2, 1) for _ in range(5))
@@ -70,23 +70,23 @@ def test_one_rebuild_for_all_users(computed):
         loss = sum(user(y).sum() for user in users)
         del y
     assert found.dropped == 1
-    computed.clear()
+    run_recipe.clear()
     loss.backward()
-    assert len(computed) == 1
+    assert len(run_recipe) == 1
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("norm", ["torch", "numba"])
-def test_each_output_is_computed_once_in_a_pass(computed, network, norm):
+def test_each_output_is_computed_once_in_a_pass(run_recipe, network, norm):
     model, (x, targets) = NETWORKS[network](norm), batch()
     with bnkit.recompute(model) as found:
         loss = functional.cross_entropy(model(x), targets)
-    computed.clear()
+    run_recipe.clear()
     loss.backward(retain_graph=True)
     integers = 1 if network == "vgg" else 0  # of the first pool; nothing saves what the second returns
-    assert len(computed) == found.dropped + integers
+    assert len(run_recipe) == found.dropped + integers
     loss.backward()
-    assert len(computed) == 2 * (found.dropped + integers)
+    assert len(run_recipe) == 2 * (found.dropped + integers)
 
 
 def test_what_was_computed_is_freed_behind_its_last_user():
@@ -236,8 +236,8 @@ def test_all_is_freed_with_the_graph(layers, x):
 
 
 def test_a_form_that_does_not_compute_the_same_is_kept(layers, x, monkeypatch):
-    monkeypatch.setattr(home, "_TRIED", {})
-    monkeypatch.setattr(home, "equals", lambda tensor, content: False)
+    monkeypatch.setattr(home, "_REPRODUCED", {})
+    monkeypatch.setattr(home, "equals", lambda tensor, storage: False)
     with bnkit.recompute(layers) as found:
         loss = layers[2](layers[1](layers[0](x))).square().sum()
     assert found.dropped == 0

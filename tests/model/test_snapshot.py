@@ -16,7 +16,7 @@ from bnkit.checks.check import check
 from bnkit.checks.need import Need
 from bnkit.checks.rule_registry import rules
 from bnkit.errors import ModelError
-from bnkit.model.snapshot import Snapshot, untouched
+from bnkit.model.snapshot import Snapshot, preserve_everything
 
 
 class Restless(nn.Module):
@@ -118,7 +118,7 @@ def test_a_snapshot_gives_back_what_was_rebuilt():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     weight, norm = model[0].weight, model[1]
     content = weight.detach().clone()
-    with pytest.raises(ZeroDivisionError), untouched(model):
+    with pytest.raises(ZeroDivisionError), preserve_everything(model):
         model[0].weight = nn.Parameter(torch.zeros(2, 2))
         weight.data.zero_()
         model[1] = nn.Identity()

@@ -22,13 +22,13 @@ from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_registry import Names, selected_rules
 from bnkit.errors import ModelError, SettingsError
-from bnkit.model.edit.copy import copy_of
+from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.inspect.batches import Batches, Forward, device_of
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
 from bnkit.model.inspect.recognise import no_batch_norm
 from bnkit.model.inspect.supported import check_supported
-from bnkit.model.snapshot import Snapshot, untouched
+from bnkit.model.snapshot import Snapshot, preserve_everything
 from bnkit.model.statistics.ranks import without_broadcasts
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def check(
     loaders = [each for each in (batches, test_batches, loader) if each is not None]
     generators = tuple(_generators(loaders))
     with ExitStack() as stack:
-        snapshot = stack.enter_context(untouched(model, generators))
+        snapshot = stack.enter_context(preserve_everything(model, generators))
         if example is None and data is not None:
             data, first = _peek(data)
             example = BatchExample(data, first[0]) if first else None
@@ -179,7 +179,7 @@ def _copy_with_shapes(model: nn.Module, example: Example | None, name: str) -> n
             f"{name} of {type(model).__name__} has no shape yet; expected an example that gives it one, example_inputs or "
             "batches (--input or --data), or a model that has run"
         )
-    copied = copy_of(model)
+    copied = deepcopy_model(model)
     materialise(copied, example)
     return copied
 

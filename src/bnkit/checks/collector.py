@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.kernels.channel_moments import PlaneMoments, plane_moments
-from bnkit.model.inspect.recognise import BatchNormLike, Place
+from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite
 from bnkit.model.statistics.collect import BatchNormCall, collect
 from bnkit.moments import Moments
 
@@ -33,7 +33,7 @@ class InputStatistics:
             batch norm that runs first only.
     """
 
-    site: Place
+    site: BatchNormSite
     batches: list[Moments | None] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
     examples: int = 0
@@ -71,7 +71,7 @@ class ActivationCollector:
         statistics: What they received, by their first dotted names, in the order in which they first run.
     """
 
-    def __init__(self, sites: Sequence[Place]) -> None:
+    def __init__(self, sites: Sequence[BatchNormSite]) -> None:
         self.statistics: dict[str, InputStatistics] = {}
         self._sites = {site.name: site for site in sites}
         self._values = 0
@@ -100,9 +100,9 @@ class ActivationCollector:
         return self._values > _LONG
 
 
-def takes_statistics(site: Place) -> bool:
+def takes_statistics(site: BatchNormSite) -> bool:
     """Whether the statistics of data could stand in the buffers of a batch norm, and would be used."""
-    norm, module = site.found, site.module
+    norm, module = site.recognised_as, site.module
     return (
         isinstance(norm, BatchNormLike)
         and not norm.is_frozen

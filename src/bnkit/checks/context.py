@@ -13,7 +13,7 @@ from bnkit.checks.need import Need
 from bnkit.checks.traced_run import TracedRun
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.example import Example
-from bnkit.model.inspect.recognise import BatchNormLike, Place, places
+from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite, batch_norm_sites
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -73,14 +73,14 @@ class CheckContext:
         return frozenset(need for need, value in given.items() if value is not None)
 
     @cached_property
-    def sites(self) -> list[Place]:
+    def sites(self) -> list[BatchNormSite]:
         """The modules that are batch norms or look like one, in the order of the model."""
-        return places(self.model)
+        return batch_norm_sites(self.model)
 
     @cached_property
-    def norms(self) -> dict[Place, BatchNormLike]:
+    def norms(self) -> dict[BatchNormSite, BatchNormLike]:
         """Those that are batch norms, and what is known of each."""
-        return {site: site.found for site in self.sites if isinstance(site.found, BatchNormLike)}
+        return {site: site.recognised_as for site in self.sites if isinstance(site.recognised_as, BatchNormLike)}
 
     @cached_property
     def trained(self) -> frozenset[nn.Module]:

@@ -11,7 +11,7 @@ from bnkit.checks.finding import Finding
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_registry import Names, rules, split_names
 from bnkit.model.changes import Change, Changed, Changes
-from bnkit.model.edit.copy import copy_of
+from bnkit.model.edit.copy import deepcopy_model
 
 
 def apply_fixes(
@@ -29,7 +29,7 @@ def apply_fixes(
     Raises:
         ModelError: The model cannot be copied, or recalibrated.
     """
-    fixed = copy_of(model)
+    fixed = deepcopy_model(model)
     named = {name.upper() for name in split_names(select or ())}
     # Rules that share a fix are fixed once.
     work: dict[Any, tuple[Rule, list[Finding]]] = {}

@@ -13,8 +13,8 @@ from bnkit.checks.collector import ActivationCollector, takes_statistics
 from bnkit.errors import DataError
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.example import tensors_in
-from bnkit.model.inspect.recognise import BatchNormLike, Place
-from bnkit.model.random_state import RandomState
+from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite
+from bnkit.model.random_state import RngState
 from bnkit.model.statistics.collect import set_running_statistics
 from bnkit.model.verify.answers import outputs_of, targets_of
 from bnkit.model.verify.effect import Effect
@@ -47,9 +47,9 @@ class CheckMeasurements:
     """
 
     def __init__(
-        self, model: nn.Module, sites: Sequence[Place], batches: Batches, test_batches: Batches | None = None
+        self, model: nn.Module, sites: Sequence[BatchNormSite], batches: Batches, test_batches: Batches | None = None
     ) -> None:
-        self._model, self._sites = model, [p for p in sites if isinstance(p.found, BatchNormLike)]
+        self._model, self._sites = model, [p for p in sites if isinstance(p.recognised_as, BatchNormLike)]
         for module in model.modules():
             module.training = False
         with torch.no_grad():
@@ -80,7 +80,7 @@ class CheckMeasurements:
     def _compare(self, batches: Batches, compared: Iterable[Any]) -> None:
         """Compare the outputs under the statistics of the data with those under the moving averages."""
         for number, batch in enumerate(compared, 1):
-            state = RandomState()
+            state = RngState()
             by_average = outputs_of(batches.run(self._model, batch, number))
             state.restore()
             with self._population_statistics():
@@ -138,7 +138,7 @@ def _part(batch: Any, first: int, last: int) -> Any | None:
     return None
 
 
-def _buffers(sites: Sequence[Place]) -> Iterator[Tensor]:
+def _buffers(sites: Sequence[BatchNormSite]) -> Iterator[Tensor]:
     for site in sites:
         yield from site.module.buffers(recurse=False)
 

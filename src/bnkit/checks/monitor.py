@@ -58,7 +58,7 @@ class Monitor:
         >>> model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
         >>> seen = []
         >>> monitor = Monitor(model, every=2, select="BN101", on_findings=seen.append)
-        >>> for _ in range(5):  # in place of training
+        >>> for _ in range(5):  # in site of training
         ...     looked = monitor.step(torch.randn(8, 2))
         >>> monitor.looks, len(seen), seen[0].codes
         ([2], 1, ('BN101',))

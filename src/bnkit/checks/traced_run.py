@@ -14,8 +14,8 @@ from torch import nn
 
 from bnkit.errors import ModelError
 from bnkit.model.inspect.example import Example
-from bnkit.model.inspect.operations import Kind
-from bnkit.model.inspect.recognise import BatchNormLike, Place
+from bnkit.model.inspect.operations import OpType
+from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite
 from bnkit.model.inspect.sites import Sites, sites_in
 from bnkit.model.inspect.trace import Operation, Trace, trace
 
@@ -42,7 +42,7 @@ class TracedRun:
         ModelError: If the model raises in evaluation mode too.
     """
 
-    def __init__(self, model: nn.Module, example: Example, sites: list[Place]) -> None:
+    def __init__(self, model: nn.Module, example: Example, sites: list[BatchNormSite]) -> None:
         self._model = model
         norms = {site.module for site in sites}
         self.checkpointed: frozenset[str] = frozenset()
@@ -64,7 +64,7 @@ class TracedRun:
     def _ran(name: str, run: Trace) -> bool:
         return run.calls[name] > 0 or bool(run.of_module(name))
 
-    def calls(self, site: Place) -> tuple[Operation, ...]:
+    def calls(self, site: BatchNormSite) -> tuple[Operation, ...]:
         """The steps that are calls of the batch norm, in order."""
         return self.trace.of_module(site.name)
 
@@ -73,14 +73,14 @@ class TracedRun:
         step = operation
         while step.inputs and step.inputs[0] >= 0:
             step = self.trace.operations[step.inputs[0]]
-            if step.kind is not Kind.RESHAPE:
+            if step.kind is not OpType.RESHAPE:
                 return step
         return None
 
     def after(self, operation: Operation) -> Iterator[Operation]:
         """The steps that use the result of ``operation``, reshapes left out."""
         for user in self.trace.users_of(operation):
-            if user.kind is Kind.RESHAPE:
+            if user.kind is OpType.RESHAPE:
                 yield from self.after(user)
             else:
                 yield user
@@ -88,30 +88,30 @@ class TracedRun:
     def reaches_output(self, operation: Operation) -> bool:
         """Whether the model returns the result of ``operation`` itself, reshaped perhaps."""
         return operation.index in self.trace.outputs or any(
-            user.kind is Kind.RESHAPE and self.reaches_output(user) for user in self.trace.users_of(operation)
+            user.kind is OpType.RESHAPE and self.reaches_output(user) for user in self.trace.users_of(operation)
         )
 
     @cached_property
     def examples(self) -> int | None:
         """How many examples it ran on, by the first dimension of what the first batch norm got; None if none ran."""
-        return next((o.shapes[0][0] for o in self.trace.operations if o.kind is Kind.NORM and o.shapes), None)
+        return next((o.shapes[0][0] for o in self.trace.operations if o.kind is OpType.NORM and o.shapes), None)
 
-    def values_per_example(self, site: Place) -> int | None:
+    def values_per_example(self, site: BatchNormSite) -> int | None:
         """How many values of each channel one example has, in the first call of the batch norm; None if it never ran."""
         first = next(iter(self.calls(site)), None)
-        if first is None or not first.shapes or not isinstance(site.found, BatchNormLike):
+        if first is None or not first.shapes or not isinstance(site.recognised_as, BatchNormLike):
             return None
         shape = first.shapes[0]
         return max(1, torch.Size(shape[2:]).numel())
 
 
 @contextmanager
-def _checkpointed(sites: list[Place]) -> Iterator[set[str]]:
+def _checkpointed(sites: list[BatchNormSite]) -> Iterator[set[str]]:
     """The names of those that run inside activation checkpointing, which shows in who called them."""
     names: set[str] = set()
     file = torch.utils.checkpoint.__file__
 
-    def hook_of(site: Place) -> Callable[..., None]:
+    def hook_of(site: BatchNormSite) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: object) -> None:
             frame: FrameType | None = sys._getframe()
             while frame is not None and frame.f_code.co_filename != file:

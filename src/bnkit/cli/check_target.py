@@ -20,7 +20,7 @@ from bnkit.errors import SettingsError
 from bnkit.experiments.model_data import ModelBatches, ModelData, data_of_run, model_data
 from bnkit.factories import is_factory_name
 from bnkit.model.changes import Change
-from bnkit.model.saving import check_destination, load_weights, save
+from bnkit.model.save import check_destination, load_weights, save
 from bnkit.model.verify.outcome import Outcome
 
 

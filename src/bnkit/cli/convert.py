@@ -23,7 +23,7 @@ from bnkit.cli.model_command import (
 )
 
 if TYPE_CHECKING:
-    from bnkit.model.edit.replace import Kind
+    from bnkit.model.edit.replace import ReplacementKind
 
 
 def convert(
@@ -58,7 +58,7 @@ def convert(
     with command.working("converting"):
         model, changes = converted(
             model_target.model,
-            cast("Kind", to),  # which is checked there
+            cast("ReplacementKind", to),  # which is checked there
             include=include,
             exclude=exclude,
         )

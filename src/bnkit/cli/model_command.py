@@ -98,7 +98,7 @@ class ModelCommand:
                 "the model has to be run to see how it is built, and there is no example; expected --input 64x3x32x32 or --data D"
             )
         if self.out is not None:
-            from bnkit.model.saving import check_destination
+            from bnkit.model.save import check_destination
 
             read_from = [Path(self.target.rpartition(":")[0]), *([self.weights] if self.weights is not None else [])]
             check_destination(self.out, has_example=has_example, read_from=read_from)
@@ -113,10 +113,10 @@ class ModelCommand:
     def twin(self, model_target: ModelTarget) -> nn.Module:
         """A second model like that of ``model_target``: a copy, or the factory's next one where it cannot be copied."""
         from bnkit.cli.model_target import read_model_target
-        from bnkit.model.edit.copy import copy_of
+        from bnkit.model.edit.copy import deepcopy_model
 
         try:
-            return copy_of(model_target.model)
+            return deepcopy_model(model_target.model)
         except ModelError:
             again = read_model_target(self.target, weights=self.weights).model
             if again is model_target.model:
@@ -193,7 +193,7 @@ class ModelCommand:
         if outcome is not None and not self.force:
             remedy = f"{instead}--force writes {self.out} all the same"
             outcome.refuse_loss(f"the changed {self.target}", f"expected no loss: {remedy}")
-        from bnkit.model.saving import save
+        from bnkit.model.save import save
 
         with self.working(f"writing {self.out}, the changed"):
             return save(model, self.out, example)

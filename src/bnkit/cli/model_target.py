@@ -16,7 +16,7 @@ from bnkit.factories import load_factory
 from bnkit.model.inspect.batches import device_of
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
-from bnkit.model.saving import load_weights
+from bnkit.model.save import load_weights
 from bnkit.seeding import seeded
 
 

@@ -118,7 +118,7 @@ class Experiment(BaseModel):
         drop_last: Leave out the smaller last batch of each epoch. A last batch of one example, whose variance is 0, is always
             left out.
         train_examples, test_examples: Use this many random examples of each split, the same for all runs; 0 for all.
-        observe: Record statistics of the layers every this many steps (see ``bnkit.model.instrument.layers``); 0 for never.
+        observe: Record layer statistics every this many steps (see ``bnkit.model.instrument.layer_instrumentation``); 0 for never.
         landscape: Record the loss along the step every this many steps (see ``bnkit.model.instrument.loss_landscape``); 0 for
             never.
         evaluate_training: After each epoch, evaluate the training split too, as the test set is.

@@ -11,7 +11,7 @@ from bnkit.data import DataSet
 from bnkit.data.inputs import to_float32
 from bnkit.experiments.networks import NetworkSource
 from bnkit.experiments.settings import Settings
-from bnkit.model.inspect.dispatch import Dispatch
+from bnkit.model.inspect.dispatch_mode import DispatchMode
 from bnkit.seeding import seeded
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -78,14 +78,14 @@ def _raw(data: DataSet) -> Tensor:
         return data.train.raw_head(2).cpu()
 
 
-class _Lookups(Dispatch):
+class _Lookups(DispatchMode):
     """Collects the index tensors of lookups during a forward pass."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.tensors: list[Tensor] = []
 
-    def dispatched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run_operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func._schema.name.removeprefix("aten::") in _LOOKUPS:
             flat = [
                 entry

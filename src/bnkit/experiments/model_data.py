@@ -15,7 +15,7 @@ from bnkit.errors import FactoryError, ModelError, SettingsError
 from bnkit.factories import is_factory_name, load_factory
 from bnkit.model.inspect.batches import device_of, dtype_of, join_last_single
 from bnkit.model.inspect.example import Example
-from bnkit.model.inspect.trace import as_it_was
+from bnkit.model.state import preserve_model
 
 # The default batch size of a comparison.
 _EXAMPLES = 64
@@ -208,7 +208,7 @@ def _unscaled(part: Split) -> Split:
 
 def _takes(model: nn.Module, inputs: Tensor) -> bool:
     """Whether ``model`` runs on integer ``inputs``, such as tokens for an embedding."""
-    with as_it_was(model), torch.no_grad():
+    with preserve_model(model), torch.no_grad():
         try:
             Example(inputs.to(device_of(model), copy=True)).run(model.eval())
         except ModelError:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnkit.model.inspect.dispatch import Dispatch
+from bnkit.model.inspect.dispatch_mode import DispatchMode
 from bnkit.seeding import derived_seed, seeded
 
 
@@ -32,13 +32,13 @@ def seeded_weights(seed: int) -> Iterator[None]:
         yield
 
 
-class _DrawsByShape(Dispatch):
+class _DrawsByShape(DispatchMode):
     def __init__(self, seed: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._seed = seed
         self._drawn: Counter[object] = Counter()
 
-    def dispatched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run_operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags and kwargs.get("generator") is None:
             draw = (str(func), _shape(args))
             torch.manual_seed(derived_seed(self._seed, *draw, self._drawn[draw]))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-class Known(NamedTuple):
+class Activation(NamedTuple):
     """An activation.
 
     Attributes:
@@ -29,24 +29,24 @@ def _gelu(x: Tensor, approximate: str) -> Tensor:
 
 
 _nn: Any = torch._C._nn
-_LEAKY = Known(_nn.leaky_relu, _nn.leaky_relu_, ("negative_slope",))
-_ELU = Known(_nn.elu, _nn.elu_, ("alpha", "scale", "input_scale"))
+_LEAKY = Activation(_nn.leaky_relu, _nn.leaky_relu_, ("negative_slope",))
+_ELU = Activation(_nn.elu, _nn.elu_, ("alpha", "scale", "input_scale"))
 
 # By the class of the node; the second of two is that of the function in place.
-ACTIVATIONS: dict[str, Known] = {
-    "ReluBackward0": Known(torch.relu, torch.relu_),
-    "SigmoidBackward0": Known(torch.sigmoid, torch.sigmoid_),
-    "TanhBackward0": Known(torch.tanh, torch.tanh_),
-    "HardtanhBackward0": Known(_nn.hardtanh, _nn.hardtanh_, ("min_val", "max_val")),  # relu6 too
+ACTIVATIONS: dict[str, Activation] = {
+    "ReluBackward0": Activation(torch.relu, torch.relu_),
+    "SigmoidBackward0": Activation(torch.sigmoid, torch.sigmoid_),
+    "TanhBackward0": Activation(torch.tanh, torch.tanh_),
+    "HardtanhBackward0": Activation(_nn.hardtanh, _nn.hardtanh_, ("min_val", "max_val")),  # relu6 too
     "LeakyReluBackward0": _LEAKY,
     "LeakyReluBackward1": _LEAKY,
     "EluBackward0": _ELU,  # selu too
     "EluBackward1": _ELU,
-    "CeluBackward0": Known(torch.celu, torch.celu_, ("alpha",)),
-    "SiluBackward0": Known(_nn.silu, _nn.silu_),
-    "MishBackward0": Known(_nn.mish, _nn.mish_),
-    "HardswishBackward0": Known(_nn.hardswish, _nn.hardswish_),
-    "HardsigmoidBackward0": Known(_nn.hardsigmoid, _nn.hardsigmoid_),
-    "GeluBackward0": Known(_gelu, None, ("approximate",)),
-    "SoftplusBackward0": Known(_nn.softplus, None, ("beta", "threshold")),
+    "CeluBackward0": Activation(torch.celu, torch.celu_, ("alpha",)),
+    "SiluBackward0": Activation(_nn.silu, _nn.silu_),
+    "MishBackward0": Activation(_nn.mish, _nn.mish_),
+    "HardswishBackward0": Activation(_nn.hardswish, _nn.hardswish_),
+    "HardsigmoidBackward0": Activation(_nn.hardsigmoid, _nn.hardsigmoid_),
+    "GeluBackward0": Activation(_gelu, None, ("approximate",)),
+    "SoftplusBackward0": Activation(_nn.softplus, None, ("beta", "threshold")),
 }

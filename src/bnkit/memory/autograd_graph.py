@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from bnkit.memory import batch_norm_nodes, fused_nodes, fused_recipe
 from bnkit.memory.activations import ACTIVATIONS
-from bnkit.memory.recipes import Activated, Joined, Leaf, Widened, activation, copied, stacked, summed
-from bnkit.memory.saved_tensor import Kept, Saved
-from bnkit.memory.storage import Content, Recipe
+from bnkit.memory.recipes import ActivationRecipe, CastRecipe, CombinedRecipe, Leaf, activation, add, cat, to_dtype
+from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
+from bnkit.memory.storage import Recipe, SavedStorage
 
 # What gives a tensor that lies in the storage of the one it is given.
 _VIEWS = frozenset(
@@ -42,10 +42,10 @@ class Graph:
         self._own: set[int] = set()
         self._named: dict[tuple[int, int], Any] = {}
         # What is unpacked while the graph is looked at; None while it is not.
-        self.seen: list[Saved | Kept] | None = None
+        self.unpacked: list[SavedTensor | KeptTensor] | None = None
         self._nothing = torch.empty(0)
-        self._wanted: Content | None = None
-        self._in_one_loop = True
+        self._wanted: SavedStorage | None = None
+        self._allow_fused = True
         self._model = model
 
     @cached_property
@@ -65,7 +65,7 @@ class Graph:
         """The node of that number saves its tensors in this context."""
         self._own.add(number)
 
-    def name(self, node: Any, number: int, saved: Saved) -> int:
+    def name(self, node: Any, number: int, saved: SavedTensor) -> int:
         """The output ``number`` of ``node`` is ``saved``; returns the number of the node itself."""
         own: int = node._sequence_nr()
         self._named[own, number] = ref(saved)
@@ -82,48 +82,48 @@ class Graph:
         self._named.clear()
         self._wanted = None
 
-    def looked_at(self, saved: Saved | Kept) -> Tensor:
+    def record_unpacked(self, saved: SavedTensor | KeptTensor) -> Tensor:
         """Called with what is unpacked while the graph is only looked at; what to hand out."""
-        assert self.seen is not None
-        self.seen.append(saved)
+        assert self.unpacked is not None
+        self.unpacked.append(saved)
         return self._nothing
 
-    def look(self, node: Any, attribute: str) -> list[Saved | Kept | None]:
+    def read_attribute(self, node: Any, attribute: str) -> list[SavedTensor | KeptTensor | None]:
         """What ``node`` saved under ``attribute``, without computing anything; empty if that cannot be known."""
-        return self.look_at(node, (attribute,))
+        return self.read_attributes(node, (attribute,))
 
-    def look_at(self, node: Any, attributes: tuple[str, ...]) -> list[Saved | Kept | None]:
+    def read_attributes(self, node: Any, attributes: tuple[str, ...]) -> list[SavedTensor | KeptTensor | None]:
         """What ``node`` saved under all of ``attributes``, in a row."""
         if node._sequence_nr() not in self._own:
             return []
-        seen: list[Saved | Kept] = []
-        saved: list[Saved | Kept | None] = []
-        self.seen = seen
+        unpacked: list[SavedTensor | KeptTensor] = []
+        saved: list[SavedTensor | KeptTensor | None] = []
+        self.unpacked = unpacked
         try:
             for attribute in attributes:
                 found = getattr(node, attribute)
                 for item in found if isinstance(found, tuple) else (found,):
                     if item is None:
                         saved.append(None)
-                    elif seen:
-                        saved.append(seen.pop(0))
+                    elif unpacked:
+                        saved.append(unpacked.pop(0))
                     else:  # what has no hooks is not ours
                         return []
-                if seen:
+                if unpacked:
                     return []
         except (RuntimeError, AttributeError):  # it was freed, or is not that kind of node
             return []
         finally:
-            self.seen = None
+            self.unpacked = None
         return saved
 
-    def recipe(self, node: Any, number: int, content: Content, *, in_one_loop: bool) -> Recipe | None:
-        """What computes ``content``, the storage of the output ``number`` of ``node``; None if that is not known.
+    def recipe(self, node: Any, number: int, storage: SavedStorage, *, allow_fused: bool) -> Recipe | None:
+        """What computes ``storage``, the storage of the output ``number`` of ``node``; None if that is not known.
 
-        ``in_one_loop``: whether it may be one of ours where it was several functions of PyTorch's.
+        ``allow_fused``: whether it may be one of ours where it was several functions of PyTorch's.
         """
-        self._wanted = content  # it is no part of its own recipe
-        self._in_one_loop = in_one_loop
+        self._wanted = storage  # it is no part of its own recipe
+        self._allow_fused = allow_fused
         while type(node).__name__ in _VIEWS and node.next_functions:
             node, number = node.next_functions[0]
             if node is None:
@@ -135,65 +135,65 @@ class Graph:
 
     def _narrow(self, node: Any) -> None:
         """Keep the places of the largest values that a max-pool's ``node`` saved in as few bits as they need."""
-        inputs, places = self.look(node, "_saved_self"), self.look(node, "_saved_result1")
-        if not (inputs and places and isinstance(inputs[0], Saved) and isinstance(places[0], Saved)):
+        inputs, places = self.read_attribute(node, "_saved_self"), self.read_attribute(node, "_saved_result1")
+        if not (inputs and places and isinstance(inputs[0], SavedTensor) and isinstance(places[0], SavedTensor)):
             return
-        content = places[0].content
+        storage = places[0].storage
         spatial = inputs[0].shape[-3:] if "3D" in type(node).__name__ else inputs[0].shape[-2:]
         largest = math.prod(spatial) - 1
         dtype = next(d for d in (torch.uint8, torch.int16, torch.int32, torch.int64) if largest <= torch.iinfo(d).max)
-        tensor = content.tensor
+        tensor = storage.tensor
         if tensor is None or tensor.dtype != torch.int64 or dtype == torch.int64:
             return
-        recipe = Widened(tensor.to(dtype), tensor.dtype)
-        if recipe.narrow.stride() == tensor.stride() and content.nbytes == tensor.numel() * tensor.element_size():
-            content.drop(recipe)
+        recipe = CastRecipe(tensor.to(dtype), tensor.dtype)
+        if recipe.narrow.stride() == tensor.stride() and storage.nbytes == tensor.numel() * tensor.element_size():
+            storage.drop(recipe)
 
     def _made(self, node: Any, number: int) -> Recipe | None:
         name = type(node).__name__
         if name in ACTIVATIONS:
-            return self._activated(node, name)
+            return self._activation(node, name)
         if name == "AddBackward0" and node._saved_alpha == 1:
-            return self._joined(node, summed, "sum")
+            return self._combined(node, add, "sum")
         if name == "CatBackward0":
             dimension = node._saved_dim
-            return self._joined(node, stacked(dimension), ("cat", dimension))
+            return self._combined(node, cat(dimension), ("cat", dimension))
         if name in {"ToCopyBackward0", "CloneBackward0"}:
             of = self._argument(node, 0)
             dtype = node._input_metadata[0].dtype  # of the result
-            return None if of is None else Activated(of, copied(dtype), (name, dtype))
+            return None if of is None else ActivationRecipe(of, to_dtype(dtype), (name, dtype))
         if number == 0:
             read = batch_norm_nodes.READERS.get(name) or fused_nodes.READERS.get(name)
             if read is not None:
-                return read(node, self, self._in_one_loop)
+                return read(node, self, self._allow_fused)
         return None
 
-    def _argument(self, node: Any, place: int) -> Recipe | None:
+    def _argument(self, node: Any, argument: int) -> Recipe | None:
         """What computes an argument of ``node``: what is saved of it, or the node that made it."""
-        source, number = node.next_functions[place]
+        source, number = node.next_functions[argument]
         if source is None:
             return None
         known = self._named.get((source._sequence_nr(), number))
-        saved: Saved | None = None if known is None else known()
-        if saved is not None and saved.content is not self._wanted and saved.content.is_current():
-            return Leaf(saved.for_another())
+        saved: SavedTensor | None = None if known is None else known()
+        if saved is not None and saved.storage is not self._wanted and saved.storage.is_current():
+            return Leaf(saved.new_use())
         return self._made(source, number)
 
-    def _activated(self, node: Any, name: str) -> Recipe | None:
+    def _activation(self, node: Any, name: str) -> Recipe | None:
         of = self._argument(node, 0)
         if of is None:
             return None
-        at_once = fused_recipe.bent(of) if name == "ReluBackward0" else None
-        if at_once is not None:
-            return at_once
+        fused = fused_recipe.with_relu(of) if name == "ReluBackward0" else None
+        if fused is not None:
+            return fused
         known = ACTIVATIONS[name]
         arguments = tuple(getattr(node, f"_saved_{argument}") for argument in known.arguments)
-        return Activated(of, activation(known.plain, known.in_place, arguments), (name, arguments))
+        return ActivationRecipe(of, activation(known.plain, known.in_place, arguments), (name, arguments))
 
-    def _joined(self, node: Any, function: Callable[..., Tensor], kind: Any) -> Recipe | None:
-        parts = [self._argument(node, place) for place in range(len(node.next_functions))]
+    def _combined(self, node: Any, function: Callable[..., Tensor], kind: Any) -> Recipe | None:
+        parts = [self._argument(node, argument) for argument in range(len(node.next_functions))]
         known = tuple(part for part in parts if part is not None)
         if not len(known) == len(parts) >= 2:
             return None
-        at_once = fused_recipe.summed(*known) if kind == "sum" else None
-        return at_once or Joined(known, function, kind)
+        fused = fused_recipe.add(*known) if kind == "sum" else None
+        return fused or CombinedRecipe(known, function, kind)

@@ -22,7 +22,7 @@ _LEFT_OVER = 8
 class Holder(Protocol):
     """What holds something that it can let go."""
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Free it."""
 
 
@@ -30,17 +30,17 @@ class _End:
     """What is done at the end of one pass."""
 
     def __init__(self) -> None:
-        self.contents: list[ReferenceType[Holder]] = []  # they hold what would be freed on the way
+        self.holders: list[ReferenceType[Holder]] = []  # they hold what would be freed on the way
         self.differs: list[Tensor] = []
 
-    def let_go(self) -> None:
-        for content in self.contents:
-            known = content()
+    def release(self) -> None:
+        for holder in self.holders:
+            known = holder()
             if known is not None:
-                known.let_go()
+                known.release()
 
     def do(self) -> None:
-        self.let_go()
+        self.release()
         if any(bool(flag) for flag in self.differs):
             raise ModelError(CHANGED)
 
@@ -53,17 +53,17 @@ def is_running() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
-def let_go_at_the_end(content: Holder) -> None:
-    """Have ``content`` let go what it computed again, if it has not by then."""
-    _end().contents.append(ref(content))
+def release_at_the_end(holder: Holder) -> None:
+    """Have ``holder`` let go what it computed again, if it has not by then."""
+    _end().holders.append(ref(holder))
 
 
-def must_not_wait(tensor: Tensor) -> bool:
+def would_synchronize(tensor: Tensor) -> bool:
     """Whether to look at ``tensor`` would be to wait for its device in the middle of a backward pass."""
     return tensor.device.type != "cpu" and is_running()
 
 
-def look_at_the_end(differs: Tensor) -> None:
+def check_at_the_end(differs: Tensor) -> None:
     """Raise a ModelError at the end of the pass if ``differs``, 0-d bool, is true."""
     if differs.is_cuda and torch.cuda.is_current_stream_capturing():
         return  # nobody can look into a graph that is being recorded; the passes before it were looked at
@@ -74,7 +74,7 @@ def _end() -> _End:
     task = torch._C._current_graph_task_id()
     if task not in _ends:
         while len(_ends) > _LEFT_OVER:
-            _ends.pop(next(iter(_ends))).let_go()
+            _ends.pop(next(iter(_ends))).release()
         _ends[task] = _End()
         torch.autograd.Variable._execution_engine.queue_callback(lambda: _ends.pop(task, _End()).do())
     return _ends[task]

@@ -10,25 +10,25 @@ import torch
 from torch import Tensor
 
 from bnkit.memory import fused_recipe
-from bnkit.memory.recipes import Leaf, Normalised
-from bnkit.memory.saved_tensor import Kept, Saved
+from bnkit.memory.recipes import BatchNormRecipe, Leaf
+from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
 from bnkit.memory.storage import Recipe
 
 
-class Nodes(Protocol):
+class SavedTensorReader(Protocol):
     """What is known of the nodes of a graph; see ``autograd_graph.Graph``."""
 
-    def look_at(self, node: Any, attributes: tuple[str, ...]) -> list[Saved | Kept | None]: ...
+    def read_attributes(self, node: Any, attributes: tuple[str, ...]) -> list[SavedTensor | KeptTensor | None]: ...
 
     def beta(self, key: int) -> tuple[bool, Tensor | None]: ...
 
 
 _IN_TRAINING = ("_saved_input", "_saved_weight", "_saved_result1", "_saved_result2")
-_GIVEN = ("_saved_input", "_saved_weight", "_saved_running_mean", "_saved_running_var")
+_IN_EVALUATION = ("_saved_input", "_saved_weight", "_saved_running_mean", "_saved_running_var")
 
 # For which forms of input the statistics that the node kept give the same bits as the forward pass, which took them.
-_SAME_BY_KEPT: dict[Hashable, bool] = {}
-_MOST_FORMS = 4096
+_EXACT_WITH_SAVED_STATISTICS: dict[Hashable, bool] = {}
+_MAX_SIGNATURES = 4096
 
 
 def _native(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -45,43 +45,45 @@ def _miopen(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -
     return found
 
 
-def _by_kept(x: Tensor, scale: Tensor, bias: Tensor | None, mean: Tensor) -> Tensor:
+def _with_saved_statistics(x: Tensor, scale: Tensor, bias: Tensor | None, mean: Tensor) -> Tensor:
     """One pass: PyTorch's function for evaluation, with 1 / sqrt(1 + 0) times a scale that holds the inverse deviation."""
     return torch.native_batch_norm(x, scale, bias, mean, torch.ones_like(mean), False, 0.0, 0.0)[0]
 
 
-def _by_running(
+def _with_running_statistics(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
 ) -> Tensor:
     return torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, eps)[0]
 
 
-def _read(again: Callable[..., Tensor], eps_name: str, node: Any, nodes: Nodes, in_one_loop: bool) -> Recipe | None:
+def _read(
+    again: Callable[..., Tensor], eps_name: str, node: Any, nodes: SavedTensorReader, allow_fused: bool
+) -> Recipe | None:
     """What computes the output of ``node``; ``again`` does so in training, taking the statistics of its input anew."""
     training, eps = node._saved_training, getattr(node, eps_name)
-    found = nodes.look_at(node, _IN_TRAINING if training else _GIVEN)
+    found = nodes.read_attributes(node, _IN_TRAINING if training else _IN_EVALUATION)
     if not found:
         return None
     x, weight, mean, spread = found
     is_known, bias = _bias(node, weight, nodes)
-    if not is_known or not isinstance(x, Saved) or mean is None or spread is None:
+    if not is_known or not isinstance(x, SavedTensor) or mean is None or spread is None:
         return None
     w, m, v = None if weight is None else weight.value(), mean.value(), spread.value()
-    if in_one_loop:
+    if allow_fused:
         recipe = fused_recipe.read(x, w, bias, m, v, eps, is_given=not training)
         if recipe is not None:
             return recipe
     # Copies, of a value for each channel: the buffers move, and an optimizer may step before the backward pass.
     w, b = None if w is None else w.clone(), None if bias is None else bias.detach().clone()
-    leaf = Leaf(x.for_another())
+    leaf = Leaf(x.new_use())
     kind = (type(node).__name__, training, eps, None if w is None else w.dtype, None if b is None else b.dtype)
     if training:
         function: Callable[[Tensor], Tensor] = partial(again, weight=w, bias=b, eps=eps)
         if leaf.device.type == "cpu":
             function = _faster(leaf, w, b, m, v, function, kind) or function
     else:
-        function = partial(_by_running, weight=w, bias=b, mean=m.clone(), variance=v.clone(), eps=eps)
-    return Normalised((leaf,), function, kind)
+        function = partial(_with_running_statistics, weight=w, bias=b, mean=m.clone(), variance=v.clone(), eps=eps)
+    return BatchNormRecipe((leaf,), function, kind)
 
 
 def _faster(
@@ -95,18 +97,20 @@ def _faster(
 ) -> Callable[[Tensor], Tensor] | None:
     """What computes the output without taking statistics anew, if that gives the same bits; tried once for each form."""
     scale = inverse_deviation if weight is None else inverse_deviation * weight
-    function = partial(_by_kept, scale=scale, bias=bias, mean=mean)
-    form = (kind, x.form())
-    if form not in _SAME_BY_KEPT:
-        if len(_SAME_BY_KEPT) >= _MOST_FORMS:
-            _SAME_BY_KEPT.clear()
+    function = partial(_with_saved_statistics, scale=scale, bias=bias, mean=mean)
+    signature = (kind, x.signature())
+    if signature not in _EXACT_WITH_SAVED_STATISTICS:
+        if len(_EXACT_WITH_SAVED_STATISTICS) >= _MAX_SIGNATURES:
+            _EXACT_WITH_SAVED_STATISTICS.clear()
         values = x.saved.value()
         a, b = function(values), again(values)
-        _SAME_BY_KEPT[form] = a.stride() == b.stride() and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
-    return function if _SAME_BY_KEPT[form] else None
+        _EXACT_WITH_SAVED_STATISTICS[signature] = a.stride() == b.stride() and torch.equal(
+            torch.nan_to_num(a), torch.nan_to_num(b)
+        )
+    return function if _EXACT_WITH_SAVED_STATISTICS[signature] else None
 
 
-def _bias(node: Any, weight: Saved | Kept | None, nodes: Nodes) -> tuple[bool, Tensor | None]:
+def _bias(node: Any, weight: SavedTensor | KeptTensor | None, nodes: SavedTensorReader) -> tuple[bool, Tensor | None]:
     """Whether it is known what beta was; and what. A node keeps it only where it is trained."""
     owner, _ = node.next_functions[2]
     if owner is not None:
@@ -117,7 +121,7 @@ def _bias(node: Any, weight: Saved | Kept | None, nodes: Nodes) -> tuple[bool, T
     return nodes.beta(weight.value().untyped_storage()._cdata)
 
 
-READERS: dict[str, Callable[[Any, Nodes, bool], Recipe | None]] = {
+READERS: dict[str, Callable[[Any, SavedTensorReader, bool], Recipe | None]] = {
     "NativeBatchNormBackward0": partial(_read, _native, "_saved_eps"),
     "CudnnBatchNormBackward0": partial(_read, _cudnn, "_saved_epsilon"),
     "MiopenBatchNormBackward0": partial(_read, _miopen, "_saved_epsilon"),

@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from bnkit.memory.batch_norm_nodes import Nodes
-from bnkit.memory.recipes import Leaf, Normalised
-from bnkit.memory.saved_tensor import Kept, Saved
+from bnkit.memory.batch_norm_nodes import SavedTensorReader
+from bnkit.memory.recipes import BatchNormRecipe, Leaf
+from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
 from bnkit.memory.storage import Recipe
 
 
-def _read_function(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None:
+def _read_function(node: Any, nodes: SavedTensorReader, _allow_fused: bool) -> Recipe | None:
     """The output of ``fused.autograd.Normalise``."""
-    saved = nodes.look_at(node, ("saved_tensors",))
+    saved = nodes.read_attributes(node, ("saved_tensors",))
     if len(saved) != 5:
         return None
     config = node.config
@@ -25,9 +25,9 @@ def _read_function(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None
     )
 
 
-def _read_operation(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | None:
+def _read_operation(node: Any, nodes: SavedTensorReader, _allow_fused: bool) -> Recipe | None:
     """The output of ``custom_op.batch_norm``."""
-    saved = nodes.look_at(node, ("saved_tensors",))
+    saved = nodes.read_attributes(node, ("saved_tensors",))
     if len(saved) != 7:
         return None
     activation, eps, count, _given, kernel = node.others
@@ -39,14 +39,15 @@ def _read_operation(node: Any, nodes: Nodes, _in_one_loop: bool) -> Recipe | Non
 
 
 def _recipe(
-    saved: list[Saved | Kept | None], mask: Tensor | None, statistics: Tensor, activation: str | None, eps: float, count: int,
+    saved: list[SavedTensor | KeptTensor | None],
+    mask: Tensor | None, statistics: Tensor, activation: str | None, eps: float, count: int,
     float64_compute: bool, kernel: str,
 ) -> Recipe | None:  # fmt: skip
     # In use already, or there would be no node to read; neither Numba nor Triton is imported for those who have none.
     from bnkit.kernels.fused.backend import backend_of
 
     x, weight, bias, residual = saved[:4]
-    if not isinstance(x, Saved) or not isinstance(residual, Saved | None):
+    if not isinstance(x, SavedTensor) or not isinstance(residual, SavedTensor | None):
         return None
     w, b = (None if parameter is None else parameter.value().clone() for parameter in (weight, bias))
 
@@ -55,10 +56,10 @@ def _recipe(
         return passes.forward(x, w, b, residual, mask, count, statistics, activation, eps, True, float64_compute)
 
     kind = ("bnkit", kernel, activation, eps, w is None, b is None, mask is None, float64_compute)
-    return Normalised(tuple(Leaf(part.for_another()) for part in (x, residual) if part is not None), again, kind)
+    return BatchNormRecipe(tuple(Leaf(part.new_use()) for part in (x, residual) if part is not None), again, kind)
 
 
-READERS: dict[str, Callable[[Any, Nodes, bool], Recipe | None]] = {
+READERS: dict[str, Callable[[Any, SavedTensorReader, bool], Recipe | None]] = {
     "FusedBatchNormFunctionBackward": _read_function,
     "GeneratedBackwardFor_bnkit_batch_norm_defaultBackward": _read_operation,
 }

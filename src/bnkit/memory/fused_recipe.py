@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.memory.recipes import Leaf
-from bnkit.memory.saved_tensor import Saved
+from bnkit.memory.saved_tensor import SavedTensor
 from bnkit.memory.storage import Recipe
 
 _PLAIN = frozenset({Tensor, nn.Parameter})
 
 
-class Affine(NamedTuple):
+class FusedRecipe(NamedTuple):
     """What PyTorch's kernels for the CPU made of float32: ``relu(x * alpha + beta + residual)``.
 
     Attributes:
@@ -31,12 +31,12 @@ class Affine(NamedTuple):
     relu: bool = False
 
     @property
-    def norms(self) -> bool:
+    def has_batch_norm(self) -> bool:
         return True
 
     @property
-    def links(self) -> int:
-        return max(leaf.links for leaf in self.of)
+    def depth(self) -> int:
+        return max(leaf.depth for leaf in self.of)
 
     @property
     def device(self) -> torch.device:
@@ -46,15 +46,15 @@ class Affine(NamedTuple):
         of, coefficients = self.of, self.coefficients
         residual = of[1].saved.value() if len(of) == 2 else None
         of_residual = coefficients[1] if len(coefficients) == 2 else None
-        return _loops().affine(of[0].saved.value(), coefficients[0], residual, of_residual, self.relu), True
+        return _aten_affine().affine(of[0].saved.value(), coefficients[0], residual, of_residual, self.relu), True
 
-    def form(self) -> Hashable:
+    def signature(self) -> Hashable:
         x = self.of[0].saved  # all lie as it does
         return "affine", x.shape, x.stride, len(self.of), len(self.coefficients), self.relu
 
 
 def read(
-    x: Saved,
+    x: SavedTensor,
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor,
@@ -62,48 +62,48 @@ def read(
     eps: float,
     *,
     is_given: bool,
-) -> Affine | None:
+) -> FusedRecipe | None:
     """What computes the output of batch normalization of ``x``; None where the loop cannot.
 
     For what the others are see ``kernels.affine.coefficients``.
     """
-    leaf = Leaf(x.for_another())
-    if not _is_taken(leaf) or not (_is_plain(weight) and _is_plain(bias) and _is_plain(mean) and _is_plain(spread)):
+    leaf = Leaf(x.new_use())
+    if not _is_supported(leaf) or not (_is_plain(weight) and _is_plain(bias) and _is_plain(mean) and _is_plain(spread)):
         return None
-    loops = _loops()
+    loops = _aten_affine()
     if not loops.is_possible() or loops.affine_layout(x.shape, x.stride) is None:
         return None
-    return Affine((leaf,), (loops.coefficients(mean, spread, weight, bias, eps, is_given),))
+    return FusedRecipe((leaf,), (loops.coefficients(mean, spread, weight, bias, eps, is_given),))
 
 
-def bent(of: Recipe) -> Affine | None:
+def with_relu(of: Recipe) -> FusedRecipe | None:
     """ReLU of that, where it is one loop."""
-    return Affine(of.of, of.coefficients, True) if isinstance(of, Affine) and not of.relu else None
+    return FusedRecipe(of.of, of.coefficients, True) if isinstance(of, FusedRecipe) and not of.relu else None
 
 
-def summed(a: Recipe, b: Recipe) -> Affine | None:
+def add(a: Recipe, b: Recipe) -> FusedRecipe | None:
     """The sum of both, where it is one loop."""
     first, second = _term(a), _term(b)
     if first is None or second is None:
         return None
     (x, of_x), (residual, of_residual) = (first, second) if first[1] else (second, first)
     lies_alike = residual.saved.shape == x.saved.shape and residual.saved.stride == x.saved.stride
-    if not of_x or not lies_alike or not _is_taken(residual):
+    if not of_x or not lies_alike or not _is_supported(residual):
         return None
-    return Affine((x, residual), (*of_x, *of_residual))
+    return FusedRecipe((x, residual), (*of_x, *of_residual))
 
 
 def _term(recipe: Recipe) -> tuple[Leaf, tuple[Tensor, ...]] | None:
     """What a sum can be made of, and the coefficients of what is normalised."""
     if isinstance(recipe, Leaf):
         return recipe, ()
-    if isinstance(recipe, Affine) and len(recipe.of) == 1 and not recipe.relu:
+    if isinstance(recipe, FusedRecipe) and len(recipe.of) == 1 and not recipe.relu:
         return recipe.of[0], recipe.coefficients
     return None
 
 
-def _is_taken(leaf: Leaf) -> bool:
-    return leaf.saved.content.dtype == torch.float32 and leaf.device.type == "cpu"
+def _is_supported(leaf: Leaf) -> bool:
+    return leaf.saved.storage.dtype == torch.float32 and leaf.device.type == "cpu"
 
 
 def _is_plain(parameter: Tensor | None) -> bool:
@@ -114,6 +114,6 @@ def _is_plain(parameter: Tensor | None) -> bool:
 
 
 @cache
-def _loops() -> Any:
+def _aten_affine() -> Any:
     """Only when there is something for them: they import Numba."""
     return importlib.import_module("bnkit.kernels.cpu.aten_affine")

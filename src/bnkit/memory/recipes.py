@@ -8,37 +8,37 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bnkit.memory.saved_tensor import Saved
+from bnkit.memory.saved_tensor import SavedTensor
 from bnkit.memory.storage import Recipe
 
 
 class Leaf(NamedTuple):
     """A tensor that is saved, kept or computed again in its turn."""
 
-    saved: Saved
+    saved: SavedTensor
 
     @property
-    def norms(self) -> bool:
-        return self.saved.content.recipe is not None and self.saved.content.recipe.norms
+    def has_batch_norm(self) -> bool:
+        return self.saved.storage.recipe is not None and self.saved.storage.recipe.has_batch_norm
 
     @property
-    def links(self) -> int:
-        recipe = self.saved.content.recipe
-        return 0 if recipe is None else recipe.links + 1
+    def depth(self) -> int:
+        recipe = self.saved.storage.recipe
+        return 0 if recipe is None else recipe.depth + 1
 
     @property
     def device(self) -> torch.device:
-        content = self.saved.content
-        return content.recipe.device if content.tensor is None else content.tensor.device  # type: ignore[union-attr]
+        storage = self.saved.storage
+        return storage.recipe.device if storage.tensor is None else storage.tensor.device  # type: ignore[union-attr]
 
     def compute(self) -> tuple[Tensor, bool]:
         return self.saved.value(), False
 
-    def form(self) -> Hashable:
-        return "leaf", self.saved.shape, self.saved.stride, self.saved.content.dtype, self.device
+    def signature(self) -> Hashable:
+        return "leaf", self.saved.shape, self.saved.stride, self.saved.storage.dtype, self.device
 
 
-class Normalised(NamedTuple):
+class BatchNormRecipe(NamedTuple):
     """An output of batch normalization.
 
     Attributes:
@@ -52,12 +52,12 @@ class Normalised(NamedTuple):
     kind: Hashable
 
     @property
-    def norms(self) -> bool:
+    def has_batch_norm(self) -> bool:
         return True
 
     @property
-    def links(self) -> int:
-        return max(leaf.links for leaf in self.of)
+    def depth(self) -> int:
+        return max(leaf.depth for leaf in self.of)
 
     @property
     def device(self) -> torch.device:
@@ -66,11 +66,11 @@ class Normalised(NamedTuple):
     def compute(self) -> tuple[Tensor, bool]:
         return self.function(*(leaf.saved.value() for leaf in self.of)), True
 
-    def form(self) -> Hashable:
-        return self.kind, tuple(leaf.form() for leaf in self.of)
+    def signature(self) -> Hashable:
+        return self.kind, tuple(leaf.signature() for leaf in self.of)
 
 
-class Activated(NamedTuple):
+class ActivationRecipe(NamedTuple):
     """What a function makes of another recipe's tensor, element by element.
 
     Attributes:
@@ -84,12 +84,12 @@ class Activated(NamedTuple):
     kind: Hashable
 
     @property
-    def norms(self) -> bool:
-        return self.of.norms
+    def has_batch_norm(self) -> bool:
+        return self.of.has_batch_norm
 
     @property
-    def links(self) -> int:
-        return self.of.links
+    def depth(self) -> int:
+        return self.of.depth
 
     @property
     def device(self) -> torch.device:
@@ -98,11 +98,11 @@ class Activated(NamedTuple):
     def compute(self) -> tuple[Tensor, bool]:
         return self.function(*self.of.compute()), True
 
-    def form(self) -> Hashable:
-        return self.kind, self.of.form()
+    def signature(self) -> Hashable:
+        return self.kind, self.of.signature()
 
 
-class Joined(NamedTuple):
+class CombinedRecipe(NamedTuple):
     """What a function makes of the tensors of several recipes: their sum, or one behind the other.
 
     Attributes:
@@ -116,12 +116,12 @@ class Joined(NamedTuple):
     kind: Hashable
 
     @property
-    def norms(self) -> bool:
-        return any(recipe.norms for recipe in self.of)
+    def has_batch_norm(self) -> bool:
+        return any(recipe.has_batch_norm for recipe in self.of)
 
     @property
-    def links(self) -> int:
-        return max(recipe.links for recipe in self.of)
+    def depth(self) -> int:
+        return max(recipe.depth for recipe in self.of)
 
     @property
     def device(self) -> torch.device:
@@ -130,22 +130,22 @@ class Joined(NamedTuple):
     def compute(self) -> tuple[Tensor, bool]:
         return self.function([recipe.compute() for recipe in self.of]), True
 
-    def form(self) -> Hashable:
-        return self.kind, tuple(recipe.form() for recipe in self.of)
+    def signature(self) -> Hashable:
+        return self.kind, tuple(recipe.signature() for recipe in self.of)
 
 
-class Widened(NamedTuple):
+class CastRecipe(NamedTuple):
     """Integers that were put into fewer bits: they have the values that they had."""
 
     narrow: Tensor
     dtype: torch.dtype
 
     @property
-    def norms(self) -> bool:
+    def has_batch_norm(self) -> bool:
         return False
 
     @property
-    def links(self) -> int:
+    def depth(self) -> int:
         return 0
 
     @property
@@ -155,11 +155,11 @@ class Widened(NamedTuple):
     def compute(self) -> tuple[Tensor, bool]:
         return self.narrow.to(self.dtype), True
 
-    def form(self) -> Hashable:
+    def signature(self) -> Hashable:
         return "widened", self.narrow.dtype, self.dtype, self.narrow.shape, self.narrow.stride()
 
 
-def summed(parts: list[tuple[Tensor, bool]]) -> Tensor:
+def add(parts: list[tuple[Tensor, bool]]) -> Tensor:
     """The sum of two, written over one of them where that may be."""
     (a, own_a), (b, own_b) = parts
     if own_a and _holds(a, b):
@@ -174,7 +174,7 @@ def _holds(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.stride() == b.stride() and torch.result_type(a, b) == a.dtype == b.dtype
 
 
-def stacked(dimension: int) -> Callable[[list[tuple[Tensor, bool]]], Tensor]:
+def cat(dimension: int) -> Callable[[list[tuple[Tensor, bool]]], Tensor]:
     """What puts tensors one behind the other along ``dimension``."""
 
     def function(parts: list[tuple[Tensor, bool]]) -> Tensor:
@@ -183,7 +183,7 @@ def stacked(dimension: int) -> Callable[[list[tuple[Tensor, bool]]], Tensor]:
     return function
 
 
-def copied(dtype: torch.dtype) -> Callable[[Tensor, bool], Tensor]:
+def to_dtype(dtype: torch.dtype) -> Callable[[Tensor, bool], Tensor]:
     """What copies a tensor, into another dtype or its own."""
 
     def function(tensor: Tensor, own: bool) -> Tensor:

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from bnkit.errors import ModelError, SettingsError
 from bnkit.memory.autograd_graph import Graph
-from bnkit.memory.saved_tensor import Kept, Saved
-from bnkit.memory.storage import Content, Recipe, computed, equals
+from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
+from bnkit.memory.storage import Recipe, SavedStorage, equals, run_recipe
 
 # Outputs that are computed again from one another (the end of a residual block from the end of the block before) are so
 # many in a row at most: the first of them to be needed takes all of them.
-_MOST_LINKS = 3
+_MAX_DEPTH = 3
 # A tensor with a recipe of a form that has been tried: whether it computes what it has to, bit by bit.
-_TRIED: dict[Hashable, bool] = {}
-_MOST_FORMS = 4096
+_REPRODUCED: dict[Hashable, bool] = {}
+_MAX_SIGNATURES = 4096
 _WRITTEN_IN_PYTHON: Any = torch.autograd.function.BackwardCFunction
 
 
@@ -40,89 +40,89 @@ class Recomputation:
         self._graph = Graph(model)
         self._thread = get_ident()
         # Weakly, and in a plain dictionary: one of weak values takes as long to fill as all else that is done for a tensor.
-        self._contents: dict[int, ref[Content]] = {}
+        self._storages: dict[int, ref[SavedStorage]] = {}
         # Tensors that a node saved of its own results, and that node: it can be read when it is complete.
-        self._unread: list[tuple[Content, Any, int]] = []
+        self._unread: list[tuple[SavedStorage, Any, int]] = []
         self._unread_number = -1
 
     def __repr__(self) -> str:
         tensors = "1 tensor" if self.dropped == 1 else f"{self.dropped} tensors"
         return f"{tensors} of {self.bytes_dropped / 1e6:.1f} MB {'is' if self.dropped == 1 else 'are'} computed again"
 
-    def _pack(self, tensor: Tensor) -> Saved | Kept:
+    def _pack(self, tensor: Tensor) -> SavedTensor | KeptTensor:
         """Called with each tensor that autograd saves; what stands in its place."""
         if get_ident() != self._thread:  # nodes are numbered anew in every thread
-            return Kept(tensor)
+            return KeptTensor(tensor)
         number = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
         if self._unread and number != self._unread_number:
             self._read_the_rest()
         node: Any = tensor.grad_fn
         if type(tensor) is not Tensor or tensor.layout is not torch.strided or (node is None and tensor.dim() < 2):
             self._graph.note(number)
-            return Kept(tensor)
+            return KeptTensor(tensor)
         key = tensor.untyped_storage()._cdata
-        known = self._contents.get(key)
-        content = None if known is None else known()
-        if content is None or not content.is_of(tensor, key):
-            content = Content(tensor)
-            self._contents[key] = ref(content)
-        elif content.may_go and content.was_changed_unseen(tensor):
-            content.keep(tensor)
+        known = self._storages.get(key)
+        storage = None if known is None else known()
+        if storage is None or not storage.matches(tensor, key):
+            storage = SavedStorage(tensor)
+            self._storages[key] = ref(storage)
+        elif storage.may_drop and storage.was_modified_silently(tensor):
+            storage.keep(tensor)
             self.dropped -= 1
-            self.bytes_dropped -= content.nbytes
-        saved = Saved(content, tensor.shape, tensor.stride(), int(tensor.storage_offset()))
+            self.bytes_dropped -= storage.nbytes
+        saved = SavedTensor(storage, tensor.shape, tensor.stride(), int(tensor.storage_offset()))
         self._graph.note(number)
         if node is None:
             return saved
         made_by = self._graph.name(node, tensor.output_nr, saved)
-        if content.recipe is None and content.may_go:
+        if storage.recipe is None and storage.may_drop:
             if made_by == number and isinstance(node, _WRITTEN_IN_PYTHON):
-                self._unread.append((content, node, tensor.output_nr))
+                self._unread.append((storage, node, tensor.output_nr))
                 self._unread_number = number
             else:
-                self._drop(content, node, tensor.output_nr)
+                self._drop(storage, node, tensor.output_nr)
         return saved
 
-    def _unpack(self, saved: Saved | Kept) -> Tensor:
+    def _unpack(self, saved: SavedTensor | KeptTensor) -> Tensor:
         """Called where the backward pass needs what ``_pack`` returned."""
-        if self._graph.seen is not None:
-            return self._graph.looked_at(saved)
+        if self._graph.unpacked is not None:
+            return self._graph.record_unpacked(saved)
         return saved.value()
 
     def _read_the_rest(self) -> None:
         unread, self._unread = self._unread, []
-        for content, node, number in unread:
-            if content.recipe is None:
-                self._drop(content, node, number)
+        for storage, node, number in unread:
+            if storage.recipe is None:
+                self._drop(storage, node, number)
 
-    def _drop(self, content: Content, node: Any, number: int) -> None:
-        """Let the tensor of ``content`` go, output ``number`` of ``node``, if it is known how to compute it again."""
-        for in_one_loop in (True, False):
-            recipe = self._graph.recipe(node, number, content, in_one_loop=in_one_loop)
-            if recipe is None or not recipe.norms or recipe.links > _MOST_LINKS:
+    def _drop(self, storage: SavedStorage, node: Any, number: int) -> None:
+        """Let the tensor of ``storage`` go, output ``number`` of ``node``, if it is known how to compute it again."""
+        for allow_fused in (True, False):
+            recipe = self._graph.recipe(node, number, storage, allow_fused=allow_fused)
+            if recipe is None or not recipe.has_batch_norm or recipe.depth > _MAX_DEPTH:
                 return
-            if _computes(recipe, content):
-                content.drop(recipe)
+            if _reproduces(recipe, storage):
+                storage.drop(recipe)
                 self.dropped += 1
-                self.bytes_dropped += content.nbytes
+                self.bytes_dropped += storage.nbytes
                 return
 
     def _close(self) -> None:
         self._read_the_rest()
-        self._contents.clear()
+        self._storages.clear()
         self._graph.close()
 
 
-def _computes(recipe: Recipe, content: Content) -> bool:
-    """Whether ``recipe`` computes what ``content`` keeps, bit by bit; tried once for each form."""
-    form = recipe.form(), content.nbytes, torch.get_num_threads()
-    if form not in _TRIED:
+def _reproduces(recipe: Recipe, storage: SavedStorage) -> bool:
+    """Whether ``recipe`` computes what ``storage`` keeps, bit by bit; tried once for each form."""
+    signature = recipe.signature(), storage.nbytes, torch.get_num_threads()
+    if signature not in _REPRODUCED:
         if recipe.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return False  # nobody can compare in a graph that is being recorded; passes before it did
-        if len(_TRIED) >= _MOST_FORMS:
-            _TRIED.clear()
-        _TRIED[form] = equals(computed(recipe), content)
-    return _TRIED[form]
+        if len(_REPRODUCED) >= _MAX_SIGNATURES:
+            _REPRODUCED.clear()
+        _REPRODUCED[signature] = equals(run_recipe(recipe), storage)
+    return _REPRODUCED[signature]
 
 
 @contextlib.contextmanager
@@ -162,19 +162,19 @@ def recompute(model: nn.Module) -> Iterator[Recomputation]:
         >>> model = torch.nn.Sequential(
         ...     torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3)
         ... )
-        >>> with recompute(model) as found:
+        >>> with recompute(model) as recomputation:
         ...     loss = model(torch.randn(16, 3, 32, 32)).square().mean()
-        >>> print(found)
+        >>> print(recomputation)
         1 tensor of 0.5 MB is computed again
         >>> loss.backward()
     """
     _check(model)
-    found = Recomputation(model)
-    with torch.autograd.graph.saved_tensors_hooks(found._pack, found._unpack):
+    recomputation = Recomputation(model)
+    with torch.autograd.graph.saved_tensors_hooks(recomputation._pack, recomputation._unpack):
         try:
-            yield found
+            yield recomputation
         finally:
-            found._close()
+            recomputation._close()
 
 
 def _check(model: object) -> None:

@@ -5,42 +5,42 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bnkit.memory.storage import Content
+from bnkit.memory.storage import SavedStorage
 
 
-class Saved:
+class SavedTensor:
     """A tensor that autograd saved: where it lies in the content of its storage.
 
     Attributes:
-        content: Of the storage.
+        storage: Of the storage.
         shape, stride, offset: Of the tensor, in elements.
     """
 
-    __slots__ = ("__weakref__", "_round", "content", "offset", "shape", "stride")
+    __slots__ = ("__weakref__", "_generation", "offset", "shape", "storage", "stride")
 
-    def __init__(self, content: Content, shape: torch.Size, stride: tuple[int, ...], offset: int) -> None:
-        self.content = content
+    def __init__(self, storage: SavedStorage, shape: torch.Size, stride: tuple[int, ...], offset: int) -> None:
+        self.storage = storage
         self.shape = shape
         self.stride = stride
         self.offset = offset
-        self._round = content.begin_use()
+        self._generation = storage.begin_use()
 
     def __del__(self) -> None:
-        self.content.end_use(self._round)
+        self.storage.end_use(self._generation)
 
-    def for_another(self) -> Saved:
+    def new_use(self) -> SavedTensor:
         """The same for another user."""
-        return Saved(self.content, self.shape, self.stride, self.offset)
+        return SavedTensor(self.storage, self.shape, self.stride, self.offset)
 
     def value(self) -> Tensor:
-        """The tensor, outside the graph; for the errors see ``Content.value``."""
-        whole, self._round = self.content.value(self._round)
+        """The tensor, outside the graph; for the errors see ``SavedStorage.value``."""
+        whole, self._generation = self.storage.value(self._generation)
         if whole.shape == self.shape and whole.stride() == self.stride and whole.storage_offset() == self.offset:
             return whole
         return whole.as_strided(self.shape, self.stride, self.offset)
 
 
-class Kept:
+class KeptTensor:
     """A saved tensor that stays: a parameter, a few values, or one of a class or layout of its own."""
 
     __slots__ = ("_version", "tensor")

@@ -26,15 +26,15 @@ class Recipe(Protocol):
     """A tensor that can be computed again.
 
     Attributes:
-        norms: Whether batch normalization is in it: then it is worth its time.
-        links: How many outputs that are computed again themselves it goes back over, one before the other.
+        has_batch_norm: Whether batch normalization is in it: then it is worth its time.
+        depth: How many outputs that are computed again themselves it goes back over, one before the other.
     """
 
     @property
-    def norms(self) -> bool: ...
+    def has_batch_norm(self) -> bool: ...
 
     @property
-    def links(self) -> int: ...
+    def depth(self) -> int: ...
 
     @property
     def device(self) -> torch.device: ...
@@ -43,12 +43,12 @@ class Recipe(Protocol):
         """The tensor, and whether nobody else has it, so that it may be written over."""
         ...
 
-    def form(self) -> Hashable:
+    def signature(self) -> Hashable:
         """What is the same in recipes that compute alike: all but the values."""
         ...
 
 
-class Content:
+class SavedStorage:
     """The content of a storage at one of its versions: kept, or computed again for as long as it is needed.
 
     A storage is known by its address with a weak reference beside it: while that is held, nothing else can be at that
@@ -60,12 +60,12 @@ class Content:
         dtype, nbytes: Of the whole storage.
         tensor: The content if it is kept, outside the graph; None if not.
         recipe: What computes it if it is not kept.
-        may_go: Whether it may be let go.
+        may_drop: Whether it may be let go.
     """
 
     __slots__ = (
-        "__weakref__", "_counter", "_rebuilt", "_round", "_sample", "_storage", "_users", "_waiting",
-        "dtype", "key", "may_go", "nbytes", "recipe", "tensor", "version",
+        "__weakref__", "_counter", "_generation", "_pending", "_recomputed", "_sample", "_storage", "_users",
+        "dtype", "key", "may_drop", "nbytes", "recipe", "tensor", "version",
     )  # fmt: skip
 
     def __init__(self, tensor: Tensor) -> None:
@@ -78,13 +78,13 @@ class Content:
         # Outside the graph, or a node would hold itself. A leaf is in no graph.
         self.tensor: Tensor | None = tensor if tensor.is_leaf else tensor.detach()
         self.recipe: Recipe | None = None
-        self.may_go = tensor.dtype.is_floating_point and self.nbytes > 0
+        self.may_drop = tensor.dtype.is_floating_point and self.nbytes > 0
         self._counter: Tensor | None = None
         self._sample: Tensor | None = None
-        self._rebuilt: Tensor | None = None
-        self._users = self._waiting = self._round = 0
+        self._recomputed: Tensor | None = None
+        self._users = self._pending = self._generation = 0
 
-    def is_of(self, tensor: Tensor, key: int) -> bool:
+    def matches(self, tensor: Tensor, key: int) -> bool:
         """Whether this is what ``tensor``, whose storage is at the address ``key``, holds now."""
         return (
             self.key == key
@@ -103,9 +103,9 @@ class Content:
     def keep(self, tensor: Tensor) -> None:
         """Keep ``tensor``, of this storage, after all."""
         self.tensor, self.recipe, self._sample, self._counter = tensor.detach(), None, None, None
-        self.may_go = False
+        self.may_drop = False
 
-    def was_changed_unseen(self, tensor: Tensor) -> bool:
+    def was_modified_silently(self, tensor: Tensor) -> bool:
         """Whether ``tensor``, of this storage, holds something else than was let go, though its version is the same.
 
         Asked of the CPU only: elsewhere, to look would be to wait for the device.
@@ -122,17 +122,17 @@ class Content:
     def begin_use(self) -> int:
         """There is one more user, who gives what this returns to ``value``."""
         self._users += 1
-        return self._round
+        return self._generation
 
-    def end_use(self, round: int) -> None:
+    def end_use(self, generation: int) -> None:
         """That user will not ask again."""
         with _one_at_a_time:
             self._users -= 1
-            if round != self._round:
+            if generation != self._generation:
                 self._served()
 
-    def value(self, round: int) -> tuple[Tensor, int]:
-        """The content, for a user who was served in ``round`` last; and the round of this time.
+    def value(self, generation: int) -> tuple[Tensor, int]:
+        """The content, for a user who was served in ``generation`` last; and the round of this time.
 
         What is computed again stays, in a backward pass, until all users have been served, or to the end of the pass.
 
@@ -147,66 +147,66 @@ class Content:
                 "torch.autograd.set_detect_anomaly(True) finds the operation that needs it"
             )
         if self.tensor is not None:
-            return self.tensor, round
+            return self.tensor, generation
         with _one_at_a_time:
-            tensor = self._rebuilt
+            tensor = self._recomputed
             if tensor is None:
-                tensor = self._computed()
+                tensor = self._recompute()
                 if not backward_end.is_running():
-                    return tensor, round
-                self._rebuilt, self._waiting = tensor, self._users
-                self._round += 1
-                backward_end.let_go_at_the_end(self)
-            if round != self._round:
+                    return tensor, generation
+                self._recomputed, self._pending = tensor, self._users
+                self._generation += 1
+                backward_end.release_at_the_end(self)
+            if generation != self._generation:
                 self._served()
-            return tensor, self._round
+            return tensor, self._generation
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Whatever was computed again has done its service."""
-        self._rebuilt = None
+        self._recomputed = None
 
     def _served(self) -> None:
-        self._waiting -= 1
-        if self._waiting <= 0:
-            self._rebuilt = None
+        self._pending -= 1
+        if self._pending <= 0:
+            self._recomputed = None
 
-    def _computed(self) -> Tensor:
+    def _recompute(self) -> Tensor:
         assert self.recipe is not None
-        tensor = computed(self.recipe)
+        tensor = run_recipe(self.recipe)
         assert self._sample is not None
-        if _lies_alike(tensor, self):
+        if _same_layout(tensor, self):
             sample = _sample(tensor, self.nbytes)
-            if backward_end.must_not_wait(tensor):
-                backward_end.look_at_the_end((_bits(sample) != _bits(self._sample)).any())
+            if backward_end.would_synchronize(tensor):
+                backward_end.check_at_the_end((_bits(sample) != _bits(self._sample)).any())
                 return tensor
             if _same(sample, self._sample):
                 return tensor
         raise ModelError(backward_end.CHANGED)
 
 
-def computed(recipe: Recipe) -> Tensor:
+def run_recipe(recipe: Recipe) -> Tensor:
     """What ``recipe`` computes, outside the graph and in the dtypes that it has."""
     device = recipe.device.type
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
-            return computed(recipe)
+            return run_recipe(recipe)
     if torch.is_grad_enabled():  # in most backward passes it is not, and to switch it takes as long as a small loop
         with torch.no_grad():
             return recipe.compute()[0]
     return recipe.compute()[0]
 
 
-def equals(tensor: Tensor, content: Content) -> bool:
-    """Whether ``tensor`` is what ``content`` keeps, bit by bit and place by place; NaN is NaN."""
-    assert content.tensor is not None
-    return _lies_alike(tensor, content) and _same_bits(_flat(tensor), _flat(content.tensor))
+def equals(tensor: Tensor, storage: SavedStorage) -> bool:
+    """Whether ``tensor`` is what ``storage`` keeps, bit by bit and place by place; NaN is NaN."""
+    assert storage.tensor is not None
+    return _same_layout(tensor, storage) and _same_bits(_flat(tensor), _flat(storage.tensor))
 
 
-def _lies_alike(tensor: Tensor, content: Content) -> bool:
+def _same_layout(tensor: Tensor, storage: SavedStorage) -> bool:
     return (
-        tensor.dtype == content.dtype
+        tensor.dtype == storage.dtype
         and tensor.storage_offset() == 0
-        and tensor.untyped_storage().nbytes() == content.nbytes
+        and tensor.untyped_storage().nbytes() == storage.nbytes
     )
 
 

@@ -26,10 +26,10 @@ class Change:
     @property
     def is_made(self) -> bool:
         """Whether something was changed."""
-        return self.action != KEPT
+        return self.action != UNCHANGED
 
 
-KEPT = "kept"
+UNCHANGED = "kept"
 
 
 class Changes(Sequence[Change]):

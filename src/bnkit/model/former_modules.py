@@ -13,6 +13,7 @@ _TODAY = {
     "bnkit.model.fold": "bnkit.model.edit.fold",
     "bnkit.model.frozen": "bnkit.model.layers.frozen",
     "bnkit.model.hosting": "bnkit.model.layers.attached",
+    "bnkit.model.saving": "bnkit.model.save",
     "bnkit.model.subclassing": "bnkit.model.layers.mixin",
 }
 

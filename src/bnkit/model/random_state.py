@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 
-class RandomState:
+class RngState:
     """The state of torch's, NumPy's and Python's generators at this moment, to be given back."""
 
     def __init__(self) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnkit.model.random_state import RandomState
-from bnkit.model.surroundings import write
+from bnkit.model.random_state import RngState
+from bnkit.model.surroundings import copy_values
 
 # Nothing that only behaves like one of these: to read a data set through might take an hour.
 _CONTAINERS = (dict, list, set, deque)
@@ -35,7 +35,7 @@ class Snapshot:
     """
 
     def __init__(self, model: nn.Module, generators: tuple[torch.Generator, ...] = ()) -> None:
-        self._random = RandomState()
+        self._random = RngState()
         self._generators = [(generator, generator.get_state()) for generator in generators]
         self._modules = [(module, type(module), dict(vars(module))) for module in model.modules()]
         self._containers: list[tuple[Any, Any]] = []
@@ -43,7 +43,7 @@ class Snapshot:
         for _, _, attributes in self._modules:
             for value in attributes.values():
                 self._keep(value, tensors)
-        self._tensors = [_Kept(tensor) for tensor in tensors.values()]
+        self._tensors = [_TensorState(tensor) for tensor in tensors.values()]
 
     def _keep(self, value: Any, tensors: dict[int, Tensor]) -> None:
         if isinstance(value, Tensor):
@@ -79,7 +79,7 @@ class Snapshot:
             kept.restore()
 
 
-class _Kept:
+class _TensorState:
     """A tensor, and what it was."""
 
     def __init__(self, tensor: Tensor) -> None:
@@ -102,7 +102,7 @@ class _Kept:
 def _rewrite(tensor: Tensor, content: Tensor) -> None:
     if not tensor.is_meta and not _holds(tensor, content):
         if tensor.shape == content.shape:
-            write(tensor, content)
+            copy_values(tensor, content)
         else:  # it was given another size
             tensor.data = content
 
@@ -140,7 +140,7 @@ def _refill(container: Any, content: Any) -> None:
 
 
 @contextmanager
-def untouched(model: nn.Module, generators: tuple[torch.Generator, ...] = ()) -> Iterator[Snapshot]:
+def preserve_everything(model: nn.Module, generators: tuple[torch.Generator, ...] = ()) -> Iterator[Snapshot]:
     """Afterwards ``model`` and the random state are bit by bit what they were, whatever happens inside."""
     snapshot = Snapshot(model, generators)
     try:

@@ -12,11 +12,11 @@ from torch.nn.parameter import is_lazy
 
 from bnkit.errors import ModelError
 from bnkit.model.inspect.supported import is_script
-from bnkit.model.surroundings import write
+from bnkit.model.surroundings import copy_values
 
 
 @contextmanager
-def as_it_was(model: nn.Module) -> Iterator[None]:
+def preserve_model(model: nn.Module) -> Iterator[None]:
     """Inside, ``model`` runs eagerly; afterwards its modes and buffers and the random states are as before."""
     # A TorchScript module that was frozen has no mode.
     modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
@@ -28,7 +28,7 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
     ]
     fastpath = torch.backends.mha.get_fastpath_enabled()
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
-    with torch.random.fork_rng(devices=[device.index for device in devices]), eagerly():
+    with torch.random.fork_rng(devices=[device.index for device in devices]), force_eager():
         try:
             # The fast path of attention hides the linear layers in it.
             torch.backends.mha.set_fastpath_enabled(False)
@@ -39,18 +39,18 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
                 module.training = mode
             for module, name, buffer, content in buffers:
                 if is_script(module):
-                    write(buffer, content)
+                    copy_values(buffer, content)
                     continue
                 if module._buffers.get(name) is not buffer:  # a forward pass may put another tensor there
                     module._buffers[name] = buffer
                 if buffer.shape != content.shape:  # or give it another size
                     buffer.data = content
                 else:
-                    write(buffer, content)
+                    copy_values(buffer, content)
 
 
 @contextmanager
-def eagerly() -> Iterator[None]:
+def force_eager() -> Iterator[None]:
     """Inside, a model that was compiled runs eagerly: compiled already, it would run past hooks.
 
     Raises:

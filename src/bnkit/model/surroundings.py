@@ -14,7 +14,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def apart_from_surroundings(verb: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def isolate_from_ambient_modes(verb: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """``verb``, which returns the same inside of ``torch.inference_mode`` and ``torch.autocast`` as outside.
 
     In inference mode, the copy would be made of tensors that can never be trained. Autocast remembers weights that it has
@@ -38,7 +38,7 @@ def apart_from_surroundings(verb: Callable[Arguments, Result]) -> Callable[Argum
     return apart
 
 
-def write(tensor: torch.Tensor, content: torch.Tensor) -> None:
+def copy_values(tensor: torch.Tensor, content: torch.Tensor) -> None:
     """Give ``tensor`` the values of ``content``, also where one of them was made in inference mode."""
     with torch.inference_mode(tensor.is_inference()), torch.no_grad():
         tensor.copy_(content)

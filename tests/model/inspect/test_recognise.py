@@ -14,12 +14,12 @@ from bnkit.model.edit.freeze import freeze
 from bnkit.model.inspect.probe import behaviour
 from bnkit.model.inspect.recognise import (
     BatchNormLike,
-    NotRecognised,
+    Unrecognized,
     as_module,
-    examine,
-    places,
+    batch_norm_sites,
+    identify,
     recognise,
-    required_places,
+    required_batch_norm_sites,
 )
 from tests.model import foreign
 from tests.model.foreign import trained
@@ -152,8 +152,8 @@ def test_what_a_layer_does_beyond_a_batch_norm_is_told(name):
 def test_what_computes_something_else_is_not_recognised_and_says_why(name):
     make, reason = REFUSED[name]
     layer = make()
-    found = examine(layer)
-    assert isinstance(found, NotRecognised)
+    found = identify(layer)
+    assert isinstance(found, Unrecognized)
     assert reason in found.reason
     assert found.is_subclass == isinstance(layer, nn.modules.batchnorm._BatchNorm)
     assert found.is_lazy == (name == "lazy")
@@ -162,7 +162,7 @@ def test_what_computes_something_else_is_not_recognised_and_says_why(name):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_modules_are_nothing(name):
-    assert examine(OTHERS[name]()) is None
+    assert identify(OTHERS[name]()) is None
 
 
 def test_an_activation_with_weights_is_taken_for_what_it_is():
@@ -247,15 +247,15 @@ def test_as_module():
 def test_places_are_named_once_with_all_their_names():
     shared = nn.BatchNorm2d(3)
     model = nn.ModuleDict({"a": shared, "b": nn.Sequential(nn.ReLU(), shared), "c": foreign.Doubled2d(3)})
-    found = places(model)
-    assert [place.names for place in found] == [("a", "b.1"), ("c",)]
+    found = batch_norm_sites(model)
+    assert [site.names for site in found] == [("a", "b.1"), ("c",)]
     assert found[0].name == "a"
-    assert [place.module for place in found] == [shared, model["c"]]
-    assert places(shared)[0].names == ("",)
+    assert [site.module for site in found] == [shared, model["c"]]
+    assert batch_norm_sites(shared)[0].names == ("",)
 
 
 def test_a_model_without_batch_norm_is_named():
     with pytest.raises(ModelError, match="Linear holds no batch norm; expected a model with one"):
-        required_places(nn.Linear(2, 2))
+        required_batch_norm_sites(nn.Linear(2, 2))
     with pytest.raises(SettingsError, match="model is a str; expected an nn.Module"):
-        required_places("resnet")
+        required_batch_norm_sites("resnet")

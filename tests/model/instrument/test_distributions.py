@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bnkit.model.instrument.dead_units import DeadShares
+from bnkit.model.instrument.dead_units import DeadUnitFractions
 from bnkit.model.instrument.distributions import QUANTILES, Distributions
 
 # Shape, and where the units are. The last ones are too large to be kept.
@@ -36,7 +36,7 @@ def _others(values, dimension):
 def test_moments_are_those_of_each_tensor_by_itself(dtype):
     noted, tensors = Distributions(), list(_tensors(dtype))
     assert [noted.note(values, dimension) for values, dimension in tensors] == list(range(len(tensors)))
-    for seen, (given, dimension) in zip(noted.settled(), tensors, strict=True):
+    for seen, (given, dimension) in zip(noted.compute(), tensors, strict=True):
         values, others = given.double(), _others(given, dimension)
         means = values.mean(others) if others else values
         deviations = values.std(others, correction=0) if others else torch.zeros_like(values)
@@ -50,7 +50,7 @@ def test_quantiles_of_small_tensors_are_exact_and_of_large_ones_close():
     noted, tensors = Distributions(), list(_tensors())
     for values, dimension in tensors:
         noted.note(values, dimension)
-    for seen, (values, _) in zip(noted.settled(), tensors, strict=True):
+    for seen, (values, _) in zip(noted.compute(), tensors, strict=True):
         ordered = values.flatten().sort().values
         exact = [ordered[round(share * (len(ordered) - 1))].item() for share in QUANTILES]
         # The standard error of the outer quantiles of 2,000 normal values is 0.05 deviations.
@@ -65,36 +65,36 @@ def test_a_sample_of_the_values_meets_all_units_alike(shape, memory_format):
     values = torch.arange(shape[1]).float().view(1, -1, 1, 1).expand(shape).contiguous(memory_format=memory_format)
     noted = Distributions()
     noted.note(values, 1)
-    (seen,) = noted.settled()
+    (seen,) = noted.compute()
     expected = [share * (shape[1] - 1) for share in QUANTILES]
     assert seen.figures["quantiles"] == pytest.approx(expected, abs=1 + 0.02 * shape[1])
 
 
 @pytest.mark.parametrize("shape", [(16, 6), (300, 200)], ids=["small", "large"])
 def test_what_changes_after_it_was_noted_was_noted_before(shape):
-    values, noted, dead = torch.ones(shape), Distributions(), DeadShares()
+    values, noted, dead = torch.ones(shape), Distributions(), DeadUnitFractions()
     noted.note(values, 1)
     dead.note(values, (0.0,))
     values.zero_()
     noted.note(values, 1)
     dead.note(values, (0.0,))
-    assert [seen.figures["mean"] for seen in noted.settled()] == [1.0, 0.0]
-    assert [seen.figures["quantiles"] for seen in noted.settled()] == [[1.0] * 5, [0.0] * 5]
-    assert dead.settled() == [0.0, 1.0]
+    assert [seen.figures["mean"] for seen in noted.compute()] == [1.0, 0.0]
+    assert [seen.figures["quantiles"] for seen in noted.compute()] == [[1.0] * 5, [0.0] * 5]
+    assert dead.compute() == [0.0, 1.0]
 
 
 def test_nothing_noted_and_no_quantiles_wanted():
-    assert Distributions().settled() == []
+    assert Distributions().compute() == []
     noted = Distributions(quantiles=False)
     noted.note(torch.tensor([[1.0, 2.0], [3.0, 6.0]]), -1)
-    (seen,) = noted.settled()
+    (seen,) = noted.compute()
     assert seen.figures == {"mean": 3.0, "deviation": pytest.approx(3.5**0.5, rel=1e-4)}
     assert (seen.means.tolist(), seen.deviations.tolist()) == ([2.0, 4.0], [1.0, 2.0])
 
 
 def test_dead_shares_of_outputs_of_one_shape_with_different_limits():
     output = torch.tensor([[0.0, 1.0, 0.0, 0.999], [0.0, 0.0, 0.001, 1.0]])
-    dead = DeadShares()
+    dead = DeadUnitFractions()
     for limits in ((0.0,), (0.0, 1.0), (0.0,), (-1.0, 1.0)):
         dead.note(output, limits)
-    assert dead.settled() == [0.25, 0.75, 0.25, 0.25]
+    assert dead.compute() == [0.25, 0.75, 0.25, 0.25]

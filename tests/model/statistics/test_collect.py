@@ -12,7 +12,7 @@ from bnkit.checks.measurements import CheckMeasurements
 from bnkit.errors import SettingsError
 from bnkit.model import population_statistics
 from bnkit.model.inspect.batches import Batches
-from bnkit.model.inspect.recognise import places
+from bnkit.model.inspect.recognise import batch_norm_sites
 from bnkit.model.statistics.collect import StopForward, collect, moments_of
 from bnkit.moments import Moments
 
@@ -74,7 +74,7 @@ def _recalibrated(model, batches):
 
 
 def _checked(model, batches):
-    measured = CheckMeasurements(model, places(model), Batches(batches, _run)).input_statistics
+    measured = CheckMeasurements(model, batch_norm_sites(model), Batches(batches, _run)).input_statistics
     return {name: (inputs.population.mean, inputs.population.variance()) for name, inputs in measured.items()}
 
 

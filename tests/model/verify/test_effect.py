@@ -91,7 +91,7 @@ def test_outputs_that_became_nan_are_worse_with_and_without_targets():
         effect = _effect(before, after, targets)
         assert effect.is_worse and effect.change == math.inf and "1 outputs became inf or NaN" in effect.summary
     back = _effect(after, before)
-    assert not back.is_worse and back.mended == 1
+    assert not back.is_worse and back.recovered == 1
 
 
 def test_so_few_examples_show_nothing():

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 from bnkit.errors import ModelError
-from bnkit.model import saving
+from bnkit.model import save as saving
 from bnkit.model.inspect.example import Example
-from bnkit.model.saving import save
+from bnkit.model.save import save
 from bnkit.model.verify import written_file
 
 OLD = b"what was there before"

@@ -11,14 +11,14 @@ from bnkit.experiments.networks.arms import Arm
 from bnkit.model.edit.add import add
 from bnkit.model.edit.convert import convert
 from bnkit.model.edit.remove import remove
-from bnkit.model.edit.replace import Kind
-from bnkit.model.inspect.recognise import BatchNormLike, NotRecognised, places
-from bnkit.model.inspect.trace import as_it_was
+from bnkit.model.edit.replace import ReplacementKind
+from bnkit.model.inspect.recognise import BatchNormLike, Unrecognized, batch_norm_sites
+from bnkit.model.state import preserve_model
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 _OURS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
 # What batch norms are converted to in arms without bnkit's layers.
-_KINDS: dict[str, Kind] = {"torch": "torch", "group_norm": "group_norm"}
+_KINDS: dict[str, ReplacementKind] = {"torch": "torch", "group_norm": "group_norm"}
 _BY_HAND = "otherwise write both networks, as a dictionary of factories"
 
 
@@ -37,14 +37,14 @@ def make_twin(model: nn.Module, arm: Arm, example: Tensor, key: str) -> nn.Modul
     Raises:
         FactoryError: If there is nothing to remove and nowhere to add, or the network does not run on such inputs.
     """
-    found = places(model)
-    for place in found:
-        if isinstance(place.found, NotRecognised) and place.found.is_subclass:
+    found = batch_norm_sites(model)
+    for site in found:
+        if isinstance(site.recognised_as, Unrecognized) and site.recognised_as.is_subclass:
             raise FactoryError(
-                f"network {key}: {place.name or 'the model'} is a {type(place.module).__name__}, which {place.found.reason}; "
+                f"network {key}: {site.name or 'the model'} is a {type(site.module).__name__}, which {site.recognised_as.reason}; "
                 f"expected batch norms that compute what PyTorch's do; {_BY_HAND}"
             )
-    has_batch_norm = any(isinstance(place.found, BatchNormLike) for place in found)
+    has_batch_norm = any(isinstance(site.recognised_as, BatchNormLike) for site in found)
     try:
         if arm.name == "no_batch_norm":
             return remove(model, example).model if has_batch_norm else model
@@ -56,7 +56,7 @@ def make_twin(model: nn.Module, arm: Arm, example: Tensor, key: str) -> nn.Modul
 def materialize_lazy(model: nn.Module, example: Tensor) -> None:
     """Materialize the lazy layers of ``model`` by a forward pass."""
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
-        with as_it_was(model), torch.no_grad():
+        with preserve_model(model), torch.no_grad():
             model.eval()(example.clone())
 
 

@@ -52,7 +52,7 @@ class Epoch:
         answers, test_answers: The number of predictions behind ``accuracy`` and ``test_accuracy``: one for each example, or
             each pixel of a mask; None without an accuracy, and in records of earlier versions.
         test_constant: The test metric of the best constant prediction; None if it is not known.
-        layers: What ``bnkit.model.instrument.layers`` recorded in this epoch, an entry for each observed step.
+        layers: What ``bnkit.model.instrument.layer_instrumentation`` recorded in this epoch, an entry for each observed step.
         landscape: What ``bnkit.model.instrument.loss_landscape`` recorded, likewise.
         peak_memory_bytes: The peak GPU memory of tensors in training, the data included; None on a CPU.
     """

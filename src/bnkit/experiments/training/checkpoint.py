@@ -17,7 +17,7 @@ from bnkit.errors import RecordError
 from bnkit.experiments.records import atomic_files
 from bnkit.experiments.records.record import Epoch
 from bnkit.experiments.training.loop import Training
-from bnkit.model.saving import tensors_as_bytes
+from bnkit.model.save import tensors_as_bytes
 
 _CHECKPOINT = "checkpoint.pt"
 _WEIGHTS = "weights.safetensors"

@@ -12,8 +12,8 @@ from torch import Tensor, nn, optim
 from bnkit.experiments.plan import Run
 from bnkit.experiments.training.losses import Loss
 from bnkit.model.instrument.activation_memory import bytes_for_backward
-from bnkit.model.instrument.layers import LayerWatch
-from bnkit.model.instrument.loss_landscape import along_the_step
+from bnkit.model.instrument.layer_instrumentation import LayerInstrumentation
+from bnkit.model.instrument.loss_landscape import loss_along_gradient
 
 
 class StepInstrumentation:
@@ -32,7 +32,13 @@ class StepInstrumentation:
     """
 
     def __init__(
-        self, run: Run, model: nn.Module, optimizer: optim.Optimizer, loss: Loss, steps: int, watch: LayerWatch | None
+        self,
+        run: Run,
+        model: nn.Module,
+        optimizer: optim.Optimizer,
+        loss: Loss,
+        steps: int,
+        watch: LayerInstrumentation | None,
     ) -> None:
         self._run, self._model, self._optimizer, self._loss = run, model, optimizer, loss
         self._watch = watch
@@ -50,7 +56,7 @@ class StepInstrumentation:
         if self.landscape is not None and step % run.landscape == 0:
             began = time.perf_counter()
             lr = float(self._optimizer.param_groups[0]["lr"])
-            self.landscape.append({"step": step, **along_the_step(self._model, self._loss, inputs, targets, lr)})
+            self.landscape.append({"step": step, **loss_along_gradient(self._model, self._loss, inputs, targets, lr)})
             self.seconds += time.perf_counter() - began
         if self._watch is None or self.layers is None or step % run.observe:
             yield

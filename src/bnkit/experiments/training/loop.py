@@ -27,7 +27,7 @@ from bnkit.experiments.training.instrumentation import StepInstrumentation
 from bnkit.experiments.training.optimizers import make_optimizer, make_schedule
 from bnkit.experiments.training.task import Task, TrainingStep
 from bnkit.model import batch_norms, normalising_by, population_statistics
-from bnkit.model.instrument.layers import LayerWatch
+from bnkit.model.instrument.layer_instrumentation import LayerInstrumentation
 from bnkit.seeding import seeded
 
 # Evaluation has no gradients to keep, so that its batches may be larger than those of training.
@@ -139,7 +139,7 @@ def train(
     """
     model, trained = training.model, processes.distributed_model(training.model)
     step = _step_of(run, task, parts.train.device, processes)
-    watch = LayerWatch(model) if run.observe else None
+    watch = LayerInstrumentation(model) if run.observe else None
     run_duration = after.run_duration if after else 0.0
     steps = (after.steps or 0) if after else 0
     for epoch in range(after.epoch + 1 if after else 1, run.epochs + 1):

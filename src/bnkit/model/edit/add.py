@@ -12,18 +12,18 @@ from torch.nn.modules.conv import _ConvNd
 
 from bnkit.arguments import check_bool, check_eps, check_momentum
 from bnkit.errors import ModelError, SettingsError
-from bnkit.model.changes import KEPT, Change, Changed, Changes
-from bnkit.model.edit.copy import copy_of
+from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
+from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.edit.fold_weights import is_shared, own_tensor
 from bnkit.model.inspect.example import Example
-from bnkit.model.inspect.operations import Kind
-from bnkit.model.inspect.patterns import Patterns, chosen
+from bnkit.model.inspect.operations import OpType
+from bnkit.model.inspect.patterns import Patterns, matching
 from bnkit.model.inspect.sites import Site, Sites, plain_name, sites_in
 from bnkit.model.inspect.supported import is_script
 from bnkit.model.inspect.trace import Operation, Trace, trace
-from bnkit.model.layers.attached import host
-from bnkit.model.state import as_it_was
-from bnkit.model.surroundings import apart_from_surroundings
+from bnkit.model.layers.attached import attach_batch_norm
+from bnkit.model.state import preserve_model
+from bnkit.model.surroundings import isolate_from_ambient_modes
 from bnkit.model.verify.changed_model import check_comparable, error_of, exact_output, output_of
 from bnkit.moments import Moments
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
@@ -35,7 +35,7 @@ _DONE = "with batch norm added"
 _OF_OUTPUTS = ("sigmoid", "tanh", "hardsigmoid", "softplus", "logsigmoid", "logsigmoidforward")
 
 
-@apart_from_surroundings
+@isolate_from_ambient_modes
 def add(
     model: nn.Module,
     example_inputs: Any,
@@ -89,7 +89,7 @@ def add(
     check_bool("preserve", preserve)
     check_eps(eps)
     check_momentum(momentum)
-    example, changed = Example(example_inputs), copy_of(model)
+    example, changed = Example(example_inputs), deepcopy_model(model)
     run = trace(changed, example)
     if preserve:
         check_comparable(run.output, changed)
@@ -100,29 +100,29 @@ def add(
             f"{type(model).__name__} ran no convolution or linear layer on the example; expected a model with something to "
             "normalise"
         )
-    wanted = set(chosen([site.name for site in layers], include, exclude))
-    places: dict[str, _Place] = {}
+    wanted = set(matching([site.name for site in layers], include, exclude))
+    insertion_points: dict[str, _InsertionPoint] = {}
     reasons: dict[str, str] = {}
     for site in layers:
         left_out = "it is left out by include or exclude"
         reason = left_out if site.name not in wanted else _why_not(site, found, changed, run)
-        place = reason or _place(site, run, where)
-        if isinstance(place, _Place):
-            places[site.name] = place
+        point = reason or _insertion_point(site, run, where)
+        if isinstance(point, _InsertionPoint):
+            insertion_points[site.name] = point
         else:
-            reasons[site.name] = place
+            reasons[site.name] = point
 
-    measured = _measured(changed, example, places) if preserve else {}
-    for name, place in places.items():
-        place.settle_bias(changed, changed.get_submodule(name))
-        _put(changed, place, measured.get(name), eps, momentum)
+    measured = _moments_at(changed, example, insertion_points) if preserve else {}
+    for name, point in insertion_points.items():
+        point.decide_bias(changed, changed.get_submodule(name))
+        _insert(changed, point, measured.get(name), eps, momentum)
     changes = [
-        Change(site.name, "added", places[site.name].detail)
-        if site.name in places
-        else Change(site.name, KEPT, reasons[site.name])
+        Change(site.name, "added", insertion_points[site.name].detail)
+        if site.name in insertion_points
+        else Change(site.name, UNCHANGED, reasons[site.name])
         for site in layers
     ]
-    changes += [Change(name, KEPT, "it did not run on the example") for name in found.never_ran]
+    changes += [Change(name, UNCHANGED, "it did not run on the example") for name in found.never_ran]
     output = output_of(changed, example, _DONE)
     error = None
     if preserve:
@@ -130,7 +130,7 @@ def add(
     return Changed(changed, Changes(changes, error))
 
 
-class _Place:
+class _InsertionPoint:
     """Where the batch norm of a layer goes: behind which module, and of what form."""
 
     def __init__(self, module: str, operation: Operation, features_last: bool, where: str, takes_bias: bool) -> None:
@@ -142,7 +142,7 @@ class _Place:
         self.kind = BatchNorm1d if features_last else _BY_DIMENSIONS[max(1, len(shape) - 2)]
         self.detail = f"{self.kind.__name__}({self.channels}) {where}"
 
-    def settle_bias(self, model: nn.Module, layer: nn.Module) -> None:
+    def decide_bias(self, model: nn.Module, layer: nn.Module) -> None:
         """Decide, and say, whether the bias of ``layer`` goes: only one that is a parameter of that layer alone does."""
         if not self.takes_bias or getattr(layer, "bias", None) is None:
             return
@@ -170,7 +170,7 @@ def _why_not(site: Site, found: Sites, model: nn.Module, run: Trace) -> str:  # 
         if site.is_gate:
             return "it only weighs other values"
         return f"{'it is an output layer: ' if site.reaches_output else ''}no activation follows"
-    if site.reaches_output and not site.feeds and (site.kind is Kind.LINEAR or site.activation in _OF_OUTPUTS):
+    if site.reaches_output and not site.feeds and (site.kind is OpType.LINEAR or site.activation in _OF_OUTPUTS):
         return f"it is an output layer: {site.activation} makes the output of it"
     if site.feeds and all(name in _names(found) and found.called(name).is_gate for name in site.feeds):
         return "it only leads to weights of other values (squeeze and excite)"
@@ -201,21 +201,21 @@ def _names(found: Sites) -> set[str]:
     return {name for site in found for name in site.names}
 
 
-def _place(site: Site, run: Trace, where: Where) -> _Place | str:  # noqa: PLR0911 - a list of reasons
+def _insertion_point(site: Site, run: Trace, where: Where) -> _InsertionPoint | str:  # noqa: PLR0911 - a list of reasons
     """Where the batch norm of ``site`` goes, or why it cannot go there."""
     operations = run.of_module(site.name)
-    features_last = site.kind is Kind.LINEAR
+    features_last = site.kind is OpType.LINEAR
     if not all(operation.is_single for operation in operations):
         return "it returns more than one tensor"
     if where == "before_activation":
-        return _Place(site.name, operations[0], features_last, f"before {site.activation}", takes_bias=True)
+        return _InsertionPoint(site.name, operations[0], features_last, f"before {site.activation}", takes_bias=True)
     behind = {_activation_behind(operation, run) for operation in operations}
     if where == "after_pooling":
         behind = {None if operation is None else _pooling_behind(operation, run) for operation in behind}
     found = next(iter(behind)) if len(behind) == 1 else None
     if found is None:
         return "more than one way leads on from it, or it runs more than once"
-    if any(user.kind is Kind.NORM for user in run.users_of(found)):
+    if any(user.kind is OpType.NORM for user in run.users_of(found)):
         return "a normalisation follows already"
     if found.module is None or not found.is_call:
         return f"{found.name} behind it is a function: there is no module to put a batch norm behind"
@@ -223,7 +223,9 @@ def _place(site: Site, run: Trace, where: Where) -> _Place | str:  # noqa: PLR09
         return f"{found.module} behind it runs elsewhere too: a batch norm there would mix the two"
     if features_last is False and len(found.shape) < 3:
         features_last = True
-    return _Place(found.module, found, features_last, f"after {plain_name(found)} ({found.module})", takes_bias=False)
+    return _InsertionPoint(
+        found.module, found, features_last, f"after {plain_name(found)} ({found.module})", takes_bias=False
+    )
 
 
 def _activation_behind(start: Operation, run: Trace) -> Operation | None:
@@ -234,18 +236,18 @@ def _activation_behind(start: Operation, run: Trace) -> Operation | None:
         if len(users) != 1:
             return None
         operation = users[0]
-        if operation.kind is Kind.ACTIVATION:
+        if operation.kind is OpType.ACTIVATION:
             return operation
-        if not operation.kind.goes_on or operation.kind is Kind.MERGE:
+        if not operation.kind.keeps_features or operation.kind is OpType.MERGE:
             return None
 
 
 def _pooling_behind(activation: Operation, run: Trace) -> Operation:
     users = list(run.users_of(activation))
-    return users[0] if len(users) == 1 and users[0].kind is Kind.POOL else activation
+    return users[0] if len(users) == 1 and users[0].kind is OpType.POOL else activation
 
 
-def _measured(model: nn.Module, example: Example, places: dict[str, _Place]) -> dict[str, Moments]:
+def _moments_at(model: nn.Module, example: Example, insertion_points: dict[str, _InsertionPoint]) -> dict[str, Moments]:
     """The moments of what each batch norm is going to see."""
     found: dict[str, Moments] = {}
 
@@ -257,11 +259,11 @@ def _measured(model: nn.Module, example: Example, places: dict[str, _Place]) -> 
         return hook
 
     hooks = [
-        model.get_submodule(place.module).register_forward_hook(merge_into(name, place.features_last))
-        for name, place in places.items()
+        model.get_submodule(point.module).register_forward_hook(merge_into(name, point.features_last))
+        for name, point in insertion_points.items()
     ]
     try:
-        with as_it_was(model), torch.no_grad():
+        with preserve_model(model), torch.no_grad():
             example.fresh().run(model.eval())
     finally:
         for hook in hooks:
@@ -269,11 +271,13 @@ def _measured(model: nn.Module, example: Example, places: dict[str, _Place]) -> 
     return found
 
 
-def _put(model: nn.Module, place: _Place, moments: Moments | None, eps: float, momentum: float | None) -> None:
-    layer = model.get_submodule(place.module)
+def _insert(
+    model: nn.Module, point: _InsertionPoint, moments: Moments | None, eps: float, momentum: float | None
+) -> None:
+    layer = model.get_submodule(point.module)
     like = next((tensor for tensor in (*layer.parameters(), *model.parameters()) if tensor.is_floating_point()), None)
-    norm = place.kind(
-        place.channels,
+    norm = point.kind(
+        point.channels,
         eps=eps,
         momentum=momentum,
         device=None if like is None else like.device,
@@ -288,10 +292,10 @@ def _put(model: nn.Module, place: _Place, moments: Moments | None, eps: float, m
             norm.running_var.copy_(variance)
             norm.weight.copy_((norm.running_var.double() + eps).sqrt())
             norm.bias.copy_(moments.mean)
-    host(
+    attach_batch_norm(
         layer,
         norm,
-        features_last=place.features_last,
+        features_last=point.features_last,
         keeps_outputs=moments is not None,
-        take_bias=place.takes_bias,
+        take_bias=point.takes_bias,
     )

@@ -10,14 +10,21 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnkit.errors import ModelError, SettingsError
-from bnkit.model.changes import KEPT, Change, Changed, Changes
+from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
 from bnkit.model.edit import lazy
-from bnkit.model.edit.copy import copy_of, exchange
-from bnkit.model.edit.replace import Kind, Target, become, described
+from bnkit.model.edit.copy import deepcopy_model, replace_module
+from bnkit.model.edit.replace import Replacement, ReplacementKind, describe, replace_with
 from bnkit.model.inspect.patterns import Patterns
-from bnkit.model.inspect.recognise import BatchNormLike, NotRecognised, Place, chosen_names, no_batch_norm, places
+from bnkit.model.inspect.recognise import (
+    BatchNormLike,
+    BatchNormSite,
+    Unrecognized,
+    batch_norm_sites,
+    matching_names,
+    no_batch_norm,
+)
 from bnkit.model.layers.frozen import bare_class
-from bnkit.model.surroundings import apart_from_surroundings
+from bnkit.model.surroundings import isolate_from_ambient_modes
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -25,10 +32,10 @@ if TYPE_CHECKING:
 How = Mapping[type[nn.Module], Callable[[nn.Module], nn.Module]]
 
 
-@apart_from_surroundings
+@isolate_from_ambient_modes
 def convert(
     model: nn.Module,
-    to: Kind = "bnkit",
+    to: ReplacementKind = "bnkit",
     *,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
@@ -76,35 +83,35 @@ def convert(
         1     converted  torch.nn.BatchNorm2d to bnkit.nn.BatchNorm2d, synchronised
         1 changed, 0 kept
     """
-    target = Target(to, process_group, num_groups, dimensions)
-    told = _checked(how)
-    twin = copy_of(model)
-    known = {place.module: place for place in places(twin)}
+    replacement = Replacement(to, process_group, num_groups, dimensions)
+    functions = _check_how(how)
+    twin = deepcopy_model(model)
+    known = {site.module: site for site in batch_norm_sites(twin)}
     sites = {
         module: names
         for module, names in _names(twin).items()
-        if module in known or bare_class(module) in told or _is_made(module, to)
+        if module in known or bare_class(module) in functions or _is_kind(module, to)
     }
     if not sites:
         raise no_batch_norm(model)
-    picked = chosen_names(list(sites.values()), include, exclude)
-    _refuse([known[m] for m, names in sites.items() if names[0] in picked and m in known], to, tuple(told))
+    picked = matching_names(list(sites.values()), include, exclude)
+    _refuse([known[m] for m, names in sites.items() if names[0] in picked and m in known], to, tuple(functions))
     changes: list[Change] = []
     for module, names in sites.items():
         if names[0] not in picked:
-            action, detail = KEPT, "left out by include or exclude"
-        elif bare_class(module) in told:
-            twin, action, detail = _told(twin, module, told[bare_class(module)])
+            action, detail = UNCHANGED, "left out by include or exclude"
+        elif bare_class(module) in functions:
+            twin, action, detail = _replace_by_function(twin, module, functions[bare_class(module)])
         elif module not in known:
-            action, detail = KEPT, f"is {described(module)} already"
+            action, detail = UNCHANGED, f"is {describe(module)} already"
         else:
-            action, detail = _converted(module, known[module].found, target)
+            action, detail = _convert_layer(module, known[module].recognised_as, replacement)
         also = f"; also at {', '.join(names[1:])}" if len(names) > 1 else ""
         changes.append(Change(names[0], action, detail + also))
     return Changed(twin, Changes(changes))
 
 
-def _checked(how: Any) -> dict[type[nn.Module], Callable[[nn.Module], nn.Module]]:
+def _check_how(how: Any) -> dict[type[nn.Module], Callable[[nn.Module], nn.Module]]:
     """A dictionary of ``how``.
 
     Raises:
@@ -122,22 +129,22 @@ def _checked(how: Any) -> dict[type[nn.Module], Callable[[nn.Module], nn.Module]
     return dict(how)
 
 
-def _converted(module: nn.Module, found: BatchNormLike | NotRecognised, target: Target) -> tuple[str, str]:
-    if isinstance(module, LazyModuleMixin) and isinstance(found, NotRecognised):
-        return lazy.become(module, target)
-    if isinstance(found, NotRecognised):
-        return KEPT, f"is a {bare_class(module).__name__}, which {found.reason}"
-    return become(module, found, target)
+def _convert_layer(module: nn.Module, found: BatchNormLike | Unrecognized, replacement: Replacement) -> tuple[str, str]:
+    if isinstance(module, LazyModuleMixin) and isinstance(found, Unrecognized):
+        return lazy.replace_with(module, replacement)
+    if isinstance(found, Unrecognized):
+        return UNCHANGED, f"is a {bare_class(module).__name__}, which {found.reason}"
+    return replace_with(module, found, replacement)
 
 
-def _refuse(chosen: list[Place], to: str, told: tuple[type[nn.Module], ...]) -> None:
+def _refuse(matching: list[BatchNormSite], to: str, functions: tuple[type[nn.Module], ...]) -> None:
     """Raise for the first of the classes that cannot be converted, with all the places where it stands."""
     refused: dict[type[nn.Module], list[str]] = {}
     reasons: dict[type[nn.Module], str] = {}
-    for place in chosen:
-        kind, reason = bare_class(place.module), _obstacle(place, to)
-        if reason is not None and kind not in told:
-            refused.setdefault(kind, []).append(place.name or "(the model)")
+    for site in matching:
+        kind, reason = bare_class(site.module), _obstacle(site, to)
+        if reason is not None and kind not in functions:
+            refused.setdefault(kind, []).append(site.name or "(the model)")
             reasons.setdefault(kind, reason)
     for kind, names in refused.items():
         where = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
@@ -147,35 +154,39 @@ def _refuse(chosen: list[Place], to: str, told: tuple[type[nn.Module], ...]) -> 
         )
 
 
-def _obstacle(place: Place, to: str) -> str | None:
-    found = place.found
+def _obstacle(site: BatchNormSite, to: str) -> str | None:
+    found = site.recognised_as
     if isinstance(found, BatchNormLike):
         return found.obstacle
     if found.is_lazy:
-        is_ready = to in ("bnkit", "torch", "sync") and lazy.is_known(place.module)
+        is_ready = to in ("bnkit", "torch", "sync") and lazy.is_known(site.module)
         return None if is_ready else found.reason
     return found.reason if found.is_subclass else None
 
 
-def _told(
+def _replace_by_function(
     model: nn.Module, module: nn.Module, function: Callable[[nn.Module], nn.Module]
 ) -> tuple[nn.Module, str, str]:
     """The model with what ``function`` makes of ``module`` in its place, and what to say of it."""
     before = type(module).__name__
-    made = function(module)
-    if not isinstance(made, nn.Module):
-        raise ModelError(f"how[{before}] returned a {type(made).__name__}; expected an nn.Module")
-    if made is module:
-        return model, KEPT, f"left as it is by how[{before}]"
-    made.train(module.training)
-    if all(part is not module for part in made.modules()):  # it may wrap it
+    replacement_module = function(module)
+    if not isinstance(replacement_module, nn.Module):
+        raise ModelError(f"how[{before}] returned a {type(replacement_module).__name__}; expected an nn.Module")
+    if replacement_module is module:
+        return model, UNCHANGED, f"left as it is by how[{before}]"
+    replacement_module.train(module.training)
+    if all(part is not module for part in replacement_module.modules()):  # it may wrap it
         for name, hooks in vars(module).items():
             if name.endswith(("hooks", "hooks_with_kwargs", "hooks_always_called")) and hooks:
-                vars(made)[name].update(hooks)
-    return exchange(model, module, made), "converted", f"{before} to {type(made).__name__}, by how"
+                vars(replacement_module)[name].update(hooks)
+    return (
+        replace_module(model, module, replacement_module),
+        "converted",
+        f"{before} to {type(replacement_module).__name__}, by how",
+    )
 
 
-def _is_made(module: nn.Module, to: str) -> bool:
+def _is_kind(module: nn.Module, to: str) -> bool:
     return isinstance(module, {"group_norm": nn.GroupNorm, "instance_norm": _InstanceNorm}.get(to, ()))
 
 

@@ -13,7 +13,7 @@ from bnkit.errors import ModelError
 from bnkit.model.inspect.supported import check_supported
 
 
-def copy_of(model: nn.Module) -> nn.Module:
+def deepcopy_model(model: nn.Module) -> nn.Module:
     """A copy that shares nothing with ``model`` but its code and its process groups.
 
     Modules that it uses twice are one in the copy too, and layers that are lazy still are lazy in it.
@@ -63,16 +63,16 @@ def _computed(model: nn.Module) -> Iterator[Tensor]:
                 yield value
 
 
-def exchange(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
     """``model`` with ``new`` wherever ``old`` stood, under all its names; ``new`` itself if ``old`` is the whole model."""
     if old is model:
         return new
-    for parent, name in list(_places(model, old)):
+    for parent, name in list(_owners(model, old)):
         parent._modules[name] = new
     return model
 
 
-def _places(model: nn.Module, module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+def _owners(model: nn.Module, module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     for parent in model.modules():
         for name, child in parent._modules.items():
             if child is module:

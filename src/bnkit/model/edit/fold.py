@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.errors import ModelError
-from bnkit.model.changes import KEPT, Change, Changed, Changes
-from bnkit.model.edit.copy import copy_of, exchange
-from bnkit.model.edit.fold_plan import Fold, folds
+from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
+from bnkit.model.edit.copy import deepcopy_model, replace_module
+from bnkit.model.edit.fold_plan import PlannedFold, plan_folds
 from bnkit.model.edit.fold_weights import into_input, into_output
 from bnkit.model.inspect.example import Example, largest_difference
 from bnkit.model.inspect.patterns import Patterns
 from bnkit.model.inspect.recognise import as_module, recognise
 from bnkit.model.inspect.trace import trace
-from bnkit.model.layers.attached import WithBatchNorm, release
-from bnkit.model.state import as_it_was
-from bnkit.model.surroundings import apart_from_surroundings
+from bnkit.model.layers.attached import WithBatchNorm, detach_batch_norm
+from bnkit.model.state import preserve_model
+from bnkit.model.surroundings import isolate_from_ambient_modes
 from bnkit.model.verify.changed_model import check_comparable, error_of, output_of, tolerance
 
 _DONE = "with its batch norm folded"
@@ -49,7 +49,7 @@ class ScaleAndShift(nn.Module):
         return result
 
 
-class Rest(nn.Module):
+class ResidualActivation(nn.Module):
     """What is left of a batch norm that went into its layer: ``activation(x + residual)``.
 
     Attributes:
@@ -66,7 +66,7 @@ class Rest(nn.Module):
         return result
 
 
-class Apart(nn.Module):
+class ClonedActivation(nn.Module):
     """What is left of a batch norm whose input is needed elsewhere too: ``activation`` of a copy of it.
 
     A batch norm returned a tensor of its own, which the activation behind it may change in place.
@@ -85,7 +85,11 @@ class Apart(nn.Module):
         return result
 
 
-@apart_from_surroundings
+# Under these names they stand in models that were pickled whole.
+Rest, Apart = ResidualActivation, ClonedActivation
+
+
+@isolate_from_ambient_modes
 def fold(
     model: nn.Module, example_inputs: Any, *, include: Patterns | None = None, exclude: Patterns | None = None
 ) -> Changed:
@@ -115,18 +119,18 @@ def fold(
         >>> [(change.site, change.action, change.detail) for change in changes]
         [('1', 'folded', 'into the output of 0')]
     """
-    example, folded = Example(example_inputs), copy_of(model)
+    example, folded = Example(example_inputs), deepcopy_model(model)
     run = trace(folded, example)
-    planned, kept = folds(folded, run, include, exclude)
+    planned, kept = plan_folds(folded, run, include, exclude)
     check_comparable(run.output, folded)
-    exact = _checked(folded, planned, example)
+    exact = _check_exact(folded, planned, example)
     folded = _apply(folded, planned).eval()
     error = error_of(run.output, output_of(folded, example, _DONE), folded, _DONE, lambda: exact)
     changes = [Change(entry.name, "folded", entry.detail) for entry in planned]
-    return Changed(folded, Changes([*changes, *(Change(name, KEPT, reason) for name, reason in kept)], error))
+    return Changed(folded, Changes([*changes, *(Change(name, UNCHANGED, reason) for name, reason in kept)], error))
 
 
-def _apply(model: nn.Module, planned: list[Fold]) -> nn.Module:
+def _apply(model: nn.Module, planned: list[PlannedFold]) -> nn.Module:
     """``model`` itself, changed; a new module where the whole of it was a batch norm."""
     for entry in planned:
         norm = model.get_submodule(entry.name)
@@ -134,31 +138,31 @@ def _apply(model: nn.Module, planned: list[Fold]) -> nn.Module:
             into_output(model.get_submodule(name), entry.scale, entry.shift)
         for name in entry.into_input_of:
             into_input(model.get_submodule(name), entry.scale, entry.shift)
-        rest = _rest(norm, entry)
-        host = model.get_submodule(entry.host) if entry.host is not None else None
-        if not isinstance(host, WithBatchNorm):
-            model = exchange(model, norm, rest)
+        stand_in = _stand_in(norm, entry)
+        attached_to = model.get_submodule(entry.attached_to) if entry.attached_to is not None else None
+        if not isinstance(attached_to, WithBatchNorm):
+            model = replace_module(model, norm, stand_in)
             continue
-        if isinstance(rest, ScaleAndShift):
-            rest.features_last = host.features_last
-        release(host)
-        if not isinstance(rest, nn.Identity):
-            model = exchange(model, host, nn.Sequential(host, rest))
+        if isinstance(stand_in, ScaleAndShift):
+            stand_in.features_last = attached_to.features_last
+        detach_batch_norm(attached_to)
+        if not isinstance(stand_in, nn.Identity):
+            model = replace_module(model, attached_to, nn.Sequential(attached_to, stand_in))
     return model
 
 
-def _rest(norm: nn.Module, entry: Fold) -> nn.Module:
+def _stand_in(norm: nn.Module, entry: PlannedFold) -> nn.Module:
     """What stands in the place of ``norm`` from now on."""
     like = recognise(norm)
     assert like is not None
     activation = as_module(like.activation)
     if entry.into_output_of or entry.into_input_of:
-        return Rest(activation) if entry.takes_residual else activation
+        return ResidualActivation(activation) if entry.takes_residual else activation
     tensor = next((t for t in (*norm.parameters(), *norm.buffers()) if t.is_floating_point()), entry.scale)
     return ScaleAndShift(entry.scale.to(tensor), entry.shift.to(tensor), activation)
 
 
-def _checked(model: nn.Module, planned: list[Fold], example: Example) -> Any:
+def _check_exact(model: nn.Module, planned: list[PlannedFold], example: Example) -> Any:
     """Fold a copy in float64, where rounding hides nothing, and run it against the unfolded one; the output of that.
 
     A model that only runs in its own precision is run in that one, and the output is None.
@@ -166,24 +170,24 @@ def _checked(model: nn.Module, planned: list[Fold], example: Example) -> Any:
     Raises:
         ModelError: They differ.
     """
-    wide = copy_of(model).double()
+    wide = deepcopy_model(model).double()
     is_exact = True
     try:
         narrow = example.to(torch.float64)
-        before, output = _run(wide, planned, narrow)
+        before, output = _run_and_keep(wide, planned, narrow)
         limit = _EXACT
     except ModelError:
-        wide, narrow, is_exact = copy_of(model), example, False
-        before, output = _run(wide, planned, narrow)
+        wide, narrow, is_exact = deepcopy_model(model), example, False
+        before, output = _run_and_keep(wide, planned, narrow)
         limit = tolerance(model)
     wide = _apply(wide, planned)
     try:
-        after, folded_output = _run(wide, planned, narrow)
+        after, folded_output = _run_and_keep(wide, planned, narrow)
     except ModelError:
         output_of(wide, narrow, _DONE)  # says so
         raise
     for entry in planned:
-        name = entry.watched
+        name = entry.compared_at
         if name in before and not (apart := largest_difference(before[name], after.get(name))) <= limit:
             raise ModelError(
                 f"folding {entry.name} {entry.detail} changes what comes out there by {apart:.1e} of its largest magnitude; "
@@ -197,7 +201,9 @@ def _checked(model: nn.Module, planned: list[Fold], example: Example) -> Any:
     return output if is_exact else None
 
 
-def _run(model: nn.Module, planned: list[Fold], example: Example) -> tuple[dict[str, list[Tensor]], Any]:
+def _run_and_keep(
+    model: nn.Module, planned: list[PlannedFold], example: Example
+) -> tuple[dict[str, list[Tensor]], Any]:
     """What comes out of each place of ``planned`` in its calls, and of ``model``."""
     found: dict[str, list[Tensor]] = {}
 
@@ -208,10 +214,10 @@ def _run(model: nn.Module, planned: list[Fold], example: Example) -> tuple[dict[
         return hook
 
     # What stands before a layer that took something in is another value now: the end of the model has to do there.
-    watched = {entry.watched for entry in planned if not entry.into_input_of} - {""}
-    hooks = [model.get_submodule(name).register_forward_hook(keep_as(name)) for name in watched]
+    compared_at = {entry.compared_at for entry in planned if not entry.into_input_of} - {""}
+    hooks = [model.get_submodule(name).register_forward_hook(keep_as(name)) for name in compared_at]
     try:
-        with as_it_was(model), torch.no_grad():
+        with preserve_model(model), torch.no_grad():
             return found, example.fresh().run(model.eval())
     finally:
         for hook in hooks:

@@ -12,9 +12,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from bnkit.model.edit.axes import axis_after
 from bnkit.model.edit.fold_weights import is_shared, own_tensor, why_not_into_input, why_not_writable
-from bnkit.model.edit.unseen import Unseen
-from bnkit.model.inspect.operations import Kind
-from bnkit.model.inspect.patterns import Patterns, chosen
+from bnkit.model.edit.untraced_norms import UntracedNorms
+from bnkit.model.inspect.operations import OpType
+from bnkit.model.inspect.patterns import Patterns, matching
 from bnkit.model.inspect.recognise import BatchNormLike, no_batch_norm, recognise
 from bnkit.model.inspect.trace import Operation, Trace
 from bnkit.model.layers.attached import CHILD, WithBatchNorm
@@ -23,33 +23,33 @@ _PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2
 
 
 @dataclass(frozen=True)
-class Fold:
+class PlannedFold:
     """A batch norm, and what becomes of it.
 
     Attributes:
         name: Its dotted name.
-        host: The layer that runs it on what it returns, if one does; else None.
+        attached_to: The layer that runs it on what it returns, if one does; else None.
         into_output_of, into_input_of: The layers whose weights take the scale and the shift; both empty if none does.
         scale, shift: (C,), float64.
         takes_residual: Whether something was added to its output before the activation.
         detail: What becomes of it, in words.
-        watched: The module whose output has to stay what it was.
+        compared_at: The module whose output has to stay what it was.
     """
 
     name: str
-    host: str | None
+    attached_to: str | None
     into_output_of: tuple[str, ...]
     into_input_of: tuple[str, ...]
     scale: Tensor
     shift: Tensor
     takes_residual: bool
     detail: str
-    watched: str
+    compared_at: str
 
 
-def folds(
+def plan_folds(
     model: nn.Module, run: Trace, include: Patterns | None, exclude: Patterns | None
-) -> tuple[list[Fold], list[tuple[str, str]]]:
+) -> tuple[list[PlannedFold], list[tuple[str, str]]]:
     """The batch norms of ``model`` that can be folded, and the names of the others with the reason.
 
     Raises:
@@ -58,9 +58,9 @@ def folds(
     found = {name: like for name, module in model.named_modules() if (like := recognise(module)) is not None}
     if not found:
         raise no_batch_norm(model, "has", "something to fold")
-    wanted = set(chosen(found, include, exclude))
-    unseen = Unseen(model, run)
-    planned: list[Fold] = []
+    wanted = set(matching(found, include, exclude))
+    untraced = UntracedNorms(model, run)
+    planned: list[PlannedFold] = []
     kept: list[tuple[str, str]] = []
     for name, like in sorted(found.items(), key=lambda entry: _first_step(run, entry[0])):
         if name not in wanted:
@@ -68,7 +68,7 @@ def folds(
         elif reason := _why_not(run, name, like):
             kept.append((name, reason))
         else:
-            planned.append(_Planner(model, run, name, like, unseen).plan())
+            planned.append(_Planner(model, run, name, like, untraced).plan())
     return planned, kept
 
 
@@ -91,9 +91,9 @@ def _why_not(run: Trace, name: str, like: BatchNormLike) -> str:
 class _Planner:
     """What becomes of one batch norm."""
 
-    def __init__(self, model: nn.Module, run: Trace, name: str, like: BatchNormLike, unseen: Unseen) -> None:
+    def __init__(self, model: nn.Module, run: Trace, name: str, like: BatchNormLike, untraced: UntracedNorms) -> None:
         assert like.mean is not None and like.variance is not None
-        self._model, self._run, self._name, self._unseen = model, run, name, unseen
+        self._model, self._run, self._name, self._untraced = model, run, name, untraced
         self._operations = run.of_module(name)
         self._has_activation = like.activation is not None
         self._takes_residual = any(len(operation.inputs) > 1 for operation in self._operations)
@@ -105,26 +105,39 @@ class _Planner:
         if like.bias is not None:
             self._shift = self._shift + like.bias.detach().double()
 
-    def plan(self) -> Fold:
-        host = self._host()
+    def plan(self) -> PlannedFold:
+        attached_to = self._attached_to()
         into_output, why_not_output = self._layers(self._feeding, self._why_not_output)
         if into_output:
-            watched = host if host is not None else self._name
-            return self._fold(host, into_output, (), f"into the output of {', '.join(into_output)}", watched)
+            compared_at = attached_to if attached_to is not None else self._name
+            return self._fold(attached_to, into_output, (), f"into the output of {', '.join(into_output)}", compared_at)
         into_input, why_not_input = self._layers(self._fed, self._why_not_input)
         if into_input:
-            return self._fold(host, (), into_input, f"into the input of {', '.join(into_input)}", into_input[0])
+            return self._fold(attached_to, (), into_input, f"into the input of {', '.join(into_input)}", into_input[0])
         detail = f"into a scale and a shift of its own: {why_not_output}; {why_not_input}"
-        return self._fold(host, (), (), detail, host if host is not None else self._name)
+        return self._fold(attached_to, (), (), detail, attached_to if attached_to is not None else self._name)
 
     def _fold(
-        self, host: str | None, into_output: tuple[str, ...], into_input: tuple[str, ...], detail: str, watched: str
-    ) -> Fold:
-        return Fold(
-            self._name, host, into_output, into_input, self._scale, self._shift, self._takes_residual, detail, watched
+        self,
+        attached_to: str | None,
+        into_output: tuple[str, ...],
+        into_input: tuple[str, ...],
+        detail: str,
+        compared_at: str,
+    ) -> PlannedFold:
+        return PlannedFold(
+            self._name,
+            attached_to,
+            into_output,
+            into_input,
+            self._scale,
+            self._shift,
+            self._takes_residual,
+            detail,
+            compared_at,
         )
 
-    def _host(self) -> str | None:
+    def _attached_to(self) -> str | None:
         parent, _, child = self._name.rpartition(".")
         is_hosted = child == CHILD and isinstance(self._model.get_submodule(parent), WithBatchNorm)
         return parent if is_hosted else None
@@ -161,11 +174,11 @@ class _Planner:
         while waiting:
             step, axis = waiting.pop()
             for user in self._run.users_of(step):
-                if user.kind is Kind.RESHAPE and axis is not None and user.index not in self._run.outputs:
+                if user.kind is OpType.RESHAPE and axis is not None and user.index not in self._run.outputs:
                     waiting.append((user, axis_after(user, axis)))
                 elif not user.kind.has_weights or user.module is None or user.inputs[:1] != (step.index,):
                     yield f"it feeds {_label(user)}"
-                elif axis != (1 if user.kind is Kind.CONVOLUTION else len(step.shape) - 1):
+                elif axis != (1 if user.kind is OpType.CONVOLUTION else len(step.shape) - 1):
                     yield f"its channels are not those of {_label(user)}"
                 else:
                     yield user
@@ -177,14 +190,14 @@ class _Planner:
                 return f"{name} runs several times, and not always before it"
         return (
             _why_not_layer(self._model, self._run, name)
-            or self._unseen.fed_too(self._name, len(self._scale), name)
+            or self._untraced.why_layer_may_feed_another(self._name, len(self._scale), name)
             or _why_not_scaled(self._model, self._run, name)
         )
 
     def _norms_behind(self, operation: Operation) -> set[str]:
         found: set[str] = set()
         for user in self._run.users_of(operation):
-            found |= self._norms_behind(user) if user.kind is Kind.RESHAPE else {user.module or ""}
+            found |= self._norms_behind(user) if user.kind is OpType.RESHAPE else {user.module or ""}
         return found
 
     def _why_not_input(self, name: str) -> str:
@@ -193,7 +206,7 @@ class _Planner:
             step = operation
             while step.inputs and step.inputs[0] >= 0:
                 step = self._run.operations[step.inputs[0]]
-                if step.kind is not Kind.RESHAPE:
+                if step.kind is not OpType.RESHAPE:
                     break
             if step.module != self._name:
                 return f"{name} runs several times, and not always behind it"
@@ -201,7 +214,7 @@ class _Planner:
             return f"{name} has a forward of its own"
         return (
             _why_not_layer(self._model, self._run, name)
-            or self._unseen.feeding_too(self._name, len(self._scale), name)
+            or self._untraced.why_another_may_feed_layer(self._name, len(self._scale), name)
             or why_not_into_input(layer, self._shift)
         )
 
@@ -222,13 +235,13 @@ def _feeding(run: Trace, norm: Operation) -> Operation | str:
         before = run.operations[step.inputs[0]]
         if len(run.users[before.index]) > 1 or before.index in run.outputs:
             return f"{_label(before)} feeds something else too"
-        if before.kind is not Kind.RESHAPE:
+        if before.kind is not OpType.RESHAPE:
             break
         between.insert(0, before)
         step = before
     if not before.kind.has_weights or before.module is None:
         return f"{_label(before)} feeds it"
-    axis: int | None = 1 if before.kind is Kind.CONVOLUTION else len(before.shape) - 1
+    axis: int | None = 1 if before.kind is OpType.CONVOLUTION else len(before.shape) - 1
     return before if _axis_behind(between, axis) == 1 else f"the channels of {_label(before)} are not its channels"
 
 

@@ -68,7 +68,7 @@ def why_not_writable(layer: nn.Module, name: str) -> str:
         tensor = own_tensor(layer, kind)
         if tensor is None and getattr(layer, kind, None) is not None:
             return f"the {kind} of {name} is computed from others"
-        if tensor is not None and is_of_a_subclass(tensor):
+        if tensor is not None and is_wrapper_subclass(tensor):
             return f"the {kind} of {name} is a {type(tensor).__name__}"
     return f"{name} has no weight" if own_tensor(layer, "weight") is None else ""
 
@@ -81,7 +81,7 @@ def own_tensor(layer: nn.Module, name: str) -> Tensor | None:
     return tensor if tensor is not None else layer._buffers.get(name)
 
 
-def is_of_a_subclass(tensor: Any) -> bool:
+def is_wrapper_subclass(tensor: Any) -> bool:
     """Whether ``tensor`` is of a class that keeps its values in other tensors, as quantized weights are."""
     return is_traceable_wrapper_subclass(tensor)
 
@@ -96,7 +96,7 @@ def is_shared(model: nn.Module, tensor: Tensor) -> bool:
     return len(list(owners)) > 1
 
 
-def outputs_of(layer: nn.Module) -> int:
+def out_channels(layer: nn.Module) -> int:
     """How many channels ``layer`` returns, by its weight; 0 for anything but a convolution or a linear layer."""
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor) or is_lazy(weight) or weight.dim() < 2:
@@ -104,7 +104,7 @@ def outputs_of(layer: nn.Module) -> int:
     return weight.shape[1] * layer.groups if isinstance(layer, _ConvTransposeNd) else weight.shape[0]
 
 
-def give_bias(layer: nn.Module, value: Tensor) -> nn.Parameter:
+def add_bias(layer: nn.Module, value: Tensor) -> nn.Parameter:
     """A bias for ``layer``, which has none: it trains, as any does. Its dtype and device are those of the weight."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
@@ -123,6 +123,6 @@ def _weight(layer: nn.Module) -> Tensor:
 def _set(layer: nn.Module, name: str, value: Tensor) -> None:
     tensor = own_tensor(layer, name)
     if tensor is None:
-        give_bias(layer, value)
+        add_bias(layer, value)
     else:  # in memory of its own: another layer may see that of before
         tensor.data = value.to(tensor)

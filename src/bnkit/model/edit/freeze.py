@@ -6,9 +6,15 @@ from torch import nn
 
 from bnkit.arguments import check_bool
 from bnkit.errors import ModelError
-from bnkit.model.changes import KEPT, Change, Changes
+from bnkit.model.changes import UNCHANGED, Change, Changes
 from bnkit.model.inspect.patterns import Patterns
-from bnkit.model.inspect.recognise import BatchNormLike, NotRecognised, Place, chosen_names, required_places
+from bnkit.model.inspect.recognise import (
+    BatchNormLike,
+    BatchNormSite,
+    Unrecognized,
+    matching_names,
+    required_batch_norm_sites,
+)
 from bnkit.model.layers.frozen import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
 from bnkit.model.layers.mixin import mix_in, take_out
 
@@ -48,17 +54,17 @@ def freeze(
         False
     """
     check_bool("affine", affine)
-    found = required_places(model)
-    picked = chosen_names([place.names for place in found], include, exclude)
-    for place in found:
-        if place.name in picked and isinstance(place.found, NotRecognised) and place.found.is_lazy:
+    found = required_batch_norm_sites(model)
+    picked = matching_names([site.names for site in found], include, exclude)
+    for site in found:
+        if site.name in picked and isinstance(site.recognised_as, Unrecognized) and site.recognised_as.is_lazy:
             raise ModelError(
-                f"{place.name or 'the model'}: {type(place.module).__name__}, which has not seen an input yet; expected one "
+                f"{site.name or 'the model'}: {type(site.module).__name__}, which has not seen an input yet; expected one "
                 "that has: run the model once, then freeze it, or leave it out with exclude"
             )
     trained = _trained_before(model)
     return Changes(
-        [_freeze(place, trained, affine=affine) if place.name in picked else _kept(place, _LEFT_OUT) for place in found]
+        [_freeze(site, trained, affine=affine) if site.name in picked else _kept(site, _LEFT_OUT) for site in found]
     )
 
 
@@ -83,32 +89,29 @@ def unfreeze(model: nn.Module, *, include: Patterns | None = None, exclude: Patt
         >>> model[1].training
         True
     """
-    found = required_places(model)
-    picked = chosen_names([place.names for place in found], include, exclude)
+    found = required_batch_norm_sites(model)
+    picked = matching_names([site.names for site in found], include, exclude)
     parents = {child: parent for parent in reversed(list(model.modules())) for child in parent.children()}
     return Changes(
-        [
-            _unfreeze(place, parents.get(place.module)) if place.name in picked else _kept(place, _LEFT_OUT)
-            for place in found
-        ]
+        [_unfreeze(site, parents.get(site.module)) if site.name in picked else _kept(site, _LEFT_OUT) for site in found]
     )
 
 
-def _freeze(place: Place, trained: dict[nn.Parameter, bool], *, affine: bool) -> Change:
-    module, found = place.module, place.found
+def _freeze(site: BatchNormSite, trained: dict[nn.Parameter, bool], *, affine: bool) -> Change:
+    module, found = site.module, site.recognised_as
     was_frozen = isinstance(module, Frozen)
     own = {name: p for name in ("weight", "bias") if (p := module._parameters.get(name)) is not None}
     remembered: dict[str, bool] = vars(module).get(REQUIRES_GRAD, {})
     new = [name for name in own if name not in remembered] if affine else []
     note = ""
-    if isinstance(found, NotRecognised):
+    if isinstance(found, Unrecognized):
         if not found.is_subclass:
-            return _kept(place, f"is a {type(module).__name__}, which {found.reason}")
+            return _kept(site, f"is a {type(module).__name__}, which {found.reason}")
         note = f"; kept in evaluation mode only: {bare_class(module).__name__} {found.reason}"
     if not new:
         reason = "is frozen already" if was_frozen else _nothing_to_hold(module, found)
         if reason is not None:
-            return _kept(place, reason)
+            return _kept(site, reason)
     if not was_frozen:
         mode = module.training
         mix_in(module, Frozen)
@@ -120,12 +123,12 @@ def _freeze(place: Place, trained: dict[nn.Parameter, bool], *, affine: bool) ->
         own[name].grad = None
     holds_statistics = not was_frozen and _nothing_to_hold(module, found) is None
     what = ["statistics"] * holds_statistics + [{"weight": "gamma", "bias": "beta"}[name] for name in new]
-    return Change(place.name, "frozen", ", ".join(what) + note)
+    return Change(site.name, "frozen", ", ".join(what) + note)
 
 
-def _nothing_to_hold(module: nn.Module, found: BatchNormLike | NotRecognised) -> str | None:
+def _nothing_to_hold(module: nn.Module, found: BatchNormLike | Unrecognized) -> str | None:
     """Why the statistics of a layer need not or cannot be held; None if they can."""
-    if isinstance(found, NotRecognised):
+    if isinstance(found, Unrecognized):
         return None
     if found.is_frozen:
         return f"holds still by itself, as a {type(module).__name__}"
@@ -134,14 +137,12 @@ def _nothing_to_hold(module: nn.Module, found: BatchNormLike | NotRecognised) ->
     return None
 
 
-def _unfreeze(place: Place, parent: nn.Module | None) -> Change:
-    module = place.module
+def _unfreeze(site: BatchNormSite, parent: nn.Module | None) -> Change:
+    module = site.module
     if not isinstance(module, Frozen):
-        if isinstance(place.found, BatchNormLike) and place.found.is_frozen:
-            return _kept(
-                place, f'holds still by itself, as a {type(module).__name__}; convert(model, to="bnkit") first'
-            )
-        return _kept(place, "is not frozen")
+        if isinstance(site.recognised_as, BatchNormLike) and site.recognised_as.is_frozen:
+            return _kept(site, f'holds still by itself, as a {type(module).__name__}; convert(model, to="bnkit") first')
+        return _kept(site, "is not frozen")
     remembered = module._requires_grad_before
     for name, learnt in remembered.items():
         parameter = module._parameters.get(name)
@@ -152,9 +153,9 @@ def _unfreeze(place: Place, parent: nn.Module | None) -> Change:
         del vars(module)[name]
     take_out(module, Frozen)
     module.training = mode
-    keeps_statistics = isinstance(place.found, NotRecognised) or place.found.mean is not None
+    keeps_statistics = isinstance(site.recognised_as, Unrecognized) or site.recognised_as.mean is not None
     what = [*["statistics"] * keeps_statistics, *({"weight": "gamma", "bias": "beta"}[name] for name in remembered)]
-    return Change(place.name, "unfrozen", ", ".join(what))
+    return Change(site.name, "unfrozen", ", ".join(what))
 
 
 def _trained_before(model: nn.Module) -> dict[nn.Parameter, bool]:
@@ -169,5 +170,5 @@ def _trained_before(model: nn.Module) -> dict[nn.Parameter, bool]:
     return trained
 
 
-def _kept(place: Place, reason: str) -> Change:
-    return Change(place.name, KEPT, reason)
+def _kept(site: BatchNormSite, reason: str) -> Change:
+    return Change(site.name, UNCHANGED, reason)

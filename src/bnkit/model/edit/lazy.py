@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from bnkit.model.changes import KEPT
-from bnkit.model.edit.replace import Target
+from bnkit.model.changes import UNCHANGED
+from bnkit.model.edit.replace import Replacement
 from bnkit.model.inspect.recognise import KNOWN
 from bnkit.model.layers.activated import OURS
 from bnkit.model.layers.frozen import bare_class
@@ -17,8 +17,8 @@ def is_known(module: nn.Module) -> bool:
     return bare_class(module) in KNOWN
 
 
-def become(module: nn.Module, target: Target) -> tuple[str, str]:
-    """Make ``module``, which is lazy, turn into a layer of the ``target`` kind; the action, and what to say of it.
+def replace_with(module: nn.Module, replacement: Replacement) -> tuple[str, str]:
+    """Make ``module``, which is lazy, turn into a layer of the ``replacement`` kind; the action, and what to say of it.
 
     PyTorch turns it into ``cls_to_become`` when it sees its first input. What our class has besides PyTorch's stands ready
     until then.
@@ -26,9 +26,9 @@ def become(module: nn.Module, target: Target) -> tuple[str, str]:
     dimensions = KNOWN[bare_class(module)]
     kind, name = OURS[dimensions], type(module).__name__
     becomes_ours = issubclass(vars(module).get("cls_to_become", object), ours._BatchNorm)
-    if target.kind == "torch":
+    if replacement.kind == "torch":
         if not becomes_ours:
-            return KEPT, f"is torch.nn.{name} already"
+            return UNCHANGED, f"is torch.nn.{name} already"
         template = kind(1)
         for key in set(vars(template)) - set(vars(nn.BatchNorm2d(1))):
             vars(module).pop(key, None)
@@ -36,9 +36,9 @@ def become(module: nn.Module, target: Target) -> tuple[str, str]:
         module._non_persistent_buffers_set.discard("num_batches_skipped")
         del vars(module)["cls_to_become"]
         return "converted", f"{name} becomes torch.nn.{kind.__name__} when it sees an input"
-    extras = target.extras(module)
+    extras = replacement.extras(module)
     if becomes_ours and all(vars(module)[key] == value for key, value in extras.items()):
-        return KEPT, f"becomes bnkit.nn.{kind.__name__} already when it sees an input"
+        return UNCHANGED, f"becomes bnkit.nn.{kind.__name__} already when it sees an input"
     template = kind(1, affine=False, track_running_stats=False, **extras)
     for key in set(vars(template)) - set(vars(nn.BatchNorm2d(1))):
         vars(module)[key] = vars(template)[key]

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.arguments import check_bool
-from bnkit.model.changes import KEPT, Change, Changed, Changes
-from bnkit.model.edit.copy import copy_of, exchange
-from bnkit.model.edit.fold import Apart, Rest, fold
+from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
+from bnkit.model.edit.copy import deepcopy_model, replace_module
+from bnkit.model.edit.fold import ClonedActivation, ResidualActivation, fold
 from bnkit.model.edit.fold_plan import feeding_layer, has_own_forward
-from bnkit.model.edit.fold_weights import give_bias, is_of_a_subclass, outputs_of
+from bnkit.model.edit.fold_weights import add_bias, is_wrapper_subclass, out_channels
 from bnkit.model.inspect.example import Example
-from bnkit.model.inspect.patterns import Patterns, chosen
+from bnkit.model.inspect.patterns import Patterns, matching
 from bnkit.model.inspect.recognise import as_module, no_batch_norm, recognise
 from bnkit.model.inspect.trace import Operation, Trace, trace
-from bnkit.model.layers.attached import WithBatchNorm, release
-from bnkit.model.surroundings import apart_from_surroundings
+from bnkit.model.layers.attached import WithBatchNorm, detach_batch_norm
+from bnkit.model.surroundings import isolate_from_ambient_modes
 from bnkit.model.verify.changed_model import output_of
 
 
-@apart_from_surroundings
+@isolate_from_ambient_modes
 def remove(
     model: nn.Module,
     example_inputs: Any,
@@ -73,29 +73,29 @@ def remove(
         named = [Change(c.site, "removed", c.detail) if c.is_made else c for c in changes]
         return Changed(folded, Changes(named, changes.error))
 
-    example, twin = Example(example_inputs), copy_of(model)
+    example, twin = Example(example_inputs), deepcopy_model(model)
     run = trace(twin, example)
     found = {name: like for name, module in twin.named_modules() if (like := recognise(module)) is not None}
     if not found:
         raise no_batch_norm(model, "has", "something to remove")
-    wanted = chosen(found, include, exclude)
+    wanted = matching(found, include, exclude)
     changes_made: list[Change] = []
     for name, like in found.items():
         if name not in wanted:
-            changes_made.append(Change(name, KEPT, "it is left out by include or exclude"))
+            changes_made.append(Change(name, UNCHANGED, "it is left out by include or exclude"))
             continue
         norm = twin.get_submodule(name)
         biased = [layer for operation in run.of_module(name) if (layer := feeding_layer(run, operation)) is not None]
         parent = twin.get_submodule(name.rpartition(".")[0])
         if isinstance(parent, WithBatchNorm) and parent.batch_norm is norm:
-            detail = _release(parent)
+            detail = _detach(parent)
         else:
             # Of one that did not run, nothing is known.
             is_fed_alone = not name or 0 < len(run.of_module(name)) == len(biased)
-            rest = _rest(as_module(like.activation), run.of_module(name), is_fed_alone=is_fed_alone)
-            twin = exchange(twin, norm, rest)
+            stand_in = _stand_in(as_module(like.activation), run.of_module(name), is_fed_alone=is_fed_alone)
+            twin = replace_module(twin, norm, stand_in)
             has_shift = like.bias is not None
-            detail = ", ".join(_give_bias(twin, layer, run) for layer in dict.fromkeys(biased) if has_shift)
+            detail = ", ".join(_add_zero_bias(twin, layer, run) for layer in dict.fromkeys(biased) if has_shift)
             if not run.of_module(name):
                 detail = "it did not run on the example: whether a layer needs a bias in its place is not known"
         changes_made.append(Change(name, "removed", detail or "nothing takes its place"))
@@ -103,53 +103,53 @@ def remove(
     return Changed(twin, Changes(changes_made))
 
 
-def _rest(activation: nn.Module, operations: tuple[Operation, ...], *, is_fed_alone: bool) -> nn.Module:
+def _stand_in(activation: nn.Module, operations: tuple[Operation, ...], *, is_fed_alone: bool) -> nn.Module:
     """What stands in the place of a batch norm from now on: may it pass on its input, or does that belong to others too?"""
     if any(len(operation.inputs) > 1 for operation in operations):
-        return Rest(activation)
-    return activation if is_fed_alone else Apart(activation)
+        return ResidualActivation(activation)
+    return activation if is_fed_alone else ClonedActivation(activation)
 
 
-def _release(host: WithBatchNorm) -> str:
-    """Take the batch norm out of ``host``, and give back the bias that it had."""
-    had_bias, bias_trained = host.lost_bias, host.bias_trained
-    norm = release(host)
+def _detach(layer: WithBatchNorm) -> str:
+    """Take the batch norm out of ``layer``, and give back the bias that it had."""
+    had_bias, bias_trained = layer.lost_bias, layer.bias_trained
+    norm = detach_batch_norm(layer)
     if not had_bias:
         return "its layer is as it was"
-    weight = host.weight
+    weight = layer.weight
     assert isinstance(weight, Tensor)
     like = recognise(norm)
     counter = getattr(norm, "num_batches_tracked", None)
     is_untrained = like is not None and like.mean is not None and counter is not None and int(counter) == 0
-    value = weight.detach().new_zeros(outputs_of(host))
+    value = weight.detach().new_zeros(out_channels(layer))
     if like is not None and like.mean is not None and is_untrained:
         # As it was put in: the bias is what stands in beta beyond the mean.
         value = (0 if like.bias is None else like.bias.detach()) - like.mean
-    give_bias(host, value).requires_grad_(bias_trained)
+    add_bias(layer, value).requires_grad_(bias_trained)
     return "its layer has its bias again" + ("" if is_untrained else ", from 0")
 
 
-def _give_bias(model: nn.Module, name: str, run: Trace) -> str:
+def _add_zero_bias(model: nn.Module, name: str, run: Trace) -> str:
     """A bias of 0 for a layer that has none."""
     layer = model.get_submodule(name)
     weight = getattr(layer, "weight", None)
     if getattr(layer, "bias", None) is not None:
         return f"{name} has its bias"
-    if not isinstance(weight, Tensor) or is_of_a_subclass(weight):
+    if not isinstance(weight, Tensor) or is_wrapper_subclass(weight):
         return f"{name} got no bias: its weight is not a plain tensor"
-    bias = weight.detach().new_zeros(outputs_of(layer))
+    bias = weight.detach().new_zeros(out_channels(layer))
     if has_own_forward(layer) and not _adds_bias(layer, bias, run.of_module(name)[0].shapes[0]):
         return f"{name} has a forward of its own, which does not add a bias"
-    give_bias(layer, bias)
+    add_bias(layer, bias)
     return f"{name} got a bias"
 
 
 def _adds_bias(layer: nn.Module, bias: Tensor, shape: tuple[int, ...]) -> bool:
     """Whether a layer without a bias would add ``bias`` to its output if it had it."""
-    without = copy_of(layer).double().eval()
-    having = copy_of(without)
+    without = deepcopy_model(layer).double().eval()
+    having = deepcopy_model(without)
     values = torch.arange(1.0, len(bias) + 1, dtype=torch.float64, device=bias.device)
-    give_bias(having, values)
+    add_bias(having, values)
     inputs = torch.linspace(-1, 1, math.prod(shape), dtype=torch.float64, device=bias.device).reshape(shape)
     try:
         with torch.no_grad():

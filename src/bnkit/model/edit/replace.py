@@ -14,7 +14,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnkit.arguments import check_int, check_process_group
 from bnkit.errors import SettingsError
-from bnkit.model.changes import KEPT
+from bnkit.model.changes import UNCHANGED
 from bnkit.model.inspect.recognise import KNOWN, BatchNormLike
 from bnkit.model.layers.activated import (
     ACTIVATED,
@@ -31,7 +31,7 @@ from bnkit.nn import batch_norm as ours
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-Kind = Literal["bnkit", "torch", "sync", "group_norm", "instance_norm"]
+ReplacementKind = Literal["bnkit", "torch", "sync", "group_norm", "instance_norm"]
 
 _INSTANCE: dict[int | None, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 # What every module has, and every module makes anew.
@@ -45,7 +45,7 @@ _EXTRAS = {
 
 
 @dataclass(frozen=True)
-class Target:
+class Replacement:
     """What batch norms become: the arguments of ``convert``.
 
     Raises:
@@ -58,8 +58,8 @@ class Target:
     dimensions: int | None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise SettingsError(f"to={self.kind!r}; expected one of {', '.join(get_args(Kind))}")
+        if self.kind not in get_args(ReplacementKind):
+            raise SettingsError(f"to={self.kind!r}; expected one of {', '.join(get_args(ReplacementKind))}")
         if self.process_group is not None and self.kind != "sync":
             raise SettingsError(f"a process_group with to={self.kind!r}; expected one only with to='sync'")
         check_process_group(self.process_group)
@@ -75,13 +75,13 @@ class Target:
         return {**extras, "sync": is_sync, "process_group": group if is_sync else None}
 
 
-def become(module: nn.Module, like: BatchNormLike, target: Target) -> tuple[str, str]:
-    """Make ``module``, recognised as ``like``, a layer of the ``target`` kind; the action, and what to say of it."""
-    if (kept := _is_there(module, like, target)) is not None:
-        return KEPT, kept
-    before, lost = _called(bare_class(module)), _lost(module, like, target)
-    made = _made(module, like, target)
-    is_frozen = like.is_frozen and target.kind in ("bnkit", "torch", "sync")
+def replace_with(module: nn.Module, like: BatchNormLike, replacement: Replacement) -> tuple[str, str]:
+    """Make ``module``, recognised as ``like``, a layer of the ``replacement`` kind; the action, and what to say of it."""
+    if (kept := _why_unchanged(module, like, replacement)) is not None:
+        return UNCHANGED, kept
+    before, lost = _class_name(bare_class(module)), _losses(module, like, replacement)
+    built = _build(module, like, replacement)
+    is_frozen = like.is_frozen and replacement.kind in ("bnkit", "torch", "sync")
     if isinstance(module, LazyModuleMixin):  # filled by load_state_dict, and not run yet
         vars(module)["_initialize_hook"].remove()
         vars(module)["_load_hook"].remove()
@@ -91,79 +91,79 @@ def become(module: nn.Module, like: BatchNormLike, target: Target) -> tuple[str,
         held = {name: True for name in ("weight", "bias") if module._buffers.get(name) is not None}
         carried[REQUIRES_GRAD] = vars(module).get(REQUIRES_GRAD, held)
         carried[MODE] = vars(module).get(MODE, module.training)
-    content = {**vars(made), **carried}
+    content = {**vars(built), **carried}
     vars(module).clear()
     vars(module).update(content)
-    module.__class__ = type(made)
+    module.__class__ = type(built)
     if is_frozen:
         mix_in(module, Frozen)
         module.training = False
-    return "converted", "; ".join((f"{before} to {described(module)}", *lost))
+    return "converted", "; ".join((f"{before} to {describe(module)}", *lost))
 
 
-def _is_there(module: nn.Module, like: BatchNormLike, target: Target) -> str | None:
+def _why_unchanged(module: nn.Module, like: BatchNormLike, replacement: Replacement) -> str | None:
     """Why ``module`` need not change; None if it has to."""
     kind = bare_class(module)
-    is_of_rank = target.dimensions is None or like.dimensions is not None
+    is_of_rank = replacement.dimensions is None or like.dimensions is not None
     if isinstance(module, ours._BatchNorm):
-        if target.kind not in ("bnkit", "sync") or not is_of_rank:
+        if replacement.kind not in ("bnkit", "sync") or not is_of_rank:
             return None
         same = (module.sync, module.process_group) == (
-            target.extras(module)["sync"],
-            target.extras(module)["process_group"],
+            replacement.extras(module)["sync"],
+            replacement.extras(module)["process_group"],
         )
-        return f"is {described(module)} already" if same else None
+        return f"is {describe(module)} already" if same else None
     is_torch = kind in (*PLAIN.values(), *ACTIVATED.values())
-    return f"is {described(module)} already" if target.kind == "torch" and is_torch and is_of_rank else None
+    return f"is {describe(module)} already" if replacement.kind == "torch" and is_torch and is_of_rank else None
 
 
-def _made(module: nn.Module, like: BatchNormLike, target: Target) -> nn.Module:
-    """A new layer of the ``target`` kind with the content of ``module``."""
-    dimensions = like.dimensions if like.dimensions is not None else target.dimensions
+def _build(module: nn.Module, like: BatchNormLike, replacement: Replacement) -> nn.Module:
+    """A new layer of the ``replacement`` kind with the content of ``module``."""
+    dimensions = like.dimensions if like.dimensions is not None else replacement.dimensions
     own = {**module._parameters, **module._buffers}
     device = next((tensor.device for tensor in own.values() if tensor is not None), None)
     # Without tensors, which it gets from the module.
     arguments = (like.channels, like.eps, like.momentum, False, False, device)
-    made: nn.Module
-    if target.kind in ("bnkit", "sync"):
-        made = OURS[dimensions](*arguments, **target.extras(module))
+    built: nn.Module
+    if replacement.kind in ("bnkit", "sync"):
+        built = OURS[dimensions](*arguments, **replacement.extras(module))
         skipped = own.get("num_batches_skipped")
         if skipped is not None:
-            made.num_batches_skipped = skipped
-    elif target.kind == "torch":
-        made = (PLAIN if like.activation is None else ACTIVATED)[dimensions](*arguments)
-    elif target.kind == "group_norm":
-        count = groups(like.channels, int(target.num_groups))
+            built.num_batches_skipped = skipped
+    elif replacement.kind == "torch":
+        built = (PLAIN if like.activation is None else ACTIVATED)[dimensions](*arguments)
+    elif replacement.kind == "group_norm":
+        count = groups(like.channels, int(replacement.num_groups))
         alone = CheckedGroupNorm if count == like.channels else nn.GroupNorm
         kind = alone if like.activation is None else ActivatedGroupNorm
-        made = kind(count, like.channels, like.eps, affine=False)
+        built = kind(count, like.channels, like.eps, affine=False)
     else:
         instance = (
             AnyRankInstanceNorm if like.activation is not None else _INSTANCE.get(dimensions, AnyRankInstanceNorm)
         )
-        made = instance(like.channels, like.eps)
+        built = instance(like.channels, like.eps)
     for name in ("weight", "bias"):
-        made._parameters[name] = _parameter(own.get(name))
+        built._parameters[name] = _parameter(own.get(name))
     flags = {"affine": bool(getattr(module, "affine", like.affine))}
-    if target.kind in ("bnkit", "sync", "torch"):
+    if replacement.kind in ("bnkit", "sync", "torch"):
         for name in ("running_mean", "running_var", "num_batches_tracked"):
-            made._buffers[name] = own.get(name)
+            built._buffers[name] = own.get(name)
         flags["track_running_stats"] = like.tracks_statistics
-    vars(made).update(flags)
-    _attach(made, like)
-    return made
+    vars(built).update(flags)
+    _attach_activation(built, like)
+    return built
 
 
-def _attach(made: nn.Module, like: BatchNormLike) -> None:
-    """Let ``made`` apply the activation; if that has weights, under the name that they had."""
+def _attach_activation(built: nn.Module, like: BatchNormLike) -> None:
+    """Let ``built`` apply the activation; if that has weights, under the name that they had."""
     if like.activation is None:
         return
     has_weights = isinstance(like.activation, nn.Module) and any(like.activation.state_dict())
     if has_weights and like.activation_name not in (None, "activation"):
-        vars(made)["activation"] = like.activation  # beside, not as a module: it would have two names
-        made._modules[str(like.activation_name)] = like.activation  # type: ignore[assignment]
+        vars(built)["activation"] = like.activation  # beside, not as a module: it would have two names
+        built._modules[str(like.activation_name)] = like.activation  # type: ignore[assignment]
     else:
-        setattr(made, "activation", like.activation)  # noqa: B010 - which class of layer it is, mypy cannot see
+        setattr(built, "activation", like.activation)  # noqa: B010 - which class of layer it is, mypy cannot see
 
 
 def groups(channels: int, wanted: int) -> int:
@@ -194,25 +194,25 @@ def _of_the_user(module: nn.Module) -> set[str]:
     return set(vars(module)) - set(vars(reference)) - set(ATTRIBUTES)
 
 
-def _lost(module: nn.Module, like: BatchNormLike, target: Target) -> list[str]:
+def _losses(module: nn.Module, like: BatchNormLike, replacement: Replacement) -> list[str]:
     """What the new layer cannot do, or has not."""
     lost = []
     if isinstance(module, ours._BatchNorm):
         values = {name: getattr(module, name) for name, default in _EXTRAS.items() if getattr(module, name) != default}
         values.pop("process_group", None)
-        if target.kind in ("bnkit", "sync"):
-            values = {"sync": True} if target.kind == "bnkit" and module.sync else {}
+        if replacement.kind in ("bnkit", "sync"):
+            values = {"sync": True} if replacement.kind == "bnkit" and module.sync else {}
         lost = [f"{name}={value!r}" for name, value in values.items()]
-    elif isinstance(module, nn.SyncBatchNorm) and target.kind in ("bnkit", "torch"):
+    elif isinstance(module, nn.SyncBatchNorm) and replacement.kind in ("bnkit", "torch"):
         lost = ["the synchronisation"]
-    if target.kind in ("group_norm", "instance_norm") and like.mean is not None:
+    if replacement.kind in ("group_norm", "instance_norm") and like.mean is not None:
         lost.append("the running statistics")
     return [f"loses {' and '.join(lost)}"] if lost else []
 
 
-def described(layer: nn.Module) -> str:
+def describe(layer: nn.Module) -> str:
     """What to call ``layer`` in a list of changes: its class, and what matters of it."""
-    text = _called(bare_class(layer))
+    text = _class_name(bare_class(layer))
     if isinstance(layer, nn.GroupNorm):
         text += f" of {layer.num_groups} groups"
     activation = getattr(layer, "activation", None)
@@ -223,6 +223,6 @@ def described(layer: nn.Module) -> str:
     return f"{text}, frozen" if isinstance(layer, Frozen) else text
 
 
-def _called(kind: type) -> str:
+def _class_name(kind: type) -> str:
     home = next((home for home in ("torch.nn", "bnkit.nn") if kind.__module__.startswith(f"{home}.")), "")
     return f"{home}.{kind.__name__}" if home else kind.__name__

@@ -51,7 +51,7 @@ class Batches:
                 f"batches is a {type(given).__name__}; expected a DataLoader, a tensor, a list of batches or an iterator; "
                 "a single batch goes into a list"
             )
-        self._given = _cut(given, batch_size) if isinstance(given, Tensor) else given
+        self._given = _split(given, batch_size) if isinstance(given, Tensor) else given
         self._forward = forward
         self._device = device
 
@@ -127,7 +127,7 @@ def join_last_single(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Te
         yield before
 
 
-def _cut(tensor: Tensor, batch_size: int | None) -> list[Tensor]:
+def _split(tensor: Tensor, batch_size: int | None) -> list[Tensor]:
     if tensor.layout != torch.strided:
         raise SettingsError(
             f"batches is a tensor of layout {tensor.layout}, which cannot be cut; expected a dense one, or a list of batches"

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from bnkit.model.inspect.example import Example
-from bnkit.model.inspect.trace import as_it_was
+from bnkit.model.state import preserve_model
 
 
 def first_lazy(model: nn.Module) -> str | None:
@@ -24,6 +24,6 @@ def materialise(model: nn.Module, example: Example) -> None:
     Raises:
         ModelError: It raises on the example.
     """
-    with as_it_was(model), torch.no_grad():
+    with preserve_model(model), torch.no_grad():
         model.eval()
         example.fresh().run(model)

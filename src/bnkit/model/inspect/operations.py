@@ -10,7 +10,7 @@ from torch.nn.modules import activation, batchnorm, conv, instancenorm, normaliz
 from torch.nn.parameter import is_lazy
 
 
-class Kind(StrEnum):
+class OpType(StrEnum):
     """What happens to a value."""
 
     CONVOLUTION = "convolution"
@@ -25,36 +25,36 @@ class Kind(StrEnum):
     OTHER = "other"
 
     @property
-    def goes_on(self) -> bool:
+    def keeps_features(self) -> bool:
         """Whether what follows is still about the same features."""
-        return self in (Kind.POOL, Kind.RESHAPE, Kind.MERGE, Kind.SCALE, Kind.THROUGH)
+        return self in (OpType.POOL, OpType.RESHAPE, OpType.MERGE, OpType.SCALE, OpType.THROUGH)
 
     @property
     def has_weights(self) -> bool:
         """Whether it is a convolution or a linear layer."""
-        return self in (Kind.CONVOLUTION, Kind.LINEAR)
+        return self in (OpType.CONVOLUTION, OpType.LINEAR)
 
 
 # By the name of the ATen operation, without namespace, overload, and the underscore of the in-place one.
 _OPERATIONS = {
-    Kind.CONVOLUTION: """convolution convolution_overrideable _convolution conv1d conv2d conv3d conv_transpose1d conv_transpose2d
+    OpType.CONVOLUTION: """convolution convolution_overrideable _convolution conv1d conv2d conv3d conv_transpose1d conv_transpose2d
         conv_transpose3d mkldnn_convolution cudnn_convolution cudnn_convolution_transpose""",
-    Kind.LINEAR: "addmm mm linear bmm baddbmm matmul mv addmv",
-    Kind.NORM: """native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit
+    OpType.LINEAR: "addmm mm linear bmm baddbmm matmul mv addmv",
+    OpType.NORM: """native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit
         _native_batch_norm_legit_no_training _native_batch_norm_legit_no_stats _batch_norm_with_update
         _batch_norm_no_update batch_norm native_layer_norm layer_norm native_group_norm group_norm instance_norm rms_norm
         _fused_rms_norm""",
-    Kind.ACTIVATION: """relu relu6 leaky_relu elu celu selu gelu silu mish hardswish hardtanh softplus sigmoid hardsigmoid
+    OpType.ACTIVATION: """relu relu6 leaky_relu elu celu selu gelu silu mish hardswish hardtanh softplus sigmoid hardsigmoid
         tanh log_sigmoid_forward prelu _prelu_kernel rrelu_with_noise threshold""",
-    Kind.POOL: """max_pool2d_with_indices max_pool3d_with_indices max_pool1d max_pool2d max_pool3d mkldnn_max_pool2d
+    OpType.POOL: """max_pool2d_with_indices max_pool3d_with_indices max_pool1d max_pool2d max_pool3d mkldnn_max_pool2d
         quantized_max_pool2d avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d
         adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
         fractional_max_pool2d mean amax""",
-    Kind.RESHAPE: """view reshape _unsafe_view _reshape_alias transpose permute t movedim flatten unflatten squeeze unsqueeze
+    OpType.RESHAPE: """view reshape _unsafe_view _reshape_alias transpose permute t movedim flatten unflatten squeeze unsqueeze
         contiguous clone detach alias lift_fresh expand""",
-    Kind.MERGE: "add sub cat stack concat",
-    Kind.SCALE: "mul div",
-    Kind.THROUGH: """_to_copy to native_dropout dropout constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d
+    OpType.MERGE: "add sub cat stack concat",
+    OpType.SCALE: "mul div",
+    OpType.THROUGH: """_to_copy to native_dropout dropout constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d
         replication_pad1d replication_pad2d replication_pad3d upsample_nearest1d upsample_nearest2d upsample_nearest3d
         upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_nearest_exact2d slice select
         split split_with_sizes unsafe_split chunk unbind roll flip index index_select narrow pixel_shuffle pixel_unshuffle
@@ -63,11 +63,11 @@ _OPERATIONS = {
 _BY_OPERATION = {name: kind for kind, names in _OPERATIONS.items() for name in names.split()}
 
 # Modules that are taken as one operation, whatever they do inside.
-_MODULES: tuple[tuple[Kind, tuple[type, ...]], ...] = (
-    (Kind.CONVOLUTION, (conv._ConvNd,)),
-    (Kind.LINEAR, (nn.Linear,)),
+_MODULES: tuple[tuple[OpType, tuple[type, ...]], ...] = (
+    (OpType.CONVOLUTION, (conv._ConvNd,)),
+    (OpType.LINEAR, (nn.Linear,)),
     (
-        Kind.NORM,
+        OpType.NORM,
         (
             batchnorm._NormBase,
             instancenorm._InstanceNorm,
@@ -77,7 +77,7 @@ _MODULES: tuple[tuple[Kind, tuple[type, ...]], ...] = (
         ),
     ),
     (
-        Kind.POOL,
+        OpType.POOL,
         (
             pooling._MaxPoolNd,
             pooling._AvgPoolNd,
@@ -87,7 +87,7 @@ _MODULES: tuple[tuple[Kind, tuple[type, ...]], ...] = (
         ),
     ),
     (
-        Kind.ACTIVATION,
+        OpType.ACTIVATION,
         tuple(
             value
             for name in activation.__all__
@@ -98,21 +98,21 @@ _MODULES: tuple[tuple[Kind, tuple[type, ...]], ...] = (
 )
 
 
-def kind_of_operation(name: str, arguments: tuple[Any, ...]) -> Kind:
+def type_of_operation(name: str, arguments: tuple[Any, ...]) -> OpType:
     """The kind of the ATen operation ``name``, as ``relu_``, called with ``arguments``.
 
     Example:
-        >>> kind_of_operation("relu_", ()).value, kind_of_operation("bernoulli_", ()).value
+        >>> type_of_operation("relu_", ()).value, type_of_operation("bernoulli_", ()).value
         ('activation', 'other')
     """
     plain = name.rstrip("_") if not name.startswith("_") else name
     if plain in ("clamp", "clamp_min"):  # a ReLU if it cuts at 0
         cuts_at_nothing = len(arguments) > 1 and isinstance(arguments[1], (int, float)) and arguments[1] == 0
-        return Kind.ACTIVATION if cuts_at_nothing else Kind.THROUGH
-    return _BY_OPERATION.get(plain, Kind.OTHER)
+        return OpType.ACTIVATION if cuts_at_nothing else OpType.THROUGH
+    return _BY_OPERATION.get(plain, OpType.OTHER)
 
 
-def kind_of_module(module: nn.Module) -> Kind | None:
+def type_of_module(module: nn.Module) -> OpType | None:
     """The kind of a module that is one operation; None for a module that has to be looked into."""
     for kind, types in _MODULES:
         if isinstance(module, types):
@@ -122,5 +122,5 @@ def kind_of_module(module: nn.Module) -> Kind | None:
         return None  # it has no shape yet
     looks_like_a_norm = "norm" in type(module).__name__.lower() or {"running_mean", "running_var"} <= own.keys()
     if looks_like_a_norm and own and all(tensor.dim() <= 1 for tensor in own.values()):
-        return Kind.NORM  # somebody's own, as a layer norm over channels, or a batch norm that is frozen
+        return OpType.NORM  # somebody's own, as a layer norm over channels, or a batch norm that is frozen
     return None

@@ -11,7 +11,7 @@ from bnkit.errors import SettingsError
 Patterns = str | Sequence[str]
 
 
-def chosen(names: Iterable[str], include: Patterns | None, exclude: Patterns | None) -> list[str]:
+def matching(names: Iterable[str], include: Patterns | None, exclude: Patterns | None) -> list[str]:
     """Those of ``names`` that match one of ``include`` (all, for None) and none of ``exclude``, in their order.
 
     A pattern is a dotted name with the wildcards of a shell: ``layer1.*`` matches everything below ``layer1``.
@@ -20,7 +20,7 @@ def chosen(names: Iterable[str], include: Patterns | None, exclude: Patterns | N
         SettingsError: A pattern of ``include`` or ``exclude`` matches none of the names, or is not a text.
 
     Example:
-        >>> chosen(["stem.conv", "layer1.0.conv", "head"], include=None, exclude="layer1.*")
+        >>> matching(["stem.conv", "layer1.0.conv", "head"], include=None, exclude="layer1.*")
         ['stem.conv', 'head']
     """
     names = list(names)

@@ -16,7 +16,7 @@ from torch.nn.modules import batchnorm
 from bnkit.kernels.activation import FUNCTIONS
 from bnkit.model.layers.frozen import Frozen
 from bnkit.model.layers.mixin import take_out
-from bnkit.model.random_state import RandomState
+from bnkit.model.random_state import RngState
 
 # In training: more examples than virtual batches usually have, so that a batch norm with those is found out.
 _BATCH = 257
@@ -63,13 +63,13 @@ def behaviour(module: nn.Module, *, is_synchronised: bool = False) -> Behaviour 
         module: It may have ``running_mean``, ``running_var``, ``weight``, ``bias``.
         is_synchronised: Whether training it would wait for other processes: then it is not tried.
     """
-    state = RandomState()
+    state = RngState()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd shapes; not the user's
             has_rank = isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
             return _behaviour(_Probe(module), has_rank=has_rank, is_synchronised=is_synchronised)
-    except _UnlikeError as reason:
+    except _NotBatchNormError as reason:
         return str(reason)
     finally:
         state.restore()
@@ -83,22 +83,22 @@ def _behaviour(probe: _Probe, *, has_rank: bool, is_synchronised: bool) -> Behav
             break
         try:
             fits[positions] = probe.fit(positions)
-        except _UnlikeError as reason:
+        except _NotBatchNormError as reason:
             reasons.append(str(reason))
     if not fits:
         # That it computed something else says more than that it refused another rank.
-        raise _UnlikeError(min(reasons, key=lambda reason: reason.startswith("raises")))
+        raise _NotBatchNormError(min(reasons, key=lambda reason: reason.startswith("raises")))
     positions, fit = next(iter(fits.items()))
     ranks = sorted({_RANKS[key] for key in fits})
     if is_synchronised:
         untried = "takes its statistics over other processes, so that its training was not tried"
-        is_frozen, difference = _Training(is_frozen=False, difference=untried)
+        is_frozen, difference = _TrainingBehaviour(is_frozen=False, difference=untried)
     else:
         is_frozen, difference = probe.in_training(positions, fit)
     return Behaviour(*fit, None if len(ranks) == 3 else ranks[0], is_frozen, difference)
 
 
-class _UnlikeError(Exception):
+class _NotBatchNormError(Exception):
     """The module is no batch norm; the message says what it does."""
 
 
@@ -108,12 +108,12 @@ class _Fit(NamedTuple):
     child: str | None
 
 
-class _Training(NamedTuple):
+class _TrainingBehaviour(NamedTuple):
     is_frozen: bool
     difference: str | None
 
 
-class _Run(NamedTuple):
+class _ProbeRun(NamedTuple):
     """An input, what came out, and the tensors of the module before."""
 
     x: Tensor
@@ -131,9 +131,9 @@ class _Run(NamedTuple):
             y = y * self.before["weight"].view(shape)
         return y + self.before["bias"].view(shape) if "bias" in self.before else y
 
-    def few_channels(self) -> _Run:
+    def few_channels(self) -> _ProbeRun:
         few = {name: tensor[:8] if tensor.dim() else tensor for name, tensor in self.before.items()}
-        return _Run(self.x[:, :8], self.y[:, :8], few)
+        return _ProbeRun(self.x[:, :8], self.y[:, :8], few)
 
     def moments(self, correction: int = 0) -> tuple[Tensor, Tensor]:
         over = [dimension for dimension in range(self.x.dim()) if dimension != 1]
@@ -145,7 +145,7 @@ class _Probe:
         try:
             self._twin = _twin(module)
         except Exception as error:
-            raise _UnlikeError(f"cannot be copied to be tried ({type(error).__name__}: {error})") from error
+            raise _NotBatchNormError(f"cannot be copied to be tried ({type(error).__name__}: {error})") from error
         found = [getattr(self._twin, name, None) for name in ("running_mean", "running_var", "weight", "bias")]
         known = [tensor for tensor in found if isinstance(tensor, Tensor)]
         self._device = known[0].device if known else torch.device("cpu")
@@ -164,37 +164,37 @@ class _Probe:
         few = [run.few_channels() for run in runs]  # most candidates fall here, and a wide layer has thousands
         for fit in self._candidates():
             # A module may have a weight for each channel, and takes all of them.
-            if (fit.child is not None or self._is_by(few, fit)) and self._is_by(runs, fit):
+            if (fit.child is not None or self._matches(few, fit)) and self._matches(runs, fit):
                 return fit
-        raise _UnlikeError(
+        raise _NotBatchNormError(
             "computes something else in evaluation mode than (x - mean) / sqrt(variance + eps) * weight + bias and a known "
             "activation"
         )
 
-    def _is_by(self, runs: list[_Run], fit: _Fit) -> bool:
+    def _matches(self, runs: list[_ProbeRun], fit: _Fit) -> bool:
         return all(_equal(self._activated(run.normalised(fit.eps, by_batch=False), fit), run.y) for run in runs)
 
-    def in_training(self, positions: tuple[int, ...], fit: _Fit) -> _Training:
+    def in_training(self, positions: tuple[int, ...], fit: _Fit) -> _TrainingBehaviour:
         """Whether the module is frozen; and what it does in training that no batch norm does."""
         self._twin.train()
         try:
             with torch.enable_grad():  # some tell training from evaluation by it
                 run = self._run(_BATCH, positions, tiny=False)
-        except _UnlikeError as reason:
-            return _Training(is_frozen=False, difference=f"in training {reason}")
+        except _NotBatchNormError as reason:
+            return _TrainingBehaviour(is_frozen=False, difference=f"in training {reason}")
         after = self._tensors()
         has_moved = any(not _equal(after[name], tensor) for name, tensor in run.before.items())
         by_running = self._activated(run.normalised(fit.eps, by_batch=False), fit)
         if not has_moved and "running_mean" in run.before and _equal(by_running, run.y):
-            return _Training(is_frozen=True, difference=None)
+            return _TrainingBehaviour(is_frozen=True, difference=None)
         difference = None
         if not _equal(self._activated(run.normalised(fit.eps, by_batch=True), fit), run.y):
             difference = "computes something else in training than by the mean and variance of the batch"
-        elif any(not _equal(after[name], tensor) for name, tensor in self._moved(run).items()):
+        elif any(not _equal(after[name], tensor) for name, tensor in self._expected_state(run).items()):
             difference = "moves its running statistics in training otherwise than its momentum says"
-        return _Training(is_frozen=False, difference=difference)
+        return _TrainingBehaviour(is_frozen=False, difference=difference)
 
-    def _moved(self, run: _Run) -> dict[str, Tensor]:
+    def _expected_state(self, run: _ProbeRun) -> dict[str, Tensor]:
         """What the tensors should be after ``run``, the first in training."""
         moved = dict(run.before)
         if not getattr(self._twin, "track_running_stats", "running_mean" in moved):
@@ -250,7 +250,7 @@ class _Probe:
         found = {name: getattr(self._twin, name, None) for name in names}
         return {name: tensor.detach().clone() for name, tensor in found.items() if isinstance(tensor, Tensor)}
 
-    def _run(self, count: int, positions: tuple[int, ...], *, tiny: bool) -> _Run:
+    def _run(self, count: int, positions: tuple[int, ...], *, tiny: bool) -> _ProbeRun:
         self._fill(tiny=tiny)
         before = self._tensors()
         numbers = count * (2 if positions else 1)
@@ -263,12 +263,12 @@ class _Probe:
             y = self._twin(x.clone())
         except Exception as error:
             said = " ".join(str(error).split())[:200]
-            raise _UnlikeError(
+            raise _NotBatchNormError(
                 f"raises {type(error).__name__} on an input of shape {tuple(x.shape)}: {said}"
             ) from error
         if not isinstance(y, Tensor) or y.shape != x.shape:
-            raise _UnlikeError("returns something else than a tensor of its input's shape")
-        return _Run(x, y.detach(), before)
+            raise _NotBatchNormError("returns something else than a tensor of its input's shape")
+        return _ProbeRun(x, y.detach(), before)
 
 
 def _equal(expected: Tensor, got: Tensor) -> bool:
@@ -294,7 +294,7 @@ def _twin(module: nn.Module) -> nn.Module:
     return twin.double()
 
 
-def is_waited_for(module: nn.Module) -> bool:
+def waits_for_processes(module: nn.Module) -> bool:
     """Whether training ``module`` waits for other processes."""
     initialised = torch.distributed.is_available() and torch.distributed.is_initialized()
     return initialised and (isinstance(module, batchnorm.SyncBatchNorm) or bool(getattr(module, "sync", False)))

@@ -12,8 +12,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from bnkit.errors import ModelError
-from bnkit.model.inspect.patterns import Patterns, chosen
-from bnkit.model.inspect.probe import behaviour, is_waited_for
+from bnkit.model.inspect.patterns import Patterns, matching
+from bnkit.model.inspect.probe import behaviour, waits_for_processes
 from bnkit.model.inspect.supported import check_supported, is_script
 from bnkit.model.layers.activated import ACTIVATED, OURS, PLAIN
 from bnkit.model.layers.frozen import Frozen, bare_class
@@ -78,7 +78,7 @@ class BatchNormLike:
 
 
 @dataclass(frozen=True)
-class NotRecognised:
+class Unrecognized:
     """A module that looks like a batch norm and is none that can be vouched for.
 
     Attributes:
@@ -93,18 +93,18 @@ class NotRecognised:
 
 
 @dataclass(frozen=True)
-class Place:
+class BatchNormSite:
     """A module of a model that is a batch norm or looks like one.
 
     Attributes:
         names: Its dotted names: a shared module has several.
         module: The module.
-        found: What it was recognised as, or not and why.
+        recognised_as: What it was recognised as, or not and why.
     """
 
     names: tuple[str, ...]
     module: nn.Module
-    found: BatchNormLike | NotRecognised
+    recognised_as: BatchNormLike | Unrecognized
 
     @property
     def name(self) -> str:
@@ -113,7 +113,7 @@ class Place:
 
 
 def recognise(module: nn.Module) -> BatchNormLike | None:
-    """The batch norm that ``module`` is, by itself and not by what it holds; None if it is none. ``examine`` says why.
+    """The batch norm that ``module`` is, by itself and not by what it holds; None if it is none. ``identify`` says why.
 
     PyTorch's layers and ours are known. A subclass, or a module with 1-d ``weight``, ``bias``, ``running_mean`` and
     ``running_var``, is called: a copy of it, so that the module, its hooks and the random state stay as they are.
@@ -124,22 +124,22 @@ def recognise(module: nn.Module) -> BatchNormLike | None:
         (4, 0.001, None, None)
         >>> recognise(nn.ReLU())
     """
-    found = examine(module)
+    found = identify(module)
     return found if isinstance(found, BatchNormLike) else None
 
 
-def examine(module: nn.Module) -> BatchNormLike | NotRecognised | None:
+def identify(module: nn.Module) -> BatchNormLike | Unrecognized | None:
     """The same as ``recognise``, and the reason where a module looks like a batch norm without being one."""
     if not _looks_like_one(module):
         return None
     is_subclass = isinstance(module, _BatchNorm)
     kind = bare_class(module)
     if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
-        return NotRecognised("has not seen an input yet; run the model once", is_subclass, is_lazy=True)
+        return Unrecognized("has not seen an input yet; run the model once", is_subclass, is_lazy=True)
     if "forward" in vars(module):
         # A closure over the module itself would reach it from its copy.
-        return NotRecognised("had its forward replaced", is_subclass)
-    return _known(module, KNOWN[kind]) if kind in KNOWN else _tried(module, kind)
+        return Unrecognized("had its forward replaced", is_subclass)
+    return _identify_by_class(module, KNOWN[kind]) if kind in KNOWN else _identify_by_probing(module, kind)
 
 
 def as_module(activation: str | nn.Module | None) -> nn.Module:
@@ -149,16 +149,16 @@ def as_module(activation: str | nn.Module | None) -> nn.Module:
     return _ACTIVATIONS[activation]() if isinstance(activation, str) else activation
 
 
-def places(model: nn.Module) -> list[Place]:
+def batch_norm_sites(model: nn.Module) -> list[BatchNormSite]:
     """The modules of ``model``, itself included, that are batch norms or look like one, in its order, each once."""
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
-    found = ((tuple(known), module, examine(module)) for module, known in names.items())
-    return [Place(known, module, like) for known, module, like in found if like is not None]
+    found = ((tuple(known), module, identify(module)) for module, known in names.items())
+    return [BatchNormSite(known, module, like) for known, module, like in found if like is not None]
 
 
-def required_places(model: nn.Module) -> list[Place]:
+def required_batch_norm_sites(model: nn.Module) -> list[BatchNormSite]:
     """The same.
 
     Raises:
@@ -166,7 +166,7 @@ def required_places(model: nn.Module) -> list[Place]:
         ModelError: There are none, or the model is of a kind that cannot be handled.
     """
     check_supported(model)
-    found = places(model)
+    found = batch_norm_sites(model)
     if not found:
         raise no_batch_norm(model)
     return found
@@ -179,14 +179,14 @@ def no_batch_norm(model: nn.Module, has: str = "holds", expected: str = "one (bn
     return ModelError(f"{type(model).__name__} {has} no batch norm{outside}; expected a model with {expected}")
 
 
-def chosen_names(names: list[tuple[str, ...]], include: Patterns | None, exclude: Patterns | None) -> set[str]:
+def matching_names(names: list[tuple[str, ...]], include: Patterns | None, exclude: Patterns | None) -> set[str]:
     """The first names of the modules of which a name is included and none is excluded.
 
     Raises:
         SettingsError: A pattern matches none.
     """
     flat = [name for several in names for name in several]
-    wanted, left = set(chosen(flat, include, None)), set(chosen(flat, None, exclude))
+    wanted, left = set(matching(flat, include, None)), set(matching(flat, None, exclude))
     return {several[0] for several in names if wanted.intersection(several) and left.issuperset(several)}
 
 
@@ -201,10 +201,10 @@ def _looks_like_one(module: nn.Module) -> bool:
     return len(tensors) == len(_TENSORS) and all(t.dim() == 1 and t.shape == tensors[0].shape for t in tensors)
 
 
-def _tried(module: nn.Module, kind: type[nn.Module]) -> BatchNormLike | NotRecognised:
-    seen = behaviour(module, is_synchronised=is_waited_for(module))
+def _identify_by_probing(module: nn.Module, kind: type[nn.Module]) -> BatchNormLike | Unrecognized:
+    seen = behaviour(module, is_synchronised=waits_for_processes(module))
     if isinstance(seen, str):
-        return NotRecognised(seen, isinstance(module, _BatchNorm))
+        return Unrecognized(seen, isinstance(module, _BatchNorm))
     activation = seen.activation if seen.child is None else module.get_submodule(seen.child)
     return _like(
         module,
@@ -216,10 +216,10 @@ def _tried(module: nn.Module, kind: type[nn.Module]) -> BatchNormLike | NotRecog
     )
 
 
-def _known(module: nn.Module, dimensions: int | None) -> BatchNormLike | NotRecognised:
+def _identify_by_class(module: nn.Module, dimensions: int | None) -> BatchNormLike | Unrecognized:
     assert isinstance(module, _BatchNorm)
     if not _channels(module):
-        return NotRecognised("does not know its number of channels", is_subclass=True)
+        return Unrecognized("does not know its number of channels", is_subclass=True)
     activation = getattr(module, "activation", None)
     return _like(
         module,

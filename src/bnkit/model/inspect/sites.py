@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from bnkit.model.inspect.example import Example
-from bnkit.model.inspect.operations import Kind, kind_of_module
+from bnkit.model.inspect.operations import OpType, type_of_module
 from bnkit.model.inspect.trace import Operation, Trace, trace
 from bnkit.model.layers.attached import WithBatchNorm
 
@@ -35,7 +35,7 @@ class Site:
 
     name: str
     names: tuple[str, ...]
-    kind: Kind
+    kind: OpType
     calls: int
     fed_by: tuple[str, ...]
     feeds: tuple[str, ...]
@@ -102,27 +102,27 @@ def sites_in(run: Trace, model: nn.Module) -> Sites:
     """The layers that ``run`` of ``model`` found."""
     by_name: dict[str, list[Operation]] = {}
     for operation in run.operations:
-        if operation.module is not None and (operation.kind.has_weights or operation.kind is Kind.NORM):
+        if operation.module is not None and (operation.kind.has_weights or operation.kind is OpType.NORM):
             by_name.setdefault(operation.module, []).append(operation)
     entries = tuple(
-        _site(run, name, operations, hosts=isinstance(model.get_submodule(name), WithBatchNorm))
+        _site(run, name, operations, has_attached=isinstance(model.get_submodule(name), WithBatchNorm))
         for name, operations in by_name.items()
     )
     known = {name for site in entries for name in site.names}
     never = tuple(
         name
         for name, module in model.named_modules()
-        if name not in known and _is_layer(kind_of_module(module)) and run.calls[name] == 0
+        if name not in known and _is_layer(type_of_module(module)) and run.calls[name] == 0
     )
     return Sites(entries, never)
 
 
-def _is_layer(kind: Kind | None) -> bool:
-    return kind is not None and (kind.has_weights or kind is Kind.NORM)
+def _is_layer(kind: OpType | None) -> bool:
+    return kind is not None and (kind.has_weights or kind is OpType.NORM)
 
 
-def _site(run: Trace, name: str, operations: list[Operation], *, hosts: bool) -> Site:
-    ahead = [_Ahead(run, operation) for operation in operations]
+def _site(run: Trace, name: str, operations: list[Operation], *, has_attached: bool) -> Site:
+    downstream = [_Downstream(run, operation) for operation in operations]
     first = operations[0]
     return Site(
         name=name,
@@ -130,19 +130,19 @@ def _site(run: Trace, name: str, operations: list[Operation], *, hosts: bool) ->
         kind=first.kind,
         calls=len(operations),
         fed_by=tuple(dict.fromkeys(_layer_name(o) for operation in operations for o in _layers_before(run, operation))),
-        feeds=tuple(dict.fromkeys(name for found in ahead for name in found.layers)),
-        activation=next((found.activation for found in ahead if found.activation), ""),
-        is_normalised=any(found.is_normalised for found in ahead),
-        crosses=any(found.crosses for found in ahead),
-        is_gate=any(found.is_gate for found in ahead),
-        reaches_output=any(found.reaches_output for found in ahead),
+        feeds=tuple(dict.fromkeys(name for found in downstream for name in found.layers)),
+        activation=next((found.activation for found in downstream if found.activation), ""),
+        is_normalised=any(found.is_normalised for found in downstream),
+        crosses=any(found.crosses for found in downstream),
+        is_gate=any(found.is_gate for found in downstream),
+        reaches_output=any(found.reaches_output for found in downstream),
         input_shape=first.shapes[0] if first.shapes else (),
         output_shape=first.shape,
-        is_called=all(operation.is_call for operation in operations) or hosts,
+        is_called=all(operation.is_call for operation in operations) or has_attached,
     )
 
 
-class _Ahead:
+class _Downstream:
     """What the values of an operation meet, on any way, up to the next layers.
 
     Behind the first activation only the layers that are fed still count.
@@ -163,9 +163,9 @@ class _Ahead:
             seen.add((operation.index, activated))
             self.reaches_output = self.reaches_output or operation.index in run.outputs
             for user in run.users_of(operation):
-                crosses = crossed or user.kind is Kind.MERGE
+                crosses = crossed or user.kind is OpType.MERGE
                 if self._met(user, activated, crosses):
-                    waiting.append((user, activated or user.kind is Kind.ACTIVATION, crosses))
+                    waiting.append((user, activated or user.kind is OpType.ACTIVATION, crosses))
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -173,17 +173,17 @@ class _Ahead:
 
     def _met(self, user: Operation, activated: bool, crosses: bool) -> bool:
         """Note what ``user`` is, and say whether the way goes on behind it."""
-        if user.kind.has_weights or user.kind is Kind.NORM:
+        if user.kind.has_weights or user.kind is OpType.NORM:
             self._layers[_layer_name(user)] = None
-            self.is_normalised = self.is_normalised or (user.kind is Kind.NORM and not activated)
+            self.is_normalised = self.is_normalised or (user.kind is OpType.NORM and not activated)
             return False
-        if user.kind is Kind.ACTIVATION:
+        if user.kind is OpType.ACTIVATION:
             if not activated and is_gate(self._run, user):
                 self.is_gate = True
             elif not activated and (not self.activation or not crosses):
                 self.activation, self.crosses = plain_name(user), crosses
             return True
-        return user.kind.goes_on
+        return user.kind.keeps_features
 
 
 def is_gate(run: Trace, activation: Operation) -> bool:
@@ -191,10 +191,10 @@ def is_gate(run: Trace, activation: Operation) -> bool:
     if plain_name(activation) not in ("sigmoid", "hardsigmoid"):
         return False
     users = list(run.users_of(activation))
-    while len(users) == 1 and users[0].kind in (Kind.RESHAPE, Kind.THROUGH):
+    while len(users) == 1 and users[0].kind in (OpType.RESHAPE, OpType.THROUGH):
         users = list(run.users_of(users[0]))
     return bool(users) and all(
-        user.kind is Kind.SCALE and len(user.inputs) == 2 and not set(user.inputs) & set(activation.inputs)
+        user.kind is OpType.SCALE and len(user.inputs) == 2 and not set(user.inputs) & set(activation.inputs)
         for user in users
     )
 
@@ -211,7 +211,7 @@ def _layers_before(run: Trace, start: Operation) -> Iterator[Operation]:
             if operation.index in seen:
                 continue
             seen.add(operation.index)
-            if operation.kind.has_weights or operation.kind is Kind.NORM:
+            if operation.kind.has_weights or operation.kind is OpType.NORM:
                 yield operation
             else:
                 waiting.append(operation)

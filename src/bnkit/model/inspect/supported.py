@@ -11,7 +11,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from bnkit.errors import ModelError, SettingsError
-from bnkit.model.inspect.operations import Kind, kind_of_operation
+from bnkit.model.inspect.operations import OpType, type_of_operation
 
 _QUANTIZED = ("torch.ao.nn.quantized.modules", "torch.ao.nn.intrinsic.quantized.modules")
 # What dynamic quantization leaves, and what stands in models that may be quantized later, beside quantized layers.
@@ -37,7 +37,7 @@ def check_supported(model: Any, *, runs: bool = False, changes: bool = False) ->
         ModelError: It is one that cannot be handled. The message says what it is, and what to give in its place.
     """
     if not isinstance(model, nn.Module):
-        raise SettingsError(f"model is {_called(model)}; expected an nn.Module{_in_its_place(model)}")
+        raise SettingsError(f"model is {_type_name(model)}; expected an nn.Module{_instead(model)}")
     if torch._C._are_functorch_transforms_active():
         raise ModelError(
             f"{type(model).__name__} was given under a transform of torch.func (grad, vmap, ...), where tensors stand for "
@@ -57,11 +57,11 @@ def is_script(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
 
 
-def _called(model: Any) -> str:
+def _type_name(model: Any) -> str:
     return f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
 
 
-def _in_its_place(model: Any) -> str:
+def _instead(model: Any) -> str:
     """What to do with something that is not a module; empty if that is not known."""
     if isinstance(model, type) and issubclass(model, nn.Module):
         return f": build it, {model.__name__}(...)"
@@ -136,8 +136,8 @@ def _is_of_single_operations(model: nn.Module) -> bool:
         return False
     targets = [node.target for node in model.graph.nodes if node.op == "call_function"]
     names = [target._schema.name.partition("::")[2] for target in targets if isinstance(target, torch._ops.OpOverload)]
-    kinds = [kind_of_operation(name, ()) for name in names]
-    return any(kind.has_weights or kind is Kind.NORM for kind in kinds)
+    kinds = [type_of_operation(name, ()) for name in names]
+    return any(kind.has_weights or kind is OpType.NORM for kind in kinds)
 
 
 def _is_of(module: nn.Module, homes: tuple[str, ...]) -> bool:

@@ -18,13 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from bnkit.model.inspect.dispatch import Dispatch
+from bnkit.model.inspect.dispatch_mode import DispatchMode
 from bnkit.model.inspect.example import Example, tensors_in
-from bnkit.model.inspect.operations import Kind, kind_of_module, kind_of_operation
+from bnkit.model.inspect.operations import OpType, type_of_module, type_of_operation
 from bnkit.model.inspect.supported import is_script
-from bnkit.model.state import as_it_was
-
-__all__ = ["Operation", "Trace", "as_it_was", "trace"]
+from bnkit.model.state import preserve_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +45,7 @@ class Operation:
     """
 
     index: int
-    kind: Kind
+    kind: OpType
     name: str
     module: str | None
     is_call: bool
@@ -106,7 +104,7 @@ def trace(model: nn.Module, example: Example, in_training: Callable[[nn.Module],
         ModelError: The model raises on the example.
     """
     recorder = _Recorder(model)
-    with as_it_was(model), torch.no_grad():
+    with preserve_model(model), torch.no_grad():
         model.eval()
         if in_training is not None:
             for module in model.modules():
@@ -115,12 +113,12 @@ def trace(model: nn.Module, example: Example, in_training: Callable[[nn.Module],
         fresh = example.fresh()
         for _, tensor in tensors_in(fresh):
             recorder.came_from(tensor, -1)
-        with recorder.watching():
+        with recorder.recording():
             output = fresh.run(model)
     return recorder.trace(output)
 
 
-class _Recorder(Dispatch):
+class _Recorder(DispatchMode):
     """Keeps the results of all steps alive, so that the identity of a tensor tells where it came from."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -146,7 +144,7 @@ class _Recorder(Dispatch):
         self._alive.append(tensor)
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def recording(self) -> Iterator[None]:
         # On the modules themselves: hooks on all modules do not get to see keywords. TorchScript takes none; its operations
         # are seen one by one.
         hooks = [
@@ -201,26 +199,26 @@ class _Recorder(Dispatch):
             return
         _, producers, shapes = self._whole
         self._whole = None
-        kind = kind_of_module(module)
+        kind = type_of_module(module)
         results = [tensor for _, tensor in tensors_in(output)]
         if kind is not None and results:
             self._add(
                 kind, type(module).__name__, name, True, producers, shapes, (), results, isinstance(output, Tensor)
             )
 
-    def dispatched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run_operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of an operation, which is noted."""
         result = func(*args, **kwargs)
         if self._whole is None:
             tensors = [tensor for _, tensor in tensors_in((args, kwargs))]
             name = func._schema.name.partition("::")[2]
-            kind = kind_of_operation(name, args)
+            kind = type_of_operation(name, args)
             known = [(self._producers[id(t)], tuple(t.shape)) for t in tensors if id(t) in self._producers]
             results = [tensor for _, tensor in tensors_in(result)]
             plain = tuple(None if isinstance(value, Tensor) else value for value in args)
             owners = list(self._owners_of(tensors))
             self._reads += [(len(self._operations), owner) for owner in owners if owner not in self._running[-1:]]
-            owner = next(iter(owners), None) if kind.has_weights or kind is Kind.NORM else None
+            owner = next(iter(owners), None) if kind.has_weights or kind is OpType.NORM else None
             if results:
                 inputs, shapes = tuple(index for index, _ in known), tuple(shape for _, shape in known)
                 self._add(kind, name, owner, False, inputs, shapes, plain, results, isinstance(result, Tensor))
@@ -228,7 +226,7 @@ class _Recorder(Dispatch):
 
     def _add(
         self,
-        kind: Kind,
+        kind: OpType,
         name: str,
         module: str | None,
         is_call: bool,
@@ -272,4 +270,4 @@ def _storage(tensor: Tensor) -> int:
 def _is_one_operation(module: nn.Module) -> bool:
     """Whether a module is taken as a whole: a known kind that holds no modules of its own but parametrizations."""
     inside = {name for name, _ in module.named_children()} - {"parametrizations", "activation", "act", "drop"}
-    return kind_of_module(module) is not None and not inside
+    return type_of_module(module) is not None and not inside

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bnkit.model.state import as_it_was
+from bnkit.model.state import preserve_model
 
 
 def bytes_for_backward(model: nn.Module, inputs: Tensor) -> int:
@@ -29,6 +29,10 @@ def bytes_for_backward(model: nn.Module, inputs: Tensor) -> int:
             kept.append(tensor)
         return tensor
 
-    with as_it_was(model), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with (
+        preserve_model(model),
+        torch.enable_grad(),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+    ):
         model(inputs)
     return sum(saved.values())

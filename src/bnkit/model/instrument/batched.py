@@ -15,7 +15,7 @@ _SMALL = 1 << 15
 Figure = TypeVar("Figure")
 
 
-class Gathered(ABC, Generic[Figure]):
+class BatchedStatistics(ABC, Generic[Figure]):
     """Takes note of tensors while a network runs, which may change them afterwards, and says at the end what they were.
 
     A network of many narrow layers has a hundred small tensors, of few shapes. One call for all of a shape costs little more
@@ -29,7 +29,7 @@ class Gathered(ABC, Generic[Figure]):
         self._large: list[tuple[int, tuple[Tensor, ...]]] = []
 
     def note(self, values: Tensor, key: Any) -> int:
-        """The number of ``values``: their place in ``settled``.
+        """The number of ``values``: their place in ``compute``.
 
         Args:
             values: Of any shape and size but 0.
@@ -43,15 +43,15 @@ class Gathered(ABC, Generic[Figure]):
             self._large.append((number, self._reduce(values.unsqueeze(0), key)))
         return number
 
-    def settled(self) -> list[Figure]:
+    def compute(self) -> list[Figure]:
         """Of all that was noted, in that order."""
-        found: dict[int, Figure] = {}
+        by_number: dict[int, Figure] = {}
         for (key, *_), group in self._small.items():
             numbers, tensors = zip(*group, strict=True)
-            found.update(zip(numbers, self._figures(*self._reduce(torch.stack(tensors), key)), strict=True))
+            by_number.update(zip(numbers, self._figures(*self._reduce(torch.stack(tensors), key)), strict=True))
         for number, reduced in self._large:
-            (found[number],) = self._figures(*reduced)
-        return [found[number] for number in range(self._count)]
+            (by_number[number],) = self._figures(*reduced)
+        return [by_number[number] for number in range(self._count)]
 
     @abstractmethod
     def _reduce(self, stacked: Tensor, key: Any) -> tuple[Tensor, ...]:

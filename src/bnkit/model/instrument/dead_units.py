@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from bnkit.model.instrument.batched import Gathered
+from bnkit.model.instrument.batched import BatchedStatistics
 
 # An activation that saturates is dead where it stays within this of its limits.
 _NEAR = 0.01
@@ -35,7 +35,7 @@ _OF_FUNCTIONS: dict[Any, tuple[str, tuple[float, ...]]] = {
 }
 
 
-class DeadShares(Gathered[float]):
+class DeadUnitFractions(BatchedStatistics[float]):
     """Of outputs of activations, (N, units, *), noted with their limits: the share of units whose values all lie at one limit."""
 
     def _reduce(self, stacked: Tensor, key: tuple[float, ...]) -> tuple[Tensor, ...]:
@@ -62,7 +62,7 @@ def activations_called(model: nn.Module, note: Callable[[str, Tensor, tuple[floa
     if any(_is_compiled(module) for module in modules.values()):
         yield
         return
-    calls = _Calls(note)
+    calls = _ActivationCalls(note)
     handles = [handle for name, module in modules.items() for handle in calls.follow(name, module)]
     try:
         with calls:
@@ -72,7 +72,7 @@ def activations_called(model: nn.Module, note: Callable[[str, Tensor, tuple[floa
             handle.remove()
 
 
-class _Calls(TorchFunctionMode):
+class _ActivationCalls(TorchFunctionMode):
     """Follows which module runs, and tells of its calls of activations."""
 
     def __init__(self, note: Callable[[str, Tensor, tuple[float, ...]], None]) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bnkit.model.instrument.batched import Gathered
+from bnkit.model.instrument.batched import BatchedStatistics
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Quantiles are taken of so many values of a tensor at most, evenly spread: sorting is what costs.
@@ -32,7 +32,7 @@ class Distribution(NamedTuple):
     figures: dict[str, Any]
 
 
-class Distributions(Gathered[Distribution]):
+class Distributions(BatchedStatistics[Distribution]):
     """Of tensors that are noted with the dimension in which their units are.
 
     Args:
@@ -56,18 +56,19 @@ class Distributions(Gathered[Distribution]):
             mean = of_units.mean(1)
             deviation = np.sqrt((within**2 + (of_units - mean[:, None]) ** 2).mean(1))  # units have equally many values
         figures: list[dict[str, Any]] = [
-            {"mean": plain(m), "deviation": plain(d)} for m, d in zip(mean.tolist(), deviation.tolist(), strict=True)
+            {"mean": round_sig(m), "deviation": round_sig(d)}
+            for m, d in zip(mean.tolist(), deviation.tolist(), strict=True)
         ]
         if self._quantiles:
             # NumPy sorts a few thousand values ten times as fast as torch does.
             ordered = np.sort(reduced[2].cpu().numpy(), axis=1)
             places = [round(share * (ordered.shape[1] - 1)) for share in QUANTILES]
             for entry, quantiles in zip(figures, ordered[:, places].tolist(), strict=True):
-                entry["quantiles"] = [plain(value) for value in quantiles]
+                entry["quantiles"] = [round_sig(value) for value in quantiles]
         return [Distribution(*each) for each in zip(of_units, within, figures, strict=True)]
 
 
-def plain(value: float) -> float | None:
+def round_sig(value: float) -> float | None:
     """With as many digits as anybody reads (a record holds thousands of these); None if it is not finite."""
     return float(f"{value:.5g}") if math.isfinite(value) else None
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.model.state import as_it_was
+from bnkit.model.state import preserve_model
 
 # Step sizes that are tried, as multiples of the learning rate: the range of the paper's figure 4.
 STEPS = (0.5, 1.0, 2.0, 4.0)
@@ -21,7 +21,7 @@ STEPS = (0.5, 1.0, 2.0, 4.0)
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def along_the_step(
+def loss_along_gradient(
     model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, learning_rate: float
 ) -> dict[str, float | None]:
     """What the loss of a batch does along its gradient; the model stays as it is, buffers and random states included.
@@ -48,7 +48,7 @@ def along_the_step(
         return value.item(), gradients
 
     losses, changes = [], []
-    with as_it_was(model):
+    with preserve_model(model):
         try:
             first, start = at_this_point()
             for multiple in STEPS:

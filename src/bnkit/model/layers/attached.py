@@ -54,7 +54,9 @@ class WithBatchNorm(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 
-def host(layer: nn.Module, norm: _BatchNorm, *, features_last: bool, keeps_outputs: bool, take_bias: bool) -> None:
+def attach_batch_norm(
+    layer: nn.Module, norm: _BatchNorm, *, features_last: bool, keeps_outputs: bool, take_bias: bool
+) -> None:
     """Let ``layer`` run ``norm`` on its output from now on; if ``take_bias``, its bias moves into the running mean.
 
     A bias that is not a parameter of the layer alone stays, and is normalised like the rest of the output.
@@ -73,7 +75,7 @@ def host(layer: nn.Module, norm: _BatchNorm, *, features_last: bool, keeps_outpu
         layer.register_parameter("bias", None)
 
 
-def release(layer: WithBatchNorm) -> nn.Module:
+def detach_batch_norm(layer: WithBatchNorm) -> nn.Module:
     """The batch norm of ``layer``, which runs without it from now on. A bias that went into it is not given back."""
     norm = layer.batch_norm
     del layer.batch_norm, layer.features_last, layer.lost_bias, layer.keeps_outputs

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.errors import TooFewValuesError
-from bnkit.model.surroundings import write
+from bnkit.model.surroundings import copy_values
 from bnkit.moments import Moments
 from bnkit.nn import batch_norm as ours
 from bnkit.nn.masks import as_wide_as
@@ -209,8 +209,8 @@ def check_several(call: BatchNormCall, advice: str = "or use larger batches") ->
 
 def set_running_statistics(layer: nn.Module, moments: Moments, *, unbiased: bool = True) -> None:
     """Write the mean and variance of ``moments`` into the buffers of ``layer``, which stay the same tensors."""
-    write(layer.running_mean, moments.mean)  # type: ignore[arg-type]
-    write(layer.running_var, moments.variance(unbiased=unbiased))  # type: ignore[arg-type]
+    copy_values(layer.running_mean, moments.mean)  # type: ignore[arg-type]
+    copy_values(layer.running_var, moments.variance(unbiased=unbiased))  # type: ignore[arg-type]
 
 
 def _inputs(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.model.changes import Change
-from bnkit.model.surroundings import write
+from bnkit.model.surroundings import copy_values
 from bnkit.moments import Moments
 
 
@@ -89,8 +89,8 @@ class Recalibration:
         """Restore the running means and variances from before. A second call changes nothing more."""
         for layer, mean, variance in self._before:
             if layer.running_mean is not None and layer.running_var is not None:
-                write(layer.running_mean, mean)
-                write(layer.running_var, variance)
+                copy_values(layer.running_mean, mean)
+                copy_values(layer.running_var, variance)
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values; None where a figure is not finite."""

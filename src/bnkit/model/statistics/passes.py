@@ -13,7 +13,7 @@ from torch import nn
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.example import holds_numbers, largest_difference, tensors_in
-from bnkit.model.random_state import RandomState
+from bnkit.model.random_state import RngState
 from bnkit.model.statistics.collect import (
     BatchNormCall,
     Call,
@@ -37,7 +37,7 @@ class MeasurementPasses:
         state: The random state from which every pass starts, so that a loader shuffles and augments alike in all of them.
     """
 
-    def __init__(self, model: nn.Module, layers: Layers, state: RandomState) -> None:
+    def __init__(self, model: nn.Module, layers: Layers, state: RngState) -> None:
         self._model, self._layers, self._state = model, layers, state
 
     def first_pass(
@@ -58,7 +58,7 @@ class MeasurementPasses:
         self._before: Any = None
         for batch in batches:
             self._leading.append(batch)
-            self._state_of_first = RandomState()
+            self._state_of_first = RngState()
             self._before = self._output()
             sizes = [tensor.numel() for _, tensor in tensors_in(self._before)]
             if any(sizes) or not sizes:

@@ -16,7 +16,7 @@ from bnkit.model.statistics.collect import (
     collect,
     set_running_statistics,
 )
-from bnkit.model.surroundings import write
+from bnkit.model.surroundings import copy_values
 from bnkit.moments import Moments
 
 
@@ -59,7 +59,7 @@ def population_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[s
         statistics.add(call)
         return call.moments
 
-    with borrowed(model, layers), torch.no_grad():
+    with temporary_buffers(model, layers), torch.no_grad():
         model.eval()
         collect(layers, batches, lambda inputs, _: model(inputs), on_call)
     return statistics.by_layer()
@@ -83,14 +83,14 @@ def is_frozen(layer: _BatchNorm) -> bool:
 def normalising_by(model: nn.Module, statistics: Mapping[str, Moments]) -> Iterator[None]:
     """Inside, the batch norms of ``model`` evaluate with ``statistics``; afterwards with their own again."""
     layers = batch_norms(model)
-    with borrowed(model, layers):
+    with temporary_buffers(model, layers):
         for name, moments in statistics.items():
             set_running_statistics(layers[name], moments)
         yield
 
 
 @contextmanager
-def borrowed(model: nn.Module, layers: Mapping[str, _BatchNorm]) -> Iterator[None]:
+def temporary_buffers(model: nn.Module, layers: Mapping[str, _BatchNorm]) -> Iterator[None]:
     """Give back, whatever happens, the modes of all modules and the momentum and buffers of ``layers``."""
     modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
     momenta = {layer: layer.momentum for layer in layers.values()}
@@ -103,4 +103,4 @@ def borrowed(model: nn.Module, layers: Mapping[str, _BatchNorm]) -> Iterator[Non
         for layer, momentum in momenta.items():
             layer.momentum = momentum
         for buffer, content in buffers.items():
-            write(buffer, content)
+            copy_values(buffer, content)

@@ -14,17 +14,17 @@ from torch.nn.parameter import is_lazy
 
 from bnkit.arguments import check_bool, check_callable, check_device, check_process_group
 from bnkit.errors import DataError, ModelError, TooFewValuesError
-from bnkit.model.changes import KEPT, Change
+from bnkit.model.changes import UNCHANGED, Change
 from bnkit.model.inspect.batches import Forward, device_of
 from bnkit.model.inspect.patterns import Patterns
-from bnkit.model.inspect.recognise import chosen_names, no_batch_norm
+from bnkit.model.inspect.recognise import matching_names, no_batch_norm
 from bnkit.model.inspect.supported import check_supported
-from bnkit.model.random_state import RandomState
-from bnkit.model.state import eagerly
+from bnkit.model.random_state import RngState
+from bnkit.model.state import force_eager
 from bnkit.model.statistics.collect import Layers, LayerStatistics, set_running_statistics
 from bnkit.model.statistics.drift import Recalibration
 from bnkit.model.statistics.passes import MeasurementPasses
-from bnkit.model.statistics.population import borrowed, is_frozen
+from bnkit.model.statistics.population import is_frozen, temporary_buffers
 from bnkit.model.statistics.ranks import Ranks, without_broadcasts
 from bnkit.moments import Moments
 
@@ -113,7 +113,7 @@ def recalibrate(
         _check_counts(statistics)
         # Together, so that no rank keeps statistics that another refused.
         output_change = ranks.gather(lambda: passes.output_change(statistics))[ranks.own]
-    kept = [*kept, *(Change(name, KEPT, _why_kept(name, measured)) for name in layers if name not in statistics)]
+    kept = [*kept, *(Change(name, UNCHANGED, _why_kept(name, measured)) for name in layers if name not in statistics)]
     recalibration = Recalibration(
         layers, statistics, kept, output_change=output_change, batches=measured.batches, sequential=sequential
     )
@@ -133,15 +133,15 @@ def _why_kept(name: str, measured: LayerStatistics) -> str:
 
 
 @contextmanager
-def _evaluating(model: nn.Module, layers: Layers) -> Iterator[RandomState]:
+def _evaluating(model: nn.Module, layers: Layers) -> Iterator[RngState]:
     """Inside, ``model`` evaluates, eagerly and without gradients; afterwards it is as it was, and the random state too."""
-    state = RandomState()
+    state = RngState()
     with ExitStack() as stack:
         stack.callback(state.restore)
-        stack.enter_context(borrowed(model, layers))
+        stack.enter_context(temporary_buffers(model, layers))
         stack.enter_context(without_broadcasts(model))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(eagerly())
+        stack.enter_context(force_eager())
         for module in model.modules():  # not .eval(), which a class may have given effects of its own
             if hasattr(module, "training"):
                 module.training = False
@@ -156,20 +156,20 @@ def _layers(model: nn.Module, include: Patterns | None, exclude: Patterns | None
             every.setdefault(module, []).append(name)
     if not every:
         raise no_batch_norm(model, "has", "one that keeps running statistics")
-    wanted = chosen_names([tuple(names) for names in every.values()], include, exclude)
+    wanted = matching_names([tuple(names) for names in every.values()], include, exclude)
     layers: dict[str, _BatchNorm] = {}
     kept: list[Change] = []
     for layer, (name, *_) in every.items():
         if name not in wanted:
-            kept.append(Change(name, KEPT, "left out by include or exclude"))
+            kept.append(Change(name, UNCHANGED, "left out by include or exclude"))
         elif layer.running_mean is None or layer.running_var is None:
-            kept.append(Change(name, KEPT, "keeps no running statistics"))
+            kept.append(Change(name, UNCHANGED, "keeps no running statistics"))
         elif is_lazy(layer.running_mean):
             raise ModelError(
                 f"batch norm {name!r} is lazy and has no channels yet; expected a model that has run: call it once"
             )
         elif is_frozen(layer):
-            kept.append(Change(name, KEPT, "frozen"))
+            kept.append(Change(name, UNCHANGED, "frozen"))
         else:
             layers[name] = layer
     if not layers:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bnkit.model.inspect.batches import Batches, Forward, device_of
 from bnkit.model.inspect.example import Example, tensors_in
-from bnkit.model.inspect.trace import as_it_was
-from bnkit.model.random_state import RandomState
+from bnkit.model.random_state import RngState
+from bnkit.model.state import preserve_model
 from bnkit.model.verify.effect import Effect
 
 
@@ -43,7 +43,7 @@ def effect_of(
         (3, 0.0, False)
     """
     effect = Effect()
-    with as_it_was(before), as_it_was(after), torch.no_grad():
+    with preserve_model(before), preserve_model(after), torch.no_grad():
         before.eval()
         after.eval()
         if batches is None:
@@ -60,7 +60,7 @@ def effect_of(
 
 def _alike(*models: nn.Module) -> Iterator[nn.Module]:
     """Each of ``models``, under the same random state."""
-    state = RandomState()
+    state = RngState()
     for model in models:
         state.restore()
         yield model

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from bnkit.errors import ModelError
-from bnkit.model.edit.copy import copy_of
+from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.inspect.example import Example, holds_numbers, largest_difference, tensors_in
-from bnkit.model.state import as_it_was
+from bnkit.model.state import preserve_model
 
 # So many times the rounding error that a model has by itself, a change of it may move its outputs.
 _OF_ITS_OWN = 16
@@ -27,7 +27,7 @@ def output_of(model: nn.Module, example: Example, done: str) -> Any:
     Raises:
         ModelError: It raises.
     """
-    with as_it_was(model), torch.no_grad():
+    with preserve_model(model), torch.no_grad():
         try:
             return example.fresh().run(model.eval())
         except ModelError as error:
@@ -79,8 +79,8 @@ def error_of(before: Any, after: Any, model: nn.Module, done: str, exact: Callab
 
 def exact_output(model: nn.Module, example: Example) -> Any:
     """What a copy of ``model`` in float64 returns on ``example``; None if it does not run in float64."""
-    wide = copy_of(model).double().eval()
-    with as_it_was(wide), torch.no_grad():
+    wide = deepcopy_model(model).double().eval()
+    with preserve_model(wide), torch.no_grad():
         try:
             return example.to(torch.float64).fresh().run(wide)
         except ModelError:

@@ -27,7 +27,7 @@ class Effect:
         examples: How many examples had targets that fit the outputs; 0 where none did.
         right_before, right_after: How many answers were right; of an example with several answers, the share of them.
         gained, lost: How many examples have more, and fewer, right answers after the change.
-        spoiled, mended: How many outputs became inf or NaN, and how many that were became finite.
+        spoiled, recovered: How many outputs became inf or NaN, and how many that were became finite.
         has_one_form: Whether the outputs before and after have the same shapes.
     """
 
@@ -37,7 +37,7 @@ class Effect:
     gained: int = 0
     lost: int = 0
     spoiled: int = 0
-    mended: int = 0
+    recovered: int = 0
     has_one_form: bool = True
     _outputs: int = 0
     _scoring: Scoring | None = None
@@ -68,7 +68,7 @@ class Effect:
         for one, other in ((a.double(), b.double()) for a, b in zip(before, after, strict=True)):
             was, is_ = one.isfinite(), other.isfinite()
             self.spoiled += int((was & ~is_).sum())
-            self.mended += int((is_ & ~was).sum())
+            self.recovered += int((is_ & ~was).sum())
             both = was & is_
             sums = ((one - other)[both], one[both], other[both])
             difference, magnitude, result = (float(values.square().sum()) for values in sums)
@@ -139,7 +139,7 @@ class Effect:
     def _relative(self, magnitude: float) -> float | None:
         if not self._outputs:
             return None
-        if self.spoiled or self.mended or not self.has_one_form:
+        if self.spoiled or self.recovered or not self.has_one_form:
             return math.inf
         difference = self._squares[0]
         return math.sqrt(difference / magnitude) if magnitude > 0 else float(difference > 0)
@@ -221,8 +221,8 @@ class Effect:
             parts.append(f"{self.loss} {self.loss_before:.4g} -> {self.loss_after:.4g}")
         if self.spoiled:
             parts.append(f"{self.spoiled} outputs became inf or NaN")
-        elif self.mended:
-            parts.append(f"{self.mended} outputs that were inf or NaN became finite")
+        elif self.recovered:
+            parts.append(f"{self.recovered} outputs that were inf or NaN became finite")
         elif not self.has_one_form:
             parts.append("the output has another shape")
         elif self.change is not None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Kind = Literal["classes", "yes or no", "shares", "values"]
-_LOSSES: dict[Kind, str] = {
+TargetType = Literal["classes", "yes or no", "shares", "values"]
+_LOSSES: dict[TargetType, str] = {
     "classes": "cross-entropy",
     "yes or no": "binary cross-entropy",
     "shares": "cross-entropy",
@@ -47,7 +47,7 @@ class Scoring:
         classes: How many answers there are to choose from; 0 where the targets are values.
     """
 
-    kind: Kind
+    kind: TargetType
     position: int
     is_probability: bool
     classes: int
@@ -120,7 +120,7 @@ class Spread:
         return float((self._squares / self._count - (self._sums / self._count).square()).clamp(min=0).mean())
 
 
-def _kind(output: Tensor, targets: Tensor) -> Kind | None:
+def _kind(output: Tensor, targets: Tensor) -> TargetType | None:
     if output.dim() < 1 or len(output) != len(targets) or not targets.numel():
         return None
     if not targets.is_floating_point() and output.dim() >= 2 and output.shape[1] >= 2:
@@ -136,7 +136,7 @@ def _kind(output: Tensor, targets: Tensor) -> Kind | None:
     return "values" if targets.is_floating_point() else None
 
 
-def _is_probability(output: Tensor, kind: Kind) -> bool:
+def _is_probability(output: Tensor, kind: TargetType) -> bool:
     if kind == "values" or not bool(((output >= 0) & (output <= 1)).all()):
         return False
     return kind == "yes or no" or _add_up_to_1(output, 1e-2)

@@ -16,10 +16,10 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from bnkit.errors import ModelError
-from bnkit.model.edit.copy import copy_of
+from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.inspect.example import Example, largest_difference
-from bnkit.model.inspect.trace import as_it_was
-from bnkit.model.random_state import RandomState
+from bnkit.model.random_state import RngState
+from bnkit.model.state import preserve_model
 
 # Of an example with more values, a few rows are run where the number of rows is free: the evaluator of ONNX is slow.
 _MANY = 1 << 22
@@ -48,14 +48,14 @@ def prove_weights(model: nn.Module, path: Path, example: Example | None) -> None
     if example is None:
         return
     try:
-        twin = copy_of(model)
+        twin = deepcopy_model(model)
     except ModelError:  # the tensors are right, and there is nothing to load them into
         return
     with torch.no_grad():
         for tensor in twin.state_dict().values():
             tensor.zero_()  # so that only what is in the file can be right
         twin.load_state_dict(written)
-    with as_it_was(model), torch.no_grad():
+    with preserve_model(model), torch.no_grad():
         model.eval()
         _compare(model, [example], _outputs_of(twin.eval()), path)
 
@@ -116,9 +116,9 @@ def _compare(model: nn.Module, examples: list[Example], run: Run, path: Path) ->
     """Hold what ``run`` gives against what ``model`` computes, for all of ``examples``."""
     reference = _outputs_of(model)
     for example in examples:
-        state = RandomState()
+        state = RngState()
         expected = reference(example.fresh())
-        after = RandomState()
+        after = RngState()
         state.restore()
         error = _difference(expected, run(example.fresh()))
         after.restore()

@@ -9,7 +9,7 @@ from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
 from bnkit.checks.traced_run import TracedRun
-from bnkit.model.inspect.operations import Kind
+from bnkit.model.inspect.operations import OpType
 from bnkit.model.inspect.recognise import BatchNormLike
 from bnkit.model.inspect.sites import plain_name
 from bnkit.model.inspect.trace import Operation
@@ -42,11 +42,11 @@ class AfterActivation(Rule):
 def _activation(run: TracedRun, call: Operation, norms: dict[str, BatchNormLike]) -> str:
     """The activation that made the input of ``call``, pooling and padding in between; empty if none did."""
     step = run.before(call)
-    while step is not None and step.kind in (Kind.POOL, Kind.THROUGH):
+    while step is not None and step.kind in (OpType.POOL, OpType.THROUGH):
         step = run.before(step)
     if step is None:
         return ""
-    if step.kind is Kind.ACTIVATION:
+    if step.kind is OpType.ACTIVATION:
         return plain_name(step)
     inside = norms[step.module].activation if step.module in norms else None
     if inside is None:

@@ -8,7 +8,7 @@ from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
-from bnkit.model.inspect.operations import Kind
+from bnkit.model.inspect.operations import OpType
 from bnkit.model.inspect.trace import Operation, Trace
 
 
@@ -50,8 +50,12 @@ def _dropped_before(run: Trace, start: Operation) -> float:
         step, crossed = pending.pop()
         for before in run.inputs_of(step):
             crosses = crossed or before.kind.has_weights
-            goes_on = before.kind.goes_on or before.kind is Kind.ACTIVATION or (before.kind.has_weights and not crossed)
-            if before.index in visited or not (goes_on or _share(run, before) > 0):
+            keeps_features = (
+                before.kind.keeps_features
+                or before.kind is OpType.ACTIVATION
+                or (before.kind.has_weights and not crossed)
+            )
+            if before.index in visited or not (keeps_features or _share(run, before) > 0):
                 continue
             visited.add(before.index)
             largest = max(largest, _share(run, before))
@@ -72,7 +76,7 @@ def _share(run: Trace, operation: Operation) -> float:
 
 def _share_of_noise(run: Trace, step: Operation) -> float:
     # The noise is drawn, then scaled and shifted; what drops whole examples leaves the others as they are.
-    while step.kind in (Kind.SCALE, Kind.MERGE) and len(step.inputs) == 1 and step.inputs[0] >= 0:
+    while step.kind in (OpType.SCALE, OpType.MERGE) and len(step.inputs) == 1 and step.inputs[0] >= 0:
         step = run.operations[step.inputs[0]]
     drops_examples = all(size == 1 for size in step.shape[1:])
     if step.name != "bernoulli_" or drops_examples:

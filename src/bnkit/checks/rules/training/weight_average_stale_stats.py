@@ -11,7 +11,7 @@ from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
-from bnkit.model.inspect.recognise import BatchNormLike, places
+from bnkit.model.inspect.recognise import BatchNormLike, batch_norm_sites
 
 
 class WeightAverageStaleStats(Rule):
@@ -28,7 +28,7 @@ class WeightAverageStaleStats(Rule):
         assert context.training.ema is not None
         if not _differ(context.model, context.training.ema):  # nothing has been averaged yet
             return
-        averages = {_unwrapped(site.name): site.found for site in places(context.training.ema)}
+        averages = {_unwrapped(site.name): site.recognised_as for site in batch_norm_sites(context.training.ema)}
         sites_by_statistics: dict[str, list[str]] = {}
         for site, norm in context.norms.items():
             averaged = averages.get(_unwrapped(site.name))

@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from bnkit.model.instrument.activation_memory import bytes_for_backward
 from bnkit.model.instrument.dead_units import activations_called
-from bnkit.model.instrument.layers import LayerWatch
-from bnkit.model.instrument.loss_landscape import STEPS, along_the_step
+from bnkit.model.instrument.layer_instrumentation import LayerInstrumentation
+from bnkit.model.instrument.loss_landscape import STEPS, loss_along_gradient
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 
 
@@ -45,7 +45,7 @@ def test_the_figures_of_a_step_are_those_worked_out_by_hand():
     model, (inputs, targets) = _network(), _batch()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     before, norm = copy.deepcopy(model), model[1]
-    with LayerWatch(model).step(inputs) as seen:
+    with LayerInstrumentation(model).step(inputs) as seen:
         _step(model, optimizer, inputs, targets)
 
     assert seen.keys() == {"0", "1", "2", "4", "5", "6"}
@@ -79,7 +79,7 @@ def test_a_training_that_is_looked_at_is_the_training_that_is_not(dropout):
     for watched in (False, True):
         model = _network(dropout)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        watch = LayerWatch(model)
+        watch = LayerInstrumentation(model)
         torch.manual_seed(3)
         for number in range(4):
             inputs, targets = _batch(number)
@@ -87,7 +87,7 @@ def test_a_training_that_is_looked_at_is_the_training_that_is_not(dropout):
                 with watch.step(inputs) as seen:
                     _step(model, optimizer, inputs, targets)
                 assert seen["6"]["update_ratio"] > 0
-                along_the_step(model, functional.cross_entropy, inputs, targets, 0.1)
+                loss_along_gradient(model, functional.cross_entropy, inputs, targets, 0.1)
                 bytes_for_backward(model, inputs)
             else:
                 _step(model, optimizer, inputs, targets)
@@ -100,7 +100,7 @@ def test_a_training_that_is_looked_at_is_the_training_that_is_not(dropout):
 def test_the_same_dropout_before_and_after_a_step():
     """With a step of length 0 nothing shifts, whatever dropout draws."""
     model, (inputs, targets) = _network(dropout=0.5), _batch()
-    with LayerWatch(model).step(inputs) as seen:
+    with LayerInstrumentation(model).step(inputs) as seen:
         _step(model, torch.optim.SGD(model.parameters(), lr=0.0), inputs, targets)
     assert [seen[name]["input_shift"] for name in "046"] == [0.0, 0.0, 0.0]
 
@@ -115,7 +115,7 @@ def test_the_same_dropout_before_and_after_a_step():
     ids=["relu", "sigmoid", "tanh"],
 )
 def test_dead_units_are_those_that_stay_at_a_limit(module, values, dead):
-    with LayerWatch(model := nn.Sequential(module)).step(torch.tensor(values)) as seen:
+    with LayerInstrumentation(model := nn.Sequential(module)).step(torch.tensor(values)) as seen:
         model(torch.tensor(values))
     assert seen["0"]["dead"] == pytest.approx(dead, abs=1e-4)
 
@@ -139,7 +139,7 @@ class _Functional(nn.Module):
 def test_dead_units_of_activations_that_are_called_as_functions():
     model, values = nn.Sequential(_Functional(), nn.Sigmoid()), torch.tensor([[-1.0, 2.0, 0.5], [-2.0, 3.0, 0.25]])
     plain = copy.deepcopy(model)
-    with LayerWatch(model).step(values) as seen:
+    with LayerInstrumentation(model).step(values) as seen:
         output = model(values)
     # After the first: 0, 2, 0.5. After the second: nothing, 1, nothing; and so it stays.
     assert {name: seen[name]["dead"] for name in ("0.relu", "0.relu.1", "0.act")} == {
@@ -158,8 +158,8 @@ def test_functions_are_looked_out_for_where_the_first_look_found_some(model, loo
         asked.append(arguments)
         return activations_called(*arguments)
 
-    monkeypatch.setattr("bnkit.model.instrument.layers.activations_called", called)
-    watch, values, found = LayerWatch(model), torch.tensor([[-1.0, 2.0, 0.5], [-2.0, 3.0, 0.25]]), []
+    monkeypatch.setattr("bnkit.model.instrument.layer_instrumentation.activations_called", called)
+    watch, values, found = LayerInstrumentation(model), torch.tensor([[-1.0, 2.0, 0.5], [-2.0, 3.0, 0.25]]), []
     for _ in range(3):
         with watch.step(values) as seen:
             model(values)
@@ -189,7 +189,7 @@ def test_an_activation_in_a_block_that_is_recomputed_is_told_once():
             return checkpoint(self.inner, x, use_reentrant=False)
 
     model, values = Block(), torch.randn(4, 3, requires_grad=True)
-    with LayerWatch(model).step(values) as seen:
+    with LayerInstrumentation(model).step(values) as seen:
         model(values).sum().backward()
     assert {name for name in seen if "relu" in name or "tanh" in name} == {"inner.relu", "inner.relu.1", "inner.tanh"}
 
@@ -199,7 +199,7 @@ def test_an_activation_in_our_layer_and_a_convolution():
     with torch.no_grad():
         model[1].bias.copy_(torch.tensor([-100.0, 0.0]))
     inputs = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    with LayerWatch(model).step(inputs) as seen:
+    with LayerInstrumentation(model).step(inputs) as seen:
         model(inputs).square().mean().backward()
     assert seen["1"]["dead"] == 0.5
     assert seen["2"]["input"]["mean"] > 0
@@ -210,7 +210,7 @@ def test_an_activation_in_our_layer_and_a_convolution():
 def test_what_is_not_finite_is_none():
     model = nn.Sequential(nn.Linear(2, 2))
     inputs = torch.full((4, 2), torch.inf)
-    with LayerWatch(model).step(inputs) as seen:
+    with LayerInstrumentation(model).step(inputs) as seen:
         model(inputs)
     assert seen["0"]["input"] == {"mean": None, "deviation": None, "quantiles": [None] * 5}
     assert seen["0"]["gradient_norm"] is None
@@ -222,7 +222,7 @@ def test_along_the_step_of_a_parabola():
     with torch.no_grad():
         model.weight.fill_(1.0)
     ones = torch.ones(2, 1)
-    seen = along_the_step(model, lambda outputs, targets: outputs.square().mean() / 2, ones, ones, 0.25)
+    seen = loss_along_gradient(model, lambda outputs, targets: outputs.square().mean() / 2, ones, ones, 0.25)
     points = [1 - 0.25 * multiple for multiple in STEPS]
     losses = [w * w / 2 for w in points]
     assert seen == pytest.approx({
@@ -234,7 +234,7 @@ def test_along_the_step_of_a_parabola():
 
 def test_a_step_into_infinity_is_none():
     model, (inputs, targets) = _network(), _batch()
-    seen = along_the_step(model, lambda outputs, _: (outputs**4).sum(), inputs, targets, 1e20)
+    seen = loss_along_gradient(model, lambda outputs, _: (outputs**4).sum(), inputs, targets, 1e20)
     assert seen["loss_range"] is None and seen["gradient_change"] is None
     assert seen["loss"] is not None
 

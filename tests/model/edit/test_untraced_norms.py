@@ -36,26 +36,26 @@ class _ByName(_Choosing):
 
 
 class _Attributes(_Choosing):
-    """The choice is one between attributes, by ``chosen``."""
+    """The choice is one between attributes, by ``matching``."""
 
     def __init__(self, other: nn.Module | None = None) -> None:
         super().__init__()
         self.first, self.second = nn.BatchNorm2d(4), other if other is not None else nn.BatchNorm2d(4)
 
-    def chosen(self, x: Tensor, domain: int) -> nn.Module:
+    def matching(self, x: Tensor, domain: int) -> nn.Module:
         return self.second if domain else self.first
 
     def forward(self, x: Tensor, domain: int = 0) -> Tensor:
-        return self.out(self.chosen(x, domain)(self.conv(x)).relu())
+        return self.out(self.matching(x, domain)(self.conv(x)).relu())
 
 
 class _BySize(_Attributes):
-    def chosen(self, x: Tensor, domain: int) -> nn.Module:
+    def matching(self, x: Tensor, domain: int) -> nn.Module:
         return self.first if x.shape[-1] < 8 else self.second
 
 
 class _ByMode(_Attributes):
-    def chosen(self, x: Tensor, domain: int) -> nn.Module:
+    def matching(self, x: Tensor, domain: int) -> nn.Module:
         return self.second if self.training else self.first
 
 
@@ -86,7 +86,7 @@ class _BeforeLayer(_Attributes):
         self.conv = nn.Conv2d(4, 4, 3)
 
     def forward(self, x: Tensor, domain: int = 0) -> Tensor:
-        return self.out(self.conv(self.chosen(x, domain)(x)).relu())
+        return self.out(self.conv(self.matching(x, domain)(x)).relu())
 
 
 class _Linear(nn.Module):

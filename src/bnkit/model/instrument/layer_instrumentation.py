@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnkit.model.instrument.dead_units import OF_MODULES, OF_NAMES, DeadShares, activations_called
-from bnkit.model.instrument.distributions import QUANTILES, Array, Distribution, Distributions, plain
-from bnkit.model.state import as_it_was
+from bnkit.model.instrument.dead_units import OF_MODULES, OF_NAMES, DeadUnitFractions, activations_called
+from bnkit.model.instrument.distributions import QUANTILES, Array, Distribution, Distributions, round_sig
+from bnkit.model.state import preserve_model
 
-__all__ = ["QUANTILES", "LayerWatch"]
+__all__ = ["QUANTILES", "LayerInstrumentation"]
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
@@ -23,7 +23,7 @@ _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 Figures = dict[str, Any]
 
 
-class LayerWatch:
+class LayerInstrumentation:
     """Looks at the layers of a network at single steps of its training, and leaves everything else as it is.
 
     What it sees of a layer, by dotted name:
@@ -55,34 +55,34 @@ class LayerWatch:
     @contextmanager
     def step(self, inputs: Tensor) -> Iterator[dict[str, Figures]]:
         """Inside, a step of the optimizer is taken on ``inputs``; afterwards the dictionary holds the figures."""
-        look = _Look()
+        observed = _ObservedStep()
         before = {name: module.weight.detach().clone() for name, module in self._weighted.items()}
         random_state = torch.get_rng_state()
-        with self._hooked(look):
+        with self._hooked(observed):
             if self._calls_functions:
-                with activations_called(self._model, look.function):
-                    yield look.found
-                self._calls_functions = look.functions > 0
+                with activations_called(self._model, observed.function):
+                    yield observed.by_layer
+                self._calls_functions = observed.functions > 0
             else:
-                yield look.found
-        after = self._inputs_after(inputs, look.inputs, random_state)
-        of_inputs = look.settle()
+                yield observed.by_layer
+        after = self._inputs_after(inputs, observed.inputs, random_state)
+        of_inputs = observed.compute()
         seen = {name: self._weighted[name] for name in of_inputs}
         for name, figures in _of_weights(seen, before).items():
-            look.found[name] |= figures
+            observed.by_layer[name] |= figures
             if name in after:
-                look.found[name]["input_shift"] = _shift(of_inputs[name], after[name])
+                observed.by_layer[name]["input_shift"] = _shift(of_inputs[name], after[name])
 
     @contextmanager
-    def _hooked(self, look: _Look) -> Iterator[None]:
+    def _hooked(self, observed: _ObservedStep) -> Iterator[None]:
         handles = []
         for name, module in self._modules.items():
             if name in self._weighted:
-                handles.append(module.register_forward_hook(look.weighted(name)))
+                handles.append(module.register_forward_hook(observed.weighted(name)))
             elif isinstance(module, _BatchNorm):
-                handles.append(module.register_forward_hook(look.norm(name)))
+                handles.append(module.register_forward_hook(observed.norm(name)))
             elif type(module) in OF_MODULES:
-                handles.append(module.register_forward_hook(look.activation(name)))
+                handles.append(module.register_forward_hook(observed.activation(name)))
         try:
             yield
         finally:
@@ -101,7 +101,7 @@ class LayerWatch:
 
             return hook
 
-        with as_it_was(self._model), torch.no_grad():
+        with preserve_model(self._model), torch.no_grad():
             torch.set_rng_state(random_state)
             handles = [self._weighted[name].register_forward_pre_hook(hook_of(name)) for name in names]
             try:
@@ -109,46 +109,46 @@ class LayerWatch:
             finally:
                 for handle in handles:
                     handle.remove()
-        settled = noted.settled()
-        return {name: settled[number] for name, number in numbers.items()}
+        distributions = noted.compute()
+        return {name: distributions[number] for name, number in numbers.items()}
 
 
-class _Look:
-    """One step that is looked at. What its hooks see is only kept, and becomes figures in ``settle``, all of it at once.
+class _ObservedStep:
+    """One step that is looked at. What its hooks see is only kept, and becomes figures in ``compute``, all of it at once.
 
     Attributes:
-        found: The figures, by layer.
+        by_layer: The figures, by layer.
         inputs: Of the layers with weights: the number of what went in.
         functions: How many calls of activations were told of.
     """
 
     def __init__(self) -> None:
-        self.found: dict[str, Figures] = {}
+        self.by_layer: dict[str, Figures] = {}
         self.inputs: dict[str, int] = {}
         self.functions = 0
         self._noted = Distributions()
         # Where the figures of each thing that was noted go: layer and key.
-        self._places: list[tuple[str, str]] = []
+        self._destinations: list[tuple[str, str]] = []
         # Of batch norms: running mean, running variance, eps, and the number of what went in.
         self._running: dict[str, tuple[Tensor, Tensor, float, int]] = {}
-        self._outputs = DeadShares()
+        self._outputs = DeadUnitFractions()
         # The activations whose outputs these are.
         self._activations: list[str] = []
 
     def _note(self, name: str, key: str, values: Tensor, dimension: int) -> int:
-        self._places.append((name, key))
+        self._destinations.append((name, key))
         return self._noted.note(values, dimension)
 
     def weighted(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
             if given and isinstance(given[0], Tensor) and given[0].numel() and name not in self.inputs:
-                self.found.setdefault(name, {})
+                self.by_layer.setdefault(name, {})
                 self.inputs[name] = self._note(name, "input", given[0], _unit_dimension(module))
 
         return hook
 
     def norm(self, name: str) -> Callable[..., None]:
-        self.found[name] = {}
+        self.by_layer[name] = {}
         seen = False
 
         def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
@@ -173,7 +173,7 @@ class _Look:
         return hook
 
     def activation(self, name: str) -> Callable[..., None]:
-        self.found[name] = {}
+        self.by_layer[name] = {}
 
         def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
             if isinstance(output, Tensor):
@@ -183,27 +183,27 @@ class _Look:
 
     def function(self, name: str, output: Tensor, limits: tuple[float, ...]) -> None:
         self.functions += 1
-        if name not in self.found:
+        if name not in self.by_layer:
             self.dead(name, output, limits)
 
     def dead(self, name: str, output: Tensor, limits: tuple[float, ...]) -> None:
-        figures = self.found.setdefault(name, {})
+        figures = self.by_layer.setdefault(name, {})
         if "dead" not in figures:
             figures["dead"] = None  # of what has no units
             if output.dim() > 1 and output.numel():
                 self._activations.append(name)
                 self._outputs.note(output, limits)
 
-    def settle(self) -> dict[str, Distribution]:
-        """What went into the layers with weights; ``found`` has the figures then."""
-        settled = self._noted.settled()
-        for (name, key), distribution in zip(self._places, settled, strict=True):
-            self.found[name][key] = distribution.figures
-        for name, share in zip(self._activations, self._outputs.settled(), strict=True):
-            self.found[name]["dead"] = plain(share)
+    def compute(self) -> dict[str, Distribution]:
+        """What went into the layers with weights; ``by_layer`` has the figures then."""
+        distributions = self._noted.compute()
+        for (name, key), distribution in zip(self._destinations, distributions, strict=True):
+            self.by_layer[name][key] = distribution.figures
+        for name, share in zip(self._activations, self._outputs.compute(), strict=True):
+            self.by_layer[name]["dead"] = round_sig(share)
         for name, (mean, variance, eps, number) in self._running.items():
-            self.found[name] |= _of_running(_array(mean), _array(variance), eps, settled[number])
-        return {name: settled[number] for name, number in self.inputs.items()}
+            self.by_layer[name] |= _of_running(_array(mean), _array(variance), eps, distributions[number])
+        return {name: distributions[number] for name, number in self.inputs.items()}
 
 
 def _unit_dimension(module: nn.Module) -> int:
@@ -217,7 +217,7 @@ def _of_running(mean: Array, variance: Array, eps: float, batch: Distribution) -
     with np.errstate(all="ignore"):  # of what is not finite, nothing is said
         shift = (np.abs(mean - batch.means) / np.sqrt(of_batch)).mean()
         ratio = np.exp(np.log((variance + eps) / of_batch).mean())
-    return {"running_shift": plain(float(shift)), "running_ratio": plain(float(ratio))}
+    return {"running_shift": round_sig(float(shift)), "running_ratio": round_sig(float(ratio))}
 
 
 def _of_weights(layers: Mapping[str, nn.Module], before: Mapping[str, Tensor]) -> dict[str, Figures]:
@@ -235,8 +235,8 @@ def _of_weights(layers: Mapping[str, nn.Module], before: Mapping[str, Tensor]) -
     of_gradients = dict(zip(gradients, norms, strict=True))
     return {
         name: {
-            "gradient_norm": plain(of_gradients[name]) if name in of_gradients else None,
-            "update_ratio": plain(move / size) if size > 0 else None,
+            "gradient_norm": round_sig(of_gradients[name]) if name in of_gradients else None,
+            "update_ratio": round_sig(move / size) if size > 0 else None,
         }
         for name, move, size in zip(weights, moved, sizes, strict=True)
     }
@@ -247,7 +247,7 @@ def _shift(before: Distribution, after: Distribution) -> float | None:
     varies = before.deviations > 1e-6 * before.deviations.max()
     if not varies.any():
         return None
-    return plain(float((np.abs(after.means - before.means)[varies] / before.deviations[varies]).mean()))
+    return round_sig(float((np.abs(after.means - before.means)[varies] / before.deviations[varies]).mean()))
 
 
 def _values(scalars: Sequence[Tensor]) -> list[float]:

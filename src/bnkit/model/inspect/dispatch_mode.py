@@ -11,8 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A dispatch mode whose subclasses say in ``dispatched`` what becomes of an operation.
+class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A dispatch mode whose subclasses say in ``run_operation`` what becomes of an operation.
 
     PyTorch keeps its compiler off a mode's ``__torch_dispatch__``, and loads ``torch._dynamo`` to do so: 800 modules, two
     seconds. Here that is done where it is loaded already; where it is not, nothing compiles.
@@ -27,17 +27,17 @@ class Dispatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         if "torch._dynamo" in sys.modules:
             return _uncompiled()(self, func, args, kwargs or {})
-        return self.dispatched(func, args, kwargs or {})
+        return self.run_operation(func, args, kwargs or {})
 
-    def dispatched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run_operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of the operation ``func``."""
         raise NotImplementedError
 
 
 @cache
 def _uncompiled() -> Callable[..., Any]:
-    def dispatched(mode: Dispatch, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return mode.dispatched(func, args, kwargs)
+    def run_operation(mode: DispatchMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return mode.run_operation(func, args, kwargs)
 
-    disabled: Callable[..., Any] = torch.compiler.disable(dispatched)  # type: ignore[no-untyped-call]
+    disabled: Callable[..., Any] = torch.compiler.disable(run_operation)  # type: ignore[no-untyped-call]
     return disabled

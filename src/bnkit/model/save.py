@@ -21,7 +21,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from bnkit.errors import BnkitError, ModelError, RecordError, SettingsError
 from bnkit.model.inspect.example import Example, tensors_in
-from bnkit.model.inspect.trace import as_it_was
+from bnkit.model.state import preserve_model
 from bnkit.model.verify.written_file import prove_onnx, prove_program, prove_weights
 
 # Under which names training scripts put a state_dict into a larger dictionary.
@@ -177,7 +177,7 @@ def _exported(model: nn.Module, example: Example) -> Iterator[ExportedProgram]:
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     try:
-        with warnings.catch_warnings(), as_it_was(model):
+        with warnings.catch_warnings(), preserve_model(model):
             warnings.simplefilter("ignore")  # of torch about itself
             for logger in loggers:
                 logger.setLevel(logging.ERROR)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from bnkit.model.edit.fold_weights import outputs_of
-from bnkit.model.inspect.operations import Kind, kind_of_module
+from bnkit.model.edit.fold_weights import out_channels
+from bnkit.model.inspect.operations import OpType, type_of_module
 from bnkit.model.inspect.trace import Trace
 
 _CHOICES = (nn.ModuleList, nn.ModuleDict)
@@ -22,7 +22,7 @@ _OF_PLACES = (nn.LayerNorm, nn.RMSNorm)
 _UNKNOWN = -1
 
 
-class Unseen:
+class UntracedNorms:
     """The norms of ``model`` that did not run, and what can be said of the layers that may feed them.
 
     Args:
@@ -34,9 +34,9 @@ class Unseen:
         self._model = model
         used = {operation.module for operation in run.operations} | {name for name, calls in run.calls.items() if calls}
         self._ran = {model.get_submodule(name) for name in used if name is not None}
-        self._norms = list(self._found())
+        self._norms = list(self._norms_not_run())
 
-    def fed_too(self, norm: str, channels: int, layer: str) -> str:
+    def why_layer_may_feed_another(self, norm: str, channels: int, layer: str) -> str:
         """Why ``layer``, which feeds ``norm``, may feed a norm that did not run; empty if nothing points to it."""
         other = self._alternative(norm, layer)
         if other is None:
@@ -44,14 +44,14 @@ class Unseen:
             other = next((name for name, has_layer in fitting if not has_layer), None)
         return "" if other is None else f"{layer} may feed {other} too, which did not run on the example"
 
-    def feeding_too(self, norm: str, channels: int, layer: str) -> str:
+    def why_another_may_feed_layer(self, norm: str, channels: int, layer: str) -> str:
         """Why a norm that did not run may feed ``layer``, which ``norm`` feeds; empty if nothing points to it."""
         other = self._alternative(norm, layer)
         if other is None:
             other = next((name for name, count, _ in self._norms if count in (channels, _UNKNOWN)), None)
         return "" if other is None else f"{other}, which did not run on the example, may feed {layer} too"
 
-    def _found(self) -> Iterator[tuple[str, int, bool]]:
+    def _norms_not_run(self) -> Iterator[tuple[str, int, bool]]:
         """Each norm that did not run: its name, its channels, and whether a layer that did not run either stands before it.
 
         Such a layer is registered beside the norm and just before it, or runs it itself, and has as many channels: the two
@@ -59,18 +59,18 @@ class Unseen:
         """
         before: tuple[str, nn.Module] | None = None
         for name, module in self._model.named_modules():
-            kind = kind_of_module(module)
-            if kind is Kind.NORM and not isinstance(module, _OF_PLACES) and not self._has_run(module):
+            kind = type_of_module(module)
+            if kind is OpType.NORM and not isinstance(module, _OF_PLACES) and not self._has_run(module):
                 channels = _channels(module)
                 parent = name.rpartition(".")[0]
                 has_layer = (
                     before is not None
                     and parent in (before[0].rpartition(".")[0], before[0])
                     and not self._has_run(before[1])
-                    and outputs_of(before[1]) == channels
+                    and out_channels(before[1]) == channels
                 )
                 yield name, channels, has_layer
-            if kind is Kind.NORM or (kind is not None and kind.has_weights):
+            if kind is OpType.NORM or (kind is not None and kind.has_weights):
                 before = name, module
 
     def _alternative(self, norm: str, layer: str) -> str | None:

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bnkit.errors import ModelError, RecordError, SettingsError
-from bnkit.model import saving
+from bnkit.model import save as saving
 from bnkit.model.edit.add import add
-from bnkit.model.saving import load_weights, save
+from bnkit.model.save import load_weights, save
 from tests.model import networks
 
 
