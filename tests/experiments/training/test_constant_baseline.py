@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from bnkit.experiments.experiment import TaskIdentity
-from bnkit.experiments.training.constant_answer import ConstantAnswer
+from bnkit.experiments.training.constant_baseline import ConstantBaseline
 from bnkit.experiments.training.metrics import METRICS, is_correct, is_correct_binary
 from bnkit.experiments.training.task import Task
 
@@ -21,7 +21,7 @@ _VALUES = torch.randn(20, 3, generator=_GENERATOR) * 100 + 1e4
 
 
 def _score(task, targets, outputs):
-    constant = ConstantAnswer(task)
+    constant = ConstantBaseline(task)
     for own_outputs, own_targets in zip(outputs.split(4), targets.split(4), strict=True):
         constant.add(own_outputs, own_targets)
     return constant.score
@@ -70,4 +70,4 @@ def test_of_values_it_is_what_their_mean_or_median_scores(metric, expected):
 def test_of_a_metric_of_ones_own_it_is_not_known():
     task = Task(TaskIdentity(metric="nets.py:own#0123"), right=None, metric=lambda outputs, targets: torch.tensor(1.0))
     assert _score(task, _VALUES, _VALUES) is None
-    assert ConstantAnswer(Task()).score is None
+    assert ConstantBaseline(Task()).score is None
