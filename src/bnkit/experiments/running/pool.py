@@ -22,7 +22,7 @@ from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.resolve import resolve_experiment
 from bnkit.experiments.running.request import PreparedExperiment, RunRequest
-from bnkit.experiments.running.run import write_failure
+from bnkit.experiments.running.run import record_failure
 from bnkit.experiments.running.sequential import incomplete_runs
 from bnkit.experiments.running.serialization import Payload
 from bnkit.experiments.running.worker import CheckPlan, NeedsPayload, PlanChecked, Ready, Stopped
@@ -236,7 +236,7 @@ class WorkerPool:
 
     def _give_up(self, run: Run, worker: WorkerProcess, reason: str, callback: EventHandler) -> None:
         printed = worker.printed.decode(errors="replace").strip()
-        write_failure(run, self._folder, f"{printed}\n{reason}" if printed else reason)
+        record_failure(run, self._folder, f"{printed}\n{reason}" if printed else reason)
         callback(RunEnded(run, self._folder.record(run)))
 
 

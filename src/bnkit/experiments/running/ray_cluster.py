@@ -27,7 +27,7 @@ from bnkit.experiments.records import atomic_files
 from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.resolve import Components
 from bnkit.experiments.running.request import PreparedExperiment, RunRequest, prepare
-from bnkit.experiments.running.run import make_run_folder, train_run, write_failure
+from bnkit.experiments.running.run import make_run_folder, record_failure, train_run
 from bnkit.experiments.running.sequential import incomplete_runs
 from bnkit.experiments.running.serialization import SelfContainedPayload, unpack
 from bnkit.experiments.training.checkpoint import remove_checkpoint
@@ -226,7 +226,7 @@ class RayCluster:
         return [_Batch(batch.runs[1:])] if batch.runs[1:] else []
 
     def _give_up(self, run: Run, reason: str, callback: EventHandler) -> None:
-        write_failure(run, self._folder, reason)
+        record_failure(run, self._folder, reason)
         callback(RunEnded(run, self._folder.record(run)))
 
     def _write(self, run: Run, content: dict[str, bytes], callback: EventHandler) -> None:

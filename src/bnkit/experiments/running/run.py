@@ -74,7 +74,7 @@ def train_run(
     callback(RunEnded(run, folder.record(run)))
 
 
-def write_failure(run: Run, folder: ResultsFolder, reason: str) -> None:
+def record_failure(run: Run, folder: ResultsFolder, reason: str) -> None:
     """End ``run``, which no process trains, as failed for ``reason``; whole epochs that it recorded are kept."""
     make_run_folder(run, folder)
     file = folder.record_file(run)

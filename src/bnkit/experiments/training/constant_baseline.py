@@ -10,7 +10,7 @@ from torch import Tensor
 from bnkit.experiments.training.metrics import METRICS, is_correct
 from bnkit.experiments.training.task import Task
 
-_OF_VALUES = ("mean_absolute_error", "mean_squared_error")
+_VALUE_METRICS = ("mean_absolute_error", "mean_squared_error")
 
 
 class ConstantBaseline:
@@ -30,7 +30,7 @@ class ConstantBaseline:
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         """Add a batch."""
         if self._task.metric is not None:
-            if self._task.identity.metric in _OF_VALUES:
+            if self._task.identity.metric in _VALUE_METRICS:
                 self._targets.append(targets)
             return
         if self._task.right is None or (targets.shape == outputs.shape and not targets.is_floating_point()):

@@ -83,7 +83,7 @@ def train(
         processes: That train it together; what is yielded is the same in each, but for the durations.
     """
     model = training.model
-    step = _step_of(run, task, parts.train.device, processes)
+    step = _choose_step(run, task, parts.train.device, processes)
     loop = _Loop(run, training, processes.distributed_model(model), parts, task, step, callback, processes)
     watch = LayerWatch(model) if run.observe else None
     run_duration = after.run_duration if after else 0.0
@@ -189,7 +189,7 @@ class _Loop:
             examples += size
             steps += 1
             self.callback(BatchDone(run, epoch, size))
-            if _is_to_check(steps, checked, device, processes):
+            if _should_check_loss(steps, checked, device, processes):
                 if not metrics.is_finite:
                     break
                 checked = time.perf_counter()
@@ -219,14 +219,14 @@ class _Loop:
         return _Evaluation(training, validation, test, population, constant.score)
 
 
-def _step_of(run: Run, task: Task, device: torch.device, processes: Processes) -> TrainingStep:
+def _choose_step(run: Run, task: Task, device: torch.device, processes: Processes) -> TrainingStep:
     """How a step of ``run`` is taken: as its task says, on a GPU recorded and replayed where that can be and is faster."""
     known = task.is_default and is_built_in(run.network) and not (run.observe or run.landscape)
     replayed = known and processes.count == 1 and device.type == "cuda"
     return GraphedStep(CudaGraphRecorder(device)) if replayed else task.training_step
 
 
-def _is_to_check(steps: int, checked: float, device: torch.device, processes: Processes) -> bool:
+def _should_check_loss(steps: int, checked: float, device: torch.device, processes: Processes) -> bool:
     """Whether to look if the loss is finite: all processes of a run must come to the same answer."""
     if device.type == "cuda" and processes.count == 1:
         return time.perf_counter() - checked > _SECONDS_BETWEEN_CHECKS
