@@ -9,9 +9,11 @@ from torch.nn import functional
 
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.training.constant_baseline import ConstantBaseline
-from bnkit.experiments.training.metrics import METRICS, is_correct, is_correct_binary
+from bnkit.experiments.training.losses import find_named_loss
+from bnkit.experiments.training.metrics import METRICS, is_correct
 from bnkit.experiments.training.task import Task
 
+BINARY = find_named_loss(functional.binary_cross_entropy_with_logits)
 _GENERATOR = torch.Generator().manual_seed(0)
 _LABELS = torch.tensor([0, 1, 1, 2, 1, 0, 2])
 _MASKS = (torch.rand(5, 4, 4, generator=_GENERATOR) > 0.3).long()
@@ -48,7 +50,7 @@ def test_of_yes_or_no_it_is_the_more_frequent_answer_to_each_label(targets):
         values = np.moveaxis(targets.numpy(), 1, -1).reshape(-1, 2)
     share = values.mean(0)
     expected = np.maximum(share, 1 - share).mean()
-    assert _score(Task(right=is_correct_binary), targets, targets) == pytest.approx(expected)
+    assert _score(Task(right=BINARY.right), targets, targets) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

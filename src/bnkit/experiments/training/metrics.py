@@ -84,8 +84,3 @@ def is_correct(outputs: Tensor, targets: Tensor) -> Tensor:
     """
     expected = targets.argmax(1) if targets.is_floating_point() else targets
     return outputs.argmax(1) == expected
-
-
-def is_correct_binary(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Whether each answer is right: a logit above 0 for a target above one half. Bool, of the targets' shape."""
-    return (outputs > 0) == (targets > 0.5)
