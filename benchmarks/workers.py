@@ -41,7 +41,7 @@ from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import Experiment, parse_experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record
-from bnkit.experiments.running.processors import processors
+from bnkit.experiments.running.worker_count import available_cpus
 
 _LOAD = "convolution steps"
 
@@ -174,7 +174,7 @@ def starts(many: Plan) -> tuple[float, float]:
 def main() -> None:
     """Measure, and print ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--workers", type=int, default=processors())
+    parser.add_argument("--workers", type=int, default=available_cpus())
     parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)

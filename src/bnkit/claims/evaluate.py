@@ -16,7 +16,7 @@ from bnkit.errors import DataError, SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.records.record import Status
-from bnkit.experiments.running.launcher import Launcher
+from bnkit.experiments.running.request import LaunchOptions
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet
@@ -57,7 +57,7 @@ def evaluate_claims(
     """
     from bnkit.data.custom import load_data
 
-    Launcher(workers)
+    LaunchOptions(workers)
     out = out.expanduser()
     if budget <= 0 or seeds < 1:
         raise SettingsError(f"budget={budget:g}, seeds={seeds}; expected a budget above 0 and at least 1 seed")

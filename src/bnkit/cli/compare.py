@@ -26,7 +26,7 @@ from bnkit.experiments.experiment import (
 )
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.record import Status
-from bnkit.experiments.running.launcher import Launcher, is_nonzero_rank, prepare
+from bnkit.experiments.running.request import LaunchOptions, is_nonzero_rank, prepare
 from bnkit.factories import is_factory_name
 from bnkit.report.tables import as_rich, format_setting
 
@@ -160,7 +160,7 @@ def compare(
     folder = out if out is not None else default_folder(experiment)
     if dry_run:
         with stderr_console().status("preparing"):
-            planned, components = prepare(experiment, Launcher(count_of(workers), run_timeout, engine, address))
+            planned, components = prepare(experiment, LaunchOptions(count_of(workers), run_timeout, engine, address))
         _print_plan(planned, folder, as_json=as_json, in_memory=components.in_memory)
         return
     try:

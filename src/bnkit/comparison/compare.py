@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.comparison.comparison import Comparison
 from bnkit.console import warn
 from bnkit.errors import RecordError, SettingsError
-from bnkit.experiments.callbacks import Callback
+from bnkit.experiments.callbacks import Callback, ReportStarted, notify
 from bnkit.experiments.experiment import (
     DEFAULT_EPOCHS,
     DEFAULT_SEEDS,
@@ -20,7 +21,8 @@ from bnkit.experiments.experiment import (
 )
 from bnkit.experiments.records.outdated_runs import describe_outdated_runs
 from bnkit.experiments.records.results_folder import ResultsFolder, results_path
-from bnkit.experiments.running.launcher import Launcher, Overrides
+from bnkit.experiments.running.launcher import launch
+from bnkit.experiments.running.request import LaunchOptions, Overrides, RunRequest
 from bnkit.factories import PASSED_OBJECT
 
 if TYPE_CHECKING:
@@ -175,21 +177,26 @@ def run_experiment(
 
     Without ``try_training`` a network that cannot be trained ends its runs as failed, and the others are trained.
     """
-    launcher = Launcher(workers, run_timeout, engine, address, try_training)
+    options = LaunchOptions(workers, run_timeout, engine, address, try_training)
     out = out if out is not None else default_folder(experiment)
-    folder, observer = ResultsFolder(out), observer or Callback()
+    folder = ResultsFolder(out)
+    callback = observer if callable(observer) else partial(notify, observer)
     folder.refuse_foreign(*(["tensorboard"] if tensorboard else []))
-    beside: list[Callback] = []
+    worker_callbacks: tuple[Callback, ...] = ()
     if tensorboard:
         from bnkit.report.tensorboard import TensorBoard
 
-        beside = [TensorBoard(folder.path.absolute())]
-    before = None if fresh else _resolved_before(folder)
-    given = Overrides(networks, data, functions)
-    trained = launcher.prepared(
-        experiment, given, folder, observer, before=before, keep_checkpoints=keep_checkpoints, beside=beside
+        worker_callbacks = (TensorBoard(folder.path.absolute()),)
+    request = RunRequest(
+        experiment,
+        Overrides(networks, data, functions),
+        folder,
+        options,
+        resolved_before=None if fresh else _resolved_before(folder),
+        keep_checkpoints=keep_checkpoints,
+        worker_callbacks=worker_callbacks,
     )
-    with trained as prepared:
+    with launch(request, callback) as prepared:
         if prepared.writes:
             other = None if fresh else describe_outdated_runs(folder.path, prepared.plan)
             if other is not None:
@@ -199,7 +206,7 @@ def run_experiment(
                 prepared.train()
                 comparison = Comparison(out)
                 if write_report:
-                    observer.report_started()
+                    callback(ReportStarted())
                     comparison.write_report()
         else:
             prepared.train()

@@ -1,9 +1,11 @@
-"""What a comparison tells while it runs. Needs no torch."""
+"""What happens while runs train: the events, and the callbacks that they are sent to. Needs no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record
@@ -16,99 +18,143 @@ if TYPE_CHECKING:
     from bnkit.data import Splits
 
 
+@dataclass(frozen=True)
+class Event:
+    """Something that happened; the ``method`` of a callback that handles it has its name: ``epoch_done`` for ``EpochDone``."""
+
+    method: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        cls.method = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+
+
+EventHandler = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class PlanStarted(Event):
+    """The runs begin; ``done`` are those that were complete before."""
+
+    plan: Plan
+    done: dict[Run, Record]
+
+
+@dataclass(frozen=True)
+class DataReady(Event):
+    """A run is about to begin, on this many training examples an epoch. It may fail before it begins."""
+
+    run: Run
+    examples: int
+
+
+@dataclass(frozen=True)
+class ModelReady(Event):
+    """The network of ``run`` is built, or restored after ``epochs_done`` epochs; a callback must not change it.
+
+    Sent only in the process that trains the run, as is ``EpochTrained``.
+    """
+
+    run: Run
+    model: nn.Module
+    parts: Splits
+    epochs_done: int
+
+
+@dataclass(frozen=True)
+class RunStarted(Event):
+    """A run begins, or resumes after the epochs in ``record``."""
+
+    run: Run
+    record: Record
+
+
+@dataclass(frozen=True)
+class BatchDone(Event):
+    """A step was taken, on this many examples. Sent after every step: a callback has to return at once."""
+
+    run: Run
+    epoch: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class Measuring(Event):
+    """The steps of an epoch are done; ``what`` is measured next: "validation", "test" or "population statistics"."""
+
+    run: Run
+    what: str
+
+
+@dataclass(frozen=True)
+class EpochTrained(Event):
+    """An epoch was measured and recorded; a callback must not change ``model``. Sent before ``EpochDone``."""
+
+    run: Run
+    epoch: Epoch
+    model: nn.Module
+
+
+@dataclass(frozen=True)
+class EpochDone(Event):
+    """An epoch was measured and recorded."""
+
+    run: Run
+    epoch: Epoch
+
+
+@dataclass(frozen=True)
+class RunEnded(Event):
+    """A run finished, diverged or failed."""
+
+    run: Run
+    record: Record
+
+
+@dataclass(frozen=True)
+class ReportStarted(Event):
+    """All runs have ended, and the report is written next."""
+
+
+@dataclass(frozen=True)
+class Note(Event):
+    """One line that the user should read."""
+
+    message: str
+
+
 class Callback:
-    """Somebody who watches; this one says nothing. A display overrides what it wants to know."""
+    """Base class for callbacks: a subclass has a method for each event that it handles, which takes the event's fields.
+
+    Example:
+        >>> class PrintNotes(Callback):
+        ...     def note(self, message):
+        ...         print(message)
+        >>> PrintNotes()(Note("run 2 starts again"))
+        run 2 starts again
+    """
+
+    def __call__(self, event: Event) -> None:
+        """Handle ``event``."""
+        notify(self, event)
 
     def writing_to(self, folder: Path) -> Callback:
-        """This one, with ``folder`` in place of the results folder, if it writes to that: where another machine trains."""
+        """This callback with ``folder`` as the results folder, for a run that trains on another machine."""
         return self
 
-    def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
-        """The runs begin; ``done`` are those that were complete already."""
 
-    def data_ready(self, run: Run, examples: int) -> None:
-        """A run will begin, and train on so many examples in every epoch. It may fail before it has begun."""
+class CallbackList:
+    """Sends each event to several callbacks, one after the other."""
 
-    def model_ready(self, run: Run, model: nn.Module, parts: Splits, epochs_done: int) -> None:
-        """The network of ``run`` is built, or restored after so many epochs. To be looked at and left as it is.
+    def __init__(self, *callbacks: EventHandler) -> None:
+        self._callbacks = callbacks
 
-        Not called where other processes train; nor is ``epoch_trained``.
-        """
-
-    def run_started(self, run: Run, record: Record) -> None:
-        """A run begins, or goes on behind what ``record`` holds."""
-
-    def batch_done(self, run: Run, epoch: int, examples: int) -> None:
-        """A step was taken, on so many examples. Called for every step: has to return at once."""
-
-    def measuring(self, run: Run, what: str) -> None:
-        """An epoch's steps are done, and ``what`` is measured next: "validation", "test" or "population statistics"."""
-
-    def epoch_trained(self, run: Run, epoch: Epoch, model: nn.Module) -> None:
-        """An epoch was measured and written down; ``model`` is to be left as it is. Called before ``epoch_done``."""
-
-    def epoch_done(self, run: Run, epoch: Epoch) -> None:
-        """An epoch was measured and written down."""
-
-    def run_ended(self, run: Run, record: Record) -> None:
-        """A run is finished, diverged or failed."""
-
-    def report_started(self) -> None:
-        """All runs have ended, and the report is written."""
-
-    def note(self, message: str) -> None:
-        """Something that the user should know, in one line."""
-
-
-class CallbackList(Callback):
-    """Several callbacks, told one after the other."""
-
-    def __init__(self, callbacks: Sequence[Callback]) -> None:
-        self._callbacks = tuple(callbacks)
-
-    def writing_to(self, folder: Path) -> Callback:
-        return CallbackList([callback.writing_to(folder) for callback in self._callbacks])
-
-    def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
+    def __call__(self, event: Event) -> None:
         for callback in self._callbacks:
-            callback.plan_started(plan, done)
+            callback(event)
 
-    def data_ready(self, run: Run, examples: int) -> None:
-        for callback in self._callbacks:
-            callback.data_ready(run, examples)
 
-    def model_ready(self, run: Run, model: nn.Module, parts: Splits, epochs_done: int) -> None:
-        for callback in self._callbacks:
-            callback.model_ready(run, model, parts, epochs_done)
-
-    def run_started(self, run: Run, record: Record) -> None:
-        for callback in self._callbacks:
-            callback.run_started(run, record)
-
-    def batch_done(self, run: Run, epoch: int, examples: int) -> None:
-        for callback in self._callbacks:
-            callback.batch_done(run, epoch, examples)
-
-    def measuring(self, run: Run, what: str) -> None:
-        for callback in self._callbacks:
-            callback.measuring(run, what)
-
-    def epoch_trained(self, run: Run, epoch: Epoch, model: nn.Module) -> None:
-        for callback in self._callbacks:
-            callback.epoch_trained(run, epoch, model)
-
-    def epoch_done(self, run: Run, epoch: Epoch) -> None:
-        for callback in self._callbacks:
-            callback.epoch_done(run, epoch)
-
-    def run_ended(self, run: Run, record: Record) -> None:
-        for callback in self._callbacks:
-            callback.run_ended(run, record)
-
-    def report_started(self) -> None:
-        for callback in self._callbacks:
-            callback.report_started()
-
-    def note(self, message: str) -> None:
-        for callback in self._callbacks:
-            callback.note(message)
+def notify(callback: object, event: Event) -> None:
+    """Call the method of ``callback`` for ``event``, if it has one."""
+    method = getattr(callback, event.method, None)
+    if method is not None:
+        method(*vars(event).values())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from bnkit.experiments.training.losses import NamedLoss, Outputs, targets_fit
+from bnkit.experiments.training.losses import NamedLoss, OutputKind, targets_fit
 from bnkit.seeding import seeded
 
 # The output of a linear layer has either sign: all draws look like those of a ReLU by chance in one of 65,000 networks.
@@ -35,7 +35,7 @@ def loss_mismatch(network: str, loss: NamedLoss, model: nn.Module, inputs: Tenso
         return None
     if targets.is_floating_point() and not targets_fit(targets, loss.targets):
         return f"network {network}: {loss.name} is made for targets {loss.targets.value}, and these are not"
-    if loss.outputs is Outputs.LOG_PROBABILITIES:
+    if loss.outputs is OutputKind.LOG_PROBABILITIES:
         return None if _are_log_probabilities(outputs) else _no_log_probabilities(network, loss, outputs)
     for matches, what in _suspected_activations(loss, outputs, targets):
         if matches(outputs) and all(matches(drawn) for drawn in _with_other_weights(model, inputs[:_EXAMPLES])):
@@ -49,14 +49,14 @@ def _suspected_activations(
     """Tests of outputs for activations that do not fit ``loss``, the most specific first, each with its message."""
     many = outputs.dim() > 1 and outputs.shape[1] > 1
     name, remedy = loss.name, "return the scores before it"
-    if loss.outputs is Outputs.SCORES and many:
+    if loss.outputs is OutputKind.SCORES and many:
         yield (
             _are_log_probabilities,
             (
                 f"its outputs are logarithms of probabilities (a log_softmax), and {name} expects scores; nll_loss fits, or {remedy}"
             ),
         )
-    if loss.outputs in (Outputs.SCORES, Outputs.LOGITS):
+    if loss.outputs in (OutputKind.SCORES, OutputKind.LOGITS):
         again = f"{name} expects scores and turns them into probabilities itself, so that it hardly learns; {remedy}"
         if many:
             yield (
@@ -68,19 +68,19 @@ def _suspected_activations(
             _are_not_negative,
             (f"its outputs are never negative (a ReLU), and {name} expects scores of either sign; {remedy}"),
         )
-    if loss.outputs is Outputs.LOGITS:
+    if loss.outputs is OutputKind.LOGITS:
         yield (
             _are_not_positive,
             (f"its outputs are never positive (a logarithm), and {name} expects scores of either sign; {remedy}"),
         )
-    if loss.outputs is Outputs.LOG_RATES:
+    if loss.outputs is OutputKind.LOG_RATES:
         yield (
             _are_not_negative,
             (
                 f"its outputs are never negative, and {name} expects the logarithms of rates, which are below 0 for a rate below 1"
             ),
         )
-    if loss.outputs is Outputs.VALUES and targets.is_floating_point():
+    if loss.outputs is OutputKind.VALUES and targets.is_floating_point():
         low, high = targets.min().item(), targets.max().item()
         reach = f"and the targets, from {low:.4g} to {high:.4g}, are out of their reach; leave it out"
         if low < 0 or high > 1:

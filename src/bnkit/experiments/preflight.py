@@ -135,7 +135,7 @@ def _kind(inputs: Tensor) -> str:
 def _check_output(output: object, targets: Tensor, network: str, components: Components) -> None:
     """Raise unless the loss and the accuracy can be computed from ``output``."""
     data, task, count = components.data, components.task, len(targets)
-    if task.has_own("loss") and task.right is None:
+    if task.has_user_function("loss") and task.right is None:
         return
     if data.classes is None or is_binary_loss(task.identity.loss):
         expected: tuple[int, ...] = (count, *(data.target_shape or (1,)))
@@ -214,7 +214,7 @@ def check_task(task: Task, model: nn.Module, inputs: Tensor, targets: Tensor, ne
     outputs = model.eval()(inputs).detach().requires_grad_()
     named = task.named_loss
     attempt(
-        "loss" if named is None or task.has_own("loss") else f"loss {named.name}",
+        "loss" if named is None or task.has_user_function("loss") else f"loss {named.name}",
         lambda: task.loss(outputs, targets),
         "the mean over the batch as a tensor of 0 dimensions that depends on the outputs"
         if named is None

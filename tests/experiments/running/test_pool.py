@@ -17,9 +17,8 @@ from bnkit.errors import BnkitError, RecordError, SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records.record import Status
 from bnkit.experiments.running import pool as workers_module
-from bnkit.experiments.running.processors import processors, resolve_worker_count
 from bnkit.experiments.running.worker import select_gpu
-from bnkit.experiments.running.worker_count import worker_count_for
+from bnkit.experiments.running.worker_count import available_cpus, resolve_worker_count, worker_count_for
 from tests.children import limited, run
 from tests.experiments import small, trouble
 from tests.experiments.trouble import does
@@ -90,7 +89,7 @@ def test_the_figures_do_not_depend_on_the_number_of_workers(tmp_path, count):
     assert comparison.plan.runs[0].threads == 1
     assert sorted(watcher.trained) == [(run, epoch) for run in range(1, 9) for epoch in (1, 2, 3)]
     assert watcher.most <= count
-    assert len(watcher.notes) == (count > processors())  # that they share the processors
+    assert len(watcher.notes) == (count > available_cpus())  # that they share the processors
     assert _children() == []
     assert comparison.load(2).training is False
     again = Watcher()
@@ -293,7 +292,7 @@ def test_workers_take_the_gpus_in_turn(monkeypatch, gpus, taken):
 
 @pytest.mark.parametrize(
     ("asked", "devices", "count"),
-    [("auto", "cuda", 3), (5, "cuda", 5), ("auto", "cpu", processors()), ("auto", "cpu cuda", processors())],
+    [("auto", "cuda", 3), (5, "cuda", 5), ("auto", "cpu", available_cpus()), ("auto", "cpu cuda", available_cpus())],
 )
 def test_auto_is_a_worker_for_each_gpu_where_all_runs_compute_on_gpus(monkeypatch, asked, devices, count):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
@@ -311,7 +310,7 @@ def test_auto_is_a_worker_for_each_gpu_where_all_runs_compute_on_gpus(monkeypatc
 
 def test_auto_means_what_the_machine_has():
     assert resolve_worker_count(5, 2) == 5
-    assert resolve_worker_count("auto", 1) == processors()
+    assert resolve_worker_count("auto", 1) == available_cpus()
     assert resolve_worker_count("auto", 10_000) == 1
     assert resolve_worker_count("auto", 1, gpus=8) == 8
     assert torch.get_num_threads() >= 1

@@ -62,13 +62,12 @@ _FIRST_RUN = """
 import sys
 from bnkit.experiments.running.ray_cluster import train_batch
 from bnkit.experiments.experiment import parse_experiment
-from bnkit.experiments.callbacks import CallbackList
 from bnkit.experiments.running.serialization import SelfContainedPayload
 from bnkit.experiments.resolve import resolve_experiment
 
 content = {"name": "x", "data": "digits", "networks": ["mlp"], "seeds": 1, "epochs": 1, "grid": {"lr": [0.1]}}
 planned, components = resolve_experiment(parse_experiment(content, "test"), threads=1)
-payload = SelfContainedPayload.of(planned.experiment, components).pack(CallbackList(()))
+payload = SelfContainedPayload.of(planned.experiment, components).pack(())
 loaded = ["torch._dynamo" in sys.modules]
 steps = train_batch(payload, list(planned.runs[:1]), False)
 assert next(steps) is None  # it begins

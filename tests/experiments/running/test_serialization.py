@@ -12,6 +12,7 @@ from bnkit.data.custom import load_data
 from bnkit.errors import FactoryError
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.resolve import resolve_experiment
+from bnkit.experiments.running.request import Overrides
 from bnkit.experiments.running.serialization import Payload, SelfContainedPayload, unpack
 from bnkit.stale_modules import unload
 from tests.projects import a_project  # noqa: F401 - the fixture
@@ -23,7 +24,7 @@ def test_so_many_examples_as_the_experiment_asks_for_arrive(given):
     experiment = parse_experiment({**content, "train_examples": 50, "test_examples": 20}, "here")
     data = load_data("digits") if given else None
     planned, components = resolve_experiment(experiment, data=data)
-    (payload,) = unpack(Payload(planned.experiment, data=data).pack())
+    (payload,) = unpack(Payload(planned.experiment, Overrides(data=data)).pack())
     for there in (payload.components(), SelfContainedPayload.of(planned.experiment, components).components()):
         assert (len(there.data.train), len(there.data.test)) == (50, 20)
         assert there.data.digest == components.data.digest

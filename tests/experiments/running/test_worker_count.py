@@ -4,8 +4,7 @@ import pytest
 
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.running import worker_count
-from bnkit.experiments.running.processors import processors
-from bnkit.experiments.running.worker_count import min_worker_count
+from bnkit.experiments.running.worker_count import available_cpus, min_worker_count
 
 
 def _experiment(**changes):
@@ -22,7 +21,7 @@ def _experiment(**changes):
         (99, {"arms": ["torch"]}, None, 3 * 2),
         (99, {"grid": {"lr": [0.1, 0.1], "batch_size": [8, 9]}, "seeds": [4]}, None, 2 * 2),
         (99, {}, 5, 3 * 2 * 5),
-        ("auto", {"seeds": 99}, None, processors()),
+        ("auto", {"seeds": 99}, None, available_cpus()),
     ],
 )
 def test_no_more_than_there_will_be(monkeypatch, tmp_path, asked, changes, networks, count):
@@ -35,4 +34,4 @@ def test_where_there_may_be_gpus_one_is_sure(monkeypatch, tmp_path):
     assert min_worker_count("auto", _experiment(), 1) == 1
     assert min_worker_count(2, _experiment(), 1) == 2
     on_cpu = _experiment(grid={"lr": 0.1, "device": "cpu"}, seeds=99)
-    assert min_worker_count("auto", on_cpu, 1) == processors()
+    assert min_worker_count("auto", on_cpu, 1) == available_cpus()

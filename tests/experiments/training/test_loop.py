@@ -158,7 +158,7 @@ def test_steps_are_recorded_where_that_is_safe(monkeypatch, device, network, cha
     monkeypatch.setattr(training_loop, "CudaGraphRecorder", lambda device: f"recorder of {device}")
     run = _run()[0]
     run = replace(run, network=network or run.network, **changes)
-    step = training_loop._step_of(run, Task(), torch.device(device), processes)
+    step = training_loop._choose_step(run, Task(), torch.device(device), processes)
     assert isinstance(step, GraphedStep) is recorded
     assert recorded or step is Task().training_step
 
@@ -166,7 +166,7 @@ def test_steps_are_recorded_where_that_is_safe(monkeypatch, device, network, cha
 def test_a_gpu_is_waited_for_by_time_and_a_cpu_by_steps():
     def checks(device, seconds_ago, processes):
         then = time.perf_counter() - seconds_ago
-        found = (training_loop._is_to_check(step, then, torch.device(device), processes) for step in range(1, 97))
+        found = (training_loop._should_check_loss(step, then, torch.device(device), processes) for step in range(1, 97))
         return [step for step, checked in enumerate(found, start=1) if checked]
 
     assert checks("cpu", 100, SINGLE_PROCESS) == checks("cpu", 0, SINGLE_PROCESS) == [32, 64, 96]
@@ -192,7 +192,7 @@ class _Waits(TorchDispatchMode):
 
 def test_no_step_waits_for_the_device(monkeypatch):
     """An epoch of many steps asks for as many values as one of few."""
-    monkeypatch.setattr(training_loop, "_is_to_check", lambda *_: False)  # which a clock decides on a GPU
+    monkeypatch.setattr(training_loop, "_should_check_loss", lambda *_: False)  # which a clock decides on a GPU
     asked = {}
     for batch_size in (36, 12, 4):
         run, components, parts = _run({"batch_size": batch_size})

@@ -7,9 +7,13 @@ import math
 import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
+from torch.nn import functional
 
 from bnkit.errors import DataError
-from bnkit.experiments.training.metrics import METRICS, is_correct, is_correct_binary
+from bnkit.experiments.training.losses import find_named_loss
+from bnkit.experiments.training.metrics import METRICS, is_correct
+
+BINARY = find_named_loss(functional.binary_cross_entropy_with_logits)
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
@@ -79,4 +83,4 @@ def test_every_position_of_dense_targets_has_an_answer():
 
 def test_a_logit_above_nothing_says_yes():
     outputs, targets = torch.tensor([[2.0], [-1.0], [0.5]]), torch.tensor([[1.0], [0.0], [0.0]])
-    assert is_correct_binary(outputs, targets).flatten().tolist() == [True, True, False]
+    assert BINARY.right(outputs, targets).flatten().tolist() == [True, True, False]

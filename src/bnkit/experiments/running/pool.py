@@ -1,82 +1,109 @@
-"""Training the runs of a plan in several processes of this machine at once."""
+"""Training the runs of a plan in several processes of this machine at once.
+
+Not pebble and not loky: one keeps nothing that a dead worker printed and sends nothing back before a run has ended, the other
+gives up all workers when one dies.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from math import inf
 from multiprocessing.connection import wait
-from types import TracebackType
 from typing import Any, Self
 
+from bnkit.console import warn
 from bnkit.errors import SettingsError
-from bnkit.experiments.callbacks import Callback
+from bnkit.experiments.callbacks import Event, EventHandler, Note, RunEnded
+from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.running.run import write_failure
-from bnkit.experiments.running.run_queue import RunQueue
-from bnkit.experiments.running.sequential import training
+from bnkit.experiments.resolve import resolve_experiment
+from bnkit.experiments.running.request import PreparedExperiment, RunRequest
+from bnkit.experiments.running.run import record_failure
+from bnkit.experiments.running.sequential import incomplete_runs
 from bnkit.experiments.running.serialization import Payload
-from bnkit.experiments.running.worker import ASKS, READY, STOPPED, TRIED, TRY_OUT, TRY_OUT_UNTRAINED
-from bnkit.experiments.running.worker_handle import WorkerHandle
+from bnkit.experiments.running.worker import CheckPlan, NeedsPayload, PlanChecked, Ready, Stopped
+from bnkit.experiments.running.worker_count import count_missing_runs, worker_count_for
+from bnkit.experiments.running.worker_process import WorkerProcess, end_workers
+from bnkit.experiments.settings import Settings
 
 # A worker that dies costs its run one retry: it may have been the victim, or the cause.
-_MOST_TRIES = 2
+_MAX_TRIES = 2
 # Of workers that are killed while they start, one after the other.
-_MOST_FAILED_STARTS = 5
+_MAX_FAILED_STARTS = 5
+# This many runs for each worker are few: of these the longest comes first, so that no worker is left alone with a long one.
+_FEW = 4
+# Settings that have no influence on how long a run takes.
+_WITHOUT_WEIGHT = {"lr", "init", "init_scale", "weight_decay", "schedule"}
+_WEIGHTS = tuple(name for name in Settings.model_fields if name not in _WITHOUT_WEIGHT)
+
+
+@contextmanager
+def launch(
+    request: RunRequest, callback: EventHandler, early_workers: list[WorkerProcess]
+) -> Iterator[PreparedExperiment]:
+    """The experiment of ``request``, its networks tried once in a worker, to be trained by workers.
+
+    Args:
+        request: What to train.
+        callback: Receives the events, in this process.
+        early_workers: Workers that were started before, numbered from 0: taken out of the list, as many as are needed.
+
+    Raises:
+        SettingsError: Something cannot be sent to another process.
+    """
+    options, before = request.options, request.resolved_before
+    plan, components = resolve_experiment(request.experiment, *request.overrides, before, options.threads)
+    count = worker_count_for(options.workers or 1, plan, callback)
+    with WorkerPool(count, plan.experiment, request, early_workers) as pool:
+        missing = len(plan) if before is None else count_missing_runs(plan, request.folder, count)
+        for warning in pool.check_plan(missing):
+            warn(warning)
+        yield PreparedExperiment(plan, components, partial(pool.train_all, plan, callback))
 
 
 class WorkerPool:
-    """Up to ``count`` processes that train the runs of a plan, never more at once; a context manager that ends them.
+    """Up to ``count`` processes that train runs, never more at once; a context manager that ends them.
 
     Args:
         count: How many.
-        payload: What they need.
-        folder: Where they write: each the runs that it trains; the rest is the caller's.
-        timeout: Seconds after which a run is ended as failed; None for never.
-        keep_checkpoints: Keep the weights after every epoch.
-        inside: A callback that is told of the runs in the worker's own process; it has to be sent there.
-        early: Workers that were started before, numbered from 0: taken out of the list, as many as are needed.
+        experiment: Resolved.
+        request: What else they need. Each writes the runs that it trains into its folder; the rest is the caller's.
+        early_workers: As of ``launch``.
 
     Raises:
         SettingsError: Something cannot be sent to another process.
     """
 
     def __init__(
-        self,
-        count: int,
-        payload: Payload,
-        folder: ResultsFolder,
-        *,
-        timeout: float | None = None,
-        keep_checkpoints: bool = False,
-        inside: Callback | None = None,
-        early: list[WorkerHandle] | None = None,
+        self, count: int, experiment: Experiment, request: RunRequest, early_workers: list[WorkerProcess]
     ) -> None:
-        self._count, self._folder, self._timeout = count, folder, timeout
-        self._content = payload.pack(folder.path.resolve(), keep_checkpoints, inside or Callback())
-        self._workers: dict[int, WorkerHandle] = {}
-        while early and len(self._workers) < count:
-            self._workers[len(self._workers)] = early.pop(0)
+        self._count, self._folder, self._options = count, request.folder, request.options
+        self._content = Payload(experiment, request.overrides).pack(
+            request.folder.path.resolve(), request.keep_checkpoints, request.worker_callbacks
+        )
+        self._workers: dict[int, WorkerProcess] = {}
+        while early_workers and len(self._workers) < count:
+            self._workers[len(self._workers)] = early_workers.pop(0)
         self._failed_starts = 0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for worker in self._workers.values():
-            worker.process.kill()  # all of them first, then wait for each
-        for worker in self._workers.values():
-            worker.end()
+    def __exit__(self, *_: object) -> None:
+        end_workers(self._workers.values())
         self._workers.clear()
 
-    def check_plan(self, runs: int, *, training: bool = True) -> tuple[str, ...]:
-        """Try every network once in a worker, while others start, for as many as ``runs`` runs.
+    def check_plan(self, runs: int) -> tuple[str, ...]:
+        """Try every network once in a worker, while others start, as many as ``runs`` runs need.
 
-        A network that ends the process, and not by an exception, or hangs, is left to the runs themselves.
+        A network that hangs, or ends the process without an exception, is left to the runs themselves.
 
         Returns:
-            What the user should know before the training.
+            Warnings for the user.
 
         Raises:
             BnkitError: As ``preflight.check_plan``.
@@ -87,20 +114,18 @@ class WorkerPool:
             self._start(number)
         first = self._workers[0]
         while True:
-            told, dead = self._what_happened()
-            for worker, name, arguments in told:
-                if worker is first and name == READY:
-                    worker.busy = True
-                    worker.deadline = None if self._timeout is None else time.monotonic() + self._timeout
-                    worker.send(TRY_OUT if training else TRY_OUT_UNTRAINED)
-                elif worker is first and name == TRIED:
+            messages, dead = self._next_messages()
+            for worker, message in messages:
+                if worker is first and isinstance(message, Ready):
+                    worker.busy, worker.deadline = True, self._deadline()
+                    worker.send(CheckPlan(self._options.try_training))
+                elif worker is first and isinstance(message, PlanChecked):
                     worker.busy, worker.deadline = False, None
-                    warnings: tuple[str, ...] = arguments[0]
-                    return warnings
-            if first in dead or first in self._late():
+                    return message.warnings
+            if first in dead or first in self._end_late():
                 return ()
 
-    def train_all(self, plan: Plan, callback: Callback) -> None:
+    def train_all(self, plan: Plan, callback: EventHandler) -> None:
         """Train every run of ``plan`` that is not complete in the folder, whose writer the caller is.
 
         A run whose worker dies is tried once more, and then ends as failed; the other workers go on.
@@ -108,102 +133,100 @@ class WorkerPool:
         Raises:
             BnkitError: The folder cannot be written, or workers cannot start. What is recorded is kept.
         """
-        with training(plan, self._folder, callback) as (left, told), self:
-            run_queue, tries = RunQueue(left, self._count), dict.fromkeys((run.number for run in left), 0)
-            while run_queue or any(worker.run is not None for worker in self._workers.values()):
-                self._hand_out(run_queue, tries)
-                events, dead = self._what_happened()
-                for worker, name, arguments in events:
-                    if name == "run_ended" and worker.run is not None:
-                        run_queue.took(worker.run, time.monotonic() - worker.began)
-                    self._pass_on(worker, name, arguments, told)
+        with incomplete_runs(plan, self._folder, callback) as (runs, callbacks), self:
+            queue, tries = RunQueue(runs, self._count), dict.fromkeys((run.number for run in runs), 0)
+            while queue or any(worker.run is not None for worker in self._workers.values()):
+                self._hand_out(queue, tries)
+                messages, dead = self._next_messages()
+                for worker, message in messages:
+                    if isinstance(message, RunEnded):
+                        queue.record_duration(message.run, time.monotonic() - worker.began)
+                        worker.run, worker.busy, worker.deadline = None, False, None
+                    if isinstance(message, Event):
+                        callbacks(message)
                 for worker in dead:
                     run = worker.run
-                    if run is not None and tries[run.number] < _MOST_TRIES:
-                        told.note(f"run {run.number}: {worker.exit_reason}; it is tried once more")
-                        run_queue.again(run)
+                    if run is not None and tries[run.number] < _MAX_TRIES:
+                        callbacks(Note(f"run {run.number}: {worker.exit_reason}; it is tried once more"))
+                        queue.put_back(run)
                     elif run is not None:
-                        self._give_up(run, worker, f"{worker.exit_reason}, {_MOST_TRIES} times", told)
-                for worker in self._late():
+                        self._give_up(run, worker, f"{worker.exit_reason}, {_MAX_TRIES} times", callbacks)
+                for worker in self._end_late():
                     assert worker.run is not None
-                    reason = f"it took longer than the {self._timeout:g} seconds of --run-timeout"
-                    self._give_up(worker.run, worker, reason, told)
+                    reason = f"it took longer than the {self._options.run_timeout:g} seconds of --run-timeout"
+                    self._give_up(worker.run, worker, reason, callbacks)
 
-    def _pass_on(self, worker: WorkerHandle, name: str, arguments: tuple[Any, ...], told: Callback) -> None:
-        """Tell a callback what a worker told."""
-        if name == "note":
-            told.note(*arguments)
-        elif hasattr(Callback, name):
-            run = worker.run
-            assert run is not None
-            if name == "run_ended":
-                worker.run, worker.busy, worker.deadline = None, False, None
-            getattr(told, name)(run, *arguments[1:])
-
-    def _hand_out(self, run_queue: RunQueue, tries: dict[int, int]) -> None:
-        """Give a run to every worker that is free, and start further ones if they are needed."""
+    def _hand_out(self, queue: RunQueue, tries: dict[int, int]) -> None:
+        """Give a run to every free worker, and start more workers if they are needed."""
         for number in range(self._count):
             worker = self._workers.get(number)
-            if not run_queue:
+            if not queue:
                 return
             if worker is None:
                 starting = sum(not other.ready for other in self._workers.values())
-                if starting < len(run_queue):
+                if starting < len(queue):
                     self._start(number)
             elif not worker.busy:
-                run = run_queue.take()
-                worker.run, worker.busy, worker.began = run, True, time.monotonic()
-                worker.deadline = None if self._timeout is None else worker.began + self._timeout
+                run = queue.pop()
+                worker.run, worker.busy, worker.began, worker.deadline = run, True, time.monotonic(), self._deadline()
                 tries[run.number] += 1
                 worker.send(run)
 
     def _start(self, number: int) -> None:
-        self._workers[number] = WorkerHandle.start(number)
+        self._workers[number] = WorkerProcess.start(number)
 
-    def _what_happened(self) -> tuple[list[tuple[WorkerHandle, str, tuple[Any, ...]]], list[WorkerHandle]]:
-        """Wait until something happens: what the workers tell, and which have died; those are not among ours any more.
+    def _next_messages(self) -> tuple[list[tuple[WorkerProcess, Any]], list[WorkerProcess]]:
+        """Wait until something happens.
+
+        Returns:
+            What the workers have sent, and which of them have died; those no longer belong to the pool.
 
         Raises:
             BnkitError: A worker met one, or it died before it was ready, and would again.
         """
-        wait([what for worker in self._workers.values() for what in worker.waits_for], self._patience())
-        # First who is dead, then what was told: what a worker told before it died is not lost.
+        wait([waitable for worker in self._workers.values() for waitable in worker.waitables], self._seconds_to_wait())
+        # First who is dead, then what was sent: what a worker sent before it died is not lost.
         dead = [worker for worker in self._workers.values() if not worker.process.is_alive()]
-        told = []
+        messages = []
         for worker in self._workers.values():
             worker.read_output()
-            for name, arguments in worker.received():
-                if name == STOPPED:
-                    raise arguments[0]
-                if name == ASKS:
+            for message in worker.receive():
+                if isinstance(message, Stopped):
+                    raise message.error
+                if isinstance(message, NeedsPayload):
                     worker.send(self._content)
-                elif name == READY:
+                elif isinstance(message, Ready):
                     worker.ready, worker.busy = True, False
                     self._failed_starts = 0
-                told.append((worker, name, arguments))
+                messages.append((worker, message))
         for worker in dead:
             worker.end()
             del self._workers[worker.number]
             if not worker.ready:
-                self._judge_start(worker)
-        return told, dead
+                self._count_failed_start(worker)
+        return messages, dead
 
-    def _judge_start(self, worker: WorkerHandle) -> None:
+    def _count_failed_start(self, worker: WorkerProcess) -> None:
         """Raise an error if ``worker``, which died while it started, shows that no other would start."""
         self._failed_starts += 1
-        if worker.was_killed and self._failed_starts < _MOST_FAILED_STARTS:
+        if worker.was_killed and self._failed_starts < _MAX_FAILED_STARTS:
             return
         lines = worker.printed.decode(errors="replace").strip().splitlines()
-        what = f": {lines[-1]}" if lines else "; what it printed stands above"
-        raise SettingsError(f"a worker cannot start: {worker.exit_reason}{what}")
+        hint = f": {lines[-1]}" if lines else "; what it printed stands above"
+        raise SettingsError(f"a worker cannot start: {worker.exit_reason}{hint}")
 
-    def _patience(self) -> float | None:
-        """Seconds until the next run is late; None if none will be."""
+    def _deadline(self) -> float | None:
+        """When work that begins now is late; None for never."""
+        timeout = self._options.run_timeout
+        return None if timeout is None else time.monotonic() + timeout
+
+    def _seconds_to_wait(self) -> float | None:
+        """Until the next run is late; None if none will be."""
         deadlines = [worker.deadline for worker in self._workers.values() if worker.deadline is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
-    def _late(self) -> list[WorkerHandle]:
-        """The workers whose runs took too long; they are ended, and not among ours any more."""
+    def _end_late(self) -> list[WorkerProcess]:
+        """End the workers whose runs took too long; they no longer belong to the pool."""
         now = time.monotonic()
         late = [worker for worker in self._workers.values() if worker.deadline is not None and now >= worker.deadline]
         for worker in late:
@@ -211,7 +234,47 @@ class WorkerPool:
             del self._workers[worker.number]
         return late
 
-    def _give_up(self, run: Run, worker: WorkerHandle, reason: str, told: Callback) -> None:
+    def _give_up(self, run: Run, worker: WorkerProcess, reason: str, callback: EventHandler) -> None:
         printed = worker.printed.decode(errors="replace").strip()
-        write_failure(run, self._folder, f"{printed}\n{reason}" if printed else reason)
-        told.run_ended(run, self._folder.record(run))
+        record_failure(run, self._folder, f"{printed}\n{reason}" if printed else reason)
+        callback(RunEnded(run, self._folder.record(run)))
+
+
+class RunQueue:
+    """The runs that no worker has taken, in the order of the plan, and towards the end the longest first.
+
+    The order has no influence on figures. Taking one is constant work, however many there are.
+
+    Args:
+        runs: In the order of the plan.
+        workers: How many take them.
+    """
+
+    def __init__(self, runs: Iterable[Run], workers: int) -> None:
+        self._runs, self._few = deque(runs), _FEW * workers
+        self._longest: dict[tuple[object, ...], float] = {}
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def put_back(self, run: Run) -> None:
+        """Queue ``run``, which was taken, once more."""
+        self._runs.appendleft(run)
+
+    def record_duration(self, run: Run, seconds: float) -> None:
+        """Remember how long ``run`` took. Of similar runs the longest counts: others may have diverged early."""
+        key = _duration_key(run)
+        self._longest[key] = max(seconds, self._longest.get(key, 0.0))
+
+    def pop(self) -> Run:
+        """The next run. Of the last few, the one whose like took longest, or of whose like none has ended yet."""
+        if len(self._runs) > self._few:
+            return self._runs.popleft()
+        run = max(self._runs, key=lambda run: self._longest.get(_duration_key(run), inf))
+        self._runs.remove(run)
+        return run
+
+
+def _duration_key(run: Run) -> tuple[object, ...]:
+    """Equal for runs that take about as long."""
+    return (run.network.key, *(getattr(run.settings, name) for name in _WEIGHTS))

@@ -1,4 +1,4 @@
-"""One attempt at a run: it goes on from the last whole epoch on disk, and writes down what comes out."""
+"""One run: resumed from the last whole epoch on disk, trained, and recorded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from bnkit.errors import RecordError
-from bnkit.experiments.callbacks import Callback
+from bnkit.experiments.callbacks import (
+    DataReady,
+    EpochDone,
+    EpochTrained,
+    EventHandler,
+    ModelReady,
+    Note,
+    RunEnded,
+    RunStarted,
+)
 from bnkit.experiments.plan import Run
 from bnkit.experiments.records import atomic_files
 from bnkit.experiments.records.atomic_files import UnwritableError
@@ -34,8 +43,8 @@ from bnkit.experiments.training.distributed import SINGLE_PROCESS, Processes
 from bnkit.experiments.training.loop import Training, train
 from bnkit.model import batch_norms
 
-# A worker of a call that was killed ends itself as soon as it notices; a step may keep it from noticing.
-_SECONDS_FOR_ANOTHER = 30.0
+# A worker of a killed call ends itself, but only after the step that it is in.
+_LOCK_TIMEOUT = 30.0
 _LOCK = ".running"
 
 
@@ -43,30 +52,30 @@ def train_run(
     run: Run,
     components: Components,
     folder: ResultsFolder,
-    callback: Callback,
+    callback: EventHandler,
     *,
     keep_checkpoints: bool = False,
     processes: Processes = SINGLE_PROCESS,
 ) -> None:
-    """Train ``run`` until it has ended, unless it has by now, and write it down.
+    """Train ``run`` until it has ended, unless it already has, and record it.
 
-    An exception that its network raises ends it as failed, ``sys.exit`` included.
+    An exception that its network raises, ``sys.exit`` included, ends it as failed.
 
     Raises:
         RecordError: The folder cannot be written, or another process trains this run. What is recorded is kept.
     """
-    with _threads(run.threads), computing_on(torch.device(run.settings.device)), _alone(run, folder):
+    with _num_threads(run.threads), computing_on(torch.device(run.settings.device)), _run_lock(run, folder):
         folder.forget(run)
         if not folder.record(run).is_complete:
-            callback.data_ready(run, len(components.parts(run).train))
+            callback(DataReady(run, len(components.parts(run).train)))
             _train(run, components, folder, callback, keep_checkpoints, processes)
             remove_checkpoint(folder.run_folder(run))
             folder.forget(run)
-    callback.run_ended(run, folder.record(run))
+    callback(RunEnded(run, folder.record(run)))
 
 
-def write_failure(run: Run, folder: ResultsFolder, reason: str) -> None:
-    """End ``run``, which nobody trains any more, as failed for a reason; whole epochs that it recorded are kept."""
+def record_failure(run: Run, folder: ResultsFolder, reason: str) -> None:
+    """End ``run``, which no process trains, as failed for ``reason``; whole epochs that it recorded are kept."""
     make_run_folder(run, folder)
     file = folder.record_file(run)
     file.start(run.content, environment(run.threads, run.settings.device), len(file.read().epochs))
@@ -76,56 +85,56 @@ def write_failure(run: Run, folder: ResultsFolder, reason: str) -> None:
 
 
 def cleanup(run: Run, folder: ResultsFolder) -> None:
-    """Remove what ``run``, which has ended, needs no more, and what a process that was killed in it has left."""
+    """Remove the checkpoint of ``run``, which has ended, and the lock that a killed process has left."""
     remove_checkpoint(folder.run_folder(run))
     with suppress(OSError):
         (folder.run_folder(run) / _LOCK).unlink(missing_ok=True)
 
 
 def make_run_folder(run: Run, folder: ResultsFolder) -> None:
-    """Make the folder of ``run``, where it is not there yet."""
-    place = folder.run_folder(run)
+    """Make the folder of ``run`` if it does not exist."""
+    run_folder = folder.run_folder(run)
     try:
-        atomic_files.make_folder(place)
+        atomic_files.make_folder(run_folder)
     except OSError as error:
-        raise UnwritableError.of(place, error) from error
+        raise UnwritableError.of(run_folder, error) from error
 
 
 def _train(
     run: Run,
     components: Components,
     folder: ResultsFolder,
-    callback: Callback,
+    callback: EventHandler,
     keep_checkpoints: bool,
     processes: Processes,
 ) -> None:
-    file, place = folder.record_file(run), folder.run_folder(run)
+    file, run_folder = folder.record_file(run), folder.run_folder(run)
     try:
-        training, epochs = _beginning(run, components, folder, callback, processes)
+        training, epochs = _restore_or_start(run, components, folder, callback, processes)
     except RecordError:
         raise
     except (Exception, SystemExit):
-        _write_beginning(file, run, [])
+        _record_start(file, run, [])
         file.end(Status.FAILED, traceback=traceback.format_exc())
         return
-    _write_beginning(file, run, epochs)
+    _record_start(file, run, epochs)
     folder.forget(run)
-    callback.model_ready(run, training.model, components.parts(run), len(epochs))
-    callback.run_started(run, folder.record(run))
+    callback(ModelReady(run, training.model, components.parts(run), len(epochs)))
+    callback(RunStarted(run, folder.record(run)))
     last = epochs[-1] if epochs else None
     try:
         for epoch in train(run, training, components.parts(run), components.task, last, callback, processes):
             epochs.append(epoch)
             # The checkpoint first: it holds the figures too, so that one without the other is always the newer one.
-            save_checkpoint(place, training, epochs)
+            save_checkpoint(run_folder, training, epochs)
             file.add(epoch)
             if keep_checkpoints:
-                save_weights(place, training.model, weights_after(epoch.epoch))
+                save_weights(run_folder, training.model, weights_after(epoch.epoch))
             folder.forget(run)
-            callback.epoch_trained(run, epoch, training.model)
-            callback.epoch_done(run, epoch)
+            callback(EpochTrained(run, epoch, training.model))
+            callback(EpochDone(run, epoch))
         diverged = epochs[-1].loss is None
-        save_weights(place, training.model)
+        save_weights(run_folder, training.model)
         file.end(Status.DIVERGED if diverged else Status.FINISHED, first_layer=_first_layer(training.model))
     except RecordError:
         raise
@@ -133,10 +142,10 @@ def _train(
         file.end(Status.FAILED, traceback=traceback.format_exc())
 
 
-def _beginning(
-    run: Run, components: Components, folder: ResultsFolder, callback: Callback, processes: Processes
+def _restore_or_start(
+    run: Run, components: Components, folder: ResultsFolder, callback: EventHandler, processes: Processes
 ) -> tuple[Training, list[Epoch]]:
-    """The training of ``run`` at the last whole epoch that is on disk, and the figures up to there."""
+    """The training of ``run`` after the last whole epoch on disk, and the epochs up to there."""
 
     def fresh() -> Training:
         model = components.build(run).to(run.settings.device)
@@ -152,12 +161,12 @@ def _beginning(
     try:
         return training, load_checkpoint(folder.run_folder(run), training)
     except UnreadableCheckpointError as error:
-        callback.note(f"{error}: run {run.number} starts again")
+        callback(Note(f"{error}: run {run.number} starts again"))
         return fresh(), []
 
 
-def _write_beginning(file: RecordFile, run: Run, epochs: list[Epoch]) -> None:
-    """Append a start line, and whatever epochs the record lost of those that the checkpoint has."""
+def _record_start(file: RecordFile, run: Run, epochs: list[Epoch]) -> None:
+    """Append a start line, and the epochs that the checkpoint has and the record lost."""
     recorded = {epoch.epoch for epoch in file.read().epochs}
     file.start(run.content, environment(run.threads, run.settings.device), len(epochs))
     for epoch in epochs:
@@ -166,7 +175,7 @@ def _write_beginning(file: RecordFile, run: Run, epochs: list[Epoch]) -> None:
 
 
 def _first_layer(model: nn.Module) -> dict[str, Any] | None:
-    """Gamma and beta of the first batch norm, as plain values."""
+    """Gamma and beta of the first batch norm, as lists."""
     for site, layer in batch_norms(model).items():
         if layer.affine and isinstance(layer.bias, Tensor):
             return {"site": site, "gamma": _finite(layer.weight), "beta": _finite(layer.bias)}
@@ -174,12 +183,12 @@ def _first_layer(model: nn.Module) -> dict[str, Any] | None:
 
 
 def _finite(values: Tensor) -> list[float | None]:
-    """As JSON takes them: None for what is not finite, as after a divergence."""
+    """For JSON: None for what is not finite, as after a divergence."""
     return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def _num_threads(count: int) -> Iterator[None]:
     """Inside, torch computes with ``count`` threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -190,12 +199,12 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(run: Run, folder: ResultsFolder) -> Iterator[None]:
-    """Be the only process that trains ``run``, also where a killed call left a worker behind that still computes."""
+def _run_lock(run: Run, folder: ResultsFolder) -> Iterator[None]:
+    """Be the only process that trains ``run``; a killed call may have left a worker that still trains it."""
     make_run_folder(run, folder)
     path = folder.run_folder(run) / _LOCK
     # The system releases it with the process, also after kill -9.
-    lock = FileLock(path, timeout=_SECONDS_FOR_ANOTHER)
+    lock = FileLock(path, timeout=_LOCK_TIMEOUT)
     try:
         lock.acquire()
     except Timeout as error:

@@ -1,7 +1,7 @@
 """What another process needs to train the runs of a plan, as bytes.
 
-What an experiment names is looked up again over there; what a caller handed over as objects goes along, functions of a
-notebook or a script included. The bytes go from process to process and are never written to a file.
+The other process looks up what the experiment names; objects that a caller passed are sent, functions of a notebook or a
+script too. The bytes go from process to process and are never written to a file.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.networks import NetworkSource, network_sources
 from bnkit.experiments.resolve import Components
+from bnkit.experiments.running.request import Overrides
 from bnkit.experiments.training.task import Task, resolve_task
 from bnkit.factories import factory_modules
 from bnkit.seeding import seeded
@@ -27,59 +28,52 @@ from bnkit.seeding import seeded
 
 @dataclass(frozen=True)
 class Payload:
-    """An experiment that is settled, and what of it cannot be found by name.
-
-    Attributes:
-        experiment: Settled.
-        networks, data, functions: As ``resolve.resolve_experiment`` takes them; None for what the experiment names.
-    """
+    """A resolved experiment and the objects in it that have no name, for a process that can import the rest."""
 
     experiment: Experiment
-    networks: Mapping[str, NetworkSource] | None = None
-    data: DataSet | None = None
-    functions: Mapping[str, Any] | None = None
+    overrides: Overrides = Overrides()  # noqa: RUF009 - a tuple
 
-    def pack(self, *also: object) -> bytes:
-        """This, and whatever else goes with it, as ``unpack`` takes it.
+    def pack(self, *others: object) -> bytes:
+        """This payload, and the ``others`` with it, for ``unpack``.
 
         Raises:
             SettingsError: Something cannot be sent.
         """
-        return _packed((self, *also))
+        return _dumps((self, *others))
 
     def components(self) -> Components:
         """What the runs are made from.
 
         Raises:
-            BnkitError: What the experiment names is not there any more, or is not what the plan was made for.
+            BnkitError: Something that the experiment names is missing, or is not what the plan was made for.
         """
-        settled = self.experiment.settled
-        assert settled is not None
-        found = self.networks
-        if found is None:
+        experiment, (networks, data, functions) = self.experiment, self.overrides
+        resolved = experiment.settled
+        assert resolved is not None
+        if networks is None:
             with seeded("networks"):
-                found = network_sources(self.experiment.networks, self.experiment.arms)
-        data = self.data if self.data is not None else load_data(self.experiment.data)
-        data = data.reduced(self.experiment.train_examples, self.experiment.test_examples)
-        made = Components(found, data, resolve_task(self.experiment, data, self.functions))
-        require_same_data(self.experiment.data, (settled.data, data.digest))
-        identities = tuple(source.identity for source in found.values())
-        if (identities, made.task.identity) != (settled.networks, settled.task):
+                networks = network_sources(experiment.networks, experiment.arms)
+        data = data if data is not None else load_data(experiment.data)
+        data = data.reduced(experiment.train_examples, experiment.test_examples)
+        task = resolve_task(experiment, data, functions)
+        require_same_data(experiment.data, (resolved.data, data.digest))
+        identities = tuple(source.identity for source in networks.values())
+        if (identities, task.identity) != (resolved.networks, resolved.task):
             raise FactoryError(
                 "the networks or a function are not those that the plan was made for; the files were changed in between, or "
                 "differ from machine to machine: call again"
             )
-        return made
+        return Components(networks, data, task)
 
 
 @dataclass(frozen=True)
 class SelfContainedPayload:
-    """The materials themselves, for machines that do not have the files that the experiment names.
+    """A resolved experiment and all that it is made from, for machines without the files that it names.
 
     Attributes:
-        experiment: Settled.
+        experiment: Resolved.
         networks: All of them.
-        data: None for a data set that bnkit fetches by name, wherever it is.
+        data: None for a data set that bnkit can fetch by name.
         task: What is learned.
     """
 
@@ -90,50 +84,49 @@ class SelfContainedPayload:
 
     @classmethod
     def of(cls, experiment: Experiment, components: Components) -> SelfContainedPayload:
-        """The payload for ``experiment``, whose materials these are."""
+        """The payload for ``experiment``, which is made from ``components``."""
         by_name = experiment.data in DATA_SETS
         return cls(experiment, components.networks, None if by_name else components.data, components.task)
 
-    def pack(self, *also: object) -> bytes:
-        """This, and whatever else goes with it, as ``unpack`` takes it, with the code of the files that the experiment names.
+    def pack(self, *others: object) -> bytes:
+        """This payload, and the ``others`` with it, for ``unpack``, with the code of the files that the experiment names.
 
         Raises:
             SettingsError: Something cannot be sent.
         """
         try:
-            return self._packed_with(factory_modules(), *also)
+            return self._dumps_with(factory_modules(), *others)
         except SettingsError:
-            # Something in a module behind a file (a lock) cannot be sent; such a module may be there too.
-            return self._packed_with(factory_modules(with_imports=False), *also)
+            # A module that a file imports may hold something that cannot be sent (a lock); it may exist on the machine too.
+            return self._dumps_with(factory_modules(with_imports=False), *others)
 
-    def _packed_with(self, modules: list[ModuleType], *also: object) -> bytes:
+    def _dumps_with(self, modules: list[ModuleType], *others: object) -> bytes:
         for module in modules:
             cloudpickle.register_pickle_by_value(module)
         try:
-            return _packed((self, *also))
+            return _dumps((self, *others))
         finally:
             for module in modules:
                 cloudpickle.unregister_pickle_by_value(module)
 
     def components(self) -> Components:
-        """What the runs are made from, there.
+        """What the runs are made from.
 
         Raises:
-            FactoryError: The data set of that name is another one there.
+            FactoryError: The data set of that name is not the same on this machine.
         """
-        data = self.data
+        experiment, data = self.experiment, self.data
         if data is None:
-            named = load_data(self.experiment.data)
-            data = named.reduced(self.experiment.train_examples, self.experiment.test_examples)
-        settled = self.experiment.settled
-        assert settled is not None
-        if data.digest != settled.data:
-            raise FactoryError(f"the data set {self.experiment.data} is another one on {platform.node()}; call again")
+            data = load_data(experiment.data).reduced(experiment.train_examples, experiment.test_examples)
+        resolved = experiment.settled
+        assert resolved is not None
+        if data.digest != resolved.data:
+            raise FactoryError(f"the data set {experiment.data} is another one on {platform.node()}; call again")
         return Components(self.networks, data, self.task)
 
 
 def require_same_data(name: str, digests: Iterable[str]) -> None:
-    """Refuse data that are not the same in every process.
+    """Check that all processes have the same data.
 
     Args:
         name: What the experiment calls them.
@@ -151,10 +144,10 @@ def require_same_data(name: str, digests: Iterable[str]) -> None:
 
 
 def unpack(content: bytes) -> tuple[Any, ...]:
-    """What ``pack`` was given, in the process that it was sent to.
+    """The payload that ``pack`` was called on, and the others.
 
     Raises:
-        FactoryError: Something that it refers to cannot be imported here.
+        FactoryError: Something that they refer to cannot be imported here.
     """
     try:
         unpacked: tuple[Any, ...] = cloudpickle.loads(content)
@@ -168,7 +161,7 @@ def unpack(content: bytes) -> tuple[Any, ...]:
     return unpacked
 
 
-def _packed(content: tuple[object, ...]) -> bytes:
+def _dumps(content: tuple[object, ...]) -> bytes:
     packed: bytes
     try:
         packed = cloudpickle.dumps(content)

@@ -1,62 +1,91 @@
-"""Training the runs of a plan one after the other, each of them by several processes together; process 0 writes."""
+"""Training the runs of a plan one after the other, each by all processes that torchrun has started; process 0 records."""
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bnkit.errors import FactoryError
-from bnkit.experiments.callbacks import Callback
-from bnkit.experiments.plan import Plan, Run
+from bnkit.errors import FactoryError, SettingsError
+from bnkit.experiments.callbacks import Callback, CallbackList, EventHandler
+from bnkit.experiments.experiment import parse_experiment
+from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records import atomic_files
 from bnkit.experiments.records.record import Record, Status
 from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.resolve import Components
+from bnkit.experiments.running.request import LaunchOptions, PreparedExperiment, RunRequest, prepare
 from bnkit.experiments.running.run import make_run_folder, train_run
-from bnkit.experiments.running.sequential import training
-from bnkit.experiments.training.distributed import Processes
+from bnkit.experiments.running.sequential import incomplete_runs
+from bnkit.experiments.running.serialization import require_same_data
+from bnkit.experiments.training.distributed import Processes, process_group
 from bnkit.memory import keep_freed_memory
 
-# What a process needs that goes on with a run.
+# What a process needs that resumes a run.
 _STATE = ("record.jsonl", "checkpoint.pt")
 
 
-def train_together(
-    plan: Plan,
-    components: Components,
-    folder: ResultsFolder,
-    callback: Callback,
-    processes: Processes,
-    *,
-    keep_checkpoints: bool = False,
-) -> None:
-    """Train every run of ``plan`` that is not complete in the folder of process 0, and write it down there.
+@contextmanager
+def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExperiment]:
+    """The experiment of ``request``, to be trained by this process and those that torchrun started with it.
 
-    The other processes write what they need to go on to a folder of their own, and throw it away.
+    Raises:
+        SettingsError: An option asks for another way to train.
+    """
+    options, experiment = request.options, request.experiment
+    if replace(options, try_training=True) != LaunchOptions():
+        raise SettingsError("workers, run_timeout or engine under torchrun; expected none of them with it")
+    with process_group() as processes:
+        leads = processes.rank == 0
+        own, components = prepare(experiment, options, request.overrides, request.resolved_before, processes.count)
+        # What process 0 has resolved holds for all: on their machines "auto" may mean something else.
+        text = processes.broadcast(own.experiment.to_toml() if leads else None)
+        shared = plan(parse_experiment(tomllib.loads(text), "process 0"))
+        require_same_data(experiment.data, processes.all_gather(components.data.digest))
+        train = partial(_lead, request=request, callback=callback) if leads else _follow
+        yield PreparedExperiment(shared, components, partial(train, shared, components, processes), writes=leads)
+
+
+def _lead(
+    plan: Plan, components: Components, processes: Processes, request: RunRequest, callback: EventHandler
+) -> None:
+    """In process 0, train every run of ``plan`` that is not complete in its folder, and record it there.
 
     Raises:
         FactoryError: A run failed in one process only, so that they cannot go on together.
     """
     keep_freed_memory()
-    if processes.rank == 0:
-        with training(plan, folder, callback) as (left, told):
-            processes.broadcast([run.number for run in left])
-            for run in left:
-                processes.broadcast(_state(run, folder))
-                train_run(run, components, folder, told, keep_checkpoints=keep_checkpoints, processes=processes)
-                _agree(run, folder.record(run), processes)
-        return
+    folder, callback = request.folder, CallbackList(*request.worker_callbacks, callback)
+    with incomplete_runs(plan, folder, callback) as (runs, callback):
+        processes.broadcast([run.number for run in runs])
+        for run in runs:
+            processes.broadcast(_state(run, folder))
+            train_run(run, components, folder, callback, keep_checkpoints=request.keep_checkpoints, processes=processes)
+            _require_same_status(run, folder.record(run), processes)
+
+
+def _follow(plan: Plan, components: Components, processes: Processes) -> None:
+    """In any other process, train the same runs; its records go to a temporary folder.
+
+    Raises:
+        FactoryError: As ``_lead``.
+    """
+    keep_freed_memory()
     numbers: list[int] = processes.broadcast(None)
     for number in numbers:
         run = plan.runs[number - 1]
         state: dict[str, bytes] = processes.broadcast(None)
-        with TemporaryDirectory() as place:
-            own = ResultsFolder(Path(place))
-            make_run_folder(run, own)
+        with TemporaryDirectory() as path:
+            folder = ResultsFolder(Path(path))
+            make_run_folder(run, folder)
             for name, content in state.items():
-                atomic_files.replace(own.run_folder(run) / name, content)
-            train_run(run, components, own, Callback(), processes=processes)
-            _agree(run, own.record(run), processes)
+                atomic_files.replace(folder.run_folder(run) / name, content)
+            train_run(run, components, folder, Callback(), processes=processes)
+            _require_same_status(run, folder.record(run), processes)
 
 
 def _state(run: Run, folder: ResultsFolder) -> dict[str, bytes]:
@@ -64,8 +93,8 @@ def _state(run: Run, folder: ResultsFolder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
-def _agree(run: Run, record: Record, processes: Processes) -> None:
-    """Raise an error where ``run`` ended another way in one process than in the others."""
+def _require_same_status(run: Run, record: Record, processes: Processes) -> None:
+    """Raise an error if ``run`` failed in some of the processes only."""
     ended = processes.all_gather((record.status, (record.traceback.strip().splitlines() or [""])[-1]))
     if len({status for status, _ in ended}) > 1:
         rank, cause = next((rank, cause) for rank, (status, cause) in enumerate(ended) if status is Status.FAILED)

@@ -1,116 +1,125 @@
-"""A process that trains the runs that it is sent, one after the other, and tells what happens."""
+"""In a worker process: trains the runs that the pool sends, one after the other, and sends back what happens."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
 from bnkit.errors import BnkitError
-from bnkit.experiments.callbacks import Callback, CallbackList
+from bnkit.experiments.callbacks import (
+    BatchDone,
+    CallbackList,
+    EpochDone,
+    EpochTrained,
+    Event,
+    EventHandler,
+    ModelReady,
+    PlanStarted,
+)
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.preflight import check_plan
-from bnkit.experiments.records.record import Epoch, Record
 from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.resolve import Components
 from bnkit.experiments.running.run import train_run
 from bnkit.experiments.running.serialization import Payload, unpack
 from bnkit.experiments.training.optimizers import preload_optimizers
 from bnkit.memory import keep_freed_memory
 
 # A step may take a tenth of a millisecond; a display is redrawn four times a second.
-_SECONDS_BETWEEN_STEPS_TOLD = 0.25
-# What is said instead of a run: try all networks out, with or without training them for a step.
-TRY_OUT, TRY_OUT_UNTRAINED = "try out", "try out untrained"
-# What is told besides the calls of a callback.
-ASKS, READY, TRIED, STOPPED = "asks", "ready", "tried", "stopped"
+_SECONDS_BETWEEN_BATCHES_SENT = 0.25
 
 
-def serve(orders: Connection, number: int) -> None:
-    """Obey ``orders`` until there are no more.
+class CheckPlan(NamedTuple):
+    """The pool asks to try all networks once, and with ``training`` to train each for one step."""
+
+    training: bool
+
+
+class NeedsPayload(NamedTuple):
+    """The worker has loaded torch, and waits for what it trains from."""
+
+
+class Ready(NamedTuple):
+    """The worker has the networks and the data, and waits for a run."""
+
+
+class PlanChecked(NamedTuple):
+    """All networks were tried once, with these warnings."""
+
+    warnings: tuple[str, ...]
+
+
+class Stopped(NamedTuple):
+    """The worker has ended because of ``error``."""
+
+    error: BnkitError
+
+
+def serve(pool: Connection, number: int) -> None:
+    """Train what comes from ``pool`` until nothing more does.
 
     Args:
-        orders: First comes, when it was asked for, a packed payload with the results folder, whether to keep checkpoints,
-            and a callback to tell here; then runs. What happens goes out as ``(name, arguments)``.
+        pool: Gives, after ``NeedsPayload``, a packed payload with the results folder, whether to keep checkpoints, and the
+            callbacks of this process; then runs, or ``CheckPlan``. Events go back.
         number: Of this worker, from 0: decides which GPU "cuda" means.
     """
     preload_optimizers()
     try:
-        orders.send((ASKS, ()))
-        content: bytes = orders.recv()
-        payload, place, keep_checkpoints, inside = unpack(content)
+        pool.send(NeedsPayload())
+        content: bytes = pool.recv()
+        payload, path, keep_checkpoints, callbacks = unpack(content)
         select_gpu(number)
         keep_freed_memory()
-        _handle(
-            orders,
-            payload,
-            ResultsFolder(place),
-            CallbackList([inside, PipeCallback(orders)]),
-            keep_checkpoints=keep_checkpoints,
-        )
+        callback = CallbackList(*callbacks, PipeCallback(pool))
+        _handle(pool, payload, ResultsFolder(path), callback, keep_checkpoints=keep_checkpoints)
     except BnkitError as error:
-        orders.send((STOPPED, (error,)))
+        pool.send(Stopped(error))
     except (EOFError, BrokenPipeError):
-        pass  # nobody is there any more
+        pass  # the process that started this one has ended
 
 
 def select_gpu(number: int) -> None:
-    """Let "cuda" mean, in this process, the GPU whose turn it is for the worker of that number, if there are any."""
+    """Make "cuda" mean, in this process, the GPU of the worker with that number, if there are any; workers take turns."""
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 def _handle(
-    orders: Connection, payload: Payload, folder: ResultsFolder, told: Callback, *, keep_checkpoints: bool
+    pool: Connection, payload: Payload, folder: ResultsFolder, callback: EventHandler, *, keep_checkpoints: bool
 ) -> None:
-    components: Components = payload.components()
-    orders.send((READY, ()))
+    components = payload.components()
+    pool.send(Ready())
     begun = False
-    while (order := orders.recv()) is not None:
-        if order in (TRY_OUT, TRY_OUT_UNTRAINED):
-            warnings = check_plan(plan(payload.experiment), components, training=order == TRY_OUT)
-            orders.send((TRIED, (warnings,)))
+    while (message := pool.recv()) is not None:
+        if isinstance(message, CheckPlan):
+            pool.send(PlanChecked(check_plan(plan(payload.experiment), components, training=message.training)))
             continue
-        run: Run = order
+        run: Run = message
         if not begun:
-            told.plan_started(Plan(payload.experiment, (run,)), {})
+            callback(PlanStarted(Plan(payload.experiment, (run,)), {}))
             begun = True
-        train_run(run, components, folder, told, keep_checkpoints=keep_checkpoints)
+        train_run(run, components, folder, callback, keep_checkpoints=keep_checkpoints)
 
 
-class PipeCallback(Callback):
-    """Sends on what happens, as far as it can be sent: ``(name, arguments)``, a run by its number."""
+class PipeCallback:
+    """Sends events to the pool, but for those with a network, which stays here."""
 
-    def __init__(self, orders: Connection) -> None:
-        self._orders = orders
+    def __init__(self, pool: Connection) -> None:
+        self._pool = pool
         self._examples, self._next = 0, 0.0
 
-    def data_ready(self, run: Run, examples: int) -> None:
-        self._tell("data_ready", run.number, examples)
-
-    def run_started(self, run: Run, record: Record) -> None:
-        self._tell("run_started", run.number, record)
-
-    def batch_done(self, run: Run, epoch: int, examples: int) -> None:
-        self._examples += examples
-        if time.monotonic() >= self._next:
-            self._tell("batch_done", run.number, epoch, self._examples)
-            self._examples, self._next = 0, time.monotonic() + _SECONDS_BETWEEN_STEPS_TOLD
-
-    def measuring(self, run: Run, what: str) -> None:
-        self._tell("measuring", run.number, what)
-
-    def epoch_done(self, run: Run, epoch: Epoch) -> None:
-        self._examples = 0
-        self._tell("epoch_done", run.number, epoch)
-
-    def run_ended(self, run: Run, record: Record) -> None:
-        self._tell("run_ended", run.number, record)
-
-    def note(self, message: str) -> None:
-        self._tell("note", message)
-
-    def _tell(self, name: str, *arguments: Any) -> None:
-        self._orders.send((name, arguments))
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, (PlanStarted, ModelReady, EpochTrained)):
+            return
+        if isinstance(event, BatchDone):
+            self._examples += event.examples
+            if time.monotonic() < self._next:
+                return
+            event = replace(event, examples=self._examples)
+            self._examples, self._next = 0, time.monotonic() + _SECONDS_BETWEEN_BATCHES_SENT
+        if isinstance(event, EpochDone):
+            self._examples = 0
+        self._pool.send(event)

@@ -1,4 +1,4 @@
-"""What a worker process does before it loads torch. The process that starts it need not have loaded it either."""
+"""A worker process: what starts, watches and ends it, and what it does itself before it loads torch. Neither needs torch."""
 
 from __future__ import annotations
 
@@ -8,40 +8,207 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+from bnkit.errors import SettingsError
+
+if TYPE_CHECKING:
+    from bnkit.experiments.plan import Run
+
+# The end of what a worker prints is kept for the record of a run in which it died.
+_BYTES_KEPT = 4000
+_BYTES_PER_READ = 1 << 16
+_MAX_READS = 16
 
 
-def main(orders: Connection, output: Connection | None, number: int) -> None:
-    """The life of a worker process: it ends with the one that started it, prints to ``output``, and obeys ``orders``.
+def refuse_nested_workers() -> None:
+    """Refuse to start workers in a worker: it imports a script whose call of ``bnkit.compare`` is not guarded.
+
+    Raises:
+        SettingsError: This process is a worker that is starting.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SettingsError(
+            "a worker process imports your script, and that calls bnkit.compare again; put the call under "
+            "'if __name__ == \"__main__\":', or leave out workers"
+        )
+
+
+@contextmanager
+def started_workers(count: int) -> Iterator[list[WorkerProcess]]:
+    """New workers, which load torch while this process does other things; those left in the list are ended afterwards."""
+    workers: list[WorkerProcess] = []
+    try:
+        for number in range(count):
+            workers.append(WorkerProcess.start(number))  # noqa: PERF401 - what is started is known, also after Ctrl-C
+        yield workers
+    finally:
+        end_workers(workers)
+
+
+def end_workers(workers: Iterable[WorkerProcess]) -> None:
+    """Kill all of them, then wait for each."""
+    workers = list(workers)
+    for worker in workers:
+        worker.process.kill()
+    for worker in workers:
+        worker.end()
+
+
+@dataclass
+class WorkerProcess:
+    """A worker process, as the process that started it sees it.
+
+    Attributes:
+        number: From 0; decides which GPU it computes on.
+        process: Of ``multiprocessing``.
+        pipe: To ``worker.serve``.
+        output: The pipe with what it prints, where there is one.
+        run: What it trains now.
+        busy: Whether it cannot take a run; so it is until it is ready.
+        ready: Whether it has been ready.
+        began: When it got ``run``, on the monotonic clock.
+        deadline: When ``run`` is late, on the monotonic clock.
+        printed: The end of what it has printed.
+    """
+
+    number: int
+    process: multiprocessing.process.BaseProcess
+    pipe: Connection
+    output: Connection | None
+    run: Run | None = None
+    busy: bool = True
+    ready: bool = False
+    began: float = 0.0
+    deadline: float | None = None
+    printed: bytearray = field(default_factory=bytearray)
+
+    @classmethod
+    def start(cls, number: int) -> WorkerProcess:
+        """A new process, spawned, not forked: it inherits nothing that could hang in it or change a figure."""
+        spawn = multiprocessing.get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        output, printing = spawn.Pipe(duplex=False) if os.name == "posix" else (None, None)
+        process = spawn.Process(target=main, args=(theirs, printing, number), name=f"bnkit-worker-{number}")
+        with _without_interrupts():
+            process.start()
+        theirs.close()
+        if printing is not None:
+            printing.close()
+        return cls(number, process, ours, output)
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether a signal ended it."""
+        return self.process.exitcode is not None and self.process.exitcode < 0
+
+    @property
+    def waitables(self) -> list[Any]:
+        """What ``multiprocessing.connection.wait`` takes, to return when anything happens to this worker."""
+        return [self.pipe, self.process.sentinel, *([self.output] if self.output is not None else [])]
+
+    def send(self, message: object) -> None:
+        """Send ``message``; if the worker is dead, that is noticed elsewhere."""
+        with suppress(OSError):
+            self.pipe.send(message)
+
+    def receive(self) -> list[Any]:
+        """All messages that have arrived; one that its death cut off does not count."""
+        messages = []
+        try:
+            while self.pipe.poll():
+                messages.append(self.pipe.recv())
+        except (EOFError, OSError):
+            pass
+        return messages
+
+    def read_output(self) -> None:
+        """Pass what it has printed to standard error, and keep the end of it; not all, if it never stops printing."""
+        for _ in range(_MAX_READS):
+            if self.output is None or not self.output.poll():
+                return
+            try:
+                read = os.read(self.output.fileno(), _BYTES_PER_READ)
+            except OSError:
+                read = b""
+            if not read:
+                self.output.close()
+                self.output = None
+                return
+            self.printed = (self.printed + read)[-_BYTES_KEPT:]
+            sys.stderr.write(read.decode(errors="replace"))
+
+    def end(self) -> None:
+        """Kill it, and wait until it is gone."""
+        self.process.kill()
+        self.process.join()
+        self.read_output()
+        for pipe in (self.pipe, self.output):
+            if pipe is not None:
+                pipe.close()
+
+    @property
+    def exit_reason(self) -> str:
+        """Why it ended, once it has."""
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            try:
+                name = signal.Signals(-code).name
+            except ValueError:
+                name = f"signal {-code}"
+            hint = "; the system ends a process so when memory is short" if -code == signal.SIGKILL else ""
+            return f"its process was ended by {name}{hint}"
+        return f"its process ended with exit status {code}"
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C, which goes to all processes of a terminal; this one gets it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def main(pool: Connection, output: Connection | None, number: int) -> None:
+    """The entry point of a worker process, which ends with the process that started it.
 
     Args:
-        orders, number: As of ``worker.serve``.
-        output: Where everything goes that is printed.
+        pool, number: As of ``worker.serve``.
+        output: Where everything that it prints goes.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; who sent us here ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the pool ends its workers
     _end_with_parent()
     if output is not None:
         _print_to(output)
     from bnkit.experiments.running.worker import serve
 
-    serve(orders, number)
+    serve(pool, number)
 
 
 def _end_with_parent() -> None:
-    """End this process at once when the one that started it ends, however that happens."""
+    """End this process when the one that started it ends, in whatever way."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
 
-    def watch() -> None:
+    def exit_after_parent() -> None:
         wait([parent.sentinel])
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True, name="bnkit-parent").start()
+    threading.Thread(target=exit_after_parent, daemon=True, name="bnkit-parent").start()
 
 
 def _print_to(output: Connection) -> None:
-    """Let everything that this process prints, C libraries and a crash included, go to ``output``."""
+    """Redirect all that this process prints, from C libraries and crashes too, to ``output``."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(output.fileno(), 1)

@@ -1,4 +1,4 @@
-"""What may be done to a training batch before a step: inputs and targets in, inputs and targets out."""
+"""Augmentations of a training batch: inputs and targets in, inputs and targets out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def crop_and_flip(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         targets: Left as they are.
 
     Raises:
-        SettingsError: The inputs are no images.
+        SettingsError: The inputs are not images.
     """
     if inputs.dim() != 4:
         raise SettingsError(

@@ -21,13 +21,13 @@ from bnkit.model.save import tensors_as_bytes
 
 _CHECKPOINT = "checkpoint.pt"
 _WEIGHTS = "weights.safetensors"
-_DIGEST = hashlib.sha256().digest_size
+_DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 def save_checkpoint(folder: Path, training: Training, epochs: list[Epoch]) -> None:
-    """Write where ``training`` stands after ``epochs``, in place of what stood there before; whole or not at all.
+    """Replace the checkpoint by the state of ``training`` after ``epochs``, whole or not at all.
 
-    The figures go with it, so that a record that lost its last line can be mended from here.
+    It holds the epochs too, so that a record that lost its last line can be restored.
     """
     content = {
         "epochs": [asdict(epoch) for epoch in epochs],
@@ -35,18 +35,19 @@ def save_checkpoint(folder: Path, training: Training, epochs: list[Epoch]) -> No
         "optimizer": training.optimizer.state_dict(),
         "schedule": training.schedule.state_dict() if training.schedule else None,
     }
-    # By way of memory: torch's own writer tells a full disk from any other error by its words alone.
+    # Through memory: only the text of torch's errors tells a full disk from another cause.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    # Behind torch's file, which may be followed by anything: torch reads a changed byte of a tensor without a word.
+    # After torch's file, which may be followed by anything: torch itself does not notice a changed byte of a tensor.
     buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
     atomic_files.replace(folder / _CHECKPOINT, buffer.getbuffer())
 
 
 def load_checkpoint(folder: Path, training: Training) -> list[Epoch]:
-    """Bring ``training`` to where the checkpoint stands and return the figures up to there; none if there is none.
+    """Restore ``training`` from the checkpoint, if there is one, and return the epochs up to there.
 
-    A checkpoint that cannot be read, or belongs to another network, counts as none: the run starts again.
+    Raises:
+        UnreadableCheckpointError: It cannot be read, or belongs to another network.
     """
     path = folder / _CHECKPOINT
     if not path.is_file():
@@ -54,7 +55,7 @@ def load_checkpoint(folder: Path, training: Training) -> list[Epoch]:
     device = next((parameter.device for parameter in training.model.parameters()), torch.device("cpu"))
     try:
         whole = path.read_bytes()
-        if hashlib.sha256(whole[:-_DIGEST]).digest() != whole[-_DIGEST:]:
+        if hashlib.sha256(whole[:-_DIGEST_SIZE]).digest() != whole[-_DIGEST_SIZE:]:
             raise ValueError("it is not what was written")
         content: dict[str, Any] = torch.load(io.BytesIO(whole), map_location=device, weights_only=True)
         epochs = [Epoch(**entry) for entry in content["epochs"]]
@@ -68,7 +69,7 @@ def load_checkpoint(folder: Path, training: Training) -> list[Epoch]:
 
 
 class UnreadableCheckpointError(RecordError):
-    """A checkpoint that is broken: the run starts again."""
+    """A checkpoint that cannot be read: the run starts again."""
 
 
 def remove_checkpoint(folder: Path) -> None:
@@ -86,7 +87,7 @@ def save_weights(folder: Path, model: nn.Module, name: str = _WEIGHTS) -> None:
 
 
 def weights_after(epoch: int) -> str:
-    """The name of the file that has the weights after that epoch, where checkpoints are kept."""
+    """The name of the file with the weights after ``epoch``, where checkpoints are kept."""
     return f"epoch-{epoch:04}.safetensors"
 
 
@@ -94,7 +95,7 @@ def load_weights(folder: Path, model: nn.Module, name: str = _WEIGHTS) -> None:
     """Load what ``save_weights`` wrote into ``model``, on the device where it is.
 
     Raises:
-        RecordError: There are no weights, or not this network's.
+        RecordError: There are no weights, or they are another network's.
     """
     path = folder / name
     if not path.is_file():

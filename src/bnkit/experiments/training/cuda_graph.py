@@ -18,23 +18,27 @@ from torch.optim import Optimizer
 from bnkit.experiments.training.losses import Loss
 from bnkit.experiments.training.task import training_step
 
-# As PyTorch's documentation of CUDA graphs asks: libraries set themselves up in the first steps.
-_WARM_UP = 3
-# Steps that are timed one by one, and then replayed.
-_TIMED = 8
-# A recording takes memory of its own: it has to be worth it.
-_AT_MOST = 0.95
+# As PyTorch's documentation of CUDA graphs asks: libraries initialise themselves in the first steps.
+_WARM_UP_STEPS = 3
+# This many steps are timed one by one, and as many replayed.
+_TIMED_STEPS = 8
+# A recording takes memory: it has to be this much faster.
+_MAX_TIME_RATIO = 0.95
 
 
 class GraphRecorder(Protocol):
-    """What records work on a device, and replays it."""
+    """Records work on a device, so that it can be replayed."""
 
     def warming_up(self) -> AbstractContextManager[None]:
-        """A context: inside, work is done as it will be while it is recorded."""
+        """Inside, work is done in the same way as while it is recorded."""
         ...
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """What does ``work`` again, on the same memory; recording it does nothing. RuntimeError: it cannot be recorded."""
+        """A function that replays ``work`` on the same memory; recording does not do it.
+
+        Raises:
+            RuntimeError: It cannot be recorded.
+        """
         ...
 
     def now(self) -> float:
@@ -51,7 +55,7 @@ class CudaGraphRecorder:
 
     @contextmanager
     def warming_up(self) -> Iterator[None]:
-        """Inside, work is done on the stream that records: autograd keeps to the one that a parameter was first used on."""
+        """Inside, work is done on the recording stream: autograd keeps to the stream on which a parameter was first used."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -59,9 +63,9 @@ class CudaGraphRecorder:
         current.wait_stream(self._stream)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """What does ``work`` again. RuntimeError: it waits for the device, or does else what a graph cannot hold."""
+        """As ``GraphRecorder``; a RuntimeError where ``work`` waits for the device, or else cannot be in a graph."""
         graph = torch.cuda.CUDAGraph()
-        # Other threads, as those of data loaders, may go on using the device meanwhile.
+        # Other threads, such as those of data loaders, may use the device meanwhile.
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             work()
         return graph.replay
@@ -73,18 +77,21 @@ class CudaGraphRecorder:
 
 
 class GraphedStep:
-    """A ``training_step`` that replays its forward and backward pass, once it has found that to be faster.
+    """A ``training_step`` that replays its forward and backward pass, once that has proved faster.
 
-    The same kernels compute the same figures; the optimizer takes its step outside of the recording, so that any
-    optimizer and schedule goes. A batch of another size than the first, the last of an epoch, is computed as usual. What a
-    network decides in Python would be decided once and for all: not for networks that are not known.
+    The same kernels compute the same figures; the optimizer takes its step outside of the recording, so that any optimizer
+    and schedule works. A batch of another size than the first (the last of an epoch) is computed as usual. What a network
+    decides in Python is recorded once: this is for networks whose code is known.
+
+    Not ``torch.cuda.make_graphed_callables``: it replaces the network's forward method, for batches of another size too, and
+    its warm-up passes change the running statistics.
 
     Args:
         recorder: Records and replays.
 
     Attributes:
-        replays: Whether it replays by now; None while it has not decided.
-        reason: Why it does not, where an error is the reason.
+        replays: Whether it replays; None until that is decided.
+        reason: The error because of which it does not, if there was one.
     """
 
     def __init__(self, recorder: GraphRecorder) -> None:
@@ -93,9 +100,9 @@ class GraphedStep:
         self.reason = ""
         self._recording: _Recording | None = None
         self._shape: tuple[torch.Size, torch.Size] | None = None
-        self._warm_up = _WARM_UP
-        self._one_by_one: list[float] = []
-        self._replayed: list[float] = []
+        self._warm_up = _WARM_UP_STEPS
+        self._eager_seconds: list[float] = []
+        self._replayed_seconds: list[float] = []
 
     def __call__(
         self, model: nn.Module, optimizer: Optimizer, loss: Loss, inputs: Tensor, targets: Tensor
@@ -115,13 +122,13 @@ class GraphedStep:
         began = self._recorder.now()
         if self._recording is None:
             taken = self._step(model, optimizer, loss, inputs, targets)
-            self._one_by_one.append(self._recorder.now() - began)
+            self._eager_seconds.append(self._recorder.now() - began)
         else:
             taken = self._recording(optimizer, inputs, targets)
-            self._replayed.append(self._recorder.now() - began)
-        if len(self._replayed) == _TIMED:
+            self._replayed_seconds.append(self._recorder.now() - began)
+        if len(self._replayed_seconds) == _TIMED_STEPS:
             self._decide()
-        elif len(self._one_by_one) == _TIMED and self._recording is None:
+        elif len(self._eager_seconds) == _TIMED_STEPS and self._recording is None:
             self._record(model, loss, inputs, targets)
         return taken
 
@@ -140,9 +147,9 @@ class GraphedStep:
             self.replays, self.reason = False, str(error)
 
     def _decide(self) -> None:
-        self.replays = median(self._replayed) < _AT_MOST * median(self._one_by_one)
+        self.replays = median(self._replayed_seconds) < _MAX_TIME_RATIO * median(self._eager_seconds)
         if not self.replays:
-            # Its memory goes back; the step that was just taken is read yet, and keeps what it needs.
+            # Frees its memory; the results of the step that was just taken are still read, and keep theirs.
             self._recording = None
 
 
@@ -153,7 +160,7 @@ class _Recording:
         self._inputs, self._targets = inputs.clone(), targets.clone()
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         before = [parameter.grad for parameter in parameters]
-        self._made: list[Tensor] = []
+        self._results: list[Tensor] = []
         self._gradients: list[tuple[nn.Parameter, Tensor | None]] = []
 
         def work() -> None:
@@ -162,7 +169,7 @@ class _Recording:
             outputs = model(self._inputs)
             value = loss(outputs, self._targets)
             value.backward()  # type: ignore[no-untyped-call]
-            self._made[:] = [value.detach(), outputs.detach()]
+            self._results[:] = [value.detach(), outputs.detach()]
             self._gradients[:] = [(parameter, parameter.grad) for parameter in parameters]
 
         try:
@@ -178,5 +185,5 @@ class _Recording:
         for parameter, gradient in self._gradients:
             parameter.grad = gradient  # a batch of another size, computed as usual, has put its own there
         optimizer.step()
-        loss, outputs = self._made
+        loss, outputs = self._results
         return loss, outputs

@@ -10,7 +10,7 @@ import torch
 
 
 def now(device: torch.device) -> float:
-    """Seconds on a clock that never jumps, once the device has done what it was given."""
+    """Seconds on a monotonic clock, once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -18,12 +18,10 @@ def now(device: torch.device) -> float:
 
 @contextmanager
 def computing_on(device: torch.device) -> Iterator[None]:
-    """Inside, a GPU is the current one, and computes as the CPU does, within rounding, the same each time.
+    """Inside, a GPU is the current device, and repeats the figures of the CPU within rounding; no effect on a CPU.
 
-    No effect on a CPU.
-
-    PyTorch lets convolutions round their float32 inputs to TensorFloat-32, of 10 bits, and cuDNN choose algorithms that
-    add up in any order: a comparison of two networks would compare that too.
+    By default PyTorch lets convolutions round their float32 inputs to TensorFloat-32, of 10 bits, and cuDNN choose algorithms
+    that sum in any order: a comparison of two networks would compare that too.
     """
     if device.type != "cuda":
         yield
@@ -34,7 +32,7 @@ def computing_on(device: torch.device) -> Iterator[None]:
 
 
 class PeakMemory:
-    """The most memory that tensors take on a device from now on."""
+    """The peak of the memory that tensors take on a device, from now on."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -43,5 +41,5 @@ class PeakMemory:
 
     @property
     def bytes(self) -> int | None:
-        """So far; None on a CPU, where nothing counts it."""
+        """The peak so far; None on a CPU, where it is not measured."""
         return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else None

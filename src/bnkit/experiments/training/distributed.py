@@ -1,4 +1,4 @@
-"""Several processes that train one run together, each on its share of every batch (torchrun starts them)."""
+"""Several processes that train one run together, each on its share of every batch; torchrun starts them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from bnkit.errors import BnkitError
 Loss = Callable[[Tensor, Tensor], Tensor]
 T = TypeVar("T")
 
-# A step of training, or the evaluation after an epoch, does not take so long.
-_PATIENCE = timedelta(minutes=10)
-# What the processes tell each other about runs waits longer: for one that waits for the others in a step.
-_MORE_PATIENCE = timedelta(minutes=30)
+# A step of training, or the evaluation after an epoch, takes less than this.
+_TIMEOUT = timedelta(minutes=10)
+# Messages about runs wait longer: for a process that waits for the others in a step.
+_MESSAGE_TIMEOUT = timedelta(minutes=30)
 
 
 class Processes:
@@ -38,14 +38,14 @@ class Processes:
         self._messages = messages
 
     def share(self, examples: int) -> slice:
-        """Which rows of a batch of so many are this process's: as many as those of any other, or one less."""
+        """The rows of a batch with this many examples that are this process's; shares differ by one at most."""
         return slice(examples * self.rank // self.count, examples * (self.rank + 1) // self.count)
 
     def distributed_model(self, model: nn.Module) -> nn.Module:
-        """``model``, whose gradients will be the mean over all processes."""
+        """``model`` in ``DistributedDataParallel``: its gradients are the mean over all processes."""
         if self.count == 1:
             return model
-        # Running statistics are the same everywhere already. Newer versions of PyTorch have another name for it.
+        # Running statistics are the same in all processes. Newer versions of PyTorch have another name for the option.
         known = inspect.signature(DistributedDataParallel).parameters
         options: dict[str, Any] = {
             "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
@@ -53,14 +53,14 @@ class Processes:
         return DistributedDataParallel(model, **options)
 
     def scale_loss(self, loss: Loss, examples: int) -> Loss:
-        """``loss`` of this process's share of a batch of so many, such that its mean over the processes is the batch's."""
+        """``loss`` of this process's share of a batch, scaled so that the mean over the processes is the loss of the batch."""
         if self.count == 1:
             return loss
 
-        def share_of_it(outputs: Tensor, targets: Tensor) -> Tensor:
+        def scaled_loss(outputs: Tensor, targets: Tensor) -> Tensor:
             return loss(outputs, targets) * (len(targets) * self.count / examples)
 
-        return share_of_it
+        return scaled_loss
 
     def all_reduce(self, own: Tensor) -> Tensor:
         """The sum over all processes."""
@@ -76,20 +76,20 @@ class Processes:
             return own
         return torch.cat([rows.to(own.device) for rows in self.all_gather(own.cpu())])
 
-    def all_gather(self, own: T) -> list[T]:
-        """What each process says."""
+    def all_gather(self, value: T) -> list[T]:
+        """The value of each process, that of process 0 first."""
         if self.count == 1:
-            return [own]
-        said: list[Any] = [None] * self.count
-        dist.all_gather_object(said, own, group=self._messages)
-        return said
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value, group=self._messages)
+        return values
 
-    def broadcast(self, what: T | None) -> T:
-        """What process 0 says; the others give None."""
-        said: list[Any] = [what]
+    def broadcast(self, value: T | None) -> T:
+        """The value of process 0; the others pass None."""
+        values: list[Any] = [value]
         if self.count > 1:
-            dist.broadcast_object_list(said, src=0, group=self._messages)
-        result: T = said[0]
+            dist.broadcast_object_list(values, src=0, group=self._messages)
+        result: T = values[0]
         return result
 
 
@@ -98,7 +98,7 @@ SINGLE_PROCESS = Processes()
 
 @contextmanager
 def local_batch_norm(model: nn.Module, processes: Processes) -> Iterator[None]:
-    """Inside, batch norms do not look at other processes: each process measures the same data by itself."""
+    """Inside, synchronised batch norms use the statistics of this process alone: each measures the same data."""
     layers = [module for module in model.modules() if getattr(module, "sync", False) is True]
     if processes.count == 1 or not layers:
         yield
@@ -114,7 +114,7 @@ def local_batch_norm(model: nn.Module, processes: Processes) -> Iterator[None]:
 
 @contextmanager
 def process_group() -> Iterator[Processes]:
-    """The processes that torchrun has started, connected; where a caller has connected them already, so it stays.
+    """The processes that torchrun has started, connected; afterwards disconnected, unless they were connected before.
 
     Raises:
         BnkitError: They do not find each other.
@@ -124,10 +124,10 @@ def process_group() -> Iterator[Processes]:
     was_connected = dist.is_initialized()
     if not was_connected:
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
         except (RuntimeError, ValueError) as error:
             raise BnkitError(f"the processes of torchrun do not find each other: {error}") from error
-    messages = dist.new_group(backend="gloo", timeout=_MORE_PATIENCE)
+    messages = dist.new_group(backend="gloo", timeout=_MESSAGE_TIMEOUT)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), messages)
     finally:

@@ -1,4 +1,4 @@
-"""Looking inside a run at some of its steps, as the experiment asks."""
+"""Measures layers, memory and the loss landscape at some steps of a run, as the experiment asks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from bnkit.model.instrument.loss_landscape import loss_along_gradient
 
 
 class StepInstrumentation:
-    """Looks at one epoch of a run.
+    """Measures at some steps of one epoch.
 
     Args:
-        run: Says how often to look.
-        model, optimizer, loss: What is looked at.
+        run: Says how often.
+        model, optimizer, loss: What is measured.
         steps: How many were taken in earlier epochs.
-        watch: Of the layers, which knows by the second look where to look; None where ``run`` asks for none.
+        watch: Measures the layers, for all epochs of the run; None where ``run`` does not ask for it.
 
     Attributes:
-        seconds: Spent on looking along the step and on memory, which no training needs: not part of its duration. What
-            ``observe`` takes is part of it.
-        backward_bytes, layers, landscape: What was seen, as ``Epoch`` has it.
+        steps: How many were taken, this epoch included.
+        seconds: Spent on the loss landscape and on memory, which do not count as training. What ``observe`` takes does.
+        backward_bytes, layers, landscape: What was measured, as in ``Epoch``.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class StepInstrumentation:
 
     @contextmanager
     def step(self, inputs: Tensor, targets: Tensor) -> Iterator[None]:
-        """Inside, one step of training is taken on the batch."""
+        """A context in which one step of training is taken on the batch."""
         step, run = self.steps, self._run
         self.steps += 1
         if self.landscape is not None and step % run.landscape == 0:

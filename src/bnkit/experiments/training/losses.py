@@ -17,8 +17,8 @@ from bnkit.experiments.training.metrics import is_correct
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-class Outputs(Enum):
-    """What a loss takes the outputs of a network for."""
+class OutputKind(Enum):
+    """What a loss expects the outputs of a network to be."""
 
     SCORES = "a score for each class, of any size"
     LOGITS = "scores of any size, above 0 for yes"
@@ -28,8 +28,8 @@ class Outputs(Enum):
     VALUES = "what is to be predicted"
 
 
-class Targets(Enum):
-    """Which targets a loss is made for."""
+class TargetKind(Enum):
+    """What a loss expects the targets to be."""
 
     ANY = "of any size"
     SHARES_OF_ONE = "from 0 to 1"
@@ -47,78 +47,78 @@ class NamedLoss:
         function: Of outputs and targets, with the targets that a data set has.
         outputs, targets: What it expects.
         right: Which answers are right, where there are answers.
-        link: What makes values, as the targets are, of the outputs; None where the outputs are those.
+        link: Maps outputs to the values that they stand for; None where they are these values.
     """
 
     name: str
     function: Loss
-    outputs: Outputs
-    targets: Targets = Targets.ANY
+    outputs: OutputKind
+    targets: TargetKind = TargetKind.ANY
     right: Callable[[Tensor, Tensor], Tensor] | None = None
     link: Callable[[Tensor], Tensor] | None = None
 
 
-def _as(targets: Tensor, outputs: Tensor) -> Tensor:
-    """Class numbers 0 and 1 as numbers of the outputs' type, (N,) as (N, 1) where the outputs are."""
+def _targets_like(targets: Tensor, outputs: Tensor) -> Tensor:
+    """Class numbers 0 and 1 in the dtype of the outputs; (N,) as (N, 1) if the outputs have that shape."""
     if not targets.is_floating_point():
         targets = targets.to(outputs.dtype)
     return targets[:, None] if targets.dim() == 1 and outputs.dim() == 2 else targets
 
 
-def _yes_or_no(loss: Loss) -> Loss:
-    return lambda outputs, targets: loss(outputs, _as(targets, outputs))
+def _binary(loss: Loss) -> Loss:
+    return lambda outputs, targets: loss(outputs, _targets_like(targets, outputs))
 
 
-def _above(threshold: float) -> Callable[[Tensor, Tensor], Tensor]:
+def _correct_above(threshold: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Whether an output is above ``threshold`` where the target is above one half, and only there."""
 
     def right(outputs: Tensor, targets: Tensor) -> Tensor:
-        return (outputs > threshold) == (_as(targets, outputs) > 0.5)
+        return (outputs > threshold) == (_targets_like(targets, outputs) > 0.5)
 
     return right
 
 
 def _soft_margin(outputs: Tensor, targets: Tensor) -> Tensor:
-    signs = _as(targets, outputs)
+    signs = _targets_like(targets, outputs)
     return functional.soft_margin_loss(outputs, signs if targets.is_floating_point() else 2 * signs - 1)
 
 
 def _kl_div(outputs: Tensor, targets: Tensor) -> Tensor:
-    # "mean" divides by the number of classes too, which is not the divergence; torch warns of it.
+    # "mean" also divides by the number of classes, which is not the divergence; torch warns of it.
     return functional.kl_div(outputs, targets, reduction="batchmean")
 
 
-_CROSS_ENTROPY = NamedLoss("cross_entropy", functional.cross_entropy, Outputs.SCORES, right=is_correct)
+_CROSS_ENTROPY = NamedLoss("cross_entropy", functional.cross_entropy, OutputKind.SCORES, right=is_correct)
 _SOFT_CROSS_ENTROPY = NamedLoss(
-    "cross_entropy", functional.cross_entropy, Outputs.SCORES, Targets.DISTRIBUTIONS, is_correct
+    "cross_entropy", functional.cross_entropy, OutputKind.SCORES, TargetKind.DISTRIBUTIONS, is_correct
 )
-_OF_CLASSES = (
+_CLASS_LOSSES = (
     _CROSS_ENTROPY,
-    NamedLoss("nll_loss", functional.nll_loss, Outputs.LOG_PROBABILITIES, right=is_correct),
-    NamedLoss("multi_margin_loss", functional.multi_margin_loss, Outputs.SCORES, right=is_correct),
+    NamedLoss("nll_loss", functional.nll_loss, OutputKind.LOG_PROBABILITIES, right=is_correct),
+    NamedLoss("multi_margin_loss", functional.multi_margin_loss, OutputKind.SCORES, right=is_correct),
 )
-_OF_YES_OR_NO = tuple(
-    NamedLoss(name, _yes_or_no(function), outputs, Targets.SHARES_OF_ONE, _above(threshold))
+_BINARY_LOSSES = tuple(
+    NamedLoss(name, _binary(function), outputs, TargetKind.SHARES_OF_ONE, _correct_above(threshold))
     for name, function, outputs, threshold in (
-        ("binary_cross_entropy_with_logits", functional.binary_cross_entropy_with_logits, Outputs.LOGITS, 0.0),
-        ("binary_cross_entropy", functional.binary_cross_entropy, Outputs.PROBABILITIES, 0.5),
-        ("multilabel_soft_margin_loss", functional.multilabel_soft_margin_loss, Outputs.LOGITS, 0.0),
+        ("binary_cross_entropy_with_logits", functional.binary_cross_entropy_with_logits, OutputKind.LOGITS, 0.0),
+        ("binary_cross_entropy", functional.binary_cross_entropy, OutputKind.PROBABILITIES, 0.5),
+        ("multilabel_soft_margin_loss", functional.multilabel_soft_margin_loss, OutputKind.LOGITS, 0.0),
     )
 )
-_OF_SIGNS = NamedLoss("soft_margin_loss", _soft_margin, Outputs.LOGITS, Targets.SIGNS, _above(0.0))
-_OF_VALUES = (
+_SIGN_LOSS = NamedLoss("soft_margin_loss", _soft_margin, OutputKind.LOGITS, TargetKind.SIGNS, _correct_above(0.0))
+_VALUE_LOSSES = (
     *(
-        NamedLoss(function.__name__, function, Outputs.VALUES)
+        NamedLoss(function.__name__, function, OutputKind.VALUES)
         for function in (functional.mse_loss, functional.l1_loss, functional.smooth_l1_loss, functional.huber_loss)
     ),
-    *_OF_YES_OR_NO,
-    _OF_SIGNS,
-    NamedLoss("poisson_nll_loss", functional.poisson_nll_loss, Outputs.LOG_RATES, Targets.COUNTS, link=torch.exp),
-    NamedLoss("kl_div", _kl_div, Outputs.LOG_PROBABILITIES, Targets.DISTRIBUTIONS, is_correct),
+    *_BINARY_LOSSES,
+    _SIGN_LOSS,
+    NamedLoss("poisson_nll_loss", functional.poisson_nll_loss, OutputKind.LOG_RATES, TargetKind.COUNTS, link=torch.exp),
+    NamedLoss("kl_div", _kl_div, OutputKind.LOG_PROBABILITIES, TargetKind.DISTRIBUTIONS, is_correct),
 )
-_ALL = {loss.name: loss for loss in (*_OF_VALUES, *_OF_CLASSES)}
-# The same as modules, which a user may give in place of a name.
-_MODULES: dict[type[nn.Module], str] = {
+_BY_NAME = {loss.name: loss for loss in (*_VALUE_LOSSES, *_CLASS_LOSSES)}
+# The modules of the same losses, which a user may pass.
+_MODULE_NAMES: dict[type[nn.Module], str] = {
     nn.CrossEntropyLoss: "cross_entropy",
     nn.NLLLoss: "nll_loss",
     nn.MultiMarginLoss: "multi_margin_loss",
@@ -136,49 +136,49 @@ _MODULES: dict[type[nn.Module], str] = {
 
 
 def losses_for(data: DataSet) -> dict[str, NamedLoss]:
-    """The losses that fit the targets of ``data``, by name; the first is the usual one."""
+    """The losses that fit the targets of ``data``, by name; the first is the default."""
     if data.classes is None:
-        fitting = [*_OF_VALUES, *([_SOFT_CROSS_ENTROPY] if _are_distributions(data) else [])]
+        fitting = [*_VALUE_LOSSES, *([_SOFT_CROSS_ENTROPY] if _are_distributions(data) else [])]
     else:
-        fitting = [loss for loss in _OF_CLASSES if loss.name != "multi_margin_loss" or not data.target_shape]
+        fitting = [loss for loss in _CLASS_LOSSES if loss.name != "multi_margin_loss" or not data.target_shape]
         if data.classes <= 2:
-            fitting += [*_OF_YES_OR_NO, _OF_SIGNS]
+            fitting += [*_BINARY_LOSSES, _SIGN_LOSS]
     return {loss.name: loss for loss in fitting}
 
 
 def is_loss_name(name: str) -> bool:
-    """Whether there is such a loss, for whatever targets."""
-    return name in _ALL
+    """Whether some targets have a loss of this name."""
+    return name in _BY_NAME
 
 
 def is_binary_loss(name: str) -> bool:
-    """Whether a network has an output for each target under that loss, in place of one for each class."""
-    return any(loss.name == name for loss in (*_OF_YES_OR_NO, _OF_SIGNS))
+    """Whether a network needs an output for each target under this loss, in place of one for each class."""
+    return any(loss.name == name for loss in (*_BINARY_LOSSES, _SIGN_LOSS))
 
 
 def find_named_loss(function: object) -> NamedLoss | None:
-    """The loss of ``torch.nn.functional`` that a user gave as a function or a module."""
-    named = _MODULES.get(type(function)) if isinstance(function, nn.Module) else getattr(function, "__name__", "")
-    is_torchs = isinstance(function, nn.Module) or getattr(functional, str(named), None) is function
-    return _ALL.get(str(named)) if is_torchs else None
+    """The loss of ``torch.nn.functional`` that a user passed as a function or a module; None if it is not one of those."""
+    named = _MODULE_NAMES.get(type(function)) if isinstance(function, nn.Module) else getattr(function, "__name__", "")
+    is_torch_loss = isinstance(function, nn.Module) or getattr(functional, str(named), None) is function
+    return _BY_NAME.get(str(named)) if is_torch_loss else None
 
 
-def targets_fit(targets: Tensor, kind: Targets) -> bool:
-    """Whether floating ``targets`` are what a loss is made for."""
+def targets_fit(targets: Tensor, kind: TargetKind) -> bool:
+    """Whether floating ``targets`` are of ``kind``."""
     match kind:
-        case Targets.SHARES_OF_ONE:
+        case TargetKind.SHARES_OF_ONE:
             return bool(((targets >= 0) & (targets <= 1)).all())
-        case Targets.SIGNS:
+        case TargetKind.SIGNS:
             return bool((targets.abs() == 1).all())
-        case Targets.COUNTS:
+        case TargetKind.COUNTS:
             return bool((targets >= 0).all())
-        case Targets.DISTRIBUTIONS:
+        case TargetKind.DISTRIBUTIONS:
             return bool((targets >= 0).all()) and bool((targets.sum(1) - 1).abs().max() < 1e-3)
-        case Targets.ANY:
+        case TargetKind.ANY:
             return True
 
 
 def _are_distributions(data: DataSet) -> bool:
     if not data.target_shape or data.target_shape[0] < 2:
         return False
-    return targets_fit(data.train.head(256)[1], Targets.DISTRIBUTIONS)
+    return targets_fit(data.train.head(256)[1], TargetKind.DISTRIBUTIONS)

@@ -1,4 +1,4 @@
-"""What a regression is judged by, beside its loss: the whole part's outputs and targets in, one number out."""
+"""Metrics of a regression: the outputs and targets of a whole part of the data in, one number out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def r2_score(outputs: Tensor, targets: Tensor) -> Tensor:
         >>> r2_score(targets, targets).item(), r2_score(torch.ones(3, 1), targets).item()
         (1.0, 0.0)
     """
-    outputs, targets = _alike(outputs, targets)
+    outputs, targets = _as_float64(outputs, targets)
     # Compared, not subtracted from their mean: that is rounded, and a difference of 1e-17 would be something to explain.
     varies = (targets != targets[:1]).any(0)
     unexplained = (targets - outputs).square().sum(0)
@@ -47,7 +47,7 @@ def mean_absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
     Raises:
         DataError: The shapes of ``outputs`` and ``targets`` differ.
     """
-    return functional.l1_loss(*_alike(outputs, targets))
+    return functional.l1_loss(*_as_float64(outputs, targets))
 
 
 def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -56,11 +56,11 @@ def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     Raises:
         DataError: The shapes of ``outputs`` and ``targets`` differ.
     """
-    return functional.mse_loss(*_alike(outputs, targets))
+    return functional.mse_loss(*_as_float64(outputs, targets))
 
 
-def _alike(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as float64, of one shape: (N,) against (N, 1) would broadcast to (N, N)."""
+def _as_float64(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as float64, if their shapes agree: (N,) and (N, 1) would broadcast to (N, N)."""
     if outputs.shape != targets.shape:
         raise DataError(
             f"got outputs of shape {tuple(outputs.shape)} and targets of shape {tuple(targets.shape)}; expected the same"
@@ -80,12 +80,7 @@ def is_correct(outputs: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         outputs: (N, classes, *) scores.
-        targets: (N, *) class numbers; or (N, classes, *) shares of the classes, of which the largest is asked for.
+        targets: (N, *) class numbers; or (N, classes, *) shares of the classes, of which the largest is the right one.
     """
-    asked = targets.argmax(1) if targets.is_floating_point() else targets
-    return outputs.argmax(1) == asked
-
-
-def is_correct_binary(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Whether each answer is right: a logit above 0 for a target above one half. Bool, of the targets' shape."""
-    return (outputs > 0) == (targets > 0.5)
+    expected = targets.argmax(1) if targets.is_floating_point() else targets
+    return outputs.argmax(1) == expected

@@ -16,7 +16,7 @@ _STEPS = (0.5, 0.75)
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: Settings) -> optim.Optimizer:
-    """The optimizer that the settings name, with PyTorch's defaults where they say nothing."""
+    """The optimizer that ``settings`` name, with PyTorch's defaults for the rest."""
     parameters = list(parameters)
     if settings.optimizer == "sgd":
         return optim.SGD(parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
@@ -25,12 +25,12 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: Settings) -> op
 
 
 def preload_optimizers() -> None:
-    """Have PyTorch load torch._dynamo, as it does with the first optimizer of a process: seconds that belong to no run."""
+    """Make PyTorch load torch._dynamo, as the first optimizer of a process does: seconds that belong to no run."""
     optim.SGD([nn.Parameter(torch.zeros(1))])
 
 
 def make_schedule(optimizer: optim.Optimizer, settings: Settings, steps: int) -> LRScheduler | None:
-    """What changes the learning rate after each of ``steps`` steps; None for "constant"."""
+    """The scheduler of the learning rate, for ``steps`` steps; None for "constant"."""
     match settings.schedule:
         case "constant":
             return None
@@ -39,5 +39,5 @@ def make_schedule(optimizer: optim.Optimizer, settings: Settings, steps: int) ->
         case "cosine":
             return CosineAnnealingLR(optimizer, T_max=steps)
         case "one-cycle":
-            # One step more than is taken: the schedule refuses to be asked for the rate behind its last step.
+            # One step more than is taken: the scheduler raises an error after its last step.
             return OneCycleLR(optimizer, max_lr=settings.lr, total_steps=steps + 1, cycle_momentum=False)

@@ -1,4 +1,4 @@
-"""What is learned: the loss, what a network is judged by, how a step is taken, and what is done to a batch before it."""
+"""The task: loss, metric, training step and augmentation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TrainingStep = Callable[[nn.Module, Optimizer, Loss, Tensor, Tensor], tuple[Tens
 def training_step(
     model: nn.Module, optimizer: Optimizer, loss: Loss, inputs: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The loss of a batch, 0-dimensional, and the outputs, after a step of the optimizer down that loss's gradient."""
+    """Take a step of the optimizer on a batch, and return the loss, 0-dimensional, and the outputs."""
     outputs = model(inputs)
     value = loss(outputs, targets)
     optimizer.zero_grad(set_to_none=True)
@@ -40,9 +40,9 @@ class Task:
     """What is learned.
 
     Attributes:
-        identity: What stays the same about it from call to call.
-        loss: Of outputs and targets; what is trained down, and measured everywhere.
-        right: Which answers are right, where there are answers; None where there is no accuracy.
+        identity: The names and fingerprints of its parts, equal in every call.
+        loss: Of outputs and targets; minimised in training, and measured on every part of the data.
+        right: Which answers are right; None where there is no accuracy.
         metric: What networks are judged by, if not accuracy.
         training_step: How a step is taken.
         augmentation: What happens to a training batch before the step.
@@ -62,43 +62,43 @@ class Task:
         """Whether it is to tell classes apart by cross-entropy, in plain steps."""
         return self.identity == DEFAULT_TASK
 
-    def has_own(self, part: str) -> bool:
-        """Whether "loss", "metric", "training_step" or "augmentation" is somebody's own function."""
+    def has_user_function(self, part: str) -> bool:
+        """Whether ``part`` ("loss", "metric", "training_step" or "augmentation") is a user's function."""
         return "#" in getattr(self.identity, part)
 
 
 def resolve_task(experiment: Experiment, data: DataSet, given: Mapping[str, Any] | None = None) -> Task:
-    """What ``experiment`` asks to be learned from ``data``.
+    """The task of ``experiment``, its parts looked up.
 
     Args:
         experiment: Names the parts.
-        data: Decides what "auto" means: its targets are classes or values.
+        data: Its targets decide what "auto" means.
         given: Functions by "loss", "metric", "training_step" and "augmentation", in place of those it names.
 
     Raises:
-        SettingsError: A name means nothing, or does not go with the targets.
-        FactoryError: Somebody's own function cannot be used.
+        SettingsError: A name is unknown, or does not fit the targets.
+        FactoryError: A user's function cannot be used.
     """
     given = {} if given is None else {key: value for key, value in given.items() if value is not None}
     losses = losses_for(data)
 
-    loss_name, found = _part(experiment.loss, "loss", losses, given, {"auto": next(iter(losses))})
-    named = found if isinstance(found, NamedLoss) else find_named_loss(found)
-    if isinstance(found, NamedLoss):
-        loss, right = found.function, found.right
+    loss_name, loss_or_function = _find_part(experiment.loss, "loss", losses, given, {"auto": next(iter(losses))})
+    named = loss_or_function if isinstance(loss_or_function, NamedLoss) else find_named_loss(loss_or_function)
+    if isinstance(loss_or_function, NamedLoss):
+        loss, right = loss_or_function.function, loss_or_function.right
     else:
-        loss, right = found, is_correct if data.classes is not None else None
+        loss, right = loss_or_function, is_correct if data.classes is not None else None
 
     metrics: dict[str, Metric | None] = {**METRICS} if right is None else {"accuracy": None, **METRICS}
-    metric_name, metric = _part(experiment.metric, "metric", metrics, given, {"auto": next(iter(metrics))})
-    # torchmetrics' word; None there means that neither way is better.
+    metric_name, metric = _find_part(experiment.metric, "metric", metrics, given, {"auto": next(iter(metrics))})
+    # torchmetrics' attribute; None there means that neither way is better.
     goal: Literal["minimize", "maximize"] = (
         "minimize" if getattr(metric, "higher_is_better", True) is False else "maximize"
     )
     if metric_name in METRICS and named is not None and named.link is not None:
-        metric = _of_values(METRICS[metric_name], named.link)
-    step_name, step = _part(experiment.training_step, "training_step", {"default": training_step}, given)
-    augmentation_name, augmentation = _part(
+        metric = _with_link(METRICS[metric_name], named.link)
+    step_name, step = _find_part(experiment.training_step, "training_step", {"default": training_step}, given)
+    augmentation_name, augmentation = _find_part(
         experiment.augmentation, "augmentation", {"none": None, **AUGMENTATIONS}, given
     )
     return Task(
@@ -118,26 +118,26 @@ def resolve_task(experiment: Experiment, data: DataSet, given: Mapping[str, Any]
     )
 
 
-def _of_values(metric: Metric, link: Callable[[Tensor], Tensor]) -> Metric:
-    """``metric`` of the values that outputs stand for."""
+def _with_link(metric: Metric, link: Callable[[Tensor], Tensor]) -> Metric:
+    """``metric`` of the values that the outputs stand for."""
     return lambda outputs, targets: metric(link(outputs), targets)
 
 
-def _part(
+def _find_part(
     name: str, key: str, known: Mapping[str, Any], given: Mapping[str, Any], instead: Mapping[str, str] | None = None
 ) -> tuple[str, Any]:
     """The identity and the function of one part of a task."""
     name = (instead or {}).get(name, name)
     if key in given:
-        # Asked before its identity: what cannot be called has no code to tell it by.
+        # Checked before its fingerprint: what cannot be called has no code to take one of.
         named = given[key] if isinstance(given[key], FingerprintedFunction) else None
-        function = _callable(named.value if named else given[key], key, key)
+        function = _require_callable(named.value if named else given[key], key, key)
         return named.identity if named else fingerprint_of(function), function
     if name in known:
         return name, known[name]
     if is_factory_name(name):
         target = load_factory(name)
-        return f"{name}#{target.digest[:12]}", _callable(target.value, key, name)
+        return f"{name}#{target.digest[:12]}", _require_callable(target.value, key, name)
     if name == PASSED_OBJECT:
         raise SettingsError(f"{key} was a function given to bnkit.compare; call that again, with the same function")
     why = ""
@@ -149,7 +149,7 @@ def _part(
     )
 
 
-def _callable(value: object, key: str, origin: str) -> Callable[..., Any]:
+def _require_callable(value: object, key: str, origin: str) -> Callable[..., Any]:
     if not callable(value):
         raise FactoryError(f"{key}: {origin} is a {type(value).__name__}; expected a function")
     return value

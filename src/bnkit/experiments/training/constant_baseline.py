@@ -1,4 +1,4 @@
-"""What the best constant answer scores: a network that is no better has learned nothing."""
+"""The score of the best constant answer: a network that is no better has learned nothing."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 from bnkit.experiments.training.metrics import METRICS, is_correct
 from bnkit.experiments.training.task import Task
 
-_OF_VALUES = ("mean_absolute_error", "mean_squared_error")
+_VALUE_METRICS = ("mean_absolute_error", "mean_squared_error")
 
 
-class ConstantAnswer:
-    """The score of the best constant answer, gathered while a part of the data is measured.
+class ConstantBaseline:
+    """The score of the best constant answer, computed while a part of the data is evaluated.
 
-    For classes it is the share of the most frequent one; for yes or no, of the more frequent of both, for each label; for
-    values it is what their mean scores (the median, by the mean absolute error). By R² that is always 0; by a metric of
-    the user's own it is not known.
+    For classes: the share of the most frequent class. For binary labels: the share of the more frequent value, for each label.
+    For values: the score of their mean (of their median, for the mean absolute error). It is always 0 for R², and unknown for a
+    user's own metric.
     """
 
     def __init__(self, task: Task) -> None:
@@ -28,17 +28,17 @@ class ConstantAnswer:
         self._targets: list[Tensor] = []
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Count a batch."""
+        """Add a batch."""
         if self._task.metric is not None:
-            if self._task.identity.metric in _OF_VALUES:
+            if self._task.identity.metric in _VALUE_METRICS:
                 self._targets.append(targets)
             return
         if self._task.right is None or (targets.shape == outputs.shape and not targets.is_floating_point()):
-            return  # numbers of several classes each: not known
+            return  # several class numbers for each example: unknown
         of_classes = self._task.right is is_correct or not targets.is_floating_point()
         if of_classes:
             asked = (targets.argmax(1) if targets.is_floating_point() else targets).flatten()
-            known = asked[(asked >= 0) & (asked < outputs.shape[1])]  # without those that are to be ignored
+            known = asked[(asked >= 0) & (asked < outputs.shape[1])]  # without ignored targets
             counts, answers = torch.bincount(known, minlength=outputs.shape[1]), len(asked)
         else:
             yes = targets > 0.5
@@ -49,7 +49,7 @@ class ConstantAnswer:
 
     @property
     def score(self) -> float | None:
-        """What it scores on all that was added; None where that is not known."""
+        """The score on all that was added; None where it is unknown."""
         if self._counts is not None:
             return float(self._counts.amax(0).sum()) / self._answers
         if not self._targets:

@@ -8,10 +8,12 @@ import torch
 from torch.nn import functional
 
 from bnkit.experiments.experiment import TaskIdentity
-from bnkit.experiments.training.constant_answer import ConstantAnswer
-from bnkit.experiments.training.metrics import METRICS, is_correct, is_correct_binary
+from bnkit.experiments.training.constant_baseline import ConstantBaseline
+from bnkit.experiments.training.losses import find_named_loss
+from bnkit.experiments.training.metrics import METRICS, is_correct
 from bnkit.experiments.training.task import Task
 
+BINARY = find_named_loss(functional.binary_cross_entropy_with_logits)
 _GENERATOR = torch.Generator().manual_seed(0)
 _LABELS = torch.tensor([0, 1, 1, 2, 1, 0, 2])
 _MASKS = (torch.rand(5, 4, 4, generator=_GENERATOR) > 0.3).long()
@@ -21,7 +23,7 @@ _VALUES = torch.randn(20, 3, generator=_GENERATOR) * 100 + 1e4
 
 
 def _score(task, targets, outputs):
-    constant = ConstantAnswer(task)
+    constant = ConstantBaseline(task)
     for own_outputs, own_targets in zip(outputs.split(4), targets.split(4), strict=True):
         constant.add(own_outputs, own_targets)
     return constant.score
@@ -48,7 +50,7 @@ def test_of_yes_or_no_it_is_the_more_frequent_answer_to_each_label(targets):
         values = np.moveaxis(targets.numpy(), 1, -1).reshape(-1, 2)
     share = values.mean(0)
     expected = np.maximum(share, 1 - share).mean()
-    assert _score(Task(right=is_correct_binary), targets, targets) == pytest.approx(expected)
+    assert _score(Task(right=BINARY.right), targets, targets) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -70,4 +72,4 @@ def test_of_values_it_is_what_their_mean_or_median_scores(metric, expected):
 def test_of_a_metric_of_ones_own_it_is_not_known():
     task = Task(TaskIdentity(metric="nets.py:own#0123"), right=None, metric=lambda outputs, targets: torch.tensor(1.0))
     assert _score(task, _VALUES, _VALUES) is None
-    assert ConstantAnswer(Task()).score is None
+    assert ConstantBaseline(Task()).score is None

@@ -1,0 +1,141 @@
+"""What is to be trained, and where. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bnkit.console import warn
+from bnkit.errors import SettingsError
+from bnkit.experiments.callbacks import Callback
+from bnkit.experiments.experiment import Experiment, ResolvedExperiment
+from bnkit.experiments.plan import Plan
+from bnkit.experiments.records.results_folder import ResultsFolder
+
+if TYPE_CHECKING:
+    from bnkit.data import DataSet
+    from bnkit.experiments.networks import NetworkSource
+    from bnkit.experiments.resolve import Components
+
+
+class Overrides(NamedTuple):
+    """Objects that a caller passed in place of what the experiment names; None where the name counts."""
+
+    networks: Mapping[str, NetworkSource] | None = None
+    data: DataSet | None = None
+    functions: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """Where runs are trained.
+
+    Attributes:
+        workers: How many processes train runs at once, a number or "auto"; None trains in this process.
+        run_timeout: Seconds after which a run is ended, as failed.
+        engine: "local" or "ray".
+        address: Of the Ray cluster.
+        try_training: Whether each network is trained for one step before any run; without, a network that cannot be trained
+            ends its runs as failed.
+
+    Raises:
+        SettingsError: An option is invalid, or two contradict each other.
+    """
+
+    workers: int | str | None = None
+    run_timeout: float | None = None
+    engine: str = "local"
+    address: str | None = None
+    try_training: bool = True
+
+    def __post_init__(self) -> None:
+        is_count = isinstance(self.workers, int) and not isinstance(self.workers, bool) and self.workers >= 1
+        if not (self.workers is None or self.workers == "auto" or is_count):
+            raise SettingsError(f"workers={self.workers!r}; expected a whole number above 0, or auto")
+        seconds = self.run_timeout
+        if seconds is not None and not 0 < seconds < math.inf:
+            raise SettingsError(f"run_timeout={seconds!r}; expected seconds, above 0")
+        if self.engine not in ("local", "ray"):
+            raise SettingsError(f"engine={self.engine!r}; expected local or ray")
+        if self.engine == "local" and self.address is not None:
+            raise SettingsError(f"address={self.address!r} with engine local; expected engine ray with it")
+
+    @property
+    def threads(self) -> int:
+        """The threads of each run, unless the experiment says; 0 for as many as torch uses.
+
+        One for any number of workers and machines, so that the figures do not depend on it.
+        """
+        return 1 if self.workers is not None or self.engine != "local" else 0
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """An experiment to train.
+
+    Attributes:
+        experiment: What was asked for.
+        overrides: In place of what it names.
+        folder: Where it will be recorded.
+        options: Where it is trained.
+        resolved_before: What was resolved when ``folder`` was begun; None to begin from scratch.
+        keep_checkpoints: Whether to keep the weights after every epoch.
+        worker_callbacks: Callbacks that look at models: they run in the process that trains.
+    """
+
+    experiment: Experiment
+    overrides: Overrides
+    folder: ResultsFolder
+    options: LaunchOptions
+    resolved_before: ResolvedExperiment | None = None
+    keep_checkpoints: bool = False
+    worker_callbacks: tuple[Callback, ...] = ()
+
+
+class PreparedExperiment(NamedTuple):
+    """A plan whose networks were tried once, what its runs are made from, and what trains them all.
+
+    Attributes:
+        writes: Whether this process writes to the folder; under torchrun, process 0 does.
+    """
+
+    plan: Plan
+    components: Components
+    train: Callable[[], None]
+    writes: bool = True
+
+
+def prepare(
+    experiment: Experiment,
+    options: LaunchOptions,
+    overrides: Overrides | None = None,
+    resolved_before: ResolvedExperiment | None = None,
+    processes: int = 1,
+) -> tuple[Plan, Components]:
+    """The plan of ``experiment`` and its components, each network tried once in this process. Writes nothing.
+
+    Raises:
+        BnkitError: Something that was given is invalid here.
+    """
+    from bnkit.experiments.preflight import check_plan
+    from bnkit.experiments.resolve import resolve_experiment
+
+    overrides = overrides or Overrides()
+    plan, components = resolve_experiment(experiment, *overrides, resolved_before, options.threads, processes)
+    for warning in check_plan(plan, components, training=options.try_training):
+        if not is_nonzero_rank():
+            warn(warning)
+    return plan, components
+
+
+def under_torchrun() -> bool:
+    """Whether this process is one of several that torchrun, or what sets the same variables, has started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"RANK", "MASTER_ADDR"} <= os.environ.keys()
+
+
+def is_nonzero_rank() -> bool:
+    """Whether another process than this one writes and prints."""
+    return under_torchrun() and int(os.environ["RANK"]) > 0
