@@ -21,8 +21,7 @@ from bnkit.model.layers.attached import WithBatchNorm, detach_batch_norm
 
 # Rest and Apart: under these names they stand in models that were pickled whole.
 from bnkit.model.layers.folded import Apart, ResidualActivation, Rest, ScaleAndShift  # noqa: F401
-from bnkit.model.state import preserve_model
-from bnkit.model.surroundings import isolate_from_ambient_modes
+from bnkit.model.state import isolate_from_ambient_modes, preserve_model
 from bnkit.model.verify.changed_model import check_comparable, error_of, output_of, tolerance
 
 _DONE = "with its batch norm folded"

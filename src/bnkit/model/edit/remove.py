@@ -20,7 +20,7 @@ from bnkit.model.inspect.recognise import as_module, no_batch_norm, recognise
 from bnkit.model.inspect.trace import Operation, Trace, trace
 from bnkit.model.layers.attached import WithBatchNorm, detach_batch_norm
 from bnkit.model.layers.folded import ClonedActivation, ResidualActivation
-from bnkit.model.surroundings import isolate_from_ambient_modes
+from bnkit.model.state import isolate_from_ambient_modes
 from bnkit.model.verify.changed_model import output_of
 
 
