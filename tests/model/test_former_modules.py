@@ -49,3 +49,12 @@ def test_the_former_modules_are_those_of_today():
         for name, value in vars(import_module(today)).items():
             if isinstance(value, type) and value.__module__ == today:
                 assert getattr(import_module(former), name) is value
+
+
+@pytest.mark.parametrize("home", ["bnkit.model.fold", "bnkit.model.edit.fold"])
+@pytest.mark.parametrize(
+    ("former", "today"),
+    [("ScaleAndShift", "ScaleAndShift"), ("Rest", "ResidualActivation"), ("Apart", "ClonedActivation")],
+)
+def test_what_folding_leaves_is_found_where_it_stood(home, former, today):
+    assert getattr(import_module(home), former) is getattr(import_module("bnkit.model.layers.folded"), today)

@@ -18,5 +18,5 @@ How to add a rule
    ``docs/rules`` is the same folder; ``bnkit explain <code>`` prints the page.
 4. If there is a mechanical fix, set ``is_fixable`` and write ``fix``, through the verbs of ``bnkit.model``.
 5. Test that it fires where it should and is silent on the repaired model, in ``tests/checks/``. ``tests/checks/test_pages.py``,
-   ``test_snapshot.py`` and ``test_healthy.py`` pick it up by themselves.
+   ``test_state.py`` and ``test_healthy.py`` pick it up by themselves.
 """

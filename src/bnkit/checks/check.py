@@ -28,7 +28,7 @@ from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
 from bnkit.model.inspect.recognise import no_batch_norm
 from bnkit.model.inspect.supported import check_supported
-from bnkit.model.snapshot import Snapshot, preserve_everything
+from bnkit.model.state import Snapshot, preserve_everything
 from bnkit.model.statistics.ranks import without_broadcasts
 
 if TYPE_CHECKING:

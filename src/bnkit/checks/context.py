@@ -18,7 +18,7 @@ from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite, batch_no
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from bnkit.model.snapshot import Snapshot
+    from bnkit.model.state import Snapshot
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from bnkit.memory import batch_norm_nodes, fused_nodes, fused_recipe
+from bnkit.memory import batch_norm_nodes, fused_recipe
 from bnkit.memory.activations import ACTIVATIONS
 from bnkit.memory.recipes import ActivationRecipe, CastRecipe, CombinedRecipe, Leaf, activation, add, cat, to_dtype
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
@@ -163,7 +163,7 @@ class Graph:
             dtype = node._input_metadata[0].dtype  # of the result
             return None if of is None else ActivationRecipe(of, to_dtype(dtype), (name, dtype))
         if number == 0:
-            read = batch_norm_nodes.READERS.get(name) or fused_nodes.READERS.get(name)
+            read = batch_norm_nodes.READERS.get(name)
             if read is not None:
                 return read(node, self, self._allow_fused)
         return None

@@ -10,7 +10,7 @@ from typing import Any
 _TODAY = {
     "bnkit.experiments.networks.layers": "bnkit.experiments.networks.blocks",
     "bnkit.model.counterparts": "bnkit.model.layers.activated",
-    "bnkit.model.fold": "bnkit.model.edit.fold",
+    "bnkit.model.fold": "bnkit.model.layers.folded",
     "bnkit.model.frozen": "bnkit.model.layers.frozen",
     "bnkit.model.hosting": "bnkit.model.layers.attached",
     "bnkit.model.saving": "bnkit.model.save",

@@ -1,18 +1,53 @@
-"""A model that runs, and is afterwards what it was."""
+"""What is put back afterwards: random states, a model's modes, buffers and attributes, and modes around a call."""
 
 from __future__ import annotations
 
+import random
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
 from bnkit.errors import ModelError
 from bnkit.model.inspect.supported import is_script
-from bnkit.model.surroundings import copy_values
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+# Nothing that only behaves like one of these: to read a data set through might take an hour.
+_CONTAINERS = (dict, list, set, deque)
+# Tensors of fewer values are compared by PyTorch.
+_LITTLE = 4096
+# By the bytes of an element: what its bits are compared as.
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class RngState:
+    """The state of torch's, NumPy's and Python's generators at this moment, to be given back."""
+
+    def __init__(self) -> None:
+        self._python = random.getstate()
+        self._numpy = np.random.get_state()
+        self._torch = torch.get_rng_state()
+        # A device that nobody used has no generator yet, and is not to get one from looking.
+        used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        self._devices = torch.cuda.get_rng_state_all() if used else None
+
+    def restore(self) -> None:
+        """Let all of them go on from there."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._torch)
+        if self._devices is not None:
+            torch.cuda.set_rng_state_all(self._devices)
 
 
 @contextmanager
@@ -65,3 +100,160 @@ def force_eager() -> Iterator[None]:
                     "bnkit was called inside a function that torch.compile compiles; call it before, outside of the function"
                 ) from error
         yield
+
+
+class Snapshot:
+    """A model and the random state at this moment, to be given back bit by bit.
+
+    Of every module: its class, its attributes (the mode, hooks, a counter in plain Python), what stands in lists and
+    dictionaries among them; of every parameter and buffer, and tensors among the attributes: its content, its gradient,
+    and whether it learns. Besides, the state of torch's, NumPy's and Python's generators, and of ``generators``.
+
+    Args:
+        model: The model.
+        generators: Others that may be used, as that of a ``DataLoader``.
+    """
+
+    def __init__(self, model: nn.Module, generators: tuple[torch.Generator, ...] = ()) -> None:
+        self._random = RngState()
+        self._generators = [(generator, generator.get_state()) for generator in generators]
+        self._modules = [(module, type(module), dict(vars(module))) for module in model.modules()]
+        self._containers: list[tuple[Any, Any]] = []
+        tensors: dict[int, Tensor] = {}
+        for _, _, attributes in self._modules:
+            for value in attributes.values():
+                self._keep(value, tensors)
+        self._tensors = [_TensorState(tensor) for tensor in tensors.values()]
+
+    def _keep(self, value: Any, tensors: dict[int, Tensor]) -> None:
+        if isinstance(value, Tensor):
+            if not nn.parameter.is_lazy(value):
+                tensors.setdefault(id(value), value)
+        elif isinstance(value, _CONTAINERS):
+            content = dict(value) if isinstance(value, dict) else list(value)
+            self._containers.append((value, content))
+            for entry in content.values() if isinstance(content, dict) else content:
+                if isinstance(entry, Tensor):
+                    self._keep(entry, tensors)
+
+    def restore_random_state(self) -> None:
+        """Give the states of the generators back, and nothing else."""
+        self._random.restore()
+        for generator, state in self._generators:
+            generator.set_state(state)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give everything back. Tensors that still hold what they held are not written to."""
+        self.restore_random_state()
+        for module, kind, attributes in self._modules:
+            if type(module) is not kind:
+                module.__class__ = kind
+            now = vars(module)
+            for name in now.keys() - attributes.keys():
+                del now[name]
+            now.update(attributes)
+        for container, content in self._containers:
+            _refill(container, content)
+        for kept in self._tensors:
+            kept.restore()
+
+
+class _TensorState:
+    """A tensor, and what it was."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor, self._content = tensor, tensor.detach().clone()
+        self._gradient = tensor.grad if tensor.is_leaf else None
+        self._content_of_gradient = None if self._gradient is None else self._gradient.detach().clone()
+        self._requires_grad = tensor.requires_grad
+
+    def restore(self) -> None:
+        _rewrite(self._tensor, self._content)
+        if self._gradient is not None and self._content_of_gradient is not None:
+            _rewrite(self._gradient, self._content_of_gradient)
+        if self._tensor.is_leaf:
+            if self._tensor.grad is not self._gradient:
+                self._tensor.grad = self._gradient
+            if self._tensor.requires_grad != self._requires_grad:
+                self._tensor.requires_grad_(self._requires_grad)
+
+
+def _rewrite(tensor: Tensor, content: Tensor) -> None:
+    if not tensor.is_meta and not _holds(tensor, content):
+        if tensor.shape == content.shape:
+            copy_values(tensor, content)
+        else:  # it was given another size
+            tensor.data = content
+
+
+def _holds(tensor: Tensor, content: Tensor) -> bool:
+    """Whether ``tensor`` is ``content`` bit by bit: -0 is not 0, and a NaN is itself."""
+    if tensor.shape != content.shape or tensor.dtype != content.dtype:
+        return False
+    one, kind = tensor.detach(), _INTEGERS.get(tensor.element_size())
+    is_plain = type(one) is Tensor and one.layout == torch.strided and not (one.is_quantized or one.is_complex())
+    if kind is None or not is_plain:
+        return torch.equal(one, content)
+    one, content = one.view(kind), content.view(kind)
+    if one.device.type != "cpu" or one.numel() < _LITTLE:  # NumPy would keep its memory from being resized
+        return torch.equal(one, content)
+    return np.array_equal(one.numpy(), content.numpy())  # in two thirds of the time
+
+
+def _refill(container: Any, content: Any) -> None:
+    if not container and not content:
+        return
+    is_mapping = isinstance(container, dict)
+    now = dict(container) if is_mapping else list(container)
+    if len(now) == len(content) and (
+        all(key in now and now[key] is value for key, value in content.items())
+        if is_mapping
+        else all(one is other for one, other in zip(now, content, strict=True))
+    ):
+        return
+    container.clear()
+    if isinstance(container, (dict, set)):
+        container.update(content)
+    else:
+        container.extend(content)
+
+
+@contextmanager
+def preserve_everything(model: nn.Module, generators: tuple[torch.Generator, ...] = ()) -> Iterator[Snapshot]:
+    """Afterwards ``model`` and the random state are bit by bit what they were, whatever happens inside."""
+    snapshot = Snapshot(model, generators)
+    try:
+        yield snapshot
+    finally:
+        snapshot.restore()
+
+
+def isolate_from_ambient_modes(verb: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """``verb``, which returns the same inside of ``torch.inference_mode`` and ``torch.autocast`` as outside.
+
+    In inference mode, the copy would be made of tensors that can never be trained. Autocast remembers weights that it has
+    cast, and would use them after the weights were changed; it still casts, but remembers nothing. Neither do
+    parametrizations, which remember by the address of a module.
+    """
+
+    @wraps(verb)
+    def apart(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with ExitStack() as stack:
+            if torch.is_inference_mode_enabled():
+                stack.enter_context(torch.inference_mode(False))
+            stack.callback(torch.clear_autocast_cache)
+            stack.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+            torch.set_autocast_cache_enabled(False)
+            torch.clear_autocast_cache()
+            stack.callback(setattr, parametrize, "_cache_enabled", parametrize._cache_enabled)
+            parametrize._cache_enabled = 0
+            return verb(*args, **kwargs)
+
+    return apart
+
+
+def copy_values(tensor: torch.Tensor, content: torch.Tensor) -> None:
+    """Give ``tensor`` the values of ``content``, also where one of them was made in inference mode."""
+    with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+        tensor.copy_(content)

@@ -11,8 +11,9 @@ from torch import nn
 import bnkit
 from bnkit.errors import ModelError, SettingsError
 from bnkit.model.edit.add import add
-from bnkit.model.edit.fold import ScaleAndShift, fold
+from bnkit.model.edit.fold import fold
 from bnkit.model.inspect.example import Example, largest_difference
+from bnkit.model.layers.folded import ScaleAndShift
 from tests.model.networks import ALL, PlainCnn, built, example
 
 

@@ -22,8 +22,7 @@ from bnkit.model.inspect.sites import Site, Sites, plain_name, sites_in
 from bnkit.model.inspect.supported import is_script
 from bnkit.model.inspect.trace import Operation, Trace, trace
 from bnkit.model.layers.attached import attach_batch_norm
-from bnkit.model.state import preserve_model
-from bnkit.model.surroundings import isolate_from_ambient_modes
+from bnkit.model.state import isolate_from_ambient_modes, preserve_model
 from bnkit.model.verify.changed_model import check_comparable, error_of, exact_output, output_of
 from bnkit.moments import Moments
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d

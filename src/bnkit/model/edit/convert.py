@@ -24,7 +24,7 @@ from bnkit.model.inspect.recognise import (
     no_batch_norm,
 )
 from bnkit.model.layers.frozen import bare_class
-from bnkit.model.surroundings import isolate_from_ambient_modes
+from bnkit.model.state import isolate_from_ambient_modes
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bnkit.arguments import check_bool
 from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
 from bnkit.model.edit.copy import deepcopy_model, replace_module
-from bnkit.model.edit.fold import ClonedActivation, ResidualActivation, fold
+from bnkit.model.edit.fold import fold
 from bnkit.model.edit.fold_plan import feeding_layer, has_own_forward
 from bnkit.model.edit.fold_weights import add_bias, is_wrapper_subclass, out_channels
 from bnkit.model.inspect.example import Example
@@ -19,7 +19,8 @@ from bnkit.model.inspect.patterns import Patterns, matching
 from bnkit.model.inspect.recognise import as_module, no_batch_norm, recognise
 from bnkit.model.inspect.trace import Operation, Trace, trace
 from bnkit.model.layers.attached import WithBatchNorm, detach_batch_norm
-from bnkit.model.surroundings import isolate_from_ambient_modes
+from bnkit.model.layers.folded import ClonedActivation, ResidualActivation
+from bnkit.model.state import isolate_from_ambient_modes
 from bnkit.model.verify.changed_model import output_of
 
 

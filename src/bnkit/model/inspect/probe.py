@@ -16,7 +16,7 @@ from torch.nn.modules import batchnorm
 from bnkit.kernels.activation import FUNCTIONS
 from bnkit.model.layers.frozen import Frozen
 from bnkit.model.layers.mixin import take_out
-from bnkit.model.random_state import RngState
+from bnkit.model.state import RngState
 
 # In training: more examples than virtual batches usually have, so that a batch norm with those is found out.
 _BATCH = 257

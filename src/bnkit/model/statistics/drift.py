@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.model.changes import Change
-from bnkit.model.surroundings import copy_values
+from bnkit.model.state import copy_values
 from bnkit.moments import Moments
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.example import holds_numbers, largest_difference, tensors_in
-from bnkit.model.random_state import RngState
+from bnkit.model.state import RngState
 from bnkit.model.statistics.collect import (
     BatchNormCall,
     Call,

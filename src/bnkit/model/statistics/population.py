@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnkit.model.state import copy_values
 from bnkit.model.statistics.collect import (
     BatchNormCall,
     LayerStatistics,
@@ -16,7 +17,6 @@ from bnkit.model.statistics.collect import (
     collect,
     set_running_statistics,
 )
-from bnkit.model.surroundings import copy_values
 from bnkit.moments import Moments
 
 

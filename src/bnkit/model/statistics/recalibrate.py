@@ -19,8 +19,7 @@ from bnkit.model.inspect.batches import Forward, device_of
 from bnkit.model.inspect.patterns import Patterns
 from bnkit.model.inspect.recognise import matching_names, no_batch_norm
 from bnkit.model.inspect.supported import check_supported
-from bnkit.model.random_state import RngState
-from bnkit.model.state import force_eager
+from bnkit.model.state import RngState, force_eager
 from bnkit.model.statistics.collect import Layers, LayerStatistics, set_running_statistics
 from bnkit.model.statistics.drift import Recalibration
 from bnkit.model.statistics.passes import MeasurementPasses

@@ -18,8 +18,7 @@ from torch.utils import _pytree as pytree
 from bnkit.errors import ModelError
 from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.inspect.example import Example, largest_difference
-from bnkit.model.random_state import RngState
-from bnkit.model.state import preserve_model
+from bnkit.model.state import RngState, preserve_model
 
 # Of an example with more values, a few rows are run where the number of rows is free: the evaluator of ONNX is slow.
 _MANY = 1 << 22

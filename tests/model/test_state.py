@@ -16,7 +16,7 @@ from bnkit.checks.check import check
 from bnkit.checks.need import Need
 from bnkit.checks.rule_registry import rules
 from bnkit.errors import ModelError
-from bnkit.model.snapshot import Snapshot, preserve_everything
+from bnkit.model.state import Snapshot, preserve_everything
 
 
 class Restless(nn.Module):
