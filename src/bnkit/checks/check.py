@@ -176,8 +176,8 @@ def _copy_with_shapes(model: nn.Module, example: Example | None, name: str) -> n
     """A copy of ``model``, whose lazy layers have got their shapes from a run on the example."""
     if example is None:
         raise ModelError(
-            f"{name} of {type(model).__name__} has no shape yet; expected an example that gives it one, example_inputs or "
-            "batches (--input or --data), or a model that has run"
+            f"{name} of {type(model).__name__} has no shape yet; expected an example that gives it one (`example_inputs` "
+            "or `batches`), or a model that has run"
         )
     copied = deepcopy_model(model)
     materialise(copied, example)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Exit, Option, launch
+from typer import Argument, Context, Exit, Option, launch
 
+from bnkit.cli.demonstration import show_demonstration
 from bnkit.cli.grid import grid_from
 from bnkit.cli.options import Workers, count_of
 from bnkit.cli.progress import progress_display
 from bnkit.comparison.compare import default_folder, run_experiment
 from bnkit.comparison.comparison import Comparison
 from bnkit.console import stderr_console, stdout_console
-from bnkit.errors import RecordError, SettingsError
+from bnkit.errors import RecordError
 from bnkit.experiments.experiment import (
     DEMONSTRATION_NAMES,
     Experiment,
@@ -31,13 +31,14 @@ from bnkit.factories import is_factory_name
 from bnkit.report.tables import as_rich, format_setting
 
 if TYPE_CHECKING:
-    from bnkit.demonstrations import Table
+    pass
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
 
 
 def compare(
+    context: Context,
     what: Annotated[
         str,
         Argument(metavar="RECIPE | FILE.toml | file.py:factory", help="What to compare.", show_default=True),
@@ -122,35 +123,7 @@ def compare(
     """
     task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
     if what in DEMONSTRATION_NAMES:
-        from bnkit.demonstrations import DEMONSTRATIONS
-
-        given = (
-            data,
-            network,
-            grid,
-            seeds,
-            epochs,
-            batch_size,
-            device,
-            workers,
-            run_timeout,
-            address,
-            out,
-            observe,
-            *task.values(),
-        )
-        if (
-            any(option is not None for option in given)
-            or keep_checkpoints
-            or tensorboard
-            or fresh
-            or dry_run
-            or open_report
-        ):
-            raise SettingsError(
-                f"recipe {what} looks at one layer and compares no runs; expected no option but --json and -q"
-            )
-        _print_tables(DEMONSTRATIONS[what](), as_json=as_json)
+        show_demonstration(context, what, as_json=as_json)
         return
     experiment = _experiment(
         what,
@@ -218,16 +191,6 @@ def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) 
 
 def _name_from(target: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", Path(target.rpartition(":")[0]).stem).lstrip("-._") or "comparison"
-
-
-def _print_tables(tables: list[Table], *, as_json: bool) -> None:
-    console = stdout_console()
-    if as_json:
-        console.print_json(data=[asdict(table) for table in tables])
-        return
-    for table in tables:
-        console.print(as_rich(table.header, table.rows, table.title))
-        console.print(f"{table.note}\n", soft_wrap=not console.is_terminal, markup=False)
 
 
 def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> None:

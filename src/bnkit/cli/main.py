@@ -17,6 +17,7 @@ from typer.main import get_command
 import bnkit
 from bnkit.cli import add, check, claims, compare, convert, data, explain, fold, recalibrate, remove, report
 from bnkit.cli.command import Command, expand_arguments
+from bnkit.cli.options import with_options
 from bnkit.console import OutputError, standard_streams, stdout_console
 from bnkit.errors import BnkitError
 
@@ -115,7 +116,7 @@ def _what_arrived(error: TyperException) -> str:
 
 def _print_error(message: str, hint: str = "") -> None:
     """One line on standard error, however narrow the terminal."""
-    line = " ".join(message.split())
+    line = with_options(" ".join(message.split()))
     console = Console(stderr=True, soft_wrap=True)
     console.print(Text.assemble(("error: ", "bold red"), line, f" ({hint})" if hint else ""))
 

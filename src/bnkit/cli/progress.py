@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bnkit.cli.options import with_options
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
@@ -141,7 +142,7 @@ class PlainLines(_ProgressCounter):
             self._line(f"{_name(run, self.estimate.runs)}  {record.status.value}{_cause(record)}")
 
     def note(self, message: str) -> None:
-        self._line(f"note: {message}")
+        self._line(f"note: {with_options(message)}")
 
     def _line(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)
@@ -189,7 +190,7 @@ class LiveTable(_ProgressCounter):
             self.note(f"run {run.number} failed{_cause(record)}")
 
     def note(self, message: str) -> None:
-        self._console.print(Text(f"note: {message}"))
+        self._console.print(Text(f"note: {with_options(message)}"))
 
     def _state(self, running: list[int]) -> str:
         if self._at_the_end or len(running) != 1:
@@ -267,4 +268,4 @@ def _name(run: Run, runs: int) -> str:
 def _cause(record: Record) -> str:
     """The last line of a traceback, which names the exception."""
     lines = record.traceback.strip().splitlines()
-    return f": {lines[-1]}" if lines else ""
+    return f": {with_options(lines[-1])}" if lines else ""

@@ -139,7 +139,7 @@ def model_data(name: str, inputs: str | None, run: tuple[str, TrainSet] | None =
         return ModelData(_unscaled(data.train), _unscaled(data.test), name, f"through {inputs}", function)
     if inputs is not None:
         if inputs not in PREPARATIONS:
-            raise SettingsError(f"--inputs {inputs}; expected {_CHOICES}")
+            raise SettingsError(f"`inputs` {inputs}; expected {_CHOICES}")
         parts = prepare(data, inputs, 0.0)
         return ModelData(parts.train, parts.test, name, _DONE[inputs])
     if is_factory_name(name):
@@ -152,8 +152,8 @@ def model_data(name: str, inputs: str | None, run: tuple[str, TrainSet] | None =
         )
         return ModelData(train, test, name, f"prepared as the run's own data ({_DONE[preparation]})")
     raise SettingsError(
-        f"--data {name}: nothing says in which form the model is to get these inputs; expected the form that it was trained on: "
-        f"--inputs {_CHOICES}"
+        f"`data` {name}: nothing says in which form the model is to get these inputs; expected the form that it was trained on: "
+        f"`inputs` {_CHOICES}"
     )
 
 

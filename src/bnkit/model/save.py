@@ -74,7 +74,8 @@ def check_destination(path: str | Path, *, has_example: bool, read_from: Iterabl
         )
     if ending != ".safetensors" and not has_example:
         raise SettingsError(
-            f"{path} needs an example of the input to export the model with; expected one (--input or --data), or .safetensors"
+            f"{path} needs an example of the input to export the model with; "
+            "expected one (`example_inputs` or `batches`), or .safetensors"
         )
     if ending == ".onnx" and (absent := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]):
         raise SettingsError(

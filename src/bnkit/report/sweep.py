@@ -107,7 +107,7 @@ def why_undefined(outcome: RunOutcome) -> str:
     if last is not None and last.test_loss is None:
         reason = "its loss on the test set is not finite either"
     elif objective.name == "r2_score":
-        reason = "R² asks how much of the targets' variance is explained, and the test targets have none; use another --metric"
+        reason = "R² asks how much of the targets' variance is explained, and the test targets have none; use another `metric`"
     else:
         reason = "the metric returned NaN or infinity"
     return f"its runs finished, but their test {objective.name} is undefined: {reason}"

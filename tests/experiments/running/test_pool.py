@@ -173,7 +173,7 @@ def test_a_run_that_hangs_is_ended_after_its_time_and_the_next_one_runs(tmp_path
     assert _statuses(comparison) == {"hangs": Status.FAILED, "no_batch_norm": Status.FINISHED}
     assert watcher.hours == 1  # it is not tried again
     record = comparison.records[comparison.plan.runs[0].run_id]
-    assert record.traceback == "it took longer than the 100 seconds of --run-timeout"
+    assert record.traceback == "it took longer than the 100 seconds of `run_timeout`"
 
 
 @pytest.mark.torture

@@ -34,7 +34,7 @@ def test_a_machine_is_lost_the_driver_is_killed_a_network_crashes_and_one_hangs(
         "left after a kill": 96 - 30,
         "statuses": {"crashes failed": 4, "no_batch_norm finished": 4},
         "late": {"hangs failed": 2, "no_batch_norm finished": 2},
-        "why late": ["it took longer than the 30 seconds of --run-timeout"],
+        "why late": ["it took longer than the 30 seconds of `run_timeout`"],
         "event files": 2,
     }
 

@@ -245,7 +245,7 @@ def test_two_calls_on_one_folder_at_once(tmp_path):
     first.start()
     try:
         assert started.wait(60)
-        with pytest.raises(RecordError, match="another bnkit is writing to .*/r; wait for it, or use another --out"):
+        with pytest.raises(RecordError, match="another bnkit is writing to .*/r; wait for it, or use another `out`"):
             _compare(tmp_path / "r")
     finally:
         go_on.set()
@@ -255,7 +255,7 @@ def test_two_calls_on_one_folder_at_once(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RecordError, match="cannot be written .*use another --out"):
+    with pytest.raises(RecordError, match="cannot be written .*use another `out`"):
         _compare(tmp_path / "file" / "r")
 
 

@@ -29,17 +29,17 @@ def refuse_foreign(folder: Path, names: Iterable[str]) -> None:
     """
     try:
         if folder.exists() and not folder.is_dir():
-            raise RecordError(f"{folder} cannot be written: it is a file; expected a folder: use another --out")
+            raise RecordError(f"{folder} cannot be written: it is a file; expected a folder: use another `out`")
         foreign = _foreign(folder, names)
     except OSError as error:
         raise RecordError(
-            f"{folder} cannot be read ({error.strerror or error}); expected a folder that can: use another --out"
+            f"{folder} cannot be read ({error.strerror or error}); expected a folder that can: use another `out`"
         ) from error
     if foreign:
         is_one = len(foreign) == 1
         raise RecordError(
             f"{folder} holds {' and '.join(foreign)}, which {'was' if is_one else 'were'} not written by bnkit and would be "
-            f"replaced; expected an empty folder, or one of an earlier call: use another --out, or move {'it' if is_one else 'them'}"
+            f"replaced; expected an empty folder, or one of an earlier call: use another `out`, or move {'it' if is_one else 'them'}"
         )
 
 
@@ -71,10 +71,10 @@ def refuse_foreign_page(path: Path) -> None:
         return
     except OSError as error:
         raise RecordError(
-            f"{path} cannot be written ({error.strerror}); expected a file that can: use --out"
+            f"{path} cannot be written ({error.strerror}); expected a file that can: use `out`"
         ) from error
     if not is_ours:
-        raise RecordError(f"{path} is there and is not a report of bnkit's; expected another file: use --out")
+        raise RecordError(f"{path} is there and is not a report of bnkit's; expected another file: use `out`")
 
 
 def _foreign(folder: Path, names: Iterable[str]) -> list[str]:

@@ -210,7 +210,7 @@ def _refuse_newer(line: dict[str, Any]) -> None:
     if line["event"] == "start" and line["format"] > FORMAT:
         raise NewerFormatError(
             f"format {line['format']} was written by a newer bnkit; expected at most {FORMAT}: update bnkit, or use "
-            "another --out"
+            "another `out`"
         )
 
 

@@ -154,10 +154,10 @@ class ResultsFolder:
             lock = FileLock(self.path / marker.LOCK, timeout=0)
             lock.acquire()
         except Timeout as error:
-            raise RecordError(f"another bnkit is writing to {self.path}; wait for it, or use another --out") from error
+            raise RecordError(f"another bnkit is writing to {self.path}; wait for it, or use another `out`") from error
         except OSError as error:
             raise RecordError(
-                f"{self.path} cannot be written ({error.strerror or error}); expected a folder that can: use another --out"
+                f"{self.path} cannot be written ({error.strerror or error}); expected a folder that can: use another `out`"
             ) from error
         try:
             marker.mark(self.path, (*_WRITTEN, "tensorboard"))

@@ -35,7 +35,9 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
         before, resolved = request.resolved_before, prepared.plan.experiment.settled
         if before is not None and resolved is not None and before.threads == resolved.threads != default:
             folder, threads = request.folder.path, before.threads
-            callback(Note(f"{folder} was begun with {threads} threads, and goes on with them; --fresh begins anew"))
+            callback(
+                Note(f"{folder} was begun with {threads} threads, and goes on with them; `fresh` trains all runs again")
+            )
         for remark in prepared.components.data.remarks():
             callback(Note(remark))
         yield prepared

@@ -153,7 +153,7 @@ class WorkerPool:
                         self._give_up(run, worker, f"{worker.exit_reason}, {_MAX_TRIES} times", callbacks)
                 for worker in self._end_late():
                     assert worker.run is not None
-                    reason = f"it took longer than the {self._options.run_timeout:g} seconds of --run-timeout"
+                    reason = f"it took longer than the {self._options.run_timeout:g} seconds of `run_timeout`"
                     self._give_up(worker.run, worker, reason, callbacks)
 
     def _hand_out(self, queue: RunQueue, tries: dict[int, int]) -> None:

@@ -106,7 +106,7 @@ class RayCluster:
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise SettingsError(
                     f"no Ray cluster answers at {address or 'RAY_ADDRESS'} ({type(error).__name__}: {error}); start one "
-                    "with 'ray start --head', and give its --address"
+                    "with 'ray start --head', and give its `address`"
                 ) from error
             _keep_off_standard_output(ray)
         self._content = ray.put(content)  # Ray sends it to each machine once
@@ -222,7 +222,7 @@ class RayCluster:
 
     def _end_late(self, batch: _Batch, callback: EventHandler) -> list[_Batch]:
         """Record that the first run of ``batch``, whose task was cancelled, took too long, and return the batch of the others."""
-        self._give_up(batch.runs[0], f"it took longer than the {self._timeout:g} seconds of --run-timeout", callback)
+        self._give_up(batch.runs[0], f"it took longer than the {self._timeout:g} seconds of `run_timeout`", callback)
         return [_Batch(batch.runs[1:])] if batch.runs[1:] else []
 
     def _give_up(self, run: Run, reason: str, callback: EventHandler) -> None:

@@ -56,7 +56,7 @@ def worker_count_for(asked: int | str, plan: Plan, callback: EventHandler) -> in
     cpus = available_cpus()
     if not on_gpus and count * threads > cpus:
         shared = f"{count} workers of {threads} threads each share {cpus} processors"
-        callback(Note(f"{shared}; --workers auto takes as many as go"))
+        callback(Note(f"{shared}; `workers` auto takes as many as go"))
     return min(count, len(plan))
 
 

@@ -99,7 +99,7 @@ def load_weights(folder: Path, model: nn.Module, name: str = _WEIGHTS) -> None:
     """
     path = folder / name
     if not path.is_file():
-        expected = "the weights of a finished run" if name == _WEIGHTS else "an epoch of a run with --keep-checkpoints"
+        expected = "the weights of a finished run" if name == _WEIGHTS else "an epoch of a run with `keep_checkpoints`"
         raise RecordError(f"{path} is not there; expected {expected}")
     try:
         model.load_state_dict(load_file(path))
