@@ -18,7 +18,7 @@ import bnkit.nn
 from bnkit.errors import BnkitError, DataError, ModelError, SettingsError, TooFewValuesError
 from bnkit.model.edit.freeze import freeze
 from bnkit.model.statistics.recalibrate import recalibrate
-from tests.children import limited
+from tests.child_processes import time_limit
 
 
 def _data(count=24):
@@ -738,7 +738,7 @@ def _run_rank(rank, folder):
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch was built without gloo")
 def test_all_processes_get_the_statistics_of_all_their_data(tmp_path):
-    with limited(240):
+    with time_limit(240):
         torch.multiprocessing.spawn(_run_rank, (str(tmp_path),), nprocs=3)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(3)]
     for share, sizes in SHARES.items():

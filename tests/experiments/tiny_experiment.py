@@ -30,7 +30,7 @@ NETWORKS = {"no_batch_norm": plain, "batch_norm": with_batch_norm}
 
 
 def networks():
-    """For the command line: ``small.py:networks``."""
+    """For the command line: ``tiny_experiment.py:networks``."""
     return NETWORKS
 
 

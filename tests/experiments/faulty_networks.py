@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Trouble(nn.Module):
+class FaultyNetwork(nn.Module):
     """A linear layer; ``deed`` happens in the third step that it trains."""
 
     def __init__(self, deed) -> None:
@@ -79,9 +79,9 @@ def seeds_everything() -> None:
     torch.manual_seed(1)
 
 
-def does(deed, *arguments):
+def faulty(deed, *arguments):
     """A factory of a network with that deed."""
-    return partial(Trouble, partial(deed, *arguments))
+    return partial(FaultyNetwork, partial(deed, *arguments))
 
 
 def nothing() -> None:

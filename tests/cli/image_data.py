@@ -16,7 +16,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 @cache
-def pictures() -> tuple[Pair, Pair]:
+def images() -> tuple[Pair, Pair]:
     """Training and test part: (N, 1, 4, 4) bytes, and class numbers. A class is bright in rows of its own."""
     draw = torch.Generator().manual_seed(0)
     parts = []
@@ -30,19 +30,19 @@ def pictures() -> tuple[Pair, Pair]:
 
 def scaled():
     """From 0 to 1, as the networks were trained."""
-    return tuple((inputs.float() / 255, targets) for inputs, targets in pictures())
+    return tuple((inputs.float() / 255, targets) for inputs, targets in images())
 
 
 def as_bytes():
-    return pictures()
+    return images()
 
 
 def as_datasets():
-    return tuple(TensorDataset(inputs.float() / 255, targets) for inputs, targets in pictures())
+    return tuple(TensorDataset(inputs.float() / 255, targets) for inputs, targets in images())
 
 
 def as_datasets_of_bytes():
-    return tuple(TensorDataset(*pair) for pair in pictures())
+    return tuple(TensorDataset(*pair) for pair in images())
 
 
 def in_noise():
@@ -62,13 +62,13 @@ def without_labels_that_fit():
 
 
 def write_npz(path: Path) -> None:
-    (x_train, y_train), (x_test, y_test) = pictures()
+    (x_train, y_train), (x_test, y_test) = images()
     arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
     np.savez(path, **{name: tensor.numpy() for name, tensor in arrays.items()})
 
 
 def write_folder(path: Path) -> None:
-    for part, (inputs, targets) in zip(("train", "test"), pictures(), strict=True):
+    for part, (inputs, targets) in zip(("train", "test"), images(), strict=True):
         for number, (picture, target) in enumerate(zip(inputs, targets.tolist(), strict=True)):
             (path / part / str(target)).mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture[0].numpy()).save(path / part / str(target) / f"{number:03}.png")

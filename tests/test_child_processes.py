@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.children import Child, limited, run
+from tests.child_processes import Child, run, time_limit
 
 # Starts a process that holds the pipes, says who it is, and sleeps on, whatever becomes of the first one.
 _LEAVES_ONE_BEHIND = """
@@ -62,7 +62,7 @@ def test_more_than_a_pipe_holds_is_read():
     assert (done.returncode, len(done.stdout), len(done.stderr)) == (3, 10**6 + 1, 10**6 + 1)
 
 
-def test_its_environment():
+def test_a_child_gets_the_given_environment():
     code = "import os; print(os.environ.get('BNKIT_A'), os.environ.get('PATH'))"
     done = run([sys.executable, "-c", code], environment={"BNKIT_A": "b", "PATH": None})
     assert done.stdout == "b None\n"
@@ -72,7 +72,7 @@ def test_its_environment():
 def test_what_is_waited_for_in_this_process_is_ended():
     before = dict(os.environ)
     spawned = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
-    with pytest.raises(AssertionError, match="took longer than 0.5 seconds, and were killed"), limited(0.5):
+    with pytest.raises(AssertionError, match="took longer than 0.5 seconds, and were killed"), time_limit(0.5):
         spawned.start()
         spawned.join(60)
         assert spawned.exitcode == -9

@@ -17,7 +17,7 @@ from bnkit.experiments.records.record import Epoch, Record, Status
 ARMS = ("no_batch_norm", "batch_norm")
 
 
-def plan_of(networks=ARMS, task: TaskIdentity = DEFAULT_TASK, **changes) -> Plan:
+def fake_plan(networks=ARMS, task: TaskIdentity = DEFAULT_TASK, **changes) -> Plan:
     content = {"name": "made", "networks": ["two-cnn"], "grid": {"lr": [0.1]}, "seeds": 3, "epochs": 4, **changes}
     settled = ResolvedExperiment(
         threads=1,
@@ -48,18 +48,18 @@ def epoch(number: int, test_accuracy: float | None, **changes) -> Epoch:
     return Epoch(**{**figures, **changes})
 
 
-def finished(*test_accuracies: float, **changes) -> Record:
+def finished_record(*test_accuracies: float, **changes) -> Record:
     epochs = [epoch(number, accuracy, **changes) for number, accuracy in enumerate(test_accuracies, start=1)]
     return Record(Status.FINISHED, epochs, {"torch": "2.0", "machine": "a <b>"})
 
 
-def diverged(*test_accuracies: float) -> Record:
-    record = finished(*test_accuracies)
+def diverged_record(*test_accuracies: float) -> Record:
+    record = finished_record(*test_accuracies)
     record.epochs.append(epoch(len(test_accuracies) + 1, None, loss=None, test_loss=None, accuracy=None))
     record.status = Status.DIVERGED
     return record
 
 
-def records_of(planned: Plan, outcome: Callable[[Run], Record | None]) -> Mapping[str, Record]:
+def fake_records(planned: Plan, outcome: Callable[[Run], Record | None]) -> Mapping[str, Record]:
     """Each run's record as ``outcome`` says; none for None."""
     return {run.run_id: record for run in planned if (record := outcome(run)) is not None}

@@ -1,8 +1,8 @@
-"""A Ray cluster of several machines, each of them a process of this one; ``test_cluster`` starts it.
+"""A Ray cluster of several machines, each of them a process of this one; ``test_ray_cluster`` starts it.
 
 It is a process of its own: what Ray changes in a process that starts it is nothing for other tests.
 
-    python -m tests.experiments.ray_machines FOLDER
+    python -m tests.experiments.ray_cluster_script FOLDER
 
 prints what came out, as JSON.
 """
@@ -21,8 +21,8 @@ from ray.cluster_utils import Cluster
 
 import bnkit
 from bnkit.experiments.callbacks import Callback
-from tests.children import run
-from tests.experiments import small, trouble
+from tests.child_processes import run
+from tests.experiments import faulty_networks, tiny_experiment
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,8 +43,10 @@ class Watch(Callback):
 
 
 def compare(folder, observer, networks=None, **options):
-    given = {**small.EXPERIMENT, "seeds": 8, **options}
-    return bnkit.compare(networks or small.NETWORKS, small.data(), **given, out=folder, observer=observer)
+    given = {**tiny_experiment.EXPERIMENT, "seeds": 8, **options}
+    return bnkit.compare(
+        networks or tiny_experiment.NETWORKS, tiny_experiment.data(), **given, out=folder, observer=observer
+    )
 
 
 def main() -> None:
@@ -63,7 +65,7 @@ def main() -> None:
     watch = Watch(30, lose)
     comparison = compare(folder / "ray", watch, **ray_options)
     here = compare(folder / "here", Watch(), threads=1)
-    found["equal"] = small.figures(comparison) == small.figures(here)
+    found["equal"] = tiny_experiment.figures(comparison) == tiny_experiment.figures(here)
     found["once"] = sorted(set(watch.trained.values())) == [1]
     found["runs"] = len({run for run, _ in watch.trained})
 
@@ -71,7 +73,7 @@ def main() -> None:
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from tests.experiments.ray_machines import Watch, compare\n"
+        "from tests.experiments.ray_cluster_script import Watch, compare\n"
         "watch = Watch(30, lambda: os.kill(os.getpid(), 9))\n"
         "compare(Path(sys.argv[1]), watch, engine='ray', address=sys.argv[2])\n"
     )
@@ -79,17 +81,19 @@ def main() -> None:
     done = run(command, cwd=ROOT)
     found["killed"] = done.returncode
     watch = Watch()
-    found["equal after a kill"] = small.figures(compare(folder / "driver", watch, **ray_options)) == small.figures(here)
+    found["equal after a kill"] = tiny_experiment.figures(
+        compare(folder / "driver", watch, **ray_options)
+    ) == tiny_experiment.figures(here)
     found["left after a kill"] = watch.trained.total()
 
     # A network that ends its process.
-    networks = {"no_batch_norm": small.plain, "crashes": trouble.does(trouble.crashes)}
+    networks = {"no_batch_norm": tiny_experiment.plain, "crashes": faulty_networks.faulty(faulty_networks.crashes)}
     comparison = compare(folder / "crash", Watch(), networks, seeds=2, epochs=1, **ray_options)
     statuses = Counter((run.network.key, str(comparison.records[run.run_id].status)) for run in comparison.plan)
     found["statuses"] = {" ".join(key): count for key, count in sorted(statuses.items())}
 
     # A network that never ends; and TensorBoard's files come back from where a run was trained.
-    networks = {"no_batch_norm": small.plain, "hangs": trouble.does(trouble.hangs)}
+    networks = {"no_batch_norm": tiny_experiment.plain, "hangs": faulty_networks.faulty(faulty_networks.hangs)}
     comparison = compare(
         folder / "late", Watch(), networks, seeds=1, epochs=1, run_timeout=30, tensorboard=True, **ray_options
     )

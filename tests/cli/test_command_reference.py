@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.children import run
+from tests.child_processes import run
 
 
 @pytest.mark.slow

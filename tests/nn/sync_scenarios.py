@@ -1,4 +1,4 @@
-"""Real processes over gloo that run the synchronised layers; ``test_synchronised`` starts them and reads what they write.
+"""Real processes over gloo that run the synchronised layers; ``test_sync`` starts them and reads what they write.
 
 They are started once, three of them, since starting torch takes seconds. They meet in one group after another: all
 three, then two, then groups in which one of them ends early. Every process writes one file for each scenario.
@@ -30,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bnkit.errors import BnkitError
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, collectives
-from tests.children import limited
+from tests.child_processes import time_limit
 
 ROOT = Path(__file__).parents[2]
 LAYERS = {1: BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
@@ -426,9 +426,9 @@ PHASES: list[tuple[int, dict[str, Callable[[int], dict[str, Any]]]]] = [
 
 def start(folder: Path) -> None:
     """Run all scenarios in three processes, to the end."""
-    commands = [[sys.executable, "-m", "tests.nn.processes", str(rank), str(folder)] for rank in range(3)]
+    commands = [[sys.executable, "-m", "tests.nn.sync_scenarios", str(rank), str(folder)] for rank in range(3)]
     end = time.monotonic() + _MOST_SECONDS
-    with (folder / "log").open("w") as log, limited(_MOST_SECONDS + 30):
+    with (folder / "log").open("w") as log, time_limit(_MOST_SECONDS + 30):
         running = [
             subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=log)
             for command in commands

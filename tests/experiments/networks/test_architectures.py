@@ -10,7 +10,7 @@ from bnkit.errors import FactoryError, SettingsError
 from bnkit.experiments.networks import ARCHITECTURES, ARMS, from_factories, network_sources
 from bnkit.experiments.settings import Settings
 from bnkit.factories import is_factory_name, load_factory
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 
 def _build(name, arm="batch_norm", settings=None, shape=(1, 28, 28)):
@@ -67,12 +67,12 @@ def test_colour_images_of_another_size_and_the_options(name):
         (lambda: _build("lenet", shape=(8,)), SettingsError, r"inputs of shape \(8,\); expected images"),
         (lambda: _build("lenet", shape=(1, 8, 8)), SettingsError, "at least 16×16"),
         (lambda: from_factories({}), FactoryError, "expected a dictionary of factories"),
-        (lambda: from_factories([small.plain]), FactoryError, "is a list .* expected a dictionary of factories"),
-        (lambda: from_factories({"a": small.plain()}), FactoryError, "a is a Sequential that exists already; expected a factory"),
+        (lambda: from_factories([tiny_experiment.plain]), FactoryError, "is a list .* expected a dictionary of factories"),
+        (lambda: from_factories({"a": tiny_experiment.plain()}), FactoryError, "a is a Sequential that exists already; expected a factory"),
         (lambda: from_factories({"a": 3}), FactoryError, "a is a int .3.; expected a factory"),
     ],
 )  # fmt: skip
-def test_what_is_refused(call, error, message):
+def test_invalid_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
 
@@ -138,7 +138,7 @@ def test_a_file_is_a_target(tmp_path):
     before = made["plain"].identity.identity
     path.write_text(path.read_text() + "# changed\n")
     assert network_sources([f"{path}:networks"], [])["plain"].identity.identity != before
-    assert load_factory("tests.experiments.small:networks").value is small.networks
+    assert load_factory("tests.experiments.tiny_experiment:networks").value is tiny_experiment.networks
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_file_is_a_target(tmp_path):
     [
         ("nowhere.py:networks", "nowhere.py is not there"),
         ("no.such.module:networks", "No module named 'no'"),
-        ("tests.experiments.small:nothing", "has no 'nothing'; it has .*networks"),
+        ("tests.experiments.tiny_experiment:nothing", "has no 'nothing'; it has .*networks"),
         ("nonsense", "names no factory; expected path/to/file.py:name"),
     ],
 )

@@ -11,7 +11,7 @@ from bnkit.errors import BnkitError, FactoryError, RecordError, SettingsError
 from bnkit.experiments.networks import from_factories, network_sources
 from bnkit.experiments.settings import Settings
 from bnkit.model import batch_norms
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 from tests.model import networks as hard
 
 DEFAULT_ARMS = ("no_batch_norm", "batch_norm")
@@ -34,8 +34,8 @@ def _built(factory, shape=(6,), settings=None, seed=0, arms=DEFAULT_ARMS):
 @pytest.mark.parametrize(
     ("factory", "shape"),
     [
-        (small.plain, (6,)),
-        (small.with_batch_norm, (6,)),
+        (tiny_experiment.plain, (6,)),
+        (tiny_experiment.with_batch_norm, (6,)),
         (_lazy, (6,)),
         (_deep, (6,)),
         (hard.Functional, (1, 8, 8)),
@@ -62,10 +62,10 @@ def test_one_arm_has_batch_norm_and_the_other_has_the_same_weights_without(facto
 
 
 def test_the_weights_are_those_of_the_seed_and_of_the_factory_called_by_itself():
-    one, same, another = (_built(small.plain, seed=seed)["batch_norm"].fc1.weight for seed in (3, 3, 4))
+    one, same, another = (_built(tiny_experiment.plain, seed=seed)["batch_norm"].fc1.weight for seed in (3, 3, 4))
     assert torch.equal(one, same)
     assert not torch.equal(one, another)
-    by_itself = from_factories({"a": small.plain})["a"].build((6,), 3, Settings(), 3)
+    by_itself = from_factories({"a": tiny_experiment.plain})["a"].build((6,), 3, Settings(), 3)
     assert torch.equal(one, by_itself.fc1.weight)
 
 
@@ -89,8 +89,8 @@ def test_a_default_of_its_own_stays_where_the_choice_is_left_to_the_network():
     assert len(_built(own, settings=Settings(depth=2))["no_batch_norm"]) == 5
 
 
-def test_further_arms():
-    models = _built(small.plain, arms=("reference", "torch", "group_norm"))
+def test_arms_beyond_the_twins():
+    models = _built(tiny_experiment.plain, arms=("reference", "torch", "group_norm"))
     assert models["reference"].fc1.batch_norm.kernel == "reference"
     assert type(models["torch"].fc1.batch_norm) is nn.BatchNorm1d
     assert type(models["group_norm"].fc1.batch_norm) is nn.GroupNorm
@@ -131,15 +131,20 @@ def test_a_file_with_one_network(tmp_path):
 @pytest.mark.slow
 def test_compared_loaded_and_gone_on_with(tmp_path):
     path = _file(tmp_path, _SOURCE)
-    options = {"data": small.data(), "grid": {"lr": [0.1], "batch_size": [16]}, "epochs": 1, "validation": 0.2}
+    options = {
+        "data": tiny_experiment.data(),
+        "grid": {"lr": [0.1], "batch_size": [16]},
+        "epochs": 1,
+        "validation": 0.2,
+    }
     comparison = bnkit.compare(f"{path}:make", seeds=2, out=tmp_path / "r", **options)
     assert [row["network"] for row in comparison.rows] == [*DEFAULT_ARMS, *DEFAULT_ARMS]
     assert {row["status"] for row in comparison.rows} == {"finished"}
     assert "batch_norm against no_batch_norm" in str(comparison.answer)
     assert list(batch_norms(comparison.load(2))) == ["0.batch_norm"]
-    figures = small.figures(comparison)
+    figures = tiny_experiment.figures(comparison)
     longer = bnkit.compare(f"{path}:make", seeds=3, out=tmp_path / "r", **options)
-    assert small.figures(longer)[:4] == figures
+    assert tiny_experiment.figures(longer)[:4] == figures
     runs = {run.run_id for run in longer.plan}
     path.write_text(_SOURCE.replace("8", "9").replace("def", "from torch import nn\ndef"))
     other = bnkit.compare(f"{path}:make", seeds=3, out=tmp_path / "r", **options)
@@ -148,7 +153,7 @@ def test_compared_loaded_and_gone_on_with(tmp_path):
 
 @pytest.mark.slow
 def test_the_trained_network_loads_in_another_process(tmp_path):
-    path = _file(tmp_path, _SOURCE + "from tests.experiments.small import data\n")
+    path = _file(tmp_path, _SOURCE + "from tests.experiments.tiny_experiment import data\n")
     trained = bnkit.compare(f"{path}:make", f"{path}:data", seeds=1, epochs=1, out=tmp_path / "r")
     inputs = torch.randn(3, 6)
     again = bnkit.Comparison(tmp_path / "r")
@@ -160,7 +165,7 @@ def test_the_trained_network_loads_in_another_process(tmp_path):
 
 @pytest.mark.slow
 def test_a_factory_in_python(tmp_path):
-    comparison = bnkit.compare(small.with_batch_norm, small.data(), seeds=1, epochs=1, out=tmp_path)
+    comparison = bnkit.compare(tiny_experiment.with_batch_norm, tiny_experiment.data(), seeds=1, epochs=1, out=tmp_path)
     assert comparison.plan.networks == DEFAULT_ARMS
     assert comparison.plan.experiment.networks == ("with_batch_norm",)
     assert list(batch_norms(comparison.load(2))) == ["norm"]
@@ -169,7 +174,7 @@ def test_a_factory_in_python(tmp_path):
 
 def test_a_class_and_a_function_that_returns_the_dictionary():
     assert list(from_factories(hard.PlainCnn)) == list(DEFAULT_ARMS)
-    assert from_factories(small.networks).keys() == small.NETWORKS.keys()
+    assert from_factories(tiny_experiment.networks).keys() == tiny_experiment.NETWORKS.keys()
 
 
 class _Own(nn.BatchNorm1d):
@@ -177,7 +182,7 @@ class _Own(nn.BatchNorm1d):
         return super().forward(input).abs()
 
 
-ONE = small.plain()
+ONE = tiny_experiment.plain()
 
 
 @pytest.mark.parametrize(
@@ -196,9 +201,9 @@ ONE = small.plain()
         (3, SettingsError, "networks is a int; expected a dictionary of factories, one factory"),
     ],
 )  # fmt: skip
-def test_what_is_refused(tmp_path, factory, error, message):
+def test_invalid_input_is_refused(tmp_path, factory, error, message):
     with pytest.raises(error, match=message) as caught:
-        bnkit.compare(factory, small.data(), seeds=1, epochs=1, out=tmp_path / "r")
+        bnkit.compare(factory, tiny_experiment.data(), seeds=1, epochs=1, out=tmp_path / "r")
     assert isinstance(caught.value, BnkitError)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "r").exists()

@@ -151,7 +151,7 @@ def run(
 
 
 @contextmanager
-def limited(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float) -> Iterator[None]:
     """Inside, whatever processes are started by this one are killed after so many seconds, and in any case at the end.
 
     What waits for them in this process then goes on, as it does when one dies.

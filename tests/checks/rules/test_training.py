@@ -95,7 +95,7 @@ def _frozen(model, **arguments):
         (lambda: _by_hand(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False))), []),
     ],
 )
-def test_thawed(make, sites):
+def test_frozen_layers_that_train_unfreezes(make, sites):
     assert [site for site, _ in _found("BN302", make())] == sites
 
 
@@ -114,7 +114,7 @@ def test_thawed(make, sites):
         (_model, (2, 4), lambda: [torch.zeros(2, 4)], []),
     ],
 )
-def test_last_batch(model, shape, loader, expected):
+def test_a_last_batch_of_one(model, shape, loader, expected):
     example = None if shape is None else torch.randn(shape)
     assert _found("BN303", model(), loader=loader(), example_inputs=example) == expected
 
@@ -204,7 +204,7 @@ def _copied_once(model):
     return averaged
 
 
-def test_averaged_parameters():
+def test_averaged_weights_with_stale_running_stats():
     model, averaged = _averaged(3)
     found = check(model, ema=averaged, select="BN306")
     assert [finding.site for finding in found] == ["1"]
@@ -230,6 +230,6 @@ def test_statistics_of_the_beginning():
 
 
 @pytest.mark.parametrize("arguments", [{"accumulation": 0}, {"processes": 0}])
-def test_numbers_that_mean_nothing(arguments):
+def test_invalid_numbers_are_refused(arguments):
     with pytest.raises(ValueError, match="expected a whole number above 0"):
         check(_model(), **arguments)

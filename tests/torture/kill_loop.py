@@ -3,7 +3,7 @@
 It is started once, since starting torch takes seconds; a child is a copy of it, made before anything was computed. Each
 call goes on in the folder of the one before, until one comes through: that sweep is whole, and the next one begins.
 
-    python -m tests.torture.sweep FOLDER KILLS SEED [--workers]
+    python -m tests.torture.kill_loop FOLDER KILLS SEED [--workers]
 
 prints, as JSON, how many were killed, in which files that they were writing, and the figures of every sweep.
 """
@@ -25,7 +25,7 @@ import torch
 import bnkit
 from bnkit.experiments.callbacks import Callback
 from bnkit.report import page  # noqa: F401 - loaded once, before the children are made
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 # Of one call that is left alone, roughly: kills fall before, into and behind the training.
 _MOST_SECONDS = 1.5
@@ -70,7 +70,13 @@ def die_in_write(number: int, generator: random.Random, log: int) -> None:
 
 def call(folder: Path, workers: int | None, observer: Callback | None = None) -> bnkit.Comparison:
     return bnkit.compare(
-        small.NETWORKS, small.data(), **small.EXPERIMENT, out=folder, threads=1, workers=workers, observer=observer
+        tiny_experiment.NETWORKS,
+        tiny_experiment.data(),
+        **tiny_experiment.EXPERIMENT,
+        out=folder,
+        threads=1,
+        workers=workers,
+        observer=observer,
     )
 
 
@@ -124,9 +130,9 @@ def main() -> None:
     torn = Counter(os.fdopen(reading).read().split())
     pid = os.fork()  # as the children: nothing has been computed in this process
     if pid == 0:
-        last = [small.figures(call(folders[-1], options.workers))]
-        figures = [*(small.figures(bnkit.Comparison(folder)) for folder in folders[:-1]), *last]
-        clean = small.figures(call(options.folder / "clean", None))
+        last = [tiny_experiment.figures(call(folders[-1], options.workers))]
+        figures = [*(tiny_experiment.figures(bnkit.Comparison(folder)) for folder in folders[:-1]), *last]
+        clean = tiny_experiment.figures(call(options.folder / "clean", None))
         sys.stdout.write(json.dumps({"kills": kills, "torn": torn, "figures": figures, "clean": clean}))
         sys.stdout.flush()
         os._exit(0)

@@ -11,7 +11,7 @@ import bnkit.nn
 from bnkit.checks.check import check
 from bnkit.model.edit.convert import convert
 from bnkit.model.edit.freeze import freeze
-from tests.model.foreign import Frozen2d, WithActivation2d
+from tests.model.third_party_layers import Frozen2d, WithActivation2d
 
 
 def _sequence(*layers):
@@ -145,7 +145,7 @@ CASES = [
 @pytest.mark.parametrize(
     ("make", "code", "sites"), [pytest.param(*case[1:], id=f"{case[2]} {case[0]}") for case in CASES]
 )
-def test_what_is_found(make, code, sites):
+def test_each_rule_fires_and_is_silent_on_the_repaired_model(make, code, sites):
     model = make()
     dtype = next((p.dtype for p in (*model.parameters(), *model.buffers())), torch.float32)
     found = check(model, example_inputs=_images().to(dtype), select=code)

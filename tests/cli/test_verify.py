@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bnkit.model.changes import Change, Changed, Changes
-from tests.cli import pictures
-from tests.cli.calls import say
+from tests.cli import image_data
+from tests.cli.cli_runner import invoke
 
-HERE = str(Path(pictures.__file__))
+HERE = str(Path(image_data.__file__))
 OLD = b"what was there before"
 
 
@@ -24,7 +24,7 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 
 
 def _accuracy(model):
-    inputs, targets = pictures.scaled()[1]
+    inputs, targets = image_data.scaled()[1]
     with torch.no_grad():
         return (model.eval()(inputs).argmax(1) == targets).double().mean().item()
 
@@ -41,43 +41,45 @@ RUINOUS = {
 def test_a_model_that_became_worse_is_not_written(capsys, tmp_path, arguments):
     out = tmp_path / "x.safetensors"
     out.write_bytes(OLD)
-    said = say(capsys, *arguments, "--out", str(out))
-    assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
+    result = invoke(capsys, *arguments, "--out", str(out))
+    assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
     data = arguments[3]
-    assert f"is worse than before on the test part of {data}: accuracy 1.000 -> 0." in said.err
-    assert "cross-entropy" in said.err and "(120 examples)" in said.err
-    assert "nothing was written; expected no loss: " in said.err and f"--force writes {out} all the same" in said.err
-    assert ("--preserve keeps the outputs" in said.err) == (arguments[0] == "remove")
+    assert f"is worse than before on the test part of {data}: accuracy 1.000 -> 0." in result.err
+    assert "cross-entropy" in result.err and "(120 examples)" in result.err
+    assert (
+        "nothing was written; expected no loss: " in result.err and f"--force writes {out} all the same" in result.err
+    )
+    assert ("--preserve keeps the outputs" in result.err) == (arguments[0] == "remove")
     assert out.read_bytes() == OLD and [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
 
 @pytest.mark.parametrize("arguments", RUINOUS.values(), ids=RUINOUS)
 def test_it_is_written_by_force_and_said_to_be_worse(capsys, tmp_path, arguments):
-    said = say(capsys, *arguments, "--out", "x.safetensors", "--force")
-    assert said.status == (1 if arguments[0] == "check" else 0), said
-    (line,) = [line for line in said.out.splitlines() if line.startswith("on the test part of ")]
+    result = invoke(capsys, *arguments, "--out", "x.safetensors", "--force")
+    assert result.status == (1 if arguments[0] == "check" else 0), result
+    (line,) = [line for line in result.out.splitlines() if line.startswith("on the test part of ")]
     assert "accuracy 1.000 -> 0." in line and line.endswith("(worse than before)")
     assert load_file("x.safetensors")
     if arguments[0] == "check":
-        assert said.out.splitlines()[-1].endswith(", but it is worse than before")
+        assert result.out.splitlines()[-1].endswith(", but it is worse than before")
 
 
 def test_without_a_file_the_figures_are_told_alone(capsys, tmp_path):
-    said = say(capsys, *RUINOUS["recalibrate"])
-    assert said.status == 0 and "(worse than before)" in said.out
-    effect = json.loads(say(capsys, *RUINOUS["recalibrate"], "--json").out)["effect"]
+    result = invoke(capsys, *RUINOUS["recalibrate"])
+    assert result.status == 0 and "(worse than before)" in result.out
+    effect = json.loads(invoke(capsys, *RUINOUS["recalibrate"], "--json").out)["effect"]
     assert effect["is_loss"] and effect["is_worse"] and effect["accuracy_before"] == 1.0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_figures_are_those_of_the_file(capsys):
-    say(capsys, *RUINOUS["recalibrate"], "--out", "x.safetensors", "--force")
-    effect = json.loads(say(capsys, *RUINOUS["recalibrate"], "--json").out)["effect"]
-    model = pictures.trained()
+    invoke(capsys, *RUINOUS["recalibrate"], "--out", "x.safetensors", "--force")
+    effect = json.loads(invoke(capsys, *RUINOUS["recalibrate"], "--json").out)["effect"]
+    model = image_data.trained()
     assert _accuracy(model) == pytest.approx(effect["accuracy_before"])
     model.load_state_dict(load_file("x.safetensors"))
     assert _accuracy(model) == pytest.approx(effect["accuracy_after"])
-    loss = nn.functional.cross_entropy(model(pictures.scaled()[1][0]), pictures.scaled()[1][1]).item()
+    loss = nn.functional.cross_entropy(model(image_data.scaled()[1][0]), image_data.scaled()[1][1]).item()
     assert loss == pytest.approx(effect["loss_after"], rel=1e-3)
 
 
@@ -100,22 +102,25 @@ def test_the_figures_are_those_of_the_file(capsys):
     ids=lambda arguments: " ".join(Path(part).name for part in arguments),
 )
 def test_what_is_no_worse_is_written(capsys, arguments):
-    said = say(capsys, *arguments, "--out", "x.safetensors")
-    assert (said.status, said.err) == (0, "")
+    result = invoke(capsys, *arguments, "--out", "x.safetensors")
+    assert (result.status, result.err) == (0, "")
     assert (
-        f"on the test part of {arguments[-1] if 'pictures.py:' in arguments[-1] else arguments[3]}" in said.out or True
+        f"on the test part of {arguments[-1] if 'image_data.py:' in arguments[-1] else arguments[3]}" in result.out
+        or True
     )
-    assert load_file("x.safetensors") and "worse" not in said.out
+    assert load_file("x.safetensors") and "worse" not in result.out
 
 
 def test_values_are_judged_by_their_loss(capsys):
-    said = say(capsys, "recalibrate", f"{HERE}:predicting", "--data", f"{HERE}:regression", "--out", "x.safetensors")
-    assert said.status == 2 and "mean squared error " in said.err and "accuracy" not in said.err
-    said = say(capsys, "recalibrate", f"{HERE}:predicting", "--data", f"{HERE}:regression", "--json")
-    model, (inputs, targets) = pictures.predicting(), pictures.regression()[1]
-    effect = json.loads(said.out)["effect"]
+    result = invoke(
+        capsys, "recalibrate", f"{HERE}:predicting", "--data", f"{HERE}:regression", "--out", "x.safetensors"
+    )
+    assert result.status == 2 and "mean squared error " in result.err and "accuracy" not in result.err
+    result = invoke(capsys, "recalibrate", f"{HERE}:predicting", "--data", f"{HERE}:regression", "--json")
+    model, (inputs, targets) = image_data.predicting(), image_data.regression()[1]
+    effect = json.loads(result.out)["effect"]
     assert effect["loss_before"] == pytest.approx(0.0, abs=1e-9) and effect["loss"] == "mean squared error"
-    inside = model[1](pictures.regression()[0][0].flatten(1))
+    inside = model[1](image_data.regression()[0][0].flatten(1))
     expected = (model[1](inputs.flatten(1)) - inside.mean(0)) / (inside.var(0) + 1e-5).sqrt()
     assert effect["loss_after"] == pytest.approx((expected - targets).square().mean().item(), rel=1e-4)
 
@@ -129,9 +134,9 @@ def test_values_are_judged_by_their_loss(capsys):
     ],
 )
 def test_on_an_example_alone_it_is_said_how_far_the_output_changed(capsys, arguments):
-    said = say(capsys, *arguments, "--input", "6x1x4x4", "--out", "x.safetensors", "-q")
-    assert said.status == 0
-    first, summary, written = said.out.splitlines()
+    result = invoke(capsys, *arguments, "--input", "6x1x4x4", "--out", "x.safetensors", "-q")
+    assert result.status == 0
+    first, summary, written = result.out.splitlines()
     assert first.startswith("on random inputs: the output changed by ") and first.endswith(" of its size")
     assert (written, "changed" in summary) == ("written: x.safetensors", True)
 
@@ -159,9 +164,9 @@ def test_a_verb_that_is_meant_to_keep_the_outputs_and_does_not(capsys, monkeypat
         return wrong(copy.deepcopy(model), *arguments, **keywords)
 
     monkeypatch.setattr("bnkit.model.edit.fold.fold", apart)
-    said = say(capsys, "fold", f"{HERE}:trained", *options, "--out", "x.safetensors")
-    assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
-    assert expected in said.err and "nothing was written" in said.err
+    result = invoke(capsys, "fold", f"{HERE}:trained", *options, "--out", "x.safetensors")
+    assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
+    assert expected in result.err and "nothing was written" in result.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,20 +175,20 @@ def test_what_cannot_be_copied_is_made_once_more_by_its_factory(capsys, tmp_path
         "import threading\n"
         "from tests.cli import pictures\n"
         "def make():\n"
-        "    model = pictures.trained()\n"
+        "    model = image_data.trained()\n"
         "    model.lock = threading.Lock()\n"
         "    return model\n"
     )
-    said = say(capsys, "recalibrate", "mine.py:make", "--data", f"{HERE}:scaled", "--out", "x.safetensors")
-    assert (said.status, said.err) == (0, "")
-    assert "accuracy 1.000 -> 1.000" in said.out
+    result = invoke(capsys, "recalibrate", "mine.py:make", "--data", f"{HERE}:scaled", "--out", "x.safetensors")
+    assert (result.status, result.err) == (0, "")
+    assert "accuracy 1.000 -> 1.000" in result.out
 
 
 def test_fixing_says_what_it_did(capsys):
-    said = say(
+    result = invoke(
         capsys, "check", f"{HERE}:trained", "--data", f"{HERE}:scaled", "--select", "BN101", "--fix", "--out", "f.safetensors"
     )  # fmt: skip
-    assert said.status == 0
-    *_, effect, written, left = said.out.splitlines()
+    assert result.status == 0
+    *_, effect, written, left = result.out.splitlines()
     assert effect.startswith(f"on the test part of {HERE}:scaled: accuracy 1.000 -> 1.000, cross-entropy ")
     assert (written, left) == ("written: f.safetensors", "left after mending: nothing found in 1 layer")

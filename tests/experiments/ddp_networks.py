@@ -1,4 +1,4 @@
-"""Networks that draw nothing while they train, for processes that train one run together: ``shared.py:networks``."""
+"""Networks that draw nothing while they train, for processes that train one run together: ``ddp_networks.py:networks``."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_a_page_has_all_sections_and_says_what_the_rule_says(rule):
 
 @pytest.mark.parametrize(("heading", "is_found"), [("Wrong", True), ("Right", False)])
 @pytest.mark.parametrize("rule", RULES)
-def test_its_examples(rule, heading, is_found):
+def test_the_examples_of_a_page_are_true(rule, heading, is_found):
     code = re.search(r"```python\n(.*?)```", _section(rule, heading), re.DOTALL)[1]
     namespace = {}
     with torch.random.fork_rng(), warnings.catch_warnings():

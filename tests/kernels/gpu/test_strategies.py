@@ -1,4 +1,4 @@
-"""Every way that the Triton kernels take through a tensor, on small ones: run by `test_gpu_triton.py`, interpreted, and by nobody else."""
+"""Every way that the Triton kernels take through a tensor, on small ones: run by `test_kernel.py`, interpreted, and by nobody else."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _check(leaves, upstream, activation="silu", tolerance=2e-6, **extra):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-def test_same_numbers_any_way(strategy, shape):
+def test_all_strategies_agree(strategy, shape):
     leaves, upstream = _leaves(shape, torch.float32)
     plan = tiling.tiling_of(leaves[0], "forward", 1)
     assert plan.strategy == strategy
@@ -86,7 +86,7 @@ def test_a_large_mean_does_not_cancel(strategy):
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_masks(strategy, last):
+def test_masked_statistics_with_each_strategy(strategy, last):
     (x, *others), upstream = _leaves((5, 2, 3, 5), torch.float32, last=last, mean=100.0)
     mask = torch.rand(5, 1, 3, 5, generator=torch.Generator().manual_seed(1)) < 0.6
     mask[0] = False  # the first tile has nothing

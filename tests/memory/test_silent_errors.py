@@ -176,7 +176,7 @@ def test_inner_hooks_win(layers, x):
     assert unpacked
 
 
-def test_in_the_hooks_of_others(layers, x):
+def test_recompute_inside_other_saved_tensor_hooks(layers, x):
     taken = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: taken.append(t) or t.detach(), lambda t: t):
         with bnkit.recompute(layers) as found:
@@ -187,7 +187,7 @@ def test_in_the_hooks_of_others(layers, x):
     assert all(torch.equal(a, b) for a, b in zip(gradients(layers, loss), expected, strict=True))
 
 
-def test_in_itself(layers, x):
+def test_recompute_inside_recompute(layers, x):
     with bnkit.recompute(layers) as outer, bnkit.recompute(layers) as inner:
         loss = layers[2](layers[1](layers[0](x))).square().sum()
     assert (outer.dropped, inner.dropped) == (0, 1)
@@ -207,7 +207,7 @@ def _left(model):
     ]
 
 
-def test_nothing_is_left(layers, x):
+def test_no_hook_or_mode_is_left_after_an_exception(layers, x):
     before, random = _left(layers), torch.get_rng_state()
     with pytest.raises(KeyError), bnkit.recompute(layers):
         layers[2](layers[1](layers[0](x)))

@@ -9,28 +9,28 @@ from pathlib import Path
 import pytest
 
 from bnkit.cli.main import main
-from tests.children import Child
+from tests.child_processes import Child
 
-SMALL = str(Path(__file__).parents[1] / "experiments" / "small.py")
+TINY_EXPERIMENT = str(Path(__file__).parents[1] / "experiments" / "tiny_experiment.py")
 # A comparison that takes a fraction of a second.
-QUICK = (f"{SMALL}:networks", "--data", f"{SMALL}:data", "--grid", "lr=0.05", "batch_size=16", "--seeds", "2", "--epochs", "2")  # fmt: skip
+QUICK_COMPARE = (f"{TINY_EXPERIMENT}:networks", "--data", f"{TINY_EXPERIMENT}:data", "--grid", "lr=0.05", "batch_size=16", "--seeds", "2", "--epochs", "2")  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Said:
+class CliResult:
     status: int
     out: str
     err: str
 
 
-def say(capsys, *arguments: str) -> Said:
+def invoke(capsys, *arguments: str) -> CliResult:
     """What ``bnkit ARGUMENTS`` prints, and its exit status."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main(list(arguments))
     printed = capsys.readouterr()
     code = end.value.code
-    return Said(code if isinstance(code, int) else 0, printed.out, printed.err)
+    return CliResult(code if isinstance(code, int) else 0, printed.out, printed.err)
 
 
 def start(*arguments: str, cwd: Path) -> Child:

@@ -21,7 +21,7 @@ from bnkit.kernels.channel_moments import plane_moments
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.recognise import batch_norm_sites
 from bnkit.moments import Moments
-from tests.model.foreign import FromScratch
+from tests.model.third_party_layers import FromScratch
 
 
 def _data(count=512):
@@ -322,7 +322,7 @@ def test_never_updated_beside_one_that_was():
 @pytest.mark.parametrize(
     ("name", "value"), [("running_mean", math.nan), ("running_var", math.inf), ("running_var", -1.0)]
 )
-def test_poisoned(name, value):
+def test_non_finite_running_stats(name, value):
     model = _trained()
     assert not check(model, select="BN203")
     getattr(model[1], name)[2:4] = value
@@ -332,14 +332,14 @@ def test_poisoned(name, value):
     assert not check(repaired, _batches(), select="BN203")
 
 
-def test_a_batch_that_would_poison():
+def test_a_non_finite_batch():
     batches = [inputs.clone() for inputs, _ in _batches()]
     batches[3][5, 1] = math.inf
     (finding,) = check(_trained(), batches, select="BN203")
     assert (finding.site, finding.measured) == ("1", 1) and "batch 4" in finding.message
 
 
-def test_no_variance():
+def test_channels_without_variance():
     model = _trained()
     assert not check(model, _batches(), select="BN204")
     model[0].weight.data[3:5] = 0.0
@@ -358,7 +358,7 @@ def test_no_variance():
         (torch.tensor([1.0] * 7 + [math.nan]), [("warning", math.inf)]),
     ],
 )
-def test_gamma(values, expected):
+def test_extreme_gamma(values, expected):
     model = _trained()
     model[1].weight.data.copy_(values)
     assert [(f.severity.value, f.measured) for f in check(model, select="BN205")] == expected
@@ -397,7 +397,7 @@ class Checkpointed(nn.Sequential):
         return checkpoint(super().forward, x, use_reentrant=False) if self.training else super().forward(x)
 
 
-def test_updated_twice():
+def test_statistics_that_are_updated_twice():
     def model(layer):
         return nn.Sequential(Checkpointed(nn.Linear(4, 4), layer(4), nn.ReLU()), nn.BatchNorm1d(4))
 
@@ -410,7 +410,7 @@ def test_updated_twice():
     assert (int(trained[0][1].num_batches_tracked), int(trained[1].num_batches_tracked)) == (2, 1)
 
 
-def test_batches_that_give_nothing():
+def test_batches_that_are_empty_or_an_iterator_are_refused():
     with pytest.raises(DataError, match="batches is empty"):
         check(_trained(), [], select="BN2")
     with pytest.raises(SettingsError, match="test_batches is a list_iterator"):

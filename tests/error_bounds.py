@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def assert_within_budget(ours: Tensor, theirs: Tensor, exact: Tensor, what: str, largest_term: float = 0.0) -> None:
+def assert_within_error_bound(
+    ours: Tensor, theirs: Tensor, exact: Tensor, what: str, largest_term: float = 0.0
+) -> None:
     """Our error against float64 is at most twice PyTorch's own, plus one rounding step of the largest value.
 
     ``largest_term``: of the sums that the values are, where these may cancel.

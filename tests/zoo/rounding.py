@@ -27,7 +27,7 @@ def exact(model: nn.Module, inputs: Tensor) -> list[Tensor]:
     return outputs(copy.deepcopy(model).double(), inputs.double())
 
 
-def assert_equal_but_for_rounding(ours: list[Tensor], theirs: list[Tensor], truth: list[Tensor]) -> None:
+def assert_equal_up_to_rounding(ours: list[Tensor], theirs: list[Tensor], truth: list[Tensor]) -> None:
     """Our error against float64 is at most four times that of the network as it was, plus eight rounding steps.
 
     A network of a hundred layers makes of one rounding error what it likes: a fixed tolerance would be too wide for one
