@@ -9,8 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-import select
-import signal
 import subprocess
 import threading
 import time
@@ -20,15 +18,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self
 
+import psutil
+
 _MARK = "BNKIT_TEST_PROCESSES"
 # It belongs to this process for as long as that lives, whichever test made multiprocessing start it.
-_NOBODYS = b"multiprocessing.resource_tracker"
+_NOBODYS = "multiprocessing.resource_tracker"
 # After the first time, in case what was killed is started again.
 _SECONDS_MORE = 5.0
 # For what is killed to be gone.
 _SECONDS_TO_DIE = 20.0
-# What is killed may have started another in the meantime.
-_MOST_ROUNDS = 5
 
 
 class Child:
@@ -191,32 +189,26 @@ def _marked(environment: Mapping[str, str], mark: str) -> dict[str, str]:
 
 
 def _end(mark: str, *, forked: bool = False) -> None:
-    """Kill every process that has ``mark`` in its environment; where there is no /proc, none is found.
+    """Kill every process that has ``mark`` in its environment, and what it may have started in the meantime.
 
     A process that is ``forked`` has the environment that we were started with: those of multiprocessing are killed too.
     """
     for child in multiprocessing.active_children() if forked else ():
         child.kill()
-    for _ in range(_MOST_ROUNDS):
-        found = [pid for pid in _pids() if _is_one(pid, mark)]
-        for pid in found:
-            with suppress(OSError):  # it has ended by now
-                handle = os.pidfd_open(pid)
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
-                select.select([handle], [], [], _SECONDS_TO_DIE)
-                os.close(handle)
-        if not found:
-            break
+    end = time.monotonic() + _SECONDS_TO_DIE
+    while time.monotonic() < end and (
+        found := [process for process in psutil.process_iter() if _is_one(process, mark)]
+    ):
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        # psutil's own wait would take the exit status from whoever waits for it in this process.
+        time.sleep(0.02)
 
 
-def _pids() -> list[int]:
-    return [int(place.name) for place in Path("/proc").glob("[0-9]*")]
-
-
-def _is_one(pid: int, mark: str) -> bool:
-    place = Path(f"/proc/{pid}")
+def _is_one(process: psutil.Process, mark: str) -> bool:
     try:
-        has_it = mark.encode() in (place / "environ").read_bytes()  # empty once it has died
-        return has_it and pid != os.getpid() and _NOBODYS not in (place / "cmdline").read_bytes()
-    except OSError:  # it has ended, or is none of ours
+        has_it = mark in process.environ().get(_MARK, "")
+        return has_it and process.pid != os.getpid() and _NOBODYS not in " ".join(process.cmdline())
+    except psutil.Error:  # it has ended, or is none of ours
         return False

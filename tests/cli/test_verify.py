@@ -173,7 +173,7 @@ def test_a_verb_that_is_meant_to_keep_the_outputs_and_does_not(capsys, monkeypat
 def test_what_cannot_be_copied_is_made_once_more_by_its_factory(capsys, tmp_path):
     (tmp_path / "mine.py").write_text(
         "import threading\n"
-        "from tests.cli import pictures\n"
+        "from tests.cli import image_data\n"
         "def make():\n"
         "    model = image_data.trained()\n"
         "    model.lock = threading.Lock()\n"
