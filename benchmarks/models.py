@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.zoo.judging import exact, outputs
 from tests.zoo.networks import NORMALISED, Network, build, example
+from tests.zoo.rounding import exact, outputs
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn.modules.batchnorm import _BatchNorm

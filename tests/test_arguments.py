@@ -68,7 +68,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("verb", "settings", "message"), REFUSED, ids=[f"{v}-{s}" for v, s, _ in REFUSED])
-def test_what_is_refused(verb, settings, message):
+def test_invalid_input_is_refused(verb, settings, message):
     with pytest.raises(SettingsError, match=re.escape(message)) as caught:
         VERBS[verb](**settings)
     assert "expected" in str(caught.value)
@@ -91,10 +91,10 @@ def test_what_is_refused(verb, settings, message):
     ],
     ids=lambda given: given if isinstance(given, str) else " ".join(given),
 )
-def test_what_means_the_same_is_taken(verb, settings):
+def test_equivalent_arguments_are_accepted(verb, settings):
     VERBS[verb](**settings)
 
 
-def test_a_tensor_that_cannot_be_cut():
+def test_a_sparse_tensor_cannot_be_split_into_batches():
     with pytest.raises(SettingsError, match="batches is a tensor of layout torch.sparse_coo, .* expected a dense one"):
         bnkit.recalibrate(_normed(), IMAGES.to_sparse())

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import bnkit
-from tests.children import run
+from tests.child_processes import run
 
 
 def test_the_public_names_are_these_and_no_others():

@@ -10,7 +10,7 @@ from benchmarks.bounds import mover
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [False, True], ids=["in the order of memory", "channel by channel"])
 @pytest.mark.parametrize("both", [False, True], ids=["one", "two"])
-def test_everything_is_moved(both, channels):
+def test_all_bytes_are_counted(both, channels):
     generator = torch.Generator().manual_seed(0)
     x, g = (torch.randn(5, 3, 16, 20, generator=generator) for _ in range(2))
     y = torch.full_like(x, torch.nan)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.children import run
+from tests.child_processes import run
 
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "gpu.py"
 # Runs the script as on a machine that has torch, Triton and NumPy, and nothing else that bnkit asks for: filelock and Jinja2 come with torch.

@@ -25,7 +25,7 @@ def _findings(*entries, **arguments):
     return Findings(entries, layers=4, **arguments)
 
 
-def test_text():
+def test_findings_as_text():
     long = "remedy " * 20
     found = _findings(
         _finding("BN201", Severity.ERROR, "features.1", "bad\nfurthest off: b"),
@@ -54,7 +54,7 @@ def test_a_terminal_gets_colours_and_nothing_is_markup():
     assert "[bold]not bold[/bold]" in text and ":smile:" in text and "\x1b[33mwarning" in text
 
 
-def test_nothing():
+def test_no_findings_as_text():
     assert str(_findings()) == "nothing found in 4 layers"
     assert _findings()._repr_html_() == "<p>nothing found in 4 layers</p>"
     assert _findings().to_json() == [] and _findings().to_github() == ""
@@ -77,7 +77,7 @@ def test_annotations_are_escaped():
     )
 
 
-def test_plain_values():
+def test_findings_as_plain_values():
     found = _findings(_finding(measured=math.inf), _finding(measured={"accuracy": math.nan, "examples": 3}))
     assert json.loads(json.dumps(found.to_json(), allow_nan=False)) == [
         {"code": "BN101", "severity": "warning", "site": "a.0", "measured": measured, "limit": 0, "message": "it is off", "remedy": "mend it"}
@@ -85,7 +85,7 @@ def test_plain_values():
     ]  # fmt: skip
 
 
-def test_a_sequence():
+def test_findings_are_a_sequence():
     entries = [_finding("BN201", Severity.ERROR), _finding(), _finding("BN102", Severity.NOTE)]
     found = _findings(*entries, fixable=frozenset({"BN201"}))
     assert list(found) == entries and found[1] == entries[1] and len(found[:2]) == 2
@@ -100,7 +100,7 @@ def _model():
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def test_what_was_not_given_is_told():
+def test_rules_that_did_not_run_are_listed_with_what_they_need():
     found = bnkit.check(_model())
     assert {need: "BN101" in codes for need, codes in found.not_checked.items()}["an example input"]
     assert any("BN201" in codes for need, codes in found.not_checked.items() if need == "batches of data")
@@ -118,7 +118,7 @@ def test_assert_healthy():
         bnkit.assert_healthy(_model(), fail_on="never")
 
 
-def test_a_file_of_settings(tmp_path):
+def test_settings_of_a_file(tmp_path):
     path = tmp_path / "pyproject.toml"
     path.write_text('[tool.bnkit]\nignore = ["useless-bias"]\n')
     example = torch.randn(4, 4)
@@ -136,7 +136,7 @@ def test_a_file_of_settings(tmp_path):
         (nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d()), ModelError, "has no shape yet"),
     ],
 )
-def test_what_cannot_be_checked(model, error, message):
+def test_what_is_no_model_is_refused(model, error, message):
     with pytest.raises(error, match=message):
         bnkit.check(model)
 

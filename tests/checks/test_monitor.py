@@ -120,6 +120,6 @@ def test_without_batches_it_looks_at_the_model_alone(clock):
 
 
 @pytest.mark.parametrize("arguments", [{"every": 0}, {"batches": 0}, {"share": 0.0}, {"share": 1.5}, {"select": "BN9"}])
-def test_what_means_nothing_is_refused(arguments):
+def test_invalid_arguments_are_refused(arguments):
     with pytest.raises(SettingsError):
         Monitor(_model(), **arguments)

@@ -10,14 +10,14 @@ import pytest
 from bnkit.claims import CLAIMS, Evidence, designs
 from bnkit.claims.designs import Design
 from bnkit.experiments.records.record import Record, Status
-from tests.report.made import diverged, epoch, finished, plan_of, records_of
+from tests.report.fake_runs import diverged_record, epoch, fake_plan, fake_records, finished_record
 
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 
 
 def _effects(name, outcome, **changes):
-    planned = plan_of(changes.pop("networks", ("no_batch_norm", "batch_norm")), **changes)
-    return BY_NAME[name].effect_of(Evidence(planned, records_of(planned, outcome)))
+    planned = fake_plan(changes.pop("networks", ("no_batch_norm", "batch_norm")), **changes)
+    return BY_NAME[name].effect_of(Evidence(planned, fake_records(planned, outcome)))
 
 
 def _with(run):
@@ -54,8 +54,8 @@ def test_the_range_of_learning_rates():
     def outcome(run):
         lr = run.settings.lr
         if _with(run):
-            return finished(0.9 if lr >= 0.1 else 0.2, gradient_norm=1.0)
-        return finished(0.9, gradient_norm=lr) if lr <= 0.1 else diverged(0.1)
+            return finished_record(0.9 if lr >= 0.1 else 0.2, gradient_norm=1.0)
+        return finished_record(0.9, gradient_norm=lr) if lr <= 0.1 else diverged_record(0.1)
 
     grid = {"grid": {"lr": rates}}
     assert _effects("higher-learning-rates", outcome, **grid) == pytest.approx(dict.fromkeys(range(3), 2.0))
@@ -67,7 +67,7 @@ def test_a_seed_with_a_run_missing_is_left_out():
     def outcome(run):
         if run.seed == 1 and _with(run) and run.settings.lr == 1.0:
             return None
-        return finished(0.9)
+        return finished_record(0.9)
 
     for name in ("wider-range", "fewer-nan"):
         assert set(_effects(name, outcome, grid={"lr": [0.1, 1.0]})) == {0, 2}
@@ -86,7 +86,7 @@ def test_what_dropout_gains_is_compared():
     tests = {(False, 0.0): 0.80, (False, 0.5): 0.86, (True, 0.0): 0.85, (True, 0.5): 0.84}
 
     def outcome(run):
-        return finished(tests[_with(run), run.settings.dropout], accuracy=0.7, training_accuracy=0.95)
+        return finished_record(tests[_with(run), run.settings.dropout], accuracy=0.7, training_accuracy=0.95)
 
     grid = {"grid": {"lr": [0.1], "dropout": [0.0, 0.5]}}
     assert _effects("less-dropout", outcome, **grid) == pytest.approx(dict.fromkeys(range(3), 0.07))
@@ -96,17 +96,17 @@ def test_what_dropout_gains_is_compared():
 def test_small_batches_and_widths_and_order():
     def outcome(run):
         small = run.settings.batch_size == 2
-        return finished((0.6 if small else 0.9) if _with(run) else (0.7 if small else 0.8))
+        return finished_record((0.6 if small else 0.9) if _with(run) else (0.7 if small else 0.8))
 
     assert _effects("small-batches", outcome, grid={"lr": [0.1], "batch_size": [2, 32]})[0] == pytest.approx(0.2)
 
     def by_width(run):
-        return finished(0.5 + run.settings.width / 1000 + (0.09 if _with(run) else 0))
+        return finished_record(0.5 + run.settings.width / 1000 + (0.09 if _with(run) else 0))
 
     assert _effects("smaller-networks", by_width, grid={"lr": [0.1], "width": [32, 128]})[2] == pytest.approx(-0.006)
 
     def by_order(run):
-        return finished(0.9 if run.settings.order == "before" else 0.85)
+        return finished_record(0.9 if run.settings.order == "before" else 0.85)
 
     assert _effects("order", by_order, grid={"lr": [0.1], "order": ["before", "after"]})[1] == pytest.approx(0.05)
 
@@ -114,7 +114,7 @@ def test_small_batches_and_widths_and_order():
 def test_refused_and_working_in_batches_of_one():
     failed = Record(Status.FAILED, traceback="…\nbnkit.errors.TooFewValuesError: one value per channel")
     other = Record(Status.FAILED, traceback="…\nValueError: something else")
-    records = [failed, other, finished(0.5)]
+    records = [failed, other, finished_record(0.5)]
     assert _effects("batch-of-one-linear", lambda run: records[run.seed], networks=("batch_norm",)) == {
         0: 1,
         1: 0,
@@ -128,11 +128,11 @@ def test_refused_and_working_in_batches_of_one():
 
 
 def test_population_statistics_against_the_moving_average():
-    effects = _effects("population-statistics", lambda run: finished(0.8, test_accuracy_population=0.9))
+    effects = _effects("population-statistics", lambda run: finished_record(0.8, test_accuracy_population=0.9))
     assert effects == pytest.approx(dict.fromkeys(range(3), 0.1))
 
 
-def test_what_was_seen_inside():
+def test_effects_measured_inside_the_network():
     def outcome(run):
         size = 1.0 if _with(run) else 3.0
         layers = {
@@ -141,7 +141,7 @@ def test_what_was_seen_inside():
             "out": {"update_ratio": 0.1, "gradient_norm": 1.0, "input_shift": size},
         }
         probe = {"step": 0, "loss": 1.0, "loss_range": size, "gradient_norm": 1.0, "gradient_change": 2 * size}
-        return finished(0.5, layers=[{"step": 0, "layers": layers}], landscape=[probe])
+        return finished_record(0.5, layers=[{"step": 0, "layers": layers}], landscape=[probe])
 
     for name in ("covariate-shift", "smoother-loss", "smoother-gradient"):
         assert _effects(name, outcome) == pytest.approx(dict.fromkeys(range(3), math.log(3)))

@@ -15,16 +15,16 @@ from bnkit.checks.config import load_config
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import parse_experiment, read_experiment
 from bnkit.experiments.settings import Settings
-from tests.cli import nets
-from tests.cli.calls import QUICK, SMALL, say
+from tests.cli import user_networks
+from tests.cli.cli_runner import QUICK_COMPARE, TINY_EXPERIMENT, invoke
 
 pytestmark = pytest.mark.slow
-NETS = nets.__file__
+NETS = user_networks.__file__
 
 _VALID = {
     "name": "valid",
-    "data": f"{SMALL}:data",
-    "networks": [f"{SMALL}:networks"],
+    "data": f"{TINY_EXPERIMENT}:data",
+    "networks": [f"{TINY_EXPERIMENT}:networks"],
     "seeds": 1,
     "epochs": 1,
     "validation": 0.2,
@@ -67,13 +67,13 @@ def _is_small(content):
     )
 
 
-def _right_or_one_line(said):
-    assert said.status in (0, 2), said
-    if said.status == 2:
-        assert said.out == ""
-        assert said.err.startswith("error: ")
-        assert said.err.count("\n") == 1
-        assert "Traceback" not in said.err
+def _right_or_one_line(result):
+    assert result.status in (0, 2), result
+    if result.status == 2:
+        assert result.out == ""
+        assert result.err.startswith("error: ")
+        assert result.err.count("\n") == 1
+        assert "Traceback" not in result.err
 
 
 @_examples(300)
@@ -86,7 +86,7 @@ def test_broken_experiments(capsys, tmp_path, changes, grid, without):
         return
     path = tmp_path / "broken.toml"
     path.write_text(tomli_w.dumps(content), encoding="utf-8")
-    _right_or_one_line(say(capsys, "compare", str(path), "--dry-run"))
+    _right_or_one_line(invoke(capsys, "compare", str(path), "--dry-run"))
 
 
 @_examples(400)
@@ -111,10 +111,10 @@ _WORDS = st.one_of(
 
 
 def _without_work(capsys, folder, command, words):
-    said = say(capsys, *command, *words)
+    result = invoke(capsys, *command, *words)
     # --help and --version may be among them
     if "-h" not in "".join(words) and "--version" not in words:
-        _right_or_one_line(said)
+        _right_or_one_line(result)
     assert list(folder.iterdir()) == []
 
 
@@ -137,16 +137,16 @@ def test_broken_command_lines_about_a_model(capsys, tmp_path, monkeypatch, comma
                                                         "BN1", "BN999", "json", "github", "error", "results/x/runs/3f2a"])), max_size=5))  # fmt: skip
 def test_broken_checks(capsys, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
-    said = say(capsys, "check", *words)
-    if said.status != 1:  # findings are no mistake
+    result = invoke(capsys, "check", *words)
+    if result.status != 1:  # findings are no mistake
         _without_work(capsys, tmp_path, ("check",), words)
 
 
 @_examples(50)
 @given(name=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10))
 def test_broken_names_of_rules(capsys, name):
-    said = say(capsys, "explain", "--", name)  # the tool that makes them up knows our codes
-    _right_or_one_line(said)
+    result = invoke(capsys, "explain", "--", name)  # the tool that makes them up knows our codes
+    _right_or_one_line(result)
 
 
 @_examples(200)
@@ -181,16 +181,16 @@ _SHAPES = st.one_of(
 @_examples(100)
 @given(target=_TARGETS)
 def test_broken_targets(capsys, target):
-    said = say(capsys, "fold", "--input", "2x1x8x8", "--", target)
-    assert said.status == 2
-    _right_or_one_line(said)
+    result = invoke(capsys, "fold", "--input", "2x1x8x8", "--", target)
+    assert result.status == 2
+    _right_or_one_line(result)
 
 
 @_examples(150)
 @given(shapes=st.lists(_SHAPES, min_size=1, max_size=2))
 def test_broken_shapes(capsys, shapes):
     options = [option for shape in shapes for option in ("--input", shape)]
-    _right_or_one_line(say(capsys, "fold", f"{NETS}:Normalised", *options))
+    _right_or_one_line(invoke(capsys, "fold", f"{NETS}:Normalised", *options))
 
 
 @_examples(150)
@@ -202,7 +202,7 @@ def test_broken_shapes(capsys, shapes):
 def test_weights_cut_off_at_any_byte(capsys, tmp_path, ending, share, noise):
     whole = tmp_path / f"whole{ending}"
     if not whole.exists():
-        model = nets.Normalised()
+        model = user_networks.Normalised()
         if ending == ".safetensors":
             save_file(model.state_dict(), whole)
         else:
@@ -211,18 +211,18 @@ def test_weights_cut_off_at_any_byte(capsys, tmp_path, ending, share, noise):
     path = tmp_path / f"cut{ending}"
     # The old format has padding at its end, without which it is whole.
     path.write_bytes(content[: int(share * len(content) * 0.95)] + noise)
-    said = say(capsys, "fold", f"{NETS}:Normalised", "--input", "2x1x8x8", "--weights", str(path))
-    assert said.status == 2
-    _right_or_one_line(said)
+    result = invoke(capsys, "fold", f"{NETS}:Normalised", "--input", "2x1x8x8", "--weights", str(path))
+    assert result.status == 2
+    _right_or_one_line(result)
 
 
 def test_what_was_recorded_outlives_them_all(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    say(capsys, "compare", *QUICK, "--out", "r")
+    invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r")
     before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
     for wrong in (["--grid", "lr=nan"], ["--seeds", "-3"], ["--epochs", "1e3"], ["--data", "nowhere.npz"], ["--network", "nets.py:"],
                   ["--device", "cuda:99"], ["--grid", "depth=3"], ["--fresh", "--grid", "optimizer=sgdd"]):  # fmt: skip
-        said = say(capsys, "compare", *QUICK, "--out", "r", *wrong)
-        assert said.status == 2, wrong
-        _right_or_one_line(said)
+        result = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r", *wrong)
+        assert result.status == 2, wrong
+        _right_or_one_line(result)
     assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before

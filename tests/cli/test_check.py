@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from bnkit.checks.rule_registry import page, rules
 from bnkit.cli.main import main
 from bnkit.comparison.comparison import Comparison
-from tests.cli import nets
-from tests.cli.calls import QUICK, say
+from tests.cli import user_networks
+from tests.cli.cli_runner import QUICK_COMPARE, invoke
 
-NETS = str(Path(nets.__file__))
+NETS = str(Path(user_networks.__file__))
 
 
 @pytest.fixture(autouse=True)
@@ -25,25 +25,25 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 
 def test_text_is_worst_first_and_the_same_each_time(capsys):
     arguments = ("check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101")
-    said = say(capsys, *arguments)
-    assert said.status == 1
-    assert said.out.splitlines() == [
+    result = invoke(capsys, *arguments)
+    assert result.status == 1
+    assert result.out.splitlines() == [
         "warning  BN101 0  its bias is cancelled by 1; set bias=False (saves 4 parameters)",
         "1 warning in 1 layer",
     ]
-    assert say(capsys, *arguments) == said
+    assert invoke(capsys, *arguments) == result
 
 
 def test_json_is_a_list_of_findings(capsys):
-    said = say(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", "--format", "json")
-    (finding,) = json.loads(said.out)
+    result = invoke(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", "--format", "json")
+    (finding,) = json.loads(result.out)
     assert list(finding) == ["code", "severity", "site", "measured", "limit", "message", "remedy"]
-    assert (said.status, finding["code"], finding["severity"], finding["site"]) == (1, "BN101", "warning", "0")
+    assert (result.status, finding["code"], finding["severity"], finding["site"]) == (1, "BN101", "warning", "0")
 
 
 def test_annotations_for_a_workflow(capsys):
-    said = say(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", "--format", "github")
-    (line,) = said.out.splitlines()
+    result = invoke(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", "--format", "github")
+    (line,) = result.out.splitlines()
     assert line.startswith(f"::warning file={NETS},title=BN101::0: its bias is cancelled by 1%0Aremedy: ")
 
 
@@ -61,7 +61,7 @@ def test_annotations_for_a_workflow(capsys):
 )
 def test_the_exit_status(capsys, options, status):
     arguments = ("check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", *options)
-    assert say(capsys, *arguments).status == status
+    assert invoke(capsys, *arguments).status == status
 
 
 @pytest.mark.parametrize(
@@ -83,27 +83,27 @@ def test_pyproject(capsys, tmp_path, monkeypatch, table, status):
     (tmp_path / "pyproject.toml").write_text(f"[tool.bnkit]\n{table}\n")
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
-    said = say(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8")
-    assert said.status == status
+    result = invoke(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8")
+    assert result.status == status
     if status == 2:
-        assert "pyproject.toml" in said.err and said.err.count("\n") == 1
+        assert "pyproject.toml" in result.err and result.err.count("\n") == 1
 
 
 def test_weights_for_the_network_without_the_bias(capsys):
-    said = say(
+    result = invoke(
         capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", "--fix", "--out", "new.safetensors"
     )  # fmt: skip
-    assert said.status == 0
-    assert "mended: 0: bias removed; taken off the running mean of 1" in said.out
-    assert "written: new.safetensors" in said.out
+    assert result.status == 0
+    assert "mended: 0: bias removed; taken off the running mean of 1" in result.out
+    assert "written: new.safetensors" in result.out
     tensors = load_file("new.safetensors")
     assert "0.bias" not in tensors and not torch.equal(tensors["1.running_mean"], torch.zeros(4))
 
 
 def test_nothing_is_written_where_nothing_is_mended(capsys, tmp_path):
-    said = say(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN1", "--fix")
-    assert said.status == 1
-    assert said.out.splitlines()[-1] == "nothing to mend; nothing written"
+    result = invoke(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN1", "--fix")
+    assert result.status == 1
+    assert result.out.splitlines()[-1] == "nothing to mend; nothing written"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,21 +127,21 @@ def test_nothing_is_written_where_nothing_is_mended(capsys, tmp_path):
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, expected):
-    said = say(capsys, "check", *arguments)
-    assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
-    assert expected in said.err
+    result = invoke(capsys, "check", *arguments)
+    assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
+    assert expected in result.err
 
 
 @pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.code) for rule in rules()])
 def test_a_rule_is_explained(capsys, rule):
     for name in (rule.code.lower(), rule.name, *rule.former_names):
-        assert say(capsys, "explain", name).out == page(rule.code)
+        assert invoke(capsys, "explain", name).out == page(rule.code)
 
 
 def test_rules_are_listed(capsys):
-    said = say(capsys, "explain")
-    assert all(rule.code in said.out and rule.name in said.out for rule in rules())
-    assert (say(capsys, "explain", "BN7").status, say(capsys, "explain").status) == (2, 0)
+    result = invoke(capsys, "explain")
+    assert all(rule.code in result.out and rule.name in result.out for rule in rules())
+    assert (invoke(capsys, "explain", "BN7").status, invoke(capsys, "explain").status) == (2, 0)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def folder(tmp_path_factory):
     """A comparison that kept the weights of every epoch."""
     place = tmp_path_factory.mktemp("comparison")
     with pytest.raises(SystemExit):
-        main(["compare", *QUICK, "--out", str(place / "r"), "--keep-checkpoints", "-q"])
+        main(["compare", *QUICK_COMPARE, "--out", str(place / "r"), "--keep-checkpoints", "-q"])
     return place / "r"
 
 
@@ -161,24 +161,24 @@ def _runs(folder):
 @pytest.mark.slow
 def test_the_run_of_a_comparison(capsys, folder):
     run = folder / "runs" / _runs(folder)["batch_norm"].run_id
-    whole = say(capsys, "check", str(run), "--format", "json")
+    whole = invoke(capsys, "check", str(run), "--format", "json")
     assert whole.status in (0, 1) and isinstance(json.loads(whole.out), list)
     # the beginning of its id, and its file of weights, stand for it as well
-    assert say(capsys, "check", str(run)[:-4], "--format", "json") == whole
-    assert say(capsys, "check", str(run / "weights.safetensors"), "--format", "json") == whole
-    assert say(capsys, "check", str(run / "epoch-0002.safetensors"), "--format", "json") == whole
-    other = say(capsys, "check", str(run), "--weights", str(run / "epoch-0001.safetensors"), "--format", "json")
-    assert say(capsys, "check", str(run / "epoch-0001.safetensors"), "--format", "json") == other
-    assert say(capsys, "check", str(run), "--input", "4x6", "--select", "BN101").status == 0
+    assert invoke(capsys, "check", str(run)[:-4], "--format", "json") == whole
+    assert invoke(capsys, "check", str(run / "weights.safetensors"), "--format", "json") == whole
+    assert invoke(capsys, "check", str(run / "epoch-0002.safetensors"), "--format", "json") == whole
+    other = invoke(capsys, "check", str(run), "--weights", str(run / "epoch-0001.safetensors"), "--format", "json")
+    assert invoke(capsys, "check", str(run / "epoch-0001.safetensors"), "--format", "json") == other
+    assert invoke(capsys, "check", str(run), "--input", "4x6", "--select", "BN101").status == 0
 
 
 @pytest.mark.slow
 def test_nothing_of_the_folder_is_touched(capsys, folder):
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
     run = folder / "runs" / _runs(folder)["batch_norm"].run_id
-    say(capsys, "check", str(run), "--fix")
-    said = say(capsys, "check", str(run), "--fix", "--out", str(run / "weights.safetensors"))
-    assert (said.status, said.err.count("\n")) == (2, 1)
+    invoke(capsys, "check", str(run), "--fix")
+    result = invoke(capsys, "check", str(run), "--fix", "--out", str(run / "weights.safetensors"))
+    assert (result.status, result.err.count("\n")) == (2, 1)
     after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
     assert before == after
 
@@ -194,9 +194,9 @@ def test_nothing_of_the_folder_is_touched(capsys, folder):
 )
 def test_a_run_that_is_not_there(capsys, folder, target, expected):
     names = {key: run.run_id for key, run in _runs(folder).items()}
-    said = say(capsys, "check", str(folder / target.format(**names)))
-    assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
-    assert expected in said.err
+    result = invoke(capsys, "check", str(folder / target.format(**names)))
+    assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
+    assert expected in result.err
 
 
 @pytest.mark.slow

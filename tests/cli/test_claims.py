@@ -14,11 +14,11 @@ from bnkit.claims.folder import read
 from bnkit.cli.main import main
 from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Callback
-from tests.children import run
-from tests.cli.calls import SMALL, say
+from tests.child_processes import run
+from tests.cli.cli_runner import TINY_EXPERIMENT, invoke
 
 # Two small networks that follow no setting, on 90 points: what has a design for them takes seconds.
-OWN = ("--network", f"{SMALL}:networks", "--data", f"{SMALL}:data")
+OWN = ("--network", f"{TINY_EXPERIMENT}:networks", "--data", f"{TINY_EXPERIMENT}:data")
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +30,8 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 def test_a_network_of_ones_own_is_asked_what_it_can_be_asked(capsys):
     asked = ("1a", "2a", "6b", "8", "12")
     arguments = ("claims", "--quick", *OWN, "--seeds", "2", "--out", "c", *(f"--only={number}" for number in asked))
-    said = say(capsys, *arguments)
-    assert said.status == 0
+    result = invoke(capsys, *arguments)
+    assert result.status == 0
     content = read(Path("c"))
     by_number = {claim["number"]: claim for claim in content["claims"]}
     assert tuple(by_number) == asked
@@ -39,15 +39,15 @@ def test_a_network_of_ones_own_is_asked_what_it_can_be_asked(capsys):
     assert [claim["verdict"] for claim in content["claims"]] == [
         "not enough data", "not asked", "not asked", "not enough data", "not asked",
     ]  # fmt: skip
-    assert by_number["12"]["why"].endswith("small.py:networks has no order to set")
+    assert by_number["12"]["why"].endswith("tiny_experiment.py:networks has no order to set")
     assert by_number["6b"]["why"] == "it is about the network residual-mlp"
     assert by_number["2a"]["why"] == "it takes batches of 128, and there are 90 images to train on"
     assert by_number["8"]["n"] == 2
     assert by_number["8"]["budget"] == "32 runs, 256 steps, 90 images"
-    assert "Of 2 hypotheses 0 are decided" in said.out
+    assert "Of 2 hypotheses 0 are decided" in result.out
     assert Path("c/claims.md").read_text().count("| not asked") == 3
     # Called again, nothing is trained.
-    again = say(capsys, *arguments, "--json")
+    again = invoke(capsys, *arguments, "--json")
     assert json.loads(again.out)["claims"] == content["claims"]
 
 
@@ -56,17 +56,17 @@ def test_a_users_file_is_refused_before_anything_is_trained(capsys, tmp_path, na
     mine = tmp_path / "c" / name
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    said = say(capsys, "claims", "--quick", *OWN, "--seeds", "2", "--out", "c", "--only", "8")
-    assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
-    assert f"{mine.parent.relative_to(tmp_path)} holds {mine.name}, which was not written by bnkit" in said.err
+    result = invoke(capsys, "claims", "--quick", *OWN, "--seeds", "2", "--out", "c", "--only", "8")
+    assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
+    assert f"{mine.parent.relative_to(tmp_path)} holds {mine.name}, which was not written by bnkit" in result.err
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
     assert mine.read_text() == "mine"
 
 
 def test_where_nothing_can_be_asked_the_verdicts_are_written_all_the_same(capsys, tmp_path):
-    assert say(capsys, "claims", "--quick", *OWN, "--out", "c", "--only", "6b").status == 0
+    assert invoke(capsys, "claims", "--quick", *OWN, "--out", "c", "--only", "6b").status == 0
     (tmp_path / "c" / ".bnkit").unlink()  # as an earlier version left it
-    assert say(capsys, "claims", "--quick", *OWN, "--out", "c", "--only", "6b").status == 0
+    assert invoke(capsys, "claims", "--quick", *OWN, "--out", "c", "--only", "6b").status == 0
 
 
 @pytest.mark.slow
@@ -79,8 +79,8 @@ def test_some_claims_and_the_same_verdict_after_an_interruption(capsys):
                 raise KeyboardInterrupt
 
     settings = {
-        "data": f"{SMALL}:data",
-        "network": f"{SMALL}:networks",
+        "data": f"{TINY_EXPERIMENT}:data",
+        "network": f"{TINY_EXPERIMENT}:networks",
         "quick": True,
         "only": ["covariate-shift", "10a"],
     }
@@ -101,7 +101,7 @@ def test_some_claims_and_the_same_verdict_after_an_interruption(capsys):
 @pytest.mark.slow
 def test_a_report_of_the_folder_of_claims(capsys):
     asked = ("--only=9", "--only=10a", "--only=12", "--seeds", "2", "--out", "c")
-    say(capsys, "claims", "--quick", *OWN, *asked)
+    invoke(capsys, "claims", "--quick", *OWN, *asked)
     first = Path("c/claims.html").read_text()
     assert "bnkit report c</code> draws a report of it" in first
     # From the records alone, in a process that has no torch.
@@ -115,26 +115,26 @@ def test_a_report_of_the_folder_of_claims(capsys):
     assert '<a href="inside/report.html">Its report</a>' in text
     assert "4 finished" in text and 'id="design-inside"' in text and 'id="design-order"' not in text
     assert Path("c/inside/report.html").stat().st_size < 3_000_000
-    said = say(capsys, "report", "c", "--json")
-    assert json.loads(said.out)["claims"] == read(Path("c"))
+    result = invoke(capsys, "report", "c", "--json")
+    assert json.loads(result.out)["claims"] == read(Path("c"))
     for arguments in (("c", "c/inside"), ("c/inside", "c"), ("c", "--out", "x.html")):
-        said = say(capsys, "report", *arguments)
-        assert said.status == 2 and "c is a folder of bnkit claims; expected it alone" in said.err
+        result = invoke(capsys, "report", *arguments)
+        assert result.status == 2 and "c is a folder of bnkit claims; expected it alone" in result.err
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"claims": [{}]}'])
 def test_verdicts_that_cannot_be_read_are_told(capsys, content):
     Path("c").mkdir()
     Path("c/claims.json").write_text(content)
-    said = say(capsys, "report", "c")
-    assert said.status == 2 and "claims.json" in said.err and said.err.count("\n") == 1
+    result = invoke(capsys, "report", "c")
+    assert result.status == 2 and "claims.json" in result.err and result.err.count("\n") == 1
 
 
 @pytest.mark.slow
 def test_the_figures_do_not_depend_on_the_number_of_workers():
     settings = {
-        "data": f"{SMALL}:data",
-        "network": f"{SMALL}:networks",
+        "data": f"{TINY_EXPERIMENT}:data",
+        "network": f"{TINY_EXPERIMENT}:networks",
         "quick": True,
         "seeds": 3,
         "only": ["9", "10b"],
@@ -177,10 +177,10 @@ def test_a_design_that_asks_for_durations_is_trained_alone(monkeypatch):
     ],
 )
 def test_mistakes_are_told_in_one_line_before_anything_is_trained(capsys, arguments, message):
-    said = say(capsys, "claims", "--quick", *arguments)
-    assert said.status == 2
-    assert message in said.err
-    assert said.err.count("\n") == 1
+    result = invoke(capsys, "claims", "--quick", *arguments)
+    assert result.status == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
     assert not Path("results").exists()
 
 
@@ -189,7 +189,7 @@ def test_networks_by_other_names_are_refused(tmp_path):
         "def networks():\n    from torch import nn\n    return {'a': lambda: nn.Linear(6, 3)}\n"
     )
     with pytest.raises(SettingsError, match="has networks called a; expected no_batch_norm and batch_norm"):
-        evaluate_claims(f"{SMALL}:data", f"{tmp_path / 'other.py'}:networks", quick=True)
+        evaluate_claims(f"{TINY_EXPERIMENT}:data", f"{tmp_path / 'other.py'}:networks", quick=True)
 
 
 def test_help_begins_with_an_example(capsys):

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bnkit.cli.main import main
-from tests.children import limited, run
-from tests.cli.calls import QUICK, SMALL, say, start
+from tests.child_processes import run, time_limit
+from tests.cli.cli_runner import QUICK_COMPARE, TINY_EXPERIMENT, invoke, start
 
 pytestmark = pytest.mark.slow
 
@@ -26,24 +26,27 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _no_worker_keeps_us_waiting():
-    with limited(300):
+    with time_limit(300):
         yield
 
 
 def test_it_prints_the_table_and_the_answer_and_leaves_the_files(capsys, tmp_path):
-    said = say(capsys, "compare", *QUICK, "--out", "r")
-    assert said.status == 0
-    assert said.out.index("All runs, best first") < said.out.index("batch_norm against no_batch_norm")
-    assert "report: r/report.html" in said.out
-    for line in ("small: 4 runs, 0 done before", "run 1 of 4  no_batch_norm  lr 0.05  seed 0  epoch 2 of 2  loss "):
-        assert line in said.err
+    result = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r")
+    assert result.status == 0
+    assert result.out.index("All runs, best first") < result.out.index("batch_norm against no_batch_norm")
+    assert "report: r/report.html" in result.out
+    for line in (
+        "tiny_experiment: 4 runs, 0 done before",
+        "run 1 of 4  no_batch_norm  lr 0.05  seed 0  epoch 2 of 2  loss ",
+    ):
+        assert line in result.err
     assert {path.name for path in (tmp_path / "r").iterdir()} >= {
         "experiment.toml", "results.csv", "report.html", "runs",
     }  # fmt: skip
 
 
 def test_results_csv_has_the_columns_and_values_that_were_promised(capsys, tmp_path):
-    say(capsys, "compare", *QUICK, "--out", "r")
+    invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r")
     with (tmp_path / "r" / "results.csv").open() as file:
         header, *rows = list(csv.reader(file))
     assert header == [
@@ -62,57 +65,59 @@ def test_the_report_is_opened_where_that_is_asked_for(capsys, tmp_path, monkeypa
     opened = []
     monkeypatch.setattr("bnkit.cli.compare.launch", opened.append)
     monkeypatch.setattr("bnkit.cli.report.launch", opened.append)
-    assert say(capsys, "compare", *QUICK, "--out", "one").status == 0
+    assert invoke(capsys, "compare", *QUICK_COMPARE, "--out", "one").status == 0
     assert opened == []
-    assert say(capsys, "compare", *QUICK, "--out", "one", "--open").status == 0
+    assert invoke(capsys, "compare", *QUICK_COMPARE, "--out", "one", "--open").status == 0
     report = tmp_path / "one" / "report.html"
     assert opened == [report.as_uri()]
     assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert say(capsys, "report", "one", "--open").status == 0
+    assert invoke(capsys, "report", "one", "--open").status == 0
     assert opened == [report.as_uri()] * 2
 
 
 def test_json_goes_to_standard_output_alone(capsys):
-    said = say(capsys, "compare", *QUICK, "--out", "r", "--json")
-    content = json.loads(said.out)
-    assert said.err == ""
-    assert (content["name"], content["folder"], len(content["results"])) == ("small", "r", 8)
+    result = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r", "--json")
+    content = json.loads(result.out)
+    assert result.err == ""
+    assert (content["name"], content["folder"], len(content["results"])) == ("tiny_experiment", "r", 8)
     assert content["answer"]["contrasts"][0]["network"] == "batch_norm"
 
 
 def test_quiet_prints_the_answer_alone(capsys):
-    said = say(capsys, "compare", *QUICK, "--out", "r", "-q")
-    assert said.err == ""
-    assert said.out.startswith("batch_norm against no_batch_norm")
-    assert "All runs" not in said.out
+    result = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r", "-q")
+    assert result.err == ""
+    assert result.out.startswith("batch_norm against no_batch_norm")
+    assert "All runs" not in result.out
 
 
 def test_verbose_has_a_line_for_every_epoch(capsys):
-    said = say(capsys, "compare", *QUICK, "--out", "r", "-v")
-    assert sum("epoch 1 of 2" in line for line in said.err.splitlines()) == 4
+    result = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r", "-v")
+    assert sum("epoch 1 of 2" in line for line in result.err.splitlines()) == 4
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(capsys, tmp_path):
-    said = say(capsys, "compare", *QUICK, "--out", "r", "--dry-run")
-    assert said.status == 0
-    assert "4 runs of 2 epochs, 8 in all, into r" in said.out
+    result = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r", "--dry-run")
+    assert result.status == 0
+    assert "4 runs of 2 epochs, 8 in all, into r" in result.out
     assert not (tmp_path / "r").exists()
-    plan = json.loads(say(capsys, "compare", *QUICK, "--out", "r", "--dry-run", "--json").out)
+    plan = json.loads(invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r", "--dry-run", "--json").out)
     assert [(run["run"], run["network"], run["seed"]) for run in plan["runs"]] == [
         (1, "no_batch_norm", 0), (2, "batch_norm", 0), (3, "no_batch_norm", 1), (4, "batch_norm", 1),
     ]  # fmt: skip
 
 
 def test_a_second_call_trains_nothing_and_says_the_same(capsys):
-    first = say(capsys, "compare", *QUICK, "--out", "r")
-    second = say(capsys, "compare", *QUICK, "--out", "r")
+    first = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r")
+    second = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r")
     assert second.out == first.out
     assert "4 runs, 4 done before" in second.err
 
 
 def test_several_grid_keys_after_one_option(capsys):
-    said = say(capsys, "compare", "--dry-run", "--json", "--grid", "lr=0.1,1", "trainset=not_normal", "--seeds", "1")
-    runs = json.loads(said.out)["runs"]
+    result = invoke(
+        capsys, "compare", "--dry-run", "--json", "--grid", "lr=0.1,1", "trainset=not_normal", "--seeds", "1"
+    )
+    runs = json.loads(result.out)["runs"]
     assert {(run["settings"]["lr"], run["settings"]["trainset"]) for run in runs} == {
         (0.1, "not_normal"),
         (1.0, "not_normal"),
@@ -121,7 +126,7 @@ def test_several_grid_keys_after_one_option(capsys):
 
 def test_options_change_a_recipe(capsys):
     arguments = ("--network", "lenet", "--batch-size", "32", "--device", "cpu", "--seeds", "1", "--epochs", "3")
-    runs = json.loads(say(capsys, "compare", "quickstart", *arguments, "--dry-run", "--json").out)["runs"]
+    runs = json.loads(invoke(capsys, "compare", "quickstart", *arguments, "--dry-run", "--json").out)["runs"]
     assert {(run["settings"]["batch_size"], run["settings"]["device"], run["epochs"]) for run in runs} == {
         (32, "cpu", 3)
     }
@@ -129,9 +134,9 @@ def test_options_change_a_recipe(capsys):
 
 def test_an_experiment_file_of_ones_own(capsys, tmp_path):
     (tmp_path / "mine.toml").write_text(
-        f'name = "mine"\nnetworks = ["{SMALL}:networks"]\ndata = "{SMALL}:data"\nseeds = [7]\nepochs = 1\n[grid]\nlr = 0.1\n'
+        f'name = "mine"\nnetworks = ["{TINY_EXPERIMENT}:networks"]\ndata = "{TINY_EXPERIMENT}:data"\nseeds = [7]\nepochs = 1\n[grid]\nlr = 0.1\n'
     )
-    content = json.loads(say(capsys, "compare", "mine.toml", "--json").out)
+    content = json.loads(invoke(capsys, "compare", "mine.toml", "--json").out)
     assert content["folder"] == "results/mine"
     assert {row["seed"] for row in content["results"]} == {7}
 
@@ -186,13 +191,13 @@ not_callable = 3
 
 def test_a_run_that_fails_leaves_the_others_alone(capsys, tmp_path):
     (tmp_path / "nets.py").write_text(_FACTORIES)
-    said = say(capsys, "compare", "nets.py:fails_later", *QUICK[1:], "--out", "r")
-    assert said.status == 1
-    assert "2 runs failed; the traceback of the first is in r/runs/" in said.err
-    assert "batch_norm: 2 of 2 runs failed" in said.out
+    result = invoke(capsys, "compare", "nets.py:fails_later", *QUICK_COMPARE[1:], "--out", "r")
+    assert result.status == 1
+    assert "2 runs failed; the traceback of the first is in r/runs/" in result.err
+    assert "batch_norm: 2 of 2 runs failed" in result.out
     statuses = [row["status"] for row in csv.DictReader(io.StringIO((tmp_path / "r" / "results.csv").read_text()))]
     assert (statuses.count("failed"), statuses.count("finished")) == (2, 4)
-    place = said.err.split(" is in ")[1].strip()
+    place = result.err.split(" is in ")[1].strip()
     assert "the fourth step" in (tmp_path / place).read_text()
 
 
@@ -229,16 +234,19 @@ def test_a_run_that_fails_leaves_the_others_alone(capsys, tmp_path):
         (["compare", "syntax.py:networks"], ["syntax.py", "SyntaxError"]),
         (["compare", "nets.py:not_callable"], ["is a int (3)", "a dictionary of factories"]),
         (["compare", "nets.py:raises"], ["raised OSError: no such weights"]),
-        (["compare", "nets.py:no_module", "--data", f"{SMALL}:data"], ["returned int", "nn.Module"]),
-        (["compare", "nets.py:an_instance", "--data", f"{SMALL}:data"], ["exists already", "factory"]),
-        (["compare", "nets.py:the_same_one", "--data", f"{SMALL}:data"], ["the same network twice"]),
-        (["compare", "nets.py:wrong_shape", *QUICK[1:]], ["returned shape (2, 2)", "(2, 3)"]),
-        (["compare", "nets.py:wrong_inputs", *QUICK[1:]], ["raised RuntimeError on inputs of shape (2, 6)"]),
-        (["compare", *QUICK[:1], "--data", "nets.py:raises"], ["raised OSError: no such weights", "(train, test)"]),
-        (["compare", *QUICK[:1], "--data", "nets.py:data_of_one_tensor"], ["is a Tensor", "(train, test)"]),
-        (["compare", *QUICK[:1], "--data", "nets.py:data_of_lists"], ["holds a list", "tensors"]),
-        (["compare", *QUICK, "--out", "a-file"], ["a-file cannot be written", "--out"]),
-        (["compare", *QUICK, "--out", "a-file/below"], ["cannot be written"]),
+        (["compare", "nets.py:no_module", "--data", f"{TINY_EXPERIMENT}:data"], ["returned int", "nn.Module"]),
+        (["compare", "nets.py:an_instance", "--data", f"{TINY_EXPERIMENT}:data"], ["exists already", "factory"]),
+        (["compare", "nets.py:the_same_one", "--data", f"{TINY_EXPERIMENT}:data"], ["the same network twice"]),
+        (["compare", "nets.py:wrong_shape", *QUICK_COMPARE[1:]], ["returned shape (2, 2)", "(2, 3)"]),
+        (["compare", "nets.py:wrong_inputs", *QUICK_COMPARE[1:]], ["raised RuntimeError on inputs of shape (2, 6)"]),
+        (
+            ["compare", *QUICK_COMPARE[:1], "--data", "nets.py:raises"],
+            ["raised OSError: no such weights", "(train, test)"],
+        ),
+        (["compare", *QUICK_COMPARE[:1], "--data", "nets.py:data_of_one_tensor"], ["is a Tensor", "(train, test)"]),
+        (["compare", *QUICK_COMPARE[:1], "--data", "nets.py:data_of_lists"], ["holds a list", "tensors"]),
+        (["compare", *QUICK_COMPARE, "--out", "a-file"], ["a-file cannot be written", "--out"]),
+        (["compare", *QUICK_COMPARE, "--out", "a-file/below"], ["cannot be written"]),
         (["report", "."], ["holds no experiment.toml"]),
         (["report"], ["DIR"]),
         (["data", "imagenet"], ["unknown data set 'imagenet'"]),
@@ -258,30 +266,36 @@ def test_a_mistake_is_one_line_that_says_what_to_do(capsys, tmp_path, arguments,
         "empty-grid.toml": experiment + "epochs = 1\n[grid]\n",
     }.items():
         (tmp_path / name).write_text(content)
-    said = say(capsys, *arguments)
-    assert said.status == 2
-    assert said.out == ""
-    assert said.err.startswith("error: ")
-    assert said.err.count("\n") == 1
+    result = invoke(capsys, *arguments)
+    assert result.status == 2
+    assert result.out == ""
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
     for fragment in expected:
-        assert fragment in said.err
+        assert fragment in result.err
     assert not (tmp_path / "results").exists()
 
 
 def test_debug_shows_the_traceback_of_a_mistake(capsys):
-    said = say(capsys, "compare", "nothing", "--debug")
-    assert said.status == 2
-    assert "Traceback (most recent call last)" in said.err
-    assert "no recipe is called" in said.err.splitlines()[-1]
+    result = invoke(capsys, "compare", "nothing", "--debug")
+    assert result.status == 2
+    assert "Traceback (most recent call last)" in result.err
+    assert "no recipe is called" in result.err.splitlines()[-1]
 
 
 def test_a_mistake_loses_nothing_that_was_recorded(capsys, tmp_path):
-    say(capsys, "compare", *QUICK, "--out", "r")
+    invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r")
     before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
-    for right, wrong in (("lr=0.05", "lr=fast"), ("batch_size=16", "batch_size=1000"), (f"{SMALL}:data", "imagenet")):
-        said = say(capsys, "compare", *(wrong if one == right else one for one in QUICK), "--out", "r", "--fresh")
-        assert said.status == 2
-        assert wrong.rpartition("=")[2] in said.err
+    for right, wrong in (
+        ("lr=0.05", "lr=fast"),
+        ("batch_size=16", "batch_size=1000"),
+        (f"{TINY_EXPERIMENT}:data", "imagenet"),
+    ):
+        result = invoke(
+            capsys, "compare", *(wrong if one == right else one for one in QUICK_COMPARE), "--out", "r", "--fresh"
+        )
+        assert result.status == 2
+        assert wrong.rpartition("=")[2] in result.err
     assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
 
 
@@ -289,14 +303,14 @@ def test_a_broken_data_file_is_named_and_not_used(capsys, tmp_path, monkeypatch)
     monkeypatch.setenv("BNKIT_DATA", str(tmp_path))
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b half of it")
-    said = say(capsys, "compare", "--data", "mnist")
-    assert said.status == 2
-    assert str(tmp_path / "mnist" / "train-images-idx3-ubyte.gz") in said.err
-    assert said.err.count("\n") == 1
+    result = invoke(capsys, "compare", "--data", "mnist")
+    assert result.status == 2
+    assert str(tmp_path / "mnist" / "train-images-idx3-ubyte.gz") in result.err
+    assert result.err.count("\n") == 1
 
 
 def test_ctrl_c_keeps_what_is_whole_and_the_next_call_goes_on(capsys, tmp_path):
-    long = (*QUICK[:-1], "2000", "--out", "r", "-v")
+    long = (*QUICK_COMPARE[:-1], "2000", "--out", "r", "-v")
     with start("compare", *long, cwd=tmp_path) as process:
         process.until("epoch 3 of 2000")
         os.kill(process.pid, signal.SIGINT)
@@ -307,12 +321,12 @@ def test_ctrl_c_keeps_what_is_whole_and_the_next_call_goes_on(capsys, tmp_path):
     assert len(rows) >= 3
     assert {row["status"] for row in rows} == {"running"}
     assert len(list((tmp_path / "r" / "runs").iterdir())) == 1
-    said = say(capsys, "report", "r")
-    assert "4 runs of the plan have not ended" in said.out
+    result = invoke(capsys, "report", "r")
+    assert "4 runs of the plan have not ended" in result.out
 
 
 def test_ctrl_c_with_workers_ends_all_of_them(capsys, tmp_path):
-    with start("compare", *QUICK[:-1], "2000", "--out", "r", "-v", "--workers", "2", cwd=tmp_path) as process:
+    with start("compare", *QUICK_COMPARE[:-1], "2000", "--out", "r", "-v", "--workers", "2", cwd=tmp_path) as process:
         process.until("run 1 of 4", "run 2 of 4")
         listed = run(["ps", "--ppid", str(process.pid), "-o", "pid=,args="]).stdout.splitlines()
         workers = [int(line.split()[0]) for line in listed if "spawn_main" in line]
@@ -329,10 +343,10 @@ def test_ctrl_c_with_workers_ends_all_of_them(capsys, tmp_path):
 
 @pytest.mark.torture
 def test_the_plan_of_workers_is_the_plan_that_is_printed(capsys, tmp_path):
-    printed = say(capsys, "compare", *QUICK, "--out", "r", "--workers", "2", "--dry-run", "--json")
-    said = say(capsys, "compare", *QUICK, "--out", "r", "--workers", "2", "--json")
+    printed = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r", "--workers", "2", "--dry-run", "--json")
+    result = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r", "--workers", "2", "--json")
     planned = [run["run_id"] for run in json.loads(printed.out)["runs"]]
-    assert list(dict.fromkeys(row["run_id"] for row in json.loads(said.out)["results"])) == planned
+    assert list(dict.fromkeys(row["run_id"] for row in json.loads(result.out)["results"])) == planned
 
 
 @pytest.mark.parametrize(
@@ -344,54 +358,62 @@ def test_the_plan_of_workers_is_the_plan_that_is_printed(capsys, tmp_path):
     ],
     ids=str,
 )
-def test_workers_that_mean_nothing_are_refused(capsys, tmp_path, options, message):
-    said = say(capsys, "compare", *QUICK, "--out", "r", *options)
-    assert said.status == 2
-    assert message in said.err
-    assert said.err.count("\n") == 1
+def test_invalid_worker_counts_are_refused(capsys, tmp_path, options, message):
+    result = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r", *options)
+    assert result.status == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
     assert not (tmp_path / "r").exists()
 
 
 def test_the_same_folder_twice_at_once_is_refused(capsys, tmp_path):
-    with start("compare", *QUICK[:-1], "2000", "--out", "r", "-v", cwd=tmp_path) as process:
+    with start("compare", *QUICK_COMPARE[:-1], "2000", "--out", "r", "-v", cwd=tmp_path) as process:
         process.until("epoch 1 of 2000")
-        said = say(capsys, "compare", *QUICK, "--out", "r")
-    assert said.status == 2
-    assert "another bnkit is writing to r" in said.err
+        result = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r")
+    assert result.status == 2
+    assert "another bnkit is writing to r" in result.err
 
 
 @pytest.mark.parametrize("option", ["--out", "--data", "--network", "--grid"])
 @pytest.mark.parametrize("joined", [True, False])
 def test_an_option_without_a_value_is_named(capsys, tmp_path, option, joined):
-    said = say(capsys, "compare", *QUICK, *([f"{option}="] if joined else [option, ""]))
-    assert (said.status, said.out) == (2, "")
-    assert said.err == f"error: {option} is empty; expected a value, or leave it out\n"
+    result = invoke(capsys, "compare", *QUICK_COMPARE, *([f"{option}="] if joined else [option, ""]))
+    assert (result.status, result.out) == (2, "")
+    assert result.err == f"error: {option} is empty; expected a value, or leave it out\n"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_tilde_is_the_home_folder_wherever_it_stands(capsys, tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
-    (home / "small.py").write_text(Path(SMALL).read_text(encoding="utf-8"), encoding="utf-8")
+    (home / "tiny_experiment.py").write_text(Path(TINY_EXPERIMENT).read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setenv("HOME", str(home))
-    said = say(capsys, "compare", "~/small.py:networks", "--data=~/small.py:data", *QUICK[3:], "--out=~/r", "-q")
-    assert said.status == 0
+    result = invoke(
+        capsys,
+        "compare",
+        "~/tiny_experiment.py:networks",
+        "--data=~/tiny_experiment.py:data",
+        *QUICK_COMPARE[3:],
+        "--out=~/r",
+        "-q",
+    )
+    assert result.status == 0
     assert (home / "r" / "report.html").exists()
     (home / "mine.toml").write_text((home / "r" / "experiment.toml").read_text().replace(str(home), "~"))
     for command in (("report", "~/r", "--json"), ("compare", "~/mine.toml", "--out", "~/r", "--json")):
-        content = json.loads(say(capsys, *command).out)
+        content = json.loads(invoke(capsys, *command).out)
         assert content["report"] == str(home / "r" / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_a_loss_that_is_not_finite_is_null(capsys):
-    huge = [word.replace("lr=0.05", "lr=0.05,1e30") for word in QUICK]
-    said = say(capsys, "compare", *huge, "--out", "r", "--json")
-    content = json.loads(said.out, parse_constant=pytest.fail)
+    huge = [word.replace("lr=0.05", "lr=0.05,1e30") for word in QUICK_COMPARE]
+    result = invoke(capsys, "compare", *huge, "--out", "r", "--json")
+    content = json.loads(result.out, parse_constant=pytest.fail)
     diverged = [row for row in content["results"] if row["status"] == "diverged"]
     assert diverged
     assert {row["loss"] for row in diverged if row["test_loss"] is None} == {None}
-    assert '"nan"' not in said.out
+    assert '"nan"' not in result.out
     assert ",nan," in Path("r/results.csv").read_text()  # as it always was
 
 
@@ -399,23 +421,25 @@ def test_a_folder_of_somebody_elses_is_left_alone(capsys, tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "results.csv").write_text("my,own,table\n")
     for options in ((), ("--fresh",), ("--workers", "1")):
-        said = say(capsys, "compare", *QUICK, "--out", "r", *options)
-        assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
-        assert said.err.startswith("error: r holds results.csv, which was not written by bnkit and would be replaced; ")
+        result = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r", *options)
+        assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
+        assert result.err.startswith(
+            "error: r holds results.csv, which was not written by bnkit and would be replaced; "
+        )
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["results.csv"]
     assert (tmp_path / "r" / "results.csv").read_text() == "my,own,table\n"
 
 
 def test_a_page_about_several_folders_replaces_no_other_file(capsys, tmp_path):
     for name in ("a", "b"):
-        say(capsys, "compare", *QUICK, "--out", name, "-q")
+        invoke(capsys, "compare", *QUICK_COMPARE, "--out", name, "-q")
     (tmp_path / "report.html").write_text("mine")
-    said = say(capsys, "report", "a", "b")
-    assert (said.status, said.err.count("\n")) == (2, 1)
-    assert "report.html is there and is not a report of bnkit's" in said.err
+    result = invoke(capsys, "report", "a", "b")
+    assert (result.status, result.err.count("\n")) == (2, 1)
+    assert "report.html is there and is not a report of bnkit's" in result.err
     assert (tmp_path / "report.html").read_text() == "mine"
     for _ in range(2):
-        assert say(capsys, "report", "a", "b", "--out", "both.html").status == 0
+        assert invoke(capsys, "report", "a", "b", "--out", "both.html").status == 0
 
 
 def test_a_reader_who_leaves_ends_it_without_a_traceback(tmp_path):
@@ -436,12 +460,12 @@ def test_main_takes_its_arguments_from_the_command_line(capsys, monkeypatch):
 
 
 def test_a_recipe_about_one_layer_prints_its_tables(capsys, tmp_path):
-    said = say(capsys, "compare", "train-and-predict")
-    assert said.status == 0
-    assert "10 of 10 rows are equal" in said.out
-    (sheet,) = json.loads(say(capsys, "compare", "train-and-predict", "--json").out)
+    result = invoke(capsys, "compare", "train-and-predict")
+    assert result.status == 0
+    assert "10 of 10 rows are equal" in result.out
+    (sheet,) = json.loads(invoke(capsys, "compare", "train-and-predict", "--json").out)
     assert len(sheet["rows"]) == 10
-    refused = say(capsys, "compare", "train-and-predict", "--seeds", "3")
+    refused = invoke(capsys, "compare", "train-and-predict", "--seeds", "3")
     assert (refused.status, refused.err.count("\n")) == (2, 1)
     assert "expected no option but --json and -q" in refused.err
     assert list(tmp_path.iterdir()) == []

@@ -8,16 +8,16 @@ import pytest
 from typer.main import get_command
 
 from bnkit.cli.main import app
-from tests.cli.calls import say
+from tests.cli.cli_runner import invoke
 
 COMMANDS = sorted(get_command(app).commands)
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda c: c[0] if c else "bnkit")
 def test_help_starts_with_an_example(capsys, command):
-    said = say(capsys, *command, "--help")
-    assert said.status == 0
-    lines = [line.strip(" │") for line in said.out.splitlines() if line.strip(" │")]
+    result = invoke(capsys, *command, "--help")
+    assert result.status == 0
+    lines = [line.strip(" │") for line in result.out.splitlines() if line.strip(" │")]
     assert lines[0].startswith("Usage: bnkit")
     assert lines[1].startswith(" ".join(["bnkit", *(command or ["compare"])]) + " ")
 
@@ -29,20 +29,20 @@ def test_every_option_says_what_it_does(command):
 
 
 def test_without_a_command_there_is_help(capsys):
-    said = say(capsys)
-    assert "compare" in said.out + said.err
-    assert said.status in (0, 2)
+    result = invoke(capsys)
+    assert "compare" in result.out + result.err
+    assert result.status in (0, 2)
 
 
 def test_version(capsys):
-    assert re.fullmatch(r"bnkit \d+\.\d+\.\d+(\.dev\d+)?\n", say(capsys, "--version").out)
+    assert re.fullmatch(r"bnkit \d+\.\d+\.\d+(\.dev\d+)?\n", invoke(capsys, "--version").out)
 
 
 def test_a_narrow_terminal_does_not_break_an_error_into_lines(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
-    assert say(capsys, "compare", "nothing-of-that-name-is-known").err.count("\n") == 1
+    assert invoke(capsys, "compare", "nothing-of-that-name-is-known").err.count("\n") == 1
 
 
 def test_no_colour_off_a_terminal(capsys):
-    assert "\x1b" not in say(capsys, "compare", "nothing").err
-    assert "\x1b" not in say(capsys, "data").out
+    assert "\x1b" not in invoke(capsys, "compare", "nothing").err
+    assert "\x1b" not in invoke(capsys, "data").out

@@ -10,7 +10,7 @@ from rich.console import Console
 from bnkit.cli.progress import LiveTable, PlainLines, ProgressEstimate, progress_display
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records.record import Record, Status
-from tests.report.made import diverged, epoch, finished, plan_of
+from tests.report.fake_runs import diverged_record, epoch, fake_plan, finished_record
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def _shown(table, console):
 
 
 def test_the_time_left_follows_from_the_pace_of_this_call(clock):
-    planned = plan_of()  # 6 runs of 4 epochs
-    watch = ProgressEstimate(planned, {planned.runs[0]: finished(0.1, 0.2, 0.3, 0.4)})
+    planned = fake_plan()  # 6 runs of 4 epochs
+    watch = ProgressEstimate(planned, {planned.runs[0]: finished_record(0.1, 0.2, 0.3, 0.4)})
     assert watch.left == "?"
     watch.epochs_done += 2
     clock.now += 10
@@ -41,7 +41,7 @@ def test_the_time_left_follows_from_the_pace_of_this_call(clock):
 
 
 def test_epochs_that_need_not_be_trained_are_not_pace(clock):
-    planned = plan_of()
+    planned = fake_plan()
     watch = ProgressEstimate(planned, {})
     watch.epochs_done += 1
     clock.now += 10
@@ -50,7 +50,7 @@ def test_epochs_that_need_not_be_trained_are_not_pace(clock):
 
 
 def test_a_part_of_an_epoch_counts(clock):
-    planned = plan_of()  # 24 epochs
+    planned = fake_plan()  # 24 epochs
     watch = ProgressEstimate(planned, {})
     watch.share_of_epoch = 0.5
     clock.now += 10
@@ -58,7 +58,7 @@ def test_a_part_of_an_epoch_counts(clock):
 
 
 def test_the_live_table_says_what_is_being_done(clock):
-    planned, console = plan_of(), _console()
+    planned, console = fake_plan(), _console()
     table, run = LiveTable(console), planned.runs[0]
     table.plan_started(planned, {})
     table.data_ready(run, 200)
@@ -77,13 +77,13 @@ def test_the_live_table_says_what_is_being_done(clock):
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_live_table_has_a_line_a_run_and_fits(clock, width):
-    planned, console = plan_of(), _console(width)
+    planned, console = fake_plan(), _console(width)
     table = LiveTable(console)
     assert "preparing" in _shown(table, console)
     table.plan_started(planned, {})
     first, second = planned.runs[:2]
     table.run_started(first, Record())
-    ended = diverged(0.4, 0.5)
+    ended = diverged_record(0.4, 0.5)
     for figures in ended.epochs:
         table.epoch_done(first, figures)
     table.run_ended(first, ended)
@@ -106,7 +106,7 @@ def test_the_live_table_has_a_line_a_run_and_fits(clock, width):
 
 
 def test_the_live_table_shows_all_runs_that_are_trained_at_once(clock):
-    planned, console = plan_of(), _console(height=8)  # room for three
+    planned, console = fake_plan(), _console(height=8)  # room for three
     table = LiveTable(console)
     table.plan_started(planned, {})
     first, second, third, fourth, *_ = planned.runs
@@ -115,9 +115,9 @@ def test_the_live_table_shows_all_runs_that_are_trained_at_once(clock):
         table.run_started(run, Record())
     clock.now += 10
     for run in (second, third):
-        for figures in finished(0.1, 0.2, 0.3, 0.4).epochs:
+        for figures in finished_record(0.1, 0.2, 0.3, 0.4).epochs:
             table.epoch_done(run, figures)
-        table.run_ended(run, finished(0.1, 0.2, 0.3, 0.4))
+        table.run_ended(run, finished_record(0.1, 0.2, 0.3, 0.4))
     table.batch_done(first, 1, 100)
     table.batch_done(fourth, 1, 50)
     text = _shown(table, console)
@@ -133,7 +133,7 @@ def test_the_live_table_shows_all_runs_that_are_trained_at_once(clock):
 
 
 def test_a_low_terminal_shows_the_latest_runs():
-    planned, console = plan_of(), _console(height=8)
+    planned, console = fake_plan(), _console(height=8)
     table = LiveTable(console)
     table.plan_started(planned, {})
     for run in planned:
@@ -143,21 +143,21 @@ def test_a_low_terminal_shows_the_latest_runs():
 
 
 def test_plain_lines_come_now_and_then_and_at_the_end_of_a_run(clock):
-    planned, console = plan_of(), _console(250)
+    planned, console = fake_plan(), _console(250)
     lines = PlainLines(console)
     lines.plan_started(planned, {})
     lines.run_started(planned.runs[0], Record())
     for number in range(1, 5):
         clock.now += 1
         lines.epoch_done(planned.runs[0], epoch(number, 0.5))
-    lines.run_ended(planned.runs[0], finished(0.5))
+    lines.run_ended(planned.runs[0], finished_record(0.5))
     text = console.file.getvalue().splitlines()
     assert text[0] == "made: 6 runs, 0 done before"
     assert [line.split("epoch ")[1].split("  ")[0] for line in text[1:]] == ["1 of 4", "4 of 4"]
 
 
 def test_a_failure_names_the_exception(clock):
-    planned, console = plan_of(), _console(250)
+    planned, console = fake_plan(), _console(250)
     lines = PlainLines(console)
     lines.plan_started(planned, {})
     lines.run_ended(planned.runs[0], Record(Status.FAILED, traceback="Traceback\n  x\nValueError: [bold]no[/bold]\n"))

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from bnkit.data.custom import load_data
 from bnkit.seeding import seeded
-from tests.cli import nets
-from tests.cli.calls import say
+from tests.cli import user_networks
+from tests.cli.cli_runner import invoke
 
-NETS = str(Path(nets.__file__))
+NETS = str(Path(user_networks.__file__))
 
 
 @pytest.fixture(autouse=True)
@@ -24,18 +24,18 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("options", [(), ("--sequential",), ("--batch-size", "7")])
 def test_the_statistics_are_those_of_the_whole_training_part(capsys, options):
-    said = say(
+    result = invoke(
         capsys, "recalibrate", f"{NETS}:Normalised", "--data", f"{NETS}:data", "--out", "r.safetensors", *options
     )
-    assert (said.status, said.err) == (0, "")
-    given, header, *_, effect, summary, written = said.out.splitlines()
+    assert (result.status, result.err) == (0, "")
+    given, header, *_, effect, summary, written = result.out.splitlines()
     assert given == f"given: the training part of {NETS}:data, as its factory returns it"
     assert header.startswith("layer")
     assert effect.startswith(f"on the test part of {NETS}:data: accuracy ")
     assert summary.startswith("1 recalibrated, 0 kept, ")
     assert written == "written: r.safetensors"
     with seeded(0, "weights"):
-        model = nets.Normalised()
+        model = user_networks.Normalised()
     model.load_state_dict(load_file("r.safetensors"))
     seen = model.conv(load_data(f"{NETS}:data").train.inputs)
     assert torch.allclose(model.norm.running_mean, seen.mean((0, 2, 3)), atol=1e-5)
@@ -44,9 +44,11 @@ def test_the_statistics_are_those_of_the_whole_training_part(capsys, options):
     )
 
 
-def test_json(capsys):
+def test_recalibration_as_json(capsys):
     content = json.loads(
-        say(capsys, "recalibrate", f"{NETS}:Normalised", "--data", f"{NETS}:data", "--json", "--batch-size", "16").out
+        invoke(
+            capsys, "recalibrate", f"{NETS}:Normalised", "--data", f"{NETS}:data", "--json", "--batch-size", "16"
+        ).out
     )
     assert set(content) == {
         "given", "effect", "layers", "kept", "output_change", "batches", "sequential", "out", "replaced"
@@ -59,8 +61,8 @@ def test_json(capsys):
 
 def test_recalibrating_twice_changes_nothing_more(capsys):
     arguments = ("recalibrate", f"{NETS}:Normalised", "--data", f"{NETS}:data", "--json")
-    say(capsys, *arguments, "--out", "r.safetensors")
-    content = json.loads(say(capsys, *arguments, "--weights", "r.safetensors").out)
+    invoke(capsys, *arguments, "--out", "r.safetensors")
+    content = json.loads(invoke(capsys, *arguments, "--weights", "r.safetensors").out)
     assert content["layers"][0]["largest_shift"] < 1e-5
 
 
@@ -76,6 +78,6 @@ def test_recalibrating_twice_changes_nothing_more(capsys):
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, expected):
-    said = say(capsys, "recalibrate", *arguments)
-    assert (said.status, said.out, said.err.count("\n")) == (2, "", 1)
-    assert expected in said.err
+    result = invoke(capsys, "recalibrate", *arguments)
+    assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
+    assert expected in result.err

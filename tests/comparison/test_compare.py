@@ -10,14 +10,14 @@ import pytest
 import bnkit
 from bnkit.cli.main import main
 from bnkit.experiments.experiment import DEFAULT_GRID, Experiment, default_experiment, parse_experiment, read_recipe
-from tests.experiments import small
-from tests.projects import a_project  # noqa: F401 - the fixture
+from tests.experiments import tiny_experiment
+from tests.user_project import a_project  # noqa: F401 - the fixture
 
 _NET = """from torch import nn
 def make(dropout=0.5):
     return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3))
 """
-_DATA = "from tests.experiments.small import data\n"
+_DATA = "from tests.experiments.tiny_experiment import data\n"
 
 
 def _asked(*arguments):
@@ -73,15 +73,15 @@ def test_the_command_and_the_function_give_the_same_figures(project, capsys, bat
     _asked("net.py:make", "--data", "data.py:data", *grid, "--seeds", "2", "--epochs", "2", "--out", "command", "-q")
     function = {"grid": {"lr": 0.1, "batch_size": batch_size}, "seeds": 2, "epochs": 2}
     called = bnkit.compare("net.py:make", "data.py:data", out="function", **function)
-    assert small.figures(called) == small.figures(bnkit.Comparison("command"))
+    assert tiny_experiment.figures(called) == tiny_experiment.figures(bnkit.Comparison("command"))
     assert (project() / "command" / "results.csv").read_text().splitlines()[0] == (
         project() / "function" / "results.csv"
     ).read_text().splitlines()[0]
     from net import make
 
-    as_object = bnkit.compare(make, small.data(), out="object", **function)
+    as_object = bnkit.compare(make, tiny_experiment.data(), out="object", **function)
     other_names = [
-        [{key: value for key, value in row.items() if key != "run_id"} for row in small.figures(comparison)]
+        [{key: value for key, value in row.items() if key != "run_id"} for row in tiny_experiment.figures(comparison)]
         for comparison in (called, as_object)
     ]
     assert other_names[0] == other_names[1]
@@ -104,18 +104,20 @@ def test_changed_code_in_another_file_makes_runs_of_its_own(project, capsys, wor
     assert "other code" not in capsys.readouterr().err
     project(blocks=_BLOCKS.replace("4", "9"))
     after = bnkit.compare("net.py:make", "data.py:data", seeds=3, **options)
-    said = capsys.readouterr().err
+    result = capsys.readouterr().err
     ids = sorted(run.run_id for run in before.plan)
     assert (
         f"warning: 4 runs in r/runs were made by other code, and are not counted: {', '.join(ids)}; they are kept"
-        in said
+        in result
     )
     assert not {run.run_id for run in after.plan} & set(ids)
     assert [after.load(number)[0][0].out_features for number in (1, 2)] == [9, 9]
     assert {row["run_id"] for row in after.rows} == {run.run_id for run in after.plan}
     assert len(list((project() / "r" / "runs").iterdir())) == 4 + 6
     project(blocks=_BLOCKS)
-    assert small.figures(bnkit.compare("net.py:make", "data.py:data", seeds=2, **options)) == small.figures(before)
+    assert tiny_experiment.figures(
+        bnkit.compare("net.py:make", "data.py:data", seeds=2, **options)
+    ) == tiny_experiment.figures(before)
 
 
 @pytest.mark.slow
@@ -135,11 +137,11 @@ def test_changed_code_behind_a_function_makes_runs_of_its_own(project, part):
         data=_DATA,
     )
     options = {**_OPTIONS, "seeds": 1, "out": "r", part: f"own.py:{part}"}
-    before = bnkit.compare({"a": small.plain}, "data.py:data", **options)
+    before = bnkit.compare({"a": tiny_experiment.plain}, "data.py:data", **options)
     project(tools="scale = 0.5\n")
-    after = bnkit.compare({"a": small.plain}, "data.py:data", **options)
+    after = bnkit.compare({"a": tiny_experiment.plain}, "data.py:data", **options)
     assert before.plan.runs[0].run_id != after.plan.runs[0].run_id
-    assert small.figures(before) != small.figures(after)
+    assert tiny_experiment.figures(before) != tiny_experiment.figures(after)
 
 
 @pytest.mark.slow

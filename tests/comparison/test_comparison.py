@@ -10,14 +10,16 @@ import torch
 
 import bnkit
 from bnkit.errors import RecordError, SettingsError
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory):
-    return bnkit.compare(small.NETWORKS, small.data(), out=tmp_path_factory.mktemp("r"), **small.EXPERIMENT)
+    return bnkit.compare(
+        tiny_experiment.NETWORKS, tiny_experiment.data(), out=tmp_path_factory.mktemp("r"), **tiny_experiment.EXPERIMENT
+    )
 
 
 def test_it_prints_its_answer_in_a_terminal_and_in_a_notebook(comparison):
@@ -36,7 +38,9 @@ def test_rows_and_data_frame_are_those_of_results_csv(comparison):
 
 def test_a_diverged_loss_is_a_number_in_a_data_frame_and_null_in_json(tmp_path):
     grid = {"lr": [0.05, 1e30], "batch_size": [16]}
-    comparison = bnkit.compare(small.NETWORKS, small.data(), grid, 1, epochs=2, validation=0.2, out=tmp_path / "r")
+    comparison = bnkit.compare(
+        tiny_experiment.NETWORKS, tiny_experiment.data(), grid, 1, epochs=2, validation=0.2, out=tmp_path / "r"
+    )
     diverged = [index for index, row in enumerate(comparison.rows) if row["loss"] == "nan"]
     assert diverged
     frame = comparison.data_frame()
@@ -62,8 +66,8 @@ def test_the_best_run_is_chosen_on_the_validation_part(comparison):
 def test_load_gives_the_trained_network(comparison):
     best = comparison.best("batch_norm")
     model = comparison.load(best)
-    (_, _), (inputs, targets) = small.data()
-    mean, deviation = small.data()[0][0].mean(), small.data()[0][0].std(correction=0)
+    (_, _), (inputs, targets) = tiny_experiment.data()
+    mean, deviation = tiny_experiment.data()[0][0].mean(), tiny_experiment.data()[0][0].std(correction=0)
     with torch.no_grad():
         accuracy = (model((inputs - mean) / deviation).argmax(1) == targets).float().mean().item()
     assert not model.training

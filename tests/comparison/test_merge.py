@@ -9,8 +9,8 @@ import bnkit
 from bnkit.comparison.merge import merge_comparisons
 from bnkit.errors import RecordError
 from bnkit.report.answer import Answer
-from tests.cli.calls import say
-from tests.experiments import small
+from tests.cli.cli_runner import invoke
+from tests.experiments import tiny_experiment
 
 pytestmark = pytest.mark.slow
 
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     place = tmp_path_factory.mktemp("r")
-    bnkit.compare(small.NETWORKS, small.data(), out=place / "before", **small.EXPERIMENT)
-    changed = {**small.EXPERIMENT, "grid": {"lr": [0.05, 0.1], "batch_size": [16]}, "seeds": 3, "epochs": 2}
-    bnkit.compare(small.NETWORKS, small.data(), out=place / "after", **changed)
+    bnkit.compare(tiny_experiment.NETWORKS, tiny_experiment.data(), out=place / "before", **tiny_experiment.EXPERIMENT)
+    changed = {**tiny_experiment.EXPERIMENT, "grid": {"lr": [0.05, 0.1], "batch_size": [16]}, "seeds": 3, "epochs": 2}
+    bnkit.compare(tiny_experiment.NETWORKS, tiny_experiment.data(), out=place / "after", **changed)
     return place
 
 
@@ -57,8 +57,8 @@ def test_a_folder_and_its_copy_do_not_differ(folders, tmp_path):
 def test_folders_with_no_runs_in_common_stand_side_by_side_each_with_its_own_answer(
     folders, capsys, tmp_path, monkeypatch
 ):
-    other = {**small.EXPERIMENT, "grid": {"lr": [0.7], "batch_size": [16]}, "seeds": 1, "epochs": 1}
-    bnkit.compare(small.NETWORKS, small.data(), out=tmp_path / "other", **other)
+    other = {**tiny_experiment.EXPERIMENT, "grid": {"lr": [0.7], "batch_size": [16]}, "seeds": 1, "epochs": 1}
+    bnkit.compare(tiny_experiment.NETWORKS, tiny_experiment.data(), out=tmp_path / "other", **other)
     before, after = bnkit.Comparison(folders / "before"), bnkit.Comparison(tmp_path / "other")
     plan, records = merge_comparisons([before, after])
     assert len(plan) == len(before.plan) + len(after.plan) == len(records)
@@ -72,7 +72,7 @@ def test_folders_with_no_runs_in_common_stand_side_by_side_each_with_its_own_ans
     beside = Answer.of(plan, records).contrasts[0].by_learning_rate
     assert [at.test for at in beside] == [at.test for at in alone]
     monkeypatch.chdir(tmp_path)
-    assert say(capsys, "report", str(folders / "before"), "other", "--out", "both.html").status == 0
+    assert invoke(capsys, "report", str(folders / "before"), "other", "--out", "both.html").status == 0
     text = (tmp_path / "both.html").read_text()
     assert "before and other side by side: they have no runs in common" in text
     assert all(f"bnkit compare {name}.toml" in text for name in ("before", "other"))
@@ -86,12 +86,12 @@ def test_folders_of_one_name_are_refused(folders):
 
 def test_the_command_writes_one_page(folders, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = say(capsys, "report", str(folders / "before"), str(folders / "after"), "--out", "change.html")
-    assert said.status == 0
-    assert "batch_norm.after against batch_norm.before" in said.out
-    assert "report: change.html" in said.out
+    result = invoke(capsys, "report", str(folders / "before"), str(folders / "after"), "--out", "change.html")
+    assert result.status == 0
+    assert "batch_norm.after against batch_norm.before" in result.out
+    assert "report: change.html" in result.out
     assert "batch_norm.after" in (tmp_path / "change.html").read_text()
-    content = json.loads(say(capsys, "report", str(folders / "before"), "--json").out)
+    content = json.loads(invoke(capsys, "report", str(folders / "before"), "--json").out)
     assert content["answer"]["contrasts"][0]["network"] == "batch_norm"
-    assert say(capsys, "report", str(folders / "before"), "--out", "x.html").status == 2
-    assert say(capsys, "report", str(folders / "before"), str(folders / "after"), "--out", "no/x.html").status == 2
+    assert invoke(capsys, "report", str(folders / "before"), "--out", "x.html").status == 2
+    assert invoke(capsys, "report", str(folders / "before"), str(folders / "after"), "--out", "no/x.html").status == 2

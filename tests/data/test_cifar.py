@@ -73,7 +73,7 @@ def test_a_pickle_that_names_something_else_is_not_obeyed(tmp_path, monkeypatch)
     assert not (tmp_path / "broken-in").exists()
 
 
-def test_cut_off_it_is_named(tmp_path):
+def test_a_truncated_archive_is_named(tmp_path):
     path = _archive(tmp_path / "c.tar.gz")
     content = path.read_bytes()
     for end in range(0, len(content) - 64, 997):

@@ -15,7 +15,7 @@ from bnkit.data import Streamed, batches, prepare
 from bnkit.data.custom import load_data, make_data_set
 from bnkit.errors import BnkitError, DataError, FactoryError
 from bnkit.experiments.callbacks import Callback
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 _FILE = """
 import random
@@ -192,7 +192,7 @@ _PART = TensorDataset(torch.rand(4, 2), torch.arange(4))
         "floats",
     ],
 )
-def test_what_is_refused(pairs, message):
+def test_invalid_input_is_refused(pairs, message):
     with pytest.raises(DataError) as caught:
         make_data_set(pairs, "mine")
     assert message in str(caught.value)
@@ -212,9 +212,9 @@ def test_what_is_refused(pairs, message):
     ids=["1 to N", "one-hot", "floating", "one class"],
 )
 def test_a_comparison_names_labels_that_do_not_fit(tmp_path, change, message):
-    data = tuple((inputs, change(targets)) for inputs, targets in small.data())
+    data = tuple((inputs, change(targets)) for inputs, targets in tiny_experiment.data())
     with pytest.raises(BnkitError, match=message):
-        bnkit.compare(small.NETWORKS, data, out=tmp_path, **small.EXPERIMENT)
+        bnkit.compare(tiny_experiment.NETWORKS, data, out=tmp_path, **tiny_experiment.EXPERIMENT)
     assert not list(tmp_path.iterdir())
 
 
@@ -226,8 +226,10 @@ def test_a_comparison_passes_on_what_is_remarkable(tmp_path):
         def note(self, message):
             notes.append(message)
 
-    (inputs, targets), (test_inputs, test_targets) = small.data()
+    (inputs, targets), (test_inputs, test_targets) = tiny_experiment.data()
     lacking = inputs[targets < 2], targets[targets < 2]
-    changes = {**small.EXPERIMENT, "seeds": 1, "epochs": 1, "grid": {"lr": [0.05], "batch_size": [15]}}
-    bnkit.compare(small.NETWORKS, (lacking, (test_inputs, test_targets)), out=tmp_path, observer=Listening(), **changes)
+    changes = {**tiny_experiment.EXPERIMENT, "seeds": 1, "epochs": 1, "grid": {"lr": [0.05], "batch_size": [15]}}
+    bnkit.compare(
+        tiny_experiment.NETWORKS, (lacking, (test_inputs, test_targets)), out=tmp_path, observer=Listening(), **changes
+    )
     assert any("the test part of data has the label 2, which the training part lacks" in note for note in notes)

@@ -147,7 +147,7 @@ def test_a_photograph_stands_as_its_camera_says(tmp_path, orientation):
     ],
     ids=["animated", "pages", "kinds", "NaN"],
 )
-def test_what_is_refused(tmp_path, pictures, ending, options, message):
+def test_invalid_input_is_refused(tmp_path, pictures, ending, options, message):
     with pytest.raises(DataError, match=message):
         _read(_saved(tmp_path, *pictures, ending=ending, **options))
 

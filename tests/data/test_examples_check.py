@@ -95,7 +95,7 @@ _NAN, _INF = float("nan"), float("inf")
         "-2",
     ],
 )
-def test_what_is_refused(tmp_path, read, train, test, message):
+def test_invalid_input_is_refused(tmp_path, read, train, test, message):
     with pytest.raises(DataError, match=message):
         read(train, test, tmp_path)
 

@@ -147,7 +147,7 @@ def test_images_that_are_all_alike_are_refused(tmp_path):
     ],
     ids=["sizes", "broken", "classes", "no images", "deeper", "deepest", "beside", "beside parts", "parts", "dangling"],
 )
-def test_what_is_refused(tmp_path, spoil, message):
+def test_invalid_input_is_refused(tmp_path, spoil, message):
     spoil(_grey(tmp_path))
     with pytest.raises(DataError, match=message):
         load(str(tmp_path))

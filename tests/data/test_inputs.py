@@ -59,7 +59,7 @@ def test_bytes_count_from_0_to_1():
     ],
     ids=["complex", "sparse", "csr", "nested", "meta"],
 )
-def test_what_is_refused(make, message):
+def test_invalid_input_is_refused(make, message):
     with pytest.raises(DataError, match=f"^the training part of x: got {message}"):
         Examples.of(make(), _TARGETS, "the training part of x")
 

@@ -163,7 +163,7 @@ def test_remarks_name_labels_that_are_asked_for_and_never_shown():
 
 
 @pytest.mark.parametrize("dataset", [tuple, lambda part: TensorDataset(*part)], ids=["tensors", "dataset"])
-def test_remarks_name_a_part_that_was_not_scaled(dataset):
+def test_remarks_name_a_split_that_was_not_scaled(dataset):
     inputs = torch.arange(6000.0).view(3000, 2) / 6000
     labels = torch.arange(3000) % 3
     (remark,) = make_data_set((dataset((inputs, labels)), dataset((inputs * 255, labels))), "mine").remarks()

@@ -10,8 +10,8 @@ import bnkit
 from bnkit.data import Streamed, batches, prepare
 from bnkit.data.custom import make_data_set
 from bnkit.errors import DataError
-from tests.children import limited
-from tests.experiments import small
+from tests.child_processes import time_limit
+from tests.experiments import tiny_experiment
 
 
 class Rows(Dataset):
@@ -26,11 +26,11 @@ class Rows(Dataset):
 
 
 def _datasets():
-    return tuple(Rows(*part) for part in small.data())
+    return tuple(Rows(*part) for part in tiny_experiment.data())
 
 
 def test_one_pass_finds_the_shape_the_classes_the_mean_and_the_deviation():
-    streamed, (inputs, targets) = Streamed.of(_datasets()[0], "x"), small.data()[0]
+    streamed, (inputs, targets) = Streamed.of(_datasets()[0], "x"), tiny_experiment.data()[0]
     assert (streamed.input_shape, streamed.classes, len(streamed)) == ((6,), int(targets.max()) + 1, 90)
     assert streamed.survey.mean == pytest.approx(inputs.double().mean().item(), rel=1e-12)
     assert streamed.survey.deviation == pytest.approx(inputs.double().std(correction=0).item(), rel=1e-9)
@@ -39,7 +39,7 @@ def test_one_pass_finds_the_shape_the_classes_the_mean_and_the_deviation():
 @pytest.mark.parametrize("trainset", ["normal", "not_normal", "symmetric"])
 def test_the_parts_hold_the_same_examples(trainset):
     ours = prepare(make_data_set(_datasets(), "x"), trainset, 0.2)
-    theirs = prepare(make_data_set(small.data(), "x"), trainset, 0.2)
+    theirs = prepare(make_data_set(tiny_experiment.data(), "x"), trainset, 0.2)
     for mine, other in ((ours.train, theirs.train), (ours.validation, theirs.validation), (ours.test, theirs.test)):
         order = torch.randperm(len(other), generator=torch.Generator().manual_seed(1))
         for (a, b), (c, d) in zip(batches(mine, 16, order), batches(other, 16, order), strict=True):
@@ -53,12 +53,12 @@ def test_the_parts_hold_the_same_examples(trainset):
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_comparison_has_the_figures_of_the_same_examples_in_memory(tmp_path, num_workers):
     grid = {"lr": [0.05], "batch_size": [16], "trainset": ["not_normal"], "num_workers": [num_workers]}
-    changes = {**small.EXPERIMENT, "grid": grid, "seeds": 1}
-    with limited(120):  # the loader's worker is forked
-        streamed = bnkit.compare(small.NETWORKS, _datasets(), out=tmp_path / "a", **changes)
-    in_memory = bnkit.compare(small.NETWORKS, small.data(), out=tmp_path / "b", **changes)
-    assert [{**row, "run_id": ""} for row in small.figures(streamed)] == [
-        {**row, "run_id": ""} for row in small.figures(in_memory)
+    changes = {**tiny_experiment.EXPERIMENT, "grid": grid, "seeds": 1}
+    with time_limit(120):  # the loader's worker is forked
+        streamed = bnkit.compare(tiny_experiment.NETWORKS, _datasets(), out=tmp_path / "a", **changes)
+    in_memory = bnkit.compare(tiny_experiment.NETWORKS, tiny_experiment.data(), out=tmp_path / "b", **changes)
+    assert [{**row, "run_id": ""} for row in tiny_experiment.figures(streamed)] == [
+        {**row, "run_id": ""} for row in tiny_experiment.figures(in_memory)
     ]
 
 
@@ -89,6 +89,6 @@ class _Changing(Rows):
     ],
     ids=["raises", "empty", "changing", "negative", "no tensors", "no length"],
 )
-def test_what_is_refused(dataset, message):
+def test_invalid_input_is_refused(dataset, message):
     with pytest.raises(DataError, match=message):
-        Streamed.of(dataset(*small.data()[0]), "x")
+        Streamed.of(dataset(*tiny_experiment.data()[0]), "x")

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from bnkit.data.loading import SeededDataset
 from bnkit.errors import DataError
-from tests.children import limited
+from tests.child_processes import time_limit
 
 
 class Examples(Dataset):
@@ -57,7 +57,7 @@ def test_what_is_drawn_follows_from_the_key_alone(dataset):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_loaders_processes_draw_the_same():
-    with limited(60):
+    with time_limit(60):
         assert torch.equal(
             _inputs(SeededDataset(Examples(_drawing), "x", 1), num_workers=2),
             _inputs(SeededDataset(Examples(_drawing), "x", 1)),
@@ -88,7 +88,7 @@ def test_the_networks_draws_are_not_disturbed():
     ],
     ids=["numpy", "list", "np.int64", "0-d", "(1,)", "bool", "float", "np.float32", "requires grad"],
 )
-def test_what_is_taken(make, target):
+def test_valid_examples_are_accepted(make, target):
     inputs, targets = SeededDataset(Examples(make), "x").batch([3, 4])
     assert inputs[0].tolist() == [3, 3]
     assert not inputs.requires_grad
@@ -117,6 +117,6 @@ def test_what_is_taken(make, target):
         "complex",
     ],
 )  # fmt: skip
-def test_what_is_refused(make, message):
+def test_invalid_input_is_refused(make, message):
     with pytest.raises(DataError, match=message):
         SeededDataset(Examples(make), "x").batch([3, 4])

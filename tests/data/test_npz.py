@@ -45,7 +45,7 @@ def test_other_inputs_are_floating(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["?", "i2", ">i4", "<u2", ">u8", "f2", ">f4", "f8", "g"])
-def test_numbers_of_all_kinds(tmp_path, dtype):
+def test_every_number_type_is_read(tmp_path, dtype):
     values = np.arange(12).reshape(6, 2) % 3 % 2
     given, labels = values.astype(dtype), values[:, :1].astype("?" if dtype == "?" else "i4")
     path = _write(tmp_path / "mine.npz", x_train=given, x_test=given, y_train=labels, y_test=labels)
@@ -87,7 +87,7 @@ def test_the_digest_follows_the_content(tmp_path):
         "too few targets",
     ],
 )
-def test_what_is_refused(tmp_path, changes, message):
+def test_invalid_input_is_refused(tmp_path, changes, message):
     path = _write(tmp_path / "mine.npz", **changes)
     with pytest.raises(DataError, match=message):
         load(path)

@@ -6,7 +6,7 @@ import pytest
 
 import bnkit
 from bnkit.experiments.callbacks import Callback, CallbackList, EpochDone, Event, Note
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 
 def test_each_event_names_the_method_that_handles_it():
@@ -38,7 +38,13 @@ class _EpochsOfFunction(_Epochs):
 def test_an_observer_is_a_callback_a_function_or_any_object_with_such_methods(tmp_path, kind):
     observer = kind()
     changes = {"grid": {"lr": [0.1]}, "seeds": 1, "epochs": 2}
-    bnkit.compare(small.NETWORKS, small.data(), **{**small.EXPERIMENT, **changes}, out=tmp_path, observer=observer)
+    bnkit.compare(
+        tiny_experiment.NETWORKS,
+        tiny_experiment.data(),
+        **{**tiny_experiment.EXPERIMENT, **changes},
+        out=tmp_path,
+        observer=observer,
+    )
     assert observer.trained == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
 

@@ -13,7 +13,7 @@ import bnkit
 from bnkit.data.custom import make_data_set
 from bnkit.experiments.loss_mismatch import loss_mismatch
 from bnkit.experiments.training.losses import find_named_loss, losses_for
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 INPUTS = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
 NUMBERS = torch.arange(64) % 3
@@ -64,7 +64,7 @@ def _misfit(loss, model, targets):
         ("huber_loss", torch.tanh, VALUES.repeat(1, 3), "lie from −1 to 1"),
     ],
 )
-def test_what_does_not_fit_is_told(loss, end, targets, message):
+def test_outputs_that_do_not_fit_the_loss_are_reported(loss, end, targets, message):
     assert re.search(message, _misfit(loss, _Ends(end), targets) or "")
 
 
@@ -103,7 +103,7 @@ def _between(outputs):
         ("mse_loss", nn.Linear(6, 1), VALUES),
     ],
 )
-def test_what_fits_is_not(loss, model, targets):
+def test_outputs_that_fit_the_loss_are_not_reported(loss, model, targets):
     assert _misfit(loss, model, targets) is None
 
 
@@ -135,13 +135,15 @@ def test_a_loss_that_is_torchs_is_known_by_what_it_is(given, name):
 
 
 def _soft():
-    return nn.Sequential(small.with_batch_norm(), nn.Softmax(1))
+    return nn.Sequential(tiny_experiment.with_batch_norm(), nn.Softmax(1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [None, 1])
 def test_each_network_is_named_once_before_it_is_trained(tmp_path, capsys, workers):
-    networks = {"no_batch_norm": small.plain, "batch_norm": _soft}
-    bnkit.compare(networks, small.data(), {"lr": [0.1, 0.2]}, seeds=2, epochs=1, out=tmp_path, workers=workers)
+    networks = {"no_batch_norm": tiny_experiment.plain, "batch_norm": _soft}
+    bnkit.compare(
+        networks, tiny_experiment.data(), {"lr": [0.1, 0.2]}, seeds=2, epochs=1, out=tmp_path, workers=workers
+    )
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert line.startswith("warning: network batch_norm: its outputs are probabilities (a softmax")

@@ -55,18 +55,18 @@ def test_run_ids_are_the_same_in_every_process():
         ({}, {"networks": [NetworkIdentity(key="batch_norm", identity="two-cnn/batch_norm", kernel="reference")]}),
     ],
 )
-def test_whatever_could_change_a_figure_changes_the_id(change, settled):
+def test_settings_that_can_change_a_result_change_the_run_id(change, settled):
     assert not {run.run_id for run in _plan()} & {run.run_id for run in _plan(change, **settled)}
 
 
 @pytest.mark.parametrize(
     "change", [{"name": "q"}, {"about": "?"}, {"show": ["epochs"]}, {"seeds": 3}, {"grid": {"lr": [0.05, 0.1, 0.2]}}]
 )
-def test_what_could_not_keeps_it(change):
+def test_settings_that_cannot_change_a_result_keep_the_run_id(change):
     assert {run.run_id for run in _plan()} <= {run.run_id for run in _plan(change)}
 
 
-def test_auto_is_settled_before_the_hash():
+def test_auto_is_resolved_before_the_hash():
     assert {run.settings.device for run in _plan({"grid": {"lr": 0.1, "device": "auto"}})} == {"cpu"}
     assert _plan({"grid": {"lr": 0.1, "device": "cpu"}}).runs[0].run_id == _plan({"grid": {"lr": 0.1}}).runs[0].run_id
 

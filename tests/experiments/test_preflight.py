@@ -13,7 +13,7 @@ from bnkit.experiments.experiment import default_experiment, parse_experiment
 from bnkit.experiments.networks import from_factories
 from bnkit.experiments.preflight import check_plan
 from bnkit.experiments.resolve import resolve_experiment
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 
 class _Trains(nn.Module):
@@ -23,7 +23,7 @@ class _Trains(nn.Module):
 
     def __init__(self, deed=None):
         super().__init__()
-        self.inner, self.deed = small.with_batch_norm(), deed
+        self.inner, self.deed = tiny_experiment.with_batch_norm(), deed
 
     def forward(self, x):
         _Trains.seen.append((len(x), self.training))
@@ -49,16 +49,16 @@ def _leaves(model, x):
 
 
 def _compare(path, batch_norm, grid, data=None, **changes):
-    networks = {"no_batch_norm": small.plain, "batch_norm": batch_norm}
+    networks = {"no_batch_norm": tiny_experiment.plain, "batch_norm": batch_norm}
     settings = {"seeds": 1, "epochs": 1, "validation": 0.2, **changes}
-    return bnkit.compare(networks, data or small.data(), {"lr": [0.1], **grid}, out=path, **settings)
+    return bnkit.compare(networks, data or tiny_experiment.data(), {"lr": [0.1], **grid}, out=path, **settings)
 
 
 @pytest.mark.parametrize("workers", [None, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("batch_norm", "grid", "message"),
     [
-        (small.with_batch_norm, {"batch_size": [16, 1]}, "network batch_norm raised TooFewValuesError when it was trained on a batch of 1 "),
+        (tiny_experiment.with_batch_norm, {"batch_size": [16, 1]}, "network batch_norm raised TooFewValuesError when it was trained on a batch of 1 "),
         (lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)), {"batch_size": [1]},
          r"raised ValueError .* batch of 1 \(grid: batch_size=1\).*Expected more than 1 value per channel"),
         (lambda: _Trains(_fixed), {"batch_size": [16]}, "batch of 8 .grid: batch_size=16"),
@@ -77,7 +77,7 @@ def test_what_cannot_be_trained_is_refused_before_any_run(tmp_path, batch_norm, 
 
 def _prepared(networks, grid, **changes):
     experiment = parse_experiment({**default_experiment("t", ["t"], grid), "validation": 0.2, **changes}, "here")
-    return resolve_experiment(experiment, from_factories(networks), make_data_set(small.data(), "data"))
+    return resolve_experiment(experiment, from_factories(networks), make_data_set(tiny_experiment.data(), "data"))
 
 
 def test_every_size_is_tried_once_for_a_network_and_nothing_is_left_behind():
@@ -102,13 +102,13 @@ def test_a_convolution_has_many_values_in_a_batch_of_one(tmp_path):
 
 def test_a_last_batch_of_one_example_is_left_out(tmp_path):
     # 73 examples to train on: 9 batches of 8, and one is left.
-    comparison = _compare(tmp_path, small.with_batch_norm, {"batch_size": [8]}, validation=17 / 90)
+    comparison = _compare(tmp_path, tiny_experiment.with_batch_norm, {"batch_size": [8]}, validation=17 / 90)
     assert {row["status"] for row in comparison.rows} == {"finished"}
     assert {record.last.steps for record in comparison.records.values()} == {9}
 
 
 def test_training_is_not_tried_where_what_fails_is_a_result():
-    planned, components = _prepared({"a": small.with_batch_norm}, {"lr": [0.1], "batch_size": [1]})
+    planned, components = _prepared({"a": tiny_experiment.with_batch_norm}, {"lr": [0.1], "batch_size": [1]})
     assert check_plan(planned, components, training=False) == ()
 
 
@@ -121,5 +121,5 @@ def test_a_step_of_ones_own_is_tried_once_and_its_network_at_every_size(tmp_path
         return loss(outputs, targets), outputs
 
     with pytest.raises(FactoryError, match="trained on a batch of 1 "):
-        _compare(tmp_path / "r", small.with_batch_norm, {"batch_size": [1]}, training_step=step)
+        _compare(tmp_path / "r", tiny_experiment.with_batch_norm, {"batch_size": [1]}, training_step=step)
     assert steps == [2, 2]

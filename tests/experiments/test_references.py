@@ -10,7 +10,7 @@ from bnkit.errors import FactoryError
 from bnkit.experiments.fingerprint import fingerprint_of
 from bnkit.experiments.references import references_of
 from bnkit.factories import load_factory
-from tests.projects import a_project  # noqa: F401 - the fixture
+from tests.user_project import a_project  # noqa: F401 - the fixture
 
 _BLOCKS = "H = 16\nclass Config:\n    width = 16\ndef hidden(n=16):\n    return n\n"
 _CHANGED = _BLOCKS.replace("16", "32")

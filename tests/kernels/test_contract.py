@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from bnkit.nn.functional import batch_norm
-from tests.budget import assert_within_budget
 from tests.cases.batch_norm import CASES
 from tests.cases.kernels import INTERPRETED, KERNELS
+from tests.error_bounds import assert_within_error_bound
 
 ACTIVATIONS = {
     None: nn.Identity(),
@@ -67,7 +67,7 @@ def test_output_and_gradients_are_as_exact_as_pytorchs(kernel, training, activat
     for what, *values in zip(("output", "input", "weight", "bias", "residual"), got, expected, exact, strict=True):
         if activation in ("relu", "leaky_relu") and what != "output":
             continue  # beside the kink a rounding step decides between two slopes: see the float64 test
-        assert_within_budget(*values, what)
+        assert_within_error_bound(*values, what)
     if case.layout is not CASES_BY_NAME["transposed"].layout:
         assert got[0].stride() == expected[0].stride()
 

@@ -23,11 +23,11 @@ def _input(name, examples=2):
 
 
 @pytest.mark.parametrize("name", INPUTS)
-def test_every_situation_stands_in_the_table(name):
+def test_every_case_is_in_the_table(name):
     assert case(_input(name)) == name
 
 
-def test_the_table_that_is_shipped_has_every_situation_and_no_other():
+def test_the_shipped_table_has_every_case_and_no_other():
     table = json.loads(crossover.TABLE.read_text())
     assert table.keys() == INPUTS.keys()
     assert all(least is None or least >= 1 for least in table.values())
@@ -35,7 +35,7 @@ def test_the_table_that_is_shipped_has_every_situation_and_no_other():
 
 @pytest.mark.parametrize(("least", "expected"), [(None, [False, False]), (10_000, [False, True])])
 @pytest.mark.parametrize("name", INPUTS)
-def test_from_the_least_size_on_the_loops_are_chosen(monkeypatch, name, least, expected):
+def test_from_the_threshold_on_the_loops_are_chosen(monkeypatch, name, least, expected):
     monkeypatch.setattr(crossover, "_LEAST", {name: least})
     size_of_one = torch.Size(INPUTS[name][1:]).numel()
     below, above = _input(name, 9_999 // size_of_one), _input(name, -(-10_000 // size_of_one))

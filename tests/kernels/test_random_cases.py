@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bnkit.nn.functional import batch_norm
-from tests.budget import assert_within_budget
 from tests.cases.kernels import INTERPRETED, KERNELS
+from tests.error_bounds import assert_within_error_bound
 
 EPS = 1e-5
 # Mean and deviation of the values: ordinary, with digits to lose, tiny, and such that squares overflow in float32.
@@ -164,7 +164,7 @@ def _largest_terms(tensors, upstream, mean, variance, *, training):
 
 def _assert_close(ours, theirs, exact, what, largest_term, condition):
     if ours.dtype != torch.float64:
-        assert_within_budget(ours, theirs, exact, what, largest_term)
+        assert_within_error_bound(ours, theirs, exact, what, largest_term)
         return
     # There is nothing wider to compare with: a rounding step of the mean, in deviations, is the least that both are off by.
     close = max(1e-10, 100 * torch.finfo(torch.float64).eps * condition)

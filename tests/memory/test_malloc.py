@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bnkit.memory import malloc
-from tests.children import run
+from tests.child_processes import run
 
 _FAULTS = """
 import resource, torch, bnkit

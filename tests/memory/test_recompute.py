@@ -41,7 +41,7 @@ def test_same_numbers_in_other_dtypes(network, norm, dtype):
 
 @pytest.mark.parametrize("norm", ["torch", "functional", "auto", "aten", "numba"])
 @pytest.mark.parametrize(("network", "most"), [("vgg", 0.55), ("resnet", 0.6)])
-def test_bytes_held(network, norm, most):
+def test_bytes_held_for_the_backward_pass(network, norm, most):
     torch.manual_seed(0)
     model = NETWORKS[network](norm)
     x, targets = batch()
@@ -50,7 +50,7 @@ def test_bytes_held(network, norm, most):
 
 
 @pytest.mark.parametrize("norm", ["torch", "numba"])
-def test_bytes_held_in_a_long_row_of_blocks(norm):
+def test_bytes_held_for_a_long_chain_of_blocks(norm):
     torch.manual_seed(0)
     model, (x, targets) = resnet(norm, widths=(8,), blocks=9), batch()
     share = held(model, x, targets, again=True) / held(model, x, targets, again=False)
@@ -58,7 +58,7 @@ def test_bytes_held_in_a_long_row_of_blocks(norm):
     assert_same(step(model, x, targets, again=True), step(model, x, targets, again=False))
 
 
-def test_says_how_much_is_computed_again():
+def test_recompute_reports_the_bytes_it_saved():
     model, (x, targets) = vgg("torch"), batch()
     with bnkit.recompute(model) as found:
         functional.cross_entropy(model(x), targets)
@@ -151,7 +151,7 @@ def test_activations_of_ours(activation, kernel, has_residual):
 @pytest.mark.parametrize(
     "extra", [{"virtual_batch_size": 3}, {"momentum": None}, {"skip_nonfinite": True}, {"affine": False}]
 )
-def test_extras_of_ours(extra):
+def test_recompute_with_options_of_our_layers(extra):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 4, 1), BatchNorm2d(4, activation="relu", **extra), nn.Conv2d(4, 4, 1))
     x = torch.randn(8, 2, 5, 5)
@@ -162,7 +162,7 @@ def test_extras_of_ours(extra):
 
 
 @pytest.mark.parametrize("mask", [False, True])
-def test_masks(mask):
+def test_recompute_with_masks(mask):
     torch.manual_seed(0)
     norm, linear = BatchNorm1d(3, activation="relu", kernel="numba"), nn.Conv1d(3, 2, 1)
     x, counts = torch.randn(4, 3, 50), torch.rand(4, 1, 50) > 0.3

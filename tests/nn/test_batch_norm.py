@@ -12,9 +12,9 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from bnkit import nn as ours
 from bnkit.errors import SettingsError, TooFewValuesError
-from tests.budget import assert_within_budget
 from tests.cases.batch_norm import CASES
 from tests.cases.kernels import KERNELS
+from tests.error_bounds import assert_within_error_bound
 
 OUR_LAYERS = {1: ours.BatchNorm1d, 2: ours.BatchNorm2d, 3: ours.BatchNorm3d}
 THEIR_LAYERS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -46,18 +46,18 @@ def test_training_then_evaluation_has_pytorchs_numbers(kernel, case):
     _, exact = _pair(case, kernel, torch.float64)
     for x in case.inputs(torch.float32):
         for values in zip(_step(our, x), _step(their, x), _step(exact, x.double()), strict=True):
-            assert_within_budget(*values, "training")
+            assert_within_error_bound(*values, "training")
     for (name, buffer), theirs, wide in zip(our.named_buffers(), their.buffers(), exact.buffers(), strict=True):
-        assert_within_budget(buffer, theirs, wide, name) if buffer.is_floating_point() else torch.testing.assert_close(
-            buffer, theirs
-        )
+        assert_within_error_bound(
+            buffer, theirs, wide, name
+        ) if buffer.is_floating_point() else torch.testing.assert_close(buffer, theirs)
     our.eval(), their.eval(), exact.eval()
     x = case.inputs(torch.float32)[0]
     # The buffers differ by a rounding step, so evaluation is compared from the same ones.
     our.load_state_dict(their.state_dict(), strict=True)
     exact.load_state_dict(their.state_dict(), strict=True)
     for values in zip(_step(our, x), _step(their, x), _step(exact, x.double()), strict=True):
-        assert_within_budget(*values, "evaluation")
+        assert_within_error_bound(*values, "evaluation")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -261,7 +261,7 @@ def test_the_counter_stays_an_integer_in_half_precision():
         *("momentum as text", "kernel", "channels", "eps", "dimensions"),
     ],
 )
-def test_what_it_refuses(make, x, message):
+def test_invalid_input_is_refused(make, x, message):
     with pytest.raises(ValueError, match=message):
         make()(x)
 

@@ -46,7 +46,7 @@ def test_half_precision_buffers_are_read_in_evaluation():
     ],
     ids=["dimensions", "statistics", "eps", "activation", "one-value"],
 )
-def test_what_it_refuses(arguments, error, message):
+def test_invalid_input_is_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         batch_norm(**{"input": torch.zeros(4, 3), "running_mean": None, "running_var": None, **arguments})
 

@@ -1,4 +1,4 @@
-"""Statistics over several processes against one process that has the whole batch; see ``processes`` for the scenarios."""
+"""Statistics over several processes against one process that has the whole batch; see ``sync_scenarios`` for the scenarios."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import nn
 
 from bnkit.errors import KernelError, SettingsError
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, sync
-from tests.budget import assert_within_budget
-from tests.nn import processes
+from tests.error_bounds import assert_within_error_bound
+from tests.nn import sync_scenarios
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def results(tmp_path_factory, worker_id):
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()
-            processes.start(folder)
+            sync_scenarios.start(folder)
 
     def load(name, ranks):
         results = []
@@ -67,29 +67,29 @@ def _assert_equal(parts, whole):
 
 @pytest.mark.parametrize(
     "scenario",
-    [*processes.OF_THREE, *processes.KERNELS, *processes.LARGE_GROUP, *processes.OF_TWO],
+    [*sync_scenarios.OF_THREE, *sync_scenarios.KERNELS, *sync_scenarios.LARGE_GROUP, *sync_scenarios.OF_TWO],
     ids=lambda scenario: scenario.name,
 )
 def test_equal_to_one_process_with_the_whole_batch(results, scenario):
     parts = results(scenario.name, range(len(scenario.sizes)))
     how = scenario.how if scenario.how == "differentiated twice" else "eager"
     by_the_equations = {"kernel": "reference"} if "kernel" in scenario.arguments else {}
-    whole = processes.measure(replace(scenario, how=how), scenario.layer(**by_the_equations), slice(None))
-    assert len(whole) > processes.STEPS
+    whole = sync_scenarios.measure(replace(scenario, how=how), scenario.layer(**by_the_equations), slice(None))
+    assert len(whole) > sync_scenarios.STEPS
     _assert_equal(parts, whole)
 
 
-@pytest.mark.parametrize("scenario", processes.ROUNDED, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", sync_scenarios.ROUNDED, ids=lambda scenario: scenario.name)
 def test_rounding_is_that_of_pytorch_with_the_whole_batch(results, scenario):
     parts = results(scenario.name, range(3))
     theirs = THEIRS[max(1, len(scenario.shape) - 1)](scenario.shape[0], dtype=scenario.statistics_dtype)
     theirs.load_state_dict(scenario.layer().state_dict())
     exact = copy.deepcopy(theirs).double()
-    rounded = processes.measure(scenario, theirs, slice(None))
-    wide = processes.measure(replace(scenario, widened=True), exact, slice(None))
+    rounded = sync_scenarios.measure(scenario, theirs, slice(None))
+    wide = sync_scenarios.measure(replace(scenario, widened=True), exact, slice(None))
     for name, number in rounded.items():
         if number.is_floating_point():
-            assert_within_budget(_together(parts, name), number, wide[name], name)
+            assert_within_error_bound(_together(parts, name), number, wide[name], name)
 
 
 def test_a_batch_that_is_not_finite_is_skipped_in_every_process(results):
@@ -123,14 +123,14 @@ def test_one_collective_forward_and_one_backward(results):
         }
 
 
-@pytest.mark.parametrize("scenario", processes.SUB_GROUPS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", sync_scenarios.SUB_GROUPS, ids=lambda scenario: scenario.name)
 def test_sub_groups(results, scenario):
     first, alone, last = results(scenario.name, range(3))
     eager = replace(scenario, how="eager")
-    _assert_equal([first, last], processes.measure(eager, eager.layer(), slice(None)))
+    _assert_equal([first, last], sync_scenarios.measure(eager, eager.layer(), slice(None)))
     assert alone.pop("error") == "SettingsError"
     assert "process_group that this process is no member of" in alone.pop("message")
-    _assert_equal([alone], processes.measure(eager, eager.layer(), slice(0, 4)))
+    _assert_equal([alone], sync_scenarios.measure(eager, eager.layer(), slice(0, 4)))
 
 
 def test_the_group_stays_out_of_copies_and_pickles(results):
@@ -146,7 +146,7 @@ def test_the_group_stays_out_of_copies_and_pickles(results):
 @pytest.mark.parametrize("name", ["broadcast", "no broadcast", "compiled, broadcast"])
 def test_training_under_distributed_data_parallel(results, name):
     parts = results(name, range(3))
-    whole = processes.train(processes.network(), slice(None), 1, contextlib.nullcontext)
+    whole = sync_scenarios.train(sync_scenarios.network(), slice(None), 1, contextlib.nullcontext)
     assert len(whole) == 14
     for part in parts:
         torch.testing.assert_close(part, whole, rtol=1e-12, atol=1e-12)

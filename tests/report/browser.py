@@ -6,7 +6,7 @@ import html
 import json
 import re
 
-from tests.children import run
+from tests.child_processes import run
 
 # Goes before everything else in the page. The browser's own log is no help: it writes an error down as it does a remark.
 _LISTENER = """<script>(() => {

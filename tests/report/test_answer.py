@@ -10,17 +10,17 @@ from bnkit.experiments.experiment import TaskIdentity
 from bnkit.report.answer import Answer
 from bnkit.report.intervals import Interval
 from bnkit.report.objective import Objective
-from tests.report.made import diverged, finished, plan_of, records_of
+from tests.report.fake_runs import diverged_record, fake_plan, fake_records, finished_record
 
 
 def _answer(outcome, **changes):
-    planned = plan_of(**changes)
-    return Answer.of(planned, records_of(planned, outcome))
+    planned = fake_plan(**changes)
+    return Answer.of(planned, fake_records(planned, outcome))
 
 
 def _by_seed(without, with_):
     values = {"no_batch_norm": without, "batch_norm": with_}
-    return lambda run: finished(0.1, values[run.network.key][run.seed])
+    return lambda run: finished_record(0.1, values[run.network.key][run.seed])
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_headline_says_where_and_what_is_elsewhere():
 
     def outcome(run):
         gain = gains[run.settings.init] if run.network.key == "batch_norm" else 0.0
-        return finished(0.1, 0.5 + gain + run.seed / 1000)
+        return finished_record(0.1, 0.5 + gain + run.seed / 1000)
 
     def headline(*names):
         return _answer(outcome, grid={"lr": [0.1], "init": list(names)}).headline
@@ -96,7 +96,11 @@ def test_one_pair_says_nothing():
 
 def test_a_line_for_each_learning_rate_says_who_diverged():
     def outcome(run):
-        return diverged(0.1) if run.settings.lr == 1.0 and run.network.key == "no_batch_norm" else finished(0.5, 0.9)
+        return (
+            diverged_record(0.1)
+            if run.settings.lr == 1.0 and run.network.key == "no_batch_norm"
+            else finished_record(0.5, 0.9)
+        )
 
     text = str(_answer(outcome, grid={"lr": [0.1, 1.0]}))
     assert "lr 0.1: +0.0 points [+0.0, +0.0], n = 3 (no_batch_norm 0.900, batch_norm 0.900)." in text
@@ -106,7 +110,7 @@ def test_a_line_for_each_learning_rate_says_who_diverged():
 
 def test_how_long_it_took_in_epochs_and_seconds():
     curves = {"no_batch_norm": (0.2, 0.3, 0.4, 0.5), "batch_norm": (0.4, 0.55, 0.7, 0.8)}
-    text = str(_answer(lambda run: finished(*curves[run.network.key])))
+    text = str(_answer(lambda run: finished_record(*curves[run.network.key])))
     assert (
         "batch_norm reached the final test accuracy of no_batch_norm (0.500, after 4 epochs and 8 s) after 2 epochs and "
         "4 s (medians)." in text
@@ -122,7 +126,7 @@ def test_the_training_accuracy_stands_beside_the_test_accuracy():
 
 def test_a_drift_has_a_sentence_of_its_own():
     def outcome(run):
-        return finished(0.7, test_accuracy_population=0.88 if run.network.key == "batch_norm" else None)
+        return finished_record(0.7, test_accuracy_population=0.88 if run.network.key == "batch_norm" else None)
 
     text = str(_answer(outcome))
     assert "Beside that" in text
@@ -133,7 +137,7 @@ def test_a_drift_has_a_sentence_of_its_own():
 
 
 def test_an_interrupted_comparison_says_how_much_is_missing():
-    answer = _answer(lambda run: finished(0.5) if run.seed < 2 else None)
+    answer = _answer(lambda run: finished_record(0.5) if run.seed < 2 else None)
     assert answer.incomplete == 2
     assert "2 runs of the plan have not ended; the figures are those of the others." in str(answer)
 
@@ -146,7 +150,7 @@ def test_nothing_recorded_is_an_answer_too():
 
 def test_other_settings_stand_in_the_heading():
     planned_grid = {"lr": [0.1], "trainset": ["normal", "not_normal"]}
-    headings = [heading for heading, _ in _answer(lambda run: finished(0.5), grid=planned_grid).paragraphs()]
+    headings = [heading for heading, _ in _answer(lambda run: finished_record(0.5), grid=planned_grid).paragraphs()]
     assert [", trainset normal:" in headings[0], ", trainset not_normal:" in headings[1]] == [True, True]
 
 
@@ -164,7 +168,7 @@ def test_a_difference_of_points_has_a_minus_sign_and_its_interval():
 
 def _alike(answers, accuracy=0.7):
     """All runs end at one accuracy, of so many test answers."""
-    return lambda run: finished(0.1, accuracy, test_answers=answers)
+    return lambda run: finished_record(0.1, accuracy, test_answers=answers)
 
 
 def test_ten_test_images_are_no_certainty():
@@ -194,7 +198,7 @@ def test_an_experiment_of_so_many_test_examples_says_how_many_answers_old_record
 
 
 def test_the_difference_in_training_counts_its_answers_too():
-    text = str(_answer(lambda run: finished(0.1, 0.7, answers=20, test_answers=100_000)))
+    text = str(_answer(lambda run: finished_record(0.1, 0.7, answers=20, test_answers=100_000)))
     assert "In training accuracy of the last epoch the difference there is +0.0 points [−8.9, +8.9], n = 3, counted on 20 answers." in text  # fmt: skip
 
 
@@ -204,7 +208,7 @@ _ERROR = TaskIdentity(loss="mse_loss", metric="mean_squared_error", goal="minimi
 
 def _scores(without, with_, **changes):
     values = {"no_batch_norm": without, "batch_norm": with_}
-    return lambda run: finished(
+    return lambda run: finished_record(
         0.0,
         test_metric=values[run.network.key] * (1 + run.seed / 1e6),
         metric=0.0,
@@ -232,12 +236,12 @@ def _scores(without, with_, **changes):
         ),
         (
             TaskIdentity(),
-            lambda run: finished(0.1, 0.1, test_answers=10_000, test_constant=0.1135),
+            lambda run: finished_record(0.1, 0.1, test_answers=10_000, test_constant=0.1135),
             "Neither network learned: test accuracy 0.100 (no_batch_norm) and 0.100 (batch_norm) are not better than 0.114, the",
         ),
         (
             TaskIdentity(),  # 0.12 of 360 is what chance makes of 0.1 every fourth time
-            lambda run: finished(0.1, 0.12, test_answers=360, test_constant=0.1),
+            lambda run: finished_record(0.1, 0.12, test_answers=360, test_constant=0.1),
             "Neither network is shown to have learned: test accuracy 0.120 (no_batch_norm) and 0.120 (batch_norm) are not clearly better",
         ),
     ],
@@ -280,7 +284,7 @@ def test_where_one_of_them_learned_the_difference_counts(task, outcome):
 )
 def test_a_metric_that_is_undefined_is_named_as_the_cause(task, changes, reason):
     def outcome(run):
-        return finished(0.5, test_metric=None if run.network.key == "batch_norm" else 0.5, **changes)
+        return finished_record(0.5, test_metric=None if run.network.key == "batch_norm" else 0.5, **changes)
 
     text = str(_answer(outcome, task=task))
     name = Objective.of(task).name

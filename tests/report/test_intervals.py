@@ -64,7 +64,7 @@ def test_too_few_values():
         (None, Conclusion.UNKNOWN),
     ],
 )
-def test_verdicts(interval, expected):
+def test_the_verdict_follows_from_the_interval(interval, expected):
     assert conclude(interval, 0.01) is expected
 
 

@@ -7,7 +7,7 @@ import pytest
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.report.intervals import Conclusion, Interval
 from bnkit.report.objective import Objective
-from tests.report.made import epoch
+from tests.report.fake_runs import epoch
 
 ACCURACY = Objective()
 ERROR = Objective("mean_absolute_error", minimize=True, is_accuracy=False)

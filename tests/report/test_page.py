@@ -11,14 +11,14 @@ from dataclasses import replace
 import pytest
 
 from bnkit.report.page import page
-from tests.children import run
+from tests.child_processes import run
 from tests.report.browser import browse
-from tests.report.made import diverged, finished, plan_of, records_of
+from tests.report.fake_runs import diverged_record, fake_plan, fake_records, finished_record
 
 
 def _page(**changes):
-    planned = plan_of(**changes)
-    return page(planned, records_of(planned, lambda run: finished(0.5, 0.6 + run.seed / 100)))
+    planned = fake_plan(**changes)
+    return page(planned, fake_records(planned, lambda run: finished_record(0.5, 0.6 + run.seed / 100)))
 
 
 @pytest.mark.slow
@@ -32,7 +32,8 @@ def test_what_came_from_outside_is_escaped():
 @pytest.mark.slow
 def test_a_network_name_cannot_end_the_script_that_holds_the_figures():
     text = page(
-        planned := plan_of(("</script><b>x", "batch_norm")), records_of(planned, lambda run: finished(0.5, 0.6))
+        planned := fake_plan(("</script><b>x", "batch_norm")),
+        fake_records(planned, lambda run: finished_record(0.5, 0.6)),
     )
     assert "</script><b>x" not in text
 
@@ -56,8 +57,8 @@ def test_the_page_names_no_address_to_load_from():
 
 @pytest.mark.slow
 def test_a_long_table_says_what_it_leaves_out():
-    planned = plan_of(seeds=300)
-    text = page(planned, records_of(planned, lambda run: finished(0.5)))
+    planned = fake_plan(seeds=300)
+    text = page(planned, fake_records(planned, lambda run: finished_record(0.5)))
     assert "100 more rows in results.csv." in text
 
 
@@ -70,12 +71,16 @@ def _layers(step):
 
 def _watched():
     """Two learning rates; with batch norm looked into, without diverged at the higher one."""
-    planned = plan_of(("no_batch_norm", "batch_norm"), grid={"lr": [0.1, 1.0]})
+    planned = fake_plan(("no_batch_norm", "batch_norm"), grid={"lr": [0.1, 1.0]})
 
     def outcome(run):
         if run.network.key == "no_batch_norm":
-            return diverged(0.3) if run.settings.lr == 1.0 else finished(0.5, 0.6 + run.seed / 100, steps=None)
-        record = finished(
+            return (
+                diverged_record(0.3)
+                if run.settings.lr == 1.0
+                else finished_record(0.5, 0.6 + run.seed / 100, steps=None)
+            )
+        record = finished_record(
             0.6,
             0.7 + run.seed / 100,
             test_accuracy_population=0.8,
@@ -88,18 +93,18 @@ def _watched():
         ]
         return replace(record, epochs=epochs)
 
-    return page(planned, records_of(planned, outcome))
+    return page(planned, fake_records(planned, outcome))
 
 
 @pytest.mark.slow
 def test_the_first_picture_shows_each_network_at_its_best_and_says_so():
-    planned = plan_of(grid={"lr": [0.1, 1.0], "trainset": ["normal", "not_normal"]})
+    planned = fake_plan(grid={"lr": [0.1, 1.0], "trainset": ["normal", "not_normal"]})
     best = {"no_batch_norm": 0.1, "batch_norm": 1.0}
 
     def outcome(run):
-        return finished(0.5, (0.8 if run.settings.lr == best[run.network.key] else 0.6) + run.seed / 100)
+        return finished_record(0.5, (0.8 if run.settings.lr == best[run.network.key] else 0.6) + run.seed / 100)
 
-    text = page(planned, records_of(planned, outcome))
+    text = page(planned, fake_records(planned, outcome))
     shown = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1])
     points = ["lr 0.1, trainset normal", "lr 1, trainset normal"]
     assert [shown["points"][place] for place in (*shown["headline"], shown["first"])] == [*points, points[1]]
@@ -187,7 +192,7 @@ def test_a_browser_draws_every_figure_and_the_switches_work(tmp_path, chromium):
 @pytest.mark.slow
 @pytest.mark.browser
 def test_a_page_that_has_next_to_nothing_is_drawn_too(tmp_path, chromium):
-    planned = plan_of()
+    planned = fake_plan()
     drawn, complaints = browse(chromium, page(planned, {}), tmp_path)
     assert complaints == []
     assert 'data-ready="yes"' in drawn
@@ -195,8 +200,8 @@ def test_a_page_that_has_next_to_nothing_is_drawn_too(tmp_path, chromium):
 
 @pytest.mark.slow
 def test_nothing_is_switched_that_is_not_there():
-    planned = plan_of()
-    text = page(planned, records_of(planned, lambda run: finished(0.5, 0.6, steps=None)))
+    planned = fake_plan()
+    text = page(planned, fake_records(planned, lambda run: finished_record(0.5, 0.6, steps=None)))
     for missing in (
         'id="point"',
         'value="step"',
@@ -216,9 +221,9 @@ def test_two_hundred_runs_stay_small_and_need_no_torch(tmp_path):
     """Four networks' worth of points: the page is made from records alone."""
     code = """
 import sys
-from tests.report.made import finished, plan_of, records_of
+from tests.report.fake_runs import finished, plan_of, records_of
 from bnkit.report.page import page
-from tests.children import run
+from tests.child_processes import run
 from tests.report.browser import browse
 planned = plan_of(grid={"lr": [0.01, 0.03, 0.1, 0.3, 1.0]}, seeds=20)
 assert len(planned) == 200

@@ -11,7 +11,7 @@ from torch import nn
 
 import bnkit
 from bnkit.errors import SettingsError
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # protobuf's and NumPy's, at TensorBoard's import
@@ -121,10 +121,16 @@ def test_looking_changes_no_figure(comparison, tmp_path):
     networks = {"no_batch_norm": plain, "batch_norm": with_batch_norm}
     grid = {"lr": [0.05], "batch_size": [16], "optimizer": ["sgd"]}
     unseen = bnkit.compare(networks, _images(), grid, 1, epochs=2, validation=0.2, observe=2, out=tmp_path / "r")
-    assert small.figures(unseen) == small.figures(comparison)
+    assert tiny_experiment.figures(unseen) == tiny_experiment.figures(comparison)
 
 
 def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(SettingsError, match=r"pip install 'bnkit\[tensorboard\]'"):
-        bnkit.compare(small.NETWORKS, small.data(), out=tmp_path / "r", tensorboard=True, **small.EXPERIMENT)
+        bnkit.compare(
+            tiny_experiment.NETWORKS,
+            tiny_experiment.data(),
+            out=tmp_path / "r",
+            tensorboard=True,
+            **tiny_experiment.EXPERIMENT,
+        )

@@ -17,8 +17,8 @@ import bnkit
 from bnkit.errors import RecordError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records import atomic_files, environment
-from tests.children import limited, run
-from tests.experiments import small
+from tests.child_processes import run, time_limit
+from tests.experiments import tiny_experiment
 
 ROOT = Path(__file__).parents[2]
 RUNS, EPOCHS = 8, 3
@@ -40,19 +40,25 @@ class Count(Callback):
 
 def compare(folder, observer=None, **options):
     return bnkit.compare(
-        small.NETWORKS, small.data(), **small.EXPERIMENT, out=folder, threads=1, observer=observer, **options
+        tiny_experiment.NETWORKS,
+        tiny_experiment.data(),
+        **tiny_experiment.EXPERIMENT,
+        out=folder,
+        threads=1,
+        observer=observer,
+        **options,
     )
 
 
 @pytest.fixture(autouse=True)
 def _no_worker_keeps_us_waiting(request):
-    with limited(570 if "kills" in request.fixturenames else 240):
+    with time_limit(570 if "kills" in request.fixturenames else 240):
         yield
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    return small.figures(compare(tmp_path_factory.mktemp("undisturbed")))
+    return tiny_experiment.figures(compare(tmp_path_factory.mktemp("undisturbed")))
 
 
 def _interrupted(folder, after):
@@ -72,7 +78,7 @@ def _interrupted(folder, after):
 def test_killed_again_and_again(tmp_path, undisturbed, request, kills, more):
     """At any moment, and inside the writing of any file: a line, a checkpoint, the table, the report."""
     seed = request.node.callspec.id.rpartition(" ")[2]
-    command = [sys.executable, "-m", "tests.torture.sweep", tmp_path, str(kills), seed, *more]
+    command = [sys.executable, "-m", "tests.torture.kill_loop", tmp_path, str(kills), seed, *more]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = run(command, seconds=540, cwd=ROOT, environment={"PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
@@ -111,7 +117,7 @@ def test_a_full_disk_is_told_in_one_line_and_fails_no_run(tmp_path, undisturbed,
             compare(tmp_path / "r")
     watcher = Count()
     comparison = compare(tmp_path / "r", watcher)
-    assert small.figures(comparison) == undisturbed
+    assert tiny_experiment.figures(comparison) == undisturbed
     assert watcher.notes == []
     assert set(watcher.trained.values()) <= {1}
 
@@ -152,7 +158,7 @@ def test_a_real_disk_that_is_full(small_disk, undisturbed, left, workers):
         _fill(small_disk / "rest", left)
         compare(small_disk / "r", workers=workers)
     ballast.unlink()
-    assert small.figures(compare(small_disk / "r", workers=workers)) == undisturbed
+    assert tiny_experiment.figures(compare(small_disk / "r", workers=workers)) == undisturbed
 
 
 def _fill(path, left):
@@ -173,7 +179,7 @@ def test_a_real_disk_that_becomes_read_only(small_disk, undisturbed):
         compare(small_disk / "r")
     assert run(["mount", "-o", "remount,rw", small_disk]).returncode == 0
     watcher = Count()
-    assert small.figures(compare(small_disk / "r", watcher)) == undisturbed
+    assert tiny_experiment.figures(compare(small_disk / "r", watcher)) == undisturbed
     assert watcher.trained.total() == RUNS * EPOCHS - 5
 
 
@@ -189,7 +195,7 @@ def test_a_folder_that_becomes_read_only(tmp_path, undisturbed, monkeypatch):
         with pytest.raises(RecordError, match=r"cannot be written \(Read-only file system\)"):
             compare(tmp_path / "r")
     watcher = Count()
-    assert small.figures(compare(tmp_path / "r", watcher)) == undisturbed
+    assert tiny_experiment.figures(compare(tmp_path / "r", watcher)) == undisturbed
     assert watcher.trained.total() == RUNS * EPOCHS - 5
 
 
@@ -209,7 +215,7 @@ def test_a_clock_that_jumps(tmp_path, undisturbed, monkeypatch):
     monkeypatch.setattr(environment, "datetime", Calendar)
     _interrupted(tmp_path / "r", 5)
     comparison = compare(tmp_path / "r")
-    assert small.figures(comparison) == undisturbed
+    assert tiny_experiment.figures(comparison) == undisturbed
     assert all(0 <= row["epoch_duration"] < 60 for row in comparison.rows)
 
 
@@ -254,7 +260,7 @@ def test_the_power_fails_and_no_whole_epoch_is_lost(tmp_path, undisturbed, monke
         _interrupted(tmp_path / "r", after)
     cut.restore(tmp_path / "r", tmp_path / "s")
     watcher = Count()
-    assert small.figures(compare(tmp_path / "s", watcher)) == undisturbed
+    assert tiny_experiment.figures(compare(tmp_path / "s", watcher)) == undisturbed
     assert watcher.notes == []
     assert watcher.trained.total() == RUNS * EPOCHS - after
 
@@ -299,4 +305,4 @@ def test_damage_to_a_file_changes_no_figure(tmp_path, undisturbed, damage, seed)
     for pattern in FILES.values() if seed else list(FILES.values())[:2]:
         path = generator.choice(sorted((tmp_path / "r").glob(pattern)))
         path.write_bytes(damage(path.read_bytes(), generator))
-    assert small.figures(compare(tmp_path / "r")) == undisturbed
+    assert tiny_experiment.figures(compare(tmp_path / "r")) == undisturbed

@@ -10,8 +10,8 @@ import torch
 
 from bnkit.model.edit.fold import fold
 from bnkit.model.inspect.example import largest_difference
-from tests.zoo.judging import floating, norms, outputs
 from tests.zoo.networks import NORMALISED, Network, build, cases, example
+from tests.zoo.rounding import floating, norms, outputs
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,8 @@ from bnkit.model.edit.fold import fold
 from bnkit.model.edit.remove import remove
 from bnkit.model.inspect.example import largest_difference
 from bnkit.model.statistics.recalibrate import recalibrate
-from tests.zoo.judging import assert_equal_but_for_rounding, exact, gradients, norms, outputs
 from tests.zoo.networks import NORMALISED, Network, build, cases, example
+from tests.zoo.rounding import assert_equal_up_to_rounding, exact, gradients, norms, outputs
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def test_folded_it_computes_the_same(network: Network):
     assert {change.site for change in changes.kept} == set(norms(folded))
     assert all("did not run" in change.detail for change in changes.kept)
     if not network.jumps:
-        assert_equal_but_for_rounding(outputs(folded, other), outputs(model, other), exact(model, other))
+        assert_equal_up_to_rounding(outputs(folded, other), outputs(model, other), exact(model, other))
 
 
 @pytest.mark.parametrize("network", cases(NORMALISED))

@@ -10,8 +10,8 @@ import torch
 from bnkit.model.edit.add import add
 from bnkit.model.edit.fold import fold
 from bnkit.model.edit.remove import remove
-from tests.zoo.judging import assert_equal_but_for_rounding, exact, gradients, norms, outputs
 from tests.zoo.networks import PLAIN, Network, build, cases, example, settle
+from tests.zoo.rounding import assert_equal_up_to_rounding, exact, gradients, norms, outputs
 
 pytestmark = pytest.mark.slow
 
@@ -39,10 +39,10 @@ def test_put_into_a_trained_one_it_computes_the_same(network: Network):
     added, changes = add(model, inputs, preserve=True)
     assert len(changes.made) > 0
     before, truth = outputs(model, other), exact(model, other)
-    assert_equal_but_for_rounding(outputs(added, other), before, truth)
+    assert_equal_up_to_rounding(outputs(added, other), before, truth)
     folded, _ = fold(added, inputs)
     assert norms(folded) == []
-    assert_equal_but_for_rounding(outputs(folded, other), before, truth)
+    assert_equal_up_to_rounding(outputs(folded, other), before, truth)
 
 
 @pytest.mark.parametrize("network", cases(PLAIN))
@@ -54,7 +54,7 @@ def test_trained_it_folds(network: Network):
     assert norms(folded) == []
     assert all(change.detail.startswith("into the output of") for change in changes)
     assert str(folded) == str(model)
-    assert_equal_but_for_rounding(outputs(folded, other), outputs(added, other), exact(added, other))
+    assert_equal_up_to_rounding(outputs(folded, other), outputs(added, other), exact(added, other))
 
 
 @pytest.mark.parametrize("preserve", [False, True], ids=["initialised", "preserved"])
@@ -72,4 +72,4 @@ def test_taken_out_again_it_is_what_it_was(network: Network, preserve: bool):
         else:
             assert torch.equal(value, before[key])
     other = example(network, seed=OTHER)
-    assert_equal_but_for_rounding(outputs(twin, other), outputs(model, other), exact(model, other))
+    assert_equal_up_to_rounding(outputs(twin, other), outputs(model, other), exact(model, other))

@@ -17,6 +17,6 @@ How to add a rule
 3. Write ``pages/<code>.md``, with the headings of the others; its examples under "Wrong" and "Right" are run by the tests.
    ``docs/rules`` is the same folder; ``bnkit explain <code>`` prints the page.
 4. If there is a mechanical fix, set ``is_fixable`` and write ``fix``, through the verbs of ``bnkit.model``.
-5. Test that it fires where it should and is silent on the repaired model, in ``tests/checks/``. ``tests/checks/test_pages.py``,
+5. Test that it fires where it should and is silent on the repaired model, in ``tests/checks/``. ``tests/checks/test_rule_pages.py``,
    ``test_state.py`` and ``test_healthy.py`` pick it up by themselves.
 """

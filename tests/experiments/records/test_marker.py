@@ -12,13 +12,18 @@ import bnkit
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.records.marker import MARKER, mark, refuse_foreign, refuse_foreign_page
 from bnkit.experiments.records.results_folder import ResultsFolder
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 _FILES = ("experiment.toml", "results.csv", "report.html", "runs/notes.txt")
 
 
 def _compare(folder, **changes):
-    return bnkit.compare(small.NETWORKS, small.data(), out=folder, **{**small.EXPERIMENT, "epochs": 1, **changes})
+    return bnkit.compare(
+        tiny_experiment.NETWORKS,
+        tiny_experiment.data(),
+        out=folder,
+        **{**tiny_experiment.EXPERIMENT, "epochs": 1, **changes},
+    )
 
 
 def _put(folder: Path, name: str, content: str = "mine\n") -> Path:

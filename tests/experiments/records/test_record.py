@@ -72,7 +72,7 @@ def test_cut_off_at_any_byte_the_whole_lines_before_count(tmp_path):
         file.path.unlink()
 
 
-def test_a_garbled_line_is_named_and_the_file_can_be_set_aside(tmp_path):
+def test_a_corrupt_line_is_named_and_the_file_can_be_quarantined(tmp_path):
     file = _written(tmp_path)
     lines = file.path.read_bytes().split(b"\n")
     lines[1] = lines[1][:10] + b"\0" + lines[1][11:]

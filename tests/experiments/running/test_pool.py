@@ -19,9 +19,9 @@ from bnkit.experiments.records.record import Status
 from bnkit.experiments.running import pool as workers_module
 from bnkit.experiments.running.worker import select_gpu
 from bnkit.experiments.running.worker_count import available_cpus, resolve_worker_count, worker_count_for
-from tests.children import limited, run
-from tests.experiments import small, trouble
-from tests.experiments.trouble import does
+from tests.child_processes import run, time_limit
+from tests.experiments import faulty_networks, tiny_experiment
+from tests.experiments.faulty_networks import faulty
 
 _ONCE = {"grid": {"lr": [0.05], "batch_size": [16]}, "seeds": 1, "epochs": 2}
 ROOT = Path(__file__).parents[3]
@@ -54,13 +54,13 @@ class Watcher(Callback):
 
 @pytest.fixture(autouse=True)
 def _no_worker_keeps_us_waiting():
-    with limited(240):
+    with time_limit(240):
         yield
 
 
 def _compare(out, networks=None, **changes):
-    options = {"data": small.data(), **small.EXPERIMENT, **changes}
-    return bnkit.compare(networks or small.NETWORKS, out=out, **options)
+    options = {"data": tiny_experiment.data(), **tiny_experiment.EXPERIMENT, **changes}
+    return bnkit.compare(networks or tiny_experiment.NETWORKS, out=out, **options)
 
 
 def _statuses(comparison):
@@ -80,12 +80,12 @@ def test_the_figures_do_not_depend_on_the_number_of_workers(tmp_path, count):
     watcher = Watcher()
 
     def plain():  # as in a notebook: no other process can import it
-        return small.plain()
+        return tiny_experiment.plain()
 
-    networks = {"no_batch_norm": plain, "batch_norm": small.with_batch_norm}
+    networks = {"no_batch_norm": plain, "batch_norm": tiny_experiment.with_batch_norm}
     comparison = _compare(tmp_path / "w", networks, workers=count, observer=watcher)
     here = _compare(tmp_path / "h", networks, threads=1)
-    assert small.figures(comparison) == small.figures(here)
+    assert tiny_experiment.figures(comparison) == tiny_experiment.figures(here)
     assert comparison.plan.runs[0].threads == 1
     assert sorted(watcher.trained) == [(run, epoch) for run in range(1, 9) for epoch in (1, 2, 3)]
     assert watcher.most <= count
@@ -99,14 +99,14 @@ def test_the_figures_do_not_depend_on_the_number_of_workers(tmp_path, count):
 
 def test_whatever_a_network_does_to_its_process_the_others_never_notice(tmp_path):
     networks = {
-        "no_batch_norm": small.plain,
-        "dies_once": does(trouble.dies_once, str(tmp_path / "flag")),
-        "crashes": does(trouble.crashes),
-        "leaves": does(trouble.leaves),
-        "leaks": does(trouble.leaks),
-        "chatters": does(trouble.chatters),
-        "seeds": does(trouble.seeds_everything),
-        "batch_norm": small.with_batch_norm,
+        "no_batch_norm": tiny_experiment.plain,
+        "dies_once": faulty(faulty_networks.dies_once, str(tmp_path / "flag")),
+        "crashes": faulty(faulty_networks.crashes),
+        "leaves": faulty(faulty_networks.leaves),
+        "leaks": faulty(faulty_networks.leaks),
+        "chatters": faulty(faulty_networks.chatters),
+        "seeds": faulty(faulty_networks.seeds_everything),
+        "batch_norm": tiny_experiment.with_batch_norm,
     }
     watcher = Watcher()
     comparison = _compare(tmp_path / "r", networks, workers=2, observer=watcher, **_ONCE)
@@ -131,15 +131,15 @@ def test_whatever_a_network_does_to_its_process_the_others_never_notice(tmp_path
     left = {path.name for path in (tmp_path / "r" / "runs").glob("*/*")}
     assert left == {"record.jsonl", "weights.safetensors"}
 
-    quiet = {name: does(trouble.nothing) for name in ("dies_once", "chatters")}
-    calm = _compare(tmp_path / "calm", {**small.NETWORKS, **quiet}, threads=1, **_ONCE)
+    quiet = {name: faulty(faulty_networks.nothing) for name in ("dies_once", "chatters")}
+    calm = _compare(tmp_path / "calm", {**tiny_experiment.NETWORKS, **quiet}, threads=1, **_ONCE)
 
     def figures(of):
         left_out = ("run", "run_id", "epoch_duration", "run_duration", "examples_per_second")
         return {
             row["network"]: {key: value for key, value in row.items() if key not in left_out}
             for row in of.rows
-            if row["network"] in {*small.NETWORKS, *quiet}
+            if row["network"] in {*tiny_experiment.NETWORKS, *quiet}
         }
 
     assert figures(comparison) == figures(calm)
@@ -147,7 +147,7 @@ def test_whatever_a_network_does_to_its_process_the_others_never_notice(tmp_path
 
 @pytest.mark.torture
 def test_gigabytes_that_a_network_prints_go_nowhere(tmp_path):
-    networks = {"chatters": does(trouble.chatters, 2048), "no_batch_norm": small.plain}
+    networks = {"chatters": faulty(faulty_networks.chatters, 2048), "no_batch_norm": tiny_experiment.plain}
     comparison = _compare(tmp_path / "r", networks, workers=1, **_ONCE)
     assert set(_statuses(comparison).values()) == {Status.FINISHED}
     assert sum(path.stat().st_size for path in (tmp_path / "r").rglob("*") if path.is_file()) < 4 << 20
@@ -167,7 +167,7 @@ def test_a_run_that_hangs_is_ended_after_its_time_and_the_next_one_runs(tmp_path
             return 3600.0 * Late.hours
 
     monkeypatch.setattr(workers_module, "time", Clock)
-    networks = {"hangs": does(trouble.hangs), "no_batch_norm": small.plain}
+    networks = {"hangs": faulty(faulty_networks.hangs), "no_batch_norm": tiny_experiment.plain}
     watcher = Late()
     comparison = _compare(tmp_path / "r", networks, run_timeout=100, observer=watcher, **_ONCE)
     assert _statuses(comparison) == {"hangs": Status.FAILED, "no_batch_norm": Status.FINISHED}
@@ -182,7 +182,7 @@ def test_a_mistake_of_the_user_shows_before_anything_is_trained(tmp_path):
         return nn.Linear(5, 3)
 
     with pytest.raises(BnkitError, match="network wrong raised RuntimeError on inputs of shape"):
-        _compare(tmp_path / "r", {"no_batch_norm": small.plain, "wrong": wrong}, workers=1)
+        _compare(tmp_path / "r", {"no_batch_norm": tiny_experiment.plain, "wrong": wrong}, workers=1)
     assert not (tmp_path / "r").exists()
     assert _children() == []
 
@@ -202,9 +202,9 @@ def test_wrong_arguments_are_refused(tmp_path, options, message):
         _compare(tmp_path / "r", **options)
 
 
-def test_what_cannot_be_sent_is_refused(tmp_path):
+def test_what_cannot_be_pickled_is_refused(tmp_path):
     unsendable = (part for part in ())
-    networks = {"no_batch_norm": small.plain, "other": lambda: (unsendable, small.plain())[1]}
+    networks = {"no_batch_norm": tiny_experiment.plain, "other": lambda: (unsendable, tiny_experiment.plain())[1]}
     with pytest.raises(SettingsError, match="cannot be sent to another process .*leave out workers"):
         _compare(tmp_path / "r", networks, workers=1)
 
@@ -214,7 +214,7 @@ import os, sys, torch
 sys.path.insert(0, {root!r})
 import bnkit
 from bnkit.experiments.callbacks import Callback
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 class Killed(Callback):
     left = int(sys.argv[2])
@@ -223,7 +223,7 @@ class Killed(Callback):
         if Killed.left == 0:
             os.kill(os.getpid(), {signal})
 
-{guard}bnkit.compare(small.NETWORKS, small.data(), **small.EXPERIMENT, out=sys.argv[1], workers=2, observer=Killed())
+{guard}bnkit.compare(tiny_experiment.NETWORKS, tiny_experiment.data(), **tiny_experiment.EXPERIMENT, out=sys.argv[1], workers=2, observer=Killed())
 """
 
 
@@ -240,7 +240,7 @@ def test_a_killed_call_takes_its_workers_along_and_the_next_one_goes_on(tmp_path
     assert done.returncode == -signal.SIGKILL
     watcher = Watcher()
     comparison = _compare(tmp_path / "r", workers=2, observer=watcher)
-    assert small.figures(comparison) == small.figures(_compare(tmp_path / "h", threads=1))
+    assert tiny_experiment.figures(comparison) == tiny_experiment.figures(_compare(tmp_path / "h", threads=1))
     # Nothing that was recorded is trained again. How much more the workers record before they notice is up to them.
     assert 0 < len(watcher.trained) <= 24 - 9
 
@@ -259,10 +259,12 @@ def test_a_disk_that_is_full_ends_the_call_and_fails_no_run(tmp_path, monkeypatc
     with pytest.raises(
         RecordError, match=r"cannot be written .*make room, or make the folder writable, and call again"
     ):
-        _compare(tmp_path / "r", {"no_batch_norm": _fills_the_disk(tmp_path), "batch_norm": small.plain}, workers=1)
+        _compare(
+            tmp_path / "r", {"no_batch_norm": _fills_the_disk(tmp_path), "batch_norm": tiny_experiment.plain}, workers=1
+        )
     (tmp_path / "room").touch()
     comparison = _compare(
-        tmp_path / "r", {"no_batch_norm": _fills_the_disk(tmp_path), "batch_norm": small.plain}, workers=1
+        tmp_path / "r", {"no_batch_norm": _fills_the_disk(tmp_path), "batch_norm": tiny_experiment.plain}, workers=1
     )
     assert set(_statuses(comparison).values()) == {Status.FINISHED}
 
@@ -276,7 +278,7 @@ def _fills_the_disk(folder):
         if not os.path.exists(flag):  # noqa: PTH110
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 
-    return does(deed)
+    return faulty(deed)
 
 
 @pytest.mark.parametrize(("gpus", "taken"), [(0, []), (1, [0, 0, 0, 0, 0]), (3, [0, 1, 2, 0, 1])])

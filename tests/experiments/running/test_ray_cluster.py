@@ -12,8 +12,8 @@ import pytest
 
 import bnkit
 from bnkit.errors import SettingsError
-from tests.children import run
-from tests.experiments import small
+from tests.child_processes import run
+from tests.experiments import tiny_experiment
 
 ROOT = Path(__file__).parents[3]
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'bnkit[ray]'")
 def test_a_machine_is_lost_the_driver_is_killed_a_network_crashes_and_one_hangs(tmp_path):
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "tests.experiments.ray_machines", tmp_path]
+    command = [sys.executable, "-m", "tests.experiments.ray_cluster_script", tmp_path]
     done = run(command, seconds=540, cwd=ROOT, environment={"PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {
@@ -49,13 +49,25 @@ def test_a_machine_is_lost_the_driver_is_killed_a_network_crashes_and_one_hangs(
 )
 def test_wrong_arguments_are_refused(tmp_path, options, message):
     with pytest.raises(SettingsError, match=message):
-        bnkit.compare(small.NETWORKS, small.data(), **small.EXPERIMENT, out=tmp_path / "r", **options)
+        bnkit.compare(
+            tiny_experiment.NETWORKS,
+            tiny_experiment.data(),
+            **tiny_experiment.EXPERIMENT,
+            out=tmp_path / "r",
+            **options,
+        )
 
 
 def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SettingsError, match=r"engine ray needs Ray, .*; pip install 'bnkit\[ray\]'"):
-        bnkit.compare(small.NETWORKS, small.data(), **small.EXPERIMENT, out=tmp_path / "r", engine="ray")
+        bnkit.compare(
+            tiny_experiment.NETWORKS,
+            tiny_experiment.data(),
+            **tiny_experiment.EXPERIMENT,
+            out=tmp_path / "r",
+            engine="ray",
+        )
 
 
 _FIRST_RUN = """

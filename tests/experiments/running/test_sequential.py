@@ -15,13 +15,13 @@ from bnkit.errors import RecordError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records.record import Status
 from bnkit.experiments.training.checkpoint import _CHECKPOINT
-from tests.children import run
-from tests.experiments import small
+from tests.child_processes import run
+from tests.experiments import tiny_experiment
 
 
 def _compare(out, networks=None, **changes):
-    options = {"data": small.data(), **small.EXPERIMENT, **changes}
-    return bnkit.compare(networks or small.NETWORKS, out=out, **options)
+    options = {"data": tiny_experiment.data(), **tiny_experiment.EXPERIMENT, **changes}
+    return bnkit.compare(networks or tiny_experiment.NETWORKS, out=out, **options)
 
 
 class _Stop(BaseException):
@@ -46,7 +46,7 @@ class _StopAfter(Callback):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    return small.figures(_compare(tmp_path_factory.mktemp("whole")))
+    return tiny_experiment.figures(_compare(tmp_path_factory.mktemp("whole")))
 
 
 @pytest.mark.slow
@@ -58,17 +58,19 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
 def test_interrupted_anywhere_the_figures_are_bit_equal(tmp_path, uninterrupted, stop, schedule):
     grid = {
-        **small.EXPERIMENT["grid"],
+        **tiny_experiment.EXPERIMENT["grid"],
         "schedule": [schedule],
         "optimizer": ["sgd" if schedule == "constant" else "adam"],
     }
-    expected = uninterrupted if schedule == "constant" else small.figures(_compare(tmp_path / "whole", grid=grid))
+    expected = (
+        uninterrupted if schedule == "constant" else tiny_experiment.figures(_compare(tmp_path / "whole", grid=grid))
+    )
     with pytest.raises(_Stop):
         _compare(tmp_path / "cut", grid=grid, observer=_StopAfter(**stop))
     rows = (tmp_path / "cut" / "results.csv").read_text().splitlines()
     watcher = _StopAfter()
     comparison = _compare(tmp_path / "cut", grid=grid, observer=watcher)
-    got = small.figures(comparison)
+    got = tiny_experiment.figures(comparison)
     for row in got:
         row.pop("schedule"), row.pop("optimizer")
         row["run_id"] = None
@@ -114,8 +116,8 @@ import os, sys, torch
 torch.set_num_threads(1)
 import bnkit
 from bnkit.experiments.callbacks import Callback
-from tests.children import run
-from tests.experiments import small
+from tests.child_processes import run
+from tests.experiments import tiny_experiment
 
 class Killed(Callback):
     steps = int(sys.argv[2])
@@ -124,7 +126,7 @@ class Killed(Callback):
         if Killed.steps == 0:
             os.kill(os.getpid(), 9)
 
-bnkit.compare(small.NETWORKS, small.data(), **small.EXPERIMENT, out=sys.argv[1], threads=1, observer=Killed())
+bnkit.compare(tiny_experiment.NETWORKS, tiny_experiment.data(), **tiny_experiment.EXPERIMENT, out=sys.argv[1], threads=1, observer=Killed())
 """
 
 
@@ -140,11 +142,11 @@ def test_kill_9_loses_at_most_the_epoch_in_progress(tmp_path):
     watcher = _StopAfter()
     comparison = _compare(tmp_path / "cut", threads=1, observer=watcher)
     assert len(watcher.trained) == 24 - (0 + 3 + 4 + 7)
-    assert small.figures(comparison) == small.figures(whole)
+    assert tiny_experiment.figures(comparison) == tiny_experiment.figures(whole)
 
 
 @pytest.mark.slow
-def test_a_torn_record_and_a_missing_line_are_mended_from_the_checkpoint(tmp_path, uninterrupted):
+def test_a_truncated_record_is_repaired_from_the_checkpoint(tmp_path, uninterrupted):
     with pytest.raises(_Stop):
         _compare(tmp_path / "r", observer=_StopAfter(epochs=2))
     run = bnkit.Comparison(tmp_path / "r").plan.runs[0]
@@ -152,7 +154,7 @@ def test_a_torn_record_and_a_missing_line_are_mended_from_the_checkpoint(tmp_pat
     lines = record.read_text().splitlines(keepends=True)
     record.write_text("".join(lines[:-1]) + lines[-1][:20])
     watcher = _StopAfter()
-    assert small.figures(_compare(tmp_path / "r", observer=watcher)) == uninterrupted
+    assert tiny_experiment.figures(_compare(tmp_path / "r", observer=watcher)) == uninterrupted
     assert watcher.trained[0] == (1, 3)
 
 
@@ -173,20 +175,20 @@ def test_a_broken_checkpoint_is_named_and_its_run_starts_again(tmp_path, uninter
     checkpoint = next((tmp_path / "r").glob(f"runs/*/{_CHECKPOINT}"))
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000] if content is None else content)
     watcher = _Notes()
-    assert small.figures(_compare(tmp_path / "r", observer=watcher)) == uninterrupted
+    assert tiny_experiment.figures(_compare(tmp_path / "r", observer=watcher)) == uninterrupted
     assert watcher.trained[0] == (1, 1)
     assert len(watcher.notes) == 1
     assert f"{checkpoint} cannot be read" in watcher.notes[0]
 
 
 @pytest.mark.slow
-def test_a_garbled_record_is_set_aside_and_its_run_made_again(tmp_path, uninterrupted):
+def test_a_corrupt_record_is_quarantined_and_its_run_trained_again(tmp_path, uninterrupted):
     _compare(tmp_path / "r")
     record = min((tmp_path / "r").glob("runs/*/record.jsonl"))
     garbled = record.read_bytes().replace(b'"epoch": 2', b'"epoch": \xff')
     record.write_bytes(garbled)
     watcher = _Notes()
-    assert small.figures(_compare(tmp_path / "r", observer=watcher)) == uninterrupted
+    assert tiny_experiment.figures(_compare(tmp_path / "r", observer=watcher)) == uninterrupted
     assert len(watcher.trained) == 3
     assert "line 3, cannot be read" in watcher.notes[0]
     assert record.with_name("record.garbled-1.jsonl").read_bytes() == garbled
@@ -208,7 +210,7 @@ class Fails(nn.Module):
 
 @pytest.mark.slow
 def test_an_exception_fails_its_run_and_the_others_go_on(tmp_path):
-    networks = {"bad": Fails, "no_batch_norm": small.plain}
+    networks = {"bad": Fails, "no_batch_norm": tiny_experiment.plain}
     comparison = _compare(tmp_path / "r", networks, seeds=1)
     statuses = {run.number: comparison.records[run.run_id].status for run in comparison.plan}
     assert statuses == {1: Status.FAILED, 2: Status.FINISHED, 3: Status.FAILED, 4: Status.FINISHED}

@@ -15,7 +15,7 @@ from bnkit.experiments.resolve import resolve_experiment
 from bnkit.experiments.running.request import Overrides
 from bnkit.experiments.running.serialization import Payload, SelfContainedPayload, unpack
 from bnkit.stale_modules import unload
-from tests.projects import a_project  # noqa: F401 - the fixture
+from tests.user_project import a_project  # noqa: F401 - the fixture
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["data by name", "data given"])
@@ -73,7 +73,7 @@ def test_data_that_draw_random_numbers_are_the_same_in_every_process(tmp_path):
     assert torch.equal(here.data.train.head(9)[0], there.data.train.head(9)[0])
 
 
-def test_data_that_no_seed_decides_are_named(tmp_path):
+def test_data_that_no_seed_determines_are_named(tmp_path):
     with pytest.raises(
         FactoryError, match=r"the data .*mine\.py:own_generator are not those .*numpy\.random\.default_rng"
     ):
@@ -105,7 +105,7 @@ def test_a_split_that_a_shared_module_makes_is_the_same_in_every_process(tmp_pat
     assert len(digests) == 1
 
 
-def test_a_whole_parcel_has_the_modules_behind_a_file(project):
+def test_a_payload_carries_the_modules_behind_a_file(project):
     blocks = "from torch import nn\ndef hidden():\n    return nn.Sequential(nn.Linear(784, 7), nn.ReLU())\n"
     project(
         net="import blocks\nfrom torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), blocks.hidden(), nn.Linear(7, 10))\n",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.children import run
+from tests.child_processes import run
 
 HERE = Path(__file__).parents[1]  # the networks and the data stand beside
 EXPERIMENT = (
@@ -23,8 +23,8 @@ TIMED = ("run_id", "epoch_duration", "run_duration", "examples_per_second")
 pytestmark = pytest.mark.slow
 
 
-def _call(folder, networks, out, processes=2, batch_size=15, data=f"{HERE / 'small.py'}:data"):
-    command = ["-m", "bnkit.cli.main", "compare", f"{HERE / 'shared.py'}:{networks}", *EXPERIMENT, "--out", out]
+def _call(folder, networks, out, processes=2, batch_size=15, data=f"{HERE / 'tiny_experiment.py'}:data"):
+    command = ["-m", "bnkit.cli.main", "compare", f"{HERE / 'ddp_networks.py'}:{networks}", *EXPERIMENT, "--out", out]
     command += ["--batch-size", str(batch_size), "--data", data]
     if processes > 1:
         command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *command]

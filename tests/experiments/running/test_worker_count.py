@@ -24,7 +24,7 @@ def _experiment(**changes):
         ("auto", {"seeds": 99}, None, available_cpus()),
     ],
 )
-def test_no_more_than_there_will_be(monkeypatch, tmp_path, asked, changes, networks, count):
+def test_no_more_workers_than_runs(monkeypatch, tmp_path, asked, changes, networks, count):
     monkeypatch.setattr(worker_count, "_NVIDIA", tmp_path / "absent")
     assert min_worker_count(asked, _experiment(**changes), 1, networks) == count
 

@@ -15,12 +15,12 @@ from bnkit.experiments.training.checkpoint import (
     save_weights,
 )
 from bnkit.experiments.training.loop import Training
-from tests.experiments import small
-from tests.report.made import epoch
+from tests.experiments import tiny_experiment
+from tests.report.fake_runs import epoch
 
 
 def _training():
-    model = small.with_batch_norm()
+    model = tiny_experiment.with_batch_norm()
     return Training(model, torch.optim.Adam(model.parameters(), lr=0.1), None)
 
 
@@ -63,7 +63,7 @@ def test_weights_cut_off_at_any_byte_are_named(tmp_path):
     for end in (*range(0, len(content), 41), len(content) - 1):
         path.write_bytes(content[:end])
         with pytest.raises(RecordError, match=r"weights\.safetensors does not fit the network"):
-            load_weights(tmp_path, small.with_batch_norm())
+            load_weights(tmp_path, tiny_experiment.with_batch_norm())
 
 
 def test_weights_of_another_network_are_refused_and_missing_ones_named(tmp_path):
@@ -71,4 +71,4 @@ def test_weights_of_another_network_are_refused_and_missing_ones_named(tmp_path)
         load_weights(tmp_path, nn.Linear(1, 1))
     save_weights(tmp_path, nn.Linear(2, 3))
     with pytest.raises(RecordError, match="does not fit the network"):
-        load_weights(tmp_path, small.with_batch_norm())
+        load_weights(tmp_path, tiny_experiment.with_batch_norm())

@@ -9,7 +9,7 @@ from bnkit.comparison.compare import compare
 from bnkit.data.custom import make_data_set
 from bnkit.errors import DataError
 from bnkit.experiments.records.record import RecordFile
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 _WATCHED = {"observe": 2, "landscape": 3, "evaluate_training": True}
 
@@ -19,16 +19,19 @@ def _compare(tmp_path, name, **changes):
     from bnkit.experiments.experiment import parse_experiment
     from bnkit.experiments.networks import from_factories
 
-    content = {"name": name, "networks": ["x"], **small.EXPERIMENT, **changes}
+    content = {"name": name, "networks": ["x"], **tiny_experiment.EXPERIMENT, **changes}
     return run_experiment(
         parse_experiment(content, "here"), tmp_path / name,
-        networks=from_factories(small.NETWORKS), data=make_data_set(small.data(), "small"),
+        networks=from_factories(tiny_experiment.NETWORKS), data=make_data_set(tiny_experiment.data(), "small"),
     )  # fmt: skip
 
 
 @pytest.mark.slow
 def test_the_figures_are_those_of_runs_that_nobody_looked_at(tmp_path):
-    figures = [small.figures(_compare(tmp_path, "plain")), small.figures(_compare(tmp_path, "watched", **_WATCHED))]
+    figures = [
+        tiny_experiment.figures(_compare(tmp_path, "plain")),
+        tiny_experiment.figures(_compare(tmp_path, "watched", **_WATCHED)),
+    ]
     ids = [{row.pop("run_id") for row in rows} for rows in figures]
     assert figures[0] == figures[1]
     assert ids[0].isdisjoint(ids[1])  # runs of their own, so that nothing is missing from an earlier call
@@ -80,8 +83,11 @@ def test_a_run_that_goes_on_has_seen_what_one_that_was_not_interrupted_has(tmp_p
     from bnkit.experiments.experiment import parse_experiment
     from bnkit.experiments.networks import from_factories
 
-    content = {"name": "parts", "networks": ["x"], **small.EXPERIMENT, **_WATCHED}
-    given = {"networks": from_factories(small.NETWORKS), "data": make_data_set(small.data(), "small")}
+    content = {"name": "parts", "networks": ["x"], **tiny_experiment.EXPERIMENT, **_WATCHED}
+    given = {
+        "networks": from_factories(tiny_experiment.NETWORKS),
+        "data": make_data_set(tiny_experiment.data(), "small"),
+    }
     with pytest.raises(KeyboardInterrupt):
         run_experiment(parse_experiment(content, "here"), tmp_path / "parts", observer=Leaving(), **given)
     parts = run_experiment(parse_experiment(content, "here"), tmp_path / "parts", **given)
@@ -90,7 +96,7 @@ def test_a_run_that_goes_on_has_seen_what_one_that_was_not_interrupted_has(tmp_p
 
 
 def test_a_part_of_the_data_is_drawn_once_and_named(tmp_path):
-    data = make_data_set(small.data(), "small")
+    data = make_data_set(tiny_experiment.data(), "small")
     reduced = data.reduced(30, 0)
     assert (len(reduced.train), len(reduced.test)) == (30, 30)
     assert (reduced.train.inputs == data.reduced(30, 0).train.inputs).all()
@@ -104,8 +110,8 @@ def test_a_part_of_the_data_is_drawn_once_and_named(tmp_path):
 @pytest.mark.slow
 def test_compare_observes(tmp_path):
     comparison = compare(
-        small.NETWORKS,
-        small.data(),
+        tiny_experiment.NETWORKS,
+        tiny_experiment.data(),
         {"lr": [0.05], "batch_size": 16},
         1,
         epochs=1,

@@ -25,14 +25,16 @@ from bnkit.experiments.training.distributed import SINGLE_PROCESS, Processes
 from bnkit.experiments.training.loop import Training, train
 from bnkit.experiments.training.task import Task
 from bnkit.seeding import seeded
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 
 def _run(grid=None, **changes):
-    content = {"name": "t", "networks": ["x"], **small.EXPERIMENT, "validation": 0.2, **changes}
+    content = {"name": "t", "networks": ["x"], **tiny_experiment.EXPERIMENT, "validation": 0.2, **changes}
     content["grid"] = {"lr": 0.1, "batch_size": 16, "trainset": "not_normal", **(grid or {})}
-    data = make_data_set(small.data(), "small")
-    planned, components = resolve_experiment(parse_experiment(content, "here"), from_factories(small.NETWORKS), data)
+    data = make_data_set(tiny_experiment.data(), "small")
+    planned, components = resolve_experiment(
+        parse_experiment(content, "here"), from_factories(tiny_experiment.NETWORKS), data
+    )
     return planned.runs[1], components, prepare(data, "not_normal", 0.2)
 
 
@@ -43,7 +45,7 @@ def _train(run, components, parts, after=None, training=None):
     return training, list(train(run, training, parts, components.task, after, Callback()))
 
 
-def test_it_is_the_loop_that_one_would_write():
+def test_training_equals_a_handwritten_loop():
     run, components, parts = _run()
     _, epochs = _train(run, components, parts)
 
@@ -118,12 +120,12 @@ def test_a_loss_that_is_not_finite_ends_the_run():
 
 def test_a_network_without_batch_norm_has_no_population_accuracy():
     run, components, parts = _run()
-    training = Training.of(run, small.plain(), len(parts.train))
+    training = Training.of(run, tiny_experiment.plain(), len(parts.train))
     _, epochs = _train(run, components, parts, training=training)
     assert epochs[-1].test_accuracy_population is None
 
 
-def test_every_step_is_told():
+def test_every_step_is_reported_to_the_callback():
     run, components, parts = _run(drop_last=True)
     training = Training.of(run, nn.Linear(6, 3), len(parts.train))
     told = []

@@ -12,7 +12,7 @@ from torch.nn import functional
 import bnkit
 from bnkit.data.custom import make_data_set
 from bnkit.experiments.training.losses import losses_for
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 OUTPUTS = torch.randn(40, 3, generator=torch.Generator().manual_seed(1))
 NUMBERS = torch.arange(40) % 3
@@ -95,7 +95,7 @@ def test_which_losses_fit_which_targets(targets, fitting, others):
 
 
 def _data(of):
-    return tuple((inputs, of(inputs)) for inputs, _ in small.data())
+    return tuple((inputs, of(inputs)) for inputs, _ in tiny_experiment.data())
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_they_learn_and_what_is_recorded_is_what_the_network_answers(tmp_path, l
 
 
 @pytest.mark.slow
-def test_counts_are_judged_by_the_rates(tmp_path):
+def test_poisson_counts_are_compared_with_the_rates(tmp_path):
     def make():
         return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
 

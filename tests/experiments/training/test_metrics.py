@@ -18,7 +18,7 @@ BINARY = find_named_loss(functional.binary_cross_entropy_with_logits)
 
 @pytest.mark.parametrize("name", sorted(METRICS))
 @pytest.mark.parametrize("values", [1, 3])
-def test_it_is_that_of_scikit_learn(name, values):
+def test_metrics_equal_scikit_learns(name, values):
     generator = torch.Generator().manual_seed(1)
     targets = torch.randn(50, values, generator=generator) * 3 + 7
     outputs = targets + torch.randn(50, values, generator=generator)

@@ -19,13 +19,13 @@ from bnkit.experiments.experiment import DEFAULT_TASK, parse_experiment
 from bnkit.experiments.run_seeding import epoch_order
 from bnkit.experiments.training.task import resolve_task, training_step
 from bnkit.seeding import seeded
-from tests.experiments import small
+from tests.experiments import tiny_experiment
 
 GRID = {"lr": 0.05, "batch_size": 16}
 
 
 def _regression():
-    (inputs, _), (test_inputs, _) = small.data()
+    (inputs, _), (test_inputs, _) = tiny_experiment.data()
     return (inputs, inputs[:, 0].sin()), (test_inputs, test_inputs[:, 0].sin())
 
 
@@ -47,7 +47,7 @@ def _compare(path, networks, data, **changes):
 @pytest.mark.parametrize(
     ("data", "changes", "loss", "metric", "goal"),
     [
-        (small.data, {}, "cross_entropy", "accuracy", "maximize"),
+        (tiny_experiment.data, {}, "cross_entropy", "accuracy", "maximize"),
         (_regression, {}, "mse_loss", "r2_score", "maximize"),
         (_regression, {"loss": "huber_loss"}, "huber_loss", "r2_score", "maximize"),
         (_regression, {"metric": "mean_absolute_error"}, "mse_loss", "mean_absolute_error", "minimize"),
@@ -59,11 +59,11 @@ def test_auto_follows_from_the_targets(data, changes, loss, metric, goal):
     content = {"name": "t", "networks": ["mlp"], "grid": GRID, "seeds": 1, "epochs": 1, **changes}
     task = resolve_task(parse_experiment(content, "here"), make_data_set(data(), "data"))
     assert (task.identity.loss, task.identity.metric, task.identity.goal) == (loss, metric, goal)
-    assert task.is_default == (task.identity == DEFAULT_TASK) == (data is small.data)
+    assert task.is_default == (task.identity == DEFAULT_TASK) == (data is tiny_experiment.data)
 
 
 @pytest.mark.slow
-def test_a_regression_is_the_loop_that_one_would_write(tmp_path):
+def test_a_regression_equals_a_handwritten_loop(tmp_path):
     comparison = _compare(tmp_path, _network(), _regression(), seeds=1, grid={"trainset": "not_normal"})
     run = comparison.plan.runs[1]
     epochs = comparison.records[run.run_id].epochs
@@ -103,7 +103,7 @@ def test_a_regression_is_the_loop_that_one_would_write(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_ones_own_is_used(tmp_path):
+def test_the_users_own_loss_metric_and_step_are_used(tmp_path):
     called = []
 
     def loss(outputs, targets):
@@ -125,7 +125,13 @@ def test_what_is_ones_own_is_used(tmp_path):
         return inputs + 1, targets
 
     comparison = _compare(
-        tmp_path, small.NETWORKS, small.data(), loss=loss, metric=errors, training_step=step, augmentation=shifted
+        tmp_path,
+        tiny_experiment.NETWORKS,
+        tiny_experiment.data(),
+        loss=loss,
+        metric=errors,
+        training_step=step,
+        augmentation=shifted,
     )
     for kind in ("loss", "step", "augmentation", "metric of 72", "metric of 18", "metric of 30"):
         assert kind in called
@@ -148,11 +154,11 @@ def test_the_usual_step_written_out_gives_the_usual_figures(tmp_path):
         optimizer.step()
         return value, outputs
 
-    usual = _compare(tmp_path / "usual", small.NETWORKS, small.data())
-    written_out = _compare(tmp_path / "own", small.NETWORKS, small.data(), training_step=step)
+    usual = _compare(tmp_path / "usual", tiny_experiment.NETWORKS, tiny_experiment.data())
+    written_out = _compare(tmp_path / "own", tiny_experiment.NETWORKS, tiny_experiment.data(), training_step=step)
     assert [run.run_id for run in usual.plan] != [run.run_id for run in written_out.plan]
     without_ids = [
-        [{key: value for key, value in row.items() if key != "run_id"} for row in small.figures(comparison)]
+        [{key: value for key, value in row.items() if key != "run_id"} for row in tiny_experiment.figures(comparison)]
         for comparison in (usual, written_out)
     ]
     assert without_ids[0] == without_ids[1]
@@ -171,7 +177,9 @@ def test_every_network_sees_the_same_augmented_batches(tmp_path):
         return training_step(model, optimizer, loss, inputs, targets)
 
     # One of them draws for its dropout, the other does not.
-    _compare(tmp_path, _network(3, dropout=0.5), small.data(), seeds=1, augmentation=noisy, training_step=step)
+    _compare(
+        tmp_path, _network(3, dropout=0.5), tiny_experiment.data(), seeds=1, augmentation=noisy, training_step=step
+    )
     assert len(seen["with"]) == len(seen["without"]) == 1 + 2 * 5  # tried once, then two epochs of five batches
     assert all(torch.equal(a, b) for a, b in zip(seen["with"], seen["without"], strict=True))
     assert not torch.equal(seen["with"][1], seen["with"][6])
@@ -201,7 +209,7 @@ def test_dense_class_numbers(tmp_path):
 
 @pytest.mark.slow
 def test_yes_or_no(tmp_path):
-    (inputs, targets), (test_inputs, test_targets) = small.data()
+    (inputs, targets), (test_inputs, test_targets) = tiny_experiment.data()
     data = (inputs, (targets == 0).float()), (test_inputs, (test_targets == 0).float())
     comparison = _compare(tmp_path, _network(), data, epochs=10, loss="binary_cross_entropy_with_logits")
     last = comparison.records[comparison.plan.runs[1].run_id].last
@@ -212,7 +220,9 @@ def test_yes_or_no(tmp_path):
 
 @pytest.mark.slow
 def test_a_metric_that_is_not_finite_is_left_out(tmp_path):
-    comparison = _compare(tmp_path, small.NETWORKS, small.data(), metric=lambda outputs, targets: math.nan)
+    comparison = _compare(
+        tmp_path, tiny_experiment.NETWORKS, tiny_experiment.data(), metric=lambda outputs, targets: math.nan
+    )
     assert all(row["test_metric"] is None for row in comparison.rows)
     assert comparison.rows[-1]["status"] == "finished"
     assert "no_batch_norm: its runs finished, but their test <lambda> is undefined" in str(comparison.answer)
@@ -245,9 +255,9 @@ def _raises(*_):
         ({"augmentation": lambda x, y: (x[:, :2], y)}, FactoryError, r"the inputs of shape \(2, 6\)"),
     ],
 )  # fmt: skip
-def test_what_is_refused(tmp_path, changes, error, message):
+def test_invalid_input_is_refused(tmp_path, changes, error, message):
     with pytest.raises(error, match=message):
-        _compare(tmp_path / "out", small.NETWORKS, small.data(), **changes)
+        _compare(tmp_path / "out", tiny_experiment.NETWORKS, tiny_experiment.data(), **changes)
     assert not (tmp_path / "out").exists()
 
 
@@ -286,6 +296,6 @@ def test_a_network_loads_without_the_function_that_it_was_trained_with(tmp_path)
 
 @pytest.mark.slow
 def test_a_network_does_not_load_without_the_data_that_were_given(tmp_path):
-    _compare(tmp_path, "mlp", small.data(), seeds=1, epochs=1)
+    _compare(tmp_path, "mlp", tiny_experiment.data(), seeds=1, epochs=1)
     with pytest.raises(SettingsError, match="the data were given to bnkit.compare; call that again"):
         bnkit.Comparison(tmp_path).load(1)

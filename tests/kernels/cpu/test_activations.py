@@ -68,7 +68,7 @@ def _assert_close(found, exact, steps):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", DTYPES)
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "silu"])
-def test_values(activation, number):
+def test_activation_values(activation, number):
     x = _arguments(DTYPES[number])
     activate, _ = smooth_activations(activation, number, number)
     _assert_close(_computed(activate, x), FUNCTIONS[activation](x.double()), steps=6)
@@ -77,7 +77,7 @@ def test_values(activation, number):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", DTYPES)
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "silu"])
-def test_slopes(activation, number):
+def test_activation_gradients(activation, number):
     z = _arguments(torch.float64).requires_grad_()
     y = FUNCTIONS[activation](z)
     gradient = torch.randn(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -94,7 +94,7 @@ def test_slopes(activation, number):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", DTYPES)
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "silu"])
-def test_what_is_no_number(activation, number):
+def test_nan_and_infinity(activation, number):
     x = torch.tensor([torch.nan, torch.inf, -torch.inf], dtype=DTYPES[number])
     activate, _ = smooth_activations(activation, number, number)
     torch.testing.assert_close(_computed(activate, x), FUNCTIONS[activation](x), equal_nan=True)

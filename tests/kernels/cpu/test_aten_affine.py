@@ -56,7 +56,7 @@ def _case(shape, layout, affects):
 @pytest.mark.parametrize("affects", [False, True], ids=["plain", "affine"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_bits_of_pytorch(shape, layout, affects, residual, relu):
+def test_training_output_has_pytorchs_bits(shape, layout, affects, residual, relu):
     x, other, weight, bias = _case(shape, layout, affects)
     adds, norms = RESIDUALS[residual]
     terms = []
@@ -75,7 +75,7 @@ def test_bits_of_pytorch(shape, layout, affects, residual, relu):
 
 @pytest.mark.parametrize("eps", [0.0, 1e-5, 1e-3])
 @pytest.mark.parametrize("shape", [(2, 4000), (4, 300, 5, 5), (2, 64, 40, 3)], ids=str)
-def test_bits_of_evaluation(shape, eps):
+def test_evaluation_output_has_pytorchs_bits(shape, eps):
     """The inverse deviation is taken as the forward pass takes it: ``torch.sqrt`` would round another way."""
     torch.manual_seed(0)
     channels = shape[1]
@@ -88,13 +88,13 @@ def test_bits_of_evaluation(shape, eps):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(2, 16, 32, 32), (3, 16, 4, 4)], ids=str)
-def test_past_the_caches(shape, layout, monkeypatch):
+def test_nontemporal_stores(shape, layout, monkeypatch):
     """As large tensors are written."""
     monkeypatch.setattr(home, "_STREAM_FROM", 1)
     affine_layout.cache_clear()
     try:
         assert affine_layout(*_lies(_laid(torch.empty(shape), layout))).nontemporal
-        test_bits_of_pytorch(shape, layout, True, "sum", True)
+        test_training_output_has_pytorchs_bits(shape, layout, True, "sum", True)
     finally:
         affine_layout.cache_clear()
 
@@ -105,13 +105,13 @@ def test_any_number_of_threads(threads):
     torch.set_num_threads(threads)
     try:
         for layout in LAYOUTS:
-            test_bits_of_pytorch((8, 16, 32, 32), layout, True, "sum", True)
+            test_training_output_has_pytorchs_bits((8, 16, 32, 32), layout, True, "sum", True)
     finally:
         torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_no_number_goes_through(value):
+def test_nan_and_infinity_pass_through(value):
     x, other, weight, bias = _case((4, 3, 6, 6), "contiguous", True)
     x[0, 0, 0, 0] = other[1, 1, 1, 1] = value
     y, mean, rstd = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, 1e-5)
@@ -124,7 +124,7 @@ def test_what_is_no_number_goes_through(value):
     [torch.empty(4, 3, 8, 8)[:, :2], torch.empty(4, 9, 3).transpose(1, 2), torch.empty(0, 3), torch.empty(3)],
     ids=["a slice", "of sequences, channels last", "empty", "of one dimension"],
 )
-def test_no_way_through(tensor):
+def test_layouts_without_a_loop_give_none(tensor):
     assert affine_layout(*_lies(tensor)) is None
 
 

@@ -11,7 +11,7 @@ import torch
 from numba.core.errors import NumbaWarning
 
 from bnkit.kernels.cpu import compiling, intrinsics, loop_call
-from tests.children import run
+from tests.child_processes import run
 
 
 def _double(a):

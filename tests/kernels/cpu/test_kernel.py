@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from bnkit.kernels.cpu import threads
 from bnkit.kernels.cpu.layout import layout_of
 from bnkit.nn.functional import batch_norm
-from tests.budget import assert_within_budget
+from tests.error_bounds import assert_within_error_bound
 
 
 def _leaves(shape, layout=torch.contiguous_format, seed=0, offset=0):
@@ -54,7 +54,7 @@ def _check(leaves, upstream, activation):
     exact = _run(_theirs, wide, upstream.double(), activation)
     for what, *values in zip(("output", "input", "weight", "bias", "residual"), got, expected, exact, strict=False):
         if activation is None or what == "output":
-            assert_within_budget(*values, what)
+            assert_within_error_bound(*values, what)
         else:  # beside the kink a rounding step decides between two slopes
             near = (values[0].double() - values[2]).abs() <= 1e-4 * values[2].abs().max()
             assert near.double().mean() > 0.9999, what
@@ -77,7 +77,7 @@ WAYS = {"planes": "planes", "rows": "rows", "blocks": "blocks", "a": "rows"}
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_shapes_take_the_ways_that_they_are_called_after(name):
+def test_each_shape_takes_the_strategy_in_its_name(name):
     shape = SHAPES[name]
     found = layout_of(shape, torch.float32, len(shape) > 2, 2)
     assert found.way == WAYS[name.split()[0].strip(",")]
@@ -109,7 +109,7 @@ def test_large_inputs_channels_last(channels, adds):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("offset", range(16))
-def test_every_address(offset):
+def test_every_alignment_of_the_data_pointer(offset):
     leaves, upstream = _leaves(SHAPES["planes past the caches"], offset=offset)
     assert leaves[0].data_ptr() % 64 == 4 * offset
     _check([*leaves[:3], None], upstream, "relu")

@@ -115,7 +115,7 @@ def _wide(statistic, x):
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("shape", [(7, 5), (17, 64), (7, 3, 4, 5), (4, 3, 2, 3, 2)], ids=str)
 @pytest.mark.parametrize("kernel", ["auto", *KERNELS])
-def test_whatever_lies_in_memory_in_whatever_way(kernel, shape, setting, training):
+def test_every_memory_layout_in_every_role(kernel, shape, setting, training):
     """Each kind in each role, the others plain. Of (N, C), PyTorch's own kernel reads what stands in gaps."""
     activation, adds, masks, size = SETTINGS[setting]
     dtype = torch.float32

@@ -14,13 +14,13 @@ import torch
 from bnkit.errors import KernelError
 from bnkit.kernels import select
 from tests.cases.kernels import INTERPRETED
-from tests.children import run
+from tests.child_processes import run
 
 TESTS = Path(__file__).parents[2]
 # Paths from the folder of tests, and how many cases there are at least: none may vanish.
 BODIES = {
     "kernels/test_contract.py": 440,
-    "kernels/test_gpu_ways.py": 30,
+    "kernels/gpu/test_strategies.py": 30,
     "kernels/fused/test_custom_op.py": 18,
     "kernels/test_random_cases.py::test_no_further_off_than_pytorch": 1,
     "nn/test_batch_norm.py": 30,

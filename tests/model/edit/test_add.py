@@ -201,7 +201,7 @@ def test_it_compiles_and_exports():
         ("after_pooling", ["pool", "act2", "act3", "act4", "act5"]),
     ],
 )
-def test_the_other_orders(where, expected):
+def test_batch_norm_after_the_activation_or_before_the_layer(where, expected):
     model = built(PlainCnn)
     changed, changes = add(model, example(model), where=where)
     hosts = [name.rpartition(".")[0] for name, _ in changed.named_modules() if name.endswith("batch_norm")]
@@ -236,7 +236,7 @@ def test_a_module_that_several_layers_share_gets_none():
         ({"include": ["*o*"], "exclude": "conv"}, ["grouped"]),
     ],
 )
-def test_patterns(patterns, expected):
+def test_include_and_exclude_patterns(patterns, expected):
     _, changes = add(built(PlainCnn), example(built(PlainCnn)), **patterns)
     assert [change.site for change in changes.made] == expected
 
@@ -314,7 +314,7 @@ def test_lazy_layers_are_made_in_the_copy():
         (lambda x: x, torch.ones(2, 3), {}, SettingsError, "model is a function; expected an nn.Module"),
     ],
 )
-def test_what_is_refused(model, inputs, changes, error, message):
+def test_invalid_input_is_refused(model, inputs, changes, error, message):
     before = copy.deepcopy(model.state_dict()) if isinstance(model, nn.Module) else {}
     with pytest.raises(error, match=message):
         add(model, inputs, **changes)

@@ -13,8 +13,8 @@ from torch import nn
 from bnkit import nn as ours
 from bnkit.errors import ModelError, SettingsError
 from bnkit.model.edit.convert import convert
-from tests.model import foreign
-from tests.model.foreign import trained
+from tests.model import third_party_layers
+from tests.model.third_party_layers import trained
 
 CASES = {  # a layer, and the shape of its input
     "1d of features": (lambda: nn.BatchNorm1d(4), (6, 4)),
@@ -29,13 +29,13 @@ CASES = {  # a layer, and the shape of its input
     "double": (lambda: nn.BatchNorm2d(4).double(), (3, 4, 5, 5)),
     "sync": (lambda: nn.SyncBatchNorm(4), (3, 4, 5, 5)),
     "sync of features": (lambda: nn.SyncBatchNorm(4), (6, 4)),
-    "with silu": (lambda: foreign.WithActivation2d(4, nn.SiLU), (3, 4, 5, 5)),
-    "with prelu": (lambda: foreign.WithActivation2d(4, nn.PReLU), (3, 4, 5, 5)),
-    "with relu6": (lambda: foreign.WithActivation2d(4, nn.ReLU6), (3, 4, 5, 5)),
-    "subclass": (lambda: foreign.Renamed2d(4), (3, 4, 5, 5)),
-    "frozen": (lambda: foreign.Frozen2d(4), (3, 4, 5, 5)),
-    "frozen with sigmoid": (lambda: foreign.Frozen2d(4, act=nn.Sigmoid), (3, 4, 5, 5)),
-    "from scratch": (lambda: foreign.FromScratch(4), (3, 4, 5, 5)),
+    "with silu": (lambda: third_party_layers.WithActivation2d(4, nn.SiLU), (3, 4, 5, 5)),
+    "with prelu": (lambda: third_party_layers.WithActivation2d(4, nn.PReLU), (3, 4, 5, 5)),
+    "with relu6": (lambda: third_party_layers.WithActivation2d(4, nn.ReLU6), (3, 4, 5, 5)),
+    "subclass": (lambda: third_party_layers.Renamed2d(4), (3, 4, 5, 5)),
+    "frozen": (lambda: third_party_layers.Frozen2d(4), (3, 4, 5, 5)),
+    "frozen with sigmoid": (lambda: third_party_layers.Frozen2d(4, act=nn.Sigmoid), (3, 4, 5, 5)),
+    "from scratch": (lambda: third_party_layers.FromScratch(4), (3, 4, 5, 5)),
     "ours": (lambda: ours.BatchNorm2d(4, activation="gelu"), (3, 4, 5, 5)),
     "ours with a module": (lambda: ours.BatchNorm2d(4, activation=nn.PReLU(4)), (3, 4, 5, 5)),
 }
@@ -200,11 +200,11 @@ def test_include_and_exclude():
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: foreign.Ghost2d(4), "computes something else in training"),
-        (lambda: foreign.Doubled2d(4), "computes something else in evaluation"),
-        (lambda: foreign.OfTwoInputs2d(4), "takes more than the input: other"),
-        (lambda: foreign.NeedsTwoInputs2d(4), "raises TypeError"),
-        (lambda: foreign.Counting2d(4), "holds seen besides"),
+        (lambda: third_party_layers.Ghost2d(4), "computes something else in training"),
+        (lambda: third_party_layers.Doubled2d(4), "computes something else in evaluation"),
+        (lambda: third_party_layers.OfTwoInputs2d(4), "takes more than the input: other"),
+        (lambda: third_party_layers.NeedsTwoInputs2d(4), "raises TypeError"),
+        (lambda: third_party_layers.Counting2d(4), "holds seen besides"),
     ],
 )
 @pytest.mark.parametrize("to", ["bnkit", "group_norm"])
@@ -224,7 +224,7 @@ def test_a_class_that_does_something_else_is_refused_by_name(make, reason, to):
 
 
 def test_what_only_looks_like_a_batch_norm_is_kept_with_the_reason():
-    _, changes = convert(nn.Sequential(nn.BatchNorm2d(4), foreign.AbsoluteGamma(4)))
+    _, changes = convert(nn.Sequential(nn.BatchNorm2d(4), third_party_layers.AbsoluteGamma(4)))
     assert [c.action for c in changes] == ["converted", "kept"]
     assert "AbsoluteGamma, which computes something else" in changes[1].detail
 
@@ -236,11 +236,11 @@ def test_how_says_what_becomes_of_a_class():
         given.append(module)
         return nn.Sequential(nn.BatchNorm2d(4), nn.Identity())
 
-    shared = foreign.Doubled2d(4)
+    shared = third_party_layers.Doubled2d(4)
     calls = []
     shared.register_forward_hook(lambda *arguments: calls.append(1))
     model = nn.ModuleList([shared, nn.Sequential(shared), nn.BatchNorm2d(4)]).eval()
-    converted, changes = convert(model, how={foreign.Doubled2d: as_doubled})
+    converted, changes = convert(model, how={third_party_layers.Doubled2d: as_doubled})
     assert converted[0] is converted[1][0]
     assert given[0] is not shared
     assert len(given) == 1
@@ -250,14 +250,14 @@ def test_how_says_what_becomes_of_a_class():
     assert changes[0].detail == "Doubled2d to Sequential, by how; also at 1.0"
     assert isinstance(converted[2], ours.BatchNorm2d)
     # What wraps the layer: its hooks stay inside.
-    assert convert(model, how={foreign.Doubled2d: nn.Sequential}).model[0]._forward_hooks == {}
+    assert convert(model, how={third_party_layers.Doubled2d: nn.Sequential}).model[0]._forward_hooks == {}
     # The whole model; a class that no one would take for a batch norm; itself, to be left alone; nonsense.
-    assert isinstance(convert(shared, how={foreign.Doubled2d: as_doubled}).model, nn.Sequential)
+    assert isinstance(convert(shared, how={third_party_layers.Doubled2d: as_doubled}).model, nn.Sequential)
     model = nn.Sequential(nn.LayerNorm(4))
     assert isinstance(convert(model, how={nn.LayerNorm: lambda m: nn.Identity()}).model[0], nn.Identity)
-    assert convert(shared, how={foreign.Doubled2d: lambda m: m}).changes[0].action == "kept"
+    assert convert(shared, how={third_party_layers.Doubled2d: lambda m: m}).changes[0].action == "kept"
     with pytest.raises(ModelError, match=r"how\[Doubled2d\] returned a NoneType; expected an nn.Module"):
-        convert(shared, how={foreign.Doubled2d: lambda m: None})
+        convert(shared, how={third_party_layers.Doubled2d: lambda m: None})
 
 
 @pytest.mark.parametrize("name", ["with silu", "with prelu", "ours", "sync", "frozen"])
@@ -282,7 +282,7 @@ def test_the_result_copies_pickles_and_saves(name, to):
 
 
 def test_the_device_and_a_model_that_holds_no_memory():
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), foreign.WithActivation2d(4)).to("meta")
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), third_party_layers.WithActivation2d(4)).to("meta")
     converted, _ = convert(model, "bnkit")
     assert {tensor.device.type for tensor in converted.state_dict().values()} == {"meta"}
     assert converted[2].activation == "relu"
@@ -297,7 +297,7 @@ def test_the_device_and_a_model_that_holds_no_memory():
         ({"num_groups": 0}, "num_groups=0; expected a whole number from 1"),
     ],
 )
-def test_arguments_that_mean_nothing_are_refused(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(SettingsError, match=message):
         convert(nn.BatchNorm2d(4), **arguments)
 
@@ -316,7 +316,9 @@ def test_models_that_cannot_be_converted_are_named():
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ["bnkit", "torch"])
 def test_it_compiles_in_one_graph(to):
-    model = nn.Sequential(foreign.WithActivation2d(4, nn.PReLU), foreign.Frozen2d(4), nn.SyncBatchNorm(4))
+    model = nn.Sequential(
+        third_party_layers.WithActivation2d(4, nn.PReLU), third_party_layers.Frozen2d(4), nn.SyncBatchNorm(4)
+    )
     converted, _ = convert(model, to)
     x = _input((3, 4, 5, 5))
     converted.eval()

@@ -401,7 +401,7 @@ class _NeedsItsNorm(nn.Module):
         (nn.BatchNorm1d(4), torch.randn(ROWS), {"include": "x"}, SettingsError, "no place matches 'x'"),
     ],
 )
-def test_what_is_refused(model, inputs, changes, error, message):
+def test_invalid_input_is_refused(model, inputs, changes, error, message):
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(error, match=message):
         fold(model, inputs, **changes)

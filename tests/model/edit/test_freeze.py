@@ -11,8 +11,8 @@ from torch import nn
 from bnkit import nn as ours
 from bnkit.errors import ModelError, SettingsError
 from bnkit.model.edit.freeze import freeze, unfreeze
-from tests.model import foreign
-from tests.model.foreign import trained
+from tests.model import third_party_layers
+from tests.model.third_party_layers import trained
 
 LAYERS = {
     "torch": lambda: nn.BatchNorm2d(4),
@@ -21,9 +21,9 @@ LAYERS = {
     "sync": lambda: nn.SyncBatchNorm(4),
     "ours sync": lambda: ours.BatchNorm2d(4, sync=True),
     "not affine": lambda: nn.BatchNorm2d(4, affine=False),
-    "with activation": lambda: foreign.WithActivation2d(4, nn.SiLU),
-    "virtual batches": lambda: foreign.Ghost2d(4),
-    "from scratch": lambda: foreign.FromScratch(4),
+    "with activation": lambda: third_party_layers.WithActivation2d(4, nn.SiLU),
+    "virtual batches": lambda: third_party_layers.Ghost2d(4),
+    "from scratch": lambda: third_party_layers.FromScratch(4),
 }
 
 
@@ -202,7 +202,10 @@ def test_an_activation_inside_follows_the_mode():
 
 def test_what_cannot_or_need_not_be_frozen_is_kept_with_the_reason():
     model = nn.Sequential(
-        nn.BatchNorm2d(4, track_running_stats=False), foreign.Frozen2d(4), foreign.AbsoluteGamma(4), nn.BatchNorm2d(4)
+        nn.BatchNorm2d(4, track_running_stats=False),
+        third_party_layers.Frozen2d(4),
+        third_party_layers.AbsoluteGamma(4),
+        nn.BatchNorm2d(4),
     )
     changes = freeze(model)
     assert [c.action for c in changes] == ["kept", "kept", "kept", "frozen"]
@@ -216,16 +219,16 @@ def test_what_cannot_or_need_not_be_frozen_is_kept_with_the_reason():
     assert changes[0].detail == "gamma, beta"
     assert not model[0].weight.requires_grad
     assert unfreeze(model)[0].detail == "gamma, beta"
-    layer = foreign.FrozenWithParameters2d(4)
+    layer = third_party_layers.FrozenWithParameters2d(4)
     assert freeze(layer, affine=True)[0].detail == "gamma, beta"
     assert not layer.weight.requires_grad
     unfreeze(layer)
     assert layer.weight.requires_grad
-    assert type(layer) is foreign.FrozenWithParameters2d
+    assert type(layer) is third_party_layers.FrozenWithParameters2d
 
 
 def test_a_subclass_that_is_not_recognised_is_kept_in_evaluation_mode_and_that_is_told():
-    layer = foreign.NeedsTwoInputs2d(4)
+    layer = third_party_layers.NeedsTwoInputs2d(4)
     changes = freeze(layer)
     assert changes[0].detail.startswith("statistics; kept in evaluation mode only: NeedsTwoInputs2d raises TypeError")
     before = _state(layer)

@@ -14,7 +14,7 @@ from bnkit.model.edit.fold import fold
 from bnkit.model.edit.freeze import freeze, unfreeze
 from bnkit.model.edit.remove import remove
 from bnkit.model.statistics.recalibrate import recalibrate
-from tests.model.foreign import trained
+from tests.model.third_party_layers import trained
 
 KINDS = ["bnkit", "torch", "sync"]
 

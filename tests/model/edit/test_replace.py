@@ -15,8 +15,8 @@ from bnkit.model.edit.convert import convert
 from bnkit.model.edit.freeze import freeze, unfreeze
 from bnkit.model.edit.replace import groups
 from bnkit.model.layers.activated import AnyRankBatchNorm, AnyRankInstanceNorm, OurAnyRankBatchNorm
-from tests.model import foreign
-from tests.model.foreign import trained
+from tests.model import third_party_layers
+from tests.model.third_party_layers import trained
 
 KINDS = ["bnkit", "torch", "sync"]
 
@@ -47,7 +47,7 @@ def test_what_was_hung_on_a_layer_stays():
 
 
 def test_a_frozen_layer_of_another_library_becomes_a_frozen_one_that_can_train():
-    model = nn.Sequential(trained(foreign.Frozen2d(4)))
+    model = nn.Sequential(trained(third_party_layers.Frozen2d(4)))
     converted, _ = convert(model, "bnkit")
     layer = converted[0]
     assert layer.is_frozen
@@ -69,7 +69,7 @@ def test_a_frozen_layer_of_another_library_becomes_a_frozen_one_that_can_train()
 
 
 def test_gamma_that_learns_in_a_frozen_layer_goes_on_learning():
-    converted, _ = convert(foreign.FrozenWithParameters2d(4))
+    converted, _ = convert(third_party_layers.FrozenWithParameters2d(4))
     assert converted.is_frozen
     assert converted.weight.requires_grad
     unfreeze(converted)
@@ -194,7 +194,7 @@ def test_instance_norm_of_features_is_refused_when_it_runs():
 
 
 def test_an_activation_with_weights_keeps_its_name_and_learns():
-    converted, _ = convert(foreign.WithActivation2d(4, nn.PReLU), "bnkit")
+    converted, _ = convert(third_party_layers.WithActivation2d(4, nn.PReLU), "bnkit")
     assert "act.weight" in converted.state_dict()
     twin = copy.deepcopy(converted)
     twin.act.weight.data.fill_(0.7)

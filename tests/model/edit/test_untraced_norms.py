@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import bnkit
 from bnkit.model.edit.add import add
-from tests.model import foreign
+from tests.model import third_party_layers
 from tests.model.edit.test_fold import _norms, _trained
 
 IMAGES = (4, 4, 7, 7)
@@ -116,7 +116,7 @@ LEFT = {
     "none at all": lambda: _Choosing(nn.BatchNorm2d(4), nn.Identity()),
     "group norm": lambda: _Attributes(nn.GroupNorm(2, 4)),
     "instance norm": lambda: _Attributes(nn.InstanceNorm2d(4)),
-    "one of another library": lambda: _Attributes(foreign.Frozen2d(4)),
+    "one of another library": lambda: _Attributes(third_party_layers.Frozen2d(4)),
     "ours": lambda: _Attributes(bnkit.nn.BatchNorm2d(4)),
     "before a layer": _BeforeLayer,
     "before a layer, or a stem": lambda: _BeforeLayer(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))),

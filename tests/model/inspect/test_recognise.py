@@ -21,8 +21,8 @@ from bnkit.model.inspect.recognise import (
     recognise,
     required_batch_norm_sites,
 )
-from tests.model import foreign
-from tests.model.foreign import trained
+from tests.model import third_party_layers
+from tests.model.third_party_layers import trained
 
 # The layer; then what is to be found: eps, momentum, activation, dimensions, is_frozen.
 RECOGNISED = {
@@ -31,49 +31,58 @@ RECOGNISED = {
     "torch 3d": (lambda: nn.BatchNorm3d(3), (1e-5, 0.1, None, 3, False)),
     "sync": (lambda: nn.SyncBatchNorm(3), (1e-5, 0.1, None, None, False)),
     "ours": (lambda: ours.BatchNorm2d(3, activation="silu", momentum=0.3), (1e-5, 0.3, "silu", 2, False)),
-    "subclass": (lambda: foreign.Renamed2d(3), (1e-3, 0.03, None, 2, False)),
-    "with relu": (lambda: foreign.WithActivation2d(3), (1e-5, 0.1, "relu", 2, False)),
-    "with gelu": (lambda: foreign.WithActivation2d(3, nn.GELU), (1e-5, 0.1, "gelu", 2, False)),
-    "cumulative": (lambda: foreign.WithActivation2d(3, nn.Tanh, momentum=None), (1e-5, None, "tanh", 2, False)),
-    "with none": (lambda: foreign.WithActivation2d(3, nn.Identity, eps=0.01), (0.01, 0.1, None, 2, False)),
-    "sync with silu": (lambda: foreign.SyncWithActivation(3), (1e-5, 0.1, "silu", None, False)),
-    "frozen": (lambda: foreign.Frozen2d(3), (1e-5, 0.1, None, 2, True)),
-    "frozen, eps": (lambda: foreign.Frozen2d(3, eps=1e-3), (1e-3, 0.1, None, 2, True)),
-    "frozen, no eps": (lambda: foreign.Frozen2d(3, has_eps=False), (1e-5, 0.1, None, 2, True)),
-    "frozen, eps folded in": (lambda: foreign.Frozen2d(3, eps=0.0), (0.0, 0.1, None, 2, True)),
-    "frozen with sigmoid": (lambda: foreign.Frozen2d(3, act=nn.Sigmoid), (1e-5, 0.1, "sigmoid", 2, True)),
-    "frozen, one channel": (lambda: foreign.Frozen2d(1), (1e-5, 0.1, None, 2, True)),
-    "frozen, parameters": (lambda: foreign.FrozenWithParameters2d(3), (1e-5, 0.1, None, 2, True)),
-    "from scratch": (lambda: foreign.FromScratch(3, eps=1e-4, momentum=0.2), (1e-4, 0.2, None, 2, False)),
-    "in half precision": (lambda: foreign.WithActivation2d(3).half(), (1e-5, 0.1, "relu", 2, False)),
-    "on the meta device": (lambda: foreign.WithActivation2d(3).to("meta"), (1e-5, 0.1, "relu", 2, False)),
+    "subclass": (lambda: third_party_layers.Renamed2d(3), (1e-3, 0.03, None, 2, False)),
+    "with relu": (lambda: third_party_layers.WithActivation2d(3), (1e-5, 0.1, "relu", 2, False)),
+    "with gelu": (lambda: third_party_layers.WithActivation2d(3, nn.GELU), (1e-5, 0.1, "gelu", 2, False)),
+    "cumulative": (
+        lambda: third_party_layers.WithActivation2d(3, nn.Tanh, momentum=None),
+        (1e-5, None, "tanh", 2, False),
+    ),
+    "with none": (lambda: third_party_layers.WithActivation2d(3, nn.Identity, eps=0.01), (0.01, 0.1, None, 2, False)),
+    "sync with silu": (lambda: third_party_layers.SyncWithActivation(3), (1e-5, 0.1, "silu", None, False)),
+    "frozen": (lambda: third_party_layers.Frozen2d(3), (1e-5, 0.1, None, 2, True)),
+    "frozen, eps": (lambda: third_party_layers.Frozen2d(3, eps=1e-3), (1e-3, 0.1, None, 2, True)),
+    "frozen, no eps": (lambda: third_party_layers.Frozen2d(3, has_eps=False), (1e-5, 0.1, None, 2, True)),
+    "frozen, eps folded in": (lambda: third_party_layers.Frozen2d(3, eps=0.0), (0.0, 0.1, None, 2, True)),
+    "frozen with sigmoid": (lambda: third_party_layers.Frozen2d(3, act=nn.Sigmoid), (1e-5, 0.1, "sigmoid", 2, True)),
+    "frozen, one channel": (lambda: third_party_layers.Frozen2d(1), (1e-5, 0.1, None, 2, True)),
+    "frozen, parameters": (lambda: third_party_layers.FrozenWithParameters2d(3), (1e-5, 0.1, None, 2, True)),
+    "from scratch": (lambda: third_party_layers.FromScratch(3, eps=1e-4, momentum=0.2), (1e-4, 0.2, None, 2, False)),
+    "in half precision": (lambda: third_party_layers.WithActivation2d(3).half(), (1e-5, 0.1, "relu", 2, False)),
+    "on the meta device": (lambda: third_party_layers.WithActivation2d(3).to("meta"), (1e-5, 0.1, "relu", 2, False)),
 }
 
 # Recognised for what they do in evaluation, but more than that; and a part of what stands in the way.
 MORE = {
-    "virtual batches": (lambda: foreign.Ghost2d(3), "something else in training"),
-    "dropout": (lambda: foreign.WithActivation2d(3, drop=lambda: nn.Dropout(0.5)), "something else in training"),
-    "biased variance": (lambda: foreign.BiasedFromScratch(3), "moves its running statistics"),
-    "two inputs": (lambda: foreign.OfTwoInputs2d(3), "takes more than the input: other"),
-    "another norm": (lambda: foreign.Split2d(3), "holds other besides"),
-    "another buffer": (lambda: foreign.Counting2d(3), "holds seen besides"),
-    "extra state": (lambda: foreign.WithExtraState2d(3), "holds extra state besides"),
+    "virtual batches": (lambda: third_party_layers.Ghost2d(3), "something else in training"),
+    "dropout": (
+        lambda: third_party_layers.WithActivation2d(3, drop=lambda: nn.Dropout(0.5)),
+        "something else in training",
+    ),
+    "biased variance": (lambda: third_party_layers.BiasedFromScratch(3), "moves its running statistics"),
+    "two inputs": (lambda: third_party_layers.OfTwoInputs2d(3), "takes more than the input: other"),
+    "another norm": (lambda: third_party_layers.Split2d(3), "holds other besides"),
+    "another buffer": (lambda: third_party_layers.Counting2d(3), "holds seen besides"),
+    "extra state": (lambda: third_party_layers.WithExtraState2d(3), "holds extra state besides"),
     "pruned": (lambda: _pruned(nn.BatchNorm2d(3)), "weight_orig"),
     "parametrised": (lambda: _parametrised(nn.BatchNorm2d(3)), "holds parametrizations"),
 }
 
 REFUSED = {
-    "doubled": (lambda: foreign.Doubled2d(3), "computes something else in evaluation mode"),
-    "largest of eps": (lambda: foreign.LargestOfEps2d(3), "computes something else in evaluation mode"),
-    "absolute gamma": (lambda: foreign.AbsoluteGamma(3), "computes something else in evaluation mode"),
-    "two inputs": (lambda: foreign.NeedsTwoInputs2d(3), "raises TypeError on an input of shape"),
-    "uncopyable": (lambda: foreign.Uncopyable2d(3), "cannot be copied to be tried (RuntimeError: one of a kind)"),
+    "doubled": (lambda: third_party_layers.Doubled2d(3), "computes something else in evaluation mode"),
+    "largest of eps": (lambda: third_party_layers.LargestOfEps2d(3), "computes something else in evaluation mode"),
+    "absolute gamma": (lambda: third_party_layers.AbsoluteGamma(3), "computes something else in evaluation mode"),
+    "two inputs": (lambda: third_party_layers.NeedsTwoInputs2d(3), "raises TypeError on an input of shape"),
+    "uncopyable": (
+        lambda: third_party_layers.Uncopyable2d(3),
+        "cannot be copied to be tried (RuntimeError: one of a kind)",
+    ),
     "holds what is no activation": (
-        lambda: foreign.WithActivation2d(3, lambda: nn.MaxPool2d(1, 2)),
+        lambda: third_party_layers.WithActivation2d(3, lambda: nn.MaxPool2d(1, 2)),
         "returns something else than a tensor of its input's shape",
     ),
     "raises in its activation": (
-        lambda: foreign.WithActivation2d(3, lambda: nn.Linear(7, 7)),
+        lambda: third_party_layers.WithActivation2d(3, lambda: nn.Linear(7, 7)),
         "raises RuntimeError on an input of shape",
     ),
     "lazy": (nn.LazyBatchNorm2d, "run the model once"),
@@ -166,20 +175,22 @@ def test_other_modules_are_nothing(name):
 
 
 def test_an_activation_with_weights_is_taken_for_what_it_is():
-    layer = foreign.WithActivation2d(3, lambda: nn.PReLU(init=0.01))  # which is leaky_relu now, and will not stay so
+    layer = third_party_layers.WithActivation2d(
+        3, lambda: nn.PReLU(init=0.01)
+    )  # which is leaky_relu now, and will not stay so
     found = recognise(layer)
     assert found.activation is layer.act
     assert found.activation_name == "act"
 
 
 def test_an_activation_that_has_no_name_here_is_the_module():
-    layer = foreign.WithActivation2d(3, lambda: nn.GELU(approximate="tanh"))
+    layer = third_party_layers.WithActivation2d(3, lambda: nn.GELU(approximate="tanh"))
     assert recognise(layer).activation is layer.act
-    assert recognise(foreign.WithActivation2d(3, nn.ReLU6)).activation.__class__ is nn.ReLU6
+    assert recognise(third_party_layers.WithActivation2d(3, nn.ReLU6)).activation.__class__ is nn.ReLU6
 
 
 @pytest.mark.parametrize("arguments", [{"affine": False}, {"track_running_stats": False}])
-@pytest.mark.parametrize("kind", [nn.BatchNorm2d, foreign.Renamed2d])
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, third_party_layers.Renamed2d])
 def test_what_a_layer_has_not_is_none(kind, arguments):
     layer = kind(3)
     for name in ("weight", "bias") if "affine" in arguments else ("running_mean", "running_var", "num_batches_tracked"):
@@ -193,7 +204,7 @@ def test_what_a_layer_has_not_is_none(kind, arguments):
 
 
 def test_training_is_not_tried_where_it_would_wait_for_other_processes():
-    seen = behaviour(foreign.SyncWithActivation(3), is_synchronised=True)
+    seen = behaviour(third_party_layers.SyncWithActivation(3), is_synchronised=True)
     assert (seen.activation, seen.is_frozen) == ("silu", False)
     assert "training was not tried" in seen.difference
 
@@ -209,7 +220,7 @@ def test_what_raises_in_training_only():
 
 
 def test_a_frozen_layer_is_still_recognised():
-    for layer in (nn.BatchNorm2d(3), foreign.WithActivation2d(3)):
+    for layer in (nn.BatchNorm2d(3), third_party_layers.WithActivation2d(3)):
         freeze(layer)
         found = recognise(layer)
         assert found.is_frozen
@@ -218,7 +229,7 @@ def test_a_frozen_layer_is_still_recognised():
 
 def test_looking_changes_nothing():
     calls = []
-    layer = trained(foreign.WithActivation2d(3, nn.RReLU)).train()
+    layer = trained(third_party_layers.WithActivation2d(3, nn.RReLU)).train()
     layer.register_forward_hook(lambda *arguments: calls.append(arguments))
     layer.act.register_forward_pre_hook(lambda *arguments: calls.append(arguments))
     before, modes = copy.deepcopy(layer.state_dict()), [part.training for part in layer.modules()]
@@ -234,7 +245,7 @@ def test_looking_changes_nothing():
     assert layer.weight.grad is None
 
 
-def test_as_module():
+def test_a_recognised_layer_as_a_module():
     x = torch.linspace(-3, 3, 7)
     assert torch.equal(as_module(None)(x), x)
     for name in ("relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu"):
@@ -246,7 +257,7 @@ def test_as_module():
 
 def test_places_are_named_once_with_all_their_names():
     shared = nn.BatchNorm2d(3)
-    model = nn.ModuleDict({"a": shared, "b": nn.Sequential(nn.ReLU(), shared), "c": foreign.Doubled2d(3)})
+    model = nn.ModuleDict({"a": shared, "b": nn.Sequential(nn.ReLU(), shared), "c": third_party_layers.Doubled2d(3)})
     found = batch_norm_sites(model)
     assert [site.names for site in found] == [("a", "b.1"), ("c",)]
     assert found[0].name == "a"

@@ -12,14 +12,14 @@ from torch import nn
 
 from bnkit import nn as ours
 from bnkit.model.edit.freeze import freeze, unfreeze
-from tests.model import foreign
-from tests.model.foreign import trained
+from tests.model import third_party_layers
+from tests.model.third_party_layers import trained
 
 LAYERS = {
     "torch": lambda: nn.BatchNorm2d(4),
     "ours": lambda: ours.BatchNorm2d(4, activation="relu", skip_nonfinite=True),
     "ours sync": lambda: ours.BatchNorm2d(4, sync=True),
-    "with activation": lambda: foreign.WithActivation2d(4, nn.SiLU),
+    "with activation": lambda: third_party_layers.WithActivation2d(4, nn.SiLU),
 }
 
 

@@ -54,7 +54,7 @@ def test_losses_are_compared_by_students_test_of_pairs(shift):
         assert effect._chance_of_loss(sign) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_figures():
+def test_paired_counts_and_summary():
     effect = _effect(_logits(CLASSES, wrong=range(10)), _logits(CLASSES, wrong=range(5, 25)))
     assert (effect.examples, effect.gained, effect.lost) == (200, 5, 15)
     assert (effect.accuracy_before, effect.accuracy_after) == (0.95, 0.9)
@@ -79,7 +79,7 @@ def test_the_figures():
         (_logits(CLASSES, wrong=range(140)), _logits(CLASSES, wrong=range(200)), False),
     ],
 )
-def test_what_is_worse(before, after, is_worse):
+def test_which_effects_count_as_worse(before, after, is_worse):
     assert _effect(before, after).is_worse is is_worse
     assert Outcome(_effect(before, after)).is_loss is is_worse
 

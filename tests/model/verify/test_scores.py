@@ -90,7 +90,7 @@ def test_what_is_not_finite_is_wrong():
     assert Scoring.of([zero], _CLASSES).scores([zero], _CLASSES).loss.isfinite().all()
 
 
-def test_how_far_values_lie_apart():
+def test_the_spread_of_the_targets():
     targets, spread = torch.tensor([[1.0, 5.0], [3.0, 5.0], [1.0, 5.0], [3.0, 5.0]]), Spread()
     assert spread.variance == 0.0
     spread.add(targets[:3])
@@ -102,5 +102,5 @@ def test_how_far_values_lie_apart():
     ("output", "targets", "classes"),
     [(_LOGITS, _CLASSES, 5), (_PIXELS, _MASKS, 3), (_LOGITS, _YES.float(), 2), (_LOGITS, _SHARES, 5), (_LOGITS, _VALUES, 0)],
 )  # fmt: skip
-def test_how_many_answers_there_are(output, targets, classes):
+def test_the_number_of_scored_answers(output, targets, classes):
     assert Scoring.of([output], targets).classes == classes

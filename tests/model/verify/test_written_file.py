@@ -180,7 +180,7 @@ class _OfFours(nn.Module):
         (lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2), torch.randn(2, 4, 5, 6)),
     ],
 )
-def test_what_is_right_is_written(tmp_path, ending, make, example):
+def test_a_correct_file_is_written(tmp_path, ending, make, example):
     save(make(), tmp_path / f"x{ending}", example)
     assert (tmp_path / f"x{ending}").stat().st_size > 0
 

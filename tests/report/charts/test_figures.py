@@ -6,7 +6,7 @@ import pytest
 from bokeh.models import ColumnDataSource, Whisker
 
 from bnkit.report.charts.figures import figures
-from tests.report.made import diverged, finished, plan_of, records_of
+from tests.report.fake_runs import diverged_record, fake_plan, fake_records, finished_record
 
 
 def _sources(plot, key):
@@ -18,12 +18,12 @@ def _sources(plot, key):
 
 
 def _drawn(outcome, **changes):
-    planned = plan_of(**changes)
-    return figures(planned, records_of(planned, outcome))
+    planned = fake_plan(**changes)
+    return figures(planned, fake_records(planned, outcome))
 
 
 def test_a_curve_is_the_mean_over_the_seeds_and_its_band_their_range():
-    plot = _drawn(lambda run: finished(0.1, 0.5 + run.seed / 10))["Test accuracy, lr 0.1"]
+    plot = _drawn(lambda run: finished_record(0.1, 0.5 + run.seed / 10))["Test accuracy, lr 0.1"]
     without, with_ = _sources(plot, "epoch")
     assert without == with_
     assert without["epoch"] == [1, 2]
@@ -33,7 +33,7 @@ def test_a_curve_is_the_mean_over_the_seeds_and_its_band_their_range():
 
 def test_over_the_learning_rate_there_are_intervals_of_what_finished():
     def outcome(run):
-        return diverged(0.3) if run.settings.lr == 1.0 and run.seed else finished(0.4 + run.seed / 10)
+        return diverged_record(0.3) if run.settings.lr == 1.0 and run.seed else finished_record(0.4 + run.seed / 10)
 
     plot = _drawn(outcome, grid={"lr": [0.1, 1.0]})["Test accuracy over the learning rate"]
     without, _ = _sources(plot, "lr")
@@ -48,7 +48,7 @@ def test_over_the_learning_rate_there_are_intervals_of_what_finished():
 
 
 def test_the_whiskers_are_never_shorter_than_so_many_answers_allow():
-    plot = _drawn(lambda run: finished(1.0, test_answers=100), grid={"lr": [0.1, 1.0]})[
+    plot = _drawn(lambda run: finished_record(1.0, test_answers=100), grid={"lr": [0.1, 1.0]})[
         "Test accuracy over the learning rate"
     ]
     without, _ = _sources(plot, "lr")
@@ -57,11 +57,11 @@ def test_the_whiskers_are_never_shorter_than_so_many_answers_allow():
 
 
 def test_one_learning_rate_needs_no_picture_over_it():
-    assert list(_drawn(lambda run: finished(0.5))) == ["Test accuracy, lr 0.1", "Training loss, lr 0.1"]
+    assert list(_drawn(lambda run: finished_record(0.5))) == ["Test accuracy, lr 0.1", "Training loss, lr 0.1"]
 
 
 def test_each_setting_has_pictures_of_its_own():
-    titles = list(_drawn(lambda run: finished(0.5), grid={"lr": [0.1], "trainset": ["normal", "not_normal"]}))
+    titles = list(_drawn(lambda run: finished_record(0.5), grid={"lr": [0.1], "trainset": ["normal", "not_normal"]}))
     assert titles == [
         "Test accuracy, lr 0.1, trainset normal", "Training loss, lr 0.1, trainset normal",
         "Test accuracy, lr 0.1, trainset not_normal", "Training loss, lr 0.1, trainset not_normal",
