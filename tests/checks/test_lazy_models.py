@@ -63,7 +63,7 @@ def test_the_optimizer_is_that_of_the_copy():
 def test_without_an_example_it_is_one_line(make):
     for look in (check, assert_healthy):
         with pytest.raises(
-            ModelError, match="has no shape yet; expected an example that gives it one, example_inputs or"
+            ModelError, match="has no shape yet; expected an example that gives it one .`example_inputs` or"
         ):
             look(make())
 

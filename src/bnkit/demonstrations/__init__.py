@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from bnkit.demonstrations.scratch_and_concise import scratch_and_concise
-from bnkit.demonstrations.tables import Table
+from bnkit.demonstrations.table import Table
 from bnkit.demonstrations.train_and_predict import train_and_predict
 
 DEMONSTRATIONS: dict[str, Callable[[], list[Table]]] = {

@@ -71,7 +71,7 @@ def select(name: str, x: Tensor) -> Choice:
         if kernel is None or reason:
             raise KernelError(f"kernel={name!r} was asked for, but {reason}; use kernel='auto'")
         return Choice(kernel, "asked for by name")
-    return Choice(aten if name == aten.NAME else reference, "asked for by name")
+    return Choice({aten.NAME: aten, reference.NAME: reference}[name], "asked for by name")
 
 
 def split_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | None) -> SplitKernel | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.memory import batch_norm_nodes, fused_recipe
-from bnkit.memory.activations import ACTIVATIONS
+from bnkit.memory.activation_nodes import ACTIVATIONS
 from bnkit.memory.recipes import ActivationRecipe, CastRecipe, CombinedRecipe, Leaf, activation, add, cat, to_dtype
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
 from bnkit.memory.storage import Recipe, SavedStorage

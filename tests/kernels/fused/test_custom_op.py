@@ -74,7 +74,7 @@ def test_opcheck(shape, kind):
     bends = y if residual is not None and activation is not None else None
     opcheck(
         batch_norm_backward,
-        (gradient, *leaves, bends, mask, statistics, activation, eps, count, given is not None, INTERPRETED),
+        (gradient, *leaves, bends, mask, statistics, activation, eps, count, given is not None, FUSED),
     )
 
 
@@ -98,7 +98,7 @@ def test_vmap_of_the_operation(in_dims):
     weight = torch.rand(5, 3, generator=generator, dtype=torch.float64) if in_dims[1] == 0 else torch.rand(3).double()
 
     def compute(x, weight):
-        return batch_norm(x, weight, None, None, None, None, "relu", 1e-5, 5, False, INTERPRETED)
+        return batch_norm(x, weight, None, None, None, None, "relu", 1e-5, 5, False, FUSED)
 
     got = torch.vmap(compute, in_dims)(x, weight)
     singles = [

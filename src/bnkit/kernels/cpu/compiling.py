@@ -1,4 +1,4 @@
-"""How the loops are compiled, and kept on disk."""
+"""What a loop is compiled for, how it is compiled, and how it is kept on disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import cfunc, njit, types
 
@@ -18,6 +18,35 @@ _OPTIONS: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy"}
 _AS_WRITTEN: dict[str, Any] = {"fastmath": False, "error_model": "numpy"}
 # An address is good as long as what it belongs to is kept.
 _kept: list[Any] = []
+
+
+class Variant(NamedTuple):
+    """What a loop is compiled for.
+
+    Attributes:
+        kind: Of the elements: "float32", "float64", "float16", "bfloat16".
+        activation: None, or one that ``elements`` knows.
+        has_residual: Whether a residual is added before the activation; backward, whether the gradient of the residual is written.
+        needs_output: Whether, backward, the output is given to tell the slope of the activation.
+        given_terms: Whether, backward, it is given what to take away for the statistics. Otherwise that is taken away before
+            anything is multiplied: where all gradients are the same, nothing is left, and no factor is too small for float32.
+        nontemporal: Whether results go past the caches; their rows or planes then begin at multiples of 64 bytes.
+        float64_compute: Whether it computes in float64, whatever the elements are.
+        masked: Whether a mask says which positions count, (N, P) bytes; over planes only.
+    """
+
+    kind: str
+    activation: str | None = None
+    has_residual: bool = False
+    needs_output: bool = False
+    given_terms: bool = False
+    nontemporal: bool = False
+    float64_compute: bool = False
+    masked: bool = False
+
+    def __str__(self) -> str:
+        """A name that no other one has."""
+        return f"{self.kind}_{self.activation}_" + "".join(f"{flag:d}" for flag in self[2:])
 
 
 def inner(loop: Any, names: dict[str, Any], variant: str, *, as_written: bool = False) -> Any:
@@ -76,7 +105,7 @@ def _twin(loop: Any, names: dict[str, Any], variant: str = "") -> Any:
 # The modules that loops are compiled from. The others say which loop is called with which tensors.
 SOURCES = (
     "../activation", "aten_affine_loops", "loop_call", "intrinsics", "rows", "row_steps", "compiling", "elements", "activations",
-    "running_stats", "planes",
+    "planes",
 )  # fmt: skip
 
 

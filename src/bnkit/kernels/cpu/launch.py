@@ -10,12 +10,12 @@ from torch import Tensor
 
 from bnkit.errors import KernelError
 from bnkit.kernels.activation import SLOPE_BY_RESULT
+from bnkit.kernels.cpu.compiling import Variant
 from bnkit.kernels.cpu.layout import CACHE_LINE, layout_of
 from bnkit.kernels.cpu.loop_call import FIRST_HALF, GIVEN_ONES, OWN, SECOND_HALF, LoopCall, loop_call_for, run
 from bnkit.kernels.cpu.planes import plane_loop
 from bnkit.kernels.cpu.rows import row_loop
 from bnkit.kernels.cpu.threads import available
-from bnkit.kernels.cpu.variant import Variant
 from bnkit.kernels.fused.backend import RunningStats
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from bnkit.kernels.cpu import intrinsics
 from bnkit.kernels.cpu.compiling import entry
-from bnkit.kernels.cpu.running_stats import update_running_stats
 from bnkit.kernels.cpu.threads import team
 
 # Places in the table that a loop reads. Tensors, gamma, beta and the statistics are addresses; 0 stands for none.
@@ -29,6 +28,15 @@ OWN, GIVEN_ONES, FIRST_HALF, SECOND_HALF = range(4)
 
 _load, _store = intrinsics.load, intrinsics.store
 _table, _single, _double = intrinsics.pointer[np.int64], intrinsics.pointer[np.float32], intrinsics.pointer[np.float64]
+
+
+@njit(forceinline=True)
+def update_running_stats(running_mean, running_var, statistics, C, momentum):
+    """Move the buffers, (C,) float32, towards the batch's mean and unbiased variance; all by their addresses."""
+    mean, variance, batch = _single(running_mean), _single(running_var), _double(statistics)
+    for c in range(C):
+        _store(mean, c, np.float32((1.0 - momentum) * _load(mean, c) + momentum * _load(batch, c)))
+        _store(variance, c, np.float32((1.0 - momentum) * _load(variance, c) + momentum * _load(batch, 3 * C + c)))
 
 
 class LoopCall(NamedTuple):

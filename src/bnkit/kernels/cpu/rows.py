@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from bnkit.kernels.cpu import intrinsics, loop_call, row_steps
-from bnkit.kernels.cpu.compiling import inner, outer
+from bnkit.kernels.cpu.compiling import Variant, inner, outer
 from bnkit.kernels.cpu.elements import elements
 from bnkit.kernels.cpu.intrinsics import advance, load, store
 from bnkit.kernels.cpu.loop_call import D_RESIDUAL, DX, GRADIENT, RESIDUAL, X, Y, partition
-from bnkit.kernels.cpu.variant import Variant
 
 # What these mean is filled in for each kind of element and activation.
 pointer = table = numbers = None
