@@ -10,14 +10,14 @@ import pytest
 from bnkit.claims import CLAIMS, Evidence, designs
 from bnkit.claims.designs import Design
 from bnkit.experiments.records.record import Record, Status
-from tests.report.fake_runs import diverged_record, epoch, fake_plan, fake_records, finished_record
+from tests.report.fake_runs import diverged_record, epoch, fake_plan, fake_results, finished_record
 
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 
 
 def _effects(name, outcome, **changes):
     planned = fake_plan(changes.pop("networks", ("no_batch_norm", "batch_norm")), **changes)
-    return BY_NAME[name].effect_of(Evidence(planned, fake_records(planned, outcome)))
+    return BY_NAME[name].effect_of(Evidence(fake_results(planned, outcome)))
 
 
 def _with(run):

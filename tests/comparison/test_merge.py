@@ -26,12 +26,17 @@ def folders(tmp_path_factory):
 
 def test_the_runs_in_common_are_set_against_each_other(folders):
     first, second = bnkit.Comparison(folders / "before"), bnkit.Comparison(folders / "after")
-    plan, records = merge_comparisons([first, second])
+    results = merge_comparisons([first, second])
     # lr 0.05 and seeds 0 and 1 are in both
-    assert {(run.settings.lr, run.seed) for run in plan} == {(0.05, 0), (0.05, 1)}
-    assert plan.networks == ("no_batch_norm.before", "no_batch_norm.after", "batch_norm.before", "batch_norm.after")
-    assert len(plan) == len({run.run_id for run in plan}) == 8
-    contrasts = Answer.of(plan, records).contrasts
+    assert {(run.settings.lr, run.seed) for run in results.plan} == {(0.05, 0), (0.05, 1)}
+    assert results.plan.networks == (
+        "no_batch_norm.before",
+        "no_batch_norm.after",
+        "batch_norm.before",
+        "batch_norm.after",
+    )
+    assert len(results.plan) == len({run.run_id for run in results.plan}) == 8
+    contrasts = Answer.of(results).contrasts
     assert [(c.baseline, c.network) for c in contrasts] == [
         ("no_batch_norm.before", "no_batch_norm.after"),
         ("batch_norm.before", "batch_norm.after"),
@@ -48,9 +53,9 @@ def test_the_runs_in_common_are_set_against_each_other(folders):
 
 def test_a_folder_and_its_copy_do_not_differ(folders, tmp_path):
     shutil.copytree(folders / "before", tmp_path / "copy")
-    plan, records = merge_comparisons([bnkit.Comparison(folders / "before"), bnkit.Comparison(tmp_path / "copy")])
-    assert len(plan) == 16
-    for contrast in Answer.of(plan, records).contrasts:
+    results = merge_comparisons([bnkit.Comparison(folders / "before"), bnkit.Comparison(tmp_path / "copy")])
+    assert len(results.plan) == 16
+    for contrast in Answer.of(results).contrasts:
         assert [at.test.mean for at in contrast.by_learning_rate] == [0.0, 0.0]
 
 
@@ -60,16 +65,14 @@ def test_folders_with_no_runs_in_common_stand_side_by_side_each_with_its_own_ans
     other = {**tiny_experiment.EXPERIMENT, "grid": {"lr": [0.7], "batch_size": [16]}, "seeds": 1, "epochs": 1}
     bnkit.compare(tiny_experiment.NETWORKS, tiny_experiment.data(), out=tmp_path / "other", **other)
     before, after = bnkit.Comparison(folders / "before"), bnkit.Comparison(tmp_path / "other")
-    plan, records = merge_comparisons([before, after])
-    assert len(plan) == len(before.plan) + len(after.plan) == len(records)
-    assert [
-        (c.baseline, c.network, [at.lr for at in c.by_learning_rate]) for c in Answer.of(plan, records).contrasts
-    ] == [
+    results = merge_comparisons([before, after])
+    assert len(results.plan) == len(before.plan) + len(after.plan) == len(results.records)
+    assert [(c.baseline, c.network, [at.lr for at in c.by_learning_rate]) for c in Answer.of(results).contrasts] == [
         ("before.no_batch_norm", "before.batch_norm", sorted({run.settings.lr for run in before.plan})),
         ("other.no_batch_norm", "other.batch_norm", [0.7]),
     ]
-    alone = Answer.of(before.plan, before.records).contrasts[0].by_learning_rate
-    beside = Answer.of(plan, records).contrasts[0].by_learning_rate
+    alone = Answer.of(before.results).contrasts[0].by_learning_rate
+    beside = Answer.of(results).contrasts[0].by_learning_rate
     assert [at.test for at in beside] == [at.test for at in alone]
     monkeypatch.chdir(tmp_path)
     assert invoke(capsys, "report", str(folders / "before"), "other", "--out", "both.html").status == 0

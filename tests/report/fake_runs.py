@@ -13,6 +13,7 @@ from bnkit.experiments.experiment import (
 )
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records.record import Epoch, Record, Status
+from bnkit.report.results import Results
 
 ARMS = ("no_batch_norm", "batch_norm")
 
@@ -63,3 +64,8 @@ def diverged_record(*test_accuracies: float) -> Record:
 def fake_records(planned: Plan, outcome: Callable[[Run], Record | None]) -> Mapping[str, Record]:
     """Each run's record as ``outcome`` says; none for None."""
     return {run.run_id: record for run in planned if (record := outcome(run)) is not None}
+
+
+def fake_results(planned: Plan, outcome: Callable[[Run], Record | None]) -> Results:
+    """The plan, and what ``outcome`` says of each of its runs."""
+    return Results(planned, fake_records(planned, outcome))

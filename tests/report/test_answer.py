@@ -10,12 +10,12 @@ from bnkit.experiments.experiment import TaskIdentity
 from bnkit.report.answer import Answer
 from bnkit.report.intervals import Interval
 from bnkit.report.objective import Objective
-from tests.report.fake_runs import diverged_record, fake_plan, fake_records, finished_record
+from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
 
 
 def _answer(outcome, **changes):
     planned = fake_plan(**changes)
-    return Answer.of(planned, fake_records(planned, outcome))
+    return Answer.of(fake_results(planned, outcome))
 
 
 def _by_seed(without, with_):

@@ -5,7 +5,7 @@ import pytest
 from bnkit.experiments.records.record import Status
 from bnkit.report.contrast import contrasts
 from bnkit.report.sweep import BY_VALIDATION, ONLY_ONE
-from tests.report.fake_runs import diverged_record, fake_plan, fake_records, finished_record
+from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
 
 
 def _final(values):
@@ -19,7 +19,7 @@ def _final(values):
 
 
 def _one(planned, outcome):
-    (contrast,) = contrasts(planned, fake_records(planned, outcome))
+    (contrast,) = contrasts(fake_results(planned, outcome))
     return contrast
 
 
@@ -120,7 +120,7 @@ def test_the_cost_is_the_ratio_of_the_median_epochs():
 
 def test_each_setting_that_varies_has_a_contrast_of_its_own():
     planned = fake_plan(grid={"lr": [0.1], "trainset": ["normal", "not_normal"], "batch_size": [8]})
-    found = contrasts(planned, fake_records(planned, lambda run: finished_record(0.5)))
+    found = contrasts(fake_results(planned, lambda run: finished_record(0.5)))
     assert [dict(contrast.setting) for contrast in found] == [{"trainset": "normal"}, {"trainset": "not_normal"}]
 
 
@@ -139,5 +139,5 @@ def test_each_setting_that_varies_has_a_contrast_of_its_own():
 )
 def test_who_is_set_against_whom(networks, pairs):
     planned = fake_plan(networks)
-    found = contrasts(planned, fake_records(planned, lambda run: finished_record(0.5)))
+    found = contrasts(fake_results(planned, lambda run: finished_record(0.5)))
     assert [(contrast.baseline, contrast.network) for contrast in found] == pairs

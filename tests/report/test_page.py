@@ -11,14 +11,15 @@ from dataclasses import replace
 import pytest
 
 from bnkit.report.page import page
+from bnkit.report.results import Results
 from tests.child_processes import run
 from tests.report.browser import browse
-from tests.report.fake_runs import diverged_record, fake_plan, fake_records, finished_record
+from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
 
 
 def _page(**changes):
     planned = fake_plan(**changes)
-    return page(planned, fake_records(planned, lambda run: finished_record(0.5, 0.6 + run.seed / 100)))
+    return page(fake_results(planned, lambda run: finished_record(0.5, 0.6 + run.seed / 100)))
 
 
 @pytest.mark.slow
@@ -31,10 +32,8 @@ def test_what_came_from_outside_is_escaped():
 
 @pytest.mark.slow
 def test_a_network_name_cannot_end_the_script_that_holds_the_figures():
-    text = page(
-        planned := fake_plan(("</script><b>x", "batch_norm")),
-        fake_records(planned, lambda run: finished_record(0.5, 0.6)),
-    )
+    planned = fake_plan(("</script><b>x", "batch_norm"))
+    text = page(fake_results(planned, lambda run: finished_record(0.5, 0.6)))
     assert "</script><b>x" not in text
 
 
@@ -58,7 +57,7 @@ def test_the_page_names_no_address_to_load_from():
 @pytest.mark.slow
 def test_a_long_table_says_what_it_leaves_out():
     planned = fake_plan(seeds=300)
-    text = page(planned, fake_records(planned, lambda run: finished_record(0.5)))
+    text = page(fake_results(planned, lambda run: finished_record(0.5)))
     assert "100 more rows in results.csv." in text
 
 
@@ -93,7 +92,7 @@ def _watched():
         ]
         return replace(record, epochs=epochs)
 
-    return page(planned, fake_records(planned, outcome))
+    return page(fake_results(planned, outcome))
 
 
 @pytest.mark.slow
@@ -104,7 +103,7 @@ def test_the_first_picture_shows_each_network_at_its_best_and_says_so():
     def outcome(run):
         return finished_record(0.5, (0.8 if run.settings.lr == best[run.network.key] else 0.6) + run.seed / 100)
 
-    text = page(planned, fake_records(planned, outcome))
+    text = page(fake_results(planned, outcome))
     shown = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1])
     points = ["lr 0.1, trainset normal", "lr 1, trainset normal"]
     assert [shown["points"][place] for place in (*shown["headline"], shown["first"])] == [*points, points[1]]
@@ -193,7 +192,7 @@ def test_a_browser_draws_every_figure_and_the_switches_work(tmp_path, chromium):
 @pytest.mark.browser
 def test_a_page_that_has_next_to_nothing_is_drawn_too(tmp_path, chromium):
     planned = fake_plan()
-    drawn, complaints = browse(chromium, page(planned, {}), tmp_path)
+    drawn, complaints = browse(chromium, page(Results(planned, {})), tmp_path)
     assert complaints == []
     assert 'data-ready="yes"' in drawn
 
@@ -201,7 +200,7 @@ def test_a_page_that_has_next_to_nothing_is_drawn_too(tmp_path, chromium):
 @pytest.mark.slow
 def test_nothing_is_switched_that_is_not_there():
     planned = fake_plan()
-    text = page(planned, fake_records(planned, lambda run: finished_record(0.5, 0.6, steps=None)))
+    text = page(fake_results(planned, lambda run: finished_record(0.5, 0.6, steps=None)))
     for missing in (
         'id="point"',
         'value="step"',
@@ -221,13 +220,13 @@ def test_two_hundred_runs_stay_small_and_need_no_torch(tmp_path):
     """Four networks' worth of points: the page is made from records alone."""
     code = """
 import sys
-from tests.report.fake_runs import finished, plan_of, records_of
+from tests.report.fake_runs import fake_plan, fake_results, finished_record
 from bnkit.report.page import page
 from tests.child_processes import run
 from tests.report.browser import browse
-planned = plan_of(grid={"lr": [0.01, 0.03, 0.1, 0.3, 1.0]}, seeds=20)
+planned = fake_plan(grid={"lr": [0.01, 0.03, 0.1, 0.3, 1.0]}, seeds=20)
 assert len(planned) == 200
-text = page(planned, records_of(planned, lambda run: finished(*[0.5 + i / 100 for i in range(30)])))
+text = page(fake_results(planned, lambda run: finished_record(*[0.5 + i / 100 for i in range(30)])))
 assert len(text.encode()) < 3_000_000, len(text)
 assert "torch" not in sys.modules
 """

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from bnkit.experiments.records.record import Record, Status
+from bnkit.report.results import Results
 from bnkit.report.tables import (
     as_rich,
     crossed_table,
@@ -16,7 +17,7 @@ from bnkit.report.tables import (
     losses_table,
     runs_table,
 )
-from tests.report.fake_runs import diverged_record, fake_plan, fake_records, finished_record
+from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
 
 
 def test_runs_are_sorted_by_test_accuracy_and_those_without_come_last():
@@ -29,7 +30,7 @@ def test_runs_are_sorted_by_test_accuracy_and_those_without_come_last():
             return None
         return finished_record(0.1, 0.5 + run.number / 100)
 
-    header, rows = runs_table(planned, fake_records(planned, outcome))
+    header, rows = runs_table(fake_results(planned, outcome))
     assert [row[0] for row in rows] == ["5", "4", "3", "2", "1"]
     first, last = dict(zip(header, rows[0], strict=True)), dict(zip(header, rows[-1], strict=True))
     assert first == {
@@ -42,22 +43,20 @@ def test_runs_are_sorted_by_test_accuracy_and_those_without_come_last():
 
 def test_a_run_that_failed_before_its_first_epoch_has_a_row():
     planned = fake_plan()
-    _, rows = runs_table(planned, fake_records(planned, lambda run: Record(Status.FAILED)))
+    _, rows = runs_table(fake_results(planned, lambda run: Record(Status.FAILED)))
     assert [row[-1] for row in rows] == ["failed"] * 6
     assert {row[3] for row in rows} == {"–"} or {row[4] for row in rows} == {"–"}
 
 
 def test_settings_that_vary_have_a_column():
     planned = fake_plan(grid={"lr": [0.1], "batch_size": [8, 16], "trainset": ["normal"]})
-    header, _ = runs_table(planned, {})
+    header, _ = runs_table(Results(planned, {}))
     assert header[:5] == ("run", "network", "lr", "batch_size", "seed")
 
 
 def test_the_courses_table_is_sorted_by_training_accuracy_over_all_epochs():
     planned = fake_plan()
-    header, rows = epochs_table(
-        planned, fake_records(planned, lambda run: finished_record(0.5, 0.6 + run.number / 100))
-    )
+    header, rows = epochs_table(fake_results(planned, lambda run: finished_record(0.5, 0.6 + run.number / 100)))
     accuracies = [float(row[header.index("accuracy")]) for row in rows]
     assert len(rows) == 12
     assert accuracies == sorted(accuracies, reverse=True)
@@ -76,7 +75,7 @@ def test_gamma_and_beta_of_the_first_layer():
             record.first_layer = {"site": "bn1", "gamma": [1.0, None], "beta": [-0.25, 0.5]}
         return record
 
-    _, rows = first_layer_table(planned, fake_records(planned, outcome))
+    _, rows = first_layer_table(fake_results(planned, outcome))
     assert rows[0] == ("2", "batch_norm", "0", "bn1", "1.00 –", "-0.25 0.50")
     assert len(rows) == 3
 
@@ -89,7 +88,7 @@ def test_settings_against_networks_with_intervals_and_what_was_lost():
             return diverged_record(0.3)
         return finished_record(0.5 + run.seed / 10)
 
-    header, rows = crossed_table(planned, fake_records(planned, outcome))
+    header, rows = crossed_table(fake_results(planned, outcome))
     assert header == ("trainset", "no_batch_norm", "batch_norm")
     # 0.5, 0.6, 0.7: mean 0.6, deviation 0.1, t(0.975, 2) = 4.302653
     assert rows[0] == ("normal", "0.6000 [0.3516, 0.8484]", "0.6000 [0.3516, 0.8484]")
@@ -98,14 +97,14 @@ def test_settings_against_networks_with_intervals_and_what_was_lost():
 
 def test_a_mean_accuracy_is_no_more_certain_than_its_answers_allow():
     planned = fake_plan(seeds=2)
-    _, (row,) = crossed_table(planned, fake_records(planned, lambda run: finished_record(0.5, 1.0, test_answers=100)))
+    _, (row,) = crossed_table(fake_results(planned, lambda run: finished_record(0.5, 1.0, test_answers=100)))
     # Wilson's interval of 100 of 100 is 0.9630 to 1; two seeds in steps of a hundredth: 12.7062 · 0.01 / √12 / √2 = 0.0259.
     assert row[1:] == ("1.0000 [0.9630, 1.0000]",) * 2
 
 
 def test_the_lines_of_the_courses_loop():
     planned = fake_plan(seeds=1)
-    _, rows = losses_table(planned, fake_records(planned, lambda run: diverged_record(0.5)))
+    _, rows = losses_table(fake_results(planned, lambda run: diverged_record(0.5)))
     assert rows[0] == ("1", "no_batch_norm", "0", "Epoch [1/4], Loss: 1.0000")
     assert rows[1][-1] == "Epoch [2/4], Loss: nan"
 

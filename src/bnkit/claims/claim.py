@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
-from bnkit.experiments.plan import Plan
-from bnkit.experiments.records.record import Record
 from bnkit.report.intervals import Interval
 from bnkit.report.outcomes import RunOutcome, fewest, matches, outcomes
+from bnkit.report.results import Results
 from bnkit.report.sweep import LearningRateSweep
 
 PLAIN, WITH = "no_batch_norm", "batch_norm"
@@ -72,18 +71,17 @@ class Scale(Enum):
 class Evidence:
     """The runs of a design, and what came out of them."""
 
-    plan: Plan
-    records: Mapping[str, Record]
+    results: Results
 
     @cached_property
     def all(self) -> list[RunOutcome]:
         """Every run."""
-        return outcomes(self.plan, self.records)
+        return outcomes(self.results)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Of the plan."""
-        return self.plan.experiment.seeds
+        return self.results.plan.experiment.seeds
 
     @property
     def answers(self) -> int | None:
@@ -103,7 +101,7 @@ class Evidence:
 
     def values(self, key: str) -> tuple[object, ...]:
         """What a setting of the grid takes in turn."""
-        return tuple(dict.fromkeys(getattr(run.settings, key) for run in self.plan))
+        return tuple(dict.fromkeys(getattr(run.settings, key) for run in self.results.plan))
 
     @cached_property
     def _trained_from(self) -> float:

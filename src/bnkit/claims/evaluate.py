@@ -88,7 +88,7 @@ def evaluate_claims(
             write_report=False,
             try_training=False,  # that some are refused is what a claim asks
         )
-        evidence[name] = Evidence(comparison.plan, comparison.records)
+        evidence[name] = Evidence(comparison.results)
         failed += sum(
             record.status is Status.FAILED and "TooFewValuesError" not in record.traceback
             for record in comparison.records.values()
@@ -165,7 +165,7 @@ def _claim_results(
 
 def _environment(evidence: Mapping[str, Evidence]) -> dict[str, Any]:
     """The machine and the versions of the last run."""
-    records = [record for found in evidence.values() for record in found.records.values() if record.environment]
+    records = [record for found in evidence.values() for record in found.results.records.values() if record.environment]
     return records[-1].environment if records else {}
 
 

@@ -87,13 +87,13 @@ def _write_merged(comparisons: list[Comparison], path: Path) -> tuple[Path, Answ
     from bnkit.comparison.merge import merge_comparisons
     from bnkit.report.page import page
 
-    plan, records = merge_comparisons(comparisons)
+    results = merge_comparisons(comparisons)
     refuse_foreign_page(path)
     try:
         asked = {each.folder.path.resolve().name: each.plan.experiment.to_toml() for each in comparisons}
-        path.write_text(page(plan, records, asked), encoding="utf-8")
+        path.write_text(page(results, asked), encoding="utf-8")
     except OSError as error:
         raise RecordError(
             f"{path} cannot be written ({error.strerror}); expected a file that can: use --out"
         ) from error
-    return path, Answer.of(plan, records)
+    return path, Answer.of(results)

@@ -204,14 +204,13 @@ def run_experiment(
             with folder.writing():
                 folder.begin(prepared.plan.experiment, fresh=fresh)
                 prepared.train()
-                comparison = Comparison(out)
+                comparison = Comparison.of_plan(folder, prepared.plan, prepared.components)
                 if write_report:
                     callback(ReportStarted())
                     comparison.write_report()
         else:
             prepared.train()
-            comparison = Comparison(out)
-        comparison._components = prepared.components
+            comparison = Comparison.of_plan(folder, prepared.plan, prepared.components)
     return comparison
 
 

@@ -16,6 +16,7 @@ from bnkit.experiments.settings import Settings
 from bnkit.report.answer import Answer
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import matches, outcomes
+from bnkit.report.results import Results
 from bnkit.report.sweep import why_undefined
 from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import strict
@@ -47,15 +48,27 @@ class Comparison:
         self.plan: Plan = plan(self.folder.experiment())
         self._components: Components | None = None
 
+    @classmethod
+    def of_plan(cls, folder: ResultsFolder, plan: Plan, components: Components) -> Comparison:
+        """The comparison that was made from a plan, and nothing of its folder is read again."""
+        comparison = cls.__new__(cls)
+        comparison.folder, comparison.plan, comparison._components = folder, plan, components
+        return comparison
+
     @property
     def records(self) -> dict[str, Record]:
         """What is recorded of each run, by run id."""
         return {run.run_id: self.folder.record(run) for run in self.plan}
 
     @property
+    def results(self) -> Results:
+        """The plan and the records."""
+        return Results(self.plan, self.records)
+
+    @property
     def answer(self) -> Answer:
         """What batch normalization bought, in words (``print`` it) and figures."""
-        return Answer.of(self.plan, self.records)
+        return Answer.of(self.results)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -88,11 +101,11 @@ class Comparison:
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """The header and a row for each run, best on the test set first, as text."""
-        return runs_table(self.plan, self.records)
+        return runs_table(self.results)
 
     def further_tables(self) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
         """The tables that the experiment asks for with ``show``, by title."""
-        return further_tables(self.plan, self.records)
+        return further_tables(self.results)
 
     def data_frame(self) -> pandas.DataFrame:
         """``rows`` as a pandas data frame: NaN for what there is not, and for a loss that is not finite.
@@ -112,7 +125,7 @@ class Comparison:
         """Bokeh figures by title, to ``bokeh.plotting.show`` or to embed."""
         from bnkit.report.charts.figures import figures
 
-        return figures(self.plan, self.records)
+        return figures(self.results)
 
     def plot(self, figure: str | None = None, **settings: Any) -> Any:
         """A Bokeh figure of one of the recorded figures over the epochs: a line a network, a band over the seeds.
@@ -146,7 +159,7 @@ class Comparison:
                 f"the settings {settings} name {len(points)} points of the grid; expected one: give a value for "
                 f"{', '.join(self.plan.varying) or 'none'}"
             )
-        return training_curves(self.plan, self.records, figure, runs)
+        return training_curves(self.results, figure, runs)
 
     def best(self, network: str) -> Run:
         """The run of ``network`` that ended best on the validation part.
@@ -158,7 +171,7 @@ class Comparison:
         """
         if network not in self.plan.networks:
             raise SettingsError(f"no network is called {network!r}; expected one of {', '.join(self.plan.networks)}")
-        runs = [outcome for outcome in outcomes(self.plan, self.records) if outcome.run.network.key == network]
+        runs = [outcome for outcome in outcomes(self.results) if outcome.run.network.key == network]
         ended = [outcome for outcome in runs if outcome.final is not None]
         undefined = [outcome for outcome in runs if outcome.is_undefined]
         if not ended and undefined:
@@ -179,7 +192,7 @@ class Comparison:
         from bnkit.report.page import page
 
         self.folder.refuse_foreign()
-        self.folder.replace(self.folder.report_file, page(self.plan, self.records))
+        self.folder.replace(self.folder.report_file, page(self.results))
         return self.folder.report_file
 
     def load(self, run: int | str | Run, epoch: int | None = None) -> nn.Module:

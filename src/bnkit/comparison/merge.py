@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bnkit.comparison.comparison import Comparison
@@ -11,11 +11,12 @@ from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record
 from bnkit.report.objective import Objective
+from bnkit.report.results import Results
 
 _Point = tuple[str, object, int]
 
 
-def merge_comparisons(comparisons: Sequence[Comparison]) -> tuple[Plan, Mapping[str, Record]]:
+def merge_comparisons(comparisons: Sequence[Comparison]) -> Results:
     """A plan of the runs that all ``comparisons`` have, and their records; of all their runs, where they have none in common.
 
     In the first case a network is called ``<network>.<folder>``, so that the folders are set against the first one, network by
@@ -57,7 +58,7 @@ def merge_comparisons(comparisons: Sequence[Comparison]) -> tuple[Plan, Mapping[
         if common
         else f"{' and '.join(labels)} side by side: they have no runs in common"
     )
-    return Plan(_experiment(comparisons, " and ".join(labels), about, runs), tuple(runs)), records
+    return Results(Plan(_experiment(comparisons, " and ".join(labels), about, runs), tuple(runs)), records)
 
 
 def _point(run: Run) -> _Point:

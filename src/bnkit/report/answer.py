@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bnkit.experiments.plan import Plan
-from bnkit.experiments.records.record import Record, Status
+from bnkit.experiments.records.record import Status
 from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
 from bnkit.report.intervals import Conclusion, Interval
 from bnkit.report.objective import Objective
 from bnkit.report.population_gap import PopulationGap, population_gaps
+from bnkit.report.results import Results
 from bnkit.report.sweep import ONLY_ONE
 from bnkit.report.tables import format_setting
 from bnkit.report.time_to_target import TimeToTarget
@@ -32,10 +32,10 @@ class Answer:
     incomplete: int
 
     @classmethod
-    def of(cls, plan: Plan, records: Mapping[str, Record]) -> Answer:
-        """The answer that ``records`` (by run id) give to ``plan``."""
-        ended = sum(record.status not in (None, Status.RUNNING) for record in records.values())
-        return cls(contrasts(plan, records), population_gaps(plan, records), len(plan) - ended)
+    def of(cls, results: Results) -> Answer:
+        """The answer that ``results`` give."""
+        ended = sum(record.status not in (None, Status.RUNNING) for record in results.records.values())
+        return cls(contrasts(results), population_gaps(results), len(results.plan) - ended)
 
     @property
     def headline(self) -> str:

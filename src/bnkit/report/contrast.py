@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bnkit.experiments.plan import Plan
-from bnkit.experiments.records.record import Record, Status
+from bnkit.experiments.records.record import Status
 from bnkit.report.intervals import Interval, ratio_interval
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, fewest, matches, outcomes, settings_of
+from bnkit.report.results import Results
 from bnkit.report.sweep import LearningRateSweep
 from bnkit.report.time_to_target import TimeToTarget, time_to_target
 
@@ -90,19 +90,18 @@ class Contrast:
     cost: Interval | None
 
 
-def contrasts(plan: Plan, records: Mapping[str, Record]) -> tuple[Contrast, ...]:
+def contrasts(results: Results) -> tuple[Contrast, ...]:
     """Every network against the baseline of its architecture, under every setting.
 
     The baseline is the network called ``no_batch_norm``; if there is none, the first.
 
     Args:
-        plan: The runs.
-        records: What came out, by run id.
+        results: The runs, and what came out.
     """
-    every = outcomes(plan, records)
+    every = outcomes(results)
     found = []
-    for baseline, network in _pairs_of_networks(plan.networks):
-        for setting in settings_of(plan):
+    for baseline, network in _pairs_of_networks(results.plan.networks):
+        for setting in settings_of(results.plan):
             here = [outcome for outcome in every if matches(outcome.run.settings, setting)]
             if not {baseline, network} <= {outcome.run.network.key for outcome in here}:
                 continue  # of several folders, one that was not trained under this setting

@@ -10,6 +10,7 @@ from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.experiments.settings import Settings
 from bnkit.report.intervals import Interval
 from bnkit.report.objective import Objective
+from bnkit.report.results import Results
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,10 @@ class RunOutcome:
         return None if self.final is None else self.objective.validation(self.final)
 
 
-def outcomes(plan: Plan, records: Mapping[str, Record]) -> list[RunOutcome]:
+def outcomes(results: Results) -> list[RunOutcome]:
     """Every run of ``plan`` with its record; an empty one where there is none."""
-    examples = plan.experiment.test_examples
-    return [RunOutcome(run, records.get(run.run_id, Record()), examples) for run in plan]
+    examples = results.plan.experiment.test_examples
+    return [RunOutcome(run, results.records.get(run.run_id, Record()), examples) for run in results.plan]
 
 
 def interval_over_seeds(runs: Iterable[RunOutcome]) -> Interval | None:

@@ -20,6 +20,7 @@ from bnkit.report.charts.page_figures import charts
 from bnkit.report.charts.series import final_values, headline_points, point_labels, series
 from bnkit.report.contrast import Contrast
 from bnkit.report.objective import Objective
+from bnkit.report.results import Results
 from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import dumps, strict
 
@@ -29,44 +30,44 @@ _MAX_ROWS = 500
 _WORDS = ("network", "status", "gamma", "beta", "layer", "line", "device", "trainset")
 
 
-def page(plan: Plan, records: Mapping[str, Record], experiments: Mapping[str, str] | None = None) -> str:
+def page(results: Results, experiments: Mapping[str, str] | None = None) -> str:
     """The report as HTML: the answer, the figures with their switches, the tables, and how it was run.
 
     Args:
-        plan, records: What was trained.
+        results: What was trained.
         experiments: What each of several folders was asked for, in TOML; None for one folder, that of ``plan``.
     """
-    answer = Answer.of(plan, records)
-    drawn = charts(plan, records, answer.contrasts)
+    answer = Answer.of(results)
+    drawn = charts(results, answer.contrasts)
     script, divisions = components(drawn)
-    data = series(plan, records, answer.contrasts)
+    data = series(results, answer.contrasts)
     environment = Environment(
         loader=PackageLoader("bnkit.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template("page.html.j2").render(
-        name=plan.experiment.name,
-        about=plan.experiment.about,
+        name=results.plan.experiment.name,
+        about=results.plan.experiment.about,
         headline=answer.headline,
         paragraphs=list(answer.paragraphs()),
         figures=divisions,
-        captions=_captions(plan, answer.contrasts, Objective.of(plan.task)),
-        networks=[(network, colour_of(plan, network)) for network in plan.networks],
-        legends=_legends(plan, data["runs"]),
-        point_labels=point_labels(plan),
+        captions=_captions(results.plan, answer.contrasts, Objective.of(results.plan.task)),
+        networks=[(network, colour_of(results.plan, network)) for network in results.plan.networks],
+        legends=_legends(results.plan, data["runs"]),
+        point_labels=point_labels(results.plan),
         first=data["first"],
         groups=list(data["rates"]),
         inside=[entry["label"] for entry in data["inside"]],
-        final_values=final_values(plan, records),
+        final_values=final_values(results),
         has_steps=all(None not in run["step"] for run in data["runs"]),
         data=_json_for_script(data),
         script=script,
         bokeh="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
         style=_file("page.css"),
         code=_file("page.js"),
-        tables=_tables(plan, records),
+        tables=_tables(results),
         words=_WORDS,
-        facts=_environment(plan, records),
-        experiments=experiments or {plan.experiment.name: plan.experiment.to_toml()},
+        facts=_environment(results),
+        experiments=experiments or {results.plan.experiment.name: results.plan.experiment.to_toml()},
     )
 
 
@@ -155,15 +156,15 @@ def _captions(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -
     }
 
 
-def _tables(plan: Plan, records: Mapping[str, Record]) -> list[dict[str, Any]]:
-    shown = {"All runs, best first": runs_table(plan, records), **further_tables(plan, records)}
+def _tables(results: Results) -> list[dict[str, Any]]:
+    shown = {"All runs, best first": runs_table(results), **further_tables(results)}
     return [
         {
             "title": title,
             "header": header,
             "rows": rows[:_MAX_ROWS],
             "left_out": max(0, len(rows) - _MAX_ROWS),
-            "note": _columns(Objective.of(plan.task)) if number == 0 else "",
+            "note": _columns(Objective.of(results.plan.task)) if number == 0 else "",
         }
         for number, (title, (header, rows)) in enumerate(shown.items())
     ]
@@ -177,11 +178,11 @@ def _columns(objective: Objective) -> str:
     )
 
 
-def _environment(plan: Plan, records: Mapping[str, Record]) -> Sequence[tuple[str, str]]:
+def _environment(results: Results) -> Sequence[tuple[str, str]]:
     """What the runs were trained with; several values where they differ."""
     found: dict[str, dict[str, None]] = {}
-    for run in plan:
-        for key, value in records.get(run.run_id, Record()).environment.items():
+    for run in results.plan:
+        for key, value in results.records.get(run.run_id, Record()).environment.items():
             if key != "time" and value is not None:
                 text = value if isinstance(value, str) else dumps(value)
                 found.setdefault(key.replace("_", " "), {})[text] = None

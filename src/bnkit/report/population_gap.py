@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from itertools import product
 from statistics import fmean
 
-from bnkit.experiments.plan import Plan
-from bnkit.experiments.records.record import Record
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import matches, outcomes, settings_of
+from bnkit.report.results import Results
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,14 @@ class PopulationGap:
     widest: tuple[float, float]
 
 
-def population_gaps(plan: Plan, records: Mapping[str, Record]) -> tuple[PopulationGap, ...]:
+def population_gaps(results: Results) -> tuple[PopulationGap, ...]:
     """Where the moving average and the population statistics would report another result."""
-    objective = Objective.of(plan.task)
-    finals = [(outcome.run, outcome.final) for outcome in outcomes(plan, records) if outcome.final is not None]
+    objective = Objective.of(results.plan.task)
+    finals = [(outcome.run, outcome.final) for outcome in outcomes(results) if outcome.final is not None]
     found = []
-    for network, setting, lr in product(plan.networks, settings_of(plan), dict.fromkeys(plan.experiment.grid.lr)):
+    for network, setting, lr in product(
+        results.plan.networks, settings_of(results.plan), dict.fromkeys(results.plan.experiment.grid.lr)
+    ):
         pairs = [
             (moving, population)
             for run, final in finals

@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
-from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.plan import Run
 from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, interval_over_seeds, outcomes
+from bnkit.report.results import Results
 
 Row = tuple[str, ...]
 
 
-def runs_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
+def runs_table(results: Results) -> tuple[Row, list[Row]]:
     """The header and a row for each run that began, best on the test set first; runs without an end come last."""
-    objective = Objective.of(plan.task)
-    varying = tuple(key for key in plan.experiment.grid.explicit_keys if key == "lr" or key in plan.varying)
+    objective = Objective.of(results.plan.task)
+    varying = tuple(
+        key for key in results.plan.experiment.grid.explicit_keys if key == "lr" or key in results.plan.varying
+    )
     header = (
         *("run", "network", *varying, "seed", "epochs", "loss", objective.name, f"test {objective.name}", "population"),
         *("s/epoch", "examples/s", "status"),
     )
-    began = [(run, records[run.run_id]) for run in plan if run.run_id in records and records[run.run_id].status]
+    began = [
+        (run, results.records[run.run_id])
+        for run in results.plan
+        if run.run_id in results.records and results.records[run.run_id].status
+    ]
     began.sort(key=lambda entry: objective.order(objective.test(entry[1].last) if entry[1].last else None))
     return header, [_run_row(run, record, varying, objective) for run, record in began]
 
 
-def epochs_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
+def epochs_table(results: Results) -> tuple[Row, list[Row]]:
     """The header and a row for each run and epoch in the course's columns, best in training first."""
-    objective = Objective.of(plan.task)
+    objective = Objective.of(results.plan.task)
     settings = ("lr", "batch_size", "num_workers", "device", "trainset")
     header = (
         *("run", "epoch", "loss", objective.name, f"test {objective.name}", "epoch duration", "run duration"),
         *(name.replace("_", " ") for name in settings),
         *("seed", "network"),
     )
-    every = [(run, epoch) for run in plan for epoch in records.get(run.run_id, Record()).epochs]
+    every = [(run, epoch) for run in results.plan for epoch in results.records.get(run.run_id, Record()).epochs]
     every.sort(key=lambda entry: objective.order(objective.training(entry[1])))
     return header, [
         (
@@ -56,9 +63,9 @@ def epochs_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[R
     ]
 
 
-def first_layer_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
+def first_layer_table(results: Results) -> tuple[Row, list[Row]]:
     """The header and, for each run with batch norm, gamma and beta of its first one as learned."""
-    found = [(run, records[run.run_id].first_layer) for run in plan if run.run_id in records]
+    found = [(run, results.records[run.run_id].first_layer) for run in results.plan if run.run_id in results.records]
     return ("run", "network", "seed", "layer", "gamma", "beta"), [
         (
             *(str(run.number), run.network.key, str(run.seed), layer["site"]),
@@ -72,7 +79,7 @@ def first_layer_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, l
     ]
 
 
-def losses_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
+def losses_table(results: Results) -> tuple[Row, list[Row]]:
     """The header and, for each run and epoch in their order, the line that the course's training loop prints."""
     return ("run", "network", "seed", "line"), [
         (
@@ -81,30 +88,33 @@ def losses_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[R
             str(run.seed),
             f"Epoch [{epoch.epoch}/{run.epochs}], Loss: {'nan' if epoch.loss is None else f'{epoch.loss:.4f}'}",
         )
-        for run in plan
-        for epoch in records.get(run.run_id, Record()).epochs
+        for run in results.plan
+        for epoch in results.records.get(run.run_id, Record()).epochs
     ]
 
 
-def crossed_table(plan: Plan, records: Mapping[str, Record]) -> tuple[Row, list[Row]]:
+def crossed_table(results: Results) -> tuple[Row, list[Row]]:
     """The header and a row for each setting: each network's mean on the test set at the end, with its 95 % interval.
 
     A run that diverged or failed is in no mean; how many there are of them stands behind it.
     """
-    varying = plan.varying or ("lr",)
-    settings = list(dict.fromkeys(tuple(getattr(run.settings, key) for key in varying) for run in plan))
+    varying = results.plan.varying or ("lr",)
+    settings = list(dict.fromkeys(tuple(getattr(run.settings, key) for key in varying) for run in results.plan))
     cells: dict[tuple[tuple[object, ...], str], list[RunOutcome]] = {}
-    for outcome in outcomes(plan, records):
+    for outcome in outcomes(results):
         values = tuple(getattr(outcome.run.settings, key) for key in varying)
         cells.setdefault((values, outcome.run.network.key), []).append(outcome)
-    return (*varying, *plan.networks), [
-        (*map(format_setting, values), *(_mean_cell(cells.get((values, network), [])) for network in plan.networks))
+    return (*varying, *results.plan.networks), [
+        (
+            *map(format_setting, values),
+            *(_mean_cell(cells.get((values, network), [])) for network in results.plan.networks),
+        )
         for values in settings
     ]
 
 
 # What an experiment may ask for with `show`: the title and the table.
-FURTHER_TABLES: dict[str, tuple[str, Callable[[Plan, Mapping[str, Record]], tuple[Row, list[Row]]]]] = {
+FURTHER_TABLES: dict[str, tuple[str, Callable[[Results], tuple[Row, list[Row]]]]] = {
     "epochs": ("All runs and epochs, best in training first", epochs_table),
     "first_layer": ("gamma and beta of the first batch norm", first_layer_table),
     "crossed": ("On the test set at the end: means over the seeds, 95 % intervals", crossed_table),
@@ -112,9 +122,9 @@ FURTHER_TABLES: dict[str, tuple[str, Callable[[Plan, Mapping[str, Record]], tupl
 }
 
 
-def further_tables(plan: Plan, records: Mapping[str, Record]) -> dict[str, tuple[Row, list[Row]]]:
+def further_tables(results: Results) -> dict[str, tuple[Row, list[Row]]]:
     """The tables that the experiment asks for with ``show``, by title."""
-    return {FURTHER_TABLES[name][0]: FURTHER_TABLES[name][1](plan, records) for name in plan.experiment.show}
+    return {FURTHER_TABLES[name][0]: FURTHER_TABLES[name][1](results) for name in results.plan.experiment.show}
 
 
 def as_rich(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:

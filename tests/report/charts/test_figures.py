@@ -6,7 +6,7 @@ import pytest
 from bokeh.models import ColumnDataSource, Whisker
 
 from bnkit.report.charts.figures import figures
-from tests.report.fake_runs import diverged_record, fake_plan, fake_records, finished_record
+from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
 
 
 def _sources(plot, key):
@@ -19,7 +19,7 @@ def _sources(plot, key):
 
 def _drawn(outcome, **changes):
     planned = fake_plan(**changes)
-    return figures(planned, fake_records(planned, outcome))
+    return figures(fake_results(planned, outcome))
 
 
 def test_a_curve_is_the_mean_over_the_seeds_and_its_band_their_range():

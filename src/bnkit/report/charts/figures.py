@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -14,6 +14,7 @@ from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import interval_over_seeds, outcomes
+from bnkit.report.results import Results
 from bnkit.report.tables import format_setting
 
 # Okabe & Ito (2008), "Color Universal Design": told apart also by the colour-blind.
@@ -21,24 +22,24 @@ _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _WIDTH, _HEIGHT = 460, 300
 
 
-def figures(plan: Plan, records: Mapping[str, Record]) -> dict[str, Any]:
+def figures(results: Results) -> dict[str, Any]:
     """Bokeh figures by title: the test set over the learning rate, and curves over the epochs at each setting."""
-    objective = Objective.of(plan.task)
+    objective = Objective.of(results.plan.task)
     drawn: dict[str, Any] = {}
-    rates = sorted({run.settings.lr for run in plan})
-    for label, runs in _by_setting(plan, without_lr=True).items():
+    rates = sorted({run.settings.lr for run in results.plan})
+    for label, runs in _by_setting(results.plan, without_lr=True).items():
         if len(rates) > 1:
             title = f"Test {objective.name} over the learning rate{label and ', '}{label}"
-            drawn[title] = _over_learning_rate(plan, runs, records, rates)
-    for label, runs in _by_setting(plan, without_lr=False).items():
-        drawn[f"Test {objective.name}, {label}"] = _over_epochs(plan, runs, records, f"test_{objective.field}")
-        drawn[f"Training loss, {label}"] = _over_epochs(plan, runs, records, "loss")
+            drawn[title] = _over_learning_rate(results, runs, rates)
+    for label, runs in _by_setting(results.plan, without_lr=False).items():
+        drawn[f"Test {objective.name}, {label}"] = _over_epochs(results, runs, f"test_{objective.field}")
+        drawn[f"Training loss, {label}"] = _over_epochs(results, runs, "loss")
     return drawn
 
 
-def training_curves(plan: Plan, records: Mapping[str, Record], name: str, runs: Sequence[Run]) -> Any:
+def training_curves(results: Results, name: str, runs: Sequence[Run]) -> Any:
     """A Bokeh figure of ``runs``: the field ``name`` of ``Epoch`` over the epochs, mean and range over the seeds."""
-    return _over_epochs(plan, list(runs), records, name)
+    return _over_epochs(results, list(runs), name)
 
 
 def colour_of(plan: Plan, network: str) -> str:
@@ -60,15 +61,15 @@ def _by_setting(plan: Plan, *, without_lr: bool) -> dict[str, list[Run]]:
     return groups
 
 
-def _over_learning_rate(plan: Plan, runs: list[Run], records: Mapping[str, Record], rates: list[float]) -> Any:
-    objective = Objective.of(plan.task)
+def _over_learning_rate(results: Results, runs: list[Run], rates: list[float]) -> Any:
+    objective = Objective.of(results.plan.task)
     plot = _plot("learning rate", f"test {objective.name} at the end", x_axis_type="log")
     plot.xaxis.ticker = FixedTicker(ticks=rates)
     plot.xaxis.major_label_overrides = {rate: format_setting(rate) for rate in rates}
     if objective.is_accuracy:
         plot.y_range = Range1d(start=0, end=1.02)
-    for network in plan.networks:
-        found = [o for o in outcomes(plan, records) if o.run in runs and o.run.network.key == network]
+    for network in results.plan.networks:
+        found = [o for o in outcomes(results) if o.run in runs and o.run.network.key == network]
         points = []
         for lr in rates:
             interval = interval_over_seeds(o for o in found if o.run.settings.lr == lr)
@@ -80,7 +81,7 @@ def _over_learning_rate(plan: Plan, runs: list[Run], records: Mapping[str, Recor
         source = ColumnDataSource(
             {name: [point[i] for point in points] for i, name in enumerate(("lr", "mean", "low", "high", "n"))}
         )
-        colour = colour_of(plan, network)
+        colour = colour_of(results.plan, network)
         plot.line("lr", "mean", source=source, color=colour, width=2, legend_label=network)
         dots = plot.scatter("lr", "mean", source=source, color=colour, size=7, legend_label=network)
         plot.add_layout(Whisker(base="lr", lower="low", upper="high", source=source, line_color=colour))
@@ -100,14 +101,14 @@ def _over_learning_rate(plan: Plan, runs: list[Run], records: Mapping[str, Recor
     return plot
 
 
-def _over_epochs(plan: Plan, runs: list[Run], records: Mapping[str, Record], name: str) -> Any:
+def _over_epochs(results: Results, runs: list[Run], name: str) -> Any:
     """The mean over the seeds as a line, their range as a band."""
-    plot = _plot("epoch", name.replace("metric", Objective.of(plan.task).name).replace("_", " "))
-    for network in plan.networks:
+    plot = _plot("epoch", name.replace("metric", Objective.of(results.plan.task).name).replace("_", " "))
+    for network in results.plan.networks:
         values: dict[int, list[float]] = {}
         for run in runs:
             if run.network.key == network:
-                for epoch in records.get(run.run_id, Record()).epochs:
+                for epoch in results.records.get(run.run_id, Record()).epochs:
                     value = getattr(epoch, name)
                     if value is not None:
                         values.setdefault(epoch.epoch, []).append(value)
@@ -121,7 +122,7 @@ def _over_epochs(plan: Plan, runs: list[Run], records: Mapping[str, Record], nam
                 "n": [len(values[e]) for e in epochs],
             }
         )
-        colour = colour_of(plan, network)
+        colour = colour_of(results.plan, network)
         plot.varea("epoch", "low", "high", source=source, color=colour, alpha=0.18, legend_label=network)
         line = plot.line("epoch", "mean", source=source, color=colour, width=2, legend_label=network)
         plot.add_tools(

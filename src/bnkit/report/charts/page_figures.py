@@ -10,21 +10,21 @@ from bokeh.models.annotations import ColorBar, TeeHead, Whisker
 from bokeh.plotting import figure
 
 from bnkit.experiments.plan import Plan
-from bnkit.experiments.records.record import Record
 from bnkit.report.charts.figures import colour_of
 from bnkit.report.charts.series import PANELS
 from bnkit.report.contrast import Contrast
 from bnkit.report.intervals import Interval
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, outcomes
+from bnkit.report.results import Results
 from bnkit.report.tables import format_setting
 
 _CYCLE = ("25th to 75th", "5th to 95th")
 
 
-def charts(plan: Plan, records: Mapping[str, Record], contrasts: Sequence[Contrast]) -> dict[str, Any]:
+def charts(results: Results, contrasts: Sequence[Contrast]) -> dict[str, Any]:
     """The figures by name; sources are called ``<figure>:<network>`` and filled by the page where their data vary."""
-    objective = Objective.of(plan.task)
+    objective = Objective.of(results.plan.task)
     titles = dict(
         zip(
             PANELS,
@@ -32,21 +32,21 @@ def charts(plan: Plan, records: Mapping[str, Record], contrasts: Sequence[Contra
             strict=True,
         )
     )
-    drawn = {"headline": _curve(plan, "headline", f"test {objective.name}", objective)}
+    drawn = {"headline": _curve(results.plan, "headline", f"test {objective.name}", objective)}
     if any(contrast.best or contrast.by_learning_rate for contrast in contrasts):
-        drawn["forest"] = _forest(plan, contrasts, objective)
-    panels = [panel for panel in PANELS if panel != "population" or _has_population(plan, records, objective)]
-    drawn |= {panel: _curve(plan, panel, titles[panel], objective) for panel in panels}
-    if len({run.settings.lr for run in plan}) > 1:
-        drawn["rates"] = _rates(plan, objective)
-    drawn["time"] = _bars(plan, "seconds for an epoch", _seconds(plan, records))
-    memory = _memory(plan, records)
+        drawn["forest"] = _forest(results.plan, contrasts, objective)
+    panels = [panel for panel in PANELS if panel != "population" or _has_population(results, objective)]
+    drawn |= {panel: _curve(results.plan, panel, titles[panel], objective) for panel in panels}
+    if len({run.settings.lr for run in results.plan}) > 1:
+        drawn["rates"] = _rates(results.plan, objective)
+    drawn["time"] = _bars(results.plan, "seconds for an epoch", _seconds(results))
+    memory = _memory(results)
     if memory:
-        drawn["memory"] = _bars(plan, "MB kept for the backward pass", memory)
-    peak = _peak_memory(plan, records)
+        drawn["memory"] = _bars(results.plan, "MB kept for the backward pass", memory)
+    peak = _peak_memory(results)
     if peak:
-        drawn["peak_memory"] = _bars(plan, "MB of GPU memory at most", peak)
-    if any(epoch.layers for record in records.values() for epoch in record.epochs):
+        drawn["peak_memory"] = _bars(results.plan, "MB of GPU memory at most", peak)
+    if any(epoch.layers for record in results.records.values() for epoch in record.epochs):
         drawn |= {name: _fan_chart(name) for name in ("input", "output", "gamma", "beta")}
         drawn["layers"] = _heatmap()
     return drawn
@@ -71,8 +71,8 @@ def _curve(plan: Plan, name: str, y: str, objective: Objective) -> Any:
     return plot
 
 
-def _has_population(plan: Plan, records: Mapping[str, Record], objective: Objective) -> bool:
-    known = (objective.population(epoch) for outcome in outcomes(plan, records) for epoch in outcome.record.epochs)
+def _has_population(results: Results, objective: Objective) -> bool:
+    known = (objective.population(epoch) for outcome in outcomes(results) for epoch in outcome.record.epochs)
     return any(value is not None for value in known)
 
 
@@ -183,36 +183,35 @@ def _bars(plan: Plan, y: str, values: Mapping[str, Interval | None]) -> Any:
     return plot
 
 
-def _seconds(plan: Plan, records: Mapping[str, Record]) -> dict[str, Interval | None]:
-    return _by_network(plan, records, lambda o: [epoch.epoch_duration for epoch in o.record.epochs])
+def _seconds(results: Results) -> dict[str, Interval | None]:
+    return _by_network(results, lambda o: [epoch.epoch_duration for epoch in o.record.epochs])
 
 
-def _memory(plan: Plan, records: Mapping[str, Record]) -> dict[str, Interval | None]:
+def _memory(results: Results) -> dict[str, Interval | None]:
     found = _by_network(
-        plan,
-        records,
+        results,
         lambda o: [epoch.backward_bytes / 1e6 for epoch in o.record.epochs if epoch.backward_bytes is not None],
     )
     return found if any(found.values()) else {}
 
 
-def _peak_memory(plan: Plan, records: Mapping[str, Record]) -> dict[str, Interval | None]:
+def _peak_memory(results: Results) -> dict[str, Interval | None]:
     def most(outcome: RunOutcome) -> list[float]:
         known = [epoch.peak_memory_bytes / 1e6 for epoch in outcome.record.epochs if epoch.peak_memory_bytes]
         return [max(known)] if known else []
 
-    found = _by_network(plan, records, most)
+    found = _by_network(results, most)
     return found if any(found.values()) else {}
 
 
-def _by_network(plan: Plan, records: Mapping[str, Record], values: Any) -> dict[str, Interval | None]:
+def _by_network(results: Results, values: Any) -> dict[str, Interval | None]:
     from statistics import median
 
     from bnkit.report.intervals import mean_interval
 
-    found: dict[str, list[float]] = {network: [] for network in plan.networks}
+    found: dict[str, list[float]] = {network: [] for network in results.plan.networks}
     outcome: RunOutcome
-    for outcome in outcomes(plan, records):
+    for outcome in outcomes(results):
         known = values(outcome)
         if known:
             found[outcome.run.network.key].append(median(known))

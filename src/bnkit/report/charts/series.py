@@ -7,10 +7,11 @@ from statistics import fmean
 from typing import Any
 
 from bnkit.experiments.plan import Plan
-from bnkit.experiments.records.record import Epoch, Record, Status
+from bnkit.experiments.records.record import Epoch, Status
 from bnkit.report.contrast import Contrast
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, interval_over_seeds, outcomes
+from bnkit.report.results import Results
 from bnkit.report.tables import format_setting
 
 # What the curves show of an epoch.
@@ -21,33 +22,35 @@ _MAX_LAYER_SERIES, _MAX_STEPS = 12, 40
 
 def point_labels(plan: Plan) -> list[str]:
     """The points of the grid, as ``lr 0.1, batch_size 64``; what does not vary is left out, but for the learning rate."""
-    return list(dict.fromkeys(_point_label(outcome, plan, with_rate=True) for outcome in outcomes(plan, {})))
+    return list(dict.fromkeys(_point_label(outcome, plan, with_rate=True) for outcome in outcomes(Results(plan, {}))))
 
 
-def series(plan: Plan, records: Mapping[str, Record], contrasts: Sequence[Contrast]) -> dict[str, Any]:
+def series(results: Results, contrasts: Sequence[Contrast]) -> dict[str, Any]:
     """What the page needs to draw: every run, the learning rates, the layers, and what is shown first."""
-    every, points = outcomes(plan, records), point_labels(plan)
-    headline = [points.index(point) for point in headline_points(plan, contrasts).values()]
+    every, points = outcomes(results), point_labels(results.plan)
+    headline = [points.index(point) for point in headline_points(results.plan, contrasts).values()]
     # The curves begin where the network that is asked about is best.
-    asked = next((plan.networks.index(contrast.network) for contrast in contrasts if contrast.best is not None), 0)
+    asked = next(
+        (results.plan.networks.index(contrast.network) for contrast in contrasts if contrast.best is not None), 0
+    )
     return {
-        "networks": list(plan.networks),
+        "networks": list(results.plan.networks),
         "points": points,
-        "shares": Objective.of(plan.task).is_accuracy,
+        "shares": Objective.of(results.plan.task).is_accuracy,
         "headline": headline,
         "first": headline[asked] if headline else 0,
         "runs": [
             {
-                "network": plan.networks.index(outcome.run.network.key),
-                "point": points.index(_point_label(outcome, plan, with_rate=True)),
+                "network": results.plan.networks.index(outcome.run.network.key),
+                "point": points.index(_point_label(outcome, results.plan, with_rate=True)),
                 "seed": outcome.run.seed,
                 **_epoch_series(outcome),
             }
             for outcome in every
             if outcome.record.epochs
         ],
-        "rates": _rates(plan, every),
-        "inside": _layer_series(plan, every),
+        "rates": _rates(results.plan, every),
+        "inside": _layer_series(results.plan, every),
     }
 
 
@@ -77,7 +80,7 @@ def headline_points(plan: Plan, contrasts: Sequence[Contrast]) -> dict[str, str]
 
 
 def _point(plan: Plan, wanted: Mapping[str, object]) -> str | None:
-    for outcome in outcomes(plan, {}):
+    for outcome in outcomes(Results(plan, {})):
         if all(getattr(outcome.run.settings, key) == value for key, value in wanted.items()):
             return _point_label(outcome, plan, with_rate=True)
     return None
@@ -153,13 +156,13 @@ def _round_sig(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def final_values(plan: Plan, records: Mapping[str, Record]) -> list[tuple[str, str, str]]:
+def final_values(results: Results) -> list[tuple[str, str, str]]:
     """Network, point of the grid, and its mean on the test set at the end: the curves as text."""
-    objective = Objective.of(plan.task)
+    objective = Objective.of(results.plan.task)
     found: dict[tuple[str, str], list[float]] = {}
-    for outcome in outcomes(plan, records):
+    for outcome in outcomes(results):
         if outcome.final is not None:
-            found.setdefault((outcome.run.network.key, _point_label(outcome, plan, with_rate=True)), []).append(
+            found.setdefault((outcome.run.network.key, _point_label(outcome, results.plan, with_rate=True)), []).append(
                 outcome.test
             )
     return [(network, label, objective.text(fmean(values))) for (network, label), values in found.items()]
