@@ -228,11 +228,11 @@ def _one_value_in_all(rank: int) -> dict[str, Any]:
 
 def _reduced(rank: int, scenario: Shared) -> dict[str, Tensor]:
     """As in a large group, where a sum is not taken of what is gathered."""
-    most, collectives._MOST_GATHERED = collectives._MOST_GATHERED, 1
+    most, collectives._MAX_GATHERED = collectives._MAX_GATHERED, 1
     try:
         return _shared(rank, scenario)
     finally:
-        collectives._MOST_GATHERED = most
+        collectives._MAX_GATHERED = most
 
 
 LARGE_GROUP = [

@@ -88,7 +88,7 @@ class RunOutcome:
 
 
 def outcomes(results: Results) -> list[RunOutcome]:
-    """Every run of ``plan`` with its record; an empty one where there is none."""
+    """Every run of ``results`` with its record; an empty one where there is none."""
     examples = results.plan.experiment.test_examples
     return [RunOutcome(run, results.records.get(run.run_id, Record()), examples) for run in results.plan]
 

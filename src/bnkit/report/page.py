@@ -35,7 +35,7 @@ def page(results: Results, experiments: Mapping[str, str] | None = None) -> str:
 
     Args:
         results: What was trained.
-        experiments: What each of several folders was asked for, in TOML; None for one folder, that of ``plan``.
+        experiments: What each of several folders was asked for, in TOML; None for one folder, that of ``results``.
     """
     answer = Answer.of(results)
     drawn = charts(results, answer.contrasts)
