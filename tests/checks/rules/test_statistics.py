@@ -15,7 +15,7 @@ from bnkit.checks import collector as collector_module
 from bnkit.checks.check import check
 from bnkit.checks.fix import apply_fixes
 from bnkit.checks.measurements import CheckMeasurements, split_quarters
-from bnkit.checks.rules.statistics.different_batches import analyse_variance
+from bnkit.checks.rules.statistics.bn207_different_batches import analyse_variance
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.kernels.channel_moments import plane_moments
 from bnkit.model.inspect.batches import Batches

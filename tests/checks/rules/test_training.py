@@ -10,7 +10,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 
 import bnkit
 from bnkit.checks.check import check
-from bnkit.checks.rules.training.last_batch import last_batch
+from bnkit.checks.rules.training.bn303_last_batch import last_batch
 
 
 def _model():
