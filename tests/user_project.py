@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bnkit import factories
-from bnkit.user_modules import loaded_spec
+from bnkit.import_graph import loaded_spec
 
 
 @pytest.fixture(name="project")

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from bnkit.errors import FactoryError
 from bnkit.experiments.source import functions_in, is_plain_value, source_code
-from bnkit.stale_modules import is_stale, record_loaded
-from bnkit.user_modules import file_sha256, is_user_code, loaded_spec, module_file, user_imports
+from bnkit.import_graph import file_sha256, is_user_code, loaded_spec, module_file, user_imports
+from bnkit.stale_imports import is_stale, record_loaded
 
 PLAIN = (bool, int, float, complex, str, bytes, range, type(None))
 # Standard-library types whose contents count; others (loggers, locks, files) hold the state of a process.

@@ -14,7 +14,7 @@ from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.example import holds_numbers, largest_difference, tensors_in
 from bnkit.model.state import RngState
-from bnkit.model.statistics.collect import (
+from bnkit.model.statistics.population_engine import (
     BatchNormCall,
     Call,
     Layers,
