@@ -17,7 +17,7 @@ _MOST_WORKERS = 14
 
 
 def compile_ahead(bench: Bench, seconds: float) -> None:
-    """Compile what the parts need, for at most so many seconds; what is not ready then is compiled when it is measured."""
+    """Compile what the parts need, for at most ``seconds``; what is not ready then is compiled when it is measured."""
     if bench.is_dry:
         return
     # Inductor starts processes of its own in each of ours otherwise.

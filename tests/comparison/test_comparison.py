@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -48,6 +49,19 @@ def test_a_diverged_loss_is_a_number_in_a_data_frame_and_null_in_json(tmp_path):
     assert [index for index, value in enumerate(frame["loss"].isna()) if value] == diverged
     results = json.loads(json.dumps(comparison.to_json(), allow_nan=False))["results"]
     assert [index for index, row in enumerate(results) if row["loss"] is None] == diverged
+
+
+def test_records_that_another_process_has_written_since_are_read(comparison, tmp_path):
+    """As under torchrun, where process 0 writes: the folder of another process still has the records of the beginning."""
+    from bnkit.comparison.comparison import Comparison
+    from bnkit.experiments.records.results_folder import ResultsFolder
+
+    folder = ResultsFolder(tmp_path / "r")
+    assert all(folder.record(run).last is None for run in comparison.plan)
+    shutil.copytree(comparison.folder.path, tmp_path / "r")
+    made = Comparison.of_plan(folder, comparison.plan, comparison._components)
+    assert made.records == comparison.records
+    assert all(record.last is not None for record in made.records.values())
 
 
 def _validation(comparison, run):

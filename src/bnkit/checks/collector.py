@@ -15,7 +15,7 @@ from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite
 from bnkit.model.statistics.population_engine import BatchNormCall, collect
 from bnkit.moments import Moments
 
-# From so many values in one batch on, it pays to load compiled loops (half a second), which measure at the speed of memory.
+# Values in one batch from which on it pays to load compiled loops (half a second), which measure at the speed of memory.
 _LONG = 1 << 21
 
 

@@ -15,7 +15,7 @@ from bnkit.checks.finding import Finding, Severity
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 # A message and a remedy that fit here share a line.
 _SHORT = 100
-# So many further layers with the same finding are named.
+# How many further layers with the same finding are named.
 _NAMES = 4
 
 

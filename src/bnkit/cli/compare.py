@@ -10,7 +10,7 @@ from typer import Argument, Context, Exit, Option, launch
 
 from bnkit.cli.demonstration import show_demonstration
 from bnkit.cli.grid import grid_from
-from bnkit.cli.options import Workers, count_of
+from bnkit.cli.options import Workers, count_of, with_options
 from bnkit.cli.progress import progress_display
 from bnkit.comparison.compare import default_folder, run_experiment
 from bnkit.comparison.comparison import Comparison
@@ -230,6 +230,6 @@ def _print_results(comparison: Comparison, *, as_json: bool, quiet: bool) -> Non
         }.items():
             console.print(as_rich(header, rows, title))
             console.print()
-    console.print(str(comparison.answer), soft_wrap=not console.is_terminal, markup=False)
+    console.print(with_options(str(comparison.answer)), soft_wrap=not console.is_terminal, markup=False)
     if not quiet:
         console.print(f"\nreport: {comparison.folder.report_file}", soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 from typer import Argument, Option, launch
 
 from bnkit.claims.folder import holds_claims, read, write_page
+from bnkit.cli.options import with_options
 from bnkit.comparison.comparison import Comparison
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError, SettingsError
@@ -57,7 +58,7 @@ def report(
     if as_json:
         console.print_json(data={"report": str(path), "answer": answer.to_json()})
     else:
-        console.print(str(answer), soft_wrap=not console.is_terminal, markup=False)
+        console.print(with_options(str(answer)), soft_wrap=not console.is_terminal, markup=False)
         console.print(f"\nreport: {path}", soft_wrap=True)
     if open_report:
         launch(path.resolve().as_uri())

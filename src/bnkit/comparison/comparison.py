@@ -50,9 +50,11 @@ class Comparison:
 
     @classmethod
     def of_plan(cls, folder: ResultsFolder, plan: Plan, components: Components) -> Comparison:
-        """The comparison that was made from a plan, and nothing of its folder is read again."""
+        """The comparison in ``folder``, whose plan and components are at hand."""
         comparison = cls.__new__(cls)
-        comparison.folder, comparison.plan, comparison._components = folder, plan, components
+        # A folder keeps the records that it has read; other processes have written more since.
+        comparison.folder = ResultsFolder(folder.path)
+        comparison.plan, comparison._components = plan, components
         return comparison
 
     @property

@@ -1,6 +1,6 @@
 """The backward pass in Triton: in one kernel where a program can do a channel alone, otherwise in three.
 
-The activation's argument is computed anew from x, and from the residual where there is one, exactly as the forward pass did:
+The activation's argument is computed again from x, and from the residual where there is one, exactly as the forward pass did:
 nothing is kept for it.
 
 The pointers, besides those of ``forward``:

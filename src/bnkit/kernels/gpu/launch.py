@@ -23,7 +23,7 @@ _COMPILER = {"enable_fp_fusion": True}
 
 
 def backward_operand(activation: str | None, has_residual: bool) -> Literal["residual"] | None:
-    """See ``fused.backend.Backend``: the argument of the activation is computed anew."""
+    """See ``fused.backend.Backend``: the argument of the activation is computed again."""
     return "residual" if has_residual and activation is not None else None
 
 
