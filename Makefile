@@ -43,6 +43,7 @@ wheel: .venv/.installed-dev
 	test -s $(WHEEL)/results/quickstart/report.html
 	cd $(WHEEL) && venv/bin/bnkit explain BN101 > /dev/null
 
+bench: export BNKIT_COMPILE = now
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/folder.py

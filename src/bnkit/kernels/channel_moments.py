@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bnkit.kernels.select import why_not_numba
+from bnkit.kernels.select import why_not_numba_now
 from bnkit.moments import Moments
 
 
@@ -50,8 +50,8 @@ def plane_moments(x: Tensor) -> PlaneMoments | None:
         tensor([4.], dtype=torch.float64)
     """
     x = x.detach()
-    is_supported = x.dim() > 2 and x.numel() > 0 and x.is_contiguous() and not why_not_numba(x)
-    if not is_supported:
+    is_supported = x.dim() > 2 and x.numel() > 0 and x.is_contiguous()
+    if not is_supported or why_not_numba_now(x, purpose="moments"):
         return None
     from bnkit.kernels.cpu.launch import moments_of_planes  # needs Numba, which is there
 

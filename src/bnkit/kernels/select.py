@@ -13,9 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from bnkit.errors import KernelError, SettingsError
 from bnkit.kernels import aten, reference
+from bnkit.kernels.compilation.compile_request import CompileRequest, Purpose
+from bnkit.kernels.compilation.readiness import why_not_ready
 from bnkit.kernels.contract import Kernel
+from bnkit.kernels.cpu.layout import KINDS
 from bnkit.kernels.crossover import is_faster
-from bnkit.kernels.fused.operands import FLOATING
+from bnkit.kernels.fused.operands import FLOATING, is_dense
 from bnkit.kernels.split import SplitKernel
 
 NUMBA, TRITON = "numba", "triton"
@@ -39,12 +42,25 @@ def check_kernel(name: str) -> str:
     return name
 
 
-def select(name: str, x: Tensor) -> Choice:
+def select(
+    name: str,
+    x: Tensor,
+    activation: str | None = None,
+    *,
+    has_residual: bool = False,
+    has_mask: bool = False,
+    purpose: Purpose = "layer",
+) -> Choice:
     """The kernel that ``name`` means for a call made now on ``x``, and the reason.
+
+    "auto" takes the loops of Numba where they are faster and compiled on this machine already; see ``BNKIT_COMPILE`` in
+    ``kernels.compilation.readiness`` for what happens otherwise. Asked for by name, they are compiled at once.
 
     Args:
         name: "auto", or a kernel's name.
         x: The input.
+        activation, has_residual, has_mask: What the call does besides: each has loops of its own.
+        purpose: What the loops are for.
 
     Raises:
         SettingsError: There is no such kernel.
@@ -59,7 +75,7 @@ def select(name: str, x: Tensor) -> Choice:
     check_kernel(name)
     transformed = torch._C._are_functorch_transforms_active()
     if name == "auto":
-        return _automatic(x, transformed=transformed)
+        return _automatic(x, activation, has_residual, has_mask, purpose, transformed=transformed)
     if transformed and name == aten.NAME:
         raise KernelError(
             f"kernel={name!r} was asked for under a torch.func transform (vmap, grad, jvp, ...), where it cannot hand out "
@@ -83,7 +99,7 @@ def split_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | No
     Raises:
         KernelError: As ``select``.
     """
-    chosen = select(name, x).kernel
+    chosen = select(name, x, activation, has_mask=mask is not None, purpose="sync").kernel
     plain = x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack())
     if mask is not None or not plain or x.numel() == 0:
         return None
@@ -93,9 +109,24 @@ def split_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | No
 
 def why_not_numba(x: Tensor) -> str:
     """Why the compiled loops cannot take ``x`` in a call made now; empty if they can."""
-    if x.device.type != "cpu":
-        return f"it runs on the CPU, and the input is on {x.device}"
-    return _why_not_taken(x) or _why_not_loaded(NUMBA)
+    return _why_not_for_numba(x) or _why_not_loaded(NUMBA)
+
+
+def why_not_numba_now(
+    x: Tensor,
+    activation: str | None = None,
+    *,
+    has_residual: bool = False,
+    has_mask: bool = False,
+    purpose: Purpose = "layer",
+) -> str:
+    """Why "auto" leaves out the compiled loops for ``x``, though they may be faster; empty if it takes them."""
+    reason = _why_not_for_numba(x)
+    if not reason:
+        reason = _why_not_compiled(
+            x.dtype, tuple(x.shape), x.is_contiguous(), is_dense(x), activation, has_residual, has_mask, purpose
+        )
+    return reason or _why_not_loaded(NUMBA)
 
 
 def why_not_triton(x: Tensor) -> str:
@@ -103,6 +134,12 @@ def why_not_triton(x: Tensor) -> str:
     if x.device.type != "cuda" and not _interprets():  # AMD's GPUs are called so too
         return f"it runs on a GPU (or, with TRITON_INTERPRET=1, slowly on the CPU), and the input is on {x.device}"
     return _why_not_taken(x) or _why_not_loaded(TRITON) or _why_not_on(x.device)
+
+
+def _why_not_for_numba(x: Tensor) -> str:
+    if x.device.type != "cpu":
+        return f"it runs on the CPU, and the input is on {x.device}"
+    return _why_not_taken(x)
 
 
 def _why_not_taken(x: Tensor) -> str:
@@ -117,7 +154,9 @@ def _why_not_taken(x: Tensor) -> str:
     return ""
 
 
-def _automatic(x: Tensor, *, transformed: bool) -> Choice:  # noqa: C901, PLR0911 - a list of reasons
+def _automatic(  # noqa: C901, PLR0911 - a list of reasons
+    x: Tensor, activation: str | None, has_residual: bool, has_mask: bool, purpose: Purpose, *, transformed: bool
+) -> Choice:
     if transformed:
         return Choice(reference, "under a torch.func transform, where every step must be plain PyTorch")
     if x.device.type not in ("cpu", "cuda"):
@@ -136,7 +175,7 @@ def _automatic(x: Tensor, *, transformed: bool) -> Choice:  # noqa: C901, PLR091
         return Choice(_triton, "fewer passes over memory than PyTorch's own")
     if not is_faster(x):
         return Choice(aten, "PyTorch's own is faster for an input of this shape and layout")
-    reason = why_not_numba(x)
+    reason = why_not_numba_now(x, activation, has_residual=has_residual, has_mask=has_mask, purpose=purpose)
     if _numba is None or reason:
         return Choice(aten, f"PyTorch's own, because {reason}")
     return Choice(_numba, "fewer passes over memory than PyTorch's own")
@@ -165,7 +204,8 @@ def _load(name: str) -> str:
         else:
             _triton = importlib.import_module("bnkit.kernels.gpu.kernel").KERNEL
     except Exception as error:  # a missing package, or one that does not fit this Python or this machine
-        return f"{name.capitalize()} cannot be used here ({type(error).__name__}: {error}): pip install {name}"
+        extra = {NUMBA: "fast", TRITON: "triton"}[name]
+        return f"{name.capitalize()} cannot be used here ({type(error).__name__}: {error}): pip install 'bnkit[{extra}]'"
     return ""
 
 
@@ -180,3 +220,23 @@ def _why_not_on(device: torch.device) -> str:
 
 
 _why_not_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _why_not_compiled(
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    is_contiguous: bool,
+    dense: bool,
+    activation: str | None,
+    has_residual: bool,
+    has_mask: bool,
+    purpose: Purpose,
+) -> str:
+    """As ``why_not_ready``, from values that are constants to torch.compile."""
+    as_contiguous = is_contiguous or not dense or has_mask  # what lies otherwise is made contiguous before
+    return why_not_ready(
+        CompileRequest(purpose, shape, KINDS[dtype], as_contiguous, activation, has_residual, has_mask)
+    )
+
+
+_why_not_compiled._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bnkit.kernels.compilation.compile_request import CompileRequest
+from bnkit.kernels.compilation.readiness import why_not_ready
 from bnkit.memory.recipes import Leaf
 from bnkit.memory.saved_tensor import SavedTensor
 from bnkit.memory.storage import Recipe
@@ -69,6 +71,8 @@ def read(
     """
     leaf = Leaf(x.new_use())
     if not _is_supported(leaf) or not (_is_plain(weight) and _is_plain(bias) and _is_plain(mean) and _is_plain(spread)):
+        return None
+    if why_not_ready(CompileRequest("recompute", tuple(x.shape), "float32")):
         return None
     loops = _aten_affine()
     if not loops.is_possible() or loops.affine_layout(x.shape, x.stride) is None:

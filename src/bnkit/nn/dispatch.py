@@ -71,7 +71,7 @@ def batch_stats_forward(
             return _empty_batch_forward(x, args, residual, otherwise), None
     if strategy is not None and merged is not None:
         return sync.normalise(x, mask, merged, weight, bias, residual, strategy)
-    chosen = select(kernel, x).kernel
+    chosen = select(kernel, x, activation, has_residual=residual is not None, has_mask=mask is not None).kernel
     normalised = chosen.batch_stats_forward(x, weight, bias, eps, activation, residual, mask, count)
     return normalised.output, (normalised.mean, normalised.unbiased_variance)
 
@@ -84,7 +84,8 @@ def running_stats_forward(
     check_channels(x, args.called, weight=args.weight, bias=args.bias, running_mean=mean, running_var=variance)
     # PyTorch's kernel has no gradient of the statistics, and the compiled loops have none.
     is_differentiated = (mean.requires_grad or variance.requires_grad) and torch.is_grad_enabled()
-    chosen = select(reference.NAME if is_differentiated else args.kernel, x).kernel
+    name = reference.NAME if is_differentiated else args.kernel
+    chosen = select(name, x, args.activation, has_residual=residual is not None).kernel
     return chosen.running_stats_forward(x, mean, variance, args.weight, args.bias, args.eps, args.activation, residual)
 
 
@@ -101,13 +102,13 @@ def training_step(
     weight, bias, eps, activation, kernel, called = args
     if not eps > 0 or residual is not None:
         check(x, args, residual)
-    chosen = _cached_selection(kernel, x)
+    chosen = _cached_selection(kernel, x, activation, residual is not None)
     if chosen is None:
         values = x.numel() // max(x.shape[1], 1)
         if values < 2:
             _check_values(values, x, None, None, called)
             return None
-        chosen = select(kernel, x).kernel
+        chosen = select(kernel, x, activation, has_residual=residual is not None).kernel
     return chosen.training_step(
         x, running_mean, running_var, num_batches_tracked, momentum, weight, bias, eps, activation, residual
     )
@@ -118,16 +119,16 @@ _selections: dict[tuple[object, ...], Kernel] = {}
 _MAX_SELECTIONS = 4096
 
 
-def _cached_selection(name: str, x: Tensor) -> Kernel | None:
+def _cached_selection(name: str, x: Tensor, activation: str | None, has_residual: bool) -> Kernel | None:
     """The kernel for a training step that nobody looks at; None where that has to be found out, or there are too few values."""
     if not is_plain_eager(x):
         return None
-    key = (name, x.shape, x.dtype, x.is_cpu or x.device, x.is_contiguous())
+    key = (name, activation, has_residual, x.shape, x.dtype, x.is_cpu or x.device, x.is_contiguous())
     kernel = _selections.get(key)
     if kernel is None and x.numel() >= 2 * x.shape[1] > 0:
         if len(_selections) >= _MAX_SELECTIONS:
             _selections.clear()
-        kernel = _selections[key] = select(name, x).kernel
+        kernel = _selections[key] = select(name, x, activation, has_residual=has_residual).kernel
     return kernel
 
 

@@ -85,4 +85,4 @@ except bnkit.errors.KernelError as error:
 def test_without_triton_it_says_how_to_get_it_and_the_rest_works():
     done = run([sys.executable, "-c", WITHOUT], environment={"TRITON_INTERPRET": "1"})
     assert "Triton cannot be used here (ModuleNotFoundError" in done.stdout, done.stderr
-    assert "pip install triton; use kernel='auto'" in done.stdout
+    assert "pip install 'bnkit[triton]'; use kernel='auto'" in done.stdout

@@ -24,6 +24,7 @@ from bnkit.experiments.networks.two_cnn import two_cnn
 from bnkit.experiments.run_seeding import seeded_weights
 from bnkit.experiments.settings import Settings
 from bnkit.factories import is_factory_name, load_factory
+from bnkit.kernels.compilation.compiled_loops import is_numba_installed
 from bnkit.nn import BatchNorm2d
 
 # The default arms.
@@ -149,13 +150,13 @@ class NetworkSource:
 def to_memory_format(model: nn.Module, settings: Settings) -> nn.Module:
     """``model`` in the memory format of the settings, which convolutions pass on to the layers after them.
 
-    On a CPU the arm ``batch_norm`` then uses the Numba kernel: PyTorch's batch norm is ten times slower with few channels last
-    than with contiguous ones.
+    On a CPU the arm ``batch_norm`` then uses the Numba kernel, where Numba is installed: PyTorch's batch norm is ten times slower
+    with few channels last than with contiguous ones.
     """
     if settings.memory_format == "contiguous":
         return model
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if settings.device == "cpu":
+    if settings.device == "cpu" and is_numba_installed():
         for layer in model.modules():
             if isinstance(layer, BatchNorm2d) and layer.kernel == "aten":
                 layer.kernel = "numba"

@@ -8,6 +8,7 @@ native/cpu/batch_norm_kernel.cpp). A sum and ReLU behind it round by themselves.
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -139,3 +140,12 @@ def affine_loop(name: str, has_residual: bool, norms: bool, has_activation: bool
     for part in (_write, _write_columns):
         names[part.__name__.removeprefix("_")] = inner(part, names, variant, as_written=True)
     return outer(loop, names, variant, as_written=True)
+
+
+def compile_all() -> None:
+    """All the loops."""
+    affine_loop("coefficients", False, False, False, False)
+    for name in ("planes", "rows"):
+        for has_residual, norms in ((False, False), (True, False), (True, True)):
+            for has_activation, nontemporal in product((False, True), repeat=2):
+                affine_loop(name, has_residual, norms, has_activation, nontemporal)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-from pathlib import Path
 from types import FunctionType
 from typing import Any, NamedTuple
 
 from numba import cfunc, njit, types
+
+from bnkit.kernels.compilation.announcement import announced
+from bnkit.kernels.compilation.loop_sources import digest_of_sources
 
 # Enough to let reductions use vectors; "nnan" and "ninf" would lose inf and NaN. So would np.isfinite, which subtracts a number
 # from itself, with "reassoc": the loops compare with np.inf.
@@ -18,6 +18,8 @@ _OPTIONS: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy"}
 _AS_WRITTEN: dict[str, Any] = {"fastmath": False, "error_model": "numpy"}
 # An address is good as long as what it belongs to is kept.
 _kept: list[Any] = []
+# The names of the loops that this process did not find on disk.
+compiled_here: list[str] = []
 
 
 class Variant(NamedTuple):
@@ -71,10 +73,13 @@ def outer(loop: Any, names: dict[str, Any], variant: str, *, as_written: bool = 
     options = _AS_WRITTEN if as_written else _OPTIONS
     signature = types.void(types.CPointer(types.int64))  # type: ignore[no-untyped-call]
     twin = _twin(loop, names, variant)
-    try:
-        compiled = cfunc(signature, cache=True, **options)(twin)
-    except Exception:  # a read-only folder, or what is kept cannot be read: then it is compiled for this process
-        compiled = cfunc(signature, **options)(twin)
+    with announced():
+        try:
+            compiled = cfunc(signature, cache=True, **options)(twin)
+        except Exception:  # a read-only folder, or what is kept cannot be read: then it is compiled for this process
+            compiled = cfunc(signature, **options)(twin)
+    if not compiled.cache_hits:
+        compiled_here.append(twin.__qualname__)
     _kept.append(compiled)
     return int(compiled.address or 0)
 
@@ -98,18 +103,5 @@ def _twin(loop: Any, names: dict[str, Any], variant: str = "") -> Any:
     twin = FunctionType(loop.__code__, {**loop.__globals__, **names}, loop.__name__)
     twin.__module__ = loop.__module__
     if variant:
-        twin.__qualname__ = f"{loop.__name__}_{variant}_{_sources()}"
+        twin.__qualname__ = f"{loop.__name__}_{variant}_{digest_of_sources()}"
     return twin
-
-
-# The modules that loops are compiled from. The others say which loop is called with which tensors.
-SOURCES = (
-    "../activation", "aten_affine_loops", "loop_call", "intrinsics", "rows", "row_steps", "compiling", "elements", "activations",
-    "planes",
-)  # fmt: skip
-
-
-@cache
-def _sources() -> str:
-    files = [Path(__file__).parent / f"{name}.py" for name in SOURCES]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]

@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from bnkit.kernels.cpu.rows import workspace_for_blocks, workspace_for_rows
 from bnkit.kernels.cpu.threads import threads_for
 
 KINDS = {
@@ -42,6 +41,11 @@ _STREAM_FROM = 1 << 23
 _AHEAD_FROM = 1 << 22
 # On fewer values a channel than this, rounding in float32 does not average out.
 _EXACT_BELOW = 1024
+
+
+# What a thread has to work in, for each of W columns: the sums, 2, float64; then, of what is computed in, what a column is
+# computed with, 6 (the first is the guess of the mean until that is known), and the sums of some rows, 2.
+SUMS, COLUMNS, ROOM = 2, 6, 2
 
 
 class Layout(NamedTuple):
@@ -160,3 +164,16 @@ def layout_of(
         cleared,
         is_small,
     )
+
+
+def workspace_for_blocks(columns: int, threads: int) -> int:
+    """How many float64 the threads work in, for blocks of so many columns."""
+    return (SUMS + COLUMNS + ROOM) * columns * threads
+
+
+def workspace_for_rows(columns: int, threads: int) -> tuple[int, int]:
+    """How many float64 the threads work in, for rows of so many columns; and how many of them begin as 0, the sums.
+
+    Besides theirs there are the sums of what is left: less than a wide row.
+    """
+    return (SUMS * (threads + 1) + (COLUMNS + ROOM) * threads) * columns, SUMS * (threads + 1) * columns

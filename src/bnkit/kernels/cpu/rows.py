@@ -17,6 +17,7 @@ from bnkit.kernels.cpu import intrinsics, loop_call, row_steps
 from bnkit.kernels.cpu.compiling import Variant, inner, outer
 from bnkit.kernels.cpu.elements import elements
 from bnkit.kernels.cpu.intrinsics import advance, load, store
+from bnkit.kernels.cpu.layout import COLUMNS, ROOM, SUMS
 from bnkit.kernels.cpu.loop_call import D_RESIDUAL, DX, GRADIENT, RESIDUAL, X, Y, partition
 
 # What these mean is filled in for each kind of element and activation.
@@ -24,23 +25,6 @@ pointer = table = numbers = None
 estimate_shift = accumulate = finalize = broadcast = write = accumulate_backward = finalize_backward = (
     broadcast_backward
 ) = write_backward = None
-
-# What a thread has to work in, for each of W columns: the sums, 2, float64; then, of what is computed in, what a column is
-# computed with, 6 (the first is the guess of the mean until that is known), and the sums of some rows, 2.
-SUMS, COLUMNS, ROOM = 2, 6, 2
-
-
-def workspace_for_blocks(W: int, threads: int) -> int:
-    """How many float64 the threads work in, for blocks of W columns."""
-    return (SUMS + COLUMNS + ROOM) * W * threads
-
-
-def workspace_for_rows(W: int, threads: int) -> tuple[int, int]:
-    """How many float64 the threads work in, for rows of W columns; and how many of them begin as 0, the sums.
-
-    Besides theirs there are the sums of what is left: less than a wide row.
-    """
-    return (SUMS * (threads + 1) + (COLUMNS + ROOM) * threads) * W, SUMS * (threads + 1) * W
 
 
 def forward(a):

@@ -1,0 +1,48 @@
+"""``bnkit warm-up``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Exit, Option
+
+from bnkit.console import stderr_console, stdout_console
+
+
+def warm_up(
+    everything: Annotated[
+        bool, Option("--all", help="Every dtype and activation, not just float32 with ReLU.")
+    ] = False,
+    as_json: Annotated[bool, Option("--json", help="Print what was compiled as JSON.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """`bnkit warm-up` compiles the fast loops of bnkit's layers now, so that the first training step does not wait for them.
+
+    It takes some minutes, once for a machine and a version of bnkit. Without it, layers with kernel="auto" compute with PyTorch's
+    kernel until a process of low priority has compiled what they asked for; BNKIT_COMPILE=off in the environment forbids that.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from bnkit.kernels.compilation import compiled_loops
+    from bnkit.kernels.compilation.warm_up import usual_requests, warm_up
+
+    requests = {
+        request.name: request for request in [*compiled_loops.requests(), *usual_requests(everything=everything)]
+    }
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=stderr_console(), disable=quiet, transient=True) as progress:
+        task = progress.add_task("compiling", total=len(requests))
+        results = warm_up(requests.values(), lambda request: progress.update(task, advance=1, description=str(request)))
+    failed = [result for result in results if result.error]
+    console = stdout_console()
+    if as_json:
+        console.print_json(data=[{"loops": str(request), "error": error} for request, error in results])
+    else:
+        console.print(
+            f"{len(results) - len(failed)} of {len(results)} kinds of calls have their loops compiled on this machine"
+        )
+        for request, error in failed:
+            console.print(f"not compiled: {request}: {error}", soft_wrap=True)
+    if failed:
+        raise Exit(1)

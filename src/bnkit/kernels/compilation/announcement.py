@@ -1,0 +1,55 @@
+"""Tells people who wait for a compilation what they wait for. Imports Numba."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from numba.core import event
+
+_LOG = logging.getLogger("bnkit")
+_AFTER_SECONDS = 1.0
+_has_been_said = threading.Event()
+
+
+@contextmanager
+def announced() -> Iterator[None]:
+    """Inside, a compilation that takes longer than a second is logged as a warning, once for each process."""
+    listener = _Listener()
+    with event.install_listener("numba:run_pass", listener):
+        try:
+            yield
+        finally:
+            listener.timer.cancel()
+
+
+def silence() -> None:
+    """Say nothing from now on: whoever called knows."""
+    _has_been_said.set()
+
+
+class _Listener(event.Listener):
+    """Starts to count when Numba begins to compile; what is on disk is loaded without."""
+
+    def __init__(self) -> None:
+        self.timer = threading.Timer(_AFTER_SECONDS, _say)
+        self.timer.daemon = True
+
+    def on_start(self, event: Any) -> None:
+        if not self.timer.ident:
+            self.timer.start()
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+def _say() -> None:
+    if not _has_been_said.is_set():
+        _has_been_said.set()
+        _LOG.warning(
+            "bnkit compiles the loops of kernel='numba' for this kind of layer: some seconds, once on this machine; "
+            "`bnkit warm-up` compiles them before they are needed"
+        )

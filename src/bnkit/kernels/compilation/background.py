@@ -1,0 +1,49 @@
+"""The process of low priority that compiles what was asked for: one on a machine, which outlives whoever started it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bnkit.kernels.compilation import compiled_loops
+
+_NOTHING = subprocess.DEVNULL
+
+
+def command() -> list[str]:
+    """The command line of a process that runs ``warm_up.main``, with this bnkit and nothing of the current folder."""
+    source = str(Path(__file__).parents[3])
+    path = f"import sys; {source!r} in sys.path or sys.path.insert(0, {source!r})"
+    code = f"{path}; from bnkit.kernels.compilation.warm_up import main; main()"
+    return [sys.executable, "-P", "-c", code]
+
+
+def lock() -> FileLock:
+    """Held by whoever compiles what was asked for."""
+    return FileLock(compiled_loops.folder() / "lock", timeout=0)
+
+
+def start() -> bool:
+    """Whether such a process is at work now: one that was, or a new one."""
+    try:
+        with lock():
+            pass
+    except Timeout:
+        return True  # it looks for requests until there are none
+    except OSError:
+        return False
+    try:
+        if sys.platform == "win32":
+            flags = subprocess.DETACHED_PROCESS | subprocess.IDLE_PRIORITY_CLASS
+            subprocess.Popen(command(), creationflags=flags, stdin=_NOTHING, stdout=_NOTHING, stderr=_NOTHING)
+        else:
+            # Started by a shell that ends at once: the process is nobody's child here, who would have to wait for its end.
+            script = 'nice -n 19 "$@" &'
+            shell = ["/bin/sh", "-c", script, "sh", *command()]
+            subprocess.run(shell, check=True, start_new_session=True, stdin=_NOTHING, stdout=_NOTHING, stderr=_NOTHING)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True

@@ -1,0 +1,25 @@
+"""The files that the compiled loops are made from."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+_KERNELS = Path(__file__).parent.parent
+# The other modules of ``kernels.cpu`` say which loop is called with which tensors.
+SOURCES = (
+    "activation", "cpu/activations", "cpu/aten_affine_loops", "cpu/compiling", "cpu/elements", "cpu/intrinsics", "cpu/layout",
+    "cpu/loop_call", "cpu/planes", "cpu/row_steps", "cpu/rows",
+)  # fmt: skip
+
+
+def source_files() -> list[Path]:
+    """The files, in a fixed order."""
+    return [_KERNELS / f"{name}.py" for name in SOURCES]
+
+
+@cache
+def digest_of_sources() -> str:
+    """Eight digits that change with any of them."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in source_files())).hexdigest()[:8]

@@ -1,0 +1,47 @@
+"""Whether kernel="auto" may take the compiled loops for a call: it does where they are compiled, and waits for no compiler.
+
+``BNKIT_COMPILE`` says what happens otherwise: "background" (the default): PyTorch's kernel computes in this process, and a
+process of low priority compiles for the next one; "off": nothing is compiled; "now": the call compiles, and waits.
+"""
+
+from __future__ import annotations
+
+import os
+
+from bnkit.errors import SettingsError
+from bnkit.kernels.compilation import background, compiled_loops
+from bnkit.kernels.compilation.compile_request import CompileRequest
+
+VARIABLE = "BNKIT_COMPILE"
+MODES = ("background", "off", "now")
+# What was said once holds for the process: a training never changes its kernel under way.
+_answers: dict[str, str] = {}
+
+
+def why_not_ready(request: CompileRequest) -> str:
+    """Why "auto" does not take the compiled loops for what was requested; empty if it does.
+
+    Raises:
+        SettingsError: ``BNKIT_COMPILE`` says something unknown.
+    """
+    name = request.name
+    answer = _answers.get(name)
+    if answer is None:
+        answer = _answers[name] = _find_out(request)
+    return answer
+
+
+def _find_out(request: CompileRequest) -> str:
+    mode = os.environ.get(VARIABLE, MODES[0])
+    if mode not in MODES:
+        raise SettingsError(f"the variable {VARIABLE} is {mode!r}; expected one of {', '.join(MODES)}")
+    if not compiled_loops.is_numba_installed():
+        return "Numba is not installed; pip install 'bnkit[fast]' brings loops that go over memory fewer times"
+    if mode == "now":
+        return ""
+    error = compiled_loops.state_of(request.name)
+    if error is not None:
+        return f"the loops for {request} cannot be compiled here ({error})" if error else ""
+    if mode == "background" and compiled_loops.ask_for(request) and background.start():
+        return f"the loops for {request} are being compiled in the background, for the next process; `bnkit warm-up` waits for them"
+    return f"the loops for {request} are not compiled; `bnkit warm-up` compiles them"

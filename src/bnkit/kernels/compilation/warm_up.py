@@ -1,0 +1,178 @@
+"""Compiles the loops of calls ahead, and proves in a fresh process that they are found on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from bnkit.errors import KernelError
+from bnkit.kernels import activation
+from bnkit.kernels.compilation import background, compiled_loops
+from bnkit.kernels.compilation.compile_request import CompileRequest, request_from
+from bnkit.kernels.split import SplitOperands
+
+_FLAG = "--prove"
+_NOT_FOUND = "what Numba compiled is not found again; is its folder (NUMBA_CACHE_DIR) writable?"
+
+
+class WarmUpResult(NamedTuple):
+    """What became of a request; ``error`` is empty where its loops are on disk."""
+
+    request: CompileRequest
+    error: str
+
+
+def usual_requests(*, everything: bool = False) -> list[CompileRequest]:
+    """What most networks need: float32, both layouts, with and without ReLU and a residual; or all dtypes and activations."""
+    shapes = (
+        (2, 8, 32, 32),
+        (64, 8, 32, 32),
+        (256, 64, 16, 16),
+        (64, 256, 8, 8),
+        (4096, 64),
+        (2, 64, 4, 4),
+        (128, 64, 32, 32),
+    )
+    kinds = ("float32", "float64", "float16", "bfloat16") if everything else ("float32",)
+    activations = (None, *activation.FUNCTIONS) if everything else (None, "relu")
+    found: dict[str, CompileRequest] = {}
+    for kind in kinds:
+        for name in activations:
+            for shape in shapes:
+                for is_contiguous in (True, False) if len(shape) > 2 else (True,):
+                    for has_residual in (False, True) if name in ("relu", None) else (False,):
+                        call = CompileRequest("layer", shape, kind, is_contiguous, name, has_residual)
+                        found.setdefault(call.name, call)
+    recompute = CompileRequest("recompute", shapes[0], "float32")
+    return [*found.values(), recompute]
+
+
+def warm_up(
+    requests: Iterable[CompileRequest], on_done: Callable[[CompileRequest], object] = str
+) -> list[WarmUpResult]:
+    """Compile the loops of ``requests``, which takes some seconds each, and note which are on disk.
+
+    Args:
+        requests: Those that are on disk already take no time.
+        on_done: Called with each as soon as it is compiled.
+
+    Raises:
+        KernelError: Numba is not installed, or nothing can be written.
+    """
+    if not compiled_loops.is_numba_installed():
+        raise KernelError("Numba is not installed, which compiles the loops; pip install 'bnkit[fast]'")
+    from bnkit.kernels.compilation.announcement import silence  # imports Numba, which is there
+
+    silence()
+    errors = {}
+    requests = list(requests)
+    for request in requests:
+        if compiled_loops.state_of(request.name) != "":
+            errors[request] = _compile(request)
+        on_done(request)
+    found = prove([request for request, error in errors.items() if not error])
+    for request, error in errors.items():
+        where = found.get(request.name, "")
+        errors[request] = error or ("" if where else _NOT_FOUND)
+        try:
+            compiled_loops.note(request.name, Path(where), errors[request])
+        except OSError as cause:
+            raise KernelError(
+                f"cannot write to {compiled_loops.folder()} ({cause}); set NUMBA_CACHE_DIR to a folder of yours"
+            ) from cause
+    return [WarmUpResult(request, errors.get(request, "")) for request in requests]
+
+
+def prove(requests: Sequence[CompileRequest]) -> dict[str, str]:
+    """The names of those whose loops a fresh process finds on disk, and the folder where."""
+    if not requests:
+        return {}
+    finished = subprocess.run(
+        [*background.command(), _FLAG], input=json.dumps([request._asdict() for request in requests]), capture_output=True,
+        text=True, check=False, env={**os.environ, "BNKIT_COMPILE": "off"},
+    )  # fmt: skip
+    return json.loads(finished.stdout) if finished.returncode == 0 else {}
+
+
+def main() -> None:
+    """Compile what was asked for until there is nothing left; or say on standard output which of the input's calls are on disk."""
+    torch.set_num_threads(1)
+    if _FLAG in sys.argv:
+        found = {}
+        for request in map(request_from, json.load(sys.stdin)):
+            if not _compile(request) and (where := _found_in()):
+                found[request.name] = where
+        sys.stdout.write(json.dumps(found))
+        return
+    with background.lock():
+        while requests := compiled_loops.requests():
+            warm_up(requests)
+
+
+def _compile(request: CompileRequest) -> str:
+    """Run the call on numbers of no meaning; an error, or nothing."""
+    try:
+        _run(request)
+    except Exception as error:  # of a compiler, whatever it is
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
+
+
+_seen = 0
+
+
+def _found_in() -> str:
+    """Where the loops of the last call were found; empty if one of them was compiled."""
+    global _seen  # noqa: PLW0603
+    from bnkit.kernels.cpu.compiling import compiled_here
+    from bnkit.kernels.cpu.loop_call import run
+
+    is_found = len(compiled_here) == _seen and not sum(run.stats.cache_misses.values())
+    _seen = len(compiled_here)
+    return str(run.stats.cache_path) if is_found else ""
+
+
+def _run(request: CompileRequest) -> None:
+    # Here, because these import Numba.
+    from bnkit.kernels.cpu import aten_affine_loops, launch, split
+    from bnkit.kernels.cpu.kernel import KERNEL
+
+    if request.purpose == "recompute":
+        aten_affine_loops.compile_all()
+        return
+    request = request.smallest
+    x = torch.randn(request.shape, dtype=torch.float64).to(request.dtype)
+    if not request.is_contiguous:
+        x = x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+    if request.purpose == "moments":
+        launch.moments_of_planes(x)
+        return
+    channels = x.shape[1]
+    weight, bias = (torch.ones(channels, dtype=torch.float64).to(_parameter_dtype(x)) for _ in range(2))
+    residual = torch.randn_like(x) if request.has_residual else None
+    if request.purpose == "sync":
+        mean, variance = split.part_moments(x)
+        operands = SplitOperands(x, weight, bias, residual, mean, variance, 1e-5, request.activation)
+        output = split.part_forward(operands)
+        split.part_backward(output, operands, output).finish_backward(mean, variance)
+        return
+    x.requires_grad_()
+    mask = torch.ones(x.shape[0], 1, *x.shape[2:], dtype=torch.bool) if request.has_mask else None
+    count = x.numel() // channels
+    y = KERNEL.batch_stats_forward(x, weight, bias, 1e-5, request.activation, residual, mask, count).output
+    torch.autograd.grad(y, x, torch.randn_like(y))
+
+
+def _parameter_dtype(x: torch.Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype is torch.float64 else torch.float32
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from bnkit.errors import SettingsError
+from bnkit.kernels import select
+from bnkit.kernels.compilation import background, compiled_loops, readiness
+from bnkit.kernels.compilation.compile_request import CompileRequest
+
+REQUEST = CompileRequest("layer", (64, 16, 32, 32), "float32", True, "relu")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "loops"))
+    monkeypatch.setattr(readiness, "_answers", {})
+    monkeypatch.setattr(background, "start", lambda: True)
+
+
+def _auto(activation="relu"):
+    return select("auto", torch.empty(64, 16, 32, 32), activation)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected", "asked"),
+    [
+        (None, "aten: .* are being compiled in the background, for the next process", 1),
+        ("background", "aten: .* are being compiled in the background, for the next process", 1),
+        ("off", "aten: .* are not compiled; `bnkit warm-up` compiles them", 0),
+        ("now", "numba: fewer passes", 0),
+    ],
+)
+def test_auto_waits_for_no_compiler_unless_it_is_told_to(mode, expected, asked, monkeypatch):
+    monkeypatch.delenv(readiness.VARIABLE) if mode is None else monkeypatch.setenv(readiness.VARIABLE, mode)
+    choice = str(_auto())
+    assert re.match(expected, choice), choice
+    assert len(compiled_loops.requests()) == asked
+
+
+@pytest.mark.parametrize("mode", ["background", "off"])
+def test_auto_takes_what_is_compiled(mode, tmp_path, monkeypatch):
+    monkeypatch.setenv(readiness.VARIABLE, mode)
+    compiled_loops.note(REQUEST.name, tmp_path)
+    assert _auto().kernel.NAME == "numba"
+    assert _auto("silu").kernel.NAME == "aten"  # has loops of its own
+
+
+def test_what_was_chosen_holds_for_the_process(tmp_path, monkeypatch):
+    monkeypatch.setenv(readiness.VARIABLE, "off")
+    before = _auto()
+    compiled_loops.note(REQUEST.name, tmp_path)
+    assert _auto() == before
+
+
+def test_loops_that_do_not_compile_are_not_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setenv(readiness.VARIABLE, "background")
+    compiled_loops.note(REQUEST.name, tmp_path, "LoweringError: no such instruction")
+    assert "cannot be compiled here (LoweringError: no such instruction)" in _auto().reason
+    assert compiled_loops.requests() == []
+
+
+def test_where_no_process_can_be_started_the_reason_says_what_to_do(monkeypatch):
+    monkeypatch.setenv(readiness.VARIABLE, "background")
+    monkeypatch.setattr(background, "start", lambda: False)
+    assert _auto().reason.endswith("are not compiled; `bnkit warm-up` compiles them")
+
+
+def test_without_numba_everything_is_pytorchs_and_the_reason_names_the_extra(monkeypatch):
+    monkeypatch.setattr(compiled_loops, "is_numba_installed", lambda: False)
+    choice = _auto()
+    assert (choice.kernel.NAME, "pip install 'bnkit[fast]'" in choice.reason) == ("aten", True)
+
+
+def test_an_unknown_mode_is_refused(monkeypatch):
+    monkeypatch.setenv(readiness.VARIABLE, "always")
+    with pytest.raises(SettingsError, match="BNKIT_COMPILE is 'always'; expected one of background, off, now"):
+        _auto()
