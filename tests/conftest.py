@@ -12,9 +12,6 @@ import pytest
 # Two workers of two threads each would wait for each other on two cores. Tests of threads ask for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The compiled loops are tested, not when "auto" takes them; and no test leaves a process behind that compiles.
-os.environ.setdefault("BNKIT_COMPILE", "now")
-
 # Where a shell started the tests in the background, SIGINT is ignored, by them and by every process they start. Tests of Ctrl-C
 # need what a terminal gives.
 signal.signal(signal.SIGINT, signal.default_int_handler)

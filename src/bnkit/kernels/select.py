@@ -67,8 +67,8 @@ def select(
         KernelError: It was asked for by name and cannot run here; the message says why, and what can.
 
     Example:
-        >>> print(select("auto", torch.zeros(128, 16, 32, 32)))
-        numba: fewer passes over memory than PyTorch's own
+        >>> print(select("auto", torch.zeros(2, 2)))
+        aten: PyTorch's own is faster for an input of this shape and layout
         >>> print(select("reference", torch.zeros(2, 2)))
         reference: asked for by name
     """
@@ -205,7 +205,9 @@ def _load(name: str) -> str:
             _triton = importlib.import_module("bnkit.kernels.gpu.kernel").KERNEL
     except Exception as error:  # a missing package, or one that does not fit this Python or this machine
         extra = {NUMBA: "fast", TRITON: "triton"}[name]
-        return f"{name.capitalize()} cannot be used here ({type(error).__name__}: {error}): pip install 'bnkit[{extra}]'"
+        return (
+            f"{name.capitalize()} cannot be used here ({type(error).__name__}: {error}): pip install 'bnkit[{extra}]'"
+        )
     return ""
 
 

@@ -44,3 +44,11 @@ def test_without_a_folder_nothing_is_started(started, tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
     assert not background.start()
     assert started == []
+
+
+def test_several_layers_that_ask_at_once_start_one_process(started, monkeypatch):
+    assert [background.start() for _ in range(3)] == [True, True, True]
+    assert len(started) == 1
+    monkeypatch.setattr(background, "_SECONDS_TO_START", 0)  # it may have died
+    assert background.start()
+    assert len(started) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -11,6 +12,7 @@ from filelock import FileLock, Timeout
 from bnkit.kernels.compilation import compiled_loops
 
 _NOTHING = subprocess.DEVNULL
+_SECONDS_TO_START = 60
 
 
 def command() -> list[str]:
@@ -26,11 +28,21 @@ def lock() -> FileLock:
     return FileLock(compiled_loops.folder() / "lock", timeout=0)
 
 
+def _is_being_started() -> bool:
+    """Whether a process was started that may not hold the lock yet, as it has PyTorch to import; if not, one is from now on."""
+    mark = compiled_loops.folder() / "starting"
+    if mark.exists() and abs(time.time() - mark.stat().st_mtime) < _SECONDS_TO_START:
+        return True
+    mark.touch()
+    return False
+
+
 def start() -> bool:
     """Whether such a process is at work now: one that was, or a new one."""
     try:
         with lock():
-            pass
+            if _is_being_started():
+                return True
     except Timeout:
         return True  # it looks for requests until there are none
     except OSError:

@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from filelock import Timeout
 
 from bnkit.errors import KernelError
 from bnkit.kernels import activation
@@ -111,7 +113,7 @@ def main() -> None:
                 found[request.name] = where
         sys.stdout.write(json.dumps(found))
         return
-    with background.lock():
+    with suppress(Timeout), background.lock():  # otherwise another process is at it
         while requests := compiled_loops.requests():
             warm_up(requests)
 
