@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bnkit.errors import SettingsError, TooFewValuesError
 from bnkit.kernels import reference, select
+from bnkit.kernels.compilation.readiness import waits_for_the_compiler
 from bnkit.kernels.contract import Kernel
 from bnkit.kernels.fused.tracing import is_plain_eager
 from bnkit.nn import sync
@@ -123,7 +124,16 @@ def _cached_selection(name: str, x: Tensor, activation: str | None, has_residual
     """The kernel for a training step that nobody looks at; None where that has to be found out, or there are too few values."""
     if not is_plain_eager(x):
         return None
-    key = (name, activation, has_residual, x.shape, x.dtype, x.is_cpu or x.device, x.is_contiguous())
+    key = (
+        name,
+        activation,
+        has_residual,
+        waits_for_the_compiler(),
+        x.shape,
+        x.dtype,
+        x.is_cpu or x.device,
+        x.is_contiguous(),
+    )
     kernel = _selections.get(key)
     if kernel is None and x.numel() >= 2 * x.shape[1] > 0:
         if len(_selections) >= _MAX_SELECTIONS:

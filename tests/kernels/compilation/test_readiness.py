@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+import bnkit
 from bnkit.errors import SettingsError
 from bnkit.kernels import select
 from bnkit.kernels.compilation import background, compiled_loops, readiness
@@ -78,3 +79,20 @@ def test_an_unknown_mode_is_refused(monkeypatch):
     monkeypatch.setenv(readiness.VARIABLE, "always")
     with pytest.raises(SettingsError, match="BNKIT_COMPILE is 'always'; expected one of background, off, now"):
         _auto()
+
+
+def test_a_run_of_an_experiment_does_not_depend_on_what_is_compiled(monkeypatch):
+    monkeypatch.setenv(readiness.VARIABLE, "off")
+    layer, x = bnkit.nn.BatchNorm2d(16), torch.randn(64, 16, 32, 32)
+    kernels = []
+    for name in ("numba", "aten"):
+        kernel = select(name, x).kernel
+        step = kernel.training_step
+        monkeypatch.setattr(
+            kernel, "training_step", lambda *args, _step=step, _name=name: kernels.append(_name) or _step(*args)
+        )
+    layer(x)
+    with readiness.compiling_at_once():
+        layer(x)
+    layer(x)
+    assert kernels == ["aten", "numba", "aten"]

@@ -41,6 +41,7 @@ from bnkit.experiments.training.checkpoint import (
 from bnkit.experiments.training.device import computing_on
 from bnkit.experiments.training.distributed import SINGLE_PROCESS, Processes
 from bnkit.experiments.training.loop import Training, train
+from bnkit.kernels.compilation.readiness import compiling_at_once
 from bnkit.model import batch_norms
 
 # A worker of a killed call ends itself, but only after the step that it is in.
@@ -64,7 +65,8 @@ def train_run(
     Raises:
         RecordError: The folder cannot be written, or another process trains this run. What is recorded is kept.
     """
-    with _num_threads(run.threads), computing_on(torch.device(run.settings.device)), _run_lock(run, folder):
+    device = torch.device(run.settings.device)
+    with _num_threads(run.threads), computing_on(device), compiling_at_once(), _run_lock(run, folder):
         folder.forget(run)
         if not folder.record(run).is_complete:
             callback(DataReady(run, len(components.parts(run).train)))

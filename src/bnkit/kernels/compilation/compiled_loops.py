@@ -23,6 +23,7 @@ from bnkit.kernels.compilation.loop_sources import source_files
 _COMPILED, _REQUESTED = ".compiled", ".requested"
 
 
+@cache
 def is_numba_installed() -> bool:
     """Whether it can be found; it is not imported."""
     return util.find_spec("numba") is not None

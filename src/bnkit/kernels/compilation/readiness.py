@@ -7,6 +7,8 @@ process of low priority compiles for the next one; "off": nothing is compiled; "
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from bnkit.errors import SettingsError
 from bnkit.kernels.compilation import background, compiled_loops
@@ -14,8 +16,26 @@ from bnkit.kernels.compilation.compile_request import CompileRequest
 
 VARIABLE = "BNKIT_COMPILE"
 MODES = ("background", "off", "now")
+# Whether calls compile at once, whatever the variable says.
+_at_once = False
 # What was said once holds for the process: a training never changes its kernel under way.
 _answers: dict[str, str] = {}
+
+
+@contextmanager
+def compiling_at_once() -> Iterator[None]:
+    """Inside, "auto" compiles what it takes and waits: for figures that must not depend on what is compiled already."""
+    global _at_once  # noqa: PLW0603 - one for the process
+    before, _at_once = _at_once, True
+    try:
+        yield
+    finally:
+        _at_once = before
+
+
+def waits_for_the_compiler() -> bool:
+    """Whether this is inside of ``compiling_at_once``: then "auto" may choose another kernel than outside."""
+    return _at_once
 
 
 def why_not_ready(request: CompileRequest) -> str:
@@ -24,6 +44,8 @@ def why_not_ready(request: CompileRequest) -> str:
     Raises:
         SettingsError: ``BNKIT_COMPILE`` says something unknown.
     """
+    if _at_once and compiled_loops.is_numba_installed():
+        return ""
     name = request.name
     answer = _answers.get(name)
     if answer is None:
