@@ -15,7 +15,7 @@ from bnkit.experiments.records.results_folder import ResultsFolder, columns, row
 from bnkit.experiments.settings import Settings
 from bnkit.report.answer import Answer
 from bnkit.report.objective import Objective
-from bnkit.report.outcomes import matches, outcomes
+from bnkit.report.outcomes import matches, outcomes, points_of
 from bnkit.report.results import Results
 from bnkit.report.sweep import why_undefined
 from bnkit.report.tables import further_tables, runs_table
@@ -155,7 +155,7 @@ class Comparison:
         if unknown:
             raise SettingsError(f"unknown setting {unknown[0]!r}; expected one of {', '.join(Settings.model_fields)}")
         runs = [run for run in self.plan if matches(run.settings, settings)]
-        points = {run.settings for run in runs}
+        points = points_of(runs, Settings.model_fields)
         if len(points) != 1:
             raise SettingsError(
                 f"the settings {settings} name {len(points)} points of the grid; expected one: give a value for "

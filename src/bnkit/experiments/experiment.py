@@ -82,6 +82,7 @@ class ResolvedExperiment(BaseModel):
         networks: The networks in their order.
         task: The loss, the metric and the training step.
         processes: The number of processes that train one run together.
+        ignored: By the key of a network the settings of the grid that have no effect on it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,6 +93,7 @@ class ResolvedExperiment(BaseModel):
     networks: tuple[NetworkIdentity, ...]
     task: TaskIdentity = DEFAULT_TASK
     processes: Annotated[int, Field(strict=True, ge=1)] = 1
+    ignored: dict[_Text, tuple[_Text, ...]] = Field(default_factory=dict)
 
 
 class Experiment(BaseModel):
@@ -190,6 +192,8 @@ class Experiment(BaseModel):
     def to_toml(self) -> str:
         """The experiment as TOML; reading that gives an equal experiment."""
         content = self.model_dump(mode="json", exclude_none=True, exclude={"grid"})
+        if self.settled is not None and not self.settled.ignored:  # which earlier versions do not know
+            del content["settled"]["ignored"]
         grid = {key: list(getattr(self.grid, key)) for key in self.grid.explicit_keys}
         return tomli_w.dumps({**content, "seeds": list(self.seeds), "grid": grid})
 

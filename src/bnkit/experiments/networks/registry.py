@@ -13,6 +13,7 @@ from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.experiment import NetworkIdentity
 from bnkit.experiments.fingerprint import fingerprint_of
 from bnkit.experiments.networks.arms import Arm, find_arm
+from bnkit.experiments.networks.batch_norm_settings import set_batch_norms
 from bnkit.experiments.networks.init import init_weights
 from bnkit.experiments.networks.lenet import lenet
 from bnkit.experiments.networks.mlp import mlp, residual_mlp
@@ -95,6 +96,7 @@ class NetworkSource:
         model = self.build_from_factory(input_shape, out_features, settings, seed, example)
         if self.arm is not None:
             model = make_twin(model, self.arm, example, self.identity.key)
+        set_batch_norms(model, settings, self.identity.key)
         return to_memory_format(model, settings)
 
     def build_from_factory(
