@@ -21,6 +21,7 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 # The defaults in Python, on the command line and in a file. The learning rates range from one that is too small for a small
 # network without batch norm to one that is too large.
 DEFAULT_GRID: dict[str, tuple[Any, ...]] = {"lr": (0.03, 0.1, 0.3, 1.0), "batch_size": (64,)}
+DEFAULT_ARMS = ("no_batch_norm", "batch_norm")
 DEFAULT_SEEDS = 5
 DEFAULT_EPOCHS = 10
 
@@ -104,7 +105,7 @@ class Experiment(BaseModel):
         about: Its question, in a sentence.
         data: The name of a data set, or ``file.py:factory``.
         networks: Names of architectures, or ``file.py:factory``.
-        arms: The variants of each architecture: "no_batch_norm", "batch_norm", "reference", "torch".
+        arms: The variants of each architecture: "no_batch_norm", "batch_norm", "reference", "torch", "group_norm".
         grid: The values of each setting.
         seeds: Their number (0 to n - 1), or a list of seeds.
         epochs: The epochs of each run.
@@ -136,7 +137,7 @@ class Experiment(BaseModel):
     about: _Text = ""
     data: _Text = "digits"
     networks: Annotated[tuple[_Text, ...], Field(min_length=1)]
-    arms: Annotated[tuple[_Text, ...], Field(min_length=1)] = ("no_batch_norm", "batch_norm")
+    arms: Annotated[tuple[_Text, ...], Field(min_length=1)] = DEFAULT_ARMS
     grid: Grid
     seeds: tuple[Annotated[int, Field(strict=True, ge=0)], ...]
     epochs: Annotated[int, Field(strict=True, ge=1)]

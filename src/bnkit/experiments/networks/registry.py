@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from bnkit.errors import BnkitError, FactoryError, SettingsError
-from bnkit.experiments.experiment import NetworkIdentity
+from bnkit.experiments.experiment import DEFAULT_ARMS, NetworkIdentity
 from bnkit.experiments.fingerprint import fingerprint_of
 from bnkit.experiments.networks.arms import Arm, find_arm
 from bnkit.experiments.networks.batch_norm_settings import set_batch_norms
@@ -26,9 +26,6 @@ from bnkit.experiments.run_seeding import seeded_weights
 from bnkit.experiments.settings import Settings
 from bnkit.factories import is_factory_name, load_factory
 from bnkit.nn import BatchNorm2d
-
-# The default arms.
-DEFAULT_ARMS = ("no_batch_norm", "batch_norm")
 
 
 @dataclass(frozen=True)
