@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnkit.claims.judge import ERROR_RATE, Decision, HypothesisTest, holm, judge
+from bnkit.claims.judge import ERROR_RATE, Decision, HypothesisTest, judge
 from bnkit.report.intervals import mean_interval
 
 HOLDS, NOT, OPEN = Decision.HOLDS, Decision.DOES_NOT_HOLD, Decision.NOT_ENOUGH_DATA
@@ -107,13 +107,6 @@ def test_equal_counts_are_not_taken_for_certainty():
     assert (sure.decision, sure.p_holds) == (HOLDS, 0.0)
     (nothing,) = judge([_hypothesis_test([0.0] * 5, 0.5)])
     assert nothing.decision is NOT
-
-
-def test_holm_by_hand():
-    # Sorted: 0.01 * 4, 0.02 * 3, 0.03 * 2 (no less than the one before), 0.9 * 1.
-    assert holm([0.02, 0.9, 0.01, 0.03]) == pytest.approx([0.06, 0.9, 0.04, 0.06])
-    assert holm([]) == []
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,30 @@ def test_the_weights_of_the_folded_network_are_those_of_the_library(capsys, trai
     assert torch.equal(twin(_example(trained)), expected(_example(trained)))
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "check"])
+def test_weights_of_a_checkpoint_with_a_prefix(capsys, tmp_path, trained, command):
+    state = {f"model._orig_mod.{key}": tensor for key, tensor in trained.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, "last.ckpt")
+    example = ("--data", f"{NETS}:data") if command == "recalibrate" else SHAPE
+    loaded, plain = (
+        invoke(capsys, command, f"{NETS}:Normalised", *example, "--weights", file)
+        for file in ("last.ckpt", "w.safetensors")
+    )
+    found = "weights: last.ckpt: the state_dict under 'state_dict', names without the prefix 'model._orig_mod.'\n"
+    assert loaded.err == found + plain.err
+    assert (loaded.status, loaded.out) == (plain.status, plain.out)
+
+
+def test_what_is_written_has_the_names_of_the_network(capsys, trained):
+    torch.save({f"module.{key}": tensor for key, tensor in trained.state_dict().items()}, "ddp.pt")
+    options = ("--weights", "ddp.pt", "--out", "c.safetensors")
+    result = invoke(capsys, "convert", f"{NETS}:Normalised", *options)
+    assert "written: c.safetensors, the state_dict alone, under the network's own names" in result.out
+    assert load_file("c.safetensors").keys() == trained.state_dict().keys()
+    content = json.loads(invoke(capsys, "convert", f"{NETS}:Normalised", *options, "--json").out)
+    assert content["weights"] == "ddp.pt: names without the prefix 'module.'"
+
+
 @pytest.mark.parametrize("options", [(), ("--preserve",)])
 def test_add_and_what_it_wrote_loads_into_the_network_that_the_library_makes(capsys, options):
     model = user_networks.plain()

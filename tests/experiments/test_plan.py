@@ -80,3 +80,19 @@ def test_momentum_goes_with_sgd_only():
 def test_ten_thousand_runs_are_all_different():
     runs = _plan({"seeds": 2500}).runs
     assert len({run.run_id for run in runs}) == len(runs) == 10_000
+
+
+def test_a_setting_without_effect_on_a_network_does_not_multiply_its_runs():
+    grid = {"lr": [0.1, 0.2], "bn_momentum": [0.01, 0.1, "default"]}
+    ignored = {"no_batch_norm": ("bn_momentum",)}
+    planned = _plan({"grid": grid, "seeds": 1}, ignored=ignored)
+    runs = [(run.number, run.network.key, run.settings.lr, run.settings.bn_momentum) for run in planned]
+    assert runs == [
+        (1, "no_batch_norm", 0.1, None), (2, "batch_norm", 0.1, 0.01),
+        (3, "batch_norm", 0.1, 0.1), (4, "batch_norm", 0.1, "default"),
+        (5, "no_batch_norm", 0.2, None), (6, "batch_norm", 0.2, 0.01),
+        (7, "batch_norm", 0.2, 0.1), (8, "batch_norm", 0.2, "default"),
+    ]  # fmt: skip
+    assert planned.varying == ("lr", "bn_momentum")
+    without_key = {run.run_id for run in _plan({"seeds": 1})}
+    assert {run.run_id for run in planned} >= without_key

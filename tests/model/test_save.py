@@ -12,7 +12,8 @@ from torch import nn
 from bnkit.errors import ModelError, RecordError, SettingsError
 from bnkit.model import save as saving
 from bnkit.model.edit.add import add
-from bnkit.model.save import load_weights, save
+from bnkit.model.save import save
+from bnkit.model.weights import load_weights
 from tests.model import networks
 
 

@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.record import Status
 from bnkit.report.contrast import contrasts
+from bnkit.report.intervals import holm, mean_interval
+from bnkit.report.paired_differences import PairedDifferences
+from bnkit.report.pairs_table import pairs_table
 from bnkit.report.sweep import BY_VALIDATION, ONLY_ONE
-from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
+from tests.report.fake_runs import ARMS, diverged_record, fake_plan, fake_results, finished_record
 
 
 def _final(values):
@@ -127,7 +131,10 @@ def test_each_setting_that_varies_has_a_contrast_of_its_own():
 @pytest.mark.parametrize(
     ("networks", "pairs"),
     [
-        (("batch_norm", "no_batch_norm", "torch"), [("no_batch_norm", "batch_norm"), ("no_batch_norm", "torch")]),
+        (
+            ("batch_norm", "no_batch_norm", "torch"),
+            [("no_batch_norm", "batch_norm"), ("no_batch_norm", "torch"), ("torch", "batch_norm")],
+        ),
         (("mine", "yours"), [("mine", "yours")]),
         (
             ("a.no_batch_norm", "a.batch_norm", "b.batch_norm", "b.no_batch_norm"),
@@ -141,3 +148,81 @@ def test_who_is_set_against_whom(networks, pairs):
     planned = fake_plan(networks)
     found = contrasts(fake_results(planned, lambda run: finished_record(0.5)))
     assert [(contrast.baseline, contrast.network) for contrast in found] == pairs
+
+
+THREE = ("no_batch_norm", "batch_norm", "group_norm")
+
+
+def _three_arms(shifts, **grid):
+    """Contrasts of three arms whose accuracies over five seeds lie ``shifts`` above a common one, with some spread of their own."""
+    spread = {"no_batch_norm": (0, 0, 0, 0, 0), "batch_norm": (1, -1, 2, -2, 0), "group_norm": (-2, 1, 0, 2, -1)}
+
+    def outcome(run):
+        own = 0.004 * spread[run.network.key][run.seed]
+        return finished_record(0.1, 0.5 + shifts[run.network.key] + own)
+
+    return contrasts(fake_results(fake_plan(THREE, grid={"lr": [0.1], **grid}, seeds=5), outcome))
+
+
+def test_intervals_of_several_pairs_leave_out_nothing_exactly_where_holm_rejects():
+    found = _three_arms({"no_batch_norm": 0.0, "batch_norm": 0.02, "group_norm": 0.009})
+    assert [(contrast.network, contrast.baseline, contrast.pairs) for contrast in found] == [
+        ("batch_norm", "no_batch_norm", 3),
+        ("group_norm", "no_batch_norm", 3),
+        ("batch_norm", "group_norm", 3),
+    ]
+    alone = [PairedDifferences(_differences(contrast, found), None, contrast.objective) for contrast in found]
+    adjusted = holm([differences.p_value for differences in alone])
+    by_itself = [differences.interval() for differences in alone]
+    for contrast, p, single in zip(found, adjusted, by_itself, strict=True):
+        for interval in (contrast.best.test, contrast.by_learning_rate[0].test):
+            assert (interval.low > 0 or interval.high < 0) == (p <= 0.05)
+            assert interval.mean == pytest.approx(single.mean)
+            assert interval.high - interval.low >= single.high - single.low
+    # One that would count by itself does not with three asked at once.
+    assert [p <= 0.05 for p in adjusted] == [True, False, False]
+    assert [single.low > 0 for single in by_itself] == [True, True, False]
+
+
+def _differences(contrast, found):
+    """By hand, from the construction of ``_three_arms``."""
+    spread = {"no_batch_norm": (0, 0, 0, 0, 0), "batch_norm": (1, -1, 2, -2, 0), "group_norm": (-2, 1, 0, 2, -1)}
+    own, other = spread[contrast.network], spread[contrast.baseline]
+    return tuple(contrast.best.test.mean + 0.004 * (a - b) for a, b in zip(own, other, strict=True))
+
+
+def test_two_arms_have_the_intervals_that_they_had():
+    values = {("no_batch_norm", 0.1): (0.5, 0.6, 0.7), ("batch_norm", 0.1): (0.52, 0.62, 0.74)}
+    contrast = _one(fake_plan(), _final(values))
+    assert contrast.pairs == 1
+    expected = mean_interval([0.02, 0.02, 0.04])
+    for found in (contrast.best.test, contrast.by_learning_rate[0].test):
+        assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_architectures_are_families_of_their_own():
+    networks = [f"{prefix}.{arm}" for prefix in "ab" for arm in ARMS]
+    found = contrasts(fake_results(fake_plan(networks), lambda run: finished_record(0.5)))
+    assert [contrast.pairs for contrast in found] == [1, 1]
+
+
+def test_the_table_of_pairs_has_a_row_for_each():
+    found = _three_arms({"no_batch_norm": 0.0, "batch_norm": 0.02, "group_norm": 0.009}, batch_size=[8, 16])
+    ((title, (header, rows)),) = pairs_table(found).items()
+    assert header == (
+        *("network", "against", "batch_size", "lr", "its lr", "difference (points)", "from", "to", "n", "so it is"),
+    )
+    assert [row[:3] for row in rows] == [
+        (contrast.network, contrast.baseline, str(contrast.setting["batch_size"])) for contrast in found
+    ]
+    assert (rows[0][5], rows[0][-1], rows[2][-1]) == ("+2.0", "better", "cannot be said")
+    assert pairs_table(contrasts(fake_results(fake_plan(), lambda run: finished_record(0.5)))) == {}
+
+
+def test_runs_that_are_no_full_product_are_set_against_each_other_where_both_are():
+    """Several calls into one folder may have trained other seeds at each learning rate."""
+    full = fake_plan(grid={"lr": [0.1, 1.0]})
+    planned = Plan(full.experiment, tuple(run for run in full if run.settings.lr == 0.1 or run.seed == 1))
+    contrast = _one(planned, lambda run: finished_record(0.4, 0.5 + 0.1 * (run.network.key == "batch_norm")))
+    assert [(at.lr, at.seeds, at.test.n) for at in contrast.by_learning_rate] == [(0.1, 3, 3), (1.0, 1, 1)]
+    assert (contrast.best.network_lr, contrast.best.test.n) == (0.1, 3)

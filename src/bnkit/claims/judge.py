@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
-from bnkit.report.intervals import CONFIDENCE, Interval, difference_half_width, mean_interval
+from bnkit.report.intervals import CONFIDENCE, Interval, difference_half_width, holm, mean_interval
 
 # The chance that any verdict of a table is wrong.
 ERROR_RATE = 0.05
@@ -86,20 +86,6 @@ def judge(tests: Sequence[HypothesisTest]) -> list[Verdict]:
         else Verdict(Decision.NOT_ENOUGH_DATA, _interval(test))
         for test in tests
     ]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for their number by Holm (1979): reject those of at most the error rate.
-
-    Example:
-        >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
-        [0.03, 0.06, 0.06]
-    """
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
-        adjusted[place] = highest
-    return adjusted
 
 
 def _verdict(test: HypothesisTest, p_holds: float, p_does_not: float) -> Verdict:

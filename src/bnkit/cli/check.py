@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Exit, Option
 
 from bnkit.checks.finding import Severity
-from bnkit.cli.model_command import Data, Debug, Force, Inputs, Quiet, Shapes, Target, Weights
+from bnkit.cli.model_command import Data, Debug, Force, Inputs, Quiet, Shapes, Target, Weights, print_weights
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import SettingsError
 from bnkit.strict_json import dumps
@@ -87,7 +87,8 @@ def check(
         raise SettingsError("--force without --fix; expected both, or neither")
     with stderr_console().status(f"reading {target}"):
         check_target = read_check_target(target, shapes or (), data, weights, batch_size, batches, destination, inputs)
-    given = check_target.model_target.given
+    given, loaded = check_target.model_target.given, check_target.model_target.weights
+    print_weights(loaded)
     with stderr_console().status(f"checking {target}"):
         findings = check_target.check(settings)
     before = findings
@@ -97,7 +98,7 @@ def check(
         with stderr_console().status(f"mending {target}"):
             check_target, changes, outcome = check_target.apply_fixes(findings, destination, settings, force=force)
             findings = check_target.check(settings) if changes else findings
-    fix_lines = [*_fix_lines(changes, outcome, destination)]
+    fix_lines = [*_fix_lines(changes, outcome, destination, "" if loaded is None else loaded.own_names)]
     if form == "text":
         _print(given, before, fix_lines, time.perf_counter() - began, quiet=quiet)
         if changes:
@@ -125,7 +126,9 @@ def _print(given: str | None, findings: Findings, fix_lines: Sequence[str], seco
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _fix_lines(changes: Sequence[Change], outcome: Outcome | None, destination: Path | None) -> Iterator[str]:
+def _fix_lines(
+    changes: Sequence[Change], outcome: Outcome | None, destination: Path | None, own_names: str
+) -> Iterator[str]:
     """What was mended, what that did, and where it is."""
     if destination is None:
         return
@@ -133,7 +136,7 @@ def _fix_lines(changes: Sequence[Change], outcome: Outcome | None, destination: 
         yield f"mended: {change.site or '(the model)'}: {change.action}; {change.detail}"
     if outcome is not None:
         yield outcome.line
-    yield f"written: {destination}" if changes else "nothing to mend; nothing written"
+    yield f"written: {destination}{own_names}" if changes else "nothing to mend; nothing written"
 
 
 def _ignores_by_layer(given: list[str] | None) -> dict[str, list[str]] | None:

@@ -20,8 +20,9 @@ from bnkit.errors import SettingsError
 from bnkit.experiments.model_data import ModelBatches, ModelData, data_of_run, model_data
 from bnkit.factories import is_factory_name
 from bnkit.model.changes import Change
-from bnkit.model.save import check_destination, load_weights, save
+from bnkit.model.save import check_destination, save
 from bnkit.model.verify.outcome import Outcome
+from bnkit.model.weights import load_weights
 
 
 class FixResult(NamedTuple):
@@ -139,10 +140,9 @@ def read_check_target(
     comparison, name, epoch = _locate_run(Path(target))
     run = comparison.run(name)
     model = comparison.build(run) if weights is not None else comparison.load(run, epoch)
-    if weights is not None:
-        load_weights(model, weights)
+    loaded = None if weights is None else load_weights(model, weights)
     return CheckTarget(
-        prepare_model_target(model, shapes, None if shapes else _run_data(comparison, name, data, inputs)),
+        prepare_model_target(model, shapes, None if shapes else _run_data(comparison, name, data, inputs), loaded),
         batch_size,
         count,
     )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bnkit.cli.model_target import ModelTarget
     from bnkit.model.changes import Changes
     from bnkit.model.verify.outcome import Outcome
+    from bnkit.model.weights import LoadedWeights
 
 Target = Annotated[
     str,
@@ -56,7 +57,11 @@ Inputs = Annotated[
 ]
 Force = Annotated[bool, Option("--force", help="Write the result although it is worse than before.")]
 Weights = Annotated[
-    Path | None, Option(metavar="FILE", help="Weights to load first: safetensors, or PyTorch's with tensors alone.")
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="Weights to load first: safetensors, or PyTorch's with tensors alone, also as a part of a checkpoint.",
+    ),
 ]
 Include = Annotated[
     list[str] | None,
@@ -108,7 +113,9 @@ class ModelCommand:
         from bnkit.cli.model_target import read_model_target
 
         with self.working("reading"):
-            return read_model_target(self.target, self.shapes, self.data, self.weights, self.inputs)
+            model_target = read_model_target(self.target, self.shapes, self.data, self.weights, self.inputs)
+        print_weights(model_target.weights)
+        return model_target
 
     def twin(self, model_target: ModelTarget) -> nn.Module:
         """A second model like that of ``model_target``: a copy, or the factory's next one where it cannot be copied."""
@@ -208,6 +215,9 @@ class ModelCommand:
             "out": None if self.out is None else str(self.out),
             "replaced": replaced,
         }
+        loaded = model_target.weights
+        if loaded is not None and loaded.line is not None:
+            more["weights"] = loaded.line
         stdout_console().print_json(data={**content, **more})
 
     def print(
@@ -224,4 +234,11 @@ class ModelCommand:
             console.print(line, soft_wrap=not console.is_terminal, markup=False)
         if self.out is not None:
             before = ", in place of what was there" if replaced else ""
-            console.print(f"written: {self.out}{before}", soft_wrap=True, markup=False)
+            own_names = "" if model_target.weights is None else model_target.weights.own_names
+            console.print(f"written: {self.out}{before}{own_names}", soft_wrap=True, markup=False)
+
+
+def print_weights(loaded: LoadedWeights | None) -> None:
+    """Where in a file the weights were, if it does not hold the state_dict as it is: on standard error, a line."""
+    if loaded is not None and loaded.line is not None:
+        stderr_console().print(f"weights: {loaded.line}", soft_wrap=True, markup=False)

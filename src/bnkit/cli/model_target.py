@@ -16,7 +16,7 @@ from bnkit.factories import load_factory
 from bnkit.model.inspect.batches import device_of
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
-from bnkit.model.save import load_weights
+from bnkit.model.weights import LoadedWeights, load_weights
 from bnkit.seeding import seeded
 
 
@@ -28,11 +28,13 @@ class ModelTarget:
         model: The model.
         example: A tuple (positional arguments) or a dictionary (keywords) of tensors; None if none was asked for.
         data: Where the example comes from, if it comes from data.
+        weights: Where the weights were in the file; None without a file.
     """
 
     model: nn.Module
     example: Any
     data: ModelData | None = None
+    weights: LoadedWeights | None = None
 
     @property
     def given(self) -> str | None:
@@ -64,9 +66,8 @@ def read_model_target(
     if inputs is not None and data is None:
         raise SettingsError(f"--inputs {inputs} without --data; expected both, or neither")
     model = make_model(name)
-    if weights is not None:
-        load_weights(model, weights)
-    return prepare_model_target(model, shapes, None if data is None else model_data(data, inputs))
+    loaded = None if weights is None else load_weights(model, weights)
+    return prepare_model_target(model, shapes, None if data is None else model_data(data, inputs), loaded)
 
 
 def check_inputs(shapes: Sequence[str], data: str | None, inputs: str | None) -> None:
@@ -81,7 +82,9 @@ def check_inputs(shapes: Sequence[str], data: str | None, inputs: str | None) ->
         raise SettingsError(f"--inputs {inputs} with --input {shapes[0]}; expected --inputs with data alone")
 
 
-def prepare_model_target(model: nn.Module, shapes: Sequence[str], data: ModelData | None) -> ModelTarget:
+def prepare_model_target(
+    model: nn.Module, shapes: Sequence[str], data: ModelData | None, weights: LoadedWeights | None = None
+) -> ModelTarget:
     """``model`` with an example of ``shapes``, or of ``data``."""
     fitted = None if data is None else data.matched_to(model)
     example: Any = None
@@ -91,7 +94,7 @@ def prepare_model_target(model: nn.Module, shapes: Sequence[str], data: ModelDat
         example = example_of(shapes, model)
     if example is not None and first_lazy(model) is not None:
         materialise(model, Example(example))
-    return ModelTarget(model, example, fitted)
+    return ModelTarget(model, example, fitted, weights)
 
 
 def make_model(name: str) -> nn.Module:

@@ -12,6 +12,7 @@ from bnkit.console import warn
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.callbacks import Callback, ReportStarted, notify
 from bnkit.experiments.experiment import (
+    DEFAULT_ARMS,
     DEFAULT_EPOCHS,
     DEFAULT_SEEDS,
     Experiment,
@@ -36,6 +37,7 @@ def compare(
     grid: Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] = DEFAULT_SEEDS,
     *,
+    arms: Sequence[str] | None = None,
     epochs: int = DEFAULT_EPOCHS,
     loss: str | Callable[..., Any] = "auto",
     metric: str | Callable[..., Any] = "auto",
@@ -75,6 +77,8 @@ def compare(
         grid: The values of each setting, as ``{"lr": [0.01, 0.1]}``. Left out: lr is 0.03, 0.1, 0.3 and 1.0, the batch size
             64, and any other key has PyTorch's or a common default, or the network's own.
         seeds: How many (0 to n - 1), or which.
+        arms: Which variants of a network that bnkit knows, or of one factory, are trained: "no_batch_norm", "batch_norm",
+            "group_norm", "reference", "torch"; None for the first two. With more than two, each is set against every other.
         epochs: How often each run goes through the training data.
         loss: ``loss(outputs, targets)`` returns the mean loss of a batch, 0-dimensional; or the name of a loss of
             ``torch.nn.functional``. "auto": "cross_entropy" for class numbers, "mse_loss" for floating targets.
@@ -114,10 +118,16 @@ def compare(
     by_factory = isinstance(networks, Mapping) or callable(networks)
     task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
     named = _network_names(networks)
+    if arms is not None and isinstance(networks, Mapping):
+        raise SettingsError(
+            f"arms with a dictionary of networks, which are the arms ({', '.join(map(str, networks))}); expected one of the two"
+        )
+    arms = DEFAULT_ARMS if arms is None else [arms] if isinstance(arms, str) else list(arms)
     experiment = parse_experiment(
         {
             **default_experiment(name, named, grid),
             "about": about,
+            "arms": arms,
             "data": data if isinstance(data, str) else PASSED_OBJECT,
             "seeds": seeds if isinstance(seeds, int) else list(seeds),
             "epochs": epochs,
@@ -144,7 +154,7 @@ def compare(
         engine=engine,
         address=address,
         observer=observer,
-        networks=from_factories(networks, origin=named[0]) if by_factory else None,
+        networks=from_factories(networks, origin=named[0], arms=arms) if by_factory else None,
         data=None if isinstance(data, str) else make_data_set(data, "data"),
         functions={
             # What cannot be called is refused by its own name, later.

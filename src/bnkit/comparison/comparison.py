@@ -14,8 +14,10 @@ from bnkit.experiments.records.record import Epoch, Record
 from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
 from bnkit.experiments.settings import Settings
 from bnkit.report.answer import Answer
+from bnkit.report.contrast import contrasts
 from bnkit.report.objective import Objective
-from bnkit.report.outcomes import matches, outcomes
+from bnkit.report.outcomes import matches, outcomes, points_of
+from bnkit.report.pairs_table import pairs_table
 from bnkit.report.results import Results
 from bnkit.report.sweep import why_undefined
 from bnkit.report.tables import further_tables, runs_table
@@ -106,8 +108,9 @@ class Comparison:
         return runs_table(self.results)
 
     def further_tables(self) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
-        """The tables that the experiment asks for with ``show``, by title."""
-        return further_tables(self.results)
+        """By title: every network against every other, where there are more than two; and what the experiment's ``show`` asks for."""
+        results = self.results
+        return {**pairs_table(contrasts(results)), **further_tables(results)}
 
     def data_frame(self) -> pandas.DataFrame:
         """``rows`` as a pandas data frame: NaN for what there is not, and for a loss that is not finite.
@@ -155,7 +158,7 @@ class Comparison:
         if unknown:
             raise SettingsError(f"unknown setting {unknown[0]!r}; expected one of {', '.join(Settings.model_fields)}")
         runs = [run for run in self.plan if matches(run.settings, settings)]
-        points = {run.settings for run in runs}
+        points = points_of(runs, Settings.model_fields)
         if len(points) != 1:
             raise SettingsError(
                 f"the settings {settings} name {len(points)} points of the grid; expected one: give a value for "

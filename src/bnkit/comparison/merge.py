@@ -71,7 +71,10 @@ def _experiment(comparisons: Sequence[Comparison], name: str, about: str, runs: 
     assert first.settled is not None  # a folder's experiment is
     networks = tuple({run.network.key: run.network for run in runs}.values())
     keys = dict.fromkeys(key for comparison in comparisons for key in comparison.plan.experiment.grid.explicit_keys)
-    values = {key: tuple(dict.fromkeys(getattr(run.settings, key) for run in runs)) for key in keys}
+    values = {
+        key: tuple(dict.fromkeys(value for run in runs if (value := getattr(run.settings, key)) is not None))
+        for key in keys
+    }
     return first.model_copy(
         update={
             "name": name,

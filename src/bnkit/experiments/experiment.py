@@ -21,6 +21,7 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 # The defaults in Python, on the command line and in a file. The learning rates range from one that is too small for a small
 # network without batch norm to one that is too large.
 DEFAULT_GRID: dict[str, tuple[Any, ...]] = {"lr": (0.03, 0.1, 0.3, 1.0), "batch_size": (64,)}
+DEFAULT_ARMS = ("no_batch_norm", "batch_norm")
 DEFAULT_SEEDS = 5
 DEFAULT_EPOCHS = 10
 
@@ -82,6 +83,7 @@ class ResolvedExperiment(BaseModel):
         networks: The networks in their order.
         task: The loss, the metric and the training step.
         processes: The number of processes that train one run together.
+        ignored: By the key of a network the settings of the grid that have no effect on it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,6 +94,7 @@ class ResolvedExperiment(BaseModel):
     networks: tuple[NetworkIdentity, ...]
     task: TaskIdentity = DEFAULT_TASK
     processes: Annotated[int, Field(strict=True, ge=1)] = 1
+    ignored: dict[_Text, tuple[_Text, ...]] = Field(default_factory=dict)
 
 
 class Experiment(BaseModel):
@@ -102,7 +105,7 @@ class Experiment(BaseModel):
         about: Its question, in a sentence.
         data: The name of a data set, or ``file.py:factory``.
         networks: Names of architectures, or ``file.py:factory``.
-        arms: The variants of each architecture: "no_batch_norm", "batch_norm", "reference", "torch".
+        arms: The variants of each architecture: "no_batch_norm", "batch_norm", "reference", "torch", "group_norm".
         grid: The values of each setting.
         seeds: Their number (0 to n - 1), or a list of seeds.
         epochs: The epochs of each run.
@@ -134,7 +137,7 @@ class Experiment(BaseModel):
     about: _Text = ""
     data: _Text = "digits"
     networks: Annotated[tuple[_Text, ...], Field(min_length=1)]
-    arms: Annotated[tuple[_Text, ...], Field(min_length=1)] = ("no_batch_norm", "batch_norm")
+    arms: Annotated[tuple[_Text, ...], Field(min_length=1)] = DEFAULT_ARMS
     grid: Grid
     seeds: tuple[Annotated[int, Field(strict=True, ge=0)], ...]
     epochs: Annotated[int, Field(strict=True, ge=1)]
@@ -190,6 +193,8 @@ class Experiment(BaseModel):
     def to_toml(self) -> str:
         """The experiment as TOML; reading that gives an equal experiment."""
         content = self.model_dump(mode="json", exclude_none=True, exclude={"grid"})
+        if self.settled is not None and not self.settled.ignored:  # which earlier versions do not know
+            del content["settled"]["ignored"]
         grid = {key: list(getattr(self.grid, key)) for key in self.grid.explicit_keys}
         return tomli_w.dumps({**content, "seeds": list(self.seeds), "grid": grid})
 

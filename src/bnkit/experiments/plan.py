@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from bnkit.experiments.settings import Settings
 # The version of the record of a run. If the meaning of a result changes, so does this, and with it the hash of every run.
 FORMAT = 1
 # Settings added later: at their default they do not enter the hash of a run, so that earlier runs are found.
-_LATER_SETTINGS = frozenset({"width", "init_scale", "order", "memory_format"})
+_LATER_SETTINGS = frozenset({"width", "init_scale", "order", "memory_format", "bn_eps", "bn_momentum"})
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Run:
         return {
             name: value
             for name, value in settings.items()
-            if name not in _LATER_SETTINGS or value != getattr(default, name)
+            if name not in _LATER_SETTINGS or value not in (None, getattr(default, name))
         }
 
     @cached_property
@@ -132,7 +132,7 @@ class Plan:
         return tuple(
             key
             for key in self.experiment.grid.explicit_keys
-            if len({getattr(run.settings, key) for run in self.runs}) > 1
+            if len({getattr(run.settings, key) for run in self.runs} - {None}) > 1
         )
 
 
@@ -144,7 +144,14 @@ def plan(experiment: Experiment) -> Plan:
     """
     settled = _resolved(experiment)
     points = [_resolve_point(point, settled) for point in experiment.grid.points()]
-    choices = [(seed, point, network) for seed in experiment.seeds for point in points for network in settled.networks]
+    of_network = [_effective_points(points, settled.ignored.get(network.key, ())) for network in settled.networks]
+    choices = [
+        (seed, point, network)
+        for seed in experiment.seeds
+        for of_point in zip(*of_network, strict=True)
+        for point, network in zip(of_point, settled.networks, strict=True)
+        if point is not None
+    ]
     runs = tuple(
         Run(
             number=number,
@@ -176,6 +183,18 @@ def _resolve_point(point: Settings, settled: ResolvedExperiment) -> Settings:
     if point.device == "auto":
         return point.model_copy(update={"device": settled.device})
     return point
+
+
+def _effective_points(points: Sequence[Settings], ignored: Sequence[str]) -> list[Settings | None]:
+    """``points`` with the settings ``ignored`` as None, and None in place of a point that then equals an earlier one.
+
+    So one run serves all values of a setting that has no effect on its network.
+    """
+    if not ignored:
+        return list(points)
+    first: dict[Settings, int] = {}
+    changed = [point.model_copy(update=dict.fromkeys(ignored)) for point in points]
+    return [point if first.setdefault(point, place) == place else None for place, point in enumerate(changed)]
 
 
 def _resolved(experiment: Experiment) -> ResolvedExperiment:

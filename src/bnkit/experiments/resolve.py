@@ -15,6 +15,7 @@ from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import Experiment, ResolvedExperiment
 from bnkit.experiments.indices import are_indices, example_of
 from bnkit.experiments.networks import NetworkSource, network_sources
+from bnkit.experiments.networks.batch_norm_settings import BATCH_NORM_SETTINGS, ineffective
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.training.losses import is_binary_loss
 from bnkit.experiments.training.task import Task, resolve_task
@@ -117,7 +118,34 @@ def resolve_experiment(
         task=task.identity,
         processes=processes,
     )
-    return plan(experiment.model_copy(update={"settled": settled})), Components(sources, data, task)
+    planned, components = plan(experiment.model_copy(update={"settled": settled})), Components(sources, data, task)
+    ignored = _ignored_settings(planned, components)
+    if ignored:
+        settled = settled.model_copy(update={"ignored": ignored})
+        planned = plan(experiment.model_copy(update={"settled": settled}))
+    return planned, components
+
+
+def _ignored_settings(planned: Plan, components: Components) -> dict[str, tuple[str, ...]]:
+    """By network, those settings of batch norm that the grid sets and that have no effect on it.
+
+    Raises:
+        SettingsError: If one has an effect on none.
+    """
+    grid = planned.experiment.grid
+    asked = [key for key in BATCH_NORM_SETTINGS if any(value != "default" for value in getattr(grid, key))]
+    if not asked:
+        return {}
+    first = {run.network.key: run for run in reversed(planned.runs)}
+    found = {key: ineffective(components.build(first[key])) for key in planned.networks}
+    for key in asked:
+        if all(key in of_network for of_network in found.values()):
+            needs = "" if key == "bn_eps" else " that moves running statistics"
+            raise SettingsError(
+                f"grid: {key}, and none of the networks {', '.join(found)} has a batch norm{needs}; expected one, or no {key}"
+            )
+    ignored = {network: tuple(key for key in asked if key in of_network) for network, of_network in found.items()}
+    return {network: keys for network, keys in ignored.items() if keys}
 
 
 def _check_device(name: str) -> None:

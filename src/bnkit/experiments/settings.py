@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import product
 from typing import Annotated, Any, Literal
@@ -24,12 +25,32 @@ def _default_or_probability(value: object) -> object:
     raise ValueError("expected 'default', or a number from 0 to below 1")
 
 
+def _default_or_positive(value: object) -> object:
+    """``value`` if it is "default" or a positive finite number; otherwise raise."""
+    if value == "default":
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    raise ValueError("expected 'default', or a number above 0")
+
+
+def _default_or_share(value: object) -> object:
+    """``value`` if it is "default" or a number from 0 to 1; otherwise raise."""
+    if value == "default":
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    raise ValueError("expected 'default', or a number from 0 to 1")
+
+
 class Settings(BaseModel):
     """One point of the grid: all settings of a run but the network and the seed.
 
-    The first five are the course's, in its order. "default" for ``activation``, ``dropout`` and ``order``, and 0 for ``depth``
-    and ``width``, keep the network's own. ``order`` puts batch norm before or after the activation; ``init_scale`` multiplies
-    the initial weights of all convolutions and linear layers; ``memory_format`` is that of images between the layers.
+    The first five are the course's, in its order. "default" for ``activation``, ``dropout``, ``order``, ``bn_eps`` and
+    ``bn_momentum``, and 0 for ``depth`` and ``width``, keep the network's own. ``order`` puts batch norm before or after the
+    activation; ``init_scale`` multiplies the initial weights of all convolutions and linear layers; ``memory_format`` is that of
+    images between the layers. ``momentum`` is the optimizer's; ``bn_eps`` and ``bn_momentum`` are those of all batch norms, and
+    None in runs on which they have no effect.
     """
 
     model_config = _FROZEN
@@ -51,6 +72,8 @@ class Settings(BaseModel):
     order: Literal["default", "before", "after"] = "default"
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = "constant"
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    bn_eps: Annotated[Literal["default"] | float | None, BeforeValidator(_default_or_positive)] = "default"
+    bn_momentum: Annotated[Literal["default"] | float | None, BeforeValidator(_default_or_share)] = "default"
 
 
 def _as_list(values: object) -> object:

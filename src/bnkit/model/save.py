@@ -1,11 +1,11 @@
-"""A model on disk: weights from files, and a changed model as weights, ONNX or an exported program."""
+"""A changed model on disk: as weights, ONNX or an exported program."""
 
 from __future__ import annotations
 
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import chain
@@ -14,9 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
-from torch import Tensor, nn
+from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from bnkit.errors import BnkitError, ModelError, RecordError, SettingsError
@@ -24,34 +23,9 @@ from bnkit.model.inspect.example import Example, tensors_in
 from bnkit.model.state import preserve_model
 from bnkit.model.verify.written_file import prove_onnx, prove_program, prove_weights
 
-# Under which names training scripts put a state_dict into a larger dictionary.
-_WRAPPINGS = ("state_dict", "model_state_dict", "model")
 # A protocol buffer, which an ONNX file is, holds 2 GiB: larger weights go into a file beside it.
 _MOST_IN_ONNX = 2**31 - 2**24
 _TOLD = 300
-
-
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Give ``model`` the weights in ``path``: safetensors, or a PyTorch file with tensors alone, which is never unpickled.
-
-    A PyTorch file may hold the ``state_dict`` under the key "state_dict", "model_state_dict" or "model".
-
-    Raises:
-        ModelError: It cannot be read, or is not the ``state_dict`` of this model; the message names the keys. What was
-            loaded until then stays loaded.
-    """
-    path = Path(path)
-    tensors = _state_dict(_content(path), path)
-    try:
-        missing, unexpected = model.load_state_dict(tensors, strict=False)
-    except Exception as error:
-        reason = " ".join(str(error).split()).replace("Error(s) in loading state_dict for ", "")
-        raise ModelError(f"{path} does not fit {reason[:_TOLD]}; expected the weights of this very network") from error
-    if missing or unexpected:
-        parts = [f"it {text} {_some(keys)}" for text, keys in (("lacks", missing), ("has besides", unexpected)) if keys]
-        raise ModelError(
-            f"{path} does not fit {type(model).__name__}: {' and '.join(parts)}; expected the keys of its state_dict"
-        )
 
 
 def check_destination(path: str | Path, *, has_example: bool, read_from: Iterable[str | Path] = ()) -> None:
@@ -206,36 +180,6 @@ def _program(model: nn.Module, example: Example) -> ExportedProgram:
     except Exception:
         # With the sizes of the example, then; if that is not what was wrong, it says so again.
         return torch.export.export(model, example.arguments, example.keywords)
-
-
-def _content(path: Path) -> Any:
-    if not path.is_file():
-        raise ModelError(f"{path} is not there; expected a file of weights: safetensors or PyTorch's")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is cut off, or another: anything may come of it
-        raise ModelError(
-            f"{path} cannot be read ({_told(error)}); expected weights: safetensors, or PyTorch's with tensors alone"
-        ) from error
-
-
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, Mapping):
-        inner = next((content[key] for key in _WRAPPINGS if isinstance(content.get(key), Mapping)), content)
-        if all(isinstance(key, str) and isinstance(value, Tensor) for key, value in inner.items()):
-            return dict(inner)
-    raise ModelError(
-        f"{path} holds a {type(content).__name__} that is no state_dict; expected tensors by name, as "
-        "torch.save(model.state_dict(), path) writes them"
-    )
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
 
 
 def _told(error: Exception) -> str:

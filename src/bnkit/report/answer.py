@@ -79,8 +79,13 @@ def _heading(contrast: Contrast) -> str:
     objective = contrast.objective
     return (
         f"{contrast.network} against {contrast.baseline}{where}: test {objective.name} at the end, paired by seed, "
-        f"95 % intervals{'; less is better' if objective.minimize else ''}"
+        f"95 % intervals{_at_once(contrast)}{'; less is better' if objective.minimize else ''}"
     )
+
+
+def _at_once(contrast: Contrast) -> str:
+    """Of how many pairs intervals are, where they are of several."""
+    return f" for {contrast.pairs} pairs at once (Holm)" if contrast.pairs > 1 else ""
 
 
 def _sentences(contrast: Contrast) -> Iterator[str]:
@@ -195,7 +200,7 @@ def _headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> st
     if best.neither_learned or difference is None or difference.low is None or difference.high is None:
         return opening + _conclusion(best, contrast)
     ends = f"{objective.change(difference.low)} to {objective.change(difference.high)}"
-    interval = f"95 % interval {ends}, {objective.count(difference)}"
+    interval = f"95 % interval{_at_once(contrast)} {ends}, {objective.count(difference)}"
     if objective.conclude(difference) is Conclusion.UNKNOWN:
         unit = " points" if objective.is_accuracy else ""
         return (

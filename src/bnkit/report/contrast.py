@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from statistics import median
 
 from bnkit.experiments.records.record import Status
 from bnkit.report.intervals import Interval, ratio_interval
 from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome, fewest, matches, outcomes, settings_of
+from bnkit.report.outcomes import RunOutcome, matches, outcomes, settings_of
+from bnkit.report.paired_differences import (
+    BEST,
+    TRAINING,
+    PairedDifferences,
+    Place,
+    difference_in_test,
+    difference_in_training,
+    simultaneous_intervals,
+)
 from bnkit.report.results import Results
 from bnkit.report.sweep import LearningRateSweep
 from bnkit.report.time_to_target import TimeToTarget, time_to_target
@@ -78,6 +88,7 @@ class Contrast:
         best: At the best one of each; None if it cannot be chosen.
         chosen_by: BY_VALIDATION, ONLY_ONE, or why it cannot be chosen.
         cost: Seconds per epoch, network / baseline, over the pairs.
+        pairs: How many pairs of networks are set against each other here; with several, intervals have Holm's confidences.
     """
 
     baseline: str
@@ -88,62 +99,91 @@ class Contrast:
     best: AtBest | None
     chosen_by: str
     cost: Interval | None
+    pairs: int = 1
 
 
 def contrasts(results: Results) -> tuple[Contrast, ...]:
-    """Every network against the baseline of its architecture, under every setting.
+    """Every network against the baseline of its architecture, then the others against each other, under every setting.
 
-    The baseline is the network called ``no_batch_norm``; if there is none, the first.
+    The baseline is the network called ``no_batch_norm``; if there is none, the first. Where an architecture has several pairs,
+    the intervals of one figure in all of them have Holm's confidences: the chance that any leaves out 0 by chance is 5 %.
 
     Args:
         results: The runs, and what came out.
     """
     every = outcomes(results)
-    found = []
-    for baseline, network in _pairs_of_networks(results.plan.networks):
-        for setting in settings_of(results.plan):
-            here = [outcome for outcome in every if matches(outcome.run.settings, setting)]
-            if not {baseline, network} <= {outcome.run.network.key for outcome in here}:
-                continue  # of several folders, one that was not trained under this setting
-            found.append(_contrast(LearningRateSweep.of(baseline, here), LearningRateSweep.of(network, here), setting))
+    under = []
+    for setting in settings_of(results.plan):
+        here = [outcome for outcome in every if matches(outcome.run.settings, setting)]
+        trained = dict.fromkeys(outcome.run.network.key for outcome in here)
+        under.append((setting, {name: LearningRateSweep.of(name, here) for name in trained}))
+    found: list[Contrast] = []
+    for pairs in _pairs_of_networks(results.plan.networks):
+        of_group = []
+        for setting, sweeps in under:
+            # Of several calls or folders, one may lack a network under this setting.
+            there = [(first, second) for first, second in pairs if {first, second} <= sweeps.keys()]
+            drafts = [_contrast(sweeps[first], sweeps[second], setting, len(there)) for first, second in there]
+            intervals = simultaneous_intervals([differences for _, differences in drafts])
+            of_group += [_with_intervals(draft, known) for (draft, _), known in zip(drafts, intervals, strict=True)]
+        found += sorted(of_group, key=lambda contrast: pairs.index((contrast.baseline, contrast.network)))
     return tuple(found)
 
 
-def _pairs_of_networks(networks: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each network with its baseline; what stands before the last dot of a key is its architecture."""
+def _pairs_of_networks(networks: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
+    """Of each architecture, which stands before the last dot of a key, the pairs (baseline, network)."""
     groups: dict[str, list[str]] = {}
     for key in networks:
         groups.setdefault(key.rpartition(".")[0], []).append(key)
     for prefix, members in groups.items():
         preferred = f"{prefix}.{BASELINE}" if prefix else BASELINE
         baseline = preferred if preferred in members else members[0]
-        for member in members:
-            if member != baseline:
-                yield baseline, member
+        others = [member for member in members if member != baseline]
+        # Of two others, the first is asked about: batch_norm against group_norm.
+        yield [(baseline, other) for other in others] + [(second, first) for first, second in combinations(others, 2)]
 
 
-def _contrast(without: LearningRateSweep, with_: LearningRateSweep, setting: Mapping[str, object]) -> Contrast:
+def _with_intervals(contrast: Contrast, intervals: Mapping[Place, Interval | None]) -> Contrast:
+    best = contrast.best
+    if best is not None:
+        best = replace(best, test=intervals.get(BEST), training=intervals.get(TRAINING))
+    rates = tuple(replace(at, test=intervals.get(at.lr)) for at in contrast.by_learning_rate)
+    return replace(contrast, by_learning_rate=rates, best=best)
+
+
+def _contrast(
+    without: LearningRateSweep, with_: LearningRateSweep, setting: Mapping[str, object], pairs: int
+) -> tuple[Contrast, dict[Place, PairedDifferences]]:
+    """The contrast without its intervals, and the differences that those are made from."""
     (without_lr, chosen_by), (with_lr, or_why_not) = without.best_rate(), with_.best_rate()
+    rates = tuple(dict.fromkeys((*without.rates, *with_.rates)))
+    differences: dict[Place, PairedDifferences | None] = {
+        lr: difference_in_test(_pairs(without, lr, with_, lr)) for lr in rates
+    }
     best = None
     if without_lr is not None and with_lr is not None:
-        best = _at_best(without, without_lr, with_, with_lr)
+        paired = _pairs(without, without_lr, with_, with_lr)
+        differences |= {BEST: difference_in_test(paired), TRAINING: difference_in_training(paired)}
+        best = _at_best(without, without_lr, with_, with_lr, paired)
     elif without_lr is not None:
         chosen_by = or_why_not
     ratios = [
-        _epoch_seconds(with_.runs[key]) / _epoch_seconds(without.runs[key])
-        for key in without.runs
-        if without.runs[key].final is not None and with_.runs[key].final is not None
+        _epoch_seconds(other) / _epoch_seconds(run)
+        for key, run in without.runs.items()
+        if (other := with_.runs.get(key)) is not None and run.final is not None and other.final is not None
     ]
-    return Contrast(
+    contrast = Contrast(
         without.name,
         with_.name,
         without.objective,
         setting,
-        tuple(_at(lr, without, with_) for lr in without.rates),
+        tuple(_at(lr, without, with_) for lr in rates),
         best,
         chosen_by,
         ratio_interval(ratios),
+        pairs,
     )
+    return contrast, {place: found for place, found in differences.items() if found is not None}
 
 
 def _pairs(
@@ -154,40 +194,27 @@ def _pairs(
     return [(first[seed], second[seed]) for seed in first if seed in second]
 
 
-def _difference(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> Interval | None:
-    """On the test set, paired by seed."""
-    if not pairs:
-        return None
-    answers = fewest(outcome.answers for pair in pairs for outcome in pair)
-    return pairs[0][0].objective.interval_of_difference([second.test - first.test for first, second in pairs], answers)
-
-
-def _training_difference(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> Interval | None:
-    """Over the training batches of the last epoch, paired by seed."""
-    both = [(first.training, second.training) for first, second in pairs]
-    differences = [second - first for first, second in both if first is not None and second is not None]
-    if not differences:
-        return None
-    answers = fewest(outcome.training_answers for pair in pairs for outcome in pair)
-    return pairs[0][0].objective.interval_of_difference(differences, answers)
-
-
 def _at(lr: float, without: LearningRateSweep, with_: LearningRateSweep) -> AtLearningRate:
     return AtLearningRate(
         lr,
-        _difference(_pairs(without, lr, with_, lr)),
+        None,
         without.mean(lr),
         with_.mean(lr),
         without.ended(lr),
         with_.ended(lr),
-        len(without.seeds),
+        len(dict.fromkeys((*without.seeds_at(lr), *with_.seeds_at(lr)))),
         without.undefined(lr),
         with_.undefined(lr),
     )
 
 
-def _at_best(without: LearningRateSweep, without_lr: float, with_: LearningRateSweep, with_lr: float) -> AtBest:
-    pairs = _pairs(without, without_lr, with_, with_lr)
+def _at_best(
+    without: LearningRateSweep,
+    without_lr: float,
+    with_: LearningRateSweep,
+    with_lr: float,
+    pairs: list[tuple[RunOutcome, RunOutcome]],
+) -> AtBest:
     both = (
         time_to_target(without.name, with_.name, pairs),
         time_to_target(with_.name, without.name, [(b, a) for a, b in pairs]),
@@ -199,8 +226,8 @@ def _at_best(without: LearningRateSweep, without_lr: float, with_: LearningRateS
         with_lr,
         without_mean,
         with_mean,
-        _difference(pairs),
-        _training_difference(pairs),
+        None,
+        None,
         tuple(entry for entry in both if entry is not None),
         without.constant(without_lr),
         without.learned(without_lr) is False and with_.learned(with_lr) is False,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
 
 CONFIDENCE = 0.95
 # Of the standard normal distribution, its quantile at (1 + CONFIDENCE) / 2.
@@ -19,7 +19,7 @@ class Interval:
 
     Attributes:
         mean: Of the values.
-        low, high: The ends of the interval; None where there are too few values for one (n < 2).
+        low, high: The ends of the interval (95 %, or Holm's of several); None where there are too few values for one (n < 2).
         n: How many values.
         counted: Of how many answers, where not the spread of the values but the counting of so many sets the width.
     """
@@ -40,8 +40,10 @@ class Conclusion(StrEnum):
     UNKNOWN = "unknown"
 
 
-def mean_interval(values: Sequence[float], resolution: float = 0.0, least: float = 0.0) -> Interval | None:
-    """The mean of ``values`` and its 95 % confidence interval by Student's t; None without values.
+def mean_interval(
+    values: Sequence[float], resolution: float = 0.0, least: float = 0.0, confidence: float = CONFIDENCE
+) -> Interval | None:
+    """The mean of ``values`` and its confidence interval by Student's t; None without values.
 
     The values are taken as independent and, for few of them, roughly normal: differences paired by seed are.
     Student (1908), "The probable error of a mean". ``tests`` check its coverage by simulation.
@@ -50,6 +52,7 @@ def mean_interval(values: Sequence[float], resolution: float = 0.0, least: float
         values: Independent of each other.
         resolution: The step in which they are counted: their deviation is at least that of rounding to such steps.
         least: The least that each end is away from the mean.
+        confidence: Of the interval.
 
     Example:
         >>> mean_interval([1.0, 2.0, 3.0])
@@ -60,10 +63,9 @@ def mean_interval(values: Sequence[float], resolution: float = 0.0, least: float
     n, mean = len(values), fmean(values)
     if n == 1:
         return Interval(mean, None, None, 1)
-    from scipy import stats  # takes a third of a second, which `bnkit --help` need not wait for
+    from scipy.special import stdtrit  # scipy.stats has it too, and takes ten times as long to load
 
-    error = max(stdev(values), resolution / math.sqrt(12)) / math.sqrt(n)
-    half = max(float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error, least)
+    half = max(float(stdtrit(n - 1, (1 + confidence) / 2)) * _standard_error(values, resolution), least)
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -84,19 +86,87 @@ def accuracy_interval(accuracies: Sequence[float], answers: int | None) -> Inter
     return _counted(accuracies, answers, share_half_width, (0.0, 1.0))
 
 
-def difference_interval(differences: Sequence[float], answers: int | None) -> Interval | None:
-    """The mean of ``differences`` of two accuracies, paired by seed, and its 95 % interval; between −1 and 1.
+def difference_interval(
+    differences: Sequence[float], answers: int | None, confidence: float = CONFIDENCE
+) -> Interval | None:
+    """The mean of ``differences`` of two accuracies, paired by seed, and its interval; between −1 and 1.
 
     Args:
         differences: One a seed, of two networks that gave the same answers' number.
         answers: As of ``accuracy_interval``.
+        confidence: Of the interval.
 
     Example:
         >>> interval = difference_interval([0.0, 0.0, 0.0, 0.0, 0.0], 10)
         >>> round(interval.low, 3), round(interval.high, 3)
         (-0.163, 0.163)
     """
-    return _counted(differences, answers, difference_half_width, (-1.0, 1.0))
+    return _counted(
+        differences,
+        answers,
+        lambda difference, count: difference_half_width(difference, count, confidence),
+        (-1.0, 1.0),
+        confidence,
+    )
+
+
+def p_value(differences: Sequence[float], answers: int | None = None) -> float:
+    """Of the mean of at least two ``differences``: 1 less the confidence of the widest interval that leaves out 0.
+
+    Args:
+        differences: One a seed.
+        answers: Of how many answers they are differences of shares; None if they are not.
+
+    Example:
+        >>> round(p_value([1.0, 2.0, 3.0]), 4), p_value([0.0, 0.0])
+        (0.0742, 1.0)
+    """
+    from scipy.special import stdtr
+
+    mean = abs(fmean(differences))
+    error = _standard_error(differences, 0.0 if answers is None else 1 / answers)
+    if error == 0:
+        return float(mean == 0)
+    by_values = 2 * float(stdtr(len(differences) - 1, -mean / error))
+    if answers is None:
+        return by_values
+    discordant = mean * answers
+    deviations = discordant / math.sqrt(discordant + 1 - discordant**2 / (answers + 2))
+    return max(by_values, 2 * NormalDist().cdf(-deviations))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values adjusted for their number by Holm (1979): reject those of at most the error rate.
+
+    "A simple sequentially rejective multiple test procedure".
+
+    Example:
+        >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+        [0.03, 0.06, 0.06]
+    """
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
+        adjusted[place] = highest
+    return adjusted
+
+
+def holm_confidences(p_values: Sequence[float]) -> list[float]:
+    """The confidence of an interval for each, so that it leaves out 0 exactly where Holm's procedure rejects.
+
+    The chance that any of them leaves out 0 while nothing is there is then at most 5 %, however many there are. Those that are
+    not rejected share the error rate equally.
+
+    Example:
+        >>> [round(confidence, 4) for confidence in holm_confidences([0.01, 0.04, 0.03])]
+        [0.9833, 0.975, 0.975]
+    """
+    error, count = 1 - CONFIDENCE, len(p_values)
+    rejected = sum(adjusted <= error for adjusted in holm(p_values))
+    found = [0.0] * count
+    for rank, place in enumerate(sorted(range(count), key=p_values.__getitem__)):
+        found[place] = 1 - error / (count - min(rank, rejected))
+    return found
 
 
 def share_half_width(share: float, answers: int) -> float:
@@ -112,7 +182,7 @@ def share_half_width(share: float, answers: int) -> float:
     return half + abs(share - centre)
 
 
-def difference_half_width(difference: float, answers: int) -> float:
+def difference_half_width(difference: float, answers: int, confidence: float = CONFIDENCE) -> float:
     """The least half width of the interval of a difference between the shares of the same answers that two networks got right.
 
     Agresti & Min (2005), "Simple improved confidence intervals for comparing matched proportions": half an answer is added to
@@ -125,7 +195,8 @@ def difference_half_width(difference: float, answers: int) -> float:
     """
     difference = min(abs(difference), 1.0)
     discordant, total = difference * answers, answers + 2
-    half = _Z * math.sqrt(discordant + 1 - discordant**2 / total) / total
+    z = _Z if confidence == CONFIDENCE else NormalDist().inv_cdf((1 + confidence) / 2)
+    half = z * math.sqrt(discordant + 1 - discordant**2 / total) / total
     return half + 2 * difference / total  # that interval's middle is nearer to 0
 
 
@@ -134,12 +205,13 @@ def _counted(
     answers: int | None,
     least: Callable[[float, int], float],
     limits: tuple[float, float],
+    confidence: float = CONFIDENCE,
 ) -> Interval | None:
-    interval = by_values = mean_interval(values)
+    interval = by_values = mean_interval(values, confidence=confidence)
     if by_values is None or by_values.high is None:
         return by_values
     if answers is not None:
-        interval = mean_interval(values, 1 / answers, least(by_values.mean, answers))
+        interval = mean_interval(values, 1 / answers, least(by_values.mean, answers), confidence)
     assert interval is not None and interval.low is not None and interval.high is not None
     is_counted = interval.high > by_values.high
     return Interval(
@@ -149,6 +221,10 @@ def _counted(
         interval.n,
         answers if is_counted else None,
     )
+
+
+def _standard_error(values: Sequence[float], resolution: float) -> float:
+    return max(stdev(values), resolution / math.sqrt(12)) / math.sqrt(len(values))
 
 
 def ratio_interval(ratios: Sequence[float]) -> Interval | None:

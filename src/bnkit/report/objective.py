@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.records.record import Epoch
 from bnkit.report.intervals import (
+    CONFIDENCE,
     Conclusion,
     Interval,
     accuracy_interval,
     conclude,
     difference_interval,
     mean_interval,
+    p_value,
     share_half_width,
 )
 
@@ -77,9 +79,17 @@ class Objective:
         """The mean of ``values`` over seeds, with its 95 % interval; ``answers`` are those that an accuracy counts."""
         return accuracy_interval(values, answers) if self.is_accuracy else mean_interval(values)
 
-    def interval_of_difference(self, differences: Sequence[float], answers: int | None) -> Interval | None:
-        """The mean of ``differences`` paired by seed, with its 95 % interval."""
-        return difference_interval(differences, answers) if self.is_accuracy else mean_interval(differences)
+    def interval_of_difference(
+        self, differences: Sequence[float], answers: int | None, confidence: float = CONFIDENCE
+    ) -> Interval | None:
+        """The mean of ``differences`` paired by seed, with its interval."""
+        if self.is_accuracy:
+            return difference_interval(differences, answers, confidence)
+        return mean_interval(differences, confidence=confidence)
+
+    def p_value_of_difference(self, differences: Sequence[float], answers: int | None) -> float:
+        """That of the mean of at least two ``differences``."""
+        return p_value(differences, answers if self.is_accuracy else None)
 
     def is_clearly_better(self, value: float, constant: float, answers: int | None) -> bool:
         """Whether a network that scores ``value`` is better than a constant answer, by more than chance or a trifle."""

@@ -108,11 +108,28 @@ def fewest(counts: Iterable[int | None]) -> int | None:
 
 def settings_of(plan: Plan) -> list[Mapping[str, object]]:
     """The combinations of all grid keys but lr, each with only the keys that vary."""
-    varying = [key for key in plan.varying if key != "lr"]
-    combinations = {tuple(getattr(run.settings, key) for key in varying): None for run in plan}
-    return [dict(zip(varying, values, strict=True)) for values in combinations]
+    return points_of(plan, [key for key in plan.varying if key != "lr"])
+
+
+def points_of(runs: Iterable[Run], keys: Iterable[str]) -> list[Mapping[str, object]]:
+    """The combinations of ``keys`` that ``runs`` have, in their order.
+
+    A run on which a key has no effect (None) is part of every combination that agrees with it in the others.
+    """
+    keys = tuple(keys)
+    found = dict.fromkeys(tuple(getattr(run.settings, key) for key in keys) for run in runs)
+    full = [values for values in found if None not in values]
+    return [
+        dict(zip(keys, values, strict=True))
+        for values in found
+        if None not in values or not any(_agree(values, other) for other in full)
+    ]
 
 
 def matches(settings: Settings, setting: Mapping[str, object]) -> bool:
-    """Whether ``settings`` have the values of ``setting``."""
-    return all(getattr(settings, key) == value for key, value in setting.items())
+    """Whether ``settings`` have the values of ``setting``, but for those without effect (None)."""
+    return _agree(tuple(getattr(settings, key) for key in setting), tuple(setting.values()))
+
+
+def _agree(values: tuple[object, ...], others: tuple[object, ...]) -> bool:
+    return all(value is None or value == other for value, other in zip(values, others, strict=True))

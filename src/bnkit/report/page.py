@@ -20,6 +20,7 @@ from bnkit.report.charts.page_figures import charts
 from bnkit.report.charts.series import final_values, headline_points, point_labels, series
 from bnkit.report.contrast import Contrast
 from bnkit.report.objective import Objective
+from bnkit.report.pairs_table import pairs_table
 from bnkit.report.results import Results
 from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import dumps, strict
@@ -27,7 +28,7 @@ from bnkit.strict_json import dumps, strict
 # More rows than this make a page that nobody scrolls through; results.csv has them all.
 _MAX_ROWS = 500
 # Columns of words, which stand to the left.
-_WORDS = ("network", "status", "gamma", "beta", "layer", "line", "device", "trainset")
+_WORDS = ("network", "against", "so it is", "status", "gamma", "beta", "layer", "line", "device", "trainset")
 
 
 def page(results: Results, experiments: Mapping[str, str] | None = None) -> str:
@@ -64,7 +65,7 @@ def page(results: Results, experiments: Mapping[str, str] | None = None) -> str:
         bokeh="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
         style=_file("page.css"),
         code=_file("page.js"),
-        tables=_tables(results),
+        tables=_tables(results, answer.contrasts),
         words=_WORDS,
         facts=_environment(results),
         experiments=experiments or {results.plan.experiment.name: results.plan.experiment.to_toml()},
@@ -103,13 +104,7 @@ def _captions(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -
         where = f"Each at its best: {'; '.join(f'{network} at {point}' for network, point in points.items())}."
     return {
         "headline": (f"Test {name}", f"{where} {band} Batch norm predicts by its moving average."),
-        "forest": (
-            f"Test {name}, with minus without",
-            (
-                f"Squares: mean differences in test {name} over pairs of runs with the same seed; lines: their 95 % intervals; "
-                "dashed: no difference. Where no pair finished there is no row."
-            ),
-        ),
+        "forest": _forest_caption(name, max((contrast.pairs for contrast in contrasts), default=1)),
         "loss": ("Training loss", f"Over the batches of each epoch, as the weights moved. {band}"),
         "training": (f"Training {name}", f"Over the batches of each epoch, as the weights moved. {band}"),
         "test": (f"Test {name}, moving average", f"On the test set, batch norm by its moving average. {band}"),
@@ -156,8 +151,23 @@ def _captions(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -
     }
 
 
-def _tables(results: Results) -> list[dict[str, Any]]:
-    shown = {"All runs, best first": runs_table(results), **further_tables(results)}
+def _forest_caption(name: str, pairs: int) -> tuple[str, str]:
+    what = (
+        f"Squares: mean differences in test {name} over pairs of runs with the same seed; lines: their 95 % intervals; dashed: no "
+        "difference. Where no pair finished there is no row."
+    )
+    if pairs == 1:
+        return f"Test {name}, with minus without", what
+    several = (
+        f"With {pairs} pairs of networks, intervals are wider, by Holm's procedure: the chance that any of those at one learning "
+        "rate leaves out 0 while there is no difference is 5 %."
+    )
+    return f"Test {name}, one network minus another", f"{what} {several}"
+
+
+def _tables(results: Results, contrasts: Sequence[Contrast]) -> list[dict[str, Any]]:
+    runs = {"All runs, best first": runs_table(results)}
+    shown = {**runs, **pairs_table(contrasts), **further_tables(results)}
     return [
         {
             "title": title,

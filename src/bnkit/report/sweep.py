@@ -47,9 +47,13 @@ class LearningRateSweep:
         """The seeds, in the order of the plan."""
         return tuple(dict.fromkeys(seed for _, seed in self.runs))
 
+    def seeds_at(self, lr: float) -> tuple[int, ...]:
+        """Those of the runs at ``lr``: several calls may have trained different ones."""
+        return tuple(seed for seed in self.seeds if (lr, seed) in self.runs)
+
     def finished(self, lr: float) -> dict[int, RunOutcome]:
         """By seed."""
-        return {seed: self.runs[lr, seed] for seed in self.seeds if self.runs[lr, seed].final is not None}
+        return {seed: self.runs[lr, seed] for seed in self.seeds_at(lr) if self.runs[lr, seed].final is not None}
 
     def mean(self, lr: float) -> float | None:
         """Of the measure on the test set at the end; None where no run finished."""
@@ -58,12 +62,12 @@ class LearningRateSweep:
 
     def ended(self, lr: float) -> dict[Status, int]:
         """How many runs ended as what."""
-        ends = [self.runs[lr, seed].record.status for seed in self.seeds]
+        ends = [self.runs[lr, seed].record.status for seed in self.seeds_at(lr)]
         return {status: ends.count(status) for status in Status if status in ends}
 
     def undefined(self, lr: float) -> int:
         """How many runs finished without a finite measure on the test set."""
-        return sum(self.runs[lr, seed].is_undefined for seed in self.seeds)
+        return sum(self.runs[lr, seed].is_undefined for seed in self.seeds_at(lr))
 
     def constant(self, lr: float) -> float | None:
         """What the best constant answer scores on the test set; None where that is not known."""

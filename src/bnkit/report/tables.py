@@ -10,7 +10,7 @@ from rich.text import Text
 from bnkit.experiments.plan import Run
 from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome, interval_over_seeds, outcomes
+from bnkit.report.outcomes import RunOutcome, interval_over_seeds, matches, outcomes, points_of
 from bnkit.report.results import Results
 
 Row = tuple[str, ...]
@@ -99,17 +99,16 @@ def crossed_table(results: Results) -> tuple[Row, list[Row]]:
     A run that diverged or failed is in no mean; how many there are of them stands behind it.
     """
     varying = results.plan.varying or ("lr",)
-    settings = list(dict.fromkeys(tuple(getattr(run.settings, key) for key in varying) for run in results.plan))
-    cells: dict[tuple[tuple[object, ...], str], list[RunOutcome]] = {}
-    for outcome in outcomes(results):
-        values = tuple(getattr(outcome.run.settings, key) for key in varying)
-        cells.setdefault((values, outcome.run.network.key), []).append(outcome)
+    every = outcomes(results)
     return (*varying, *results.plan.networks), [
         (
-            *map(format_setting, values),
-            *(_mean_cell(cells.get((values, network), [])) for network in results.plan.networks),
+            *map(format_setting, point.values()),
+            *(
+                _mean_cell([o for o in every if o.run.network.key == network and matches(o.run.settings, point)])
+                for network in results.plan.networks
+            ),
         )
-        for values in settings
+        for point in points_of(results.plan, varying)
     ]
 
 
@@ -147,7 +146,9 @@ def format_value(value: float | None) -> str:
 
 
 def format_setting(value: object) -> str:
-    """A setting as one would type it."""
+    """A setting as one would type it; a dash where it has no effect."""
+    if value is None:
+        return "–"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from bnkit.errors import BnkitError, FactoryError, SettingsError
-from bnkit.experiments.experiment import NetworkIdentity
+from bnkit.experiments.experiment import DEFAULT_ARMS, NetworkIdentity
 from bnkit.experiments.fingerprint import fingerprint_of
 from bnkit.experiments.networks.arms import Arm, find_arm
+from bnkit.experiments.networks.batch_norm_settings import set_batch_norms
 from bnkit.experiments.networks.init import init_weights
 from bnkit.experiments.networks.lenet import lenet
 from bnkit.experiments.networks.mlp import mlp, residual_mlp
@@ -26,9 +27,6 @@ from bnkit.experiments.settings import Settings
 from bnkit.factories import is_factory_name, load_factory
 from bnkit.kernels.compilation.compiled_loops import is_numba_installed
 from bnkit.nn import BatchNorm2d
-
-# The default arms.
-DEFAULT_ARMS = ("no_batch_norm", "batch_norm")
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,7 @@ class NetworkSource:
         model = self.build_from_factory(input_shape, out_features, settings, seed, example)
         if self.arm is not None:
             model = make_twin(model, self.arm, example, self.identity.key)
+        set_batch_norms(model, settings, self.identity.key)
         return to_memory_format(model, settings)
 
     def build_from_factory(

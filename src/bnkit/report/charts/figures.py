@@ -13,7 +13,7 @@ from bokeh.plotting import figure
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record
 from bnkit.report.objective import Objective
-from bnkit.report.outcomes import interval_over_seeds, outcomes
+from bnkit.report.outcomes import interval_over_seeds, matches, outcomes, points_of
 from bnkit.report.results import Results
 from bnkit.report.tables import format_setting
 
@@ -49,16 +49,18 @@ def colour_of(plan: Plan, network: str) -> str:
 
 def _by_setting(plan: Plan, *, without_lr: bool) -> dict[str, list[Run]]:
     """The runs by the settings that vary between them, as ``lr 0.1, batch_size 64``."""
-    varying = [
+    varying = plan.varying
+    keys = [
         key
         for key in plan.experiment.grid.explicit_keys
-        if (key == "lr" and not without_lr) or (key != "lr" and key in plan.varying)
+        if (key == "lr" and not without_lr) or (key != "lr" and key in varying)
     ]
-    groups: dict[str, list[Run]] = {}
-    for run in plan:
-        label = ", ".join(f"{key} {format_setting(getattr(run.settings, key))}" for key in varying)
-        groups.setdefault(label, []).append(run)
-    return groups
+    return {
+        ", ".join(f"{key} {format_setting(value)}" for key, value in point.items()): [
+            run for run in plan if matches(run.settings, point)
+        ]
+        for point in points_of(plan, keys)
+    }
 
 
 def _over_learning_rate(results: Results, runs: list[Run], rates: list[float]) -> Any:

@@ -82,6 +82,8 @@ def _forest(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -> 
     rows: list[tuple[str, str, Interval]] = []
     for contrast in contrasts:
         where = "".join(f", {key} {format_setting(value)}" for key, value in contrast.setting.items())
+        if contrast.pairs > 1:
+            where = f" against {contrast.baseline}{where}"
         if contrast.best is not None and contrast.best.test is not None and len(contrast.by_learning_rate) > 1:
             rows.append((f"{contrast.network}{where}: each at its best", contrast.network, contrast.best.test))
         rows += [

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from statistics import fmean
 from typing import Any
 
-from bnkit.experiments.plan import Plan
+from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Status
+from bnkit.experiments.settings import Settings
 from bnkit.report.contrast import Contrast
 from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome, interval_over_seeds, outcomes
+from bnkit.report.outcomes import RunOutcome, interval_over_seeds, matches, outcomes, points_of
 from bnkit.report.results import Results
 from bnkit.report.tables import format_setting
 
@@ -22,12 +24,13 @@ _MAX_LAYER_SERIES, _MAX_STEPS = 12, 40
 
 def point_labels(plan: Plan) -> list[str]:
     """The points of the grid, as ``lr 0.1, batch_size 64``; what does not vary is left out, but for the learning rate."""
-    return list(dict.fromkeys(_point_label(outcome, plan, with_rate=True) for outcome in outcomes(Results(plan, {}))))
+    return [_label(point) for point in _points(plan, with_rate=True)]
 
 
 def series(results: Results, contrasts: Sequence[Contrast]) -> dict[str, Any]:
     """What the page needs to draw: every run, the learning rates, the layers, and what is shown first."""
     every, points = outcomes(results), point_labels(results.plan)
+    places = _places(_points(results.plan, with_rate=True))
     headline = [points.index(point) for point in headline_points(results.plan, contrasts).values()]
     # The curves begin where the network that is asked about is best.
     asked = next(
@@ -42,22 +45,37 @@ def series(results: Results, contrasts: Sequence[Contrast]) -> dict[str, Any]:
         "runs": [
             {
                 "network": results.plan.networks.index(outcome.run.network.key),
-                "point": points.index(_point_label(outcome, results.plan, with_rate=True)),
+                "point": place,
                 "seed": outcome.run.seed,
                 **_epoch_series(outcome),
             }
             for outcome in every
             if outcome.record.epochs
+            for place in places(outcome.run)
         ],
         "rates": _rates(results.plan, every),
         "inside": _layer_series(results.plan, every),
     }
 
 
-def _point_label(outcome: RunOutcome, plan: Plan, *, with_rate: bool) -> str:
-    keys = [key for key in plan.experiment.grid.explicit_keys if (with_rate and key == "lr") or (key in plan.varying)]
-    chosen = [key for key in keys if with_rate or key != "lr"]
-    return ", ".join(f"{key} {format_setting(getattr(outcome.run.settings, key))}" for key in chosen)
+def _points(plan: Plan, *, with_rate: bool) -> list[Mapping[str, object]]:
+    varying = plan.varying
+    keys = [key for key in plan.experiment.grid.explicit_keys if key == "lr" or key in varying]
+    return points_of(plan, [key for key in keys if with_rate or key != "lr"])
+
+
+def _label(point: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {format_setting(value)}" for key, value in point.items())
+
+
+def _places(points: Sequence[Mapping[str, object]]) -> Callable[[Run], list[int]]:
+    """Which of ``points`` a run belongs to: one, or several where a setting has no effect on it."""
+
+    @cache
+    def of_settings(settings: Settings) -> list[int]:
+        return [place for place, point in enumerate(points) if matches(settings, point)]
+
+    return lambda run: of_settings(run.settings)
 
 
 def headline_points(plan: Plan, contrasts: Sequence[Contrast]) -> dict[str, str]:
@@ -80,10 +98,12 @@ def headline_points(plan: Plan, contrasts: Sequence[Contrast]) -> dict[str, str]
 
 
 def _point(plan: Plan, wanted: Mapping[str, object]) -> str | None:
-    for outcome in outcomes(Results(plan, {})):
-        if all(getattr(outcome.run.settings, key) == value for key, value in wanted.items()):
-            return _point_label(outcome, plan, with_rate=True)
-    return None
+    agreeing = (
+        point
+        for point in _points(plan, with_rate=True)
+        if all(point.get(key, value) == value for key, value in wanted.items())
+    )
+    return next((_label(point) for point in agreeing), None)
 
 
 def _epoch_series(outcome: RunOutcome) -> dict[str, list[float | None]]:
@@ -102,12 +122,17 @@ def _epoch_series(outcome: RunOutcome) -> dict[str, list[float | None]]:
 
 def _rates(plan: Plan, every: Sequence[RunOutcome]) -> dict[str, dict[str, dict[str, list[Any]]]]:
     """By the rest of the setting and by network: the test set over the learning rate, and where runs were lost."""
-    groups: dict[str, list[RunOutcome]] = {}
+    points = _points(plan, with_rate=False)
+    places = _places(points)
+    groups: list[list[RunOutcome]] = [[] for _ in points]
     for outcome in every:
-        groups.setdefault(_point_label(outcome, plan, with_rate=False), []).append(outcome)
+        for place in places(outcome.run):
+            groups[place].append(outcome)
     return {
-        label: {network: _over_rates([o for o in group if o.run.network.key == network]) for network in plan.networks}
-        for label, group in groups.items()
+        _label(point): {
+            network: _over_rates([o for o in group if o.run.network.key == network]) for network in plan.networks
+        }
+        for point, group in zip(points, groups, strict=True)
     }
 
 
@@ -131,9 +156,11 @@ def _over_rates(runs: Sequence[RunOutcome]) -> dict[str, list[Any]]:
 def _layer_series(plan: Plan, every: Sequence[RunOutcome]) -> list[dict[str, Any]]:
     """What was seen in the layers: of each network and point the first seed, thinned."""
     seen: dict[tuple[str, str], dict[str, Any]] = {}
+    points = _points(plan, with_rate=True)
+    places = _places(points)
     for outcome in every:
         entries = [entry for epoch in outcome.record.epochs for entry in epoch.layers or ()]
-        key = outcome.run.network.key, _point_label(outcome, plan, with_rate=True)
+        key = outcome.run.network.key, _label(points[places(outcome.run)[0]])
         if entries and key not in seen and len(seen) < _MAX_LAYER_SERIES:
             thinned = entries[:: -(-len(entries) // _MAX_STEPS)]
             names = list(dict.fromkeys(name for entry in thinned for name in entry["layers"]))
@@ -159,10 +186,11 @@ def _round_sig(value: float | None) -> float | None:
 def final_values(results: Results) -> list[tuple[str, str, str]]:
     """Network, point of the grid, and its mean on the test set at the end: the curves as text."""
     objective = Objective.of(results.plan.task)
+    points = _points(results.plan, with_rate=True)
+    places = _places(points)
     found: dict[tuple[str, str], list[float]] = {}
     for outcome in outcomes(results):
         if outcome.final is not None:
-            found.setdefault((outcome.run.network.key, _point_label(outcome, results.plan, with_rate=True)), []).append(
-                outcome.test
-            )
+            for place in places(outcome.run):
+                found.setdefault((outcome.run.network.key, _label(points[place])), []).append(outcome.test)
     return [(network, label, objective.text(fmean(values))) for (network, label), values in found.items()]

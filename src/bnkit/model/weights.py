@@ -1,0 +1,228 @@
+"""Weights from files: the state_dict in a checkpoint, however a training script has wrapped it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from bnkit.errors import ModelError
+
+# Modules of torch that hold another one in the middle of a name: torch.compile, FSDP, activation checkpointing.
+_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+# What torch.optim.swa_utils.AveragedModel keeps beside the weights under "module.".
+_AVERAGED = "n_averaged"
+# Where most training scripts put the state_dict, which need not be said.
+_USUAL = ("state_dict", "model_state_dict", "model")
+# Checkpoints hold a state_dict in a dictionary, which may be in another one.
+_DEEPEST = 3
+_TOLD = 300
+_UNSUPPORTED = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class|class) ([\w.]+)")
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """Where in a file the weights of a model were.
+
+    Attributes:
+        path: The file.
+        keys: The keys of the dictionaries around the state_dict, outermost first.
+        prefixes: What was taken off the names of its tensors.
+    """
+
+    path: Path
+    keys: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+
+    @property
+    def line(self) -> str | None:
+        """What was found where, in a line; None if names are as they are and the state_dict is at a usual place."""
+        if not self.prefixes and (not self.keys or (len(self.keys) == 1 and self.keys[0] in _USUAL)):
+            return None
+        parts = [f"the state_dict under {_quoted(self.keys, '/')}"] if self.keys else []
+        if self.prefixes:
+            plural = "es" if len(self.prefixes) > 1 else ""
+            parts.append(f"names without the prefix{plural} {_quoted(self.prefixes)}")
+        return f"{self.path}: {', '.join(parts)}"
+
+    @property
+    def own_names(self) -> str:
+        """What to say of a file that is written afterwards; empty where it has the names of the one that was read."""
+        if self.prefixes:
+            return ", the state_dict alone, under the network's own names"
+        return ", the state_dict alone" if self.line is not None else ""
+
+
+def load_weights(model: nn.Module, path: str | Path) -> LoadedWeights:
+    """Give ``model`` the weights in ``path``: safetensors, or a PyTorch file with tensors alone, which is never unpickled.
+
+    The ``state_dict`` may be in a dictionary, or in one of that ("state_dict", "model", "ema", or any other key). Names may have
+    prefixes of wrappers: ``module.`` (DDP, AveragedModel), ``model.`` (Lightning), ``_orig_mod.`` (torch.compile), and others.
+
+    Returns:
+        Where the weights were.
+
+    Raises:
+        ModelError: It cannot be read, is not the ``state_dict`` of this model, or holds several that could be; the message
+            names the keys. What was loaded until then stays loaded.
+    """
+    path = Path(path)
+    expected = frozenset(model.state_dict())
+    content = _content(path)
+    candidates = list(_state_dicts(content))
+    if not candidates:
+        raise ModelError(
+            f"{path} holds a {type(content).__name__} that is no state_dict; expected tensors by name, as "
+            "torch.save(model.state_dict(), path) writes them, or a dictionary with them"
+        )
+    keys, tensors = _choose(candidates, expected, path)
+    named, prefixes = _without_prefixes(tensors, expected, path)
+    found = LoadedWeights(path, keys, prefixes)
+    where = "" if found.line is None else f" ({found.line.removeprefix(f'{path}: ')})"
+    try:
+        missing, unexpected = model.load_state_dict(named, strict=False)
+    except Exception as error:
+        reason = " ".join(str(error).split()).replace("Error(s) in loading state_dict for ", "")
+        raise ModelError(
+            f"{path}{where} does not fit {reason[:_TOLD]}; expected the weights of this very network"
+        ) from error
+    if missing or unexpected:
+        parts = [
+            f"it {text} {_some(names)}" for text, names in (("lacks", missing), ("has besides", unexpected)) if names
+        ]
+        raise ModelError(
+            f"{path}{where} does not fit {type(model).__name__}: {' and '.join(parts)}; expected the keys of its state_dict"
+        )
+    return found
+
+
+def _content(path: Path) -> Any:
+    if not path.is_file():
+        raise ModelError(f"{path} is not there; expected a file of weights: safetensors or PyTorch's")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is cut off, or another: anything may come of it
+        text = " ".join(str(error).split())
+        needs = _UNSUPPORTED.search(text)
+        if needs is not None:
+            raise ModelError(
+                f"{path} cannot be read: it holds {needs[1]}, which is code; expected tensors alone: if you trust the file, "
+                'torch.save(torch.load(FILE, weights_only=False)["state_dict"], NEW) takes them out'
+            ) from error
+        raise ModelError(
+            f"{path} cannot be read ({type(error).__name__}: {text[:_TOLD]}); expected weights: safetensors, or PyTorch's with "
+            "tensors alone"
+        ) from error
+
+
+def _state_dicts(content: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """The dictionaries of tensors by name in ``content``, and the keys that lead to them."""
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        return
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        yield keys, dict(content)
+    elif len(keys) < _DEEPEST:
+        for key, value in content.items():
+            yield from _state_dicts(value, (*keys, key))
+
+
+_Candidate = tuple[tuple[str, ...], dict[str, Tensor]]
+
+
+def _choose(candidates: list[_Candidate], expected: frozenset[str], path: Path) -> _Candidate:
+    """The one that has the most names of ``expected``: an optimizer's state has none, another network's fewer.
+
+    Raises:
+        ModelError: Several have as many.
+    """
+    scores = [max(_counts(tensors, expected).values(), default=0) for _, tensors in candidates]
+    best = [candidate for candidate, score in zip(candidates, scores, strict=True) if score == max(scores)]
+    if len(best) > 1:
+        names = [_quoted(keys, "/") for keys, _ in best]
+        index = "".join(f"[{key!r}]" for key in best[0][0])
+        raise ModelError(
+            f"{path} holds {len(best)} state_dicts that {'fit' if max(scores) else 'do not fit'}, {' and '.join(names[:4])}; expected "
+            f"one: torch.save(torch.load({path.name!r}, weights_only=True){index}, NEW) writes the first into a file of its own"
+        )
+    return best[0]
+
+
+def _without_prefixes(
+    tensors: Mapping[str, Tensor], expected: frozenset[str], path: Path
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """``tensors`` under the names of the model, and what was taken off.
+
+    Raises:
+        ModelError: Two prefixes lead to the same names.
+    """
+    counts = _counts(tensors, expected)
+    most = max(counts.values(), default=0)
+    best = [prefix for prefix, count in counts.items() if count == most]
+    if "" in best or not best:
+        best = [""]
+    if len(best) > 1:
+        raise ModelError(
+            f"{path} holds the weights {len(best)} times, under {' and '.join(map(repr, best[:4]))}; expected once: write those "
+            "that you want into a file of their own"
+        )
+    (prefix,) = best
+    inner = _inner_wrappers(expected)
+    named, taken_off = {}, dict[str, None]()
+    for key, tensor in tensors.items():
+        bare = _bare(key, inner)
+        if prefix.endswith("module.") and bare == prefix.removesuffix("module.") + _AVERAGED:
+            taken_off[bare] = None
+            continue
+        name = bare.removeprefix(prefix)
+        if name != key:
+            is_leading = key.endswith(f".{name}")
+            taken_off[
+                key.removesuffix(name) if is_leading else f"{', '.join(sorted(inner & set(key.split('.'))))}."
+            ] = None
+        named[name] = tensor
+    return named, tuple(taken_off)
+
+
+def _counts(tensors: Mapping[str, Tensor], expected: frozenset[str]) -> Counter[str]:
+    """Of each prefix, how many names of ``expected`` stand behind it."""
+    inner = _inner_wrappers(expected)
+    counts = Counter[str]()
+    for key in tensors:
+        parts = _bare(key, inner).split(".")
+        for start in range(len(parts)):
+            if ".".join(parts[start:]) in expected:
+                counts["".join(f"{part}." for part in parts[:start])] += 1
+    return counts
+
+
+def _inner_wrappers(expected: frozenset[str]) -> frozenset[str]:
+    """The names of wrappers that the model itself has not."""
+    return _WRAPPERS - {part for key in expected for part in key.split(".")}
+
+
+def _bare(key: str, inner: frozenset[str]) -> str:
+    """``key`` without the names of wrappers."""
+    return ".".join(part for part in key.split(".") if part not in inner)
+
+
+def _quoted(words: tuple[str, ...], between: str = ", ") -> str:
+    """At most four of them, in quotes."""
+    if between == "/":
+        return repr("/".join(words)) if words else "its top level"
+    return between.join(map(repr, words[:4])) + (f" and {len(words) - 4} more" if len(words) > 4 else "")
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")

@@ -1,0 +1,38 @@
+"""The table of every network against every other. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bnkit.report.contrast import Contrast
+from bnkit.report.intervals import Conclusion
+from bnkit.report.tables import Row, format_setting
+
+PAIRS_TITLE = "Every network against every other, each at its best learning rate"
+_WORDS = {
+    Conclusion.GAIN: "better",
+    Conclusion.LOSS: "worse",
+    Conclusion.NOTHING: "no difference",
+    Conclusion.UNKNOWN: "cannot be said",
+}
+
+
+def pairs_table(contrasts: Sequence[Contrast]) -> dict[str, tuple[Row, list[Row]]]:
+    """The table by its title: a header, and a row for each pair and setting; none where each architecture has one pair."""
+    if not any(contrast.pairs > 1 for contrast in contrasts):
+        return {}
+    settings = tuple(dict.fromkeys(key for contrast in contrasts for key in contrast.setting))
+    unit = " (points)" if contrasts[0].objective.is_accuracy else ""
+    header = ("network", "against", *settings, "lr", "its lr", f"difference{unit}", "from", "to", "n", "so it is")
+    return {PAIRS_TITLE: (header, [_row(contrast, settings) for contrast in contrasts])}
+
+
+def _row(contrast: Contrast, settings: Sequence[str]) -> Row:
+    values = (format_setting(contrast.setting[key]) if key in contrast.setting else "–" for key in settings)
+    names, best, change = (contrast.network, contrast.baseline, *values), contrast.best, contrast.objective.change
+    if best is None or best.test is None:
+        return (*names, *("–",) * 6, _WORDS[Conclusion.UNKNOWN])
+    test = best.test
+    ends = ("–" if end is None else change(end) for end in (test.low, test.high))
+    verdict = "neither learned" if best.neither_learned else _WORDS[contrast.objective.conclude(test)]
+    return (*names, f"{best.network_lr:g}", f"{best.baseline_lr:g}", change(test.mean), *ends, str(test.n), verdict)
