@@ -17,11 +17,13 @@ from functools import cache
 from typing import IO, Any, TextIO, TypeVar
 
 from rich.console import Console
+from rich.text import Text
 
 from bnkit.strict_json import strict
+from bnkit.table import wrap
 
-# Tables in a file or a pipe are not truncated to 80 columns.
-_WIDTH_OFF_TERMINAL = 250
+# In a file or a pipe, tables are as wide as they are, and messages one line each.
+_UNLIMITED = 100_000
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 _Entry = TypeVar("_Entry")
 
@@ -111,15 +113,19 @@ def reserve_stdout() -> Iterator[None]:
 
 
 def stdout_console() -> _Console:
-    """The console for results."""
+    """The console for results. Off a terminal, tables are as wide as they are, or as COLUMNS says."""
     file = sys.stdout if _reserved_stdout is None else _reserved_stdout
-    return _Console(file=file, width=None if file.isatty() else _WIDTH_OFF_TERMINAL, highlight=False)
+    width = None if file.isatty() or os.environ.get("COLUMNS", "").isdigit() else _UNLIMITED
+    return _Console(file=file, width=width, highlight=False)
 
 
 @cache
-def stderr_console() -> Console:
+def stderr_console() -> _Console:
     """The console for messages. One for the process, so that live displays do not collide."""
-    return _Console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH_OFF_TERMINAL, highlight=False)
+    console = _Console(stderr=True, highlight=False)
+    if not (console.is_terminal or console.is_jupyter):
+        console.width = _UNLIMITED
+    return console
 
 
 def track_progress(entries: Iterable[_Entry], description: str) -> Iterable[_Entry]:
@@ -131,7 +137,16 @@ def track_progress(entries: Iterable[_Entry], description: str) -> Iterable[_Ent
 
 
 class _Console(Console):
-    """A Rich console that raises for a closed pipe and prints strict JSON."""
+    """A Rich console that raises for a closed pipe, breaks lines between words, and prints strict JSON."""
+
+    def print_sentences(self, text: str) -> None:
+        """Print ``text``: on a terminal, lines are broken between words; elsewhere they are as long as they are."""
+        for line in wrap(text, self.width if self.is_terminal else None, hanging="  "):
+            self.print(Text(line), soft_wrap=True)
+
+    def print_table(self, table: Any) -> None:
+        """Print a table, or another text in columns, as it sets itself for the width. Nothing is cut off at the right."""
+        self.print(table, crop=False)
 
     def on_broken_pipe(self) -> None:
         raise OutputError(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
@@ -182,4 +197,4 @@ def _discard_output(descriptor: int) -> None:
 
 def warn(message: str) -> None:
     """Print a warning on standard error, even with ``--quiet`` or ``--json``."""
-    stderr_console().print(f"warning: {message}", soft_wrap=True, markup=False, highlight=False)
+    stderr_console().print_sentences(f"warning: {message}")

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import io
-
 import pytest
-from rich.console import Console
 
 from bnkit.experiments.records.record import Record, Status
 from bnkit.report.results import Results
 from bnkit.report.tables import (
-    as_rich,
     crossed_table,
     epochs_table,
     first_layer_table,
@@ -16,6 +12,7 @@ from bnkit.report.tables import (
     format_value,
     losses_table,
     runs_table,
+    summary_table,
 )
 from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
 
@@ -122,7 +119,59 @@ def test_settings_are_formatted(value, text):
     assert format_setting(value) == text
 
 
-def test_nothing_in_a_cell_is_markup():
-    console = Console(file=io.StringIO(), width=80)
-    console.print(as_rich(("network", "loss"), [("[red]x[/red]", "0.5")]))
-    assert "[red]x[/red]" in console.file.getvalue()
+def test_a_row_for_each_setting_and_network_counts_what_was_lost():
+    planned = fake_plan(grid={"lr": [0.1, 1.0]})
+
+    def outcome(run):
+        if run.settings.lr == 1.0 and run.network.key == "no_batch_norm" and run.seed:
+            return diverged_record(0.3) if run.seed == 1 else Record(Status.FAILED)
+        return finished_record(0.5 + run.seed / 10)
+
+    table = summary_table(fake_results(planned, outcome))
+    assert table.header == ("network", "lr", "mean", "95 % interval", "n", "failed")
+    # 0.5, 0.6, 0.7: mean 0.6, deviation 0.1, t(0.975, 2) = 4.302653
+    assert table.rows == [
+        ("no_batch_norm", "0.1", "0.600", "[0.352, 0.848]", "3", "0"),
+        ("batch_norm", "0.1", "0.600", "[0.352, 0.848]", "3", "0"),
+        ("no_batch_norm", "1", "0.500", "–", "1", "2"),
+        ("batch_norm", "1", "0.600", "[0.352, 0.848]", "3", "0"),
+    ]
+    assert "diverged or raised" in table.note
+
+
+_LONG_NAMES = ("resnet20.no_batch_norm", "resnet20.batch_norm", "lenet.no_batch_norm", "lenet.batch_norm")
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize(
+    "make", [summary_table, runs_table, crossed_table, epochs_table, losses_table, first_layer_table]
+)
+def test_every_table_fits_and_breaks_no_word(make, width):
+    planned = fake_plan(_LONG_NAMES, grid={"lr": [0.1, 3e4], "batch_size": [64, 256], "trainset": ["normal"]})
+
+    def outcome(run):
+        record = diverged_record(0.5) if run.number % 5 == 1 else finished_record(0.1234, 0.2345 + run.number / 100)
+        record.first_layer = {"site": "features.bn1", "gamma": [1.0] * 32, "beta": [-0.25] * 32}
+        return record
+
+    table = make(fake_results(planned, outcome))
+    lines = [line for _, line in table.lines(width)]
+    assert max(map(len, lines)) <= width
+    words = {
+        word.strip(",:")
+        for text in [*table.header, *(cell for row in table.rows for cell in row)]
+        for word in text.split()
+    }
+    assert {word.strip(",:") for line in lines for word in line.split()} <= words
+    if make in (summary_table, runs_table, crossed_table):
+        assert all(any(name in line for line in lines) for name in ("resnet20.no_batch_norm", "lenet.batch_norm"))
+
+
+def test_the_best_runs_alone():
+    planned = fake_plan()
+    table = runs_table(fake_results(planned, lambda run: finished_record(0.5 + run.number / 100)), 2, "look there")
+    assert ([row[0] for row in table.rows], table.title, table.note) == (
+        ["6", "5"],
+        "The best runs",
+        "… 4 more: look there",
+    )

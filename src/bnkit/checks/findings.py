@@ -11,6 +11,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from bnkit.checks.finding import Finding, Severity
+from bnkit.messages import plural
+from bnkit.table import Column, Table
 
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 # A message and a remedy that fit here share a line.
@@ -82,10 +84,8 @@ class Findings(Sequence[Finding]):
     def summary(self) -> str:
         """How many there are of each, in a line."""
         counts = Counter(finding.severity for finding in self)
-        parts = [
-            f"{counts[severity]} {severity}{'s' * (counts[severity] != 1)}" for severity in Severity if counts[severity]
-        ]
-        return f"{', '.join(parts) or 'nothing found'} in {self.layers} layer{'s' * (self.layers != 1)}"
+        parts = [plural(counts[severity], severity) for severity in Severity if counts[severity]]
+        return f"{', '.join(parts) or 'nothing found'} in {plural(self.layers, 'layer')}"
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -113,56 +113,53 @@ class Findings(Sequence[Finding]):
         )
 
     def __str__(self) -> str:
-        return "\n".join([*(line.plain for line in self.lines()), self.summary])
+        return "\n".join([*([str(self._table(self._groups()))] if self else []), self.summary])
 
     def __repr__(self) -> str:
         return str(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from self.lines()
+        yield from self.lines(options.max_width)
         yield Text(self.summary)
 
     def _repr_html_(self) -> str:
-        header = "".join(
-            f"<th style='text-align:left'>{name}</th>" for name in ("severity", "code", "site", "finding", "remedy")
-        )
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td style='text-align:left;vertical-align:top'>{html.escape(cell).replace(chr(10), '<br>')}</td>"
-                for cell in (finding.severity, finding.code, _location(finding), finding.message, finding.remedy)
-            )
-            + "</tr>"
-            for finding in self
-        )
-        table = f"<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>" if self else ""
+        columns = ("severity", "code", Column("site", is_text=True), "finding", "remedy")
+        rows = [(f.severity.value, f.code, _location(f), f.message, f.remedy) for f in self]
+        table = Table(columns, rows).to_html() if self else ""
         remarks = "".join(f"<br>{html.escape(line)}" for line in self.remarks if "--fix" not in line)
         return f"{table}<p>{html.escape(self.summary)}{remarks}</p>"
 
-    def lines(self) -> Iterator[Text]:
-        """A line or several for each finding, as a terminal shows them; the same finding at several layers is shown once."""
-        groups_by_text: dict[tuple[str, ...], list[Finding]] = {}
+    def lines(self, width: int | None = None) -> Iterator[Text]:
+        """A line or several for each finding, in colour, for a terminal of ``width``; the same one at several layers is shown once."""
+        groups = self._groups()
+        before = -1
+        for number, line in self._table(groups).lines(width):
+            text = Text(line, no_wrap=True, overflow="ignore")
+            if number != before:
+                severity, code = groups[number][0].severity, groups[number][0].code
+                text.stylize(_COLOURS[severity], 0, len(severity))
+                text.stylize("bold", line.index(code), line.index(code) + len(code))
+            before = number
+            yield text
+
+    def _groups(self) -> list[list[Finding]]:
+        """The findings that differ in their place alone."""
+        groups: dict[tuple[str, ...], list[Finding]] = {}
         for finding in self:
-            groups_by_text.setdefault((finding.severity, finding.code, finding.message, finding.remedy), []).append(
-                finding
-            )
-        groups = list(groups_by_text.values())
-        heads = [_head(first) for first, *_ in groups]
-        widths = [max((len(text) for text in column), default=0) for column in zip(*heads, strict=True)]
-        indent = " " * (sum(widths, start=5)) if widths else ""
-        for (finding, *others), head in zip(groups, heads, strict=True):
-            severity, code, site = (f"{text:{width}}" for text, width in zip(head, widths, strict=True))
-            first, *more = _message(finding)
-            yield Text.assemble((severity, _COLOURS[finding.severity]), "  ", (code, "bold"), " ", site, "  ", first)
-            yield from (Text(f"{indent}{line}") for line in [*more, *_also(others)])
+            groups.setdefault((finding.severity, finding.code, finding.message, finding.remedy), []).append(finding)
+        return list(groups.values())
+
+    @staticmethod
+    def _table(groups: Sequence[Sequence[Finding]]) -> Table:
+        rows = [
+            (first.severity.value, f"{first.code} {_location(first)}", "\n".join([*_message(first), *_also(others)]))
+            for first, *others in groups
+        ]
+        return Table(("", "", Column.of_sentences("")), rows)
 
     def only(self, entries: Sequence[Finding]) -> Findings:
         """Findings of the same check: some of these."""
         return Findings(entries, layers=self.layers, not_checked=self.not_checked, fixable=self.fixable)
-
-
-def _head(finding: Finding) -> tuple[str, str, str]:
-    return finding.severity.value, finding.code, _location(finding)
 
 
 def _also(others: Sequence[Finding]) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from bnkit.claims import Claim, Decision, Design, Verdict
 from bnkit.claims.judge import ERROR_RATE
+from bnkit.messages import plural
+from bnkit.table import Column, Table
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class ClaimResult:
         if self.design is None:
             return "–"
         runs = self.design.points * len(self.design.arms) * seeds
-        return f"{runs} runs, {self.design.steps() * seeds:,} steps, {self.design.images:,} images"
+        return ", ".join(
+            (plural(runs, "run"), plural(self.design.steps() * seeds, "step"), plural(self.design.images, "image"))
+        )
 
 
 class Verdicts:
@@ -84,10 +88,13 @@ class Verdicts:
             "hypothesis); the intervals are 95 %, each by itself."
         )
 
-    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The header and a row for each claim, as text."""
-        header = ("", "what is said", "hypothesis", "verdict", "effect [95 %]", "n", "budget")
-        return header, [
+    def table(self) -> Table:
+        """A row for each claim."""
+        columns = (
+            *("", Column.of_sentences("what is said"), Column.of_sentences("hypothesis")),
+            *(Column("verdict", wraps=True), "effect [95 %]", Column("n", 2), Column.of_sentences("budget", 3)),
+        )
+        rows = [
             (
                 result.claim.number,
                 f"{result.claim.statement} ({result.claim.said_by})",
@@ -99,16 +106,11 @@ class Verdicts:
             )
             for result in self.results
         ]
+        return Table(columns, rows)
 
     def to_markdown(self) -> str:
         """The table and the answer, for a document."""
-
-        def line(cells: Sequence[str]) -> str:
-            return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-        header, rows = self.table()
-        lines = [line(header), line(["---"] * len(header)), *map(line, rows)]
-        return "\n".join([*lines, "", self.answer, "", f"`{self.command}`", ""])
+        return "\n".join([self.table().to_markdown(), "", self.answer, "", f"`{self.command}`", ""])
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""

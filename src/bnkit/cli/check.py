@@ -103,13 +103,13 @@ def check(
         _print(given, before, fix_lines, time.perf_counter() - began, quiet=quiet)
         if changes:
             worse = ", but it is worse than before" if outcome is not None and outcome.is_loss else ""
-            stdout_console().print(f"left after mending: {findings.summary}{worse}", markup=False, soft_wrap=True)
+            stdout_console().print_sentences(f"left after mending: {findings.summary}{worse}")
     else:
         stdout_console().file.write(
             dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(check_target.file)
         )
         for line in [*([] if given is None else [f"given: {given}"]), *fix_lines]:
-            stderr_console().print(line, soft_wrap=True, markup=False)
+            stderr_console().print_sentences(line)
     if findings.at_least(settings.fail_on) or (outcome is not None and outcome.is_loss):
         raise Exit(1)
 
@@ -117,13 +117,13 @@ def check(
 def _print(given: str | None, findings: Findings, fix_lines: Sequence[str], seconds: float, *, quiet: bool) -> None:
     console = stdout_console()
     if given is not None:
-        console.print(f"given: {given}", soft_wrap=True, markup=False)
-    if not quiet:
-        console.print(*findings.lines(), sep="\n", end="\n" * bool(findings), soft_wrap=not console.is_terminal)
+        console.print_sentences(f"given: {given}")
+    if findings and not quiet:
+        console.print(*findings.lines(console.width), sep="\n", soft_wrap=True)
     # A time would make two runs differ where their output is kept.
-    console.print(f"{findings.summary} ({seconds:.1f} s)" if console.is_terminal else findings.summary, markup=False)
+    console.print_sentences(f"{findings.summary} ({seconds:.1f} s)" if console.is_terminal else findings.summary)
     for line in (*(() if quiet else findings.remarks), *fix_lines):
-        console.print(line, soft_wrap=True, markup=False)
+        console.print_sentences(line)
 
 
 def _fix_lines(

@@ -11,7 +11,7 @@ from bnkit.claims.evaluate import FOLDER, evaluate_claims
 from bnkit.cli.options import Workers, count_of
 from bnkit.cli.progress import progress_display
 from bnkit.console import stderr_console, stdout_console
-from bnkit.report.tables import as_rich
+from bnkit.messages import plural
 
 _INTERRUPTED = 130
 
@@ -67,22 +67,20 @@ def claims(
                 observer=observer,
             )
     except KeyboardInterrupt:
-        stderr_console().print(
-            f"stopped; what is whole is in {out}, and the same call goes on from there", soft_wrap=True
-        )
+        stderr_console().print_sentences(f"stopped; what is whole is in {out}, and the same call goes on from there")
         raise Exit(_INTERRUPTED) from None
     console = stdout_console()
     if as_json:
         console.print_json(data=verdicts.to_json())
     else:
         if not quiet:
-            console.print(as_rich(*verdicts.table()))
+            console.print_table(verdicts.table())
             console.print()
-        console.print(verdicts.answer, soft_wrap=not console.is_terminal, markup=False)
+        console.print_sentences(verdicts.answer)
     if not as_json and not quiet:
-        console.print(f"\nreport: {out / 'claims.html'}", soft_wrap=True)
+        console.print_sentences(f"\nreport: {out / 'claims.html'}")
     if open_report:
         launch((out / "claims.html").resolve().as_uri())
     if verdicts.failed:
-        stderr_console().print(f"{verdicts.failed} runs failed; their records in {out} say why", soft_wrap=True)
+        stderr_console().print_sentences(f"{plural(verdicts.failed, 'run')} failed; the records in {out} say why")
         raise Exit(1)

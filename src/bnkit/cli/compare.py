@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from typer import Argument, Context, Exit, Option, launch
 
 from bnkit.cli.demonstration import show_demonstration
 from bnkit.cli.grid import grid_from
-from bnkit.cli.options import Workers, count_of, with_options
+from bnkit.cli.options import All, Workers, count_of
 from bnkit.cli.progress import progress_display
+from bnkit.cli.report import print_results
 from bnkit.comparison.compare import default_folder, run_experiment
-from bnkit.comparison.comparison import Comparison
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError
 from bnkit.experiments.experiment import (
@@ -28,10 +28,9 @@ from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.record import Status
 from bnkit.experiments.running.request import LaunchOptions, is_nonzero_rank, prepare
 from bnkit.factories import is_factory_name
-from bnkit.report.tables import as_rich, format_setting
-
-if TYPE_CHECKING:
-    pass
+from bnkit.messages import plural
+from bnkit.report.tables import format_setting
+from bnkit.table import Column, Table
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
@@ -100,6 +99,7 @@ def compare(
     out: Annotated[Path | None, Option(metavar="DIR", help="The results folder; by default results/NAME.")] = None,
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and train nothing.")] = False,
+    show_all: All = False,
     open_report: Annotated[bool, Option("--open", help="Open the report in a browser at the end.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the results as JSON.")] = False,
     quiet: Annotated[bool, Option("-q", "--quiet", help="No progress and no table, only the answer.")] = False,
@@ -153,9 +153,7 @@ def compare(
                 observer=observer,
             )
     except KeyboardInterrupt:
-        stderr_console().print(
-            f"stopped; what is whole is in {folder}, and the same call goes on from there", soft_wrap=True
-        )
+        stderr_console().print_sentences(f"stopped; what is whole is in {folder}, and the same call goes on from there")
         raise Exit(_INTERRUPTED) from None
     except RecordError:
         if is_nonzero_rank() and not folder.exists():
@@ -163,13 +161,18 @@ def compare(
         raise
     if is_nonzero_rank():
         return
-    _print_results(comparison, as_json=as_json, quiet=quiet)
+    if as_json:
+        stdout_console().print_json(data=comparison.to_json())
+    else:
+        print_results(comparison.results, comparison.folder.report_file, show_all=show_all, only_answer=quiet)
     if open_report:
         launch(comparison.folder.report_file.resolve().as_uri())
     failed = [run for run in comparison.plan if comparison.records[run.run_id].status is Status.FAILED]
     if failed:
         place = comparison.folder.record_file(failed[0]).path
-        stderr_console().print(f"{len(failed)} runs failed; the traceback of the first is in {place}", soft_wrap=True)
+        stderr_console().print_sentences(
+            f"{plural(len(failed), 'run')} failed; the traceback of the first is in {place}"
+        )
         raise Exit(1)
 
 
@@ -199,7 +202,12 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> 
         runs = [{"run": run.number, "run_id": run.run_id, **run.content, "network": run.network.key} for run in plan]
         stdout_console().print_json(data={"folder": str(folder), "runs": runs})
         return
-    header = ("run", "run id", "network", *keys, "seed")
+    settings = [Column(key, 1) for key in keys]
+    columns: tuple[Column | str, ...] = (
+        *("run", Column("run id", 3), Column("network", is_text=True)),
+        *settings,
+        Column("seed", 2),
+    )
     rows = [
         (
             *(str(run.number), run.run_id, run.network.key),
@@ -209,27 +217,8 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> 
         for run in plan
     ]
     console = stdout_console()
-    console.print(as_rich(header, rows))
-    epochs = sum(run.epochs for run in plan)
-    console.print(
-        f"\n{len(plan)} runs of {plan.experiment.epochs} epochs, {epochs} in all, into {folder}", soft_wrap=True
-    )
+    console.print_table(Table(columns, rows))
+    count, each = plural(len(plan), "run"), plural(plan.experiment.epochs, "epoch")
+    console.print_sentences(f"\n{count} of {each}, {sum(run.epochs for run in plan):,} in all, into {folder}")
     if in_memory and any(count > 0 for count in plan.experiment.grid.num_workers):
-        console.print("num_workers has no effect here: the data are held in memory", soft_wrap=True)
-
-
-def _print_results(comparison: Comparison, *, as_json: bool, quiet: bool) -> None:
-    console = stdout_console()
-    if as_json:
-        console.print_json(data=comparison.to_json())
-        return
-    if not quiet:
-        for title, (header, rows) in {
-            "All runs, best first": comparison.table(),
-            **comparison.further_tables(),
-        }.items():
-            console.print(as_rich(header, rows, title))
-            console.print()
-    console.print(with_options(str(comparison.answer)), soft_wrap=not console.is_terminal, markup=False)
-    if not quiet:
-        console.print(f"\nreport: {comparison.folder.report_file}", soft_wrap=True)
+        console.print_sentences("num_workers has no effect here: the data are held in memory")

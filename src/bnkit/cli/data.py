@@ -8,7 +8,8 @@ from typer import Argument, Option
 
 from bnkit.console import stdout_console
 from bnkit.errors import DataError
-from bnkit.report.tables import as_rich
+from bnkit.messages import did_you_mean
+from bnkit.table import Column, Table
 
 if TYPE_CHECKING:
     from bnkit.data import FileState
@@ -29,7 +30,9 @@ def data(
 
     unknown = [name for name in names or () if name not in DATA_SETS]
     if unknown:
-        raise DataError(f"unknown data set {unknown[0]!r}; expected one of {', '.join(DATA_SETS)}")
+        raise DataError(
+            f"unknown data set {unknown[0]!r}{did_you_mean(unknown[0], DATA_SETS)}; expected one of {', '.join(DATA_SETS)}"
+        )
     chosen = [DATA_SETS[name] for name in names or DATA_SETS]
     if fetch:
         for source in chosen:
@@ -52,12 +55,15 @@ def data(
     if as_json:
         console.print_json(data=entries)
         return
-    header = ("name", "state", "where", "about")
-    console.print(as_rich(header, [tuple(str(entry[key]) for key in header) for entry in entries]))
+    columns = ("name", "state", Column("where", 2, below=True), Column.of_sentences("about"))
+    table = Table(
+        columns, [tuple(str(entry[column]) for column in ("name", "state", "where", "about")) for entry in entries]
+    )
+    console.print_table(table)
     for entry in entries:
         for path in entry["broken"]:
-            console.print(
-                f"broken: {path}: its SHA-256 is not the published one; delete it and fetch it again", soft_wrap=True
+            console.print_sentences(
+                f"broken: {path}: its SHA-256 is not the published one; delete it and fetch it again"
             )
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from typer import Context
 
 from bnkit.console import stdout_console
 from bnkit.errors import SettingsError
-from bnkit.report.tables import as_rich
 
 # What may be given beside the recipe's name: nothing is compared, and nothing written.
 _ALLOWED = {"what", "as_json", "quiet", "verbose"}
@@ -31,8 +28,8 @@ def show_demonstration(context: Context, name: str, *, as_json: bool) -> None:
         )
     tables, console = DEMONSTRATIONS[name](), stdout_console()
     if as_json:
-        console.print_json(data=[asdict(table) for table in tables])
+        console.print_json(data=[table.to_json() for table in tables])
         return
     for table in tables:
-        console.print(as_rich(table.header, table.rows, table.title))
-        console.print(f"{table.note}\n", soft_wrap=not console.is_terminal, markup=False)
+        console.print_table(table)
+        console.print()

@@ -23,12 +23,12 @@ def explain(
     `bnkit explain` lists all rules.
     """
     from bnkit.checks.rule_registry import find_rule, page, rules
-    from bnkit.report.tables import as_rich
+    from bnkit.table import Column, Table
 
     console = stdout_console()
     if rule is None:
-        header = ("code", "name", "severity", "what it finds")
-        console.print(as_rich(header, [(r.code, r.name, r.severity.value, r.summary) for r in rules()]))
+        columns = ("code", "name", Column("severity", 2), Column.of_sentences("what it finds"))
+        console.print_table(Table(columns, [(r.code, r.name, r.severity.value, r.summary) for r in rules()]))
         return
     text = page(find_rule(rule).code)
     if plain or not console.is_terminal:

@@ -12,7 +12,6 @@ from typer import Argument, Option
 
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import ModelError, SettingsError
-from bnkit.report.tables import Row, as_rich
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from bnkit.model.changes import Changes
     from bnkit.model.verify.outcome import Outcome
     from bnkit.model.weights import LoadedWeights
+    from bnkit.table import Table
 
 Target = Annotated[
     str,
@@ -220,22 +220,20 @@ class ModelCommand:
             more["weights"] = loaded.line
         stdout_console().print_json(data={**content, **more})
 
-    def print(
-        self, table: tuple[Row, list[Row]] | None, lines: Iterable[str], model_target: ModelTarget, *, replaced: bool
-    ) -> None:
+    def print(self, table: Table | None, lines: Iterable[str], model_target: ModelTarget, *, replaced: bool) -> None:
         """What the model was given, a table, then ``lines`` and where the result is."""
         console = stdout_console()
         if model_target.given is not None:
-            console.print(f"given: {model_target.given}", soft_wrap=True, markup=False)
+            console.print_sentences(f"given: {model_target.given}")
         if table is not None:
-            console.print(as_rich(*table))
+            console.print_table(table)
             console.print()
         for line in lines:
-            console.print(line, soft_wrap=not console.is_terminal, markup=False)
+            console.print_sentences(line)
         if self.out is not None:
             before = ", in place of what was there" if replaced else ""
             own_names = "" if model_target.weights is None else model_target.weights.own_names
-            console.print(f"written: {self.out}{before}{own_names}", soft_wrap=True, markup=False)
+            console.print_sentences(f"written: {self.out}{before}{own_names}")
 
 
 def print_weights(loaded: LoadedWeights | None) -> None:

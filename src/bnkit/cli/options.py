@@ -16,6 +16,8 @@ Workers = Annotated[
     ),
 ]
 
+All = Annotated[bool, Option("--all", help="Show all runs and rows, not only the best.")]
+
 
 def count_of(workers: str | None) -> int | str | None:
     """A number as such; what else was given as it is, for the library to take or to refuse."""

@@ -8,12 +8,20 @@ from typing import Annotated
 from typer import Argument, Option, launch
 
 from bnkit.claims.folder import holds_claims, read, write_page
-from bnkit.cli.options import with_options
+from bnkit.cli.options import All, with_options
 from bnkit.comparison.comparison import Comparison
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.records.marker import refuse_foreign_page
+from bnkit.messages import plural
 from bnkit.report.answer import Answer
+from bnkit.report.results import Results
+from bnkit.report.tables import further_tables, runs_table, summary_table
+
+_BEST_RUNS = 5
+# Of a table in a terminal; more scroll the answer out of sight.
+_MOST_ROWS = 40
+_OTHERS = "--all shows them"
 
 
 def report(
@@ -24,6 +32,7 @@ def report(
         Path | None, Option(metavar="FILE", help="The page about several folders; by default report.html.")
     ] = None,
     open_report: Annotated[bool, Option("--open", help="Open it in a browser.")] = False,
+    show_all: All = False,
     as_json: Annotated[bool, Option("--json", help="Print the answer as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -47,21 +56,34 @@ def report(
                 f"--out {out} with one folder, whose report is {folders[0]}/report.html; expected several"
             )
         (comparison,) = comparisons
-        with stderr_console().status(f"reading {len(comparison.plan)} records"), comparison.folder.writing():
+        with stderr_console().status(f"reading {plural(len(comparison.plan), 'record')}"), comparison.folder.writing():
             comparison.folder.write_results(comparison.plan)
             path = comparison.write_report()
-            answer = comparison.answer
+            results = comparison.results
     else:
-        with stderr_console().status(f"reading {sum(len(comparison.plan) for comparison in comparisons)} records"):
-            path, answer = _write_merged(comparisons, out if out is not None else Path("report.html"))
-    console = stdout_console()
+        with stderr_console().status(
+            f"reading {plural(sum(len(comparison.plan) for comparison in comparisons), 'record')}"
+        ):
+            path, results = _write_merged(comparisons, out if out is not None else Path("report.html"))
     if as_json:
-        console.print_json(data={"report": str(path), "answer": answer.to_json()})
+        stdout_console().print_json(data={"report": str(path), "answer": Answer.of(results).to_json()})
     else:
-        console.print(with_options(str(answer)), soft_wrap=not console.is_terminal, markup=False)
-        console.print(f"\nreport: {path}", soft_wrap=True)
+        print_results(results, path, show_all=show_all)
     if open_report:
         launch(path.resolve().as_uri())
+
+
+def print_results(results: Results, report: Path, *, show_all: bool, only_answer: bool = False) -> None:
+    """Print the answer, a row for each network and setting, the best runs or all of them, and where the report is."""
+    console = stdout_console()
+    console.print_sentences(with_options(str(Answer.of(results))))
+    if only_answer:
+        return
+    best = runs_table(results, None if show_all else _BEST_RUNS, _OTHERS)
+    for table in (summary_table(results), best, *further_tables(results).values()):
+        console.print()
+        console.print_table(table if show_all else table.first(_MOST_ROWS, _OTHERS))
+    console.print_sentences(f"\nreport: {report}")
 
 
 def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, as_json: bool) -> None:
@@ -78,13 +100,13 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
     if as_json:
         console.print_json(data={"report": str(path), "claims": content})
     else:
-        console.print(content["answer"], soft_wrap=not console.is_terminal, markup=False)
-        console.print(f"\nreport: {path}", soft_wrap=True)
+        console.print_sentences(content["answer"])
+        console.print_sentences(f"\nreport: {path}")
     if open_report:
         launch(path.resolve().as_uri())
 
 
-def _write_merged(comparisons: list[Comparison], path: Path) -> tuple[Path, Answer]:
+def _write_merged(comparisons: list[Comparison], path: Path) -> tuple[Path, Results]:
     from bnkit.comparison.merge import merge_comparisons
     from bnkit.report.page import page
 
@@ -97,4 +119,4 @@ def _write_merged(comparisons: list[Comparison], path: Path) -> tuple[Path, Answ
         raise RecordError(
             f"{path} cannot be written ({error.strerror}); expected a file that can: use --out"
         ) from error
-    return path, Answer.of(results)
+    return path, results

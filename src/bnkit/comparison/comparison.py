@@ -13,6 +13,7 @@ from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records.record import Epoch, Record
 from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
 from bnkit.experiments.settings import Settings
+from bnkit.messages import did_you_mean, plural
 from bnkit.report.answer import Answer
 from bnkit.report.contrast import contrasts
 from bnkit.report.objective import Objective
@@ -20,8 +21,9 @@ from bnkit.report.outcomes import matches, outcomes, points_of
 from bnkit.report.pairs_table import pairs_table
 from bnkit.report.results import Results
 from bnkit.report.sweep import why_undefined
-from bnkit.report.tables import further_tables, runs_table
+from bnkit.report.tables import further_tables, runs_table, summary_table
 from bnkit.strict_json import strict
+from bnkit.table import Table
 
 if TYPE_CHECKING:
     import pandas
@@ -103,11 +105,15 @@ class Comparison:
         }
         return {key: strict(value) for key, value in content.items()}
 
-    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The header and a row for each run, best on the test set first, as text."""
+    def summary(self) -> Table:
+        """A row for each network and setting: the mean on the test set, its 95 % interval, n, and how many runs failed."""
+        return summary_table(self.results)
+
+    def table(self) -> Table:
+        """A row for each run, best on the test set first; ``header, rows = comparison.table()`` takes it apart."""
         return runs_table(self.results)
 
-    def further_tables(self) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    def further_tables(self) -> dict[str, Table]:
         """By title: every network against every other, where there are more than two; and what the experiment's ``show`` asks for."""
         results = self.results
         return {**pairs_table(contrasts(results)), **further_tables(results)}
@@ -153,10 +159,15 @@ class Comparison:
         figure = figure if figure is not None else f"test_{Objective.of(self.plan.task).field}"
         known = [entry.name for entry in fields(Epoch) if entry.name not in ("epoch", "run_duration")]
         if figure not in known:
-            raise SettingsError(f"no figure is called {figure!r}; expected one of {', '.join(known)}")
+            raise SettingsError(
+                f"no figure is called {figure!r}{did_you_mean(figure, known)}; expected one of {', '.join(known)}"
+            )
         unknown = [key for key in settings if key not in Settings.model_fields]
         if unknown:
-            raise SettingsError(f"unknown setting {unknown[0]!r}; expected one of {', '.join(Settings.model_fields)}")
+            keys = Settings.model_fields
+            raise SettingsError(
+                f"unknown setting {unknown[0]!r}{did_you_mean(unknown[0], keys)}; expected one of {', '.join(keys)}"
+            )
         runs = [run for run in self.plan if matches(run.settings, settings)]
         points = points_of(runs, Settings.model_fields)
         if len(points) != 1:
@@ -175,7 +186,10 @@ class Comparison:
             SettingsError: There is no such network, or none of its runs finished.
         """
         if network not in self.plan.networks:
-            raise SettingsError(f"no network is called {network!r}; expected one of {', '.join(self.plan.networks)}")
+            names = self.plan.networks
+            raise SettingsError(
+                f"no network is called {network!r}{did_you_mean(network, names)}; expected one of {', '.join(names)}"
+            )
         runs = [outcome for outcome in outcomes(self.results) if outcome.run.network.key == network]
         ended = [outcome for outcome in runs if outcome.final is not None]
         undefined = [outcome for outcome in runs if outcome.is_undefined]
@@ -279,7 +293,7 @@ class Comparison:
         return self._components
 
     def __repr__(self) -> str:
-        return f"Comparison({str(self.folder.path)!r}): {len(self.plan)} runs\n\n{self.answer}"
+        return f"Comparison({str(self.folder.path)!r}): {plural(len(self.plan), 'run')}\n\n{self.answer}"
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"

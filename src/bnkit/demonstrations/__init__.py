@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from bnkit.demonstrations.scratch_and_concise import scratch_and_concise
-from bnkit.demonstrations.table import Table
 from bnkit.demonstrations.train_and_predict import train_and_predict
+from bnkit.table import Table
 
 DEMONSTRATIONS: dict[str, Callable[[], list[Table]]] = {
     "scratch-and-concise": scratch_and_concise,
     "train-and-predict": train_and_predict,
 }
 
-__all__ = ["DEMONSTRATIONS", "Table"]
+__all__ = ["DEMONSTRATIONS"]

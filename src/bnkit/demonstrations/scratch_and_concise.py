@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bnkit.data import Examples, load
-from bnkit.demonstrations.table import Table, largest_difference
+from bnkit.demonstrations.values import largest_difference
 from bnkit.experiments.networks import network_sources
 from bnkit.experiments.settings import Settings
 from bnkit.memory import keep_freed_memory
+from bnkit.messages import plural
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 from bnkit.seeding import seeded
+from bnkit.table import Column, Table
 
 _ARMS = {"reference": "from scratch", "torch": "built in", "batch_norm": "bnkit"}
 _BATCH, _STEPS, _ROUNDS = 256, 8, 7
@@ -46,9 +48,9 @@ def _numbers() -> Table:
                 rows.append((name, what, *(f"{difference:.1e}" for difference in differences), equal))
     equal_rows = sum(row[-1] == "yes" for row in rows)
     return Table(
-        "The largest difference to torch.nn, float64",
-        ("input", "number", "from scratch", "bnkit", "equal"),
+        (Column("input", wraps=True), Column("number", wraps=True), "from scratch", "bnkit", "equal"),
         rows,
+        "The largest difference to torch.nn, float64",
         f"{equal_rows} of {len(rows)} agree up to rounding.",
     )
 
@@ -91,9 +93,9 @@ def _speeds() -> Table:
         ratio = statistics.median(own / built_in for own, built_in in zip(rates[arm], rates["torch"], strict=True))
         rows.append((name, arm, f"{statistics.median(rates[arm]):,.0f}", f"{ratio:.2f}"))
     return Table(
-        f"LeNet in training, batch {_BATCH}, {torch.get_num_threads()} threads, in turns",
         ("layer", "arm", "examples/s", "against built in"),
         rows,
+        f"LeNet in training, batch {_BATCH}, {plural(torch.get_num_threads(), 'thread')}, interleaved",
         "The textbook, on a GPU: 35,560.7 from scratch and 60,219.9 built in, a ratio of 0.59.",
     )
 

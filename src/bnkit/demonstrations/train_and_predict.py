@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bnkit.data import Examples, load
-from bnkit.demonstrations.table import Table, first_values, largest_difference
+from bnkit.demonstrations.values import first_values, largest_difference
 from bnkit.model import normalising_by, population_statistics
 from bnkit.nn import BatchNorm1d, BatchNorm2d
+from bnkit.table import Column, Table
 
 _BATCH = 64
 # Of float64 values around 1, in sums of a few thousand.
@@ -37,9 +38,12 @@ def train_and_predict() -> list[Table]:
     equal = sum(row[-1] == "yes" for row in rows)
     return [
         Table(
-            "One input through one layer in each mode",
-            ("layer and input", "mode", "normalised by", "bnkit", "torch.nn", "equal"),
+            (
+                *(Column("layer and input", wraps=True), Column("mode", wraps=True)),
+                *(Column.of_sentences("normalised by"), "bnkit", Column("torch.nn", 2), "equal"),
+            ),
             rows,
+            "One input through one layer in each mode",
             f"{equal} of {len(rows)} rows are equal. The same input gives other outputs in training and in prediction; a "
             "batch of one is refused after a linear layer (one value a channel, whose deviation is 0), and works after a "
             "convolution, on its H·W values a channel.",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, overload
 
 from torch import nn
+
+from bnkit.table import Column, Table
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,12 @@ class Changes(Sequence[Change]):
         """The same as plain values."""
         return {"changes": [asdict(change) for change in self._entries], "error": self.error}
 
-    def rows(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """A header and a row for each change, as text."""
-        return ("site", "action", "detail"), [
-            (change.site or "(the model)", change.action, change.detail) for change in self._entries
-        ]
+    def rows(self) -> Table:
+        """A row for each change."""
+        return Table(
+            (Column("site", is_text=True), "action", Column.of_sentences("detail")),
+            [(change.site or "(the model)", change.action, change.detail) for change in self._entries],
+        )
 
     @property
     def summary(self) -> str:
@@ -82,14 +85,10 @@ class Changes(Sequence[Change]):
         return f"{len(self.made)} changed, {len(self.kept)} kept{error}"
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
+        return f"{self.rows()}\n{self.summary}"
 
-    def _lines(self) -> Iterator[str]:
-        header, rows = self.rows()
-        widths = [max(len(row[column]) for row in [header, *rows]) for column in range(2)]
-        for row in (header, *rows):
-            yield f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}".rstrip()
-        yield self.summary
+    def _repr_html_(self) -> str:
+        return f"{self.rows().to_html()}<p>{self.summary}</p>"
 
     def __repr__(self) -> str:
         return str(self)

@@ -27,8 +27,6 @@ from bnkit.strict_json import dumps, strict
 
 # More rows than this make a page that nobody scrolls through; results.csv has them all.
 _MAX_ROWS = 500
-# Columns of words, which stand to the left.
-_WORDS = ("network", "against", "so it is", "status", "gamma", "beta", "layer", "line", "device", "trainset")
 
 
 def page(results: Results, experiments: Mapping[str, str] | None = None) -> str:
@@ -66,7 +64,6 @@ def page(results: Results, experiments: Mapping[str, str] | None = None) -> str:
         style=_file("page.css"),
         code=_file("page.js"),
         tables=_tables(results, answer.contrasts),
-        words=_WORDS,
         facts=_environment(results),
         experiments=experiments or {results.plan.experiment.name: results.plan.experiment.to_toml()},
     )
@@ -166,17 +163,17 @@ def _forest_caption(name: str, pairs: int) -> tuple[str, str]:
 
 
 def _tables(results: Results, contrasts: Sequence[Contrast]) -> list[dict[str, Any]]:
-    runs = {"All runs, best first": runs_table(results)}
-    shown = {**runs, **pairs_table(contrasts), **further_tables(results)}
+    shown = (runs_table(results), *pairs_table(contrasts).values(), *further_tables(results).values())
     return [
         {
-            "title": title,
-            "header": header,
-            "rows": rows[:_MAX_ROWS],
-            "left_out": max(0, len(rows) - _MAX_ROWS),
+            "title": table.title,
+            "header": table.header,
+            "words": [not table.is_number(index) for index in range(len(table.columns))],
+            "rows": table.rows[:_MAX_ROWS],
+            "left_out": max(0, len(table.rows) - _MAX_ROWS),
             "note": _columns(Objective.of(results.plan.task)) if number == 0 else "",
         }
-        for number, (title, (header, rows)) in enumerate(shown.items())
+        for number, table in enumerate(shown)
     ]
 
 

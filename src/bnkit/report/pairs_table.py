@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from bnkit.report.contrast import Contrast
 from bnkit.report.intervals import Conclusion
-from bnkit.report.tables import Row, format_setting
+from bnkit.report.tables import format_setting
+from bnkit.table import Column, Table
 
 PAIRS_TITLE = "Every network against every other, each at its best learning rate"
 _WORDS = {
@@ -17,17 +18,30 @@ _WORDS = {
 }
 
 
-def pairs_table(contrasts: Sequence[Contrast]) -> dict[str, tuple[Row, list[Row]]]:
-    """The table by its title: a header, and a row for each pair and setting; none where each architecture has one pair."""
+def pairs_table(contrasts: Sequence[Contrast]) -> dict[str, Table]:
+    """The table by its title: a row for each pair and setting; none where each architecture has one pair."""
     if not any(contrast.pairs > 1 for contrast in contrasts):
         return {}
     settings = tuple(dict.fromkeys(key for contrast in contrasts for key in contrast.setting))
     unit = " (points)" if contrasts[0].objective.is_accuracy else ""
-    header = ("network", "against", *settings, "lr", "its lr", f"difference{unit}", "from", "to", "n", "so it is")
-    return {PAIRS_TITLE: (header, [_row(contrast, settings) for contrast in contrasts])}
+    columns = (
+        *(
+            Column("network", is_text=True),
+            Column("against", is_text=True),
+            *(Column(key, 2, below=True) for key in settings),
+        ),
+        *(
+            Column("lr", 2, below=True),
+            Column("its lr", 2, below=True),
+            Column(f"difference{unit}"),
+            Column("from", 1, below=True),
+        ),
+        *(Column("to", 1, below=True), Column("n", 3), Column("so it is", below=True)),
+    )
+    return {PAIRS_TITLE: Table(columns, [_row(contrast, settings) for contrast in contrasts], PAIRS_TITLE)}
 
 
-def _row(contrast: Contrast, settings: Sequence[str]) -> Row:
+def _row(contrast: Contrast, settings: Sequence[str]) -> tuple[str, ...]:
     values = (format_setting(contrast.setting[key]) if key in contrast.setting else "–" for key in settings)
     names, best, change = (contrast.network, contrast.baseline, *values), contrast.best, contrast.objective.change
     if best is None or best.test is None:

@@ -1,72 +1,99 @@
-"""Tables of runs and epochs: plain rows first, then as Rich shows them. Needs no torch."""
+"""Tables of runs and epochs: what is in them, and what may be left out. Needs no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from rich.table import Table
-from rich.text import Text
-
-from bnkit.experiments.plan import Run
+from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
+from bnkit.report.intervals import Interval
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, interval_over_seeds, matches, outcomes, points_of
 from bnkit.report.results import Results
+from bnkit.table import Column, Table
 
-Row = tuple[str, ...]
+Columns = tuple[Column | str, ...]
+_NETWORK = Column("network", is_text=True)
 
 
-def runs_table(results: Results) -> tuple[Row, list[Row]]:
-    """The header and a row for each run that began, best on the test set first; runs without an end come last."""
-    objective = Objective.of(results.plan.task)
-    varying = tuple(
-        key for key in results.plan.experiment.grid.explicit_keys if key == "lr" or key in results.plan.varying
+def summary_table(results: Results) -> Table:
+    """A row for each setting and network: the mean on the test set at the end, its interval, and how many runs it lacks."""
+    keys, objective = _setting_keys(results.plan), Objective.of(results.plan.task)
+    rows, any_lost = [], False
+    for values, by_network in _grouped(results, keys):
+        for network, runs in by_network.items():
+            interval, lost = interval_over_seeds(runs), _lost(runs)
+            any_lost = any_lost or lost > 0
+            mean, ends = _mean_and_ends(interval, objective.text)
+            n = 0 if interval is None else interval.n
+            rows.append((network, *map(format_setting, values), mean, ends, str(n), str(lost)))
+    columns: Columns = (
+        *(_NETWORK, *(Column(key, 1, below=True) for key in keys)),
+        *("mean", Column("95 % interval", 2, below=True), Column("n", 3), Column("failed", 0 if any_lost else 4)),
     )
-    header = (
-        *("run", "network", *varying, "seed", "epochs", "loss", objective.name, f"test {objective.name}", "population"),
-        *("s/epoch", "examples/s", "status"),
-    )
+    note = "failed: runs that diverged or raised an error; they are in no mean" if any_lost else ""
+    return Table(columns, rows, f"Test {objective.name} at the end, the mean over seeds", note)
+
+
+def runs_table(results: Results, most: int | None = None, others: str = "results.csv has them") -> Table:
+    """A row for each run that began, best on the test set first; runs without an end come last.
+
+    Args:
+        results: The runs.
+        most: How many are shown, of the best ones; None for all.
+        others: Where the other ones are.
+    """
+    objective, keys = Objective.of(results.plan.task), _setting_keys(results.plan)
     began = [
         (run, results.records[run.run_id])
         for run in results.plan
         if run.run_id in results.records and results.records[run.run_id].status
     ]
     began.sort(key=lambda entry: objective.order(objective.test(entry[1].last) if entry[1].last else None))
-    return header, [_run_row(run, record, varying, objective) for run, record in began]
+    shown = began[:most]
+    rows = [_run_row(run, record, keys, objective) for run, record in shown]
+    all_finished = all(record.status is Status.FINISHED for _, record in shown)
+    columns: Columns = (
+        *("run", _NETWORK),
+        *(*(Column(key, 1) for key in keys), Column("seed", 2)),
+        *(Column("epochs", 5), Column("loss", 6), Column(objective.name, 3), f"test {objective.name}"),
+        *(Column("population", 4), Column("s/epoch", 7), Column("examples/s", 8)),
+        Column("status", 9 if all_finished else 1),
+    )
+    if len(shown) == len(began):
+        return Table(columns, rows, "All runs, best first")
+    return Table(columns, rows, "The best runs", f"… {len(began) - len(shown):,} more: {others}")
 
 
-def epochs_table(results: Results) -> tuple[Row, list[Row]]:
-    """The header and a row for each run and epoch in the course's columns, best in training first."""
+def epochs_table(results: Results) -> Table:
+    """A row for each run and epoch in the course's columns, best in training first."""
     objective = Objective.of(results.plan.task)
     settings = ("lr", "batch_size", "num_workers", "device", "trainset")
-    header = (
-        *("run", "epoch", "loss", objective.name, f"test {objective.name}", "epoch duration", "run duration"),
-        *(name.replace("_", " ") for name in settings),
-        *("seed", "network"),
+    columns: Columns = (
+        *("run", "epoch", Column("loss", 2), objective.name, Column(f"test {objective.name}", 1)),
+        *(Column("epoch duration", 4), Column("run duration", 5), Column("lr", 2)),
+        *(Column(name.replace("_", " "), 6) for name in settings[1:]),
+        *(Column("seed", 3), Column("network", 1)),
     )
     every = [(run, epoch) for run in results.plan for epoch in results.records.get(run.run_id, Record()).epochs]
     every.sort(key=lambda entry: objective.order(objective.training(entry[1])))
-    return header, [
+    rows = [
         (
-            *(
-                str(run.number),
-                str(epoch.epoch),
-                format_value(epoch.loss),
-                format_value(objective.training(epoch)),
-                format_value(objective.test(epoch)),
-            ),
+            *(str(run.number), str(epoch.epoch), format_value(epoch.loss)),
+            *(format_value(objective.training(epoch)), format_value(objective.test(epoch))),
             *(f"{epoch.epoch_duration:.2f}", f"{epoch.run_duration:.2f}"),
             *(format_setting(getattr(run.settings, name)) for name in settings),
             *(str(run.seed), run.network.key),
         )
         for run, epoch in every
     ]
+    return Table(columns, rows, "All runs and epochs, best in training first")
 
 
-def first_layer_table(results: Results) -> tuple[Row, list[Row]]:
-    """The header and, for each run with batch norm, gamma and beta of its first one as learned."""
+def first_layer_table(results: Results) -> Table:
+    """For each run with batch norm, gamma and beta of its first one as learned."""
     found = [(run, results.records[run.run_id].first_layer) for run in results.plan if run.run_id in results.records]
-    return ("run", "network", "seed", "layer", "gamma", "beta"), [
+    rows = [
         (
             *(str(run.number), run.network.key, str(run.seed), layer["site"]),
             *(
@@ -77,65 +104,61 @@ def first_layer_table(results: Results) -> tuple[Row, list[Row]]:
         for run, layer in found
         if layer is not None
     ]
+    columns: Columns = (
+        *("run", _NETWORK, Column("seed", 2), Column("layer", 2, is_text=True)),
+        *(Column.of_sentences("gamma"), Column.of_sentences("beta")),
+    )
+    return Table(columns, rows, "gamma and beta of the first batch norm")
 
 
-def losses_table(results: Results) -> tuple[Row, list[Row]]:
-    """The header and, for each run and epoch in their order, the line that the course's training loop prints."""
-    return ("run", "network", "seed", "line"), [
+def losses_table(results: Results) -> Table:
+    """For each run and epoch in their order, the line that the course's training loop prints."""
+    rows = [
         (
-            str(run.number),
-            run.network.key,
-            str(run.seed),
+            *(str(run.number), run.network.key, str(run.seed)),
             f"Epoch [{epoch.epoch}/{run.epochs}], Loss: {'nan' if epoch.loss is None else f'{epoch.loss:.4f}'}",
         )
         for run in results.plan
         for epoch in results.records.get(run.run_id, Record()).epochs
     ]
+    columns: Columns = ("run", Column("network", 2), Column("seed", 3), Column.of_sentences("line"))
+    return Table(columns, rows, "The loss of every epoch")
 
 
-def crossed_table(results: Results) -> tuple[Row, list[Row]]:
-    """The header and a row for each setting: each network's mean on the test set at the end, with its 95 % interval.
+def crossed_table(results: Results) -> Table:
+    """A row for each setting: each network's mean on the test set at the end, with its 95 % interval.
 
     A run that diverged or failed is in no mean; how many there are of them stands behind it.
     """
-    varying = results.plan.varying or ("lr",)
+    keys, networks = results.plan.varying or ("lr",), results.plan.networks
     every = outcomes(results)
-    return (*varying, *results.plan.networks), [
+    rows = [
         (
             *map(format_setting, point.values()),
             *(
                 _mean_cell([o for o in every if o.run.network.key == network and matches(o.run.settings, point)])
-                for network in results.plan.networks
+                for network in networks
             ),
         )
-        for point in points_of(results.plan, varying)
+        for point in points_of(results.plan, keys)
     ]
+    columns: Columns = (*keys, *(Column(network, 1, below=True) for network in networks))
+    return Table(columns, rows, "On the test set at the end: means over the seeds, 95 % intervals")
 
 
-# What an experiment may ask for with `show`: the title and the table.
-FURTHER_TABLES: dict[str, tuple[str, Callable[[Results], tuple[Row, list[Row]]]]] = {
-    "epochs": ("All runs and epochs, best in training first", epochs_table),
-    "first_layer": ("gamma and beta of the first batch norm", first_layer_table),
-    "crossed": ("On the test set at the end: means over the seeds, 95 % intervals", crossed_table),
-    "losses": ("The loss of every epoch", losses_table),
+# What an experiment may ask for with `show`.
+FURTHER_TABLES: dict[str, Callable[[Results], Table]] = {
+    "epochs": epochs_table,
+    "first_layer": first_layer_table,
+    "crossed": crossed_table,
+    "losses": losses_table,
 }
 
 
-def further_tables(results: Results) -> dict[str, tuple[Row, list[Row]]]:
+def further_tables(results: Results) -> dict[str, Table]:
     """The tables that the experiment asks for with ``show``, by title."""
-    return {FURTHER_TABLES[name][0]: FURTHER_TABLES[name][1](results) for name in results.plan.experiment.show}
-
-
-def as_rich(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
-    """A table for a terminal: figures to the right, words to the left."""
-    rows = list(rows)
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(header):
-        right = all(_looks_like_a_number(row[index]) for row in rows)
-        table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+    tables = (FURTHER_TABLES[name](results) for name in results.plan.experiment.show)
+    return {table.title: table for table in tables}
 
 
 def format_value(value: float | None) -> str:
@@ -152,25 +175,48 @@ def format_setting(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _mean_cell(runs: Sequence[RunOutcome]) -> str:
-    lost = sum(outcome.record.status in (Status.DIVERGED, Status.FAILED) for outcome in runs)
-    interval = interval_over_seeds(runs)
+def _setting_keys(plan: Plan) -> tuple[str, ...]:
+    """The settings that a table of runs shows: the learning rate, and those that vary."""
+    varying = plan.varying
+    return tuple(key for key in plan.experiment.grid.explicit_keys if key == "lr" or key in varying)
+
+
+def _grouped(results: Results, keys: Sequence[str]) -> Iterator[tuple[tuple[object, ...], dict[str, list[RunOutcome]]]]:
+    """Each setting of ``keys``, and its runs by network: they differ in their seeds."""
+    groups: dict[tuple[object, ...], dict[str, list[RunOutcome]]] = {}
+    for outcome in outcomes(results):
+        values = tuple(getattr(outcome.run.settings, key) for key in keys)
+        groups.setdefault(values, {}).setdefault(outcome.run.network.key, []).append(outcome)
+    yield from groups.items()
+
+
+def _mean_and_ends(interval: Interval | None, text: Callable[[float], str]) -> tuple[str, str]:
+    """A mean and its interval; dashes where there are none."""
     if interval is None:
-        text = "–"
-    elif interval.low is None or interval.high is None:
-        text = f"{interval.mean:.4f}"
-    else:
-        text = f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
-    return f"{text}, {lost} of {len(runs)} lost" if lost else text
+        return "–", "–"
+    if interval.low is None or interval.high is None:
+        return text(interval.mean), "–"
+    return text(interval.mean), f"[{text(interval.low)}, {text(interval.high)}]"
 
 
-def _run_row(run: Run, record: Record, varying: Sequence[str], objective: Objective) -> Row:
+def _lost(runs: Sequence[RunOutcome]) -> int:
+    """How many of them diverged or failed."""
+    return sum(outcome.record.status in (Status.DIVERGED, Status.FAILED) for outcome in runs)
+
+
+def _mean_cell(runs: Sequence[RunOutcome]) -> str:
+    lost = _lost(runs)
+    mean, ends = _mean_and_ends(interval_over_seeds(runs), "{:.4f}".format)
+    return f"{mean}{'' if ends == '–' else f' {ends}'}{f', {lost} of {len(runs)} lost' if lost else ''}"
+
+
+def _run_row(run: Run, record: Record, keys: Sequence[str], objective: Objective) -> tuple[str, ...]:
     last = record.last
     status = record.status.value if record.status else "–"
     head = (
         str(run.number),
         run.network.key,
-        *(format_setting(getattr(run.settings, key)) for key in varying),
+        *(format_setting(getattr(run.settings, key)) for key in keys),
         str(run.seed),
     )
     if last is None:
@@ -194,7 +240,3 @@ def _rate(epochs: Sequence[Epoch]) -> str:
     seconds = sum(epoch.epoch_duration for epoch in epochs)
     examples = sum((epoch.examples_per_second or 0.0) * epoch.epoch_duration for epoch in epochs)
     return f"{examples / seconds:,.0f}" if seconds > 0 else "–"
-
-
-def _looks_like_a_number(text: str) -> bool:
-    return text == "–" or text.replace(",", "").replace(".", "").replace("e-", "").replace("−", "").isdigit()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnkit.messages import plural
 from bnkit.model.changes import Change
 from bnkit.model.state import copy_values
 from bnkit.moments import Moments
+from bnkit.table import Column, Table
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,16 @@ class Recalibration:
             "sequential": self.sequential,
         }
 
-    def rows(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """A header and a row for each layer that was recalibrated, as text."""
-        header = ("layer", "mean off by (max)", "(average)", "variance ratio", "values per channel")
-        return header, [
+    def rows(self) -> Table:
+        """A row for each layer that was recalibrated."""
+        columns = (
+            Column("layer", is_text=True),
+            "mean off by (max)",
+            Column("(average)", 2),
+            "variance ratio",
+            Column("values per channel", 3),
+        )
+        rows = [
             (
                 drift.layer or "(the model)",
                 f"{drift.largest_shift:.3g}",
@@ -115,6 +123,7 @@ class Recalibration:
             )
             for drift in self.layers
         ]
+        return Table(columns, rows)
 
     @property
     def summary(self) -> str:
@@ -122,20 +131,11 @@ class Recalibration:
         changed = (
             "" if self.output_change is None else f"; the output changed by {self.output_change:.1e} of its magnitude"
         )
-        return f"{len(self.layers)} recalibrated, {len(self.kept)} kept, {self.batches} batches{changed}"
+        return f"{len(self.layers)} recalibrated, {len(self.kept)} kept, {plural(self.batches, 'batch')}{changed}"
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        header, rows = self.rows()
-        widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-        for name, *figures in (header, *rows):
-            aligned = (f"{figure:>{width}}" for figure, width in zip(figures, widths[1:], strict=True))
-            yield "  ".join([f"{name:{widths[0]}}", *aligned])
-        for change in self.kept:
-            yield f"{change.site or '(the model)'} kept: {change.detail}"
-        yield self.summary
+        kept = (f"{change.site or '(the model)'} kept: {change.detail}" for change in self.kept)
+        return "\n".join([str(self.rows()), *kept, self.summary])
 
     def __repr__(self) -> str:
         return str(self)

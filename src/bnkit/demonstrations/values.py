@@ -1,27 +1,8 @@
-"""What a demonstration shows."""
+"""What demonstrations say about tensors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts.
-
-    Attributes:
-        title: What it shows.
-        header: The names of its columns.
-        rows: As wide as the header.
-        note: What it says, in a sentence.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    note: str
 
 
 def first_values(values: Tensor) -> str:

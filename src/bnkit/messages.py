@@ -1,0 +1,32 @@
+"""Words of messages: how many there are of a thing, and the known name that an unknown one resembles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def plural(count: int, noun: str) -> str:
+    """``count`` and ``noun``, which gets an "s" where there is more than one, or none.
+
+    Example:
+        >>> plural(1, "epoch"), plural(1200, "step"), plural(2, "batch")
+        ('1 epoch', '1,200 steps', '2 batches')
+    """
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "ch", "sh", "x")) else "s"
+    return f"{count:,} {noun}{ending}"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """A question to put behind an unknown name: the known name that is most like it; empty where none is.
+
+    Example:
+        >>> did_you_mean("LeNat", ["lenet", "two-cnn"])
+        " (did you mean 'lenet'?)"
+        >>> did_you_mean("resnet-9000", ["lenet", "two-cnn"])
+        ''
+    """
+    from difflib import get_close_matches
+
+    by_lower_case = {each.lower(): each for each in known}
+    close = get_close_matches(str(name).lower(), by_lower_case, n=1)
+    return f" (did you mean {by_lower_case[close[0]]!r}?)" if close else ""

@@ -1,0 +1,270 @@
+"""Tables as values, and their layout for a width: the only place where text is set in columns. Loads Rich only to print with it.
+
+Where a table is wider than the room, columns of sentences are wrapped; then those are left out, or set below their rows, that
+matter least. Lines are broken between words, and a word is never broken.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+_GAP, _INDENT = "  ", "    "
+# A column of sentences that is narrower reads badly: it goes below the rows.
+_NARROWEST_SENTENCES = 24
+_NUMBER = re.compile(r"–|[-−+]?(nan|inf|[\d,.]+(e[-+]?\d+)?)( ?%)?")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: What stands above it.
+        priority: 0: always shown. The others are shown where there is room, the lowest number first.
+        wraps: Whether its cells are sentences, which are broken between words.
+        below: Whether its cells are set below their rows where there is no room beside, together with those of other such
+            columns of its priority; otherwise they are left out.
+        width: It is at least as wide as this.
+        is_text: Whether its cells are aligned to the left even if all look like numbers.
+    """
+
+    title: str
+    priority: int = 0
+    wraps: bool = False
+    below: bool = False
+    width: int = 0
+    is_text: bool = False
+
+    @classmethod
+    def of_sentences(cls, title: str, priority: int = 1) -> Column:
+        """A column whose cells are wrapped, or set below their rows."""
+        return cls(title, priority, wraps=True, below=True)
+
+
+class Table:
+    """Rows of texts under the titles of their columns; ``header, rows = table`` takes it apart.
+
+    Args:
+        columns: The columns, or their titles.
+        rows: A text for each column. Line breaks in a text are kept.
+        title: What the table shows.
+        note: What it says, in a sentence.
+    """
+
+    def __init__(
+        self, columns: Iterable[Column | str], rows: Iterable[Sequence[str]], title: str = "", note: str = ""
+    ) -> None:
+        self.columns = tuple(Column(column) if isinstance(column, str) else column for column in columns)
+        self.rows = [tuple(row) for row in rows]
+        self.title, self.note = title, note
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The titles of the columns."""
+        return tuple(column.title for column in self.columns)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.header
+        yield self.rows
+
+    def titled(self, title: str, note: str = "") -> Table:
+        """The same under another title."""
+        return Table(self.columns, self.rows, title, note)
+
+    def first(self, count: int, where_others_are: str) -> Table:
+        """The first ``count`` rows; the note counts the others, and says where they are."""
+        left_out = len(self.rows) - count
+        if left_out <= 0:
+            return self
+        return Table(self.columns, self.rows[:count], self.title, f"… {left_out:,} more: {where_others_are}")
+
+    def is_number(self, index: int) -> bool:
+        """Whether all cells of a column are numbers, which are aligned to the right."""
+        return not self.columns[index].is_text and all(_NUMBER.fullmatch(row[index]) for row in self.rows)
+
+    def lines(self, width: int | None = None) -> Iterator[tuple[int, str]]:
+        """The lines of the table for ``width`` columns of characters (None: as many as it takes).
+
+        Each with the number of its row; −1 stands for the header.
+        """
+        widths = self._widths(width)
+        right = [self.is_number(index) for index in range(len(self.columns))]
+
+        def aligned(row: Sequence[str], *, from_bottom: bool = False) -> Iterator[str]:
+            cells = [wrap(row[index], own) for index, own in widths.items()]
+            if from_bottom:
+                height = max(map(len, cells))
+                cells = [[""] * (height - len(cell)) + cell for cell in cells]
+            for parts in zip_longest(*cells, fillvalue=""):
+                padded = (_pad(part, own, right[i]) for part, (i, own) in zip(parts, widths.items(), strict=True))
+                yield _GAP.join(padded).rstrip()
+
+        if any(self.header):
+            yield from ((-1, line) for line in aligned(self.header, from_bottom=True))
+        for number, row in enumerate(self.rows):
+            yield from ((number, line) for line in aligned(row))
+            room = None if width is None else width - len(_INDENT)
+            for text in self._below(row, widths, room):
+                yield from ((number, _INDENT + line) for line in wrap(text, room))
+
+    def __str__(self) -> str:
+        return "\n".join([*([self.title] if self.title else []), *(line for _, line in self.lines())])
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.control import strip_control_codes
+        from rich.segment import Segment
+
+        width = options.max_width
+        styled = [
+            *((line, "italic") for line in wrap(self.title, width) if self.title),
+            *((line, "bold" if number < 0 else "") for number, line in self.lines(width)),
+            *((line, "") for line in wrap(self.note, width) if self.note),
+        ]
+        for line, style in styled:
+            yield Segment(strip_control_codes(line), console.get_style(style) if style else None)
+            yield Segment.line()
+
+    def to_html(self) -> str:
+        """The table as HTML, for a notebook."""
+        sides = ["right" if self.is_number(index) else "left" for index in range(len(self.columns))]
+
+        def row(tag: str, cells: Sequence[str]) -> str:
+            return "".join(
+                f"<{tag} style='text-align:{side};vertical-align:top'>{html.escape(cell).replace(chr(10), '<br>')}</{tag}>"
+                for cell, side in zip(cells, sides, strict=True)
+            )
+
+        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
+        body = "".join(f"<tr>{row('td', cells)}</tr>" for cells in self.rows)
+        return f"<table>{caption}<thead><tr>{row('th', self.header)}</tr></thead><tbody>{body}</tbody></table>"
+
+    _repr_html_ = to_html
+
+    def to_markdown(self) -> str:
+        """The table as Markdown."""
+        rules = ["---:" if self.is_number(index) else "---" for index in range(len(self.columns))]
+        lines = [self.header, rules, *self.rows]
+        return "\n".join(f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in row)} |" for row in lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {
+            "title": self.title,
+            "header": list(self.header),
+            "rows": [list(r) for r in self.rows],
+            "note": self.note,
+        }
+
+    def _below(self, row: Sequence[str], shown: dict[int, int], room: int | None) -> Iterator[str]:
+        """The texts that go below a row: one for each column of sentences, and as many of the others together as fit."""
+        together = ""
+        for index, column in enumerate(self.columns):
+            if column.below and index not in shown and row[index]:
+                text = f"{column.title}: {row[index]}" if column.title else row[index]
+                if column.wraps:
+                    yield text
+                elif together and (room is None or _length(together) + 2 + _length(text) <= room):
+                    together += f", {text}"
+                else:
+                    yield from [together] if together else []
+                    together = text
+        yield from [together] if together else []
+
+    def _widths(self, room: int | None) -> dict[int, int]:
+        """The columns that are shown, and how wide each is."""
+        indices = range(len(self.columns))
+        cells = [[line for row in self.rows for line in row[index].split("\n")] for index in indices]
+        content = [max(map(_length, column), default=0) for column in cells]
+        full = [max(content[i], _length(column.title), column.width) for i, column in enumerate(self.columns)]
+        if room is None or sum(full) + len(_GAP) * (len(full) - 1) <= room:
+            return dict(enumerate(full))
+        words = [max((_length(word) for text in column for word in text.split()), default=0) for column in cells]
+        least = []
+        for index, column in enumerate(self.columns):
+            needed = max(words[index], min(content[index], _NARROWEST_SENTENCES)) if column.wraps else content[index]
+            least.append(max(needed, *map(_length, column.title.split() or [""]), column.width))
+        shown: set[int] = set()
+        left = room + len(_GAP)
+        # Those that would go below the rows stay together.
+        for group in _groups(self.columns):
+            needed = sum(least[index] + len(_GAP) for index in group)
+            if self.columns[group[0]].priority == 0 or needed <= left:
+                shown.update(group)
+                left -= needed
+        widths = {index: least[index] for index in sorted(shown)}
+        while left > 0 and (longer := [i for i in widths if self.columns[i].wraps and widths[i] < full[i]]):
+            widths[max(longer, key=lambda index: full[index] - widths[index])] += 1
+            left -= 1
+        for index, own in widths.items():  # titles in one line, where there is room
+            if 0 < full[index] - own <= left:
+                widths[index], left = full[index], left - full[index] + own
+        # Still too wide: break texts that are no sentences between words, too, and long names after a dot or a slash.
+        words_only = [i for i in widths if left < 0 and not self.is_number(i)]
+        pieces = {
+            i: max((_length(piece) for text in cells[i] for piece in _pieces(text)), default=0) for i in words_only
+        }
+        while left < 0 and (wider := {i: widths[i] for i in words_only if widths[i] > pieces[i]}):
+            widths[max(wider, key=wider.__getitem__)] -= 1
+            left += 1
+        return widths
+
+
+def wrap(text: str, width: int | None, hanging: str = "") -> list[str]:
+    """The lines of ``text``, broken between words so that they have ``width`` columns of characters where that can be.
+
+    Args:
+        text: Its own line breaks are kept.
+        width: None for no limit.
+        hanging: What the second and further lines of each line of the text begin with.
+    """
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        if width is None or _length(paragraph) <= width:
+            lines.append(paragraph)
+            continue
+        start = paragraph[: len(paragraph) - len(paragraph.lstrip())]
+        line, is_empty = start, True
+        for word in paragraph.split():
+            for number, piece in enumerate([word] if _length(word) <= width else _pieces(word)):
+                space = "" if is_empty or number > 0 else " "
+                if not is_empty and _length(line + space + piece) > width:
+                    lines.append(line)
+                    line, space = start + hanging, ""
+                line, is_empty = line + space + piece, False
+        lines.append(line)
+    return lines
+
+
+def _groups(columns: Sequence[Column]) -> list[list[int]]:
+    """The numbers of the columns, the most important first: each alone, but those that may go below by their priority."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, column in enumerate(columns):
+        groups.setdefault((column.priority, -1 if column.below else index), []).append(index)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _pieces(text: str) -> list[str]:
+    """Where a name that is too long for a line may be broken: after a slash, or a dot before a letter."""
+    return [piece for word in text.split() for piece in re.split(r"(?<=/)(?=.)|(?<=\.)(?=[A-Za-z_])", word)]
+
+
+def _length(text: str) -> int:
+    """How many columns of characters ``text`` takes in a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    space = " " * max(0, width - _length(text))
+    return space + text if right else text + space
