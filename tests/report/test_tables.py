@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import io
-
 import pytest
-from rich.console import Console
 
 from bnkit.experiments.records.record import Record, Status
 from bnkit.report.results import Results
 from bnkit.report.tables import (
-    as_rich,
     crossed_table,
     epochs_table,
     first_layer_table,
@@ -120,9 +116,3 @@ def test_numbers_are_rounded_for_the_table(value, text):
 @pytest.mark.parametrize(("value", "text"), [(0.1, "0.1"), (1.0, "1"), (1e-05, "1e-05"), (64, "64"), ("adam", "adam")])
 def test_settings_are_formatted(value, text):
     assert format_setting(value) == text
-
-
-def test_nothing_in_a_cell_is_markup():
-    console = Console(file=io.StringIO(), width=80)
-    console.print(as_rich(("network", "loss"), [("[red]x[/red]", "0.5")]))
-    assert "[red]x[/red]" in console.file.getvalue()

@@ -8,10 +8,10 @@ from typer import Argument, Option
 
 from bnkit.console import stdout_console
 from bnkit.errors import DataError
-from bnkit.report.tables import as_rich
+from bnkit.terminal_table import as_rich
 
 if TYPE_CHECKING:
-    from bnkit.data import FileState
+    from bnkit.data.downloads import FileState
 
 
 def data(
@@ -25,7 +25,8 @@ def data(
     Files are kept in the directory that BNKIT_DATA names, otherwise in the cache of the platform, and are used only
     after their SHA-256 matched.
     """
-    from bnkit.data import DATA_SETS, FileState, cache_directory
+    from bnkit.data.catalog import DATA_SETS
+    from bnkit.data.downloads import FileState, cache_directory
 
     unknown = [name for name in names or () if name not in DATA_SETS]
     if unknown:
@@ -62,7 +63,7 @@ def data(
 
 
 def _summary(states: list[FileState]) -> str:
-    from bnkit.data import FileState
+    from bnkit.data.downloads import FileState
 
     if FileState.BROKEN in states:
         return FileState.BROKEN.value

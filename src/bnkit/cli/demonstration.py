@@ -8,7 +8,7 @@ from typer import Context
 
 from bnkit.console import stdout_console
 from bnkit.errors import SettingsError
-from bnkit.report.tables import as_rich
+from bnkit.terminal_table import as_rich
 
 # What may be given beside the recipe's name: nothing is compared, and nothing written.
 _ALLOWED = {"what", "as_json", "quiet", "verbose"}

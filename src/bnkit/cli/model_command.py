@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import ModelError, SettingsError
-from bnkit.report.tables import Row, as_rich
+from bnkit.terminal_table import Row, as_rich
 
 if TYPE_CHECKING:
     from torch import nn

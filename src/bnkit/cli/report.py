@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, launch
 
-from bnkit.claims.folder import holds_claims, read, write_page
 from bnkit.cli.options import with_options
-from bnkit.comparison.comparison import Comparison
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError, SettingsError
-from bnkit.experiments.records.marker import refuse_foreign_page
-from bnkit.report.answer import Answer
+
+if TYPE_CHECKING:
+    from bnkit.comparison.comparison import Comparison
+    from bnkit.report.answer import Answer
 
 
 def report(
@@ -37,6 +37,9 @@ def report(
 
     `bnkit report results/claims` writes claims.html again, with all effects in one picture, and the report of every design.
     """
+    from bnkit.claims.folder import holds_claims
+    from bnkit.comparison.comparison import Comparison
+
     if any(holds_claims(folder) for folder in folders):
         _report_claims(folders, out, open_report=open_report, as_json=as_json)
         return
@@ -65,6 +68,8 @@ def report(
 
 
 def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, as_json: bool) -> None:
+    from bnkit.claims.folder import holds_claims, read, write_page
+
     if len(folders) > 1 or out is not None:
         raise SettingsError(
             f"{next(folder for folder in folders if holds_claims(folder))} is a folder of bnkit claims; expected it alone, "
@@ -86,6 +91,8 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
 
 def _write_merged(comparisons: list[Comparison], path: Path) -> tuple[Path, Answer]:
     from bnkit.comparison.merge import merge_comparisons
+    from bnkit.experiments.records.marker import refuse_foreign_page
+    from bnkit.report.answer import Answer
     from bnkit.report.page import page
 
     results = merge_comparisons(comparisons)

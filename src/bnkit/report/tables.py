@@ -1,19 +1,15 @@
-"""Tables of runs and epochs: plain rows first, then as Rich shows them. Needs no torch."""
+"""Tables of runs and epochs: plain rows. Needs no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Callable, Sequence
 
 from bnkit.experiments.plan import Run
 from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, interval_over_seeds, outcomes
 from bnkit.report.results import Results
-
-Row = tuple[str, ...]
+from bnkit.terminal_table import Row
 
 
 def runs_table(results: Results) -> tuple[Row, list[Row]]:
@@ -127,18 +123,6 @@ def further_tables(results: Results) -> dict[str, tuple[Row, list[Row]]]:
     return {FURTHER_TABLES[name][0]: FURTHER_TABLES[name][1](results) for name in results.plan.experiment.show}
 
 
-def as_rich(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
-    """A table for a terminal: figures to the right, words to the left."""
-    rows = list(rows)
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(header):
-        right = all(_looks_like_a_number(row[index]) for row in rows)
-        table.add_column(Text(name), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
-
-
 def format_value(value: float | None) -> str:
     """A loss or an accuracy with three or four digits; a dash where there is none."""
     if value is None:
@@ -193,7 +177,3 @@ def _rate(epochs: Sequence[Epoch]) -> str:
     seconds = sum(epoch.epoch_duration for epoch in epochs)
     examples = sum((epoch.examples_per_second or 0.0) * epoch.epoch_duration for epoch in epochs)
     return f"{examples / seconds:,.0f}" if seconds > 0 else "–"
-
-
-def _looks_like_a_number(text: str) -> bool:
-    return text == "–" or text.replace(",", "").replace(".", "").replace("e-", "").replace("−", "").isdigit()
