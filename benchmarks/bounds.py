@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.layer import measured, step, streamed_copy
 from torch import Tensor
 
 import bnkit
+from benchmarks.layer import measured, step, streamed_copy
 from bnkit.kernels.cpu import intrinsics, launch, loop_call
 from bnkit.kernels.cpu.compiling import outer
 from bnkit.kernels.cpu.loop_call import loop_call_for, partition

@@ -17,9 +17,9 @@ import math
 from statistics import median
 
 import torch
-from benchmarks.layer import measured, step
 
 import bnkit
+from benchmarks.layer import measured, step
 from bnkit.kernels.crossover import TABLE, case
 
 # Shapes of one example, of which so many are taken that the input has about so many elements.

@@ -33,9 +33,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
 from benchmarks.folder import planned
 from benchmarks.side_by_side import neighbours
-
 from bnkit.comparison.compare import run_experiment
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import Experiment, parse_experiment

@@ -32,7 +32,8 @@ def test_an_unknown_name_lists_the_known_ones():
         ("bnkit", ["torch", "numpy", "rich", "bokeh"]),
         ("bnkit.comparison.comparison", ["torch"]),
         ("bnkit.report.page", ["torch"]),
-        ("bnkit.cli.main", ["torch"]),
+        ("bnkit.cli.main", ["torch", "numpy", "pydantic"]),
+        ("bnkit.data", ["torch", "numpy"]),
         ("bnkit.nn", ["numba", "rich", "pydantic", "bokeh", "scipy", "bnkit.kernels.gpu.kernel"]),
     ],
 )

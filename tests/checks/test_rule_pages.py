@@ -12,6 +12,7 @@ import torch
 import bnkit
 from bnkit.checks.config import load_config
 from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.rule_pages import read_page, rule_pages
 from bnkit.checks.rule_registry import find_rule, page, rules, selected_rules
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,9 @@ def _section(rule, heading):
 def test_a_page_has_all_sections_and_says_what_the_rule_says(rule):
     text = page(rule.code)
     assert text.startswith(f"# {rule.code} {rule.name}\n\nSeverity: {rule.severity.value}")
+    head = read_page(rule.code)
+    assert (head.code, head.name, head.severity) == (rule.code, rule.name, rule.severity.value)
+    assert head.former_names == rule.former_names
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == HEADINGS
     assert ("Can be mended" in text.split("##")[0]) == rule.is_fixable
     assert (ROOT / "docs" / "rules" / f"{rule.code}.md").read_text() == text
@@ -54,7 +58,7 @@ def test_the_examples_of_a_page_are_true(rule, heading, is_found):
 
 def test_no_page_is_without_its_rule():
     pages = {path.stem for path in (ROOT / "docs" / "rules").glob("BN*.md")}
-    assert pages == {rule.code for rule in rules()}
+    assert pages == {rule.code for rule in rules()} == {page.code for page in rule_pages()}
 
 
 def test_codes_and_names_are_each_used_once():

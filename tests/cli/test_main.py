@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from typer.main import get_command
 
 from bnkit.cli.main import app
+from tests.child_processes import run
 from tests.cli.cli_runner import invoke
 
 COMMANDS = sorted(get_command(app).commands)
@@ -46,3 +48,28 @@ def test_a_narrow_terminal_does_not_break_an_error_into_lines(capsys, monkeypatc
 def test_no_colour_off_a_terminal(capsys):
     assert "\x1b" not in invoke(capsys, "compare", "nothing").err
     assert "\x1b" not in invoke(capsys, "data").out
+
+
+# What takes longest to load, and no answer that is printed at once needs. (Typer itself loads pydantic to convert values.)
+HEAVY = {"torch", "numpy", "scipy", "numba", "bokeh", "sklearn", "pooch", "rich.progress", "bnkit.experiments"}
+PRINTED_AT_ONCE = [
+    ["--help"], *([name, "--help"] for name in COMMANDS),
+    ["--version"], ["explain"], ["explain", "BN101"], ["explain", "two-in-a-row"], ["explain", "BN999"], ["data"], ["data", "--json"],
+]  # fmt: skip
+
+
+def test_what_is_printed_at_once_loads_nothing_heavy():
+    program = f"""
+import contextlib, io, sys
+from bnkit.cli.main import main
+loaded = set()
+for arguments in {PRINTED_AT_ONCE}:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        main(arguments)
+    found = {HEAVY} & set(sys.modules) - loaded
+    loaded |= found
+    if found:
+        print(arguments, "loads", found)
+"""
+    done = run([sys.executable, "-c", program])
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bnkit.checks.finding import Finding, Severity, Value
 from bnkit.checks.need import Need
+from bnkit.checks.rule_pages import is_called, read_page
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class Rule(ABC):
     """A mistake in the use of batch normalization, and how it is found.
 
-    A rule reads the context; it neither runs nor changes the model.
+    A rule reads the context; it neither runs nor changes the model. What it is about stands on its page (``checks/pages``).
 
     Attributes:
         code: "BN101"; BN1xx are about structure, BN2xx about statistics, BN3xx about the set-up of training.
@@ -27,7 +28,6 @@ class Rule(ABC):
         former_names: Names that older versions gave the rule; they select it, too.
         severity: Of its findings, unless ``finding`` is given another.
         needs: What the caller has to give; without it the rule is skipped, and the findings say so.
-        summary: What it finds, in a line.
         is_fixable: Whether ``fix`` does something.
         fix_changes_keys: Whether the fixed weights need another network: one with ``bias=False``, say.
     """
@@ -37,9 +37,13 @@ class Rule(ABC):
     former_names: ClassVar[tuple[str, ...]] = ()
     severity: ClassVar[Severity]
     needs: ClassVar[frozenset[Need]] = frozenset()
-    summary: ClassVar[str]
     is_fixable: ClassVar[bool] = False
     fix_changes_keys: ClassVar[bool] = False
+
+    @property
+    def summary(self) -> str:
+        """What it finds, in a line, as its page says."""
+        return read_page(self.code).summary
 
     @abstractmethod
     def findings(self, context: CheckContext) -> Iterator[Finding]:
@@ -47,7 +51,7 @@ class Rule(ABC):
 
     def is_called(self, name: str) -> bool:
         """Whether ``name`` is the code, the name or a former name of the rule, however it is capitalised."""
-        return name.lower() in (self.code.lower(), self.name, *self.former_names)
+        return is_called(name, self.code, self.name, *self.former_names)
 
     def fix(self, model: nn.Module, findings: Sequence[Finding], batches: Any) -> list[Change]:
         """Fix ``findings`` in place and return the changes. ``batches`` is None where there are no data."""

@@ -1,14 +1,13 @@
-"""All rules, how they are selected, and the page of each."""
+"""All rules, and how they are selected."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
 
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_pages import read_page, unknown_rule
 from bnkit.checks.rules import statistics, structure, training
-from bnkit.errors import SettingsError
 
 Names = str | Sequence[str]
 
@@ -29,7 +28,7 @@ def find_rule(name: str) -> Rule:
     for rule in rules():
         if rule.is_called(name):
             return rule
-    raise _unknown(name)
+    raise unknown_rule(name)
 
 
 def page(code: str) -> str:
@@ -38,7 +37,7 @@ def page(code: str) -> str:
     Raises:
         FileNotFoundError: If there is none.
     """
-    return resources.files("bnkit.checks").joinpath("pages", f"{code}.md").read_text(encoding="utf-8")
+    return read_page(code).text
 
 
 def selected_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ...]:
@@ -69,7 +68,7 @@ def matching_codes(names: Names) -> frozenset[str]:
     for name in split_names(names):
         matching = [rule.code for rule in rules() if _matches(rule, name)]
         if not matching:
-            raise _unknown(name)
+            raise unknown_rule(name)
         codes.update(matching)
     return frozenset(codes)
 
@@ -86,8 +85,3 @@ def split_names(names: Names) -> list[str]:
     several = [names] if isinstance(names, str) else names
     parts = [part.strip() for text in several for part in text.split(",")]
     return [part for part in parts if part]
-
-
-def _unknown(name: str) -> SettingsError:
-    codes = ", ".join(rule.code for rule in rules())
-    return SettingsError(f"no rule is called {name!r}; expected one of {codes}, the beginning of one as BN1, or a name")

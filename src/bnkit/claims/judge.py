@@ -105,15 +105,15 @@ def _interval(test: HypothesisTest) -> Interval | None:
 
 def _p_values(test: HypothesisTest) -> tuple[float, float]:
     """The p values of "the effect is not above nothing" and "the effect is not below what matters"."""
-    from scipy import stats
+    from scipy.special import stdtr, stdtrit
 
     interval = _interval(test)
     assert interval is not None and interval.high is not None
     n = interval.n
-    error = (interval.high - interval.mean) / float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
+    error = (interval.high - interval.mean) / float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
     if error == 0:
         return float(interval.mean <= test.nothing), float(interval.mean >= test.matters)
     above, below = (interval.mean - test.nothing) / error, (interval.mean - test.matters) / error
-    p_values = float(stats.t.sf(above, n - 1)), float(stats.t.cdf(below, n - 1))
+    p_values = float(stdtr(n - 1, -above)), float(stdtr(n - 1, below))
     assert all(math.isfinite(p) for p in p_values)
     return p_values

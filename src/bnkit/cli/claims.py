@@ -7,9 +7,7 @@ from typing import Annotated
 
 from typer import Exit, Option, launch
 
-from bnkit.claims.evaluate import FOLDER, evaluate_claims
 from bnkit.cli.options import Workers, count_of
-from bnkit.cli.progress import progress_display
 from bnkit.console import stderr_console, stdout_console
 from bnkit.messages import plural
 
@@ -25,7 +23,7 @@ def claims(
         str | None,
         Option(metavar="NAME | file.py:factory", help="Put the questions to this network, not to the course's."),
     ] = None,
-    out: Annotated[Path, Option(metavar="DIR", help="The results folder.")] = FOLDER,
+    out: Annotated[Path, Option(metavar="DIR", help="The results folder.")] = Path("results/claims"),
     budget: Annotated[float, Option(metavar="X", help="X times as many images for every claim.")] = 1.0,
     seeds: Annotated[int, Option(metavar="N", help="Seeds 0 to N − 1; below 3 nothing is decided.")] = 5,
     only: Annotated[
@@ -52,6 +50,9 @@ def claims(
 
     Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
     """
+    from bnkit.claims.evaluate import evaluate_claims
+    from bnkit.cli.progress import progress_display
+
     try:
         with progress_display(stderr_console(), quiet=quiet or as_json, verbose=verbose) as observer:
             verdicts = evaluate_claims(

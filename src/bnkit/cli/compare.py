@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Context, Exit, Option, launch
 
-from bnkit.cli.demonstration import show_demonstration
 from bnkit.cli.grid import grid_from
 from bnkit.cli.options import All, Workers, count_of
-from bnkit.cli.progress import progress_display
-from bnkit.cli.report import print_results
-from bnkit.comparison.compare import default_folder, run_experiment
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError
-from bnkit.experiments.experiment import (
-    DEMONSTRATION_NAMES,
-    Experiment,
-    default_experiment,
-    parse_experiment,
-    read_experiment,
-    read_recipe,
-)
-from bnkit.experiments.plan import Plan
-from bnkit.experiments.records.record import Status
-from bnkit.experiments.running.request import LaunchOptions, is_nonzero_rank, prepare
 from bnkit.factories import is_factory_name
 from bnkit.messages import plural
-from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table
+
+if TYPE_CHECKING:
+    from bnkit.experiments.experiment import Experiment
+    from bnkit.experiments.plan import Plan
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
@@ -121,8 +109,17 @@ def compare(
 
     Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
     """
+    from bnkit.cli.progress import progress_display
+    from bnkit.cli.report import print_results
+    from bnkit.comparison.compare import default_folder, run_experiment
+    from bnkit.experiments.experiment import DEMONSTRATION_NAMES
+    from bnkit.experiments.records.record import Status
+    from bnkit.experiments.running.request import LaunchOptions, is_nonzero_rank, prepare
+
     task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
     if what in DEMONSTRATION_NAMES:
+        from bnkit.cli.demonstration import show_demonstration
+
         show_demonstration(context, what, as_json=as_json)
         return
     experiment = _experiment(
@@ -178,6 +175,8 @@ def compare(
 
 def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) -> Experiment:
     """The experiment that ``what`` names, with what the options change."""
+    from bnkit.experiments.experiment import default_experiment, parse_experiment, read_experiment, read_recipe
+
     if what.endswith(".toml"):
         content, origin = read_experiment(Path(what)), what
     elif is_factory_name(what):
@@ -197,6 +196,8 @@ def _name_from(target: str) -> str:
 
 
 def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> None:
+    from bnkit.report.tables import format_setting
+
     keys = plan.experiment.grid.explicit_keys
     if as_json:
         runs = [{"run": run.number, "run_id": run.run_id, **run.content, "network": run.network.key} for run in plan]

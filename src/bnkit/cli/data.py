@@ -12,7 +12,7 @@ from bnkit.messages import did_you_mean
 from bnkit.table import Column, Table
 
 if TYPE_CHECKING:
-    from bnkit.data import FileState
+    from bnkit.data.downloads import FileState
 
 
 def data(
@@ -26,7 +26,8 @@ def data(
     Files are kept in the directory that BNKIT_DATA names, otherwise in the cache of the platform, and are used only
     after their SHA-256 matched.
     """
-    from bnkit.data import DATA_SETS, FileState, cache_directory
+    from bnkit.data.catalog import DATA_SETS
+    from bnkit.data.downloads import FileState, cache_directory
 
     unknown = [name for name in names or () if name not in DATA_SETS]
     if unknown:
@@ -68,7 +69,7 @@ def data(
 
 
 def _summary(states: list[FileState]) -> str:
-    from bnkit.data import FileState
+    from bnkit.data.downloads import FileState
 
     if FileState.BROKEN in states:
         return FileState.BROKEN.value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from rich.markdown import Markdown
 from typer import Argument, Option
 
 from bnkit.cli.model_command import Debug
@@ -22,16 +21,18 @@ def explain(
 
     `bnkit explain` lists all rules.
     """
-    from bnkit.checks.rule_registry import find_rule, page, rules
+    from bnkit.checks.rule_pages import find_page, rule_pages
     from bnkit.table import Column, Table
 
     console = stdout_console()
     if rule is None:
         columns = ("code", "name", Column("severity", 2), Column.of_sentences("what it finds"))
-        console.print_table(Table(columns, [(r.code, r.name, r.severity.value, r.summary) for r in rules()]))
+        console.print_table(Table(columns, [(p.code, p.name, p.severity, p.summary) for p in rule_pages()]))
         return
-    text = page(find_rule(rule).code)
+    text = find_page(rule).text
     if plain or not console.is_terminal:
         console.print(text, soft_wrap=True, markup=False, emoji=False, end="")
     else:
+        from rich.markdown import Markdown
+
         console.print(Markdown(text))

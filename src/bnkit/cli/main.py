@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 from typer import Abort, Exit, Option, Typer, TyperException
@@ -113,6 +112,8 @@ def _status_of(arguments: list[str]) -> int:
 
 def _what_arrived(error: TyperException) -> str:
     """The value that could not be parsed, which Typer's message leaves out."""
+    from pydantic import ValidationError
+
     cause = error.__cause__
     return f", got {cause.errors()[0]['input']!r}" if isinstance(cause, ValidationError) else ""
 

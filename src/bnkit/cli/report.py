@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, launch
 
-from bnkit.claims.folder import holds_claims, read, write_page
 from bnkit.cli.options import All, with_options
-from bnkit.comparison.comparison import Comparison
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError, SettingsError
-from bnkit.experiments.records.marker import refuse_foreign_page
 from bnkit.messages import plural
-from bnkit.report.answer import Answer
-from bnkit.report.results import Results
-from bnkit.report.tables import further_tables, runs_table, summary_table
+
+if TYPE_CHECKING:
+    from bnkit.comparison.comparison import Comparison
+    from bnkit.report.results import Results
 
 _BEST_RUNS = 5
 # Of a table in a terminal; more scroll the answer out of sight.
@@ -46,6 +44,10 @@ def report(
 
     `bnkit report results/claims` writes claims.html again, with all effects in one picture, and the report of every design.
     """
+    from bnkit.claims.folder import holds_claims
+    from bnkit.comparison.comparison import Comparison
+    from bnkit.report.answer import Answer
+
     if any(holds_claims(folder) for folder in folders):
         _report_claims(folders, out, open_report=open_report, as_json=as_json)
         return
@@ -75,18 +77,26 @@ def report(
 
 def print_results(results: Results, report: Path, *, show_all: bool, only_answer: bool = False) -> None:
     """Print the answer, a row for each network and setting, the best runs or all of them, and where the report is."""
+    from bnkit.report.answer import Answer
+    from bnkit.report.pairs_table import pairs_table
+    from bnkit.report.tables import further_tables, runs_table, summary_table
+
     console = stdout_console()
-    console.print_sentences(with_options(str(Answer.of(results))))
+    answer = Answer.of(results)
+    console.print_sentences(with_options(str(answer)))
     if only_answer:
         return
     best = runs_table(results, None if show_all else _BEST_RUNS, _OTHERS)
-    for table in (summary_table(results), best, *further_tables(results).values()):
+    others = {**pairs_table(answer.contrasts), **further_tables(results)}
+    for table in (summary_table(results), *others.values(), best):
         console.print()
         console.print_table(table if show_all else table.first(_MOST_ROWS, _OTHERS))
     console.print_sentences(f"\nreport: {report}")
 
 
 def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, as_json: bool) -> None:
+    from bnkit.claims.folder import holds_claims, read, write_page
+
     if len(folders) > 1 or out is not None:
         raise SettingsError(
             f"{next(folder for folder in folders if holds_claims(folder))} is a folder of bnkit claims; expected it alone, "
@@ -108,6 +118,7 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
 
 def _write_merged(comparisons: list[Comparison], path: Path) -> tuple[Path, Results]:
     from bnkit.comparison.merge import merge_comparisons
+    from bnkit.experiments.records.marker import refuse_foreign_page
     from bnkit.report.page import page
 
     results = merge_comparisons(comparisons)

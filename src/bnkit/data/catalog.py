@@ -1,23 +1,20 @@
-"""The data sets that have a name in bnkit."""
+"""The data sets that have a name in bnkit. Loads torch only when one is read."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
+from typing import TYPE_CHECKING
 
 from bnkit.console import stderr_console
-from bnkit.data import cifar, idx, image_folder
-from bnkit.data import npz as arrays
 from bnkit.data.downloads import PublishedFile
-from bnkit.data.examples import DataSet, Examples
 from bnkit.errors import DataError
+
+if TYPE_CHECKING:
+    from bnkit.data.examples import DataSet
 
 
 @dataclass(frozen=True)
@@ -29,12 +26,14 @@ class DataSource:
         about: One line about it.
         files: The files to download; empty if it is part of bnkit.
         read: Reads it from the cache, downloading missing files.
+        digest: The digest of its content, which ``read`` gives the data set; known without reading it.
     """
 
     name: str
     about: str
     files: tuple[PublishedFile, ...]
     read: Callable[[], DataSet]
+    digest: Callable[[], str]
 
 
 def names() -> tuple[str, ...]:
@@ -58,8 +57,12 @@ def load(name: str) -> DataSet:
         return DATA_SETS[name].read()
     path = Path(name).expanduser()
     if path.suffix.lower() == ".npz":
-        return arrays.read(path)
+        from bnkit.data import npz
+
+        return npz.read(path)
     if name and path.is_dir():  # an empty name would mean the working directory
+        from bnkit.data import image_folder
+
         return image_folder.read(path)
     raise DataError(
         f"unknown data set {name!r}; expected one of {', '.join(DATA_SETS)}, an .npz file, a folder of images by class, or "
@@ -69,9 +72,12 @@ def load(name: str) -> DataSet:
 
 def _digits() -> DataSet:
     """The embedded digits, 8 × 8 with values 0 to 16, resized to 28 × 28 bytes; a fifth, shuffled once, is the test split."""
-    from importlib import resources
+    import numpy as np
+    import torch
+    from torch.nn import functional
 
-    content = resources.files("bnkit.data").joinpath("digits.npz").read_bytes()
+    from bnkit.data.examples import DataSet, Examples
+
     with resources.as_file(resources.files("bnkit.data").joinpath("digits.npz")) as path:
         arrays = np.load(path, allow_pickle=False)
         small, targets = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["targets"]).long()
@@ -82,10 +88,14 @@ def _digits() -> DataSet:
     test, train = order[: len(order) // 5], order[len(order) // 5 :]
     return DataSet(
         "digits",
-        hashlib.sha256(content).hexdigest(),
+        _digits_digest(),
         Examples(images[train], targets[train]),
         Examples(images[test], targets[test]),
     )
+
+
+def _digits_digest() -> str:
+    return hashlib.sha256(resources.files("bnkit.data").joinpath("digits.npz").read_bytes()).hexdigest()
 
 
 def _idx_source(name: str, about: str, address: str, digests: tuple[str, str, str, str]) -> DataSource:
@@ -95,18 +105,23 @@ def _idx_source(name: str, about: str, address: str, digests: tuple[str, str, st
         for part, digest in zip(parts, digests, strict=True)
     )
 
+    def digest() -> str:
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
     def read() -> DataSet:
+        from bnkit.data import idx
+        from bnkit.data.examples import DataSet, Examples
+
         paths = [file.fetch() for file in files]
         with stderr_console().status(f"unpacking {name}"):
-            arrays: list[Tensor] = [idx.read(path) for path in paths]
-        digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+            arrays = [idx.read(path) for path in paths]
         train, test = (
             Examples(images[:, None], targets.long())
             for images, targets in ((arrays[0], arrays[1]), (arrays[2], arrays[3]))
         )
-        return DataSet(name, digest, train, test)
+        return DataSet(name, digest(), train, test)
 
-    return DataSource(name, about, files, read)
+    return DataSource(name, about, files, read, digest)
 
 
 _CIFAR10 = PublishedFile(
@@ -117,6 +132,9 @@ _CIFAR10 = PublishedFile(
 
 
 def _cifar10() -> DataSet:
+    from bnkit.data import cifar
+    from bnkit.data.examples import DataSet
+
     path = _CIFAR10.fetch()
     with stderr_console().status("unpacking cifar10"):
         return DataSet("cifar10", _CIFAR10.sha256, *cifar.read(path))
@@ -125,7 +143,13 @@ def _cifar10() -> DataSet:
 DATA_SETS: dict[str, DataSource] = {
     source.name: source
     for source in (
-        DataSource("digits", "1,797 handwritten digits, 8×8 enlarged to 28×28, 10 classes; part of bnkit", (), _digits),
+        DataSource(
+            "digits",
+            "1,797 handwritten digits, 8×8 enlarged to 28×28, 10 classes; part of bnkit",
+            (),
+            _digits,
+            _digits_digest,
+        ),
         _idx_source(
             "mnist",
             "70,000 handwritten digits, 28×28, 10 classes",
@@ -148,6 +172,12 @@ DATA_SETS: dict[str, DataSource] = {
                 "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
             ),
         ),
-        DataSource("cifar10", "60,000 photographs, 32×32 in colour, 10 classes", (_CIFAR10,), _cifar10),
+        DataSource(
+            "cifar10",
+            "60,000 photographs, 32×32 in colour, 10 classes",
+            (_CIFAR10,),
+            _cifar10,
+            lambda: _CIFAR10.sha256,
+        ),
     )
 }

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Self
 
 import platformdirs
-import pooch
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from bnkit.console import stderr_console
 from bnkit.errors import DataError
@@ -64,6 +62,8 @@ class PublishedFile:
         return path
 
     def _download(self, path: Path) -> None:
+        import pooch  # needed to download alone, and loads requests
+
         pooch.get_logger().setLevel("WARNING")  # the progress bar or the error says what is downloaded
         with _Progress(self.name) as progress:
             try:
@@ -109,6 +109,8 @@ class _Progress:
     """A progress bar with the interface that pooch expects, on standard error; hidden if that is not a terminal."""
 
     def __init__(self, description: str) -> None:
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
         columns = (TextColumn("fetching {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         self._bar = Progress(*columns, console=stderr_console(), refresh_per_second=5)
         self._bar.disable = not self._bar.console.is_terminal

@@ -29,7 +29,6 @@ class StaleRunningStats(RecalibrateFix):
     former_names = ("moving-average",)
     severity = Severity.ERROR
     needs = frozenset({Need.DATA})
-    summary = "a moving average that costs accuracy, or changes the output"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         inputs = [

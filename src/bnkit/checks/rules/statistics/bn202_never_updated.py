@@ -18,7 +18,6 @@ class NeverUpdated(RecalibrateFix):
     code = "BN202"
     name = "never-updated"
     severity = Severity.ERROR
-    summary = "running statistics that were never updated, in a trained model"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         tracked = {site: norm for site, norm in context.norms.items() if norm.mean is not None and not norm.is_frozen}

@@ -18,7 +18,6 @@ class NonFiniteRunningStats(RecalibrateFix):
     name = "non-finite-running-stats"
     former_names = ("poisoned",)
     severity = Severity.ERROR
-    summary = "running statistics that hold inf or NaN"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site, norm in context.norms.items():

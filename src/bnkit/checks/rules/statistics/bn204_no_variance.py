@@ -24,7 +24,6 @@ class NoVariance(Rule):
     name = "no-variance"
     severity = Severity.WARNING
     needs = frozenset({Need.DATA})
-    summary = "channels whose input does not vary"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for name, inputs in context.measurements.input_statistics.items():

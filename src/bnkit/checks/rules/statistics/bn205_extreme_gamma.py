@@ -19,7 +19,6 @@ class ExtremeGamma(Rule):
     name = "extreme-gamma"
     former_names = ("gamma",)
     severity = Severity.NOTE
-    summary = "gamma near zero, or exploding"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site, norm in context.norms.items():

@@ -20,7 +20,6 @@ class FewValues(Rule):
     name = "few-values"
     severity = Severity.WARNING
     needs = frozenset({Need.DATA})
-    summary = "too few values per channel in a batch"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for name, inputs in context.measurements.input_statistics.items():

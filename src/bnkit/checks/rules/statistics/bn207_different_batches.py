@@ -24,7 +24,6 @@ class DifferentBatches(Rule):
     name = "different-batches"
     severity = Severity.WARNING
     needs = frozenset({Need.DATA})
-    summary = "batches drawn from different distributions"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for name, inputs in context.measurements.input_statistics.items():

@@ -18,7 +18,6 @@ class UpdatedTwice(Rule):
     name = "updated-twice"
     severity = Severity.WARNING
     needs = frozenset({Need.STRUCTURE})
-    summary = "statistics that are updated twice a step"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site, norm in context.norms.items():

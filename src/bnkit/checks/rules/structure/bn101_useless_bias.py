@@ -23,7 +23,6 @@ class UselessBias(Rule):
     name = "useless-bias"
     severity = Severity.WARNING
     needs = frozenset({Need.STRUCTURE})
-    summary = "a bias that batch norm cancels"
     is_fixable = True
     fix_changes_keys = True
 

@@ -22,7 +22,6 @@ class AfterActivation(Rule):
     name = "after-activation"
     severity = Severity.NOTE
     needs = frozenset({Need.STRUCTURE})
-    summary = "a batch norm behind an activation, not before it"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         by_name = {site.name: norm for site, norm in context.norms.items()}

@@ -18,7 +18,6 @@ class Consecutive(Rule):
     former_names = ("two-in-a-row",)
     severity = Severity.WARNING
     needs = frozenset({Need.STRUCTURE})
-    summary = "a batch norm right behind another one"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         by_name = {site.name: norm for site, norm in context.norms.items()}

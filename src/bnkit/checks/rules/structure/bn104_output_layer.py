@@ -24,7 +24,6 @@ class OutputLayer(Rule):
     former_names = ("on-the-output",)
     severity = Severity.WARNING
     needs = frozenset({Need.STRUCTURE})
-    summary = "a batch norm on the output of the model"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site, norm in context.norms.items():

@@ -19,7 +19,6 @@ class DropoutBefore(Rule):
     name = "dropout-before"
     severity = Severity.WARNING
     needs = frozenset({Need.STRUCTURE})
-    summary = "dropout before a batch norm"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site, norm in context.norms.items():

@@ -17,7 +17,6 @@ class Shared(Rule):
     name = "shared"
     severity = Severity.WARNING
     needs = frozenset({Need.STRUCTURE})
-    summary = "a batch norm that runs several times a step"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site, norm in context.norms.items():

@@ -18,7 +18,6 @@ class Unused(Rule):
     former_names = ("never-runs",)
     severity = Severity.WARNING
     needs = frozenset({Need.STRUCTURE})
-    summary = "a batch norm that never runs"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site in context.norms:

@@ -19,7 +19,6 @@ class SmallEps(Rule):
     code = "BN108"
     name = "small-eps"
     severity = Severity.WARNING
-    summary = "an eps below the rounding errors of the dtype"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site, norm in context.norms.items():

@@ -20,7 +20,6 @@ class HalfPrecision(Rule):
     code = "BN109"
     name = "half-precision-statistics"
     severity = Severity.WARNING
-    summary = "running statistics in half precision, which stop moving"
     is_fixable = True
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:

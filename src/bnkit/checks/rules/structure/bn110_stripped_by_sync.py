@@ -17,7 +17,6 @@ class StrippedBySync(Rule):
     code = "BN110"
     name = "stripped-by-sync-conversion"
     severity = Severity.NOTE
-    summary = "an activation that convert_sync_batchnorm would drop"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site, norm in context.norms.items():

@@ -18,7 +18,6 @@ class LargeMomentum(Rule):
     code = "BN111"
     name = "large-momentum"
     severity = Severity.WARNING
-    summary = "a momentum by which the last batch outweighs all others"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site, norm in context.norms.items():

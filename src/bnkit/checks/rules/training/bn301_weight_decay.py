@@ -17,7 +17,6 @@ class WeightDecay(Rule):
     name = "weight-decay"
     severity = Severity.NOTE
     needs = frozenset({Need.OPTIMIZER})
-    summary = "gamma and beta under weight decay"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         assert context.training.optimizer is not None

@@ -17,7 +17,6 @@ class UnfrozenByTrain(Rule):
     name = "unfrozen-by-train"
     former_names = ("thawed-by-train",)
     severity = Severity.WARNING
-    summary = "frozen statistics that .train() will thaw"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         trains = any(parameter.requires_grad for parameter in context.model.parameters())

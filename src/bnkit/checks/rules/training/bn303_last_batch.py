@@ -20,7 +20,6 @@ class LastBatch(Rule):
     name = "last-batch-of-one"
     severity = Severity.ERROR
     needs = frozenset({Need.LOADER})
-    summary = "a last batch of one example"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         rest = last_batch(context.training.loader)

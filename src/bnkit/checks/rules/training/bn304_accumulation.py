@@ -18,7 +18,6 @@ class Accumulation(Rule):
     name = "accumulation"
     severity = Severity.WARNING
     needs = frozenset({Need.LOADER})
-    summary = "gradient accumulation over small batches"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         size, batches = batch_size_of(context.training.loader), context.training.accumulation

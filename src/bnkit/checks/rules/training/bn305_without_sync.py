@@ -22,7 +22,6 @@ class WithoutSync(Rule):
     name = "without-sync"
     severity = Severity.WARNING
     needs = frozenset({Need.LOADER})
-    summary = "small batches per process without synchronised statistics"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         size = batch_size_of(context.training.loader)

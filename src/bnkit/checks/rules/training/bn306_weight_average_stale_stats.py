@@ -22,7 +22,6 @@ class WeightAverageStaleStats(Rule):
     former_names = ("averaged-without-statistics",)
     severity = Severity.WARNING
     needs = frozenset({Need.EMA})
-    summary = "averaged parameters without statistics of their own"
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         assert context.training.ema is not None
