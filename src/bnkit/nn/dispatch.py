@@ -12,6 +12,7 @@ from bnkit.errors import SettingsError, TooFewValuesError
 from bnkit.kernels import reference, select
 from bnkit.kernels.contract import Kernel
 from bnkit.kernels.fused.tracing import is_plain_eager
+from bnkit.kernels.select import NUMBA, TRITON
 from bnkit.nn import sync
 from bnkit.nn.collectives import Group
 from bnkit.nn.input_checks import check_channels, check_residual
@@ -129,6 +130,12 @@ def _cached_selection(name: str, x: Tensor) -> Kernel | None:
             _selections.clear()
         kernel = _selections[key] = select(name, x).kernel
     return kernel
+
+
+def is_fused(name: str, x: Tensor) -> bool:
+    """Whether the kernel ``name`` adds and activates ``x`` in the pass that normalises it, and nobody looks at single operations."""
+    kernel = _cached_selection(name, x)
+    return kernel is not None and kernel.NAME in (NUMBA, TRITON)
 
 
 def check(x: Tensor, args: BatchNormArgs, residual: Tensor | None) -> None:

@@ -9,7 +9,7 @@ from bnkit.kernels.fused.kernel import FusedKernel
 KERNEL = FusedKernel(
     "numba",
     launch,
-    split.FUSED | SLOPE_BY_RESULT | {"silu"},
+    split.FUSED | SLOPE_BY_RESULT | {"silu", "gelu"},
     fused_behind_a_sum=split.FUSED | SLOPE_BY_RESULT,
     least_for_others=split.LEAST_FOR_OTHERS,
     masks_by_plane=True,  # masked loops go over planes only
