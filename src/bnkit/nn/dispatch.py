@@ -11,6 +11,7 @@ from torch import Tensor
 from bnkit.errors import SettingsError, TooFewValuesError
 from bnkit.kernels import reference, select
 from bnkit.kernels.contract import Kernel
+from bnkit.kernels.fused.operands import are_rows, parameter_dtype_of
 from bnkit.kernels.fused.tracing import is_plain_eager
 from bnkit.kernels.select import NUMBA, TRITON
 from bnkit.nn import sync
@@ -81,12 +82,21 @@ def running_stats_forward(
     x: Tensor, mean: Tensor, variance: Tensor, args: BatchNormArgs, residual: Tensor | None
 ) -> Tensor:
     """``x`` normalised by ``mean`` and ``variance``, both (C,)."""
-    check_residual(x, residual, args.called)
-    check_channels(x, args.called, weight=args.weight, bias=args.bias, running_mean=mean, running_var=variance)
+    weight, bias, eps, activation, kernel, called = args
+    if residual is not None:
+        check_residual(x, residual, called)
+    usual = _cached_selection(kernel, x)
+    if (
+        usual is not None
+        and are_rows(x.shape[1], parameter_dtype_of(x), mean, variance, weight, bias)
+        and not (mean.requires_grad or variance.requires_grad)
+    ):
+        return usual.running_stats_forward(x, mean, variance, weight, bias, eps, activation, residual)
+    check_channels(x, called, weight=weight, bias=bias, running_mean=mean, running_var=variance)
     # PyTorch's kernel has no gradient of the statistics, and the compiled loops have none.
     is_differentiated = (mean.requires_grad or variance.requires_grad) and torch.is_grad_enabled()
-    chosen = select(reference.NAME if is_differentiated else args.kernel, x).kernel
-    return chosen.running_stats_forward(x, mean, variance, args.weight, args.bias, args.eps, args.activation, residual)
+    chosen = select(reference.NAME if is_differentiated else kernel, x).kernel
+    return chosen.running_stats_forward(x, mean, variance, weight, bias, eps, activation, residual)
 
 
 def training_step(
