@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -107,6 +108,11 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             KernelError: ``sync`` where it cannot be: with a ``kernel`` that cannot share statistics, under torch.func.
             ModelError: ``sync``, and another process of the group ended or did not come.
         """
+        output = self._normalise(input, residual, mask, self._fused_activation())
+        return self.activation(output) if isinstance(self.activation, nn.Module) else output
+
+    def _normalise(self, input: Tensor, residual: Tensor | None, mask: Tensor | None, activation: str | None) -> Tensor:
+        """``activation(batch_norm(input) + residual)``, the activation by its name."""
         check_input(input, self._called)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         if input.shape[1] != self.num_features and input.shape[1] != (expected := self._channels()):
@@ -116,17 +122,18 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         if mask is not None:
             mask = as_wide_as(input, mask, self._called())
         mean, var, _ = (None, None, None) if self.training else self._statistics()
+        args = self._args(activation)
         if mean is not None and var is not None:
-            output = running_stats_forward(input, mean, var, self._args(), residual)
-        elif self.virtual_batch_size is not None and self.training:
-            output = forward_in_parts(input, residual, mask, self.virtual_batch_size, self._batch_stats_forward)
-        else:
-            output = self._batch_stats_forward(input, residual, mask)
-        return self.activation(output) if isinstance(self.activation, nn.Module) else output
+            return running_stats_forward(input, mean, var, args, residual)
+        if self.virtual_batch_size is not None and self.training:
+            by_batch = partial(self._batch_stats_forward, args=args)
+            return forward_in_parts(input, residual, mask, self.virtual_batch_size, by_batch)
+        return self._batch_stats_forward(input, residual, mask, args)
 
-    def _batch_stats_forward(self, input: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _batch_stats_forward(
+        self, input: Tensor, residual: Tensor | None, mask: Tensor | None, args: BatchNormArgs
+    ) -> Tensor:
         """The output by the batch's statistics; in training, the buffers follow them."""
-        args = self._args()
         moves = self.training and self.track_running_stats and not running_statistics.is_recomputation()
         mean, var, tracked = self._statistics()
         if (
@@ -163,14 +170,17 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             mean, var = self.running_mean, self.running_var
         return mean, var, buffers.get("num_batches_tracked")
 
-    def _args(self) -> BatchNormArgs:
-        name = self.activation if isinstance(self.activation, str) else None
+    def _fused_activation(self) -> str | None:
+        """The activation that a kernel applies; one that is a module follows it."""
+        return self.activation if isinstance(self.activation, str) else None
+
+    def _args(self, activation: str | None) -> BatchNormArgs:
         own = self._parameters
         if "weight" in own and "bias" in own:
             weight, bias = own["weight"], own["bias"]
         else:  # parametrised
             weight, bias = self.weight, self.bias
-        return BatchNormArgs(weight, bias, self.eps, name, self.kernel, self._called)
+        return BatchNormArgs(weight, bias, self.eps, activation, self.kernel, self._called)
 
     def _track(
         self,

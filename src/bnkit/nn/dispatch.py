@@ -12,7 +12,9 @@ from bnkit.errors import SettingsError, TooFewValuesError
 from bnkit.kernels import reference, select
 from bnkit.kernels.compilation.readiness import waits_for_the_compiler
 from bnkit.kernels.contract import Kernel
+from bnkit.kernels.fused.operands import are_rows, parameter_dtype_of
 from bnkit.kernels.fused.tracing import is_plain_eager
+from bnkit.kernels.select import NUMBA, TRITON
 from bnkit.nn import sync
 from bnkit.nn.collectives import Group
 from bnkit.nn.input_checks import check_channels, check_residual
@@ -81,13 +83,22 @@ def running_stats_forward(
     x: Tensor, mean: Tensor, variance: Tensor, args: BatchNormArgs, residual: Tensor | None
 ) -> Tensor:
     """``x`` normalised by ``mean`` and ``variance``, both (C,)."""
-    check_residual(x, residual, args.called)
-    check_channels(x, args.called, weight=args.weight, bias=args.bias, running_mean=mean, running_var=variance)
+    weight, bias, eps, activation, kernel, called = args
+    if residual is not None:
+        check_residual(x, residual, called)
+    usual = _cached_selection(kernel, x, activation, residual is not None)
+    if (
+        usual is not None
+        and are_rows(x.shape[1], parameter_dtype_of(x), mean, variance, weight, bias)
+        and not (mean.requires_grad or variance.requires_grad)
+    ):
+        return usual.running_stats_forward(x, mean, variance, weight, bias, eps, activation, residual)
+    check_channels(x, called, weight=weight, bias=bias, running_mean=mean, running_var=variance)
     # PyTorch's kernel has no gradient of the statistics, and the compiled loops have none.
     is_differentiated = (mean.requires_grad or variance.requires_grad) and torch.is_grad_enabled()
-    name = reference.NAME if is_differentiated else args.kernel
-    chosen = select(name, x, args.activation, has_residual=residual is not None).kernel
-    return chosen.running_stats_forward(x, mean, variance, args.weight, args.bias, args.eps, args.activation, residual)
+    name = reference.NAME if is_differentiated else kernel
+    chosen = select(name, x, activation, has_residual=residual is not None).kernel
+    return chosen.running_stats_forward(x, mean, variance, weight, bias, eps, activation, residual)
 
 
 def training_step(
@@ -140,6 +151,12 @@ def _cached_selection(name: str, x: Tensor, activation: str | None, has_residual
             _selections.clear()
         kernel = _selections[key] = select(name, x, activation, has_residual=has_residual).kernel
     return kernel
+
+
+def is_fused(name: str, x: Tensor, activation: str | None, has_residual: bool) -> bool:
+    """Whether the kernel ``name`` adds and activates ``x`` in the pass that normalises it, and nobody looks at single operations."""
+    kernel = _cached_selection(name, x, activation, has_residual)
+    return kernel is not None and kernel.NAME in (NUMBA, TRITON)
 
 
 def check(x: Tensor, args: BatchNormArgs, residual: Tensor | None) -> None:

@@ -39,8 +39,8 @@ class Elements(NamedTuple):
         store_element: ``store_element(elements, index, number)`` stores it as an element.
         activate: The activation.
         activation_backward: ``activation_backward(gradient behind the activation, what is known of it)`` is the gradient before
-            it. Of ReLU and its leaky kin either the argument or the result is known; of sigmoid and tanh, the result; of silu, the
-            argument.
+            it. Of ReLU and its leaky kin either the argument or the result is known; of sigmoid and tanh, the result; of silu
+            and gelu, the argument.
     """
 
     pointer: Any
@@ -59,7 +59,7 @@ def elements(kind: str, activation: str | None, *, nontemporal: bool, float64_co
 
     Args:
         kind: Of the elements.
-        activation: None, "relu", "leaky_relu", "sigmoid", "tanh" or "silu".
+        activation: None, "relu", "leaky_relu", "sigmoid", "tanh", "silu" or "gelu".
         nontemporal: Whether ``store_element`` stores past the caches; see ``intrinsics.stream`` for what that asks for.
         float64_compute: Whether float32 elements are computed with in float64: for what goes on to a function that makes rounding
             errors larger.
@@ -74,7 +74,7 @@ def elements(kind: str, activation: str | None, *, nontemporal: bool, float64_co
     own = np.float64 if kind == "float64" else np.float32
     acc_dtype = np.float64 if float64_compute else own
 
-    if activation in ("sigmoid", "tanh", "silu"):
+    if activation in ("sigmoid", "tanh", "silu", "gelu"):
         activate, activation_backward = smooth_activations(activation, acc_dtype, own)
     else:
         activate, activation_backward = _straight(activation, acc_dtype)

@@ -13,18 +13,26 @@ from bnkit.errors import ModelError, SettingsError
 from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
 from bnkit.model.edit import lazy
 from bnkit.model.edit.copy import deepcopy_model, replace_module
+from bnkit.model.edit.fuse import fuse, unfuse
+from bnkit.model.edit.fuse_plan import plan_fusion
 from bnkit.model.edit.replace import Replacement, ReplacementKind, describe, replace_with
+from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.patterns import Patterns
 from bnkit.model.inspect.recognise import (
     BatchNormLike,
     BatchNormSite,
     Unrecognized,
     batch_norm_sites,
+    identify,
     matching_names,
     no_batch_norm,
 )
+from bnkit.model.inspect.trace import Trace, trace
+from bnkit.model.layers.deferred import Deferring
 from bnkit.model.layers.frozen import bare_class
 from bnkit.model.state import isolate_from_ambient_modes
+from bnkit.model.verify.changed_model import check_comparable, error_of, exact_output, output_of
+from bnkit.nn import batch_norm as ours
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -37,6 +45,7 @@ def convert(
     model: nn.Module,
     to: ReplacementKind = "bnkit",
     *,
+    example_inputs: Any = None,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
     how: How | None = None,
@@ -51,6 +60,10 @@ def convert(
     frozen; one that is used in several places is one layer still. Between "bnkit", "torch" and "sync" the keys of the
     ``state_dict`` stay the same. A model that is converted already comes back the same.
 
+    With an example, ours do what follows them in the same pass over memory: an activation that they know by name, a sum and an
+    activation, or a sum, wherever nothing else reads what stands between. The result is run against the unfused network first:
+    outputs, gradients and buffers of a step of training, and of an evaluation.
+
     Layers are recognised by what they compute, so that those of other libraries with an activation inside, and frozen
     ones, are converted too. A class that computes something else is refused by name.
 
@@ -62,6 +75,9 @@ def convert(
             "torch": ``torch.nn``'s; where there is an activation, a small subclass that applies it;
             "group_norm": ``torch.nn.GroupNorm`` with gamma and beta; there are no running statistics then;
             "instance_norm": the same with an instance norm.
+        example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) that ``model`` takes; None for a
+            network that is not run: then nothing is fused, and nothing compared. Between "bnkit", "torch" and "sync", the
+            outputs on it have to stay.
         include, exclude: Patterns for dotted names, as ``"layer1.*"``: only these, not those.
         how: For a class (itself, not its subclasses), what makes a new module of each of its modules. It is given the
             module of the copy, and goes before everything else.
@@ -72,7 +88,8 @@ def convert(
             for a layer that takes any rank as well.
 
     Raises:
-        ModelError: A layer cannot be converted, or there is none.
+        ModelError: A layer cannot be converted, or there is none; the model raises on the example, or the result computes
+            something else.
         SettingsError: An argument that means nothing here.
 
     Example:
@@ -85,7 +102,9 @@ def convert(
     """
     replacement = Replacement(to, process_group, num_groups, dimensions)
     functions = _check_how(how)
+    example = None if example_inputs is None else Example(example_inputs)
     twin = deepcopy_model(model)
+    run = None if example is None else trace(twin, example)
     known = {site.module: site for site in batch_norm_sites(twin)}
     sites = {
         module: names
@@ -105,10 +124,50 @@ def convert(
         elif module not in known:
             action, detail = UNCHANGED, f"is {describe(module)} already"
         else:
-            action, detail = _convert_layer(module, known[module].recognised_as, replacement)
+            if to != "bnkit":
+                unfuse(twin, module, keeps_activation=to == "sync")
+            action, detail = _convert_layer(module, identify(module), replacement)
         also = f"; also at {', '.join(names[1:])}" if len(names) > 1 else ""
         changes.append(Change(names[0], action, detail + also))
-    return Changed(twin, Changes(changes))
+    if run is None or example is None:
+        return Changed(twin, Changes(changes))
+    if to == "bnkit":
+        changes = _fuse(twin, changes, picked, run, example)
+    return Changed(twin, Changes(changes, _check_outputs(twin, run, example, to)))
+
+
+def _fuse(model: nn.Module, changes: list[Change], picked: set[str], run: Trace, example: Example) -> list[Change]:
+    """Fuse what follows the batch norms that were ``picked``; the changes, with what came of it."""
+    wanted = [
+        change.site
+        for change in changes
+        if change.site in picked
+        and isinstance(norm := model.get_submodule(change.site), ours._BatchNorm)
+        and norm.activation is None
+        and not isinstance(norm, Deferring)
+    ]
+    found = {name: plan_fusion(model, run, name) for name in wanted}
+    done, why_not = fuse(model, {name: plan for name, plan in found.items() if not isinstance(plan, str)}, example)
+    noted = []
+    for change in changes:
+        plan, action, detail = found.get(change.site), change.action, change.detail
+        if change.site in done:
+            action = change.action if change.is_made else "fused"
+            detail = f"{detail}; {done[change.site].detail}"
+        elif plan is not None:
+            detail = f"{detail}; not fused: {plan if isinstance(plan, str) else why_not}"
+        noted.append(Change(change.site, action, detail))
+    return noted
+
+
+def _check_outputs(model: nn.Module, run: Trace, example: Example, to: str) -> float | None:
+    """How far the outputs of a converted ``model`` are from those before; None where they may be others."""
+    done = f"with its batch norms converted to {to}"
+    after = output_of(model, example, done)
+    if to not in ("bnkit", "torch", "sync"):
+        return None
+    check_comparable(run.output, model)
+    return error_of(run.output, after, model, done, lambda: exact_output(model, example))
 
 
 def _check_how(how: Any) -> dict[type[nn.Module], Callable[[nn.Module], nn.Module]]:

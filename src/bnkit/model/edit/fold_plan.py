@@ -177,9 +177,9 @@ class _Planner:
                 if user.kind is OpType.RESHAPE and axis is not None and user.index not in self._run.outputs:
                     waiting.append((user, axis_after(user, axis)))
                 elif not user.kind.has_weights or user.module is None or user.inputs[:1] != (step.index,):
-                    yield f"it feeds {_label(user)}"
+                    yield f"it feeds {user.label}"
                 elif axis != (1 if user.kind is OpType.CONVOLUTION else len(step.shape) - 1):
-                    yield f"its channels are not those of {_label(user)}"
+                    yield f"its channels are not those of {user.label}"
                 else:
                     yield user
 
@@ -234,15 +234,15 @@ def _feeding(run: Trace, norm: Operation) -> Operation | str:
             return "nothing feeds it but the input"
         before = run.operations[step.inputs[0]]
         if len(run.users[before.index]) > 1 or before.index in run.outputs:
-            return f"{_label(before)} feeds something else too"
+            return f"{before.label} feeds something else too"
         if before.kind is not OpType.RESHAPE:
             break
         between.insert(0, before)
         step = before
     if not before.kind.has_weights or before.module is None:
-        return f"{_label(before)} feeds it"
+        return f"{before.label} feeds it"
     axis: int | None = 1 if before.kind is OpType.CONVOLUTION else len(before.shape) - 1
-    return before if _axis_behind(between, axis) == 1 else f"the channels of {_label(before)} are not its channels"
+    return before if _axis_behind(between, axis) == 1 else f"the channels of {before.label} are not its channels"
 
 
 def _axis_behind(operations: list[Operation], axis: int | None) -> int | None:
@@ -251,10 +251,6 @@ def _axis_behind(operations: list[Operation], axis: int | None) -> int | None:
             return None
         axis = axis_after(operation, axis)
     return axis
-
-
-def _label(operation: Operation) -> str:
-    return operation.name if operation.module is None else operation.module
 
 
 def _why_not_layer(model: nn.Module, run: Trace, name: str) -> str:

@@ -129,7 +129,7 @@ def _site(run: Trace, name: str, operations: list[Operation], *, has_attached: b
         names=run.names.get(name, (name,)),
         kind=first.kind,
         calls=len(operations),
-        fed_by=tuple(dict.fromkeys(_layer_name(o) for operation in operations for o in _layers_before(run, operation))),
+        fed_by=tuple(dict.fromkeys(o.label for operation in operations for o in _layers_before(run, operation))),
         feeds=tuple(dict.fromkeys(name for found in downstream for name in found.layers)),
         activation=next((found.activation for found in downstream if found.activation), ""),
         is_normalised=any(found.is_normalised for found in downstream),
@@ -174,7 +174,7 @@ class _Downstream:
     def _met(self, user: Operation, activated: bool, crosses: bool) -> bool:
         """Note what ``user`` is, and say whether the way goes on behind it."""
         if user.kind.has_weights or user.kind is OpType.NORM:
-            self._layers[_layer_name(user)] = None
+            self._layers[user.label] = None
             self.is_normalised = self.is_normalised or (user.kind is OpType.NORM and not activated)
             return False
         if user.kind is OpType.ACTIVATION:
@@ -215,7 +215,3 @@ def _layers_before(run: Trace, start: Operation) -> Iterator[Operation]:
                 yield operation
             else:
                 waiting.append(operation)
-
-
-def _layer_name(operation: Operation) -> str:
-    return operation.name if operation.module is None else operation.module

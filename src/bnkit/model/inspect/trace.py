@@ -56,6 +56,11 @@ class Operation:
     shape: tuple[int, ...]
     is_single: bool
 
+    @property
+    def label(self) -> str:
+        """What to call it: by the name of its module, if it has one."""
+        return self.name if self.module is None else self.module
+
 
 @dataclass(frozen=True)
 class Trace:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
+from bnkit.model.layers.deferred import Deferring
+
 # What a frozen layer remembers, among its attributes.
 REQUIRES_GRAD, MODE = "_requires_grad_before", "_mode_asked_for"
 ATTRIBUTES = (REQUIRES_GRAD, MODE)
@@ -68,8 +70,8 @@ class Frozen(nn.Module):
 
 
 def bare_class(module: nn.Module) -> type[nn.Module]:
-    """The class of ``module``, whether it is frozen or not."""
+    """The class of ``module``, whether it is frozen or not, and whether or not it waits for what follows."""
     kind: type[nn.Module] = type(module)
-    while (parts := vars(kind).get("_parts")) is not None and parts[0] is Frozen:
+    while (parts := vars(kind).get("_parts")) is not None and parts[0] in (Frozen, Deferring):
         kind = parts[1]
     return kind
