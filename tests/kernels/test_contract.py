@@ -9,6 +9,7 @@ from torch import nn
 from bnkit.nn.functional import batch_norm
 from tests.cases.batch_norm import CASES
 from tests.cases.kernels import INTERPRETED, KERNELS
+from tests.cases.pairwise import pairwise
 from tests.error_bounds import assert_within_error_bound
 
 ACTIVATIONS = {
@@ -22,8 +23,12 @@ ACTIVATIONS = {
 }
 EPS = 1e-3
 # The edit loop tries the two that take different ways through every kernel.
-FUSED = [pytest.param(name, marks=() if name in (None, "relu") else pytest.mark.slow) for name in ACTIVATIONS]
+QUICK = (None, "relu")
 CASES_BY_NAME = {case.name: case for case in CASES}
+
+
+def _name(value):
+    return ("train" if value else "eval") if isinstance(value, bool) else getattr(value, "name", str(value))
 
 
 def _tensors(case, dtype):
@@ -41,10 +46,14 @@ def _run(compute, tensors, upstream):
     return [output.detach(), *torch.autograd.grad(output, leaves, upstream)]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("activation", FUSED, ids=str)
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    ("kernel", "training", "activation", "case"),
+    pairwise(
+        KERNELS, (True, False), ACTIVATIONS, CASES,
+        name=_name,
+        slow=lambda kernel, training, activation, case: activation not in QUICK,
+    ),
+)  # fmt: skip
 def test_output_and_gradients_are_as_exact_as_pytorchs(kernel, training, activation, case):
     channels = case.shape[1]
     mean, variance = torch.linspace(-1, 1, channels), torch.linspace(0.5, 2, channels)
@@ -72,9 +81,14 @@ def test_output_and_gradients_are_as_exact_as_pytorchs(kernel, training, activat
         assert got[0].stride() == expected[0].stride()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("activation", FUSED[:3] if INTERPRETED else FUSED, ids=str)
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    ("kernel", "activation", "case"),
+    pairwise(
+        KERNELS, list(ACTIVATIONS)[:3] if INTERPRETED else ACTIVATIONS, CASES,
+        name=_name,
+        slow=lambda kernel, activation, case: activation not in QUICK,
+    ),
+)  # fmt: skip
 def test_float64_agrees_with_pytorch(kernel, activation, case):
     def ours(x, weight, bias, residual):
         return batch_norm(

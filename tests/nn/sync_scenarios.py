@@ -30,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bnkit.errors import BnkitError
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, collectives
+from tests import compile_once
 from tests.child_processes import time_limit
 
 ROOT = Path(__file__).parents[2]
@@ -444,6 +445,7 @@ def start(folder: Path) -> None:
 
 def main(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
+    compile_once.install()
     for number, (size, scenarios) in enumerate(PHASES):
         if size and rank >= size:
             continue

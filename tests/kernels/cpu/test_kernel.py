@@ -91,8 +91,14 @@ def test_each_shape_takes_the_strategy_in_its_name(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("activation", [None, "relu"])
-@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize(
+    ("adds", "activation"),
+    [
+        (False, None),
+        (True, "relu"),
+        *(pytest.param(*other, marks=pytest.mark.exhaustive) for other in ((False, "relu"), (True, None))),
+    ],
+)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_large_inputs(shape, adds, activation):
     leaves, upstream = _leaves(shape)
@@ -101,14 +107,16 @@ def test_large_inputs(shape, adds, activation):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3, 6, 64, 130])
-@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("adds", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_large_inputs_channels_last(channels, adds):
     leaves, upstream = _leaves((37, channels, 31, 33), torch.channels_last)
     _check(leaves if adds else [*leaves[:3], None], upstream, "relu")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("offset", range(16))
+@pytest.mark.parametrize(
+    "offset", [pytest.param(offset, marks=[pytest.mark.exhaustive] if offset % 5 else []) for offset in range(16)]
+)
 def test_every_alignment_of_the_data_pointer(offset):
     leaves, upstream = _leaves(SHAPES["planes past the caches"], offset=offset)
     assert leaves[0].data_ptr() % 64 == 4 * offset
