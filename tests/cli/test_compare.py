@@ -366,6 +366,7 @@ def test_invalid_worker_counts_are_refused(capsys, tmp_path, options, message):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.exhaustive  # as test_sequential has it in one process
 def test_the_same_folder_twice_at_once_is_refused(capsys, tmp_path):
     with start("compare", *QUICK_COMPARE[:-1], "2000", "--out", "r", "-v", cwd=tmp_path) as process:
         process.until("epoch 1 of 2000")

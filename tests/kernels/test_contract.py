@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torch import nn
 from bnkit.nn.functional import batch_norm
 from tests.cases.batch_norm import CASES
 from tests.cases.kernels import INTERPRETED, KERNELS
-from tests.cases.pairwise import pairwise
+from tests.cases.selection import pairwise, selected
 from tests.error_bounds import assert_within_error_bound
 
 ACTIVATIONS = {
@@ -31,6 +33,15 @@ def _name(value):
     return ("train" if value else "eval") if isinstance(value, bool) else getattr(value, "name", str(value))
 
 
+def _rows(*factors):
+    """Every pair of values; interpreted, where a row takes seconds, every case with one of each."""
+    if not INTERPRETED:
+        return pairwise(*factors, name=_name, slow=lambda *row: row[-2] not in QUICK)
+    *others, cases = [list(factor) for factor in factors]
+    turns = [tuple(other[turn % len(other)] for other in others) for turn in range(len(cases))]
+    return selected(product(*others, cases), lambda *row: row[:-1] == turns[cases.index(row[-1])], name=_name)
+
+
 def _tensors(case, dtype):
     x, residual, upstream = case.inputs(dtype)
     generator = torch.Generator().manual_seed(1)
@@ -47,13 +58,8 @@ def _run(compute, tensors, upstream):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "training", "activation", "case"),
-    pairwise(
-        KERNELS, (True, False), ACTIVATIONS, CASES,
-        name=_name,
-        slow=lambda kernel, training, activation, case: activation not in QUICK,
-    ),
-)  # fmt: skip
+    ("kernel", "training", "activation", "case"), _rows(KERNELS, (True, False), ACTIVATIONS, CASES)
+)
 def test_output_and_gradients_are_as_exact_as_pytorchs(kernel, training, activation, case):
     channels = case.shape[1]
     mean, variance = torch.linspace(-1, 1, channels), torch.linspace(0.5, 2, channels)
@@ -83,12 +89,8 @@ def test_output_and_gradients_are_as_exact_as_pytorchs(kernel, training, activat
 
 @pytest.mark.parametrize(
     ("kernel", "activation", "case"),
-    pairwise(
-        KERNELS, list(ACTIVATIONS)[:3] if INTERPRETED else ACTIVATIONS, CASES,
-        name=_name,
-        slow=lambda kernel, activation, case: activation not in QUICK,
-    ),
-)  # fmt: skip
+    _rows(KERNELS, list(ACTIVATIONS)[:3] if INTERPRETED else ACTIVATIONS, CASES),
+)
 def test_float64_agrees_with_pytorch(kernel, activation, case):
     def ours(x, weight, bias, residual):
         return batch_norm(

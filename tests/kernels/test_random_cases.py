@@ -32,8 +32,8 @@ SHARES = {"float32": 200, "float64": 100, "bfloat16": 100, "float16": 100}
 FUSED = {
     "float32": (("relu", True), (None, False)),
     "float64": (("tanh", True),),
-    "bfloat16": (("leaky_relu", False),),
-    "float16": (("relu", True),),
+    "bfloat16": (("relu", False),),
+    "float16": (("leaky_relu", True),),
 }
 ACTIVATIONS = {None: nn.Identity(), "relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(), "tanh": nn.Tanh()}
 

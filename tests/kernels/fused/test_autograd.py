@@ -12,7 +12,7 @@ import bnkit
 from bnkit.kernels.activation import activate
 from bnkit.nn import BatchNorm2d
 from tests.cases.kernels import FUSED, KERNELS
-from tests.cases.pairwise import pairwise
+from tests.cases.selection import pairwise
 
 pytestmark = pytest.mark.slow
 

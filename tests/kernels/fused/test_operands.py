@@ -12,7 +12,7 @@ from bnkit.kernels.fused import custom_op
 from bnkit.kernels.fused.operands import in_layout_of
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from tests.cases.kernels import INTERPRETED, KERNELS
-from tests.cases.pairwise import pairwise
+from tests.cases.selection import pairwise
 
 
 def _sliced(t):

@@ -1,4 +1,4 @@
-"""A product of factors, of which `make test` runs the fewest rows that have every pair of two values together."""
+"""Which of many cases `make test` runs; the others are marked ``exhaustive``, for `make test-all`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,18 @@ def pairwise(
             )
         )
     return params
+
+
+def selected(
+    rows: Iterable[tuple[Any, ...]], wanted: Callable[..., bool], *, name: Callable[[Any], str] = str
+) -> list[Any]:
+    """All ``rows``, for ``parametrize``; those that are not ``wanted``, by their values, are marked ``exhaustive``."""
+    return [
+        pytest.param(
+            *row, id="-".join(name(value) for value in row), marks=[] if wanted(*row) else [pytest.mark.exhaustive]
+        )
+        for row in rows
+    ]
 
 
 def _covering(sizes: Sequence[int]) -> list[_Row]:
