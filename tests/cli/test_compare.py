@@ -443,6 +443,7 @@ def test_a_page_about_several_folders_replaces_no_other_file(capsys, tmp_path):
         assert invoke(capsys, "report", "a", "b", "--out", "both.html").status == 0
 
 
+@pytest.mark.exhaustive  # as test_output_streams has it, of other commands
 def test_a_reader_who_leaves_ends_it_without_a_traceback(tmp_path):
     reading, writing = os.pipe()
     os.close(reading)  # nobody reads any more

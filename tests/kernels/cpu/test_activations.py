@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -39,9 +41,13 @@ def _arguments(dtype):
     return torch.cat([*spread, torch.tensor(EDGES), -torch.tensor(EDGES)]).to(dtype)
 
 
-def _computed(function, *columns):
-    result = torch.empty_like(columns[0])
-    if len(columns) == 1:
+_smooth_activations = cache(smooth_activations)  # of each, what follows is compiled once for all tests
+
+
+@cache
+def _compiled(function, columns):
+    """``function`` over all elements of ``columns`` arrays."""
+    if columns == 1:
 
         @njit
         def run(result, x):
@@ -54,7 +60,12 @@ def _computed(function, *columns):
             for i in range(x.size):
                 result[i] = function(x[i], y[i])
 
-    run(result.numpy(), *(column.numpy() for column in columns))
+    return run
+
+
+def _computed(function, *columns):
+    result = torch.empty_like(columns[0])
+    _compiled(function, len(columns))(result.numpy(), *(column.numpy() for column in columns))
     return result
 
 
@@ -70,7 +81,7 @@ def _assert_close(found, exact, steps):
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "silu"])
 def test_activation_values(activation, number):
     x = _arguments(DTYPES[number])
-    activate, _ = smooth_activations(activation, number, number)
+    activate, _ = _smooth_activations(activation, number, number)
     _assert_close(_computed(activate, x), FUNCTIONS[activation](x.double()), steps=6)
 
 
@@ -82,7 +93,7 @@ def test_activation_gradients(activation, number):
     y = FUNCTIONS[activation](z)
     gradient = torch.randn(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     (exact,) = torch.autograd.grad(y, z, gradient)
-    _, through = smooth_activations(activation, number, number)
+    _, through = _smooth_activations(activation, number, number)
     known = (y if activation in SLOPE_BY_RESULT else z).detach().to(DTYPES[number])
     found = _computed(through, gradient.to(DTYPES[number]), known)
     eps = torch.finfo(found.dtype).eps
@@ -96,5 +107,5 @@ def test_activation_gradients(activation, number):
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "silu"])
 def test_nan_and_infinity(activation, number):
     x = torch.tensor([torch.nan, torch.inf, -torch.inf], dtype=DTYPES[number])
-    activate, _ = smooth_activations(activation, number, number)
+    activate, _ = _smooth_activations(activation, number, number)
     torch.testing.assert_close(_computed(activate, x), FUNCTIONS[activation](x), equal_nan=True)
