@@ -4,30 +4,41 @@ BIN := .venv/bin
 SETTINGS := pyproject.toml constraints.txt
 WHEEL := build/wheel
 
-.PHONY: demo test quick torture zoo docs wheel bench pictures clean
+.PHONY: demo test static test-all quick torture zoo docs wheel bench pictures clean
 
 demo: .venv/.installed
 	$(BIN)/bnkit compare
 
-test: .venv/.installed-dev
+# A worker that has nothing left takes from the other: until then tests that share what they set up stay in one of them.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+COVERAGE := --cov --cov-report=term:skip-covered
+
+test: static
+	$(PYTEST) $(COVERAGE)
+	$(MAKE) docs wheel
+
+# Before a release: every case of every product, all random examples, torture, Ray, the zoo.
+test-all: static
+	$(PYTEST) -m "" --hypothesis-profile=exhaustive --durations=30 $(COVERAGE)
+	$(MAKE) docs wheel
+
+static: .venv/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
-	$(MAKE) docs wheel
 
 # The edit loop: what can go wrong in most edits. After an edit of a compiled loop, all of them are compiled anew first.
 quick: .venv/.installed-dev
 	$(BIN)/ruff check
-	$(BIN)/python -m pytest -q -x -n 2 -m "not slow and not zoo and not torture"
+	$(PYTEST) -q -x -m "not slow and not exhaustive and not zoo and not torture"
 
 # Faults of every kind while a comparison trains: 200 and more kills, a full disk, workers that die. Says what was counted.
 torture: .venv/.installed-dev
-	$(BIN)/python -m pytest -n 2 -m "" -rP --durations=10 tests/torture tests/experiments/running/test_pool.py tests/experiments/running/test_ray_cluster.py tests/experiments/running/test_torchrun.py tests/cli/test_compare.py
+	$(PYTEST) -m "" -rP --durations=10 tests/torture tests/experiments/running/test_pool.py tests/experiments/running/test_ray_cluster.py tests/experiments/running/test_torchrun.py tests/cli/test_compare.py
 
 # Networks that others wrote: all of them, where `make test` takes a selection.
 zoo: .venv/.installed-dev
-	$(BIN)/python -m pytest -n 2 -m "" tests/zoo
+	$(PYTEST) -m "" tests/zoo
 
 docs: .venv/.installed-dev
 	$(BIN)/typer bnkit.cli.main utils docs --name bnkit --title "Command line" --output docs/commands.md

@@ -6,8 +6,11 @@ import os
 import shutil
 import signal
 import sys
+from collections import defaultdict
 
 import pytest
+
+from tests import compile_once, random_examples
 
 # Two workers of two threads each would wait for each other on two cores. Tests of threads ask for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +18,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Where a shell started the tests in the background, SIGINT is ignored, by them and by every process they start. Tests of Ctrl-C
 # need what a terminal gives.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+random_examples.register_profiles()
+
+
+def pytest_sessionstart(session):
+    compile_once.install()
+
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -35,6 +45,19 @@ def _compiled_from_scratch():
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is not None:
         dynamo.reset()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_charts_in_reports(request):
+    """Every comparison writes its report: without charts a small one takes a third of the time. ``charts`` marks who looks at them."""
+    if random_examples.is_exhaustive() or request.node.get_closest_marker("charts"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("bnkit.report.page", "bnkit.report.charts.page_figures"):
+            patch.setattr(f"{module}.charts", lambda results, contrasts: {}, raising=False)
+        patch.setattr("bnkit.report.page.components", lambda drawn: ("", defaultdict(str)), raising=False)
+        yield
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bnkit.moments import Moments
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     cuts=st.lists(st.integers(0, 50), max_size=6),
     mean=st.floats(-1e4, 1e4),

@@ -36,7 +36,7 @@ def _run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return run(command, cwd=folder, seconds=240, environment={"TRITON_INTERPRET": None})
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_dry_run_checks_times_prints_and_writes(tmp_path):
     if importlib.util.find_spec("triton") is None:
         if os.environ.get("CI"):

@@ -7,11 +7,23 @@ import re
 import pytest
 
 from bnkit.checks.rule_registry import page
+from bnkit.experiments.networks.registry import ARCHITECTURES
 from tests.checks.healthy import HEALTHY, found_on, row
+
+# Ours, and of others one for each rule that is right about a network of theirs.
+KINDS = {
+    *ARCHITECTURES, "transformers.MobileNetV2", "transformers.MobileViT", "pytorchcv.preresnet20_cifar10",
+}  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("healthy", [pytest.param(healthy, id=healthy.name) for healthy in HEALTHY])
+@pytest.mark.parametrize(
+    "healthy",
+    [
+        pytest.param(healthy, id=healthy.name, marks=[] if healthy.name in KINDS else [pytest.mark.exhaustive])
+        for healthy in HEALTHY
+    ],
+)
 def test_what_is_found_is_listed_and_no_error(healthy):
     found = found_on(healthy)
     assert not found.at_least("error"), found

@@ -7,6 +7,7 @@ import pytest
 
 from bnkit.claims.judge import ERROR_RATE, Decision, HypothesisTest, judge
 from bnkit.report.intervals import mean_interval
+from tests.random_examples import examples
 
 HOLDS, NOT, OPEN = Decision.HOLDS, Decision.DOES_NOT_HOLD, Decision.NOT_ENOUGH_DATA
 
@@ -23,7 +24,7 @@ def _three_errors(rounds, rate=ERROR_RATE):
 @pytest.mark.slow
 def test_of_many_claims_without_an_effect_none_holds_but_once_in_twenty_tables():
     """Twenty claims that are wrong by a hair: the worst case for "holds"."""
-    generator, rounds = np.random.default_rng(0), 400
+    generator, rounds = np.random.default_rng(0), examples(600)
     wrong = sum(
         any(
             verdict.decision is HOLDS
@@ -37,7 +38,7 @@ def test_of_many_claims_without_an_effect_none_holds_but_once_in_twenty_tables()
 
 @pytest.mark.slow
 def test_of_many_claims_with_an_effect_that_matters_none_is_refused_but_once_in_twenty_tables():
-    generator, rounds = np.random.default_rng(1), 300
+    generator, rounds = np.random.default_rng(1), examples(400)
     wrong = sum(
         any(
             verdict.decision is NOT

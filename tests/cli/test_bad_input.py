@@ -1,4 +1,4 @@
-"""A thousand broken experiment files and command lines: status 2 and one line, never a traceback, never a lost record."""
+"""Two thousand broken experiment files and command lines: status 2 and one line, never a traceback, never a lost record."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bnkit.experiments.experiment import parse_experiment, read_experiment
 from bnkit.experiments.settings import Settings
 from tests.cli import user_networks
 from tests.cli.cli_runner import QUICK_COMPARE, TINY_EXPERIMENT, invoke
+from tests.random_examples import examples
 
 pytestmark = pytest.mark.slow
 NETS = user_networks.__file__
@@ -49,8 +50,7 @@ _GRIDS = st.dictionaries(
 
 def _examples(count):
     return settings(
-        max_examples=count,
-        deadline=None,
+        max_examples=examples(count),
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
 

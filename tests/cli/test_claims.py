@@ -130,7 +130,7 @@ def test_verdicts_that_cannot_be_read_are_told(capsys, content):
     assert result.status == 2 and "claims.json" in result.err and result.err.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_figures_do_not_depend_on_the_number_of_workers():
     settings = {
         "data": f"{TINY_EXPERIMENT}:data",

@@ -366,6 +366,7 @@ def test_invalid_worker_counts_are_refused(capsys, tmp_path, options, message):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.exhaustive  # as test_sequential has it in one process
 def test_the_same_folder_twice_at_once_is_refused(capsys, tmp_path):
     with start("compare", *QUICK_COMPARE[:-1], "2000", "--out", "r", "-v", cwd=tmp_path) as process:
         process.until("epoch 1 of 2000")
@@ -442,6 +443,7 @@ def test_a_page_about_several_folders_replaces_no_other_file(capsys, tmp_path):
         assert invoke(capsys, "report", "a", "b", "--out", "both.html").status == 0
 
 
+@pytest.mark.exhaustive  # as test_output_streams has it, of other commands
 def test_a_reader_who_leaves_ends_it_without_a_traceback(tmp_path):
     reading, writing = os.pipe()
     os.close(reading)  # nobody reads any more

@@ -58,6 +58,11 @@ _COMPARE = ("compare", "loud.py:Net", "--data", "loud.py:data", "--grid", "lr=0.
 _BNKIT = (sys.executable, "-m", "bnkit.cli.main")
 
 
+def _more(*values):
+    """Other values of a parameter that a test has been run with: a process each, in `make test-all`."""
+    return (pytest.param(value, marks=pytest.mark.exhaustive) for value in values)
+
+
 @pytest.fixture(autouse=True)
 def _beside_a_network_that_prints(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -72,11 +77,13 @@ def _bnkit(*arguments, **options):
     "arguments",
     [
         (*_COMPARE, "--json"),
-        (*_COMPARE, "--json", "--workers", "2"),
-        (*_COMPARE, "--json", "--dry-run"),
         ("check", "loud.py:Net", "--input", "4x6", "--format", "json"),
-        ("fold", "loud.py:Net", "--input", "4x6", "--json"),
-        ("convert", "loud.py:Net", "--to", "torch", "--json"),
+        *_more(
+            (*_COMPARE, "--json", "--workers", "2"),
+            (*_COMPARE, "--json", "--dry-run"),
+            ("fold", "loud.py:Net", "--input", "4x6", "--json"),
+            ("convert", "loud.py:Net", "--to", "torch", "--json"),
+        ),
     ],
     ids=lambda arguments: f"{arguments[0]} {arguments[-1]}",
 )
@@ -91,6 +98,7 @@ def test_json_is_alone_on_standard_output(arguments):
     assert "child\n" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_of_the_processes_of_torchrun_the_first_prints_the_result_and_none_anything_else():
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     done = run([*torchrun, "-m", "bnkit.cli.main", *_COMPARE, "--json"])
@@ -99,7 +107,7 @@ def test_of_the_processes_of_torchrun_the_first_prints_the_result_and_none_anyth
     assert "forward print\n" in done.stderr
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", *_more("latin-1", "utf-8")])
 def test_a_sign_that_an_encoding_has_not_ends_nothing(encoding):
     """The list of data sets holds a multiplication sign, the pages of rules a minus."""
     environment = {"PYTHONIOENCODING": encoding}
@@ -125,7 +133,7 @@ def test_a_caller_in_python_has_its_standard_output_back():
     assert done.stderr == ""
 
 
-_LIGHT = [("--version",), ("compare", "--help"), ("data", "--json"), ("explain", "BN101")]
+_LIGHT = [("--version",), ("compare", "--help"), *_more(("data", "--json"), ("explain", "BN101"))]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
@@ -176,7 +184,7 @@ def test_streams_that_are_closed_or_full(command, status, out, err):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no such shell")
-@pytest.mark.parametrize("streams", ["2>/dev/full", ">/dev/full 2>&1", ">&- 2>&-"])
+@pytest.mark.parametrize("streams", [">/dev/full 2>&1", *_more("2>/dev/full", ">&- 2>&-")])
 def test_no_run_fails_because_what_its_network_prints_cannot_be_written(tmp_path, monkeypatch, streams):
     monkeypatch.setenv("ONLY_PRINT", "yes")
     done = _in_a_shell(f"{' '.join(_COMPARE)} {streams}")

@@ -93,7 +93,7 @@ _OPTIONS = {"grid": {"lr": 0.1, "batch_size": 16}, "epochs": 1}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_changed_code_in_another_file_makes_runs_of_its_own(project, capsys, workers):
     project(net=_IMPORTING, blocks=_BLOCKS, data=_DATA)
     options = {**_OPTIONS, "workers": workers, "out": "r"}

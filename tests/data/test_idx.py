@@ -42,7 +42,7 @@ def test_what_is_no_such_file_is_named(tmp_path, content, message):
     assert str(path) in str(caught.value)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, len(gzip.compress(RAW)) - 1))
 def test_cut_off_at_any_byte_it_is_refused(tmp_path, cut):
     path = tmp_path / "a.gz"

@@ -78,7 +78,7 @@ def test_every_recipe_is_valid_and_is_called_as_its_file(name):
     assert parse_experiment(read_recipe(name), name).name == name
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     lrs=st.lists(st.floats(1e-9, 10), min_size=1, max_size=3),
     seeds=st.lists(st.integers(0, 2**40), min_size=1, max_size=3, unique=True),

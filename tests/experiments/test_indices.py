@@ -77,7 +77,7 @@ def _pairs(inputs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("kind", ["tensors", "datasets"])
 def test_tokens_arrive_as_they_are_and_are_learned(tmp_path, kind, workers):
     data = _pairs(TOKENS) if kind == "tensors" else tuple(TensorDataset(*pair) for pair in _pairs(TOKENS))

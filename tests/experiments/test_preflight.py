@@ -54,7 +54,7 @@ def _compare(path, batch_norm, grid, data=None, **changes):
     return bnkit.compare(networks, data or tiny_experiment.data(), {"lr": [0.1], **grid}, out=path, **settings)
 
 
-@pytest.mark.parametrize("workers", [None, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [None, pytest.param(1, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize(
     ("batch_norm", "grid", "message"),
     [
@@ -72,6 +72,13 @@ def test_what_cannot_be_trained_is_refused_before_any_run(tmp_path, batch_norm, 
     with pytest.raises(FactoryError, match=message) as caught:
         _compare(tmp_path / "r", batch_norm, grid, workers=workers)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.slow
+def test_it_is_refused_in_another_process_too(tmp_path):
+    with pytest.raises(FactoryError, match=r"raised SystemExit .*enough"):
+        _compare(tmp_path / "r", lambda: _Trains(_leaves), {"batch_size": [8]}, workers=1)
     assert not (tmp_path / "r").exists()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from torch import nn
 from bnkit.nn.functional import batch_norm
 from tests.cases.batch_norm import CASES
 from tests.cases.kernels import INTERPRETED, KERNELS
+from tests.cases.selection import pairwise, selected
 from tests.error_bounds import assert_within_error_bound
 
 ACTIVATIONS = {
@@ -22,8 +25,21 @@ ACTIVATIONS = {
 }
 EPS = 1e-3
 # The edit loop tries the two that take different ways through every kernel.
-FUSED = [pytest.param(name, marks=() if name in (None, "relu") else pytest.mark.slow) for name in ACTIVATIONS]
+QUICK = (None, "relu")
 CASES_BY_NAME = {case.name: case for case in CASES}
+
+
+def _name(value):
+    return ("train" if value else "eval") if isinstance(value, bool) else getattr(value, "name", str(value))
+
+
+def _rows(*factors):
+    """Every pair of values; interpreted, where a row takes seconds, every case with one of each."""
+    if not INTERPRETED:
+        return pairwise(*factors, name=_name, slow=lambda *row: row[-2] not in QUICK)
+    *others, cases = [list(factor) for factor in factors]
+    turns = [tuple(other[turn % len(other)] for other in others) for turn in range(len(cases))]
+    return selected(product(*others, cases), lambda *row: row[:-1] == turns[cases.index(row[-1])], name=_name)
 
 
 def _tensors(case, dtype):
@@ -41,10 +57,9 @@ def _run(compute, tensors, upstream):
     return [output.detach(), *torch.autograd.grad(output, leaves, upstream)]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("activation", FUSED, ids=str)
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    ("kernel", "training", "activation", "case"), _rows(KERNELS, (True, False), ACTIVATIONS, CASES)
+)
 def test_output_and_gradients_are_as_exact_as_pytorchs(kernel, training, activation, case):
     channels = case.shape[1]
     mean, variance = torch.linspace(-1, 1, channels), torch.linspace(0.5, 2, channels)
@@ -72,9 +87,10 @@ def test_output_and_gradients_are_as_exact_as_pytorchs(kernel, training, activat
         assert got[0].stride() == expected[0].stride()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("activation", FUSED[:3] if INTERPRETED else FUSED, ids=str)
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    ("kernel", "activation", "case"),
+    _rows(KERNELS, list(ACTIVATIONS)[:3] if INTERPRETED else ACTIVATIONS, CASES),
+)
 def test_float64_agrees_with_pytorch(kernel, activation, case):
     def ours(x, weight, bias, residual):
         return batch_norm(

@@ -30,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bnkit.errors import BnkitError
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, collectives
+from tests import compile_once
 from tests.child_processes import time_limit
 
 ROOT = Path(__file__).parents[2]
@@ -424,9 +425,23 @@ PHASES: list[tuple[int, dict[str, Callable[[int], dict[str, Any]]]]] = [
 ]
 
 
-def start(folder: Path) -> None:
-    """Run all scenarios in three processes, to the end."""
-    commands = [[sys.executable, "-m", "tests.nn.sync_scenarios", str(rank), str(folder)] for rank in range(3)]
+# What `make test` leaves out: more loops to compile, and more graphs, of what the others have too.
+EXHAUSTIVE = frozenset({
+    "masked and compiled", "compiled with an empty one", "large group, compiled", "sub-group, compiled", "aten: compiled",
+    *(
+        f"numba: {name}"
+        for name in (
+            "features", "blocks", "no affine", "another activation", "twice, alone", "compiled", "float32, planes",
+            "bfloat16", "float16",
+        )
+    ),
+})  # fmt: skip
+
+
+def start(folder: Path, *, every: bool) -> None:
+    """Run the scenarios, ``every`` one or those of `make test`, in three processes, to the end."""
+    more = ["every"] if every else []
+    commands = [[sys.executable, "-m", "tests.nn.sync_scenarios", str(rank), str(folder), *more] for rank in range(3)]
     end = time.monotonic() + _MOST_SECONDS
     with (folder / "log").open("w") as log, time_limit(_MOST_SECONDS + 30):
         running = [
@@ -442,8 +457,9 @@ def start(folder: Path) -> None:
                 process.wait()
 
 
-def main(rank: int, folder: Path) -> None:
+def main(rank: int, folder: Path, every: str = "") -> None:
     torch.set_num_threads(1)
+    compile_once.install()
     for number, (size, scenarios) in enumerate(PHASES):
         if size and rank >= size:
             continue
@@ -456,6 +472,8 @@ def main(rank: int, folder: Path) -> None:
                 timeout=datetime.timedelta(seconds=60),
             )
         for name, scenario in scenarios.items():
+            if name in EXHAUSTIVE and not every:
+                continue
             try:
                 result = scenario(rank)
             except Exception:
@@ -466,4 +484,4 @@ def main(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -18,18 +18,28 @@ from tests.nn import sync_scenarios
 
 pytestmark = pytest.mark.slow
 
+
+def _by_name(*scenarios):
+    """For ``parametrize``."""
+    return [
+        pytest.param(one, id=one.name, marks=[pytest.mark.exhaustive] if one.name in sync_scenarios.EXHAUSTIVE else [])
+        for one in scenarios
+    ]
+
+
 THEIRS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory, worker_id):
+def results(request, tmp_path_factory, worker_id):
     """What each of ``size`` processes made of a scenario. The processes run once, whichever test asks first."""
     folder = tmp_path_factory.getbasetemp()
     folder = (folder if worker_id == "master" else folder.parent) / "processes"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()
-            sync_scenarios.start(folder)
+            here = (item for item in request.session.items if item.path == request.path)
+            sync_scenarios.start(folder, every=any(item.get_closest_marker("exhaustive") for item in here))
 
     def load(name, ranks):
         results = []
@@ -67,8 +77,7 @@ def _assert_equal(parts, whole):
 
 @pytest.mark.parametrize(
     "scenario",
-    [*sync_scenarios.OF_THREE, *sync_scenarios.KERNELS, *sync_scenarios.LARGE_GROUP, *sync_scenarios.OF_TWO],
-    ids=lambda scenario: scenario.name,
+    _by_name(*sync_scenarios.OF_THREE, *sync_scenarios.KERNELS, *sync_scenarios.LARGE_GROUP, *sync_scenarios.OF_TWO),
 )
 def test_equal_to_one_process_with_the_whole_batch(results, scenario):
     parts = results(scenario.name, range(len(scenario.sizes)))
@@ -79,7 +88,7 @@ def test_equal_to_one_process_with_the_whole_batch(results, scenario):
     _assert_equal(parts, whole)
 
 
-@pytest.mark.parametrize("scenario", sync_scenarios.ROUNDED, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", _by_name(*sync_scenarios.ROUNDED))
 def test_rounding_is_that_of_pytorch_with_the_whole_batch(results, scenario):
     parts = results(scenario.name, range(3))
     theirs = THEIRS[max(1, len(scenario.shape) - 1)](scenario.shape[0], dtype=scenario.statistics_dtype)
@@ -123,7 +132,7 @@ def test_one_collective_forward_and_one_backward(results):
         }
 
 
-@pytest.mark.parametrize("scenario", sync_scenarios.SUB_GROUPS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", _by_name(*sync_scenarios.SUB_GROUPS))
 def test_sub_groups(results, scenario):
     first, alone, last = results(scenario.name, range(3))
     eager = replace(scenario, how="eager")

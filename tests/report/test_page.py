@@ -16,6 +16,8 @@ from tests.child_processes import run
 from tests.report.browser import browse
 from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
 
+pytestmark = pytest.mark.charts
+
 
 def _page(**changes):
     planned = fake_plan(**changes)

@@ -70,7 +70,8 @@ def _interrupted(folder, after):
 @pytest.mark.parametrize(
     ("kills", "more"),
     [
-        pytest.param(6, (), id="6"),
+        pytest.param(3, (), id="3"),
+        pytest.param(6, (), id="6", marks=whole_only),
         *(pytest.param(50, (), id=f"50, {part}", marks=whole_only) for part in range(1, 5)),
         *(pytest.param(6, ("--workers", "2"), id=f"6 with workers, {part}", marks=whole_only) for part in (5, 6)),
     ],

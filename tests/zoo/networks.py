@@ -7,7 +7,7 @@ and scaled channel by channel, so that each of them does something and activatio
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Network:
         name: Of the library, a dot, and the network.
         make: Builds it with random weights.
         shape: Of one input.
-        is_quick: Whether it belongs to the ordinary run of the tests.
+        is_quick: Whether the ordinary run of the tests looks at it with ``bnkit.check``.
         jumps: Whether the least rounding can change its output a lot, since it picks places of largest values.
     """
 
@@ -259,9 +259,18 @@ NORMALISED = (
 )
 
 
-def cases(networks: tuple[Network, ...]) -> list[Any]:
-    """``networks`` as parameters of a test; all but the quick ones only run with `make zoo`."""
+# As different in structure as few can be.
+FEW = frozenset({
+    "pytorchcv.vgg", "pytorchcv.squeezenet_v1_1", "transformers.ConvNext",
+    "transformers.ResNet", "transformers.MobileNetV2", "transformers.Levit", "pytorchcv.preresnet20_cifar10",
+    "pytorchcv.densenet40_k12_bc_cifar10", "pytorchcv.mobilenetv3_small_w7d20", "pytorchcv.shufflenetv2_wd2",
+    "pytorchcv.erfnet_cityscapes",
+})  # fmt: skip
+
+
+def cases(networks: tuple[Network, ...], few: Container[str] = FEW) -> list[Any]:
+    """``networks`` as parameters of a test; all but ``few`` only run with `make zoo`."""
     return [
-        pytest.param(network, id=network.name, marks=() if network.is_quick else pytest.mark.zoo)
+        pytest.param(network, id=network.name, marks=() if network.name in few else pytest.mark.zoo)
         for network in networks
     ]

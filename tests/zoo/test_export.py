@@ -25,7 +25,7 @@ ONNX = {
 }
 
 
-@pytest.mark.parametrize("network", cases(NORMALISED))
+@pytest.mark.parametrize("network", cases(NORMALISED, ONNX))
 def test_the_exported_graph_holds_no_batch_norm(network: Network):
     model, inputs = build(network), example(network)
     with warnings.catch_warnings():

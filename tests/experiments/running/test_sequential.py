@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from functools import cache
+from itertools import product
 
 import pytest
 import torch
@@ -44,38 +46,52 @@ class _StopAfter(Callback):
             raise _Stop
 
 
+def _grid(schedule):
+    optimizer = "sgd" if schedule == "constant" else "adam"
+    return {**tiny_experiment.EXPERIMENT["grid"], "schedule": [schedule], "optimizer": [optimizer]}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The figures of a comparison that nobody interrupts, by the schedule of its learning rate."""
+
+    @cache
+    def figures(schedule):
+        return tiny_experiment.figures(_compare(tmp_path_factory.mktemp("whole"), grid=_grid(schedule)))
+
+    return figures
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     return tiny_experiment.figures(_compare(tmp_path_factory.mktemp("whole")))
 
 
+_IN_EVERY_PHASE = [
+    ("constant", "epochs", 2),
+    ("constant", "steps", 8),
+    ("one-cycle", "epochs", 7),
+    ("one-cycle", "steps", 0),
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "stop",
-    [{"epochs": 1}, {"epochs": 2}, {"epochs": 3}, {"epochs": 7}, {"steps": 0}, {"steps": 8}, {"steps": 40}],
-    ids=str,
+    ("schedule", "unit", "count"),
+    [
+        pytest.param(schedule, *stop, marks=[] if (schedule, *stop) in _IN_EVERY_PHASE else [pytest.mark.exhaustive])
+        for schedule in ("constant", "one-cycle")
+        for stop in (*product(["epochs"], (1, 2, 3, 7)), *product(["steps"], (0, 8, 40)))
+    ],
 )
-@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
-def test_interrupted_anywhere_the_figures_are_bit_equal(tmp_path, uninterrupted, stop, schedule):
-    grid = {
-        **tiny_experiment.EXPERIMENT["grid"],
-        "schedule": [schedule],
-        "optimizer": ["sgd" if schedule == "constant" else "adam"],
-    }
-    expected = (
-        uninterrupted if schedule == "constant" else tiny_experiment.figures(_compare(tmp_path / "whole", grid=grid))
-    )
+def test_interrupted_anywhere_the_figures_are_bit_equal(tmp_path, whole, schedule, unit, count):
+    stop, grid, expected = {unit: count}, _grid(schedule), whole(schedule)
     with pytest.raises(_Stop):
         _compare(tmp_path / "cut", grid=grid, observer=_StopAfter(**stop))
     rows = (tmp_path / "cut" / "results.csv").read_text().splitlines()
     watcher = _StopAfter()
     comparison = _compare(tmp_path / "cut", grid=grid, observer=watcher)
-    got = tiny_experiment.figures(comparison)
-    for row in got:
-        row.pop("schedule"), row.pop("optimizer")
-        row["run_id"] = None
-    wanted = [{key: value for key, value in row.items() if key not in ("schedule", "optimizer")} for row in expected]
-    assert got == [{**row, "run_id": None} for row in wanted]
+    assert tiny_experiment.figures(comparison) == expected
     assert len(rows) - 1 + len(watcher.trained) == 8 * 3
 
 
@@ -131,17 +147,21 @@ bnkit.compare(tiny_experiment.NETWORKS, tiny_experiment.data(), **tiny_experimen
 
 
 @pytest.mark.slow
-def test_kill_9_loses_at_most_the_epoch_in_progress(tmp_path):
+@pytest.mark.parametrize(
+    # An epoch has 5 steps: 3 lose the first; 20 are 4, the last of them whole but not written down; 21 are 4; 40 are 7.
+    ("kills", "kept"),
+    [((20,), 3), pytest.param((3, 20, 21, 40), 0 + 3 + 4 + 7, marks=pytest.mark.exhaustive)],
+)
+def test_kill_9_loses_at_most_the_epoch_in_progress(tmp_path, kills, kept):
     whole = _compare(tmp_path / "whole", threads=1)
     statuses = []
-    for steps in (3, 20, 21, 40):
+    for steps in kills:
         done = run([sys.executable, "-c", _SCRIPT, str(tmp_path / "cut"), str(steps)])
         statuses.append(done.returncode)
-    assert statuses == [-signal.SIGKILL] * 4
-    # An epoch has 5 steps: 3 lose the first; 20 are 4, the last of them whole but not written down; 21 are 4; 40 are 7.
+    assert statuses == [-signal.SIGKILL] * len(kills)
     watcher = _StopAfter()
     comparison = _compare(tmp_path / "cut", threads=1, observer=watcher)
-    assert len(watcher.trained) == 24 - (0 + 3 + 4 + 7)
+    assert len(watcher.trained) == 24 - kept
     assert tiny_experiment.figures(comparison) == tiny_experiment.figures(whole)
 
 

@@ -50,6 +50,7 @@ def test_two_processes_have_the_figures_of_one(tmp_path):
     assert "processes = 2" in text
 
 
+@pytest.mark.exhaustive
 def test_data_that_differ_between_the_processes_are_refused(tmp_path):
     (tmp_path / "mine.py").write_text(
         "import os\nimport torch\n\n\ndef data():\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -42,9 +43,13 @@ def _arguments(dtype):
     return torch.cat([*spread, torch.tensor(EDGES), -torch.tensor(EDGES)]).to(dtype)
 
 
-def _computed(function, *columns):
-    result = torch.empty_like(columns[0])
-    if len(columns) == 1:
+_smooth_activations = cache(smooth_activations)  # of each, what follows is compiled once for all tests
+
+
+@cache
+def _compiled(function, columns):
+    """``function`` over all elements of ``columns`` arrays."""
+    if columns == 1:
 
         @njit
         def run(result, x):
@@ -57,7 +62,12 @@ def _computed(function, *columns):
             for i in range(x.size):
                 result[i] = function(x[i], y[i])
 
-    run(result.numpy(), *(column.numpy() for column in columns))
+    return run
+
+
+def _computed(function, *columns):
+    result = torch.empty_like(columns[0])
+    _compiled(function, len(columns))(result.numpy(), *(column.numpy() for column in columns))
     return result
 
 
@@ -73,7 +83,7 @@ def _assert_close(found, exact, steps):
 @pytest.mark.parametrize("activation", CURVES)
 def test_activation_values(activation, number):
     x = _arguments(DTYPES[number])
-    activate, _ = smooth_activations(activation, number, number)
+    activate, _ = _smooth_activations(activation, number, number)
     if (
         activation == "gelu"
     ):  # PyTorch's own cancels where x is far below 0; the exponential of a square has the error of that
@@ -91,7 +101,7 @@ def test_activation_gradients(activation, number):
     y = FUNCTIONS[activation](z)
     gradient = torch.randn(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     (exact,) = torch.autograd.grad(y, z, gradient)
-    _, through = smooth_activations(activation, number, number)
+    _, through = _smooth_activations(activation, number, number)
     known = (y if activation in SLOPE_BY_RESULT else z).detach().to(DTYPES[number])
     found = _computed(through, gradient.to(DTYPES[number]), known)
     eps = torch.finfo(found.dtype).eps
@@ -105,7 +115,7 @@ def test_activation_gradients(activation, number):
 @pytest.mark.parametrize("activation", CURVES)
 def test_nan_and_infinity(activation, number):
     x = torch.tensor([torch.nan, torch.inf, -torch.inf], dtype=DTYPES[number])
-    activate, _ = smooth_activations(activation, number, number)
+    activate, _ = _smooth_activations(activation, number, number)
     # In float64: PyTorch's gelu of infinity is NaN in float32.
     expected = FUNCTIONS[activation](x.double()).to(x.dtype)
     torch.testing.assert_close(_computed(activate, x), expected, equal_nan=True)

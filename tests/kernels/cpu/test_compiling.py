@@ -117,7 +117,7 @@ for activation in sys.argv[1:]:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_loops_that_several_processes_compiled_are_told_apart_by_one_that_loads_them_all(tmp_path):
     """Numba numbers functions of one name by process: without the variant in it, names are the same, and the first one is taken."""
     environment = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0"}  # which is in the names too

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from torch import func, nn
@@ -14,11 +12,13 @@ import bnkit
 from bnkit.kernels.activation import activate
 from bnkit.nn import BatchNorm2d
 from tests.cases.kernels import FUSED, KERNELS
+from tests.cases.selection import pairwise
 
 pytestmark = pytest.mark.slow
 
 NAMES = ("auto", *KERNELS)
-SETTINGS = list(itertools.product((None, "leaky_relu", "tanh", "gelu"), (False, True), (False, True)))
+# Activation, residual, training.
+SETTINGS = ((None, "leaky_relu", "tanh", "gelu"), (False, True), (False, True))
 UNITS = torch.eye(5, dtype=torch.float64)
 
 
@@ -54,8 +54,7 @@ def _assert_alike(ours, theirs):
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("activation", "adds", "training"), SETTINGS, ids=str)
-@pytest.mark.parametrize("kernel", NAMES)
+@pytest.mark.parametrize(("kernel", "activation", "adds", "training"), pairwise(NAMES, *SETTINGS))
 def test_several_gradients_at_a_time(kernel, activation, adds, training):
     """And the gradients of these."""
     functions, operands = _pair(kernel, activation, adds, training, (4, 3, 2, 5))
@@ -74,8 +73,7 @@ def test_several_gradients_at_a_time(kernel, activation, adds, training):
         _assert_alike(ours, theirs.reshape(ours.shape) if theirs.numel() == 1 else theirs)
 
 
-@pytest.mark.parametrize(("activation", "adds", "training"), SETTINGS, ids=str)
-@pytest.mark.parametrize("kernel", NAMES)
+@pytest.mark.parametrize(("kernel", "activation", "adds", "training"), pairwise(NAMES, *SETTINGS))
 def test_derivatives_by_autograd(kernel, activation, adds, training):
     """hvp takes a third derivative of a kind: it differentiates the second with respect to its upstream gradient."""
     (ours, theirs), (x, *rest) = _pair(kernel, activation, adds, training, (4, 3, 1, 2))
@@ -87,8 +85,9 @@ def test_derivatives_by_autograd(kernel, activation, adds, training):
     _assert_alike(*(by_autograd.hvp(f, x, x.flip(0))[1] for f in total))
 
 
-@pytest.mark.parametrize(("activation", "adds", "training"), SETTINGS, ids=str)
-@pytest.mark.parametrize("kernel", [name for name in NAMES if name != "aten"])
+@pytest.mark.parametrize(
+    ("kernel", "activation", "adds", "training"), pairwise([name for name in NAMES if name != "aten"], *SETTINGS)
+)
 def test_derivatives_by_torch_func(kernel, activation, adds, training):
     """Without buffers that a transform would have to change."""
     arguments = {"track_running_stats": not training}
@@ -104,8 +103,7 @@ def test_derivatives_by_torch_func(kernel, activation, adds, training):
     _assert_alike(func.vmap(func.grad(total[0]))(several), each)
 
 
-@pytest.mark.parametrize(("activation", "adds", "training"), SETTINGS, ids=str)
-@pytest.mark.parametrize("kernel", NAMES)
+@pytest.mark.parametrize(("kernel", "activation", "adds", "training"), pairwise(NAMES, *SETTINGS))
 def test_a_graph_made_outside_of_a_transform(kernel, activation, adds, training):
     """The forward pass knows nothing of it: the gradients are wrapped, or have tangents, and the rest is plain."""
     functions, (x, *rest) = _pair(kernel, activation, adds, training, (4, 3, 1, 2))

@@ -12,6 +12,7 @@ from bnkit.kernels.fused import custom_op
 from bnkit.kernels.fused.operands import in_layout_of
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from tests.cases.kernels import INTERPRETED, KERNELS
+from tests.cases.selection import pairwise
 
 
 def _sliced(t):
@@ -111,10 +112,10 @@ def _wide(statistic, x):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("shape", [(7, 5), (17, 64), (7, 3, 4, 5), (4, 3, 2, 3, 2)], ids=str)
-@pytest.mark.parametrize("kernel", ["auto", *KERNELS])
+@pytest.mark.parametrize(
+    ("kernel", "shape", "setting", "training"),
+    pairwise(["auto", *KERNELS], [(7, 5), (17, 64), (7, 3, 4, 5), (4, 3, 2, 3, 2)], SETTINGS, [True, False]),
+)
 def test_every_memory_layout_in_every_role(kernel, shape, setting, training):
     """Each kind in each role, the others plain. Of (N, C), PyTorch's own kernel reads what stands in gaps."""
     activation, adds, masks, size = SETTINGS[setting]

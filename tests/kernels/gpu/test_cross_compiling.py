@@ -40,7 +40,7 @@ def _own_cache_of_kernels(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", SHAPES)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.exhaustive)], ids=str)
 def test_nothing_is_spilled_and_loads_are_wide(monkeypatch, dtype, strategy):
     shape, last = SHAPES[strategy]
     launches = targets.launches_of(monkeypatch, shape, dtype, last=last)
@@ -62,7 +62,14 @@ def test_nothing_is_spilled_and_loads_are_wide(monkeypatch, dtype, strategy):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "dtype"),
-    [("sm_80", torch.float32), ("sm_90", torch.float16), ("sm_90", torch.float64), ("gfx942", torch.bfloat16)],
+    [
+        ("sm_90", torch.float16),
+        ("gfx942", torch.bfloat16),
+        *(
+            pytest.param(*other, marks=pytest.mark.exhaustive)
+            for other in (("sm_80", torch.float32), ("sm_90", torch.float64))
+        ),
+    ],
     ids=str,
 )
 def test_every_kernel_compiles_for_every_target(monkeypatch, dtype, target):

@@ -1,10 +1,9 @@
-"""The common test bodies on the Triton kernels, through Triton's interpreter, in processes of their own; and what goes with that."""
+"""The common test bodies on the Triton kernels, through Triton's interpreter, in a process of its own; and what goes with that."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -15,16 +14,17 @@ from bnkit.errors import KernelError
 from bnkit.kernels import select
 from tests.cases.kernels import INTERPRETED
 from tests.child_processes import run
+from tests.random_examples import EXHAUSTIVE
 
 TESTS = Path(__file__).parents[2]
-# Paths from the folder of tests, and how many cases there are at least: none may vanish.
+# Paths from the folder of tests, and how many cases there are at least, in `make test` and in all: none may vanish.
 BODIES = {
-    "kernels/test_contract.py": 440,
-    "kernels/gpu/test_strategies.py": 30,
-    "kernels/fused/test_custom_op.py": 18,
-    "kernels/test_random_cases.py::test_no_further_off_than_pytorch": 1,
-    "nn/test_batch_norm.py": 30,
-    "nn/test_masks.py::test_statistics_and_gradients_are_those_of_what_counts": 12,
+    "kernels/test_contract.py": (60, 440),
+    "kernels/gpu/test_strategies.py": (25, 30),
+    "kernels/fused/test_custom_op.py": (15, 18),
+    "kernels/test_random_cases.py::test_no_further_off_than_pytorch": (4, 4),
+    "nn/test_batch_norm.py": (30, 30),
+    "nn/test_masks.py::test_statistics_and_gradients_are_those_of_what_counts": (12, 12),
 }
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -39,17 +39,17 @@ def _needs_triton():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("body", BODIES)
-def test_a_common_test_body_through_the_interpreter(body):
-    path = TESTS / body
-    arguments = ["-q", "-rf", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+def test_the_common_test_bodies_through_the_interpreter(every):
+    arguments = ["-q", "-rA", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
     # The interpreter computes with NumPy, which warns of what GPUs pass over: inf, NaN, and a part without values.
     arguments += ["-W", "ignore::RuntimeWarning:triton.runtime.interpreter"]
-    command = [sys.executable, "-m", "pytest", *arguments, str(path)]
-    done = run(command, seconds=300, cwd=TESTS.parent, environment={"TRITON_INTERPRET": "1"})
-    passed = re.search(r"(\d+) passed", done.stdout)
+    arguments += ["-m", "", "--hypothesis-profile", EXHAUSTIVE] if every else []
+    command = [sys.executable, "-m", "pytest", *arguments, *(str(TESTS / body) for body in BODIES)]
+    done = run(command, seconds=550, cwd=TESTS.parent, environment={"TRITON_INTERPRET": "1"})
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert passed and int(passed[1]) >= BODIES[body], done.stdout[-2000:]
+    for body, least in BODIES.items():
+        assert done.stdout.count(f"PASSED tests/{body}") >= least[every], body
 
 
 def test_here_nothing_is_interpreted():

@@ -1,0 +1,61 @@
+"""Compiled loops in a test run of several processes: one of them compiles a loop, the others wait, and load it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+MODULE = "bnkit.kernels.cpu.compiling"
+_LOCKS = Path(tempfile.gettempdir()) / f"bnkit-test-locks-{os.getuid()}"
+
+
+class _Finder(MetaPathFinder):
+    """Numba takes half a second to import: what it compiles with is changed once somebody has imported it."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != MODULE:
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: Any) -> None:
+                execute(module)
+                _make_wait(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def install() -> None:
+    """From now on this process compiles a loop, or loads it, only while no other does so with the same one."""
+    _LOCKS.mkdir(exist_ok=True)
+    if MODULE in sys.modules:
+        _make_wait(sys.modules[MODULE])
+    else:
+        sys.meta_path.insert(0, _Finder())
+
+
+def _make_wait(compiling: Any) -> None:
+    compile_ = compiling.cfunc
+
+    def cfunc(signature: Any, **options: Any) -> Any:
+        decorate = compile_(signature, **options)
+
+        def locked(loop: Any) -> Any:
+            name = hashlib.sha256(f"{loop.__module__}.{loop.__qualname__}".encode()).hexdigest()[:16]
+            with FileLock(_LOCKS / name):
+                return decorate(loop)
+
+        return locked
+
+    compiling.cfunc = cfunc
