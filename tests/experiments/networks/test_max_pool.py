@@ -26,14 +26,14 @@ from bnkit.experiments.networks.max_pool import MaxPool2d
 )
 def test_it_gives_the_figures_of_torch_nn(x):
     ours, theirs = MaxPool2d(2), nn.MaxPool2d(2)
-    expected = theirs(x)
+    expected, weights = theirs(x), torch.randn(theirs(x).shape, dtype=x.dtype)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), expected, rtol=0, atol=0, equal_nan=True)
     seen = x.clone().requires_grad_()
     found = ours(seen)
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
-    found.nan_to_num().sum().backward()
-    assert seen.grad.shape == x.shape
+    gradients = [torch.autograd.grad(pool(seen), seen, weights)[0] for pool in (ours, theirs)]
+    assert torch.equal(*gradients)
 
 
 def test_where_somebody_looks_at_the_operations_it_is_a_pooling():
@@ -73,3 +73,9 @@ def test_what_torch_refuses_or_takes_it_does_too(shape):
         except (RuntimeError, IndexError) as error:
             results.append(type(error))
     assert results[0] == results[1]
+
+
+def test_it_can_be_differentiated_twice():
+    x = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(MaxPool2d(2), x)
+    assert torch.autograd.gradgradcheck(MaxPool2d(2), x)
