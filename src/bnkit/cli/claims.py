@@ -29,7 +29,7 @@ def claims(
     only: Annotated[
         list[str] | None, Option(metavar="CLAIM", help="A claim by its number or name. May be given several times.")
     ] = None,
-    workers: Workers = None,
+    workers: Workers = "auto",
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
     open_report: Annotated[bool, Option("--open", help="Open the report in a browser at the end.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the verdicts as JSON.")] = False,

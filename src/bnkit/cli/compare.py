@@ -74,7 +74,7 @@ def compare(
     tensorboard: Annotated[
         bool, Option("--tensorboard", help="Write TensorBoard's files into DIR/tensorboard.")
     ] = False,
-    workers: Workers = None,
+    workers: Workers = "auto",
     run_timeout: Annotated[
         float | None, Option(metavar="S", help="End a run after S seconds, as failed.", show_default=False)
     ] = None,

@@ -8,20 +8,20 @@ from typing import Annotated
 from typer import Option
 
 Workers = Annotated[
-    str | None,
+    str,
     Option(
         "--workers",
         metavar="N|auto",
-        help="Train N runs at once, in a process each; by default one, in this process.",
+        help="Train N runs at once, in a process each. By default a run for each processor where networks are small, else one by one.",
     ),
 ]
 
 All = Annotated[bool, Option("--all", help="Show all runs and rows, not only the best.")]
 
 
-def count_of(workers: str | None) -> int | str | None:
+def count_of(workers: str) -> int | str:
     """A number as such; what else was given as it is, for the library to take or to refuse."""
-    return int(workers) if workers is not None and workers.isdecimal() else workers
+    return int(workers) if workers.isdecimal() else workers
 
 
 # What a parameter of the library is on the command line, where that is not its name with dashes.

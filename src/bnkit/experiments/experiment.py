@@ -125,7 +125,8 @@ class Experiment(BaseModel):
         landscape: Record the loss along the step every this many steps (see ``bnkit.model.instrument.loss_landscape``); 0 for
             never.
         evaluate_training: After each epoch, evaluate the training split too, as the test set is.
-        threads: The threads of each run; 0 for all that the machine offers.
+        population_every_epoch: Evaluate with the population statistics after each epoch, not only after the last.
+        threads: The threads of each run; 0 for one where the networks are small, else as many as torch uses.
         show: Additional tables at the end: "epochs" (every run and epoch, as in the course), "first_layer" (gamma and
             beta of the first batch norm), "crossed" (settings against networks), "losses" (a line for every epoch).
         settled: Written by bnkit into the results folder.
@@ -152,6 +153,7 @@ class Experiment(BaseModel):
     observe: Annotated[int, Field(strict=True, ge=0)] = 0
     landscape: Annotated[int, Field(strict=True, ge=0)] = 0
     evaluate_training: Annotated[bool, Field(strict=True)] = False
+    population_every_epoch: Annotated[bool, Field(strict=True)] = False
     threads: Annotated[int, Field(strict=True, ge=0)] = 0
     show: tuple[Literal["epochs", "first_layer", "crossed", "losses"], ...] = ()
     settled: ResolvedExperiment | None = None

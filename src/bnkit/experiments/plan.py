@@ -47,6 +47,7 @@ class Run:
     observe: int = 0
     landscape: int = 0
     evaluate_training: bool = False
+    population_every_epoch: bool = False
 
     def drops_last(self, examples: int) -> bool:
         """Whether the smaller last batch is left out; one of a single example always is."""
@@ -76,6 +77,7 @@ class Run:
             "observe": self.observe,
             "landscape": self.landscape,
             "evaluate_training": self.evaluate_training,
+            "population_every_epoch": self.population_every_epoch,
         }
         return {**content, **{name: asked for name, asked in instrumentation.items() if asked}}
 
@@ -169,6 +171,7 @@ def plan(experiment: Experiment) -> Plan:
             observe=experiment.observe,
             landscape=experiment.landscape,
             evaluate_training=experiment.evaluate_training,
+            population_every_epoch=experiment.population_every_epoch,
         )
         for number, (seed, point, network) in enumerate(choices, start=1)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from bnkit.experiments.indices import are_indices, example_of
 from bnkit.experiments.networks import NetworkSource, network_sources
 from bnkit.experiments.networks.batch_norm_settings import BATCH_NORM_SETTINGS, ineffective
 from bnkit.experiments.plan import Plan, Run, plan
+from bnkit.experiments.run_cost import RunCosts
 from bnkit.experiments.training.losses import is_binary_loss
 from bnkit.experiments.training.task import Task, resolve_task
 from bnkit.factories import is_factory_name, refuse_clashes
@@ -43,6 +45,15 @@ class Components:
     def in_memory(self) -> bool:
         """Whether the data are in memory, so that ``num_workers`` has no effect."""
         return isinstance(self.data.train, Examples)
+
+    @cached_property
+    def costs(self) -> RunCosts:
+        """How long its runs will take."""
+        return RunCosts(self.build, self.example, len(self.data.train))
+
+    def default_threads(self, plan: Plan) -> int:
+        """The threads of each run of ``plan`` where nobody says: one where the networks are small, else as many as torch uses."""
+        return 1 if self.costs.are_small(plan) else torch.get_num_threads()
 
     def parts(self, run: Run) -> Splits:
         """The splits that ``run`` uses; prepared once for runs with the same settings."""
@@ -80,7 +91,7 @@ def resolve_experiment(
     data: DataSet | None = None,
     functions: Mapping[str, Any] | None = None,
     before: ResolvedExperiment | None = None,
-    threads: int = 0,
+    threads: int | None = None,
     processes: int = 1,
 ) -> tuple[Plan, Components]:
     """The plan of ``experiment``, and the components of its runs.
@@ -91,7 +102,7 @@ def resolve_experiment(
             "training_step" and "augmentation".
         before: How the experiment in the results folder was resolved: its threads and its device are kept, so that
             results do not change if another machine resumes it.
-        threads: The threads of each run if neither the experiment nor ``before`` says; 0 for those that torch uses now.
+        threads: The threads of each run if neither the experiment nor ``before`` says; None for ``Components.default_threads``.
         processes: The number of processes that train one run together.
 
     Raises:
@@ -110,8 +121,9 @@ def resolve_experiment(
     task = resolve_task(experiment, data, functions)
     parts = (experiment.data, experiment.loss, experiment.metric, experiment.training_step, experiment.augmentation)
     refuse_clashes(name for name in (*experiment.networks, *parts) if is_factory_name(name))
+    threads = experiment.threads or (before.threads if before else None) or threads
     settled = ResolvedExperiment(
-        threads=experiment.threads or (before.threads if before else 0) or threads or torch.get_num_threads(),
+        threads=threads or 1,
         device=automatic,
         data=data.digest,
         networks=tuple(source.identity for source in sources.values()),
@@ -119,9 +131,14 @@ def resolve_experiment(
         processes=processes,
     )
     planned, components = plan(experiment.model_copy(update={"settled": settled})), Components(sources, data, task)
+    further: dict[str, Any] = {}
     ignored = _ignored_settings(planned, components)
     if ignored:
-        settled = settled.model_copy(update={"ignored": ignored})
+        further["ignored"] = ignored
+    if threads is None:
+        further["threads"] = components.default_threads(planned)
+    if further:
+        settled = settled.model_copy(update=further)
         planned = plan(experiment.model_copy(update={"settled": settled}))
     return planned, components
 

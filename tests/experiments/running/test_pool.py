@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,8 @@ from bnkit.errors import BnkitError, RecordError, SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records.record import Status
 from bnkit.experiments.running import pool as workers_module
+from bnkit.experiments.running import worker_count
+from bnkit.experiments.running.request import LaunchOptions
 from bnkit.experiments.running.worker import select_gpu
 from bnkit.experiments.running.worker_count import available_cpus, resolve_worker_count, worker_count_for
 from tests.child_processes import run, time_limit
@@ -68,9 +71,14 @@ def _statuses(comparison):
 
 
 def _children():
-    """The processes that this one has started and that are still there, but for the tracker of multiprocessing."""
-    found = run(["ps", "--ppid", str(os.getpid()), "-o", "args="])
-    return [line for line in found.stdout.splitlines() if "spawn_main" in line]
+    """The workers that are still there: spawned by this process, or forked by its server."""
+    spawned = run(["ps", "--ppid", str(os.getpid()), "-o", "args="]).stdout.splitlines()
+    forked = run(["ps", "--ppid", str(_server()), "-o", "args="]).stdout.splitlines()
+    return [line for line in spawned if "spawn_main" in line] + forked
+
+
+def _server():
+    return forkserver._forkserver._forkserver_pid
 
 
 @pytest.mark.parametrize(
@@ -91,6 +99,8 @@ def test_the_figures_do_not_depend_on_the_number_of_workers(tmp_path, count):
     assert watcher.most <= count
     assert len(watcher.notes) == (count > available_cpus())  # that they share the processors
     assert _children() == []
+    # Whatever ran in several threads before a fork hangs after it.
+    assert len(list(Path(f"/proc/{_server()}/task").iterdir())) == 1
     assert comparison.load(2).training is False
     again = Watcher()
     _compare(tmp_path / "w", networks, workers=count, observer=again)
@@ -294,10 +304,11 @@ def test_workers_take_the_gpus_in_turn(monkeypatch, gpus, taken):
 
 @pytest.mark.parametrize(
     ("asked", "devices", "count"),
-    [("auto", "cuda", 3), (5, "cuda", 5), ("auto", "cpu", available_cpus()), ("auto", "cpu cuda", available_cpus())],
+    [("auto", "cuda", 3), (5, "cuda", 5), ("auto", "cpu", 4), ("auto", "cpu cuda", 4), (None, "cpu", 0)],
 )
 def test_auto_is_a_worker_for_each_gpu_where_all_runs_compute_on_gpus(monkeypatch, asked, devices, count):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(worker_count, "available_cpus", lambda: 4)
 
     class Runs(tuple):
         __slots__ = ()
@@ -306,8 +317,10 @@ def test_auto_is_a_worker_for_each_gpu_where_all_runs_compute_on_gpus(monkeypatc
     devices = devices.split() * 100
     plan = Runs(SimpleNamespace(settings=SimpleNamespace(device=device), threads=1) for device in devices)
     watcher = Watcher()
-    assert worker_count_for(asked, plan, watcher) == count
-    assert watcher.notes == []
+    request = SimpleNamespace(options=LaunchOptions(asked), resolved_before=None)
+    components = SimpleNamespace(costs=SimpleNamespace(seconds=lambda run: 1.0))
+    assert worker_count_for(request, plan, components, watcher) == count
+    assert len(watcher.notes) == (asked == 5 and devices == "cpu")
 
 
 def test_auto_means_what_the_machine_has():

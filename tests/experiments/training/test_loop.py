@@ -97,6 +97,15 @@ def test_accuracy_under_population_statistics_is_that_of_a_recomputed_network():
     assert epochs[-1].test_accuracy_population == pytest.approx(accuracy)
 
 
+@pytest.mark.parametrize("asked", [{}, {"population_every_epoch": True}], ids=str)
+def test_population_statistics_are_measured_at_the_end_and_where_asked_after_every_epoch(asked):
+    run, components, parts = _run(epochs=3, **asked)
+    _, epochs = _train(run, components, parts)
+    measured = [epoch.test_accuracy_population is not None for epoch in epochs]
+    assert measured == ([True] * 3 if asked else [False, False, True])
+    assert (run.run_id == _run(epochs=3)[0].run_id) == (not asked)
+
+
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "one-cycle"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_schedules_run_and_end_where_they_should(schedule, optimizer):

@@ -12,6 +12,7 @@ from bnkit.experiments.networks.blocks import (
     sequence,
     size_after_two_convolutions,
 )
+from bnkit.experiments.networks.max_pool import MaxPool2d
 from bnkit.experiments.settings import Settings
 
 
@@ -26,10 +27,10 @@ def lenet(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: S
     return sequence(
         conv1=nn.Conv2d(channels, 6, 5),
         **norm_and_activation(settings, "sigmoid", 1, arm.norm2d, 6),
-        pool1=nn.MaxPool2d(2, stride=2),
+        pool1=MaxPool2d(2, stride=2),
         conv2=nn.Conv2d(6, 16, 5),
         **norm_and_activation(settings, "sigmoid", 2, arm.norm2d, 16),
-        pool2=nn.MaxPool2d(2, stride=2),
+        pool2=MaxPool2d(2, stride=2),
         flatten=nn.Flatten(),
         fc1=nn.Linear(16 * positions, 120),
         **norm_and_activation(settings, "sigmoid", 3, arm.norm1d, 120),

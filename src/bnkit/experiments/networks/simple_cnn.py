@@ -6,6 +6,7 @@ from torch import nn
 
 from bnkit.experiments.networks.arms import Arm
 from bnkit.experiments.networks.blocks import dropout, image_shape, make_activation, norm, sequence
+from bnkit.experiments.networks.max_pool import MaxPool2d
 from bnkit.experiments.settings import Settings
 
 
@@ -20,11 +21,11 @@ def simple_cnn(arm: Arm, input_shape: tuple[int, ...], out_features: int, settin
         conv1=nn.Conv2d(channels, 32, 3, stride=1, padding=1),
         norm1=norm(arm.norm2d, 32),
         activation1=make_activation(settings.activation, "relu"),
-        pool1=nn.MaxPool2d(2),
+        pool1=MaxPool2d(2),
         conv2=nn.Conv2d(32, 64, 3, stride=1, padding=1),
         norm2=norm(arm.norm2d, 64),
         activation2=make_activation(settings.activation, "relu"),
-        pool2=nn.MaxPool2d(2),
+        pool2=MaxPool2d(2),
         flatten=nn.Flatten(),
         fc1=nn.Linear(64 * (height // 4) * (width // 4), 128),
         activation3=make_activation(settings.activation, "relu"),

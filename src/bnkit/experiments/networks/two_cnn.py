@@ -13,6 +13,7 @@ from bnkit.experiments.networks.blocks import (
     sequence,
     size_after_two_convolutions,
 )
+from bnkit.experiments.networks.max_pool import MaxPool2d
 from bnkit.experiments.settings import Settings
 
 
@@ -27,11 +28,11 @@ def two_cnn(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings:
     return sequence(
         conv1=nn.Conv2d(channels, 6, 5),
         activation1=make_activation(settings.activation, "relu"),
-        pool1=nn.MaxPool2d(2),
+        pool1=MaxPool2d(2),
         norm1=norm(arm.norm2d, 6),
         conv2=nn.Conv2d(6, 12, 5),
         activation2=make_activation(settings.activation, "relu"),
-        pool2=nn.MaxPool2d(2),
+        pool2=MaxPool2d(2),
         flatten=nn.Flatten(),
         fc1=nn.Linear(12 * positions, 120),
         activation3=make_activation(settings.activation, "relu"),

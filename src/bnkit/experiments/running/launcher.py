@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 from bnkit.experiments.callbacks import EventHandler, Note
 from bnkit.experiments.running.request import LaunchOptions, PreparedExperiment, RunRequest, under_torchrun
-from bnkit.experiments.running.worker_count import min_worker_count
-from bnkit.experiments.running.worker_process import refuse_nested_workers, started_workers
+from bnkit.experiments.running.worker_count import may_need_workers
+from bnkit.experiments.running.worker_process import refuse_nested_workers, warm_up
 
 Launcher = Callable[[RunRequest, EventHandler], AbstractContextManager[PreparedExperiment]]
 
@@ -31,13 +31,16 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
     """
     refuse_nested_workers()
     with _launcher(request.options)(request, callback) as prepared:
-        default = request.experiment.threads or request.options.threads or _torch_threads()
         before, resolved = request.resolved_before, prepared.plan.experiment.settled
-        if before is not None and resolved is not None and before.threads == resolved.threads != default:
-            folder, threads = request.folder.path, before.threads
-            callback(
-                Note(f"{folder} was begun with {threads} threads, and goes on with them; `fresh` trains all runs again")
-            )
+        if before is not None and resolved is not None and before.threads == resolved.threads:
+            default = request.experiment.threads or request.options.threads
+            if before.threads != (default or prepared.components.default_threads(prepared.plan)):
+                folder, threads = request.folder.path, before.threads
+                callback(
+                    Note(
+                        f"{folder} was begun with {threads} threads, and goes on with them; `fresh` trains all runs again"
+                    )
+                )
         for remark in prepared.components.data.remarks():
             callback(Note(remark))
         yield prepared
@@ -52,31 +55,23 @@ def _launcher(options: LaunchOptions) -> Launcher:
         from bnkit.experiments.running import ray_cluster
 
         return ray_cluster.launch
-    if options.workers is None and options.run_timeout is None:
-        from bnkit.experiments.running import sequential
-
-        return sequential.launch
-    return _launch_pool
+    return _launch_here
 
 
 @contextmanager
-def _launch_pool(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExperiment]:
-    options, experiment, networks = request.options, request.experiment, request.overrides.networks
-    least = min_worker_count(
-        options.workers or 1,
-        experiment,
-        experiment.threads or options.threads or 1,
-        None if networks is None else len(networks),
-    )
-    # They load torch while it is loaded here. Where a folder was begun, there may be nothing left to train.
-    with started_workers(least if request.resolved_before is None else 0) as early:
-        from bnkit.experiments.running import pool
+def _launch_here(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExperiment]:
+    if may_need_workers(request):
+        warm_up(request.experiment)  # it loads torch while that is loaded here
+    from bnkit.experiments.resolve import resolve_experiment
+    from bnkit.experiments.running import pool, sequential
+    from bnkit.experiments.running.worker_count import worker_count_for
 
-        with pool.launch(request, callback, early) as prepared:
-            yield prepared
-
-
-def _torch_threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
+    options, before = request.options, request.resolved_before
+    plan, components = resolve_experiment(request.experiment, *request.overrides, before, options.threads)
+    workers = worker_count_for(request, plan, components, callback)
+    if workers == 0:
+        way = sequential.launch(plan, components, request, callback)
+    else:
+        way = pool.launch(plan, components, request, callback, workers)
+    with way as prepared:
+        yield prepared

@@ -20,14 +20,14 @@ from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Event, EventHandler, Note, RunEnded
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.resolve import resolve_experiment
+from bnkit.experiments.resolve import Components
 from bnkit.experiments.running.request import PreparedExperiment, RunRequest
 from bnkit.experiments.running.run import record_failure
 from bnkit.experiments.running.sequential import incomplete_runs
 from bnkit.experiments.running.serialization import Payload
 from bnkit.experiments.running.worker import CheckPlan, NeedsPayload, PlanChecked, Ready, Stopped
-from bnkit.experiments.running.worker_count import count_missing_runs, worker_count_for
-from bnkit.experiments.running.worker_process import WorkerProcess, end_workers
+from bnkit.experiments.running.worker_count import missing_runs
+from bnkit.experiments.running.worker_process import WorkerProcess, end_workers, start_method
 from bnkit.experiments.settings import Settings
 
 # A worker that dies costs its run one retry: it may have been the victim, or the cause.
@@ -43,23 +43,21 @@ _WEIGHTS = tuple(name for name in Settings.model_fields if name not in _WITHOUT_
 
 @contextmanager
 def launch(
-    request: RunRequest, callback: EventHandler, early_workers: list[WorkerProcess]
+    plan: Plan, components: Components, request: RunRequest, callback: EventHandler, count: int
 ) -> Iterator[PreparedExperiment]:
-    """The experiment of ``request``, its networks tried once in a worker, to be trained by workers.
+    """``plan``, its networks tried once in a worker, to be trained by workers.
 
     Args:
+        plan, components: Of the experiment of ``request``.
         request: What to train.
         callback: Receives the events, in this process.
-        early_workers: Workers that were started before, numbered from 0: taken out of the list, as many as are needed.
+        count: How many workers.
 
     Raises:
         SettingsError: Something cannot be sent to another process.
     """
-    options, before = request.options, request.resolved_before
-    plan, components = resolve_experiment(request.experiment, *request.overrides, before, options.threads)
-    count = worker_count_for(options.workers or 1, plan, callback)
-    with WorkerPool(count, plan.experiment, request, early_workers) as pool:
-        missing = len(plan) if before is None else count_missing_runs(plan, request.folder, count)
+    with WorkerPool(count, plan.experiment, request) as pool:
+        missing = len(missing_runs(plan, request, count))
         for warning in pool.check_plan(missing):
             warn(warning)
         yield PreparedExperiment(plan, components, partial(pool.train_all, plan, callback))
@@ -72,22 +70,18 @@ class WorkerPool:
         count: How many.
         experiment: Resolved.
         request: What else they need. Each writes the runs that it trains into its folder; the rest is the caller's.
-        early_workers: As of ``launch``.
 
     Raises:
         SettingsError: Something cannot be sent to another process.
     """
 
-    def __init__(
-        self, count: int, experiment: Experiment, request: RunRequest, early_workers: list[WorkerProcess]
-    ) -> None:
+    def __init__(self, count: int, experiment: Experiment, request: RunRequest) -> None:
         self._count, self._folder, self._options = count, request.folder, request.options
         self._content = Payload(experiment, request.overrides).pack(
             request.folder.path.resolve(), request.keep_checkpoints, request.worker_callbacks
         )
         self._workers: dict[int, WorkerProcess] = {}
-        while early_workers and len(self._workers) < count:
-            self._workers[len(self._workers)] = early_workers.pop(0)
+        self._context = start_method(experiment)
         self._failed_starts = 0
 
     def __enter__(self) -> Self:
@@ -173,7 +167,7 @@ class WorkerPool:
                 worker.send(run)
 
     def _start(self, number: int) -> None:
-        self._workers[number] = WorkerProcess.start(number)
+        self._workers[number] = WorkerProcess.start(number, self._context)
 
     def _next_messages(self) -> tuple[list[tuple[WorkerProcess, Any]], list[WorkerProcess]]:
         """Wait until something happens.

@@ -34,8 +34,8 @@ class LaunchOptions:
     """Where runs are trained.
 
     Attributes:
-        workers: How many processes train runs at once, a number or "auto"; None trains in this process.
-        run_timeout: Seconds after which a run is ended, as failed.
+        workers: How many processes train runs at once, a number, or "auto": as many as pay; None trains in this process.
+        run_timeout: Seconds after which a run is ended, as failed: in a worker, at least one.
         engine: "local" or "ray".
         address: Of the Ray cluster.
         try_training: Whether each network is trained for one step before any run; without, a network that cannot be trained
@@ -64,12 +64,14 @@ class LaunchOptions:
             raise SettingsError(f"address={self.address!r} with engine local; expected engine ray with it")
 
     @property
-    def threads(self) -> int:
-        """The threads of each run, unless the experiment says; 0 for as many as torch uses.
+    def threads(self) -> int | None:
+        """The threads of each run, unless the experiment says; None for as many as its network is worth.
 
-        One for any number of workers and machines, so that the figures do not depend on it.
+        One for any number of workers and machines, so that the figures do not depend on it. With a timeout too: no network
+        is tried in this process, which it could hang.
         """
-        return 1 if self.workers is not None or self.engine != "local" else 0
+        is_given = isinstance(self.workers, int) or self.run_timeout is not None or self.engine != "local"
+        return 1 if is_given else None
 
 
 @dataclass(frozen=True)
@@ -120,15 +122,25 @@ def prepare(
     Raises:
         BnkitError: Something that was given is invalid here.
     """
-    from bnkit.experiments.preflight import check_plan
     from bnkit.experiments.resolve import resolve_experiment
 
     overrides = overrides or Overrides()
     plan, components = resolve_experiment(experiment, *overrides, resolved_before, options.threads, processes)
+    try_once(plan, components, options)
+    return plan, components
+
+
+def try_once(plan: Plan, components: Components, options: LaunchOptions) -> None:
+    """Try each network once in this process, and print what is odd about it.
+
+    Raises:
+        BnkitError: As ``preflight.check_plan``.
+    """
+    from bnkit.experiments.preflight import check_plan
+
     for warning in check_plan(plan, components, training=options.try_training):
         if not is_nonzero_rank():
             warn(warning)
-    return plan, components
 
 
 def under_torchrun() -> bool:

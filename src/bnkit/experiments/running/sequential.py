@@ -11,15 +11,17 @@ from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import CorruptRecordError, Epoch, Record
 from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.resolve import Components
-from bnkit.experiments.running.request import PreparedExperiment, RunRequest, prepare
+from bnkit.experiments.running.request import PreparedExperiment, RunRequest, try_once
 from bnkit.experiments.running.run import cleanup, train_run
 from bnkit.memory import keep_freed_memory
 
 
 @contextmanager
-def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExperiment]:
-    """The experiment of ``request``, to be trained in this process."""
-    plan, components = prepare(request.experiment, request.options, request.overrides, request.resolved_before)
+def launch(
+    plan: Plan, components: Components, request: RunRequest, callback: EventHandler
+) -> Iterator[PreparedExperiment]:
+    """``plan``, each network tried once, to be trained in this process."""
+    try_once(plan, components, request.options)
     yield PreparedExperiment(plan, components, partial(_train_all, plan, components, request, callback))
 
 

@@ -37,7 +37,8 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
         SettingsError: An option asks for another way to train.
     """
     options, experiment = request.options, request.experiment
-    if replace(options, try_training=True) != LaunchOptions():
+    given = replace(options, try_training=True, workers=None if options.workers == "auto" else options.workers)
+    if given != LaunchOptions():
         raise SettingsError("workers, run_timeout or engine under torchrun; expected none of them with it")
     with process_group() as processes:
         leads = processes.rank == 0

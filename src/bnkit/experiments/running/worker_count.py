@@ -6,17 +6,26 @@ import math
 import os
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bnkit.experiments.callbacks import EventHandler, Note
 from bnkit.experiments.experiment import Experiment
-from bnkit.experiments.plan import Plan
+from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.results_folder import ResultsFolder
+from bnkit.experiments.running.request import RunRequest
 from bnkit.factories import is_factory_name
+
+if TYPE_CHECKING:
+    from bnkit.experiments.resolve import Components
 
 # Where Linux has GPUs of NVIDIA.
 _NVIDIA = Path("/dev/nvidiactl")
 # Where Linux says how much processor time a container may use: a quota and a period in microseconds.
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
+# Seconds of training on one core for which it pays to start workers: a server loads torch in four.
+_WORTH_WORKERS = 10.0
+# Epochs over all runs that are likely to take so long.
+_EPOCHS_WORTH_WORKERS = 100
 
 
 def available_cpus() -> int:
@@ -46,13 +55,23 @@ def resolve_worker_count(asked: int | str, threads: int, gpus: int = 0) -> int:
     return gpus or max(1, available_cpus() // threads)
 
 
-def worker_count_for(asked: int | str, plan: Plan, callback: EventHandler) -> int:
-    """How many workers ``asked`` means for ``plan``, with a note if they ask too much of the machine."""
+def worker_count_for(request: RunRequest, plan: Plan, components: Components, callback: EventHandler) -> int:
+    """How many workers train ``plan``, with a note if they ask too much of the machine; 0 where this process does.
+
+    "auto" takes workers where several have something to do for longer than it takes to start them.
+    """
     import torch
 
+    asked = request.options.workers
+    if asked is None:
+        return 0 if request.options.run_timeout is None else 1
     on_gpus = all(run.settings.device.startswith("cuda") for run in plan)
     threads = plan.runs[0].threads
     count = resolve_worker_count(asked, threads, torch.cuda.device_count() if on_gpus else 0)
+    if asked == "auto" and request.options.run_timeout is None:
+        missing = missing_runs(plan, request)
+        seconds = sum(components.costs.seconds(run) for run in missing) if count > 1 < len(missing) else 0.0
+        return min(count, len(missing)) if seconds >= _WORTH_WORKERS else 0
     cpus = available_cpus()
     if not on_gpus and count * threads > cpus:
         shared = f"{count} workers of {threads} threads each share {cpus} processors"
@@ -60,25 +79,27 @@ def worker_count_for(asked: int | str, plan: Plan, callback: EventHandler) -> in
     return min(count, len(plan))
 
 
-def min_worker_count(asked: int | str, experiment: Experiment, threads: int, networks: int | None = None) -> int:
-    """How many there will be at least, as far as can be told before torch is loaded, which takes seconds.
-
-    Args:
-        asked: A number, or "auto".
-        experiment: What is trained.
-        threads: Of each run.
-        networks: How many there are, each with all its arms; None for those that ``experiment`` names.
-    """
-    on_gpus = _NVIDIA.exists() and any(device != "cpu" for device in experiment.grid.device)
-    count = 1 if asked == "auto" and on_gpus else resolve_worker_count(asked, threads)
+def may_need_workers(request: RunRequest) -> bool:
+    """Whether workers are likely, as far as can be told before torch is loaded, which takes seconds."""
+    options, experiment = request.options, request.experiment
+    if request.resolved_before is not None:  # there may be nothing left to train
+        return False
+    if options.workers != "auto" or options.run_timeout is not None:
+        return options.workers is not None or options.run_timeout is not None
     points = math.prod(len(set(getattr(experiment.grid, key))) for key in experiment.grid.explicit_keys)
-    if networks is None:
-        networks = sum(1 if is_factory_name(name) else len(experiment.arms) for name in experiment.networks)
-    return min(count, len(experiment.seeds) * points * networks)
+    networks = sum(1 if is_factory_name(name) else len(experiment.arms) for name in experiment.networks)
+    epochs = len(experiment.seeds) * points * networks * experiment.epochs
+    return available_cpus() > max(1, experiment.threads) and epochs >= _EPOCHS_WORTH_WORKERS
 
 
-def count_missing_runs(plan: Plan, folder: ResultsFolder, most: int) -> int:
-    """How many runs are not complete, up to ``most``, as far as can be told before this process is the only writer."""
-    read_now = ResultsFolder(folder.path)
-    missing = (run for run in plan if not read_now.record(run).is_complete)
-    return sum(1 for _ in islice(missing, most))
+def may_use_gpus(experiment: Experiment) -> bool:
+    """Whether a run may compute on a GPU, as far as can be told before torch is loaded."""
+    return _NVIDIA.exists() and any(device != "cpu" for device in experiment.grid.device)
+
+
+def missing_runs(plan: Plan, request: RunRequest, most: int | None = None) -> list[Run]:
+    """The runs that are not complete, up to ``most``, as far as can be told before this process is the only writer."""
+    if request.resolved_before is None:
+        return list(plan.runs[:most])
+    read_now = ResultsFolder(request.folder.path)
+    return list(islice((run for run in plan if not read_now.record(run).is_complete), most))

@@ -8,13 +8,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import SettingsError
+from bnkit.experiments.experiment import Experiment
+from bnkit.experiments.running.worker_count import may_use_gpus
 
 if TYPE_CHECKING:
     from bnkit.experiments.plan import Run
@@ -38,16 +41,41 @@ def refuse_nested_workers() -> None:
         )
 
 
-@contextmanager
-def started_workers(count: int) -> Iterator[list[WorkerProcess]]:
-    """New workers, which load torch while this process does other things; those left in the list are ended afterwards."""
-    workers: list[WorkerProcess] = []
+def start_method(experiment: Experiment) -> BaseContext:
+    """How workers for ``experiment`` are started: forked from a server that has loaded torch once, or spawned.
+
+    The server is a process of its own that has trained nothing: a fork of this one would inherit threads that do not run, and
+    locks that nobody releases. Other systems than Linux have frameworks that break in a fork, and so does CUDA.
+    """
+    if sys.platform != "linux" or may_use_gpus(experiment):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    entry = ["bnkit.cli.main"] if "bnkit.cli.main" in sys.modules else []  # what workers import of this process
+    context.set_forkserver_preload(["bnkit.experiments.running.fork_server", *entry])
+    return context
+
+
+def warm_up(experiment: Experiment) -> None:
+    """Start the server from which workers for ``experiment`` will be forked, if they will; it ends with this process."""
+    _start_server(start_method(experiment))
+
+
+def _start_server(context: BaseContext) -> None:
+    """Start the server of ``context`` if it needs one and has none."""
+    if context.get_start_method() != "forkserver":
+        return
+    from multiprocessing import forkserver  # not on Windows
+
+    name = "OPENBLAS_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"  # numpy's would start threads in the server when it is imported
     try:
-        for number in range(count):
-            workers.append(WorkerProcess.start(number))  # noqa: PERF401 - what is started is known, also after Ctrl-C
-        yield workers
+        with _without_interrupts():
+            forkserver.ensure_running()
     finally:
-        end_workers(workers)
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def end_workers(workers: Iterable[WorkerProcess]) -> None:
@@ -88,12 +116,14 @@ class WorkerProcess:
     printed: bytearray = field(default_factory=bytearray)
 
     @classmethod
-    def start(cls, number: int) -> WorkerProcess:
-        """A new process, spawned, not forked: it inherits nothing that could hang in it or change a figure."""
-        spawn = multiprocessing.get_context("spawn")
-        ours, theirs = spawn.Pipe()
-        output, printing = spawn.Pipe(duplex=False) if os.name == "posix" else (None, None)
-        process = spawn.Process(target=main, args=(theirs, printing, number), name=f"bnkit-worker-{number}")
+    def start(cls, number: int, context: BaseContext) -> WorkerProcess:
+        """A new process, which inherits nothing of this one but its environment."""
+        _start_server(context)
+        ours, theirs = context.Pipe()
+        output, printing = context.Pipe(duplex=False) if os.name == "posix" else (None, None)
+        process = context.Process(  # type: ignore[attr-defined]
+            target=main, args=(theirs, printing, number, dict(os.environ)), name=f"bnkit-worker-{number}"
+        )
         with _without_interrupts():
             process.start()
         theirs.close()
@@ -178,15 +208,18 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def main(pool: Connection, output: Connection | None, number: int) -> None:
+def main(pool: Connection, output: Connection | None, number: int, environment: Mapping[str, str]) -> None:
     """The entry point of a worker process, which ends with the process that started it.
 
     Args:
         pool, number: As of ``worker.serve``.
         output: Where everything that it prints goes.
+        environment: That of the process that started it; a server may have been started in another one.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the pool ends its workers
     _end_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
     if output is not None:
         _print_to(output)
     from bnkit.experiments.running.worker import serve

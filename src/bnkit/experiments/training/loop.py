@@ -96,7 +96,7 @@ def train(
         steps = instrumentation.steps
         run_duration += trained.duration
         diverged = trained.metrics.loss is None
-        measured = _Evaluation() if diverged else loop.evaluate()
+        measured = _Evaluation() if diverged else loop.evaluate(is_last=epoch == run.epochs)
         yield Epoch(
             epoch=epoch,
             loss=trained.metrics.loss,
@@ -199,8 +199,13 @@ class _Loop:
         gradient_norm = finite_or_none(norm_sum.item() / steps)
         return _TrainedEpoch(metrics.compute(), gradient_norm, duration, examples, memory.bytes)
 
-    def evaluate(self) -> _Evaluation:
-        """The network as it is, on each part of the data."""
+    def evaluate(self, *, is_last: bool) -> _Evaluation:
+        """The network as it is, on each part of the data.
+
+        Args:
+            is_last: Whether the run ends here. Only then, unless the run asks for more, by the population statistics: they take
+                a pass over the training part.
+        """
         run, model, task, parts = self.run, self.training.model, self.task, self.parts
         training = validation = population = EpochMetrics()
         constant = ConstantBaseline(task)
@@ -212,7 +217,7 @@ class _Loop:
             validation = evaluate(model, parts.validation, task)
         self.callback(Measuring(run, "test"))
         test = evaluate(model, parts.test, task, constant)
-        if batch_norms(model):
+        if (is_last or run.population_every_epoch) and batch_norms(model):
             self.callback(Measuring(run, "population statistics"))
             with local_batch_norm(model, self.processes):
                 population = evaluate_with_population_statistics(model, parts.train, parts.test, task)

@@ -72,8 +72,12 @@ def _curve(plan: Plan, name: str, y: str, objective: Objective) -> Any:
 
 
 def _has_population(results: Results, objective: Objective) -> bool:
-    known = (objective.population(epoch) for outcome in outcomes(results) for epoch in outcome.record.epochs)
-    return any(value is not None for value in known)
+    """Whether it was measured after several epochs of a run: by default after the last one alone, and a point is no curve."""
+    measured = (
+        [epoch for epoch in outcome.record.epochs if objective.population(epoch) is not None]
+        for outcome in outcomes(results)
+    )
+    return any(len(epochs) > 1 for epochs in measured)
 
 
 def _forest(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -> Any:

@@ -1,0 +1,74 @@
+"""How long runs will take, estimated from their networks: what decides between threads and workers before anything is trained.
+
+An estimate, not a measurement: the threads of a run enter its hash, and a busy machine would settle on others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bnkit.experiments.plan import Plan, Run
+from bnkit.seeding import seeded
+
+# Of a core that trains convolutions of a few channels, forward and backward together.
+_OPERATIONS_PER_SECOND = 16e9
+# Of a layer in a step, whatever its size: calls from Python, autograd, the optimizer.
+_SECONDS_PER_LAYER = 1e-4
+# What a backward pass computes in addition to the forward pass.
+_FORWARD_AND_BACKWARD = 3
+# A step below this is over before threads that wait for each other pay, and far from it where other processes compute
+# beside them: a comparison with two threads fell from 6,500 to 208 examples a second.
+_SMALL_STEP = 0.25
+_NETWORK_SETTINGS = ("activation", "depth", "width", "dropout", "order", "memory_format")
+
+
+class RunCosts:
+    """The estimated durations of runs on one core.
+
+    Args:
+        build: Makes the network of a run. Each is built, and run on a few examples, once.
+        example: Inputs of a run.
+        examples: How many there are to train and to validate on.
+    """
+
+    def __init__(self, build: Callable[[Run], nn.Module], example: Callable[[Run], Tensor], examples: int) -> None:
+        self._build, self._example, self._examples = build, example, examples
+        self._networks: dict[tuple[object, ...], tuple[float, int] | None] = {}
+
+    def seconds_per_step(self, run: Run) -> float | None:
+        """Of one step of training; None where the network fails, which is left to what tries it in earnest."""
+        key = (run.network.key, *(getattr(run.settings, name) for name in _NETWORK_SETTINGS))
+        if key not in self._networks:
+            self._networks[key] = self._of_network(run)
+        found = self._networks[key]
+        if found is None:
+            return None
+        operations, layers = found
+        per_step = _FORWARD_AND_BACKWARD * operations * run.settings.batch_size
+        return per_step / _OPERATIONS_PER_SECOND + layers * _SECONDS_PER_LAYER
+
+    def seconds(self, run: Run) -> float:
+        """Of the whole run; 0 where the network fails."""
+        steps = math.ceil(self._examples * (1 - run.validation) / run.settings.batch_size)
+        return run.epochs * steps * (self.seconds_per_step(run) or 0.0)
+
+    def are_small(self, plan: Plan) -> bool:
+        """Whether no step of ``plan`` is long enough for several threads."""
+        return all((cost := self.seconds_per_step(run)) is not None and cost < _SMALL_STEP for run in plan)
+
+    def _of_network(self, run: Run) -> tuple[float, int] | None:
+        """The floating-point operations of a forward pass for each example, and the number of layers."""
+        try:
+            model, example = self._build(run).eval(), self._example(run)
+            with torch.no_grad(), seeded(run.seed, "cost"), FlopCounterMode(display=False) as counter:
+                model(example.clone())
+        except (Exception, SystemExit):
+            return None
+        return counter.get_total_flops() / len(example), sum(
+            1 for module in model.modules() if not any(module.children())
+        )
