@@ -23,4 +23,4 @@ def as_rich(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | N
 
 
 def _looks_like_a_number(text: str) -> bool:
-    return text == "–" or text.replace(",", "").replace(".", "").replace("e-", "").replace("−", "").isdigit()
+    return text in ("–", "…") or text.replace(",", "").replace(".", "").replace("e-", "").replace("−", "").isdigit()

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
+# Of a plan with more runs than this, --dry-run shows the first and the last.
+_MOST_ROWS, _FIRST_ROWS, _LAST_ROWS = 200, 40, 10
 
 
 def compare(
@@ -205,10 +207,16 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> 
             *(format_setting(getattr(run.settings, key)) for key in keys),
             str(run.seed),
         )
-        for run in plan
+        for run in (plan.runs if len(plan) <= _MOST_ROWS else (*plan.runs[:_FIRST_ROWS], *plan.runs[-_LAST_ROWS:]))
     ]
+    if len(rows) < len(plan):
+        rows.insert(_FIRST_ROWS, ("…",) * len(header))
     console = stdout_console()
     console.print(as_rich(header, rows))
+    if len(plan) > _MOST_ROWS:
+        console.print(
+            f"\n{len(plan) - _FIRST_ROWS - _LAST_ROWS:,} runs are left out here; --json prints all", soft_wrap=True
+        )
     epochs = sum(run.epochs for run in plan)
     console.print(
         f"\n{len(plan)} runs of {plan.experiment.epochs} epochs, {epochs} in all, into {folder}", soft_wrap=True
