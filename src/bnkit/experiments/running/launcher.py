@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from bnkit.experiments.callbacks import EventHandler, Note
+from bnkit.experiments.running.recorded import recorded_experiment
 from bnkit.experiments.running.request import LaunchOptions, PreparedExperiment, RunRequest, under_torchrun
 from bnkit.experiments.running.worker_count import min_worker_count
 from bnkit.experiments.running.worker_process import refuse_nested_workers, started_workers
@@ -30,6 +31,10 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
         BnkitError: Something that was given is invalid here.
     """
     refuse_nested_workers()
+    recorded = recorded_experiment(request, callback)
+    if recorded is not None:
+        yield recorded
+        return
     with _launcher(request.options)(request, callback) as prepared:
         default = request.experiment.threads or request.options.threads or _torch_threads()
         before, resolved = request.resolved_before, prepared.plan.experiment.settled
@@ -38,7 +43,7 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
             callback(
                 Note(f"{folder} was begun with {threads} threads, and goes on with them; `fresh` trains all runs again")
             )
-        for remark in prepared.components.data.remarks():
+        for remark in prepared.components.data.remarks() if prepared.components is not None else ():
             callback(Note(remark))
         yield prepared
 
