@@ -44,6 +44,7 @@ wheel: .venv/.installed-dev
 	cd $(WHEEL) && venv/bin/bnkit explain BN101 > /dev/null
 
 bench: .venv/.installed-dev
+	$(BIN)/python benchmarks/first_minute.py --demo
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/folder.py
 	$(BIN)/python -m benchmarks.layer
