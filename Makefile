@@ -56,6 +56,7 @@ wheel: .venv/.installed-dev
 
 bench: export BNKIT_COMPILE = now
 bench: .venv/.installed-dev
+	$(BIN)/python benchmarks/first_minute.py --demo
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/folder.py
 	$(BIN)/python -m benchmarks.layer

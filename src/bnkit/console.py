@@ -154,6 +154,10 @@ class _Console(Console):
     def print_json(self, text: str | None = None, *, data: Any = None, **options: Any) -> None:  # type: ignore[override]
         """Print ``data``, or the JSON ``text``, as strict JSON: null for what is not finite."""
         value = strict(data if text is None else json.loads(text))
+        if not self.is_terminal:  # Rich looks for what to colour, which takes minutes for the runs of a large grid
+            plain = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=self.encoding != "utf-8")
+            self.file.write(f"{plain}\n")
+            return
         super().print_json(data=value, allow_nan=False, ensure_ascii=self.encoding != "utf-8", **options)
 
 

@@ -107,6 +107,18 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(capsys, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_dry_run_of_many_runs_shows_the_first_and_the_last_and_json_all(capsys):
+    rates = ",".join(str(number / 1000) for number in range(1, 102))
+    arguments = ("compare", "--grid", f"lr={rates}", "--seeds", "1", "--dry-run")
+    lines = invoke(capsys, *arguments).out.splitlines()
+    numbers = [line.split()[0] for line in lines if line.split()]
+    assert numbers == ["run", *map(str, range(1, 41)), "…", *map(str, range(193, 203)), "152", "202"]
+    assert "152 runs are left out here; --json prints all" in lines
+    runs = json.loads(invoke(capsys, *arguments, "--json").out)["runs"]
+    assert [run["run"] for run in runs] == [*range(1, 203)]
+    assert lines[40].split()[1] == runs[39]["run_id"]
+
+
 def test_a_second_call_trains_nothing_and_says_the_same(capsys):
     first = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r")
     second = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r")

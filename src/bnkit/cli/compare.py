@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
+# Of a plan with more runs than this, --dry-run shows the first and the last.
+_MOST_ROWS, _FIRST_ROWS, _LAST_ROWS = 200, 40, 10
 
 
 def compare(
@@ -215,10 +217,16 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> 
             *(format_setting(getattr(run.settings, key)) for key in keys),
             str(run.seed),
         )
-        for run in plan
+        for run in (plan.runs if len(plan) <= _MOST_ROWS else (*plan.runs[:_FIRST_ROWS], *plan.runs[-_LAST_ROWS:]))
     ]
+    if len(rows) < len(plan):
+        rows.insert(_FIRST_ROWS, ("…",) * len(columns))
     console = stdout_console()
-    console.print_table(Table(columns, rows))
+    table = Table(columns, rows)
+    if len(plan) > _MOST_ROWS:
+        note = f"{len(plan) - _FIRST_ROWS - _LAST_ROWS:,} runs are left out here; --json prints all"
+        table = table.titled("", note)
+    console.print_table(table)
     count, each = plural(len(plan), "run"), plural(plan.experiment.epochs, "epoch")
     console.print_sentences(f"\n{count} of {each}, {sum(run.epochs for run in plan):,} in all, into {folder}")
     if in_memory and any(count > 0 for count in plan.experiment.grid.num_workers):

@@ -217,7 +217,7 @@ def run_experiment(
                 comparison = Comparison.of_plan(folder, prepared.plan, prepared.components)
                 if write_report:
                     callback(ReportStarted())
-                    comparison.write_report()
+                    comparison.refresh_report()
         else:
             prepared.train()
             comparison = Comparison.of_plan(folder, prepared.plan, prepared.components)

@@ -18,6 +18,7 @@ from bnkit.report.answer import Answer
 from bnkit.report.contrast import contrasts
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import matches, outcomes, points_of
+from bnkit.report.page_digest import is_up_to_date, mark_page
 from bnkit.report.pairs_table import pairs_table
 from bnkit.report.results import Results
 from bnkit.report.sweep import why_undefined
@@ -53,8 +54,8 @@ class Comparison:
         self._components: Components | None = None
 
     @classmethod
-    def of_plan(cls, folder: ResultsFolder, plan: Plan, components: Components) -> Comparison:
-        """The comparison in ``folder``, whose plan and components are at hand."""
+    def of_plan(cls, folder: ResultsFolder, plan: Plan, components: Components | None) -> Comparison:
+        """The comparison in ``folder``, whose plan is at hand, and its components if they are."""
         comparison = cls.__new__(cls)
         # A folder keeps the records that it has read; other processes have written more since.
         comparison.folder = ResultsFolder(folder.path)
@@ -211,8 +212,17 @@ class Comparison:
         from bnkit.report.page import page
 
         self.folder.refuse_foreign()
-        self.folder.replace(self.folder.report_file, page(self.results))
+        self.folder.replace(self.folder.report_file, mark_page(page(self.results), self.results))
         return self.folder.report_file
+
+    def refresh_report(self) -> None:
+        """Write ``report.html`` unless the one that is there was made from the same.
+
+        Raises:
+            RecordError: As ``write_report``.
+        """
+        if not is_up_to_date(self.folder.report_file, self.results):
+            self.write_report()
 
     def load(self, run: int | str | Run, epoch: int | None = None) -> nn.Module:
         """The trained network of a run, on the CPU, in evaluation mode.

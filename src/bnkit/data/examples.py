@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from bnkit.data.digest import reduced_digest
 from bnkit.data.examples_check import ExamplesCheck
 from bnkit.data.inputs import prefix_errors, to_float32, to_strided
 from bnkit.data.labels import canonical_targets, describe_labels, suggest_fix, unique_labels
@@ -263,5 +263,4 @@ class DataSet:
             # Not the first ones: data sets may be sorted by class.
             order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
             splits.append(part[order[:asked].to(part.device)] if asked else part)
-        digest = hashlib.sha256(f"{self.digest} reduced to {train}, {test}".encode()).hexdigest()
-        return DataSet(self.name, digest, splits[0], splits[1], self.notes)
+        return DataSet(self.name, reduced_digest(self.digest, train, test), splits[0], splits[1], self.notes)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from bnkit.errors import SettingsError
@@ -15,6 +15,7 @@ from bnkit.experiments.settings import Settings
 
 # The version of the record of a run. If the meaning of a result changes, so does this, and with it the hash of every run.
 FORMAT = 1
+_CANONICAL_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 # Settings added later: at their default they do not enter the hash of a run, so that earlier runs are found.
 _LATER_SETTINGS = frozenset({"width", "init_scale", "order", "memory_format", "bn_eps", "bn_momentum"})
 
@@ -61,7 +62,7 @@ class Run:
             "network": self.network.identity,
             "kernel": self.network.kernel,
             "seed": self.seed,
-            "settings": self._hashed_settings,
+            "settings": _hashed_settings(self.settings, own_dropout=self.network.own_dropout),
             "epochs": self.epochs,
             "validation": self.validation,
             "drop_last": self.drop_last,
@@ -81,22 +82,24 @@ class Run:
         }
         return {**content, **{name: asked for name, asked in instrumentation.items() if asked}}
 
-    @property
-    def _hashed_settings(self) -> dict[str, Any]:
-        default, settings = Settings(), self.settings.model_dump()
-        if settings["dropout"] == default.dropout and not self.network.own_dropout:
-            settings["dropout"] = 0.0  # as in earlier versions, which had no "default"
-        return {
-            name: value
-            for name, value in settings.items()
-            if name not in _LATER_SETTINGS or value not in (None, getattr(default, name))
-        }
-
     @cached_property
     def run_id(self) -> str:
         """The name of this run's folder."""
-        canonical = json.dumps(self.content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return hashlib.sha256(_CANONICAL_JSON.encode(self.content).encode()).hexdigest()[:12]
+
+
+# Once for all seeds and networks of a point: a plan may have tens of thousands of runs.
+@lru_cache(maxsize=2**16)
+def _hashed_settings(settings: Settings, *, own_dropout: bool) -> dict[str, Any]:
+    """What of ``settings`` enters the hash of a run."""
+    default, dumped = Settings(), settings.model_dump()
+    if dumped["dropout"] == default.dropout and not own_dropout:
+        dumped["dropout"] = 0.0  # as in earlier versions, which had no "default"
+    return {
+        name: value
+        for name, value in dumped.items()
+        if name not in _LATER_SETTINGS or value not in (None, getattr(default, name))
+    }
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from bnkit.errors import SettingsError
+from bnkit.experiments.built_in import ARM_KERNELS
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 
 NormFactory = Callable[[int], nn.Module]
@@ -29,7 +30,8 @@ class Arm:
     norm2d: NormFactory | None = None
 
 
-def _bnkit_arm(name: str, kernel: str) -> Arm:
+def _bnkit_arm(name: str) -> Arm:
+    kernel = ARM_KERNELS[name]
     return Arm(name, kernel, lambda c: BatchNorm1d(c, kernel=kernel), lambda c: BatchNorm2d(c, kernel=kernel))
 
 
@@ -43,13 +45,12 @@ def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
-# Not kernel "auto": what could change a result belongs to the plan.
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
         Arm("no_batch_norm"),
-        _bnkit_arm("batch_norm", "aten"),
-        _bnkit_arm("reference", "reference"),
+        _bnkit_arm("batch_norm"),
+        _bnkit_arm("reference"),
         Arm("torch", "", nn.BatchNorm1d, nn.BatchNorm2d),
         Arm("group_norm", "", _group_norm, _group_norm),
     )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from bnkit.errors import BnkitError, FactoryError, SettingsError
+from bnkit.experiments.built_in import built_in_identity, key_prefix
 from bnkit.experiments.experiment import DEFAULT_ARMS, NetworkIdentity
 from bnkit.experiments.fingerprint import fingerprint_of
 from bnkit.experiments.networks.arms import Arm, find_arm
@@ -173,7 +174,7 @@ def network_sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, N
     """
     sources: dict[str, NetworkSource] = {}
     for network in networks:
-        prefix = f"{network.split(':')[-1]}." if len(networks) > 1 else ""
+        prefix = key_prefix(network, is_alone=len(networks) == 1)
         if is_factory_name(network):
             loaded = load_factory(network)
             added = from_factories(loaded.value, prefix, network, arms, loaded_as=f"{network}#{loaded.digest[:12]}")
@@ -263,9 +264,7 @@ def _built_in(key: str, name: str, arm: Arm) -> NetworkSource:
     def make(input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
         return architecture.build(arm, input_shape, out_features, settings)
 
-    return NetworkSource(
-        NetworkIdentity(key=key, identity=f"{name}/{arm.name}", kernel=arm.kernel), make, architecture.options
-    )
+    return NetworkSource(built_in_identity(key, name, arm.name), make, architecture.options)
 
 
 def _from_factory(origin: str, factory: object, key: str, loaded_as: str) -> NetworkSource:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from bnkit.experiments.callbacks import EventHandler, Note
+from bnkit.experiments.running.recorded import recorded_experiment
 from bnkit.experiments.running.request import LaunchOptions, PreparedExperiment, RunRequest, under_torchrun
 from bnkit.experiments.running.worker_count import may_need_workers
 from bnkit.experiments.running.worker_process import refuse_nested_workers, warm_up
@@ -30,18 +31,29 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
         BnkitError: Something that was given is invalid here.
     """
     refuse_nested_workers()
+    recorded = recorded_experiment(request, callback)
+    if recorded is not None:
+        yield recorded
+        return
     with _launcher(request.options)(request, callback) as prepared:
         before, resolved = request.resolved_before, prepared.plan.experiment.settled
-        if before is not None and resolved is not None and before.threads == resolved.threads:
+        # Without components everything was recorded, and nothing is trained with any number of threads.
+        components = prepared.components
+        if (
+            components is not None
+            and before is not None
+            and resolved is not None
+            and before.threads == resolved.threads
+        ):
             default = request.experiment.threads or request.options.threads
-            if before.threads != (default or prepared.components.default_threads(prepared.plan)):
+            if before.threads != (default or components.default_threads(prepared.plan)):
                 folder, threads = request.folder.path, before.threads
                 callback(
                     Note(
                         f"{folder} was begun with {threads} threads, and goes on with them; `fresh` trains all runs again"
                     )
                 )
-        for remark in prepared.components.data.remarks():
+        for remark in components.data.remarks() if components is not None else ():
             callback(Note(remark))
         yield prepared
 

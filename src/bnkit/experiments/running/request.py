@@ -101,11 +101,12 @@ class PreparedExperiment(NamedTuple):
     """A plan whose networks were tried once, what its runs are made from, and what trains them all.
 
     Attributes:
+        components: None where nothing is left to train, and none of it was loaded.
         writes: Whether this process writes to the folder; under torchrun, process 0 does.
     """
 
     plan: Plan
-    components: Components
+    components: Components | None
     train: Callable[[], None]
     writes: bool = True
 

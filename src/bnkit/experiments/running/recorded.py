@@ -1,0 +1,44 @@
+"""An experiment of which nothing is left to train: what it is follows from names, and what came out is on disk. Needs no torch."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from bnkit.errors import BnkitError
+from bnkit.experiments.callbacks import EventHandler, PlanStarted
+from bnkit.experiments.plan import Plan, Run, plan
+from bnkit.experiments.records.results_folder import ResultsFolder
+from bnkit.experiments.resolve_by_name import resolve_by_name
+from bnkit.experiments.running.request import PreparedExperiment, RunRequest, under_torchrun
+
+# What a call that was killed may leave beside the record of a run that has ended; the launchers clean it up.
+_LEFT_BEHIND = ("checkpoint.pt", ".checkpoint.pt.new", ".running")
+
+
+def recorded_experiment(request: RunRequest, callback: EventHandler) -> PreparedExperiment | None:
+    """The experiment of ``request`` if all its runs are recorded; None if something may be left to do, or torch has to say."""
+    before = request.resolved_before
+    is_local = request.options.engine == "local" and not under_torchrun()
+    if before is None or not is_local or any(request.overrides) or request.worker_callbacks:
+        return None
+    try:
+        settled = resolve_by_name(request.experiment, before)
+        if settled is None:
+            return None
+        planned = plan(request.experiment.model_copy(update={"settled": settled}))
+        if not all(_is_done(run, request.folder) for run in planned):
+            return None
+    except BnkitError:  # which whoever loads everything says better
+        return None
+    return PreparedExperiment(planned, None, partial(_report, planned, request.folder, callback))
+
+
+def _is_done(run: Run, folder: ResultsFolder) -> bool:
+    """Whether ``run`` is recorded to its end, and nothing lies beside its record."""
+    run_folder = folder.run_folder(run)
+    return folder.record(run).is_complete and not any((run_folder / name).exists() for name in _LEFT_BEHIND)
+
+
+def _report(plan: Plan, folder: ResultsFolder, callback: EventHandler) -> None:
+    callback(PlanStarted(plan, {run: folder.record(run) for run in plan}))
+    folder.write_results(plan)
