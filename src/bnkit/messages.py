@@ -16,6 +16,17 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{ending}"
 
 
+def unknown_name(opening: str, name: object, known: Iterable[str], more: str = "") -> str:
+    """What to say of a name that is not known: which one it resembles, and which there are.
+
+    Example:
+        >>> unknown_name("unknown network", "lenat", ["lenet", "two-cnn"], ", or file.py:factory")
+        "unknown network 'lenat' (did you mean 'lenet'?); expected one of lenet, two-cnn, or file.py:factory"
+    """
+    known = list(known)
+    return f"{opening} {name!r}{did_you_mean(name, known)}; expected one of {', '.join(known)}{more}"
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """A question to put behind an unknown name: the known name that is most like it; empty where none is.
 

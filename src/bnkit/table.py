@@ -166,11 +166,12 @@ class Table:
     def _below(self, row: Sequence[str], shown: dict[int, int], room: int | None) -> Iterator[str]:
         """The texts that go below a row: one for each column of sentences, and as many of the others together as fit."""
         together = ""
+        is_alone = sum(column.below and column.wraps for column in self.columns) == 1
         for index, column in enumerate(self.columns):
             if column.below and index not in shown and row[index]:
                 text = f"{column.title}: {row[index]}" if column.title else row[index]
                 if column.wraps:
-                    yield text
+                    yield row[index] if is_alone else text
                 elif together and (room is None or _length(together) + 2 + _length(text) <= room):
                     together += f", {text}"
                 else:

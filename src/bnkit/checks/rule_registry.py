@@ -9,6 +9,7 @@ from importlib import resources
 from bnkit.checks.rule import Rule
 from bnkit.checks.rules import statistics, structure, training
 from bnkit.errors import SettingsError
+from bnkit.messages import did_you_mean
 
 Names = str | Sequence[str]
 
@@ -90,4 +91,7 @@ def split_names(names: Names) -> list[str]:
 
 def _unknown(name: str) -> SettingsError:
     codes = ", ".join(rule.code for rule in rules())
-    return SettingsError(f"no rule is called {name!r}; expected one of {codes}, the beginning of one as BN1, or a name")
+    known = [text for rule in rules() for text in (rule.code, rule.name)]
+    return SettingsError(
+        f"no rule is called {name!r}{did_you_mean(name, known)}; expected one of {codes}, the beginning of one as BN1, or a name"
+    )

@@ -8,8 +8,8 @@ from typing import Annotated
 from typer import Exit, Option, launch
 
 from bnkit.claims.evaluate import FOLDER, evaluate_claims
-from bnkit.cli.options import Workers, count_of
-from bnkit.cli.progress import progress_display
+from bnkit.cli.options import Workers, count_of, with_options
+from bnkit.comparison.progress import progress_display
 from bnkit.console import stderr_console, stdout_console
 from bnkit.messages import plural
 
@@ -53,7 +53,9 @@ def claims(
     Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
     """
     try:
-        with progress_display(stderr_console(), quiet=quiet or as_json, verbose=verbose) as observer:
+        with progress_display(
+            stderr_console(), quiet=quiet or as_json, verbose=verbose, rewrite=with_options
+        ) as display:
             verdicts = evaluate_claims(
                 data,
                 network,
@@ -64,7 +66,8 @@ def claims(
                 only=only or (),
                 workers=count_of(workers),
                 fresh=fresh,
-                observer=observer,
+                callbacks=[display],
+                progress=False,
             )
     except KeyboardInterrupt:
         stderr_console().print_sentences(f"stopped; what is whole is in {out}, and the same call goes on from there")

@@ -10,10 +10,11 @@ from typer import Argument, Context, Exit, Option, launch
 
 from bnkit.cli.demonstration import show_demonstration
 from bnkit.cli.grid import grid_from
-from bnkit.cli.options import All, Workers, count_of
-from bnkit.cli.progress import progress_display
+from bnkit.cli.options import All, Workers, count_of, with_options
+from bnkit.cli.recipes import recipes
 from bnkit.cli.report import print_results
 from bnkit.comparison.compare import default_folder, run_experiment
+from bnkit.comparison.progress import progress_display
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError
 from bnkit.experiments.experiment import (
@@ -34,6 +35,12 @@ from bnkit.table import Column, Table
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
+
+
+def _list_recipes(asked: bool) -> None:
+    if asked:
+        recipes()
+        raise Exit
 
 
 def compare(
@@ -98,6 +105,9 @@ def compare(
     ] = None,
     out: Annotated[Path | None, Option(metavar="DIR", help="The results folder; by default results/NAME.")] = None,
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
+    list_recipes: Annotated[
+        bool, Option("--list", callback=_list_recipes, is_eager=True, help="List the recipes, as `bnkit recipes` does.")
+    ] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and train nothing.")] = False,
     show_all: All = False,
     open_report: Annotated[bool, Option("--open", help="Open the report in a browser at the end.")] = False,
@@ -138,8 +148,8 @@ def compare(
         return
     try:
         with progress_display(
-            stderr_console(), quiet=quiet or as_json or is_nonzero_rank(), verbose=verbose
-        ) as observer:
+            stderr_console(), quiet=quiet or as_json or is_nonzero_rank(), verbose=verbose, rewrite=with_options
+        ) as display:
             comparison = run_experiment(
                 experiment,
                 folder,
@@ -150,7 +160,7 @@ def compare(
                 run_timeout=run_timeout,
                 engine=engine,
                 address=address,
-                observer=observer,
+                callbacks=[display],
             )
     except KeyboardInterrupt:
         stderr_console().print_sentences(f"stopped; what is whole is in {folder}, and the same call goes on from there")

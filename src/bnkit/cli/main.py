@@ -15,7 +15,7 @@ from typer import Abort, Exit, Option, Typer, TyperException
 from typer.main import get_command
 
 import bnkit
-from bnkit.cli import add, check, claims, compare, convert, data, explain, fold, recalibrate, remove, report
+from bnkit.cli import add, check, claims, compare, convert, data, explain, fold, recalibrate, recipes, remove, report
 from bnkit.cli.command import Command, expand_arguments
 from bnkit.cli.options import with_options
 from bnkit.console import OutputError, standard_streams, stdout_console
@@ -48,6 +48,7 @@ app.command("recalibrate", cls=Command, short_help="Put the statistics of the da
     recalibrate.recalibrate
 )
 app.command("data", cls=Command, short_help="List the data sets: what is there, what is not, and where.")(data.data)
+app.command("recipes", cls=Command, short_help="List the comparisons that come with bnkit.")(recipes.recipes)
 
 # 128 + SIGINT and 128 + SIGPIPE, as a shell reports them.
 _INTERRUPTED, _PIPE_CLOSED = 130, 141

@@ -18,6 +18,7 @@ from bnkit.data import npz as arrays
 from bnkit.data.downloads import PublishedFile
 from bnkit.data.examples import DataSet, Examples
 from bnkit.errors import DataError
+from bnkit.messages import unknown_name
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,8 @@ def load(name: str) -> DataSet:
         return arrays.read(path)
     if name and path.is_dir():  # an empty name would mean the working directory
         return image_folder.read(path)
-    raise DataError(
-        f"unknown data set {name!r}; expected one of {', '.join(DATA_SETS)}, an .npz file, a folder of images by class, or "
-        "file.py:factory"
-    )
+    more = ", an .npz file, a folder of images by class, or file.py:factory"
+    raise DataError(unknown_name("unknown data set", name, DATA_SETS, more))
 
 
 def _digits() -> DataSet:
