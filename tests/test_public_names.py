@@ -21,7 +21,7 @@ def test_the_public_names_are_these_and_no_others():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(AttributeError, match="no attribute 'batchnorm'; it has Callback, Comparison, add"):
+    with pytest.raises(AttributeError, match="no attribute 'batchnorm'; it has Callback, Comparison, Monitor"):
         _ = bnkit.batchnorm
 
 

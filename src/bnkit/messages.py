@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def plural(count: int, noun: str) -> str:
-    """``count`` and ``noun``, which gets an "s" where there is more than one, or none.
+def plural(count: int, noun: str, several: str = "") -> str:
+    """``count`` and ``noun``, or ``several`` (by default with an "s") where there is more than one, or none.
 
     Example:
-        >>> plural(1, "epoch"), plural(1200, "step"), plural(2, "batch")
+        >>> plural(1, "epoch"), plural(1200, "step"), plural(2, "batch", "batches")
         ('1 epoch', '1,200 steps', '2 batches')
     """
-    ending = "" if count == 1 else "es" if noun.endswith(("s", "ch", "sh", "x")) else "s"
-    return f"{count:,} {noun}{ending}"
+    return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
 
 
 def unknown_name(opening: str, name: object, known: Iterable[str], more: str = "") -> str:
@@ -38,6 +37,6 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     """
     from difflib import get_close_matches
 
-    by_lower_case = {each.lower(): each for each in known}
+    by_lower_case = {each.lower(): str(each) for each in known}
     close = get_close_matches(str(name).lower(), by_lower_case, n=1)
     return f" (did you mean {by_lower_case[close[0]]!r}?)" if close else ""

@@ -118,6 +118,9 @@ class Table:
     def __str__(self) -> str:
         return "\n".join([*([self.title] if self.title else []), *(line for _, line in self.lines())])
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.control import strip_control_codes
         from rich.segment import Segment

@@ -12,6 +12,7 @@ from bnkit.experiments.callbacks import EventHandler, Note
 from bnkit.experiments.running.request import LaunchOptions, PreparedExperiment, RunRequest, under_torchrun
 from bnkit.experiments.running.worker_count import min_worker_count
 from bnkit.experiments.running.worker_process import refuse_nested_workers, started_workers
+from bnkit.messages import plural
 
 Launcher = Callable[[RunRequest, EventHandler], AbstractContextManager[PreparedExperiment]]
 
@@ -36,7 +37,9 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
         if before is not None and resolved is not None and before.threads == resolved.threads != default:
             folder, threads = request.folder.path, before.threads
             callback(
-                Note(f"{folder} was begun with {threads} threads, and goes on with them; `fresh` trains all runs again")
+                Note(
+                    f"{folder} was begun with {plural(threads, 'thread')}, and goes on so; `fresh` trains all runs again"
+                )
             )
         for remark in prepared.components.data.remarks():
             callback(Note(remark))

@@ -12,6 +12,7 @@ from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.factories import is_factory_name
+from bnkit.messages import plural
 
 # Where Linux has GPUs of NVIDIA.
 _NVIDIA = Path("/dev/nvidiactl")
@@ -55,7 +56,8 @@ def worker_count_for(asked: int | str, plan: Plan, callback: EventHandler) -> in
     count = resolve_worker_count(asked, threads, torch.cuda.device_count() if on_gpus else 0)
     cpus = available_cpus()
     if not on_gpus and count * threads > cpus:
-        shared = f"{count} workers of {threads} threads each share {cpus} processors"
+        each = f"{plural(count, 'worker')} of {plural(threads, 'thread')} each"
+        shared = f"{each} share {plural(cpus, 'processor')}"
         callback(Note(f"{shared}; `workers` auto takes as many as go"))
     return min(count, len(plan))
 
