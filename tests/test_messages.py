@@ -52,7 +52,7 @@ def _configured(folder: Path, text: str) -> None:
 def test_an_unknown_name_is_answered_by_the_one_that_was_meant(tmp_path, call, close):
     with pytest.raises((BnkitError, AttributeError)) as error:
         call(tmp_path)
-    assert f"(did you mean {close!r}?)" in str(error.value)
+    assert f"; did you mean {close!r}?" in str(error.value)
 
 
 @pytest.mark.parametrize(

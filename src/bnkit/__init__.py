@@ -70,7 +70,7 @@ def __getattr__(name: str) -> Any:
         from bnkit.messages import did_you_mean
 
         close = did_you_mean(name, __all__)
-        raise AttributeError(f"module 'bnkit' has no attribute {name!r}{close}; it has {', '.join(__all__)}")
+        raise AttributeError(f"module 'bnkit' has no attribute {name!r}; it has {', '.join(__all__)}{close}")
     home = importlib.import_module(_HOMES[name])
     return home if name == "nn" else getattr(home, name)
 

@@ -20,18 +20,18 @@ def unknown_name(opening: str, name: object, known: Iterable[str], more: str = "
 
     Example:
         >>> unknown_name("unknown network", "lenat", ["lenet", "two-cnn"], ", or file.py:factory")
-        "unknown network 'lenat' (did you mean 'lenet'?); expected one of lenet, two-cnn, or file.py:factory"
+        "unknown network 'lenat'; expected one of lenet, two-cnn, or file.py:factory; did you mean 'lenet'?"
     """
     known = list(known)
-    return f"{opening} {name!r}{did_you_mean(name, known)}; expected one of {', '.join(known)}{more}"
+    return f"{opening} {name!r}; expected one of {', '.join(known)}{more}{did_you_mean(name, known)}"
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """A question to put behind an unknown name: the known name that is most like it; empty where none is.
+    """The end of a message about an unknown name: a question that names the known one most like it; empty where none is.
 
     Example:
         >>> did_you_mean("LeNat", ["lenet", "two-cnn"])
-        " (did you mean 'lenet'?)"
+        "; did you mean 'lenet'?"
         >>> did_you_mean("resnet-9000", ["lenet", "two-cnn"])
         ''
     """
@@ -39,4 +39,4 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
     by_lower_case = {each.lower(): str(each) for each in known}
     close = get_close_matches(str(name).lower(), by_lower_case, n=1)
-    return f" (did you mean {by_lower_case[close[0]]!r}?)" if close else ""
+    return f"; did you mean {by_lower_case[close[0]]!r}?" if close else ""

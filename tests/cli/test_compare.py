@@ -223,9 +223,9 @@ def test_a_run_that_fails_leaves_the_others_alone(capsys, tmp_path):
     ("arguments", "expected"),
     [
         (["compare", "nothing"], ["no recipe is called 'nothing'", "quickstart"]),
-        (["compare", "quickstrat"], ["no recipe is called 'quickstrat' (did you mean 'quickstart'?)"]),
-        (["compare", "--grid", "momentun=0.9"], ["grid.momentun: unknown key (did you mean 'momentum'?)"]),
-        (["compare", "--grid", "optimizer=Adm"], ["grid.optimizer", "got 'Adm' (did you mean 'adam'?)"]),
+        (["compare", "quickstrat"], ["no recipe is called 'quickstrat'; expected", "did you mean 'quickstart'?"]),
+        (["compare", "--grid", "momentun=0.9"], ["grid.momentun: unknown key; expected", "did you mean 'momentum'?"]),
+        (["compare", "--grid", "optimizer=Adm"], ["grid.optimizer", "got 'Adm'; did you mean 'adam'?"]),
         (["compare", "absent.toml"], ["absent.toml cannot be read", "TOML"]),
         (["compare", "broken.toml"], ["broken.toml is not TOML"]),
         (["compare", "unknown-key.toml"], ["epoch: unknown key", "epochs"]),

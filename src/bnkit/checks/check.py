@@ -168,7 +168,7 @@ def assert_healthy(
         severity = Severity(fail_on)
     except ValueError as error:
         close = did_you_mean(fail_on, Severity)
-        raise SettingsError(f"fail_on={fail_on!r}{close}; expected one of {', '.join(Severity)}") from error
+        raise SettingsError(f"fail_on={fail_on!r}; expected one of {', '.join(Severity)}{close}") from error
     findings = check(model, batches, **arguments).at_least(severity)
     if findings:
         raise AssertionError(f"{type(model).__name__} is not healthy\n{findings}")

@@ -90,7 +90,7 @@ def parse_config(content: Any, source: str) -> CheckConfig:
         where = ".".join(map(str, ("tool", "bnkit", *first["loc"])))
         keys = [str(field.alias) for field in CheckConfig.model_fields.values()]
         close = did_you_mean(first["loc"][-1], keys) if first["type"] == "extra_forbidden" else ""
-        raise SettingsError(f"{source}: {where}: {first['msg']}{close}; expected the keys {', '.join(keys)}") from error
+        raise SettingsError(f"{source}: {where}: {first['msg']}; expected the keys {', '.join(keys)}{close}") from error
     for names in (config.select or (), config.ignore, *config.per_layer_ignores.values()):
         try:
             matching_codes(names)

@@ -93,5 +93,5 @@ def _unknown(name: str) -> SettingsError:
     codes = ", ".join(rule.code for rule in rules())
     known = [text for rule in rules() for text in (rule.code, rule.name)]
     return SettingsError(
-        f"no rule is called {name!r}{did_you_mean(name, known)}; expected one of {codes}, the beginning of one as BN1, or a name"
+        f"no rule is called {name!r}; expected one of {codes}, the beginning of one as BN1, or a name{did_you_mean(name, known)}"
     )

@@ -275,7 +275,7 @@ def _first_error(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         fields = Settings.model_fields if first["loc"][0] == "grid" else Experiment.model_fields
         known = [name for name in fields if name != "settled"]
-        message = f"unknown key{did_you_mean(first['loc'][-1], known)}; expected one of {', '.join(known)}"
+        message = f"unknown key; expected one of {', '.join(known)}{did_you_mean(first['loc'][-1], known)}"
     elif first["type"] == "missing":
         message = "is missing; add it to the experiment"
     else:

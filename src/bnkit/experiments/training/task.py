@@ -146,7 +146,7 @@ def _find_part(
         of_classes = key == "loss" and "mse_loss" not in known
         why = ", as the targets are class numbers" if of_classes else ", as the targets are floating"
     raise SettingsError(
-        f"{key}: {name!r} is unknown here{did_you_mean(name, known)}; expected one of {', '.join(known)}, or file.py:function{why}"
+        f"{key}: {name!r} is unknown here; expected one of {', '.join(known)}, or file.py:function{why}{did_you_mean(name, known)}"
     )
 
 

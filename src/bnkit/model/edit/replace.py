@@ -61,7 +61,7 @@ class Replacement:
     def __post_init__(self) -> None:
         if self.kind not in get_args(ReplacementKind):
             kinds = get_args(ReplacementKind)
-            raise SettingsError(f"to={self.kind!r}{did_you_mean(self.kind, kinds)}; expected one of {', '.join(kinds)}")
+            raise SettingsError(f"to={self.kind!r}; expected one of {', '.join(kinds)}{did_you_mean(self.kind, kinds)}")
         if self.process_group is not None and self.kind != "sync":
             raise SettingsError(f"a process_group with to={self.kind!r}; expected one only with to='sync'")
         check_process_group(self.process_group)
