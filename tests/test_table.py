@@ -123,6 +123,7 @@ def test_html_is_escaped_and_markdown_stays_in_its_cell():
         ("  one two\nthree", 8, ["  one", "    two", "three"]),
         ("unbreakable words", 5, ["unbreakable", "  words"]),
         ("results/a/report.html", 13, ["results/a/", "  report.html"]),
+        ("the mean, n = 5", 12, ["the mean,", "  n = 5"]),
         ("", 5, [""]),
     ],
 )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _GAP, _INDENT = "  ", "    "
 # A column of sentences that is narrower reads badly: it goes below the rows.
 _NARROWEST_SENTENCES = 24
+# "n = 5" stays together.
+_BETWEEN_WORDS = re.compile(r"(?<!=)\s+(?!=\s)")
 _NUMBER = re.compile(r"–|[-−+]?(nan|inf|[\d,.]+(e[-+]?\d+)?)( ?%)?")
 
 
@@ -171,7 +173,7 @@ class Table:
         together = ""
         is_alone = sum(column.below and column.wraps for column in self.columns) == 1
         for index, column in enumerate(self.columns):
-            if column.below and index not in shown and row[index]:
+            if column.below and index not in shown and row[index] not in ("", "–"):
                 text = f"{column.title}: {row[index]}" if column.title else row[index]
                 if column.wraps:
                     yield row[index] if is_alone else text
@@ -236,7 +238,7 @@ def wrap(text: str, width: int | None, hanging: str = "") -> list[str]:
             continue
         start = paragraph[: len(paragraph) - len(paragraph.lstrip())]
         line, is_empty = start, True
-        for word in paragraph.split():
+        for word in _BETWEEN_WORDS.split(paragraph.strip()):
             for number, piece in enumerate([word] if _length(word) <= width else _pieces(word)):
                 space = "" if is_empty or number > 0 else " "
                 if not is_empty and _length(line + space + piece) > width:
