@@ -16,8 +16,8 @@ from pathlib import Path
 from rich.console import Console
 
 import bnkit
-from bnkit.cli.progress import LiveTable
 from bnkit.comparison.compare import run_experiment
+from bnkit.comparison.live_table import LiveTable
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import parse_experiment, read_recipe
 from bnkit.experiments.plan import Plan, Run

@@ -12,7 +12,7 @@ from tests.child_processes import run
 
 def test_the_public_names_are_these_and_no_others():
     assert bnkit.__all__ == [
-        "Comparison", "Monitor", "add", "assert_healthy", "check", "compare", "convert", "fold", "freeze",
+        "Callback", "Comparison", "Monitor", "add", "assert_healthy", "check", "compare", "convert", "fold", "freeze",
         "keep_freed_memory", "nn", "recalibrate", "recompute", "remove", "unfreeze",
     ]  # fmt: skip
     assert dir(bnkit) == sorted([*bnkit.__all__, "__version__"])
@@ -21,7 +21,7 @@ def test_the_public_names_are_these_and_no_others():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(AttributeError, match="no attribute 'batchnorm'; it has Comparison, Monitor, add"):
+    with pytest.raises(AttributeError, match="no attribute 'batchnorm'; it has Callback, Comparison, Monitor"):
         _ = bnkit.batchnorm
 
 

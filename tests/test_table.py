@@ -43,11 +43,10 @@ def test_then_they_go_below_their_rows_and_columns_drop_out_by_importance():
         "                            test",
         "network                 accuracy",
         "resnet20.no_batch_norm     0.829",
-        "    what happened: it reached the",
-        "    end of every run without trouble",
+        "    it reached the end of every run",
+        "    without trouble",
         "lenet                          –",
-        "    what happened: all of its runs",
-        "    diverged",
+        "    all of its runs diverged",
     ]
 
 
@@ -124,6 +123,7 @@ def test_html_is_escaped_and_markdown_stays_in_its_cell():
         ("  one two\nthree", 8, ["  one", "    two", "three"]),
         ("unbreakable words", 5, ["unbreakable", "  words"]),
         ("results/a/report.html", 13, ["results/a/", "  report.html"]),
+        ("the mean, n = 5", 12, ["the mean,", "  n = 5"]),
         ("", 5, [""]),
     ],
 )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bnkit.checks.monitor import Monitor as Monitor
     from bnkit.comparison.compare import compare as compare
     from bnkit.comparison.comparison import Comparison as Comparison
+    from bnkit.experiments.callbacks import Callback as Callback
     from bnkit.memory.malloc import keep_freed_memory as keep_freed_memory
     from bnkit.memory.recompute import recompute as recompute
     from bnkit.model.edit.add import add as add
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 # Where each public name lives. They are loaded on first use (PEP 562), so that `import bnkit` alone loads no torch.
 _HOMES = {
+    "Callback": "bnkit.experiments.callbacks",
     "Comparison": "bnkit.comparison.comparison",
     "Monitor": "bnkit.checks.monitor",
     "add": "bnkit.model.edit.add",
@@ -44,6 +46,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Callback",
     "Comparison",
     "Monitor",
     "add",
@@ -64,7 +67,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'bnkit' has no attribute {name!r}; it has {', '.join(__all__)}")
+        from bnkit.messages import did_you_mean
+
+        close = did_you_mean(name, __all__)
+        raise AttributeError(f"module 'bnkit' has no attribute {name!r}; it has {', '.join(__all__)}{close}")
     home = importlib.import_module(_HOMES[name])
     return home if name == "nn" else getattr(home, name)
 

@@ -5,28 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def plural(count: int, noun: str) -> str:
-    """``count`` and ``noun``, which gets an "s" where there is more than one, or none.
+def plural(count: int, noun: str, several: str = "") -> str:
+    """``count`` and ``noun``, or ``several`` (by default with an "s") where there is more than one, or none.
 
     Example:
-        >>> plural(1, "epoch"), plural(1200, "step"), plural(2, "batch")
+        >>> plural(1, "epoch"), plural(1200, "step"), plural(2, "batch", "batches")
         ('1 epoch', '1,200 steps', '2 batches')
     """
-    ending = "" if count == 1 else "es" if noun.endswith(("s", "ch", "sh", "x")) else "s"
-    return f"{count:,} {noun}{ending}"
+    return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
+
+
+def unknown_name(opening: str, name: object, known: Iterable[str], more: str = "") -> str:
+    """What to say of a name that is not known: which one it resembles, and which there are.
+
+    Example:
+        >>> unknown_name("unknown network", "lenat", ["lenet", "two-cnn"], ", or file.py:factory")
+        "unknown network 'lenat'; expected one of lenet, two-cnn, or file.py:factory; did you mean 'lenet'?"
+    """
+    known = list(known)
+    return f"{opening} {name!r}; expected one of {', '.join(known)}{more}{did_you_mean(name, known)}"
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """A question to put behind an unknown name: the known name that is most like it; empty where none is.
+    """The end of a message about an unknown name: a question that names the known one most like it; empty where none is.
 
     Example:
         >>> did_you_mean("LeNat", ["lenet", "two-cnn"])
-        " (did you mean 'lenet'?)"
+        "; did you mean 'lenet'?"
         >>> did_you_mean("resnet-9000", ["lenet", "two-cnn"])
         ''
     """
     from difflib import get_close_matches
 
-    by_lower_case = {each.lower(): each for each in known}
+    by_lower_case = {each.lower(): str(each) for each in known}
     close = get_close_matches(str(name).lower(), by_lower_case, n=1)
-    return f" (did you mean {by_lower_case[close[0]]!r}?)" if close else ""
+    return f"; did you mean {by_lower_case[close[0]]!r}?" if close else ""

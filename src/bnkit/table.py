@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _GAP, _INDENT = "  ", "    "
 # A column of sentences that is narrower reads badly: it goes below the rows.
 _NARROWEST_SENTENCES = 24
+# "n = 5" stays together.
+_BETWEEN_WORDS = re.compile(r"(?<!=)\s+(?!=\s)")
 _NUMBER = re.compile(r"–|[-−+]?(nan|inf|[\d,.]+(e[-+]?\d+)?)( ?%)?")
 
 
@@ -118,6 +120,9 @@ class Table:
     def __str__(self) -> str:
         return "\n".join([*([self.title] if self.title else []), *(line for _, line in self.lines())])
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.control import strip_control_codes
         from rich.segment import Segment
@@ -166,11 +171,12 @@ class Table:
     def _below(self, row: Sequence[str], shown: dict[int, int], room: int | None) -> Iterator[str]:
         """The texts that go below a row: one for each column of sentences, and as many of the others together as fit."""
         together = ""
+        is_alone = sum(column.below and column.wraps for column in self.columns) == 1
         for index, column in enumerate(self.columns):
-            if column.below and index not in shown and row[index]:
+            if column.below and index not in shown and row[index] not in ("", "–"):
                 text = f"{column.title}: {row[index]}" if column.title else row[index]
                 if column.wraps:
-                    yield text
+                    yield row[index] if is_alone else text
                 elif together and (room is None or _length(together) + 2 + _length(text) <= room):
                     together += f", {text}"
                 else:
@@ -232,7 +238,7 @@ def wrap(text: str, width: int | None, hanging: str = "") -> list[str]:
             continue
         start = paragraph[: len(paragraph) - len(paragraph.lstrip())]
         line, is_empty = start, True
-        for word in paragraph.split():
+        for word in _BETWEEN_WORDS.split(paragraph.strip()):
             for number, piece in enumerate([word] if _length(word) <= width else _pieces(word)):
                 space = "" if is_empty or number > 0 else " "
                 if not is_empty and _length(line + space + piece) > width:

@@ -33,7 +33,12 @@ def _no_worker_keeps_us_waiting():
 def test_it_prints_the_table_and_the_answer_and_leaves_the_files(capsys, tmp_path):
     result = invoke(capsys, "compare", *QUICK_COMPARE, "--out", "r")
     assert result.status == 0
-    assert result.out.index("All runs, best first") < result.out.index("batch_norm against no_batch_norm")
+    order = (
+        "batch_norm against no_batch_norm",
+        "Test accuracy at the end, the mean over seeds",
+        "All runs, best first",
+    )
+    assert sorted(order, key=result.out.index) == list(order)
     assert "report: r/report.html" in result.out
     for line in (
         "tiny_experiment: 4 runs, 0 done before",
@@ -74,6 +79,19 @@ def test_the_report_is_opened_where_that_is_asked_for(capsys, tmp_path, monkeypa
     assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert invoke(capsys, "report", "one", "--open").status == 0
     assert opened == [report.as_uri()] * 2
+
+
+def test_the_best_runs_are_shown_and_all_where_that_is_asked_for(capsys):
+    more = [argument.replace("lr=0.05", "lr=0.05,0.1") for argument in QUICK_COMPARE]
+    result = invoke(capsys, "compare", *more, "--out", "r")
+    assert "The best runs\n" in result.out and "\n… 3 more: --all shows them\n" in result.out
+    shown = invoke(capsys, "report", "r")
+    assert shown.out == result.out
+    everything = invoke(capsys, "report", "r", "--all").out
+    assert "more: --all" not in everything
+    rows = everything.split("All runs, best first\n")[1].split("\n\n")[0].splitlines()
+    assert sorted(int(row.split()[0]) for row in rows[1:]) == list(range(1, 9))
+    assert invoke(capsys, "compare", *more, "--out", "r", "--all").out == everything
 
 
 def test_json_goes_to_standard_output_alone(capsys):
@@ -218,6 +236,9 @@ def test_a_run_that_fails_leaves_the_others_alone(capsys, tmp_path):
     ("arguments", "expected"),
     [
         (["compare", "nothing"], ["no recipe is called 'nothing'", "quickstart"]),
+        (["compare", "quickstrat"], ["no recipe is called 'quickstrat'; expected", "did you mean 'quickstart'?"]),
+        (["compare", "--grid", "momentun=0.9"], ["grid.momentun: unknown key; expected", "did you mean 'momentum'?"]),
+        (["compare", "--grid", "optimizer=Adm"], ["grid.optimizer", "got 'Adm'; did you mean 'adam'?"]),
         (["compare", "absent.toml"], ["absent.toml cannot be read", "TOML"]),
         (["compare", "broken.toml"], ["broken.toml is not TOML"]),
         (["compare", "unknown-key.toml"], ["epoch: unknown key", "epochs"]),

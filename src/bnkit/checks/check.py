@@ -22,6 +22,7 @@ from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_registry import Names, selected_rules
 from bnkit.errors import ModelError, SettingsError
+from bnkit.messages import did_you_mean
 from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.inspect.batches import Batches, Forward, device_of
 from bnkit.model.inspect.example import Example
@@ -166,7 +167,8 @@ def assert_healthy(
     try:
         severity = Severity(fail_on)
     except ValueError as error:
-        raise SettingsError(f"fail_on={fail_on!r}; expected one of {', '.join(Severity)}") from error
+        close = did_you_mean(fail_on, Severity)
+        raise SettingsError(f"fail_on={fail_on!r}; expected one of {', '.join(Severity)}{close}") from error
     findings = check(model, batches, **arguments).at_least(severity)
     if findings:
         raise AssertionError(f"{type(model).__name__} is not healthy\n{findings}")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule_registry import Names, matching_codes
 from bnkit.errors import SettingsError
+from bnkit.messages import did_you_mean
 
 
 class CheckConfig(BaseModel):
@@ -87,8 +88,9 @@ def parse_config(content: Any, source: str) -> CheckConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, ("tool", "bnkit", *first["loc"])))
-        keys = ", ".join(str(field.alias) for field in CheckConfig.model_fields.values())
-        raise SettingsError(f"{source}: {where}: {first['msg']}; expected the keys {keys}") from error
+        keys = [str(field.alias) for field in CheckConfig.model_fields.values()]
+        close = did_you_mean(first["loc"][-1], keys) if first["type"] == "extra_forbidden" else ""
+        raise SettingsError(f"{source}: {where}: {first['msg']}; expected the keys {', '.join(keys)}{close}") from error
     for names in (config.select or (), config.ignore, *config.per_layer_ignores.values()):
         try:
             matching_codes(names)

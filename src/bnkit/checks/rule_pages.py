@@ -8,6 +8,7 @@ from importlib import resources
 from typing import NamedTuple
 
 from bnkit.errors import SettingsError
+from bnkit.messages import did_you_mean
 
 # The first lines of a page, in which the rule is named.
 _HEAD = re.compile(
@@ -72,4 +73,7 @@ def find_page(name: str) -> RulePage:
 def unknown_rule(name: str) -> SettingsError:
     """The error for a name that no rule has."""
     codes = ", ".join(page.code for page in rule_pages())
-    return SettingsError(f"no rule is called {name!r}; expected one of {codes}, the beginning of one as BN1, or a name")
+    known = [text for page in rule_pages() for text in (page.code, page.name)]
+    return SettingsError(
+        f"no rule is called {name!r}; expected one of {codes}, the beginning of one as BN1, or a name{did_you_mean(name, known)}"
+    )

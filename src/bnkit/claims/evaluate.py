@@ -12,11 +12,13 @@ from bnkit.claims.claim import PLAIN, WITH, Scale
 from bnkit.claims.judge import HypothesisTest
 from bnkit.claims.verdicts import ClaimResult, Verdicts
 from bnkit.comparison.compare import run_experiment
+from bnkit.comparison.progress import shown_progress
 from bnkit.errors import DataError, SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.records.record import Status
 from bnkit.experiments.running.request import LaunchOptions
+from bnkit.messages import unknown_name
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet
@@ -35,6 +37,8 @@ def evaluate_claims(
     only: Sequence[str] = (),
     workers: int | str | None = None,
     fresh: bool = False,
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
     observer: Callback | None = None,
 ) -> Verdicts:
     """Train what the claims need, and judge them. What is recorded in ``out`` already is not trained again.
@@ -50,7 +54,9 @@ def evaluate_claims(
         workers: As for a comparison: figures do not depend on how many there are, but for durations. Where a design asks for
             durations alone, its runs are trained one after the other.
         fresh: Delete what is there.
-        observer: Told what happens while it runs.
+        callbacks: Each handles what happens while runs train.
+        progress: Show progress on standard error; None shows it on a terminal and in a notebook.
+        observer: One more callback.
 
     Raises:
         BnkitError: Something that was given means nothing here.
@@ -74,25 +80,27 @@ def evaluate_claims(
     folder.refuse_foreign(out, [name for name, design in planned.items() if isinstance(design, Design)])
     evidence: dict[str, Evidence] = {}
     failed = 0
-    for name, design in planned.items():
-        if isinstance(design, str):
-            continue
-        experiment = parse_experiment(design.content(data, range(seeds)), f"design {name}")
-        comparison = run_experiment(
-            experiment,
-            out / name,
-            fresh=fresh,
-            workers=None if design.is_timed else workers,
-            observer=observer,
-            data=loaded,
-            write_report=False,
-            try_training=False,  # that some are refused is what a claim asks
-        )
-        evidence[name] = Evidence(comparison.results)
-        failed += sum(
-            record.status is Status.FAILED and "TooFewValuesError" not in record.traceback
-            for record in comparison.records.values()
-        )
+    with shown_progress(progress) as display:
+        for name, design in planned.items():
+            if isinstance(design, str):
+                continue
+            experiment = parse_experiment(design.content(data, range(seeds)), f"design {name}")
+            comparison = run_experiment(
+                experiment,
+                out / name,
+                fresh=fresh,
+                workers=None if design.is_timed else workers,
+                callbacks=[display, *callbacks],
+                observer=observer,
+                data=loaded,
+                write_report=False,
+                try_training=False,  # that some are refused is what a claim asks
+            )
+            evidence[name] = Evidence(comparison.results)
+            failed += sum(
+                record.status is Status.FAILED and "TooFewValuesError" not in record.traceback
+                for record in comparison.records.values()
+            )
     command = _command(data, network, out, quick=quick, budget=budget, seeds=seeds, only=only)
     verdicts = Verdicts(
         out, list(_claim_results(selected, planned, evidence)), seeds, command, _environment(evidence), failed
@@ -106,9 +114,7 @@ def _select_claims(only: Sequence[str]) -> list[Claim]:
     known = {key for claim in CLAIMS for key in (claim.number, claim.name)}
     unknown = [name for name in only if name not in known]
     if unknown:
-        raise SettingsError(
-            f"no claim is called {unknown[0]!r}; expected one of {', '.join(claim.name for claim in CLAIMS)}"
-        )
+        raise SettingsError(unknown_name("no claim is called", unknown[0], [claim.name for claim in CLAIMS]))
     return [claim for claim in CLAIMS if not only or claim.name in only or claim.number in only]
 
 

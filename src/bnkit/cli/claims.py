@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Exit, Option, launch
 
-from bnkit.cli.options import Workers, count_of
+from bnkit.cli.options import Workers, count_of, with_options
 from bnkit.console import stderr_console, stdout_console
 from bnkit.messages import plural
 
@@ -51,10 +51,12 @@ def claims(
     Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
     """
     from bnkit.claims.evaluate import evaluate_claims
-    from bnkit.cli.progress import progress_display
+    from bnkit.comparison.progress import progress_display
 
     try:
-        with progress_display(stderr_console(), quiet=quiet or as_json, verbose=verbose) as observer:
+        with progress_display(
+            stderr_console(), quiet=quiet or as_json, verbose=verbose, rewrite=with_options
+        ) as display:
             verdicts = evaluate_claims(
                 data,
                 network,
@@ -65,7 +67,8 @@ def claims(
                 only=only or (),
                 workers=count_of(workers),
                 fresh=fresh,
-                observer=observer,
+                callbacks=[display],
+                progress=False,
             )
     except KeyboardInterrupt:
         stderr_console().print_sentences(f"stopped; what is whole is in {out}, and the same call goes on from there")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Context, Exit, Option, launch
 
 from bnkit.cli.grid import grid_from
-from bnkit.cli.options import All, Workers, count_of
+from bnkit.cli.options import All, Workers, count_of, with_options
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError
 from bnkit.factories import is_factory_name
@@ -24,6 +24,14 @@ _DEFAULT = "quickstart"
 _INTERRUPTED = 130
 # Of a plan with more runs than this, --dry-run shows the first and the last.
 _MOST_ROWS, _FIRST_ROWS, _LAST_ROWS = 200, 40, 10
+
+
+def _list_recipes(asked: bool) -> None:
+    if asked:
+        from bnkit.cli.recipes import recipes
+
+        recipes()
+        raise Exit
 
 
 def compare(
@@ -88,6 +96,9 @@ def compare(
     ] = None,
     out: Annotated[Path | None, Option(metavar="DIR", help="The results folder; by default results/NAME.")] = None,
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
+    list_recipes: Annotated[
+        bool, Option("--list", callback=_list_recipes, is_eager=True, help="List the recipes, as `bnkit recipes` does.")
+    ] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and train nothing.")] = False,
     show_all: All = False,
     open_report: Annotated[bool, Option("--open", help="Open the report in a browser at the end.")] = False,
@@ -111,9 +122,9 @@ def compare(
 
     Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
     """
-    from bnkit.cli.progress import progress_display
     from bnkit.cli.report import print_results
     from bnkit.comparison.compare import default_folder, run_experiment
+    from bnkit.comparison.progress import progress_display
     from bnkit.experiments.experiment import DEMONSTRATION_NAMES
     from bnkit.experiments.records.record import Status
     from bnkit.experiments.running.request import LaunchOptions, is_nonzero_rank, prepare
@@ -137,8 +148,8 @@ def compare(
         return
     try:
         with progress_display(
-            stderr_console(), quiet=quiet or as_json or is_nonzero_rank(), verbose=verbose
-        ) as observer:
+            stderr_console(), quiet=quiet or as_json or is_nonzero_rank(), verbose=verbose, rewrite=with_options
+        ) as display:
             comparison = run_experiment(
                 experiment,
                 folder,
@@ -149,7 +160,7 @@ def compare(
                 run_timeout=run_timeout,
                 engine=engine,
                 address=address,
-                observer=observer,
+                callbacks=[display],
             )
     except KeyboardInterrupt:
         stderr_console().print_sentences(f"stopped; what is whole is in {folder}, and the same call goes on from there")

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from bnkit.console import stdout_console
 from bnkit.errors import DataError
-from bnkit.messages import did_you_mean
+from bnkit.messages import unknown_name
 from bnkit.table import Column, Table
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ def data(
 
     unknown = [name for name in names or () if name not in DATA_SETS]
     if unknown:
-        raise DataError(
-            f"unknown data set {unknown[0]!r}{did_you_mean(unknown[0], DATA_SETS)}; expected one of {', '.join(DATA_SETS)}"
-        )
+        raise DataError(unknown_name("unknown data set", unknown[0], DATA_SETS))
     chosen = [DATA_SETS[name] for name in names or DATA_SETS]
     if fetch:
         for source in chosen:

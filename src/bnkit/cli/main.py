@@ -14,7 +14,21 @@ from typer import Abort, Exit, Option, Typer, TyperException
 from typer.main import get_command
 
 import bnkit
-from bnkit.cli import add, check, claims, compare, convert, data, explain, fold, recalibrate, remove, report, warm_up
+from bnkit.cli import (
+    add,
+    check,
+    claims,
+    compare,
+    convert,
+    data,
+    explain,
+    fold,
+    recalibrate,
+    recipes,
+    remove,
+    report,
+    warm_up,
+)
 from bnkit.cli.command import Command, expand_arguments
 from bnkit.cli.options import with_options
 from bnkit.console import OutputError, standard_streams, stdout_console
@@ -50,6 +64,7 @@ app.command("data", cls=Command, short_help="List the data sets: what is there, 
 app.command("warm-up", cls=Command, short_help="Compile the fast loops now, so that no training waits for them.")(
     warm_up.warm_up
 )
+app.command("recipes", cls=Command, short_help="List the comparisons that come with bnkit.")(recipes.recipes)
 
 # 128 + SIGINT and 128 + SIGPIPE, as a shell reports them.
 _INTERRUPTED, _PIPE_CLOSED = 130, 141

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.progress import shown_progress
 from bnkit.console import warn
 from bnkit.errors import RecordError, SettingsError
-from bnkit.experiments.callbacks import Callback, ReportStarted, notify
+from bnkit.experiments.callbacks import Callback, CallbackList, ReportStarted
 from bnkit.experiments.experiment import (
     DEFAULT_ARMS,
     DEFAULT_EPOCHS,
@@ -57,6 +57,8 @@ def compare(
     run_timeout: float | None = None,
     engine: str = "local",
     address: str | None = None,
+    callbacks: Sequence[Callback | Callable[..., None]] = (),
+    progress: bool | None = None,
     observer: Callback | None = None,
 ) -> Comparison:
     """Networks trained side by side under the same seeds and the same batches, and what the difference is.
@@ -107,7 +109,10 @@ def compare(
         run_timeout: Seconds after which a run is ended, as failed; trains in one worker if ``workers`` is None.
         engine: "local", or "ray": a Ray cluster (needs ``bnkit[ray]``); ``workers`` is then how many tasks are out at once.
         address: Of the Ray cluster; None for that of ``RAY_ADDRESS``, or else one of this machine alone.
-        observer: Told what happens while it runs. With workers its ``model_ready`` and ``epoch_trained`` are not called.
+        callbacks: Each handles what happens while runs train, as a ``bnkit.Callback``. With workers their ``model_ready`` and
+            ``epoch_trained`` are not called.
+        progress: Show progress on standard error; None shows it on a terminal and in a notebook.
+        observer: One more callback.
 
     Returns:
         The comparison; ``print(comparison.answer)`` says what it found.
@@ -143,26 +148,28 @@ def compare(
     from bnkit.experiments.fingerprint import FingerprintedFunction
     from bnkit.experiments.networks import from_factories
 
-    return run_experiment(
-        experiment,
-        results_path(out) if out is not None else None,
-        fresh=fresh,
-        keep_checkpoints=keep_checkpoints,
-        tensorboard=tensorboard,
-        workers=workers,
-        run_timeout=run_timeout,
-        engine=engine,
-        address=address,
-        observer=observer,
-        networks=from_factories(networks, origin=named[0], arms=arms) if by_factory else None,
-        data=None if isinstance(data, str) else make_data_set(data, "data"),
-        functions={
-            # What cannot be called is refused by its own name, later.
-            key: FingerprintedFunction.of(value) if callable(value) else value  # type: ignore[redundant-expr]
-            for key, value in task.items()
-            if not isinstance(value, str)
-        },
-    )
+    with shown_progress(progress) as display:
+        return run_experiment(
+            experiment,
+            results_path(out) if out is not None else None,
+            fresh=fresh,
+            keep_checkpoints=keep_checkpoints,
+            tensorboard=tensorboard,
+            workers=workers,
+            run_timeout=run_timeout,
+            engine=engine,
+            address=address,
+            callbacks=[display, *callbacks],
+            observer=observer,
+            networks=from_factories(networks, origin=named[0], arms=arms) if by_factory else None,
+            data=None if isinstance(data, str) else make_data_set(data, "data"),
+            functions={
+                # What cannot be called is refused by its own name, later.
+                key: FingerprintedFunction.of(value) if callable(value) else value  # type: ignore[redundant-expr]
+                for key, value in task.items()
+                if not isinstance(value, str)
+            },
+        )
 
 
 def run_experiment(
@@ -176,6 +183,7 @@ def run_experiment(
     run_timeout: float | None = None,
     engine: str = "local",
     address: str | None = None,
+    callbacks: Sequence[Callback | Callable[..., None]] = (),
     observer: Callback | None = None,
     networks: Mapping[str, NetworkSource] | None = None,
     data: DataSet | None = None,
@@ -190,7 +198,7 @@ def run_experiment(
     options = LaunchOptions(workers, run_timeout, engine, address, try_training)
     out = out if out is not None else default_folder(experiment)
     folder = ResultsFolder(out)
-    callback = observer if callable(observer) else partial(notify, observer)
+    callback = CallbackList(*callbacks, *([] if observer is None else [observer]))
     folder.refuse_foreign(*(["tensorboard"] if tensorboard else []))
     worker_callbacks: tuple[Callback, ...] = ()
     if tensorboard:

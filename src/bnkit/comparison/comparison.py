@@ -13,7 +13,7 @@ from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records.record import Epoch, Record
 from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
 from bnkit.experiments.settings import Settings
-from bnkit.messages import did_you_mean, plural
+from bnkit.messages import plural, unknown_name
 from bnkit.report.answer import Answer
 from bnkit.report.contrast import contrasts
 from bnkit.report.objective import Objective
@@ -160,15 +160,10 @@ class Comparison:
         figure = figure if figure is not None else f"test_{Objective.of(self.plan.task).field}"
         known = [entry.name for entry in fields(Epoch) if entry.name not in ("epoch", "run_duration")]
         if figure not in known:
-            raise SettingsError(
-                f"no figure is called {figure!r}{did_you_mean(figure, known)}; expected one of {', '.join(known)}"
-            )
+            raise SettingsError(unknown_name("no figure is called", figure, known))
         unknown = [key for key in settings if key not in Settings.model_fields]
         if unknown:
-            keys = Settings.model_fields
-            raise SettingsError(
-                f"unknown setting {unknown[0]!r}{did_you_mean(unknown[0], keys)}; expected one of {', '.join(keys)}"
-            )
+            raise SettingsError(unknown_name("unknown setting", unknown[0], Settings.model_fields))
         runs = [run for run in self.plan if matches(run.settings, settings)]
         points = points_of(runs, Settings.model_fields)
         if len(points) != 1:
@@ -187,10 +182,7 @@ class Comparison:
             SettingsError: There is no such network, or none of its runs finished.
         """
         if network not in self.plan.networks:
-            names = self.plan.networks
-            raise SettingsError(
-                f"no network is called {network!r}{did_you_mean(network, names)}; expected one of {', '.join(names)}"
-            )
+            raise SettingsError(unknown_name("no network is called", network, self.plan.networks))
         runs = [outcome for outcome in outcomes(self.results) if outcome.run.network.key == network]
         ended = [outcome for outcome in runs if outcome.final is not None]
         undefined = [outcome for outcome in runs if outcome.is_undefined]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bnkit.console import stderr_console
 from bnkit.data.downloads import PublishedFile
 from bnkit.errors import DataError
+from bnkit.messages import unknown_name
 
 if TYPE_CHECKING:
     from bnkit.data.examples import DataSet
@@ -64,10 +65,8 @@ def load(name: str) -> DataSet:
         from bnkit.data import image_folder
 
         return image_folder.read(path)
-    raise DataError(
-        f"unknown data set {name!r}; expected one of {', '.join(DATA_SETS)}, an .npz file, a folder of images by class, or "
-        "file.py:factory"
-    )
+    more = ", an .npz file, a folder of images by class, or file.py:factory"
+    raise DataError(unknown_name("unknown data set", name, DATA_SETS, more))
 
 
 def _digits() -> DataSet:

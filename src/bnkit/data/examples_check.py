@@ -6,6 +6,7 @@ from torch import Tensor
 
 from bnkit.data.labels import check_labels, unique_labels
 from bnkit.errors import DataError
+from bnkit.messages import plural
 
 # Values checked at a time, so that a large split is not copied as a whole.
 _VALUES_AT_ONCE = 2**22
@@ -102,12 +103,8 @@ class _NotFinite:
 
     def __str__(self) -> str:
         """The number of values and examples, and where the first is."""
-        plural = "" if self.values == 1 else "s"
-        examples = "example" if self._examples == 1 else "examples"
-        return (
-            f"{self.values} value{plural} in {self._examples} {examples}, the first in example {self._row} "
-            f"({self._what})"
-        )
+        where = f"the first in example {self._row} ({self._what})"
+        return f"{plural(self.values, 'value')} in {plural(self._examples, 'example')}, {where}"
 
 
 def _all_equal(rows: Tensor, first: Tensor) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record
@@ -145,8 +146,8 @@ class Callback:
 class CallbackList:
     """Sends each event to several callbacks, one after the other."""
 
-    def __init__(self, *callbacks: EventHandler) -> None:
-        self._callbacks = callbacks
+    def __init__(self, *callbacks: object) -> None:
+        self._callbacks = list(map(_handler, callbacks))
 
     def __call__(self, event: Event) -> None:
         for callback in self._callbacks:
@@ -158,3 +159,8 @@ def notify(callback: object, event: Event) -> None:
     method = getattr(callback, event.method, None)
     if method is not None:
         method(*vars(event).values())
+
+
+def _handler(callback: Any) -> EventHandler:
+    """What is called with every event; for an object that cannot be called, its methods."""
+    return callback if callable(callback) else functools.partial(notify, callback)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.settings import Grid, Settings
+from bnkit.messages import did_you_mean, unknown_name
 
 _Text = Annotated[str, Field(strict=True)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -239,14 +241,23 @@ def read_experiment(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not TOML: {error}; expected keys like lr = [0.01, 0.1]") from error
 
 
-# Recipes that are not experiments. Named here because `demonstrations` needs torch.
-DEMONSTRATION_NAMES = ("scratch-and-concise", "train-and-predict")
+# Recipes that are not experiments, and what they ask. Named here because `demonstrations` needs torch.
+_DEMONSTRATIONS = {
+    "scratch-and-concise": "The layer from scratch, the built-in one and bnkit's: the same numbers, at what speed?",
+    "train-and-predict": "What does a batch norm compute in training, and in prediction?",
+}
+DEMONSTRATION_NAMES = tuple(_DEMONSTRATIONS)
 
 
 def recipes() -> tuple[str, ...]:
     """The names of the recipes that come with bnkit."""
     folder = resources.files("bnkit.experiments").joinpath("recipes")
     return tuple(sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".toml")))
+
+
+def describe_recipes() -> dict[str, str]:
+    """What each recipe asks, in a sentence, by its name."""
+    return dict(sorted({**{name: str(read_recipe(name)["about"]) for name in recipes()}, **_DEMONSTRATIONS}.items()))
 
 
 def read_recipe(name: str) -> dict[str, Any]:
@@ -257,9 +268,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     """
     if name not in recipes():
         known = sorted((*recipes(), *DEMONSTRATION_NAMES))
-        raise SettingsError(
-            f"no recipe is called {name!r}; expected one of {', '.join(known)}, a FILE.toml, or file.py:factory"
-        )
+        raise SettingsError(unknown_name("no recipe is called", name, known, ", a FILE.toml, or file.py:factory"))
     file = resources.files("bnkit.experiments").joinpath("recipes", f"{name}.toml")
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
@@ -271,11 +280,14 @@ def _first_error(error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"]) or "experiment"
     got = "" if first["type"] in ("missing", "extra_forbidden") else f", got {first['input']!r:.80}"
     if first["type"] == "extra_forbidden":
-        known = Settings.model_fields if first["loc"][0] == "grid" else Experiment.model_fields
-        message = f"unknown key; expected one of {', '.join(name for name in known if name != 'settled')}"
+        fields = Settings.model_fields if first["loc"][0] == "grid" else Experiment.model_fields
+        known = [name for name in fields if name != "settled"]
+        message = f"unknown key; expected one of {', '.join(known)}{did_you_mean(first['loc'][-1], known)}"
     elif first["type"] == "missing":
         message = "is missing; add it to the experiment"
     else:
         message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if first["type"] == "literal_error":
+        got += did_you_mean(first["input"], re.findall("'([^']*)'", first["ctx"]["expected"]))
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{key}: {message}{got}{more}"

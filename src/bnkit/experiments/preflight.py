@@ -15,6 +15,7 @@ from bnkit.experiments.resolve import Components
 from bnkit.experiments.training.device import computing_on
 from bnkit.experiments.training.losses import is_binary_loss
 from bnkit.experiments.training.task import Task, training_step
+from bnkit.messages import plural
 from bnkit.seeding import seeded
 
 # The settings that a network depends on.
@@ -191,7 +192,7 @@ def check_task(task: Task, model: nn.Module, inputs: Tensor, targets: Tensor, ne
             returned = call()
         except Exception as error:
             raise FactoryError(
-                f"{key} raised {type(error).__name__} on {len(inputs)} examples with network {network}: {error}; "
+                f"{key} raised {type(error).__name__} on {plural(len(inputs), 'example')} with network {network}: {error}; "
                 f"expected {expected}"
             ) from error
         if not suits(returned):

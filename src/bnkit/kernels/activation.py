@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bnkit.errors import SettingsError
+from bnkit.messages import unknown_name
 
 Activation = Literal["relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu"]
 
@@ -39,8 +40,7 @@ SLOPE_BY_RESULT = frozenset({"sigmoid", "tanh"})
 def check_activation(name: Any) -> str:
     """``name``, if it is the name of a known activation; otherwise a SettingsError that lists them."""
     if not isinstance(name, str) or name not in FUNCTIONS:
-        known = ", ".join(get_args(Activation))
-        raise SettingsError(f"unknown activation {name!r}; expected one of {known}, or an nn.Module")
+        raise SettingsError(unknown_name("unknown activation", name, get_args(Activation), ", or an nn.Module"))
     return name
 
 

@@ -20,6 +20,7 @@ from bnkit.kernels.cpu.layout import KINDS
 from bnkit.kernels.crossover import is_faster
 from bnkit.kernels.fused.operands import FLOATING, is_dense
 from bnkit.kernels.split import SplitKernel
+from bnkit.messages import unknown_name
 
 NUMBA, TRITON = "numba", "triton"
 KERNEL_NAMES = (reference.NAME, aten.NAME, NUMBA, TRITON)
@@ -38,7 +39,7 @@ class Choice(NamedTuple):
 def check_kernel(name: str) -> str:
     """``name``, if it is "auto" or the name of a kernel; otherwise a SettingsError that lists them."""
     if name != "auto" and name not in KERNEL_NAMES:
-        raise SettingsError(f"unknown kernel {name!r}; expected one of auto, {', '.join(KERNEL_NAMES)}")
+        raise SettingsError(unknown_name("unknown kernel", name, ("auto", *KERNEL_NAMES)))
     return name
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bnkit.experiments.records.record import Status
+from bnkit.messages import plural
 from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
 from bnkit.report.intervals import Conclusion, Interval
 from bnkit.report.objective import Objective
@@ -51,7 +52,10 @@ class Answer:
             yield _heading(contrast), list(_sentences(contrast))
         rest = [_gap_sentence(gap) for gap in self.population_gaps]
         if self.incomplete:
-            rest.append(f"{self.incomplete} runs of the plan have not ended; the figures are those of the others.")
+            have = "has" if self.incomplete == 1 else "have"
+            rest.append(
+                f"{plural(self.incomplete, 'run')} of the plan {have} not ended; the figures are those of the others."
+            )
         if rest:
             yield "Beside that", rest
 
@@ -115,13 +119,13 @@ def _rate_sentence(contrast: Contrast, at: AtLearningRate) -> str:
         if mean is not None
     )
     lost = "".join(
-        f"; {name}: {count} of {at.seeds} runs {status.value}"
+        f"; {name}: {count} of {plural(at.seeds, 'run')} {status.value}"
         for name, ended in ((contrast.baseline, at.baseline_ended), (contrast.network, at.network_ended))
         for status, count in ended.items()
         if status is not Status.FINISHED
     )
     lost += "".join(
-        f"; {name}: test {contrast.objective.name} undefined in {count} of {at.seeds} runs"
+        f"; {name}: test {contrast.objective.name} undefined in {count} of {plural(at.seeds, 'run')}"
         for name, count in ((contrast.baseline, at.baseline_undefined), (contrast.network, at.network_undefined))
         if count
     )
@@ -149,7 +153,7 @@ def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
     network, objective = contrast.network, contrast.objective
     if difference is None or difference.low is None or difference.high is None:
         n = 0 if difference is None else difference.n
-        return f"With {n} pair{'' if n == 1 else 's'} of runs nothing can be said: use more seeds."
+        return f"With {plural(n, 'pair')} of runs nothing can be said: use more seeds."
     change, unit = objective.change, " points" if objective.is_accuracy else ""
     match objective.conclude(difference):
         case Conclusion.GAIN if objective.is_accuracy:
@@ -246,11 +250,8 @@ def _time_to_target_sentence(time_to_target: TimeToTarget, objective: Objective)
 
 
 def _duration_text(epochs: float, seconds: float) -> str:
-    return (
-        f"{epochs:g} epoch{'' if epochs == 1 else 's'} and {seconds:.2g} s"
-        if seconds < 10
-        else (f"{epochs:g} epochs and {seconds:.0f} s")
-    )
+    duration = f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
+    return f"{epochs:g} epoch{'' if epochs == 1 else 's'} and {duration} s"
 
 
 def _cost_sentence(contrast: Contrast, cost: Interval) -> str:
@@ -265,7 +266,7 @@ def _gap_sentence(gap: PopulationGap) -> str:
     where = "".join(f", {key} {value}" for key, value in gap.setting.items())
     (moving, population), text = gap.widest, gap.objective.text
     return (
-        f"{gap.network} at lr {gap.lr:g}{where}: in {gap.apart} of {gap.runs} runs the same weights score "
+        f"{gap.network} at lr {gap.lr:g}{where}: in {gap.apart} of {plural(gap.runs, 'run')} the same weights score "
         f"{gap.objective.disagreement} differently under the moving average and under population statistics; on average "
         f"{text(gap.moving_average)} and {text(gap.population)}, at the widest {text(moving)} and {text(population)}."
     )

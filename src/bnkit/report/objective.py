@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.records.record import Epoch
+from bnkit.messages import plural
 from bnkit.report.intervals import (
     CONFIDENCE,
     Conclusion,
@@ -152,7 +153,7 @@ class Objective:
     @staticmethod
     def count(difference: Interval) -> str:
         """What the width of an interval rests on: ``n = 5``, or ``n = 5, counted on 10 answers``."""
-        counted = "" if difference.counted is None else f", counted on {difference.counted:,} answers"
+        counted = "" if difference.counted is None else f", counted on {plural(difference.counted, 'answer')}"
         return f"n = {difference.n}{counted}"
 
     @staticmethod

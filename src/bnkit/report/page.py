@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.record import Record
+from bnkit.messages import plural
 from bnkit.report.answer import Answer
 from bnkit.report.charts.figures import colour_of
 from bnkit.report.charts.page_figures import charts
@@ -92,7 +93,7 @@ def _legends(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[tu
 def _captions(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -> dict[str, tuple[str, str]]:
     """Of each figure its title, and what is in it in words."""
     seeds = len(plan.experiment.seeds)
-    band = f"The line is the mean over {seeds} seeds, the band reaches from the lowest to the highest."
+    band = f"The line is the mean over {plural(seeds, 'seed')}, the band reaches from the lowest to the highest."
     name = objective.name
     points = headline_points(plan, contrasts)
     if len(set(points.values())) == 1:

@@ -208,7 +208,7 @@ def test_averaged_weights_with_stale_running_stats():
     model, averaged = _averaged(3)
     found = check(model, ema=averaged, select="BN306")
     assert [finding.site for finding in found] == ["1"]
-    assert "last step, like 1 more batch norms" in found[0].message
+    assert "last step, like 1 more batch norm" in found[0].message
     bnkit.recalibrate(averaged, torch.randn(32, 4))
     assert not check(model, ema=averaged, select="BN306")
 

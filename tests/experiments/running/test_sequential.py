@@ -316,7 +316,7 @@ def test_the_threads_of_a_folder_stay_those_it_was_begun_with(tmp_path):
         torch.set_num_threads(before)
     assert watcher.trained == []
     assert comparison.plan.runs[0].threads == 1
-    assert "was begun with 1 threads" in watcher.notes[0]
+    assert "was begun with 1 thread, and" in watcher.notes[0]
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def test_nothing_is_said_where_nothing_was_compared(returned, change):
     recalibration = bnkit.recalibrate(_Returning(_model(), returned), _data())
     if change is None:
         assert recalibration.output_change is None
-        assert recalibration.summary == "1 recalibrated, 0 kept, 1 batches"
+        assert recalibration.summary == "1 recalibrated, 0 kept, 1 batch"
     else:
         assert recalibration.output_change > change
 

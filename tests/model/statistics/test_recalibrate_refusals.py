@@ -38,7 +38,7 @@ def _broken():
     [
         (_model, list, DataError, "batches is empty; expected at least one batch"),
         (_model, lambda: torch.zeros(0, 3, 6, 6), DataError, "batches is empty"),
-        (_model, lambda: [torch.zeros(0, 3, 6, 6).double()], DataError, "the 1 batches hold no examples"),
+        (_model, lambda: [torch.zeros(0, 3, 6, 6).double()], DataError, "there are no examples in the 1 batch"),
         (_model, lambda: 3, SettingsError, "batches is a int; expected a DataLoader, a tensor"),
         (_model, lambda: {"x": _data()}, SettingsError, "batches is a dict; .* a single batch goes into a list"),
         (_model, lambda: TensorDataset(_data()), SettingsError, "gives single examples; .* wrap it in a DataLoader"),
@@ -78,7 +78,7 @@ def test_what_is_refused_and_changes_nothing(sequential, model, batches, error, 
 
 
 def test_layers_that_are_passed_by_are_named():
-    with pytest.raises(ModelError, match="none of the batch norms ran on the 1 batches: '1', '5', '8'"):
+    with pytest.raises(ModelError, match="none of the batch norms ran on the 1 batch: '1', '5', '8'"):
         recalibrate(_model(), _data(), lambda model, batch: model[0](batch))
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.built_in import ARM_KERNELS
+from bnkit.messages import unknown_name
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 
 NormFactory = Callable[[int], nn.Module]
@@ -64,5 +65,5 @@ def find_arm(name: str) -> Arm:
         SettingsError: If there is none.
     """
     if name not in ARMS:
-        raise SettingsError(f"unknown arm {name!r}; expected one of {', '.join(ARMS)}")
+        raise SettingsError(unknown_name("unknown arm", name, ARMS))
     return ARMS[name]

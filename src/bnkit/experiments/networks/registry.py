@@ -27,6 +27,7 @@ from bnkit.experiments.run_seeding import seeded_weights
 from bnkit.experiments.settings import Settings
 from bnkit.factories import is_factory_name, load_factory
 from bnkit.kernels.compilation.compiled_loops import is_numba_installed
+from bnkit.messages import unknown_name
 from bnkit.nn import BatchNorm2d
 
 
@@ -181,9 +182,7 @@ def network_sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, N
         elif network in ARCHITECTURES:
             added = {f"{prefix}{name}": _built_in(f"{prefix}{name}", network, find_arm(name)) for name in arms}
         else:
-            raise SettingsError(
-                f"unknown network {network!r}; expected one of {', '.join(ARCHITECTURES)}, or file.py:factory"
-            )
+            raise SettingsError(unknown_name("unknown network", network, ARCHITECTURES, ", or file.py:factory"))
         clash = sources.keys() & added.keys()
         if clash:
             raise SettingsError(f"two networks are called {min(clash)!r}; expected names that differ")

@@ -13,6 +13,7 @@ from bnkit.experiments.running.recorded import recorded_experiment
 from bnkit.experiments.running.request import LaunchOptions, PreparedExperiment, RunRequest, under_torchrun
 from bnkit.experiments.running.worker_count import may_need_workers
 from bnkit.experiments.running.worker_process import refuse_nested_workers, warm_up
+from bnkit.messages import plural
 
 Launcher = Callable[[RunRequest, EventHandler], AbstractContextManager[PreparedExperiment]]
 
@@ -47,12 +48,8 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
         ):
             default = request.experiment.threads or request.options.threads
             if before.threads != (default or components.default_threads(prepared.plan)):
-                folder, threads = request.folder.path, before.threads
-                callback(
-                    Note(
-                        f"{folder} was begun with {threads} threads, and goes on with them; `fresh` trains all runs again"
-                    )
-                )
+                begun = f"{request.folder.path} was begun with {plural(before.threads, 'thread')}"
+                callback(Note(f"{begun}, and goes on so; `fresh` trains all runs again"))
         for remark in components.data.remarks() if components is not None else ():
             callback(Note(remark))
         yield prepared

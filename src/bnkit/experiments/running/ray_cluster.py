@@ -201,9 +201,7 @@ class RayCluster:
             if not batch.runs:
                 return []
             if batch.sent > 1:
-                callback(
-                    Note(f"{len(batch.runs)} runs were lost with their process or machine; each is tried again alone")
-                )
+                callback(Note(f"runs lost with their process or machine: {len(batch.runs)}; each is tried again alone"))
                 return [_Batch([run]) for run in batch.runs]
             self._give_up(
                 batch.runs[0], f"its process or machine ended, twice: {str(error).strip().splitlines()[0]}", callback

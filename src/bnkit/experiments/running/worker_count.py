@@ -14,6 +14,7 @@ from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.running.request import RunRequest
 from bnkit.factories import is_factory_name
+from bnkit.messages import plural
 
 if TYPE_CHECKING:
     from bnkit.experiments.resolve import Components
@@ -74,7 +75,8 @@ def worker_count_for(request: RunRequest, plan: Plan, components: Components, ca
         return min(count, len(missing)) if seconds >= _WORTH_WORKERS else 0
     cpus = available_cpus()
     if not on_gpus and count * threads > cpus:
-        shared = f"{count} workers of {threads} threads each share {cpus} processors"
+        each = f"{plural(count, 'worker')} of {plural(threads, 'thread')} each"
+        shared = f"{each} share {plural(cpus, 'processor')}"
         callback(Note(f"{shared}; `workers` auto takes as many as go"))
     return min(count, len(plan))
 

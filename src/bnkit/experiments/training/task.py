@@ -18,6 +18,7 @@ from bnkit.experiments.training.augmentations import AUGMENTATIONS, Augmentation
 from bnkit.experiments.training.losses import Loss, NamedLoss, find_named_loss, is_loss_name, losses_for
 from bnkit.experiments.training.metrics import METRICS, Metric, is_correct
 from bnkit.factories import PASSED_OBJECT, is_factory_name, load_factory
+from bnkit.messages import did_you_mean
 
 # (model, optimizer, loss, inputs, targets) -> (the loss, the outputs), after a step of the optimizer.
 TrainingStep = Callable[[nn.Module, Optimizer, Loss, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -145,7 +146,7 @@ def _find_part(
         of_classes = key == "loss" and "mse_loss" not in known
         why = ", as the targets are class numbers" if of_classes else ", as the targets are floating"
     raise SettingsError(
-        f"{key}: {name!r} is unknown here; expected one of {', '.join(known)}, or file.py:function{why}"
+        f"{key}: {name!r} is unknown here; expected one of {', '.join(known)}, or file.py:function{why}{did_you_mean(name, known)}"
     )
 
 

@@ -14,6 +14,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnkit.arguments import check_int, check_process_group
 from bnkit.errors import SettingsError
+from bnkit.messages import did_you_mean
 from bnkit.model.changes import UNCHANGED
 from bnkit.model.inspect.recognise import KNOWN, BatchNormLike
 from bnkit.model.layers.activated import (
@@ -59,7 +60,8 @@ class Replacement:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ReplacementKind):
-            raise SettingsError(f"to={self.kind!r}; expected one of {', '.join(get_args(ReplacementKind))}")
+            kinds = get_args(ReplacementKind)
+            raise SettingsError(f"to={self.kind!r}; expected one of {', '.join(kinds)}{did_you_mean(self.kind, kinds)}")
         if self.process_group is not None and self.kind != "sync":
             raise SettingsError(f"a process_group with to={self.kind!r}; expected one only with to='sync'")
         check_process_group(self.process_group)

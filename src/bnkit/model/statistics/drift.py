@@ -131,7 +131,7 @@ class Recalibration:
         changed = (
             "" if self.output_change is None else f"; the output changed by {self.output_change:.1e} of its magnitude"
         )
-        return f"{len(self.layers)} recalibrated, {len(self.kept)} kept, {plural(self.batches, 'batch')}{changed}"
+        return f"{len(self.layers)} recalibrated, {len(self.kept)} kept, {plural(self.batches, 'batch', 'batches')}{changed}"
 
     def __str__(self) -> str:
         kept = (f"{change.site or '(the model)'} kept: {change.detail}" for change in self.kept)

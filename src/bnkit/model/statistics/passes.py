@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from bnkit.errors import DataError, ModelError, SettingsError
+from bnkit.messages import plural
 from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.example import holds_numbers, largest_difference, tensors_in
 from bnkit.model.state import RngState
@@ -100,8 +101,8 @@ class MeasurementPasses:
         count = collect(self._layers, self._batches, self._run, on_call)
         if count != self._count:
             raise DataError(
-                f"batches gave {self._count} batches in the first pass and {count} in a later one; expected the same: "
-                "give a list, a tensor or a DataLoader"
+                f"batches gave {plural(self._count, 'batch', 'batches')} in the first pass and {count} in a later one; "
+                "expected the same: give a list, a tensor or a DataLoader"
             )
         return statistics
 

@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from bnkit.arguments import check_bool, check_callable, check_device, check_process_group
 from bnkit.errors import DataError, ModelError, TooFewValuesError
+from bnkit.messages import plural
 from bnkit.model.changes import UNCHANGED, Change
 from bnkit.model.inspect.batches import Forward, device_of
 from bnkit.model.inspect.patterns import Patterns
@@ -186,13 +187,12 @@ def _check_ran(measured: LayerStatistics, layers: Layers) -> None:
         raise DataError(
             "batches is empty; expected at least one batch: if it is an iterator, it may be exhausted; pass a list or a DataLoader"
         )
+    count = plural(measured.batches, "batch", "batches")
     if measured.leading:
-        raise DataError(
-            f"the {measured.batches} batches hold no examples; expected at least two values for each channel"
-        )
+        raise DataError(f"there are no examples in the {count}; expected at least two values for each channel")
     names = ", ".join(map(repr, list(layers)[:8])) + (f" and {len(layers) - 8} more" if len(layers) > 8 else "")
     raise ModelError(
-        f"none of the batch norms ran on the {measured.batches} batches: {names}; expected forward passes that reach them by "
+        f"none of the batch norms ran on the {count}: {names}; expected forward passes that reach them by "
         "calling the modules"
     )
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bnkit.errors import ModelError
+from bnkit.messages import plural
 from bnkit.model.inspect.batches import Forward
 from bnkit.model.verify.answers import effect_of
 from bnkit.model.verify.effect import Effect
@@ -83,7 +84,7 @@ class Outcome:
             ModelError: It is; the message has the figures.
         """
         if self.is_loss:
-            examples = f" ({self.effect.examples:,} examples)" if self.effect.examples else ""
+            examples = f" ({plural(self.effect.examples, 'example')})" if self.effect.examples else ""
             verb = "is worse than before" if self.effect.is_worse else "computes something else"
             raise ModelError(
                 f"{what} {verb} {self.where}: {self.effect.summary}{examples}; nothing was written; {expected}"

@@ -9,6 +9,7 @@ from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.messages import plural
 
 _ENOUGH = 16
 
@@ -37,7 +38,7 @@ class FewValues(Rule):
             if count < _ENOUGH:
                 yield self.finding(
                     name,
-                    f"a channel has {count:.0f} values in a batch"
+                    f"a channel has {plural(round(count), 'value')} in a batch"
                     + (
                         f": its variance is off by {(2 / (count - 1)) ** 0.5:.0%} by chance"
                         if count > 1

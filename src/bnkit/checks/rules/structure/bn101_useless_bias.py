@@ -12,6 +12,7 @@ from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.messages import plural
 from bnkit.model.changes import Change
 from bnkit.model.edit.fold_plan import feeding_layer
 
@@ -45,7 +46,7 @@ class UselessBias(Rule):
             yield self.finding(
                 layer.name,
                 f"its bias is cancelled by {norms}",
-                remedy=f"set bias=False (saves {bias.numel():,} parameters)",
+                remedy=f"set bias=False (saves {plural(bias.numel(), 'parameter')})",
                 measured=bias.numel(),
                 limit=0,
             )

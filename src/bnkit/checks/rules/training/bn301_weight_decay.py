@@ -8,6 +8,7 @@ from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.messages import plural
 
 
 class WeightDecay(Rule):
@@ -35,7 +36,7 @@ class WeightDecay(Rule):
                 named = named or " and ".join(name for name, value in found.items() if value > 0)
         if decayed:
             first, *others = decayed
-            more = f", and those of {len(others)} more batch norms" if others else ""
+            more = f", and those of {plural(len(others), 'more batch norm')}" if others else ""
             yield self.finding(
                 first,
                 f"its {named} {'are' if ' and ' in named else 'is'} under weight decay ({max(decayed.values()):g}){more}",

@@ -13,6 +13,7 @@ from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
 from bnkit.checks.rules.training.small_batches import ENOUGH, batch_size_of, cost
+from bnkit.messages import plural
 
 
 class WithoutSync(Rule):
@@ -32,10 +33,10 @@ class WithoutSync(Rule):
         own = max(1, size // parts) if parts else size  # DataParallel splits the batch, a process has its own
         alone = [p for p, norm in context.norms.items() if not norm.is_frozen and not _is_synchronised(p.module)]
         if own < ENOUGH and alone:
-            more = f" and {len(alone) - 1} more batch norms" if len(alone) > 1 else ""
+            more = f" and {plural(len(alone) - 1, 'more batch norm')}" if len(alone) > 1 else ""
             yield self.finding(
                 alone[0].name,
-                f"it{more} takes statistics of {own} examples in each of {processes} "
+                f"it{more} takes statistics of {plural(own, 'example')} in each of {processes} "
                 f"{'devices' if parts else 'processes'} ({cost(own)})",
                 remedy='bnkit.convert(model, to="sync")' + (" with DistributedDataParallel" if parts else ""),
                 measured=own,

@@ -11,6 +11,7 @@ from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.messages import plural
 from bnkit.model.inspect.recognise import BatchNormLike, batch_norm_sites
 
 
@@ -37,7 +38,7 @@ class WeightAverageStaleStats(Rule):
             if statistics:
                 sites_by_statistics.setdefault(statistics, []).append(site.name)
         for statistics, (first, *others) in sites_by_statistics.items():
-            more = f", like {len(others)} more batch norms" if others else ""
+            more = f", like {plural(len(others), 'more batch norm')}" if others else ""
             yield self.finding(
                 first,
                 f"the averaged model has averaged weights here, and {statistics}{more}",
