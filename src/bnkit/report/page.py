@@ -28,7 +28,7 @@ from bnkit.strict_json import dumps, strict
 # More rows than this make a page that nobody scrolls through; results.csv has them all.
 _MAX_ROWS = 500
 # Columns of words, which stand to the left.
-_WORDS = ("network", "against", "so it is", "status", "gamma", "beta", "layer", "line", "device", "trainset")
+_WORDS = ("network", "against", "so it is", "call", "status", "gamma", "beta", "layer", "line", "device", "trainset")
 
 
 def page(results: Results, experiments: Mapping[str, str] | None = None) -> str:

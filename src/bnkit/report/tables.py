@@ -17,7 +17,10 @@ Row = tuple[str, ...]
 
 
 def runs_table(results: Results) -> tuple[Row, list[Row]]:
-    """The header and a row for each run that began, best on the test set first; runs without an end come last."""
+    """The header and a row for each run that began, best on the test set first; runs without an end come last.
+
+    Where earlier calls left runs, the column ``call`` says which are of "this" call.
+    """
     objective = Objective.of(results.plan.task)
     varying = tuple(
         key for key in results.plan.experiment.grid.explicit_keys if key == "lr" or key in results.plan.varying
@@ -25,6 +28,7 @@ def runs_table(results: Results) -> tuple[Row, list[Row]]:
     header = (
         *("run", "network", *varying, "seed", "epochs", "loss", objective.name, f"test {objective.name}", "population"),
         *("s/epoch", "examples/s", "status"),
+        *(() if results.own is None else ("call",)),
     )
     began = [
         (run, results.records[run.run_id])
@@ -32,7 +36,13 @@ def runs_table(results: Results) -> tuple[Row, list[Row]]:
         if run.run_id in results.records and results.records[run.run_id].status
     ]
     began.sort(key=lambda entry: objective.order(objective.test(entry[1].last) if entry[1].last else None))
-    return header, [_run_row(run, record, varying, objective) for run, record in began]
+    return header, [
+        (
+            *_run_row(run, record, varying, objective),
+            *(() if results.own is None else ("this" if results.is_own(run) else "earlier",)),
+        )
+        for run, record in began
+    ]
 
 
 def epochs_table(results: Results) -> tuple[Row, list[Row]]:
