@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,15 +47,16 @@ class FolderRuns:
     notes: tuple[str, ...] = ()
 
 
-def remember(folder: Path, experiment: str, former: str | None) -> None:
-    """Keep ``experiment``, and the one that ``experiment.toml`` held before, which an earlier version did not keep."""
-    known = [text for _, text in _texts(folder)]
-    for text in (former, experiment):
-        if text is None or text in known:
-            continue
-        atomic_files.make_folder(folder / CALLS)
-        known.append(text)
-        atomic_files.replace(folder / CALLS / f"{len(known):04}.toml", text.encode())
+def remember(folder: Path, experiment: str, former: Path) -> None:
+    """Keep ``experiment``, and the one in the file ``former``, which an earlier version did not keep."""
+    there = _texts(folder)
+    known = [text for _, text in there]
+    number = int(there[-1][0].stem) if there else 0
+    for text in (*(text for _, text in _read([former])), experiment):
+        if text not in known:
+            known.append(text)
+            number += 1
+            atomic_files.replace(folder / CALLS / f"{number:04}.toml", text.encode())
 
 
 def forget_all(folder: Path) -> None:
@@ -161,8 +162,15 @@ def _earlier_calls(folder: Path, own: Experiment) -> Iterator[tuple[str, Experim
 
 
 def _texts(folder: Path) -> list[tuple[Path, str]]:
-    paths = sorted(path for path in folder.glob(f"{CALLS}/*.toml") if _CALL.fullmatch(path.name))
-    return [(path, path.read_text(encoding="utf-8", errors="replace")) for path in paths]
+    paths = (path for path in folder.glob(f"{CALLS}/*.toml") if _CALL.fullmatch(path.name))
+    return list(_read(sorted(paths, key=lambda path: int(path.stem))))
+
+
+def _read(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """Those files that can be read, and what is in them."""
+    for path in paths:
+        with suppress(OSError):
+            yield path, path.read_text(encoding="utf-8", errors="replace")
 
 
 def _difference(own: Experiment, other: Experiment) -> str:

@@ -142,13 +142,13 @@ class ResultsFolder:
                 file.unlink(missing_ok=True)
             calls.forget_all(self.path)
             self._records.clear()
-        former = self.experiment_file.read_text(encoding="utf-8") if self.experiment_file.is_file() else None
         try:
             atomic_files.make_folder(self.path / "runs")
+            atomic_files.make_folder(self.path / calls.CALLS)
         except OSError as error:
             raise atomic_files.UnwritableError.of(self.path / "runs", error) from error
         text = experiment.to_toml()
-        calls.remember(self.path, text, former)
+        calls.remember(self.path, text, self.experiment_file)
         self.replace(self.experiment_file, text)
         self._runs = None
 
