@@ -126,19 +126,6 @@ def test_the_same_call_again_adds_nothing(folder, comparison):
     assert sorted(path.name for path in (folder / CALLS).iterdir()) == calls
 
 
-def test_other_data_and_other_code_are_other_questions(tmp_path):
-    _compare(tmp_path / "r", seeds=1)
-    (inputs, targets), test = tiny_experiment.data()
-    _compare(tmp_path / "r", data=((inputs + 0.5, targets), test), seeds=1)
-    changed = {**tiny_experiment.NETWORKS, "batch_norm": lambda: tiny_experiment.with_batch_norm().double().float()}
-    comparison = _compare(tmp_path / "r", changed, seeds=1)
-    assert comparison.results.own is None
-    (note,) = comparison.answer.notes
-    assert "3 more runs" in note
-    assert "other data (calls/0002.toml)" in note
-    assert "other code or networks (batch_norm) (calls/0001.toml)" in note
-
-
 def test_fresh_forgets_them(tmp_path):
     _compare(tmp_path / "r", seeds=1)
     comparison = _compare(tmp_path / "r", seeds=[1], fresh=True)
@@ -159,18 +146,6 @@ def test_arms_of_one_architecture_accumulate_with_those_of_earlier_calls(tmp_pat
         ("group_norm", "batch_norm"),
     ]
     assert comparison.best("batch_norm").seed in (0, 1)
-
-
-def test_another_architecture_is_another_question(tmp_path):
-    data = ((torch.rand(40, 1, 28, 28), torch.arange(40) % 3), (torch.rand(12, 1, 28, 28), torch.arange(12) % 3))
-    settings = {"data": data, "seeds": 1, "arms": ["no_batch_norm"]}
-    _compare(tmp_path / "r", "mlp", **settings)
-    alone = _compare(tmp_path / "r", "lenet", **settings)
-    assert len(alone.results.plan) == 1
-    assert "other code or networks (no_batch_norm) (calls/0001.toml)" in alone.answer.notes[0]
-    # With both, the first call's is a run of this one.
-    both = _compare(tmp_path / "r", ["mlp", "lenet"], **settings)
-    assert (len(both.results.plan), both.results.own) == (2, None)
 
 
 def test_runs_of_an_earlier_version_are_counted(tmp_path):

@@ -188,10 +188,13 @@ def _difference(own: Experiment, other: Experiment) -> str:
 def _joined(calls: Sequence[Experiment], runs: Sequence[Run], ignored: Mapping[str, tuple[str, ...]]) -> Experiment:
     """The experiment of the first of ``calls``, with the seeds, the networks and the grid of ``runs``."""
     own = calls[0]
-    values: dict[str, tuple[object, ...]] = {}
-    for key in dict.fromkeys(key for experiment in calls for key in experiment.grid.explicit_keys):
-        found = dict.fromkeys(getattr(run.settings, key) for run in runs)
-        values[key] = tuple(value for value in found if value is not None)
+    asked = {key for experiment in calls for key in experiment.grid.explicit_keys}
+    values = {
+        key: tuple(dict.fromkeys(value for run in runs if (value := getattr(run.settings, key)) is not None))
+        for key in Settings.model_fields
+    }
+    # "auto" may have been another device.
+    values = {key: found for key, found in values.items() if key in asked or len(found) > 1}
     networks = dict.fromkeys((*_resolved(own).networks, *(run.network for run in runs)))
     settled = _resolved(own).model_copy(update={"networks": tuple(networks), "ignored": dict(ignored)})
     return own.model_copy(
