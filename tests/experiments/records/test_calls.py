@@ -138,14 +138,13 @@ def test_another_device_is_a_setting(out):
 
 
 def test_calls_are_kept_once_in_their_order_and_those_of_earlier_versions_too(out):
-    (out / "experiment.toml").write_text("former")
+    (out / "experiment.toml").write_text("former\n[settled]\n")
+    (out / CALLS / "0001.toml").write_text("mine")
     for _ in range(2):
         _call(out)
     _call(out, seeds=2)
-    assert [path.name for path in sorted((out / CALLS).iterdir())] == ["0001.toml", "0002.toml", "0003.toml"]
-    assert (out / CALLS / "0001.toml").read_text() == "former"
-    (out / CALLS / "0002.toml").unlink()
-    (out / CALLS / "mine.txt").touch()
+    assert [path.name for path in sorted((out / CALLS).iterdir())] == [f"000{n}.toml" for n in range(1, 5)]
+    assert (out / CALLS / "0002.toml").read_text() == "former\n[settled]\n"
     assert len(folder_runs(out, _call(out)).plan) == 4  # what cannot be read is passed over
     forget_all(out)
-    assert [path.name for path in (out / CALLS).iterdir()] == ["mine.txt"]
+    assert [path.read_text() for path in (out / CALLS).iterdir()] == ["mine"]

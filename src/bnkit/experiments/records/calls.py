@@ -22,7 +22,9 @@ from bnkit.experiments.settings import Settings
 
 # The folder of the experiments of all calls, numbered in their order.
 CALLS = "calls"
-_CALL = re.compile(r"\d{4,}\.toml")
+_CALL = re.compile(r"\d{4,9}\.toml")
+# What bnkit writes into an experiment, and users do not.
+_SETTLED = "\n[settled]\n"
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 # What has to be equal for two runs to be set against each other, in an experiment and in how it was resolved.
 _IN_EXPERIMENT = ("epochs", "validation", "drop_last", "observe", "landscape", "evaluate_training")
@@ -48,10 +50,9 @@ class FolderRuns:
 
 
 def remember(folder: Path, experiment: str, former: Path) -> None:
-    """Keep ``experiment``, and the one in the file ``former``, which an earlier version did not keep."""
-    there = _texts(folder)
-    known = [text for _, text in there]
-    number = int(there[-1][0].stem) if there else 0
+    """Keep ``experiment``, and the one in the file ``former``, which an earlier version did not keep. Replaces no file."""
+    known = [text for _, text in _texts(folder)]
+    number = max((int(path.stem) for path in _numbered(folder)), default=0)
     for text in (*(text for _, text in _read([former])), experiment):
         if text not in known:
             known.append(text)
@@ -60,10 +61,10 @@ def remember(folder: Path, experiment: str, former: Path) -> None:
 
 
 def forget_all(folder: Path) -> None:
-    """Delete the experiments of all calls."""
+    """Delete the experiments of all calls; other files are the user's."""
     for path, _ in _texts(folder):
         path.unlink()
-    with suppress(OSError):  # it is not there, or holds a file of the user
+    with suppress(OSError):  # it is not there, or not empty
         (folder / CALLS).rmdir()
 
 
@@ -162,15 +163,20 @@ def _earlier_calls(folder: Path, own: Experiment) -> Iterator[tuple[str, Experim
 
 
 def _texts(folder: Path) -> list[tuple[Path, str]]:
-    paths = (path for path in folder.glob(f"{CALLS}/*.toml") if _CALL.fullmatch(path.name))
-    return list(_read(sorted(paths, key=lambda path: int(path.stem))))
+    return list(_read(sorted(_numbered(folder), key=lambda path: int(path.stem))))
+
+
+def _numbered(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.glob(f"{CALLS}/*.toml") if _CALL.fullmatch(path.name))
 
 
 def _read(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
-    """Those files that can be read, and what is in them."""
+    """Those files that a call wrote, and what is in them."""
     for path in paths:
         with suppress(OSError):
-            yield path, path.read_text(encoding="utf-8", errors="replace")
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if _SETTLED in text:
+                yield path, text
 
 
 def _difference(own: Experiment, other: Experiment) -> str:

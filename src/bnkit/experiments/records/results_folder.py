@@ -31,7 +31,7 @@ _FILES_OF_A_RUN = (
     ".*.new",
 )
 # The files that a comparison writes.
-_WRITTEN = ("experiment.toml", "results.csv", "report.html", "runs", calls.CALLS, marker.LOCK)
+_WRITTEN = ("experiment.toml", "results.csv", "report.html", "runs", marker.LOCK)
 # The fraction of the time that may be spent writing results.csv.
 _SHARE_OF_TIME = 0.02
 # Additional columns of results.csv if the experiment has a metric of its own.
