@@ -114,7 +114,7 @@ def _some(content):
     [
         (
             _some({"model": _network().state_dict(), "ema": _network().state_dict()}),
-            ["holds 2 state_dicts that fit, 'model' and 'ema'; expected one", "weights_only=True)['model'], NEW)"],
+            ["holds 2 state_dicts, 'model' and 'ema'; expected one", "weights_only=True)['model'], NEW)"],
         ),
         (
             _some(_Attribute(model=_network(), ema=_network()).state_dict()),
@@ -130,13 +130,20 @@ def _some(content):
         ),
         (_some({"epoch": 3, "log": {"loss": [1.0]}}), ["holds a dict that is no state_dict; expected tensors by name"]),
         (_some({}), ["holds a dict that is no state_dict"]),
+        (
+            _some(_Attribute(a=nn.Sequential(nn.Linear(2, 2)), b=nn.Sequential(nn.Linear(2, 2))).state_dict()),
+            [
+                "w.pt does not fit Sequential: it lacks 0.weight",
+                "has besides a.0.weight, a.0.bias, b.0.weight, b.0.bias",
+            ],
+        ),
         (_some(nn.Linear(2, 2).state_dict()), ["lacks 0.weight", "has besides weight, bias"]),
         (
             _some({"state_dict": _network().state_dict(), "arguments": argparse.Namespace(lr=0.1)}),
             ["cannot be read: it holds argparse.Namespace, which is code", '["state_dict"], NEW)'],
         ),
     ],
-    ids=["two", "two prefixes", "more", "less", "none", "empty", "another", "code"],
+    ids=["two", "two prefixes", "more", "less", "none", "empty", "names that agree by chance", "another", "code"],
 )
 def test_what_is_refused(tmp_path, write, messages):
     write(tmp_path / "w.pt")

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from bnkit.experiments.plan import Plan
+from bnkit.experiments.plan import Plan, plan
 from bnkit.experiments.records.record import Status
+from bnkit.report.charts.series import headline_points
 from bnkit.report.contrast import contrasts
 from bnkit.report.intervals import holm, mean_interval
 from bnkit.report.paired_differences import PairedDifferences
@@ -226,3 +227,26 @@ def test_runs_that_are_no_full_product_are_set_against_each_other_where_both_are
     contrast = _one(planned, lambda run: finished_record(0.4, 0.5 + 0.1 * (run.network.key == "batch_norm")))
     assert [(at.lr, at.seeds, at.test.n) for at in contrast.by_learning_rate] == [(0.1, 3, 3), (1.0, 1, 1)]
     assert (contrast.best.network_lr, contrast.best.test.n) == (0.1, 3)
+
+
+def test_a_pair_on_which_a_setting_has_no_effect_stands_once():
+    grid, ignored = (
+        {"lr": [0.1], "bn_momentum": [0.01, 0.5]},
+        {"no_batch_norm": ("bn_momentum",), "group_norm": ("bn_momentum",)},
+    )
+    full = fake_plan(THREE, grid=grid)
+    settled = full.experiment.settled.model_copy(update={"ignored": ignored})
+    planned = plan(full.experiment.model_copy(update={"settled": settled}))
+    found = contrasts(fake_results(planned, lambda run: finished_record(0.5 + 0.01 * run.seed)))
+    assert [(c.network, c.baseline, dict(c.setting)) for c in found] == [
+        ("batch_norm", "no_batch_norm", {"bn_momentum": 0.01}),
+        ("batch_norm", "no_batch_norm", {"bn_momentum": 0.5}),
+        ("group_norm", "no_batch_norm", {}),
+        ("batch_norm", "group_norm", {"bn_momentum": 0.01}),
+        ("batch_norm", "group_norm", {"bn_momentum": 0.5}),
+    ]
+    points = headline_points(planned, found)
+    assert points == {
+        "no_batch_norm": "lr 0.1, bn_momentum 0.01",
+        **dict.fromkeys(THREE[1:], "lr 0.1, bn_momentum 0.01"),
+    }

@@ -96,10 +96,11 @@ def evaluate_claims(
                 write_report=False,
                 try_training=False,  # that some are refused is what a claim asks
             )
-            evidence[name] = Evidence(comparison.results)
+            own = comparison.own_results  # the answer is about the seeds that were asked for
+            evidence[name] = Evidence(own)
             failed += sum(
                 record.status is Status.FAILED and "TooFewValuesError" not in record.traceback
-                for record in comparison.records.values()
+                for record in own.records.values()
             )
     command = _command(data, network, out, quick=quick, budget=budget, seeds=seeds, only=only)
     verdicts = Verdicts(

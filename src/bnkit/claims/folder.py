@@ -103,7 +103,7 @@ def write_page(out: Path, *, with_designs: bool = False) -> Path:
 def _section(comparison: Comparison, content: dict[str, Any]) -> dict[str, Any]:
     """What stands on the page about a design."""
     experiment, folder = comparison.plan.experiment, comparison.folder
-    records = comparison.records.values()
+    records = comparison.own_results.records.values()
     statuses = Counter("not trained" if record.status is None else record.status.value for record in records)
     return {
         "name": experiment.name,

@@ -8,7 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnkit.errors import RecordError, SettingsError
+from bnkit.comparison.stored_components import StoredComponents
+from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records.record import Epoch, Record
 from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
@@ -42,7 +43,8 @@ class Comparison:
 
     Attributes:
         folder: The folder.
-        plan: Its runs.
+        plan: The runs of the last call. What the other methods give covers those of earlier calls too that answer the same
+            question; ``results.own`` has the ids of this call's.
 
     Raises:
         RecordError: The folder holds no experiment, or one of a newer bnkit.
@@ -51,7 +53,7 @@ class Comparison:
     def __init__(self, path: str | Path) -> None:
         self.folder = ResultsFolder(Path(path))
         self.plan: Plan = plan(self.folder.experiment())
-        self._components: Components | None = None
+        self._stored = StoredComponents(self.folder, self.plan)
 
     @classmethod
     def of_plan(cls, folder: ResultsFolder, plan: Plan, components: Components | None) -> Comparison:
@@ -59,18 +61,33 @@ class Comparison:
         comparison = cls.__new__(cls)
         # A folder keeps the records that it has read; other processes have written more since.
         comparison.folder = ResultsFolder(folder.path)
-        comparison.plan, comparison._components = plan, components
+        comparison.plan = plan
+        comparison._stored = StoredComponents(comparison.folder, plan, components)
         return comparison
 
     @property
     def records(self) -> dict[str, Record]:
         """What is recorded of each run, by run id."""
-        return {run.run_id: self.folder.record(run) for run in self.plan}
+        return {run.run_id: self.folder.record(run) for run in self._all_runs}
 
     @property
     def results(self) -> Results:
-        """The plan and the records."""
-        return Results(self.plan, self.records)
+        """All runs that answer the question of the last call, and the records."""
+        found = self.folder.runs(self.plan)
+        return Results(found.plan, self.records, found.own if found.earlier else None, found.notes)
+
+    @property
+    def own_results(self) -> Results:
+        """The runs of the last call alone, and the records."""
+        return Results(self.plan, {run.run_id: self.folder.record(run) for run in self.plan})
+
+    @property
+    def _components(self) -> Components | None:
+        return self._stored.of_last_call
+
+    @property
+    def _all_runs(self) -> Plan:
+        return self.folder.runs(self.plan).plan
 
     @property
     def answer(self) -> Answer:
@@ -87,13 +104,9 @@ class Comparison:
 
     def _result_rows(self) -> list[dict[str, Any]]:
         """``rows`` with NaN as a number."""
-        header = columns(self.plan)
-        records = self.records
-        return [
-            dict(zip(header, row, strict=True))
-            for run in self.plan
-            for row in rows(run, records[run.run_id], self.plan)
-        ]
+        plan, records = self._all_runs, self.records
+        header = columns(plan)
+        return [dict(zip(header, row, strict=True)) for run in plan for row in rows(run, records[run.run_id], plan)]
 
     def to_json(self) -> dict[str, Any]:
         """What ``bnkit compare --json`` prints, as plain values: None for what there is not, and for what is not finite."""
@@ -104,6 +117,8 @@ class Comparison:
             "results": self._result_rows(),
             "answer": self.answer.to_json(),
         }
+        if self.results.own is not None:
+            content["this_call"] = [run.run_id for run in self.plan]
         return {key: strict(value) for key, value in content.items()}
 
     def summary(self) -> Table:
@@ -131,7 +146,7 @@ class Comparison:
             raise SettingsError(
                 "a data frame needs pandas, which is not installed; pip install 'bnkit[frame]'"
             ) from error
-        return pandas.DataFrame(self._result_rows(), columns=list(columns(self.plan)))
+        return pandas.DataFrame(self._result_rows(), columns=list(columns(self._all_runs)))
 
     def figures(self) -> dict[str, Any]:
         """Bokeh figures by title, to ``bokeh.plotting.show`` or to embed."""
@@ -164,12 +179,13 @@ class Comparison:
         unknown = [key for key in settings if key not in Settings.model_fields]
         if unknown:
             raise SettingsError(unknown_name("unknown setting", unknown[0], Settings.model_fields))
-        runs = [run for run in self.plan if matches(run.settings, settings)]
+        plan = self._all_runs
+        runs = [run for run in plan if matches(run.settings, settings)]
         points = points_of(runs, Settings.model_fields)
         if len(points) != 1:
             raise SettingsError(
                 f"the settings {settings} name {len(points)} points of the grid; expected one: give a value for "
-                f"{', '.join(self.plan.varying) or 'none'}"
+                f"{', '.join(plan.varying) or 'none'}"
             )
         return training_curves(self.results, figure, runs)
 
@@ -181,8 +197,9 @@ class Comparison:
         Raises:
             SettingsError: There is no such network, or none of its runs finished.
         """
-        if network not in self.plan.networks:
-            raise SettingsError(unknown_name("no network is called", network, self.plan.networks))
+        networks = self._all_runs.networks
+        if network not in networks:
+            raise SettingsError(unknown_name("no network is called", network, networks))
         runs = [outcome for outcome in outcomes(self.results) if outcome.run.network.key == network]
         ended = [outcome for outcome in runs if outcome.final is not None]
         undefined = [outcome for outcome in runs if outcome.is_undefined]
@@ -204,7 +221,9 @@ class Comparison:
         from bnkit.report.page import page
 
         self.folder.refuse_foreign()
-        self.folder.replace(self.folder.report_file, mark_page(page(self.results), self.results))
+        # To repeat it: what was asked for, without what earlier calls left.
+        asked = {self.plan.experiment.name: self.plan.experiment.to_toml()}
+        self.folder.replace(self.folder.report_file, mark_page(page(self.results, asked), self.results))
         return self.folder.report_file
 
     def refresh_report(self) -> None:
@@ -245,7 +264,8 @@ class Comparison:
             SettingsError: There is no such run.
             BnkitError: Its network came from a factory that this process does not have.
         """
-        return self._obtain_components().build(self.run(run)).eval()
+        components, planned = self._stored.of(self.run(run))
+        return components.build(planned).eval()
 
     def data(self, run: int | str | Run) -> Splits:
         """The data as a run is trained and measured on them, on the device that it trains on.
@@ -257,7 +277,8 @@ class Comparison:
             SettingsError: There is no such run.
             BnkitError: The data are not there any more.
         """
-        return self._obtain_components().parts(self.run(run))
+        components, planned = self._stored.of(self.run(run))
+        return components.parts(planned)
 
     def run(self, run: int | str | Run) -> Run:
         """The run of that number in the plan (from 1), or that run id or beginning of one.
@@ -265,37 +286,20 @@ class Comparison:
         Raises:
             SettingsError: There is no such run.
         """
+        wanted = run.run_id if isinstance(run, Run) else run
         found = [
             known
-            for known in self.plan
-            if run in (known, known.number) or (isinstance(run, str) and run and known.run_id.startswith(run))
+            for known in self._all_runs
+            if wanted == known.number or (isinstance(wanted, str) and wanted and known.run_id.startswith(wanted))
         ]
         if len(found) != 1:
             raise SettingsError(
-                f"run {run!r} names {len(found)} runs; expected a number from 1 to {len(self.plan)}, or a run id"
+                f"run {run!r} names {len(found)} runs; expected a number from 1 to {len(self._all_runs)}, or a run id"
             )
         return found[0]
 
-    def _obtain_components(self) -> Components:
-        if self._components is None:
-            from bnkit.data.custom import load_data
-            from bnkit.experiments.networks import network_sources
-            from bnkit.experiments.resolve import Components
-
-            experiment, settled = self.plan.experiment, self.plan.experiment.settled
-            assert settled is not None  # a folder's experiment is
-            found, data = network_sources(experiment.networks, experiment.arms), load_data(experiment.data)
-            data = data.reduced(experiment.train_examples, experiment.test_examples)
-            if (tuple(source.identity for source in found.values()), data.digest) != (settled.networks, settled.data):
-                raise RecordError(
-                    f"the networks or the data of {self.folder.path} are not those of its records any more; train again, "
-                    "or go back to the code that it was trained with"
-                )
-            self._components = Components(found, data)
-        return self._components
-
     def __repr__(self) -> str:
-        return f"Comparison({str(self.folder.path)!r}): {plural(len(self.plan), 'run')}\n\n{self.answer}"
+        return f"Comparison({str(self.folder.path)!r}): {plural(len(self._all_runs), 'run')}\n\n{self.answer}"
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"

@@ -29,12 +29,13 @@ def merge_comparisons(comparisons: Sequence[Comparison]) -> Results:
     labels = [comparison.folder.path.resolve().name for comparison in comparisons]
     if len(set(labels)) < len(labels):
         raise RecordError(f"two of the folders are called {max(labels, key=labels.count)}; expected names that differ")
-    objectives = [Objective.of(comparison.plan.task) for comparison in comparisons]
+    plans = [comparison.results.plan for comparison in comparisons]
+    objectives = [Objective.of(plan.task) for plan in plans]
     if len(set(objectives)) > 1:
         raise RecordError(
             f"{' and '.join(labels)} are judged by {' and '.join(objective.name for objective in objectives)}; expected the same"
         )
-    by_point = [{_point(run): run for run in comparison.plan} for comparison in comparisons]
+    by_point = [{_point(run): run for run in plan} for plan in plans]
     common = [point for point in by_point[0] if all(point in runs for runs in by_point)]
     runs: list[Run] = []
     records: dict[str, Record] = {}
@@ -58,7 +59,7 @@ def merge_comparisons(comparisons: Sequence[Comparison]) -> Results:
         if common
         else f"{' and '.join(labels)} side by side: they have no runs in common"
     )
-    return Results(Plan(_experiment(comparisons, " and ".join(labels), about, runs), tuple(runs)), records)
+    return Results(Plan(_experiment(plans, " and ".join(labels), about, runs), tuple(runs)), records)
 
 
 def _point(run: Run) -> _Point:
@@ -66,11 +67,11 @@ def _point(run: Run) -> _Point:
     return run.network.key, run.settings.model_copy(update={"device": "auto"}), run.seed
 
 
-def _experiment(comparisons: Sequence[Comparison], name: str, about: str, runs: Sequence[Run]) -> Experiment:
-    first = comparisons[0].plan.experiment
+def _experiment(plans: Sequence[Plan], name: str, about: str, runs: Sequence[Run]) -> Experiment:
+    first = plans[0].experiment
     assert first.settled is not None  # a folder's experiment is
     networks = tuple({run.network.key: run.network for run in runs}.values())
-    keys = dict.fromkeys(key for comparison in comparisons for key in comparison.plan.experiment.grid.explicit_keys)
+    keys = dict.fromkeys(key for plan in plans for key in plan.experiment.grid.explicit_keys)
     values = {
         key: tuple(dict.fromkeys(value for run in runs if (value := getattr(run.settings, key)) is not None))
         for key in keys

@@ -153,8 +153,13 @@ def _ignored_settings(planned: Plan, components: Components) -> dict[str, tuple[
     asked = [key for key in BATCH_NORM_SETTINGS if any(value != "default" for value in getattr(grid, key))]
     if not asked:
         return {}
-    first = {run.network.key: run for run in reversed(planned.runs)}
-    found = {key: ineffective(components.build(first[key])) for key in planned.networks}
+    # With an eps that is set, where one is: some layers of other libraries cannot be given one.
+    first = {
+        run.network.key: run
+        for run in reversed(planned.runs)
+        if "bn_eps" not in asked or run.settings.bn_eps != "default"
+    }
+    found = {key: ineffective(components.build(run)) for key, run in first.items()}
     for key in asked:
         if all(key in of_network for of_network in found.values()):
             needs = "" if key == "bn_eps" else " that moves running statistics"

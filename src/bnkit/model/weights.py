@@ -25,7 +25,7 @@ _USUAL = ("state_dict", "model_state_dict", "model")
 # Checkpoints hold a state_dict in a dictionary, which may be in another one.
 _DEEPEST = 3
 _TOLD = 300
-_UNSUPPORTED = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class|class) ([\w.]+)")
+_UNSUPPORTED = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class) ([\w.]+)")
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def _choose(candidates: list[_Candidate], expected: frozenset[str], path: Path) 
         names = [_quoted(keys, "/") for keys, _ in best]
         index = "".join(f"[{key!r}]" for key in best[0][0])
         raise ModelError(
-            f"{path} holds {len(best)} state_dicts that {'fit' if max(scores) else 'do not fit'}, {' and '.join(names[:4])}; expected "
-            f"one: torch.save(torch.load({path.name!r}, weights_only=True){index}, NEW) writes the first into a file of its own"
+            f"{path} holds {len(best)} state_dicts, {' and '.join(names[:4])}; expected one: "
+            f"torch.save(torch.load({path.name!r}, weights_only=True){index}, NEW) writes the first into a file of its own"
         )
     return best[0]
 
@@ -170,7 +170,8 @@ def _without_prefixes(
     counts = _counts(tensors, expected)
     most = max(counts.values(), default=0)
     best = [prefix for prefix, count in counts.items() if count == most]
-    if "" in best or not best:
+    # Where less than half is there, it is another network, and names agree by chance.
+    if "" in best or not best or (len(best) > 1 and 2 * most < len(expected)):
         best = [""]
     if len(best) > 1:
         raise ModelError(

@@ -26,17 +26,21 @@ class Answer:
         contrasts: The figures, network against baseline.
         drifts: Where the moving average and the population statistics would report another result.
         incomplete: How many runs of the plan have not ended.
+        notes: What runs the figures are of, where earlier calls left some in the folder.
     """
 
     contrasts: tuple[Contrast, ...]
     population_gaps: tuple[PopulationGap, ...]
     incomplete: int
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, results: Results) -> Answer:
         """The answer that ``results`` give."""
-        ended = sum(record.status not in (None, Status.RUNNING) for record in results.records.values())
-        return cls(contrasts(results), population_gaps(results), len(results.plan) - ended)
+        own = [results.records.get(run.run_id) for run in results.plan if results.is_own(run)]
+        incomplete = sum(record is None or record.status in (None, Status.RUNNING) for record in own)
+        notes = (*_runs_of_calls(len(own), len(results.plan) - len(own)), *results.notes)
+        return cls(contrasts(results), population_gaps(results), incomplete, notes)
 
     @property
     def headline(self) -> str:
@@ -56,6 +60,7 @@ class Answer:
             rest.append(
                 f"{plural(self.incomplete, 'run')} of the plan {have} not ended; the figures are those of the others."
             )
+        rest += self.notes
         if rest:
             yield "Beside that", rest
 
@@ -71,7 +76,16 @@ class Answer:
             "contrasts": [{**_json(contrast), "sentences": list(_sentences(contrast))} for contrast in self.contrasts],
             "drifts": [{**_json(gap), "sentence": _gap_sentence(gap)} for gap in self.population_gaps],
             "incomplete": self.incomplete,
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
+
+
+def _runs_of_calls(own: int, earlier: int) -> Iterator[str]:
+    if earlier:
+        yield (
+            f"The figures are of {own + earlier} runs: {own} of this call, and {earlier} of earlier calls into the same folder; "
+            "in the table of runs, `call` says which."
+        )
 
 
 def _json(found: Contrast | PopulationGap) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Contrast:
     Attributes:
         baseline, network: Their keys.
         measure: What they are judged by.
-        setting: The other grid keys that vary, and their values here.
+        setting: The other grid keys that vary and have an effect on one of them, and their values here.
         by_learning_rate: At each learning rate.
         best: At the best one of each; None if it cannot be chosen.
         chosen_by: BY_VALIDATION, ONLY_ONE, or why it cannot be chosen.
@@ -126,8 +126,24 @@ def contrasts(results: Results) -> tuple[Contrast, ...]:
             drafts = [_contrast(sweeps[first], sweeps[second], setting, len(there)) for first, second in there]
             intervals = simultaneous_intervals([differences for _, differences in drafts])
             of_group += [_with_intervals(draft, known) for (draft, _), known in zip(drafts, intervals, strict=True)]
+        of_group = _each_once(of_group)
         found += sorted(of_group, key=lambda contrast: pairs.index((contrast.baseline, contrast.network)))
     return tuple(found)
+
+
+def _each_once(found: Sequence[Contrast]) -> list[Contrast]:
+    """One for several settings that differ in nothing that has an effect on either network: that with the widest interval."""
+    kept: dict[tuple[object, ...], Contrast] = {}
+    for contrast in found:
+        key = (contrast.baseline, contrast.network, *contrast.setting.items())
+        if key not in kept or _width(contrast) > _width(kept[key]):
+            kept[key] = contrast
+    return list(kept.values())
+
+
+def _width(contrast: Contrast) -> float:
+    test = None if contrast.best is None else contrast.best.test
+    return 0.0 if test is None or test.low is None or test.high is None else test.high - test.low
 
 
 def _pairs_of_networks(networks: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
@@ -172,11 +188,12 @@ def _contrast(
         for key, run in without.runs.items()
         if (other := with_.runs.get(key)) is not None and run.final is not None and other.final is not None
     ]
+    settings = [outcome.run.settings for sweep in (without, with_) for outcome in sweep.runs.values()]
     contrast = Contrast(
         without.name,
         with_.name,
         without.objective,
-        setting,
+        {key: value for key, value in setting.items() if any(getattr(each, key) is not None for each in settings)},
         tuple(_at(lr, without, with_) for lr in rates),
         best,
         chosen_by,

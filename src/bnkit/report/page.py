@@ -48,6 +48,7 @@ def page(results: Results, experiments: Mapping[str, str] | None = None) -> str:
         name=results.plan.experiment.name,
         about=results.plan.experiment.about,
         headline=answer.headline,
+        notes=answer.notes,
         paragraphs=list(answer.paragraphs()),
         figures=divisions,
         captions=_captions(results.plan, answer.contrasts, Objective.of(results.plan.task)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bnkit.experiments.plan import Plan
+from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record
 
 
@@ -16,7 +16,15 @@ class Results:
     Attributes:
         plan: All runs.
         records: By ``run_id``; of runs that began.
+        own: The ids of the runs of one call, where ``plan`` has those of earlier calls too; None if all are of one.
+        notes: What else is in the folder, a sentence each.
     """
 
     plan: Plan
     records: Mapping[str, Record]
+    own: frozenset[str] | None = None
+    notes: tuple[str, ...] = ()
+
+    def is_own(self, run: Run) -> bool:
+        """Whether ``run`` is of that call."""
+        return self.own is None or run.run_id in self.own

@@ -38,6 +38,8 @@ def summary_table(results: Results) -> Table:
 def runs_table(results: Results, most: int | None = None, others: str = "results.csv has them") -> Table:
     """A row for each run that began, best on the test set first; runs without an end come last.
 
+    Where earlier calls left runs, the column ``call`` says which are of "this" call.
+
     Args:
         results: The runs.
         most: How many are shown, of the best ones; None for all.
@@ -51,7 +53,14 @@ def runs_table(results: Results, most: int | None = None, others: str = "results
     ]
     began.sort(key=lambda entry: objective.order(objective.test(entry[1].last) if entry[1].last else None))
     shown = began[:most]
-    rows = [_run_row(run, record, keys, objective) for run, record in shown]
+    has_earlier = results.own is not None
+    rows = [
+        (
+            *_run_row(run, record, keys, objective),
+            *(("this" if results.is_own(run) else "earlier",) if has_earlier else ()),
+        )
+        for run, record in shown
+    ]
     all_finished = all(record.status is Status.FINISHED for _, record in shown)
     columns: Columns = (
         *("run", _NETWORK),
@@ -59,6 +68,7 @@ def runs_table(results: Results, most: int | None = None, others: str = "results
         *(Column("epochs", 5), Column("loss", 6), Column(objective.name, 3), f"test {objective.name}"),
         *(Column("population", 4), Column("s/epoch", 7), Column("examples/s", 8)),
         Column("status", 9 if all_finished else 1),
+        *((Column("call", 2, is_text=True),) if has_earlier else ()),
     )
     if len(shown) == len(began):
         return Table(columns, rows, "All runs, best first")

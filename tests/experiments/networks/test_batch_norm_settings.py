@@ -157,3 +157,11 @@ def test_eps_changes_what_is_computed():
     models = [source.build((6,), 3, each, 0).eval() for each in settings]
     inputs = torch.randn(4, 6)
     assert not torch.allclose(models[0](inputs), models[1](inputs))
+
+
+def test_an_eps_that_cannot_be_set_is_refused_before_anything_is_trained(tmp_path):
+    networks = {"n": lambda: nn.Sequential(nn.Unflatten(1, (6, 1, 1)), _FixedEps(6), nn.Flatten(), nn.Linear(6, 3))}
+    grid = {"lr": [0.1], "batch_size": [16], "bn_eps": ["default", 0.5]}
+    with pytest.raises(SettingsError, match="bn_eps=0.5 with network n, whose 1 is a _FixedEps"):
+        bnkit.compare(networks, tiny_experiment.data(), grid, 1, epochs=1, out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()

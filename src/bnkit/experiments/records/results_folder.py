@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import Experiment, parse_experiment, read_experiment
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records import atomic_files, marker
+from bnkit.experiments.records import atomic_files, calls, marker
+from bnkit.experiments.records.calls import FolderRuns, folder_runs
 from bnkit.experiments.records.record import CorruptRecordError, Epoch, Record, RecordFile, Status
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -40,8 +41,8 @@ _METRIC_COLUMNS = ("metric", "test_metric", "test_metric_population")
 class ResultsFolder:
     """The results of one experiment on disk.
 
-    ``experiment.toml`` holds the experiment, ``runs/<id>/record.jsonl`` the record of each run; ``results.csv`` and
-    ``report.html`` are generated from those. A marker lists the files that bnkit wrote.
+    ``experiment.toml`` holds the experiment of the last call, ``calls`` those of all, ``runs/<id>/record.jsonl`` the record of
+    each run; ``results.csv`` and ``report.html`` are generated from those. A marker lists the files that bnkit wrote.
 
     Args:
         path: The folder; ``~`` is the home folder.
@@ -50,6 +51,7 @@ class ResultsFolder:
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser()
         self._records: dict[str, Record] = {}
+        self._runs: tuple[Plan, FolderRuns] | None = None
         self._next_csv = 0.0
 
     @property
@@ -70,6 +72,12 @@ class ResultsFolder:
     def run_folder(self, run: Run) -> Path:
         """The folder of ``run``."""
         return self.path / "runs" / run.run_id
+
+    def runs(self, own: Plan) -> FolderRuns:
+        """The runs in this folder that answer the question of ``own``, looked for once."""
+        if self._runs is None or self._runs[0] is not own:
+            self._runs = own, folder_runs(self.path, own)
+        return self._runs[1]
 
     def record_file(self, run: Run) -> RecordFile:
         """The record of ``run``."""
@@ -132,12 +140,17 @@ class ResultsFolder:
                     _remove_run(run)
             for file in (self.results_file, self.report_file, self.experiment_file):
                 file.unlink(missing_ok=True)
+            calls.forget_all(self.path)
             self._records.clear()
         try:
             atomic_files.make_folder(self.path / "runs")
+            atomic_files.make_folder(self.path / calls.CALLS)
         except OSError as error:
             raise atomic_files.UnwritableError.of(self.path / "runs", error) from error
-        self.replace(self.experiment_file, experiment.to_toml())
+        text = experiment.to_toml()
+        calls.remember(self.path, text, self.experiment_file)
+        self.replace(self.experiment_file, text)
+        self._runs = None
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -166,8 +179,9 @@ class ResultsFolder:
             lock.release()
 
     def write_results(self, plan: Plan) -> None:
-        """Write ``results.csv`` for all runs of ``plan``."""
+        """Write ``results.csv`` for all runs of ``plan``, and those of earlier calls that answer the same question."""
         began = time.monotonic()
+        plan = self.runs(plan).plan
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(columns(plan))

@@ -87,7 +87,8 @@ def headline_points(plan: Plan, contrasts: Sequence[Contrast]) -> dict[str, str]
     found = dict.fromkeys(plan.networks, points[0])
     answered = [contrast for contrast in contrasts if contrast.best is not None]
     for contrast in answered:
-        if contrast.best is None or contrast.setting != answered[0].setting:
+        first = answered[0].setting
+        if contrast.best is None or any(first.get(key, value) != value for key, value in contrast.setting.items()):
             continue
         for network, lr in (
             (contrast.network, contrast.best.network_lr),

@@ -1,0 +1,62 @@
+"""The networks, the data and the task of the runs in a results folder. Loads torch only when a network is built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bnkit.errors import RecordError
+from bnkit.experiments.experiment import Experiment
+from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.records.results_folder import ResultsFolder
+
+if TYPE_CHECKING:
+    from bnkit.experiments.resolve import Components
+
+
+class StoredComponents:
+    """The components of the runs in a folder, made from what their call named, unless they are at hand.
+
+    Args:
+        folder: The folder.
+        plan: The runs of the last call.
+        components: Those of that call, if they are at hand.
+    """
+
+    def __init__(self, folder: ResultsFolder, plan: Plan, components: Components | None = None) -> None:
+        self._folder, self._plan = folder, plan
+        self._known: dict[str, Components] = {} if components is None else {plan.experiment.to_toml(): components}
+
+    @property
+    def of_last_call(self) -> Components | None:
+        """Those of the last call, if they are at hand."""
+        return self._known.get(self._plan.experiment.to_toml())
+
+    def of(self, run: Run) -> tuple[Components, Run]:
+        """What ``run`` is made from, and the run as its own call planned it.
+
+        Raises:
+            BnkitError: What the call named is not there any more, is no longer what it was, or was an object in Python.
+        """
+        experiment, planned = self._plan.experiment, run
+        if run.network.key not in self._plan.networks:  # of the others, this call has the network and the data
+            experiment, planned = self._folder.runs(self._plan).earlier[run.run_id]
+        key = experiment.to_toml()
+        if key not in self._known:
+            self._known[key] = self._load(experiment)
+        return self._known[key], planned
+
+    def _load(self, experiment: Experiment) -> Components:
+        from bnkit.data.custom import load_data
+        from bnkit.experiments.networks import network_sources
+        from bnkit.experiments.resolve import Components
+
+        settled = experiment.settled
+        assert settled is not None  # a folder's experiment is
+        found, data = network_sources(experiment.networks, experiment.arms), load_data(experiment.data)
+        data = data.reduced(experiment.train_examples, experiment.test_examples)
+        if (tuple(source.identity for source in found.values()), data.digest) != (settled.networks, settled.data):
+            raise RecordError(
+                f"the networks or the data of {self._folder.path} are not those of its records any more; train again, "
+                "or go back to the code that it was trained with"
+            )
+        return Components(found, data)

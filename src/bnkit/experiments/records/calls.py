@@ -1,0 +1,220 @@
+"""The calls that wrote into a results folder, and the runs of all of them that answer one question. Needs no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bnkit.errors import SettingsError
+from bnkit.experiments.experiment import (
+    Experiment,
+    NetworkIdentity,
+    ResolvedExperiment,
+    parse_experiment,
+    read_experiment,
+)
+from bnkit.experiments.plan import Plan, Run, plan
+from bnkit.experiments.records import atomic_files
+from bnkit.experiments.settings import Settings
+
+# The folder of the experiments of all calls, numbered in their order.
+CALLS = "calls"
+_CALL = re.compile(r"\d{4,9}\.toml")
+# What bnkit writes into an experiment, and users do not.
+_SETTLED = "\n[settled]\n"
+_RUN_ID = re.compile(r"[0-9a-f]{12}")
+# What has to be equal for two runs to be set against each other, in an experiment and in how it was resolved.
+_IN_EXPERIMENT = ("epochs", "validation", "drop_last", "observe", "landscape", "evaluate_training")
+_RESOLVED = ("threads", "processes")
+
+
+@dataclass(frozen=True)
+class FolderRuns:
+    """The runs of a folder that answer the question of one call.
+
+    Attributes:
+        plan: The runs of that call, then those of earlier ones, numbered on. Its experiment has the seeds, the networks and the
+            values of the grid of all of them.
+        own: The ids of the runs of that call.
+        earlier: The other runs by id, as their call planned them, with its experiment.
+        notes: What else is in the folder, a sentence each.
+    """
+
+    plan: Plan
+    own: frozenset[str]
+    earlier: Mapping[str, tuple[Experiment, Run]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def remember(folder: Path, experiment: str, former: Path) -> None:
+    """Keep ``experiment``, and the one in the file ``former``, which an earlier version did not keep. Replaces no file."""
+    known = [text for _, text in _texts(folder)]
+    number = max((int(path.stem) for path in _numbered(folder)), default=0)
+    for text in (*(text for _, text in _read([former])), experiment):
+        if text not in known:
+            known.append(text)
+            number += 1
+            atomic_files.replace(folder / CALLS / f"{number:04}.toml", text.encode())
+
+
+def forget_all(folder: Path) -> None:
+    """Delete the experiments of all calls; other files are the user's."""
+    for path, _ in _texts(folder):
+        path.unlink()
+    with suppress(OSError):  # it is not there, or not empty
+        (folder / CALLS).rmdir()
+
+
+def folder_runs(folder: Path, own: Plan) -> FolderRuns:
+    """The runs in ``folder`` that answer the question of ``own``, those of ``own`` first."""
+    ids = frozenset(run.run_id for run in own)
+    records = folder.glob("runs/*/record.jsonl")
+    further = {record.parent.name for record in records if _RUN_ID.fullmatch(record.parent.name)} - ids
+    if not further:
+        return FolderRuns(own, ids)
+    networks = _Networks(own.experiment)
+    earlier: dict[str, tuple[Experiment, Run]] = {}
+    runs, reasons = list(own), dict[str, list[str]]()
+    for call, experiment in _earlier_calls(folder, own.experiment):
+        difference = _difference(own.experiment, experiment)
+        taken, others = ({}, ()) if difference else networks.take(experiment)
+        if difference or others:
+            reasons.setdefault(difference or f"other code or networks ({', '.join(others)})", []).append(call)
+        for run in plan(experiment) if taken else ():
+            if run.network.key in taken and run.run_id in further and run.run_id not in earlier:
+                earlier[run.run_id] = (experiment, run)
+                runs.append(replace(run, network=taken[run.network.key]))
+    left = len(further) - len(earlier)
+    notes = (_note(left, reasons),) if left else ()
+    if not earlier:
+        return FolderRuns(own, ids, notes=notes)
+    numbered = tuple(
+        replace(run, number=number, settings=networks.without_ignored(run)) for number, run in enumerate(runs, start=1)
+    )
+    calls = [own.experiment, *(experiment for experiment, _ in earlier.values())]
+    return FolderRuns(Plan(_joined(calls, numbered, networks.ignored), numbered), ids, earlier, notes)
+
+
+class _Networks:
+    """The networks of a question: those of one call, and those of others that can be set against them."""
+
+    def __init__(self, own: Experiment) -> None:
+        self.known = {network.key: network for network in _resolved(own).networks}
+        self.ignored = dict(_resolved(own).ignored)
+        self._is_dictionary = _is_dictionary(own)
+
+    def take(self, experiment: Experiment) -> tuple[dict[str, NetworkIdentity], tuple[str, ...]]:
+        """Those of ``experiment`` that can be set against the known ones, by their key there; and the keys of the others."""
+        both_dictionaries = self._is_dictionary and _is_dictionary(experiment)
+        taken, others = {}, []
+        for network in _resolved(experiment).networks:
+            found = self._find(network, both_dictionaries=both_dictionaries)
+            if found is None:
+                others.append(network.key)
+                continue
+            taken[network.key] = self.known[found.key] = found
+            ignored = (*self.ignored.get(found.key, ()), *_resolved(experiment).ignored.get(network.key, ()))
+            if ignored:
+                self.ignored[found.key] = tuple(dict.fromkeys(ignored))
+        return taken, tuple(others)
+
+    def _find(self, network: NetworkIdentity, *, both_dictionaries: bool) -> NetworkIdentity | None:
+        """``network`` under the key that it has in this question; None if it has no place in it."""
+        identity = network.identity, network.kernel
+        same = [known for known in self.known.values() if (known.identity, known.kernel) == identity]
+        if same:
+            return same[0]
+        architecture = network.identity.rpartition("/")[0]
+        peers = [known for known in self.known.values() if known.identity.rpartition("/")[0] == architecture]
+        if not peers and not both_dictionaries:
+            return None
+        key = network.key
+        if peers:  # with several architectures a key begins with its own
+            before, dot, _ = peers[0].key.rpartition(".")
+            key = f"{before}{dot}{network.key.rpartition('.')[2]}"
+        return None if key in self.known else network.model_copy(update={"key": key})
+
+    def without_ignored(self, run: Run) -> Settings:
+        """The settings of ``run``, with None for those that any call knows to have no effect on its network."""
+        ignored = self.ignored.get(run.network.key, ())
+        return run.settings.model_copy(update=dict.fromkeys(ignored)) if ignored else run.settings
+
+
+def _is_dictionary(experiment: Experiment) -> bool:
+    """Whether its networks are a user's dictionary of factories, which are meant to be compared."""
+    return set(experiment.networks) == {network.key for network in _resolved(experiment).networks}
+
+
+def _resolved(experiment: Experiment) -> ResolvedExperiment:
+    assert experiment.settled is not None  # a call's is
+    return experiment.settled
+
+
+def _earlier_calls(folder: Path, own: Experiment) -> Iterator[tuple[str, Experiment]]:
+    """The name of the file and the experiment of each other call, the latest first."""
+    for path, _ in reversed(_texts(folder)):
+        with suppress(SettingsError):  # of a newer version
+            experiment = parse_experiment(read_experiment(path), str(path))
+            if experiment.settled is not None and experiment != own:
+                yield f"{CALLS}/{path.name}", experiment
+
+
+def _texts(folder: Path) -> list[tuple[Path, str]]:
+    return list(_read(sorted(_numbered(folder), key=lambda path: int(path.stem))))
+
+
+def _numbered(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.glob(f"{CALLS}/*.toml") if _CALL.fullmatch(path.name))
+
+
+def _read(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """Those files that a call wrote, and what is in them."""
+    for path in paths:
+        with suppress(OSError):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if _SETTLED in text:
+                yield path, text
+
+
+def _difference(own: Experiment, other: Experiment) -> str:
+    """By what the runs of ``other`` cannot be set against those of ``own``; empty if by nothing."""
+    now, then = _resolved(own), _resolved(other)
+    pairs = [
+        *((key, getattr(own, key), getattr(other, key)) for key in _IN_EXPERIMENT),
+        *((key, getattr(now, key), getattr(then, key)) for key in _RESOLVED),
+    ]
+    parts = ["other data"] if now.data != then.data else []
+    parts += ["another loss, metric, training step or augmentation"] if now.task != then.task else []
+    return ", ".join([*parts, *(f"{key} {there} in place of {here}" for key, here, there in pairs if here != there)])
+
+
+def _joined(calls: Sequence[Experiment], runs: Sequence[Run], ignored: Mapping[str, tuple[str, ...]]) -> Experiment:
+    """The experiment of the first of ``calls``, with the seeds, the networks and the grid of ``runs``."""
+    own = calls[0]
+    asked = {key for experiment in calls for key in experiment.grid.explicit_keys}
+    values = {
+        key: tuple(dict.fromkeys(value for run in runs if (value := getattr(run.settings, key)) is not None))
+        for key in Settings.model_fields
+    }
+    # "auto" may have been another device.
+    values = {key: found for key, found in values.items() if key in asked or len(found) > 1}
+    networks = dict.fromkeys((*_resolved(own).networks, *(run.network for run in runs)))
+    settled = _resolved(own).model_copy(update={"networks": tuple(networks), "ignored": dict(ignored)})
+    return own.model_copy(
+        update={
+            "seeds": tuple(dict.fromkeys((*own.seeds, *(run.seed for run in runs)))),
+            "grid": own.grid.model_copy(update=values),
+            "settled": settled,
+        }
+    )
+
+
+def _note(count: int, reasons: Mapping[str, Sequence[str]]) -> str:
+    told = "; ".join(f"{reason} ({', '.join(calls)})" for reason, calls in reasons.items())
+    return (
+        f"The folder holds {count} more run{'' if count == 1 else 's'} in answer to another question, not counted here: "
+        f"{told or 'of calls that an earlier version did not keep'}."
+    )
