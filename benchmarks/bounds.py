@@ -24,6 +24,7 @@ from benchmarks.layer import measured, step, streamed_copy
 from torch import Tensor
 
 import bnkit
+from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.cpu import intrinsics, launch, loop_call
 from bnkit.kernels.cpu.compiling import outer
 from bnkit.kernels.cpu.loop_call import loop_call_for, partition
@@ -94,8 +95,9 @@ def sides(shape: tuple[int, ...]) -> dict[str, Callable[[], object]]:
     leaf, layer = x.clone().requires_grad_(), bnkit.nn.BatchNorm2d(channels, activation="relu", kernel="numba")
 
     def loops() -> object:
-        output = launch.forward(x, weight, bias, None, None, count, known, "relu", layer.eps, False, False)
-        return output, launch.backward(g, x, weight, bias, None, None, count, known, "relu", False, False)
+        args = BatchNormArgs(x, None, None, weight, bias, True, 0.0, layer.eps, "relu", num_values=count)
+        output = launch.forward(args, known, float64_compute=False)
+        return output, launch.backward(g, args, None, known)
 
     def both(by_channel: bool) -> Callable[[], object]:
         forward = mover(x, g, y, both=False, channels=by_channel)

@@ -26,17 +26,10 @@ MANY_PARAMETERS = {
     "model/statistics/recalibrate.py: recalibrate",
     "nn/batch_norm.py: __init__",
     "nn/functional.py: batch_norm",
-    # The contract of the kernels, and what of it is written in a graph.
-    "kernels/aten.py: training_step",
-    "kernels/contract.py: training_step",
-    "kernels/fused/backend.py: forward",
-    "kernels/fused/backend.py: backward",
+    # What of the contract of the kernels is written in a graph.
     "kernels/fused/custom_op.py: batch_norm",
     "kernels/fused/custom_op.py: batch_norm_backward",
-    "kernels/fused/kernel.py: training_step",
     # Compiled loops, and what starts them.
-    "kernels/cpu/launch.py: forward",
-    "kernels/cpu/launch.py: backward",
     "kernels/cpu/launch.py: _cached_loop_call",
     "kernels/cpu/loop_call.py: loop_call_for",
     "kernels/cpu/loop_call.py: _run",

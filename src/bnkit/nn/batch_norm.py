@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from bnkit.arguments import check_int, check_number
 from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation, check_kernel
+from bnkit.kernels.contract import BatchNormArgs
 from bnkit.nn import running_statistics
 from bnkit.nn.collectives import group_for
-from bnkit.nn.dispatch import BatchNormArgs, batch_stats_forward, running_stats_forward, training_step
+from bnkit.nn.dispatch import batch_stats_forward, running_stats_forward, training_step
 from bnkit.nn.ghost import check_size, forward_in_parts
 from bnkit.nn.input_checks import check_both, check_input, check_moving
-from bnkit.nn.masks import as_wide_as
+from bnkit.nn.masks import as_wide_as, count_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -117,7 +118,9 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             mask = as_wide_as(input, mask, self._called())
         mean, var, _ = (None, None, None) if self.training else self._statistics()
         if mean is not None and var is not None:
-            output = running_stats_forward(input, mean, var, self._args(), residual)
+            output = running_stats_forward(
+                self._args(input, (mean, var, None), residual, None, training=False), self.kernel, self._called
+            )
         elif self.virtual_batch_size is not None and self.training:
             output = forward_in_parts(input, residual, mask, self.virtual_batch_size, self._batch_stats_forward)
         else:
@@ -126,9 +129,9 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def _batch_stats_forward(self, input: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
         """The output by the batch's statistics; in training, the buffers follow them."""
-        args = self._args()
         moves = self.training and self.track_running_stats and not running_statistics.is_recomputation()
         mean, var, tracked = self._statistics()
+        args = self._args(input, (mean, var, tracked), residual, mask, training=True)
         if (
             moves
             and mask is None
@@ -138,7 +141,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             and var is not None
             and tracked is not None
         ):
-            output = training_step(input, mean, var, tracked, self.momentum, args, residual)
+            output = training_step(args, self.kernel, self._called)
             if output is not None:
                 return output
         if moves:
@@ -146,7 +149,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         elif not self.training:
             check_both(mean, var, self._called)
         group = group_for(self.process_group, self._called()) if self.sync and self.training else None
-        output, statistics = batch_stats_forward(input, args, residual, mask, group, (mean, var))
+        output, statistics = batch_stats_forward(args, self.kernel, self._called, group)
         if moves:
             self._track(statistics, mean, var, tracked)
         return output
@@ -163,14 +166,28 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             mean, var = self.running_mean, self.running_var
         return mean, var, buffers.get("num_batches_tracked")
 
-    def _args(self) -> BatchNormArgs:
+    def _args(
+        self,
+        input: Tensor,
+        statistics: tuple[Tensor | None, Tensor | None, Tensor | None],
+        residual: Tensor | None,
+        mask: Tensor | None,
+        *,
+        training: bool,
+    ) -> BatchNormArgs:
+        """What the output is computed from: the batch's statistics, or the running ones."""
+        mean, var, tracked = statistics
         name = self.activation if isinstance(self.activation, str) else None
         own = self._parameters
         if "weight" in own and "bias" in own:
             weight, bias = own["weight"], own["bias"]
         else:  # parametrised
             weight, bias = self.weight, self.bias
-        return BatchNormArgs(weight, bias, self.eps, name, self.kernel, self._called)
+        momentum = self.momentum or 0.0  # None, the cumulative average, is seen to by `_track`
+        count = count_of(input, mask) if training else 1
+        return BatchNormArgs(
+            input, mean, var, weight, bias, training, momentum, self.eps, name, residual, mask, count, tracked
+        )
 
     def _track(
         self,
