@@ -24,6 +24,7 @@ from torch import Tensor
 
 import bnkit
 from benchmarks.layer import measured, step, streamed_copy
+from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.cpu import intrinsics, launch, loop_call
 from bnkit.kernels.cpu.compiling import outer
 from bnkit.kernels.cpu.loop_call import loop_call_for, partition
@@ -34,42 +35,43 @@ from bnkit.kernels.cpu.threads import available
 SHAPES = ((256, 64, 28, 28), (32, 64, 56, 56))
 
 _pointer = intrinsics.pointer[np.float32]
-two = by_channel = None
 
 
-def _move(a: Any) -> None:
-    """Write y = x, or y = x + g: all of it in its order, or channel by channel."""
-    examples, channels = intrinsics.load(a, loop_call.EXAMPLES), intrinsics.load(a, loop_call.CHANNELS)
-    positions = intrinsics.load(a, loop_call.POSITIONS)
-    row = channels * positions
-    x, y = _pointer(intrinsics.load(a, loop_call.X)), _pointer(intrinsics.load(a, loop_call.Y))
-    g = _pointer(intrinsics.load(a, loop_call.GRADIENT))
-    if by_channel:
-        _, begin, end = partition(a, channels)
-        for c in range(begin, end):
-            for n in range(examples):
-                first = n * row + c * positions
-                ahead = PLANES_AHEAD * row if n + PLANES_AHEAD < examples else 0
-                for piece in range(first, first + positions, PIECE):
-                    last = min(piece + PIECE, first + positions)
-                    if ahead != 0:
-                        for i in range(piece, last, LINE):
-                            intrinsics.prefetch(x, i + ahead)
-                            if two:
-                                intrinsics.prefetch(g, i + ahead)
-                    for i in range(piece, last):
-                        intrinsics.stream(
-                            y, i, intrinsics.load(x, i) + intrinsics.load(g, i) if two else intrinsics.load(x, i)
-                        )
-    else:
-        _, begin, end = partition(a, examples)
-        for i in range(begin * row, end * row):
-            intrinsics.stream(y, i, intrinsics.load(x, i) + intrinsics.load(g, i) if two else intrinsics.load(x, i))
-
-
-def mover(x: Tensor, g: Tensor, y: Tensor, *, both: bool, channels: bool) -> Callable[[], object]:
+def mover(x: Tensor, g: Tensor, y: Tensor, *, both: bool, by_channel: bool) -> Callable[[], object]:
     """A call that reads ``x``, or ``both`` ``x`` and ``g``, and writes ``y``, past the caches."""
-    address = outer(_move, {"two": both, "by_channel": channels}, f"bounds_{both:d}{channels:d}")
+
+    def move(a: Any) -> None:
+        """Write y = x, or y = x + g: all of it in its order, or channel by channel."""
+        examples, channels = intrinsics.load(a, loop_call.EXAMPLES), intrinsics.load(a, loop_call.CHANNELS)
+        positions = intrinsics.load(a, loop_call.POSITIONS)
+        row = channels * positions
+        x, y = _pointer(intrinsics.load(a, loop_call.X)), _pointer(intrinsics.load(a, loop_call.Y))
+        g = _pointer(intrinsics.load(a, loop_call.GRADIENT))
+        if by_channel:
+            _, begin, end = partition(a, channels)
+            for c in range(begin, end):
+                for n in range(examples):
+                    first = n * row + c * positions
+                    ahead = PLANES_AHEAD * row if n + PLANES_AHEAD < examples else 0
+                    for piece in range(first, first + positions, PIECE):
+                        last = min(piece + PIECE, first + positions)
+                        if ahead != 0:
+                            for i in range(piece, last, LINE):
+                                intrinsics.prefetch(x, i + ahead)
+                                if both:
+                                    intrinsics.prefetch(g, i + ahead)
+                        for i in range(piece, last):
+                            intrinsics.stream(
+                                y, i, intrinsics.load(x, i) + intrinsics.load(g, i) if both else intrinsics.load(x, i)
+                            )
+        else:
+            _, begin, end = partition(a, examples)
+            for i in range(begin * row, end * row):
+                intrinsics.stream(
+                    y, i, intrinsics.load(x, i) + intrinsics.load(g, i) if both else intrinsics.load(x, i)
+                )
+
+    address = outer(move, f"bounds_{both:d}{by_channel:d}")
     plan = loop_call_for(
         (address, 0, 0),
         threads=available(),
@@ -94,12 +96,13 @@ def sides(shape: tuple[int, ...]) -> dict[str, Callable[[], object]]:
     leaf, layer = x.clone().requires_grad_(), bnkit.nn.BatchNorm2d(channels, activation="relu", kernel="numba")
 
     def loops() -> object:
-        output = launch.forward(x, weight, bias, None, None, count, known, "relu", layer.eps, False, False)
-        return output, launch.backward(g, x, weight, bias, None, None, count, known, "relu", False, False)
+        args = BatchNormArgs(x, None, None, weight, bias, True, 0.0, layer.eps, "relu", num_values=count)
+        output = launch.forward(args, known, float64_compute=False)
+        return output, launch.backward(g, args, None, known)
 
     def both(by_channel: bool) -> Callable[[], object]:
-        forward = mover(x, g, y, both=False, channels=by_channel)
-        backward = mover(x, g, y, both=True, channels=by_channel)
+        forward = mover(x, g, y, both=False, by_channel=by_channel)
+        backward = mover(x, g, y, both=True, by_channel=by_channel)
         return lambda: (forward(), backward())
 
     return {

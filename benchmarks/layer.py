@@ -61,7 +61,7 @@ def _copy(a: Any) -> None:
 
 
 _pointer = intrinsics.pointer[np.float32]
-_copy_at = outer(_copy, {}, "benchmark")
+_copy_at = outer(_copy, "benchmark")
 
 
 def streamed_copy(x: Tensor, y: Tensor) -> None:

@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from bnkit.kernels.fused.backend import RunningStats
+from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.gpu import backward, forward, launch
 
 TARGETS = {
@@ -101,11 +101,13 @@ def launches_of(
         mask = torch.empty(shape[0], 1, *shape[2:], dtype=torch.bool, device="meta") if masked else None
         other = torch.empty_like(x) if adds else None
         count = x.numel() // shape[1]
-        moving = RunningStats(mean, var, 0.1, torch.zeros((), dtype=torch.int64, device="meta")) if moves else None
-        launch.forward(x, weight, bias, other, mask, count, statistics, activation, 1e-5, False, False, moving)
-        seen = other if launch.backward_operand(activation, adds) else None
-        bends = seen is not None
-        launch.backward(x, x, weight, bias, seen, mask, count, statistics, activation, False, bends)
+        counter = torch.zeros((), dtype=torch.int64, device="meta")
+        buffers = (mean, var) if moves else (None, None)
+        args = BatchNormArgs(
+            x, *buffers, weight, bias, True, 0.1, 1e-5, activation, other, mask, count, counter if moves else None
+        )
+        launch.forward(args, statistics, float64_compute=False)
+        launch.backward(x, args, None, statistics)
     return launches
 
 

@@ -8,74 +8,48 @@ from torch.nn import functional
 
 from bnkit.kernels import aten_split, reference
 from bnkit.kernels.activation import activate_own
-from bnkit.kernels.contract import BatchNormOutput
+from bnkit.kernels.contract import BatchNormArgs, BatchNormOutput
 from bnkit.kernels.fused.operands import are_rows, as_row, parameter_dtype_of
 
 NAME = "aten"
 SPLIT = aten_split  # what `select.split_kernel` looks for
 
 
-def batch_stats_forward(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    activation: str | None,
-    residual: Tensor | None,
-    mask: Tensor | None,
-    count: int | Tensor,
-) -> BatchNormOutput:
+def batch_stats_forward(args: BatchNormArgs) -> BatchNormOutput:
     """See ``contract.Kernel``."""
-    if mask is not None:
+    if args.mask is not None:
         # PyTorch's kernel cannot leave a position out of the statistics; the equations, in PyTorch's operations, can.
-        return reference.batch_stats_forward(x, weight, bias, eps, activation, residual, mask, count)
+        return reference.batch_stats_forward(args)
+    x, eps = args.input, args.eps
     dtype = parameter_dtype_of(x)
+    weight, bias = as_row(args.weight, dtype), as_row(args.bias, dtype)
     if torch.compiler.is_exporting():
         # Without buffers: of a training step that moves some, PyTorch's converter to ONNX makes one that reads them.
         variance, mean = torch.var_mean(x.detach().to(dtype), [0, *range(2, x.dim())], correction=1)
-        output = functional.batch_norm(x, None, None, as_row(weight, dtype), as_row(bias, dtype), True, 0.0, eps)
-        return BatchNormOutput(_finish(output, activation, residual), mean, variance)
+        output = functional.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
+        return BatchNormOutput(_finish(output, args), mean, variance)
     # With momentum 1, buffers of its own receive the batch's mean and unbiased variance as they are. The statistics
     # that native_batch_norm returns would have to be turned back from 1 / sqrt(variance + eps), which cancels.
     mean = torch.zeros(x.shape[1], dtype=dtype, device=x.device)
     unbiased_variance = torch.zeros_like(mean)
-    weight, bias = as_row(weight, dtype), as_row(bias, dtype)
     output = functional.batch_norm(x, mean, unbiased_variance, weight, bias, True, 1.0, eps)
-    return BatchNormOutput(_finish(output, activation, residual), mean, unbiased_variance)
+    return BatchNormOutput(_finish(output, args), mean, unbiased_variance)
 
 
-def running_stats_forward(
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    activation: str | None,
-    residual: Tensor | None,
-) -> Tensor:
+def running_stats_forward(args: BatchNormArgs) -> Tensor:
     """See ``contract.Kernel``."""
+    x, (mean, variance), weight, bias = args.input, args.statistics, args.weight, args.bias
     dtype = x.dtype if mean.dtype is x.dtype else parameter_dtype_of(x)
     if not are_rows(x.shape[1], dtype, mean, variance, weight, bias):
         mean, variance = (t.detach().to(dtype).resolve_neg().contiguous() for t in (mean, variance))
         weight, bias = as_row(weight, dtype), as_row(bias, dtype)
-    output = functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
-    return _finish(output, activation, residual)
+    output = functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, args.eps)
+    return _finish(output, args)
 
 
-def training_step(
-    x: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    num_batches_tracked: Tensor | None,
-    momentum: float,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    activation: str | None,
-    residual: Tensor | None,
-) -> Tensor | None:
+def training_step(args: BatchNormArgs) -> Tensor | None:
     """See ``contract.Kernel``."""
+    x, (running_mean, running_var), weight, bias = args.input, args.statistics, args.weight, args.bias
     if torch.compiler.is_compiling():
         dtype = x.dtype if running_mean.dtype is x.dtype else parameter_dtype_of(x)
         rows = running_mean, running_var, weight, bias
@@ -90,15 +64,15 @@ def training_step(
     ) or (running_mean.is_neg() or running_var.is_neg()):
         return None
     try:
-        output = functional.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
+        output = functional.batch_norm(x, running_mean, running_var, weight, bias, True, args.momentum, args.eps)
     except RuntimeError:  # dtypes that it does not mix, lengths, buffers that require gradients: seen to elsewhere
         return None
-    if num_batches_tracked is not None:
-        num_batches_tracked.add_(1)
-    return _finish(output, activation, residual)
+    if args.num_batches_tracked is not None:
+        args.num_batches_tracked.add_(1)
+    return _finish(output, args)
 
 
-def _finish(output: Tensor, activation: str | None, residual: Tensor | None) -> Tensor:
-    if residual is not None:
-        output = (output + residual).to(output.dtype)
-    return activate_own(output, activation)
+def _finish(output: Tensor, args: BatchNormArgs) -> Tensor:
+    if args.residual is not None:
+        output = (output + args.residual).to(output.dtype)
+    return activate_own(output, args.activation)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.fused.operands import as_row
-from bnkit.kernels.split import BackwardState, SplitOperands
+from bnkit.kernels.split import BackwardState
 
 
 def supports(x: Tensor, activation: str | None) -> bool:
@@ -31,27 +32,26 @@ def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return high.double() + low, variance
 
 
-def part_forward(operands: SplitOperands) -> Tensor:
+def part_forward(args: BatchNormArgs) -> Tensor:
     """See ``split.SplitKernel``."""
-    x, number, (high, low) = operands.x, _acc_dtype(operands.x), _in_two(operands)
-    scale = _scale(operands)
-    shift = -low * scale if operands.bias is None else operands.bias - low * scale
-    weight = torch.ones_like(high) if operands.weight is None else as_row(operands.weight, number)
-    return functional.batch_norm(
-        x, high, operands.variance.to(number), weight, shift.to(number), False, 0.0, operands.eps
-    )
+    x, number, (high, low) = args.input, _acc_dtype(args.input), _in_two(args)
+    scale = _scale(args)
+    shift = -low * scale if args.bias is None else args.bias - low * scale
+    weight = torch.ones_like(high) if args.weight is None else as_row(args.weight, number)
+    variance = args.statistics[1].to(number)
+    return functional.batch_norm(x, high, variance, weight, shift.to(number), False, 0.0, args.eps)
 
 
-def part_backward(gradient: Tensor, operands: SplitOperands, output: Tensor | None) -> BackwardState:
+def part_backward(gradient: Tensor, args: BatchNormArgs, output: Tensor | None) -> BackwardState:
     """See ``split.SplitKernel``."""
-    number, (high, low) = _acc_dtype(operands.x), _in_two(operands)
-    x, gradient = operands.x.to(number), gradient.to(number)
-    inverse_deviation, scale = torch.rsqrt(operands.variance + operands.eps), _scale(operands)
+    number, (high, low), variance = _acc_dtype(args.input), _in_two(args), args.statistics[1]
+    x, gradient = args.input.to(number), gradient.to(number)
+    inverse_deviation, scale = torch.rsqrt(variance + args.eps), _scale(args)
     # Sums in float32, of several processes together, would be off by more than that of one: those of half inputs are taken wider.
-    wide = number if operands.x.dtype == number else torch.float64
+    wide = number if args.input.dtype == number else torch.float64
     _, by_gamma, by_beta = torch.ops.aten.native_batch_norm_backward(
-        gradient.to(wide), x.to(wide), torch.ones_like(high, dtype=wide), high.to(wide), operands.variance.to(wide),
-        None, None, False, operands.eps, [False, True, True],
+        gradient.to(wide), x.to(wide), torch.ones_like(high, dtype=wide), high.to(wide), variance.to(wide),
+        None, None, False, args.eps, [False, True, True],
     )  # fmt: skip
     by_gamma = by_gamma - low * inverse_deviation * by_beta
 
@@ -60,21 +60,22 @@ def part_backward(gradient: Tensor, operands: SplitOperands, output: Tensor | No
         mean, by_x, by_all, by_gradient = (_per_channel(s.to(number), x) for s in (high, by_variance, shift, scale))
         dx = x - mean  # float32 at least
         dx.mul_(by_x).add_(by_all).addcmul_(gradient, by_gradient)
-        return dx.to(operands.x.dtype), None
+        return dx.to(args.input.dtype), None
 
     return BackwardState(by_gamma, by_beta, finish_backward)
 
 
-def _in_two(operands: SplitOperands) -> tuple[Tensor, Tensor]:
+def _in_two(args: BatchNormArgs) -> tuple[Tensor, Tensor]:
     """The mean in two parts: rounded to float32, it would be off by more than a small deviation."""
-    high = operands.mean.to(_acc_dtype(operands.x))
-    low = operands.mean - high
+    mean, _ = args.statistics
+    high = mean.to(_acc_dtype(args.input))
+    low = mean - high
     return high, torch.where(low.isfinite(), low, 0)
 
 
-def _scale(operands: SplitOperands) -> Tensor:
-    inverse_deviation = torch.rsqrt(operands.variance + operands.eps)
-    return inverse_deviation if operands.weight is None else inverse_deviation * operands.weight
+def _scale(args: BatchNormArgs) -> Tensor:
+    inverse_deviation = torch.rsqrt(args.statistics[1] + args.eps)
+    return inverse_deviation if args.weight is None else inverse_deviation * args.weight
 
 
 def _per_channel(statistic: Tensor, x: Tensor) -> Tensor:

@@ -11,6 +11,53 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 
+class BatchNormArgs(NamedTuple):
+    """What ``activation(gamma * (input - mean) / sqrt(variance + eps) + beta + residual)`` is computed from, and how.
+
+    The layer makes one for each call, and it goes down to the loops. The first eight are those of
+    ``torch.nn.functional.batch_norm``.
+
+    Attributes:
+        input: (N, C, *).
+        running_mean, running_var: (C,). In training, the buffers that follow the batch's statistics, if any; otherwise the
+            mean and variance that normalise.
+        weight, bias: gamma and beta, (C,), or None for 1 and 0.
+        training: Whether the batch's own statistics normalise.
+        momentum: By how much the buffers move.
+        eps: Added to the variance; above 0.
+        activation: A name, or None.
+        residual: Of the input's shape, or None.
+        mask: bool, (N, 1, *), or None. What is False counts in no statistic, and is scaled and shifted like the others.
+        num_values: How many values of a channel count; in training, 2 or more.
+        num_batches_tracked: Counts the batch; a buffer, or None.
+    """
+
+    input: Tensor
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    training: bool
+    momentum: float
+    eps: float
+    activation: str | None = None
+    residual: Tensor | None = None
+    mask: Tensor | None = None
+    num_values: int | Tensor = 1
+    num_batches_tracked: Tensor | None = None
+
+    @property
+    def has_activated_residual(self) -> bool:
+        """Whether there is an activation behind a residual: then the residual has a gradient of its own."""
+        return self.residual is not None and self.activation is not None
+
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """The mean and variance that normalise, where the batch's own do not."""
+        assert self.running_mean is not None and self.running_var is not None
+        return self.running_mean, self.running_var
+
+
 class BatchNormOutput(NamedTuple):
     """What a kernel makes of a batch by the batch's own statistics.
 
@@ -30,61 +77,24 @@ class BatchNormOutput(NamedTuple):
 class Kernel(Protocol):
     """The operations of batch normalization: by the batch's statistics, by given ones, and a step of training.
 
-    All take ``x`` of shape (N, C, *), ``weight`` (gamma) and ``bias`` (beta) of shape (C,) or None, ``eps`` > 0, the
-    name of an ``activation`` or None, and a ``residual`` of x's shape or None, and are differentiable twice in all of
-    them. Statistics accumulate in float32 or wider, whatever the dtype of ``x``.
+    All are differentiable twice in input, weight, bias and residual. Statistics accumulate in float32 or wider, whatever
+    the dtype of the input.
     """
 
     @property
     def NAME(self) -> str: ...
 
-    def batch_stats_forward(
-        self,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        activation: str | None,
-        residual: Tensor | None,
-        mask: Tensor | None,
-        count: int | Tensor,
-    ) -> BatchNormOutput:
-        """Normalise each channel by its mean and variance in this batch.
-
-        ``mask``: bool, broadcastable to (N, 1, *spatial): what is False counts in no statistic, and is scaled and shifted
-        like the others. ``count``: how many values of a channel count, 2 or more.
-        """
+    def batch_stats_forward(self, args: BatchNormArgs) -> BatchNormOutput:
+        """Normalise each channel by its mean and variance in this batch; no buffer moves."""
         ...
 
-    def running_stats_forward(
-        self,
-        x: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        activation: str | None,
-        residual: Tensor | None,
-    ) -> Tensor:
-        """Normalise each channel by ``mean`` and ``variance``, both (C,): the running statistics in evaluation."""
+    def running_stats_forward(self, args: BatchNormArgs) -> Tensor:
+        """Normalise each channel by ``args.statistics``: the running ones in evaluation."""
         ...
 
-    def training_step(
-        self,
-        x: Tensor,
-        running_mean: Tensor,
-        running_var: Tensor,
-        num_batches_tracked: Tensor | None,
-        momentum: float,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        activation: str | None,
-        residual: Tensor | None,
-    ) -> Tensor | None:
+    def training_step(self, args: BatchNormArgs) -> Tensor | None:
         """The output by the batch's statistics, and the buffers moved, in one go; None where the kernel cannot.
 
-        ``num_batches_tracked`` counts the batch, if there is one.
+        There are buffers, and no mask.
         """
         ...

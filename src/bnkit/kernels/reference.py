@@ -11,22 +11,14 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels.activation import activate
-from bnkit.kernels.contract import BatchNormOutput
+from bnkit.kernels.contract import BatchNormArgs, BatchNormOutput
 
 NAME = "reference"
 
 
-def batch_stats_forward(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    activation: str | None,
-    residual: Tensor | None,
-    mask: Tensor | None,
-    count: int | Tensor,
-) -> BatchNormOutput:
+def batch_stats_forward(args: BatchNormArgs) -> BatchNormOutput:
     """See ``contract.Kernel``."""
+    x, mask, count = args.input, args.mask, args.num_values
     values = _wide(x)
     over = [0, *range(2, x.dim())]  # one mean and one variance per channel c: over n and all positions
     lost = None if mask is None else ~(mask | torch.isfinite(values))
@@ -36,33 +28,24 @@ def batch_stats_forward(
     mean = _masked(values, mask).sum(over, keepdim=True) / count
     centred = values - mean
     variance = _masked(centred, mask).square().sum(over, keepdim=True) / count
-    normalised = centred * torch.rsqrt(variance + eps)
-    output = _scale_and_shift(normalised, weight, bias)
+    normalised = centred * torch.rsqrt(variance + args.eps)
+    output = _scale_and_shift(normalised, args.weight, args.bias)
     if lost is not None:
-        known = (None if p is None else p.detach() for p in (weight, bias))
+        known = (None if p is None else p.detach() for p in (args.weight, args.bias))
         output = torch.where(lost, _scale_and_shift(_wide(x.detach()), *known), output)
     return BatchNormOutput(
-        _finish(output, x, activation, residual),
+        _finish(output, args),
         mean.detach().flatten(),
         variance.detach().flatten() * (count / (count - 1)),
     )
 
 
-def running_stats_forward(
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    activation: str | None,
-    residual: Tensor | None,
-) -> Tensor:
+def running_stats_forward(args: BatchNormArgs) -> Tensor:
     """See ``contract.Kernel``."""
-    values = _wide(x)
+    values, (mean, variance) = _wide(args.input), args.statistics
     centred = values - _per_channel(mean, values)
-    normalised = centred * torch.rsqrt(_per_channel(variance, values) + eps)
-    return _finish(_scale_and_shift(normalised, weight, bias), x, activation, residual)
+    normalised = centred * torch.rsqrt(_per_channel(variance, values) + args.eps)
+    return _finish(_scale_and_shift(normalised, args.weight, args.bias), args)
 
 
 def training_step(*_: object) -> None:
@@ -82,10 +65,10 @@ def _scale_and_shift(normalised: Tensor, gamma: Tensor | None, beta: Tensor | No
     return normalised
 
 
-def _finish(output: Tensor, x: Tensor, activation: str | None, residual: Tensor | None) -> Tensor:
-    if residual is not None:
-        output = output + residual
-    return activate(output, activation).to(x.dtype)
+def _finish(output: Tensor, args: BatchNormArgs) -> Tensor:
+    if args.residual is not None:
+        output = output + args.residual
+    return activate(output, args.activation).to(args.input.dtype)
 
 
 def _per_channel(statistic: Tensor, like: Tensor) -> Tensor:

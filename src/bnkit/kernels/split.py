@@ -11,28 +11,9 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from bnkit.kernels.contract import BatchNormArgs
+
 FinishBackward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
-
-
-class SplitOperands(NamedTuple):
-    """What ``activation(gamma * (x - mean) / sqrt(variance + eps) + beta + residual)`` is computed from, and how.
-
-    Attributes:
-        x: (N, C, *), not empty. ``residual``: as ``x``, or None.
-        weight, bias: gamma and beta, (C,), or None.
-        mean, variance: Those of all parts, (C,) float64; the variance is biased.
-        eps: Added to the variance.
-        activation: What becomes of the sum: a name, or None. A kernel that does not fuse it leaves it out, and the residual.
-    """
-
-    x: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
-    residual: Tensor | None
-    mean: Tensor
-    variance: Tensor
-    eps: float
-    activation: str | None
 
 
 class BackwardState(NamedTuple):
@@ -50,7 +31,10 @@ class BackwardState(NamedTuple):
 
 
 class SplitKernel(Protocol):
-    """The halves of both passes; none of them is differentiable."""
+    """The halves of both passes; none of them is differentiable.
+
+    Of ``args``, the input is not empty, and the statistics are those of all parts, (C,) float64, the variance biased.
+    """
 
     def supports(self, x: Tensor, activation: str | None) -> bool:
         """Whether ``x`` is computed so, as exactly as PyTorch does before that activation."""
@@ -64,10 +48,10 @@ class SplitKernel(Protocol):
         """The mean and the biased variance of each channel, (C,), of float32 or wider."""
         ...
 
-    def part_forward(self, operands: SplitOperands) -> Tensor:
-        """The output."""
+    def part_forward(self, args: BatchNormArgs) -> Tensor:
+        """The output; without the residual and the activation where the kernel does not fuse that."""
         ...
 
-    def part_backward(self, gradient: Tensor, operands: SplitOperands, output: Tensor | None) -> BackwardState:
+    def part_backward(self, gradient: Tensor, args: BatchNormArgs, output: Tensor | None) -> BackwardState:
         """The first half of the backward pass; ``output``: that of ``part_forward``, if it took a residual."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from bnkit.memory import fused_recipe
 from bnkit.memory.recipes import BatchNormRecipe, Leaf
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
 from bnkit.memory.storage import Recipe
+
+if TYPE_CHECKING:
+    from bnkit.kernels.fused.autograd import ForwardConfig
 
 
 class SavedTensorReader(Protocol):
@@ -126,31 +129,28 @@ def _read_function(node: Any, nodes: SavedTensorReader, _allow_fused: bool) -> R
     saved = nodes.read_attributes(node, ("saved_tensors",))
     if len(saved) != 5:
         return None
-    config = node.config
-    float64_compute, kernel = config.float64_compute, config.kernel
-    return _recipe(
-        saved, config.mask, node.statistics, config.activation, config.eps, config.values, float64_compute, kernel
-    )
+    return _recipe(saved, node.config)
 
 
 def _read_operation(node: Any, nodes: SavedTensorReader, _allow_fused: bool) -> Recipe | None:
     """The output of ``kernels.fused.custom_op.batch_norm``."""
+    from bnkit.kernels.fused.autograd import ForwardConfig
+
     saved = nodes.read_attributes(node, ("saved_tensors",))
     if len(saved) != 7:
         return None
-    activation, eps, count, _given, kernel = node.others
+    activation, eps, count, given, kernel = node.others
     mask, statistics = saved[5], saved[6]
     if statistics is None:
         return None
     kept_mask = None if mask is None else mask.value()
-    return _recipe(saved, kept_mask, statistics.value(), activation, eps, count, node.float64_compute, kernel)
+    float64_compute = node.float64_compute
+    return _recipe(
+        saved, ForwardConfig(not given, eps, activation, kept_mask, count, statistics.value(), kernel, float64_compute)
+    )
 
 
-def _recipe(
-    saved: list[SavedTensor | KeptTensor | None],
-    mask: Tensor | None, statistics: Tensor, activation: str | None, eps: float, count: int,
-    float64_compute: bool, kernel: str,
-) -> Recipe | None:  # fmt: skip
+def _recipe(saved: list[SavedTensor | KeptTensor | None], config: ForwardConfig) -> Recipe | None:
     # In use already, or there would be no node to read; neither Numba nor Triton is imported for those who have none.
     from bnkit.kernels.fused.backend import backend_of
 
@@ -158,12 +158,14 @@ def _recipe(
     if not isinstance(x, SavedTensor) or not isinstance(residual, SavedTensor | None):
         return None
     w, b = (None if parameter is None else parameter.value().clone() for parameter in (weight, bias))
+    known = config._replace(training=False)
 
     def again(x: Tensor, residual: Tensor | None = None) -> Tensor:
-        passes = backend_of(kernel)
-        return passes.forward(x, w, b, residual, mask, count, statistics, activation, eps, True, float64_compute)
+        args = known.args((x, w, b, residual))
+        return backend_of(config.kernel).forward(args, config.statistics, config.float64_compute)
 
-    kind = ("bnkit", kernel, activation, eps, w is None, b is None, mask is None, float64_compute)
+    activation, float64_compute = config.activation, config.float64_compute
+    kind = ("bnkit", config.kernel, activation, config.eps, w is None, b is None, config.mask is None, float64_compute)
     return BatchNormRecipe(tuple(Leaf(part.new_use()) for part in (x, residual) if part is not None), again, kind)
 
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from bnkit.arguments import check_int, check_number
 from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation, check_kernel
+from bnkit.kernels.contract import BatchNormArgs
 from bnkit.nn import running_statistics
 from bnkit.nn.collectives import group_for
-from bnkit.nn.dispatch import BatchNormArgs, batch_stats_forward, running_stats_forward, training_step
+from bnkit.nn.dispatch import batch_stats_forward, running_stats_forward, training_step
 from bnkit.nn.ghost import check_size, forward_in_parts
 from bnkit.nn.input_checks import check_both, check_input, check_moving
-from bnkit.nn.masks import as_wide_as
+from bnkit.nn.masks import as_wide_as, count_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -122,20 +123,24 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         if mask is not None:
             mask = as_wide_as(input, mask, self._called())
         mean, var, _ = (None, None, None) if self.training else self._statistics()
-        args = self._args(activation)
         if mean is not None and var is not None:
-            return running_stats_forward(input, mean, var, args, residual)
+            return running_stats_forward(
+                self._args(input, (mean, var, None), residual, None, activation, training=False),
+                self.kernel,
+                self._called,
+            )
         if self.virtual_batch_size is not None and self.training:
-            by_batch = partial(self._batch_stats_forward, args=args)
+            by_batch = partial(self._batch_stats_forward, activation=activation)
             return forward_in_parts(input, residual, mask, self.virtual_batch_size, by_batch)
-        return self._batch_stats_forward(input, residual, mask, args)
+        return self._batch_stats_forward(input, residual, mask, activation)
 
     def _batch_stats_forward(
-        self, input: Tensor, residual: Tensor | None, mask: Tensor | None, args: BatchNormArgs
+        self, input: Tensor, residual: Tensor | None, mask: Tensor | None, activation: str | None
     ) -> Tensor:
         """The output by the batch's statistics; in training, the buffers follow them."""
         moves = self.training and self.track_running_stats and not running_statistics.is_recomputation()
         mean, var, tracked = self._statistics()
+        args = self._args(input, (mean, var, tracked), residual, mask, activation, training=True)
         if (
             moves
             and mask is None
@@ -145,7 +150,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             and var is not None
             and tracked is not None
         ):
-            output = training_step(input, mean, var, tracked, self.momentum, args, residual)
+            output = training_step(args, self.kernel, self._called)
             if output is not None:
                 return output
         if moves:
@@ -153,7 +158,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         elif not self.training:
             check_both(mean, var, self._called)
         group = group_for(self.process_group, self._called()) if self.sync and self.training else None
-        output, statistics = batch_stats_forward(input, args, residual, mask, group, (mean, var))
+        output, statistics = batch_stats_forward(args, self.kernel, self._called, group)
         if moves:
             self._track(statistics, mean, var, tracked)
         return output
@@ -174,13 +179,28 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         """The activation that a kernel applies; one that is a module follows it."""
         return self.activation if isinstance(self.activation, str) else None
 
-    def _args(self, activation: str | None) -> BatchNormArgs:
+    def _args(
+        self,
+        input: Tensor,
+        statistics: tuple[Tensor | None, Tensor | None, Tensor | None],
+        residual: Tensor | None,
+        mask: Tensor | None,
+        activation: str | None,
+        *,
+        training: bool,
+    ) -> BatchNormArgs:
+        """What the output is computed from: the batch's statistics, or the running ones."""
+        mean, var, tracked = statistics
         own = self._parameters
         if "weight" in own and "bias" in own:
             weight, bias = own["weight"], own["bias"]
         else:  # parametrised
             weight, bias = self.weight, self.bias
-        return BatchNormArgs(weight, bias, self.eps, activation, self.kernel, self._called)
+        momentum = self.momentum or 0.0  # None, the cumulative average, is seen to by `_track`
+        count = count_of(input, mask) if training else 1
+        return BatchNormArgs(
+            input, mean, var, weight, bias, training, momentum, self.eps, activation, residual, mask, count, tracked
+        )
 
     def _track(
         self,

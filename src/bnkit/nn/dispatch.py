@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,119 +10,80 @@ from torch import Tensor
 from bnkit.errors import SettingsError, TooFewValuesError
 from bnkit.kernels import reference, select
 from bnkit.kernels.compilation.readiness import waits_for_the_compiler
-from bnkit.kernels.contract import Kernel
+from bnkit.kernels.contract import BatchNormArgs, Kernel
 from bnkit.kernels.fused.operands import are_rows, parameter_dtype_of
 from bnkit.kernels.fused.tracing import is_plain_eager
 from bnkit.kernels.select import NUMBA, TRITON
 from bnkit.nn import sync
 from bnkit.nn.collectives import Group
 from bnkit.nn.input_checks import check_channels, check_residual
-from bnkit.nn.masks import count_of
-
-
-class BatchNormArgs(NamedTuple):
-    """What stands in ``activation(gamma * normalised + beta + residual)``, and how it is computed.
-
-    Attributes:
-        weight, bias: gamma and beta, (C,), or None for 1 and 0.
-        eps: Added to the variance.
-        activation: A name, or None.
-        kernel: A name, or "auto".
-        called: What stands at the start of an error's message; a function, because to say it takes time.
-    """
-
-    weight: Tensor | None
-    bias: Tensor | None
-    eps: float
-    activation: str | None
-    kernel: str
-    called: Callable[[], str]
 
 
 def batch_stats_forward(
-    x: Tensor,
-    args: BatchNormArgs,
-    residual: Tensor | None,
-    mask: Tensor | None,
-    group: Group | None = None,
-    otherwise: tuple[Tensor | None, Tensor | None] = (None, None),
+    args: BatchNormArgs, kernel: str, called: Callable[[], str], group: Group | None = None
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """``x`` normalised by its own statistics, and those (mean, unbiased variance); None for an empty batch.
+    """The input normalised by its own statistics, and those (mean, unbiased variance); None for an empty batch.
 
     Args:
-        x: (N, C, *).
-        args: The rest of the formula.
-        residual: Of x's shape, or None.
-        mask: What counts in the statistics, bool, (N, 1, *spatial); None for all of it.
-        group: The processes whose batches make up the batch, of which ``x`` is a part.
-        otherwise: Mean and variance to normalise with where nothing counts; None for 0 and 1.
+        args: What is computed; where nothing counts, the running statistics normalise, or 0 and 1.
+        kernel: A name, or "auto".
+        called: What stands at the start of an error's message; a function, because to say it takes time.
+        group: The processes whose batches make up the batch, of which the input is a part.
     """
-    weight, bias, eps, activation, kernel, called = args
-    check(x, args, residual)
-    check_channels(x, called, weight=weight, bias=bias, running_mean=otherwise[0], running_var=otherwise[1])
-    count = x.numel() // max(x.shape[1], 1) if mask is None else count_of(mask)
-    values = count
+    x, mean, var, mask, values = args.input, args.running_mean, args.running_var, args.mask, args.num_values
+    check(args, called)
+    check_channels(x, called, weight=args.weight, bias=args.bias, running_mean=mean, running_var=var)
     strategy = merged = None
     if group is not None:
-        strategy = sync.choose_strategy(kernel, x, mask, eps, activation, group, called())
-        merged = sync.merge(x, mask, count, strategy)
-        values = merged.values_per_channel(count)
+        strategy = sync.choose_strategy(kernel, args, group, called())
+        merged = sync.merge(x, mask, values, strategy)
+        values = merged.values_per_channel(values)
     if not isinstance(values, Tensor):
         _check_values(values, x, mask, group, called)
         if values == 0:
-            return _empty_batch_forward(x, args, residual, otherwise), None
+            return _empty_batch_forward(args), None
     if strategy is not None and merged is not None:
-        return sync.normalise(x, mask, merged, weight, bias, residual, strategy)
-    chosen = select(kernel, x, activation, has_residual=residual is not None, has_mask=mask is not None).kernel
-    normalised = chosen.batch_stats_forward(x, weight, bias, eps, activation, residual, mask, count)
+        return sync.normalise(args, merged, strategy)
+    normalised = _selected(kernel, args).batch_stats_forward(args)
     return normalised.output, (normalised.mean, normalised.unbiased_variance)
 
 
-def running_stats_forward(
-    x: Tensor, mean: Tensor, variance: Tensor, args: BatchNormArgs, residual: Tensor | None
-) -> Tensor:
-    """``x`` normalised by ``mean`` and ``variance``, both (C,)."""
-    weight, bias, eps, activation, kernel, called = args
-    if residual is not None:
-        check_residual(x, residual, called)
-    usual = _cached_selection(kernel, x, activation, residual is not None)
+def running_stats_forward(args: BatchNormArgs, kernel: str, called: Callable[[], str]) -> Tensor:
+    """The input normalised by the running statistics."""
+    x, (mean, var) = args.input, args.statistics
+    if args.residual is not None:
+        check_residual(x, args.residual, called)
+    usual = _cached_selection(kernel, args)
     if (
         usual is not None
-        and are_rows(x.shape[1], parameter_dtype_of(x), mean, variance, weight, bias)
-        and not (mean.requires_grad or variance.requires_grad)
+        and are_rows(x.shape[1], parameter_dtype_of(x), mean, var, args.weight, args.bias)
+        and not (mean.requires_grad or var.requires_grad)
     ):
-        return usual.running_stats_forward(x, mean, variance, weight, bias, eps, activation, residual)
-    check_channels(x, called, weight=weight, bias=bias, running_mean=mean, running_var=variance)
+        return usual.running_stats_forward(args)
+    check_channels(x, called, weight=args.weight, bias=args.bias, running_mean=mean, running_var=var)
     # PyTorch's kernel has no gradient of the statistics, and the compiled loops have none.
-    is_differentiated = (mean.requires_grad or variance.requires_grad) and torch.is_grad_enabled()
-    name = reference.NAME if is_differentiated else kernel
-    chosen = select(name, x, activation, has_residual=residual is not None).kernel
-    return chosen.running_stats_forward(x, mean, variance, weight, bias, eps, activation, residual)
+    is_differentiated = (mean.requires_grad or var.requires_grad) and torch.is_grad_enabled()
+    return _selected(reference.NAME if is_differentiated else kernel, args).running_stats_forward(args)
 
 
-def training_step(
-    x: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    num_batches_tracked: Tensor | None,
-    momentum: float,
-    args: BatchNormArgs,
-    residual: Tensor | None,
-) -> Tensor | None:
-    """``x`` normalised by its own statistics, and the buffers moved, where a kernel does both in one go; else None."""
-    weight, bias, eps, activation, kernel, called = args
-    if not eps > 0 or residual is not None:
-        check(x, args, residual)
-    chosen = _cached_selection(kernel, x, activation, residual is not None)
+def training_step(args: BatchNormArgs, kernel: str, called: Callable[[], str]) -> Tensor | None:
+    """The input normalised by its own statistics, and the buffers moved, where a kernel does both in one go; else None."""
+    x = args.input
+    if not args.eps > 0 or args.residual is not None:
+        check(args, called)
+    chosen = _cached_selection(kernel, args)
     if chosen is None:
         values = x.numel() // max(x.shape[1], 1)
         if values < 2:
             _check_values(values, x, None, None, called)
             return None
-        chosen = select(kernel, x, activation, has_residual=residual is not None).kernel
-    return chosen.training_step(
-        x, running_mean, running_var, num_batches_tracked, momentum, weight, bias, eps, activation, residual
-    )
+        chosen = _selected(kernel, args)
+    return chosen.training_step(args)
+
+
+def _selected(kernel: str, args: BatchNormArgs) -> Kernel:
+    x, activation = args.input, args.activation
+    return select(kernel, x, activation, has_residual=args.residual is not None, has_mask=args.mask is not None).kernel
 
 
 # What was chosen for inputs that were alike: it is asked in every step, and the answer is always the same.
@@ -131,7 +91,11 @@ _selections: dict[tuple[object, ...], Kernel] = {}
 _MAX_SELECTIONS = 4096
 
 
-def _cached_selection(name: str, x: Tensor, activation: str | None, has_residual: bool) -> Kernel | None:
+def _cached_selection(name: str, args: BatchNormArgs) -> Kernel | None:
+    return _usual_kernel(name, args.input, args.activation, args.residual is not None)
+
+
+def _usual_kernel(name: str, x: Tensor, activation: str | None, has_residual: bool) -> Kernel | None:
     """The kernel for a training step that nobody looks at; None where that has to be found out, or there are too few values."""
     if not is_plain_eager(x):
         return None
@@ -155,15 +119,15 @@ def _cached_selection(name: str, x: Tensor, activation: str | None, has_residual
 
 def is_fused(name: str, x: Tensor, activation: str | None, has_residual: bool) -> bool:
     """Whether the kernel ``name`` adds and activates ``x`` in the pass that normalises it, and nobody looks at single operations."""
-    kernel = _cached_selection(name, x, activation, has_residual)
+    kernel = _usual_kernel(name, x, activation, has_residual)
     return kernel is not None and kernel.NAME in (NUMBA, TRITON)
 
 
-def check(x: Tensor, args: BatchNormArgs, residual: Tensor | None) -> None:
+def check(args: BatchNormArgs, called: Callable[[], str]) -> None:
     """A SettingsError where the batch's statistics cannot be used."""
     if not args.eps > 0:
-        raise SettingsError(f"{args.called()} got eps={args.eps} in training; expected a number above 0")
-    check_residual(x, residual, args.called)
+        raise SettingsError(f"{called()} got eps={args.eps} in training; expected a number above 0")
+    check_residual(args.input, args.residual, called)
 
 
 def _check_values(values: int, x: Tensor, mask: Tensor | None, group: Group | None, called: Callable[[], str]) -> None:
@@ -178,16 +142,12 @@ def _check_values(values: int, x: Tensor, mask: Tensor | None, group: Group | No
     )
 
 
-def _empty_batch_forward(
-    x: Tensor, args: BatchNormArgs, residual: Tensor | None, otherwise: tuple[Tensor | None, Tensor | None]
-) -> Tensor:
+def _empty_batch_forward(args: BatchNormArgs) -> Tensor:
     """An empty batch has nothing to take statistics of; all gradients are of the right shape."""
-    mean, variance = otherwise
+    x, mean, variance = args.input, args.running_mean, args.running_var
     number = torch.promote_types(x.dtype, torch.float32)
     mean = x.new_zeros(x.shape[1], dtype=number) if mean is None else mean
     variance = x.new_ones(x.shape[1], dtype=number) if variance is None else variance
-    kernel = select("reference", x).kernel
     # A copy: the buffers may move before the backward pass.
-    return kernel.running_stats_forward(
-        x, mean.clone(), variance.clone(), args.weight, args.bias, args.eps, args.activation, residual
-    )
+    given = args._replace(running_mean=mean.clone(), running_var=variance.clone(), training=False)
+    return select("reference", x).kernel.running_stats_forward(given)

@@ -6,11 +6,12 @@ from torch import Tensor
 
 from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation
+from bnkit.kernels.contract import BatchNormArgs
 from bnkit.nn import running_statistics
-from bnkit.nn.dispatch import BatchNormArgs, batch_stats_forward, running_stats_forward, training_step
+from bnkit.nn.dispatch import batch_stats_forward, running_stats_forward, training_step
 from bnkit.nn.ghost import check_size, forward_in_parts
 from bnkit.nn.input_checks import check_both, check_input, check_moving
-from bnkit.nn.masks import as_wide_as
+from bnkit.nn.masks import as_wide_as, count_of
 
 
 def batch_norm(
@@ -67,21 +68,24 @@ def batch_norm(
     _check(input, running_mean, running_var, activation, training=training)
     if input.dim() < 2:  # an empty one, without channels: PyTorch takes it, and has nothing to normalise either
         return input.clone()
-    args = BatchNormArgs(weight, bias, eps, activation, kernel, _called)
     if mask is not None:
         mask = as_wide_as(input, mask, "batch_norm")
     if not training:
-        assert running_mean is not None and running_var is not None
-        return running_stats_forward(input, running_mean, running_var, args, residual)
+        args = BatchNormArgs(input, running_mean, running_var, weight, bias, False, momentum, eps, activation, residual)
+        return running_stats_forward(args, kernel, _called)
     if virtual_batch_size is not None:
         check_size(virtual_batch_size, "batch_norm")
 
     def normalise(x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
+        count = count_of(x, mask)
+        args = BatchNormArgs(
+            x, running_mean, running_var, weight, bias, True, momentum, eps, activation, residual, mask, count
+        )
         if mask is None and running_mean is not None and running_var is not None:
-            output = training_step(x, running_mean, running_var, None, momentum, args, residual)
+            output = training_step(args, kernel, _called)
             if output is not None:
                 return output
-        output, statistics = batch_stats_forward(x, args, residual, mask, otherwise=(running_mean, running_var))
+        output, statistics = batch_stats_forward(args, kernel, _called)
         if statistics is not None and running_mean is not None and running_var is not None:
             running_statistics.move(running_mean, running_var, *statistics, momentum)
         return output

@@ -16,9 +16,10 @@ from torch import Tensor
 from bnkit.errors import KernelError
 from bnkit.kernels import aten, reference
 from bnkit.kernels.activation import LEAKY_SLOPE, activate_own
+from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.fused.tracing import is_wrapped
 from bnkit.kernels.select import NUMBA, split_kernel
-from bnkit.kernels.split import BackwardState, SplitKernel, SplitOperands
+from bnkit.kernels.split import BackwardState, SplitKernel
 from bnkit.nn.collectives import Group, Sum, gather
 
 # Kernels that can stop between taking sums and writing by them.
@@ -90,17 +91,28 @@ class SyncStrategy(NamedTuple):
         """Whether the kernel adds the residual and applies the activation."""
         return self.kernel is not None and self.kernel.fuses(self.activation)
 
+    def args(
+        self,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+    ) -> BatchNormArgs:
+        """What ``x`` is normalised from, by the statistics of all processes."""
+        return BatchNormArgs(x, mean, variance, weight, bias, False, 0.0, self.eps, self.activation, residual)
 
-def choose_strategy(
-    kernel: str, x: Tensor, mask: Tensor | None, eps: float, activation: str | None, group: Group, caller: str
-) -> SyncStrategy:
-    """How ``x``, a part of the batch, is computed by the ``kernel`` of that name.
+
+def choose_strategy(kernel: str, args: BatchNormArgs, group: Group, caller: str) -> SyncStrategy:
+    """How the input, a part of the batch, is computed by the ``kernel`` of that name.
 
     Raises:
-        KernelError: As ``check_usable``, and where the kernel cannot take ``x``.
+        KernelError: As ``check_usable``, and where the kernel cannot take the input.
     """
     check_usable(kernel, caller)
-    return SyncStrategy(split_kernel(kernel, x, mask, activation), eps, activation, group, caller)
+    chosen = split_kernel(kernel, args.input, args.mask, args.activation)
+    return SyncStrategy(chosen, args.eps, args.activation, group, caller)
 
 
 def merge(x: Tensor, mask: Tensor | None, own_count: int | Tensor, strategy: SyncStrategy) -> Merged:
@@ -128,22 +140,15 @@ def merge(x: Tensor, mask: Tensor | None, own_count: int | Tensor, strategy: Syn
     return Merged(total, mean, (shares * (variances + (means - mean).square())).sum(0))
 
 
-def normalise(
-    x: Tensor,
-    mask: Tensor | None,
-    merged: Merged,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    strategy: SyncStrategy,
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def normalise(args: BatchNormArgs, merged: Merged, strategy: SyncStrategy) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """``activation(batch_norm(x) + residual)`` by the ``merged`` statistics, and those (mean, unbiased variance)."""
     total, mean, variance = merged
+    x, residual = args.input, args.residual
     if residual is not None:
         residual = residual.to(x.dtype)
     output: Tensor
     output, _, _ = SyncBatchNormFunction.apply(  # type: ignore[no-untyped-call]
-        x, weight, bias, residual if strategy.is_fused else None, mask, total, mean, variance, strategy
+        x, args.weight, args.bias, residual if strategy.is_fused else None, args.mask, total, mean, variance, strategy
     )
     if not strategy.is_fused:
         if residual is not None:
@@ -175,8 +180,8 @@ class SyncBatchNormFunction(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         mean, variance = mean.clone(), variance.clone()  # an output of its own, not an input handed on
         if strategy.kernel is not None:
-            operands = SplitOperands(x, weight, bias, residual, mean, variance, strategy.eps, strategy.activation)
-            output = strategy.kernel.part_forward(operands)
+            args = strategy.args(x, weight, bias, residual, mean, variance)
+            output = strategy.kernel.part_forward(args)
         else:
             output = (_wide(x) - _per_channel(mean, x)) * _per_channel(torch.rsqrt(variance + strategy.eps), x)
             if weight is not None:
@@ -199,11 +204,11 @@ class SyncBatchNormFunction(torch.autograd.Function):
         strategy: SyncStrategy = ctx.strategy
         by_output, by_mean, by_variance = gradients
         needs_x, needs_weight, needs_bias, needs_residual = ctx.needs_input_grad[:4]
-        operands = SplitOperands(x, weight, bias, residual, mean, variance, strategy.eps, strategy.activation)
+        args = strategy.args(x, weight, bias, residual, mean, variance)
         if strategy.kernel is not None and not torch.is_grad_enabled() and not is_wrapped(by_output):
-            by_gamma, by_beta, finish_backward = strategy.kernel.part_backward(by_output, operands, output)
+            by_gamma, by_beta, finish_backward = strategy.kernel.part_backward(by_output, args, output)
         else:  # where the gradients are to be differentiated, or several at a time, by operations that can be
-            inside = operands if strategy.is_fused else operands._replace(activation=None)
+            inside = args if strategy.is_fused else args._replace(activation=None)
             by_gamma, by_beta, finish_backward = _backward(by_output, inside, mask)
 
         by_x = by_residual = None
@@ -224,22 +229,22 @@ class SyncBatchNormFunction(torch.autograd.Function):
         return by_x, by_weight, by_bias, by_residual if needs_residual else None, *[None] * 5
 
 
-def _backward(by_output: Tensor, operands: SplitOperands, mask: Tensor | None) -> BackwardState:
+def _backward(by_output: Tensor, args: BatchNormArgs, mask: Tensor | None) -> BackwardState:
     """The equations of the backward pass, in operations that can be differentiated."""
-    x, weight, bias, residual, mean, variance, eps, activation = operands
+    x, (mean, variance), weight, bias, residual = args.input, args.statistics, args.weight, args.bias, args.residual
     over = _all_but_channels(x)
     by_output = _wide(by_output)
-    inverse_deviation = torch.rsqrt(variance + eps)
+    inverse_deviation = torch.rsqrt(variance + args.eps)
     scale = inverse_deviation if weight is None else inverse_deviation * weight
     centred = _wide(x) - _per_channel(mean, x)
-    if activation is not None:  # one of straight pieces, whose slope is a constant wherever it has one
+    if args.activation is not None:  # one of straight pieces, whose slope is a constant wherever it has one
         with torch.no_grad():
             inner = centred * _per_channel(scale, x)
             if bias is not None:
                 inner = inner + _per_channel(bias, x)
             if residual is not None:
                 inner = inner + residual
-            flat = LEAKY_SLOPE if activation == "leaky_relu" else 0.0
+            flat = LEAKY_SLOPE if args.activation == "leaky_relu" else 0.0
             slope = torch.where(inner > 0, inner.new_ones(()), inner.new_full((), flat))
         by_output = by_output * slope
     if mask is not None:  # what neither counts nor is a number has no part in any gradient

@@ -14,17 +14,18 @@ from bnkit.kernels.cpu import compiling, intrinsics, loop_call
 from tests.child_processes import run
 
 
-def _double(a):
-    x, y = number(get(a, loop_call.X)), number(get(a, loop_call.Y))
-    for place in range(get(a, loop_call.COUNT)):
-        put(y, place, 2 * get(x, place))
+def _times(factor):
+    number, get, put = intrinsics.pointer[np.float64], intrinsics.load, intrinsics.store
+
+    def times(a):
+        x, y = number(get(a, loop_call.X)), number(get(a, loop_call.Y))
+        for place in range(get(a, loop_call.COUNT)):
+            put(y, place, factor * get(x, place))
+
+    return times
 
 
-# What these mean is filled in by `outer`.
-number = get = put = infinity = None
-
-
-def _doubled(function):
+def _multiplied(function):
     x = torch.arange(5, dtype=torch.float64)
     y = torch.empty_like(x)
     plan = loop_call.loop_call_for((function, 0, 0))
@@ -32,59 +33,55 @@ def _doubled(function):
     return y.tolist()
 
 
-def _names():
-    return {
-        "number": intrinsics.pointer[np.float64],
-        "get": intrinsics.load,
-        "put": intrinsics.store,
-    }
-
-
 def test_where_nothing_can_be_kept_on_disk_it_is_compiled_all_the_same(monkeypatch):
-    cfunc, njit = compiling.cfunc, compiling.njit
+    njit = compiling.njit
     attempts = []
 
-    def refusing(compile_):
-        def decorate(*args, cache=False, **options):
-            attempts.append(cache)
-            if cache:  # what Numba raises where neither the sources' folder nor the user's can be written to
-                raise RuntimeError("cannot cache function 'loop': no locator available for file")
-            return compile_(*args, **options)
+    def refuse(loop):  # what Numba raises where neither the sources' folder nor the user's can be written to
+        attempts.append("loop")
+        raise RuntimeError(f"cannot cache function {loop.__name__!r}: no locator available for file")
 
-        return decorate
+    def refusing(*args, cache=False, **options):
+        attempts.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function 'entry': no locator available for file")
+        return njit(*args, **options)
 
-    monkeypatch.setattr(compiling, "cfunc", refusing(cfunc))
-    monkeypatch.setattr(compiling, "njit", refusing(njit))
-    assert _doubled(compiling.outer(_double, _names(), "nowhere")) == [0, 2, 4, 6, 8]
+    monkeypatch.setattr(compiling, "_CacheByName", refuse)
+    monkeypatch.setattr(compiling, "njit", refusing)
+    assert _multiplied(compiling.outer(_times(2.0), "nowhere")) == [0, 2, 4, 6, 8]
     assert compiling.entry(lambda x: x + 1)(1) == 2
-    assert attempts == [True, False, True, False]
+    assert attempts == ["loop", True, False]
 
 
-@pytest.mark.parametrize("variant", ["one", "another"])
-def test_variants_of_a_loop_are_kept_apart(variant):
-    names = _names()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NumbaWarning)
-        assert _doubled(compiling.outer(_double, names, variant)) == [0, 2, 4, 6, 8]
-    twin = compiling._twin(_double, names, variant)
-    assert variant in twin.__qualname__
-    assert compiling._sources() in twin.__qualname__
+@pytest.mark.parametrize("factor", [2.0, 3.0])
+def test_variants_of_a_loop_are_kept_apart(factor):
+    """They are the same code, and close over different things; the second time they come from the disk."""
+    for _ in range(2):
+        loop = _times(factor)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumbaWarning)
+            address = compiling.outer(loop, f"by_{factor:.0f}")
+        assert _multiplied(address) == [0, factor, 2 * factor, 3 * factor, 4 * factor]
+    assert f"by_{factor:.0f}" in loop.__qualname__
+    assert compiling._sources(__file__) in loop.__qualname__
+    assert compiling._kept[-1].cache_hits == 1
 
 
 def test_a_comparison_with_infinity_survives_the_fast_arithmetic():
     """Under "reassoc" np.isfinite does not: it subtracts a number from itself."""
 
+    get, to_pointer = intrinsics.load, intrinsics.pointer[np.float64]
+
     def count(x, size):
         found = 0
         for place in range(size):
-            if not abs(get(x, place) - 0.5) < infinity:
+            if not abs(get(x, place) - 0.5) < np.inf:
                 found += 1
         return found
 
     values = torch.tensor([1.0, float("nan"), float("inf"), -float("inf"), 2.0] * 7, dtype=torch.float64)
-    names = _names()
-    counting = compiling.inner(count, {"get": intrinsics.load, "infinity": float("inf")}, "counting")
-    to_pointer = names["number"]
+    counting = compiling.inner(count, "counting")
     counted = compiling.njit(lambda address, size: counting(to_pointer(address), size))
     assert counted(values.data_ptr(), values.numel()) == 21
 
@@ -98,6 +95,25 @@ def test_a_change_of_any_source_makes_other_loops():
     )
     found = {file.stem for file in folder.glob("*.py") if loops.search(file.read_text(encoding="utf-8"))}
     assert found | {"../activation"} == set(compiling.SOURCES)  # and a constant: the slope of the leaky ReLU
+
+
+_COMPILED = """
+import sys
+from bnkit.kernels.cpu import compiling, planes, rows
+
+variant = compiling.Variant("float32", "relu", has_residual=True)
+planes.plane_loop("forward", variant)
+rows.row_loop("backward_write", variant)
+print([loop.cache_hits for loop in compiling._kept])
+"""
+
+
+@pytest.mark.slow
+def test_another_process_finds_the_loops_on_disk(tmp_path):
+    """Each closes over other compiled functions, which are other objects in every process."""
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [run([sys.executable, "-c", _COMPILED], environment=environment).stdout.strip() for _ in range(2)]
+    assert said == ["[0, 0]", "[1, 1]"]
 
 
 _EVALUATED = """

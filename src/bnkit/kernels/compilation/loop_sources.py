@@ -9,8 +9,8 @@ from pathlib import Path
 _KERNELS = Path(__file__).parent.parent
 # The other modules of ``kernels.cpu`` say which loop is called with which tensors.
 SOURCES = (
-    "activation", "cpu/activations", "cpu/aten_affine_loops", "cpu/compiling", "cpu/elements", "cpu/intrinsics", "cpu/layout",
-    "cpu/loop_call", "cpu/planes", "cpu/row_steps", "cpu/rows",
+    "activation", "cpu/activations", "cpu/aten_affine_loops", "cpu/compiling", "cpu/elements", "cpu/given_statistics",
+    "cpu/intrinsics", "cpu/layout", "cpu/loop_call", "cpu/planes", "cpu/row_steps", "cpu/rows",
 )  # fmt: skip
 
 
@@ -20,6 +20,6 @@ def source_files() -> list[Path]:
 
 
 @cache
-def digest_of_sources() -> str:
-    """Eight digits that change with any of them."""
-    return hashlib.sha256(b"".join(file.read_bytes() for file in source_files())).hexdigest()[:8]
+def digest_of_sources(file: str) -> str:
+    """Eight digits that change with any of them, and with the file that a loop stands in."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in (Path(file), *source_files()))).hexdigest()[:8]

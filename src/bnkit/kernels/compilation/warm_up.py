@@ -18,7 +18,7 @@ from bnkit.errors import KernelError
 from bnkit.kernels import activation
 from bnkit.kernels.compilation import background, compiled_loops
 from bnkit.kernels.compilation.compile_request import CompileRequest, request_from
-from bnkit.kernels.split import SplitOperands
+from bnkit.kernels.contract import BatchNormArgs
 
 _FLAG = "--prove"
 _NOT_FOUND = "what Numba compiled is not found again; is its folder (NUMBA_CACHE_DIR) writable?"
@@ -159,17 +159,24 @@ def _run(request: CompileRequest) -> None:
     channels = x.shape[1]
     weight, bias = (torch.ones(channels, dtype=torch.float64).to(_parameter_dtype(x)) for _ in range(2))
     residual = torch.randn_like(x) if request.has_residual else None
+    mask = torch.ones(x.shape[0], 1, *x.shape[2:], dtype=torch.bool) if request.has_mask else None
+    args = BatchNormArgs(
+        x, None, None, weight, bias, True, 0.0, 1e-5, request.activation, residual, mask, x.numel() // channels
+    )
     if request.purpose == "sync":
         mean, variance = split.part_moments(x)
-        operands = SplitOperands(x, weight, bias, residual, mean, variance, 1e-5, request.activation)
-        output = split.part_forward(operands)
-        split.part_backward(output, operands, output).finish_backward(mean, variance)
+        args = args._replace(running_mean=mean, running_var=variance, training=False)
+        output = split.part_forward(args)
+        split.part_backward(output, args, output).finish_backward(mean, variance)
         return
     x.requires_grad_()
-    mask = torch.ones(x.shape[0], 1, *x.shape[2:], dtype=torch.bool) if request.has_mask else None
-    count = x.numel() // channels
-    y = KERNEL.batch_stats_forward(x, weight, bias, 1e-5, request.activation, residual, mask, count).output
+    y = KERNEL.batch_stats_forward(args).output
     torch.autograd.grad(y, x, torch.randn_like(y))
+    with torch.no_grad():
+        given = torch.zeros_like(weight), torch.ones_like(weight)
+        KERNEL.running_stats_forward(
+            args._replace(running_mean=given[0], running_var=given[1], training=False, mask=None)
+        )
 
 
 def _parameter_dtype(x: torch.Tensor) -> torch.dtype:

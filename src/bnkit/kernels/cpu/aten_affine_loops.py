@@ -7,9 +7,8 @@ native/cpu/batch_norm_kernel.cpp). A sum and ReLU behind it round by themselves.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from itertools import product
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,6 @@ from bnkit.kernels.cpu import intrinsics, loop_call
 from bnkit.kernels.cpu.compiling import inner, outer
 from bnkit.kernels.cpu.intrinsics import advance, fused, load, store
 from bnkit.kernels.cpu.loop_call import RESIDUAL, X, Y, partition
-
-# What these mean is filled in for each variant.
-has_residual = norms = has_activation = None
-store_element = write = write_columns = None
 
 table = intrinsics.pointer[np.float32]
 wide = intrinsics.pointer[np.float64]
@@ -30,92 +25,6 @@ OF_X, OF_RESIDUAL = loop_call.WEIGHT, loop_call.BIAS
 MEAN, RSTD = loop_call.STATISTICS, loop_call.SUMS
 # What a thread has to work in, for each of W columns: alpha and beta, twice, float32.
 SCRATCH = 2
-
-
-def _write(x, r, y, size, alpha, beta, r_alpha, r_beta):
-    """Write a plane."""
-    for i in range(size):
-        z = fused(load(x, i), alpha, beta)
-        if has_residual:
-            z += fused(load(r, i), r_alpha, r_beta) if norms else load(r, i)
-        if has_activation and z < zero:  # neither -0 nor NaN is
-            z = zero
-        store_element(y, i, z)
-
-
-def _write_columns(x, r, y, W, columns):
-    """Write a row of W columns."""
-    alpha, beta = columns, advance(columns, W)
-    r_alpha, r_beta = advance(beta, W), advance(beta, 2 * W)
-    for j in range(W):
-        z = fused(load(x, j), load(alpha, j), load(beta, j))
-        if has_residual:
-            z += fused(load(r, j), load(r_alpha, j), load(r_beta, j)) if norms else load(r, j)
-        if has_activation and z < zero:
-            z = zero
-        store_element(y, j, z)
-
-
-def _coefficients(a):
-    """Write alpha and beta of C channels to Y; gamma is at X and the bias at RESIDUAL, or 0.
-
-    At RSTD are the inverse deviations of a batch, or, where statistics are given, variances.
-    """
-    C, weight, bias = load(a, loop_call.CHANNELS), load(a, X), load(a, RESIDUAL)
-    mean, rstd_or_variance, out = table(load(a, MEAN)), table(load(a, RSTD)), table(load(a, Y))
-    eps, is_given = (
-        np.float32(load(wide(load(a, loop_call.EPS)), 0)),
-        load(a, loop_call.MODE) == loop_call.GIVEN_ONES,
-    )
-    for c in range(C):
-        alpha = load(rstd_or_variance, c)
-        if is_given:
-            alpha = one / np.sqrt(alpha + eps)
-        if weight != 0:
-            alpha *= load(table(weight), c)
-        store(out, c, alpha)
-        store(out, C + c, fused(-load(mean, c), alpha, load(table(bias), c) if bias != 0 else zero))
-
-
-def _planes(a):
-    """Write some of the planes of P positions, one of which is a channel of an example."""
-    N, C, P = load(a, loop_call.EXAMPLES), load(a, loop_call.CHANNELS), load(a, loop_call.POSITIONS)
-    x, r, y = table(load(a, X)), table(load(a, RESIDUAL)), table(load(a, Y))
-    of_x, of_r = table(load(a, OF_X)), table(load(a, OF_RESIDUAL))
-    _, first, last = partition(a, N * C)
-    for plane in range(first, last):
-        c, at = plane % C, plane * P
-        alpha, beta, r_alpha, r_beta = load(of_x, c), load(of_x, C + c), load(of_r, c), load(of_r, C + c)
-        write(advance(x, at), advance(r, at), advance(y, at), P, alpha, beta, r_alpha, r_beta)
-
-
-def _rows(a):
-    """Write some of the rows of W columns, each with P of a channel in turn; the last one may be shorter."""
-    rows, C, W = load(a, loop_call.EXAMPLES), load(a, loop_call.CHANNELS), load(a, loop_call.BLOCK)
-    P, size = load(a, loop_call.POSITIONS), load(a, loop_call.COUNT)
-    x, r, y = table(load(a, X)), table(load(a, RESIDUAL)), table(load(a, Y))
-    of_x, of_r = table(load(a, OF_X)), table(load(a, OF_RESIDUAL))
-    thread, first, last = partition(a, rows)
-    columns = table(load(a, loop_call.SCRATCH) + 8 * SCRATCH * W * thread)
-    for j in range(W):
-        c = j // P % C
-        store(columns, j, load(of_x, c))
-        store(columns, W + j, load(of_x, C + c))
-        store(columns, 2 * W + j, load(of_r, c))
-        store(columns, 3 * W + j, load(of_r, C + c))
-    for row in range(first, last):
-        at = row * W
-        if at + W <= size:
-            write_columns(advance(x, at), advance(r, at), advance(y, at), W, columns)
-        else:
-            for j in range(size - at):
-                z = fused(load(x, at + j), load(columns, j), load(columns, W + j))
-                if has_residual:
-                    other = load(r, at + j)
-                    z += fused(other, load(columns, 2 * W + j), load(columns, 3 * W + j)) if norms else other
-                if has_activation and z < zero:
-                    z = zero
-                store(y, at + j, z)
 
 
 @cache
@@ -129,17 +38,95 @@ def affine_loop(name: str, has_residual: bool, norms: bool, has_activation: bool
         has_activation: Whether ReLU follows.
         nontemporal: Whether results go past the caches; planes or rows then begin at multiples of 64 bytes.
     """
-    loop = {"planes": _planes, "rows": _rows, "coefficients": _coefficients}[name]
-    names: dict[str, Any] = {
-        "has_residual": has_residual,
-        "norms": norms,
-        "has_activation": has_activation,
-        "store_element": intrinsics.stream if nontemporal else store,
-    }
     variant = f"affine_{has_residual:d}{norms:d}{has_activation:d}{nontemporal:d}"
-    for part in (_write, _write_columns):
-        names[part.__name__.removeprefix("_")] = inner(part, names, variant, as_written=True)
-    return outer(loop, names, variant, as_written=True)
+    step = partial(inner, variant=variant, as_written=True)
+    store_element = intrinsics.stream if nontemporal else store
+
+    @step
+    def write(x, r, y, size, alpha, beta, r_alpha, r_beta):
+        """Write a plane."""
+        for i in range(size):
+            z = fused(load(x, i), alpha, beta)
+            if has_residual:
+                z += fused(load(r, i), r_alpha, r_beta) if norms else load(r, i)
+            if has_activation and z < zero:  # neither -0 nor NaN is
+                z = zero
+            store_element(y, i, z)
+
+    @step
+    def write_columns(x, r, y, W, columns):
+        """Write a row of W columns."""
+        alpha, beta = columns, advance(columns, W)
+        r_alpha, r_beta = advance(beta, W), advance(beta, 2 * W)
+        for j in range(W):
+            z = fused(load(x, j), load(alpha, j), load(beta, j))
+            if has_residual:
+                z += fused(load(r, j), load(r_alpha, j), load(r_beta, j)) if norms else load(r, j)
+            if has_activation and z < zero:
+                z = zero
+            store_element(y, j, z)
+
+    def coefficients(a):
+        """Write alpha and beta of C channels to Y; gamma is at X and the bias at RESIDUAL, or 0.
+
+        At RSTD are the inverse deviations of a batch, or, where statistics are given, variances.
+        """
+        C, weight, bias = load(a, loop_call.CHANNELS), load(a, X), load(a, RESIDUAL)
+        mean, rstd_or_variance, out = table(load(a, MEAN)), table(load(a, RSTD)), table(load(a, Y))
+        eps, is_given = (
+            np.float32(load(wide(load(a, loop_call.EPS)), 0)),
+            load(a, loop_call.MODE) == loop_call.GIVEN_ONES,
+        )
+        for c in range(C):
+            alpha = load(rstd_or_variance, c)
+            if is_given:
+                alpha = one / np.sqrt(alpha + eps)
+            if weight != 0:
+                alpha *= load(table(weight), c)
+            store(out, c, alpha)
+            store(out, C + c, fused(-load(mean, c), alpha, load(table(bias), c) if bias != 0 else zero))
+
+    def planes(a):
+        """Write some of the planes of P positions, one of which is a channel of an example."""
+        N, C, P = load(a, loop_call.EXAMPLES), load(a, loop_call.CHANNELS), load(a, loop_call.POSITIONS)
+        x, r, y = table(load(a, X)), table(load(a, RESIDUAL)), table(load(a, Y))
+        of_x, of_r = table(load(a, OF_X)), table(load(a, OF_RESIDUAL))
+        _, first, last = partition(a, N * C)
+        for plane in range(first, last):
+            c, at = plane % C, plane * P
+            alpha, beta, r_alpha, r_beta = load(of_x, c), load(of_x, C + c), load(of_r, c), load(of_r, C + c)
+            write(advance(x, at), advance(r, at), advance(y, at), P, alpha, beta, r_alpha, r_beta)
+
+    def rows(a):
+        """Write some of the rows of W columns, each with P of a channel in turn; the last one may be shorter."""
+        rows, C, W = load(a, loop_call.EXAMPLES), load(a, loop_call.CHANNELS), load(a, loop_call.BLOCK)
+        P, size = load(a, loop_call.POSITIONS), load(a, loop_call.COUNT)
+        x, r, y = table(load(a, X)), table(load(a, RESIDUAL)), table(load(a, Y))
+        of_x, of_r = table(load(a, OF_X)), table(load(a, OF_RESIDUAL))
+        thread, first, last = partition(a, rows)
+        columns = table(load(a, loop_call.SCRATCH) + 8 * SCRATCH * W * thread)
+        for j in range(W):
+            c = j // P % C
+            store(columns, j, load(of_x, c))
+            store(columns, W + j, load(of_x, C + c))
+            store(columns, 2 * W + j, load(of_r, c))
+            store(columns, 3 * W + j, load(of_r, C + c))
+        for row in range(first, last):
+            at = row * W
+            if at + W <= size:
+                write_columns(advance(x, at), advance(r, at), advance(y, at), W, columns)
+            else:
+                for j in range(size - at):
+                    z = fused(load(x, at + j), load(columns, j), load(columns, W + j))
+                    if has_residual:
+                        other = load(r, at + j)
+                        z += fused(other, load(columns, 2 * W + j), load(columns, 3 * W + j)) if norms else other
+                    if has_activation and z < zero:
+                        z = zero
+                    store(y, at + j, z)
+
+    loop = {"planes": planes, "rows": rows, "coefficients": coefficients}[name]
+    return outer(loop, variant, as_written=True)
 
 
 def compile_all() -> None:

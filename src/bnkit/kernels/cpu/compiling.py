@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from types import FunctionType
 from typing import Any, NamedTuple
 
 from numba import cfunc, njit, types
+from numba.core.caching import FunctionCache
+from numba.core.ccallback import CFunc
 
 from bnkit.kernels.compilation.announcement import announced
 from bnkit.kernels.compilation.loop_sources import digest_of_sources
@@ -51,57 +52,60 @@ class Variant(NamedTuple):
         return f"{self.kind}_{self.activation}_" + "".join(f"{flag:d}" for flag in self[2:])
 
 
-def inner(loop: Any, names: dict[str, Any], variant: str, *, as_written: bool = False) -> Any:
-    """``loop``, a function of a module, with other meanings of its global names, for another loop to call; see ``outer``.
+def inner(loop: Any, variant: str, *, as_written: bool = False) -> Any:
+    """``loop``, a function that closes over what it is specialised for, for another loop to call; see ``outer``.
 
     It is kept on disk within that other loop, under a name that the linker knows it by: the variant has to be in it. Numba
     tells functions of one name apart by a number, which begins anew in every process; where two processes had compiled two
     variants, a third one that loaded both would take the first for the second, in silence.
     """
-    return njit(**(_AS_WRITTEN if as_written else _OPTIONS))(_twin(loop, names, variant))
+    loop.__qualname__ = _name(loop, variant)
+    return njit(**(_AS_WRITTEN if as_written else _OPTIONS))(loop)
 
 
-def outer(loop: Any, names: dict[str, Any], variant: str, *, as_written: bool = False) -> int:
-    """The address of ``loop`` compiled with other meanings of its global names: compiled now, or taken from the disk.
+def outer(loop: Any, variant: str, *, as_written: bool = False) -> int:
+    """The address of ``loop`` for C: compiled now, or taken from the disk.
 
     Args:
-        loop: A function of a module, its globals to be filled in; it takes the address of a table of ``loop_call``.
-        names: What they mean.
-        variant: What tells these meanings from others.
+        loop: A function of the address of a table of ``loop_call``; it closes over what it is specialised for.
+        variant: What tells that from others.
         as_written: Whether each operation rounds as it is written.
     """
     options = _AS_WRITTEN if as_written else _OPTIONS
     signature = types.void(types.CPointer(types.int64))  # type: ignore[no-untyped-call]
-    twin = _twin(loop, names, variant)
+    loop.__qualname__ = _name(loop, variant)
+    compiled: Any = CFunc(loop, (signature.args, signature.return_type), {}, options)
     with announced():
         try:
-            compiled = cfunc(signature, cache=True, **options)(twin)
+            compiled._cache = _CacheByName(loop)  # type: ignore[no-untyped-call]
+            compiled.compile()
         except Exception:  # a read-only folder, or what is kept cannot be read: then it is compiled for this process
-            compiled = cfunc(signature, **options)(twin)
+            compiled = cfunc(signature, **options)(loop)
     if not compiled.cache_hits:
-        compiled_here.append(twin.__qualname__)
+        compiled_here.append(loop.__qualname__)
     _kept.append(compiled)
     return int(compiled.address or 0)
 
 
 def entry(function: Any) -> Any:
     """``function`` compiled for Python to call; the interpreter's lock is released meanwhile."""
-    twin = _twin(function, {}, "entry")
+    function.__qualname__ = _name(function, "entry")
     try:
-        return njit(cache=True, nogil=True)(twin)
+        return njit(cache=True, nogil=True)(function)
     except RuntimeError:  # as above; a folder that turns out to be read-only later costs a warning
-        return njit(nogil=True)(twin)
+        return njit(nogil=True)(function)
 
 
-def _twin(loop: Any, names: dict[str, Any], variant: str = "") -> Any:
-    """A function of the same code in other surroundings.
+class _CacheByName(FunctionCache):
+    """What Numba keeps on disk of a function whose name says what it closes over.
 
-    Numba keys what it keeps on disk by the name and the code of a function, not by what its globals are, and would make
-    a new entry in every process for a function that closes over others. So the variant is in the name, and so are the
-    sources of all that it may call: a changed one has to make another name.
+    Numba would ask besides for a hash of what that is, and compiled functions have another one in every process.
     """
-    twin = FunctionType(loop.__code__, {**loop.__globals__, **names}, loop.__name__)
-    twin.__module__ = loop.__module__
-    if variant:
-        twin.__qualname__ = f"{loop.__name__}_{variant}_{digest_of_sources()}"
-    return twin
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return sig, codegen.magic_tuple()
+
+
+def _name(loop: Any, variant: str) -> str:
+    """A name with the variant in it, and the sources of all that the loop may call: a changed one has to make another name."""
+    return f"{loop.__name__}_{variant}_{digest_of_sources(loop.__code__.co_filename)}"

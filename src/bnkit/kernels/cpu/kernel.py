@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels.activation import SLOPE_BY_RESULT
+from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.cpu import launch, split
 from bnkit.kernels.cpu.given_statistics import given_statistics
 from bnkit.kernels.fused.kernel import FusedKernel
@@ -16,39 +17,28 @@ from bnkit.kernels.fused.tracing import is_plain_eager
 class CpuKernel(FusedKernel):
     """The compiled loops; an evaluation that nobody differentiates is one pass, with little before it."""
 
-    def running_stats_forward(
-        self,
-        x: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        activation: str | None,
-        residual: Tensor | None,
-    ) -> Tensor:
+    def running_stats_forward(self, args: BatchNormArgs) -> Tensor:
         """See ``contract.Kernel``."""
+        x, residual, (mean, variance) = args.input, args.residual, args.statistics
         if (
-            activation in (self.fused if residual is None else self.fused_behind_a_sum)
+            args.activation in (self.fused if residual is None else self.fused_behind_a_sum)
             and x.dtype is not torch.float64  # whose parameters are
             and x.numel()
             and is_plain_eager(x)
             and is_dense(x)
             and is_bare(x)
-            and are_rows(x.shape[1], torch.float32, mean, variance, weight, bias)
+            and are_rows(x.shape[1], torch.float32, mean, variance, args.weight, args.bias)
             and (
                 residual is None
                 or (residual.dtype is x.dtype and residual.stride() == x.stride() and is_bare(residual))
             )
             and not (
-                torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias, residual))
+                torch.is_grad_enabled()
+                and any(t is not None and t.requires_grad for t in (x, args.weight, args.bias, residual))
             )
         ):
-            statistics = given_statistics(mean, variance, eps)
-            return launch.forward(
-                x, weight, bias, residual, None, 1, statistics, activation, eps, is_given=True, float64_compute=False
-            )
-        return super().running_stats_forward(x, mean, variance, weight, bias, eps, activation, residual)
+            return launch.forward(args, given_statistics(mean, variance, args.eps), float64_compute=False)
+        return super().running_stats_forward(args)
 
 
 KERNEL = CpuKernel(

@@ -3,69 +3,41 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bnkit.errors import KernelError
 from bnkit.kernels.activation import SLOPE_BY_RESULT
+from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.cpu.compiling import Variant
 from bnkit.kernels.cpu.layout import CACHE_LINE, layout_of
 from bnkit.kernels.cpu.loop_call import FIRST_HALF, GIVEN_ONES, OWN, SECOND_HALF, LoopCall, loop_call_for, run
 from bnkit.kernels.cpu.planes import plane_loop
 from bnkit.kernels.cpu.rows import row_loop
 from bnkit.kernels.cpu.threads import available
-from bnkit.kernels.fused.backend import RunningStats
 
 
-def backward_operand(activation: str | None, has_residual: bool) -> Literal["output"] | None:
+def needs_output(args: BatchNormArgs) -> bool:
     """See ``fused.backend.Backend``."""
-    return "output" if activation in SLOPE_BY_RESULT or (has_residual and activation is not None) else None
+    return args.activation in SLOPE_BY_RESULT or args.has_activated_residual
 
 
-def forward(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    mask: Tensor | None,
-    count: int,
-    statistics: Tensor,
-    activation: str | None,
-    eps: float,
-    is_given: bool,
-    float64_compute: bool,
-    running_stats: RunningStats | None = None,
-) -> Tensor:
-    """``activation((x - mean) * rstd * gamma + beta + residual)``, as ``x`` lies in memory.
-
-    Args:
-        x: (N, C, *), dense: contiguous, or channels last. ``residual``: as ``x`` in every way, or None.
-        weight, bias: gamma and beta, (C,), contiguous, float32, or float64 with such an ``x``; None for 1 and 0.
-        mask: What counts, N times the positions, bool, for a contiguous ``x``; None for all of it.
-        count: How many values of a channel count.
-        statistics: (6, C) float64: mean, biased variance, 1 / sqrt(variance + eps), unbiased variance, and room for two
-            more rows. Filled in, or taken as they are if ``is_given``.
-        activation: None, or one that ``elements`` knows.
-        eps: Added to the variance.
-        is_given: Whether the statistics are.
-        float64_compute: Whether to compute in float64.
-        running_stats: Buffers that follow the statistics; float32, contiguous, or None.
-    """
+def forward(args: BatchNormArgs, statistics: Tensor, float64_compute: bool) -> Tensor:
+    """See ``fused.backend.Backend``. A mask is for a contiguous input."""
+    x, mean, var, weight, bias, training, momentum, eps, activation, residual, mask, count, counter = args
     y = torch.empty_like(x)
     xa, ya, known = x.data_ptr(), y.data_ptr(), statistics.data_ptr()
-    has_residual, masked, mode = residual is not None, mask is not None, GIVEN_ONES if is_given else OWN
+    has_residual, masked, mode = residual is not None, mask is not None, OWN if training else GIVEN_ONES
     call = _loop_call("forward", x, ya, activation, has_residual, False, float64_compute, masked, mode)
-    mean = var = counted = 0
-    momentum = 0.0
-    if running_stats is not None:
-        mean, var, momentum = running_stats.mean.data_ptr(), running_stats.var.data_ptr(), running_stats.momentum
-        counted = 0 if running_stats.num_batches_tracked is None else running_stats.num_batches_tracked.data_ptr()
+    moving = moving_var = counted = 0
+    if training and mean is not None and var is not None:
+        moving, moving_var = mean.data_ptr(), var.data_ptr()
+        counted = 0 if counter is None else counter.data_ptr()
     run(
         call.address, xa, residual.data_ptr() if residual is not None else xa, ya, xa, xa, xa,
         0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(),
-        known, 0, mask.data_ptr() if mask is not None else xa, count, eps, mean, var, counted, momentum, 0,
+        known, 0, mask.data_ptr() if mask is not None else xa, count, eps, moving, moving_var, counted, momentum, 0,
     )  # fmt: skip
     return y
 
@@ -79,85 +51,58 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return statistics[0], statistics[1]
 
 
-def backward_sums(
-    gradient: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    y: Tensor | None,
-    statistics: Tensor,
-    activation: str | None,
-) -> Tensor:
-    """The gradients of gamma and beta, (2, C) float64, as ``backward`` has them; nothing is written."""
+def backward_sums(gradient: Tensor, args: BatchNormArgs, output: Tensor | None, statistics: Tensor) -> Tensor:
+    """The gradients of gamma and beta, (2, C) float64, as ``backward`` has them; nothing is written.
+
+    ``output``: where there is an activation behind a residual; the others are as for ``backward``.
+    """
+    x, has_residual = args.input, output is not None
     by_parameter = torch.empty(2, x.shape[1], dtype=torch.float64)
-    xa, has_residual = x.data_ptr(), y is not None
-    call = _loop_call("backward", x, xa, activation, has_residual, has_residual, False, False, FIRST_HALF)
+    xa = x.data_ptr()
+    call = _loop_call("backward", x, xa, args.activation, has_residual, has_residual, False, False, FIRST_HALF)
     run(
-        call.address, xa, xa, _address(y) or xa, gradient.data_ptr(), xa, xa, _address(weight), _address(bias),
+        call.address, xa, xa, _address(output) or xa, gradient.data_ptr(), xa, xa, _address(args.weight), _address(args.bias),
         statistics.data_ptr(), by_parameter.data_ptr(), xa, 1, 0.0, 0, 0, 0, 0.0, 0,
     )  # fmt: skip
     return by_parameter
 
 
 def backward_shares(
-    gradient: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    y: Tensor | None,
-    statistics: Tensor,
-    activation: str | None,
-    through_statistics: Tensor,
+    gradient: Tensor, args: BatchNormArgs, output: Tensor | None, statistics: Tensor, through_statistics: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """The gradients of ``x``, and of the residual where ``y`` is given; the others are as for ``backward``.
+    """The gradients of the input, and of the residual where ``output`` is given; the others are as for ``backward_sums``.
 
     ``through_statistics``, (2, C) float64: what is taken away from the gradient of each value for what it did to the
     statistics: the first row times (x - mean), and the second row.
     """
+    x, has_residual = args.input, output is not None
     dx = torch.empty_like(x)
-    dr = None if y is None else torch.empty_like(x)
-    xa, dxa, has_residual = x.data_ptr(), dx.data_ptr(), y is not None
+    dr = torch.empty_like(x) if has_residual else None
+    xa, dxa = x.data_ptr(), dx.data_ptr()
     dra = _address(dr) or dxa
-    call = _loop_call("backward", x, dxa | dra, activation, has_residual, has_residual, False, False, SECOND_HALF)
+    call = _loop_call("backward", x, dxa | dra, args.activation, has_residual, has_residual, False, False, SECOND_HALF)
     run(
-        call.address, xa, xa, _address(y) or xa, gradient.data_ptr(), dxa, dra, _address(weight), _address(bias),
+        call.address, xa, xa, _address(output) or xa, gradient.data_ptr(), dxa, dra, _address(args.weight), _address(args.bias),
         statistics.data_ptr(), through_statistics.data_ptr(), xa, 1, 0.0, 0, 0, 0, 0.0, 0,
     )  # fmt: skip
     return dx, dr
 
 
 def backward(
-    gradient: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    saved_operand: Tensor | None,
-    mask: Tensor | None,
-    count: int,
-    statistics: Tensor,
-    activation: str | None,
-    is_given: bool,
-    has_residual: bool,
+    gradient: Tensor, args: BatchNormArgs, output: Tensor | None, statistics: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The gradients of ``x``; of the residual, if ``has_residual``; and of gamma and beta, (2, C), of their dtype.
-
-    Args:
-        gradient: Of the output; as ``x`` in every way.
-        saved_operand: The output, where ``backward_operand`` asks for it: it tells the slope of the activation.
-        statistics: What the forward pass used.
-        has_residual: Whether a residual was added before an activation.
-    """
+    """See ``fused.backend.Backend``."""
+    x, _, _, weight, bias, training, _, _, activation, residual, mask, count, _ = args
     dx = torch.empty_like(x)
+    has_residual = residual is not None and activation is not None
     dr = torch.empty_like(x) if has_residual else None
     by_parameter = torch.empty(2, x.shape[1], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
     xa, dxa = x.data_ptr(), dx.data_ptr()
     dra = dxa if dr is None else dr.data_ptr()
-    mode, masked = GIVEN_ONES if is_given else OWN, mask is not None
-    call = _loop_call(
-        "backward", x, dxa | dra, activation, has_residual, saved_operand is not None, False, masked, mode
-    )
+    mode, masked = OWN if training else GIVEN_ONES, mask is not None
+    call = _loop_call("backward", x, dxa | dra, activation, has_residual, output is not None, False, masked, mode)
     run(
-        call.address, xa, xa, saved_operand.data_ptr() if saved_operand is not None else xa, gradient.data_ptr(), dxa, dra,
+        call.address, xa, xa, output.data_ptr() if output is not None else xa, gradient.data_ptr(), dxa, dra,
         0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), statistics.data_ptr(), 0,
         mask.data_ptr() if mask is not None else xa, count, 0.0, 0, 0, 0, 0.0, by_parameter.data_ptr(),
     )  # fmt: skip

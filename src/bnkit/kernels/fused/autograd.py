@@ -9,35 +9,54 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels import reference
-from bnkit.kernels.fused.backend import RunningStats, backend_of
+from bnkit.kernels.contract import BatchNormArgs
+from bnkit.kernels.fused.backend import backend_of
 from bnkit.kernels.fused.operands import in_layout_of
 from bnkit.kernels.fused.tracing import is_wrapped
 
 
 class ForwardConfig(NamedTuple):
-    """What a pass is given besides tensors that can be differentiated.
+    """What the backward pass has to know of the forward pass besides the tensors that autograd saves.
 
     Attributes:
-        activation: None, or the name of one that the passes fuse.
-        eps: Added to the variance.
-        mask: What counts, (N, 1, *spatial) bool, or None.
-        values: How many of a channel do.
-        is_given: Whether the statistics are, or the batch's.
-        float64_compute: Whether the forward pass computes in float64.
+        training, eps, activation, mask, num_values: See ``contract.BatchNormArgs``.
+        statistics: What the passes compute with, (6, C) float64.
         kernel: The name of the kernel that computes.
+        float64_compute: Whether the forward pass computes in float64.
     """
 
-    activation: str | None
+    training: bool
     eps: float
+    activation: str | None
     mask: Tensor | None
-    values: int
-    is_given: bool
-    float64_compute: bool
+    num_values: int | Tensor
+    statistics: Tensor
     kernel: str
+    float64_compute: bool = False
+
+    def args(self, operands: Sequence[Tensor | None]) -> BatchNormArgs:
+        """The arguments of the forward pass, of which ``operands`` are x, weight, bias and residual; without buffers that moved."""
+        x, weight, bias, residual = operands
+        assert x is not None
+        mean, var = (None, None) if self.training else (self.statistics[0], self.statistics[1])
+        return BatchNormArgs(
+            x,
+            mean,
+            var,
+            weight,
+            bias,
+            self.training,
+            0.0,
+            self.eps,
+            self.activation,
+            residual,
+            self.mask,
+            self.num_values,
+        )
 
 
 class FusedBatchNormFunction(torch.autograd.Function):
-    """``activation(gamma * (x - mean) * rstd + beta + residual)``, computed with the ``statistics``, (6, C) float64."""
+    """The output of the forward pass; ``args`` holds the first four arguments again, which autograd has to see."""
 
     @staticmethod
     def forward(
@@ -46,29 +65,17 @@ class FusedBatchNormFunction(torch.autograd.Function):
         weight: Tensor | None,
         bias: Tensor | None,
         residual: Tensor | None,
+        args: BatchNormArgs,
         statistics: Tensor,
-        config: ForwardConfig,
-        running_stats: RunningStats | None = None,
+        kernel: str,
+        float64_compute: bool,
     ) -> Tensor:
-        activation, eps, mask, count, is_given, float64_compute, kernel = config
         backend = backend_of(kernel)
-        y = backend.forward(
-            x,
-            weight,
-            bias,
-            residual,
-            mask,
-            count,
-            statistics,
-            activation,
-            eps,
-            is_given,
-            float64_compute,
-            running_stats,
+        y = backend.forward(args, statistics, float64_compute)
+        ctx.save_for_backward(x, weight, bias, residual, y if backend.needs_output(args) else None)
+        ctx.config = ForwardConfig(
+            args.training, args.eps, args.activation, args.mask, args.num_values, statistics, kernel, float64_compute
         )
-        backward_operand = backend.backward_operand(activation, has_activated_residual(activation, residual))
-        ctx.save_for_backward(x, weight, bias, residual, y if backward_operand == "output" else None)
-        ctx.statistics, ctx.config = statistics, config
         return y
 
     @staticmethod
@@ -76,14 +83,13 @@ class FusedBatchNormFunction(torch.autograd.Function):
         found: Sequence[Tensor | None]
         if is_wrapped(gradients[0]):
             *operands, _ = ctx.saved_tensors
-            create_graph = torch.is_grad_enabled()
-            found = by_equations(gradients[0], operands, ctx.statistics, ctx.config, create_graph=create_graph)
+            found = by_equations(gradients[0], operands, ctx.config, create_graph=torch.is_grad_enabled())
         elif not torch.is_grad_enabled():
-            x, weight, bias, residual, y = ctx.saved_tensors
-            found = gradients_of(gradients[0], x, weight, bias, residual, y, ctx.statistics, ctx.config)
+            *operands, y = ctx.saved_tensors
+            found = gradients_of(gradients[0], operands, y, ctx.config)
         else:
-            found = _FusedBatchNormBackward.apply(gradients[0], *ctx.saved_tensors, ctx.statistics, ctx.config)  # type: ignore[no-untyped-call]
-        return *found, None, None, None
+            found = _FusedBatchNormBackward.apply(gradients[0], *ctx.saved_tensors, ctx.config)  # type: ignore[no-untyped-call]
+        return *found, *[None] * 4
 
 
 class _FusedBatchNormBackward(torch.autograd.Function):
@@ -94,58 +100,39 @@ class _FusedBatchNormBackward(torch.autograd.Function):
         ctx: Any,
         gradient: Tensor,
         x: Tensor,
-        weight: Any,
-        bias: Any,
-        residual: Any,
-        y: Any,
-        statistics: Any,
-        config: Any,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        y: Tensor | None,
+        config: ForwardConfig,
     ) -> Any:
         ctx.save_for_backward(gradient, x, weight, bias, residual)
-        ctx.statistics, ctx.config = statistics, config
-        return gradients_of(gradient, x, weight, bias, residual, y, statistics, config)
+        ctx.config = config
+        return gradients_of(gradient, (x, weight, bias, residual), y, config)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        return *second_gradients(ctx.saved_tensors, upstream, ctx.statistics, ctx.config), None, None, None
-
-
-def has_activated_residual(activation: str | None, residual: Tensor | None) -> bool:
-    """Whether there is an activation behind a residual: then the residual has a gradient of its own."""
-    return activation is not None and residual is not None
+        return *second_gradients(ctx.saved_tensors, upstream, ctx.config), None, None
 
 
 def gradients_of(
-    gradient: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    y: Tensor | None,
-    statistics: Tensor,
-    config: ForwardConfig,
+    gradient: Tensor, operands: Sequence[Tensor | None], output: Tensor | None, config: ForwardConfig
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients of x, weight, bias and residual; ``y`` is the output, if the passes need it."""
-    gradient = in_layout_of(x, gradient)
+    """The gradients of x, weight, bias and residual.
+
+    Args:
+        gradient: Of the output.
+        operands: What the output was computed from: x, weight, bias and residual.
+        output: As it is, if the passes need it.
+        config: What the forward pass used besides.
+    """
+    args = config.args(operands)
+    weight, bias = args.weight, args.bias
+    gradient = in_layout_of(args.input, gradient)
     backend = backend_of(config.kernel)
-    has_residual = has_activated_residual(config.activation, residual)
-    saved_operand = {"output": y, "residual": residual, None: None}[
-        backend.backward_operand(config.activation, has_residual)
-    ]
-    dx, dr, by_parameter = backend.backward(
-        gradient,
-        x,
-        weight,
-        bias,
-        saved_operand,
-        config.mask,
-        config.values,
-        statistics,
-        config.activation,
-        config.is_given,
-        has_residual,
-    )
-    if residual is not None and not has_residual:
+    output = output if backend.needs_output(args) else None
+    dx, dr, by_parameter = backend.backward(gradient, args, output, config.statistics)
+    if args.residual is not None and args.activation is None:
         dr = gradient  # behind no activation, the gradient of the residual is that of the output
     parameter = weight if weight is not None else bias
     if parameter is None:
@@ -159,7 +146,6 @@ def gradients_of(
 def by_equations(
     gradient: Tensor,
     operands: Sequence[Tensor | None],
-    statistics: Tensor,
     config: ForwardConfig,
     *,
     create_graph: bool,
@@ -169,39 +155,33 @@ def by_equations(
     Args:
         gradient: Of the output.
         operands: What the output was computed from: x, weight, bias and residual.
-        statistics, config: What the forward pass used.
+        config: What the forward pass used besides.
         create_graph: Whether the gradients are to be differentiated, with respect to ``gradient`` and ``operands``.
     """
     with torch.enable_grad():
-        x, weight, bias, residual = apart = _apart(operands)
-        assert x is not None
-        if config.is_given:
-            output = reference.running_stats_forward(
-                x, statistics[0], statistics[1], weight, bias, config.eps, config.activation, residual
-            )
-        else:
-            output = reference.batch_stats_forward(
-                x, weight, bias, config.eps, config.activation, residual, config.mask, config.values
-            ).output
+        apart = _apart(operands)
+        args = config.args(apart)
+        training = config.training
+        output = reference.batch_stats_forward(args).output if training else reference.running_stats_forward(args)
         return _gradients([output], apart, [gradient], create_graph=create_graph)
 
 
 def second_gradients(
-    saved: Sequence[Tensor | None], upstream: Sequence[Tensor | None], statistics: Tensor, config: ForwardConfig
+    saved: Sequence[Tensor | None], upstream: Sequence[Tensor | None], config: ForwardConfig
 ) -> list[Tensor | None]:
     """The gradients of the gradients, by the equations in plain PyTorch, differentiable where gradients are enabled.
 
     Args:
         saved: The gradient of the output, x, weight, bias and residual.
         upstream: The gradients of those of x, weight, bias and residual.
-        statistics, config: What the forward pass used.
+        config: What the forward pass used besides.
     """
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         apart = _apart(saved)
         gradient, *operands = apart
         assert gradient is not None
-        first = by_equations(gradient, operands, statistics, config, create_graph=True)
+        first = by_equations(gradient, operands, config, create_graph=True)
         pairs = [
             (f, u.to(f.dtype))
             for f, u in zip(first, upstream, strict=True)

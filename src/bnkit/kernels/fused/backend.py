@@ -5,67 +5,43 @@ On the CPU they are compiled by Numba (``cpu.launch``), on a GPU by Triton (``gp
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from bnkit.errors import KernelError
-
-
-class RunningStats(NamedTuple):
-    """The running buffers, (C,), which follow the batch's statistics by ``momentum``, in place; the counter counts the batch."""
-
-    mean: Tensor
-    var: Tensor
-    momentum: float
-    num_batches_tracked: Tensor | None = None
+from bnkit.kernels.contract import BatchNormArgs
 
 
 class Backend(Protocol):
-    """The passes of a device. Tensors are dense, and lie as ``x`` does; see ``cpu.launch`` for what the arguments mean."""
+    """The passes of a device.
 
-    def backward_operand(self, activation: str | None, has_residual: bool) -> Literal["output", "residual"] | None:
-        """What the backward pass reads besides ``x``: by ``x`` alone the slope of the activation may not be known, or dear.
+    Of ``args``, the input is dense: contiguous, or channels last. The residual, the output and its gradient are as the input in
+    every way; gamma and beta are (C,), contiguous, float32, or float64 with such an input; the mask is (N, 1, *), contiguous; the
+    buffers are (C,) float32, contiguous; the activation is one that the backend fuses.
 
-        ``has_residual``: whether a residual was added before the activation.
+    ``statistics`` are (6, C) float64: mean, biased variance, 1 / sqrt(variance + eps), unbiased variance, and room for two
+    more rows.
+    """
+
+    def needs_output(self, args: BatchNormArgs) -> bool:
+        """Whether the backward pass reads the output: by the input the slope of the activation may not be known, or dear."""
+        ...
+
+    def forward(self, args: BatchNormArgs, statistics: Tensor, float64_compute: bool) -> Tensor:
+        """The output, as the input lies in memory.
+
+        In training the statistics are filled in, and the buffers moved, if there are any; otherwise the statistics are used as
+        they are. ``float64_compute``: whether to compute in float64, for an activation that is not fused.
         """
         ...
 
-    def forward(
-        self,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        residual: Tensor | None,
-        mask: Tensor | None,
-        count: int,
-        statistics: Tensor,
-        activation: str | None,
-        eps: float,
-        is_given: bool,
-        float64_compute: bool,
-        running_stats: RunningStats | None = None,
-    ) -> Tensor:
-        """The output; the statistics are filled in, or used as they are, and the buffers moved."""
-        ...
-
     def backward(
-        self,
-        gradient: Tensor,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        saved_operand: Tensor | None,
-        mask: Tensor | None,
-        count: int,
-        statistics: Tensor,
-        activation: str | None,
-        is_given: bool,
-        has_residual: bool,
+        self, gradient: Tensor, args: BatchNormArgs, output: Tensor | None, statistics: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The gradients of x, of the residual (if ``has_residual``, before an activation), and of gamma and beta, (2, C).
+        """The gradients of the input; of the residual before an activation; and of gamma and beta, (2, C), of their dtype.
 
-        ``saved_operand``: what ``backward_operand`` names.
+        ``args``, ``statistics``: what the forward pass used. ``output``: what it returned, where ``needs_output`` says so.
         """
         ...
 

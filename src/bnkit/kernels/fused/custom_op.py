@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from bnkit.errors import KernelError
-from bnkit.kernels.fused.autograd import ForwardConfig, gradients_of, has_activated_residual, second_gradients
+from bnkit.kernels.contract import BatchNormArgs
+from bnkit.kernels.fused.autograd import ForwardConfig, gradients_of, second_gradients
 from bnkit.kernels.fused.backend import backend_of
 from bnkit.kernels.fused.operands import check_operands
 
@@ -38,17 +39,15 @@ def batch_norm(
     wide: bool,
     kernel: str = "",
 ) -> tuple[Tensor, Tensor]:
-    """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``cpu.launch.forward``.
+    """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``backend.Backend``.
 
     ``given``: the statistics to normalise with, or None for the batch's. ``kernel``: the name of a fused one, or empty for that
     of the device.
     """
-    check_operands(x, weight, bias, residual, mask, given)
+    args = BatchNormArgs(x, None, None, weight, bias, given is None, 0.0, eps, activation, residual, mask, count)
+    check_operands(args, given)
     statistics = x.new_zeros((6, x.shape[1]), dtype=torch.float64) if given is None else given.clone()
-    is_given = given is not None
-    backend = backend_of(_kernel_for(kernel, x))
-    y = backend.forward(x, weight, bias, residual, mask, count, statistics, activation, eps, is_given, wide)
-    return y, statistics
+    return backend_of(_kernel_for(kernel, x)).forward(args, statistics, wide), statistics
 
 
 @batch_norm.register_fake
@@ -72,10 +71,11 @@ def batch_norm_backward(
     is_given: bool,
     kernel: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, weight, bias and residual; empty ones for what there is not. See ``cpu.launch.backward``."""
-    check_operands(x, weight, bias, residual, mask, statistics, y, gradient)
-    config = ForwardConfig(activation, eps, mask, count, is_given, float64_compute=False, kernel=_kernel_for(kernel, x))
-    found = gradients_of(gradient, x, weight, bias, residual, y, statistics, config)
+    """The gradients of x, weight, bias and residual; empty ones for what there is not. See ``backend.Backend``."""
+    config = ForwardConfig(not is_given, eps, activation, mask, count, statistics, _kernel_for(kernel, x))
+    operands = (x, weight, bias, residual)
+    check_operands(config.args(operands), statistics, y, gradient)
+    found = gradients_of(gradient, operands, y, config)
     # No result of an operation may share memory with another, or with what it was given.
     dx, dw, db, dr = (x.new_empty(0) if t is None else t for t in found)
     return dx, dw.clone(), db.clone(), dr.clone() if dr is gradient else dr
@@ -93,10 +93,9 @@ def _(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, weight, bias, residual, mask, given, activation, eps, count, ctx.float64_compute, kernel = inputs
     y, statistics = output
-    backward_operand = backend_of(_kernel_for(kernel, x)).backward_operand(
-        activation, has_activated_residual(activation, residual)
-    )
-    ctx.save_for_backward(x, weight, bias, residual, y if backward_operand == "output" else None, mask, statistics)
+    args = BatchNormArgs(x, None, None, weight, bias, given is None, 0.0, eps, activation, residual, mask, count)
+    needs_output = backend_of(_kernel_for(kernel, x)).needs_output(args)
+    ctx.save_for_backward(x, weight, bias, residual, y if needs_output else None, mask, statistics)
     ctx.others = activation, eps, count, given is not None, kernel
     ctx.mark_non_differentiable(statistics)
 
@@ -116,8 +115,8 @@ def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
 def _differentiate_again(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
     *saved, mask, statistics = ctx.saved_tensors
     activation, eps, count, is_given, kernel = ctx.others
-    config = ForwardConfig(activation, eps, mask, count, is_given, float64_compute=False, kernel=kernel)
-    return *second_gradients(saved, upstream, statistics, config), *[None] * 8
+    config = ForwardConfig(not is_given, eps, activation, mask, count, statistics, kernel)
+    return *second_gradients(saved, upstream, config), *[None] * 8
 
 
 batch_norm.register_autograd(_differentiate, setup_context=_keep)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers
 
 from bnkit.kernels import reference
 from bnkit.kernels.activation import activate_own
-from bnkit.kernels.contract import BatchNormOutput
+from bnkit.kernels.contract import BatchNormArgs, BatchNormOutput
 from bnkit.kernels.fused import custom_op
-from bnkit.kernels.fused.autograd import ForwardConfig, FusedBatchNormFunction
-from bnkit.kernels.fused.backend import Backend, RunningStats, register_backend
+from bnkit.kernels.fused.autograd import FusedBatchNormFunction
+from bnkit.kernels.fused.backend import Backend, register_backend
 from bnkit.kernels.fused.operands import are_rows, as_row, channels_last, is_bare, is_dense, parameter_dtype_of
 from bnkit.kernels.fused.tracing import is_plain_eager, is_traced, is_transformed
 from bnkit.kernels.split import SplitKernel
@@ -53,60 +54,29 @@ class FusedKernel:
         register_backend(name, backend)
         self.SPLIT = parts
 
-    def batch_stats_forward(
-        self,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        activation: str | None,
-        residual: Tensor | None,
-        mask: Tensor | None,
-        count: int | Tensor,
-    ) -> BatchNormOutput:
+    def batch_stats_forward(self, args: BatchNormArgs) -> BatchNormOutput:
         """See ``contract.Kernel``."""
-        if self._wants_equations(x, activation, residual) or isinstance(count, Tensor):
-            return reference.batch_stats_forward(x, weight, bias, eps, activation, residual, mask, count)
-        output, statistics = self._forward(x, weight, bias, residual, mask, count, None, activation, eps)
+        if self._wants_equations(args) or isinstance(args.num_values, Tensor):
+            return reference.batch_stats_forward(args)
+        output, statistics = self._forward(args, None)
         return BatchNormOutput(output, statistics[0], statistics[3])
 
-    def running_stats_forward(
-        self,
-        x: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        activation: str | None,
-        residual: Tensor | None,
-    ) -> Tensor:
+    def running_stats_forward(self, args: BatchNormArgs) -> Tensor:
         """See ``contract.Kernel``."""
-        if self._wants_equations(x, activation, residual) or x.numel() == 0:
-            return reference.running_stats_forward(x, mean, variance, weight, bias, eps, activation, residual)
-        mean, variance = mean.detach().double(), variance.detach().double()
-        given = torch.stack(
-            [mean, variance, torch.rsqrt(variance + eps), variance, mean, mean]
-        )  # the last three: only room
-        return self._forward(x, weight, bias, residual, None, 1, given, activation, eps)[0]
+        if self._wants_equations(args) or args.input.numel() == 0:
+            return reference.running_stats_forward(args)
+        mean, variance = (statistic.detach().double() for statistic in args.statistics)
+        # The last three: only room.
+        given = torch.stack([mean, variance, torch.rsqrt(variance + args.eps), variance, mean, mean])
+        return self._forward(args, given)[0]
 
-    def training_step(
-        self,
-        x: Tensor,
-        running_mean: Tensor,
-        running_var: Tensor,
-        num_batches_tracked: Tensor | None,
-        momentum: float,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        activation: str | None,
-        residual: Tensor | None,
-    ) -> Tensor | None:
+    def training_step(self, args: BatchNormArgs) -> Tensor | None:
         """See ``contract.Kernel``.
 
         Small inputs take less time in the loops than it takes to get there: so there are few calls between.
         """
+        x, running_mean, running_var, weight, bias, _, _, _, activation, residual, _, _, num_batches_tracked = args
+        assert running_mean is not None and running_var is not None
         channels, device = x.shape[1], x.device
         if (
             activation not in (self.fused if residual is None else self.fused_behind_a_sum)
@@ -125,30 +95,19 @@ class FusedKernel:
         ):
             return None
         statistics = torch.empty((6, channels), dtype=torch.float64, device=x.device)
-        config = ForwardConfig(activation, eps, None, x.numel() // channels, False, False, self.NAME)
-        running_stats = RunningStats(running_mean, running_var, momentum, num_batches_tracked)
         # What torch.autograd.Function.apply does besides is for torch.func, which is not at work.
-        output = _apply(x, weight, bias, residual, statistics, config, running_stats)
+        output = _apply(x, weight, bias, residual, args, statistics, self.NAME, False)
         buffers = (running_mean, running_var)
         torch._C._increment_version(buffers if num_batches_tracked is None else (*buffers, num_batches_tracked))
         return output
 
-    def _forward(
-        self,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        residual: Tensor | None,
-        mask: Tensor | None,
-        count: int,
-        given: Tensor | None,
-        activation: str | None,
-        eps: float,
-    ) -> tuple[Tensor, Tensor]:
-        """The output, and the statistics that were used.
+    def _forward(self, args: BatchNormArgs, given: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The output, and the statistics that were used; ``given`` ones, or the batch's.
 
-        The loops take tensors that are dense, the residual as ``x`` is, and parameters in what is computed in.
+        The loops take tensors that are dense, the residual as the input is, and parameters in what is computed in.
         """
+        activation, eps, count, mask = args.activation, args.eps, args.num_values, args.mask
+        x, weight, bias, residual = args.input, args.weight, args.bias, args.residual
         lies = x
         if mask is not None:
             if self.masks_by_plane:
@@ -165,7 +124,7 @@ class FusedKernel:
                 residual = residual.contiguous(
                     memory_format=torch.contiguous_format if x.is_contiguous() else channels_last(x)
                 )
-        fused = activation if self._fuses(activation, residual) else None
+        fused = activation if self._fuses(args) else None
         float64_compute = fused != activation
         output: Tensor
         if is_traced(x):
@@ -173,19 +132,20 @@ class FusedKernel:
                 x, weight, bias, residual, mask, given, fused, eps, count, float64_compute, self.NAME
             )
         else:
+            x, weight, bias, residual = unwrap_dead_wrappers((x, weight, bias, residual))
             statistics = x.new_empty((6, x.shape[1]), dtype=torch.float64) if given is None else given
-            config = ForwardConfig(fused, eps, mask, count, given is not None, float64_compute, self.NAME)
-            output = FusedBatchNormFunction.apply(x, weight, bias, residual, statistics, config)  # type: ignore[no-untyped-call]
+            args = BatchNormArgs(x, None, None, weight, bias, given is None, 0.0, eps, fused, residual, mask, count)
+            output = _apply(x, weight, bias, residual, args, statistics, self.NAME, float64_compute)
         if self.masks_by_plane and mask is not None and not lies.is_contiguous() and lies.dim() in (4, 5):
             output = output.contiguous(memory_format=channels_last(lies))
         return (output if fused == activation else activate_own(output, activation)), statistics
 
-    def _fuses(self, activation: str | None, residual: Tensor | None) -> bool:
-        return activation in (self.fused if residual is None else self.fused_behind_a_sum)
+    def _fuses(self, args: BatchNormArgs) -> bool:
+        return args.activation in (self.fused if args.residual is None else self.fused_behind_a_sum)
 
-    def _wants_equations(self, x: Tensor, activation: str | None, residual: Tensor | None) -> bool:
+    def _wants_equations(self, args: BatchNormArgs) -> bool:
         """Whether plain PyTorch has to do it: the loops would be less exact, or carry no derivative."""
-        if not self._fuses(activation, residual) and x.numel() < self.least_for_others:
+        if not self._fuses(args) and args.input.numel() < self.least_for_others:
             return True
         return is_transformed()
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bnkit.errors import KernelError
+from bnkit.kernels.contract import BatchNormArgs
 
 # Of inputs, parameters and running statistics.
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -63,16 +64,10 @@ _SIDE_BY_SIDE = (1,)
 
 
 def check_operands(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    mask: Tensor | None,
-    statistics: Tensor | None,
-    y: Tensor | None = None,
-    gradient: Tensor | None = None,
+    args: BatchNormArgs, statistics: Tensor | None, y: Tensor | None = None, gradient: Tensor | None = None
 ) -> None:
-    """A KernelError where something does not fit; only the gradient of the output may lie otherwise than ``x``."""
+    """A KernelError where something does not fit; only the gradient of the output may lie otherwise than the input."""
+    x = args.input
     if x.dtype not in FLOATING or x.dim() < 2:
         raise KernelError(
             f"bnkit::batch_norm got x of shape {tuple(x.shape)}, {x.dtype}; expected (N, C) or (N, C, *), of a floating dtype"
@@ -85,10 +80,10 @@ def check_operands(
     shape, channels = tuple(x.shape), (x.shape[1],)
     lies = torch.contiguous_format if x.is_contiguous() else channels_last(x)
     for name, tensor, expected, dtype in (
-        ("weight", weight, channels, parameter_dtype),
-        ("bias", bias, channels, parameter_dtype),
-        ("residual", residual, shape, x.dtype),
-        ("mask", mask, (shape[0], 1, *shape[2:]), torch.bool),
+        ("weight", args.weight, channels, parameter_dtype),
+        ("bias", args.bias, channels, parameter_dtype),
+        ("residual", args.residual, shape, x.dtype),
+        ("mask", args.mask, (shape[0], 1, *shape[2:]), torch.bool),
         ("statistics", statistics, (6, *channels), torch.float64),
         ("y", y, shape, x.dtype),
         ("gradient", gradient, shape, x.dtype),

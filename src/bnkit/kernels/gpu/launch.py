@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from ctypes import c_float
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import triton.language as tl
 from torch import Tensor
 
-from bnkit.kernels.fused.backend import RunningStats
+from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.gpu import backward as gpu_backward
 from bnkit.kernels.gpu import forward as gpu_forward
 from bnkit.kernels.gpu.compiled import start
@@ -22,26 +22,15 @@ _MERGE_WARPS = 4
 _COMPILER = {"enable_fp_fusion": True}
 
 
-def backward_operand(activation: str | None, has_residual: bool) -> Literal["residual"] | None:
+def needs_output(args: BatchNormArgs) -> bool:
     """See ``fused.backend.Backend``: the argument of the activation is computed again."""
-    return "residual" if has_residual and activation is not None else None
+    return False
 
 
-def forward(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    mask: Tensor | None,
-    count: int,
-    statistics: Tensor,
-    activation: str | None,
-    eps: float,
-    is_given: bool,
-    float64_compute: bool,
-    running_stats: RunningStats | None = None,
-) -> Tensor:
+def forward(args: BatchNormArgs, statistics: Tensor, float64_compute: bool) -> Tensor:
     """See ``fused.backend.Backend``; ``float64_compute`` is for what is not fused, and here everything is."""
+    x, mean, var, weight, bias, training, momentum, eps, activation, residual, mask, count, counter = args
+    assert isinstance(count, int)
     y = torch.empty_like(x)
     if x.numel() == 0:
         return y
@@ -49,17 +38,13 @@ def forward(
     mask = None if mask is None else mask.view(torch.uint8)
     channels = x.shape[1]
     sizes, cut = _shared(tiling, channels)
-    buffers = (
-        (None, None, None)
-        if running_stats is None
-        else (running_stats.mean, running_stats.var, running_stats.num_batches_tracked)
-    )
-    numbers = (count, *_halves(eps), *_halves(0.0 if running_stats is None else running_stats.momentum))
+    buffers = (mean, var, counter)
+    numbers = (count, *_halves(eps), *_halves(momentum))
     acts = {**cut, "ACTIVATION": activation}
     with _on(x):
-        if is_given or tiling.strategy == "split_reduction":
+        if not training or tiling.strategy == "split_reduction":
             grid = (tiling.programs, tiling.parts, 1)
-            if not is_given:
+            if training:
                 partial = torch.empty((3, tiling.parts, channels), dtype=torch.float64, device=x.device)
                 start(
                     gpu_forward.forward_sums, tiling, grid, (x, mask, partial), (*sizes, tiling.each, tiling.parts), cut
@@ -82,26 +67,20 @@ def forward(
 
 
 def backward(
-    gradient: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    saved_operand: Tensor | None,
-    mask: Tensor | None,
-    count: int,
-    statistics: Tensor,
-    activation: str | None,
-    is_given: bool,
-    has_residual: bool,
+    gradient: Tensor, args: BatchNormArgs, output: Tensor | None, statistics: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """See ``fused.backend.Backend``."""
+    x, _, _, weight, bias, training, _, _, activation, residual, mask, count, _ = args
+    assert isinstance(count, int)
+    if activation is None:
+        residual = None  # its gradient is that of the output
     dx = torch.empty_like(x)
-    dr = torch.empty_like(x) if has_residual else None
+    dr = None if residual is None else torch.empty_like(x)
     channels, parameter_dtype = x.shape[1], torch.float64 if x.dtype == torch.float64 else torch.float32
     by_parameter = torch.empty((2, channels), dtype=parameter_dtype, device=x.device)
     if x.numel() == 0:
         return dx, dr, by_parameter.zero_()
-    tiling = tiling_of(x, "backward", 3 if has_residual else 2)
+    tiling = tiling_of(x, "backward", 2 if residual is None else 3)
     mask = None if mask is None else mask.view(torch.uint8)
     sizes, cut = _shared(tiling, channels)
     acts = {**cut, "ACTIVATION": activation}
@@ -113,24 +92,24 @@ def backward(
                 (2, channels), dtype=torch.float64 if tiling.is_wide else torch.float32, device=x.device
             )
             start(
-                gpu_backward.backward_sums, tiling, grid, (x, gradient, saved_operand, weight, bias, mask, statistics, partial),
+                gpu_backward.backward_sums, tiling, grid, (x, gradient, residual, weight, bias, mask, statistics, partial),
                 (*sizes, tiling.each, tiling.parts), acts, (activation,),
             )  # fmt: skip
             start(
                 gpu_backward.backward_merge, tiling, (-(-channels // _MERGED), 1, 1),
                 (partial, statistics, weight, by_parameter, factors), (channels, tiling.parts, count),
-                {**_merging(tiling), "ACC_DTYPE": cut["ACC_DTYPE"], "IS_GIVEN": is_given}, (is_given,),
+                {**_merging(tiling), "ACC_DTYPE": cut["ACC_DTYPE"], "IS_GIVEN": not training}, (training,),
             )  # fmt: skip
             start(
                 gpu_backward.backward_write, tiling, grid,
-                (x, gradient, saved_operand, dx, dr, weight, bias, mask, statistics, factors), (*sizes, tiling.each), acts,
+                (x, gradient, residual, dx, dr, weight, bias, mask, statistics, factors), (*sizes, tiling.each), acts,
                 (activation,),
             )  # fmt: skip
         else:
             start(
                 gpu_backward.backward_in_registers if tiling.strategy == "in_registers" else gpu_backward.backward_two_pass,
-                tiling, (tiling.programs, 1, 1), (x, gradient, saved_operand, dx, dr, weight, bias, mask, statistics, by_parameter),
-                (*sizes, count), {**acts, "IS_GIVEN": is_given}, (activation, is_given),
+                tiling, (tiling.programs, 1, 1), (x, gradient, residual, dx, dr, weight, bias, mask, statistics, by_parameter),
+                (*sizes, count), {**acts, "IS_GIVEN": not training}, (activation, training),
             )  # fmt: skip
     return dx, dr, by_parameter
 

@@ -50,9 +50,11 @@ class Deferring(_BatchNorm):
     def normalised_again(self, input: Tensor) -> Tensor:
         """The output for an input that has moved the buffers already."""
         mean, var, _ = self._statistics()
-        if self.training or mean is None or var is None:
-            return batch_stats_forward(input, self._args(None), None, None, otherwise=(mean, var))[0]
-        return running_stats_forward(input, mean, var, self._args(None), None)
+        training = self.training or mean is None or var is None
+        args = self._args(input, (mean, var, None), None, None, None, training=training)
+        if training:
+            return batch_stats_forward(args, self.kernel, self._called)[0]
+        return running_stats_forward(args, self.kernel, self._called)
 
     def extra_repr(self) -> str:
         """That of the layer, and what it waits for."""
