@@ -140,8 +140,9 @@ def step(model: nn.Module, images: Tensor, targets: Tensor) -> Callable[[], obje
     """A step of training. The rate is 0, so that a network without batch norm stays finite; the work is the same."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
 
+    model.train()
+
     def run() -> None:
-        model.train()
         loss = nn.functional.cross_entropy(model(images), targets)
         optimizer.zero_grad()
         loss.backward()
@@ -152,9 +153,9 @@ def step(model: nn.Module, images: Tensor, targets: Tensor) -> Callable[[], obje
 
 def evaluation(model: nn.Module, images: Tensor) -> Callable[[], object]:
     """A batch in evaluation mode."""
+    model.eval()
 
     def run() -> Tensor:
-        model.eval()
         with torch.no_grad():
             output: Tensor = model(images)
             return output
@@ -186,7 +187,8 @@ def measured(runs: dict[str, Callable[[], object]], seconds: float) -> dict[str,
 def ratios(found: dict[str, list[float]]) -> dict[str, float]:
     """How many times faster than torch.nn ours and a free batch norm are."""
     return {
-        side: median(theirs / own for theirs, own in zip(found[SIDES[0]], found[side], strict=True)) for side in SIDES[1:]
+        side: median(theirs / own for theirs, own in zip(found[SIDES[0]], found[side], strict=True))
+        for side in SIDES[1:]
     }
 
 
@@ -228,7 +230,10 @@ def main() -> None:
     warnings.simplefilter("ignore")  # those of the libraries
     bnkit.keep_freed_memory()
     rows = []
-    print("| network | threads | layout | ms | training | free | of it | ms | evaluation | free | of it |\n|" + " --- |" * 11)
+    print(
+        "| network | threads | layout | ms | training | free | of it | ms | evaluation | free | of it |\n|"
+        + " --- |" * 11
+    )
     for name in options.network or NETWORKS:
         network = NETWORKS[name]
         for threads in options.threads or (1, 2):
@@ -254,9 +259,7 @@ def main() -> None:
                 cells = [name, str(threads), layout, times_of_torch[0], *training, times_of_torch[1], *evaluated]
                 print(f"| {' | '.join(cells)} |", flush=True)
     if rows:
-        means = {
-            kind: {side: geometric_mean(row[kind][side] for row in rows) for side in SIDES[1:]} for kind in KINDS
-        }
+        means = {kind: {side: geometric_mean(row[kind][side] for row in rows) for side in SIDES[1:]} for kind in KINDS}
         training, evaluated = _cells(means)[:3], _cells(means)[3:]
         print(f"| {' | '.join(['geometric mean', '', '', '', *training, '', *evaluated])} |")
         print(f"\ntorch {torch.__version__}, {platform.machine()}; times faster than torch.nn")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bnkit.errors import SettingsError, TooFewValuesError
-from bnkit.kernels import reference, select
+from bnkit.kernels import aten, reference, select
 from bnkit.kernels.contract import Kernel
 from bnkit.kernels.fused.operands import are_rows, parameter_dtype_of
 from bnkit.kernels.fused.tracing import is_plain_eager
@@ -86,6 +86,8 @@ def running_stats_forward(
     if residual is not None:
         check_residual(x, residual, called)
     usual = _cached_selection(kernel, x)
+    if usual is not None and kernel == "auto" and activation is None and residual is None and _is_short(x):
+        usual = aten
     if (
         usual is not None
         and are_rows(x.shape[1], parameter_dtype_of(x), mean, variance, weight, bias)
@@ -97,6 +99,11 @@ def running_stats_forward(
     is_differentiated = (mean.requires_grad or variance.requires_grad) and torch.is_grad_enabled()
     chosen = select(reference.NAME if is_differentiated else kernel, x).kernel
     return chosen.running_stats_forward(x, mean, variance, weight, bias, eps, activation, residual)
+
+
+def _is_short(x: Tensor) -> bool:
+    """Whether a pass over ``x`` that does nothing but scale and shift is PyTorch's affair: its own does no more than that."""
+    return x.is_contiguous() and x.numel() < _LONG
 
 
 def training_step(
@@ -127,6 +134,8 @@ def training_step(
 # What was chosen for inputs that were alike: it is asked in every step, and the answer is always the same.
 _selections: dict[tuple[object, ...], Kernel] = {}
 _MAX_SELECTIONS = 4096
+# From so many elements on, the compiled loops write past the caches.
+_LONG = 1 << 21
 
 
 def _cached_selection(name: str, x: Tensor) -> Kernel | None:

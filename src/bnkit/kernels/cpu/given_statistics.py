@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ _load, _store = intrinsics.load, intrinsics.store
 _single, _double = intrinsics.pointer[np.float32], intrinsics.pointer[np.float64]
 
 
-def _fill(mean, variance, channels, eps, statistics):
+def _fill(mean: Any, variance: Any, channels: Any, eps: Any, statistics: Any) -> None:
     """The rows that loops read, from (C,) float32; all by their addresses."""
     means, variances, rows = _single(mean), _single(variance), _double(statistics)
     for c in range(channels):

@@ -36,8 +36,13 @@ class CpuKernel(FusedKernel):
             and is_dense(x)
             and is_bare(x)
             and are_rows(x.shape[1], torch.float32, mean, variance, weight, bias)
-            and (residual is None or (residual.dtype is x.dtype and residual.stride() == x.stride() and is_bare(residual)))
-            and not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias, residual)))
+            and (
+                residual is None
+                or (residual.dtype is x.dtype and residual.stride() == x.stride() and is_bare(residual))
+            )
+            and not (
+                torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias, residual))
+            )
         ):
             statistics = given_statistics(mean, variance, eps)
             return launch.forward(

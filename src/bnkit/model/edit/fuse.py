@@ -87,5 +87,3 @@ def unfuse(model: nn.Module, norm: nn.Module, *, keeps_activation: bool) -> None
         if any(module is place for module in model.modules()):
             replace_module(model, place, place.activation.train(place.training))
             norm.activation = None
-
-

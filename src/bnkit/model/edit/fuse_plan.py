@@ -14,6 +14,7 @@ from bnkit.model.inspect.trace import Operation, Trace
 _NAMES: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
     nn.LeakyReLU: "leaky_relu",
+    nn.ReLU6: "relu6",
     nn.Sigmoid: "sigmoid",
     nn.SiLU: "silu",
     nn.Tanh: "tanh",
@@ -102,7 +103,9 @@ def _only_user(run: Trace, operation: Operation) -> Operation | str:
     if operation.index in run.outputs:
         return "its output is that of the model"
     if len(users) != 1:
-        return f"its output is read by {', '.join(user.label for user in users)}" if users else "nothing reads its output"
+        return (
+            f"its output is read by {', '.join(user.label for user in users)}" if users else "nothing reads its output"
+        )
     return users[0]
 
 
@@ -126,6 +129,8 @@ def _activation(model: nn.Module, operation: Operation) -> str | None:
     if operation.is_call and operation.module is not None:
         return activation_name(model.get_submodule(operation.module))
     name = operation.name.rstrip("_")
+    if name == "hardtanh" and operation.arguments[1:3] == (0, 6):
+        return "relu6"
     if operation.kind is not OpType.ACTIVATION or name not in FUNCTIONS:
         return None
     is_usual = name != "leaky_relu" or operation.arguments[1:2] in ((), (LEAKY_SLOPE,))
@@ -135,7 +140,10 @@ def _activation(model: nn.Module, operation: Operation) -> str | None:
 def activation_name(module: nn.Module) -> str | None:
     """The name under which our layers know the activation that ``module`` is; None if they do not."""
     name = _NAMES.get(type(module))
-    is_usual = getattr(module, "negative_slope", LEAKY_SLOPE) == LEAKY_SLOPE and getattr(module, "approximate", "none") == "none"
+    is_usual = (
+        getattr(module, "negative_slope", LEAKY_SLOPE) == LEAKY_SLOPE
+        and getattr(module, "approximate", "none") == "none"
+    )
     return name if is_usual else None
 
 
