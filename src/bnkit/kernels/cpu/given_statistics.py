@@ -11,8 +11,10 @@ from torch import Tensor
 from bnkit.kernels.cpu import intrinsics
 from bnkit.kernels.cpu.compiling import entry
 
-_load, _store = intrinsics.load, intrinsics.store
-_single, _double = intrinsics.pointer[np.float32], intrinsics.pointer[np.float64]
+_load: Any = intrinsics.load
+_store: Any = intrinsics.store
+_single: Any = intrinsics.pointer[np.float32]
+_double: Any = intrinsics.pointer[np.float64]
 
 
 def _fill(mean: Any, variance: Any, channels: Any, eps: Any, statistics: Any) -> None:

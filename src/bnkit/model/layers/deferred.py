@@ -8,23 +8,21 @@ that the layer would have returned at once.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules import module as module_hooks
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bnkit.errors import ModelError
-from bnkit.kernels.activation import LEAKY_SLOPE
 from bnkit.kernels.fused.tracing import is_plain_eager
+from bnkit.model.layers.activation_calls import ABOUT_SHAPE, ACTIVATIONS, SUMS, activation_in
 from bnkit.nn.batch_norm import _BatchNorm
 from bnkit.nn.dispatch import batch_stats_forward, is_fused, running_stats_forward
 
 # Under this name a layer keeps what it has returned last, as long as somebody has it.
-_LATEST = "_latest_computation"
+LATEST = "_latest_computation"
 
 
 class Deferring(_BatchNorm):
@@ -49,12 +47,12 @@ class Deferring(_BatchNorm):
         """See ``bnkit.nn.BatchNorm1d``; what is returned may be computed later."""
         if residual is not None or mask is not None or not self._may_wait(input):
             return super().forward(input, residual, mask)
-        kept = self.__dict__.get(_LATEST)
+        kept = self.__dict__.get(LATEST)
         earlier = None if kept is None else kept()
         if earlier is not None and earlier.is_open:  # the buffers follow the inputs in their order
             earlier.result()
         computation = _Computation(self, input)
-        self.__dict__[_LATEST] = weakref.ref(computation)
+        self.__dict__[LATEST] = weakref.ref(computation)
         return DeferredOutput(computation)
 
     def normalised_again(self, input: Tensor) -> Tensor:
@@ -65,7 +63,7 @@ class Deferring(_BatchNorm):
         return running_stats_forward(input, mean, var, self._args(None), None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != _LATEST}
+        return {name: value for name, value in super().__getstate__().items() if name != LATEST}
 
     def extra_repr(self) -> str:
         """That of the layer, and what it waits for."""
@@ -121,7 +119,7 @@ class _Computation:
         self.residual: Tensor | None = None
         self.value: Tensor | None = None
         self.has_run = False
-        self.is_differentiated = torch.is_grad_enabled() if source is None else source.is_differentiated
+        self.is_differentiated: bool = torch.is_grad_enabled() if source is None else source.is_differentiated
         self._versions = (_version_of(input), 0)
 
     def __del__(self) -> None:
@@ -180,7 +178,7 @@ class DeferredOutput(Tensor):
     @staticmethod
     def __new__(cls, computation: _Computation) -> Self:  # noqa: ANN001 - ruff knows classes, not static methods
         x = computation.input
-        output = Tensor._make_wrapper_subclass(cls, x.shape, x.stride(), dtype=x.dtype, device=x.device)  # type: ignore[attr-defined]
+        output = Tensor._make_wrapper_subclass(cls, x.shape, x.stride(), dtype=x.dtype, device=x.device)
         output.computation = computation
         made: Self = output
         return made
@@ -191,23 +189,23 @@ class DeferredOutput(Tensor):
     def __radd__(self, other: Any) -> Tensor:
         return _sum(self, other, in_place=False)
 
-    def __iadd__(self, other: Any) -> Tensor:  # type: ignore[misc,override]
+    def __iadd__(self, other: Any) -> Tensor:
         return _sum(self, other, in_place=True)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The sum and the activation that the layer awaits, in one pass with it; everything else, on its output."""
-        if func in _ABOUT_SHAPE:
+        if func in ABOUT_SHAPE:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
-        if func in _SUMS and len(args) == 2 and not kwargs:
+        if func in SUMS and len(args) == 2 and not kwargs:
             first, second = args
             if isinstance(first, DeferredOutput):
-                return _sum(first, second, in_place=_SUMS[func])
-            if not _SUMS[func]:
+                return _sum(first, second, in_place=SUMS[func])
+            if not SUMS[func]:
                 return _sum(second, first, in_place=False)
-        if func in _ACTIVATIONS and isinstance(args[0] if args else None, DeferredOutput):
-            name, in_place = _activation_in(func, args[1:], kwargs or {})
+        if func in ACTIVATIONS and isinstance(args[0] if args else None, DeferredOutput):
+            name, in_place = activation_in(func, args[1:], kwargs or {})
             computation = args[0].computation
             if (
                 name is not None
@@ -222,7 +220,7 @@ class DeferredOutput(Tensor):
         return func(*_computed(args), **_computed(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """The same for code that is not Python: it is too late for gradients there."""
         found = tree_leaves((args, kwargs or {}))
         if any(isinstance(value, DeferredOutput) and value.computation.is_learnt_from for value in found):
@@ -262,48 +260,3 @@ def _sum(deferred: DeferredOutput, other: Any, *, in_place: bool) -> Tensor:
 
 def _computed(values: Any) -> Any:
     return tree_map_only(DeferredOutput, lambda deferred: deferred.computation.result(), values)
-
-
-def _activation_in(func: Callable[..., Any], extra: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str | None, bool]:
-    """The name of the activation that a call is, None where its arguments make it another one; and whether it is in place."""
-    name, in_place, arguments = _ACTIVATIONS[func]
-    given = {**dict(zip(arguments, extra, strict=False)), **kwargs}
-    in_place = bool(given.pop("inplace", in_place))
-    is_usual = len(extra) <= len(arguments) and all(_USUAL.get(key) == value for key, value in given.items())
-    if func is functional.hardtanh:  # which is something else by itself
-        is_usual = is_usual and len(given) == 2
-    return name if is_usual else None, in_place
-
-
-# The arguments that an activation has by its name.
-_USUAL = {"negative_slope": LEAKY_SLOPE, "approximate": "none", "min_val": 0.0, "max_val": 6.0}
-# By function: the name, whether it is in place, and what it takes besides.
-_ACTIVATIONS: dict[Any, tuple[str, bool, tuple[str, ...]]] = {
-    functional.relu: ("relu", False, ("inplace",)),
-    functional.leaky_relu: ("leaky_relu", False, ("negative_slope", "inplace")),
-    functional.hardtanh: ("relu6", False, ("min_val", "max_val", "inplace")),
-    functional.relu6: ("relu6", False, ("inplace",)),
-    functional.silu: ("silu", False, ("inplace",)),
-    functional.gelu: ("gelu", False, ()),
-    functional.leaky_relu_: ("leaky_relu", True, ("negative_slope",)),
-    **{
-        function: (name, name_in_torch.endswith("_"), ())
-        for name in ("relu", "sigmoid", "tanh")
-        for name_in_torch in (name, f"{name}_")
-        for home in (torch, Tensor)
-        for function in [getattr(home, name_in_torch)]
-    },
-}
-# Whether they are in place.
-_SUMS: dict[Any, bool] = {torch.add: False, Tensor.add: False, Tensor.add_: True, Tensor.__add__: False}
-_ABOUT_SHAPE = frozenset(
-    {
-        Tensor.shape.__get__,  # type: ignore[attr-defined]
-        Tensor.dtype.__get__,  # type: ignore[attr-defined]
-        Tensor.device.__get__,  # type: ignore[attr-defined]
-        Tensor.ndim.__get__,  # type: ignore[attr-defined]
-        Tensor.size,
-        Tensor.dim,
-        Tensor.numel,
-    }
-)
