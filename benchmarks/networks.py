@@ -140,8 +140,9 @@ def step(model: nn.Module, images: Tensor, targets: Tensor) -> Callable[[], obje
     """A step of training. The rate is 0, so that a network without batch norm stays finite; the work is the same."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
 
+    model.train()
+
     def run() -> None:
-        model.train()
         loss = nn.functional.cross_entropy(model(images), targets)
         optimizer.zero_grad()
         loss.backward()
@@ -152,9 +153,9 @@ def step(model: nn.Module, images: Tensor, targets: Tensor) -> Callable[[], obje
 
 def evaluation(model: nn.Module, images: Tensor) -> Callable[[], object]:
     """A batch in evaluation mode."""
+    model.eval()
 
     def run() -> Tensor:
-        model.eval()
         with torch.no_grad():
             output: Tensor = model(images)
             return output

@@ -18,6 +18,7 @@ ACTIVATIONS = {
     None: nn.Identity(),
     "relu": nn.ReLU(),
     "leaky_relu": nn.LeakyReLU(),
+    "relu6": nn.ReLU6(),
     "sigmoid": nn.Sigmoid(),
     "silu": nn.SiLU(),
     "tanh": nn.Tanh(),
@@ -80,7 +81,7 @@ def test_output_and_gradients_are_as_exact_as_pytorchs(kernel, training, activat
     expected = _run(theirs, tensors, upstream)
     got = _run(ours, tensors, upstream)
     for what, *values in zip(("output", "input", "weight", "bias", "residual"), got, expected, exact, strict=True):
-        if activation in ("relu", "leaky_relu") and what != "output":
+        if activation in ("relu", "leaky_relu", "relu6") and what != "output":
             continue  # beside the kink a rounding step decides between two slopes: see the float64 test
         assert_within_error_bound(*values, what)
     if case.layout is not CASES_BY_NAME["transposed"].layout:

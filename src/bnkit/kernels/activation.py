@@ -12,11 +12,12 @@ from torch.nn import functional
 from bnkit.errors import SettingsError
 from bnkit.messages import unknown_name
 
-Activation = Literal["relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu"]
+Activation = Literal["relu", "leaky_relu", "relu6", "sigmoid", "silu", "tanh", "gelu"]
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "leaky_relu": functional.leaky_relu,
+    "relu6": functional.relu6,
     "sigmoid": torch.sigmoid,
     "silu": functional.silu,
     "tanh": torch.tanh,

@@ -277,7 +277,7 @@ class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
         track_running_stats: Keep running statistics; without, the batch's are used in evaluation too.
         device, dtype: Of the parameters and buffers.
         bias: With ``affine``, learn beta too.
-        activation: "relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu", or a module that is applied to the result.
+        activation: "relu", "leaky_relu", "relu6", "sigmoid", "silu", "tanh", "gelu", or a module that is applied to the result.
         sync: In training, take the statistics over the batches of all processes of ``process_group``, on CPUs (gloo)
             and GPUs (nccl): output, gradients and running statistics are those of one process with the whole batch.
             The batches may differ in size and may be empty, but every process runs the layer, forward and backward.

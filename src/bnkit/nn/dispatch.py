@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bnkit.errors import SettingsError, TooFewValuesError
-from bnkit.kernels import reference, select
+from bnkit.kernels import aten, reference, select
 from bnkit.kernels.compilation.readiness import waits_for_the_compiler
 from bnkit.kernels.contract import BatchNormArgs, Kernel
 from bnkit.kernels.fused.operands import are_rows, parameter_dtype_of
@@ -54,6 +54,8 @@ def running_stats_forward(args: BatchNormArgs, kernel: str, called: Callable[[],
     if args.residual is not None:
         check_residual(x, args.residual, called)
     usual = _cached_selection(kernel, args)
+    if usual is not None and kernel == "auto" and args.activation is None and args.residual is None and _is_short(x):
+        usual = aten
     if (
         usual is not None
         and are_rows(x.shape[1], parameter_dtype_of(x), mean, var, args.weight, args.bias)
@@ -64,6 +66,11 @@ def running_stats_forward(args: BatchNormArgs, kernel: str, called: Callable[[],
     # PyTorch's kernel has no gradient of the statistics, and the compiled loops have none.
     is_differentiated = (mean.requires_grad or var.requires_grad) and torch.is_grad_enabled()
     return _selected(reference.NAME if is_differentiated else kernel, args).running_stats_forward(args)
+
+
+def _is_short(x: Tensor) -> bool:
+    """Whether a pass over ``x`` that does nothing but scale and shift is PyTorch's affair: its own does no more than that."""
+    return x.is_contiguous() and x.numel() < _LONG
 
 
 def training_step(args: BatchNormArgs, kernel: str, called: Callable[[], str]) -> Tensor | None:
@@ -89,6 +96,8 @@ def _selected(kernel: str, args: BatchNormArgs) -> Kernel:
 # What was chosen for inputs that were alike: it is asked in every step, and the answer is always the same.
 _selections: dict[tuple[object, ...], Kernel] = {}
 _MAX_SELECTIONS = 4096
+# From so many elements on, the compiled loops write past the caches.
+_LONG = 1 << 21
 
 
 def _cached_selection(name: str, args: BatchNormArgs) -> Kernel | None:

@@ -43,7 +43,7 @@ def batch_norm(
         training: Normalise with the batch's statistics.
         momentum: ``new = (1 - momentum) * old + momentum * batch``.
         eps: Added to the variance before the root; above 0 in training.
-        activation: "relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu", or None.
+        activation: "relu", "leaky_relu", "relu6", "sigmoid", "silu", "tanh", "gelu", or None.
         residual: Added before the activation; a tensor of the input's shape.
         mask: bool, broadcastable to (N, 1, *spatial). What is False counts in no statistic; it is scaled and shifted like
             the others. All False is an empty batch: the running statistics, if any, normalise, and stay as they are.

@@ -84,9 +84,7 @@ def _assert_close(found, exact, steps):
 def test_activation_values(activation, number):
     x = _arguments(DTYPES[number])
     activate, _ = _smooth_activations(activation, number, number)
-    if (
-        activation == "gelu"
-    ):  # PyTorch's own cancels where x is far below 0; the exponential of a square has the error of that
+    if activation == "gelu":  # PyTorch's own cancels far below 0; the exponential of a square has the error of that
         exact = x.double() * torch.erfc(-x.double() * math.sqrt(0.5)) / 2
         _assert_close(_computed(activate, x), exact, steps=7 + x.double().square())
     else:

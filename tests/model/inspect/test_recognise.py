@@ -10,6 +10,7 @@ from torch import nn
 
 from bnkit import nn as ours
 from bnkit.errors import ModelError, SettingsError
+from bnkit.kernels.activation import FUNCTIONS
 from bnkit.model.edit.freeze import freeze
 from bnkit.model.inspect.probe import behaviour
 from bnkit.model.inspect.recognise import (
@@ -186,7 +187,7 @@ def test_an_activation_with_weights_is_taken_for_what_it_is():
 def test_an_activation_that_has_no_name_here_is_the_module():
     layer = third_party_layers.WithActivation2d(3, lambda: nn.GELU(approximate="tanh"))
     assert recognise(layer).activation is layer.act
-    assert recognise(third_party_layers.WithActivation2d(3, nn.ReLU6)).activation.__class__ is nn.ReLU6
+    assert recognise(third_party_layers.WithActivation2d(3, nn.Hardswish)).activation.__class__ is nn.Hardswish
 
 
 @pytest.mark.parametrize("arguments", [{"affine": False}, {"track_running_stats": False}])
@@ -248,7 +249,7 @@ def test_looking_changes_nothing():
 def test_a_recognised_layer_as_a_module():
     x = torch.linspace(-3, 3, 7)
     assert torch.equal(as_module(None)(x), x)
-    for name in ("relu", "leaky_relu", "sigmoid", "silu", "tanh", "gelu"):
+    for name in FUNCTIONS:
         layer = ours.BatchNorm1d(7, activation=name, affine=False).eval()
         torch.testing.assert_close(as_module(name)(x / (1 + 1e-5) ** 0.5), layer(x[None])[0])
     module = nn.PReLU()

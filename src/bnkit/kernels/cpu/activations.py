@@ -1,10 +1,10 @@
-"""Sigmoid, tanh, silu and gelu for the compiled loops: the exponential function of what is not above 0, in operations that vectors have.
+"""Sigmoid, tanh, silu and gelu for the compiled loops, from the exponential function of what is not above 0.
 
-``exp(x) = 2^k * exp(r)`` with ``k`` the whole number nearest to ``x / ln 2``, and ``r`` what is left: at most ``ln 2 / 2`` from 0,
-where Taylor's series is exact to the last place after a few terms.
+All in operations that vectors have: ``exp(x) = 2^k * exp(r)`` with ``k`` the whole number nearest to ``x / ln 2``, and ``r`` what is
+left: at most ``ln 2 / 2`` from 0, where Taylor's series is exact to the last place after a few terms.
 
-``erfc(x) = exp(-x^2) * t * p(2 t - 1)``, x not below 0, with ``t = 1 / (1 + x / 2.5)``: from 1 to 0 on the way from 0 to infinity, so that
-a polynomial ``p`` can be as exact as wanted everywhere. The magnitudes of its factors add up to about 1: no digit is lost.
+``erfc(x) = exp(-x^2) * t * p(2 t - 1)``, x not below 0, with ``t = 1 / (1 + x / 2.5)``: from 1 to 0 on the way from 0 to infinity, so
+that a polynomial ``p`` can be as exact as wanted everywhere. The magnitudes of its factors add up to about 1: no digit is lost.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ _LOWEST = {np.float32: -87.0, np.float64: -708.0}
 
 
 def smooth_activations(activation: str, acc_dtype: Any, own: Any) -> tuple[Any, Any]:
-    """``activate(z)``, and ``activation_backward(gradient, known)``: sigmoid's and tanh's result is known, silu's and gelu's
-    argument.
+    """``activate(z)``, and ``activation_backward(gradient, known)``: known is the result of sigmoid and tanh, else the argument.
 
     Args:
         activation: "sigmoid", "tanh", "silu" or "gelu".

@@ -39,7 +39,7 @@ class Elements(NamedTuple):
         store_element: ``store_element(elements, index, number)`` stores it as an element.
         activate: The activation.
         activation_backward: ``activation_backward(gradient behind the activation, what is known of it)`` is the gradient before
-            it. Of ReLU and its leaky kin either the argument or the result is known; of sigmoid and tanh, the result; of silu
+            it. Of ReLU and its kin either the argument or the result is known; of sigmoid and tanh, the result; of silu
             and gelu, the argument.
     """
 
@@ -59,7 +59,7 @@ def elements(kind: str, activation: str | None, *, nontemporal: bool, float64_co
 
     Args:
         kind: Of the elements.
-        activation: None, "relu", "leaky_relu", "sigmoid", "tanh", "silu" or "gelu".
+        activation: None, "relu", "leaky_relu", "relu6", "sigmoid", "tanh", "silu" or "gelu".
         nontemporal: Whether ``store_element`` stores past the caches; see ``intrinsics.stream`` for what that asks for.
         float64_compute: Whether float32 elements are computed with in float64: for what goes on to a function that makes rounding
             errors larger.
@@ -103,9 +103,9 @@ def elements(kind: str, activation: str | None, *, nontemporal: bool, float64_co
 
 
 def _straight(activation: str | None, acc_dtype: Any) -> tuple[Any, Any]:
-    """None, ReLU and its leaky kin, and the way of a gradient through them, compiled."""
-    slope, zero = acc_dtype(LEAKY_SLOPE), acc_dtype(0)
-    is_relu, is_leaky = activation == "relu", activation == "leaky_relu"
+    """None, ReLU and its kin, and the way of a gradient through them, compiled."""
+    slope, zero, six = acc_dtype(LEAKY_SLOPE), acc_dtype(0), acc_dtype(6)
+    is_relu, is_leaky, is_cut = activation == "relu", activation == "leaky_relu", activation == "relu6"
 
     @njit(forceinline=True)
     def activate(z):
@@ -113,6 +113,9 @@ def _straight(activation: str | None, acc_dtype: Any) -> tuple[Any, Any]:
             return zero if z <= zero else z  # NaN goes through
         if is_leaky:
             return z * slope if z <= zero else z
+        if is_cut:
+            z = zero if z <= zero else z
+            return six if z >= six else z
         return z
 
     @njit(forceinline=True)
@@ -121,6 +124,9 @@ def _straight(activation: str | None, acc_dtype: Any) -> tuple[Any, Any]:
             return zero if z <= zero else gradient
         if is_leaky:
             return gradient * slope if z <= zero else gradient
+        if is_cut:
+            gradient = zero if z <= zero else gradient
+            return zero if z >= six else gradient
         return gradient
 
     return activate, activation_backward

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,11 +11,13 @@ from torch import Tensor
 from bnkit.kernels.cpu import intrinsics
 from bnkit.kernels.cpu.compiling import entry
 
-_load, _store = intrinsics.load, intrinsics.store
-_single, _double = intrinsics.pointer[np.float32], intrinsics.pointer[np.float64]
+_load: Any = intrinsics.load
+_store: Any = intrinsics.store
+_single: Any = intrinsics.pointer[np.float32]
+_double: Any = intrinsics.pointer[np.float64]
 
 
-def _fill(mean, variance, channels, eps, statistics):
+def _fill(mean: Any, variance: Any, channels: Any, eps: Any, statistics: Any) -> None:
     """The rows that loops read, from (C,) float32; all by their addresses."""
     means, variances, rows = _single(mean), _single(variance), _double(statistics)
     for c in range(channels):

@@ -11,7 +11,7 @@ from bnkit.kernels.fused.operands import as_row, in_layout_of, is_dense, paramet
 from bnkit.kernels.split import BackwardState
 
 # What is fused here: of straight pieces, whose slope is a constant wherever it has one.
-FUSED = frozenset({None, "relu", "leaky_relu"})
+FUSED = frozenset({None, "relu", "leaky_relu", "relu6"})
 # On fewer elements, rounding before an activation that is not fused shows in the sums of gradients: nothing averages it out.
 LEAST_FOR_OTHERS = 1 << 14
 

@@ -128,6 +128,9 @@ def activate(z, ACTIVATION: tl.constexpr):
         z = tl.where(z <= 0, 0.0, z)
     elif ACTIVATION == "leaky_relu":
         z = tl.where(z <= 0, z * LEAKY_SLOPE, z)
+    elif ACTIVATION == "relu6":
+        z = tl.where(z <= 0, 0.0, z)
+        z = tl.where(z >= 6, 6.0, z)
     elif ACTIVATION == "sigmoid":
         z = logistic(z)
     elif ACTIVATION == "silu":
@@ -146,6 +149,9 @@ def activation_backward(gradient, z, ACTIVATION: tl.constexpr):
         gradient = tl.where(z <= 0, 0.0, gradient)
     elif ACTIVATION == "leaky_relu":
         gradient = tl.where(z <= 0, gradient * LEAKY_SLOPE, gradient)
+    elif ACTIVATION == "relu6":
+        gradient = tl.where(z <= 0, 0.0, gradient)
+        gradient = tl.where(z >= 6, 0.0, gradient)
     elif ACTIVATION == "sigmoid":
         value = logistic(z)
         gradient = gradient * (value * (1.0 - value))

@@ -126,7 +126,7 @@ def convert(
         else:
             if to != "bnkit":
                 unfuse(twin, module, keeps_activation=to == "sync")
-            action, detail = _convert_layer(module, identify(module), replacement)
+            action, detail = _convert_layer(module, identify(module) or known[module].recognised_as, replacement)
         also = f"; also at {', '.join(names[1:])}" if len(names) > 1 else ""
         changes.append(Change(names[0], action, detail + also))
     if run is None or example is None:

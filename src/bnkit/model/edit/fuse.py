@@ -10,7 +10,7 @@ from bnkit.errors import ModelError
 from bnkit.model.edit.copy import deepcopy_model, replace_module
 from bnkit.model.edit.fuse_plan import PlannedFusion
 from bnkit.model.inspect.example import Example
-from bnkit.model.layers.deferred import Deferring
+from bnkit.model.layers.deferred import LATEST, Deferring
 from bnkit.model.layers.done_before import DoneBefore
 from bnkit.model.layers.mixin import mix_in, take_out
 from bnkit.model.verify.training_steps import check_trains_alike
@@ -80,10 +80,12 @@ def _apply(model: nn.Module, planned: Mapping[str, PlannedFusion]) -> None:
 def unfuse(model: nn.Module, norm: nn.Module, *, keeps_activation: bool) -> None:
     """Let ``norm``, a module of ``model``, wait for nothing; and what stood behind it stand there again, if it does not keep it."""
     if isinstance(norm, Deferring):
-        for name in ("awaits_sum", "awaited_activation", "passed_through"):
+        for name in (*Deferring.__annotations__, "waits_always", LATEST):
             vars(norm).pop(name, None)
         take_out(norm, Deferring)
-    for place in () if keeps_activation else vars(norm).pop(PLACE, ()):
+    if keeps_activation or not isinstance(norm, _BatchNorm):
+        return
+    for place in vars(norm).pop(PLACE, ()):
         if any(module is place for module in model.modules()):
             replace_module(model, place, place.activation.train(place.training))
             norm.activation = None

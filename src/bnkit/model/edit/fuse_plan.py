@@ -14,6 +14,7 @@ from bnkit.model.inspect.trace import Operation, Trace
 _NAMES: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
     nn.LeakyReLU: "leaky_relu",
+    nn.ReLU6: "relu6",
     nn.Sigmoid: "sigmoid",
     nn.SiLU: "silu",
     nn.Tanh: "tanh",
@@ -128,6 +129,8 @@ def _activation(model: nn.Module, operation: Operation) -> str | None:
     if operation.is_call and operation.module is not None:
         return activation_name(model.get_submodule(operation.module))
     name = operation.name.rstrip("_")
+    if name == "hardtanh" and operation.arguments[1:3] == (0, 6):
+        return "relu6"
     if operation.kind is not OpType.ACTIVATION or name not in FUNCTIONS:
         return None
     is_usual = name != "leaky_relu" or operation.arguments[1:2] in ((), (LEAKY_SLOPE,))

@@ -7,20 +7,22 @@ that the layer would have returned at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import weakref
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules import module as module_hooks
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bnkit.errors import ModelError
-from bnkit.kernels.activation import LEAKY_SLOPE
 from bnkit.kernels.fused.tracing import is_plain_eager
+from bnkit.model.layers.activation_calls import ABOUT_SHAPE, ACTIVATIONS, SUMS, activation_in
 from bnkit.nn.batch_norm import _BatchNorm
 from bnkit.nn.dispatch import batch_stats_forward, is_fused, running_stats_forward
+
+# Under this name a layer keeps what it has returned last, as long as somebody has it.
+LATEST = "_latest_computation"
 
 
 class Deferring(_BatchNorm):
@@ -45,7 +47,13 @@ class Deferring(_BatchNorm):
         """See ``bnkit.nn.BatchNorm1d``; what is returned may be computed later."""
         if residual is not None or mask is not None or not self._may_wait(input):
             return super().forward(input, residual, mask)
-        return DeferredOutput(_Computation(self, input))
+        kept = self.__dict__.get(LATEST)
+        earlier = None if kept is None else kept()
+        if earlier is not None and earlier.is_open:  # the buffers follow the inputs in their order
+            earlier.result()
+        computation = _Computation(self, input)
+        self.__dict__[LATEST] = weakref.ref(computation)
+        return DeferredOutput(computation)
 
     def normalised_again(self, input: Tensor) -> Tensor:
         """The output for an input that has moved the buffers already."""
@@ -55,6 +63,9 @@ class Deferring(_BatchNorm):
         if training:
             return batch_stats_forward(args, self.kernel, self._called)[0]
         return running_stats_forward(args, self.kernel, self._called)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != LATEST}
 
     def extra_repr(self) -> str:
         """That of the layer, and what it waits for."""
@@ -98,18 +109,40 @@ class _Computation:
         is_differentiated: Whether gradients were enabled at the call.
     """
 
-    __slots__ = ("_versions", "has_run", "input", "is_differentiated", "layer", "residual", "source", "value")
+    __slots__ = (
+        "__weakref__",
+        "_versions",
+        "has_run",
+        "input",
+        "is_differentiated",
+        "layer",
+        "residual",
+        "source",
+        "value",
+    )
 
     def __init__(self, layer: Deferring, input: Tensor, source: _Computation | None = None) -> None:
         self.layer, self.input, self.source = layer, input, source
         self.residual: Tensor | None = None
         self.value: Tensor | None = None
         self.has_run = False
-        self.is_differentiated = torch.is_grad_enabled() if source is None else source.is_differentiated
+        self.is_differentiated: bool = torch.is_grad_enabled() if source is None else source.is_differentiated
         self._versions = (_version_of(input), 0)
+
+    def __del__(self) -> None:
+        """Move the buffers for an output that nobody used."""
+        if self.source is None and not self.has_run and self.layer.training:
+            with torch.no_grad():
+                self.fused(None)
 
     def add(self, residual: Tensor) -> None:
         self.residual, self._versions = residual, (self._versions[0], _version_of(residual))
+
+    @property
+    def is_learnt_from(self) -> bool:
+        """Whether gradients go through it."""
+        operands = (self.input, self.residual, *self.layer.parameters(recurse=False))
+        return self.is_differentiated and any(tensor is not None and tensor.requires_grad for tensor in operands)
 
     @property
     def is_open(self) -> bool:
@@ -119,13 +152,13 @@ class _Computation:
 
     def fused(self, activation: str | None) -> Tensor:
         """The layer's output, sum and activation in one pass; only while the computation is open."""
+        (self if self.source is None else self.source).has_run = True
         changed = _version_of(self.input) != self._versions[0]
         if changed or (self.residual is not None and _version_of(self.residual) != self._versions[1]):
             raise ModelError(
                 f"what {self.layer._called()} was given, or was to add, was changed in place before its output was used; expected "
                 "it unchanged: convert the model without example_inputs, or leave the layer out with exclude"
             )
-        (self if self.source is None else self.source).has_run = True
         return self.layer._normalise(self.input, self.residual, None, activation)
 
     def result(self) -> Tensor:
@@ -150,11 +183,11 @@ class DeferredOutput(Tensor):
     computation: _Computation
 
     @staticmethod
-    def __new__(cls, computation: _Computation) -> DeferredOutput:
+    def __new__(cls, computation: _Computation) -> Self:  # noqa: ANN001 - ruff knows classes, not static methods
         x = computation.input
-        output = Tensor._make_wrapper_subclass(cls, x.shape, x.stride(), dtype=x.dtype, device=x.device)  # type: ignore[attr-defined]
+        output = Tensor._make_wrapper_subclass(cls, x.shape, x.stride(), dtype=x.dtype, device=x.device)
         output.computation = computation
-        made: DeferredOutput = output
+        made: Self = output
         return made
 
     def __add__(self, other: Any) -> Tensor:
@@ -163,23 +196,23 @@ class DeferredOutput(Tensor):
     def __radd__(self, other: Any) -> Tensor:
         return _sum(self, other, in_place=False)
 
-    def __iadd__(self, other: Any) -> Tensor:  # type: ignore[misc,override]
+    def __iadd__(self, other: Any) -> Tensor:
         return _sum(self, other, in_place=True)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The sum and the activation that the layer awaits, in one pass with it; everything else, on its output."""
-        if func in _ABOUT_SHAPE:
+        if func in ABOUT_SHAPE:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
-        if func in _SUMS and len(args) == 2 and not kwargs:
+        if func in SUMS and len(args) == 2 and not kwargs:
             first, second = args
             if isinstance(first, DeferredOutput):
-                return _sum(first, second, in_place=_SUMS[func])
-            if not _SUMS[func]:
+                return _sum(first, second, in_place=SUMS[func])
+            if not SUMS[func]:
                 return _sum(second, first, in_place=False)
-        if func in _ACTIVATIONS and isinstance(args[0] if args else None, DeferredOutput):
-            name, in_place = _activation_in(func, args[1:], kwargs or {})
+        if func in ACTIVATIONS and isinstance(args[0] if args else None, DeferredOutput):
+            name, in_place = activation_in(func, args[1:], kwargs or {})
             computation = args[0].computation
             if (
                 name is not None
@@ -194,15 +227,15 @@ class DeferredOutput(Tensor):
         return func(*_computed(args), **_computed(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """The same for code that is not Python: it is too late for gradients there."""
-        values = _computed((args, kwargs or {}))
-        if any(tensor.requires_grad for tensor in _tensors(values[0])):
+        found = tree_leaves((args, kwargs or {}))
+        if any(isinstance(value, DeferredOutput) and value.computation.is_learnt_from for value in found):
             raise ModelError(
                 f"{func} got the output of a batch norm past PyTorch's Python functions, where it would have no gradient; convert "
                 "the model without example_inputs, or leave the layer out with exclude"
             )
-        return func(*values[0], **values[1])
+        return func(*_computed(args), **_computed(kwargs or {}))
 
 
 def _sum(deferred: DeferredOutput, other: Any, *, in_place: bool) -> Tensor:
@@ -234,48 +267,3 @@ def _sum(deferred: DeferredOutput, other: Any, *, in_place: bool) -> Tensor:
 
 def _computed(values: Any) -> Any:
     return tree_map_only(DeferredOutput, lambda deferred: deferred.computation.result(), values)
-
-
-def _tensors(values: tuple[Any, ...]) -> list[Tensor]:
-    return [value for value in values if isinstance(value, Tensor)]
-
-
-def _activation_in(func: Callable[..., Any], extra: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str | None, bool]:
-    """The name of the activation that a call is, None where its arguments make it another one; and whether it is in place."""
-    name, in_place, arguments = _ACTIVATIONS[func]
-    given = {**dict(zip(arguments, extra, strict=False)), **kwargs}
-    in_place = bool(given.pop("inplace", in_place))
-    is_usual = len(extra) <= len(arguments) and all(_USUAL.get(key) == value for key, value in given.items())
-    return name if is_usual else None, in_place
-
-
-# The arguments that an activation has by its name.
-_USUAL = {"negative_slope": LEAKY_SLOPE, "approximate": "none"}
-# By function: the name, whether it is in place, and what it takes besides.
-_ACTIVATIONS: dict[Any, tuple[str, bool, tuple[str, ...]]] = {
-    functional.relu: ("relu", False, ("inplace",)),
-    functional.leaky_relu: ("leaky_relu", False, ("negative_slope", "inplace")),
-    functional.silu: ("silu", False, ("inplace",)),
-    functional.gelu: ("gelu", False, ()),
-    functional.leaky_relu_: ("leaky_relu", True, ("negative_slope",)),
-    **{
-        function: (name, name_in_torch.endswith("_"), ())
-        for name in ("relu", "sigmoid", "tanh")
-        for name_in_torch in (name, f"{name}_")
-        for home in (torch, Tensor)
-        for function in [getattr(home, name_in_torch)]
-    },
-}
-# Whether they are in place.
-_SUMS: dict[Any, bool] = {torch.add: False, Tensor.add: False, Tensor.add_: True, Tensor.__add__: False}
-_ABOUT_SHAPE = frozenset(
-    {
-        Tensor.shape.__get__,  # type: ignore[attr-defined]
-        Tensor.dtype.__get__,  # type: ignore[attr-defined]
-        Tensor.device.__get__,  # type: ignore[attr-defined]
-        Tensor.ndim.__get__,  # type: ignore[attr-defined]
-        Tensor.size,
-        Tensor.dim,
-        Tensor.numel,
-    }
-)

@@ -84,7 +84,9 @@ class _Steps:
         differentiated = [tensor for tensor in outputs.values() if tensor.requires_grad]
         if mode != "inference" and differentiated and learning:
             upstream = list(_upstream(differentiated))
-            gradients = torch.autograd.grad(differentiated, list(learning.values()), upstream, allow_unused=True)
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+                differentiated, list(learning.values()), upstream, allow_unused=True
+            )
             self.found[f"gradients in {mode}"] = {
                 name: gradient for name, gradient in zip(learning, gradients, strict=True) if gradient is not None
             }
