@@ -40,7 +40,12 @@ app = Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        # Otherwise it is None where it is not given, and Typer loads pydantic to convert that, for the help of a command too.
+        "default_map": {"help": False},
+    },
 )
 app.command("compare", cls=Command, short_help="Train networks with and without batch norm, and say what it bought.")(
     compare.compare
