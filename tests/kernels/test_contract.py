@@ -111,6 +111,7 @@ def test_float64_agrees_with_pytorch(kernel, activation, case):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("parameters", ["float32", "same"])
 @pytest.mark.parametrize("kernel", KERNELS)
