@@ -36,6 +36,7 @@ def _normal(x):
     return (x - values.mean()) / values.std(correction=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "form", "said"),
     [
@@ -66,6 +67,7 @@ def test_the_statistics_are_those_of_what_the_model_is_given(capsys, tmp_path, f
     assert torch.allclose(written["2.running_var"], seen.var(0), rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("data", ["digits", "p.npz", "p"])
 def test_where_nothing_says_the_form_it_has_to_be_given(capsys, folder, command, data):
@@ -76,6 +78,7 @@ def test_where_nothing_says_the_form_it_has_to_be_given(capsys, folder, command,
         assert choice in said.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_first_line_says_what_the_model_was_given(capsys, command):
     model = "trained_without" if command == "add" else "trained"

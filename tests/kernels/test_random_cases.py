@@ -33,7 +33,7 @@ FUSED = {
     "float32": (("relu", True), (None, False)),
     "float64": (("tanh", True),),
     "bfloat16": (("relu", False),),
-    "float16": (("leaky_relu", True),),
+    "float16": ((None, False),),
 }
 ACTIVATIONS = {None: nn.Identity(), "relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(), "tanh": nn.Tanh()}
 

@@ -79,6 +79,7 @@ def test_around_a_compiled_model(compiled_anew):
         assert all(torch.equal(a, b) for a, b in zip(found, results[0], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "norm"),
     selected(product(NETWORKS, ["torch", "numba"]), lambda network, norm: (network, norm) != ("resnet", "numba")),
@@ -105,6 +106,7 @@ class Checkpointed(nn.Module):
         return self.last(checkpoint(self.inner, self.first(x), use_reentrant=self.reentrant))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["torch", "functional", "aten", "numba", "reference"])
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_around_activation_checkpointing(norm, reentrant):

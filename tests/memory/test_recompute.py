@@ -31,6 +31,7 @@ def test_same_numbers(network, norm, layout, training):
     assert_same(step(model, x, targets, again=True), step(model, x, targets, again=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "norm", "dtype"),
     selected(
@@ -130,6 +131,7 @@ def test_activations_of_torch(name, dimensions):
     assert dropped == (2 if keeps_its_argument or name.startswith("relu6") else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("has_residual", "kernel", "activation"),
     selected(
@@ -176,6 +178,7 @@ def test_recompute_with_options_of_our_layers(extra):
     assert dropped >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", [False, True])
 def test_recompute_with_masks(mask):
     torch.manual_seed(0)

@@ -87,7 +87,7 @@ def _model(raises_at=None):
     return model
 
 
-@pytest.mark.parametrize("raises_at", [None, 1, 2, 3, 4])
+@pytest.mark.parametrize("raises_at", [None, 2, *(pytest.param(call, marks=pytest.mark.slow) for call in (1, 3, 4))])
 @pytest.mark.parametrize(
     ("rule", "least"),
     [

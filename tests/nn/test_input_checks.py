@@ -106,6 +106,7 @@ THEIRS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNo
 ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape", "training"),
     selected(

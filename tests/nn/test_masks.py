@@ -145,6 +145,7 @@ def test_in_evaluation_a_mask_changes_nothing():
     assert torch.equal(layer(x, mask=mask), layer(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_differentiable_twice(kernel):
     generator = torch.Generator().manual_seed(0)

@@ -17,6 +17,7 @@ def _built(arm: str, memory_format: str, device: str = "cpu") -> torch.nn.Module
     return network_sources(["two-cnn"], [arm])[arm].build((1, 28, 28), 10, settings, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["no_batch_norm", "batch_norm", "torch"])
 def test_weights_and_gradients_are_those_of_contiguous_tensors(arm: str) -> None:
     one, other = _built(arm, "contiguous"), _built(arm, "channels_last")

@@ -244,6 +244,7 @@ def _script(folder, guard, signal_number=signal.SIGKILL):
     return path
 
 
+@pytest.mark.torture
 def test_a_killed_call_takes_its_workers_along_and_the_next_one_goes_on(tmp_path):
     script = _script(tmp_path, 'if __name__ == "__main__": ')
     done = run([sys.executable, script, tmp_path / "r", "9"])

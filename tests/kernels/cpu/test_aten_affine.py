@@ -51,6 +51,7 @@ def _case(shape, layout, affects):
     return x, residual, weight if affects else None, bias if affects else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("residual", RESIDUALS)
 @pytest.mark.parametrize("affects", [False, True], ids=["plain", "affine"])
