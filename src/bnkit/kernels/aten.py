@@ -49,7 +49,8 @@ def running_stats_forward(args: BatchNormArgs) -> Tensor:
 
 def training_step(args: BatchNormArgs) -> Tensor | None:
     """See ``contract.Kernel``."""
-    x, (running_mean, running_var), weight, bias = args.input, args.statistics, args.weight, args.bias
+    x, running_mean, running_var, weight, bias, _, momentum, eps, _, _, _, _, num_batches_tracked = args
+    assert running_mean is not None and running_var is not None
     if torch.compiler.is_compiling():
         dtype = x.dtype if running_mean.dtype is x.dtype else parameter_dtype_of(x)
         rows = running_mean, running_var, weight, bias
@@ -64,11 +65,11 @@ def training_step(args: BatchNormArgs) -> Tensor | None:
     ) or (running_mean.is_neg() or running_var.is_neg()):
         return None
     try:
-        output = functional.batch_norm(x, running_mean, running_var, weight, bias, True, args.momentum, args.eps)
+        output = functional.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
     except RuntimeError:  # dtypes that it does not mix, lengths, buffers that require gradients: seen to elsewhere
         return None
-    if args.num_batches_tracked is not None:
-        args.num_batches_tracked.add_(1)
+    if num_batches_tracked is not None:
+        num_batches_tracked.add_(1)
     return _finish(output, args)
 
 

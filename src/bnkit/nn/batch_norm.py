@@ -197,7 +197,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         else:  # parametrised
             weight, bias = self.weight, self.bias
         momentum = self.momentum or 0.0  # None, the cumulative average, is seen to by `_track`
-        count = count_of(input, mask) if training else 1
+        count = 1 if not training else input.numel() // max(input.shape[1], 1) if mask is None else count_of(mask)
         return BatchNormArgs(
             input, mean, var, weight, bias, training, momentum, self.eps, activation, residual, mask, count, tracked
         )

@@ -77,7 +77,7 @@ def batch_norm(
         check_size(virtual_batch_size, "batch_norm")
 
     def normalise(x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
-        count = count_of(x, mask)
+        count = x.numel() // max(x.shape[1], 1) if mask is None else count_of(mask)
         args = BatchNormArgs(
             x, running_mean, running_var, weight, bias, True, momentum, eps, activation, residual, mask, count
         )

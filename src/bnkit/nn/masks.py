@@ -28,14 +28,12 @@ def as_wide_as(x: Tensor, mask: Tensor, caller: str) -> Tensor:
         ) from None
 
 
-def count_of(x: Tensor, mask: Tensor | None) -> int | Tensor:
+def count_of(mask: Tensor) -> int | Tensor:
     """How many values of a channel count: a number, or a 0-d tensor where a graph cannot branch on it.
 
     In a compiled graph, fewer than two are an error at the time that it runs. In one of ``torch.jit.trace``, a number would be
     that of the example for ever.
     """
-    if mask is None:
-        return x.numel() // max(x.shape[1], 1)
     count = mask.sum()
     if torch.compiler.is_compiling():
         torch._assert_async(count > 1, "one value per channel, or none, where the mask is True")
