@@ -46,25 +46,20 @@ def install() -> None:
 
 
 def _make_wait(compiling: Any) -> None:
-    compile_, seen = compiling.cfunc, set()
+    compile_, seen = compiling._compile, set()
 
-    def cfunc(signature: Any, **options: Any) -> Any:
-        decorate = compile_(signature, **options)
+    def locked(loop: Any, signature: Any, options: Any) -> Any:
+        name = hashlib.sha256(f"{loop.__module__}.{loop.__qualname__}".encode()).hexdigest()[:16]
+        # Traced for coverage, Numba takes half as long again, and of ours it runs the same lines for most loops: those for
+        # a kind, dtype, activation or flag that came before go untraced.
+        parts, trace = {loop.__name__, *loop.__qualname__.split("_")}, sys.gettrace()
+        if parts <= seen:
+            sys.settrace(None)
+        try:
+            with FileLock(_LOCKS / name):
+                return compile_(loop, signature, options)
+        finally:
+            sys.settrace(trace)
+            seen.update(parts)
 
-        def locked(loop: Any) -> Any:
-            name = hashlib.sha256(f"{loop.__module__}.{loop.__qualname__}".encode()).hexdigest()[:16]
-            # Traced for coverage, Numba takes half as long again, and of ours it runs the same lines for most loops: those for
-            # a kind, dtype, activation or flag that came before go untraced.
-            parts, trace = {loop.__name__, *loop.__qualname__.split("_")}, sys.gettrace()
-            if parts <= seen:
-                sys.settrace(None)
-            try:
-                with FileLock(_LOCKS / name):
-                    return decorate(loop)
-            finally:
-                sys.settrace(trace)
-                seen.update(parts)
-
-        return locked
-
-    compiling.cfunc = cfunc
+    compiling._compile = locked

@@ -74,17 +74,22 @@ def outer(loop: Any, variant: str, *, as_written: bool = False) -> int:
     options = _AS_WRITTEN if as_written else _OPTIONS
     signature = types.void(types.CPointer(types.int64))  # type: ignore[no-untyped-call]
     loop.__qualname__ = _name(loop, variant)
-    compiled: Any = CFunc(loop, (signature.args, signature.return_type), {}, options)
     with announced():
-        try:
-            compiled._cache = _CacheByName(loop)  # type: ignore[no-untyped-call]
-            compiled.compile()
-        except Exception:  # a read-only folder, or what is kept cannot be read: then it is compiled for this process
-            compiled = cfunc(signature, **options)(loop)
+        compiled = _compile(loop, signature, options)
     if not compiled.cache_hits:
         compiled_here.append(loop.__qualname__)
     _kept.append(compiled)
     return int(compiled.address or 0)
+
+
+def _compile(loop: Any, signature: Any, options: dict[str, Any]) -> Any:
+    compiled: Any = CFunc(loop, (signature.args, signature.return_type), {}, options)
+    try:
+        compiled._cache = _CacheByName(loop)  # type: ignore[no-untyped-call]
+        compiled.compile()
+    except Exception:  # a read-only folder, or what is kept cannot be read: then it is compiled for this process
+        compiled = cfunc(signature, **options)(loop)
+    return compiled
 
 
 def entry(function: Any) -> Any:
