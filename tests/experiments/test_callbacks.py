@@ -36,16 +36,17 @@ class _EpochsOfFunction(_Epochs):
 
 @pytest.mark.parametrize("kind", [_Epochs, _EpochsOfCallback, _EpochsOfFunction])
 def test_an_observer_is_a_callback_a_function_or_any_object_with_such_methods(tmp_path, kind):
-    observer = kind()
+    observer, callback = kind(), kind()
     changes = {"grid": {"lr": [0.1]}, "seeds": 1, "epochs": 2}
     bnkit.compare(
         tiny_experiment.NETWORKS,
         tiny_experiment.data(),
         **{**tiny_experiment.EXPERIMENT, **changes},
         out=tmp_path,
+        callbacks=[callback],
         observer=observer,
     )
-    assert observer.trained == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert observer.trained == callback.trained == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
 
 def test_a_list_of_callbacks_sends_an_event_to_each():

@@ -92,7 +92,7 @@ class Verdicts:
         """A row for each claim."""
         columns = (
             *("", Column.of_sentences("what is said"), Column.of_sentences("hypothesis")),
-            *(Column("verdict", wraps=True), "effect [95 %]", Column("n", 2), Column.of_sentences("budget", 3)),
+            *(Column("verdict", wraps=True), "effect [95 %]", Column("n", 2), Column("budget", 3)),
         )
         rows = [
             (

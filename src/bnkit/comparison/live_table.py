@@ -7,7 +7,7 @@ step, and one that was recorded by an earlier call takes many.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -46,6 +46,7 @@ class LiveTable(ProgressCounter):
         super().__init__()
         self._console, self._rewrite = console, rewrite
         self._plan: Plan | None = None
+        self._keys: tuple[str, ...] = ()
         # By the number of the run, those that ended in the order of their ends, and then those that run.
         self._ended: dict[int, tuple[Run, Epoch | None, str]] = {}
         self._running: dict[int, tuple[Run, Epoch | None, str]] = {}
@@ -56,6 +57,7 @@ class LiveTable(ProgressCounter):
         super().plan_started(plan, done)
         self._ended = {run.number: (run, record.last, status_of(record)) for run, record in done.items()}
         self._running, self._measuring, self._at_the_end = {}, {}, ""
+        self._keys = _keys(plan)
         self._plan = plan
 
     def run_started(self, run: Run, record: Record) -> None:
@@ -133,9 +135,9 @@ class LiveTable(ProgressCounter):
         entries = [*past, *shown, *following]
         earlier, later = len(ended) - len(past) + len(running) - len(shown), waiting - coming
         names = _short_names(plan, width)
-        cells = [self._cells(run, epoch, status, plan, names) for run, epoch, status in entries]
+        cells = [self._cells(run, epoch, status, names) for run, epoch, status in entries]
         before = -2
-        for number, line in Table(_columns(plan, names), cells).lines(width):
+        for number, line in Table(_columns(plan, names, self._keys), cells).lines(width):
             if number != before:  # one line each, however narrow
                 style = "bold" if number < 0 else "" if entries[number][2] == _RUNNING else "dim"
                 yield Text(line, style, no_wrap=True, overflow="crop")
@@ -143,15 +145,13 @@ class LiveTable(ProgressCounter):
         if hidden := [f"{count:,} {where}" for count, where in ((earlier, "before"), (later, "to come")) if count]:
             yield Text(f"… {', '.join(hidden)}", "dim")
 
-    def _cells(
-        self, run: Run, epoch: Epoch | None, status: str, plan: Plan, names: Mapping[str, str]
-    ) -> tuple[str, ...]:
+    def _cells(self, run: Run, epoch: Epoch | None, status: str, names: Mapping[str, str]) -> tuple[str, ...]:
         done = epoch.epoch if epoch else 0
         if status == _RUNNING:
             seen, of = self.seen.get(run.number, 0), self.examples.get(run.number, 0)
             is_measured = run.number in self._measuring
             status = "measuring" if is_measured else f"{100 * (done + (seen / of if of else 0)) / run.epochs:.0f} %"
-        settings = (format_setting(getattr(run.settings, key)) for key in _keys(plan))
+        settings = (format_setting(getattr(run.settings, key)) for key in self._keys)
         figures = figures_of(run, epoch) if epoch else ("–",) * len(FIGURES)
         return (
             str(run.number),
@@ -179,9 +179,9 @@ def _keys(plan: Plan) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("lr", *plan.varying)))
 
 
-def _columns(plan: Plan, names: Mapping[str, str]) -> tuple[Column, ...]:
+def _columns(plan: Plan, names: Mapping[str, str], keys: Sequence[str]) -> tuple[Column, ...]:
     """As wide as what any run of the plan has in them, so that none moves."""
-    keys, epochs = _keys(plan), f"{plan.experiment.epochs}/{plan.experiment.epochs}"
+    epochs = f"{plan.experiment.epochs}/{plan.experiment.epochs}"
     settings = [
         Column(key, 2, width=max(len(format_setting(v)) for v in getattr(plan.experiment.grid, key))) for key in keys
     ]
