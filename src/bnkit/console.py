@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,8 +16,6 @@ from functools import cache
 from typing import IO, Any, TextIO, TypeVar
 
 from rich.console import Console
-
-from bnkit.strict_json import strict
 
 # Tables in a file or a pipe are not truncated to 80 columns.
 _WIDTH_OFF_TERMINAL = 250
@@ -138,6 +135,10 @@ class _Console(Console):
 
     def print_json(self, text: str | None = None, *, data: Any = None, **options: Any) -> None:  # type: ignore[override]
         """Print ``data``, or the JSON ``text``, as strict JSON: null for what is not finite."""
+        import json
+
+        from bnkit.strict_json import strict
+
         value = strict(data if text is None else json.loads(text))
         if not self.is_terminal:  # Rich looks for what to colour, which takes minutes for the runs of a large grid
             plain = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=self.encoding != "utf-8")
