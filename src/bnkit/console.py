@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -19,7 +18,6 @@ from typing import IO, Any, TextIO, TypeVar
 from rich.console import Console
 from rich.text import Text
 
-from bnkit.strict_json import strict
 from bnkit.table import wrap
 
 # In a file or a pipe, tables are as wide as they are, and messages one line each.
@@ -153,6 +151,10 @@ class _Console(Console):
 
     def print_json(self, text: str | None = None, *, data: Any = None, **options: Any) -> None:  # type: ignore[override]
         """Print ``data``, or the JSON ``text``, as strict JSON: null for what is not finite."""
+        import json
+
+        from bnkit.strict_json import strict
+
         value = strict(data if text is None else json.loads(text))
         if not self.is_terminal:  # Rich looks for what to colour, which takes minutes for the runs of a large grid
             plain = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=self.encoding != "utf-8")

@@ -13,7 +13,6 @@ from bnkit.checks.finding import Severity
 from bnkit.cli.model_command import Data, Debug, Force, Inputs, Quiet, Shapes, Target, Weights, print_weights
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import SettingsError
-from bnkit.strict_json import dumps
 
 if TYPE_CHECKING:
     from bnkit.checks.findings import Findings
@@ -77,6 +76,7 @@ def check(
     began = time.perf_counter()
     from bnkit.checks.config import load_config, nearest_config
     from bnkit.cli.check_target import read_check_target
+    from bnkit.strict_json import dumps
 
     read = nearest_config(Path.cwd()) if config is None else load_config(config)
     settings = read.with_overrides(select, ignore, _ignores_by_layer(per_layer_ignores), fail_on)

@@ -12,7 +12,6 @@ from bnkit.cli.grid import grid_from
 from bnkit.cli.options import All, Workers, count_of, with_options
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError
-from bnkit.factories import is_factory_name
 from bnkit.messages import plural
 from bnkit.table import Column, Table
 
@@ -189,6 +188,7 @@ def compare(
 def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) -> Experiment:
     """The experiment that ``what`` names, with what the options change."""
     from bnkit.experiments.experiment import default_experiment, parse_experiment, read_experiment, read_recipe
+    from bnkit.factories import is_factory_name
 
     if what.endswith(".toml"):
         content, origin = read_experiment(Path(what)), what
