@@ -64,6 +64,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.bounds
 	$(BIN)/python -m benchmarks.crossover
 	$(BIN)/python -m benchmarks.lenet
+	$(BIN)/python -m benchmarks.networks
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.rebuild
 	$(BIN)/python benchmarks/observe.py

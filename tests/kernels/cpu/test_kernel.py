@@ -204,3 +204,21 @@ def test_inf_and_nan_reach_the_output():
         output = _ours(x, weight, bias, None, "relu")
         assert output[:, 1].isnan().all()
         assert output[:, [0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("activation", "adds"), [(None, False), ("relu", True), ("gelu", False)])
+def test_an_evaluation_that_nobody_differentiates_is_the_same_in_one_pass(activation, adds, dtype):
+    (x, weight, bias, residual), _ = _leaves((3, 4, 24, 24))
+    weight.requires_grad_()
+    x, residual = x.to(dtype), residual.to(dtype) if adds else None
+    mean, variance = torch.linspace(-1, 1, 4), torch.linspace(0.5, 2, 4)
+
+    def evaluate(kernel):
+        return batch_norm(x, mean, variance, weight, bias, activation=activation, residual=residual, kernel=kernel)
+
+    differentiated = evaluate("numba")
+    with torch.no_grad():
+        got, expected = evaluate("numba"), evaluate("reference")
+    assert torch.equal(got, differentiated)
+    torch.testing.assert_close(got, expected)
