@@ -176,7 +176,8 @@ def compare(
         print_results(comparison.results, comparison.folder.report_file, show_all=show_all, only_answer=quiet)
     if open_report:
         launch(comparison.folder.report_file.resolve().as_uri())
-    failed = [run for run in comparison.plan if comparison.records[run.run_id].status is Status.FAILED]
+    records = comparison.records
+    failed = [run for run in comparison.plan if records[run.run_id].status is Status.FAILED]
     if failed:
         place = comparison.folder.record_file(failed[0]).path
         stderr_console().print_sentences(
