@@ -130,17 +130,14 @@ def resolve_experiment(
         task=task.identity,
         processes=processes,
     )
-    planned, components = plan(experiment.model_copy(update={"settled": settled})), Components(sources, data, task)
-    further: dict[str, Any] = {}
-    ignored = _ignored_settings(planned, components)
-    if ignored:
-        further["ignored"] = ignored
+    components = Components(sources, data, task)
+    # The other seeds make no difference to what is settled now, and a plan may have tens of thousands of runs.
+    of_one_seed = plan(experiment.model_copy(update={"settled": settled, "seeds": experiment.seeds[:1]}))
+    further: dict[str, Any] = {"ignored": _ignored_settings(of_one_seed, components)}
     if threads is None:
-        further["threads"] = components.default_threads(planned)
-    if further:
-        settled = settled.model_copy(update=further)
-        planned = plan(experiment.model_copy(update={"settled": settled}))
-    return planned, components
+        further["threads"] = components.default_threads(of_one_seed)
+    settled = settled.model_copy(update=further)
+    return plan(experiment.model_copy(update={"settled": settled})), components
 
 
 def _ignored_settings(planned: Plan, components: Components) -> dict[str, tuple[str, ...]]:
