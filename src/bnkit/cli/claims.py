@@ -44,7 +44,7 @@ def claims(
 
     More examples:
 
-    - `bnkit claims --data fashion-mnist --workers auto` asks with the whole budget, on all cores
+    - `bnkit claims --data fashion-mnist` asks with the whole budget
     - `bnkit claims --network net.py:make --data mnist` asks about a network of your own
     - `bnkit claims --only covariate-shift --only 10a` asks some of them
 

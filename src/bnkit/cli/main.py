@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import traceback
@@ -33,6 +34,7 @@ from bnkit.cli.command import Command, expand_arguments
 from bnkit.cli.options import with_options
 from bnkit.console import OutputError, standard_streams, stdout_console
 from bnkit.errors import BnkitError
+from bnkit.experiments.running.worker_process import PASSIVE_WAITING
 
 app = Typer(
     name="bnkit",
@@ -96,6 +98,8 @@ def _bnkit(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and end the process: status 0, 1 where runs failed, 2 for a mistake of the user."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:  # torch, which reads it, is not loaded yet
+        os.environ.setdefault(*PASSIVE_WAITING)
     with standard_streams(until_exit=arguments is None):
         try:
             status = _status_of(given)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _BYTES_KEPT = 4000
 _BYTES_PER_READ = 1 << 16
 _MAX_READS = 16
+# Threads that wait for each other sleep. By default they spin, and where other processes compute keep those off the processor that
+# they wait for: 15 times slower with as many threads as cores. Read when torch is loaded.
+PASSIVE_WAITING = ("OMP_WAIT_POLICY", "PASSIVE")
+_server_started_by: int | None = None
 
 
 def refuse_nested_workers() -> None:
@@ -47,7 +51,8 @@ def start_method(experiment: Experiment) -> BaseContext:
     The server is a process of its own that has trained nothing: a fork of this one would inherit threads that do not run, and
     locks that nobody releases. Other systems than Linux have frameworks that break in a fork, and so does CUDA.
     """
-    if sys.platform != "linux" or may_use_gpus(experiment):
+    is_fork = _server_started_by not in (None, os.getpid())  # the server takes no requests from it
+    if sys.platform != "linux" or is_fork or may_use_gpus(experiment):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     entry = ["bnkit.cli.main"] if "bnkit.cli.main" in sys.modules else []  # what workers import of this process
@@ -66,16 +71,17 @@ def _start_server(context: BaseContext) -> None:
         return
     from multiprocessing import forkserver  # not on Windows
 
-    name = "OPENBLAS_NUM_THREADS"
-    before = os.environ.get(name)
-    os.environ[name] = "1"  # numpy's would start threads in the server when it is imported
+    global _server_started_by  # noqa: PLW0603 - multiprocessing has one server for each process
+    _server_started_by = os.getpid()
+    before = dict(os.environ)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's would start threads in the server when it is imported
+    os.environ.setdefault(*PASSIVE_WAITING)
     try:
         with _without_interrupts():
             forkserver.ensure_running()
     finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def end_workers(workers: Iterable[WorkerProcess]) -> None:
