@@ -227,11 +227,7 @@ class Comparison:
         return self.folder.report_file
 
     def refresh_report(self) -> None:
-        """Write ``report.html`` unless the one that is there was made from the same.
-
-        Raises:
-            RecordError: As ``write_report``.
-        """
+        """Write ``report.html`` unless the one that is there was made from the same; errors as of ``write_report``."""
         if not is_up_to_date(self.folder.report_file, self.results):
             self.write_report()
 
@@ -255,10 +251,7 @@ class Comparison:
         return model
 
     def build(self, run: int | str | Run) -> nn.Module:
-        """The network of a run before it was trained, on the CPU, in evaluation mode.
-
-        Args:
-            run: As for ``load``.
+        """The network of a run, named as for ``load``, before it was trained: on the CPU, in evaluation mode.
 
         Raises:
             SettingsError: There is no such run.
@@ -268,10 +261,7 @@ class Comparison:
         return components.build(planned).eval()
 
     def data(self, run: int | str | Run) -> Splits:
-        """The data as a run is trained and measured on them, on the device that it trains on.
-
-        Args:
-            run: As for ``load``.
+        """The data as a run, named as for ``load``, is trained and measured on them, on the device that it trains on.
 
         Raises:
             SettingsError: There is no such run.

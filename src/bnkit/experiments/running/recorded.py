@@ -8,8 +8,8 @@ from bnkit.errors import BnkitError
 from bnkit.experiments.callbacks import EventHandler, PlanStarted
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.resolve_by_name import resolve_by_name
 from bnkit.experiments.running.request import PreparedExperiment, RunRequest, under_torchrun
+from bnkit.experiments.running.resolve_by_name import resolve_by_name
 
 # What a call that was killed may leave beside the record of a run that has ended; the launchers clean it up.
 _LEFT_BEHIND = ("checkpoint.pt", ".checkpoint.pt.new", ".running")

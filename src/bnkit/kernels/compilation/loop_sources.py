@@ -9,7 +9,7 @@ from pathlib import Path
 _KERNELS = Path(__file__).parent.parent
 # The other modules of ``kernels.cpu`` say which loop is called with which tensors.
 SOURCES = (
-    "activation", "cpu/activations", "cpu/aten_affine_loops", "cpu/compiling", "cpu/elements", "cpu/given_statistics",
+    "activation", "cpu/activations", "cpu/aten_affine_loops", "cpu/compiling", "cpu/elements",
     "cpu/intrinsics", "cpu/layout", "cpu/loop_call", "cpu/planes", "cpu/row_steps", "cpu/rows",
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from bnkit.kernels.activation import SLOPE_BY_RESULT
 from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.cpu import launch, split
-from bnkit.kernels.cpu.given_statistics import given_statistics
+from bnkit.kernels.cpu.loop_call import given_statistics
 from bnkit.kernels.fused.kernel import FusedKernel
 from bnkit.kernels.fused.operands import are_rows, is_bare, is_dense
 from bnkit.kernels.fused.tracing import is_plain_eager

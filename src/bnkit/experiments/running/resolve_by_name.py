@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bnkit.data.catalog import DATA_SETS
-from bnkit.data.digest import reduced_digest
+from bnkit.digest import reduced_digest
 from bnkit.experiments.built_in import ARCHITECTURE_NAMES, ARM_KERNELS, built_in_identity, key_prefix
 from bnkit.experiments.experiment import DEFAULT_TASK, Experiment, ResolvedExperiment
 

@@ -9,7 +9,7 @@ from bnkit.experiments.built_in import ARCHITECTURE_NAMES, ARM_KERNELS
 from bnkit.experiments.experiment import ResolvedExperiment, TaskIdentity, parse_experiment
 from bnkit.experiments.networks import ARCHITECTURES, ARMS
 from bnkit.experiments.resolve import resolve_experiment
-from bnkit.experiments.resolve_by_name import resolve_by_name
+from bnkit.experiments.running.resolve_by_name import resolve_by_name
 
 BEFORE = ResolvedExperiment(threads=3, device="cpu", data="as it was", networks=())
 BASE = {"name": "n", "networks": ["two-cnn"], "grid": {"lr": [0.1]}, "seeds": 1, "epochs": 1}
