@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from torch import nn
@@ -17,6 +18,7 @@ from tests.report.fake_runs import fake_plan
 _MODEL = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
 _COMPARISON = bnkit.Comparison.__new__(bnkit.Comparison)
 _COMPARISON.plan = fake_plan()
+_COMPARISON.folder = SimpleNamespace(runs=lambda plan: SimpleNamespace(plan=plan))
 _CONTENT = {"name": "m", "networks": ["lenet"], "grid": {"lr": 0.1}, "seeds": 1, "epochs": 1}
 
 

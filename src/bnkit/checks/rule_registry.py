@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from importlib import resources
 
 from bnkit.checks.rule import Rule
-from bnkit.checks.rule_pages import read_page, unknown_rule
+from bnkit.checks.rule_pages import unknown_rule
 from bnkit.checks.rules import statistics, structure, training
 
 Names = str | Sequence[str]
@@ -32,12 +33,12 @@ def find_rule(name: str) -> Rule:
 
 
 def page(code: str) -> str:
-    """The page about the rule with that code, as it is shipped: Markdown.
+    """The page about the rule with that code, or of another name, as it is shipped: Markdown.
 
     Raises:
         FileNotFoundError: If there is none.
     """
-    return read_page(code).text
+    return resources.files("bnkit.checks").joinpath("pages", f"{code}.md").read_text(encoding="utf-8")
 
 
 def selected_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ...]:

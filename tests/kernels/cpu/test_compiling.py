@@ -10,6 +10,7 @@ import pytest
 import torch
 from numba.core.errors import NumbaWarning
 
+from bnkit.kernels.compilation.loop_sources import SOURCES, digest_of_sources
 from bnkit.kernels.cpu import compiling, intrinsics, loop_call
 from tests.child_processes import run
 
@@ -64,7 +65,7 @@ def test_variants_of_a_loop_are_kept_apart(factor):
             address = compiling.outer(loop, f"by_{factor:.0f}")
         assert _multiplied(address) == [0, factor, 2 * factor, 3 * factor, 4 * factor]
     assert f"by_{factor:.0f}" in loop.__qualname__
-    assert compiling._sources(__file__) in loop.__qualname__
+    assert digest_of_sources(__file__) in loop.__qualname__
     assert compiling._kept[-1].cache_hits == 1
 
 
@@ -93,8 +94,9 @@ def test_a_change_of_any_source_makes_other_loops():
         r"^(import numba|from numba|from bnkit\.kernels\.cpu\.intrinsics |from bnkit\.kernels\.cpu import .*\bintrinsics\b)",
         re.MULTILINE,
     )
-    found = {file.stem for file in folder.glob("*.py") if loops.search(file.read_text(encoding="utf-8"))}
-    assert found | {"../activation"} == set(compiling.SOURCES)  # and a constant: the slope of the leaky ReLU
+    found = {f"cpu/{file.stem}" for file in folder.glob("*.py") if loops.search(file.read_text(encoding="utf-8"))}
+    # And constants: the slope of the leaky ReLU, and how many numbers a column takes.
+    assert found | {"activation", "cpu/layout"} == set(SOURCES)
 
 
 _COMPILED = """

@@ -20,7 +20,7 @@ from bnkit.kernels.compilation import background, compiled_loops
 from bnkit.kernels.compilation.compile_request import CompileRequest, request_from
 from bnkit.kernels.contract import BatchNormArgs
 
-_FLAG = "--prove"
+_PROVE = "prove"
 _NOT_FOUND = "what Numba compiled is not found again; is its folder (NUMBA_CACHE_DIR) writable?"
 
 
@@ -97,7 +97,7 @@ def prove(requests: Sequence[CompileRequest]) -> dict[str, str]:
     if not requests:
         return {}
     finished = subprocess.run(
-        [*background.command(), _FLAG], input=json.dumps([request._asdict() for request in requests]), capture_output=True,
+        [*background.command(), _PROVE], input=json.dumps([request._asdict() for request in requests]), capture_output=True,
         text=True, check=False, env={**os.environ, "BNKIT_COMPILE": "off"},
     )  # fmt: skip
     return json.loads(finished.stdout) if finished.returncode == 0 else {}
@@ -106,7 +106,7 @@ def prove(requests: Sequence[CompileRequest]) -> dict[str, str]:
 def main() -> None:
     """Compile what was asked for until there is nothing left; or say on standard output which of the input's calls are on disk."""
     torch.set_num_threads(1)
-    if _FLAG in sys.argv:
+    if _PROVE in sys.argv:
         found = {}
         for request in map(request_from, json.load(sys.stdin)):
             if not _compile(request) and (where := _found_in()):
