@@ -34,7 +34,7 @@ from bnkit.cli.command import Command, expand_arguments
 from bnkit.cli.options import with_options
 from bnkit.console import OutputError, standard_streams, stdout_console
 from bnkit.errors import BnkitError
-from bnkit.experiments.running.worker_process import PASSIVE_WAITING
+from bnkit.openmp import PASSIVE_WAITING
 
 app = Typer(
     name="bnkit",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.running.worker_count import may_use_gpus
+from bnkit.openmp import PASSIVE_WAITING
 
 if TYPE_CHECKING:
     from bnkit.experiments.plan import Run
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 _BYTES_KEPT = 4000
 _BYTES_PER_READ = 1 << 16
 _MAX_READS = 16
-# Threads that wait for each other sleep. By default they spin, and where other processes compute keep those off the processor that
-# they wait for: 15 times slower with as many threads as cores. Read when torch is loaded.
-PASSIVE_WAITING = ("OMP_WAIT_POLICY", "PASSIVE")
 _server_started_by: int | None = None
 
 
