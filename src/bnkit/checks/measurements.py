@@ -15,7 +15,7 @@ from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.example import tensors_in
 from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite
 from bnkit.model.state import RngState
-from bnkit.model.statistics.population_engine import set_running_statistics
+from bnkit.model.statistics.batch_norm_inputs import set_running_statistics
 from bnkit.model.verify.answers import outputs_of, targets_of
 from bnkit.model.verify.effect import Effect
 

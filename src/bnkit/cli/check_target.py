@@ -18,7 +18,7 @@ from bnkit.cli.model_target import ModelTarget, check_inputs, prepare_model_targ
 from bnkit.comparison.comparison import Comparison
 from bnkit.errors import SettingsError
 from bnkit.experiments.model_data import ModelBatches, ModelData, data_of_run, model_data
-from bnkit.factories import is_factory_name
+from bnkit.factory_import import is_factory_name
 from bnkit.model.changes import Change
 from bnkit.model.save import check_destination, save
 from bnkit.model.verify.outcome import Outcome

@@ -189,7 +189,7 @@ def compare(
 def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) -> Experiment:
     """The experiment that ``what`` names, with what the options change."""
     from bnkit.experiments.experiment import default_experiment, parse_experiment, read_experiment, read_recipe
-    from bnkit.factories import is_factory_name
+    from bnkit.factory_import import is_factory_name
 
     if what.endswith(".toml"):
         content, origin = read_experiment(Path(what)), what

@@ -12,7 +12,7 @@ from torch import nn
 from bnkit.cli.input_shapes import example_of
 from bnkit.errors import FactoryError, SettingsError
 from bnkit.experiments.model_data import ModelData, model_data
-from bnkit.factories import load_factory
+from bnkit.factory_import import load_factory
 from bnkit.model.inspect.batches import device_of
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise

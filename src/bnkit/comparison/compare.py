@@ -24,7 +24,7 @@ from bnkit.experiments.records.outdated_runs import describe_outdated_runs
 from bnkit.experiments.records.results_folder import ResultsFolder, results_path
 from bnkit.experiments.running.launcher import launch
 from bnkit.experiments.running.request import LaunchOptions, Overrides, RunRequest
-from bnkit.factories import PASSED_OBJECT
+from bnkit.factory_import import PASSED_OBJECT
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet
@@ -145,7 +145,7 @@ def compare(
         "compare",
     )
     from bnkit.data.custom import make_data_set
-    from bnkit.experiments.fingerprint import FingerprintedFunction
+    from bnkit.experiments.code_fingerprint import FingerprintedFunction
     from bnkit.experiments.networks import from_factories
 
     with shown_progress(progress) as display:

@@ -14,7 +14,7 @@ from bnkit.data.examples import DataSet, Examples, Split
 from bnkit.data.inputs import tensor_bytes
 from bnkit.data.loaded import Streamed
 from bnkit.errors import DataError, FactoryError, SettingsError
-from bnkit.factories import PASSED_OBJECT, is_factory_name, load_factory
+from bnkit.factory_import import PASSED_OBJECT, is_factory_name, load_factory
 from bnkit.seeding import seeded
 
 

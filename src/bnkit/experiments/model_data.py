@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bnkit.data import DataSet, Split, Splits, Streamed, TrainSet, batches, prepare
 from bnkit.data.custom import load_data
 from bnkit.errors import FactoryError, ModelError, SettingsError
-from bnkit.factories import is_factory_name, load_factory
+from bnkit.factory_import import is_factory_name, load_factory
 from bnkit.model.inspect.batches import device_of, dtype_of, join_last_single
 from bnkit.model.inspect.example import Example
 from bnkit.model.state import preserve_model

@@ -11,8 +11,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.built_in import built_in_identity, key_prefix
+from bnkit.experiments.code_fingerprint import fingerprint_of
 from bnkit.experiments.experiment import DEFAULT_ARMS, NetworkIdentity
-from bnkit.experiments.fingerprint import fingerprint_of
 from bnkit.experiments.networks.arms import Arm, find_arm
 from bnkit.experiments.networks.batch_norm_settings import set_batch_norms
 from bnkit.experiments.networks.init import init_weights
@@ -25,7 +25,7 @@ from bnkit.experiments.networks.twins import make_twin, materialize_lazy, random
 from bnkit.experiments.networks.two_cnn import two_cnn
 from bnkit.experiments.run_seeding import seeded_weights
 from bnkit.experiments.settings import Settings
-from bnkit.factories import is_factory_name, load_factory
+from bnkit.factory_import import is_factory_name, load_factory
 from bnkit.kernels.compilation.compiled_loops import is_numba_installed
 from bnkit.messages import unknown_name
 from bnkit.nn import BatchNorm2d

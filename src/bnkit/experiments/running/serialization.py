@@ -22,7 +22,7 @@ from bnkit.experiments.networks import NetworkSource, network_sources
 from bnkit.experiments.resolve import Components
 from bnkit.experiments.running.request import Overrides
 from bnkit.experiments.training.task import Task, resolve_task
-from bnkit.factories import factory_modules
+from bnkit.factory_import import factory_modules
 from bnkit.seeding import seeded
 
 

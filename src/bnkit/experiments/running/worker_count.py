@@ -13,7 +13,7 @@ from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.running.request import RunRequest
-from bnkit.factories import is_factory_name
+from bnkit.factory_import import is_factory_name
 from bnkit.messages import plural
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from torch.optim import Optimizer
 
 from bnkit.data import DataSet
 from bnkit.errors import FactoryError, SettingsError
+from bnkit.experiments.code_fingerprint import FingerprintedFunction, fingerprint_of
 from bnkit.experiments.experiment import DEFAULT_TASK, Experiment, TaskIdentity
-from bnkit.experiments.fingerprint import FingerprintedFunction, fingerprint_of
 from bnkit.experiments.training.augmentations import AUGMENTATIONS, Augmentation
 from bnkit.experiments.training.losses import Loss, NamedLoss, find_named_loss, is_loss_name, losses_for
 from bnkit.experiments.training.metrics import METRICS, Metric, is_correct
-from bnkit.factories import PASSED_OBJECT, is_factory_name, load_factory
+from bnkit.factory_import import PASSED_OBJECT, is_factory_name, load_factory
 from bnkit.messages import did_you_mean
 
 # (model, optimizer, loss, inputs, targets) -> (the loss, the outputs), after a step of the optimizer.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnkit.experiments.fingerprint import fingerprint_of
+from bnkit.experiments.code_fingerprint import fingerprint_of
 
 
 def _scaled(factor):

@@ -7,9 +7,9 @@ import importlib
 import pytest
 
 from bnkit.errors import FactoryError
-from bnkit.experiments.fingerprint import fingerprint_of
-from bnkit.experiments.references import references_of
-from bnkit.factories import load_factory
+from bnkit.experiments.code_fingerprint import fingerprint_of
+from bnkit.experiments.code_references import references_of
+from bnkit.factory_import import load_factory
 from tests.user_project import a_project  # noqa: F401 - the fixture
 
 _BLOCKS = "H = 16\nclass Config:\n    width = 16\ndef hidden(n=16):\n    return n\n"

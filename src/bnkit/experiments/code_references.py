@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.errors import FactoryError
-from bnkit.experiments.source import functions_in, is_plain_value, source_code
+from bnkit.experiments.source_code import functions_in, is_plain_value, source_code
 from bnkit.import_graph import file_sha256, is_user_code, loaded_spec, module_file, user_imports
 from bnkit.stale_imports import is_stale, record_loaded
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.model.state import copy_values
-from bnkit.model.statistics.population_engine import (
+from bnkit.model.statistics.batch_norm_inputs import (
     BatchNormCall,
     LayerStatistics,
     check_several,
