@@ -6,20 +6,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from bnkit.kernels.activation import FUNCTIONS, LEAKY_SLOPE
+from bnkit.kernels.activation import FUNCTIONS, LEAKY_SLOPE, MODULES
 from bnkit.model.inspect.operations import OpType
 from bnkit.model.inspect.recognise import recognise
 from bnkit.model.inspect.trace import Operation, Trace
 
-_NAMES: dict[type[nn.Module], str] = {
-    nn.ReLU: "relu",
-    nn.LeakyReLU: "leaky_relu",
-    nn.ReLU6: "relu6",
-    nn.Sigmoid: "sigmoid",
-    nn.SiLU: "silu",
-    nn.Tanh: "tanh",
-    nn.GELU: "gelu",
-}
+_NAMES = {module: name for name, module in MODULES.items()}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from bnkit.errors import ModelError
+from bnkit.kernels.activation import MODULES
 from bnkit.model.inspect.patterns import Patterns, matching
 from bnkit.model.inspect.probe import behaviour, waits_for_processes
 from bnkit.model.inspect.supported import check_supported, is_script
@@ -26,15 +27,6 @@ KNOWN: dict[type[nn.Module], int | None] = {
     nn.LazyBatchNorm1d: 1,
     nn.LazyBatchNorm2d: 2,
     nn.LazyBatchNorm3d: 3,
-}
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "relu6": nn.ReLU6,
-    "sigmoid": nn.Sigmoid,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
 }
 _TENSORS = ("weight", "bias", "running_mean", "running_var")
 _STATE = (*_TENSORS, "num_batches_tracked")
@@ -147,7 +139,7 @@ def as_module(activation: str | nn.Module | None) -> nn.Module:
     """A module that computes ``activation``: the one given, one of PyTorch's for our names, the identity for None."""
     if activation is None:
         return nn.Identity()
-    return _ACTIVATIONS[activation]() if isinstance(activation, str) else activation
+    return MODULES[activation]() if isinstance(activation, str) else activation
 
 
 def batch_norm_sites(model: nn.Module) -> list[BatchNormSite]:
