@@ -37,7 +37,7 @@ SHAPES = ((256, 64, 28, 28), (32, 64, 56, 56))
 _pointer = intrinsics.pointer[np.float32]
 
 
-def mover(x: Tensor, g: Tensor, y: Tensor, *, both: bool, by_channel: bool) -> Callable[[], object]:  # noqa: C901 - one function a pass, which close over what they are made for
+def mover(x: Tensor, g: Tensor, y: Tensor, *, both: bool, by_channel: bool) -> Callable[[], object]:  # noqa: C901 - a loop in two orders
     """A call that reads ``x``, or ``both`` ``x`` and ``g``, and writes ``y``, past the caches."""
 
     def move(a: Any) -> None:

@@ -14,5 +14,5 @@ def test_all_bytes_are_counted(both, channels):
     generator = torch.Generator().manual_seed(0)
     x, g = (torch.randn(5, 3, 16, 20, generator=generator) for _ in range(2))
     y = torch.full_like(x, torch.nan)
-    mover(x, g, y, both=both, channels=channels)()
+    mover(x, g, y, both=both, by_channel=channels)()
     torch.testing.assert_close(y, x + g if both else x, rtol=0, atol=0)

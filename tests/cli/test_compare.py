@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bnkit.cli.main import main
@@ -344,7 +345,7 @@ def test_a_broken_data_file_is_named_and_not_used(capsys, tmp_path, monkeypatch)
 
 
 def test_ctrl_c_keeps_what_is_whole_and_the_next_call_goes_on(capsys, tmp_path):
-    long = (*QUICK_COMPARE[:-1], "2000", "--out", "r", "-v")
+    long = (*QUICK_COMPARE[:-1], "2000", "--out", "r", "-v", "--workers", "1")
     with start("compare", *long, cwd=tmp_path) as process:
         process.until("epoch 3 of 2000")
         os.kill(process.pid, signal.SIGINT)
@@ -362,8 +363,8 @@ def test_ctrl_c_keeps_what_is_whole_and_the_next_call_goes_on(capsys, tmp_path):
 def test_ctrl_c_with_workers_ends_all_of_them(capsys, tmp_path):
     with start("compare", *QUICK_COMPARE[:-1], "2000", "--out", "r", "-v", "--workers", "2", cwd=tmp_path) as process:
         process.until("run 1 of 4", "run 2 of 4")
-        listed = run(["ps", "--ppid", str(process.pid), "-o", "pid=,args="]).stdout.splitlines()
-        workers = [int(line.split()[0]) for line in listed if "spawn_main" in line]
+        server = next(p for p in psutil.Process(process.pid).children() if "forkserver" in " ".join(p.cmdline()))
+        workers = [worker.pid for worker in server.children()]
         assert len(workers) == 2
         for pid in (process.pid, *workers):  # as a terminal does
             os.kill(pid, signal.SIGINT)

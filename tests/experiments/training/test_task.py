@@ -93,7 +93,7 @@ def test_a_regression_equals_a_handwritten_loop(tmp_path):
         assert epoch.validation_metric == pytest.approx(r2_score(parts.validation.targets, validation), rel=1e-4)
         assert epoch.test_metric == pytest.approx(r2_score(parts.test.targets, test), rel=1e-4)
         assert epoch.test_loss == pytest.approx(functional.mse_loss(test, parts.test.targets).item(), rel=1e-5)
-        assert epoch.test_metric_population is not None
+        assert (epoch.test_metric_population is not None) == (number == len(epochs))
         assert (epoch.accuracy, epoch.test_accuracy, epoch.test_accuracy_population) == (None, None, None)
     assert "test r2_score at the end" in str(comparison.answer)
     row = comparison.rows[-1]

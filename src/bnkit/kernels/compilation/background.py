@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from bnkit.kernels.compilation import compiled_loops
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _NOTHING = subprocess.DEVNULL
 _SECONDS_TO_START = 60
@@ -25,6 +27,8 @@ def command() -> list[str]:
 
 def lock() -> FileLock:
     """Held by whoever compiles what was asked for."""
+    from filelock import FileLock  # not needed by layers that take other kernels
+
     return FileLock(compiled_loops.folder() / "lock", timeout=0)
 
 
@@ -39,6 +43,8 @@ def _is_being_started() -> bool:
 
 def start() -> bool:
     """Whether such a process is at work now: one that was, or a new one."""
+    from filelock import Timeout
+
     try:
         with lock():
             if _is_being_started():

@@ -15,8 +15,6 @@ from functools import cache
 from importlib import metadata, util
 from pathlib import Path
 
-import platformdirs
-
 from bnkit.kernels.compilation.compile_request import CompileRequest, request_from
 from bnkit.kernels.compilation.loop_sources import source_files
 
@@ -31,6 +29,8 @@ def is_numba_installed() -> bool:
 
 def folder() -> Path:
     """The folder for loops such as this process would compile; it need not be there."""
+    import platformdirs  # not needed by layers that take other kernels
+
     root = os.environ.get("NUMBA_CACHE_DIR")
     base = Path(root) / "bnkit" if root else platformdirs.user_cache_path("bnkit") / "loops"
     return base / _key(root)
