@@ -24,16 +24,13 @@ def warm_up(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from bnkit.kernels.compilation import compiled_loops
-    from bnkit.kernels.compilation.warm_up import usual_requests, warm_up
+    from bnkit.kernels.compilation.warm_up import wanted_requests, warm_up
 
-    requests = {
-        request.name: request for request in [*compiled_loops.requests(), *usual_requests(everything=everything)]
-    }
+    requests = wanted_requests(everything=everything)
     columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=stderr_console(), disable=quiet, transient=True) as progress:
         task = progress.add_task("compiling", total=len(requests))
-        results = warm_up(requests.values(), lambda request: progress.update(task, advance=1, description=str(request)))
+        results = warm_up(requests, lambda request: progress.update(task, advance=1, description=str(request)))
     failed = [result for result in results if result.error]
     console = stdout_console()
     if as_json:

@@ -68,8 +68,9 @@ def test_the_usual_requests_differ_and_more_of_them_can_be_had():
 
 def test_without_numba_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(compiled_loops, "is_numba_installed", lambda: False)
-    with pytest.raises(KernelError, match=r"pip install 'bnkit\[fast\]'"):
-        warm_up.warm_up([])
+    for call in (lambda: warm_up.warm_up([]), warm_up.wanted_requests):
+        with pytest.raises(KernelError, match=r"pip install 'bnkit\[fast\]'"):
+            call()
 
 
 def test_where_nothing_can_be_written_it_says_what_to_set(tmp_path, monkeypatch):

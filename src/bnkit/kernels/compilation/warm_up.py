@@ -56,6 +56,17 @@ def usual_requests(*, everything: bool = False) -> list[CompileRequest]:
     return [*found.values(), recompute]
 
 
+def wanted_requests(*, everything: bool = False) -> list[CompileRequest]:
+    """What was asked for on this machine and is not compiled, and the usual ones.
+
+    Raises:
+        KernelError: Numba is not installed.
+    """
+    _require_numba()
+    found = [*compiled_loops.requests(), *usual_requests(everything=everything)]
+    return list({request.name: request for request in found}.values())
+
+
 def warm_up(
     requests: Iterable[CompileRequest], on_done: Callable[[CompileRequest], object] = str
 ) -> list[WarmUpResult]:
@@ -68,8 +79,7 @@ def warm_up(
     Raises:
         KernelError: Numba is not installed, or nothing can be written.
     """
-    if not compiled_loops.is_numba_installed():
-        raise KernelError("Numba is not installed, which compiles the loops; pip install 'bnkit[fast]'")
+    _require_numba()
     from bnkit.kernels.compilation.announcement import silence  # imports Numba, which is there
 
     silence()
@@ -90,6 +100,11 @@ def warm_up(
                 f"cannot write to {compiled_loops.folder()} ({cause}); set NUMBA_CACHE_DIR to a folder of yours"
             ) from cause
     return [WarmUpResult(request, errors.get(request, "")) for request in requests]
+
+
+def _require_numba() -> None:
+    if not compiled_loops.is_numba_installed():
+        raise KernelError("Numba is not installed, which compiles the loops; pip install 'bnkit[fast]'")
 
 
 def prove(requests: Sequence[CompileRequest]) -> dict[str, str]:
