@@ -91,7 +91,7 @@ def _bnkit(
 ) -> None:
     """`bnkit compare` trains a small network with and without batch normalization, and says what it bought.
 
-    With error bars, in under two minutes. Each command's --help starts with an example.
+    With error bars, in a minute or two. Each command's --help starts with an example.
     """
 
 
