@@ -15,9 +15,7 @@ _INTERRUPTED = 130
 
 
 def claims(
-    quick: Annotated[
-        bool, Option("--quick", help="Small designs: two minutes on digits and two cores.")
-    ] = False,
+    quick: Annotated[bool, Option("--quick", help="Small designs: two minutes on digits and two cores.")] = False,
     data: Annotated[str, Option(metavar="D", help="The data, as `bnkit compare` takes them; classes.")] = "digits",
     network: Annotated[
         str | None,
