@@ -64,3 +64,11 @@ def test_auto_leaves_a_gpu_to_torch_compile_where_that_can_fuse(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     choice = select("auto", x)
     assert (choice.kernel.NAME, "torch.compile fuses" in choice.reason) == ("aten", True)
+
+
+@pytest.mark.parametrize("mode", ["off", "now"])
+def test_auto_has_an_answer_for_what_is_no_batch(mode, monkeypatch):
+    monkeypatch.setenv("BNKIT_COMPILE", mode)
+    assert str(select("auto", torch.empty(1 << 21))).endswith("it takes inputs of shape (N, C, *), and not (2097152,)")
+    with pytest.raises(KernelError, match=r"it takes inputs of shape \(N, C, \*\), and not \(\)"):
+        select("numba", torch.empty(()))

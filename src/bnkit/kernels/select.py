@@ -140,6 +140,8 @@ def why_not_triton(x: Tensor) -> str:
 def _why_not_for_numba(x: Tensor) -> str:
     if x.device.type != "cpu":
         return f"it runs on the CPU, and the input is on {x.device}"
+    if x.dim() < 2:
+        return f"it takes inputs of shape (N, C, *), and not {tuple(x.shape)}"
     return _why_not_taken(x)
 
 
