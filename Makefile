@@ -41,7 +41,7 @@ zoo: .venv/.installed-dev
 	$(PYTEST) -m "" tests/zoo
 
 docs: .venv/.installed-dev
-	$(BIN)/typer bnkit.cli.main utils docs --name bnkit --title "Command line" --output docs/commands.md
+	$(BIN)/typer bnkit.cli.main utils docs --name bnkit --title "Command line" --output docs/reference/commands.md
 	$(BIN)/mkdocs build --quiet --strict --site-dir build/site
 
 # What a user installs, in an environment that has nothing else.

@@ -14,8 +14,8 @@ from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, parse_
 from bnkit.experiments.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RULES = sorted((ROOT / "docs" / "rules").glob("*.md"))  # whose examples are run with the tests of the rules
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted({*(ROOT / "docs").rglob("*.md")} - {*RULES})]
 
 
 def _blocks(language):
@@ -52,20 +52,20 @@ def test_an_experiment_file_is_one_and_shows_every_key(text):
 
 
 def test_every_recipe_has_its_results_in_the_documentation():
-    headings = re.findall(r"^## `(.+)`$", (ROOT / "docs" / "recipes.md").read_text(), re.MULTILINE)
+    headings = re.findall(r"^## `(.+)`$", (ROOT / "docs" / "results" / "recipes.md").read_text(), re.MULTILINE)
     assert sorted(headings) == sorted((*recipes(), *DEMONSTRATION_NAMES))
 
 
 def test_every_rule_is_in_the_table():
     header = "| code | name | severity | what it finds | needs |\n| --- | --- | --- | --- | --- |\n"
     rows = [
-        f"| [{rule.code}](rules/{rule.code}.md) | {rule.name} | {rule.severity} | {rule.summary} | "
+        f"| [{rule.code}](../rules/{rule.code}.md) | {rule.name} | {rule.severity} | {rule.summary} | "
         f"{', '.join(sorted(need.value for need in rule.needs)) or 'the model alone'} |\n"
         for rule in rules()
     ]
     table = header + "".join(rows)
-    page = (ROOT / "docs" / "checking.md").read_text()
-    assert f"<!-- rules -->\n{table}<!-- end of rules -->" in page, f"docs/checking.md has to hold\n{table}"
+    page = (ROOT / "docs" / "how-to" / "check.md").read_text()
+    assert f"<!-- rules -->\n{table}<!-- end of rules -->" in page, f"docs/how-to/check.md has to hold\n{table}"
 
 
 @pytest.mark.parametrize("page", [*PAGES, *RULES], ids=lambda page: page.name)

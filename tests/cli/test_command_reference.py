@@ -16,5 +16,5 @@ def test_the_command_reference_is_fresh(tmp_path):
     command = ["bnkit.cli.main", "utils", "docs", "--name", "bnkit", "--title", "Command line"]
     done = run([sys.executable, "-m", "typer", *command, "--output", str(written)])
     assert done.returncode == 0, done.stderr
-    committed = Path(__file__).parents[2] / "docs" / "commands.md"
-    assert committed.read_text() == written.read_text(), "run `make docs` and commit docs/commands.md"
+    committed = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
+    assert committed.read_text() == written.read_text(), "run `make docs` and commit docs/reference/commands.md"

@@ -37,7 +37,7 @@ def batch_norm(
     unbiased variance, in place; otherwise the running buffers normalise. Ioffe & Szegedy (2015), Algorithms 1 and 2.
 
     Args:
-        input: (N, C) or (N, C, *), float32, float64, float16 or bfloat16; see ``docs/layers.md`` for mixed dtypes.
+        input: (N, C) or (N, C, *), float32, float64, float16 or bfloat16; see ``docs/reference/layers.md`` for mixed dtypes.
         running_mean, running_var: (C,), or both None: then nothing is kept (and ``training`` must be true).
         weight, bias: gamma and beta, (C,), or None for 1 and 0.
         training: Normalise with the batch's statistics.
