@@ -64,8 +64,8 @@ def test_every_rule_is_in_the_table():
         for rule in rules()
     ]
     table = header + "".join(rows)
-    page = (ROOT / "docs" / "how-to" / "check.md").read_text()
-    assert f"<!-- rules -->\n{table}<!-- end of rules -->" in page, f"docs/how-to/check.md has to hold\n{table}"
+    page = (ROOT / "docs" / "reference" / "rules.md").read_text()
+    assert f"<!-- rules -->\n{table}<!-- end of rules -->" in page, f"docs/reference/rules.md has to hold\n{table}"
 
 
 @pytest.mark.parametrize("page", [*PAGES, *RULES], ids=lambda page: page.name)
