@@ -42,6 +42,7 @@ zoo: .venv/.installed-dev
 
 docs: .venv/.installed-dev
 	$(BIN)/typer bnkit.cli.main utils docs --name bnkit --title "Command line" --output docs/commands.md
+	$(BIN)/python docs/lessons/execute.py
 	$(BIN)/mkdocs build --quiet --strict --site-dir build/site
 
 # What a user installs, in an environment that has nothing else.
