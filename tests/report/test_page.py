@@ -128,10 +128,13 @@ const go = () => {
   use("#point", (c) => { c.value = "0"; });
   seen.plain = plain("test:no_batch_norm", "mean");
   seen.epochs = plain("test:no_batch_norm", "x");
+  seen.tooltip = [plain("test:under_mouse", "x"), plain("test:under_mouse", "value_0")[0]];
   use('input[value="seconds"]', (c) => { c.checked = true; });
   seen.seconds = plain("test:no_batch_norm", "x");
   use('input[value="each"]', (c) => { c.checked = true; });
   seen.each = [...source("test:no_batch_norm:seeds").ys].map((y) => [...y]);
+  const caption = (kind) => document.querySelector(`#figure-test ${kind}`).hidden;
+  seen.caption = [caption(".as-band"), caption(".as-lines")];
   use("input.network", (c) => { c.checked = false; });
   seen.hidden = plain("test:no_batch_norm", "x").length + source("test:no_batch_norm:seeds").xs.length;
   seen.lost = plain("rates:batch_norm:lost", "lr");
@@ -186,7 +189,7 @@ def test_a_browser_draws_every_figure_and_the_switches_work(tmp_path, chromium):
         "each": [[0.5, 0.6], [0.5, 0.61], [0.5, 0.62]], "hidden": 0, "lost": [], "lost_plain": [[1], ["3 of 3"]],
         "layer": "norm", "gamma": [10, 15, 20, 25], "gamma_of_linear": True,
         "heat": [["act"] * 4, [0.25] * 4], "up": sorted(["0", "1", "2"] * 4), "down": sorted(["0", "1", "2"] * 4)[::-1],
-        "turned": True,
+        "turned": True, "caption": [True, False], "tooltip": [[1, 2], "0.5000 (0.5000 to 0.5000, n = 3)"],
     }  # fmt: skip
 
 

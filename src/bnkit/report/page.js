@@ -57,12 +57,27 @@
     return columns;
   }
 
+  // What the tooltip says at each epoch: a value for each network.
+  function underMouse(bands) {
+    const columns = { x: [], y: [], ...Object.fromEntries(bands.map((_, index) => [`value_${index}`, []])) };
+    for (let i = 0; i < Math.max(0, ...bands.map((band) => band.x.length)); i++) {
+      const there = bands.filter((band) => i < band.x.length);
+      columns.x.push(there.reduce((sum, band) => sum + band.x[i], 0) / there.length);
+      columns.y.push(there.reduce((sum, band) => sum + band.mean[i], 0) / there.length);
+      bands.forEach((band, index) => columns[`value_${index}`].push(i >= band.x.length ? "–"
+        : `${band.mean[i].toFixed(4)} (${band.low[i].toFixed(4)} to ${band.high[i].toFixed(4)}, n = ${band.n[i]})`));
+    }
+    return columns;
+  }
+
   const noBand = { x: [], mean: [], low: [], high: [], n: [] };
   const noLines = { xs: [], ys: [], seed: [] };
 
   function curves() {
     const point = $("point") ? Number($("point").value) : data.first;
     const axis = chosen("axis"), seeds = chosen("seeds"), visible = shown(), extents = {};
+    document.querySelectorAll(".figures .as-band").forEach((text) => { text.hidden = seeds !== "band"; });
+    document.querySelectorAll(".figures .as-lines").forEach((text) => { text.hidden = seeds === "band"; });
     for (const panel of ["headline", "loss", "training", "test", "population"]) {
       const headline = panel === "headline", field = headline ? "test" : panel;
       const plot = model(panel);
@@ -72,7 +87,7 @@
         place.axis_label = where;
         place.ticker.min_interval = where === "seconds" ? 0 : 1;  // there is no half an epoch
       }
-      const xs = [], ys = [];
+      const xs = [], ys = [], bandOf = [];
       data.networks.forEach((network, index) => {
         const there = headline ? data.headline[index] : point;
         const runs = data.runs.filter((run) => run.network === index && run.point === there);
@@ -80,10 +95,12 @@
         const bands = drawn && asBand ? band(runs, where, field) : noBand;
         const lines = drawn && !asBand ? each(runs, where, field) : noLines;
         fill(`${panel}:${network}`, bands);
+        bandOf.push(bands);
         fill(`${panel}:${network}:seeds`, lines);
         xs.push(...bands.x, ...lines.xs.flat());
         ys.push(...bands.low, ...bands.high, ...lines.ys.flat());
       });
+      fill(`${panel}:under_mouse`, underMouse(bandOf));
       extents[panel] = [xs, ys];
     }
     // Both kinds of statistics on one axis, so that they can be compared by eye.
@@ -206,6 +223,12 @@
     $("theme").addEventListener("click", () => {
       const now = root.dataset.theme ?? (dark.matches ? "dark" : "light");
       root.dataset.theme = now === "dark" ? "light" : "dark";
+      colours();
+    });
+    let before;
+    addEventListener("beforeprint", () => { before = root.dataset.theme; root.dataset.theme = "light"; colours(); });
+    addEventListener("afterprint", () => {
+      if (before === undefined) delete root.dataset.theme; else root.dataset.theme = before;
       colours();
     });
   }

@@ -28,6 +28,8 @@ from bnkit.strict_json import dumps, strict
 
 # More rows than this make a page that nobody scrolls through; results.csv has them all.
 _MAX_ROWS = 500
+# The figures that show the seeds as a band, or each as a line.
+_BANDS = ("headline", "loss", "training", "test", "population")
 
 
 def page(results: Results, experiments: Mapping[str, str] | None = None) -> str:
@@ -52,6 +54,8 @@ def page(results: Results, experiments: Mapping[str, str] | None = None) -> str:
         paragraphs=list(answer.paragraphs()),
         figures=divisions,
         captions=_captions(results.plan, answer.contrasts, Objective.of(results.plan.task)),
+        bands=_BANDS,
+        band=_band(results.plan),
         networks=[(network, colour_of(results.plan, network)) for network in results.plan.networks],
         legends=_legends(results.plan, data["runs"]),
         point_labels=point_labels(results.plan),
@@ -91,10 +95,13 @@ def _legends(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[tu
     }
 
 
+def _band(plan: Plan) -> str:
+    seeds = plural(len(plan.experiment.seeds), "seed")
+    return f"The line is the mean over {seeds}, the band reaches from the lowest to the highest."
+
+
 def _captions(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -> dict[str, tuple[str, str]]:
     """Of each figure its title, and what is in it in words."""
-    seeds = len(plan.experiment.seeds)
-    band = f"The line is the mean over {plural(seeds, 'seed')}, the band reaches from the lowest to the highest."
     name = objective.name
     points = headline_points(plan, contrasts)
     if len(set(points.values())) == 1:
@@ -102,14 +109,14 @@ def _captions(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -
     else:
         where = f"Each at its best: {'; '.join(f'{network} at {point}' for network, point in points.items())}."
     return {
-        "headline": (f"Test {name}", f"{where} {band} Batch norm predicts by its moving average."),
+        "headline": (f"Test {name}", f"{where} Batch norm predicts by its moving average."),
         "forest": _forest_caption(name, max((contrast.pairs for contrast in contrasts), default=1)),
-        "loss": ("Training loss", f"Over the batches of each epoch, as the weights moved. {band}"),
-        "training": (f"Training {name}", f"Over the batches of each epoch, as the weights moved. {band}"),
-        "test": (f"Test {name}, moving average", f"On the test set, batch norm by its moving average. {band}"),
+        "loss": ("Training loss", "Over the batches of each epoch, as the weights moved."),
+        "training": (f"Training {name}", "Over the batches of each epoch, as the weights moved."),
+        "test": (f"Test {name}, moving average", "On the test set, batch norm by its moving average."),
         "population": (
             f"Test {name}, population statistics",
-            f"The same weights, batch norm by the statistics of the whole training part. {band}",
+            "The same weights, batch norm by the statistics of the whole training part.",
         ),
         "rates": (
             f"Test {name} over the learning rate",

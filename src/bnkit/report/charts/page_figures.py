@@ -19,6 +19,9 @@ from bnkit.report.outcomes import RunOutcome, outcomes
 from bnkit.report.results import Results
 from bnkit.report.tables import format_setting
 
+# Lines that lie on each other, as those of two layers with equal numbers, stay visible: the later ones are broken.
+_DASHES = ("solid", "solid", (10, 6), (3, 5), (14, 4, 3, 4))
+_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle")
 _CYCLE = ("25th to 75th", "5th to 95th")
 
 
@@ -54,20 +57,24 @@ def charts(results: Results, contrasts: Sequence[Contrast]) -> dict[str, Any]:
 
 def _curve(plan: Plan, name: str, y: str, objective: Objective) -> Any:
     plot = _plot(name, "epoch", y, height=320 if name == "headline" else 280)
-    for network in plan.networks:
+    lines = []
+    for index, network in enumerate(plan.networks):
         source = ColumnDataSource({key: [] for key in ("x", "mean", "low", "high", "n")}, name=f"{name}:{network}")
         each = ColumnDataSource({"xs": [], "ys": [], "seed": []}, name=f"{name}:{network}:seeds")
-        colour = colour_of(plan, network)
-        plot.varea("x", "low", "high", source=source, color=colour, alpha=0.18)
-        line = plot.line("x", "mean", source=source, color=colour, width=2.5)
-        lines = plot.multi_line("xs", "ys", source=each, color=colour, width=1.2)
-        plot.add_tools(
-            HoverTool(renderers=[line], mode="vline", tooltips=[
-                ("network", network), ("at", "@x{0.[00]}"), ("mean", "@mean{0.0000}"),
-                ("seeds", "@low{0.0000} to @high{0.0000}, n = @n"),
-            ]),
-            HoverTool(renderers=[lines], line_policy="nearest", tooltips=[("network", network), ("seed", "@seed"), ("", "$y{0.0000}")]),
-        )  # fmt: skip
+        style = {"color": colour_of(plan, network), "line_dash": _DASHES[index % len(_DASHES)]}
+        plot.varea("x", "low", "high", source=source, color=style["color"], alpha=0.18)
+        plot.line("x", "mean", source=source, width=2.5, **style)
+        lines.append(plot.multi_line("xs", "ys", source=each, width=1.2, name=network, **style))
+    # One tooltip for all networks: one for each would lie on top of the others.
+    values = {f"value_{index}": network for index, network in enumerate(plan.networks)}
+    under_mouse = ColumnDataSource({key: [] for key in ("x", "y", *values)}, name=f"{name}:under_mouse")
+    points = plot.scatter("x", "y", source=under_mouse, size=1, alpha=0)
+    plot.add_tools(
+        HoverTool(renderers=[points], mode="vline", attachment="horizontal", tooltips=[
+            ("at", "@x{0.[00]}"), *((network, f"@{key}") for key, network in values.items()),
+        ]),
+        HoverTool(renderers=lines, line_policy="nearest", tooltips=[("network", "$name"), ("seed", "@seed"), ("", "$y{0.0000}")]),
+    )  # fmt: skip
     return plot
 
 
@@ -132,12 +139,12 @@ def _rates(plan: Plan, objective: Objective) -> Any:
     )  # fmt: skip
     plot.xaxis.ticker = FixedTicker(ticks=rates)
     plot.xaxis.major_label_overrides = {rate: format_setting(rate) for rate in rates}
-    for network in plan.networks:
+    for index, network in enumerate(plan.networks):
         source = ColumnDataSource({key: [] for key in ("lr", "mean", "low", "high", "n")}, name=f"rates:{network}")
         lost = ColumnDataSource({"lr": [], "y": [], "lost": []}, name=f"rates:{network}:lost")
         colour = colour_of(plan, network)
-        plot.line("lr", "mean", source=source, color=colour, width=2.5)
-        dots = plot.scatter("lr", "mean", source=source, color=colour, size=8)
+        plot.line("lr", "mean", source=source, color=colour, width=2.5, line_dash=_DASHES[index % len(_DASHES)])
+        dots = plot.scatter("lr", "mean", source=source, color=colour, size=9, marker=_MARKERS[index % len(_MARKERS)])
         plot.add_layout(_whisker("lr", source, colour))
         crosses = plot.scatter("lr", "y", source=lost, color=colour, size=11, line_width=2.5, marker="x")
         plot.text(
