@@ -19,7 +19,7 @@ ORDER = [
     {"experiments"},
     {"model", "data"},
     {"nn", "memory"},
-    {"kernels"},
+    {"kernels", "intervals"},
     {""},
 ]
 LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages}
@@ -79,8 +79,9 @@ def test_every_package_has_a_level():
     assert {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()} == set(LEVEL) - {""}
 
 
-def test_a_report_loads_no_torch():
-    modules = [_name(file) for file in FILES if file.relative_to(SOURCE).parts[0] == "report"]
+@pytest.mark.parametrize("package", ["report", "intervals"])
+def test_a_report_loads_no_torch(package):
+    modules = [_name(file) for file in FILES if file.relative_to(SOURCE).parts[0] == package]
     program = (
         f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\nprint('torch' in sys.modules)"
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bnkit.claims.judge import ERROR_RATE, Decision, HypothesisTest, judge
-from bnkit.report.intervals import mean_interval
+from bnkit.intervals.student import mean_interval
 from tests.random_examples import examples
 
 HOLDS, NOT, OPEN = Decision.HOLDS, Decision.DOES_NOT_HOLD, Decision.NOT_ENOUGH_DATA

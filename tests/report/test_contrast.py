@@ -4,9 +4,10 @@ import pytest
 
 from bnkit.experiments.plan import Plan, plan
 from bnkit.experiments.records.record import Status
+from bnkit.intervals.holm import holm
+from bnkit.intervals.student import mean_interval
 from bnkit.report.charts.series import headline_points
 from bnkit.report.contrast import contrasts
-from bnkit.report.intervals import holm, mean_interval
 from bnkit.report.paired_differences import PairedDifferences
 from bnkit.report.pairs_table import pairs_table
 from bnkit.report.sweep import BY_VALIDATION, ONLY_ONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bnkit.experiments.experiment import TaskIdentity
-from bnkit.report.intervals import Conclusion, Interval
+from bnkit.intervals.interval import Conclusion, Interval
 from bnkit.report.objective import Objective
 from tests.report.fake_runs import epoch
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
-from bnkit.report.intervals import Interval
+from bnkit.intervals.interval import Interval
 from bnkit.report.outcomes import RunOutcome, fewest, matches, outcomes
 from bnkit.report.results import Results
 from bnkit.report.sweep import LearningRateSweep

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
-from bnkit.report.intervals import CONFIDENCE, Interval, difference_half_width, holm, mean_interval
+from bnkit.intervals.holm import holm
+from bnkit.intervals.interval import CONFIDENCE, Interval
+from bnkit.intervals.shares import difference_half_width
+from bnkit.intervals.student import mean_interval
 
 # The chance that any verdict of a table is wrong.
 ERROR_RATE = 0.05

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bnkit.experiments.records.record import Status
+from bnkit.intervals.interval import Conclusion, Interval
 from bnkit.messages import plural
 from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
-from bnkit.report.intervals import Conclusion, Interval
 from bnkit.report.objective import Objective
 from bnkit.report.population_gap import PopulationGap, population_gaps
 from bnkit.report.results import Results

@@ -8,7 +8,8 @@ from itertools import combinations
 from statistics import median
 
 from bnkit.experiments.records.record import Status
-from bnkit.report.intervals import Interval, ratio_interval
+from bnkit.intervals.interval import Interval
+from bnkit.intervals.student import ratio_interval
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, matches, outcomes, settings_of
 from bnkit.report.paired_differences import (

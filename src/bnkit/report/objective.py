@@ -7,18 +7,10 @@ from dataclasses import dataclass
 
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.records.record import Epoch
+from bnkit.intervals.interval import CONFIDENCE, Conclusion, Interval, conclude
+from bnkit.intervals.shares import accuracy_interval, difference_interval, p_value, share_half_width
+from bnkit.intervals.student import mean_interval
 from bnkit.messages import plural
-from bnkit.report.intervals import (
-    CONFIDENCE,
-    Conclusion,
-    Interval,
-    accuracy_interval,
-    conclude,
-    difference_interval,
-    mean_interval,
-    p_value,
-    share_half_width,
-)
 
 # A difference of accuracies that matters to nobody: one point.
 _POINT = 0.01

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.experiments.settings import Settings
-from bnkit.report.intervals import Interval
+from bnkit.intervals.interval import Interval
 from bnkit.report.objective import Objective
 from bnkit.report.results import Results
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bnkit.report.intervals import CONFIDENCE, Interval, holm_confidences
+from bnkit.intervals.holm import holm_confidences
+from bnkit.intervals.interval import CONFIDENCE, Interval
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, fewest
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bnkit.intervals.interval import Conclusion
 from bnkit.report.contrast import Contrast
-from bnkit.report.intervals import Conclusion
 from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
-from bnkit.report.intervals import Interval
+from bnkit.intervals.interval import Interval
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, interval_over_seeds, matches, outcomes, points_of
 from bnkit.report.results import Results

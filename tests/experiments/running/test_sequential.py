@@ -292,6 +292,7 @@ def test_keep_checkpoints_keeps_every_epoch(tmp_path):
         "epoch-0002.safetensors",
         "epoch-0003.safetensors",
         "record.jsonl",
+        "test-scores.npz",
         "weights.safetensors",
     ]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bnkit import Comparison
 from tests.child_processes import run
 
 HERE = Path(__file__).parents[1]  # the networks and the data stand beside
@@ -36,6 +37,15 @@ def _figures(folder):
         return [{key: value for key, value in row.items() if key not in TIMED} for row in csv.DictReader(file)]
 
 
+def _scores(folder):
+    """Of both runs, which test examples were answered right; what a run depends on has its number of processes."""
+    return [
+        record.example_scores.moving_average.tolist()
+        for run in Comparison(folder).plan
+        for record in [Comparison(folder).records[run.run_id]]
+    ]
+
+
 def test_two_processes_have_the_figures_of_one(tmp_path):
     together, alone = _call(tmp_path, "networks", "together"), _call(tmp_path, "networks", "alone", processes=1)
     assert (together.returncode, alone.returncode) == (0, 0), together.stderr + alone.stderr
@@ -46,6 +56,7 @@ def test_two_processes_have_the_figures_of_one(tmp_path):
         for key in ("loss", "test_loss"):
             assert float(row.pop(key)) == pytest.approx(float(wanted.pop(key)), rel=1e-4)
         assert row == wanted
+    assert _scores(tmp_path / "together") == _scores(tmp_path / "alone")
     text = (tmp_path / "together" / "experiment.toml").read_text()
     assert "processes = 2" in text
 

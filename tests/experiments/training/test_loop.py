@@ -22,6 +22,7 @@ from bnkit.experiments.run_seeding import epoch_order
 from bnkit.experiments.training import loop as training_loop
 from bnkit.experiments.training.cuda_graph import GraphedStep
 from bnkit.experiments.training.distributed import SINGLE_PROCESS, Processes
+from bnkit.experiments.training.evaluation import MetricsSum
 from bnkit.experiments.training.loop import Training, train
 from bnkit.experiments.training.task import Task
 from bnkit.seeding import seeded
@@ -212,3 +213,28 @@ def test_no_step_waits_for_the_device(monkeypatch):
         asked[batch_size] = asking.count
     assert len(set(asked.values())) == 1, asked
     assert asked[4] > 0  # the tallies are read behind an epoch
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_the_last_epoch_keeps_what_each_test_example_scores(epochs):
+    run, components, parts = _run(epochs=epochs)
+    model = components.networks["batch_norm"].build((6,), 3, run.settings, run.seed)
+    training = Training.of(run, model, len(parts.train))
+    for epoch in train(run, training, parts, components.task, None, Callback()):
+        assert (training.example_scores is not None) == (epoch.epoch == epochs)
+    scores = training.example_scores
+    with torch.no_grad():
+        right = training.model.eval()(parts.test.inputs).argmax(1) == parts.test.targets
+    assert scores.moving_average.tolist() == right.tolist()
+    assert scores.moving_average.mean() == pytest.approx(epoch.test_accuracy)
+    assert scores.population.mean() == pytest.approx(epoch.test_accuracy_population)
+
+
+def test_an_example_with_several_answers_scores_the_share_that_is_right():
+    outputs = torch.tensor([[[1.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [0.0, 0.0]]]).permute(0, 2, 1)[:, :, None]
+    targets = torch.tensor([[[0, 0]], [[0, 1]]])
+    metrics = MetricsSum(
+        Task(right=lambda *_: torch.tensor([[[True, True]], [[True, False]]])), torch.device("cpu"), keep_scores=True
+    )
+    metrics.add(torch.tensor(1.0), outputs, targets)
+    assert metrics.compute().scores.tolist() == [1.0, 0.5]

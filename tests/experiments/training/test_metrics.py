@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from bnkit.errors import DataError
 from bnkit.experiments.training.losses import find_named_loss
-from bnkit.experiments.training.metrics import METRICS, is_correct
+from bnkit.experiments.training.metrics import EXAMPLE_SCORES, METRICS, is_correct
 
 BINARY = find_named_loss(functional.binary_cross_entropy_with_logits)
 
@@ -24,6 +24,27 @@ def test_metrics_equal_scikit_learns(name, values):
     outputs = targets + torch.randn(50, values, generator=generator)
     expected = getattr(sklearn_metrics, name)(targets.numpy(), outputs.numpy())
     assert float(METRICS[name](outputs, targets)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+@pytest.mark.parametrize("shape", [(50, 1), (50, 3), (50, 2, 3)], ids=str)
+def test_a_metric_is_the_mean_of_what_the_examples_score(name, shape):
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.randn(shape, generator=generator) * 3 + 7
+    outputs = targets + torch.randn(shape, generator=generator)
+    scores = EXAMPLE_SCORES[name](outputs, targets)
+    assert scores.shape == (50,)
+    assert scores.mean().item() == pytest.approx(float(METRICS[name](outputs, targets)), rel=1e-9)
+
+
+def test_what_examples_score_in_r2_varies_as_r2_does_over_samples():
+    """Against the deviation of R² over samples of 400 examples."""
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.randn(500, 400, 1, generator=generator)
+    outputs = 0.7 * targets + 0.5 * torch.randn(500, 400, 1, generator=generator)
+    found = torch.tensor([float(METRICS["r2_score"](o, t)) for o, t in zip(outputs, targets, strict=True)])
+    errors = [EXAMPLE_SCORES["r2_score"](o, t).std() / 20 for o, t in zip(outputs, targets, strict=True)]
+    assert torch.stack(errors).mean().item() == pytest.approx(found.std().item(), rel=0.1)
 
 
 @pytest.mark.parametrize("shape", [(50, 4), (50, 2, 5, 5)], ids=["values", "images"])

@@ -11,12 +11,14 @@ import re
 import zlib
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bnkit.errors import RecordError
 from bnkit.experiments.plan import FORMAT
 from bnkit.experiments.records import atomic_files
+from bnkit.experiments.records.example_scores import ExampleScores, load_example_scores
 
 
 class Status(StrEnum):
@@ -55,6 +57,8 @@ class Epoch:
         layers: What ``bnkit.model.instrument.layer_instrumentation`` recorded in this epoch, an entry for each observed step.
         landscape: What ``bnkit.model.instrument.loss_landscape`` recorded, likewise.
         peak_memory_bytes: The peak GPU memory of tensors in training, the data included; None on a CPU.
+        test_scores: The SHA-256 of the file with the score of every test example; None before the last epoch, where a metric is
+            no mean over examples, and in records of earlier versions.
     """
 
     epoch: int
@@ -84,6 +88,7 @@ class Epoch:
     answers: int | None = None
     test_answers: int | None = None
     test_constant: float | None = None
+    test_scores: str | None = None
 
 
 @dataclass
@@ -96,6 +101,7 @@ class Record:
         environment: The machine and the versions of its last start.
         first_layer: ``site``, ``gamma`` and ``beta`` of its first batch norm at the end, if it has one.
         traceback: The traceback of the exception that ended it, if it failed.
+        folder: Where it was read from, with the file of its test scores; None for none.
     """
 
     status: Status | None = None
@@ -103,6 +109,18 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
     first_layer: dict[str, Any] | None = None
     traceback: str = ""
+    folder: Path | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def example_scores(self) -> ExampleScores | None:
+        """What it scored on each test example at its end, read once; None where that is not recorded, or no longer readable."""
+        digest = self.last.test_scores if self.last else None
+        return None if digest is None or self.folder is None else load_example_scores(self.folder, digest)
+
+    @property
+    def lost_example_scores(self) -> bool:
+        """Whether they were recorded, and their file is missing or damaged."""
+        return self.last is not None and self.last.test_scores is not None and self.example_scores is None
 
     @property
     def is_complete(self) -> bool:
@@ -134,7 +152,7 @@ class RecordFile:
             return Record()
         except OSError as error:
             raise RecordError(f"{self.path} cannot be read ({error.strerror}); expected a readable file") from error
-        record = Record()
+        record = Record(folder=self.path.parent)
         whole_lines = content.split(b"\n")[:-1]  # what follows the last line break is a partial line
         for number, line in enumerate(whole_lines, start=1):
             try:

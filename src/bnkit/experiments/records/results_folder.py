@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import Experiment, parse_experiment, read_experiment
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records import atomic_files, calls, marker
+from bnkit.experiments.records import atomic_files, calls, example_scores, marker
 from bnkit.experiments.records.calls import FolderRuns, folder_runs
 from bnkit.experiments.records.record import CorruptRecordError, Epoch, Record, RecordFile, Status
 
@@ -25,6 +25,7 @@ _FILES_OF_A_RUN = (
     "record.jsonl",
     "record.garbled-*.jsonl",
     "weights.safetensors",
+    example_scores.FILE,
     "epoch-*.safetensors",
     "checkpoint.pt",
     ".running",

@@ -6,6 +6,7 @@ import math
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from bnkit.experiments.plan import Run
 from bnkit.experiments.records import atomic_files
 from bnkit.experiments.records.atomic_files import UnwritableError
 from bnkit.experiments.records.environment import environment
+from bnkit.experiments.records.example_scores import save_example_scores
 from bnkit.experiments.records.record import Epoch, RecordFile, Status
 from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.resolve import Components
@@ -126,6 +128,9 @@ def _train(
     last = epochs[-1] if epochs else None
     try:
         for epoch in train(run, training, components.parts(run), components.task, last, callback, processes):
+            if training.example_scores is not None:
+                digest = save_example_scores(run_folder, training.example_scores)
+                epoch = replace(epoch, test_scores=digest)  # noqa: PLW2901
             epochs.append(epoch)
             # The checkpoint first: it holds the figures too, so that one without the other is always the newer one.
             save_checkpoint(run_folder, training, epochs)

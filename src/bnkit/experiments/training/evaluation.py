@@ -24,19 +24,25 @@ class EpochMetrics(NamedTuple):
 
     Attributes:
         answers: Of how many answers ``accuracy`` is the share that is right.
+        scores: (examples,), what each example scores, where that is kept; the mean is what networks are judged by. Bool if each
+            has one answer, else floating.
     """
 
     loss: float | None = None
     accuracy: float | None = None
     metric: float | None = None
     answers: int | None = None
+    scores: Tensor | None = None
 
 
 class MetricsSum:
     """Adds up metrics batch by batch, and waits for the device only at the end."""
 
-    def __init__(self, task: Task, device: torch.device, processes: Processes = SINGLE_PROCESS) -> None:
-        self._task, self._processes = task, processes
+    def __init__(
+        self, task: Task, device: torch.device, processes: Processes = SINGLE_PROCESS, *, keep_scores: bool = False
+    ) -> None:
+        self._task, self._processes, self._keep_scores = task, processes, keep_scores
+        self._rights: list[Tensor] = []
         self._loss, self._right = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(2))
         self._examples = self._answers = 0
         self._outputs: list[Tensor] = []
@@ -50,6 +56,8 @@ class MetricsSum:
             right = self._task.right(outputs, targets)
             self._right += right.sum()
             self._answers += right.numel()
+            if self._keep_scores and self._task.metric is None:
+                self._rights.append(_share_right(right))
         if self._task.metric is not None:
             self._outputs.append(outputs.detach())
             self._targets.append(targets)
@@ -61,20 +69,29 @@ class MetricsSum:
 
     def compute(self) -> EpochMetrics:
         """The metrics of all that was added; a loss or a metric that is not finite is None."""
-        metric = None
+        metric, scores = None, torch.cat(self._rights) if self._rights else None
         if self._task.metric is not None:
-            gathered = (self._processes.all_gather_rows(torch.cat(rows)) for rows in (self._outputs, self._targets))
+            gathered = [self._processes.all_gather_rows(torch.cat(rows)) for rows in (self._outputs, self._targets)]
             metric = finite_or_none(float(self._task.metric(*gathered)))
+            if self._keep_scores and self._task.example_scores is not None:
+                scores = self._task.example_scores(*gathered)
         counts = (self._loss.new_tensor(count) for count in (self._examples, self._answers))
         sums = torch.stack([self._loss, self._right, *counts])
         loss, right, examples, answers = self._processes.all_reduce(sums).tolist()
         accuracy = right / answers if answers else None
-        return EpochMetrics(finite_or_none(loss / examples), accuracy, metric, int(answers) or None)
+        return EpochMetrics(finite_or_none(loss / examples), accuracy, metric, int(answers) or None, scores)
 
 
-def evaluate(model: nn.Module, split: Split, task: Task, constant: ConstantBaseline | None = None) -> EpochMetrics:
-    """The metrics of ``split`` in evaluation mode; also adds its batches to ``constant``."""
-    metrics = MetricsSum(task, split.device)
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    task: Task,
+    constant: ConstantBaseline | None = None,
+    *,
+    keep_scores: bool = False,
+) -> EpochMetrics:
+    """The metrics of ``split`` in evaluation mode, those of each example too if asked; also adds its batches to ``constant``."""
+    metrics = MetricsSum(task, split.device, keep_scores=keep_scores)
     model.eval()
     with torch.no_grad():
         for inputs, targets in batches(split, _BATCH_SIZE):
@@ -86,13 +103,21 @@ def evaluate(model: nn.Module, split: Split, task: Task, constant: ConstantBasel
     return metrics.compute()
 
 
-def evaluate_with_population_statistics(model: nn.Module, train: Split, test: Split, task: Task) -> EpochMetrics:
+def evaluate_with_population_statistics(
+    model: nn.Module, train: Split, test: Split, task: Task, *, keep_scores: bool = False
+) -> EpochMetrics:
     """The metrics of ``test`` with the statistics of ``train`` in place of the moving average."""
     statistics = population_statistics(model, _shuffled_batches(train))
     if not statistics:
         return EpochMetrics()
     with normalising_by(model, statistics):
-        return evaluate(model, test, task)
+        return evaluate(model, test, task, keep_scores=keep_scores)
+
+
+def _share_right(right: Tensor) -> Tensor:
+    """(examples,): whether the answer of each is right; of several answers, the share."""
+    answers = right.flatten(1) if right.dim() > 1 else right[:, None]
+    return answers[:, 0] if answers.shape[1] == 1 else answers.double().mean(1)
 
 
 def finite_or_none(value: float) -> float | None:

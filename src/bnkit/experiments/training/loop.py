@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn, optim
@@ -16,6 +16,7 @@ from bnkit.data import Splits, batches
 from bnkit.experiments.callbacks import BatchDone, EventHandler, Measuring
 from bnkit.experiments.networks import is_built_in
 from bnkit.experiments.plan import Run
+from bnkit.experiments.records.example_scores import ExampleScores
 from bnkit.experiments.records.record import Epoch
 from bnkit.experiments.run_seeding import epoch_order
 from bnkit.experiments.training.augmentations import Augmentation
@@ -37,6 +38,9 @@ from bnkit.model import batch_norms
 from bnkit.model.instrument.layer_instrumentation import LayerInstrumentation
 from bnkit.seeding import seeded
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 # Reading the loss waits for the device: on a CPU it is read by steps, which repeats to the bit; on a GPU by seconds.
 _STEPS_BETWEEN_CHECKS = 32
 _SECONDS_BETWEEN_CHECKS = 1.0
@@ -49,6 +53,7 @@ class Training:
     model: nn.Module
     optimizer: optim.Optimizer
     schedule: LRScheduler | None
+    example_scores: ExampleScores | None = None  # what the last epoch scored on each test example
 
     @classmethod
     def of(cls, run: Run, model: nn.Module, examples: int) -> Training:
@@ -97,6 +102,7 @@ def train(
         run_duration += trained.duration
         diverged = trained.metrics.loss is None
         measured = _Evaluation() if diverged else loop.evaluate(is_last=epoch == run.epochs)
+        training.example_scores = measured.example_scores
         yield Epoch(
             epoch=epoch,
             loss=trained.metrics.loss,
@@ -145,6 +151,12 @@ class _Evaluation(NamedTuple):
     test: EpochMetrics = EpochMetrics()
     population: EpochMetrics = EpochMetrics()
     constant_score: float | None = None
+
+    @property
+    def example_scores(self) -> ExampleScores | None:
+        """What each test example scores, where that is kept and finite."""
+        moving_average, population = (_finite_array(found.scores) for found in (self.test, self.population))
+        return None if moving_average is None else ExampleScores(moving_average, population)
 
 
 @dataclass(frozen=True)
@@ -216,12 +228,18 @@ class _Loop:
             self.callback(Measuring(run, "validation"))
             validation = evaluate(model, parts.validation, task)
         self.callback(Measuring(run, "test"))
-        test = evaluate(model, parts.test, task, constant)
+        test = evaluate(model, parts.test, task, constant, keep_scores=is_last)
         if (is_last or run.population_every_epoch) and batch_norms(model):
             self.callback(Measuring(run, "population statistics"))
             with local_batch_norm(model, self.processes):
-                population = evaluate_with_population_statistics(model, parts.train, parts.test, task)
+                population = evaluate_with_population_statistics(
+                    model, parts.train, parts.test, task, keep_scores=is_last
+                )
         return _Evaluation(training, validation, test, population, constant.score)
+
+
+def _finite_array(scores: Tensor | None) -> NDArray[Any] | None:
+    return scores.cpu().numpy() if scores is not None and bool(scores.isfinite().all()) else None
 
 
 def _choose_step(run: Run, task: Task, device: torch.device, processes: Processes) -> TrainingStep:

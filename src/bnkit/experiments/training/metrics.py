@@ -59,6 +59,24 @@ def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.mse_loss(*_as_float64(outputs, targets))
 
 
+def r2_scores(outputs: Tensor, targets: Tensor) -> Tensor:
+    """(N,), the part of each example in ``r2_score``, which is their mean.
+
+    They are the pseudo-values of a ratio: their deviation is that of R² over samples of examples, to first order (Miller 1974,
+    "The jackknife: a review").
+    """
+    outputs, targets = (values.flatten(1) for values in _as_float64(outputs, targets))
+    varies = (targets != targets[:1]).any(0)
+    error = (targets - outputs)[:, varies].square()
+    total = (targets - targets.mean(0))[:, varies].square()
+    unexplained = error.mean(0) / total.mean(0)
+    return (1 - unexplained - (error - unexplained * total) / total.mean(0)).mean(1)
+
+
+def _example_means(loss: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda outputs, targets: loss(*_as_float64(outputs, targets), reduction="none").flatten(1).mean(1)
+
+
 def _as_float64(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Both as float64, if their shapes agree: (N,) and (N, 1) would broadcast to (N, N)."""
     if outputs.shape != targets.shape:
@@ -73,6 +91,13 @@ mean_absolute_error.higher_is_better = False  # type: ignore[attr-defined]
 mean_squared_error.higher_is_better = False  # type: ignore[attr-defined]
 
 METRICS: dict[str, Metric] = {metric.__name__: metric for metric in (r2_score, mean_absolute_error, mean_squared_error)}
+
+# Of each example, (N,); their mean is the metric.
+EXAMPLE_SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "r2_score": r2_scores,
+    "mean_absolute_error": _example_means(functional.l1_loss),
+    "mean_squared_error": _example_means(functional.mse_loss),
+}
 
 
 def is_correct(outputs: Tensor, targets: Tensor) -> Tensor:

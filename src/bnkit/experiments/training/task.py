@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,10 +16,11 @@ from bnkit.experiments.code_fingerprint import FingerprintedFunction, fingerprin
 from bnkit.experiments.experiment import DEFAULT_TASK, Experiment, TaskIdentity
 from bnkit.experiments.training.augmentations import AUGMENTATIONS, Augmentation
 from bnkit.experiments.training.losses import Loss, NamedLoss, find_named_loss, is_loss_name, losses_for
-from bnkit.experiments.training.metrics import METRICS, Metric, is_correct
+from bnkit.experiments.training.metrics import EXAMPLE_SCORES, METRICS, Metric, is_correct
 from bnkit.factory_import import PASSED_OBJECT, is_factory_name, load_factory
 from bnkit.messages import did_you_mean
 
+_T = TypeVar("_T")
 # (model, optimizer, loss, inputs, targets) -> (the loss, the outputs), after a step of the optimizer.
 TrainingStep = Callable[[nn.Module, Optimizer, Loss, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -47,7 +48,9 @@ class Task:
         metric: What networks are judged by, if not accuracy.
         training_step: How a step is taken.
         augmentation: What happens to a training batch before the step.
+        example_scores: What each example scores, (N,), where the metric is the mean of that.
         named_loss: The loss of ``torch.nn.functional`` that ``loss`` is; None where it is a user's own.
+        example_scores: What each example scores, (N,), where the metric is the mean of that.
     """
 
     identity: TaskIdentity = DEFAULT_TASK
@@ -57,6 +60,7 @@ class Task:
     training_step: TrainingStep = training_step
     augmentation: Augmentation | None = None
     named_loss: NamedLoss | None = None
+    example_scores: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def is_default(self) -> bool:
@@ -96,8 +100,10 @@ def resolve_task(experiment: Experiment, data: DataSet, given: Mapping[str, Any]
     goal: Literal["minimize", "maximize"] = (
         "minimize" if getattr(metric, "higher_is_better", True) is False else "maximize"
     )
-    if metric_name in METRICS and named is not None and named.link is not None:
+    example_scores = EXAMPLE_SCORES.get(metric_name)
+    if example_scores is not None and named is not None and named.link is not None:
         metric = _with_link(METRICS[metric_name], named.link)
+        example_scores = _with_link(example_scores, named.link)
     step_name, step = _find_part(experiment.training_step, "training_step", {"default": training_step}, given)
     augmentation_name, augmentation = _find_part(
         experiment.augmentation, "augmentation", {"none": None, **AUGMENTATIONS}, given
@@ -116,10 +122,13 @@ def resolve_task(experiment: Experiment, data: DataSet, given: Mapping[str, Any]
         step,
         augmentation,
         named,
+        example_scores,
     )
 
 
-def _with_link(metric: Metric, link: Callable[[Tensor], Tensor]) -> Metric:
+def _with_link(
+    metric: Callable[[Tensor, Tensor], _T], link: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor, Tensor], _T]:
     """``metric`` of the values that the outputs stand for."""
     return lambda outputs, targets: metric(link(outputs), targets)
 

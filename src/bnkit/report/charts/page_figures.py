@@ -10,10 +10,10 @@ from bokeh.models.annotations import ColorBar, TeeHead, Whisker
 from bokeh.plotting import figure
 
 from bnkit.experiments.plan import Plan
+from bnkit.intervals.interval import Interval
 from bnkit.report.charts.figures import colour_of
 from bnkit.report.charts.series import PANELS
 from bnkit.report.contrast import Contrast
-from bnkit.report.intervals import Interval
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, outcomes
 from bnkit.report.results import Results
@@ -220,7 +220,7 @@ def _peak_memory(results: Results) -> dict[str, Interval | None]:
 def _by_network(results: Results, values: Any) -> dict[str, Interval | None]:
     from statistics import median
 
-    from bnkit.report.intervals import mean_interval
+    from bnkit.intervals.student import mean_interval
 
     found: dict[str, list[float]] = {network: [] for network in results.plan.networks}
     outcome: RunOutcome

@@ -8,20 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bnkit.report.intervals import (
-    Conclusion,
-    Interval,
+from bnkit.intervals.holm import holm, holm_confidences
+from bnkit.intervals.interval import Conclusion, Interval, conclude
+from bnkit.intervals.shares import (
     accuracy_interval,
-    conclude,
     difference_half_width,
     difference_interval,
-    holm,
-    holm_confidences,
-    mean_interval,
     p_value,
-    ratio_interval,
     share_half_width,
 )
+from bnkit.intervals.student import mean_interval, ratio_interval
 
 
 def test_the_interval_is_students():

@@ -1,0 +1,86 @@
+"""What a run scored on each test example at its end: a file beside its record. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnkit.experiments.records import atomic_files
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FILE = "test-scores.npz"
+_NAMES = ("moving_average", "population")
+
+
+@dataclass(frozen=True)
+class ExampleScores:
+    """The score of every test example, in the order of the test set; the mean is what the run scored.
+
+    Attributes:
+        moving_average: (m,), with running statistics. Bool where an example has one answer: whether it is right. Otherwise float64,
+            to three digits: the share of its answers that are right, or its part of a metric.
+        population: (m,), the same with population statistics; None without batch norm.
+    """
+
+    moving_average: NDArray[Any]
+    population: NDArray[Any] | None = None
+
+
+def save_example_scores(folder: Path, scores: ExampleScores) -> str:
+    """Write the file into the folder of a run, whole or not at all, and return its SHA-256.
+
+    Raises:
+        UnwritableError: The system refuses.
+    """
+    import numpy as np
+
+    arrays: dict[str, NDArray[Any]] = {"examples": np.array(len(scores.moving_average))}
+    for name in _NAMES:
+        values = getattr(scores, name)
+        if values is None:
+            continue
+        if values.dtype == bool:
+            arrays[name] = np.packbits(values)
+        else:
+            # Errors of large targets are beyond float16, and those of small ones below.
+            scale = float(np.abs(values).max(initial=0.0)) or 1.0
+            arrays[name], arrays[f"{name}_scale"] = (values / scale).astype(np.float16), np.array(scale)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    atomic_files.replace(folder / FILE, buffer.getbuffer())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
+
+
+def load_example_scores(folder: Path, digest: str) -> ExampleScores | None:
+    """What ``save_example_scores`` wrote; None if the file is missing, or is not the one with this SHA-256."""
+    import numpy as np
+
+    try:
+        content = (folder / FILE).read_bytes()
+        if hashlib.sha256(content).hexdigest() != digest:
+            return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            examples = int(arrays["examples"])
+            moving_average, population = (_read(arrays, name, examples) for name in _NAMES)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    return None if moving_average is None else ExampleScores(moving_average, population)
+
+
+def _read(arrays: Any, name: str, examples: int) -> np.ndarray[Any, Any] | None:
+    import numpy as np
+
+    if name not in arrays:
+        return None
+    values = arrays[name]
+    if values.dtype == np.uint8:
+        return np.unpackbits(values, count=examples).astype(bool)
+    found: np.ndarray[Any, Any] = values.astype(np.float64) * float(arrays[f"{name}_scale"])
+    return found

@@ -1,0 +1,41 @@
+"""Several questions at once: Holm's procedure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bnkit.intervals.interval import CONFIDENCE
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values adjusted for their number by Holm (1979): reject those of at most the error rate.
+
+    "A simple sequentially rejective multiple test procedure".
+
+    Example:
+        >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+        [0.03, 0.06, 0.06]
+    """
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
+        adjusted[place] = highest
+    return adjusted
+
+
+def holm_confidences(p_values: Sequence[float]) -> list[float]:
+    """The confidence of an interval for each, so that it leaves out 0 exactly where Holm's procedure rejects.
+
+    The chance that any of them leaves out 0 while nothing is there is then at most 5 %, however many there are. Those that are
+    not rejected share the error rate equally.
+
+    Example:
+        >>> [round(confidence, 4) for confidence in holm_confidences([0.01, 0.04, 0.03])]
+        [0.9833, 0.975, 0.975]
+    """
+    error, count = 1 - CONFIDENCE, len(p_values)
+    rejected = sum(adjusted <= error for adjusted in holm(p_values))
+    found = [0.0] * count
+    for rank, place in enumerate(sorted(range(count), key=p_values.__getitem__)):
+        found[place] = 1 - error / (count - min(rank, rejected))
+    return found
