@@ -1,6 +1,6 @@
 """Consoles: results go to standard output, everything else to standard error.
 
-While a command runs, whatever a user's code or a library prints goes to standard error, whether from Python, from C or from a
+While a command runs, everything that a user's code or a library prints goes to standard error: from Python, from C, or from a
 child process.
 """
 

@@ -64,7 +64,7 @@ def load_factory(name: str) -> Factory:
         raise FactoryError(f"{name}: {error}; expected path/to/file.py:name or package.module:name") from error
     except (Exception, SystemExit) as error:
         raise FactoryError(
-            f"{name}: importing {location} raised {type(error).__name__}: {error}; mend it first"
+            f"{name}: importing {location} raised {type(error).__name__}: {error}; fix that first"
         ) from error
     if not hasattr(module, attribute):
         names = ", ".join(sorted(key for key in vars(module) if not key.startswith("_")))
@@ -180,7 +180,7 @@ def _imports_of_file(path: Path, package: str) -> dict[str, Path]:
     """The user's modules that ``path`` imports.
 
     Raises:
-        FactoryError: If a module beside ``path`` is shadowed by another of the same name.
+        FactoryError: If a module next to ``path`` is shadowed by another of the same name.
     """
     modules = import_graph.user_imports(path, package)
     for name, file in modules.items():
@@ -190,7 +190,7 @@ def _imports_of_file(path: Path, package: str) -> dict[str, Path]:
         beside = next((location for location in candidates if location.is_file()), None)
         if beside is not None and file.resolve() != beside.resolve():
             raise FactoryError(
-                f"{path} lies beside {beside.name if beside.name != '__init__.py' else name}, and what it imports as {name} is "
+                f"{path} is next to {beside.name if beside.name != '__init__.py' else name}, and what it imports as {name} is "
                 f"{file}, which this process found first; rename one of the two"
             )
     return modules

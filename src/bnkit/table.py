@@ -32,7 +32,7 @@ class Column:
         title: What stands above it.
         priority: 0: always shown. The others are shown where there is room, the lowest number first.
         wraps: Whether its cells are sentences, which are broken between words.
-        below: Whether its cells are set below their rows where there is no room beside, together with those of other such
+        below: Whether its cells are set below their rows if there is no room in the row, together with those of other such
             columns of its priority; otherwise they are left out.
         width: It is at least as wide as this.
         is_text: Whether its cells are aligned to the left even if all look like numbers.
@@ -212,7 +212,7 @@ class Table:
         for index, own in widths.items():  # titles in one line, where there is room
             if 0 < full[index] - own <= left:
                 widths[index], left = full[index], left - full[index] + own
-        # Still too wide: break texts that are no sentences between words, too, and long names after a dot or a slash.
+        # Still too wide: break other texts between words, too, and long names after a dot or a slash.
         words_only = [i for i in widths if left < 0 and not self.is_number(i)]
         pieces = {
             i: max((_length(piece) for text in cells[i] for piece in _pieces(text)), default=0) for i in words_only

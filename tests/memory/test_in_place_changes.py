@@ -1,4 +1,4 @@
-"""What is changed in place, or behind autograd's back, between the forward pass and the backward pass."""
+"""Changes in place, seen by autograd or not, between the forward pass and the backward pass."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_change_of_the_input_behind_the_back_of_autograd_raises(layers, x):
         loss = layers[2](layers[1](h)).square().sum()
     assert found.dropped == 1
     h.data.mul_(-1)
-    with pytest.raises(ModelError, match=r"something was changed behind autograd's back since \(through \.data"):
+    with pytest.raises(ModelError, match=r"a tensor was changed in a way that autograd does not see \(through \.data"):
         loss.backward()
 
 

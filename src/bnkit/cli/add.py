@@ -49,7 +49,7 @@ def add(
 ) -> None:
     """`bnkit add nets.py:net --input 64x3x32x32` lists where batch norm goes in your network, and why not elsewhere.
 
-    It goes between each convolution or linear layer and its activation; not behind the output layer, into attention, or
+    It goes between each convolution or linear layer and its activation; not after the output layer, in attention, or
     where a normalisation stands already. Everything that was there keeps its name.
 
     `bnkit add nets.py:net --data mnist --inputs normal --weights w.safetensors --preserve --out added.safetensors` does it to a trained

@@ -7,7 +7,7 @@ from typer import Context
 from bnkit.console import stdout_console
 from bnkit.errors import SettingsError
 
-# What may be given beside the recipe's name: nothing is compared, and nothing written.
+# The options that a demonstration takes: it compares nothing and writes nothing.
 _ALLOWED = {"what", "as_json", "quiet", "verbose"}
 
 

@@ -35,7 +35,7 @@ def fold(
 ) -> None:
     """`bnkit fold nets.py:net --input 64x3x32x32 --weights w.safetensors --out net.onnx` folds batch norm away for inference.
 
-    Each batch norm goes into the layer before or behind it, or becomes one scale and shift. The folded network is run
+    Each batch norm goes into the layer before or after it, or becomes one scale and shift. The folded network is run
     against the unfolded one before anything is written; a difference beyond rounding is refused with the name of the place.
 
     A file that is there already is replaced, and the output says so. The file is loaded again and run before it counts as

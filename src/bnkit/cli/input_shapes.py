@@ -27,7 +27,7 @@ def example_of(shapes: Sequence[str], model: nn.Module) -> tuple[Tensor, ...] | 
     """Inputs for ``model``, always the same, on its device: positional ones, or keywords where the shapes have names.
 
     Args:
-        shapes: Each as ``64x3x32x32``, with ``:int64`` or another dtype behind it, and with ``name=`` before it for a keyword
+        shapes: Each as ``64x3x32x32``, with ``:int64`` or another dtype after it, and with ``name=`` before it for a keyword
             argument. Without a dtype, that of the model's first floating-point parameter.
         model: What they are for.
 

@@ -44,7 +44,7 @@ def decode(file: Path) -> Image.Image:
     except DataError:
         raise
     except Exception as error:  # decoders raise many kinds of errors on corrupt files
-        raise DataError(f"{file} cannot be decoded ({error}); expected an image: mend or remove it") from error
+        raise DataError(f"{file} cannot be decoded ({error}); expected an image: repair or remove it") from error
 
 
 def stack_images(pictures: Sequence[Image.Image], files: Sequence[Path], folder: Path) -> Tensor:
@@ -70,7 +70,7 @@ def stack_images(pictures: Sequence[Image.Image], files: Sequence[Path], folder:
                 f"{_pixel_kind(picture)} ({picture.mode}); expected all of one kind, to scale them alike"
             )
         if picture.mode == "F" and not bool(np.isfinite(np.array(picture)).all()):
-            raise DataError(f"{file} has pixels that are NaN or inf; expected finite ones: mend or remove it")
+            raise DataError(f"{file} has pixels that are NaN or inf; expected finite ones: repair or remove it")
     colours = 1 if all(picture.mode != "RGB" for picture in pictures) else 3
     is_bytes = all(_pixel_kind(picture) == _BYTES for picture in pictures)
     return torch.stack([_tensor(picture, colours, is_bytes) for picture in pictures])

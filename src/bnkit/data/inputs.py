@@ -57,5 +57,5 @@ def to_float32(inputs: Tensor) -> Tensor:
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """The values of ``tensor`` as bytes in row-major order, whatever its device and strides."""
+    """The values of ``tensor`` as bytes in row-major order, for any device and strides."""
     return tensor.detach().resolve_neg().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -73,7 +73,7 @@ def _train_and_predict(layer: nn.Module, x: Tensor, gradient: Tensor) -> dict[st
 
 
 def _speeds() -> Table:
-    """Training steps of LeNet in turns, a few steps each, so that noise of the machine meets all three."""
+    """Training steps of LeNet, interleaved, a few steps each, so that noise of the machine affects all three."""
     keep_freed_memory()
     data = load("digits")
     assert isinstance(data.train, Examples)

@@ -1,4 +1,4 @@
-"""One input through one layer in each mode, beside ``torch.nn``: the course's account of BatchNorm2d."""
+"""One input through one layer in each mode, next to ``torch.nn``: the course's description of BatchNorm2d."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def train_and_predict() -> list[Table]:
 
 
 def _in_float64(ours: nn.Module, theirs: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """In float64, so that two ways to sum a data set are told apart from two results."""
+    """In float64, so that two ways to sum a data set do not look like two results."""
     return ours.double(), theirs.double()
 
 

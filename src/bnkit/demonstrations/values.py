@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def first_values(values: Tensor) -> str:
-    """The first three values with four digits behind the point."""
+    """The first three values with four decimal places."""
     return " ".join(f"{value:.4f}" for value in values.detach().flatten()[:3].tolist())
 
 

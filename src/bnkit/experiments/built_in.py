@@ -10,7 +10,7 @@ ARM_KERNELS = {"no_batch_norm": "", "batch_norm": "aten", "reference": "referenc
 
 
 def key_prefix(network: str, *, is_alone: bool) -> str:
-    """What stands before the name of an arm in the key of a network: nothing, or the network where there are several."""
+    """The prefix of an arm in the key of a network: empty, or the network if there are several."""
     return "" if is_alone else f"{network.rsplit(':', maxsplit=1)[-1]}."
 
 

@@ -52,7 +52,7 @@ class Components:
         return RunCosts(self.build, self.example, len(self.data.train))
 
     def default_threads(self, plan: Plan) -> int:
-        """The threads of each run of ``plan`` where nobody says: one where the networks are small, else as many as torch uses."""
+        """The default number of threads of each run of ``plan``: one if the networks are small, else as many as torch uses."""
         return 1 if self.costs.are_small(plan) else torch.get_num_threads()
 
     def parts(self, run: Run) -> Splits:

@@ -17,12 +17,12 @@ from bnkit.seeding import seeded
 
 # Of a core that trains convolutions of a few channels, forward and backward together.
 _OPERATIONS_PER_SECOND = 16e9
-# Of a layer in a step, whatever its size: calls from Python, autograd, the optimizer.
+# Of a layer in a step, independent of its size: calls from Python, autograd, the optimizer.
 _SECONDS_PER_LAYER = 1e-4
 # What a backward pass computes in addition to the forward pass.
 _FORWARD_AND_BACKWARD = 3
-# A step below this is over before threads that wait for each other pay, and far from it where other processes compute
-# beside them: a comparison with two threads fell from 6,500 to 208 examples a second.
+# A step below this is over before threads that wait for each other pay, even less on a busy
+# machine: a comparison with two threads fell from 6,500 to 208 examples a second.
 _SMALL_STEP = 0.25
 _NETWORK_SETTINGS = ("activation", "depth", "width", "dropout", "order", "memory_format")
 

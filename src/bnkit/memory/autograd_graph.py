@@ -34,7 +34,7 @@ _POOLS = frozenset(
 class Graph:
     """What is known of the nodes that were made while one context was open in one thread.
 
-    Only nodes whose tensors this context saved are looked at: in others, to look would be to call somebody else's hooks,
+    Only nodes whose tensors this context saved are looked at: reading others would call hooks of other code,
     those of activation checkpointing for example, which would compute a part of the forward pass.
     """
 
@@ -122,7 +122,7 @@ class Graph:
 
         ``allow_fused``: whether it may be one of ours where it was several functions of PyTorch's.
         """
-        self._wanted = storage  # it is no part of its own recipe
+        self._wanted = storage  # it cannot be part of its own recipe
         self._allow_fused = allow_fused
         while type(node).__name__ in _VIEWS and node.next_functions:
             node, number = node.next_functions[0]

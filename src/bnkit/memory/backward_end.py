@@ -12,7 +12,7 @@ from bnkit.errors import ModelError
 
 CHANGED = (
     "bnkit.recompute computed an output of batch normalization again and got another one; expected what the forward pass "
-    "had; something was changed behind autograd's back since (through .data, .numpy() or a pointer), or PyTorch's number "
+    "had; a tensor was changed in a way that autograd does not see (through .data, .numpy() or a pointer), or PyTorch's number "
     "of threads or its choice of algorithm was: do without the change, or without bnkit.recompute"
 )
 # A pass that ends in an error does nothing at its end; what it left is let go by one of the next.
@@ -66,7 +66,7 @@ def would_synchronize(tensor: Tensor) -> bool:
 def check_at_the_end(differs: Tensor) -> None:
     """Raise a ModelError at the end of the pass if ``differs``, 0-d bool, is true."""
     if differs.is_cuda and torch.cuda.is_current_stream_capturing():
-        return  # nobody can look into a graph that is being recorded; the passes before it were looked at
+        return  # a graph that is being captured cannot be read; earlier passes were checked
     _end().differs.append(differs)
 
 

@@ -62,7 +62,7 @@ def _with_running_statistics(
 def _read(
     again: Callable[..., Tensor], eps_name: str, node: Any, nodes: SavedTensorReader, allow_fused: bool
 ) -> Recipe | None:
-    """What computes the output of ``node``; ``again`` does so in training, taking the statistics of its input anew."""
+    """What computes the output of ``node``; ``again`` does so in training, computing the statistics of its input again."""
     training, eps = node._saved_training, getattr(node, eps_name)
     found = nodes.read_attributes(node, _IN_TRAINING if training else _IN_EVALUATION)
     if not found:
@@ -98,7 +98,7 @@ def _faster(
     again: Callable[[Tensor], Tensor],
     kind: Hashable,
 ) -> Callable[[Tensor], Tensor] | None:
-    """What computes the output without taking statistics anew, if that gives the same bits; tried once for each form."""
+    """What computes the output from the saved statistics, if that gives the same bits; tried once for each form."""
     scale = inverse_deviation if weight is None else inverse_deviation * weight
     function = partial(_with_saved_statistics, scale=scale, bias=bias, mean=mean)
     signature = (kind, x.signature())

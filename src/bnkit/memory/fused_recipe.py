@@ -1,4 +1,4 @@
-"""PyTorch's batch normalization, a sum and ReLU behind it as one recipe, where one compiled loop gives their bits."""
+"""PyTorch's batch normalization, a sum and ReLU after it as one recipe, where one compiled loop gives their bits."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ _NEVER_TRIM = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Whether the C library now keeps freed memory for the next allocation; it does for the rest of the process.
 
-    glibc takes every block above 128 KiB to 32 MiB from the system anew and returns it when it is freed, so that each
-    training step on the CPU meets fresh pages and the kernel clears them one by one. Switching that off (``mallopt``:
+    glibc requests every block above 128 KiB to 32 MiB from the system and returns it when it is freed, so that each
+    training step on the CPU gets new pages, which the kernel clears one by one. Switching that off (``mallopt``:
     ``M_MMAP_MAX=0``, no trimming) makes CPU training faster at the price of a resident size that stays at its peak.
     ``benchmarks/epoch.py`` measures the effect. There is no error and no effect where the C library is not glibc
     (macOS, Windows, musl), nor on memory of a GPU.

@@ -103,7 +103,7 @@ class ActivationRecipe(NamedTuple):
 
 
 class CombinedRecipe(NamedTuple):
-    """What a function makes of the tensors of several recipes: their sum, or one behind the other.
+    """What a function makes of the tensors of several recipes: their sum, or their concatenation.
 
     Attributes:
         of: The other recipes.
@@ -175,7 +175,7 @@ def _holds(a: Tensor, b: Tensor) -> bool:
 
 
 def cat(dimension: int) -> Callable[[list[tuple[Tensor, bool]]], Tensor]:
-    """What puts tensors one behind the other along ``dimension``."""
+    """What concatenates tensors along ``dimension``."""
 
     def function(parts: list[tuple[Tensor, bool]]) -> Tensor:
         return torch.cat([tensor for tensor, _ in parts], dimension)

@@ -50,8 +50,8 @@ class Recomputation:
         return f"{tensors} of {self.bytes_dropped / 1e6:.1f} MB {'is' if self.dropped == 1 else 'are'} computed again"
 
     def _pack(self, tensor: Tensor) -> SavedTensor | KeptTensor:
-        """Called with each tensor that autograd saves; what stands in its place."""
-        if get_ident() != self._thread:  # nodes are numbered anew in every thread
+        """Called with each tensor that autograd saves; returns what autograd keeps instead."""
+        if get_ident() != self._thread:  # every thread numbers its nodes from 0
             return KeptTensor(tensor)
         number = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
         if self._unread and number != self._unread_number:
@@ -118,7 +118,7 @@ def _reproduces(recipe: Recipe, storage: SavedStorage) -> bool:
     signature = recipe.signature(), storage.nbytes, torch.get_num_threads()
     if signature not in _REPRODUCED:
         if recipe.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            return False  # nobody can compare in a graph that is being recorded; passes before it did
+            return False  # a graph that is being captured allows no comparison; earlier passes did it
         if len(_REPRODUCED) >= _MAX_SIGNATURES:
             _REPRODUCED.clear()
         _REPRODUCED[signature] = equals(run_recipe(recipe), storage)
@@ -131,19 +131,18 @@ def recompute(model: nn.Module) -> Iterator[Recomputation]:
 
     What the next layer would keep (a convolution, a linear layer, a max-pool, an activation) is computed again when the
     backward pass comes to it, from the input of batch normalization, which is kept anyway. The gradients are the same,
-    bit by bit. It holds for all that runs in this thread while the context is open::
+    bit by bit. It applies to everything that runs in this thread while the context is open::
 
         with bnkit.recompute(model):
             loss = criterion(model(images), targets)
         loss.backward()
 
-    Computed again are, for layers of ``bnkit.nn`` and of ``torch.nn``, modules or functions: the output of batch
-    normalization, of an activation behind it (in place or not), of a sum with what is kept or computed again itself, as at the
-    end of a residual block, and of several of these put together by ``torch.cat``. Besides, max-pooling behind them keeps the
-    places of the largest values in as few bytes as they take. Anything else is kept as always. Each output is computed once
-    in a backward pass, by the function that computed it in the forward pass, and freed behind its last user. The first
-    output of each form (layer, shape, layout, dtype) in a process is computed again at once, and compared: a form that
-    does not give the same bits is kept.
+    For layers of ``bnkit.nn`` and of ``torch.nn``, modules or functions, these outputs are computed again: those of batch
+    normalization, of an activation after it (in place or not), of a sum with a tensor that is kept or computed again, as at the
+    end of a residual block, and of ``torch.cat`` of several of these. Max-pooling after them keeps the positions of the maxima
+    in as few bytes as possible. Everything else is kept as usual. Each output is computed once in a backward pass, by the
+    function that computed it in the forward pass, and freed after its last use. The first output of each form (layer, shape,
+    layout, dtype) in a process is computed again at once and compared: a form that does not give the same bits is kept.
 
     Args:
         model: The network that runs in it. Nothing is changed in it.
@@ -152,9 +151,9 @@ def recompute(model: nn.Module) -> Iterator[Recomputation]:
         What was found: ``dropped`` tensors of ``bytes_dropped`` bytes are computed again.
 
     Raises:
-        SettingsError: ``model`` is no module.
+        SettingsError: If ``model`` is not an ``nn.Module``.
         ModelError: Inside a function that ``torch.compile`` compiles, or under a transform of ``torch.func``. In the backward
-            pass: what was computed is something else, because a tensor was changed behind autograd's back (``.data``).
+            pass: the recomputed output differs, because a tensor was changed in a way that autograd does not see (``.data``).
         RuntimeError: In the backward pass, as always: a tensor that it needs was changed in place.
 
     Example:

@@ -40,7 +40,7 @@ class Recipe(Protocol):
     def device(self) -> torch.device: ...
 
     def compute(self) -> tuple[Tensor, bool]:
-        """The tensor, and whether nobody else has it, so that it may be written over."""
+        """The tensor, and whether it is the only reference, so that it may be overwritten."""
         ...
 
     def signature(self) -> Hashable:
@@ -51,8 +51,8 @@ class Recipe(Protocol):
 class SavedStorage:
     """The content of a storage at one of its versions: kept, or computed again for as long as it is needed.
 
-    A storage is known by its address with a weak reference beside it: while that is held, nothing else can be at that
-    address. A pointer to the data would be used anew as soon as they are freed.
+    A storage is identified by its address together with a weak reference: while that is held, no other object can have that
+    address. The address of the data is reused as soon as they are freed.
 
     Attributes:
         key: The address of the storage (not of the data).
@@ -162,7 +162,7 @@ class SavedStorage:
             return tensor, self._generation
 
     def release(self) -> None:
-        """Whatever was computed again has done its service."""
+        """Free what was computed again."""
         self._recomputed = None
 
     def _served(self) -> None:

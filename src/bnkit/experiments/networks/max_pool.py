@@ -18,7 +18,7 @@ class MaxPool2d(nn.MaxPool2d):
 
     PyTorch's loop over contiguous images looks at one value after the other: a third of a training step of a small CNN. Its loop
     for the channels last compares them as vectors; to that, all images are one whose channels are theirs. Without gradients
-    nobody asks which place of a window had the maximum, and the four places are compared as they lie.
+    the position of the maximum is not needed, and the four positions of a window are compared directly.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ _WIDTH = 128
 
 
 def mlp(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
-    """The course's 784–256–128–10 (for 28×28 pixels); with a ``depth``, so many linear layers of one ``width``.
+    """The course's 784–256–128–10 (for 28×28 pixels); with a ``depth``, that number of linear layers of one ``width``.
 
     Linear, batch norm, ReLU, as the course's page on benefits has it (``order`` "after": linear, ReLU, batch norm): a
     linear layer that is normalised has no bias.

@@ -42,7 +42,7 @@ def crop_and_flip(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     columns = left + torch.where(mirrored, columns.flip(1), columns)
     padded = functional.pad(inputs, (_PADDING,) * 4)
     every = torch.arange(count, device=device)[:, None, None]
-    # The indices stand before the channels: (N, H, W, C).
+    # Indexing puts the channels last: (N, H, W, C).
     return padded.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]].permute(
         0, 3, 1, 2
     ).contiguous(), targets

@@ -1,4 +1,4 @@
-"""What a run leaves on disk besides its record: where to go on, and the weights at the end."""
+"""What a run writes besides its record: the checkpoint to resume from, and the weights at the end."""
 
 from __future__ import annotations
 

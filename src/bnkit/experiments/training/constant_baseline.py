@@ -1,4 +1,4 @@
-"""The score of the best constant answer: a network that is no better has learned nothing."""
+"""The score of the best constant answer: a network that does not beat it has learned nothing."""
 
 from __future__ import annotations
 
