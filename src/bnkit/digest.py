@@ -6,7 +6,7 @@ import hashlib
 
 
 def reduced_digest(digest: str, train: int, test: int) -> str:
-    """The digest of the first ``examples`` of each split of a data set with ``digest``; 0 for all."""
+    """The digest of a data set with ``digest`` of which ``train`` and ``test`` examples are used; 0 for all."""
     if not train and not test:
         return digest
     return hashlib.sha256(f"{digest} reduced to {train}, {test}".encode()).hexdigest()
