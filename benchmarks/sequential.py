@@ -41,15 +41,17 @@ class Sweeps:
 
     Attributes:
         differences: (sweeps, pairs).
-        truth: The mean difference, one a sweep.
+        truth: The mean difference, one a sweep, or one a look of each.
         examples: The variance of the mean over the test examples, as estimated; 0 where only seeds count. One a sweep.
         answers: How many test examples there are, for the degrees of freedom of that variance.
+        moments: Mean and variance at each look, where earlier differences are not those of later looks; (sweeps, looks).
     """
 
     differences: Array
     truth: Array
     examples: Array | float = 0.0
     answers: int = 0
+    moments: tuple[Array, Array] | None = None
 
 
 # From sweeps to what may be concluded after each number of pairs: the lower and the upper ends, (sweeps, looks).
@@ -60,15 +62,11 @@ def by_limits(levels: Array) -> Design:
     """Student's t with another error rate at each look."""
 
     def ends(sweeps: Sweeps) -> tuple[Array, Array]:
-        mean, variance = _moments(sweeps.differences)
-        seeds = variance / PAIRS
-        total = seeds + np.asarray(sweeps.examples)[..., None]
-        if sweeps.answers:  # Satterthwaite
-            other = np.asarray(sweeps.examples)[:, None] ** 2 / (sweeps.answers - 1)
-            degrees = total**2 / (seeds**2 / (PAIRS - 1) + other)
-        else:
-            degrees = np.broadcast_to(PAIRS - 1.0, total.shape)
-        half = stdtrit(degrees, 1 - np.broadcast_to(levels / 2, total.shape)) * np.sqrt(total)
+        mean, variance = sweeps.moments or _moments(sweeps.differences)
+        squared = stdtrit(PAIRS - 1, 1 - levels / 2) ** 2 * variance / PAIRS
+        if sweeps.answers:  # Banerjee (1961), as in src/bnkit/intervals
+            squared = squared + stdtrit(sweeps.answers - 1, 1 - levels / 2) ** 2 * np.asarray(sweeps.examples)[:, None]
+        half = np.sqrt(squared)
         return mean - half, mean + half
 
     return ends
@@ -132,6 +130,9 @@ def betting(unit: float, margins: Array) -> Design:
     """
 
     def ends(sweeps: Sweeps) -> tuple[Array, Array]:
+        if sweeps.moments is not None:  # it bets on each difference once, before it is known
+            nothing = np.full(sweeps.moments[0].shape, np.inf)
+            return -nothing, nothing
         x = np.clip((sweeps.differences * unit + 1) / 2, 0, 1)
         n = np.arange(1, MOST + 1)
         mean = (0.5 + x.cumsum(1)) / (n + 1)
@@ -178,7 +179,7 @@ class Outcome:
 def outcome_of(design: Design, sweeps: Sweeps, margin: float) -> Outcome:
     """Each sweep stops at its first verdict."""
     low, high = design(sweeps)
-    truth = sweeps.truth[:, None]
+    truth = sweeps.truth if sweeps.truth.ndim == 2 else sweeps.truth[:, None]
     gain, loss = low > 0, high < 0
     nothing = (low >= -margin) & (high <= margin) & ~gain & ~loss
     concluded = gain | loss | nothing
@@ -225,31 +226,64 @@ def crossed(
     return Sweeps(effect + by_example[:, None] + by_seed, np.full(count, effect), known * example**2 / answers, answers)
 
 
-def rate_chosen(generator: np.random.Generator, count: int, effect: float, flat: bool = True) -> Sweeps:
-    """Of four learning rates the best by validation is kept, one of the two networks after 1 and one after 3 seeds.
-
-    Half of the first rates are dropped after the first seed and one of the last two after the third; the seeds that chose are among
-    those that are compared. Validation and test share the seed's noise.
+def rate_chosen(
+    generator: np.random.Generator, count: int, effect: float, flat: bool = True, halving: bool = True
+) -> Sweeps:
+    """Of four learning rates each network is compared at its best by validation. Validation and test share a run's noise.
 
     Args:
         generator: Of all chance.
         count: How many sweeps.
         effect: Of the second network.
         flat: Whether the first network has four equal rates, so that choosing flatters it most, and the second only one good rate.
+        halving: Whether half of the rates are dropped after the first seed and one of the last two after the second, and those seeds
+            are compared too. Otherwise the best is chosen anew at every look, among all rates and all seeds.
     """
-    rates = np.array([0.0, 0.0, 0.0, 0.0]) if flat else np.array([0.0, -0.5, -1.0, -3.0])
-    first, chosen = _best_of_four(generator, count, rates)
-    second, other = _best_of_four(generator, count, np.array([0.0, -5.0, -5.0, -5.0]) if flat else rates)
-    return Sweeps(effect + second - first, effect + other - chosen)
+    even, one_good = np.array([0.0, 0.0, 0.0, 0.0]), np.array([0.0, -5.0, -5.0, -5.0])
+    uneven = np.array([0.0, -0.5, -1.0, -3.0])
+    networks = [_Sweep.drawn(generator, count, rates) for rates in ((even, one_good) if flat else (uneven, uneven))]
+    if halving:
+        (first, chosen), (second, other) = (network.halved() for network in networks)
+        return Sweeps(effect + second - first, effect + other - chosen)
+    first, second = (network.chosen_anew() for network in networks)
+    truth, means, variances = [], [], []
+    for pairs in PAIRS:
+        rates = [network[pairs - FEWEST_PAIRS] for network in (first, second)]
+        of_runs = [
+            np.take_along_axis(network.test[..., :pairs], rate[:, None, None], 1)[:, 0]
+            for network, rate in zip(networks, rates, strict=True)
+        ]
+        difference = effect + of_runs[1] - of_runs[0]
+        means.append(difference.mean(1))
+        variances.append(difference.var(1, ddof=1))
+        truth.append(effect + networks[1].rates[rates[1]] - networks[0].rates[rates[0]])
+    return Sweeps(np.empty(0), np.stack(truth, 1), moments=(np.stack(means, 1), np.stack(variances, 1)))
 
 
-def _best_of_four(generator: np.random.Generator, count: int, rates: Array) -> tuple[Array, Array]:
-    seeds = generator.standard_normal((count, 4, MOST)) / np.sqrt(2)  # so that a difference has deviation 1
-    validation = rates[:, None] + seeds[..., :3] + generator.normal(0, 0.5, (count, 4, 3))
-    rung = np.argsort(-validation[..., 0], 1)[:, :2]
-    of_two = np.take_along_axis(validation.mean(2), rung, 1)
-    best = np.take_along_axis(rung, of_two.argmax(1)[:, None], 1)
-    return np.take_along_axis(rates[:, None] + seeds, best[..., None], 1)[:, 0], rates[best[:, 0]]
+@dataclass(frozen=True)
+class _Sweep:
+    """One network at four learning rates: the true mean of each, and (sweeps, rates, pairs) figures."""
+
+    rates: Array
+    test: Array
+    validation: Array
+
+    @classmethod
+    def drawn(cls, generator: np.random.Generator, count: int, rates: Array) -> _Sweep:
+        test = rates[:, None] + generator.standard_normal((count, 4, MOST)) / np.sqrt(2)  # a difference has deviation 1
+        return cls(rates, test, test + generator.normal(0, 0.5, test.shape))
+
+    def halved(self) -> tuple[Array, Array]:
+        """The test figures at the rate that is left, and its true mean."""
+        rung = np.argsort(-self.validation[..., 0], 1)[:, :2]
+        of_two = np.take_along_axis(self.validation[..., :2].mean(2), rung, 1)
+        best = np.take_along_axis(rung, of_two.argmax(1)[:, None], 1)
+        return np.take_along_axis(self.test, best[..., None], 1)[:, 0], self.rates[best[:, 0]]
+
+    def chosen_anew(self) -> list[Array]:
+        """The place of the best rate at every look."""
+        sums = self.validation.cumsum(2)
+        return [sums[..., pairs - 1].argmax(1) for pairs in PAIRS]
 
 
 # -- the tables
@@ -284,9 +318,11 @@ def rows(
     for answers in (200, 2_000, 10_000):
         for effect in (0.0, 2.01):
             yield f"{answers:,} examples, {effect:g}", crossed, {"effect": effect, "answers": answers}
-    for flat in (True, False):
-        for effect in (0.0, 2.01):
-            yield f"{'flat' if flat else 'uneven'} rates, {effect:g}", rate_chosen, {"effect": effect, "flat": flat}
+    for halving in (True, False):
+        for flat in (True, False):
+            for effect in (0.0, 2.01):
+                name = f"{'flat' if flat else 'uneven'} rates, {'halving' if halving else 'chosen anew'}, {effect:g}"
+                yield name, rate_chosen, {"effect": effect, "flat": flat, "halving": halving}
 
 
 def simulate(draw: Callable[..., Sweeps], sweeps: int, design: Design, seed: int = 0, **arguments: Any) -> Outcome:

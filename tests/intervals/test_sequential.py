@@ -45,8 +45,9 @@ WITHIN_PROMISE = {
     "200 examples": (simulated.crossed, {"effect": 0.0, "answers": 200}),
     "10,000 examples": (simulated.crossed, {"effect": 0.0, "answers": 10_000}),
     "10,000 examples, just above": (simulated.crossed, {"effect": simulated.MARGIN + 0.01, "answers": 10_000}),
-    "rates chosen": (simulated.rate_chosen, {"effect": 0.0}),
-    "rates chosen, just above": (simulated.rate_chosen, {"effect": simulated.MARGIN + 0.01}),
+    "rates halved": (simulated.rate_chosen, {"effect": 0.0}),
+    "rates halved, just above": (simulated.rate_chosen, {"effect": simulated.MARGIN + 0.01}),
+    "rates chosen anew": (simulated.rate_chosen, {"effect": 0.0, "halving": False}),
 }
 
 

@@ -123,8 +123,9 @@ def _level_by_simulation(looks: tuple[int, ...], error: float) -> float:
         usual = t * t / (t * t + pairs - 1)
         by_any |= size > usual
         if pairs in looks:
-            left = np.sort(size[~by_looks])
-            limit = float(left[-max(int(by_any.sum()) - int(by_looks.sum()), 1)])
+            left = size[~by_looks]
+            place = len(left) - max(int(by_any.sum()) - int(by_looks.sum()), 1)
+            limit = float(np.partition(left, place)[place])
             by_looks |= size >= limit
     t = math.sqrt((looks[-1] - 1) * limit / (1 - limit))
     return 2 * float(stdtr(looks[-1] - 1, -t))

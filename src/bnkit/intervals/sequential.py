@@ -105,7 +105,7 @@ def pairs_needed(
         6
     """
     import numpy as np
-    from scipy.special import stdtrit
+    from scipy.special import ndtri, stdtrit
 
     pairs = len(differences.values)
     if conclusion_after_looks(differences, looks, margin, confidence) is not Conclusion.UNKNOWN:
@@ -115,9 +115,11 @@ def pairs_needed(
         return None
     seeds = stdev(differences.values) ** 2
     # What more seeds do not make smaller: the share of the test examples.
-    error = max(now.high - now.mean, now.mean - now.low) / float(stdtrit(pairs - 1, (1 + confidence) / 2))
-    examples = max(0.0, error**2 - seeds / pairs)
+    half = max(now.high - now.mean, now.mean - now.low)
+    by_seeds = float(stdtrit(pairs - 1, (1 + confidence) / 2)) ** 2 * seeds / pairs
+    examples = max(0.0, half**2 - by_seeds) / float(ndtri((1 + confidence) / 2)) ** 2
     later = np.arange(pairs + 1, _MOST_PAIRS + 1)
-    half = stdtrit(later - 1, 1 - level_at(later, 1 - confidence) / 2) * np.sqrt(seeds / later + examples)
-    concluded = (abs(now.mean) > half) | (abs(now.mean) + half <= margin)
+    quantile = 1 - level_at(later, 1 - confidence) / 2
+    halves = np.sqrt(stdtrit(later - 1, quantile) ** 2 * seeds / later + ndtri(quantile) ** 2 * examples)
+    concluded = (abs(now.mean) > halves) | (abs(now.mean) + halves <= margin)
     return int(later[concluded.argmax()]) if concluded.any() else None
