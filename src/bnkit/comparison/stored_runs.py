@@ -1,0 +1,165 @@
+"""The runs in a results folder: what is recorded of them, and their networks. Loads torch only when a network is built."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from bnkit.comparison.stored_components import StoredComponents
+from bnkit.errors import SettingsError
+from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.records.record import Record
+from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
+from bnkit.messages import unknown_name
+from bnkit.report.objective import Objective
+from bnkit.report.outcomes import outcomes
+from bnkit.report.results import Results
+from bnkit.report.sweep import why_undefined
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bnkit.data import Splits
+    from bnkit.experiments.resolve import Components
+
+
+class StoredRuns:
+    """The runs in a results folder: their records, and their networks as they were trained.
+
+    Args:
+        folder: The folder.
+        plan: The runs of the last call.
+        components: What those are made from, if it is at hand.
+
+    Attributes:
+        folder: The folder.
+        plan: The runs of the last call. What the methods give covers those of earlier calls too that answer the same
+            question; ``results.own`` has the ids of this call's.
+    """
+
+    def __init__(self, folder: ResultsFolder, plan: Plan, components: Components | None = None) -> None:
+        self.folder = folder
+        self.plan = plan
+        self._stored = StoredComponents(folder, plan, components)
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """What is recorded of each run, by run id."""
+        return {run.run_id: self.folder.record(run) for run in self._all_runs}
+
+    @property
+    def results(self) -> Results:
+        """All runs that answer the question of the last call, and the records."""
+        found = self.folder.runs(self.plan)
+        return Results(found.plan, self.records, found.own if found.earlier else None, found.notes)
+
+    @property
+    def own_results(self) -> Results:
+        """The runs of the last call alone, and the records."""
+        return Results(self.plan, {run.run_id: self.folder.record(run) for run in self.plan})
+
+    @property
+    def _components(self) -> Components | None:
+        return self._stored.of_last_call
+
+    @property
+    def _all_runs(self) -> Plan:
+        return self.folder.runs(self.plan).plan
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of ``results.csv``, one for each run and epoch, as they are recorded; a dictionary a row.
+
+        None where there is no value; the loss of the epoch in which a run diverged is the word ``nan``, as in the file.
+        """
+        return [{**row, "loss": "nan"} if _is_nan(row["loss"]) else row for row in self._result_rows()]
+
+    def _result_rows(self) -> list[dict[str, Any]]:
+        """``rows`` with NaN as a number."""
+        plan, records = self._all_runs, self.records
+        header = columns(plan)
+        return [dict(zip(header, row, strict=True)) for run in plan for row in rows(run, records[run.run_id], plan)]
+
+    def best(self, network: str) -> Run:
+        """The run of ``network`` that ended best on the validation part.
+
+        Without a validation part, the one that was best in training. The test set never decides.
+
+        Raises:
+            SettingsError: There is no such network, or none of its runs finished.
+        """
+        networks = self._all_runs.networks
+        if network not in networks:
+            raise SettingsError(unknown_name("no network is called", network, networks))
+        runs = [outcome for outcome in outcomes(self.results) if outcome.run.network.key == network]
+        ended = [outcome for outcome in runs if outcome.final is not None]
+        undefined = [outcome for outcome in runs if outcome.is_undefined]
+        if not ended and undefined:
+            raise SettingsError(f"there is no best run of {network}: {why_undefined(undefined[0])}")
+        if not ended:
+            raise SettingsError(f"no run of {network} finished; train again, or look at the records for why")
+        objective = Objective.of(self.plan.task)
+        return min(
+            ended, key=lambda outcome: (objective.order(outcome.validation), objective.order(outcome.training))
+        ).run
+
+    def load(self, run: int | str | Run, epoch: int | None = None) -> nn.Module:
+        """The trained network of a run, on the CPU, in evaluation mode.
+
+        Args:
+            run: Its number in the plan (from 1), its run id or the beginning of it, or what ``best`` returned.
+            epoch: After which epoch, of a comparison that kept its checkpoints; None for the end.
+
+        Raises:
+            SettingsError: There is no such run.
+            RecordError: It has no weights yet, or none of that epoch.
+            BnkitError: Its network came from a factory that this process does not have.
+        """
+        from bnkit.experiments.training.checkpoint import load_weights, weights_after
+
+        model = self.build(run)
+        name = {} if epoch is None else {"name": weights_after(epoch)}
+        load_weights(self.folder.run_folder(self.run(run)), model, **name)
+        return model
+
+    def build(self, run: int | str | Run) -> nn.Module:
+        """The network of a run, named as for ``load``, before it was trained: on the CPU, in evaluation mode.
+
+        Raises:
+            SettingsError: There is no such run.
+            BnkitError: Its network came from a factory that this process does not have.
+        """
+        components, planned = self._stored.of(self.run(run))
+        return components.build(planned).eval()
+
+    def data(self, run: int | str | Run) -> Splits:
+        """The data as a run, named as for ``load``, is trained and measured on them, on the device that it trains on.
+
+        Raises:
+            SettingsError: There is no such run.
+            BnkitError: The data are not there any more.
+        """
+        components, planned = self._stored.of(self.run(run))
+        return components.parts(planned)
+
+    def run(self, run: int | str | Run) -> Run:
+        """The run of that number in the plan (from 1), or that run id or beginning of one.
+
+        Raises:
+            SettingsError: There is no such run.
+        """
+        wanted = run.run_id if isinstance(run, Run) else run
+        found = [
+            known
+            for known in self._all_runs
+            if wanted == known.number or (isinstance(wanted, str) and wanted and known.run_id.startswith(wanted))
+        ]
+        if len(found) != 1:
+            raise SettingsError(
+                f"run {run!r} names {len(found)} runs; expected a number from 1 to {len(self._all_runs)}, or a run id"
+            )
+        return found[0]
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
