@@ -12,7 +12,7 @@ import bnkit
 SOURCE = Path(bnkit.__file__).parent
 # A package imports from those to its right, and from the modules beside the packages, which import from no package.
 ORDER = [
-    {"cli"},
+    {"cli", "integrations"},
     {"claims"},
     {"comparison", "demonstrations", "checks"},
     {"report"},

@@ -34,6 +34,7 @@ def test_an_unknown_name_lists_the_known_ones():
         ("bnkit.report.page", ["torch"]),
         ("bnkit.cli.main", ["torch", "numpy", "pydantic"]),
         ("bnkit.data", ["torch", "numpy"]),
+        ("bnkit.integrations.pytest_plugin", ["torch", "numpy", "rich", "bnkit.checks"]),
         ("bnkit.nn", ["numba", "rich", "pydantic", "bokeh", "scipy", "bnkit.kernels.gpu.kernel"]),
     ],
 )

@@ -17,8 +17,10 @@ from bnkit.checks.findings import Findings
 from bnkit.errors import ModelError, SettingsError
 
 
-def _finding(code="BN101", severity=Severity.WARNING, site="a.0", message="it is off", remedy="mend it", measured=1.0):
-    return Finding(code, severity, site, measured, 0, message, remedy)
+def _finding(
+    code="BN101", severity=Severity.WARNING, site="a.0", message="it is off", remedy="mend it", measured=1.0, **place
+):
+    return Finding(code, severity, site, measured, 0, message, remedy, **place)
 
 
 def _findings(*entries, **arguments):
@@ -75,6 +77,24 @@ def test_annotations_are_escaped():
     assert found.to_github("a,b:c.py") == (
         "::notice file=a%2Cb%3Ac.py,title=BN101::a.0: 50%25%0D%0A::error::x%0Aremedy: mend it\n"
     )
+
+
+def test_the_lines_that_made_the_layers():
+    found = _findings(
+        *(_finding(site=site, file="nets.py", line=line) for site, line in (("a", 3), ("b", 3), ("c", 5))),
+        _finding("BN102"),
+    )
+    assert str(found).splitlines()[:4] == [
+        "warning  BN101 a    it is off; mend it",
+        "                    also: b, c",
+        "                    made at nets.py:3, nets.py:5",
+        "warning  BN102 a.0  it is off; mend it",
+    ]
+    first, *_, last = found.to_github("other.py").splitlines()
+    assert first.startswith("::warning file=nets.py,line=3,title=BN101::a: ")
+    assert last.startswith("::warning file=other.py,title=BN102::a.0: ")
+    plain = found.to_json()
+    assert (plain[0]["file"], plain[0]["line"]) == ("nets.py", 3) and "file" not in plain[3]
 
 
 def test_findings_as_plain_values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tests.cli import user_networks
 from tests.cli.cli_runner import QUICK_COMPARE, invoke
 
 NETS = str(Path(user_networks.__file__))
+# Where the convolution of `biased` is made.
+LINE = inspect.getsourcelines(user_networks.biased)[1] + 2
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +32,7 @@ def test_text_is_worst_first_and_the_same_each_time(capsys):
     assert result.status == 1
     assert result.out.splitlines() == [
         "warning  BN101 0  its bias is cancelled by 1; set bias=False (saves 4 parameters)",
+        f"                  made at {NETS}:{LINE}",
         "1 warning in 1 layer",
     ]
     assert invoke(capsys, *arguments) == result
@@ -37,14 +41,23 @@ def test_text_is_worst_first_and_the_same_each_time(capsys):
 def test_json_is_a_list_of_findings(capsys):
     result = invoke(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", "--format", "json")
     (finding,) = json.loads(result.out)
-    assert list(finding) == ["code", "severity", "site", "measured", "limit", "message", "remedy"]
+    assert list(finding) == ["code", "severity", "site", "measured", "limit", "message", "remedy", "file", "line"]
     assert (result.status, finding["code"], finding["severity"], finding["site"]) == (1, "BN101", "warning", "0")
+    assert (finding["file"], finding["line"]) == (NETS, LINE)
 
 
 def test_annotations_for_a_workflow(capsys):
     result = invoke(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", "--format", "github")
     (line,) = result.out.splitlines()
-    assert line.startswith(f"::warning file={NETS},title=BN101::0: its bias is cancelled by 1%0Aremedy: ")
+    assert line.startswith(f"::warning file={NETS},line={LINE},title=BN101::0: its bias is cancelled by 1%0Aremedy: ")
+
+
+def test_a_log_for_code_scanning(capsys):
+    result = invoke(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", "--format", "sarif")
+    (found,) = json.loads(result.out)["runs"][0]["results"]
+    place = found["locations"][0]["physicalLocation"]
+    assert (result.status, found["ruleId"]) == (1, "BN101")
+    assert (place["artifactLocation"]["uri"], place["region"]) == (Path(NETS).as_uri(), {"startLine": LINE})
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from bnkit.errors import ModelError, SettingsError
 from bnkit.messages import did_you_mean
 from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.inspect.batches import Batches, Forward, device_of
+from bnkit.model.inspect.construction import line_of
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
 from bnkit.model.inspect.recognise import no_batch_norm
@@ -139,7 +141,7 @@ def check(
             finding for rule in runnable for finding in rule.findings(context) if not check_config.ignores(finding)
         ]
         return Findings(
-            _sorted(findings, model),
+            [_located(finding, model) for finding in _sorted(findings, model)],
             layers=len(context.sites),
             not_checked=_not_checked(rules, context.has),
             fixable=frozenset(rule.code for rule in runnable if is_fixed_by_default(rule)),
@@ -235,3 +237,9 @@ def _not_checked(rules: Sequence[Rule], has: frozenset[Need]) -> dict[str, list[
 def _sorted(findings: Sequence[Finding], model: nn.Module) -> list[Finding]:
     order = {name: position for position, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
     return sorted(findings, key=lambda f: (f.severity.rank, f.code, order.get(f.site, len(order))))
+
+
+def _located(finding: Finding, model: nn.Module) -> Finding:
+    """``finding`` with the line that made its module, if that was recorded."""
+    source = line_of(model, finding.site)
+    return finding if source is None else replace(finding, file=source.file, line=source.line)

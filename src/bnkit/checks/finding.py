@@ -37,6 +37,7 @@ class Finding:
         limit: What it was held against, in the same form; None where it was a matter of yes or no.
         message: What is wrong, in a line; further lines say more.
         remedy: What to do, in a line.
+        file, line: Where the module was made, in the user's code; None where that is not known.
     """
 
     code: str
@@ -46,14 +47,22 @@ class Finding:
     limit: Value
     message: str
     remedy: str
+    file: str | None = None
+    line: int | None = None
+
+    @property
+    def source(self) -> str:
+        """``file:line``, as editors and terminals link it; empty where it is not known."""
+        return "" if self.file is None else f"{self.file}:{self.line}"
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain values; None where a figure is not finite."""
+        """The same as plain values; None where a figure is not finite. ``file`` and ``line`` only where they are known."""
         return {
             key: {name: _finite(entry) for name, entry in value.items()}
             if isinstance(value, Mapping)
             else _finite(value)
             for key, value in {**asdict(self), "severity": self.severity.value}.items()
+            if value is not None or key not in ("file", "line")
         }
 
 

@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from bnkit.checks.finding import Finding, Severity
+from bnkit.checks.sarif import sarif_log
 from bnkit.messages import plural
 from bnkit.table import Column, Table
 
@@ -97,20 +98,29 @@ class Findings(Sequence[Finding]):
         return tuple(lines)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """A list of dictionaries: code, severity, site, measured, limit, message, remedy."""
+        """A list of dictionaries: code, severity, site, measured, limit, message, remedy; file and line where they are known."""
         return [finding.to_json() for finding in self]
 
     def to_github(self, file: str | None = None) -> str:
         """Workflow commands, a line for each finding, which GitHub shows beside the code.
 
         Args:
-            file: The file that the findings are shown at.
+            file: The file that findings are shown at whose module has no known line.
         """
         kinds = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
         return "".join(
             f"::{kinds[finding.severity]} {_properties(finding, file)}::{_escaped(_plain_text(finding))}\n"
             for finding in self
         )
+
+    def to_sarif(self, file: str | None = None) -> dict[str, Any]:
+        """A log in the format SARIF 2.1.0, which GitHub's code scanning and editors read: plain values for ``json.dump``.
+
+        Args:
+            file: The file that findings are shown at whose module has no known line.
+        """
+        remarks = [f"not checked without {need}: {', '.join(codes)}" for need, codes in self.not_checked.items()]
+        return sarif_log(self, remarks, file)
 
     def __str__(self) -> str:
         return "\n".join([*([str(self._table(self._groups()))] if self else []), self.summary])
@@ -152,7 +162,11 @@ class Findings(Sequence[Finding]):
     @staticmethod
     def _table(groups: Sequence[Sequence[Finding]]) -> Table:
         rows = [
-            (first.severity.value, f"{first.code} {_location(first)}", "\n".join([*_message(first), *_also(others)]))
+            (
+                first.severity.value,
+                f"{first.code} {_location(first)}",
+                "\n".join([*_message(first), *_also(first, others)]),
+            )
             for first, *others in groups
         ]
         return Table(("", "", Column.of_sentences("")), rows)
@@ -162,11 +176,15 @@ class Findings(Sequence[Finding]):
         return Findings(entries, layers=self.layers, not_checked=self.not_checked, fixable=self.fixable)
 
 
-def _also(others: Sequence[Finding]) -> list[str]:
-    names = [_location(finding) for finding in others]
-    if not names:
-        return []
-    return [f"also: {', '.join(names[:_NAMES])}" + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")]
+def _also(first: Finding, others: Sequence[Finding]) -> list[str]:
+    """The other layers with the same finding, and the lines that made all of them."""
+    lines = [f"also: {_some([_location(finding) for finding in others])}"] if others else []
+    sources = list(dict.fromkeys(finding.source for finding in (first, *others) if finding.source))
+    return [*lines, f"made at {_some(sources)}"] if sources else lines
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMES]) + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")
 
 
 def _location(finding: Finding) -> str:
@@ -185,7 +203,8 @@ def _plain_text(finding: Finding) -> str:
 
 
 def _properties(finding: Finding, file: str | None) -> str:
-    values = {**({} if file is None else {"file": file}), "title": finding.code}
+    place = {"file": finding.file or file, "line": None if finding.line is None else str(finding.line)}
+    values = {**{key: value for key, value in place.items() if value is not None}, "title": finding.code}
     return ",".join(f"{key}={_escaped(value, in_property=True)}" for key, value in values.items())
 
 

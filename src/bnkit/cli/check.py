@@ -54,7 +54,8 @@ def check(
         Option(metavar="FILE", help="A pyproject.toml with [tool.bnkit].", show_default="the nearest one upwards"),
     ] = None,
     form: Annotated[
-        Literal["text", "json", "github"], Option("--format", help="github: annotations for a workflow.")
+        Literal["text", "json", "github", "sarif"],
+        Option("--format", help="github: annotations for a workflow; sarif: a log for code scanning (SARIF 2.1.0)."),
     ] = "text",
     quiet: Quiet = False,
     debug: Debug = False,
@@ -105,9 +106,12 @@ def check(
             worse = ", but it is worse than before" if outcome is not None and outcome.is_loss else ""
             stdout_console().print_sentences(f"left after mending: {findings.summary}{worse}")
     else:
-        stdout_console().file.write(
-            dumps(findings.to_json(), indent=2) + "\n" if form == "json" else findings.to_github(check_target.file)
-        )
+        written = {
+            "json": lambda: dumps(findings.to_json(), indent=2) + "\n",
+            "github": lambda: findings.to_github(check_target.file),
+            "sarif": lambda: dumps(findings.to_sarif(check_target.file), indent=2) + "\n",
+        }
+        stdout_console().file.write(written[form]())
         for line in [*([] if given is None else [f"given: {given}"]), *fix_lines]:
             stderr_console().print_sentences(line)
     if findings.at_least(settings.fail_on) or (outcome is not None and outcome.is_loss):

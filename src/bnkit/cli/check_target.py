@@ -20,6 +20,7 @@ from bnkit.errors import SettingsError
 from bnkit.experiments.model_data import ModelBatches, ModelData, data_of_run, model_data
 from bnkit.factory_import import is_factory_name
 from bnkit.model.changes import Change
+from bnkit.model.inspect.construction import record_construction
 from bnkit.model.save import check_destination, save
 from bnkit.model.verify.outcome import Outcome
 from bnkit.model.weights import load_weights
@@ -139,7 +140,8 @@ def read_check_target(
         return CheckTarget(found, batch_size, count, str(file) if file.is_file() else None)
     comparison, name, epoch = _locate_run(Path(target))
     run = comparison.run(name)
-    model = comparison.build(run) if weights is not None else comparison.load(run, epoch)
+    with record_construction():
+        model = comparison.build(run) if weights is not None else comparison.load(run, epoch)
     loaded = None if weights is None else load_weights(model, weights)
     return CheckTarget(
         prepare_model_target(model, shapes, None if shapes else _run_data(comparison, name, data, inputs), loaded),

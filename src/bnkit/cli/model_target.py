@@ -14,6 +14,7 @@ from bnkit.errors import FactoryError, SettingsError
 from bnkit.experiments.model_data import ModelData, model_data
 from bnkit.factory_import import load_factory
 from bnkit.model.inspect.batches import device_of
+from bnkit.model.inspect.construction import record_construction
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
 from bnkit.model.weights import LoadedWeights, load_weights
@@ -65,7 +66,8 @@ def read_model_target(
     check_inputs(shapes, data, inputs)
     if inputs is not None and data is None:
         raise SettingsError(f"--inputs {inputs} without --data; expected both, or neither")
-    model = make_model(name)
+    with record_construction():
+        model = make_model(name)
     loaded = None if weights is None else load_weights(model, weights)
     return prepare_model_target(model, shapes, None if data is None else model_data(data, inputs), loaded)
 
