@@ -26,8 +26,8 @@ SHAPES = {
     "rows alone": ((64, 2048, 7, 7), True),
     "rows in parts": ((256, 64, 56, 56), True),
 }
-# What a launch of the forward pass is called, for each way.
-STARTS = {"whole": "forward_in_registers", "alone": "forward_two_pass", "rows alone": "forward_two_pass"}
+# What the forward pass starts with, for each way.
+STARTS = {"parts": "forward_sums", "rows in parts": "forward_sums"}
 
 
 targets = importlib.import_module("tests.cases.gpu_targets")  # which needs Triton
@@ -44,7 +44,8 @@ def _own_cache_of_kernels(tmp_path, monkeypatch):
 def test_nothing_is_spilled_and_loads_are_wide(monkeypatch, dtype, strategy):
     shape, last = SHAPES[strategy]
     launches = targets.launches_of(monkeypatch, shape, dtype, last=last)
-    assert launches[0].kernel.__name__ == STARTS.get(strategy, "forward_sums")
+    assert launches[0].kernel.__name__ == STARTS.get(strategy, "forward_one_launch")
+    assert launches[0].arguments.get("IN_REGISTERS", False) == (strategy == "whole")
     for launch in launches:
         name = launch.kernel.__name__
         compiled = launch.compiled(targets.TARGETS["sm_90"])
@@ -81,17 +82,8 @@ def test_every_kernel_compiles_for_every_target(monkeypatch, dtype, target):
                 if (launch.kernel.__name__, options["activation"]) not in compiled:
                     code = launch.compiled(targets.TARGETS[target]).asm
                     compiled[launch.kernel.__name__, options["activation"]] = len(code.get("cubin") or code["hsaco"])
-    names = {name for name, _ in compiled}
-    assert {
-        "forward_sums",
-        "forward_merge",
-        "forward_write",
-        "backward_sums",
-        "backward_merge",
-        "backward_write",
-    } < names
-    assert names & {"forward_in_registers", "forward_two_pass"}
-    assert names & {"backward_in_registers", "backward_two_pass"}
+    parts = {f"{direction}_{part}" for direction in ("forward", "backward") for part in ("sums", "merge", "write")}
+    assert {name for name, _ in compiled} == {*parts, "forward_one_launch", "backward_one_launch"}
     assert min(compiled.values()) > 0
 
 

@@ -3,14 +3,14 @@
 The activation's argument is computed again from x, and from the residual where there is one, exactly as the forward pass did:
 nothing is kept for it.
 
-The pointers, besides those of ``forward``:
+The pointers, besides those of ``forward``, of which nothing is written here:
 
-- ``gradients``: of the output; shape, strides and dtype of ``x``. ``dx``, ``dr``: the same, of x and of the residual.
+- ``gradients``: of the output; shape, strides and dtype of ``x``. ``dx``, ``dr``: the same, of x and of the residual, written.
 - ``residual``, ``dr``: None unless an activation follows a residual; otherwise the gradient of the residual is ``gradients``.
-- ``by_parameter``: (2, C), contiguous, the dtype of gamma and beta: their gradients.
-- ``partial``: (2, parts, C) float64, contiguous: the sums of each part of the tiles, of the gradients before the activation and
-  of their products with (x - mean).
-- ``factors``: (2, C), contiguous, ``ACC_DTYPE``: ``c0`` and ``c1`` of ``dx = dz * scale + (x - mean_hi) * c1 + c0``.
+- ``by_parameter``: (2, C), contiguous; the dtype of gamma and beta: their gradients.
+- ``partial``: (2, parts, C), contiguous, (parts * C, C, 1); float64: the sums of each part of the tiles, of the gradients before the
+  activation and of their products with (x - mean).
+- ``factors``: (2, C), contiguous; ``ACC_DTYPE``: ``c0`` and ``c1`` of ``dx = dz * scale + (x - mean_hi) * c1 + c0``.
 """
 
 from __future__ import annotations
@@ -18,99 +18,74 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bnkit.kernels.gpu.reductions import activation_grad_input, products_of_tile, products_of_tiles
-from bnkit.kernels.gpu.statistics import affine, backward_coefficients, saved_statistics
-from bnkit.kernels.gpu.tiles import channels_of, is_finite, load, load_mask, store, tile_offsets
+from bnkit.kernels.gpu.reductions import gradients_of_tile, products_of_tiles
+from bnkit.kernels.gpu.statistics import backward_coefficients, saved_affine
+from bnkit.kernels.gpu.tiles import by_channel, channels_of, store
 
 _NUMBERS = ["rows", "units", "channels", "column_tiles", "tiles", "each", "parts", "count"]
 
 
 @triton.jit
-def store_gradients(
-    dx, dr, off, gradient, value, counts, scale, c0, c1, offsets, inside, EVEN: tl.constexpr,
+def write_tile(
+    mask, dx, dr, off, gradient, counts, has_part, scale, c0, c1, offsets, inside, EVEN: tl.constexpr,
 ):  # fmt: skip
-    """Store the gradients of x, and of the residual if ``dr`` is given."""
+    """Write the gradients of x, and of the residual if ``dr`` is given, for a tile."""
     if dr is not None:
         store(dr, offsets, gradient, inside, EVEN)
     own = gradient * scale
     result = tl.fma(off, c1, own + c0)
-    if counts is not None:  # what does not count had no part in the statistics, and what is no number has none in x
-        result = tl.where(counts, result, tl.where(is_finite(value), own, 0.0))
+    if mask is not None:  # what does not count had no part in the statistics, and what is no number has none in x
+        result = tl.where(counts, result, tl.where(has_part, own, 0.0))
     store(dx, offsets, result, inside, EVEN)
 
 
 @triton.jit
-def write(
-    x, gradients, residual, mask, dx, dr, mean_hi, scale, shift, c0, c1, first, last, program, rows, columns, channels,
-    column_tiles, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr,
-    ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr,
+def write_tiles(
+    x, gradients, residual, mask, dx, dr, mean_hi, scale, shift, c0, c1, first, last, view, A: tl.constexpr,
+    B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients for the tiles from ``first`` to before ``last``, backwards."""
     for step in range(first, last):
-        t = last - 1 - (step - first)
-        offsets, positions, inside = tile_offsets(
-            t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE
-        )
-        value = load(x, offsets, inside, EVEN, ACC_DTYPE)
-        gradient = load(gradients, offsets, inside, EVEN, ACC_DTYPE)
-        added = None
-        if residual is not None:
-            added = load(residual, offsets, inside, EVEN, ACC_DTYPE)
-        counts = None
-        if mask is not None:
-            counts = load_mask(mask, positions, inside)
-        off, gradient = activation_grad_input(value, gradient, mean_hi, scale, shift, added, counts, ACTIVATION)
-        store_gradients(dx, dr, off, gradient, value, counts, scale, c0, c1, offsets, inside, EVEN)
+        offsets, inside, off, gradient, counts, has_part = gradients_of_tile(
+            x, gradients, residual, mask, mean_hi, scale, shift, last - 1 - (step - first), view, A, B, BY_ROWS, EVEN, LARGE,
+            ACC_DTYPE, ACTIVATION,
+        )  # fmt: skip
+        write_tile(mask, dx, dr, off, gradient, counts, has_part, scale, c0, c1, offsets, inside, EVEN)
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
-def backward_in_registers(
+def backward_one_launch(
     x, gradients, residual, dx, dr, weight, bias, mask, statistics, by_parameter, rows, units, channels, column_tiles,
     tiles, count, UNIT: tl.constexpr, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr,
     LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr, IS_GIVEN: tl.constexpr,
+    IN_REGISTERS: tl.constexpr,
 ):  # fmt: skip
-    """A program holds all the values of its channels: everything is read once."""
-    program, columns = tl.program_id(0), units * UNIT
+    """A program does its channels alone; it holds all their values (``IN_REGISTERS``), or reads them twice."""
+    program = tl.program_id(0)
+    view = (program, rows, units * UNIT, channels, column_tiles)
     channel = channels_of(program, B, BY_ROWS)
     exists = channel < channels
-    mean, inverse = saved_statistics(statistics, channel, exists, channels)
-    mean_hi, scale, shift, mean_lo = affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE)
-    offsets, positions, inside = tile_offsets(0, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE)
-    value = load(x, offsets, inside, EVEN, ACC_DTYPE)
-    gradient = load(gradients, offsets, inside, EVEN, ACC_DTYPE)
-    added = None
-    if residual is not None:
-        added = load(residual, offsets, inside, EVEN, ACC_DTYPE)
-    counts = None
-    if mask is not None:
-        counts = load_mask(mask, positions, inside)
-    off, gradient = activation_grad_input(value, gradient, mean_hi, scale, shift, added, counts, ACTIVATION)
-    total, with_x = products_of_tile(off, gradient, value, counts, inside, BY_ROWS)
+    mean_hi, scale, shift, mean_lo, inverse = saved_affine(
+        statistics, weight, bias, channel, exists, channels, ACC_DTYPE
+    )
+    if IN_REGISTERS:
+        offsets, inside, off, gradient, counts, has_part = gradients_of_tile(
+            x, gradients, residual, mask, mean_hi, scale, shift, 0, view, A, B, BY_ROWS, EVEN, LARGE, ACC_DTYPE, ACTIVATION
+        )  # fmt: skip
+        own = tl.where(inside & has_part, gradient, 0.0)
+        total, with_x = by_channel(own, BY_ROWS), by_channel(own * off, BY_ROWS)
+    else:
+        total, with_x = products_of_tiles(x, gradients, residual, mask, mean_hi, scale, shift, 0, tiles, view, A, B, BY_ROWS,
+                                          EVEN, LARGE, ACC_DTYPE, ACTIVATION)  # fmt: skip
     c0, c1 = backward_coefficients(
         total, with_x, inverse, mean_lo, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, ACC_DTYPE
     )
-    store_gradients(dx, dr, off, gradient, value, counts, scale, c0, c1, offsets, inside, EVEN)
-
-
-@triton.jit(do_not_specialize=_NUMBERS)
-def backward_two_pass(
-    x, gradients, residual, dx, dr, weight, bias, mask, statistics, by_parameter, rows, units, channels, column_tiles,
-    tiles, count, UNIT: tl.constexpr, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr,
-    LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr, IS_GIVEN: tl.constexpr,
-):  # fmt: skip
-    """A program reads the values of its channels twice, the second time from the cache."""
-    program, columns = tl.program_id(0), units * UNIT
-    channel = channels_of(program, B, BY_ROWS)
-    exists = channel < channels
-    mean, inverse = saved_statistics(statistics, channel, exists, channels)
-    mean_hi, scale, shift, mean_lo = affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE)
-    total, with_x = products_of_tiles(x, gradients, residual, mask, mean_hi, scale, shift, 0, tiles, program, rows, columns,
-                                      channels, column_tiles, A, B, BY_ROWS, EVEN, LARGE, ACC_DTYPE, ACTIVATION)  # fmt: skip
-    c0, c1 = backward_coefficients(
-        total, with_x, inverse, mean_lo, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, ACC_DTYPE
-    )
-    write(x, gradients, residual, mask, dx, dr, mean_hi, scale, shift, c0, c1, 0, tiles, program, rows, columns, channels,
-          column_tiles, A, B, BY_ROWS, EVEN, LARGE, ACC_DTYPE, ACTIVATION)  # fmt: skip
+    if IN_REGISTERS:
+        write_tile(mask, dx, dr, off, gradient, counts, has_part, scale, c0, c1, offsets, inside, EVEN)
+    else:
+        write_tiles(x, gradients, residual, mask, dx, dr, mean_hi, scale, shift, c0, c1, 0, tiles, view, A, B, BY_ROWS, EVEN,
+                    LARGE, ACC_DTYPE, ACTIVATION)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
@@ -120,15 +95,15 @@ def backward_sums(
     LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
     """The sums of a part of the tiles: (2, parts, C) float64, of the gradients and of their products with x."""
-    program, part, columns = tl.program_id(0), tl.program_id(1), units * UNIT
+    program, part = tl.program_id(0), tl.program_id(1)
+    view = (program, rows, units * UNIT, channels, column_tiles)
     channel = channels_of(program, B, BY_ROWS)
     exists = channel < channels
-    mean, inverse = saved_statistics(statistics, channel, exists, channels)
-    mean_hi, scale, shift, _ = affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE)
+    mean_hi, scale, shift, _, _ = saved_affine(statistics, weight, bias, channel, exists, channels, ACC_DTYPE)
     first = part * each
     total, with_x = products_of_tiles(x, gradients, residual, mask, mean_hi, scale, shift, first,
-                                      tl.minimum(first + each, tiles), program, rows, columns, channels, column_tiles, A, B,
-                                      BY_ROWS, EVEN, LARGE, ACC_DTYPE, ACTIVATION)  # fmt: skip
+                                      tl.minimum(first + each, tiles), view, A, B, BY_ROWS, EVEN, LARGE, ACC_DTYPE,
+                                      ACTIVATION)  # fmt: skip
     at = partial + part * channels + channel
     tl.store(at, total.to(tl.float64), mask=exists)
     tl.store(at + parts * channels, with_x.to(tl.float64), mask=exists)
@@ -147,8 +122,7 @@ def backward_merge(
     at = partial + part * channels + channel
     total = tl.sum(tl.load(at, mask=inside, other=0.0), 0, keep_dims=True)
     with_x = tl.sum(tl.load(at + parts * channels, mask=inside, other=0.0), 0, keep_dims=True)
-    mean, inverse = saved_statistics(statistics, channel, exists, channels)
-    _, _, _, mean_lo = affine(mean, inverse, weight, None, channel, exists, ACC_DTYPE)
+    _, _, _, mean_lo, inverse = saved_affine(statistics, weight, None, channel, exists, channels, ACC_DTYPE)
     c0, c1 = backward_coefficients(
         total, with_x, inverse, mean_lo, weight, by_parameter, channel, exists, channels, count, IS_GIVEN, ACC_DTYPE
     )
@@ -165,13 +139,12 @@ def backward_write(
     """Write the gradients of a part of the tiles."""
     program = tl.num_programs(0) - 1 - tl.program_id(0)
     part = tl.num_programs(1) - 1 - tl.program_id(1)
-    columns = units * UNIT
+    view = (program, rows, units * UNIT, channels, column_tiles)
     channel = channels_of(program, B, BY_ROWS)
     exists = channel < channels
-    mean, inverse = saved_statistics(statistics, channel, exists, channels)
-    mean_hi, scale, shift, _ = affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE)
+    mean_hi, scale, shift, _, _ = saved_affine(statistics, weight, bias, channel, exists, channels, ACC_DTYPE)
     c0 = tl.load(factors + channel, mask=exists, other=0.0)
     c1 = tl.load(factors + channels + channel, mask=exists, other=0.0)
     first = part * each
-    write(x, gradients, residual, mask, dx, dr, mean_hi, scale, shift, c0, c1, first, tl.minimum(first + each, tiles), program,
-          rows, columns, channels, column_tiles, A, B, BY_ROWS, EVEN, LARGE, ACC_DTYPE, ACTIVATION)  # fmt: skip
+    write_tiles(x, gradients, residual, mask, dx, dr, mean_hi, scale, shift, c0, c1, first, tl.minimum(first + each, tiles), view,
+                A, B, BY_ROWS, EVEN, LARGE, ACC_DTYPE, ACTIVATION)  # fmt: skip

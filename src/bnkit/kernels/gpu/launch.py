@@ -59,9 +59,9 @@ def forward(args: BatchNormArgs, statistics: Tensor, float64_compute: bool) -> T
             )  # fmt: skip
         else:
             start(
-                gpu_forward.forward_in_registers if tiling.strategy == "in_registers" else gpu_forward.forward_two_pass,
-                tiling, (tiling.programs, 1, 1), (x, residual, y, weight, bias, mask, statistics, *buffers),
-                (*sizes, *numbers), acts, (activation,),
+                gpu_forward.forward_one_launch, tiling, (tiling.programs, 1, 1),
+                (x, residual, y, weight, bias, mask, statistics, *buffers), (*sizes, *numbers),
+                {**acts, "IN_REGISTERS": tiling.strategy == "in_registers"}, (activation,),
             )  # fmt: skip
     return y
 
@@ -107,9 +107,10 @@ def backward(
             )  # fmt: skip
         else:
             start(
-                gpu_backward.backward_in_registers if tiling.strategy == "in_registers" else gpu_backward.backward_two_pass,
-                tiling, (tiling.programs, 1, 1), (x, gradient, residual, dx, dr, weight, bias, mask, statistics, by_parameter),
-                (*sizes, count), {**acts, "IS_GIVEN": not training}, (activation, training),
+                gpu_backward.backward_one_launch, tiling, (tiling.programs, 1, 1),
+                (x, gradient, residual, dx, dr, weight, bias, mask, statistics, by_parameter), (*sizes, count),
+                {**acts, "IS_GIVEN": not training, "IN_REGISTERS": tiling.strategy == "in_registers"},
+                (activation, training),
             )  # fmt: skip
     return dx, dr, by_parameter
 

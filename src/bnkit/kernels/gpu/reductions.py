@@ -2,6 +2,8 @@
 
 Each element of a tile adds up what comes in its place: the values, less the mean of the first tile, and their squares. Nothing
 cancels then, whatever the mean is. What the places make is added up in an order that is always the same.
+
+The pointers are those of ``forward`` and ``backward``, whose docstrings have their shapes, strides and dtypes.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ def moments_of_tile(value, counts, BY_ROWS: tl.constexpr):
 
 @triton.jit
 def moments_of_tiles(
-    x, mask, first, last, program, rows, columns, channels, column_tiles, A: tl.constexpr, B: tl.constexpr,
-    BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr,
+    x, mask, first, last, view, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr,
+    LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr,
 ):  # fmt: skip
     """The same of the tiles from ``first`` to before ``last``."""
     # Around the mean of the first tile; of all of them, if a mask may leave nothing of the first.
@@ -37,9 +39,7 @@ def moments_of_tiles(
     if mask is not None:
         some = last
     for t in range(first, some):
-        offsets, positions, inside = tile_offsets(
-            t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE
-        )
+        offsets, positions, inside = tile_offsets(t, view, A, B, BY_ROWS, LARGE)
         counts = load_mask(mask, positions, inside)
         total += tl.where(counts, load(x, offsets, inside, EVEN, ACC_DTYPE), 0.0)
         places += counts.to(ACC_DTYPE)
@@ -50,9 +50,7 @@ def moments_of_tiles(
     squares = tl.zeros([A, B], ACC_DTYPE)
     count = 0.0
     for t in range(first, last):
-        offsets, positions, inside = tile_offsets(
-            t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE
-        )
+        offsets, positions, inside = tile_offsets(t, view, A, B, BY_ROWS, LARGE)
         off = load(x, offsets, inside, EVEN, ACC_DTYPE) - start
         if mask is not None:
             off = tl.where(load_mask(mask, positions, inside), off, 0.0)
@@ -60,7 +58,7 @@ def moments_of_tiles(
             off = tl.where(inside, off, 0.0)
         total += off
         squares += off * off
-        count += size_of(t, rows, columns, column_tiles, A, B, BY_ROWS)
+        count += size_of(t, view, A, B, BY_ROWS)
     if mask is None:
         many = tl.zeros_like(start) + count
     sums = by_channel(total, BY_ROWS).to(tl.float64)
@@ -72,57 +70,47 @@ def moments_of_tiles(
 
 
 @triton.jit
-def activation_grad_input(value, gradient, mean_hi, scale, shift, added, counts, ACTIVATION: tl.constexpr):
-    """The centred value, and the gradient before the activation; ``counts`` is None without a mask.
+def gradients_of_tile(
+    x, gradients, residual, mask, mean_hi, scale, shift, t, view, A: tl.constexpr, B: tl.constexpr,
+    BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr,
+):  # fmt: skip
+    """Tile ``t`` of the backward pass: the centred values, and the gradients before the activation.
 
-    What neither counts nor is a number has no part in any sum: 0 times NaN would be NaN.
+    Returns:
+        The offsets of the tile, what is inside, x - mean, the gradients, which values count in the statistics, and which have a
+        part in the sums: with a mask, also what does not count but is a number. (0 times NaN would be NaN.)
     """
+    offsets, positions, inside = tile_offsets(t, view, A, B, BY_ROWS, LARGE)
+    value = load(x, offsets, inside, EVEN, ACC_DTYPE)
+    gradient = load(gradients, offsets, inside, EVEN, ACC_DTYPE)  # 0 outside
     off = value - mean_hi
     if ACTIVATION is not None:
         z = tl.fma(off, scale, shift)
-        if added is not None:
-            z += added
+        if residual is not None:
+            z += load(residual, offsets, inside, EVEN, ACC_DTYPE)
         gradient = activation_backward(gradient, z, ACTIVATION)
-    if counts is not None:
-        lost = (counts == 0) & (is_finite(value) == 0)
-        off = tl.where(lost, 0.0, off)
-    return off, gradient
-
-
-@triton.jit
-def products_of_tile(off, gradient, value, counts, inside, BY_ROWS: tl.constexpr):
-    """The sums of the gradients, and of their products with the centred values."""
-    keeps = inside
-    if counts is not None:
-        keeps = inside & (counts | is_finite(value))
-    gradient = tl.where(keeps, gradient, 0.0)
-    return by_channel(gradient, BY_ROWS), by_channel(gradient * tl.where(keeps, off, 0.0), BY_ROWS)
+    counts, has_part = inside, inside
+    if mask is not None:
+        counts = load_mask(mask, positions, inside)
+        has_part = counts | is_finite(value)
+        off = tl.where(has_part, off, 0.0)
+    return offsets, inside, off, gradient, counts, has_part
 
 
 @triton.jit
 def products_of_tiles(
-    x, gradients, residual, mask, mean_hi, scale, shift, first, last, program, rows, columns, channels, column_tiles,
-    A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr,
-    ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr,
+    x, gradients, residual, mask, mean_hi, scale, shift, first, last, view, A: tl.constexpr, B: tl.constexpr,
+    BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
-    """The same of the tiles from ``first`` to before ``last``."""
+    """The sums of the gradients, and of their products with the centred values, in the tiles ``first`` to before ``last``."""
     total = tl.zeros([A, B], ACC_DTYPE)
     with_x = tl.zeros([A, B], ACC_DTYPE)
     for t in range(first, last):
-        offsets, positions, inside = tile_offsets(
-            t, program, rows, columns, channels, column_tiles, A, B, BY_ROWS, LARGE
-        )
-        value = load(x, offsets, inside, EVEN, ACC_DTYPE)
-        gradient = load(gradients, offsets, inside, EVEN, ACC_DTYPE)  # 0 outside
-        added = None
-        if residual is not None:
-            added = load(residual, offsets, inside, EVEN, ACC_DTYPE)
-        counts = None
+        _, _, off, gradient, _, has_part = gradients_of_tile(
+            x, gradients, residual, mask, mean_hi, scale, shift, t, view, A, B, BY_ROWS, EVEN, LARGE, ACC_DTYPE, ACTIVATION
+        )  # fmt: skip
         if mask is not None:
-            counts = load_mask(mask, positions, inside)
-        off, gradient = activation_grad_input(value, gradient, mean_hi, scale, shift, added, counts, ACTIVATION)
-        if mask is not None:
-            gradient = tl.where(counts | is_finite(value), gradient, 0.0)
+            gradient = tl.where(has_part, gradient, 0.0)
         total += gradient
         with_x += gradient * off
     return by_channel(total, BY_ROWS), by_channel(with_x, BY_ROWS)

@@ -1,4 +1,7 @@
-"""What is computed once for a channel, in float64, in Triton: its statistics, its scale and shift, its gradients."""
+"""What is computed once for a channel, in float64, in Triton: its statistics, its scale and shift, its gradients.
+
+The pointers are those of ``forward`` and ``backward``, whose docstrings have their shapes, strides and dtypes.
+"""
 
 from __future__ import annotations
 
@@ -58,14 +61,6 @@ def finalize(
 
 
 @triton.jit
-def saved_statistics(statistics, channel, exists, channels):
-    """The mean and 1 / sqrt(variance + eps) that the forward pass used."""
-    mean = tl.load(statistics + channel, mask=exists, other=0.0)
-    inverse = tl.load(statistics + 2 * channels + channel, mask=exists, other=0.0)
-    return mean, inverse
-
-
-@triton.jit
 def affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE: tl.constexpr):
     """``mean_hi``, ``scale`` and ``shift`` of ``(x - mean_hi) * scale + shift``, and what ``mean_hi`` leaves of the mean.
 
@@ -77,6 +72,15 @@ def affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE: tl.constexpr
     scale = inverse * parameter(weight, channel, exists, 1.0)
     shift = parameter(bias, channel, exists, 0.0) - mean_lo * scale
     return mean_hi, scale.to(ACC_DTYPE), shift.to(ACC_DTYPE), mean_lo
+
+
+@triton.jit
+def saved_affine(statistics, weight, bias, channel, exists, channels, ACC_DTYPE: tl.constexpr):
+    """What ``affine`` returns, by the statistics that the forward pass used; and their 1 / sqrt(variance + eps)."""
+    mean = tl.load(statistics + channel, mask=exists, other=0.0)
+    inverse = tl.load(statistics + 2 * channels + channel, mask=exists, other=0.0)
+    mean_hi, scale, shift, mean_lo = affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE)
+    return mean_hi, scale, shift, mean_lo, inverse
 
 
 @triton.jit

@@ -3,6 +3,9 @@
 A tensor is taken as rows of which each element is next to the one before: (N, C, *) contiguous, channel by channel, as N rows
 of P positions ("planes"); channels last, or (N, C), as N·P rows of C channels ("rows"). A tile has A rows and B columns. What
 belongs to a channel is (1, 1) for planes, where a tile has one, and (1, B) for rows: so one text serves both.
+
+Where a program's tiles lie is one value, ``view``: the program's number along the channels, how many rows and columns there are,
+how many channels, and how many tiles stand beside each other.
 """
 
 from __future__ import annotations
@@ -24,11 +27,9 @@ def channels_of(program, B: tl.constexpr, BY_ROWS: tl.constexpr):
 
 
 @triton.jit
-def tile_offsets(
-    t, program, rows, columns, channels, column_tiles, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr,
-    LARGE: tl.constexpr,
-):  # fmt: skip
+def tile_offsets(t, view, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, LARGE: tl.constexpr):
     """Tile ``t``: its offsets from the tensor's start, the indices of its positions in the batch, and what is inside."""
+    program, rows, columns, channels, column_tiles = view
     if LARGE:  # more than 2**31 elements
         t = tl.cast(t, tl.int64)
         program = tl.cast(program, tl.int64)
@@ -46,8 +47,9 @@ def tile_offsets(
 
 
 @triton.jit
-def size_of(t, rows, columns, column_tiles, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr):
+def size_of(t, view, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr):
     """How many values of a channel are in tile ``t``."""
+    _, rows, columns, _, column_tiles = view
     if BY_ROWS:
         size = tl.minimum(A, rows - tl.cast(t, tl.int64) * A)
     else:
