@@ -16,14 +16,12 @@ from enum import StrEnum
 from statistics import fmean
 
 from bnkit.intervals.holm import holm
-from bnkit.intervals.interval import CONFIDENCE, Interval
+from bnkit.intervals.interval import CONFIDENCE, FEWEST, Interval
 from bnkit.intervals.shares import difference_half_width
 from bnkit.intervals.student import mean_interval
 
 # The chance that any verdict of a table is wrong.
 ERROR_RATE = 0.05
-# With fewer pairs there is no saying how much they vary.
-FEWEST = 3
 
 
 class Decision(StrEnum):

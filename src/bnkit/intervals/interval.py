@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 CONFIDENCE = 0.95
+# With fewer values there is no saying how much they vary.
+FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Conclusion(StrEnum):
 def conclude(difference: Interval | None, margin: float) -> Conclusion:
     """Whether a difference is one: its interval leaves out 0, lies within ``margin`` around it, or neither.
 
+    Fewer than three values say nothing.
+
     Args:
         difference: Of the thing looked at, or None if there is none to look at.
         margin: The largest difference that would not matter.
@@ -46,7 +50,7 @@ def conclude(difference: Interval | None, margin: float) -> Conclusion:
         >>> conclude(Interval(0.001, -0.004, 0.006, 5), margin=0.01)
         <Conclusion.NOTHING: 'nothing'>
     """
-    if difference is None or difference.low is None or difference.high is None:
+    if difference is None or difference.low is None or difference.high is None or difference.n < FEWEST:
         return Conclusion.UNKNOWN
     if difference.low > 0:
         return Conclusion.GAIN

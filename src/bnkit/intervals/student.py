@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from bnkit.intervals.interval import CONFIDENCE, Interval
+from bnkit.intervals.interval import CONFIDENCE, FEWEST, Interval
 
 
 def mean_interval(
@@ -41,6 +41,8 @@ def mean_interval(
 def ratio_interval(ratios: Sequence[float]) -> Interval | None:
     """The geometric mean of ``ratios``, all above 0, and its 95 % confidence interval; None without values.
 
+    Fewer than three have no interval: of two durations it would reach from a hundredth to a hundred times.
+
     Example:
         >>> ratio_interval([0.5, 2.0]).mean
         1.0
@@ -48,6 +50,8 @@ def ratio_interval(ratios: Sequence[float]) -> Interval | None:
     of_logarithms = mean_interval([math.log(ratio) for ratio in ratios])
     if of_logarithms is None:
         return None
+    if of_logarithms.n < FEWEST:
+        return Interval(math.exp(of_logarithms.mean), None, None, of_logarithms.n)
     low, high = (None if end is None else math.exp(end) for end in (of_logarithms.low, of_logarithms.high))
     return Interval(math.exp(of_logarithms.mean), low, high, of_logarithms.n)
 

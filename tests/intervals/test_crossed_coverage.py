@@ -1,0 +1,93 @@
+"""How often the two intervals of a difference hold the true one: by simulation of runs that answer test examples.
+
+``python -m benchmarks.coverage --simulated`` prints the whole table.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+import pytest
+
+from bnkit.intervals.crossed import example_spread, interval_for_new_examples
+from bnkit.intervals.shares import difference_interval
+from tests.intervals.crossed_designs import Design
+
+# What moves the answers: examples that are as hard for both networks, seeds, examples that one network likes, chance alone; and
+# examples whose answers all seeds agree on, so that more seeds add nothing.
+KINDS = {
+    "like trained networks": {},
+    "seeds": {"difficulty": 0.6, "preference": 0.05, "luck": 0.05},
+    "examples": {"difficulty": 0.4, "preference": 0.4},
+    "chance": {"difficulty": 0.0, "preference": 0.0, "luck": 0.0},
+    "same answers": {"difficulty": 0.5, "preference": 0.4999, "luck": 0.00005},
+}
+LOW = 0.93
+
+
+def coverage(design: Design, rounds: int) -> tuple[float, float, float, float]:
+    """How often each interval holds its truth; and the mean widths."""
+    generator = np.random.default_rng(zlib.crc32(repr(design).encode()))
+    found = np.zeros(4)
+    for _ in range(rounds):
+        differences, these, new = design.draw(generator)
+        values = differences.mean(1).tolist()
+        own = difference_interval(values, design.examples)
+        spread = example_spread(differences, single_answers=True)
+        wider = interval_for_new_examples(values, spread, own, resolution=1 / design.examples, limits=(-1.0, 1.0))
+        assert wider.low <= own.low <= own.high <= wider.high
+        found += (
+            own.low <= these <= own.high,
+            wider.low <= new <= wider.high,
+            own.high - own.low,
+            wider.high - wider.low,
+        )
+    return tuple(found / rounds)
+
+
+def _least(rounds: int) -> float:
+    """What a coverage of at least ``LOW`` is not below by chance, in hundreds of cells: four standard errors."""
+    return LOW - 4 * math.sqrt(LOW * (1 - LOW) / rounds)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("seeds", "examples"), [(3, 20), (3, 300), (10, 100)])
+@pytest.mark.parametrize("accuracies", [(0.9, 0.9), (0.999, 0.97)], ids=str)
+def test_intervals_hold_the_truth(kind, seeds, examples, accuracies):
+    these, new, _, _ = coverage(Design(seeds, examples, accuracies, **KINDS[kind]), 100)
+    assert these >= _least(100)
+    assert new >= _least(100)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_an_interval_is_not_wider_than_needed(seeds):
+    """With many examples, and seeds that matter, it is Student's; where examples matter alone, it comes near 95 %."""
+    by_seeds = coverage(Design(seeds, 500, (0.8, 0.85), **KINDS["seeds"]), 200)
+    by_examples = coverage(Design(seeds, 500, (0.8, 0.85), **KINDS["same answers"]), 200)
+    assert max(by_seeds[:2]) <= 0.99
+    assert by_seeds[3] < 1.03 * by_seeds[2]
+    assert by_examples[1] <= 0.99
+
+
+def grid() -> Iterator[tuple[str, Design, int]]:
+    for examples, seeds, kind in product((20, 100, 1000, 10_000), (3, 5, 10, 20), KINDS):
+        for accuracy, difference in product((0.1, 0.5, 0.9, 0.98, 0.999), (0.0, 0.01, 0.1)):
+            other = accuracy + difference if accuracy + difference < 1 else accuracy - difference
+            rounds = 2000 if seeds * examples <= 20_000 else 500
+            yield kind, Design(seeds, examples, (accuracy, other), **KINDS[kind]), rounds
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("examples", [20, 100, 1000, 10_000])
+def test_intervals_hold_the_truth_everywhere(examples):
+    missed = []
+    for kind, design, rounds in grid():
+        if design.examples == examples:
+            these, new, _, _ = coverage(design, rounds)
+            if min(these, new) < _least(rounds):
+                missed.append((kind, design, these, new))
+    assert missed == []
