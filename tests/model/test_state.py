@@ -16,7 +16,7 @@ from bnkit.checks.check import check
 from bnkit.checks.need import Need
 from bnkit.checks.rule_registry import rules
 from bnkit.errors import ModelError
-from bnkit.model.state import Snapshot, preserve_everything
+from bnkit.model.state import Snapshot, preserve_everything, preserve_model, temporary_buffers, temporary_hooks
 
 
 class Restless(nn.Module):
@@ -168,3 +168,49 @@ def test_tensors_of_every_kind_are_given_back(tensor):
     model.kept.zero_()
     snapshot.restore()
     assert torch.equal(model.kept, tensor)
+
+
+@pytest.mark.parametrize("raises", [False, True], ids=["returns", "raises"])
+def test_a_run_in_evaluation_leaves_modes_buffers_and_all_generators(raises):
+    model = Restless(raises_at=1 if raises else None).train()
+    buffers = {name: (id(buffer), buffer.clone()) for name, buffer in model.named_buffers()}
+    modes = [module.training for module in model.modules()]
+    random_state = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    try:
+        with preserve_model(model):
+            model.eval()
+            model._buffers["seen"] = torch.ones(3)
+            model(torch.randn(2, 3, 8, 8))
+    except ArithmeticError:
+        assert raises
+    assert [module.training for module in model.modules()] == modes
+    for name, buffer in model.named_buffers():
+        assert id(buffer) == buffers[name][0]
+        assert torch.equal(buffer, buffers[name][1])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == random_state[:2]
+    assert torch.equal(torch.get_rng_state(), random_state[2])
+
+
+def test_temporary_buffers_give_back_what_the_layers_are_left_with_and_no_others():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    with pytest.raises(ArithmeticError), temporary_buffers(model, {"0": model[0]}):
+        model[0].momentum = None
+        for layer in model.eval():
+            layer.running_mean.fill_(1.0)
+        raise ArithmeticError
+    assert model[0].momentum == 0.1
+    assert [layer.running_mean.tolist() for layer in model] == [[0.0, 0.0], [1.0, 1.0]]
+    assert all(module.training for module in model.modules())
+
+
+def test_hooks_that_were_registered_are_removed_though_another_could_not_be():
+    model, calls = nn.Linear(1, 1), []
+
+    def hooks():
+        yield model.register_forward_pre_hook(lambda *_: calls.append(1))
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError), temporary_hooks(hooks()):
+        pass
+    model(torch.zeros(1))
+    assert calls == []

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from bnkit.checks.collector import ActivationCollector, takes_statistics
 from bnkit.errors import DataError
 from bnkit.model.inspect.batches import Batches
-from bnkit.model.inspect.example import tensors_in
 from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite
-from bnkit.model.state import RngState
+from bnkit.model.state import RngState, preserve_buffers
 from bnkit.model.statistics.batch_norm_inputs import set_running_statistics
 from bnkit.model.verify.answers import outputs_of, targets_of
 from bnkit.model.verify.effect import Effect
@@ -54,9 +54,8 @@ class CheckMeasurements:
             module.training = False
         with torch.no_grad():
             compared: list[Any] = []
-            before = {buffer: buffer.clone() for buffer in _buffers(self._sites)}
-            self._measure(batches, compared if test_batches is None else None)
-            _restore(before)
+            with self._preserved_buffers():
+                self._measure(batches, compared if test_batches is None else None)
             if not self.count:
                 raise DataError(
                     "batches is empty; expected at least one batch: an iterator that was gone through before gives none, a list "
@@ -90,14 +89,16 @@ class CheckMeasurements:
     @contextmanager
     def _population_statistics(self) -> Iterator[None]:
         """Inside, the batch norms evaluate with the statistics of the data."""
-        before = {buffer: buffer.clone() for buffer in _buffers(self._sites)}
-        for site in self._sites:
-            inputs = self.input_statistics.get(site.name)
-            population = None if inputs is None else inputs.population
-            if population is not None and takes_statistics(site) and population.squared_deviations.isfinite().all():
-                set_running_statistics(site.module, population)
-        yield
-        _restore(before)
+        with self._preserved_buffers():
+            for site in self._sites:
+                inputs = self.input_statistics.get(site.name)
+                population = None if inputs is None else inputs.population
+                if population is not None and takes_statistics(site) and population.squared_deviations.isfinite().all():
+                    set_running_statistics(site.module, population)
+            yield
+
+    def _preserved_buffers(self) -> AbstractContextManager[None]:
+        return preserve_buffers(site.module for site in self._sites)
 
     def _measure(self, batches: Batches, compared: list[Any] | None) -> None:
         collector = ActivationCollector(self._sites)
@@ -114,35 +115,16 @@ class CheckMeasurements:
 def split_quarters(batch: Any, least: int = 1) -> tuple[Any, Any | None]:
     """Two quarters of the examples in ``batch``, of ``least`` or more; itself and None where it cannot be cut.
 
-    It can where all its tensors count the same examples. The second is None where there are no examples left for it.
+    It can where it is nothing but tensors, in whatever containers, that count the same examples. The second is None where there
+    are no examples left for it.
     """
-    sizes = {len(tensor) if tensor.dim() else 0 for _, tensor in tensors_in(batch)}
+    sizes = {len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else 0 for leaf in tree_leaves(batch)}
     if len(sizes) != 1 or min(sizes) < 2:
         return batch, None
     (count,) = sizes
     size = max((count + 3) // 4, least)
-    first, second = _part(batch, 0, size), _part(batch, size, 2 * size)
-    if first is None:
-        return batch, None
-    return first, second if count - size >= least else None
 
+    def part(first: int) -> Any:
+        return tree_map(lambda tensor: tensor[first : first + size], batch)
 
-def _part(batch: Any, first: int, last: int) -> Any | None:
-    """The examples from ``first`` to ``last``; None where ``batch`` is nothing that can be cut."""
-    if isinstance(batch, Tensor):
-        return batch[first:last]
-    if type(batch) in (tuple, list) and all(isinstance(entry, Tensor) for entry in batch):
-        return type(batch)(entry[first:last] for entry in batch)
-    if type(batch) is dict and all(isinstance(entry, Tensor) for entry in batch.values()):
-        return {key: entry[first:last] for key, entry in batch.items()}
-    return None
-
-
-def _buffers(sites: Sequence[BatchNormSite]) -> Iterator[Tensor]:
-    for site in sites:
-        yield from site.module.buffers(recurse=False)
-
-
-def _restore(before: dict[Tensor, Tensor]) -> None:
-    for buffer, content in before.items():
-        buffer.copy_(content)
+    return part(0), part(size) if count - size >= least else None

@@ -18,6 +18,7 @@ from bnkit.model.inspect.operations import OpType
 from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite
 from bnkit.model.inspect.sites import Sites, sites_in
 from bnkit.model.inspect.trace import Operation, Trace, trace
+from bnkit.model.state import temporary_hooks
 
 
 class TracedRun:
@@ -121,9 +122,5 @@ def _checkpointed(sites: list[BatchNormSite]) -> Iterator[set[str]]:
 
         return hook
 
-    hooks = [site.module.register_forward_pre_hook(hook_of(site)) for site in sites]
-    try:
+    with temporary_hooks(site.module.register_forward_pre_hook(hook_of(site)) for site in sites):
         yield names
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from bnkit.data import DataSet
 from bnkit.data.inputs import to_float32
@@ -87,10 +88,6 @@ class _Lookups(DispatchMode):
 
     def run_operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func._schema.name.removeprefix("aten::") in _LOOKUPS:
-            flat = [
-                entry
-                for argument in args
-                for entry in (argument if isinstance(argument, (list, tuple)) else [argument])
-            ]
-            self.tensors += [one.clone() for one in flat if isinstance(one, Tensor) and one.dtype in _INTEGERS]
+            tensors = (leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
+            self.tensors += [tensor.clone() for tensor in tensors if tensor.dtype in _INTEGERS]
         return func(*args, **kwargs)

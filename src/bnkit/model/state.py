@@ -5,16 +5,18 @@ from __future__ import annotations
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
+from torch.utils.hooks import RemovableHandle
 
 from bnkit.errors import ModelError
 from bnkit.model.inspect.supported import is_script
@@ -53,35 +55,70 @@ class RngState:
 @contextmanager
 def preserve_model(model: nn.Module) -> Iterator[None]:
     """Inside, ``model`` runs eagerly; afterwards its modes and buffers and the random states are as before."""
-    # A TorchScript module that was frozen has no mode.
-    modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
-    buffers = [
+    with ExitStack() as stack:
+        stack.callback(RngState().restore)
+        stack.enter_context(force_eager())
+        stack.enter_context(preserve_modes(model))
+        stack.enter_context(preserve_buffers(model.modules()))
+        # The fast path of attention hides the linear layers in it.
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+
+
+@contextmanager
+def preserve_attribute(modules: Iterable[nn.Module], name: str) -> Iterator[None]:
+    """Afterwards the attribute ``name`` of those of ``modules`` that have one is what it was."""
+    before = [(module, getattr(module, name)) for module in modules if hasattr(module, name)]
+    try:
+        yield
+    finally:
+        for module, value in before:
+            setattr(module, name, value)
+
+
+def preserve_modes(model: nn.Module) -> AbstractContextManager[None]:
+    """Afterwards each module of ``model`` trains or evaluates as before; one of TorchScript that is frozen does neither."""
+    return preserve_attribute(model.modules(), "training")
+
+
+@contextmanager
+def preserve_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Afterwards the buffers of ``modules``, not of those in them, are the same tensors and hold what they held."""
+    before = [
         (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
+        for module in modules
         for name, buffer in module.named_buffers(recurse=False)
         if not is_lazy(buffer)
     ]
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
-    with torch.random.fork_rng(devices=[device.index for device in devices]), force_eager():
-        try:
-            # The fast path of attention hides the linear layers in it.
-            torch.backends.mha.set_fastpath_enabled(False)
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fastpath)
-            for module, mode in modes.items():
-                module.training = mode
-            for module, name, buffer, content in buffers:
-                if is_script(module):
-                    copy_values(buffer, content)
-                    continue
-                if module._buffers.get(name) is not buffer:  # a forward pass may put another tensor there
-                    module._buffers[name] = buffer
-                if buffer.shape != content.shape:  # or give it another size
-                    buffer.data = content
-                else:
-                    copy_values(buffer, content)
+    try:
+        yield
+    finally:
+        for module, name, buffer, content in before:
+            # A forward pass may put another tensor there, or give it another size; not in TorchScript.
+            if not is_script(module) and module._buffers.get(name) is not buffer:
+                module._buffers[name] = buffer
+            if not is_script(module) and buffer.shape != content.shape:
+                buffer.data = content
+            else:
+                copy_values(buffer, content)
+
+
+@contextmanager
+def temporary_buffers(model: nn.Module, layers: Mapping[str, _BatchNorm]) -> Iterator[None]:
+    """Afterwards the modes of all modules of ``model``, and the momentum and buffers of ``layers``, are as before."""
+    norms = layers.values()
+    with preserve_modes(model), preserve_attribute(norms, "momentum"), preserve_buffers(norms):
+        yield
+
+
+@contextmanager
+def temporary_hooks(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Inside, ``hooks`` are there; afterwards they are removed."""
+    with ExitStack() as stack:
+        for hook in hooks:
+            stack.callback(hook.remove)
+        yield
 
 
 @contextmanager
@@ -127,7 +164,7 @@ class Snapshot:
 
     def _keep(self, value: Any, tensors: dict[int, Tensor]) -> None:
         if isinstance(value, Tensor):
-            if not nn.parameter.is_lazy(value):
+            if not is_lazy(value):
                 tensors.setdefault(id(value), value)
         elif isinstance(value, _CONTAINERS):
             content = dict(value) if isinstance(value, dict) else list(value)

@@ -133,7 +133,7 @@ def test_with_preserve_it_computes_what_it_did(kind, where):
     assert changes.error < 2e-6
     assert largest_difference(_output(model), _output(changed)) < 2e-6
     # Not only on the example: it is the same function.
-    other = Example(example(model))._each(lambda tensor: torch.randn(tensor.shape) * 3 + 1)
+    other = Example(example(model)).map_tensors(lambda tensor: torch.randn(tensor.shape) * 3 + 1)
     inputs = other.keywords or other.arguments
     assert largest_difference(_output(model, inputs), _output(changed, inputs)) < 1e-5
 

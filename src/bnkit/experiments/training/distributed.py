@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bnkit.errors import BnkitError
+from bnkit.model.state import preserve_attribute
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 T = TypeVar("T")
@@ -99,17 +100,11 @@ SINGLE_PROCESS = Processes()
 @contextmanager
 def local_batch_norm(model: nn.Module, processes: Processes) -> Iterator[None]:
     """Inside, synchronised batch norms use the statistics of this process alone: each measures the same data."""
-    layers = [module for module in model.modules() if getattr(module, "sync", False) is True]
-    if processes.count == 1 or not layers:
-        yield
-        return
-    for layer in layers:
-        layer.sync = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
+    layers = [module for module in model.modules() if processes.count > 1 and getattr(module, "sync", False) is True]
+    with preserve_attribute(layers, "sync"):
         for layer in layers:
-            layer.sync = True  # type: ignore[assignment]
+            layer.sync = False  # type: ignore[assignment]
+        yield
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from bnkit.model.inspect.sites import Site, Sites, plain_name, sites_in
 from bnkit.model.inspect.supported import is_script
 from bnkit.model.inspect.trace import Operation, Trace, trace
 from bnkit.model.layers.attached import attach_batch_norm
-from bnkit.model.state import isolate_from_ambient_modes, preserve_model
+from bnkit.model.state import isolate_from_ambient_modes, preserve_model, temporary_hooks
 from bnkit.model.verify.changed_model import check_comparable, error_of, exact_output, output_of
 from bnkit.moments import Moments
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
@@ -248,26 +248,22 @@ def _pooling_behind(activation: Operation, run: Trace) -> Operation:
 
 def _moments_at(model: nn.Module, example: Example, insertion_points: dict[str, _InsertionPoint]) -> dict[str, Moments]:
     """The moments of what each batch norm is going to see."""
-    found: dict[str, Moments] = {}
+    by_name: dict[str, Moments] = {}
 
     def merge_into(name: str, features_last: bool) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             moments = Moments.of(output.flatten(0, -2) if features_last else output)
-            found[name] = found[name].merge(moments) if name in found else moments
+            by_name[name] = by_name[name].merge(moments) if name in by_name else moments
 
         return hook
 
-    hooks = [
+    hooks = (
         model.get_submodule(point.module).register_forward_hook(merge_into(name, point.features_last))
         for name, point in insertion_points.items()
-    ]
-    try:
-        with preserve_model(model), torch.no_grad():
-            example.fresh().run(model.eval())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
+    )
+    with temporary_hooks(hooks), preserve_model(model), torch.no_grad():
+        example.fresh().run(model.eval())
+    return by_name
 
 
 def _insert(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset, IterableDataset
 
 from bnkit.arguments import check_int
@@ -159,14 +160,11 @@ def _inputs(batch: Any, number: int) -> Any:
 
 def _moved(value: Any, device: Any) -> Any:
     """``value`` with its tensors on ``device``, always copies: a model may write into its input, and there is a next pass."""
-    if isinstance(value, Tensor):
-        return value.to(device, copy=True)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_moved(entry, device) for entry in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(_moved(entry, device) for entry in value)
-    if type(value) is dict:
-        return {key: _moved(entry, device) for key, entry in value.items()}
-    if device is not None and callable(getattr(value, "to", None)):
-        return value.to(device)  # a batch of a library's own type
-    return value
+
+    def move(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf.to(device, copy=True)
+        is_movable = device is not None and callable(getattr(leaf, "to", None))
+        return leaf.to(device) if is_movable else leaf  # a batch of a library's own type
+
+    return tree_map(move, value)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from bnkit.errors import ModelError, SettingsError
 
@@ -37,7 +38,7 @@ class Example:
 
     def fresh(self) -> Example:
         """The same example in tensors of its own: a model may work in place."""
-        return self._each(lambda tensor: tensor.detach().clone())
+        return self.map_tensors(lambda tensor: tensor.detach().clone())
 
     def run(self, model: nn.Module) -> Any:
         """What ``model`` returns for it; a model that works in place does so in these tensors.
@@ -56,17 +57,18 @@ class Example:
 
     def to(self, dtype: torch.dtype) -> Example:
         """The same example, its floating tensors of ``dtype``."""
-        return self._each(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+        return self.map_tensors(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Example:
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Example:
         changed = Example(())
-        changed.arguments = tuple(_each(value, change) for value in self.arguments)
-        changed.keywords = {key: _each(value, change) for key, value in self.keywords.items()}
+        changed.arguments, changed.keywords = tree_map_only(Tensor, change, (self.arguments, self.keywords))
         return changed
 
 
 def tensors_in(value: Any, path: str = "", within: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor]]:
-    """The tensors in tuples, lists, mappings, dataclasses, and what an ``Example`` holds, each with where it stands.
+    """The tensors in tuples, lists, mappings, dataclasses, other objects and an ``Example``, each with where it stands.
+
+    PyTorch's pytrees do not look into dataclasses and objects, as which models return several outputs.
 
     Example:
         >>> [path for path, _ in tensors_in({"a": (torch.ones(1), [torch.ones(1)])})]
@@ -128,15 +130,3 @@ def largest_difference(before: Any, after: Any) -> float:
 def _real(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).double()
-
-
-def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_each(entry, change) for entry in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(_each(entry, change) for entry in value)
-    if isinstance(value, Mapping):
-        return {key: _each(entry, change) for key, entry in value.items()}
-    return value

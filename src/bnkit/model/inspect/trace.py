@@ -22,7 +22,7 @@ from bnkit.model.inspect.dispatch_mode import DispatchMode
 from bnkit.model.inspect.example import Example, tensors_in
 from bnkit.model.inspect.operations import OpType, type_of_module, type_of_operation
 from bnkit.model.inspect.supported import is_script
-from bnkit.model.state import preserve_model
+from bnkit.model.state import preserve_model, temporary_hooks
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +152,7 @@ class _Recorder(DispatchMode):
     def recording(self) -> Iterator[None]:
         # On the modules themselves: hooks on all modules do not get to see keywords. TorchScript takes none; its operations
         # are seen one by one.
-        hooks = [
+        hooks = (
             hook
             for module in self._model.modules()
             if not is_script(module)
@@ -160,13 +160,9 @@ class _Recorder(DispatchMode):
                 module.register_forward_pre_hook(self._entered, with_kwargs=True, prepend=True),
                 module.register_forward_hook(self._left, always_call=True),
             )
-        ]
-        try:
-            with self:
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        )
+        with temporary_hooks(hooks), self:
+            yield
 
     def trace(self, output: Any) -> Trace:
         users: dict[int, list[int]] = {}

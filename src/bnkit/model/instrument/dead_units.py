@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from bnkit.model.instrument.batched import BatchedStatistics
+from bnkit.model.state import temporary_hooks
 
 # An activation that saturates is dead where it stays within this of its limits.
 _NEAR = 0.01
@@ -63,13 +64,8 @@ def activations_called(model: nn.Module, note: Callable[[str, Tensor, tuple[floa
         yield
         return
     calls = _ActivationCalls(note)
-    handles = [handle for name, module in modules.items() for handle in calls.follow(name, module)]
-    try:
-        with calls:
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with temporary_hooks(hook for name, module in modules.items() for hook in calls.follow(name, module)), calls:
+        yield
 
 
 class _ActivationCalls(TorchFunctionMode):

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.model.instrument.dead_units import OF_MODULES, OF_NAMES, DeadUnitFractions, activations_called
 from bnkit.model.instrument.distributions import QUANTILES, Array, Distribution, Distributions, round_sig
-from bnkit.model.state import preserve_model
+from bnkit.model.state import RngState, preserve_model, temporary_hooks
 
 __all__ = ["QUANTILES", "LayerInstrumentation"]
 
@@ -57,7 +57,7 @@ class LayerInstrumentation:
         """Inside, a step of the optimizer is taken on ``inputs``; afterwards the dictionary holds the figures."""
         observed = _ObservedStep()
         before = {name: module.weight.detach().clone() for name, module in self._weighted.items()}
-        random_state = torch.get_rng_state()
+        random_state = RngState()
         with self._hooked(observed):
             if self._calls_functions:
                 with activations_called(self._model, observed.function):
@@ -83,13 +83,10 @@ class LayerInstrumentation:
                 handles.append(module.register_forward_hook(observed.norm(name)))
             elif type(module) in OF_MODULES:
                 handles.append(module.register_forward_hook(observed.activation(name)))
-        try:
+        with temporary_hooks(handles):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
-    def _inputs_after(self, inputs: Tensor, names: Iterable[str], random_state: Tensor) -> dict[str, Distribution]:
+    def _inputs_after(self, inputs: Tensor, names: Iterable[str], random_state: RngState) -> dict[str, Distribution]:
         """What the layers get for the same batch under the new weights, and the same dropout."""
         numbers: dict[str, int] = {}
         noted = Distributions(quantiles=False)
@@ -102,13 +99,9 @@ class LayerInstrumentation:
             return hook
 
         with preserve_model(self._model), torch.no_grad():
-            torch.set_rng_state(random_state)
-            handles = [self._weighted[name].register_forward_pre_hook(hook_of(name)) for name in names]
-            try:
+            random_state.restore()
+            with temporary_hooks(self._weighted[name].register_forward_pre_hook(hook_of(name)) for name in names):
                 self._model(inputs)
-            finally:
-                for handle in handles:
-                    handle.remove()
         distributions = noted.compute()
         return {name: distributions[number] for name, number in numbers.items()}
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.model.state import preserve_model
+from bnkit.model.state import RngState, preserve_model
 
 # Step sizes that are tried, as multiples of the learning rate: the range of the paper's figure 4.
 STEPS = (0.5, 1.0, 2.0, 4.0)
@@ -39,10 +39,10 @@ def loss_along_gradient(
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     here = [parameter.detach().clone() for parameter in parameters]
-    random_state = torch.get_rng_state()
+    random_state = RngState()
 
     def at_this_point() -> tuple[float, tuple[Tensor, ...]]:
-        torch.set_rng_state(random_state)
+        random_state.restore()
         value = loss(model(inputs), targets)
         gradients = torch.autograd.grad(value, parameters, materialize_grads=True)
         return value.item(), gradients

@@ -7,8 +7,7 @@ written into its buffers; no layer runs in training mode, where it would count, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.errors import TooFewValuesError
-from bnkit.model.state import copy_values
+from bnkit.model.state import copy_values, temporary_hooks
 from bnkit.moments import Moments
 from bnkit.nn import batch_norm as ours
 from bnkit.nn.masks import as_wide_as
@@ -157,7 +156,9 @@ def collect(
 
         return hook
 
-    with _hooked(layers, hook_of):
+    with temporary_hooks(
+        layer.register_forward_pre_hook(hook_of(name), with_kwargs=True) for name, layer in layers.items()
+    ):
         for number, batch in enumerate(batches, 1):
             counts.clear()
             try:
@@ -231,13 +232,3 @@ def _inputs(
         return values, None
     mask = arguments[2] if len(arguments) > 2 else keywords.get("mask")
     return values, None if mask is None else as_wide_as(values, mask, type(layer).__name__)
-
-
-@contextmanager
-def _hooked(layers: Mapping[str, nn.Module], hook_of: Callable[[str], Callable[..., None]]) -> Iterator[None]:
-    hooks = [layer.register_forward_pre_hook(hook_of(name), with_kwargs=True) for name, layer in layers.items()]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

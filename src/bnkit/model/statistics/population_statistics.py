@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnkit.model.state import copy_values
+from bnkit.model.state import preserve_modes, temporary_buffers
 from bnkit.model.statistics.batch_norm_inputs import (
     BatchNormCall,
     LayerStatistics,
@@ -71,12 +71,9 @@ def is_frozen(layer: _BatchNorm) -> bool:
         return True
     if layer.training or getattr(layer.train, "__func__", None) is nn.Module.train:
         return False
-    modes = {module: module.training for module in layer.modules()}
-    layer.train()
-    refuses = not layer.training
-    for module, mode in modes.items():
-        module.training = mode
-    return refuses
+    with preserve_modes(layer):
+        layer.train()
+        return not layer.training
 
 
 @contextmanager
@@ -87,20 +84,3 @@ def normalising_by(model: nn.Module, statistics: Mapping[str, Moments]) -> Itera
         for name, moments in statistics.items():
             set_running_statistics(layers[name], moments)
         yield
-
-
-@contextmanager
-def temporary_buffers(model: nn.Module, layers: Mapping[str, _BatchNorm]) -> Iterator[None]:
-    """Give back, whatever happens, the modes of all modules and the momentum and buffers of ``layers``."""
-    modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
-    momenta = {layer: layer.momentum for layer in layers.values()}
-    buffers = {buffer: buffer.clone() for layer in layers.values() for buffer in layer.buffers(recurse=False)}
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for layer, momentum in momenta.items():
-            layer.momentum = momentum
-        for buffer, content in buffers.items():
-            copy_values(buffer, content)

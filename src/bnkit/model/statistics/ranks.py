@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bnkit.errors import ModelError
+from bnkit.model.state import preserve_attribute
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -67,11 +68,7 @@ def without_broadcasts(model: nn.Module) -> Iterator[None]:
     the others leaves them waiting.
     """
     wrappers = [module for module in model.modules() if isinstance(module, DistributedDataParallel)]
-    before = [wrapper.require_forward_param_sync for wrapper in wrappers]
-    for wrapper in wrappers:
-        wrapper.require_forward_param_sync = False
-    try:
+    with preserve_attribute(wrappers, "require_forward_param_sync"):
+        for wrapper in wrappers:
+            wrapper.require_forward_param_sync = False
         yield
-    finally:
-        for wrapper, flag in zip(wrappers, before, strict=True):
-            wrapper.require_forward_param_sync = flag

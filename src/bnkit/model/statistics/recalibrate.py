@@ -20,11 +20,11 @@ from bnkit.model.inspect.batches import Forward, device_of
 from bnkit.model.inspect.patterns import Patterns
 from bnkit.model.inspect.recognise import matching_names, no_batch_norm
 from bnkit.model.inspect.supported import check_supported
-from bnkit.model.state import RngState, force_eager
+from bnkit.model.state import RngState, force_eager, temporary_buffers
 from bnkit.model.statistics.batch_norm_inputs import Layers, LayerStatistics, set_running_statistics
 from bnkit.model.statistics.drift import Recalibration
 from bnkit.model.statistics.passes import MeasurementPasses
-from bnkit.model.statistics.population_statistics import is_frozen, temporary_buffers
+from bnkit.model.statistics.population_statistics import is_frozen
 from bnkit.model.statistics.ranks import Ranks, without_broadcasts
 from bnkit.moments import Moments
 

@@ -193,14 +193,11 @@ def _examples(model: nn.Module, program: ExportedProgram, example: Example) -> l
 def _with_rows(example: Example, count: int, size: int) -> Example:
     """The example with ``size`` rows in place of ``count``: some left out, or all repeated."""
 
-    def change(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.dim() or len(value) != count:
-            return value
-        return value[torch.arange(size, device=value.device) % count]
+    def change(value: Tensor) -> Tensor:
+        is_batch = value.dim() > 0 and len(value) == count
+        return value[torch.arange(size, device=value.device) % count] if is_batch else value
 
-    changed = Example(())
-    changed.arguments, changed.keywords = pytree.tree_map(change, (example.arguments, example.keywords))
-    return changed
+    return example.map_tensors(change)
 
 
 def _is_free(value: Tensor) -> bool:
