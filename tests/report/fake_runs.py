@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from bnkit.experiments.experiment import (
     DEFAULT_TASK,
     NetworkIdentity,
@@ -12,6 +14,7 @@ from bnkit.experiments.experiment import (
     parse_experiment,
 )
 from bnkit.experiments.plan import Plan, Run, plan
+from bnkit.experiments.records.example_scores import ExampleScores
 from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.report.results import Results
 
@@ -69,3 +72,10 @@ def fake_records(planned: Plan, outcome: Callable[[Run], Record | None]) -> Mapp
 def fake_results(planned: Plan, outcome: Callable[[Run], Record | None]) -> Results:
     """The plan, and what ``outcome`` says of each of its runs."""
     return Results(planned, fake_records(planned, outcome))
+
+
+def scored_record(scores: np.ndarray, population: np.ndarray | None = None, **changes) -> Record:
+    """A record that knows what each test example scored, right or wrong or a share; its accuracy is the mean."""
+    record = finished_record(0.1, float(scores.mean()), test_answers=len(scores), test_scores="digest", **changes)
+    record.example_scores = ExampleScores(scores, population)  # in place of the file
+    return record

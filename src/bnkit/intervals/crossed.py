@@ -103,9 +103,7 @@ def largest_spread(difference: float, discordant: float, count: int) -> ExampleS
         (0.2, 0)
     """
     squares = discordant * count
-    return ExampleSpread(
-        count, max(discordant - difference**2, 0.0), 0, _adjusted(difference * count, squares, count)
-    )
+    return ExampleSpread(count, max(discordant - difference**2, 0.0), 0, _adjusted(difference * count, squares, count))
 
 
 def most_discordant(first: float, second: float) -> float:

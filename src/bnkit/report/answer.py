@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bnkit.experiments.records.record import Status
-from bnkit.intervals.interval import Conclusion, Interval
+from bnkit.intervals.interval import Interval
 from bnkit.messages import plural
 from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
 from bnkit.report.objective import Objective
 from bnkit.report.population_gap import PopulationGap, population_gaps
 from bnkit.report.results import Results
 from bnkit.report.sweep import ONLY_ONE
-from bnkit.report.tables import format_setting
 from bnkit.report.time_to_target import TimeToTarget
+from bnkit.report.verdict import at_once, conclusion, headline
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,20 @@ class Answer:
         """The answer that ``results`` give."""
         own = [results.records.get(run.run_id) for run in results.plan if results.is_own(run)]
         incomplete = sum(record is None or record.status in (None, Status.RUNNING) for record in own)
-        notes = (*_runs_of_calls(len(own), len(results.plan) - len(own)), *results.notes)
-        return cls(contrasts(results), population_gaps(results), incomplete, notes)
+        found = contrasts(results)
+        notes = (
+            *_runs_of_calls(len(own), len(results.plan) - len(own)),
+            *results.notes,
+            *_examples_not_known(found, results),
+        )
+        return cls(found, population_gaps(results), incomplete, notes)
 
     @property
     def headline(self) -> str:
         """The answer in one sentence: of the first network that is set against a baseline, and where that was."""
         for contrast in self.contrasts:
             if contrast.best is not None:
-                return _headline(contrast.best, contrast, self.contrasts)
+                return headline(contrast.best, contrast, self.contrasts)
         return "There is nothing to compare yet." if self.incomplete else "Nothing can be compared: see below why."
 
     def paragraphs(self) -> Iterator[tuple[str, list[str]]]:
@@ -88,6 +93,35 @@ def _runs_of_calls(own: int, earlier: int) -> Iterator[str]:
         )
 
 
+def _examples_not_known(found: Sequence[Contrast], results: Results) -> Iterator[str]:
+    """Where intervals do not rest on what each test example scored, and why."""
+    lost = [
+        run.number
+        for run in results.plan
+        if run.run_id in results.records and results.records[run.run_id].lost_example_scores
+    ]
+    if lost:
+        yield (
+            f"The file of test scores is missing or damaged in {plural(len(lost), 'run')} ({', '.join(map(str, lost))}); what their "
+            "examples scored counts as not recorded."
+        )
+    intervals = [at.test_new_examples for contrast in found for at in contrast.by_learning_rate if at.test is not None]
+    known = [interval for interval in intervals if interval is not None]
+    if len(known) < len(intervals):
+        yield (
+            "What each test example scored is not recorded, or the metric is no mean over examples: the verdict is for these test "
+            "examples, and does not say that it holds for new ones."
+        )
+    without = [interval.n - interval.recorded for interval in known]
+    if any(interval.recorded == 0 for interval in known):
+        yield (
+            "Which test examples were answered right is not recorded: intervals for new ones assume that the networks differ on as "
+            "many as their accuracies allow."
+        )
+    elif any(without):
+        yield f"Which test examples were answered right is not recorded for up to {plural(max(without), 'pair')} of runs."
+
+
 def _json(found: Contrast | PopulationGap) -> dict[str, Any]:
     return {"measure" if key == "objective" else key: value for key, value in asdict(found).items()}
 
@@ -97,36 +131,35 @@ def _heading(contrast: Contrast) -> str:
     objective = contrast.objective
     return (
         f"{contrast.network} against {contrast.baseline}{where}: test {objective.name} at the end, paired by seed, "
-        f"95 % intervals{_at_once(contrast)}{'; less is better' if objective.minimize else ''}"
+        f"95 % intervals{at_once(contrast)}{'; less is better' if objective.minimize else ''}"
     )
 
 
-def _at_once(contrast: Contrast) -> str:
-    """Of how many pairs intervals are, where they are of several."""
-    return f" for {contrast.pairs} pairs at once (Holm)" if contrast.pairs > 1 else ""
-
-
 def _sentences(contrast: Contrast) -> Iterator[str]:
+    best = contrast.best
+    if best is not None and best.neither_learned:
+        yield conclusion(best, contrast)
     for at in contrast.by_learning_rate:
         yield _rate_sentence(contrast, at)
-    if contrast.best is None:
+    if best is None:
         yield f"No comparison at the best learning rates: {contrast.chosen_by}."
     else:
         if contrast.chosen_by != ONLY_ONE:
-            yield _best_sentence(contrast.best, contrast)
-        yield _conclusion(contrast.best, contrast)
-        if contrast.best.training is not None:
-            difference = contrast.objective.difference(contrast.best.training)
+            yield _best_sentence(best, contrast)
+        if not best.neither_learned:
+            yield conclusion(best, contrast)
+        if best.training is not None:
+            difference = contrast.objective.difference(best.training)
             yield f"In training {contrast.objective.name} of the last epoch the difference there is {difference}."
-        if not contrast.best.neither_learned:
-            for time_to_target in contrast.best.reached:
+        if not best.neither_learned:
+            for time_to_target in best.reached:
                 yield _time_to_target_sentence(time_to_target, contrast.objective)
     if contrast.cost is not None:
         yield _cost_sentence(contrast, contrast.cost)
 
 
 def _rate_sentence(contrast: Contrast, at: AtLearningRate) -> str:
-    difference = _difference(at.test, contrast)
+    difference = _difference(at, contrast)
     means = ", ".join(
         f"{name} {contrast.objective.text(mean)}"
         for name, mean in ((contrast.baseline, at.baseline_mean), (contrast.network, at.network_mean))
@@ -151,100 +184,16 @@ def _best_sentence(best: AtBest, contrast: Contrast) -> str:
     return (
         f"Each at its best learning rate (chosen by validation {objective.name}): {contrast.baseline} at "
         f"{best.baseline_lr:g} reaches {objective.text(best.baseline_mean)}, {contrast.network} at {best.network_lr:g} "
-        f"reaches {objective.text(best.network_mean)}: {_difference(best.test, contrast)}."
+        f"reaches {objective.text(best.network_mean)}: {_difference(best, contrast)}."
     )
 
 
-def _difference(difference: Interval | None, contrast: Contrast) -> str:
-    return "no pair of runs to compare" if difference is None else contrast.objective.difference(difference)
-
-
-def _conclusion(best: AtBest, contrast: Contrast) -> str:
-    return _neither_sentence(best, contrast) if best.neither_learned else _verdict_sentence(best.test, contrast)
-
-
-def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
-    network, objective = contrast.network, contrast.objective
-    if difference is None or difference.low is None or difference.high is None:
-        n = 0 if difference is None else difference.n
-        return f"With {plural(n, 'pair')} of runs nothing can be said: use more seeds."
-    change, unit = objective.change, " points" if objective.is_accuracy else ""
-    match objective.conclude(difference):
-        case Conclusion.GAIN if objective.is_accuracy:
-            return f"So {network} bought {change(difference.mean)} points of test accuracy."
-        case Conclusion.LOSS if objective.is_accuracy:
-            return f"So {network} cost test accuracy: {change(difference.mean)} points."
-        case Conclusion.GAIN | Conclusion.LOSS as found:
-            way = "better" if found is Conclusion.GAIN else "worse"
-            return f"So {network} made the test {objective.name} {way}: {change(difference.mean)}."
-        case Conclusion.NOTHING:
-            any_left = "any difference is under a point" if objective.is_accuracy else "there is no difference"
-            return f"So {network} bought nothing in test {objective.name}: {any_left}."
-        case Conclusion.UNKNOWN:
-            too_few = (
-                f"n = {difference.n} is too small"
-                if difference.counted is None
-                else f"{difference.counted:,} test answers are too few"
-            )
-            return (
-                f"{too_few} to say: the difference lies between {change(difference.low)} and "
-                f"{change(difference.high)}{unit}, on either side of nothing. {_remedy(difference)}"
-            )
-
-
-def _neither_sentence(best: AtBest, contrast: Contrast) -> str:
-    """Both are at or below what needs no network: what they differ by is no gain and no loss."""
-    objective, constant = contrast.objective, best.constant
-    assert constant is not None
-    means = (best.baseline_mean, best.network_mean)
-    is_above = any(objective.order(mean) < objective.order(constant) for mean in means)
+def _difference(at: AtLearningRate | AtBest, contrast: Contrast) -> str:
     return (
-        f"Neither network {'is shown to have learned' if is_above else 'learned'}: test {objective.name} "
-        f"{objective.text(means[0])} ({contrast.baseline}) and {objective.text(means[1])} ({contrast.network}) are not "
-        f"{'clearly ' if is_above else ''}better than {objective.text(constant)}, the score of the best constant answer. So their "
-        "difference says nothing about batch norm."
+        "no pair of runs to compare"
+        if at.test is None
+        else contrast.objective.difference(at.test, at.test_new_examples)
     )
-
-
-def _remedy(difference: Interval) -> str:
-    return "Use more seeds." if difference.counted is None else "Use more test examples."
-
-
-def _headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> str:
-    """The verdict, with where it was found, the interval that it rests on, and what the other settings say."""
-    difference, objective = best.test, contrast.objective
-    where = "".join(f"{key} {format_setting(value)}, " for key, value in contrast.setting.items())
-    opening = f"With {where[:-2]}: " if where else ""
-    if best.neither_learned or difference is None or difference.low is None or difference.high is None:
-        return opening + _conclusion(best, contrast)
-    ends = f"{objective.change(difference.low)} to {objective.change(difference.high)}"
-    interval = f"95 % interval{_at_once(contrast)} {ends}, {objective.count(difference)}"
-    if objective.conclude(difference) is Conclusion.UNKNOWN:
-        unit = " points" if objective.is_accuracy else ""
-        return (
-            f"{opening}Whether {contrast.network} is better or worse in test {objective.name} cannot be said: "
-            f"{objective.change(difference.mean)}{unit} ({interval}). {_remedy(difference)}"
-        )
-    sentence = _verdict_sentence(difference, contrast).removeprefix("So ").removesuffix(".")
-    return f"{opening}{sentence} ({interval}){_under_other_settings(contrast, every)}."
-
-
-def _under_other_settings(contrast: Contrast, every: Sequence[Contrast]) -> str:
-    """What the same two networks differ by under the other settings."""
-    means = [
-        other.best.test.mean
-        for other in every
-        if (other.network, other.baseline) == (contrast.network, contrast.baseline)
-        and other.setting != contrast.setting
-        and other.best is not None
-        and other.best.test is not None
-    ]
-    if not means:
-        return ""
-    change = contrast.objective.change
-    if len(means) == 1:
-        return f"; with the other setting {change(means[0])}"
-    return f"; with the {len(means)} other settings {change(min(means))} to {change(max(means))}"
 
 
 def _time_to_target_sentence(time_to_target: TimeToTarget, objective: Objective) -> str:

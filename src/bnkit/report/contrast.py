@@ -8,6 +8,7 @@ from itertools import combinations
 from statistics import median
 
 from bnkit.experiments.records.record import Status
+from bnkit.intervals.crossed import CrossedInterval
 from bnkit.intervals.interval import Interval
 from bnkit.intervals.student import ratio_interval
 from bnkit.report.objective import Objective
@@ -15,6 +16,7 @@ from bnkit.report.outcomes import RunOutcome, matches, outcomes, settings_of
 from bnkit.report.paired_differences import (
     BEST,
     TRAINING,
+    BothIntervals,
     PairedDifferences,
     Place,
     difference_in_test,
@@ -34,7 +36,9 @@ class AtLearningRate:
 
     Attributes:
         lr: The learning rate.
-        test: The measure on the test set at the end, with − without, paired by seed; None if no pair finished.
+        test: The measure on the test set at the end, with − without, paired by seed: for these test examples; None if no pair
+            finished.
+        test_new_examples: The same for new test examples like these; None where it is not known how examples vary.
         baseline_mean, network_mean: Of that measure, over the runs that finished.
         baseline_ended, network_ended: How many runs of each ended as what.
         seeds: How many seeds there are.
@@ -50,6 +54,7 @@ class AtLearningRate:
     seeds: int
     baseline_undefined: int = 0
     network_undefined: int = 0
+    test_new_examples: CrossedInterval | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class AtBest:
     Attributes:
         baseline_lr, network_lr: Chosen by the mean measure on the validation part (or the only one there is).
         baseline_mean, network_mean: Of the measure on the test set there.
-        test: The difference of those, paired by seed.
+        test: The difference of those, paired by seed: for these test examples.
+        test_new_examples: The same for new test examples like these; None where it is not known how examples vary.
         training: The difference over the training batches of the last epoch, paired by seed.
         reached: How long each took to where the other ended.
         constant: What the best constant answer scores on the test set; None where that is not known.
@@ -75,6 +81,12 @@ class AtBest:
     reached: tuple[TimeToTarget, ...]
     constant: float | None = None
     neither_learned: bool = False
+    test_new_examples: CrossedInterval | None = None
+
+    @property
+    def decisive(self) -> Interval | None:
+        """The interval that the verdict is about: that for new examples, where it is known."""
+        return self.test if self.test_new_examples is None else self.test_new_examples
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,7 @@ def _each_once(found: Sequence[Contrast]) -> list[Contrast]:
 
 
 def _width(contrast: Contrast) -> float:
-    test = None if contrast.best is None else contrast.best.test
+    test = None if contrast.best is None else contrast.best.decisive
     return 0.0 if test is None or test.low is None or test.high is None else test.high - test.low
 
 
@@ -160,11 +172,17 @@ def _pairs_of_networks(networks: Sequence[str]) -> Iterator[list[tuple[str, str]
         yield [(baseline, other) for other in others] + [(second, first) for first, second in combinations(others, 2)]
 
 
-def _with_intervals(contrast: Contrast, intervals: Mapping[Place, Interval | None]) -> Contrast:
-    best = contrast.best
+def _with_intervals(contrast: Contrast, intervals: Mapping[Place, BothIntervals]) -> Contrast:
+    best, none = contrast.best, BothIntervals()
     if best is not None:
-        best = replace(best, test=intervals.get(BEST), training=intervals.get(TRAINING))
-    rates = tuple(replace(at, test=intervals.get(at.lr)) for at in contrast.by_learning_rate)
+        test = intervals.get(BEST, none)
+        training = intervals.get(TRAINING, none).these
+        best = replace(best, test=test.these, training=training, test_new_examples=test.new)
+    rates = tuple(
+        replace(at, test=both.these, test_new_examples=both.new)
+        for at in contrast.by_learning_rate
+        for both in [intervals.get(at.lr, none)]
+    )
     return replace(contrast, by_learning_rate=rates, best=best)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.records.record import Epoch
+from bnkit.intervals.crossed import CrossedInterval
 from bnkit.intervals.interval import CONFIDENCE, Conclusion, Interval, conclude
 from bnkit.intervals.shares import accuracy_interval, difference_interval, p_value, share_half_width
 from bnkit.intervals.student import mean_interval
@@ -80,6 +82,11 @@ class Objective:
             return difference_interval(differences, answers, confidence)
         return mean_interval(differences, confidence=confidence)
 
+    @property
+    def limits_of_difference(self) -> tuple[float, float]:
+        """What no difference is beyond."""
+        return (-1.0, 1.0) if self.is_accuracy else (-math.inf, math.inf)
+
     def p_value_of_difference(self, differences: Sequence[float], answers: int | None) -> float:
         """That of the mean of at least two ``differences``."""
         return p_value(differences, answers if self.is_accuracy else None)
@@ -133,14 +140,17 @@ class Objective:
         """
         return (f"{100 * value:+.1f}" if self.is_accuracy else f"{value:+.3g}").replace("-", "−")
 
-    def difference(self, difference: Interval) -> str:
-        """``+2.1 points [+1.0, +3.2], n = 5``."""
+    def difference(self, difference: Interval, new: CrossedInterval | None = None) -> str:
+        """``+2.1 points [+1.0, +3.2], n = 5``, and ``; for new test examples [+0.4, +3.8]`` where that interval is known."""
         unit = " points" if self.is_accuracy else ""
         mean = self.change(difference.mean)
         if difference.low is None or difference.high is None:
             return f"{mean}{unit}, n = {difference.n}, too few for an interval"
         interval = f"[{self.change(difference.low)}, {self.change(difference.high)}]"
-        return f"{mean}{unit} {interval}, {self.count(difference)}"
+        of_new = ""
+        if new is not None and new.low is not None and new.high is not None:
+            of_new = f"; for new test examples [{self.change(new.low)}, {self.change(new.high)}]"
+        return f"{mean}{unit} {interval}, {self.count(difference)}{of_new}"
 
     @staticmethod
     def count(difference: Interval) -> str:

@@ -159,8 +159,8 @@ def _captions(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -
 
 def _forest_caption(name: str, pairs: int) -> tuple[str, str]:
     what = (
-        f"Squares: mean differences in test {name} over pairs of runs with the same seed; lines: their 95 % intervals; dashed: no "
-        "difference. Where no pair finished there is no row."
+        f"Squares: mean differences in test {name} over pairs of runs with the same seed; thick lines: their 95 % intervals for these "
+        "test examples, thin lines: for new ones like them; dashed: no difference. Where no pair finished there is no row."
     )
     if pairs == 1:
         return f"Test {name}, with minus without", what

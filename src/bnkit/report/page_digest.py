@@ -33,7 +33,7 @@ def _mark(results: Results) -> str:
     digest.update(results.plan.experiment.to_toml().encode())
     digest.update(repr([run.run_id for run in results.plan]).encode())
     for run_id, record in results.records.items():
-        digest.update(f"{run_id} {record!r}".encode())
+        digest.update(f"{run_id} {record!r} {record.lost_example_scores}".encode())
     for name in (field.name for field in fields(results) if field.name not in ("plan", "records")):
         value = getattr(results, name)
         digest.update(f"{name} {sorted(value) if isinstance(value, (set, frozenset)) else value!r}".encode())
@@ -44,7 +44,7 @@ def _mark(results: Results) -> str:
 def _code_digest() -> str:
     """Of the modules and the files that a page is made with, and of Bokeh."""
     digest = hashlib.sha256(metadata.version("bokeh").encode())
-    for folder in (resources.files("bnkit.report"), resources.files("bnkit.report.charts")):
+    for folder in map(resources.files, ("bnkit.report", "bnkit.report.charts", "bnkit.intervals")):
         for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
             if file.is_file():
                 digest.update(f"{file.name} ".encode() + file.read_bytes())

@@ -23,6 +23,7 @@ def pairs_table(contrasts: Sequence[Contrast]) -> dict[str, Table]:
     if not any(contrast.pairs > 1 for contrast in contrasts):
         return {}
     settings = tuple(dict.fromkeys(key for contrast in contrasts for key in contrast.setting))
+    new = any(contrast.best is not None and contrast.best.test_new_examples is not None for contrast in contrasts)
     unit = " (points)" if contrasts[0].objective.is_accuracy else ""
     columns = (
         *(
@@ -34,19 +35,23 @@ def pairs_table(contrasts: Sequence[Contrast]) -> dict[str, Table]:
             Column("lr", 2, below=True),
             Column("its lr", 2, below=True),
             Column(f"difference{unit}"),
-            Column("from", 1, below=True),
+            *(Column(title, 3 if new else 1, below=True) for title in ("from", "to")),
+            *(Column(title, 1, below=True) for title in ("new from", "new to") if new),
         ),
-        *(Column("to", 1, below=True), Column("n", 3), Column("so it is", below=True)),
+        *(Column("n", 4), Column("so it is", below=True)),
     )
-    return {PAIRS_TITLE: Table(columns, [_row(contrast, settings) for contrast in contrasts], PAIRS_TITLE)}
+    rows = [_row(contrast, settings, new=new) for contrast in contrasts]
+    note = "from, to: the 95 % interval for these test examples; new from, new to: for new ones" if new else ""
+    return {PAIRS_TITLE: Table(columns, rows, PAIRS_TITLE, note)}
 
 
-def _row(contrast: Contrast, settings: Sequence[str]) -> tuple[str, ...]:
+def _row(contrast: Contrast, settings: Sequence[str], *, new: bool) -> tuple[str, ...]:
     values = (format_setting(contrast.setting[key]) if key in contrast.setting else "–" for key in settings)
     names, best, change = (contrast.network, contrast.baseline, *values), contrast.best, contrast.objective.change
     if best is None or best.test is None:
-        return (*names, *("–",) * 6, _WORDS[Conclusion.UNKNOWN])
-    test = best.test
-    ends = ("–" if end is None else change(end) for end in (test.low, test.high))
-    verdict = "neither learned" if best.neither_learned else _WORDS[contrast.objective.conclude(test)]
+        return (*names, *("–",) * (8 if new else 6), _WORDS[Conclusion.UNKNOWN])
+    test, wider = best.test, best.test_new_examples
+    of_new = ((None, None) if wider is None else (wider.low, wider.high)) if new else ()
+    ends = ("–" if end is None else change(end) for end in (test.low, test.high, *of_new))
+    verdict = "neither learned" if best.neither_learned else _WORDS[contrast.objective.conclude(best.decisive)]
     return (*names, f"{best.network_lr:g}", f"{best.baseline_lr:g}", change(test.mean), *ends, str(test.n), verdict)

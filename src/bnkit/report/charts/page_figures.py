@@ -90,19 +90,20 @@ def _has_population(results: Results, objective: Objective) -> bool:
 def _forest(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -> Any:
     """Differences with their intervals, one row each; the zero line is nothing."""
     scale = 100 if objective.is_accuracy else 1
-    rows: list[tuple[str, str, Interval]] = []
+    rows: list[tuple[str, str, Interval, Interval]] = []
     for contrast in contrasts:
         where = "".join(f", {key} {format_setting(value)}" for key, value in contrast.setting.items())
         if contrast.pairs > 1:
             where = f" against {contrast.baseline}{where}"
         if contrast.best is not None and contrast.best.test is not None and len(contrast.by_learning_rate) > 1:
-            rows.append((f"{contrast.network}{where}: each at its best", contrast.network, contrast.best.test))
+            best = contrast.best.test, contrast.best.decisive or contrast.best.test
+            rows.append((f"{contrast.network}{where}: each at its best", contrast.network, *best))
         rows += [
-            (f"{contrast.network}{where}: lr {at.lr:g}", contrast.network, at.test)
+            (f"{contrast.network}{where}: lr {at.lr:g}", contrast.network, at.test, at.test_new_examples or at.test)
             for at in contrast.by_learning_rate
             if at.test is not None
         ]
-    labels = [label for label, _, _ in rows]
+    labels = [label for label, *_ in rows]
     plot = _plot(
         "forest",
         f"test {objective.name}: difference{' in points' if objective.is_accuracy else ''}",
@@ -111,24 +112,33 @@ def _forest(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -> 
         y_range=FactorRange(factors=labels[::-1]),
     )
     ends = [scale * (interval.mean if end is None else end)
-            for _, _, interval in rows for end in (interval.low, interval.mean, interval.high)]  # fmt: skip
+            for *_, interval in rows for end in (interval.low, interval.mean, interval.high)]  # fmt: skip
     low, high = min([0.0, *ends]), max([0.0, *ends])
     plot.x_range = Range1d(start=low - 0.04 * ((high - low) or 1), end=high + 0.04 * ((high - low) or 1))
     source = ColumnDataSource({
         "label": labels,
-        "mean": [scale * interval.mean for _, _, interval in rows],
-        "low": [scale * (interval.mean if interval.low is None else interval.low) for _, _, interval in rows],
-        "high": [scale * (interval.mean if interval.high is None else interval.high) for _, _, interval in rows],
-        "n": [interval.n for _, _, interval in rows],
-        "colour": [colour_of(plan, network) for _, network, _ in rows],
+        "mean": [scale * interval.mean for _, _, interval, _ in rows],
+        **_ends([these for _, _, these, _ in rows], "", scale),
+        **_ends([new for *_, new in rows], "new_", scale),
+        "n": [interval.n for _, _, interval, _ in rows],
+        "colour": [colour_of(plan, network) for _, network, *_ in rows],
     })  # fmt: skip
     plot.vspan(x=[0], line_dash="dashed", line_color="#888888")
-    plot.segment("low", "label", "high", "label", source=source, color="colour", width=2.5)
+    plot.segment("new_low", "label", "new_high", "label", source=source, color="colour", width=1)
+    plot.segment("low", "label", "high", "label", source=source, color="colour", width=4)
     dots = plot.scatter("mean", "label", source=source, color="colour", size=9, marker="square")
     plot.add_tools(HoverTool(renderers=[dots], tooltips=[
-        ("", "@label"), ("mean", "@mean{+0.00}"), ("95 %", "@low{+0.00} to @high{+0.00}"), ("n", "@n"),
+        ("", "@label"), ("mean", "@mean{+0.00}"), ("95 %, these test examples", "@low{+0.00} to @high{+0.00}"),
+        ("95 %, new ones", "@new_low{+0.00} to @new_high{+0.00}"), ("n", "@n"),
     ]))  # fmt: skip
     return plot
+
+
+def _ends(intervals: Sequence[Interval], prefix: str, scale: float) -> dict[str, list[float]]:
+    """The ends of ``intervals``; the mean where there are none."""
+    lows = [scale * (interval.mean if interval.low is None else interval.low) for interval in intervals]
+    highs = [scale * (interval.mean if interval.high is None else interval.high) for interval in intervals]
+    return {f"{prefix}low": lows, f"{prefix}high": highs}
 
 
 def _rates(plan: Plan, objective: Objective) -> Any:
