@@ -157,7 +157,7 @@ def test_a_design_that_asks_for_durations_is_trained_alone(monkeypatch):
         given[experiment.name] = workers
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bnkit.claims.evaluate.run_experiment", note)
+    monkeypatch.setattr("bnkit.claims.training.run_experiment", note)
     for number in ("1b", "2a"):
         with pytest.raises(KeyboardInterrupt):
             evaluate_claims(quick=True, only=[number], workers="auto")
@@ -172,6 +172,14 @@ def test_a_design_that_asks_for_durations_is_trained_alone(monkeypatch):
         (("--only", "faster"), "no claim is called 'faster'; expected one of faster-in-steps, "),
         (("--budget", "0"), "budget=0, seeds=5; expected a budget above 0 and at least 1 seed"),
         (("--seeds", "0"), "budget=1, seeds=0; expected"),
+        (
+            ("--budget", "2h"),
+            "budget=2h is a duration; expected --until decided with it, or how many times as many images",
+        ),
+        (("--until", "bored"), "until='bored'; expected decided"),
+        (("--until", "decided", "--budget", "soon"), "budget='soon'; expected a duration above 0, as 90s, 10m or 2h"),
+        (("--until", "decided", "--seeds", "5"), "seeds=5 with --until decided; expected one of them"),
+        (("--until", "decided", "--max-seeds", "2"), "max_seeds=2; expected at least 3"),
         (("--network", "nothing"), "unknown network 'nothing'; expected one of two-cnn, "),
         (("--data", "nowhere"), "nowhere"),
     ],
