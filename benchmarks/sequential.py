@@ -353,9 +353,9 @@ def claims_tables(
 ) -> dict[str, Tables]:
     """Tables of claims that are looked at after every pair, half of them without effect, half with just what matters.
 
-    Two questions a claim, as ``bnkit claims`` has them: is the effect above nothing, is it below what matters? Of each claim one of them
-    is wrong by a hair, which is the worst case. By Holm's procedure over p values of all looks, over those of the last look, and by e-BH
-    (Wang & Ramdas 2022, "False discovery rate control with e-values") over the t mixture's e-values of that look.
+    Two questions a claim, as ``bnkit claims`` has them: is the effect above nothing, is it below what matters? Of each claim one of
+    them is wrong by a hair, which is the worst case. By Holm's procedure over p values of all looks, over those of the last look, and
+    by e-BH (Wang & Ramdas 2022, "False discovery rate control with e-values") over the t mixture's e-values of that look.
     """
     effects = np.where(np.arange(claims) % 2, matters, 0.0)
     mean, variance = _moments(

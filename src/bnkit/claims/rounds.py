@@ -136,15 +136,18 @@ def decide(
 
 
 def _next_design(found: Sequence[Judged], training: Training, max_seeds: int, left: float) -> str | None:
-    """The design whose next verdict is nearest, of those with an open claim and whose next round ends in time."""
-    nearest: dict[str, float] = {}
+    """The design whose next verdict is nearest, of those with an open claim and whose next round ends in time.
+
+    Those without seeds come first, with the fewest steps before the others.
+    """
+    nearest: dict[str, tuple[bool, float]] = {}
     for known in found:
         name = known.claim.design
         seeds = training.seeds(name)
         round_takes = (min(next_count(seeds), max_seeds) - seeds) * training.seconds_per_seed(name)
         if known.is_open and seeds < max_seeds and round_takes < left:
-            ahead = known.outlook.seconds if known.outlook is not None and seeds else 0.0
-            nearest[name] = min(nearest.get(name, math.inf), ahead)
+            ahead = known.outlook.seconds if known.outlook is not None and seeds else training.designs[name].steps()
+            nearest[name] = min(nearest.get(name, (True, math.inf)), (seeds > 0, ahead))
     return min(nearest, key=nearest.__getitem__) if nearest else None
 
 
