@@ -148,8 +148,9 @@ def test_any_verdict_of_a_table_is_wrong_in_one_table_of_twenty_at_most(matters)
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("matters", [1.0, 2.0, 4.0])
 def test_two_thousand_tables(matters):
+    """The worst case has 4.9 %: what chance adds is allowed for."""
     tables = simulated.claims_tables(np.random.default_rng(1), 2_000, matters=matters)
-    assert tables["Holm, p values of all looks"].wrong <= ERROR_RATE
+    assert tables["Holm, p values of all looks"].wrong <= ERROR_RATE + 3 * (0.05 * 0.95 / 2_000) ** 0.5
 
 
 @pytest.mark.parametrize(
