@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, stdtr, stdtrit
 
-from bnkit.intervals.alpha_spending import FEWEST_PAIRS, level_at
+from bnkit.intervals.alpha_spending import FEWEST_PAIRS, chance_of_factor, level_at
 
 Array = np.ndarray[Any, Any]
 MOST, ERROR = 50, 0.05
@@ -330,8 +330,81 @@ def simulate(draw: Callable[..., Sweeps], sweeps: int, design: Design, seed: int
     return outcome_of(design, draw(np.random.default_rng(seed), sweeps, **arguments), MARGIN)
 
 
+# -- tables of claims
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What became of tables of claims.
+
+    Attributes:
+        wrong: The share of the tables with a wrong verdict.
+        decided: The share of the claims that are decided.
+        pairs: The median of the pairs that a claim took.
+    """
+
+    wrong: float
+    decided: float
+    pairs: float
+
+
+def claims_tables(
+    generator: np.random.Generator, count: int, claims: int = 27, matters: float = 1.0
+) -> dict[str, Tables]:
+    """Tables of claims that are looked at after every pair, half of them without effect, half with just what matters.
+
+    Two questions a claim, as ``bnkit claims`` has them: is the effect above nothing, is it below what matters? Of each claim one of
+    them is wrong by a hair, which is the worst case. By Holm's procedure over p values of all looks, over those of the last look, and
+    by e-BH (Wang & Ramdas 2022, "False discovery rate control with e-values") over the t mixture's e-values of that look.
+    """
+    effects = np.where(np.arange(claims) % 2, matters, 0.0)
+    mean, variance = _moments(
+        (effects[:, None] + generator.standard_normal((count, len(effects), MOST))).reshape(-1, MOST)
+    )
+    mean, error = (x.reshape(count, len(effects), -1) for x in (mean, np.sqrt(variance / PAIRS)))
+    t = np.concatenate([mean / error, (matters - mean) / error], 1)
+    p_values = stdtr(PAIRS - 1, -t)
+    of_looks = chance_of_factor(np.minimum.accumulate(p_values * PAIRS**1.25, 2))
+    share, ratio = 0.1 / (PAIRS + 0.1), t**2 / (PAIRS - 1)
+    # Half of a mixture to both sides is one to this side, but for what of it lies on the other.
+    e_values = np.where(t > 0, np.sqrt(share) * ((1 + ratio) / (1 + share * ratio)) ** (PAIRS / 2), 0.0)
+    untrue = np.concatenate([effects <= 0, effects >= matters])
+    rejected = {
+        "Holm, p values of all looks": _holm(of_looks),
+        "Holm, each look by itself": _holm(p_values),
+        "e-BH": _e_bh(e_values),
+    }
+    return {name: _tables(found, untrue, len(effects)) for name, found in rejected.items()}
+
+
+def _holm(p_values: Array) -> Array:
+    order = np.sort(p_values, 1)
+    questions = p_values.shape[1]
+    passes = order * np.arange(questions, 0, -1)[:, None] <= ERROR
+    rejected = np.cumprod(passes, 1).sum(1, keepdims=True)  # of each table at each look
+    limit = np.take_along_axis(np.concatenate([np.full_like(order[:, :1], -1), order], 1), rejected, 1)
+    return p_values <= limit
+
+
+def _e_bh(e_values: Array) -> Array:
+    order = -np.sort(-e_values, 1)
+    questions = e_values.shape[1]
+    ranks = np.arange(1, questions + 1)[:, None]
+    rejected = ((order >= questions / (ERROR * ranks)) * ranks).max(1, keepdims=True)
+    limit = np.take_along_axis(np.concatenate([np.full_like(order[:, :1], np.inf), order], 1), rejected, 1)
+    return e_values >= limit
+
+
+def _tables(rejected: Array, untrue: Array, claims: int) -> Tables:
+    by_now = np.logical_or.accumulate(rejected, 2)
+    decided = by_now[:, :claims] | by_now[:, claims:]
+    pairs = np.where(decided.any(2), PAIRS[decided.argmax(2)], MOST)
+    wrong = by_now[:, untrue, -1].any(1).mean()
+    return Tables(float(wrong), float(decided[..., -1].mean()), float(np.median(pairs)))
+
+
 def main() -> None:
-    """Print the table, or the constants."""
+    """Print the tables, or the constants."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sweeps", type=int, default=10_000)
     parser.add_argument("--calibrate", action="store_true")
@@ -352,6 +425,13 @@ def main() -> None:
             f"| {name} | " + " | ".join(_cell(cell, design) for cell, design in zip(cells, known, strict=True)) + " |",
             flush=True,
         )
+    print(
+        "\ntables of 27 claims\n| | what matters | a wrong verdict in | claims decided | pairs a claim |\n|---|---|---|---|---|"
+    )
+    for matters in (1.0, 2.0, 4.0):
+        tables = claims_tables(np.random.default_rng(0), max(1, given.sweeps // 10), matters=matters)
+        for name, found in tables.items():
+            print(f"| {name} | {matters:g} | {found.wrong:.1%} | {found.decided:.0%} | {found.pairs:.0f} |", flush=True)
 
 
 def _cell(outcome: Outcome, design: str) -> str:

@@ -95,6 +95,14 @@ _DESIGN = {
 }  # fmt: skip
 
 
+def test_the_page_says_the_load_and_what_an_open_claim_would_take():
+    content = _verdicts().to_json()
+    content["claims"][1]["why"] = "it would take about 9 more seeds, 12 min of training"
+    text = claims_page(content, [{**_DESIGN, "load": "Runs were trained alone, at a load average of 0.4 to 1.2"}])
+    assert "at a load average of 0.4 to 1.2." in text
+    assert "learning-rates</a>. It would take about 9 more seeds, 12 min of training.</p>" in " ".join(text.split())
+
+
 def test_what_was_trained_stands_with_links_to_and_fro():
     text = claims_page(_verdicts().to_json(), [_DESIGN])
     assert '<a href="learning-rates/report.html">Its report</a>' in text and "&lt;i&gt;Rates" in text

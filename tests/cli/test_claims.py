@@ -150,6 +150,55 @@ def test_the_figures_do_not_depend_on_the_number_of_workers():
     assert runs[0] == runs[1]
 
 
+@pytest.mark.exhaustive
+def test_seeds_are_added_until_decided_and_a_call_that_was_killed_goes_on(capsys):
+    class Leaving(Callback):
+        def run_ended(self, run, record):
+            if run.seed == 3:
+                raise KeyboardInterrupt
+
+    settings = {
+        "data": f"{TINY_EXPERIMENT}:data",
+        "network": f"{TINY_EXPERIMENT}:networks",
+        "quick": True,
+        "until": "decided",
+        "max_seeds": 5,
+        "only": ["8"],
+    }
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_claims(out=Path("parts"), observer=Leaving(), **settings)
+    # What was judged before is there.
+    assert [claim["n"] for claim in read(Path("parts"))["claims"]] == [3]
+    parts, whole = evaluate_claims(out=Path("parts"), **settings), evaluate_claims(out=Path("whole"), **settings)
+    assert [(result.verdict, result.effects, result.looks) for result in parts.results] == [
+        (result.verdict, result.effects, result.looks) for result in whole.results
+    ]
+    assert [result.looks for result in whole.results] == [(3, 4, 5)]
+    assert "at every look: seeds were added where a verdict was open" in whole.answer
+    assert "--until decided --max-seeds 5 --only 8 --out whole" in whole.command
+    # Later with seeds that are fixed: the looks before are allowed for.
+    invoke(capsys, "claims", "--quick", *OWN, "--seeds", "6", "--out", "whole", "--only", "8")
+    content = read(Path("whole"))
+    assert content["claims"][0]["looks"] == [3, 4, 5, 6]
+    assert "at every look: after 3, 4, 5 and 6 seeds" in content["answer"]
+
+
+@pytest.mark.slow
+def test_a_folder_that_grew_says_how_often_it_was_looked_at(capsys):
+    def looks(*arguments):
+        invoke(capsys, "claims", "--quick", *OWN, "--out", "c", "--only", "12", "--only", "10a", *arguments)
+        claims = {claim["number"]: claim for claim in read(Path("c"))["claims"]}
+        assert claims["12"]["verdict"] == "not asked"
+        return claims["10a"]["looks"]
+
+    assert looks("--seeds", "3") == [3]
+    assert looks("--seeds", "3") == [3]
+    assert "at every look" not in read(Path("c"))["answer"]
+    assert looks("--seeds", "4") == [3, 4]
+    assert "at every look: after 3 and 4 seeds" in Path("c/claims.html").read_text()
+    assert looks("--seeds", "4", "--fresh") == [4]
+
+
 def test_a_design_that_asks_for_durations_is_trained_alone(monkeypatch):
     given = {}
 
@@ -157,7 +206,7 @@ def test_a_design_that_asks_for_durations_is_trained_alone(monkeypatch):
         given[experiment.name] = workers
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bnkit.claims.evaluate.run_experiment", note)
+    monkeypatch.setattr("bnkit.claims.training.run_experiment", note)
     for number in ("1b", "2a"):
         with pytest.raises(KeyboardInterrupt):
             evaluate_claims(quick=True, only=[number], workers="auto")
@@ -172,6 +221,14 @@ def test_a_design_that_asks_for_durations_is_trained_alone(monkeypatch):
         (("--only", "faster"), "no claim is called 'faster'; expected one of faster-in-steps, "),
         (("--budget", "0"), "budget=0, seeds=5; expected a budget above 0 and at least 1 seed"),
         (("--seeds", "0"), "budget=1, seeds=0; expected"),
+        (
+            ("--budget", "2h"),
+            "budget=2h is a duration; expected --until decided with it, or how many times as many images",
+        ),
+        (("--until", "bored"), "until='bored'; expected decided"),
+        (("--until", "decided", "--budget", "soon"), "budget='soon'; expected a duration above 0, as 90s, 10m or 2h"),
+        (("--until", "decided", "--seeds", "5"), "seeds=5 with --until decided; expected one of them"),
+        (("--until", "decided", "--max-seeds", "2"), "max_seeds=2; expected at least 3"),
         (("--network", "nothing"), "unknown network 'nothing'; expected one of two-cnn, "),
         (("--data", "nowhere"), "nowhere"),
     ],

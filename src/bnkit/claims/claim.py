@@ -69,19 +69,25 @@ class Scale(Enum):
 
 @dataclass(frozen=True)
 class Evidence:
-    """The runs of a design, and what came out of them."""
+    """The runs of a design, and what came out of them.
+
+    Attributes:
+        results: The runs.
+        count: How many seeds of the plan are looked at, the first ones; None for all.
+    """
 
     results: Results
+    count: int | None = None
 
     @cached_property
     def all(self) -> list[RunOutcome]:
         """Every run."""
-        return outcomes(self.results)
+        return [outcome for outcome in outcomes(self.results) if outcome.run.seed in self.seeds]
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of the plan."""
-        return self.results.plan.experiment.seeds
+        """Those that are looked at."""
+        return self.results.plan.experiment.seeds[: self.count]
 
     @property
     def answers(self) -> int | None:
@@ -130,6 +136,7 @@ class Claim:
         measure: The effect, seed by seed.
         scale: In what the effect is told.
         matters, resolution, nothing: As in a ``HypothesisTest``.
+        asks_duration: Whether the effect is one of durations, so that its runs are trained alone where seeds are added for it.
     """
 
     number: str
@@ -143,3 +150,4 @@ class Claim:
     matters: float
     resolution: float = 0.0
     nothing: float = 0.0
+    asks_duration: bool = False

@@ -21,7 +21,8 @@ def claims_page(content: Mapping[str, Any], designs: Sequence[Mapping[str, Any]]
 
     Args:
         content: What ``claims.json`` holds.
-        designs: What was trained: name, about, networks, epochs, claims, runs, minutes, tables, report (a relative path, or None).
+        designs: What was trained: name, about, networks, epochs, claims, runs, minutes, tables,
+            report (a relative path, or None), load (a sentence, or None).
     """
     environment = Environment(
         loader=PackageLoader("bnkit.claims", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -35,7 +36,7 @@ def claims_page(content: Mapping[str, Any], designs: Sequence[Mapping[str, Any]]
         counts=[(decision.value, _class(decision.value), counts[decision.value]) for decision in Decision],
         rows=[{**claim, "class": _class(claim["verdict"]), "picture": _picture(claim)} for claim in content["claims"]],
         forest_plot=forest_plot(content["claims"]),
-        designs=designs,
+        designs=[{"load": None, **design} for design in designs],
         designs_of={number: design["name"] for design in designs for number in design["claims"]},
         folder=content.get("folder", ""),
         command=content.get("command", ""),

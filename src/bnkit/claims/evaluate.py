@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnkit.claims import CLAIMS, Claim, Decision, Design, Evidence, Verdict, designs, folder, judge
-from bnkit.claims.claim import PLAIN, WITH, Scale
-from bnkit.claims.judge import HypothesisTest
+from bnkit.claims import CLAIMS, Claim, Decision, Design, Evidence, Verdict, designs, folder
+from bnkit.claims.claim import PLAIN, WITH
+from bnkit.claims.designs import SEEDS
+from bnkit.claims.rounds import MAX_SEEDS, Judged, decide, judge_once
+from bnkit.claims.training import Training
 from bnkit.claims.verdicts import ClaimResult, Verdicts
-from bnkit.comparison.compare import run_experiment
 from bnkit.comparison.progress import shown_progress
+from bnkit.duration import parse_duration
 from bnkit.errors import DataError, SettingsError
 from bnkit.experiments.callbacks import Callback
-from bnkit.experiments.experiment import parse_experiment
-from bnkit.experiments.records.record import Status
 from bnkit.experiments.running.request import LaunchOptions
+from bnkit.intervals.alpha_spending import FEWEST_PAIRS
 from bnkit.messages import unknown_name
 
 if TYPE_CHECKING:
@@ -32,8 +35,10 @@ def evaluate_claims(
     out: Path = FOLDER,
     *,
     quick: bool = False,
-    budget: float = 1.0,
-    seeds: int = 5,
+    budget: float | str = 1.0,
+    seeds: int | None = None,
+    until: str | None = None,
+    max_seeds: int = MAX_SEEDS,
     only: Sequence[str] = (),
     workers: int | str | None = None,
     fresh: bool = False,
@@ -48,11 +53,14 @@ def evaluate_claims(
         network: Puts the same questions to this network in place of the course's.
         out: The folder; each design has a folder of a comparison in it.
         quick: The small designs.
-        budget: How many times as many images.
-        seeds: How many; below 3 nothing is decided.
+        budget: How many times as many images; or, with ``until``, a duration such as "90s", "10m" or "2h", after which no more
+            seeds are begun.
+        seeds: How many, 5 by default; below 3 nothing is decided. Not with ``until``.
+        until: "decided": seeds are added to the designs of open claims until all are decided. The verdicts allow for every look.
+        max_seeds: How many are added at most, with ``until``.
         only: Names or numbers of claims; all if empty.
         workers: As for a comparison: figures do not depend on how many there are, but for durations. Where a design asks for
-            durations alone, its runs are trained one after the other.
+            durations alone, its runs are trained one after the other; with ``until``, also where one open claim of it does.
         fresh: Delete what is there.
         callbacks: Each handles what happens while runs train.
         progress: Show progress on standard error; None shows it on a terminal and in a notebook.
@@ -65,50 +73,134 @@ def evaluate_claims(
 
     LaunchOptions(workers)
     out = out.expanduser()
-    if budget <= 0 or seeds < 1:
-        raise SettingsError(f"budget={budget:g}, seeds={seeds}; expected a budget above 0 and at least 1 seed")
+    asked = _Question.of(
+        data, network, quick=quick, budget=budget, seeds=seeds, until=until, max_seeds=max_seeds, only=only
+    )
     selected = _select_claims(only)
     loaded = load_data(data)
     if loaded.classes is None:
         raise DataError(f"{data} has floating targets; expected classes: the claims are about accuracy")
     options = _options(network)
     planned = {
-        name: _fit_design(design, network, options, loaded, budget)
+        name: _fit_design(design, network, options, loaded, asked.images)
         for name, design in designs(quick=quick).items()
         if any(claim.design == name for claim in selected)
     }
-    folder.refuse_foreign(out, [name for name, design in planned.items() if isinstance(design, Design)])
-    evidence: dict[str, Evidence] = {}
-    failed = 0
+    trained = {name: design for name, design in planned.items() if isinstance(design, Design)}
+    folder.refuse_foreign(out, trained)
+    before = None if fresh else folder.read_if_any(out)
+    looks = _earlier_looks(before, asked)
     with shown_progress(progress) as display:
-        for name, design in planned.items():
-            if isinstance(design, str):
-                continue
-            experiment = parse_experiment(design.content(data, range(seeds)), f"design {name}")
-            comparison = run_experiment(
-                experiment,
-                out / name,
-                fresh=fresh,
-                workers=None if design.is_timed else workers,
-                callbacks=[display, *callbacks],
-                observer=observer,
-                data=loaded,
-                write_report=False,
-                try_training=False,  # that some are refused is what a claim asks
+        training = Training(trained, out, data, loaded, workers, fresh, [display, *callbacks], observer)
+        training.loads.update({name: list(known) for name, known in (before or {}).get("loads", {}).items()})
+        claims = [claim for claim in selected if claim.design in trained]
+
+        def write(judged: Sequence[Judged]) -> Verdicts:
+            results = list(_claim_results(selected, planned, judged))
+            verdicts = Verdicts(
+                out,
+                results,
+                asked.seeds or max((training.seeds(name) for name in trained), default=0),
+                asked.command(out),
+                _environment(training.evidence),
+                training.failed,
+                is_sequential=asked.is_sequential,
+                loads=training.loads,
             )
-            own = comparison.own_results  # the answer is about the seeds that were asked for
-            evidence[name] = Evidence(own)
-            failed += sum(
-                record.status is Status.FAILED and "TooFewValuesError" not in record.traceback
-                for record in own.records.values()
-            )
-    command = _command(data, network, out, quick=quick, budget=budget, seeds=seeds, only=only)
-    verdicts = Verdicts(
-        out, list(_claim_results(selected, planned, evidence)), seeds, command, _environment(evidence), failed
-    )
-    folder.write(out, verdicts.to_json(), verdicts.to_markdown())
+            folder.write(out, {**verdicts.to_json(), "question": asked.text}, verdicts.to_markdown())
+            return verdicts
+
+        if asked.is_sequential:
+            verdicts = write(decide(claims, training, seconds=asked.seconds, max_seeds=max_seeds, judged=write))
+        else:
+            for name, design in trained.items():
+                training.train(name, asked.seeds, alone=design.is_timed)
+            verdicts = write(judge_once(claims, training, looks))
     folder.write_page(out)
     return verdicts
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a call asks, checked.
+
+    Attributes:
+        words: The options of the command that are not seeds and time: the runs of one question are not those of another.
+        images: How many times as many.
+        seeds: How many; 0 where they are added until there is a verdict.
+        seconds: Of the budget, or None.
+        further: The other options of the command.
+    """
+
+    words: tuple[str, ...]
+    images: float
+    seeds: int
+    seconds: float | None
+    further: tuple[str, ...]
+
+    @classmethod
+    def of(cls, data: str, network: str | None, **given: Any) -> _Question:
+        until, seeds, most, budget = given["until"], given["seeds"], given["max_seeds"], given["budget"]
+        if until not in (None, "decided"):
+            raise SettingsError(f"until={until!r}; expected decided")
+        images, seconds = _budget(budget)
+        if seconds is not None and until is None:
+            raise SettingsError(
+                f"budget={budget} is a duration; expected `until` decided with it, or how many times as many images"
+            )
+        if images <= 0 or (seeds is not None and seeds < 1):
+            count = SEEDS if seeds is None else seeds
+            raise SettingsError(f"budget={images:g}, seeds={count}; expected a budget above 0 and at least 1 seed")
+        if until is not None and seeds is not None:
+            raise SettingsError(f"seeds={seeds} with `until` decided; expected one of them: seeds are added until then")
+        if most < FEWEST_PAIRS:
+            raise SettingsError(f"max_seeds={most}; expected at least {FEWEST_PAIRS}: fewer pairs have no verdict")
+        words = ["--quick"] if given["quick"] else []
+        words += ["--data", data] if data != "digits" else []
+        words += ["--network", network] if network is not None else []
+        words += ["--budget", f"{images:g}"] if images != 1 else []
+        further = [] if until is None else ["--until", until]
+        further += ["--budget", str(budget)] if seconds is not None else []
+        further += ["--max-seeds", str(most)] if until is not None and most != MAX_SEEDS else []
+        further += ["--seeds", str(seeds)] if seeds not in (None, SEEDS) else []
+        further += [word for name in given["only"] for word in ("--only", name)]
+        count = 0 if until is not None else SEEDS if seeds is None else seeds
+        return cls(tuple(words), images, count, seconds, tuple(further))
+
+    @property
+    def is_sequential(self) -> bool:
+        return self.seeds == 0
+
+    @property
+    def text(self) -> str:
+        """The question as a command."""
+        return shlex.join(("bnkit", "claims", *self.words))
+
+    def command(self, out: Path) -> str:
+        """What repeats the call."""
+        place = () if out == FOLDER else ("--out", str(out))
+        return shlex.join(("bnkit", "claims", *self.words, *self.further, *place))
+
+
+def _budget(budget: float | str) -> tuple[float, float | None]:
+    """How many times as many images, and seconds."""
+    try:
+        return float(budget), None
+    except ValueError:
+        return 1.0, parse_duration(budget)
+
+
+def _earlier_looks(before: Mapping[str, Any] | None, asked: _Question) -> dict[str, tuple[int, ...]]:
+    """By the name of a claim, how many seeds it was judged with by earlier calls with the same question, if not by as many."""
+    if before is None or asked.text != before.get(
+        "question", re.sub(r" --(seeds|only|out) \S+", "", before["command"])
+    ):
+        return {}
+    found = {}
+    for claim in before["claims"]:
+        counts = tuple(claim.get("looks") or [before["seeds"]])
+        found[claim["name"]] = counts[:-1] if counts[-1] == asked.seeds else counts
+    return found
 
 
 def _select_claims(only: Sequence[str]) -> list[Claim]:
@@ -149,47 +241,20 @@ def _fit_design(
 
 
 def _claim_results(
-    selected: Sequence[Claim], planned: Mapping[str, Design | str], evidence: Mapping[str, Evidence]
+    selected: Sequence[Claim], planned: Mapping[str, Design | str], judged: Sequence[Judged]
 ) -> Iterator[ClaimResult]:
-    effects = {
-        claim.name: claim.effect_of(evidence[claim.design]) if claim.design in evidence else {} for claim in selected
-    }
-    tested = [claim for claim in selected if claim.design in evidence]
-    # The other scales count no test answers.
-    answers = [evidence[claim.design].answers if claim.scale is Scale.POINTS else None for claim in tested]
-    tests = [
-        HypothesisTest(effects[c.name], c.matters, c.resolution, c.nothing, count)
-        for c, count in zip(tested, answers, strict=True)
-    ]
-    verdicts = dict(zip((claim.name for claim in tested), judge(tests), strict=True))
+    known = {found.claim.name: found for found in judged}
     for claim in selected:
         design = planned[claim.design]
         if isinstance(design, str):
             yield ClaimResult(claim, None, Verdict(Decision.NOT_ASKED, None), {}, design)
         else:
-            yield ClaimResult(claim, design, verdicts[claim.name], effects[claim.name])
+            found = known[claim.name]
+            why = str(found.outlook) if found.outlook is not None else ""
+            yield ClaimResult(claim, design, found.verdict, found.effects, why, found.looks)
 
 
 def _environment(evidence: Mapping[str, Evidence]) -> dict[str, Any]:
     """The machine and the versions of the last run."""
     records = [record for found in evidence.values() for record in found.results.records.values() if record.environment]
     return records[-1].environment if records else {}
-
-
-def _command(data: str, network: str | None, out: Path, **settings: Any) -> str:
-    words = ["bnkit", "claims"]
-    if settings["quick"]:
-        words.append("--quick")
-    if data != "digits":
-        words += ["--data", data]
-    if network is not None:
-        words += ["--network", network]
-    if settings["budget"] != 1.0:
-        words += ["--budget", f"{settings['budget']:g}"]
-    if settings["seeds"] != 5:
-        words += ["--seeds", str(settings["seeds"])]
-    for name in settings["only"]:
-        words += ["--only", name]
-    if out != FOLDER:
-        words += ["--out", str(out)]
-    return shlex.join(words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,14 @@ def read(out: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{path} cannot be read; expected what bnkit claims wrote: call that again") from error
     return content
+
+
+def read_if_any(out: Path) -> dict[str, Any] | None:
+    """The verdicts in ``out``; None where there are none that can be read."""
+    try:
+        return read(out)
+    except RecordError:
+        return None
 
 
 def refuse_foreign(out: Path, designs: Iterable[str]) -> None:
@@ -113,6 +121,15 @@ def _section(comparison: Comparison, content: dict[str, Any]) -> dict[str, Any]:
         "claims": [claim["number"] for claim in content["claims"] if claim["design"] == experiment.name],
         "runs": ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())),
         "minutes": sum(record.last.run_duration for record in records if record.last is not None) / 60,
+        "load": _load(content.get("loads", {}).get(experiment.name, ())),
         "tables": comparison.further_tables(),
         "report": f"{folder.path.name}/{folder.report_file.name}" if folder.report_file.is_file() else None,
     }
+
+
+def _load(loads: Sequence[float]) -> str | None:
+    """What the machine had to do while durations were taken."""
+    if not loads:
+        return None
+    between = f"{min(loads):g} to {max(loads):g}" if min(loads) < max(loads) else f"{max(loads):g}"
+    return f"Runs whose durations are asked for were trained alone, at a load average of {between} as each began"

@@ -5,6 +5,9 @@ what matters (then it does not hold)? If neither can be shown there is not enoug
 are asked at once, so that one in twenty would come out wrong by chance: Holm's procedure (1979, "A simple sequentially
 rejective multiple test procedure") over both questions of all claims keeps the chance that any verdict of the whole table
 is wrong at 5 %, whatever the claims have to do with each other.
+
+Where seeds are added and one looks again, each question has one p value of all its looks, which is small by chance no more often than
+that of one look (``intervals.alpha_spending``): Holm's procedure over those keeps the same promise, whenever one stops.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
+from bnkit.intervals.alpha_spending import FEWEST_PAIRS, anytime_p_value, confidence_at_look
 from bnkit.intervals.holm import holm
 from bnkit.intervals.interval import CONFIDENCE, FEWEST, Interval
 from bnkit.intervals.shares import difference_half_width
@@ -61,6 +65,8 @@ class HypothesisTest:
             to such steps, ``resolution / sqrt(12)``, so that five equal counts are not taken for certainty.
         answers: Of how many test answers it is a difference of shares, if it is one: its interval is never narrower than the
             counting of so many allows.
+        looks: The effects at each earlier look, where seeds are added and there may be more looks; None for seeds that were fixed
+            in advance and are looked at once.
     """
 
     effects: Mapping[int, float]
@@ -68,6 +74,7 @@ class HypothesisTest:
     resolution: float = 0.0
     nothing: float = 0.0
     answers: int | None = None
+    looks: tuple[Mapping[int, float], ...] | None = None
 
 
 def judge(tests: Sequence[HypothesisTest]) -> list[Verdict]:
@@ -78,14 +85,13 @@ def judge(tests: Sequence[HypothesisTest]) -> list[Verdict]:
         >>> [verdict.decision.value for verdict in judge([sure, unsure])]
         ['holds', 'not enough data']
     """
-    asked = [test for test in tests if len(test.effects) >= FEWEST]
-    p_values = [p for test in asked for p in _p_values(test)]
-    adjusted = iter(holm(p_values))
+    p_values = [_p_values(test) for test in tests]
+    adjusted = iter(holm([p for both in p_values if both is not None for p in both]))
     return [
-        _verdict(test, next(adjusted), next(adjusted))
-        if len(test.effects) >= FEWEST
-        else Verdict(Decision.NOT_ENOUGH_DATA, _interval(test))
-        for test in tests
+        Verdict(Decision.NOT_ENOUGH_DATA, _interval(test))
+        if both is None
+        else _verdict(test, next(adjusted), next(adjusted))
+        for test, both in zip(tests, p_values, strict=True)
     ]
 
 
@@ -99,22 +105,53 @@ def _verdict(test: HypothesisTest, p_holds: float, p_does_not: float) -> Verdict
 
 
 def _interval(test: HypothesisTest) -> Interval | None:
-    effects = list(test.effects.values())
-    least = 0.0 if test.answers is None or not effects else difference_half_width(fmean(effects), test.answers)
-    return mean_interval(effects, test.resolution, least)
+    """By itself; where there are several looks, one that is right at all of them."""
+    confidence = CONFIDENCE
+    if test.looks is not None:
+        confidence = confidence_at_look(range(FEWEST_PAIRS, len(test.effects) + 1) or [len(test.effects)], confidence)
+    return _interval_of(test, test.effects, confidence)
 
 
-def _p_values(test: HypothesisTest) -> tuple[float, float]:
-    """The p values of "the effect is not above nothing" and "the effect is not below what matters"."""
-    from scipy.special import stdtr, stdtrit
+def _interval_of(test: HypothesisTest, effects: Mapping[int, float], confidence: float = CONFIDENCE) -> Interval | None:
+    values = list(effects.values())
+    least = 0.0
+    if test.answers is not None and values:
+        least = difference_half_width(fmean(values), test.answers, confidence)
+    return mean_interval(values, test.resolution, least, confidence)
 
-    interval = _interval(test)
+
+def _p_values(test: HypothesisTest) -> tuple[float, float] | None:
+    """The p values of "the effect is not above nothing" and "the effect is not below what matters"; None if it is not asked."""
+    if test.looks is None:
+        return _p_values_of(test, test.effects) if len(test.effects) >= FEWEST_PAIRS else None
+    known = {
+        len(effects): _p_values_of(test, effects)
+        for effects in (*test.looks, test.effects)
+        if len(effects) >= FEWEST_PAIRS
+    }
+    if not known:  # it may be asked later, and counts among the others from the beginning
+        return 1.0, 1.0
+    above, below = ({pairs: both[side] for pairs, both in known.items()} for side in (0, 1))
+    return anytime_p_value(above), anytime_p_value(below)
+
+
+def _p_values_of(test: HypothesisTest, effects: Mapping[int, float]) -> tuple[float, float]:
+    from scipy.special import stdtr
+
+    interval = _interval_of(test, effects)
     assert interval is not None and interval.high is not None
-    n = interval.n
-    error = (interval.high - interval.mean) / float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
+    n, error = interval.n, standard_error_of(interval)
     if error == 0:
         return float(interval.mean <= test.nothing), float(interval.mean >= test.matters)
     above, below = (interval.mean - test.nothing) / error, (interval.mean - test.matters) / error
     p_values = float(stdtr(n - 1, -above)), float(stdtr(n - 1, below))
     assert all(math.isfinite(p) for p in p_values)
     return p_values
+
+
+def standard_error_of(interval: Interval) -> float:
+    """Of the mean of an interval of 95 % by Student's t."""
+    from scipy.special import stdtrit
+
+    assert interval.high is not None
+    return (interval.high - interval.mean) / float(stdtrit(interval.n - 1, (1 + CONFIDENCE) / 2))

@@ -23,6 +23,7 @@ class ClaimResult:
         judged: The verdict.
         effects: By seed.
         why: Why it was not result, or what is missing.
+        looks: How many seeds there were at each look; empty where the verdict is of the seeds of the whole table.
     """
 
     claim: Claim
@@ -30,6 +31,7 @@ class ClaimResult:
     verdict: Verdict
     effects: Mapping[int, float]
     why: str = ""
+    looks: tuple[int, ...] = ()
 
     @property
     def effect(self) -> str:
@@ -40,6 +42,7 @@ class ClaimResult:
         """``80 runs, 12,960 steps, 6,400 images``."""
         if self.design is None:
             return "–"
+        seeds = self.looks[-1] if self.looks else seeds
         runs = self.design.points * len(self.design.arms) * seeds
         return ", ".join(
             (plural(runs, "run"), plural(self.design.steps() * seeds, "step"), plural(self.design.images, "image"))
@@ -56,6 +59,8 @@ class Verdicts:
         command: What repeats it.
         facts: What it was trained with: versions, machine.
         failed: How many runs failed that should not have.
+        is_sequential: Whether seeds were added until there was a verdict.
+        loads: By design, the load of the machine as each run began whose durations are asked for.
     """
 
     def __init__(
@@ -66,9 +71,13 @@ class Verdicts:
         command: str,
         environment: Mapping[str, Any],
         failed: int = 0,
+        *,
+        is_sequential: bool = False,
+        loads: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self.folder, self.results, self.seeds, self.command = folder, tuple(results), seeds, command
-        self.environment, self.failed = dict(environment), failed
+        self.environment, self.failed, self.is_sequential = dict(environment), failed, is_sequential
+        self.loads = {name: list(known) for name, known in (loads or {}).items() if known}
 
     def count(self, decision: Decision) -> int:
         """How many claims came out so."""
@@ -85,8 +94,21 @@ class Verdicts:
             f"{'holds' if holds == 1 else 'hold'}, {does_not} {'does' if does_not == 1 else 'do'} not; "
             f"for {self.count(Decision.NOT_ENOUGH_DATA)} there is not enough data{left_out}. "
             f"The chance that any of these verdicts is wrong is at most {100 * ERROR_RATE:g} % (Holm over both questions of every "
-            "hypothesis); the intervals are 95 %, each by itself."
+            f"hypothesis{self._looks}); the intervals are 95 %, each by itself."
         )
+
+    @property
+    def _looks(self) -> str:
+        """How often was looked, and that this is allowed for."""
+        counts = [result.looks for result in self.results if result.looks]
+        if self.is_sequential and counts:
+            last = [looks[-1] for looks in counts]
+            seeds = f"{min(last)} to {max(last)}" if min(last) < max(last) else f"{max(last)}"
+            return f", at every look: seeds were added where a verdict was open, and {seeds} were taken"
+        every = max(counts, key=len, default=())
+        if len(every) < 2:
+            return ""
+        return f", at every look: after {', '.join(map(str, every[:-1]))} and {every[-1]} seeds"
 
     def table(self) -> Table:
         """A row for each claim."""
@@ -119,6 +141,7 @@ class Verdicts:
             "folder": str(self.folder),
             "seeds": self.seeds,
             "answer": self.answer,
+            "loads": self.loads,
             "environment": self.environment,
             "claims": [self._plain(result) for result in self.results],
         }
@@ -148,4 +171,5 @@ class Verdicts:
             "design": claim.design,
             "network": design.network if design else None,
             "budget": result.budget(self.seeds),
+            "looks": list(result.looks),
         }

@@ -22,8 +22,21 @@ def claims(
         Option(metavar="NAME | file.py:factory", help="Put the questions to this network, not to the course's."),
     ] = None,
     out: Annotated[Path, Option(metavar="DIR", help="The results folder.")] = Path("results/claims"),
-    budget: Annotated[float, Option(metavar="X", help="X times as many images for every claim.")] = 1.0,
-    seeds: Annotated[int, Option(metavar="N", help="Seeds 0 to N − 1; below 3 nothing is decided.")] = 5,
+    budget: Annotated[
+        str,
+        Option(
+            metavar="X|TIME",
+            help="X times as many images for every claim; or, with --until, a time such as 90s, 10m or 2h.",
+        ),
+    ] = "1",
+    seeds: Annotated[
+        int | None, Option(metavar="N", help="Seeds 0 to N − 1, 5 by default; below 3 nothing is decided.")
+    ] = None,
+    until: Annotated[
+        str | None,
+        Option(metavar="decided", help="Add seeds to the designs of open claims until every claim is decided."),
+    ] = None,
+    max_seeds: Annotated[int, Option(metavar="N", help="With --until, at most N seeds.")] = 50,
     only: Annotated[
         list[str] | None, Option(metavar="CLAIM", help="A claim by its number or name. May be given several times.")
     ] = None,
@@ -43,6 +56,7 @@ def claims(
     More examples:
 
     - `bnkit claims --data fashion-mnist` asks with the whole budget
+    - `bnkit claims --until decided --budget 2h` adds seeds where a verdict is open, for two hours at most
     - `bnkit claims --network net.py:make --data mnist` asks about a network of your own
     - `bnkit claims --only covariate-shift --only 10a` asks some of them
 
@@ -62,6 +76,8 @@ def claims(
                 quick=quick,
                 budget=budget,
                 seeds=seeds,
+                until=until,
+                max_seeds=max_seeds,
                 only=only or (),
                 workers=count_of(workers),
                 fresh=fresh,

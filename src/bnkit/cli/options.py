@@ -35,6 +35,7 @@ _PARAMETERS = (
     "metric",
     "out",
     "run_timeout",
+    "until",
     "workers",
     *_OPTIONS,
 )

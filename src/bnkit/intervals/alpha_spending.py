@@ -70,13 +70,24 @@ def anytime_p_value(p_values: Mapping[int, float]) -> float:
         >>> anytime_p_value({3: 0.2, 4: 0.001, 5: 0.002}) < 0.01
         True
     """
+    return float(chance_of_factor(min(p * pairs**_DECAY for pairs, p in p_values.items())))
+
+
+def chance_of_factor(factor: Any) -> Any:
+    """The chance that a p value after ``n`` pairs, for any n from 3 on, is below ``factor * n ** -1.25``.
+
+    Args:
+        factor: A number, or an array of them.
+
+    Example:
+        >>> round(float(chance_of_factor(0.1)), 4)
+        0.0575
+    """
     import numpy as np
 
-    factor = min(p * pairs**_DECAY for pairs, p in p_values.items())
-    if not _FACTORS[0] < factor < _FACTORS[-1]:  # there, the chance grows no faster than the factor
-        end = 0 if factor <= _FACTORS[0] else -1
-        return min(1.0, factor * _CHANCES[end] / _FACTORS[end])
-    return math.exp(float(np.interp(math.log(factor), np.log(_FACTORS), np.log(_CHANCES))))
+    inside = np.clip(factor, _FACTORS[0], _FACTORS[-1])
+    chance = np.exp(np.interp(np.log(inside), np.log(_FACTORS), np.log(_CHANCES)))
+    return np.minimum(chance * (factor / inside), 1.0)  # beyond the ends, it grows no faster than the factor
 
 
 def confidence_at_look(looks: Sequence[int], confidence: float) -> float:

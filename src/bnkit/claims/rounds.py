@@ -1,0 +1,163 @@
+"""Puts the seeds where a verdict is open, round by round, until all are decided or the time is over."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bnkit.claims.claim import Claim, Evidence, Scale
+from bnkit.claims.judge import ERROR_RATE, Decision, HypothesisTest, Verdict, judge
+from bnkit.claims.outlook import Outlook, outlook
+from bnkit.claims.training import Training
+from bnkit.intervals.alpha_spending import FEWEST_PAIRS
+
+MAX_SEEDS = 50
+_GROWTH = 1.25
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim that was asked, with what its runs say of it.
+
+    Attributes:
+        claim: The claim.
+        effects: By seed.
+        verdict: What came of it.
+        looks: How many seeds its design had at each look.
+        outlook: What it would take, where seeds are added until there is a verdict and there is none.
+    """
+
+    claim: Claim
+    effects: Mapping[int, float]
+    verdict: Verdict
+    looks: tuple[int, ...]
+    outlook: Outlook | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more seeds may decide it."""
+        return self.verdict.decision is Decision.NOT_ENOUGH_DATA
+
+
+def next_count(seeds: int) -> int:
+    """How many seeds a design has in its next round: a quarter more, for a look after every third pair is hardly later.
+
+    Example:
+        >>> counts = [0]
+        >>> while counts[-1] < 20: counts.append(next_count(counts[-1]))
+        >>> counts[1:]
+        [3, 4, 5, 6, 7, 8, 10, 12, 15, 18, 22]
+    """
+    return max(FEWEST_PAIRS, seeds + 1, math.floor(_GROWTH * seeds))
+
+
+def rounds_until(seeds: int) -> tuple[int, ...]:
+    """How many seeds a design had in each round until it had so many."""
+    counts = [0]
+    while counts[-1] < seeds:
+        counts.append(min(next_count(counts[-1]), seeds))
+    return tuple(counts[1:])
+
+
+def judge_once(
+    claims: Sequence[Claim], training: Training, earlier: Mapping[str, tuple[int, ...]]
+) -> tuple[Judged, ...]:
+    """Judge claims whose seeds were fixed in advance.
+
+    Args:
+        claims: Those whose designs were trained.
+        training: The runs.
+        earlier: By the name of a claim, how many seeds there were at each earlier look; where there was one, the verdict allows for it.
+    """
+    tests, looks = [], []
+    for claim in claims:
+        counts = tuple(earlier.get(claim.name, ()))
+        tests.append(_test(claim, training.evidence[claim.design], counts or None))
+        looks.append((*counts, training.seeds(claim.design)))
+    return tuple(
+        Judged(claim, test.effects, verdict, counts)
+        for claim, test, verdict, counts in zip(claims, tests, judge(tests), looks, strict=True)
+    )
+
+
+def judge_round(claims: Sequence[Claim], training: Training) -> tuple[Judged, ...]:
+    """Judge claims whose seeds are added round by round.
+
+    A function of what is recorded alone: a call that was killed, and the next one, find the same.
+    """
+    counts = [rounds_until(training.seeds(claim.design)) for claim in claims]
+    tests = [
+        _test(claim, training.evidence.get(claim.design), before[:-1])
+        for claim, before in zip(claims, counts, strict=True)
+    ]
+    verdicts = judge(tests)
+    questions = sum(p is None or p > ERROR_RATE for verdict in verdicts for p in (verdict.p_holds, verdict.p_does_not))
+    found = []
+    for claim, test, verdict, looks in zip(claims, tests, verdicts, counts, strict=True):
+        ahead = None
+        if verdict.decision is Decision.NOT_ENOUGH_DATA:
+            seeds = training.seeds(claim.design)
+            ahead = outlook(test, questions, seeds, training.seconds_per_seed(claim.design))
+        found.append(Judged(claim, test.effects, verdict, looks, ahead))
+    return tuple(found)
+
+
+def decide(
+    claims: Sequence[Claim],
+    training: Training,
+    *,
+    seconds: float | None,
+    max_seeds: int,
+    judged: Callable[[tuple[Judged, ...]], object],
+) -> tuple[Judged, ...]:
+    """Train designs that have an open claim, the one first that is nearest to a verdict, until none is open.
+
+    Args:
+        claims: Those that can be asked.
+        training: What trains them.
+        seconds: After so many no more seeds are begun, nor any that would end later; None for no limit.
+        max_seeds: How many a design may have.
+        judged: Called after every round.
+    """
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    found = judge_round(claims, training)
+    while True:
+        name = _next_design(found, training, max_seeds, end - time.monotonic())
+        if name is None:
+            return found
+        alone = training.designs[name].is_timed or any(
+            known.is_open and known.claim.asks_duration for known in found if known.claim.design == name
+        )
+        training.train(name, min(next_count(training.seeds(name)), max_seeds), alone=alone)
+        found = judge_round(claims, training)
+        judged(found)
+
+
+def _next_design(found: Sequence[Judged], training: Training, max_seeds: int, left: float) -> str | None:
+    """The design whose next verdict is nearest, of those with an open claim and whose next round ends in time.
+
+    Those without seeds come first, with the fewest steps before the others.
+    """
+    nearest: dict[str, tuple[bool, float]] = {}
+    for known in found:
+        name = known.claim.design
+        seeds = training.seeds(name)
+        round_takes = (min(next_count(seeds), max_seeds) - seeds) * training.seconds_per_seed(name)
+        if known.is_open and seeds < max_seeds and round_takes < left:
+            ahead = known.outlook.seconds if known.outlook is not None and seeds else training.designs[name].steps()
+            nearest[name] = min(nearest.get(name, (True, math.inf)), (seeds > 0, ahead))
+    return min(nearest, key=nearest.__getitem__) if nearest else None
+
+
+def _test(claim: Claim, evidence: Evidence | None, earlier: tuple[int, ...] | None) -> HypothesisTest:
+    if evidence is None:
+        return HypothesisTest({}, claim.matters, claim.resolution, claim.nothing, looks=())
+    looks = None
+    if earlier is not None:
+        before = (count for count in earlier if count < len(evidence.seeds))
+        looks = tuple(claim.effect_of(Evidence(evidence.results, count)) for count in before)
+    # The other scales count no test answers.
+    answers = evidence.answers if claim.scale is Scale.POINTS else None
+    return HypothesisTest(claim.effect_of(evidence), claim.matters, claim.resolution, claim.nothing, answers, looks)
