@@ -21,7 +21,7 @@ from bnkit.experiments.model_data import ModelBatches, ModelData, data_of_run, m
 from bnkit.factory_import import is_factory_name
 from bnkit.model.changes import Change
 from bnkit.model.save import check_destination, save
-from bnkit.model.verify.outcome import Outcome
+from bnkit.model.verify.acceptance import Outcome
 from bnkit.model.weights import load_weights
 
 
