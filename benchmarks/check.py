@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import bnkit
-from bnkit.checks.rule import Need
+from bnkit.checks.rule_needs import Need
 from bnkit.checks.rule_registry import rules
 from bnkit.experiments.networks import network_sources
 from bnkit.experiments.settings import Settings

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import bnkit
-from bnkit.checks.measurements import CheckMeasurements
+from bnkit.checks.data_measurements import DataMeasurements
 from bnkit.comparison.compare import run_experiment
 from bnkit.comparison.comparison import Comparison
 from bnkit.experiments.experiment import parse_experiment, read_recipe
@@ -48,7 +48,7 @@ def row(comparison: Comparison, number: int, epoch: int) -> Row:
     training, test = data.training_batches(_SIZE, _COUNT), data.test_batches(1000)
     findings = bnkit.check(model, training, test_batches=test, select="BN201")
     twin = comparison.load(run, epoch)  # which is changed
-    measured = CheckMeasurements(twin, batch_norm_sites(twin), Batches(training), Batches(test))
+    measured = DataMeasurements(twin, batch_norm_sites(twin), Batches(training), Batches(test))
     layers = dict(model.named_modules())
     drifts = [
         Drift.of(name, layers[name], collected.population)  # type: ignore[arg-type]

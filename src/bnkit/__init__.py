@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from bnkit import nn as nn
     from bnkit.checks.check import assert_healthy as assert_healthy
     from bnkit.checks.check import check as check
-    from bnkit.checks.monitor import Monitor as Monitor
+    from bnkit.checks.training_monitor import Monitor as Monitor
     from bnkit.comparison.compare import compare as compare
     from bnkit.comparison.comparison import Comparison as Comparison
     from bnkit.experiments.callbacks import Callback as Callback
@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Callback": "bnkit.experiments.callbacks",
     "Comparison": "bnkit.comparison.comparison",
-    "Monitor": "bnkit.checks.monitor",
+    "Monitor": "bnkit.checks.training_monitor",
     "add": "bnkit.model.edit.add",
     "assert_healthy": "bnkit.checks.check",
     "check": "bnkit.checks.check",

@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from bnkit.errors import BnkitError
-from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, collectives
+from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, sync_collectives
 from tests import compile_once
 from tests.child_processes import time_limit
 
@@ -229,11 +229,11 @@ def _one_value_in_all(rank: int) -> dict[str, Any]:
 
 def _reduced(rank: int, scenario: Shared) -> dict[str, Tensor]:
     """As in a large group, where a sum is not taken of what is gathered."""
-    most, collectives._MAX_GATHERED = collectives._MAX_GATHERED, 1
+    most, sync_collectives._MAX_GATHERED = sync_collectives._MAX_GATHERED, 1
     try:
         return _shared(rank, scenario)
     finally:
-        collectives._MAX_GATHERED = most
+        sync_collectives._MAX_GATHERED = most
 
 
 LARGE_GROUP = [

@@ -8,7 +8,7 @@ How to add a rule
 2. ``context`` is a ``CheckContext`` (``context.py``), which is made once for all rules and shows
 
    - ``context.norms``: every batch norm and what is known of it (buffers, gamma, eps, ...); needs nothing but the model;
-   - ``context.traced_run``: one traced run on the example, ``Need.STRUCTURE``;
+   - ``context.example_trace``: one traced run on the example, ``Need.STRUCTURE``;
    - ``context.measurements``: one pass over the batches, ``Need.DATA``: the moments of every batch norm's input, batch by batch;
    - ``context.training``: optimizer, loader, ema, accumulation and processes, as they were given.
 

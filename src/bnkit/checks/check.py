@@ -19,8 +19,8 @@ from bnkit.checks.context import BatchExample, CheckContext, TrainingSetup
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.findings import Findings
 from bnkit.checks.fix import is_fixed_by_default
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 from bnkit.checks.rule_registry import Names, selected_rules
 from bnkit.errors import ModelError, SettingsError
 from bnkit.messages import did_you_mean

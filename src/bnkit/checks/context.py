@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from bnkit.checks.measurements import CheckMeasurements
-from bnkit.checks.need import Need
-from bnkit.checks.traced_run import TracedRun
+from bnkit.checks.data_measurements import DataMeasurements
+from bnkit.checks.example_trace import ExampleTrace
+from bnkit.checks.rule_needs import Need
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite, batch_norm_sites
@@ -92,20 +92,20 @@ class CheckContext:
             self.snapshot.restore()
 
     @cached_property
-    def traced_run(self) -> TracedRun:
+    def example_trace(self) -> ExampleTrace:
         """One run on the example."""
         assert self.example is not None
         try:
-            return TracedRun(self.model, self.example, self.sites)
+            return ExampleTrace(self.model, self.example, self.sites)
         finally:
             self.snapshot.restore()
 
     @cached_property
-    def measurements(self) -> CheckMeasurements:
+    def measurements(self) -> DataMeasurements:
         """One pass over the batches."""
         assert self.batches is not None
         try:
-            return CheckMeasurements(self.model, self.sites, self.batches, self.test_batches)
+            return DataMeasurements(self.model, self.sites, self.batches, self.test_batches)
         finally:
             self.snapshot.restore()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bnkit.checks.finding import Finding, Severity, Value
-from bnkit.checks.need import Need
+from bnkit.checks.rule_needs import Need
 from bnkit.checks.rule_pages import is_called, read_page
 
 if TYPE_CHECKING:

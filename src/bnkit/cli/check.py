@@ -17,7 +17,7 @@ from bnkit.errors import SettingsError
 if TYPE_CHECKING:
     from bnkit.checks.findings import Findings
     from bnkit.model.changes import Change
-    from bnkit.model.verify.outcome import Outcome
+    from bnkit.model.verify.acceptance import Outcome
 
 _FIXED = Path("fixed.safetensors")
 

@@ -22,7 +22,7 @@ from bnkit.factory_import import is_factory_name
 from bnkit.model.changes import Change
 from bnkit.model.inspect.construction import record_construction
 from bnkit.model.save import check_destination, save
-from bnkit.model.verify.outcome import Outcome
+from bnkit.model.verify.acceptance import Outcome
 from bnkit.model.weights import load_weights
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bnkit.cli.model_target import ModelTarget
     from bnkit.model.changes import Changes
-    from bnkit.model.verify.outcome import Outcome
+    from bnkit.model.verify.acceptance import Outcome
     from bnkit.model.weights import LoadedWeights
     from bnkit.table import Table
 
@@ -167,7 +167,7 @@ class ModelCommand:
 
     def outcome_of(self, model_target: ModelTarget, model: nn.Module, *, keeps_outputs: bool = False) -> Outcome | None:
         """What became of the answers; None where there is nothing to run the models on."""
-        from bnkit.model.verify.outcome import Outcome
+        from bnkit.model.verify.acceptance import Outcome
 
         with self.working("judging"):
             if model_target.data is not None:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from bnkit.data.examples import DataSet as DataSet
     from bnkit.data.examples import Examples as Examples
     from bnkit.data.examples import Split as Split
-    from bnkit.data.loaded import Streamed as Streamed
     from bnkit.data.splits import Splits as Splits
     from bnkit.data.splits import TrainSet as TrainSet
     from bnkit.data.splits import batches as batches
     from bnkit.data.splits import prepare as prepare
+    from bnkit.data.streamed_examples import Streamed as Streamed
 
 # Where each name lives. Loaded on first use (PEP 562): which data sets there are is known without torch.
 _HOMES = {
@@ -30,7 +30,7 @@ _HOMES = {
     "PublishedFile": "downloads",
     "Split": "examples",
     "Splits": "splits",
-    "Streamed": "loaded",
+    "Streamed": "streamed_examples",
     "TrainSet": "splits",
     "batches": "splits",
     "cache_directory": "downloads",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bnkit.data.examples import DataSet, Examples, Split
 from bnkit.data.inputs import to_float32
-from bnkit.data.loaded import Streamed
+from bnkit.data.streamed_examples import Streamed
 from bnkit.errors import SettingsError
 
 TrainSet = Literal["normal", "not_normal", "symmetric"]

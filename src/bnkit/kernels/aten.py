@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bnkit.kernels import aten_split, reference
+from bnkit.kernels import aten_sync, reference
 from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import BatchNormArgs, BatchNormOutput
 from bnkit.kernels.fused.operands import are_rows, as_row, parameter_dtype_of
 
 NAME = "aten"
-SPLIT = aten_split  # what `select.split_kernel` looks for
+SYNC = aten_sync  # what `select.sync_kernel` looks for
 
 
 def batch_stats_forward(args: BatchNormArgs) -> BatchNormOutput:

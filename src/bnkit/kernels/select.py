@@ -13,13 +13,13 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from bnkit.errors import KernelError, SettingsError
 from bnkit.kernels import aten, reference
+from bnkit.kernels.compilation.compile_policy import why_not_ready
 from bnkit.kernels.compilation.compile_request import CompileRequest, Purpose
-from bnkit.kernels.compilation.readiness import why_not_ready
 from bnkit.kernels.contract import Kernel
 from bnkit.kernels.cpu.layout import KINDS
 from bnkit.kernels.crossover import is_faster
 from bnkit.kernels.fused.operands import FLOATING, is_dense
-from bnkit.kernels.split import SplitKernel
+from bnkit.kernels.sync_contract import SyncKernel
 from bnkit.messages import unknown_name
 
 NUMBA, TRITON = "numba", "triton"
@@ -55,7 +55,7 @@ def select(
     """The kernel that ``name`` means for a call made now on ``x``, and the reason.
 
     "auto" takes the loops of Numba where they are faster and compiled on this machine already; see ``BNKIT_COMPILE`` in
-    ``kernels.compilation.readiness`` for what happens otherwise. Asked for by name, they are compiled at once.
+    ``kernels.compilation.compile_policy`` for what happens otherwise. Asked for by name, they are compiled at once.
 
     Args:
         name: "auto", or a kernel's name.
@@ -91,7 +91,7 @@ def select(
     return Choice({aten.NAME: aten, reference.NAME: reference}[name], "asked for by name")
 
 
-def split_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | None) -> SplitKernel | None:
+def sync_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | None) -> SyncKernel | None:
     """What ``name`` means for an ``x`` that is part of a batch; None for the equations in plain PyTorch.
 
     Those are for what the halves of a pass cannot: masks, other devices, empty parts, and where somebody looks at every
@@ -104,7 +104,7 @@ def split_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | No
     plain = x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack())
     if mask is not None or not plain or x.numel() == 0:
         return None
-    halves: SplitKernel | None = getattr(chosen, "SPLIT", None)  # of those that can stop halfway
+    halves: SyncKernel | None = getattr(chosen, "SYNC", None)  # of those that can stop halfway
     return halves if halves is not None and halves.supports(x, activation) else None
 
 

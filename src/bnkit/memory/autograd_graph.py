@@ -51,11 +51,11 @@ class Graph:
     @cached_property
     def _betas(self) -> dict[int, Tensor | None]:
         """By the storage of gamma. A node of PyTorch's keeps gamma and not beta, which does not matter to any gradient."""
-        found: dict[int, Tensor | None] = {}
+        biases: dict[int, Tensor | None] = {}
         for module in self._model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
-                found[module.weight.untyped_storage()._cdata] = module.bias
-        return found
+                biases[module.weight.untyped_storage()._cdata] = module.bias
+        return biases
 
     def beta(self, key: int) -> tuple[bool, Tensor | None]:
         """Whether it is known which beta belongs to the gamma whose storage is at ``key``; and it."""
@@ -101,8 +101,8 @@ class Graph:
         self.unpacked = unpacked
         try:
             for attribute in attributes:
-                found = getattr(node, attribute)
-                for item in found if isinstance(found, tuple) else (found,):
+                attached = getattr(node, attribute)
+                for item in attached if isinstance(attached, tuple) else (attached,):
                     if item is None:
                         saved.append(None)
                     elif unpacked:

@@ -39,13 +39,13 @@ def _native(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -
 
 
 def _cudnn(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    found: Tensor = torch.ops.aten.cudnn_batch_norm(x, weight, bias, None, None, True, 0.0, eps)[0]
-    return found
+    output: Tensor = torch.ops.aten.cudnn_batch_norm(x, weight, bias, None, None, True, 0.0, eps)[0]
+    return output
 
 
 def _miopen(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    found: Tensor = torch.ops.aten.miopen_batch_norm(x, weight, bias, None, None, True, 0.0, eps)[0]
-    return found
+    output: Tensor = torch.ops.aten.miopen_batch_norm(x, weight, bias, None, None, True, 0.0, eps)[0]
+    return output
 
 
 def _with_saved_statistics(x: Tensor, scale: Tensor, bias: Tensor | None, mean: Tensor) -> Tensor:
@@ -64,10 +64,10 @@ def _read(
 ) -> Recipe | None:
     """What computes the output of ``node``; ``again`` does so in training, computing the statistics of its input again."""
     training, eps = node._saved_training, getattr(node, eps_name)
-    found = nodes.read_attributes(node, _IN_TRAINING if training else _IN_EVALUATION)
-    if not found:
+    attributes = nodes.read_attributes(node, _IN_TRAINING if training else _IN_EVALUATION)
+    if not attributes:
         return None
-    x, weight, mean, spread = found
+    x, weight, mean, spread = attributes
     is_known, bias = _bias(node, weight, nodes)
     if not is_known or not isinstance(x, SavedTensor) or mean is None or spread is None:
         return None

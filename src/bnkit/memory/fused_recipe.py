@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bnkit.kernels.compilation.compile_policy import why_not_ready
 from bnkit.kernels.compilation.compile_request import CompileRequest
-from bnkit.kernels.compilation.readiness import why_not_ready
 from bnkit.memory.recipes import Leaf
 from bnkit.memory.saved_tensor import SavedTensor
 from bnkit.memory.storage import Recipe

@@ -85,8 +85,8 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadedWeights:
         )
     keys, tensors = _choose(candidates, expected, path)
     named, prefixes = _without_prefixes(tensors, expected, path)
-    found = LoadedWeights(path, keys, prefixes)
-    where = "" if found.line is None else f" ({found.line.removeprefix(f'{path}: ')})"
+    loaded = LoadedWeights(path, keys, prefixes)
+    where = "" if loaded.line is None else f" ({loaded.line.removeprefix(f'{path}: ')})"
     try:
         missing, unexpected = model.load_state_dict(named, strict=False)
     except Exception as error:
@@ -101,7 +101,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadedWeights:
         raise ModelError(
             f"{path}{where} does not fit {type(model).__name__}: {' and '.join(parts)}; expected the keys of its state_dict"
         )
-    return found
+    return loaded
 
 
 def _content(path: Path) -> Any:

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from bnkit.errors import SettingsError, TooFewValuesError
 from bnkit.kernels import aten, reference, select
-from bnkit.kernels.compilation.readiness import waits_for_the_compiler
+from bnkit.kernels.compilation.compile_policy import waits_for_the_compiler
 from bnkit.kernels.contract import BatchNormArgs, Kernel
 from bnkit.kernels.fused.operands import are_rows, parameter_dtype_of
 from bnkit.kernels.fused.tracing import is_plain_eager
 from bnkit.kernels.select import NUMBA, TRITON
-from bnkit.nn import sync
-from bnkit.nn.collectives import Group
+from bnkit.nn import sync_batch_norm
 from bnkit.nn.input_checks import check_channels, check_residual
+from bnkit.nn.sync_collectives import Group
 
 
 def batch_stats_forward(
@@ -35,15 +35,15 @@ def batch_stats_forward(
     check_channels(x, called, weight=args.weight, bias=args.bias, running_mean=mean, running_var=var)
     strategy = merged = None
     if group is not None:
-        strategy = sync.choose_strategy(kernel, args, group, called())
-        merged = sync.merge(x, mask, values, strategy)
+        strategy = sync_batch_norm.choose_strategy(kernel, args, group, called())
+        merged = sync_batch_norm.merge(x, mask, values, strategy)
         values = merged.values_per_channel(values)
     if not isinstance(values, Tensor):
         _check_values(values, x, mask, group, called)
         if values == 0:
             return _empty_batch_forward(args), None
     if strategy is not None and merged is not None:
-        return sync.normalise(args, merged, strategy)
+        return sync_batch_norm.normalise(args, merged, strategy)
     normalised = _selected(kernel, args).batch_stats_forward(args)
     return normalised.output, (normalised.mean, normalised.unbiased_variance)
 

@@ -11,10 +11,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import bnkit
-from bnkit.checks import collector as collector_module
+from bnkit.checks import input_statistics
 from bnkit.checks.check import check
+from bnkit.checks.data_measurements import DataMeasurements, split_quarters
 from bnkit.checks.fix import apply_fixes
-from bnkit.checks.measurements import CheckMeasurements, split_quarters
 from bnkit.checks.rules.statistics.bn207_different_batches import analyse_variance
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.kernels.channel_moments import plane_moments
@@ -157,7 +157,7 @@ def test_test_batches_are_gone_through_once_and_the_same_for_both():
                 yield inputs, (inputs[:, 0] > 5).long()
 
     assert not check(_trained(), _batches(), test_batches=Drawing(), select="BN201")
-    effect = CheckMeasurements(
+    effect = DataMeasurements(
         model := _trained(), batch_norm_sites(model), Batches(_batches()), Batches(Drawing())
     ).effect
     assert effect.examples == 256 and effect.change < 1e-3
@@ -182,7 +182,7 @@ def test_the_moments_are_those_of_the_data(layer):
     model = _trained(layer).double()
     inputs = _data()[0].double()
     batches = [inputs[:64], inputs[64:65], inputs[65:200]]  # one of a single example, which has no deviation
-    measured = CheckMeasurements(model, batch_norm_sites(model), Batches(batches))
+    measured = DataMeasurements(model, batch_norm_sites(model), Batches(batches))
     collected = measured.input_statistics["1"]
     seen = model[0](inputs[:200])
     assert torch.allclose(collected.population.mean, seen.mean(0))
@@ -194,7 +194,7 @@ def test_the_moments_are_those_of_the_data(layer):
 def test_the_moments_of_a_batch_norm_of_somebodys_own():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), FromScratch(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
     images = torch.randn(6, 3, 8, 8)
-    collected = CheckMeasurements(model, batch_norm_sites(model), Batches([images[:4], images[4:]])).input_statistics
+    collected = DataMeasurements(model, batch_norm_sites(model), Batches([images[:4], images[4:]])).input_statistics
     seen = model[0](images)
     assert list(collected) == ["1", "4"]
     assert torch.allclose(collected["1"].population.mean.float(), seen.mean((0, 2, 3)), atol=1e-5)
@@ -212,10 +212,10 @@ def test_long_batches_are_measured_by_compiled_loops(monkeypatch, layer):
     images = [torch.randn(6, 3, 20, 20, generator=draw) for _ in range(3)]
     images[1][:, 0] += 100  # batches of different distributions
     measured, found = [], []
-    monkeypatch.setattr(collector_module, "plane_moments", lambda x: measured.append(x) or plane_moments(x))
+    monkeypatch.setattr(input_statistics, "plane_moments", lambda x: measured.append(x) or plane_moments(x))
     for least in (1 << 40, 0):
-        monkeypatch.setattr(collector_module, "_LONG", least)
-        found.append(CheckMeasurements(model, batch_norm_sites(model), Batches(images)))
+        monkeypatch.setattr(input_statistics, "_LONG", least)
+        found.append(DataMeasurements(model, batch_norm_sites(model), Batches(images)))
     assert len(measured) == 6
     by_pytorch, by_loops = found
     for name in ("1", "4"):
@@ -228,16 +228,16 @@ def test_long_batches_are_measured_by_compiled_loops(monkeypatch, layer):
     assert by_pytorch.effect.change == pytest.approx(by_loops.effect.change, rel=1e-4)
     texts = []
     for least in (1 << 40, 0):
-        monkeypatch.setattr(collector_module, "_LONG", least)
+        monkeypatch.setattr(input_statistics, "_LONG", least)
         texts.append(str(check(model, images, select="BN2")))
     assert texts[0] == texts[1] and "BN207" in texts[0]
 
 
 def test_what_the_loops_cannot_take_is_measured_all_the_same(monkeypatch):
-    monkeypatch.setattr(collector_module, "_LONG", 0)
+    monkeypatch.setattr(input_statistics, "_LONG", 0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).to(memory_format=torch.channels_last)
     images = torch.randn(4, 3, 9, 9).to(memory_format=torch.channels_last)
-    found = CheckMeasurements(model, batch_norm_sites(model), Batches([images])).input_statistics["1"].population
+    found = DataMeasurements(model, batch_norm_sites(model), Batches([images])).input_statistics["1"].population
     assert torch.allclose(found.mean, Moments.of(model[0](images)).mean, atol=1e-6)
 
 
@@ -251,10 +251,10 @@ def test_what_the_loops_cannot_take_is_measured_all_the_same(monkeypatch):
 )
 @pytest.mark.parametrize("least", [0, 1 << 40])
 def test_what_pytorch_refuses_is_refused(monkeypatch, layer, least):
-    monkeypatch.setattr(collector_module, "_LONG", least)
+    monkeypatch.setattr(input_statistics, "_LONG", least)
     model = nn.Sequential(layer)
     with pytest.raises(ModelError, match="Sequential raised"):
-        CheckMeasurements(model, batch_norm_sites(model), Batches([torch.randn(2, 4, 8, 8)]))
+        DataMeasurements(model, batch_norm_sites(model), Batches([torch.randn(2, 4, 8, 8)]))
 
 
 @pytest.mark.parametrize(
@@ -283,13 +283,13 @@ def test_quarters_of_a_batch(batch, least, expected):
 
 def test_a_second_quarter_is_judged_where_the_first_shows_a_gain():
     model, batches = _off(_trained()), _batches(256)
-    effect = CheckMeasurements(model, batch_norm_sites(model), Batches(batches)).effect
+    effect = DataMeasurements(model, batch_norm_sites(model), Batches(batches)).effect
     assert effect.examples == 128 and effect.gained > effect.lost
     inputs, targets = batches[0]
     before = (_off(_trained())(inputs[:128]).argmax(1) == targets[:128]).sum()
     assert effect.right_before == int(before)
     healthy = _trained()
-    assert CheckMeasurements(healthy, batch_norm_sites(healthy), Batches(batches)).effect.examples == 64
+    assert DataMeasurements(healthy, batch_norm_sites(healthy), Batches(batches)).effect.examples == 64
 
 
 def _reset(model, *names):

@@ -8,7 +8,7 @@ from torch import nn
 
 import bnkit
 import bnkit.nn
-from bnkit.checks.measurements import CheckMeasurements
+from bnkit.checks.data_measurements import DataMeasurements
 from bnkit.errors import SettingsError
 from bnkit.model import population_statistics
 from bnkit.model.inspect.batches import Batches
@@ -74,7 +74,7 @@ def _recalibrated(model, batches):
 
 
 def _checked(model, batches):
-    measured = CheckMeasurements(model, batch_norm_sites(model), Batches(batches, _run)).input_statistics
+    measured = DataMeasurements(model, batch_norm_sites(model), Batches(batches, _run)).input_statistics
     return {name: (inputs.population.mean, inputs.population.variance()) for name, inputs in measured.items()}
 
 

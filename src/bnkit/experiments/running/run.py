@@ -43,7 +43,7 @@ from bnkit.experiments.training.checkpoint import (
 from bnkit.experiments.training.device import computing_on
 from bnkit.experiments.training.distributed import SINGLE_PROCESS, Processes
 from bnkit.experiments.training.loop import Training, train
-from bnkit.kernels.compilation.readiness import compiling_at_once
+from bnkit.kernels.compilation.compile_policy import compiling_at_once
 from bnkit.model import batch_norms
 
 # A worker of a killed call ends itself, but only after the step that it is in.

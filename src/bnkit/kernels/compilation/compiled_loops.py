@@ -64,9 +64,9 @@ def ask_for(request: CompileRequest) -> bool:
 def requests() -> list[CompileRequest]:
     """What was asked for and is not compiled."""
     files = sorted(folder().glob(f"*{_REQUESTED}"))
-    found = {file: _read(file) for file in files}
-    waiting = {file: request for file, request in found.items() if request and state_of(request.name) is None}
-    for file in found.keys() - waiting.keys():
+    by_file = {file: _read(file) for file in files}
+    waiting = {file: request for file, request in by_file.items() if request and state_of(request.name) is None}
+    for file in by_file.keys() - waiting.keys():
         file.unlink(missing_ok=True)
     return list(waiting.values())
 

@@ -44,16 +44,16 @@ def usual_requests(*, everything: bool = False) -> list[CompileRequest]:
     )
     kinds = ("float32", "float64", "float16", "bfloat16") if everything else ("float32",)
     activations = (None, *activation.FUNCTIONS) if everything else (None, "relu")
-    found: dict[str, CompileRequest] = {}
+    by_name: dict[str, CompileRequest] = {}
     for kind in kinds:
         for name in activations:
             for shape in shapes:
                 for is_contiguous in (True, False) if len(shape) > 2 else (True,):
                     for has_residual in (False, True) if name in ("relu", None) else (False,):
                         call = CompileRequest("layer", shape, kind, is_contiguous, name, has_residual)
-                        found.setdefault(call.name, call)
+                        by_name.setdefault(call.name, call)
     recompute = CompileRequest("recompute", shapes[0], "float32")
-    return [*found.values(), recompute]
+    return [*by_name.values(), recompute]
 
 
 def wanted_requests(*, everything: bool = False) -> list[CompileRequest]:
@@ -63,8 +63,8 @@ def wanted_requests(*, everything: bool = False) -> list[CompileRequest]:
         KernelError: Numba is not installed.
     """
     _require_numba()
-    found = [*compiled_loops.requests(), *usual_requests(everything=everything)]
-    return list({request.name: request for request in found}.values())
+    wanted = [*compiled_loops.requests(), *usual_requests(everything=everything)]
+    return list({request.name: request for request in wanted}.values())
 
 
 def warm_up(
@@ -89,9 +89,9 @@ def warm_up(
         if compiled_loops.state_of(request.name) != "":
             errors[request] = _compile(request)
         on_done(request)
-    found = prove([request for request, error in errors.items() if not error])
+    folders = prove([request for request, error in errors.items() if not error])
     for request, error in errors.items():
-        where = found.get(request.name, "")
+        where = folders.get(request.name, "")
         errors[request] = error or ("" if where else _NOT_FOUND)
         try:
             compiled_loops.note(request.name, Path(where), errors[request])
@@ -122,11 +122,11 @@ def main() -> None:
     """Compile what was asked for until there is nothing left; or say on standard output which of the input's calls are on disk."""
     torch.set_num_threads(1)
     if _PROVE in sys.argv:
-        found = {}
+        folders = {}
         for request in map(request_from, json.load(sys.stdin)):
             if not _compile(request) and (where := _found_in()):
-                found[request.name] = where
-        sys.stdout.write(json.dumps(found))
+                folders[request.name] = where
+        sys.stdout.write(json.dumps(folders))
         return
     with suppress(Timeout), background.lock():  # otherwise another process is at it
         while requests := compiled_loops.requests():
@@ -158,7 +158,7 @@ def _found_in() -> str:
 
 def _run(request: CompileRequest) -> None:
     # Here, because these import Numba.
-    from bnkit.kernels.cpu import aten_affine_loops, launch, split
+    from bnkit.kernels.cpu import aten_affine_loops, launch, sync_passes
     from bnkit.kernels.cpu.kernel import KERNEL
 
     if request.purpose == "recompute":
@@ -179,10 +179,10 @@ def _run(request: CompileRequest) -> None:
         x, None, None, weight, bias, True, 0.0, 1e-5, request.activation, residual, mask, x.numel() // channels
     )
     if request.purpose == "sync":
-        mean, variance = split.part_moments(x)
+        mean, variance = sync_passes.part_moments(x)
         args = args._replace(running_mean=mean, running_var=variance, training=False)
-        output = split.part_forward(args)
-        split.part_backward(output, args, output).finish_backward(mean, variance)
+        output = sync_passes.part_forward(args)
+        sync_passes.part_backward(output, args, output).finish_backward(mean, variance)
         return
     x.requires_grad_()
     y = KERNEL.batch_stats_forward(args).output

@@ -99,11 +99,11 @@ def coefficients(
         eps: Added to a variance that is given.
         is_given: Whether the statistics are, instead of taken from the batch.
     """
-    found = torch.empty(2, mean.shape[0])
-    w, b, at = 0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), found.data_ptr()
+    factors = torch.empty(2, mean.shape[0])
+    w, b, at = 0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), factors.data_ptr()
     call = _coefficients(mean.shape[0], GIVEN_ONES if is_given else OWN)
     run(call.address, w, b, at, 0, 0, 0, 0, 0, mean.data_ptr(), rstd_or_variance.data_ptr(), 0, 0, eps, 0, 0, 0, 0.0, 0)
-    return found
+    return factors
 
 
 def affine(x: Tensor, of_x: Tensor, residual: Tensor | None, of_residual: Tensor | None, relu: bool) -> Tensor:
@@ -115,27 +115,27 @@ def affine(x: Tensor, of_x: Tensor, residual: Tensor | None, of_residual: Tensor
         of_residual: Those of the residual, if it is normalised too.
         relu: Whether negative values become 0.
     """
-    found = affine_layout(x.shape, x.stride())
-    assert found is not None
+    layout = affine_layout(x.shape, x.stride())
+    assert layout is not None
     y = torch.empty_like(x)
     xa, ya, of_xa = x.data_ptr(), y.data_ptr(), of_x.data_ptr()
     ra = xa if residual is None else residual.data_ptr()
     of_ra = of_xa if of_residual is None else of_residual.data_ptr()
     aligned = ya % CACHE_LINE == 0
-    call = _loop_call(found, residual is not None, of_residual is not None, relu, aligned, available())
-    run(call.address, xa, ra, ya, 0, 0, 0, of_xa, of_ra, 0, 0, 0, found.size, 0.0, 0, 0, 0, 0.0, 0)
+    call = _loop_call(layout, residual is not None, of_residual is not None, relu, aligned, available())
+    run(call.address, xa, ra, ya, 0, 0, 0, of_xa, of_ra, 0, 0, 0, layout.size, 0.0, 0, 0, 0, 0.0, 0)
     return y
 
 
 @lru_cache(maxsize=1024)
 def _loop_call(
-    found: AffineLayout, has_residual: bool, norms: bool, relu: bool, is_aligned: bool, available: int
+    layout: AffineLayout, has_residual: bool, norms: bool, relu: bool, is_aligned: bool, available: int
 ) -> LoopCall:
-    loop = affine_loop(found.name, has_residual, norms, relu, found.nontemporal and is_aligned)
-    threads = threads_for(found.pieces, found.size, available)
+    loop = affine_loop(layout.name, has_residual, norms, relu, layout.nontemporal and is_aligned)
+    threads = threads_for(layout.pieces, layout.size, available)
     return loop_call_for(
-        (loop, 0, 0), threads=threads, scratch=SCRATCH * found.columns * threads, examples=found.rows,
-        channels=found.channels, positions=found.positions, block=found.columns,
+        (loop, 0, 0), threads=threads, scratch=SCRATCH * layout.columns * threads, examples=layout.rows,
+        channels=layout.channels, positions=layout.positions, block=layout.columns,
     )  # fmt: skip
 
 

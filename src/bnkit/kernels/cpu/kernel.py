@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bnkit.kernels.activation import SLOPE_BY_RESULT
 from bnkit.kernels.contract import BatchNormArgs
-from bnkit.kernels.cpu import launch, split
+from bnkit.kernels.cpu import launch, sync_passes
 from bnkit.kernels.cpu.loop_call import given_statistics
 from bnkit.kernels.fused.kernel import FusedKernel
 from bnkit.kernels.fused.operands import are_rows, is_bare, is_dense
@@ -44,9 +44,9 @@ class CpuKernel(FusedKernel):
 KERNEL = CpuKernel(
     "numba",
     launch,
-    split.FUSED | SLOPE_BY_RESULT | {"silu", "gelu"},
-    fused_behind_a_sum=split.FUSED | SLOPE_BY_RESULT,
-    least_for_others=split.LEAST_FOR_OTHERS,
+    sync_passes.FUSED | SLOPE_BY_RESULT | {"silu", "gelu"},
+    fused_behind_a_sum=sync_passes.FUSED | SLOPE_BY_RESULT,
+    least_for_others=sync_passes.LEAST_FOR_OTHERS,
     masks_by_plane=True,  # masked loops go over planes only
-    parts=split,
+    parts=sync_passes,
 )

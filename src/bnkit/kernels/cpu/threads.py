@@ -51,8 +51,8 @@ def team() -> Team:
 
     GNU's library has these functions, and LLVM's has them for code that GNU's compiler made.
     """
-    found = sorted((Path(torch.__file__).parent / "lib").glob("lib*omp*"))
-    for library in [*map(str, found), None]:
+    libraries = sorted((Path(torch.__file__).parent / "lib").glob("lib*omp*"))
+    for library in [*map(str, libraries), None]:
         try:
             loaded = ctypes.CDLL(library)
             functions = (loaded.GOMP_parallel, loaded.omp_get_thread_num, loaded.omp_get_num_threads)

@@ -80,16 +80,16 @@ class FusedBatchNormFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        found: Sequence[Tensor | None]
+        grads: Sequence[Tensor | None]
         if is_wrapped(gradients[0]):
             *operands, _ = ctx.saved_tensors
-            found = by_equations(gradients[0], operands, ctx.config, create_graph=torch.is_grad_enabled())
+            grads = by_equations(gradients[0], operands, ctx.config, create_graph=torch.is_grad_enabled())
         elif not torch.is_grad_enabled():
             *operands, y = ctx.saved_tensors
-            found = gradients_of(gradients[0], operands, y, ctx.config)
+            grads = gradients_of(gradients[0], operands, y, ctx.config)
         else:
-            found = _FusedBatchNormBackward.apply(gradients[0], *ctx.saved_tensors, ctx.config)  # type: ignore[no-untyped-call]
-        return *found, *[None] * 4
+            grads = _FusedBatchNormBackward.apply(gradients[0], *ctx.saved_tensors, ctx.config)  # type: ignore[no-untyped-call]
+        return *grads, *[None] * 4
 
 
 class _FusedBatchNormBackward(torch.autograd.Function):
@@ -200,5 +200,5 @@ def _gradients(
 ) -> list[Tensor | None]:
     """The gradients of those ``inputs`` that require one; None for the others."""
     wanted = [t for t in inputs if t is not None and t.requires_grad]
-    found = iter(torch.autograd.grad(outputs, wanted, upstream, create_graph=create_graph, allow_unused=True))
-    return [next(found) if t is not None and t.requires_grad else None for t in inputs]
+    grads = iter(torch.autograd.grad(outputs, wanted, upstream, create_graph=create_graph, allow_unused=True))
+    return [next(grads) if t is not None and t.requires_grad else None for t in inputs]

@@ -75,9 +75,9 @@ def batch_norm_backward(
     config = ForwardConfig(not is_given, eps, activation, mask, count, statistics, _kernel_for(kernel, x))
     operands = (x, weight, bias, residual)
     check_operands(config.args(operands), statistics, y, gradient)
-    found = gradients_of(gradient, operands, y, config)
+    grads = gradients_of(gradient, operands, y, config)
     # No result of an operation may share memory with another, or with what it was given.
-    dx, dw, db, dr = (x.new_empty(0) if t is None else t for t in found)
+    dx, dw, db, dr = (x.new_empty(0) if t is None else t for t in grads)
     return dx, dw.clone(), db.clone(), dr.clone() if dr is gradient else dr
 
 
@@ -102,9 +102,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _differentiate(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
     x, weight, bias, residual, y, mask, statistics = ctx.saved_tensors
-    found = batch_norm_backward(gradient, x, weight, bias, residual, y, mask, statistics, *ctx.others)
+    grads = batch_norm_backward(gradient, x, weight, bias, residual, y, mask, statistics, *ctx.others)
     inputs = (x, weight, bias, residual)
-    return *(None if t is None else g for t, g in zip(inputs, found, strict=True)), *[None] * 7
+    return *(None if t is None else g for t, g in zip(inputs, grads, strict=True)), *[None] * 7
 
 
 def _keep_for_second(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

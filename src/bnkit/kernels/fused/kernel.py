@@ -16,7 +16,7 @@ from bnkit.kernels.fused.autograd import FusedBatchNormFunction
 from bnkit.kernels.fused.backend import Backend, register_backend
 from bnkit.kernels.fused.operands import are_rows, as_row, channels_last, is_bare, is_dense, parameter_dtype_of
 from bnkit.kernels.fused.tracing import is_plain_eager, is_traced, is_transformed
-from bnkit.kernels.split import SplitKernel
+from bnkit.kernels.sync_contract import SyncKernel
 
 
 class FusedKernel:
@@ -32,7 +32,7 @@ class FusedKernel:
         least_for_others: On fewer elements, the equations are taken where an activation is not fused: rounding before it
             shows in the sums of gradients, and nothing averages it out.
         masks_by_plane: Whether a mask asks for a contiguous tensor.
-        SPLIT: What it does with a part of a batch, if it can stop halfway through a pass.
+        SYNC: What it does with a part of a batch, if it can stop halfway through a pass.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class FusedKernel:
         fused_behind_a_sum: frozenset[str | None] | None = None,
         least_for_others: int = 0,
         masks_by_plane: bool = False,
-        parts: SplitKernel | None = None,
+        parts: SyncKernel | None = None,
     ) -> None:
         self.NAME = name
         self.fused = fused
@@ -52,7 +52,7 @@ class FusedKernel:
         self.least_for_others = least_for_others
         self.masks_by_plane = masks_by_plane
         register_backend(name, backend)
-        self.SPLIT = parts
+        self.SYNC = parts
 
     def batch_stats_forward(self, args: BatchNormArgs) -> BatchNormOutput:
         """See ``contract.Kernel``."""

@@ -34,9 +34,9 @@ def start(
     """
     aligned = [None if t is None else t.data_ptr() % _ALIGNED == 0 for t in tensors]
     key = (id(kernel), *variant, tensors[0].device.index, *aligned)  # type: ignore[union-attr]
-    found = tiling.compiled.get(key)
-    if found is not None:
-        runner, rest = found
+    launcher = tiling.compiled.get(key)
+    if launcher is not None:
+        runner, rest = launcher
         runner(*tensors, *numbers, *rest)
         return
     compiled = kernel[grid](*tensors, *numbers, **constants)

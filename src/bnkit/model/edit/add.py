@@ -92,8 +92,8 @@ def add(
     run = trace(changed, example)
     if preserve:
         check_comparable(run.output, changed)
-    found = sites_in(run, changed)
-    layers = [site for site in found if site.kind.has_weights]
+    sites = sites_in(run, changed)
+    layers = [site for site in sites if site.kind.has_weights]
     if not layers:
         raise ModelError(
             f"{type(model).__name__} ran no convolution or linear layer on the example; expected a model with something to "
@@ -104,7 +104,7 @@ def add(
     reasons: dict[str, str] = {}
     for site in layers:
         left_out = "it is left out by include or exclude"
-        reason = left_out if site.name not in wanted else _why_not(site, found, changed, run)
+        reason = left_out if site.name not in wanted else _why_not(site, sites, changed, run)
         point = reason or _insertion_point(site, run, where)
         if isinstance(point, _InsertionPoint):
             insertion_points[site.name] = point
@@ -121,7 +121,7 @@ def add(
         else Change(site.name, UNCHANGED, reasons[site.name])
         for site in layers
     ]
-    changes += [Change(name, UNCHANGED, "it did not run on the example") for name in found.never_ran]
+    changes += [Change(name, UNCHANGED, "it did not run on the example") for name in sites.never_ran]
     output = output_of(changed, example, _DONE)
     error = None
     if preserve:
@@ -159,7 +159,7 @@ class _InsertionPoint:
         self.detail += f"; its bias stays: it {stays}"
 
 
-def _why_not(site: Site, found: Sites, model: nn.Module, run: Trace) -> str:  # noqa: PLR0911 - a list of reasons
+def _why_not(site: Site, sites: Sites, model: nn.Module, run: Trace) -> str:  # noqa: PLR0911 - a list of reasons
     """Why ``site`` is to be left as it is; empty if it is not."""
     if not site.is_called:
         return "a function uses its weight: there is no call to put a batch norm behind"
@@ -171,7 +171,7 @@ def _why_not(site: Site, found: Sites, model: nn.Module, run: Trace) -> str:  # 
         return f"{'it is an output layer: ' if site.reaches_output else ''}no activation follows"
     if site.reaches_output and not site.feeds and (site.kind is OpType.LINEAR or site.activation in _OF_OUTPUTS):
         return f"it is an output layer: {site.activation} makes the output of it"
-    if site.feeds and all(name in _names(found) and found.called(name).is_gate for name in site.feeds):
+    if site.feeds and all(name in _names(sites) and sites.called(name).is_gate for name in site.feeds):
         return "it only leads to weights of other values (squeeze and excite)"
     if any(isinstance(parent, nn.TransformerEncoderLayer) for parent in _parents(model, site.name)):
         return "the fast path of nn.TransformerEncoderLayer would use its weight and pass the batch norm by"
@@ -196,8 +196,8 @@ def _parents(model: nn.Module, name: str) -> Iterator[nn.Module]:
     return (model.get_submodule(".".join(parts[:count])) for count in range(len(parts)))
 
 
-def _names(found: Sites) -> set[str]:
-    return {name for site in found for name in site.names}
+def _names(sites: Sites) -> set[str]:
+    return {name for site in sites for name in site.names}
 
 
 def _insertion_point(site: Site, run: Trace, where: Where) -> _InsertionPoint | str:  # noqa: PLR0911 - a list of reasons
@@ -211,19 +211,23 @@ def _insertion_point(site: Site, run: Trace, where: Where) -> _InsertionPoint | 
     behind = {_activation_behind(operation, run) for operation in operations}
     if where == "after_pooling":
         behind = {None if operation is None else _pooling_behind(operation, run) for operation in behind}
-    found = next(iter(behind)) if len(behind) == 1 else None
-    if found is None:
+    operation = next(iter(behind)) if len(behind) == 1 else None
+    if operation is None:
         return "more than one way leads on from it, or it runs more than once"
-    if any(user.kind is OpType.NORM for user in run.users_of(found)):
+    if any(user.kind is OpType.NORM for user in run.users_of(operation)):
         return "a normalisation follows already"
-    if found.module is None or not found.is_call:
-        return f"{found.name} behind it is a function: there is no module to put a batch norm behind"
-    if run.calls[found.module] != len(operations):
-        return f"{found.module} behind it runs elsewhere too: a batch norm there would mix the two"
-    if features_last is False and len(found.shape) < 3:
+    if operation.module is None or not operation.is_call:
+        return f"{operation.name} behind it is a function: there is no module to put a batch norm behind"
+    if run.calls[operation.module] != len(operations):
+        return f"{operation.module} behind it runs elsewhere too: a batch norm there would mix the two"
+    if features_last is False and len(operation.shape) < 3:
         features_last = True
     return _InsertionPoint(
-        found.module, found, features_last, f"after {plain_name(found)} ({found.module})", takes_bias=False
+        operation.module,
+        operation,
+        features_last,
+        f"after {plain_name(operation)} ({operation.module})",
+        takes_bias=False,
     )
 
 

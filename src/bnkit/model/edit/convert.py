@@ -29,7 +29,7 @@ from bnkit.model.inspect.recognise import (
 )
 from bnkit.model.inspect.trace import Trace, trace
 from bnkit.model.layers.deferred import Deferring
-from bnkit.model.layers.frozen import bare_class
+from bnkit.model.layers.frozen_mixin import bare_class
 from bnkit.model.state import isolate_from_ambient_modes
 from bnkit.model.verify.changed_model import check_comparable, error_of, exact_output, output_of
 from bnkit.nn import batch_norm as ours
@@ -146,11 +146,11 @@ def _fuse(model: nn.Module, changes: list[Change], picked: set[str], run: Trace,
         and norm.activation is None
         and not isinstance(norm, Deferring)
     ]
-    found = {name: plan_fusion(model, run, name) for name in wanted}
-    done, why_not = fuse(model, {name: plan for name, plan in found.items() if not isinstance(plan, str)}, example)
+    plans = {name: plan_fusion(model, run, name) for name in wanted}
+    done, why_not = fuse(model, {name: plan for name, plan in plans.items() if not isinstance(plan, str)}, example)
     noted = []
     for change in changes:
-        plan, action, detail = found.get(change.site), change.action, change.detail
+        plan, action, detail = plans.get(change.site), change.action, change.detail
         if change.site in done:
             action = change.action if change.is_made else "fused"
             detail = f"{detail}; {done[change.site].detail}"
@@ -188,12 +188,12 @@ def _check_how(how: Any) -> dict[type[nn.Module], Callable[[nn.Module], nn.Modul
     return dict(how)
 
 
-def _convert_layer(module: nn.Module, found: BatchNormLike | Unrecognized, replacement: Replacement) -> tuple[str, str]:
-    if isinstance(module, LazyModuleMixin) and isinstance(found, Unrecognized):
+def _convert_layer(module: nn.Module, like: BatchNormLike | Unrecognized, replacement: Replacement) -> tuple[str, str]:
+    if isinstance(module, LazyModuleMixin) and isinstance(like, Unrecognized):
         return lazy.replace_with(module, replacement)
-    if isinstance(found, Unrecognized):
-        return UNCHANGED, f"is a {bare_class(module).__name__}, which {found.reason}"
-    return replace_with(module, found, replacement)
+    if isinstance(like, Unrecognized):
+        return UNCHANGED, f"is a {bare_class(module).__name__}, which {like.reason}"
+    return replace_with(module, like, replacement)
 
 
 def _refuse(matching: list[BatchNormSite], to: str, functions: tuple[type[nn.Module], ...]) -> None:
@@ -214,13 +214,13 @@ def _refuse(matching: list[BatchNormSite], to: str, functions: tuple[type[nn.Mod
 
 
 def _obstacle(site: BatchNormSite, to: str) -> str | None:
-    found = site.recognised_as
-    if isinstance(found, BatchNormLike):
-        return found.obstacle
-    if found.is_lazy:
+    like = site.recognised_as
+    if isinstance(like, BatchNormLike):
+        return like.obstacle
+    if like.is_lazy:
         is_ready = to in ("bnkit", "torch", "sync") and lazy.is_known(site.module)
-        return None if is_ready else found.reason
-    return found.reason if found.is_subclass else None
+        return None if is_ready else like.reason
+    return like.reason if like.is_subclass else None
 
 
 def _replace_by_function(

@@ -15,7 +15,7 @@ from bnkit.model.inspect.recognise import (
     matching_names,
     required_batch_norm_sites,
 )
-from bnkit.model.layers.frozen import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
+from bnkit.model.layers.frozen_mixin import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
 from bnkit.model.layers.mixin import mix_in, take_out
 
 _LEFT_OUT = "left out by include or exclude"
@@ -54,9 +54,9 @@ def freeze(
         False
     """
     check_bool("affine", affine)
-    found = required_batch_norm_sites(model)
-    picked = matching_names([site.names for site in found], include, exclude)
-    for site in found:
+    sites = required_batch_norm_sites(model)
+    picked = matching_names([site.names for site in sites], include, exclude)
+    for site in sites:
         if site.name in picked and isinstance(site.recognised_as, Unrecognized) and site.recognised_as.is_lazy:
             raise ModelError(
                 f"{site.name or 'the model'}: {type(site.module).__name__}, which has not seen an input yet; expected one "
@@ -64,7 +64,7 @@ def freeze(
             )
     trained = _trained_before(model)
     return Changes(
-        [_freeze(site, trained, affine=affine) if site.name in picked else _kept(site, _LEFT_OUT) for site in found]
+        [_freeze(site, trained, affine=affine) if site.name in picked else _kept(site, _LEFT_OUT) for site in sites]
     )
 
 
@@ -89,27 +89,27 @@ def unfreeze(model: nn.Module, *, include: Patterns | None = None, exclude: Patt
         >>> model[1].training
         True
     """
-    found = required_batch_norm_sites(model)
-    picked = matching_names([site.names for site in found], include, exclude)
+    sites = required_batch_norm_sites(model)
+    picked = matching_names([site.names for site in sites], include, exclude)
     parents = {child: parent for parent in reversed(list(model.modules())) for child in parent.children()}
     return Changes(
-        [_unfreeze(site, parents.get(site.module)) if site.name in picked else _kept(site, _LEFT_OUT) for site in found]
+        [_unfreeze(site, parents.get(site.module)) if site.name in picked else _kept(site, _LEFT_OUT) for site in sites]
     )
 
 
 def _freeze(site: BatchNormSite, trained: dict[nn.Parameter, bool], *, affine: bool) -> Change:
-    module, found = site.module, site.recognised_as
+    module, like = site.module, site.recognised_as
     was_frozen = isinstance(module, Frozen)
     own = {name: p for name in ("weight", "bias") if (p := module._parameters.get(name)) is not None}
     remembered: dict[str, bool] = vars(module).get(REQUIRES_GRAD, {})
     new = [name for name in own if name not in remembered] if affine else []
     note = ""
-    if isinstance(found, Unrecognized):
-        if not found.is_subclass:
-            return _kept(site, f"is a {type(module).__name__}, which {found.reason}")
-        note = f"; kept in evaluation mode only: {bare_class(module).__name__} {found.reason}"
+    if isinstance(like, Unrecognized):
+        if not like.is_subclass:
+            return _kept(site, f"is a {type(module).__name__}, which {like.reason}")
+        note = f"; kept in evaluation mode only: {bare_class(module).__name__} {like.reason}"
     if not new:
-        reason = "is frozen already" if was_frozen else _nothing_to_hold(module, found)
+        reason = "is frozen already" if was_frozen else _nothing_to_hold(module, like)
         if reason is not None:
             return _kept(site, reason)
     if not was_frozen:
@@ -121,18 +121,18 @@ def _freeze(site: BatchNormSite, trained: dict[nn.Parameter, bool], *, affine: b
     for name in new:
         own[name].requires_grad_(False)
         own[name].grad = None
-    holds_statistics = not was_frozen and _nothing_to_hold(module, found) is None
+    holds_statistics = not was_frozen and _nothing_to_hold(module, like) is None
     what = ["statistics"] * holds_statistics + [{"weight": "gamma", "bias": "beta"}[name] for name in new]
     return Change(site.name, "frozen", ", ".join(what) + note)
 
 
-def _nothing_to_hold(module: nn.Module, found: BatchNormLike | Unrecognized) -> str | None:
+def _nothing_to_hold(module: nn.Module, like: BatchNormLike | Unrecognized) -> str | None:
     """Why the statistics of a layer need not or cannot be held; None if they can."""
-    if isinstance(found, Unrecognized):
+    if isinstance(like, Unrecognized):
         return None
-    if found.is_frozen:
+    if like.is_frozen:
         return f"holds still by itself, as a {type(module).__name__}"
-    if found.mean is None or found.variance is None:
+    if like.mean is None or like.variance is None:
         return "keeps no running statistics, and normalises by the batch in evaluation too"
     return None
 

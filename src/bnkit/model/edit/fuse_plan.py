@@ -45,18 +45,18 @@ def plan_fusion(model: nn.Module, run: Trace, name: str) -> PlannedFusion | str:
         return "it did not run on the example"
     if not all(operation.is_call for operation in operations):
         return "a function uses its weights"
-    found = [_what_follows(model, run, operation) for operation in operations]
-    for one in found:
+    followers = [_what_follows(model, run, operation) for operation in operations]
+    for one in followers:
         if isinstance(one, str):
             return one
-    kinds = {(one.takes_sum, one.activation) for one in found if not isinstance(one, str)}
+    kinds = {(one.takes_sum, one.activation) for one in followers if not isinstance(one, str)}
     if len(kinds) > 1:
         return "its calls are followed by different operations"
     takes_sum, activation = kinds.pop()
-    ends = [one.last for one in found if not isinstance(one, str)]
+    ends = [one.last for one in followers if not isinstance(one, str)]
     between = [
         within
-        for one in found
+        for one in followers
         if not isinstance(one, str)
         for step in one.steps
         for within in _left(step.within, one.last.within)

@@ -76,12 +76,12 @@ def remove(
 
     example, twin = Example(example_inputs), deepcopy_model(model)
     run = trace(twin, example)
-    found = {name: like for name, module in twin.named_modules() if (like := recognise(module)) is not None}
-    if not found:
+    norms = {name: like for name, module in twin.named_modules() if (like := recognise(module)) is not None}
+    if not norms:
         raise no_batch_norm(model, "has", "something to remove")
-    wanted = matching(found, include, exclude)
+    wanted = matching(norms, include, exclude)
     changes_made: list[Change] = []
-    for name, like in found.items():
+    for name, like in norms.items():
         if name not in wanted:
             changes_made.append(Change(name, UNCHANGED, "it is left out by include or exclude"))
             continue

@@ -25,7 +25,7 @@ from bnkit.model.layers.activated import (
     AnyRankInstanceNorm,
     CheckedGroupNorm,
 )
-from bnkit.model.layers.frozen import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
+from bnkit.model.layers.frozen_mixin import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
 from bnkit.model.layers.mixin import mix_in
 from bnkit.nn import batch_norm as ours
 

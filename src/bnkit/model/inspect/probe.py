@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules import batchnorm
 
 from bnkit.kernels.activation import FUNCTIONS
-from bnkit.model.layers.frozen import Frozen
+from bnkit.model.layers.frozen_mixin import Frozen
 from bnkit.model.layers.mixin import take_out
 from bnkit.model.state import RngState
 
@@ -146,8 +146,8 @@ class _Probe:
             self._twin = _twin(module)
         except Exception as error:
             raise _NotBatchNormError(f"cannot be copied to be tried ({type(error).__name__}: {error})") from error
-        found = [getattr(self._twin, name, None) for name in ("running_mean", "running_var", "weight", "bias")]
-        known = [tensor for tensor in found if isinstance(tensor, Tensor)]
+        attributes = [getattr(self._twin, name, None) for name in ("running_mean", "running_var", "weight", "bias")]
+        known = [tensor for tensor in attributes if isinstance(tensor, Tensor)]
         self._device = known[0].device if known else torch.device("cpu")
         with torch.no_grad():
             # What learns is not to be taken for the function that it happens to be now: a PReLU of 0.01 for a leaky ReLU.
@@ -247,8 +247,8 @@ class _Probe:
 
     def _tensors(self) -> dict[str, Tensor]:
         names = ("running_mean", "running_var", "weight", "bias", "num_batches_tracked")
-        found = {name: getattr(self._twin, name, None) for name in names}
-        return {name: tensor.detach().clone() for name, tensor in found.items() if isinstance(tensor, Tensor)}
+        attributes = {name: getattr(self._twin, name, None) for name in names}
+        return {name: tensor.detach().clone() for name, tensor in attributes.items() if isinstance(tensor, Tensor)}
 
     def _run(self, count: int, positions: tuple[int, ...], *, tiny: bool) -> _ProbeRun:
         self._fill(tiny=tiny)

@@ -17,7 +17,7 @@ from bnkit.model.inspect.patterns import Patterns, matching
 from bnkit.model.inspect.probe import behaviour, waits_for_processes
 from bnkit.model.inspect.supported import check_supported, is_script
 from bnkit.model.layers.activated import ACTIVATED, OURS, PLAIN
-from bnkit.model.layers.frozen import Frozen, bare_class
+from bnkit.model.layers.frozen_mixin import Frozen, bare_class
 from bnkit.nn import batch_norm as ours
 
 # The classes whose behaviour is known, with their dimensions. Only they themselves: a subclass may do anything.
@@ -112,13 +112,13 @@ def recognise(module: nn.Module) -> BatchNormLike | None:
     ``running_var``, is called: a copy of it, so that the module, its hooks and the random state stay as they are.
 
     Example:
-        >>> found = recognise(nn.SyncBatchNorm(4, eps=1e-3))
-        >>> found.channels, found.eps, found.dimensions, found.activation
+        >>> norm = recognise(nn.SyncBatchNorm(4, eps=1e-3))
+        >>> norm.channels, norm.eps, norm.dimensions, norm.activation
         (4, 0.001, None, None)
         >>> recognise(nn.ReLU())
     """
-    found = identify(module)
-    return found if isinstance(found, BatchNormLike) else None
+    identified = identify(module)
+    return identified if isinstance(identified, BatchNormLike) else None
 
 
 def identify(module: nn.Module) -> BatchNormLike | Unrecognized | None:
@@ -147,8 +147,8 @@ def batch_norm_sites(model: nn.Module) -> list[BatchNormSite]:
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
-    found = ((tuple(known), module, identify(module)) for module, known in names.items())
-    return [BatchNormSite(known, module, like) for known, module, like in found if like is not None]
+    identified = ((tuple(known), module, identify(module)) for module, known in names.items())
+    return [BatchNormSite(known, module, like) for known, module, like in identified if like is not None]
 
 
 def required_batch_norm_sites(model: nn.Module) -> list[BatchNormSite]:
@@ -159,10 +159,10 @@ def required_batch_norm_sites(model: nn.Module) -> list[BatchNormSite]:
         ModelError: There are none, or the model is of a kind that cannot be handled.
     """
     check_supported(model)
-    found = batch_norm_sites(model)
-    if not found:
+    sites = batch_norm_sites(model)
+    if not sites:
         raise no_batch_norm(model)
-    return found
+    return sites
 
 
 def no_batch_norm(model: nn.Module, has: str = "holds", expected: str = "one (bnkit.add puts them in)") -> ModelError:

@@ -176,7 +176,7 @@ class _Recorder(DispatchMode):
                 leading.update(operation.inputs)
         return Trace(
             tuple(self._operations),
-            {index: tuple(dict.fromkeys(found)) for index, found in users.items()},
+            {index: tuple(dict.fromkeys(indices)) for index, indices in users.items()},
             frozenset(returned - {-1}),
             self._calls,
             {first: tuple(names) for first, names in self._all_names.items()},

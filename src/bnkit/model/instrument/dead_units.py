@@ -92,9 +92,9 @@ class _ActivationCalls(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = function(*args, **(kwargs or {}))
-        found = _OF_FUNCTIONS.get(function)
-        if found is not None and self._running and isinstance(output, Tensor):
-            (name, limits), (module, is_known, counts) = found, self._running[-1]
+        activation = _OF_FUNCTIONS.get(function)
+        if activation is not None and self._running and isinstance(output, Tensor):
+            (name, limits), (module, is_known, counts) = activation, self._running[-1]
             if not is_known:
                 counts[name] += 1
                 place = f"{module}.{name}" if module else name

@@ -229,8 +229,8 @@ class DeferredOutput(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """The same for code that is not Python: it is too late for gradients there."""
-        found = tree_leaves((args, kwargs or {}))
-        if any(isinstance(value, DeferredOutput) and value.computation.is_learnt_from for value in found):
+        leaves = tree_leaves((args, kwargs or {}))
+        if any(isinstance(value, DeferredOutput) and value.computation.is_learnt_from for value in leaves):
             raise ModelError(
                 f"{func} got the output of a batch norm past PyTorch's Python functions, where it would have no gradient; convert "
                 "the model without example_inputs, or leave the layer out with exclude"

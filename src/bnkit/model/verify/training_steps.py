@@ -37,10 +37,10 @@ def check_trains_alike(before: nn.Module, after: nn.Module, example: Example) ->
                 tensor.data = tensor.data.to(state[name])
         limit, expected = tolerance(before), _Steps(before, example)
     got = _Steps(after, example)
-    for kind, values in expected.found.items():
+    for kind, values in expected.tensors.items():
         largest = max((float(value.double().abs().max()) for value in values.values() if value.numel()), default=0.0)
         for name, value in values.items():
-            other = got.found.get(kind, {}).get(name)
+            other = got.tensors.get(kind, {}).get(name)
             if other is None or other.shape != value.shape or not _are_close(value, other, limit * max(largest, 1e-30)):
                 raise ModelError(
                     f"{type(before).__name__} computes something else with its batch norms fused: {kind}, {name or 'the model'}; "
@@ -58,7 +58,7 @@ class _Steps:
     """What a model does in training, in evaluation, and in evaluation that nobody differentiates; each from the same state."""
 
     def __init__(self, model: nn.Module, example: Example) -> None:
-        self.found: dict[str, dict[str, Tensor]] = {}
+        self.tensors: dict[str, dict[str, Tensor]] = {}
         errors: list[ModelError] = []
         state = RngState()
         for mode in ("training", "evaluation", "inference"):
@@ -77,9 +77,9 @@ class _Steps:
         given = example.fresh()
         output = given.run(model)
         outputs = {path: tensor for path, tensor in tensors_in(output) if tensor.is_floating_point()}
-        self.found[f"outputs in {mode}"] = {path: tensor.detach() for path, tensor in outputs.items()}
+        self.tensors[f"outputs in {mode}"] = {path: tensor.detach() for path, tensor in outputs.items()}
         if mode == "training":
-            self.found["buffers"] = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+            self.tensors["buffers"] = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
         learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         differentiated = [tensor for tensor in outputs.values() if tensor.requires_grad]
         if mode != "inference" and differentiated and learning:
@@ -87,7 +87,7 @@ class _Steps:
             gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
                 differentiated, list(learning.values()), upstream, allow_unused=True
             )
-            self.found[f"gradients in {mode}"] = {
+            self.tensors[f"gradients in {mode}"] = {
                 name: gradient for name, gradient in zip(learning, gradients, strict=True) if gradient is not None
             }
 

@@ -144,15 +144,15 @@ def tolerance(model: nn.Module, outputs: list[Tensor]) -> float:
     return float(coarsest**0.5)
 
 
-def _difference(expected: list[Tensor], found: list[Tensor]) -> float:
+def _difference(expected: list[Tensor], got: list[Tensor]) -> float:
     """The largest difference of floating outputs over their magnitude; infinite where whole numbers are others.
 
     A few may be: where two scores are nearly equal, rounding decides which is the larger.
     """
-    error = largest_difference(expected, found)
+    error = largest_difference(expected, got)
     pairs = [
         (one, other)
-        for one, other in zip(expected, found, strict=False)
+        for one, other in zip(expected, got, strict=False)
         if not (one.is_floating_point() or one.is_complex()) and one.shape == other.shape and one.numel()
     ]
     is_other = any(float((one != other).double().mean()) > _FLIPPED for one, other in pairs)

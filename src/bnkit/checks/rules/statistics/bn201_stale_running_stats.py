@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bnkit.checks.collector import InputStatistics, takes_statistics
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
+from bnkit.checks.input_statistics import InputStatistics, takes_statistics
+from bnkit.checks.rule_needs import Need
 from bnkit.checks.rules.statistics.recalibrate_fix import RecalibrateFix
 from bnkit.model.statistics.drift import Drift
-from bnkit.model.verify.effect import POINT, SHARE, Effect
+from bnkit.model.verify.prediction_changes import POINT, SHARE, Effect
 
 # This share of the outputs' size.
 _CHANGE = 0.1

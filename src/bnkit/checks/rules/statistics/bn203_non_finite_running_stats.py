@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
+from bnkit.checks.rule_needs import Need
 from bnkit.checks.rules.statistics.recalibrate_fix import RecalibrateFix
 from bnkit.model.inspect.recognise import BatchNormLike
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 from bnkit.checks.rules.structure.bn108_small_eps import rounding_variance
 
 # Of a deviation of one millionth: below what any layer is scaled to.

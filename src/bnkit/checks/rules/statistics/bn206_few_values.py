@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 from bnkit.messages import plural
 
 _ENOUGH = 16

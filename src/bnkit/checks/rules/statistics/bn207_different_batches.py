@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 
 # The share of the variance between examples that lies between batches; and how sure it has to be.
 _SHARE, _P_VALUE = 0.05, 1e-6

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 from bnkit.nn import batch_norm as ours
 
 
@@ -23,7 +23,7 @@ class UpdatedTwice(Rule):
         for site, norm in context.norms.items():
             if norm.is_frozen or norm.mean is None or isinstance(site.module, ours._BatchNorm):
                 continue
-            if site.name in context.traced_run.checkpointed:
+            if site.name in context.example_trace.checkpointed:
                 yield self.finding(
                     site.name,
                     "it runs inside activation checkpointing: the backward pass runs it again, and its statistics move twice a step",

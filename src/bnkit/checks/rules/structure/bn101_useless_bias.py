@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 from bnkit.messages import plural
 from bnkit.model.changes import Change
 from bnkit.model.edit.fold_plan import feeding_layer
@@ -33,11 +33,11 @@ class UselessBias(Rule):
             # A batch norm that holds still takes away a mean that no longer follows the bias: there it is of use.
             if norm.is_frozen:
                 continue
-            for call in context.traced_run.calls(site):
-                name = feeding_layer(context.traced_run.trace, call)
+            for call in context.example_trace.calls(site):
+                name = feeding_layer(context.example_trace.trace, call)
                 if name is not None:
                     norms_after.setdefault(name, []).append(site.name)
-        for layer in context.traced_run.sites:
+        for layer in context.example_trace.sites:
             bias = _bias(context.model, layer.name)
             # Wherever it runs, a batch norm follows; a bias that something else uses too is not useless.
             if bias is None or len(norms_after.get(layer.name, ())) < layer.calls or _owners(context.model, bias) > 1:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnkit.checks.context import CheckContext
+from bnkit.checks.example_trace import ExampleTrace
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
-from bnkit.checks.traced_run import TracedRun
+from bnkit.checks.rule_needs import Need
 from bnkit.model.inspect.operations import OpType
 from bnkit.model.inspect.recognise import BatchNormLike
 from bnkit.model.inspect.sites import plain_name
@@ -26,8 +26,8 @@ class AfterActivation(Rule):
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         by_name = {site.name: norm for site, norm in context.norms.items()}
         for site in context.norms:
-            for call in context.traced_run.calls(site):
-                activation = _activation(context.traced_run, call, by_name)
+            for call in context.example_trace.calls(site):
+                activation = _activation(context.example_trace, call, by_name)
                 if activation:
                     yield self.finding(
                         site.name,
@@ -38,7 +38,7 @@ class AfterActivation(Rule):
                     break
 
 
-def _activation(run: TracedRun, call: Operation, norms: dict[str, BatchNormLike]) -> str:
+def _activation(run: ExampleTrace, call: Operation, norms: dict[str, BatchNormLike]) -> str:
     """The activation that made the input of ``call``, pooling and padding in between; empty if none did."""
     step = run.before(call)
     while step is not None and step.kind in (OpType.POOL, OpType.THROUGH):

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 
 
 class Consecutive(Rule):
@@ -22,7 +22,7 @@ class Consecutive(Rule):
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         by_name = {site.name: norm for site, norm in context.norms.items()}
         for site, norm in context.norms.items():
-            before = [context.traced_run.before(call) for call in context.traced_run.calls(site)]
+            before = [context.example_trace.before(call) for call in context.example_trace.calls(site)]
             names = dict.fromkeys(step.module for step in before if step is not None and step.module in by_name)
             for name in names:
                 first = by_name[name]

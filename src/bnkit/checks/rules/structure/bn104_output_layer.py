@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bnkit.checks.context import CheckContext
+from bnkit.checks.example_trace import ExampleTrace
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
-from bnkit.checks.traced_run import TracedRun
+from bnkit.checks.rule_needs import Need
 from bnkit.model.inspect.recognise import BatchNormLike
 from bnkit.model.inspect.trace import Operation
 
@@ -28,7 +28,7 @@ class OutputLayer(Rule):
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site, norm in context.norms.items():
             if not norm.is_frozen and any(
-                _is_output(context.traced_run, call, norm) for call in context.traced_run.calls(site)
+                _is_output(context.example_trace, call, norm) for call in context.example_trace.calls(site)
             ):
                 yield self.finding(
                     site.name,
@@ -38,7 +38,7 @@ class OutputLayer(Rule):
                 )
 
 
-def _is_output(run: TracedRun, call: Operation, norm: BatchNormLike) -> bool:
+def _is_output(run: ExampleTrace, call: Operation, norm: BatchNormLike) -> bool:
     if norm.activation not in (None, "sigmoid"):
         return False
     if run.reaches_output(call):

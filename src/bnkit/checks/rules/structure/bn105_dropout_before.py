@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 from bnkit.model.inspect.operations import OpType
 from bnkit.model.inspect.trace import Operation, Trace
 
@@ -26,8 +26,8 @@ class DropoutBefore(Rule):
                 continue
             dropped = [
                 p
-                for call in context.traced_run.calls(site)
-                if (p := _dropped_before(context.traced_run.trace, call)) > 0
+                for call in context.example_trace.calls(site)
+                if (p := _dropped_before(context.example_trace.trace, call)) > 0
             ]
             if dropped:
                 p = max(dropped)

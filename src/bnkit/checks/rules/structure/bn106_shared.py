@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 
 
 class Shared(Rule):
@@ -20,7 +20,7 @@ class Shared(Rule):
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site, norm in context.norms.items():
-            calls = len(context.traced_run.calls(site))
+            calls = len(context.example_trace.calls(site))
             if calls > 1 and not norm.is_frozen and norm.mean is not None:
                 also = f" (also called {', '.join(site.names[1:])})" if len(site.names) > 1 else ""
                 yield self.finding(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 
 
 class Unused(Rule):
@@ -21,7 +21,7 @@ class Unused(Rule):
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site in context.norms:
-            if site.name in context.traced_run.unused:
+            if site.name in context.example_trace.unused:
                 yield self.finding(
                     site.name,
                     "it did not run on the example, neither in training nor in evaluation",

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 from bnkit.messages import plural
 
 
@@ -30,10 +30,10 @@ class WeightDecay(Rule):
         named = ""
         for site, norm in context.norms.items():
             own = {"gamma": norm.weight, "beta": norm.bias}
-            found = {name: decays.get(id(p), 0.0) for name, p in own.items() if p is not None and p.requires_grad}
-            if any(value > 0 for value in found.values()):
-                decayed[site.name] = max(found.values())
-                named = named or " and ".join(name for name, value in found.items() if value > 0)
+            of_site = {name: decays.get(id(p), 0.0) for name, p in own.items() if p is not None and p.requires_grad}
+            if any(value > 0 for value in of_site.values()):
+                decayed[site.name] = max(of_site.values())
+                named = named or " and ".join(name for name, value in of_site.items() if value > 0)
         if decayed:
             first, *others = decayed
             more = f", and those of {plural(len(others), 'more batch norm')}" if others else ""

@@ -9,8 +9,8 @@ from torch.utils.data import BatchSampler
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 
 
 class LastBatch(Rule):
@@ -28,7 +28,7 @@ class LastBatch(Rule):
             return
         # Where one example has many values in a channel, it only skews the statistics.
         values = (
-            {site: context.traced_run.values_per_example(site) for site in trained}
+            {site: context.example_trace.values_per_example(site) for site in trained}
             if context.example is not None
             else {}
         )

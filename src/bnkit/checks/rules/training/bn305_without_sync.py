@@ -10,8 +10,8 @@ from torch.nn.parallel import DataParallel
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 from bnkit.checks.rules.training.small_batches import ENOUGH, batch_size_of, cost
 from bnkit.messages import plural
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.need import Need
 from bnkit.checks.rule import Rule
+from bnkit.checks.rule_needs import Need
 from bnkit.messages import plural
 from bnkit.model.inspect.recognise import BatchNormLike, batch_norm_sites
 

@@ -8,7 +8,7 @@ import torch
 import bnkit
 from bnkit.errors import SettingsError
 from bnkit.kernels import select
-from bnkit.kernels.compilation import background, compiled_loops, readiness
+from bnkit.kernels.compilation import background, compile_policy, compiled_loops
 from bnkit.kernels.compilation.compile_request import CompileRequest
 
 REQUEST = CompileRequest("layer", (64, 16, 32, 32), "float32", True, "relu")
@@ -17,7 +17,7 @@ REQUEST = CompileRequest("layer", (64, 16, 32, 32), "float32", True, "relu")
 @pytest.fixture(autouse=True)
 def _fresh_process(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "loops"))
-    monkeypatch.setattr(readiness, "_answers", {})
+    monkeypatch.setattr(compile_policy, "_answers", {})
     monkeypatch.setattr(background, "start", lambda: True)
 
 
@@ -35,7 +35,7 @@ def _auto(activation="relu"):
     ],
 )
 def test_auto_waits_for_no_compiler_unless_it_is_told_to(mode, expected, asked, monkeypatch):
-    monkeypatch.delenv(readiness.VARIABLE) if mode is None else monkeypatch.setenv(readiness.VARIABLE, mode)
+    monkeypatch.delenv(compile_policy.VARIABLE) if mode is None else monkeypatch.setenv(compile_policy.VARIABLE, mode)
     choice = str(_auto())
     assert re.match(expected, choice), choice
     assert len(compiled_loops.requests()) == asked
@@ -43,28 +43,28 @@ def test_auto_waits_for_no_compiler_unless_it_is_told_to(mode, expected, asked, 
 
 @pytest.mark.parametrize("mode", ["background", "off"])
 def test_auto_takes_what_is_compiled(mode, tmp_path, monkeypatch):
-    monkeypatch.setenv(readiness.VARIABLE, mode)
+    monkeypatch.setenv(compile_policy.VARIABLE, mode)
     compiled_loops.note(REQUEST.name, tmp_path)
     assert _auto().kernel.NAME == "numba"
     assert _auto("silu").kernel.NAME == "aten"  # has loops of its own
 
 
 def test_what_was_chosen_holds_for_the_process(tmp_path, monkeypatch):
-    monkeypatch.setenv(readiness.VARIABLE, "off")
+    monkeypatch.setenv(compile_policy.VARIABLE, "off")
     before = _auto()
     compiled_loops.note(REQUEST.name, tmp_path)
     assert _auto() == before
 
 
 def test_loops_that_do_not_compile_are_not_tried_again(tmp_path, monkeypatch):
-    monkeypatch.setenv(readiness.VARIABLE, "background")
+    monkeypatch.setenv(compile_policy.VARIABLE, "background")
     compiled_loops.note(REQUEST.name, tmp_path, "LoweringError: no such instruction")
     assert "cannot be compiled here (LoweringError: no such instruction)" in _auto().reason
     assert compiled_loops.requests() == []
 
 
 def test_where_no_process_can_be_started_the_reason_says_what_to_do(monkeypatch):
-    monkeypatch.setenv(readiness.VARIABLE, "background")
+    monkeypatch.setenv(compile_policy.VARIABLE, "background")
     monkeypatch.setattr(background, "start", lambda: False)
     assert _auto().reason.endswith("are not compiled; `bnkit warm-up` compiles them")
 
@@ -76,13 +76,13 @@ def test_without_numba_everything_is_pytorchs_and_the_reason_names_the_extra(mon
 
 
 def test_an_unknown_mode_is_refused(monkeypatch):
-    monkeypatch.setenv(readiness.VARIABLE, "always")
+    monkeypatch.setenv(compile_policy.VARIABLE, "always")
     with pytest.raises(SettingsError, match="BNKIT_COMPILE is 'always'; expected one of background, off, now"):
         _auto()
 
 
 def test_a_run_of_an_experiment_does_not_depend_on_what_is_compiled(monkeypatch):
-    monkeypatch.setenv(readiness.VARIABLE, "off")
+    monkeypatch.setenv(compile_policy.VARIABLE, "off")
     layer, x = bnkit.nn.BatchNorm2d(16), torch.randn(64, 16, 32, 32)
     kernels = []
     for name in ("numba", "aten"):
@@ -92,7 +92,7 @@ def test_a_run_of_an_experiment_does_not_depend_on_what_is_compiled(monkeypatch)
             kernel, "training_step", lambda *args, _step=step, _name=name: kernels.append(_name) or _step(*args)
         )
     layer(x)
-    with readiness.compiling_at_once():
+    with compile_policy.compiling_at_once():
         layer(x)
     layer(x)
     assert kernels == ["aten", "numba", "aten"]

@@ -21,7 +21,7 @@ from bnkit.model.inspect.trace import Operation, Trace, trace
 from bnkit.model.state import temporary_hooks
 
 
-class TracedRun:
+class ExampleTrace:
     """The operations of one run on an example, in training mode if the model allows it.
 
     Training mode shows dropout and outputs that only training has. Batch norms evaluate all the same: they then need no

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bnkit.model.inspect.batches import Batches, Forward, device_of
 from bnkit.model.inspect.example import Example, tensors_in
 from bnkit.model.state import RngState, preserve_model
-from bnkit.model.verify.effect import Effect
+from bnkit.model.verify.prediction_changes import Effect
 
 
 def effect_of(

@@ -1,4 +1,4 @@
-"""PyTorch's own operations for the halves of both passes; see ``kernels.split``."""
+"""PyTorch's own operations for the halves of both passes; see ``kernels.sync_contract``."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from torch.nn import functional
 
 from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.fused.operands import as_row
-from bnkit.kernels.split import BackwardState
+from bnkit.kernels.sync_contract import BackwardState
 
 
 def supports(x: Tensor, activation: str | None) -> bool:
-    """See ``split.SplitKernel``."""
+    """See ``sync_contract.SyncKernel``."""
     return True
 
 
 def fuses(activation: str | None) -> bool:
-    """See ``split.SplitKernel``."""
+    """See ``sync_contract.SyncKernel``."""
     return False
 
 
 def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """See ``split.SplitKernel``."""
+    """See ``sync_contract.SyncKernel``."""
     values = x.to(_acc_dtype(x))  # of half inputs, it would add up in float32 what it adds up in float64 here
     high, variance = torch.ops.aten.batch_norm_update_stats(values, None, None, 0.0)
     if values.dtype == torch.float64:
@@ -33,7 +33,7 @@ def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def part_forward(args: BatchNormArgs) -> Tensor:
-    """See ``split.SplitKernel``."""
+    """See ``sync_contract.SyncKernel``."""
     x, number, (high, low) = args.input, _acc_dtype(args.input), _in_two(args)
     scale = _scale(args)
     shift = -low * scale if args.bias is None else args.bias - low * scale
@@ -43,7 +43,7 @@ def part_forward(args: BatchNormArgs) -> Tensor:
 
 
 def part_backward(gradient: Tensor, args: BatchNormArgs, output: Tensor | None) -> BackwardState:
-    """See ``split.SplitKernel``."""
+    """See ``sync_contract.SyncKernel``."""
     number, (high, low), variance = _acc_dtype(args.input), _in_two(args), args.statistics[1]
     x, gradient = args.input.to(number), gradient.to(number)
     inverse_deviation, scale = torch.rsqrt(variance + args.eps), _scale(args)

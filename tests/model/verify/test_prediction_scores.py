@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bnkit.model.verify.scores import Scoring, Spread
+from bnkit.model.verify.prediction_scores import Scoring, Spread
 
 _DRAW = torch.Generator().manual_seed(0)
 _LOGITS = torch.randn(40, 5, generator=_DRAW)

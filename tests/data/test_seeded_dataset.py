@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from bnkit.data.loading import SeededDataset
+from bnkit.data.seeded_dataset import SeededDataset
 from bnkit.errors import DataError
 from tests.child_processes import time_limit
 

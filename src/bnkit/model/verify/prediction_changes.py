@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bnkit.model.verify.scores import Scores, Scoring, Spread
+from bnkit.model.verify.prediction_scores import Scores, Scoring, Spread
 
 # A difference of accuracies that matters; the share of the loss that does; how likely by chance it may be.
 POINT, SHARE, CHANCE = 0.01, 0.1, 0.01

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import bnkit
-from bnkit.checks import monitor as module
-from bnkit.checks.monitor import Monitor
+from bnkit.checks import training_monitor as module
+from bnkit.checks.training_monitor import Monitor
 from bnkit.errors import SettingsError
 
 

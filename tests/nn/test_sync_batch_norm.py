@@ -12,7 +12,7 @@ from filelock import FileLock
 from torch import nn
 
 from bnkit.errors import KernelError, SettingsError
-from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, sync
+from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, sync_batch_norm
 from tests.error_bounds import assert_within_error_bound
 from tests.nn import sync_scenarios
 
@@ -182,7 +182,7 @@ def test_a_kernel_that_keeps_its_own_statistics_is_refused_by_name():
     with pytest.raises(
         KernelError, match="the layer got kernel='other' with sync=True; .* use one of auto, reference, aten"
     ):
-        sync.check_usable("other", "the layer")
+        sync_batch_norm.check_usable("other", "the layer")
 
 
 def test_a_transform_is_refused(results):

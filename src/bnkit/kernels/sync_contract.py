@@ -30,7 +30,7 @@ class BackwardState(NamedTuple):
     finish_backward: FinishBackward
 
 
-class SplitKernel(Protocol):
+class SyncKernel(Protocol):
     """The halves of both passes; none of them is differentiable.
 
     Of ``args``, the input is not empty, and the statistics are those of all parts, (C,) float64, the variance biased.

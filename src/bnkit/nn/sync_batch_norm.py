@@ -18,9 +18,9 @@ from bnkit.kernels import aten, reference
 from bnkit.kernels.activation import LEAKY_SLOPE, activate_own
 from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.fused.tracing import is_wrapped
-from bnkit.kernels.select import NUMBA, split_kernel
-from bnkit.kernels.split import BackwardState, SplitKernel
-from bnkit.nn.collectives import Group, Sum, gather
+from bnkit.kernels.select import NUMBA, sync_kernel
+from bnkit.kernels.sync_contract import BackwardState, SyncKernel
+from bnkit.nn.sync_collectives import Group, Sum, gather
 
 # Kernels that can stop between taking sums and writing by them.
 KERNELS = ("auto", reference.NAME, aten.NAME, NUMBA)
@@ -80,7 +80,7 @@ class SyncStrategy(NamedTuple):
         caller: Stands at the start of an error's message.
     """
 
-    kernel: SplitKernel | None
+    kernel: SyncKernel | None
     eps: float
     activation: str | None
     group: Group
@@ -111,7 +111,7 @@ def choose_strategy(kernel: str, args: BatchNormArgs, group: Group, caller: str)
         KernelError: As ``check_usable``, and where the kernel cannot take the input.
     """
     check_usable(kernel, caller)
-    chosen = split_kernel(kernel, args.input, args.mask, args.activation)
+    chosen = sync_kernel(kernel, args.input, args.mask, args.activation)
     return SyncStrategy(chosen, args.eps, args.activation, group, caller)
 
 

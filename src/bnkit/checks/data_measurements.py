@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from bnkit.checks.collector import ActivationCollector, takes_statistics
+from bnkit.checks.input_statistics import ActivationCollector, takes_statistics
 from bnkit.errors import DataError
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite
 from bnkit.model.state import RngState, preserve_buffers
 from bnkit.model.statistics.batch_norm_inputs import set_running_statistics
-from bnkit.model.verify.answers import outputs_of, targets_of
-from bnkit.model.verify.effect import Effect
+from bnkit.model.verify.compare_predictions import outputs_of, targets_of
+from bnkit.model.verify.prediction_changes import Effect
 
 # Half of one batch in so many is judged by outputs as well, where there are no others to judge by: twice, which takes a
 # sixteenth of the time; and half of that where the first quarter shows no gain.
 _COMPARED = 16
 
 
-class CheckMeasurements:
+class DataMeasurements:
     """What the batch norms of a model received on batches of data, and what that changes in evaluation.
 
     Every batch norm is measured behind batch norms that normalise with the statistics of the batch; all other modules

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from bnkit.errors import ModelError
-from bnkit.model.verify.answers import effect_of
-from bnkit.model.verify.effect import Effect, _chance
-from bnkit.model.verify.outcome import Outcome
+from bnkit.model.verify.acceptance import Outcome
+from bnkit.model.verify.compare_predictions import effect_of
+from bnkit.model.verify.prediction_changes import Effect, _chance
 
 
 def _logits(classes, sure=4.0, wrong=()):

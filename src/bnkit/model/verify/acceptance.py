@@ -13,8 +13,8 @@ from torch import nn
 from bnkit.errors import ModelError
 from bnkit.messages import plural
 from bnkit.model.inspect.batches import Forward
-from bnkit.model.verify.answers import effect_of
-from bnkit.model.verify.effect import Effect
+from bnkit.model.verify.compare_predictions import effect_of
+from bnkit.model.verify.prediction_changes import Effect
 
 # Outputs that are meant to stay the same may change by this share of their size, or by this many times the square root of the
 # machine epsilon: on data, not on the example alone that the change was checked on.
