@@ -23,6 +23,7 @@ LESSONS = sorted(HERE.glob("[0-9]*.ipynb"))
 _SECONDS = 600
 
 # The exporter's own template has no descriptions of pictures, and indents what is printed, which is then coloured as Python.
+# Cells that are marked to fold draw pictures and tables; a notebook hides them too.
 _TEMPLATE = """{%- extends "markdown/index.md.j2" -%}
 {%- block data_svg %}
 ![{{ output.metadata["image/svg+xml"]["alt"] }}]({{ output.metadata.filenames["image/svg+xml"] | path2url }})
@@ -31,7 +32,17 @@ _TEMPLATE = """{%- extends "markdown/index.md.j2" -%}
 ```text
 {{ output.text | trim }}
 ```
-{% endblock stream -%}"""
+{% endblock stream -%}
+{%- block input %}
+{%- if "fold" in cell.metadata.tags %}
+
+<details markdown="1"><summary>Code</summary>
+{{ super() }}
+</details>
+{% else -%}
+{{ super() }}
+{%- endif %}
+{% endblock input -%}"""
 
 
 def execute(lesson: Path) -> nbformat.NotebookNode:
@@ -46,6 +57,7 @@ def execute(lesson: Path) -> nbformat.NotebookNode:
             notebook,
             timeout=_SECONDS,
             kernel_name="python3",
+            coalesce_streams=True,
             resources={"metadata": {"path": folder}},
             # Sockets in the file system: the lessons need no network, not even that of this machine.
             config=Config({"KernelManager": {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}}),
@@ -60,6 +72,7 @@ def write_page(notebook: nbformat.NotebookNode, name: str, folder: Path) -> Path
     text, resources = exporter.from_notebook_node(
         notebook, {"unique_key": name, "output_files_dir": f"{name}_files", "metadata": {"name": name}}
     )
+    text = text.replace("  # fmt: skip", "")
     for lesson in LESSONS:
         text = text.replace(f"({lesson.name})", f"({lesson.stem}.md)")
     title, rest = text.lstrip().split("\n", 1)
