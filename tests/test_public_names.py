@@ -13,7 +13,7 @@ from tests.child_processes import run
 def test_the_public_names_are_these_and_no_others():
     assert bnkit.__all__ == [
         "Callback", "Comparison", "Monitor", "add", "assert_healthy", "check", "compare", "convert", "fold", "freeze",
-        "keep_freed_memory", "nn", "recalibrate", "recompute", "remove", "unfreeze",
+        "keep_freed_memory", "nn", "recalibrate", "recompute", "remove", "summary", "unfreeze",
     ]  # fmt: skip
     assert dir(bnkit) == sorted([*bnkit.__all__, "__version__"])
     for name in bnkit.__all__:

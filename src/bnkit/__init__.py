@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bnkit.model.edit.freeze import freeze as freeze
     from bnkit.model.edit.freeze import unfreeze as unfreeze
     from bnkit.model.edit.remove import remove as remove
+    from bnkit.model.instrument.summary import summary as summary
     from bnkit.model.statistics.recalibrate import recalibrate as recalibrate
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ _HOMES = {
     "recalibrate": "bnkit.model.statistics.recalibrate",
     "recompute": "bnkit.memory.recompute",
     "remove": "bnkit.model.edit.remove",
+    "summary": "bnkit.model.instrument.summary",
     "unfreeze": "bnkit.model.edit.freeze",
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "recalibrate",
     "recompute",
     "remove",
+    "summary",
     "unfreeze",
 ]
 

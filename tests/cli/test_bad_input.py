@@ -126,7 +126,10 @@ def test_broken_command_lines(capsys, tmp_path, monkeypatch, words):
 
 
 @_examples(200)
-@given(command=st.sampled_from(["add", "remove", "convert", "fold", "recalibrate"]), words=st.lists(_WORDS, max_size=5))
+@given(
+    command=st.sampled_from(["add", "remove", "convert", "fold", "recalibrate", "summary"]),
+    words=st.lists(_WORDS, max_size=5),
+)
 def test_broken_command_lines_about_a_model(capsys, tmp_path, monkeypatch, command, words):
     monkeypatch.chdir(tmp_path)
     _without_work(capsys, tmp_path, (command,), words)

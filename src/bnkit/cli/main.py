@@ -28,6 +28,7 @@ from bnkit.cli import (
     recipes,
     remove,
     report,
+    summary,
     warm_up,
 )
 from bnkit.cli.command import Command, expand_arguments
@@ -58,6 +59,9 @@ app.command(
 app.command("report", cls=Command, short_help="Write the report of a results folder again.")(report.report)
 app.command("check", cls=Command, short_help="Say what is wrong with the batch norms of a network.")(check.check)
 app.command("explain", cls=Command, short_help="Say what a rule of `bnkit check` is about.")(explain.explain)
+app.command("summary", cls=Command, short_help="Say what each batch norm of a network costs, and what could be saved.")(
+    summary.summary
+)
 app.command("add", cls=Command, short_help="Put batch norm into a network of yours.")(add.add)
 app.command("remove", cls=Command, short_help="Make the twin of a network without batch norm.")(remove.remove)
 app.command(

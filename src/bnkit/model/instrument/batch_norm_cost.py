@@ -1,0 +1,228 @@
+"""What the batch norms of a model cost, and what bnkit's verbs would save of that: values that print, and turn into JSON."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, overload
+
+from bnkit.messages import plural
+from bnkit.table import Column, Table
+
+_NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class BatchNormCost:
+    """One batch norm of a model, and what it costs in a step of training.
+
+    Attributes:
+        site: Its dotted name.
+        kind: Its class, and the activation that is fused into it.
+        channels: How many; None for a layer that is not recognised.
+        before: The layers that feed it, by name; "input" without any.
+        after: The activation that follows, and the layers that it feeds.
+        calls: How often it runs in a step.
+        parameters: How many values gamma and beta have.
+        forward_ms, backward_ms: Milliseconds of a step of training, over all calls.
+        share: Of the step of the whole model, from 0 to 1.
+        bytes_kept: Kept for the backward pass by this layer, and not before by another.
+        fold: What ``bnkit.fold`` makes of it, or why nothing.
+        fold_saves_ms: Milliseconds that an evaluation spends less in it when folded; None where it is not folded.
+        convert: What ``bnkit.convert`` makes of it, or why nothing.
+        recompute_saves_bytes: Bytes that ``bnkit.recompute`` keeps less: of its output, and of what follows it up to the next.
+    """
+
+    site: str
+    kind: str
+    channels: int | None
+    before: str
+    after: str
+    calls: int
+    parameters: int
+    forward_ms: float
+    backward_ms: float
+    share: float
+    bytes_kept: int
+    fold: str
+    fold_saves_ms: float | None
+    convert: str
+    recompute_saves_bytes: int
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What one of bnkit's verbs would save of the whole model, measured side by side.
+
+    Attributes:
+        verb: "convert", "recompute" or "fold".
+        what: What was timed: "a training step" or "an evaluation".
+        ms_before, ms_after: Milliseconds of it; None where it is not possible.
+        ratio: The time after over the time before: the lower quartile, the median and the upper quartile of the rounds.
+        bytes_before, bytes_after: Kept for the backward pass, with "recompute".
+        why_not: Why it is not possible; empty where it is.
+    """
+
+    verb: str
+    what: str
+    ms_before: float | None = None
+    ms_after: float | None = None
+    ratio: tuple[float, float, float] | None = None
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+    why_not: str = ""
+
+    @property
+    def line(self) -> str:
+        """What it would save, in a line."""
+        if self.ms_before is None or self.ms_after is None or self.ratio is None:
+            return f"{self.verb}: not possible here: {self.why_not}"
+        kept = ""
+        if self.bytes_before and self.bytes_after is not None:
+            kept = f"{_megabytes(self.bytes_after)} of {_megabytes(self.bytes_before)} MB kept for backward; "
+        low, middle, high = self.ratio
+        times = f"{self.what} takes {_ms(self.ms_after)} ms in place of {_ms(self.ms_before)} ms"
+        most = f"between {_change(low)} and {_change(high)}"
+        if low <= 1 <= high:
+            return f"{self.verb}: {kept}{times}, which is no difference: half of the rounds lie {most}"
+        return f"{self.verb}: {kept}{times} ({_change(middle)}; half of the rounds {most})"
+
+
+def _change(ratio: float) -> str:
+    return f"{abs(ratio - 1):.0%} {'less' if ratio < 1 else 'more'}"
+
+
+class BatchNormCosts(Sequence[BatchNormCost]):
+    """What the batch norms of a model cost: prints as a table, turns into JSON, shows as a table in a notebook.
+
+    Args:
+        entries: The batch norms, in the order in which they first run.
+        step_ms: Milliseconds of a step of training of the whole model: forward and backward.
+        bytes_kept: Kept for the backward pass by the whole model.
+        savings: What convert, recompute and fold would save.
+        measured: How it was measured, in a line.
+
+    Attributes:
+        step_ms, bytes_kept, savings, measured: As given.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[BatchNormCost],
+        *,
+        step_ms: float,
+        bytes_kept: int,
+        savings: Sequence[Saving],
+        measured: str,
+    ) -> None:
+        self._entries = tuple(entries)
+        self.step_ms, self.bytes_kept = step_ms, bytes_kept
+        self.savings, self.measured = tuple(savings), measured
+
+    @overload
+    def __getitem__(self, index: int) -> BatchNormCost: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[BatchNormCost]: ...
+    def __getitem__(self, index: int | slice) -> BatchNormCost | Sequence[BatchNormCost]:
+        return self._entries[index]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """The sums over the batch norms: parameters, forward_ms, backward_ms, share, bytes_kept."""
+        keys = ("parameters", "forward_ms", "backward_ms", "share", "bytes_kept")
+        return {key: sum(getattr(entry, key) for entry in self) for key in keys}
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {
+            "batch_norms": [asdict(entry) for entry in self],
+            "totals": self.totals,
+            "step_ms": self.step_ms,
+            "bytes_kept": self.bytes_kept,
+            "savings": [asdict(saving) for saving in self.savings],
+            "measured": self.measured,
+        }
+
+    def rows(self) -> Table:
+        """A row for each batch norm. Where there is no room, columns are left out, the least important first."""
+        columns = (
+            Column("site", is_text=True),
+            Column("kind", priority=4, is_text=True),
+            Column("channels", priority=5),
+            Column("before", priority=6, is_text=True),
+            Column("after", priority=6, is_text=True),
+            Column("parameters", priority=7),
+            Column("forward ms", priority=2),
+            Column("backward ms", priority=2),
+            Column("share"),
+            Column("kept MB", priority=1),
+            Column("fold saves ms", priority=3),
+            Column("recompute saves MB", priority=3),
+        )
+        return Table(columns, [_row(entry) for entry in self])
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What the table comes to: totals, savings, what is not possible where, and how it was measured."""
+        totals = self.totals
+        time = (
+            f"{totals['share']:.0%} of a training step of {_ms(self.step_ms)} ms (forward {_ms(totals['forward_ms'])} ms, "
+            f"backward {_ms(totals['backward_ms'])} ms)"
+        )
+        kept = f"{_megabytes(totals['bytes_kept'])} of {_megabytes(self.bytes_kept)} MB kept for backward"
+        return (
+            f"{plural(len(self), 'batch norm')}: {time}, {kept}, {plural(totals['parameters'], 'parameter')}",
+            *(saving.line for saving in self.savings),
+            *self._not_folded(),
+            self.measured,
+        )
+
+    def _not_folded(self) -> Iterator[str]:
+        reasons: dict[str, list[str]] = {}
+        for entry in self:
+            if entry.fold_saves_ms is None and any(
+                saving.verb == "fold" and not saving.why_not for saving in self.savings
+            ):
+                reasons.setdefault(entry.fold, []).append(entry.site or "(the model)")
+        for reason, sites in reasons.items():
+            yield f"fold: not possible for {', '.join(sites)}: {reason}"
+
+    def __str__(self) -> str:
+        return "\n".join([str(self.rows()), *self.lines])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"{self.rows().to_html()}<p>{'<br>'.join(map(html.escape, self.lines))}</p>"
+
+
+def _row(entry: BatchNormCost) -> tuple[str, ...]:
+    return (
+        entry.site or "(the model)",
+        entry.kind,
+        _NOTHING if entry.channels is None else f"{entry.channels:,}",
+        entry.before,
+        entry.after,
+        f"{entry.parameters:,}",
+        _ms(entry.forward_ms),
+        _ms(entry.backward_ms),
+        f"{entry.share:.1%}",
+        _megabytes(entry.bytes_kept),
+        _NOTHING if entry.fold_saves_ms is None else _ms(entry.fold_saves_ms),
+        _megabytes(entry.recompute_saves_bytes),
+    )
+
+
+def _ms(value: float) -> str:
+    return (
+        f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 0.01 or value == 0 else f"{value:.3f}"
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.0f}" if count >= 1e8 else f"{count / 1e6:.3g}"

@@ -1,0 +1,107 @@
+"""How many bytes each batch norm has kept for the backward pass, and how many of them ``recompute`` lets go."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnkit.memory.recompute import recompute
+from bnkit.model.inspect.example import Example
+
+
+@dataclass
+class KeptBytes:
+    """Bytes that a forward pass keeps for the backward pass.
+
+    Attributes:
+        whole: Of the whole model, parameters and buffers left out; a storage counts once, however many layers keep it.
+        by_layer: Of what single layers were the first to keep, by name.
+    """
+
+    whole: int = 0
+    by_layer: Counter[str] = field(default_factory=Counter)
+
+
+def kept_bytes(model: nn.Module, example: Example, layers: Mapping[str, nn.Module]) -> KeptBytes:
+    """What a forward pass of ``model``, in the modes that it has, keeps on ``example``; and ``layers`` of it.
+
+    Raises:
+        ModelError: It raises.
+    """
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    found, running = KeptBytes(), list[str]()
+    alive: list[Tensor] = []  # so that no address is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            own.add(storage._cdata)
+            alive.append(tensor)
+            found.whole += storage.nbytes()
+            if running:
+                found.by_layer[running[-1]] += storage.nbytes()
+        return tensor
+
+    with (
+        torch.enable_grad(),
+        _watched(layers, running.append, running.remove),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+    ):
+        example.fresh().run(model)
+    return found
+
+
+def bytes_saved_by_recompute(model: nn.Module, example: Example, layers: Mapping[str, nn.Module]) -> KeptBytes:
+    """What ``recompute`` keeps less; each output is of the last of ``layers`` that had run when it was dropped.
+
+    Raises:
+        ModelError: The model raises, or cannot be recomputed.
+    """
+    found, last = KeptBytes(), ""
+    with torch.enable_grad():
+        with recompute(model) as recomputation:
+
+            def count(name: str) -> None:
+                nonlocal last
+                dropped = recomputation.bytes_dropped - found.whole
+                if last and dropped:
+                    found.by_layer[last] += dropped
+                found.whole += dropped
+                last = name
+
+            with _watched(layers, None, count):
+                output = example.fresh().run(model)
+        count("")
+        del output
+    return found
+
+
+@contextmanager
+def _watched(
+    layers: Mapping[str, nn.Module], entered: Callable[[str], Any] | None, left: Callable[[str], Any]
+) -> Iterator[None]:
+    """Inside, ``entered`` and ``left`` are called with the name of each of ``layers`` that runs."""
+
+    def hooks_of(name: str, module: nn.Module) -> list[Any]:
+        def before(*_: Any) -> None:
+            if entered is not None:
+                entered(name)
+
+        def after(*_: Any) -> None:
+            left(name)
+
+        return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+    handles = [handle for name, module in layers.items() for handle in hooks_of(name, module)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

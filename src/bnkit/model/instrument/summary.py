@@ -1,0 +1,244 @@
+"""``bnkit.summary``: each batch norm of a model, what it costs, and what could be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from statistics import quantiles
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnkit.arguments import check_int
+from bnkit.errors import ModelError
+from bnkit.kernels.compilation.readiness import compiling_at_once
+from bnkit.memory.recompute import recompute
+from bnkit.messages import plural
+from bnkit.model.edit.convert import convert
+from bnkit.model.edit.copy import deepcopy_model
+from bnkit.model.edit.fold import fold
+from bnkit.model.inspect.batches import device_of
+from bnkit.model.inspect.example import Example
+from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
+from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite, batch_norm_sites, required_batch_norm_sites
+from bnkit.model.inspect.sites import Sites, sites
+from bnkit.model.inspect.supported import check_supported
+from bnkit.model.instrument.batch_norm_cost import BatchNormCost, BatchNormCosts, Saving
+from bnkit.model.instrument.kept_bytes import KeptBytes, bytes_saved_by_recompute, kept_bytes
+from bnkit.model.instrument.step_timing import Clock, StepTimes, TrainingStep, interleaved, median_of
+from bnkit.model.state import force_eager, isolate_from_ambient_modes, preserve_everything
+
+_WARM_UP = 2
+_OURS = "bnkit."
+
+
+@isolate_from_ambient_modes
+def summary(model: nn.Module, example_inputs: Any, *, repetitions: int = 7) -> BatchNormCosts:
+    """What each batch norm of ``model`` is and costs, and what ``convert``, ``recompute`` and ``fold`` would save.
+
+    What is timed is a step of training on the example: the forward pass in training mode, and the backward pass to all
+    parameters, from a random gradient of the output; no optimizer. It runs ``repetitions`` times after 2 more to warm up, with
+    the threads that PyTorch has. A layer is timed where it stands, by hooks on the module and on its nodes of the autograd
+    graph, in the same step that its share is of. What could be saved is timed in the same rounds, in turns: the
+    model with bnkit's layers (their loops are compiled before, which may take a minute), the model under ``recompute``, and the
+    evaluation of the model and of the folded one. Every figure is a median; where half of the rounds do not agree that there is a
+    difference, the output says so. On a GPU, times are those of the device.
+
+    Bytes are those of tensors that autograd saves, each counted once, for the layer that saves it first; parameters and
+    buffers are left out.
+
+    Nothing is changed: parameters, gradients, buffers, modes and the random state are as before. A model with lazy layers is
+    copied, and the copy, after a run on the example, is measured.
+
+    Args:
+        model: Any model with batch norms that runs.
+        example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords): a batch as in training.
+        repetitions: From 1.
+
+    Returns:
+        The batch norms in the order in which they first run: a sequence that prints as a table.
+
+    Raises:
+        ModelError: The model has no batch norm, or raises on the example.
+        SettingsError: An argument means nothing.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2))
+        >>> costs = summary(model, torch.ones(4, 3, 4, 4), repetitions=1)
+        >>> [(cost.site, cost.channels, cost.before, cost.after, cost.parameters, cost.bytes_kept) for cost in costs]
+        [('1', 8, '0', 'relu, 4', 16, 576)]
+    """
+    check_supported(model, runs=True)
+    check_int("repetitions", repetitions)
+    example = Example(example_inputs)
+    required_batch_norm_sites(model)
+    with preserve_everything(model):
+        if first_lazy(model) is not None:
+            model = deepcopy_model(model)
+            materialise(model, example)
+        with force_eager():
+            return _Measurement(model, example, repetitions).result()
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """A changed copy of the model, or why there is none.
+
+    Attributes:
+        model: The copy; None without one.
+        details: What became of each batch norm, by name.
+        changed: Those that were changed.
+        why_not: Why there is no copy.
+    """
+
+    model: nn.Module | None
+    details: dict[str, str]
+    changed: frozenset[str] = frozenset()
+    why_not: str = ""
+
+    @classmethod
+    def of(cls, verb: str, make: Callable[[], Any]) -> _Variant:
+        """What a verb of bnkit makes of the model."""
+        try:
+            model, changes = make()
+        except ModelError as error:
+            return cls(None, {}, why_not=str(error))
+        details = {change.site: change.detail for change in changes}
+        changed = frozenset(change.site for change in changes if change.is_made)
+        if not changed:
+            reason = "; ".join(dict.fromkeys(details.values()))
+            return cls(None, details, why_not=f"there is nothing to {verb}: {reason}")
+        return cls(model, details, changed)
+
+
+class _Measurement:
+    """The model, its variants, and what was measured of them."""
+
+    def __init__(self, model: nn.Module, example: Example, repetitions: int) -> None:
+        self._model, self._example, self._repetitions = model, example, repetitions
+        self._found = {site.name: site for site in batch_norm_sites(model)}
+        self._layers = {name: site.module for name, site in self._found.items()}
+        inputs = example.arguments or example.keywords
+        self._sites: Sites = sites(model, inputs)
+        with compiling_at_once():
+            self._converted = _Variant.of("convert", lambda: convert(model, to="bnkit", example_inputs=inputs))
+        self._folded = _Variant.of("fold", lambda: fold(model, inputs))
+        device = device_of(model)
+        self._step = TrainingStep(example, Clock(device))
+        self._device = "cpu" if device is None else str(device)
+
+    def result(self) -> BatchNormCosts:
+        times = self._times()
+        self._model.train()
+        kept = kept_bytes(self._model, self._example, self._layers)
+        saved, why_not = self._saved_by_recompute()
+        step = median_of(times["layers"], lambda time: time.whole)
+        order = {site.name: number for number, site in enumerate(self._sites)}
+        names = sorted(self._found, key=lambda name: order.get(name, len(order)))
+        costs = [self._cost(name, times, kept, saved) for name in names]
+        savings = [
+            self._saving("convert", times, self._converted.why_not),
+            self._saving("recompute", times, why_not, kept.whole, kept.whole - saved.whole),
+            self._saving("fold", times, self._folded.why_not),
+        ]
+        threads = plural(torch.get_num_threads(), "thread")
+        rounds = plural(self._repetitions, "round")
+        measured = f"medians of {rounds} after {_WARM_UP} to warm up, all variants in each; {self._device}, {threads}"
+        return BatchNormCosts(costs, step_ms=step, bytes_kept=kept.whole, savings=savings, measured=measured)
+
+    def _times(self) -> dict[str, list[StepTimes]]:
+        """What each variant took in each round."""
+        step, model, converted, folded = self._step, self._model, self._converted.model, self._folded.model
+
+        def train(variant: nn.Module, layers: Any = None, context: Any = nullcontext) -> StepTimes:
+            variant.train()
+            with context():
+                return step.run(variant, layers)
+
+        def evaluate(variant: nn.Module) -> StepTimes:
+            layers = {name: module for name, module in variant.named_modules() if name in self._layers}
+            return step.evaluate(variant.eval(), layers)
+
+        functions: dict[str, Callable[[], StepTimes]] = {
+            "layers": lambda: train(model, self._layers),
+            "step": lambda: train(model),
+            "recompute": lambda: train(model, context=lambda: recompute(model)),
+            "evaluation": lambda: evaluate(model),
+        }
+        if converted is not None:
+            functions["convert"] = lambda: train(converted)
+        if folded is not None:
+            functions["fold"] = lambda: evaluate(folded)
+        with compiling_at_once():
+            return interleaved(functions, repetitions=self._repetitions, warm_up=_WARM_UP)
+
+    def _saved_by_recompute(self) -> tuple[KeptBytes, str]:
+        saved = bytes_saved_by_recompute(self._model, self._example, self._layers)
+        return saved, "" if saved.whole else "nothing that is kept can be computed again from the input of a batch norm"
+
+    def _saving(
+        self,
+        verb: str,
+        times: dict[str, list[StepTimes]],
+        why_not: str,
+        bytes_before: int | None = None,
+        bytes_after: int | None = None,
+    ) -> Saving:
+        what, before = ("an evaluation", "evaluation") if verb == "fold" else ("a training step", "step")
+        if why_not:
+            return Saving(verb, what, why_not=why_not)
+        ms_before, ms_after = (median_of(times[name], lambda time: time.whole) for name in (before, verb))
+        ratios = [after.whole / earlier.whole for earlier, after in zip(times[before], times[verb], strict=True)]
+        low, middle, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        return Saving(verb, what, ms_before, ms_after, (low, middle, high), bytes_before, bytes_after)
+
+    def _cost(self, name: str, times: dict[str, list[StepTimes]], kept: KeptBytes, saved: KeptBytes) -> BatchNormCost:
+        found = self._found[name]
+        like = found.recognised_as
+        before, after, calls = self._surroundings(name)
+        rounds = times["layers"]
+        affine = [getattr(found.module, key, None) for key in ("weight", "bias")]
+        is_folded = name in self._folded.changed and "fold" in times
+        return BatchNormCost(
+            site=name,
+            kind=_kind(found),
+            channels=like.channels if isinstance(like, BatchNormLike) else None,
+            before=before,
+            after=after,
+            calls=calls,
+            parameters=sum(tensor.numel() for tensor in affine if isinstance(tensor, nn.Parameter)),
+            forward_ms=median_of(rounds, lambda time: time.layers[name][0]),
+            backward_ms=median_of(rounds, lambda time: time.layers[name][1]),
+            share=median_of(rounds, lambda time: sum(time.layers[name]) / time.whole),
+            bytes_kept=kept.by_layer[name],
+            fold=self._folded.details.get(name, self._folded.why_not),
+            fold_saves_ms=self._saved_by_fold(name, times) if is_folded else None,
+            convert=self._converted.details.get(name, self._converted.why_not),
+            recompute_saves_bytes=saved.by_layer[name],
+        )
+
+    def _saved_by_fold(self, name: str, times: dict[str, list[StepTimes]]) -> float:
+        """What an evaluation spends less in the place of that name, where the folded model has something as well."""
+
+        def spent(time: StepTimes) -> float:
+            return time.layers.get(name, (0.0, 0.0))[0]
+
+        return median_of(times["evaluation"], spent) - median_of(times["fold"], spent)
+
+    def _surroundings(self, name: str) -> tuple[str, str, int]:
+        try:
+            site = self._sites.called(name)
+        except KeyError:
+            return "", "it did not run on the example", 0
+        after = [*([site.activation] if site.activation else []), *site.feeds]
+        return ", ".join(site.fed_by) or "input", ", ".join(after) or "output", site.calls
+
+
+def _kind(site: BatchNormSite) -> str:
+    kind = type(site.module)
+    home = _OURS if kind.__module__.startswith(_OURS) else ""
+    activation = site.recognised_as.activation if isinstance(site.recognised_as, BatchNormLike) else None
+    fused = activation if isinstance(activation, str) else type(activation).__name__ if activation is not None else ""
+    return f"{home}{kind.__name__}{f' + {fused}' if fused else ''}"
