@@ -14,7 +14,12 @@ from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, parse_
 from bnkit.experiments.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").glob("how-to/*.md")),
+]
 RULES = sorted((ROOT / "docs" / "rules").glob("*.md"))  # whose examples are run with the tests of the rules
 
 
