@@ -14,7 +14,9 @@ SOURCE = Path(bnkit.__file__).parent
 ORDER = [
     {"cli", "integrations"},
     {"claims"},
-    {"comparison", "demonstrations", "checks"},
+    {"comparison", "demonstrations"},
+    {"integrations"},
+    {"checks"},
     {"report"},
     {"experiments"},
     {"model", "data"},

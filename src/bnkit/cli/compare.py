@@ -81,8 +81,15 @@ def compare(
     ] = None,
     keep_checkpoints: Annotated[bool, Option("--keep-checkpoints", help="Keep every epoch's weights.")] = False,
     tensorboard: Annotated[
-        bool, Option("--tensorboard", help="Write TensorBoard's files into DIR/tensorboard.")
+        bool, Option("--tensorboard", help="Write TensorBoard's files into DIR/tensorboard; as --log tensorboard.")
     ] = False,
+    log: Annotated[
+        list[str] | None,
+        Option(
+            metavar="NAME,NAME",
+            help="Log to tensorboard, wandb, mlflow; into DIR, unless their environment says where.",
+        ),
+    ] = None,
     workers: Workers = "auto",
     run_timeout: Annotated[
         float | None, Option(metavar="S", help="End a run after S seconds, as failed.", show_default=False)
@@ -155,6 +162,7 @@ def compare(
                 fresh=fresh,
                 keep_checkpoints=keep_checkpoints,
                 tensorboard=tensorboard,
+                log=log or (),
                 workers=count_of(workers),
                 run_timeout=run_timeout,
                 engine=engine,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from bnkit.experiments.records.results_folder import ResultsFolder, results_path
 from bnkit.experiments.running.launcher import launch
 from bnkit.experiments.running.request import LaunchOptions, Overrides, RunRequest
 from bnkit.factory_import import PASSED_OBJECT
+from bnkit.integrations.loggers import logger_names, loggers
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet
@@ -53,6 +55,7 @@ def compare(
     fresh: bool = False,
     keep_checkpoints: bool = False,
     tensorboard: bool = False,
+    log: str | Sequence[str] = (),
     workers: int | str | None = None,
     run_timeout: float | None = None,
     engine: str = "local",
@@ -101,7 +104,10 @@ def compare(
         out: The results folder.
         fresh: Delete the runs in ``out`` first.
         keep_checkpoints: Keep the weights after every epoch, as safetensors.
-        tensorboard: Write event files into ``<out>/tensorboard`` (needs tensorboardX).
+        tensorboard: The same as "tensorboard" in ``log``.
+        log: Loggers: "tensorboard" (event files in ``<out>/tensorboard``), "wandb" (W&B), "mlflow"; each needs the extra of its
+            name. W&B and MLflow write into ``out`` unless their own environment says where, and get a run for each run, resumed with
+            it; what was recorded before is logged too.
         workers: How many processes train runs at once, or "auto": as many as the processors are for; None trains in this
             process. What is given as an object is sent to them (cloudpickle), and a script has to guard its call by
             ``if __name__ == "__main__":``. A worker that dies costs its run one retry; a second time, the run is failed.
@@ -155,6 +161,7 @@ def compare(
             fresh=fresh,
             keep_checkpoints=keep_checkpoints,
             tensorboard=tensorboard,
+            log=log,
             workers=workers,
             run_timeout=run_timeout,
             engine=engine,
@@ -179,6 +186,7 @@ def run_experiment(
     fresh: bool = False,
     keep_checkpoints: bool = False,
     tensorboard: bool = False,
+    log: str | Sequence[str] = (),
     workers: int | str | None = None,
     run_timeout: float | None = None,
     engine: str = "local",
@@ -198,13 +206,10 @@ def run_experiment(
     options = LaunchOptions(workers, run_timeout, engine, address, try_training)
     out = out if out is not None else default_folder(experiment)
     folder = ResultsFolder(out)
-    callback = CallbackList(*callbacks, *([] if observer is None else [observer]))
-    folder.refuse_foreign(*(["tensorboard"] if tensorboard else []))
-    worker_callbacks: tuple[Callback, ...] = ()
-    if tensorboard:
-        from bnkit.report.tensorboard import TensorBoard
-
-        worker_callbacks = (TensorBoard(folder.path.absolute()),)
+    names = logger_names([*(["tensorboard"] if tensorboard else []), *([log] if isinstance(log, str) else log)])
+    folder.refuse_foreign(*names)
+    logging = loggers(names, folder.path.absolute())
+    callback = CallbackList(*logging.here, *callbacks, *([] if observer is None else [observer]))
     request = RunRequest(
         experiment,
         Overrides(networks, data, functions),
@@ -212,9 +217,9 @@ def run_experiment(
         options,
         resolved_before=None if fresh else _resolved_before(folder),
         keep_checkpoints=keep_checkpoints,
-        worker_callbacks=worker_callbacks,
+        worker_callbacks=logging.training,
     )
-    with launch(request, callback) as prepared:
+    with closing(logging), launch(request, callback) as prepared:
         if prepared.writes:
             other = None if fresh else describe_outdated_runs(folder.path, prepared.plan)
             if other is not None:

@@ -104,7 +104,7 @@ def test_a_folder_of_an_earlier_version_has_no_marker_and_goes_on(compared, tmp_
     with ResultsFolder(place).writing():
         pass
     assert json.loads((place / MARKER).read_text())["written"] == [
-        "experiment.toml", "results.csv", "report.html", "runs", ".lock", "tensorboard",
+        "experiment.toml", "results.csv", "report.html", "runs", ".lock", "tensorboard", "wandb", "mlflow",
     ]  # fmt: skip
 
 

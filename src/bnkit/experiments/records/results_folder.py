@@ -33,6 +33,8 @@ _FILES_OF_A_RUN = (
 )
 # The files that a comparison writes.
 _WRITTEN = ("experiment.toml", "results.csv", "report.html", "runs", marker.LOCK)
+# The folders of loggers.
+_LOGS = ("tensorboard", "wandb", "mlflow")
 # The fraction of the time that may be spent writing results.csv.
 _SHARE_OF_TIME = 0.02
 # Additional columns of results.csv if the experiment has a metric of its own.
@@ -174,7 +176,7 @@ class ResultsFolder:
                 f"{self.path} cannot be written ({error.strerror or error}); expected a folder that can: use another `out`"
             ) from error
         try:
-            marker.mark(self.path, (*_WRITTEN, "tensorboard"))
+            marker.mark(self.path, (*_WRITTEN, *_LOGS))
             yield
         finally:
             lock.release()

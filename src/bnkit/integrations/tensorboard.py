@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record
+from bnkit.integrations.extras import require_extra
+from bnkit.integrations.run_logger import figures
 from bnkit.report.objective import Objective
 
 if TYPE_CHECKING:
@@ -24,11 +25,6 @@ NAME = "tensorboard"
 # Of the first batch, in the grid of images.
 _IMAGES = 64
 _COLUMNS = 8
-_SCALARS = (
-    *("loss", "accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy"),
-    *("metric", "validation_metric", "test_metric", "test_metric_population"),
-    *("test_accuracy_population", "gradient_norm", "epoch_duration", "examples_per_second"),
-)
 
 
 class TensorBoard(Callback):
@@ -45,12 +41,9 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, folder: Path) -> None:
-        try:
-            import tensorboardX
-        except ImportError as error:
-            raise SettingsError(
-                "TensorBoard's files need tensorboardX, which is not installed; pip install 'bnkit[tensorboard]'"
-            ) from error
+        require_extra("TensorBoard", "tensorboardX", "tensorboard")
+        import tensorboardX
+
         self._library: Any = tensorboardX
         self._path = folder / NAME
         self._writer: Any = None
@@ -78,10 +71,8 @@ class TensorBoard(Callback):
             self._add_graph(model, inputs[:2])
 
     def epoch_trained(self, run: Run, epoch: Epoch, model: nn.Module) -> None:
-        for name in _SCALARS:
-            value = getattr(epoch, name)
-            if value is not None:
-                self._writer.add_scalar(name, value, epoch.epoch)
+        for name, value in figures(epoch).items():
+            self._writer.add_scalar(name, value, epoch.epoch)
         for entry in epoch.layers or ():
             for name, value in _scalars(entry["layers"]):
                 self._writer.add_scalar(f"layers/{name}", value, entry["step"])
@@ -137,8 +128,8 @@ def _grid(images: Any) -> Any:
 
 def _scalars(layers: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
     """What was seen of all layers at one step, by ``layer/figure``; of a distribution its mean and deviation."""
-    for layer, figures in layers.items():
-        for name, value in figures.items():
+    for layer, measured in layers.items():
+        for name, value in measured.items():
             known = (
                 {name: value}
                 if not isinstance(value, dict)
