@@ -8,6 +8,7 @@ from typing import Any
 
 from bnkit.experiments.records.record import Status
 from bnkit.messages import plural
+from bnkit.notebook_html import bullets, output, paragraph
 from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
 from bnkit.report.intervals import Conclusion, Interval
 from bnkit.report.objective import Objective
@@ -70,6 +71,12 @@ class Answer:
             for heading, sentences in self.paragraphs()
         )
 
+    def _repr_html_(self) -> str:
+        return output(
+            paragraph(self.headline, "headline"),
+            *(bullets(heading, sentences) for heading, sentences in self.paragraphs()),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, with the sentences."""
         return {
@@ -96,7 +103,7 @@ def _heading(contrast: Contrast) -> str:
     where = "".join(f", {key} {value}" for key, value in contrast.setting.items())
     objective = contrast.objective
     return (
-        f"{contrast.network} against {contrast.baseline}{where}: test {objective.name} at the end, paired by seed, "
+        f"{contrast.network} against {contrast.baseline}{where}: {objective.title} at the end, paired by seed, "
         f"95 % intervals{_at_once(contrast)}{'; less is better' if objective.minimize else ''}"
     )
 
@@ -139,11 +146,12 @@ def _rate_sentence(contrast: Contrast, at: AtLearningRate) -> str:
         if status is not Status.FINISHED
     )
     lost += "".join(
-        f"; {name}: test {contrast.objective.name} undefined in {count} of {plural(at.seeds, 'run')}"
+        f"; {name}: {contrast.objective.title} undefined in {count} of {plural(at.seeds, 'run')}"
         for name, count in ((contrast.baseline, at.baseline_undefined), (contrast.network, at.network_undefined))
         if count
     )
-    return f"lr {at.lr:g}: {difference}{f' ({means})' if means else ''}{lost}."
+    where = "" if at.lr is None else f"lr {at.lr:g}: "
+    return f"{where}{difference}{f' ({means})' if means else ''}{lost}."
 
 
 def _best_sentence(best: AtBest, contrast: Contrast) -> str:
@@ -171,15 +179,15 @@ def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
     change, unit = objective.change, " points" if objective.is_accuracy else ""
     match objective.conclude(difference):
         case Conclusion.GAIN if objective.is_accuracy:
-            return f"So {network} bought {change(difference.mean)} points of test accuracy."
+            return f"So {network} bought {change(difference.mean)} points of {objective.title}."
         case Conclusion.LOSS if objective.is_accuracy:
-            return f"So {network} cost test accuracy: {change(difference.mean)} points."
+            return f"So {network} cost {objective.title}: {change(difference.mean)} points."
         case Conclusion.GAIN | Conclusion.LOSS as found:
             way = "better" if found is Conclusion.GAIN else "worse"
-            return f"So {network} made the test {objective.name} {way}: {change(difference.mean)}."
+            return f"So {network} made the {objective.title} {way}: {change(difference.mean)}."
         case Conclusion.NOTHING:
             any_left = "any difference is under a point" if objective.is_accuracy else "there is no difference"
-            return f"So {network} bought nothing in test {objective.name}: {any_left}."
+            return f"So {network} bought nothing in {objective.title}: {any_left}."
         case Conclusion.UNKNOWN:
             too_few = (
                 f"n = {difference.n} is too small"
@@ -199,7 +207,7 @@ def _neither_sentence(best: AtBest, contrast: Contrast) -> str:
     means = (best.baseline_mean, best.network_mean)
     is_above = any(objective.order(mean) < objective.order(constant) for mean in means)
     return (
-        f"Neither network {'is shown to have learned' if is_above else 'learned'}: test {objective.name} "
+        f"Neither network {'is shown to have learned' if is_above else 'learned'}: {objective.title} "
         f"{objective.text(means[0])} ({contrast.baseline}) and {objective.text(means[1])} ({contrast.network}) are not "
         f"{'clearly ' if is_above else ''}better than {objective.text(constant)}, the score of the best constant answer. So their "
         "difference says nothing about batch norm."
@@ -222,7 +230,7 @@ def _headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> st
     if objective.conclude(difference) is Conclusion.UNKNOWN:
         unit = " points" if objective.is_accuracy else ""
         return (
-            f"{opening}Whether {contrast.network} is better or worse in test {objective.name} cannot be said: "
+            f"{opening}Whether {contrast.network} is better or worse in {objective.title} cannot be said: "
             f"{objective.change(difference.mean)}{unit} ({interval}). {_remedy(difference)}"
         )
     sentence = _verdict_sentence(difference, contrast).removeprefix("So ").removesuffix(".")
@@ -249,7 +257,7 @@ def _under_other_settings(contrast: Contrast, every: Sequence[Contrast]) -> str:
 
 def _time_to_target_sentence(time_to_target: TimeToTarget, objective: Objective) -> str:
     target = (
-        f"the final test {objective.name} of {time_to_target.of} ({objective.text(time_to_target.value)}, after "
+        f"the final {objective.title} of {time_to_target.of} ({objective.text(time_to_target.value)}, after "
         f"{_duration_text(time_to_target.own_epochs, time_to_target.own_seconds)})"
     )
     if time_to_target.epochs is None or time_to_target.seconds is None:

@@ -32,7 +32,7 @@ class AtLearningRate:
     """Both networks at one learning rate.
 
     Attributes:
-        lr: The learning rate.
+        lr: The learning rate; None where it is one of the settings, or not known.
         test: The measure on the test set at the end, with − without, paired by seed; None if no pair finished.
         baseline_mean, network_mean: Of that measure, over the runs that finished.
         baseline_ended, network_ended: How many runs of each ended as what.
@@ -40,7 +40,7 @@ class AtLearningRate:
         baseline_undefined, network_undefined: How many runs of each finished without a finite measure on the test set.
     """
 
-    lr: float
+    lr: float | None
     test: Interval | None
     baseline_mean: float | None
     network_mean: float | None
@@ -65,8 +65,8 @@ class AtBest:
         neither_learned: Whether neither network is clearly better than that.
     """
 
-    baseline_lr: float
-    network_lr: float
+    baseline_lr: float | None
+    network_lr: float | None
     baseline_mean: float
     network_mean: float
     test: Interval | None
@@ -163,7 +163,7 @@ def _with_intervals(contrast: Contrast, intervals: Mapping[Place, Interval | Non
     best = contrast.best
     if best is not None:
         best = replace(best, test=intervals.get(BEST), training=intervals.get(TRAINING))
-    rates = tuple(replace(at, test=intervals.get(at.lr)) for at in contrast.by_learning_rate)
+    rates = tuple(replace(at, test=None if at.lr is None else intervals.get(at.lr)) for at in contrast.by_learning_rate)
     return replace(contrast, by_learning_rate=rates, best=best)
 
 

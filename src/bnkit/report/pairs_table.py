@@ -49,4 +49,12 @@ def _row(contrast: Contrast, settings: Sequence[str]) -> tuple[str, ...]:
     test = best.test
     ends = ("–" if end is None else change(end) for end in (test.low, test.high))
     verdict = "neither learned" if best.neither_learned else _WORDS[contrast.objective.conclude(test)]
-    return (*names, f"{best.network_lr:g}", f"{best.baseline_lr:g}", change(test.mean), *ends, str(test.n), verdict)
+    return (
+        *names,
+        format_setting(best.network_lr),
+        format_setting(best.baseline_lr),
+        change(test.mean),
+        *ends,
+        str(test.n),
+        verdict,
+    )
