@@ -154,16 +154,22 @@ def plotted(draw: Draw, ax: Axes | None, size: tuple[float, float]) -> Axes:
     return new
 
 
-def save(draw: Draw, path: Path, size: tuple[float, float]) -> None:
+def save(draw: Draw, path: Path, size: tuple[float, float], form: str | None = None) -> None:
     """Write what ``draw`` draws: PDF with its fonts (TrueType), SVG with its text as text. The same figures give the same file.
 
+    Args:
+        draw: Draws in axes.
+        path: The file; its ending says what it is.
+        size: In inches.
+        form: Which of ``FORMATS`` the ending has to be; by default any.
+
     Raises:
-        SettingsError: matplotlib is not installed, or the ending of ``path`` is none of ``FORMATS``.
+        SettingsError: matplotlib is not installed, or ``path`` has another ending.
         RecordError: The file cannot be written.
     """
-    ending = path.suffix.removeprefix(".").lower()
-    if ending not in FORMATS:
-        raise SettingsError(f"{path} ends in {path.suffix!r}; expected .{', .'.join(FORMATS)}")
+    ending, expected = path.suffix.removeprefix(".").lower(), FORMATS if form is None else (form,)
+    if ending not in expected:
+        raise SettingsError(f"{path} ends in {path.suffix!r}; expected .{', .'.join(expected)}")
     matplotlib = _matplotlib()
     with matplotlib.rc_context({**_STYLE, **_FILE_STYLE}):
         from matplotlib.figure import Figure

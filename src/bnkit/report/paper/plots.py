@@ -59,9 +59,21 @@ def figure_name(plan: Plan, figure: str | None, settings: Mapping[str, object]) 
 
 
 def plot_of(
-    results: Results, contrasts: Sequence[Contrast], figure: str | None, settings: Mapping[str, object]
+    results: Results,
+    contrasts: Sequence[Contrast],
+    figure: str | None,
+    settings: Mapping[str, object],
+    *,
+    at_best: bool = False,
 ) -> Plot:
     """The picture called ``figure`` of the runs of an experiment under ``settings``.
+
+    Args:
+        results: The runs.
+        contrasts: The differences of their networks.
+        figure: The name; None for the first picture of the report, each network at its best.
+        settings: Which runs.
+        at_best: Whether any figure over the epochs shows each network at its best.
 
     Raises:
         SettingsError: As of ``figure_name``, or the settings do not name one point of the grid.
@@ -69,8 +81,14 @@ def plot_of(
     name, objective = figure_name(results.plan, figure, settings), Objective.of(results.plan.task)
     if name == DIFFERENCE:
         return difference_plot(contrasts, results.plan.networks, objective, settings)
-    runs = headline_runs(results.plan, contrasts) if figure is None and not settings else _at_point(results, settings)
+    runs = (
+        headline_runs(results.plan, contrasts)
+        if at_best or (figure is None and not settings)
+        else _at_point(results, settings)
+    )
     words = name.replace("metric", objective.name).replace("_", " ")
+    if name.startswith("training_"):
+        words = f"{words}, evaluated"
     title = f"training {words}" if name in ("loss", objective.field) else words
     is_share = "accuracy" in name
     return Plot(name, draw_curves(curves(results, name, runs), title, is_share=is_share))
