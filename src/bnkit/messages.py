@@ -26,6 +26,16 @@ def unknown_name(opening: str, name: object, known: Iterable[str], more: str = "
     return f"{opening} {name!r}; expected one of {', '.join(known)}{more}{did_you_mean(name, known)}"
 
 
+def not_installed(what: str, package: str, extra: str) -> str:
+    """What to say where an optional package is missing.
+
+    Example:
+        >>> not_installed("a data frame", "pandas", "frame")
+        "a data frame needs pandas, which is not installed; pip install 'bnkit[frame]'"
+    """
+    return f"{what} needs {package}, which is not installed; pip install 'bnkit[{extra}]'"
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: a question that names the known one most like it; empty where none is.
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 
+import matplotlib
 import pytest
 import torch
+from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 import bnkit
 from bnkit.errors import RecordError, SettingsError
@@ -25,7 +29,20 @@ def comparison(tmp_path_factory):
 
 def test_it_prints_its_answer_in_a_terminal_and_in_a_notebook(comparison):
     assert "batch_norm against no_batch_norm" in repr(comparison)
-    assert comparison._repr_html_().startswith("<pre>Comparison(&#x27;")
+    page = comparison._repr_html_()
+    assert comparison.answer.headline in page and page.count("<svg ") == 2 and page.count("<table>") == 1
+
+
+def test_the_summary_is_a_data_frame(comparison):
+    frame = comparison.summary()
+    assert list(frame["network"]) == ["no_batch_norm", "batch_norm"] * 2
+    assert list(frame["lr"]) == [0.05, 0.05, 0.5, 0.5]
+    at = comparison.answer.contrasts[0].by_learning_rate[0]
+    assert frame["difference"][1] == pytest.approx(at.test.mean) and math.isnan(frame["difference"][0])
+    assert frame["mean_low"][0] < frame["mean"][0] < frame["mean_high"][0]
+    assert comparison.to_csv().splitlines()[0] == ",".join(frame.columns)
+    assert comparison.answer.headline in comparison.to_markdown()
+    assert r"no\_batch\_norm & 0.05" in comparison.to_latex()
 
 
 def test_rows_and_data_frame_are_those_of_results_csv(comparison):
@@ -97,13 +114,26 @@ def test_a_run_that_is_not_there(comparison, run):
 
 
 def test_plot_draws_one_point_of_the_grid(comparison):
-    plot = comparison.plot("loss", lr=0.05)
-    lines = [r.data_source.data for r in plot.renderers if r.glyph.__class__.__name__ == "Line"]
+    with matplotlib.rc_context({"backend": "agg"}):
+        axes = comparison.plot("loss", lr=0.05)
+    lines = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
     rows = [
         row for row in comparison.rows if row["lr"] == 0.05 and row["network"] == "no_batch_norm" and row["epoch"] == 3
     ]
-    assert lines[0]["mean"][-1] == pytest.approx(sum(row["loss"] for row in rows) / len(rows))
-    assert plot.yaxis.axis_label == "loss"
+    assert lines["no_batch_norm"][-1] == pytest.approx(sum(row["loss"] for row in rows) / len(rows))
+    assert axes.get_ylabel() == "training loss"
+    pyplot.close(axes.figure)
+
+
+def test_plot_draws_in_given_axes(comparison):
+    axes = Figure().subplots()
+    assert comparison.plot("difference", ax=axes) is axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["each at its best lr", "lr 0.05", "lr 0.5"]
+
+
+def test_a_figure_for_a_paper_is_written(comparison, tmp_path):
+    written = comparison.savefig(tmp_path / "loss.svg", "loss", lr=0.05)
+    assert written == tmp_path / "loss.svg" and "training loss" in written.read_text()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from rich.text import Text
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.sarif import sarif_log
 from bnkit.messages import plural
+from bnkit.notebook_html import output, wide
 from bnkit.table import Column, Table
 
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
@@ -135,7 +136,7 @@ class Findings(Sequence[Finding]):
     def _repr_html_(self) -> str:
         columns = ("severity", "code", Column("site", is_text=True), "finding", "remedy")
         rows = [(f.severity.value, f.code, _location(f), f.message, f.remedy) for f in self]
-        table = Table(columns, rows).to_html() if self else ""
+        table = output(wide(Table(columns, rows))) if self else ""
         remarks = "".join(f"<br>{html.escape(line)}" for line in self.remarks if "--fix" not in line)
         return f"{table}<p>{html.escape(self.summary)}{remarks}</p>"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option, launch
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from bnkit.comparison.comparison import Comparison
     from bnkit.report.results import Results
 
+Format = Literal["html", "latex", "markdown", "csv", "pdf", "svg"]
+_PICTURES = ("pdf", "svg")
 _BEST_RUNS = 5
 # Of a table in a terminal; more scroll the answer out of sight.
 _MOST_ROWS = 40
@@ -27,7 +29,27 @@ def report(
         list[Path], Argument(metavar="DIR...", help="Folders that `bnkit compare` wrote, or one of `bnkit claims`.")
     ],
     out: Annotated[
-        Path | None, Option(metavar="FILE", help="The page about several folders; by default report.html.")
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="The page about several folders, by default report.html; or the file of another format.",
+        ),
+    ] = None,
+    form: Annotated[
+        Format,
+        Option(
+            "--format",
+            help="html: the page, and the answer in the terminal. latex, markdown, csv: the summary, for a paper, on standard output. "
+            "pdf, svg: a figure at the width of a column, in a file.",
+        ),
+    ] = "html",
+    figure: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="The figure of pdf or svg: difference (the default), or one over the epochs, such as test_accuracy or loss, each "
+            "network at its best.",
+        ),
     ] = None,
     open_report: Annotated[bool, Option("--open", help="Open it in a browser.")] = False,
     show_all: All = False,
@@ -42,6 +64,8 @@ def report(
     both have the same runs: what did a change of the code, the machine or the number of threads do? Where they have none in
     common, each has its own answer, and all are in the same pictures.
 
+    `bnkit report results/quickstart --format latex` prints the table of a paper, and `--format pdf` writes its figure.
+
     `bnkit report results/claims` writes claims.html again, with all effects in one picture, and the report of every design.
     """
     from bnkit.claims.folder import holds_claims
@@ -49,9 +73,18 @@ def report(
     from bnkit.report.answer import Answer
 
     if any(holds_claims(folder) for folder in folders):
+        if form != "html" or figure is not None:
+            raise SettingsError(f"--format {form} of a folder of bnkit claims; expected one that bnkit compare wrote")
         _report_claims(folders, out, open_report=open_report, as_json=as_json)
         return
     comparisons = [Comparison(folder) for folder in folders]
+    if figure is not None and form not in _PICTURES:
+        raise SettingsError(f"--figure {figure} with --format {form}; expected --format pdf or svg")
+    if form != "html":
+        if as_json:
+            raise SettingsError(f"--json with --format {form}; expected one of them")
+        _report_for_paper(comparisons, form, figure, out, open_report=open_report)
+        return
     if len(comparisons) == 1:
         if out is not None:
             raise SettingsError(
@@ -73,6 +106,29 @@ def report(
         print_results(results, path, show_all=show_all)
     if open_report:
         launch(path.resolve().as_uri())
+
+
+def _report_for_paper(
+    comparisons: list[Comparison], form: str, figure: str | None, out: Path | None, *, open_report: bool
+) -> None:
+    from bnkit.comparison.merge import merge_comparisons
+    from bnkit.report.paper.files import paper_text, write_picture, write_text
+
+    results = comparisons[0].results if len(comparisons) == 1 else merge_comparisons(comparisons)
+    written = out
+    if form in _PICTURES:
+        folder = comparisons[0].folder.path if len(comparisons) == 1 else Path()
+        written = write_picture(results, form, figure, out, folder)
+    elif out is not None:
+        write_text(paper_text(results, form), out)
+    elif open_report:
+        raise SettingsError(f"--open with --format {form}, which goes to standard output; expected --out FILE too")
+    else:
+        stdout_console().out(paper_text(results, form), end="", highlight=False)
+    if written is not None:
+        stdout_console().print_sentences(f"{form}: {written}")
+    if written is not None and open_report:
+        launch(written.resolve().as_uri())
 
 
 def print_results(results: Results, report: Path, *, show_all: bool, only_answer: bool = False) -> None:

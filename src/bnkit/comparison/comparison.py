@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import html
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnkit.comparison.run_table import RunTable
 from bnkit.comparison.stored_runs import StoredRuns
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, plan
-from bnkit.experiments.records.record import Epoch
 from bnkit.experiments.records.results_folder import ResultsFolder, columns
-from bnkit.experiments.settings import Settings
-from bnkit.messages import plural, unknown_name
+from bnkit.messages import not_installed, plural
 from bnkit.report.answer import Answer
 from bnkit.report.contrast import contrasts
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import matches, points_of
-from bnkit.report.page_digest import is_up_to_date, mark_page
 from bnkit.report.pairs_table import pairs_table
-from bnkit.report.tables import further_tables, runs_table, summary_table
+from bnkit.report.paper.summary import Summary, summary_of
+from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import strict
 from bnkit.table import Table
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.axes import Axes
 
     from bnkit.experiments.resolve import Components
+    from bnkit.report.paper.plots import Plot
 
 
 class Comparison(StoredRuns):
-    """What came out of a comparison: a view of its results folder.
+    """What came out of a comparison: a view of its results folder, or of a table of runs (``from_frame``).
+
+    As the last line of a notebook's cell it shows the answer, a picture and a table.
 
     Args:
         path: The folder that ``bnkit compare`` or ``bnkit.compare`` wrote.
@@ -45,6 +45,8 @@ class Comparison(StoredRuns):
         RecordError: The folder holds no experiment, or one of a newer bnkit.
     """
 
+    _table: RunTable | None = None
+
     def __init__(self, path: str | Path) -> None:
         folder = ResultsFolder(Path(path))
         super().__init__(folder, plan(folder.experiment()))
@@ -57,13 +59,84 @@ class Comparison(StoredRuns):
         StoredRuns.__init__(comparison, ResultsFolder(folder.path), plan, components)
         return comparison
 
+    @classmethod
+    def from_frame(
+        cls,
+        df: Any,
+        *,
+        metric: str,
+        network: str = "network",
+        seed: str = "seed",
+        settings: str | Sequence[str] = (),
+        baseline: object = None,
+        minimize: bool = False,
+        examples: int | None = None,
+    ) -> Comparison:
+        """The comparison of runs that something else has trained, from a table with a row for each run.
+
+        Runs of two networks are a pair where seed and settings are the same: each setting, the learning rate too, is compared by
+        itself, and none is chosen. ``answer`` says what was left out: runs without a partner, repeated rows, figures that
+        are not finite. There are no runs to load, and no curves: of ``plot`` there is "difference".
+
+        Args:
+            df: A pandas data frame, such as the export of W&B or MLflow, ``study.trials_dataframe()`` of Optuna, or a table of
+                another library that has ``to_pandas``.
+            metric: The column by which runs are judged, one figure a run. A share from 0 to 1 whose name ends in "accuracy" or
+                "acc" is told in percentage points.
+            network: The column that says which network it was; values that are not text are called ``column=value``.
+            seed: The column that pairs runs.
+            settings: The columns that have to be the same within a pair.
+            baseline: The network that the others are compared with; by default ``no_batch_norm``, False, or the first one.
+            minimize: Whether less is better.
+            examples: How many test examples an accuracy counts: no interval is then narrower than those allow.
+
+        Raises:
+            SettingsError: The table lacks a column, holds something else than that, or has no pair of runs.
+
+        Example:
+            >>> import pandas
+            >>> runs = pandas.DataFrame({
+            ...     "network": ["no_batch_norm"] * 3 + ["batch_norm"] * 3,
+            ...     "seed": [0, 1, 2] * 2,
+            ...     "accuracy": [0.90, 0.91, 0.90, 0.93, 0.95, 0.93],
+            ... })
+            >>> bnkit.Comparison.from_frame(runs, metric="accuracy", examples=10_000).answer.headline
+            'batch_norm bought +3.3 points of accuracy (95 % interval +1.9 to +4.8, n = 3).'
+        """
+        from bnkit.comparison.frames import Columns, run_table
+
+        keys = (settings,) if isinstance(settings, str) else tuple(settings)
+        columns = Columns(network, seed, metric, keys)
+        comparison = cls.__new__(cls)
+        comparison._table = run_table(df, columns, baseline=baseline, minimize=minimize, examples=examples)
+        comparison._table.answer()  # where there is no pair, the caller hears of it here
+        return comparison
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("folder", "plan", "_stored") and self._table is not None:
+            raise SettingsError(
+                "this comparison was made from a table: it has no results folder, so no runs to load, no curves and no report; "
+                "expected one of `bnkit.compare`"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     @property
     def answer(self) -> Answer:
         """What batch normalization bought, in words (``print`` it) and figures."""
-        return Answer.of(self.results)
+        return Answer.of(self.results) if self._table is None else self._table.answer()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of ``results.csv``, one for each run and epoch, as they are recorded; of a table, its runs. A dictionary a row.
+
+        None where there is no value; the loss of the epoch in which a run diverged is the word ``nan``, as in the file.
+        """
+        return super().rows if self._table is None else self._table.rows()
 
     def to_json(self) -> dict[str, Any]:
         """What ``bnkit compare --json`` prints, as plain values: None for what there is not, and for what is not finite."""
+        if self._table is not None:
+            return {"results": self._table.rows(), "answer": strict(self.answer.to_json())}
         content = {
             "name": self.plan.experiment.name,
             "folder": str(self.folder.path),
@@ -75,16 +148,56 @@ class Comparison(StoredRuns):
             content["this_call"] = [run.run_id for run in self.plan]
         return {key: strict(value) for key, value in content.items()}
 
-    def summary(self) -> Table:
-        """A row for each network and setting: the mean on the test set, its 95 % interval, n, and how many runs failed."""
-        return summary_table(self.results)
+    def summary(self) -> pandas.DataFrame:
+        """A row for each network and setting, as a pandas data frame: what a paper says of it.
+
+        Accuracies and their differences are shares from 0 to 1. The columns:
+
+        - ``network``, and each setting that varies
+        - ``best``: whether this learning rate was chosen for the network on the validation part
+        - ``n``, ``failed``: how many runs have a figure at their end, and how many have none
+        - ``mean``, ``mean_low``, ``mean_high``: on the test set over the seeds, with its 95 % interval
+        - ``baseline``, ``difference``, ``difference_low``, ``difference_high``: to that network under the same setting, paired by
+          seed, with its 95 % interval for these test examples (of several pairs of networks at once, by Holm's procedure)
+        - ``new_examples_low``, ``new_examples_high``: the interval for new examples like them
+
+        Raises:
+            SettingsError: pandas is not installed.
+        """
+        summary = self._summary
+        frame = _pandas().DataFrame(summary.values(), columns=summary.header())
+        figures = summary.header()[summary.header().index("mean") :]
+        return frame.astype({name: float for name in figures if name != "baseline"})
+
+    def to_latex(self) -> str:
+        r"""The summary as LaTeX: a ``table`` that fits a column, for a preamble with ``\usepackage{booktabs}``."""
+        from bnkit.report.paper.latex_table import latex
+
+        return latex(self._summary)
+
+    def to_markdown(self) -> str:
+        """The answer, the summary as a table, and what its columns mean."""
+        return self._summary.to_markdown()
+
+    def to_csv(self) -> str:
+        """The summary as comma-separated values, with the columns of ``summary()``."""
+        return self._summary.to_csv()
+
+    @property
+    def _summary(self) -> Summary:
+        if self._table is not None:
+            return self._table.summary(self.answer)
+        results, answer = self.results, self.answer
+        return summary_of(results, answer.contrasts, answer.headline)
 
     def table(self) -> Table:
         """A row for each run, best on the test set first; ``header, rows = comparison.table()`` takes it apart."""
-        return runs_table(self.results)
+        return runs_table(self.results) if self._table is None else self._table.table()
 
     def further_tables(self) -> dict[str, Table]:
         """By title: every network against every other, where there are more than two; and what the experiment's ``show`` asks for."""
+        if self._table is not None:
+            return {}
         results = self.results
         return {**pairs_table(contrasts(results)), **further_tables(results)}
 
@@ -94,13 +207,9 @@ class Comparison(StoredRuns):
         Raises:
             SettingsError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise SettingsError(
-                "a data frame needs pandas, which is not installed; pip install 'bnkit[frame]'"
-            ) from error
-        return pandas.DataFrame(self._result_rows(), columns=list(columns(self._all_runs)))
+        if self._table is not None:
+            return _pandas().DataFrame(self._table.rows())
+        return _pandas().DataFrame(self._result_rows(), columns=list(columns(self._all_runs)))
 
     def figures(self) -> dict[str, Any]:
         """Bokeh figures by title, to ``bokeh.plotting.show`` or to embed."""
@@ -108,62 +217,78 @@ class Comparison(StoredRuns):
 
         return figures(self.results)
 
-    def plot(self, figure: str | None = None, **settings: Any) -> Any:
-        """A Bokeh figure of one of the recorded figures over the epochs: a line a network, a band over the seeds.
+    def plot(self, figure: str | None = None, *, ax: Axes | None = None, **settings: Any) -> Axes:
+        """A matplotlib plot, in the colours of the report; a notebook shows it.
 
         Args:
-            figure: "loss", "accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy",
-                "test_accuracy_population", "gradient_norm", "epoch_duration" or "examples_per_second"; with a metric of
-                the experiment's own "metric", "validation_metric", "test_metric" or "test_metric_population" too. By
-                default what the networks are judged by, on the test set.
-            settings: Which runs, by keys of the grid: ``plot("loss", lr=0.1)``. Needed for those that vary.
+            figure: One of the recorded figures over the epochs, a line a network (the mean over the seeds) in a band from the
+                lowest to the highest: "loss", "accuracy", "validation_loss", "validation_accuracy", "test_loss",
+                "test_accuracy", "test_accuracy_population", "gradient_norm", "epoch_duration" or "examples_per_second"; with a
+                metric of the experiment's own "metric", "validation_metric", "test_metric" or "test_metric_population" too.
+                Or "difference": each network minus its baseline, paired by seed, with 95 % intervals: thick for these test
+                examples, thin for new ones like them. By default the first picture of the report: what the networks are judged by,
+                on the test set, each at its best learning rate.
+            ax: Where to draw; by default in a new figure.
+            settings: Which runs, by keys of the grid: ``plot("loss", lr=0.1)``. Needed for those that vary, but for
+                "difference" and without ``figure``.
 
         Raises:
-            SettingsError: There is no such figure, or the settings do not name one point of the grid.
+            SettingsError: There is no such figure, the settings do not name one point of the grid, or matplotlib is not
+                installed.
 
         Example:
-            ``bokeh.plotting.show(comparison.plot("loss", lr=0.1))``
+            ``comparison.plot("loss", lr=0.1).set_yscale("log")``
         """
-        from bnkit.report.charts.figures import training_curves
+        from bnkit.report.paper.matplotlib_figures import plotted
 
-        figure = figure if figure is not None else f"test_{Objective.of(self.plan.task).field}"
-        known = [entry.name for entry in fields(Epoch) if entry.name not in ("epoch", "run_duration")]
-        if figure not in known:
-            raise SettingsError(unknown_name("no figure is called", figure, known))
-        unknown = [key for key in settings if key not in Settings.model_fields]
-        if unknown:
-            raise SettingsError(unknown_name("unknown setting", unknown[0], Settings.model_fields))
-        plan = self._all_runs
-        runs = [run for run in plan if matches(run.settings, settings)]
-        points = points_of(runs, Settings.model_fields)
-        if len(points) != 1:
-            raise SettingsError(
-                f"the settings {settings} name {len(points)} points of the grid; expected one: give a value for "
-                f"{', '.join(plan.varying) or 'none'}"
-            )
-        return training_curves(self.results, figure, runs)
+        chosen = self._plot(figure, settings)
+        return plotted(chosen.draw, ax, chosen.size(4.5))
 
-    def write_report(self) -> Path:
-        """Write ``report.html`` into the folder, and return its path.
+    def savefig(self, path: str | Path, figure: str | None = None, *, width: float = 3.25, **settings: Any) -> Path:
+        """Write a plot for a paper as PDF (its fonts embedded), SVG (its text as text) or PNG; the same runs give the same file.
+
+        Args:
+            path: The file; its ending says what it is.
+            figure, settings: As of ``plot``.
+            width: In inches; by default that of a column.
 
         Raises:
-            RecordError: The folder cannot be written, or has one that bnkit did not write.
+            SettingsError: As of ``plot``, or the file has another ending.
+            RecordError: It cannot be written.
         """
-        from bnkit.report.page import page
+        from bnkit.report.paper.matplotlib_figures import save
 
-        self.folder.refuse_foreign()
-        # To repeat it: what was asked for, without what earlier calls left.
-        asked = {self.plan.experiment.name: self.plan.experiment.to_toml()}
-        self.folder.replace(self.folder.report_file, mark_page(page(self.results, asked), self.results))
-        return self.folder.report_file
+        chosen, path = self._plot(figure, settings), Path(path)
+        save(chosen.draw, path, chosen.size(width))
+        return path
 
-    def refresh_report(self) -> None:
-        """Write ``report.html`` unless the one that is there was made from the same; errors as of ``write_report``."""
-        if not is_up_to_date(self.folder.report_file, self.results):
-            self.write_report()
+    def _plot(self, figure: str | None, settings: Mapping[str, Any]) -> Plot:
+        from bnkit.report.paper.plots import figure_name, plot_of, plot_of_table
+
+        if self._table is not None:
+            return plot_of_table(self._table.contrasts(), self._table.networks, figure, settings)
+        figure_name(self.plan, figure, settings)  # refuses before anything is read
+        results = self.results
+        return plot_of(results, contrasts(results), figure, settings)
 
     def __repr__(self) -> str:
+        if self._table is not None:
+            return f"Comparison.from_frame: {plural(len(self._table.runs), 'run')}\n\n{self.answer}"
         return f"Comparison({str(self.folder.path)!r}): {plural(len(self._all_runs), 'run')}\n\n{self.answer}"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(repr(self))}</pre>"
+        from bnkit.report.notebook.comparison_html import comparison_html, curves_picture
+
+        answer, summary = self.answer, self._summary
+        if self._table is not None:
+            return comparison_html(answer, summary, self._table.networks)
+        results = self.results
+        return comparison_html(answer, summary, results.plan.networks, [curves_picture(results, answer)])
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise SettingsError(not_installed("a data frame", "pandas", "frame")) from error
+    return pandas

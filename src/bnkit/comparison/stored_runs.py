@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.comparison.stored_components import StoredComponents
@@ -13,6 +14,7 @@ from bnkit.experiments.records.results_folder import ResultsFolder, columns, row
 from bnkit.messages import unknown_name
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import outcomes
+from bnkit.report.page_digest import is_up_to_date, mark_page
 from bnkit.report.results import Results
 from bnkit.report.sweep import why_undefined
 
@@ -159,6 +161,25 @@ class StoredRuns:
                 f"run {run!r} names {len(found)} runs; expected a number from 1 to {len(self._all_runs)}, or a run id"
             )
         return found[0]
+
+    def write_report(self) -> Path:
+        """Write ``report.html`` into the folder, and return its path.
+
+        Raises:
+            RecordError: The folder cannot be written, or has one that bnkit did not write.
+        """
+        from bnkit.report.page import page
+
+        self.folder.refuse_foreign()
+        # To repeat it: what was asked for, without what earlier calls left.
+        asked = {self.plan.experiment.name: self.plan.experiment.to_toml()}
+        self.folder.replace(self.folder.report_file, mark_page(page(self.results, asked), self.results))
+        return self.folder.report_file
+
+    def refresh_report(self) -> None:
+        """Write ``report.html`` unless the one that is there was made from the same; errors as of ``write_report``."""
+        if not is_up_to_date(self.folder.report_file, self.results):
+            self.write_report()
 
 
 def _is_nan(value: object) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, overload
 
 from torch import nn
 
+from bnkit.notebook_html import output, paragraph, wide
 from bnkit.table import Column, Table
 
 
@@ -88,7 +89,7 @@ class Changes(Sequence[Change]):
         return f"{self.rows()}\n{self.summary}"
 
     def _repr_html_(self) -> str:
-        return f"{self.rows().to_html()}<p>{self.summary}</p>"
+        return f"{output(wide(self.rows()))}{paragraph(self.summary)}"
 
     def __repr__(self) -> str:
         return str(self)

@@ -9,6 +9,7 @@ from typing import Any
 from bnkit.experiments.records.record import Status
 from bnkit.intervals.interval import Interval
 from bnkit.messages import plural
+from bnkit.notebook_html import bullets, output, paragraph
 from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
 from bnkit.report.objective import Objective
 from bnkit.report.population_gap import PopulationGap, population_gaps
@@ -75,6 +76,12 @@ class Answer:
             for heading, sentences in self.paragraphs()
         )
 
+    def _repr_html_(self) -> str:
+        return output(
+            paragraph(self.headline, "headline"),
+            *(bullets(heading, sentences) for heading, sentences in self.paragraphs()),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The same as plain values, with the sentences."""
         return {
@@ -130,7 +137,7 @@ def _heading(contrast: Contrast) -> str:
     where = "".join(f", {key} {value}" for key, value in contrast.setting.items())
     objective = contrast.objective
     return (
-        f"{contrast.network} against {contrast.baseline}{where}: test {objective.name} at the end, paired by seed, "
+        f"{contrast.network} against {contrast.baseline}{where}: {objective.title} at the end, paired by seed, "
         f"95 % intervals{at_once(contrast)}{'; less is better' if objective.minimize else ''}"
     )
 
@@ -172,11 +179,12 @@ def _rate_sentence(contrast: Contrast, at: AtLearningRate) -> str:
         if status is not Status.FINISHED
     )
     lost += "".join(
-        f"; {name}: test {contrast.objective.name} undefined in {count} of {plural(at.seeds, 'run')}"
+        f"; {name}: {contrast.objective.title} undefined in {count} of {plural(at.seeds, 'run')}"
         for name, count in ((contrast.baseline, at.baseline_undefined), (contrast.network, at.network_undefined))
         if count
     )
-    return f"lr {at.lr:g}: {difference}{f' ({means})' if means else ''}{lost}."
+    where = "" if at.lr is None else f"lr {at.lr:g}: "
+    return f"{where}{difference}{f' ({means})' if means else ''}{lost}."
 
 
 def _best_sentence(best: AtBest, contrast: Contrast) -> str:
@@ -198,7 +206,7 @@ def _difference(at: AtLearningRate | AtBest, contrast: Contrast) -> str:
 
 def _time_to_target_sentence(time_to_target: TimeToTarget, objective: Objective) -> str:
     target = (
-        f"the final test {objective.name} of {time_to_target.of} ({objective.text(time_to_target.value)}, after "
+        f"the final {objective.title} of {time_to_target.of} ({objective.text(time_to_target.value)}, after "
         f"{_duration_text(time_to_target.own_epochs, time_to_target.own_seconds)})"
     )
     if time_to_target.epochs is None or time_to_target.seconds is None:

@@ -35,7 +35,7 @@ class AtLearningRate:
     """Both networks at one learning rate.
 
     Attributes:
-        lr: The learning rate.
+        lr: The learning rate; None where it is one of the settings, or not known.
         test: The measure on the test set at the end, with − without, paired by seed: for these test examples; None if no pair
             finished.
         test_new_examples: The same for new test examples like these; None where it is not known how examples vary.
@@ -45,7 +45,7 @@ class AtLearningRate:
         baseline_undefined, network_undefined: How many runs of each finished without a finite measure on the test set.
     """
 
-    lr: float
+    lr: float | None
     test: Interval | None
     baseline_mean: float | None
     network_mean: float | None
@@ -72,8 +72,8 @@ class AtBest:
         neither_learned: Whether neither network is clearly better than that.
     """
 
-    baseline_lr: float
-    network_lr: float
+    baseline_lr: float | None
+    network_lr: float | None
     baseline_mean: float
     network_mean: float
     test: Interval | None
@@ -181,7 +181,7 @@ def _with_intervals(contrast: Contrast, intervals: Mapping[Place, BothIntervals]
     rates = tuple(
         replace(at, test=both.these, test_new_examples=both.new)
         for at in contrast.by_learning_rate
-        for both in [intervals.get(at.lr, none)]
+        for both in [none if at.lr is None else intervals.get(at.lr, none)]
     )
     return replace(contrast, by_learning_rate=rates, best=best)
 

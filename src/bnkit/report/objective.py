@@ -41,6 +41,11 @@ class Objective:
         return cls(name, task.goal == "minimize", task.is_accuracy)
 
     @property
+    def title(self) -> str:
+        """The figure at the end of a run, in words."""
+        return f"test {self.name}"
+
+    @property
     def field(self) -> str:
         """The field of ``Epoch`` that has it for the training batches; ``test_`` and ``validation_`` stand before it."""
         return "accuracy" if self.is_accuracy else "metric"
@@ -162,3 +167,11 @@ class Objective:
     def _of(epoch: Epoch, name: str) -> float | None:
         value: float | None = getattr(epoch, name)
         return value
+
+
+class ColumnObjective(Objective):
+    """The column of a table by which runs are judged: its name says itself what it was measured on."""
+
+    @property
+    def title(self) -> str:
+        return self.name

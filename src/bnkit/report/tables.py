@@ -18,11 +18,11 @@ _NETWORK = Column("network", is_text=True)
 
 def summary_table(results: Results) -> Table:
     """A row for each setting and network: the mean on the test set at the end, its interval, and how many runs it lacks."""
-    keys, objective = _setting_keys(results.plan), Objective.of(results.plan.task)
+    keys, objective = setting_keys(results.plan), Objective.of(results.plan.task)
     rows, any_lost = [], False
-    for values, by_network in _grouped(results, keys):
+    for values, by_network in runs_by_setting(results, keys):
         for network, runs in by_network.items():
-            interval, lost = interval_over_seeds(runs), _lost(runs)
+            interval, lost = interval_over_seeds(runs), count_lost(runs)
             any_lost = any_lost or lost > 0
             mean, ends = _mean_and_ends(interval, objective.text)
             n = 0 if interval is None else interval.n
@@ -45,7 +45,7 @@ def runs_table(results: Results, most: int | None = None, others: str = "results
         most: How many are shown, of the best ones; None for all.
         others: Where the other ones are.
     """
-    objective, keys = Objective.of(results.plan.task), _setting_keys(results.plan)
+    objective, keys = Objective.of(results.plan.task), setting_keys(results.plan)
     began = [
         (run, results.records[run.run_id])
         for run in results.plan
@@ -185,13 +185,15 @@ def format_setting(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _setting_keys(plan: Plan) -> tuple[str, ...]:
+def setting_keys(plan: Plan) -> tuple[str, ...]:
     """The settings that a table of runs shows: the learning rate, and those that vary."""
     varying = plan.varying
     return tuple(key for key in plan.experiment.grid.explicit_keys if key == "lr" or key in varying)
 
 
-def _grouped(results: Results, keys: Sequence[str]) -> Iterator[tuple[tuple[object, ...], dict[str, list[RunOutcome]]]]:
+def runs_by_setting(
+    results: Results, keys: Sequence[str]
+) -> Iterator[tuple[tuple[object, ...], dict[str, list[RunOutcome]]]]:
     """Each setting of ``keys``, and its runs by network: they differ in their seeds."""
     groups: dict[tuple[object, ...], dict[str, list[RunOutcome]]] = {}
     for outcome in outcomes(results):
@@ -209,13 +211,13 @@ def _mean_and_ends(interval: Interval | None, text: Callable[[float], str]) -> t
     return text(interval.mean), f"[{text(interval.low)}, {text(interval.high)}]"
 
 
-def _lost(runs: Sequence[RunOutcome]) -> int:
+def count_lost(runs: Sequence[RunOutcome]) -> int:
     """How many of them diverged or failed."""
     return sum(outcome.record.status in (Status.DIVERGED, Status.FAILED) for outcome in runs)
 
 
 def _mean_cell(runs: Sequence[RunOutcome]) -> str:
-    lost = _lost(runs)
+    lost = count_lost(runs)
     mean, ends = _mean_and_ends(interval_over_seeds(runs), "{:.4f}".format)
     return f"{mean}{'' if ends == '–' else f' {ends}'}{f', {lost} of {len(runs)} lost' if lost else ''}"
 

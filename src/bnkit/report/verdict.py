@@ -29,15 +29,15 @@ def _verdict_sentence(best: AtBest, contrast: Contrast) -> str:
     change, unit = objective.change, " points" if objective.is_accuracy else ""
     match objective.conclude(difference):
         case Conclusion.GAIN if objective.is_accuracy:
-            return f"So {network} bought {change(difference.mean)} points of test accuracy."
+            return f"So {network} bought {change(difference.mean)} points of {objective.title}."
         case Conclusion.LOSS if objective.is_accuracy:
-            return f"So {network} cost test accuracy: {change(difference.mean)} points."
+            return f"So {network} cost {objective.title}: {change(difference.mean)} points."
         case Conclusion.GAIN | Conclusion.LOSS as found:
             way = "better" if found is Conclusion.GAIN else "worse"
-            return f"So {network} made the test {objective.name} {way}: {change(difference.mean)}."
+            return f"So {network} made the {objective.title} {way}: {change(difference.mean)}."
         case Conclusion.NOTHING:
             any_left = "any difference is under a point" if objective.is_accuracy else "there is no difference"
-            return f"So {network} bought nothing in test {objective.name}: {any_left}."
+            return f"So {network} bought nothing in {objective.title}: {any_left}."
         case Conclusion.UNKNOWN:
             return _open_sentence(
                 best, contrast, difference, f"{change(difference.low)} and {change(difference.high)}{unit}"
@@ -77,7 +77,7 @@ def _neither_sentence(best: AtBest, contrast: Contrast) -> str:
     means = (best.baseline_mean, best.network_mean)
     is_above = any(objective.order(mean) < objective.order(constant) for mean in means)
     return (
-        f"Neither network {'is shown to have learned' if is_above else 'learned'}: test {objective.name} "
+        f"Neither network {'is shown to have learned' if is_above else 'learned'}: {objective.title} "
         f"{objective.text(means[0])} ({contrast.baseline}) and {objective.text(means[1])} ({contrast.network}) are not "
         f"{'clearly ' if is_above else ''}better than {objective.text(constant)}, the score of the best constant answer. So their "
         "difference says nothing about batch norm."
@@ -103,7 +103,7 @@ def headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> str
     if objective.conclude(difference) is Conclusion.UNKNOWN:
         unit = " points" if objective.is_accuracy else ""
         return (
-            f"{opening}Whether {contrast.network} is better or worse in test {objective.name} cannot be said: "
+            f"{opening}Whether {contrast.network} is better or worse in {objective.title} cannot be said: "
             f"{objective.change(difference.mean)}{unit} ({interval}). {_remedy(difference)}"
         )
     sentence = _verdict_sentence(best, contrast).removeprefix("So ").removesuffix(".")

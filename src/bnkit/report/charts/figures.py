@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
 from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, Range1d
@@ -11,14 +9,14 @@ from bokeh.models.annotations import Whisker
 from bokeh.plotting import figure
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Record
+from bnkit.report.curves import colour_of, curves
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import interval_over_seeds, matches, outcomes, points_of
 from bnkit.report.results import Results
 from bnkit.report.tables import format_setting
 
-# Okabe & Ito (2008), "Color Universal Design": told apart also by the colour-blind.
-_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+__all__ = ["colour_of", "figures"]
+
 _WIDTH, _HEIGHT = 460, 300
 
 
@@ -35,16 +33,6 @@ def figures(results: Results) -> dict[str, Any]:
         drawn[f"Test {objective.name}, {label}"] = _over_epochs(results, runs, f"test_{objective.field}")
         drawn[f"Training loss, {label}"] = _over_epochs(results, runs, "loss")
     return drawn
-
-
-def training_curves(results: Results, name: str, runs: Sequence[Run]) -> Any:
-    """A Bokeh figure of ``runs``: the field ``name`` of ``Epoch`` over the epochs, mean and range over the seeds."""
-    return _over_epochs(results, list(runs), name)
-
-
-def colour_of(plan: Plan, network: str) -> str:
-    """The colour of a network in every picture."""
-    return _COLOURS[plan.networks.index(network) % len(_COLOURS)]
 
 
 def _by_setting(plan: Plan, *, without_lr: bool) -> dict[str, list[Run]]:
@@ -106,25 +94,14 @@ def _over_learning_rate(results: Results, runs: list[Run], rates: list[float]) -
 def _over_epochs(results: Results, runs: list[Run], name: str) -> Any:
     """The mean over the seeds as a line, their range as a band."""
     plot = _plot("epoch", name.replace("metric", Objective.of(results.plan.task).name).replace("_", " "))
-    for network in results.plan.networks:
-        values: dict[int, list[float]] = {}
-        for run in runs:
-            if run.network.key == network:
-                for epoch in results.records.get(run.run_id, Record()).epochs:
-                    value = getattr(epoch, name)
-                    if value is not None:
-                        values.setdefault(epoch.epoch, []).append(value)
-        epochs = sorted(values)
+    for curve in curves(results, name, runs):
+        network, colour = curve.network, curve.colour
         source = ColumnDataSource(
             {
-                "epoch": epochs,
-                "mean": [fmean(values[e]) for e in epochs],
-                "low": [min(values[e]) for e in epochs],
-                "high": [max(values[e]) for e in epochs],
-                "n": [len(values[e]) for e in epochs],
+                "epoch": list(curve.epochs),
+                **{key: list(getattr(curve, key)) for key in ("mean", "low", "high", "n")},
             }
         )
-        colour = colour_of(results.plan, network)
         plot.varea("epoch", "low", "high", source=source, color=colour, alpha=0.18, legend_label=network)
         line = plot.line("epoch", "mean", source=source, color=colour, width=2, legend_label=network)
         plot.add_tools(

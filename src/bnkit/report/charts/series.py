@@ -98,6 +98,15 @@ def headline_points(plan: Plan, contrasts: Sequence[Contrast]) -> dict[str, str]
     return found
 
 
+def headline_runs(plan: Plan, contrasts: Sequence[Contrast]) -> list[Run]:
+    """The runs of each network at its ``headline_points``."""
+    points = _points(plan, with_rate=True)
+    shown = {
+        network: points[point_labels(plan).index(point)] for network, point in headline_points(plan, contrasts).items()
+    }
+    return [run for run in plan if matches(run.settings, shown[run.network.key])]
+
+
 def _point(plan: Plan, wanted: Mapping[str, object]) -> str | None:
     agreeing = (
         point

@@ -1,0 +1,53 @@
+"""A comparison as the output of a notebook's cell. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from bnkit.notebook_html import bullets, folded, output, paragraph, pictures, wide
+from bnkit.report.answer import Answer
+from bnkit.report.charts.series import headline_points, headline_runs
+from bnkit.report.curves import curves
+from bnkit.report.notebook.inline_svg import curves_svg, differences_svg
+from bnkit.report.objective import Objective
+from bnkit.report.paper.difference_rows import difference_rows
+from bnkit.report.paper.summary import Summary
+from bnkit.report.results import Results
+
+# More rows push the answer off the screen.
+_MOST_ROWS = 24
+
+
+def comparison_html(answer: Answer, summary: Summary, networks: Sequence[str], drawn: Sequence[Markup] = ()) -> str:
+    """The verdict, pictures, the table, and folded away the whole answer.
+
+    Args:
+        answer: The answer.
+        summary: A row for each network and setting.
+        networks: All networks, in the order of their colours.
+        drawn: Further pictures, which come first.
+    """
+    rows = difference_rows(answer.contrasts)
+    differences = differences_svg(rows, networks, summary.objective)
+    table = summary.table()
+    shown = table.first(_MOST_ROWS, "summary() has them")
+    note = shown.note if len(table.rows) <= _MOST_ROWS else f"{shown.note}. {table.note}"
+    return output(
+        paragraph(answer.headline, "headline"),
+        *(paragraph(text, "note") for text in answer.notes),
+        pictures([drawing for drawing in (*drawn, differences) if drawing]),
+        wide(shown),
+        paragraph(note, "note"),
+        folded("the whole answer", *(bullets(heading, texts) for heading, texts in answer.paragraphs())),
+    )
+
+
+def curves_picture(results: Results, answer: Answer) -> Markup:
+    """The first picture of the report: what the networks are judged by, each at its best."""
+    objective = Objective.of(results.plan.task)
+    where = set(headline_points(results.plan, answer.contrasts).values())
+    at = f", {where.pop()}" if len(where) == 1 else ", each at its best"
+    found = curves(results, f"test_{objective.field}", headline_runs(results.plan, answer.contrasts))
+    return curves_svg(found, f"{objective.title}{at}", is_share=objective.is_accuracy)

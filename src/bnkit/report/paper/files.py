@@ -1,0 +1,62 @@
+"""What a paper takes over, as text or in a file. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bnkit.errors import RecordError
+from bnkit.report.answer import Answer
+from bnkit.report.contrast import contrasts
+from bnkit.report.paper.latex_table import latex
+from bnkit.report.paper.matplotlib_figures import COLUMN_WIDTH, save
+from bnkit.report.paper.plots import DIFFERENCE, plot_of
+from bnkit.report.paper.summary import Summary, summary_of
+from bnkit.report.results import Results
+
+_TEXTS: dict[str, Callable[[Summary], str]] = {
+    "latex": latex,
+    "markdown": Summary.to_markdown,
+    "csv": Summary.to_csv,
+}
+
+
+def paper_text(results: Results, form: str) -> str:
+    """The summary as "latex", "markdown" or "csv"."""
+    answer = Answer.of(results)
+    return _TEXTS[form](summary_of(results, answer.contrasts, answer.headline))
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write ``text`` to a file.
+
+    Raises:
+        RecordError: It cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RecordError(
+            f"{path} cannot be written ({error.strerror}); expected a file that can: use `out`"
+        ) from error
+
+
+def write_picture(results: Results, form: str, figure: str | None, path: Path | None, folder: Path) -> Path:
+    """The file, in the format ``form``, with a figure at the width of a column.
+
+    Args:
+        results: The runs.
+        form: "pdf" or "svg".
+        figure: The differences by default; of figures over the epochs each network at its best.
+        path: The file; by default in ``folder``, called by the figure.
+        folder: Where the file goes by default.
+
+    Raises:
+        SettingsError: There is no such figure, ``path`` has another ending, or matplotlib is not installed.
+        RecordError: The file cannot be written.
+    """
+    name = figure or DIFFERENCE
+    plot = plot_of(results, contrasts(results), name, {}, at_best=True)
+    written = path if path is not None else folder / f"{name}.{form}"
+    save(plot.draw, written, plot.size(COLUMN_WIDTH), form)
+    return written

@@ -1,0 +1,115 @@
+"""A summary as LaTeX that fits a column of a paper: booktabs, and nothing else that has to be loaded. Needs no torch."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from itertools import zip_longest
+
+from bnkit.intervals.interval import Interval
+from bnkit.report.paper.summary import Summary, SummaryRow, ends_text, setting_text
+
+_ESCAPES = {
+    **{character: f"\\{character}" for character in "{}$&#_%"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",  # a straight one needs the encoding T1
+    "–": "--",
+    "−": "$-$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "²": "$^2$",
+    "³": "$^3$",
+    "…": r"\dots{}",
+    "√": r"$\surd$",
+}
+
+
+def escape(text: str) -> str:
+    r"""``text`` as LaTeX shows it as it is, with pdfLaTeX too.
+
+    Example:
+        >>> escape("no_batch_norm, 95 % of β")
+        'no\\_batch\\_norm, 95 \\% of $\\beta$'
+    """
+    return "".join(
+        _ESCAPES.get(character, character) if character.isascii() else _letter(character) for character in text
+    )
+
+
+def latex(summary: Summary) -> str:
+    r"""A ``table`` at the width of a column, its caption the answer. Intervals stand below their figures.
+
+    Its preamble needs ``\usepackage{booktabs}``.
+    """
+    titles = [
+        *("network", *summary.keys, summary.objective.title, "n"),
+        *(("failed",) if summary.has_failures else ()),
+        "difference",
+    ]
+    numbers = "r" * (len(titles) - 1)
+    notes = "; ".join(escape(note) for note in summary.notes)
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table}[t]",
+        r"\centering\footnotesize\setlength{\tabcolsep}{2pt}\setlength{\belowcaptionskip}{4pt}",
+        rf"\caption{{{escape(summary.headline)} {notes[:1].upper()}{notes[1:]}.}}",
+        rf"\label{{tab:{re.sub('[^A-Za-z0-9.-]+', '-', summary.name)}}}",
+        rf"\begin{{tabular*}}{{\columnwidth}}{{@{{\extracolsep{{\fill}}}}l{numbers}@{{}}}}",
+        r"\toprule",
+        f"{' & '.join(map(_title, titles))} \\\\",
+        r"\midrule",
+        *(line for row in summary.rows for line in _lines(row, summary)),
+        r"\bottomrule",
+        r"\end{tabular*}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(row: SummaryRow, summary: Summary) -> Iterator[str]:
+    """The figures of a row, and below them their intervals."""
+    objective, difference = summary.objective, row.difference
+    cells = [
+        (escape(row.network),),
+        *((escape(setting_text(row, key)),) for key in summary.keys),
+        _figure(row.mean, objective.text),
+        (str(row.n),),
+        *(((str(row.failed),),) if summary.has_failures else ()),
+        ("--",) if difference is None else _figure(difference.interval, objective.change, difference.new_examples),
+    ]
+    lines = [" & ".join(line) for line in zip_longest(*cells, fillvalue="")]
+    yield from (f"{line} \\\\" for line in lines[:-1])
+    yield f"{lines[-1]} \\\\[1pt]"
+
+
+def _figure(
+    interval: Interval | None, text: Callable[[float], str], further: Interval | None = None
+) -> tuple[str, ...]:
+    """A mean, and the lines below it: the intervals there are."""
+    if interval is None:
+        return ("--",)
+    ends = [ends_text(each, text) for each in (interval, further)]
+    return (escape(text(interval.mean)), *(rf"{{\scriptsize {escape(each)}}}" for each in ends if each != "–"))
+
+
+def _title(text: str) -> str:
+    """A title, of several words in lines: figures are narrower."""
+    words = [escape(word) for word in text.split()]
+    below_each_other = r"\\".join(words)
+    return words[0] if len(words) == 1 else rf"\shortstack[r]{{{below_each_other}}}"
+
+
+def _letter(character: str) -> str:
+    """A character that is not ASCII: pdfLaTeX has no Greek letters outside of formulas."""
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    name = unicodedata.name(character, "")
+    if name.startswith("GREEK SMALL LETTER ") and len(name.split()) == 4:
+        return f"$\\{name.split()[-1].lower().replace('lamda', 'lambda')}$"
+    return character

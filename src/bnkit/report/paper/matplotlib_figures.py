@@ -1,0 +1,190 @@
+"""Pictures drawn with matplotlib, in the colours of the report: at the width of a paper's column. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnkit.errors import RecordError, SettingsError
+from bnkit.messages import not_installed
+from bnkit.report.curves import Curve, colour_among
+from bnkit.report.objective import Objective
+from bnkit.report.paper.difference_rows import DifferenceRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Of a column in the styles of ICML, ACL and IEEE, in inches.
+COLUMN_WIDTH = 3.25
+FORMATS = ("pdf", "png", "svg")
+_STYLE: dict[str, Any] = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "grid.linewidth": 0.4,
+    "grid.color": "#d9dee3",
+    "legend.frameon": False,
+    "legend.handlelength": 1.5,
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+}
+# Letters that can be searched and edited; the same bytes from the same figures.
+_FILE_STYLE = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "bnkit"}
+_METADATA: dict[str, dict[str, Any]] = {
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+    "png": {"Software": None},
+}
+_ZERO = "#888888"
+
+Draw = Callable[["Axes"], None]
+
+
+def draw_curves(curves: Sequence[Curve], y: str, *, is_share: bool) -> Draw:
+    """What draws a line a network, the mean over the seeds, in a band from the lowest to the highest."""
+
+    def draw(ax: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        for curve in curves:
+            few = len(curve.epochs) == 1  # a point is no line
+            ax.fill_between(curve.epochs, curve.low, curve.high, color=curve.colour, alpha=0.18, linewidth=0)
+            ax.plot(
+                curve.epochs, curve.mean, color=curve.colour, linewidth=1.5, marker="o" if few else "", markersize=4,
+                label=_as_it_is(curve.network),
+            )  # fmt: skip
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(_as_it_is(y))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.margins(x=0.02)
+        if is_share:
+            ax.set_ylim(0, 1.02)
+        ax.grid(axis="y")
+        ax.legend(loc="best")
+
+    return draw
+
+
+def draw_differences(rows: Sequence[DifferenceRow], networks: Sequence[str], objective: Objective) -> Draw:
+    """What draws a square for each mean difference on its 95 % interval; thin, with ends, that for new examples."""
+    scale = 100 if objective.is_accuracy else 1
+
+    def draw(ax: Axes) -> None:
+        ax.axvline(0, color=_ZERO, linestyle="--", linewidth=0.8)
+        has_new = any(row.new_examples is not None for row in rows)
+        for place, row in enumerate(rows):
+            colour = colour_among(networks, row.network)
+            for interval, width, cap in ((row.interval, 2.5, ""), (row.new_examples, 0.9, "|")):
+                if interval is not None and interval.low is not None and interval.high is not None:
+                    ends = (scale * interval.low, scale * interval.high)
+                    ax.plot(
+                        ends,
+                        (place, place),
+                        color=colour,
+                        linewidth=width,
+                        marker=cap,
+                        markersize=7,
+                        solid_capstyle="butt",
+                    )
+            ax.plot(scale * row.interval.mean, place, color=colour, marker="s", markersize=5, linestyle="")
+        ax.set_yticks(range(len(rows)), [_as_it_is(row.label) for row in rows])
+        ax.set_ylim(len(rows) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+        ax.set_xlabel("\n".join(_names_of_differences(rows, objective)))
+        ax.grid(axis="x")
+        if has_new:
+            from matplotlib.lines import Line2D
+
+            lines = [Line2D([], [], color=_ZERO, linewidth=2.5), Line2D([], [], color=_ZERO, linewidth=0.9, marker="|")]
+            ax.legend(
+                lines, ["these test examples", "new examples"], loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2
+            )
+
+    return draw
+
+
+def _names_of_differences(rows: Sequence[DifferenceRow], objective: Objective) -> list[str]:
+    """What the differences are of; between which networks too, where the labels of the rows do not say it."""
+    unit = " (points)" if objective.is_accuracy else ""
+    pairs = {f"{row.network} − {row.baseline}" for row in rows}
+    return [_as_it_is(f"difference in {objective.title}{unit}"), *(map(_as_it_is, pairs) if len(pairs) == 1 else ())]
+
+
+def _as_it_is(text: str) -> str:
+    """``text``, of which matplotlib takes nothing for a formula."""
+    return text.replace("$", r"\$")
+
+
+def height_of_differences(rows: Sequence[DifferenceRow]) -> float:
+    """In inches."""
+    return 0.75 + 0.2 * max(len(rows), 2)
+
+
+def plotted(draw: Draw, ax: Axes | None, size: tuple[float, float]) -> Axes:
+    """The axes that ``draw`` has drawn in: those given, or those of a new figure, which a notebook shows.
+
+    Raises:
+        SettingsError: matplotlib is not installed, or ``ax`` is not matplotlib's Axes.
+    """
+    matplotlib = _matplotlib()
+    if ax is not None:
+        from matplotlib.axes import Axes as AnyAxes
+
+        if not isinstance(ax, AnyAxes):
+            raise SettingsError(
+                f"ax is a {type(ax).__name__}; expected the Axes of a matplotlib figure, or None for a new one"
+            )
+        draw(ax)
+        return ax
+    with matplotlib.rc_context(_STYLE):
+        from matplotlib import pyplot
+
+        _, new = pyplot.subplots(figsize=size, layout="constrained")
+        draw(new)
+    return new
+
+
+def save(draw: Draw, path: Path, size: tuple[float, float], form: str | None = None) -> None:
+    """Write what ``draw`` draws: PDF with its fonts (TrueType), SVG with its text as text. The same figures give the same file.
+
+    Args:
+        draw: Draws in axes.
+        path: The file; its ending says what it is.
+        size: In inches.
+        form: Which of ``FORMATS`` the ending has to be; by default any.
+
+    Raises:
+        SettingsError: matplotlib is not installed, or ``path`` has another ending.
+        RecordError: The file cannot be written.
+    """
+    ending, expected = path.suffix.removeprefix(".").lower(), FORMATS if form is None else (form,)
+    if ending not in expected:
+        raise SettingsError(f"{path} ends in {path.suffix!r}; expected .{', .'.join(expected)}")
+    matplotlib = _matplotlib()
+    with matplotlib.rc_context({**_STYLE, **_FILE_STYLE}):
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots())
+        try:
+            figure.savefig(path, format=ending, metadata=_METADATA[ending])
+        except OSError as error:
+            raise RecordError(f"{path} cannot be written ({error.strerror}); expected a file that can") from error
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise SettingsError(not_installed("a plot", "matplotlib", "plot")) from error
+    return matplotlib

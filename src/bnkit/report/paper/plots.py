@@ -1,0 +1,142 @@
+"""Which picture of a comparison is asked for, and what is in it. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bnkit.errors import SettingsError
+from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.records.record import Epoch
+from bnkit.experiments.settings import Settings
+from bnkit.messages import unknown_name
+from bnkit.report.charts.series import headline_runs
+from bnkit.report.contrast import Contrast
+from bnkit.report.curves import curves
+from bnkit.report.objective import Objective
+from bnkit.report.outcomes import matches, points_of
+from bnkit.report.paper.difference_rows import difference_rows
+from bnkit.report.paper.matplotlib_figures import Draw, draw_curves, draw_differences, height_of_differences
+from bnkit.report.results import Results
+
+DIFFERENCE = "difference"
+_NO_FIGURES = {"epoch", "run_duration", "steps", "layers", "landscape", "answers", "test_answers", "test_constant"}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture that can be drawn.
+
+    Attributes:
+        name: What it is called.
+        draw: Draws it in the axes that it is given.
+        height: In inches; None for two thirds of its width.
+    """
+
+    name: str
+    draw: Draw
+    height: float | None = None
+
+    def size(self, width: float) -> tuple[float, float]:
+        """Its width and height in inches."""
+        return width, self.height or width * 0.68
+
+
+def figure_name(plan: Plan, figure: str | None, settings: Mapping[str, object]) -> str:
+    """What is drawn: ``figure``, or what the networks are judged by on the test set.
+
+    Raises:
+        SettingsError: There is no such figure, or no such setting.
+    """
+    known = [*(name for name in Epoch.__dataclass_fields__ if name not in _NO_FIGURES), DIFFERENCE]
+    name = figure if figure is not None else f"test_{Objective.of(plan.task).field}"
+    if name not in known:
+        raise SettingsError(unknown_name("no figure is called", name, known))
+    unknown = [key for key in settings if key not in Settings.model_fields]
+    if unknown:
+        raise SettingsError(unknown_name("unknown setting", unknown[0], Settings.model_fields))
+    return name
+
+
+def plot_of(
+    results: Results,
+    contrasts: Sequence[Contrast],
+    figure: str | None,
+    settings: Mapping[str, object],
+    *,
+    at_best: bool = False,
+) -> Plot:
+    """The picture called ``figure`` of the runs of an experiment under ``settings``.
+
+    Args:
+        results: The runs.
+        contrasts: The differences of their networks.
+        figure: The name; None for the first picture of the report, each network at its best.
+        settings: Which runs.
+        at_best: Whether any figure over the epochs shows each network at its best.
+
+    Raises:
+        SettingsError: As of ``figure_name``, or the settings do not name one point of the grid.
+    """
+    name, objective = figure_name(results.plan, figure, settings), Objective.of(results.plan.task)
+    if name == DIFFERENCE:
+        return difference_plot(contrasts, results.plan.networks, objective, settings)
+    runs = (
+        headline_runs(results.plan, contrasts)
+        if at_best or (figure is None and not settings)
+        else _at_point(results, settings)
+    )
+    words = name.replace("metric", objective.name).replace("_", " ")
+    if name.startswith("training_"):
+        words = f"{words}, evaluated"
+    title = f"training {words}" if name in ("loss", objective.field) else words
+    is_share = "accuracy" in name
+    return Plot(name, draw_curves(curves(results, name, runs), title, is_share=is_share))
+
+
+def plot_of_table(
+    contrasts: Sequence[Contrast], networks: Sequence[str], figure: str | None, settings: Mapping[str, object]
+) -> Plot:
+    """The picture called ``figure`` of runs that a table lists: there are no epochs.
+
+    Raises:
+        SettingsError: There is no such figure, or no difference under those settings.
+    """
+    if figure not in (None, DIFFERENCE):
+        raise SettingsError(
+            f"there is no figure {figure!r}: a table has one value for each run; expected {DIFFERENCE!r}"
+        )
+    known = list(dict.fromkeys(key for contrast in contrasts for key in contrast.setting))
+    unknown = [key for key in settings if key not in known]
+    if unknown:
+        raise SettingsError(unknown_name("unknown setting", unknown[0], known))
+    return difference_plot(contrasts, networks, contrasts[0].objective, settings)
+
+
+def difference_plot(
+    contrasts: Sequence[Contrast], networks: Sequence[str], objective: Objective, settings: Mapping[str, object]
+) -> Plot:
+    """The paired differences under ``settings``; all by default.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    rows = difference_rows(contrasts, settings)
+    if not rows:
+        where = f" under the settings {dict(settings)}" if settings else ""
+        raise SettingsError(
+            f"there is no difference to plot{where}: no pair of runs finished; see the answer for what there is"
+        )
+    return Plot(DIFFERENCE, draw_differences(rows, networks, objective), height_of_differences(rows))
+
+
+def _at_point(results: Results, settings: Mapping[str, object]) -> list[Run]:
+    plan = results.plan
+    runs = [run for run in plan if matches(run.settings, settings)]
+    points = points_of(runs, Settings.model_fields)
+    if len(points) != 1:
+        raise SettingsError(
+            f"the settings {dict(settings)} name {len(points)} points of the grid; expected one: give a value for "
+            f"{', '.join(plan.varying) or 'none'}"
+        )
+    return runs

@@ -1,0 +1,101 @@
+"""``bnkit report``: what a paper takes over, on standard output or in a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+import bnkit
+from tests.cli.cli_runner import invoke
+from tests.experiments import tiny_experiment
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    return bnkit.compare(
+        tiny_experiment.NETWORKS,
+        tiny_experiment.data(),
+        {"lr": [0.05], "batch_size": [16]},
+        2,
+        epochs=2,
+        out=tmp_path_factory.mktemp("r") / "tiny",
+    )
+
+
+def _report(capsys, comparison, *options):
+    return invoke(capsys, "report", str(comparison.folder.path), *options)
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("latex", bnkit.Comparison.to_latex),
+        ("markdown", bnkit.Comparison.to_markdown),
+        ("csv", bnkit.Comparison.to_csv),
+    ],
+)
+def test_texts_go_to_standard_output_or_into_a_file(capsys, comparison, tmp_path, form, expected):
+    done = _report(capsys, comparison, "--format", form)
+    assert (done.status, done.out, done.err) == (0, expected(comparison), "")
+    done = _report(capsys, comparison, "--format", form, "--out", str(tmp_path / "table"))
+    assert done.out.startswith(f"{form}: ")
+    assert (tmp_path / "table").read_text(encoding="utf-8") == expected(comparison)
+
+
+def test_the_csv_is_one(capsys, comparison):
+    rows = list(csv.DictReader(io.StringIO(_report(capsys, comparison, "--format", "csv").out)))
+    assert [row["network"] for row in rows] == ["no_batch_norm", "batch_norm"]
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "text"),
+    [
+        (("--format", "pdf"), "difference.pdf", "%PDF"),
+        (("--format", "svg"), "difference.svg", "batch_norm − no_batch_norm"),
+        (("--format", "svg", "--figure", "loss"), "loss.svg", "training loss"),
+    ],
+)
+def test_figures_go_into_the_folder(capsys, comparison, options, name, text):
+    done = _report(capsys, comparison, *options)
+    assert (done.status, done.out) == (0, f"{options[1]}: {comparison.folder.path / name}\n")
+    assert text in (comparison.folder.path / name).read_text(errors="replace")
+
+
+def test_a_figure_goes_where_it_is_told_to(capsys, comparison, tmp_path):
+    done = _report(capsys, comparison, "--format", "pdf", "--out", str(tmp_path / "my.pdf"))
+    assert done.status == 0 and (tmp_path / "my.pdf").exists()
+
+
+def test_several_folders_are_one_table(capsys, comparison, tmp_path):
+    other = bnkit.compare(
+        tiny_experiment.NETWORKS,
+        tiny_experiment.data(),
+        {"lr": [0.5], "batch_size": [16]},
+        1,
+        epochs=1,
+        out=tmp_path / "other",
+    )
+    done = _report(capsys, comparison, str(other.folder.path), "--format", "markdown")
+    assert "| tiny.batch_norm |" in done.out and "| other.batch_norm |" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--figure", "loss"), "--figure loss with --format html; expected --format pdf or svg"),
+        (("--format", "csv", "--json"), "--json with --format csv; expected one of them"),
+        (("--format", "latex", "--open"), "--open with --format latex, which goes to standard output"),
+        (("--format", "pdf", "--figure", "los"), "no figure is called 'los'"),
+        (("--format", "pdf", "--out", "a.svg"), "a.svg ends in '.svg'; expected .pdf"),
+        (("--format", "csv", "--out", "no/such/a.csv"), "cannot be written (No such file or directory)"),
+        (("--format", "png"), "'png' is not one of"),
+    ],
+)
+def test_what_is_refused(capsys, comparison, options, message):
+    done = _report(capsys, comparison, *options)
+    assert done.status == 2
+    assert message in done.err and done.out == ""
