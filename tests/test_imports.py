@@ -19,7 +19,7 @@ ORDER = [
     {"experiments"},
     {"model", "data"},
     {"nn", "memory"},
-    {"kernels"},
+    {"kernels", "intervals"},
     {""},
 ]
 LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages}

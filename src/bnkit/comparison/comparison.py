@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-import math
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.comparison.stored_components import StoredComponents
+from bnkit.comparison.until_decided import asked_plan, growth_in
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records.record import Epoch, Record
@@ -52,7 +52,7 @@ class Comparison:
 
     def __init__(self, path: str | Path) -> None:
         self.folder = ResultsFolder(Path(path))
-        self.plan: Plan = plan(self.folder.experiment())
+        self.plan: Plan = asked_plan(self.folder, plan(self.folder.experiment()))
         self._stored = StoredComponents(self.folder, self.plan)
 
     @classmethod
@@ -73,13 +73,14 @@ class Comparison:
     @property
     def results(self) -> Results:
         """All runs that answer the question of the last call, and the records."""
-        found = self.folder.runs(self.plan)
-        return Results(found.plan, self.records, found.own if found.earlier else None, found.notes)
+        found, growth = self.folder.runs(self.plan), growth_in(self.folder, self.plan)
+        return Results(found.plan, self.records, found.own_if_others, found.notes, growth, found.looks)
 
     @property
     def own_results(self) -> Results:
         """The runs of the last call alone, and the records."""
-        return Results(self.plan, {run.run_id: self.folder.record(run) for run in self.plan})
+        growth = growth_in(self.folder, self.plan)
+        return Results(self.plan, {run.run_id: self.folder.record(run) for run in self.plan}, growth=growth)
 
     @property
     def _components(self) -> Components | None:
@@ -100,7 +101,7 @@ class Comparison:
 
         None where there is no value; the loss of the epoch in which a run diverged is the word ``nan``, as in the file.
         """
-        return [{**row, "loss": "nan"} if _is_nan(row["loss"]) else row for row in self._result_rows()]
+        return [{**row, "loss": "nan"} if row["loss"] != row["loss"] else row for row in self._result_rows()]
 
     def _result_rows(self) -> list[dict[str, Any]]:
         """``rows`` with NaN as a number."""
@@ -293,7 +294,3 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)

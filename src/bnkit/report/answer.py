@@ -10,6 +10,7 @@ from bnkit.experiments.records.record import Status
 from bnkit.messages import plural
 from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
 from bnkit.report.intervals import Conclusion, Interval
+from bnkit.report.looks import describe_looks
 from bnkit.report.objective import Objective
 from bnkit.report.population_gap import PopulationGap, population_gaps
 from bnkit.report.results import Results
@@ -39,7 +40,8 @@ class Answer:
         """The answer that ``results`` give."""
         own = [results.records.get(run.run_id) for run in results.plan if results.is_own(run)]
         incomplete = sum(record is None or record.status in (None, Status.RUNNING) for record in own)
-        notes = (*_runs_of_calls(len(own), len(results.plan) - len(own)), *results.notes)
+        grown = () if results.growth is None else results.growth.sentences()
+        notes = (*_runs_of_calls(len(own), len(results.plan) - len(own)), *grown, *results.notes)
         return cls(contrasts(results), population_gaps(results), incomplete, notes)
 
     @property
@@ -89,7 +91,11 @@ def _runs_of_calls(own: int, earlier: int) -> Iterator[str]:
 
 
 def _json(found: Contrast | PopulationGap) -> dict[str, Any]:
-    return {"measure" if key == "objective" else key: value for key, value in asdict(found).items()}
+    return {
+        "measure" if key == "objective" else key: value
+        for key, value in asdict(found).items()
+        if value is not None or key not in ("margin", "looks")
+    }
 
 
 def _heading(contrast: Contrast) -> str:
@@ -115,6 +121,8 @@ def _sentences(contrast: Contrast) -> Iterator[str]:
         if contrast.chosen_by != ONLY_ONE:
             yield _best_sentence(contrast.best, contrast)
         yield _conclusion(contrast.best, contrast)
+        if contrast.looks is not None:
+            yield from describe_looks(contrast.looks)
         if contrast.best.training is not None:
             difference = contrast.objective.difference(contrast.best.training)
             yield f"In training {contrast.objective.name} of the last epoch the difference there is {difference}."
@@ -169,7 +177,7 @@ def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
         n = 0 if difference is None else difference.n
         return f"With {plural(n, 'pair')} of runs nothing can be said: use more seeds."
     change, unit = objective.change, " points" if objective.is_accuracy else ""
-    match objective.conclude(difference):
+    match objective.conclude(difference, contrast.margin):
         case Conclusion.GAIN if objective.is_accuracy:
             return f"So {network} bought {change(difference.mean)} points of test accuracy."
         case Conclusion.LOSS if objective.is_accuracy:
@@ -178,8 +186,7 @@ def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
             way = "better" if found is Conclusion.GAIN else "worse"
             return f"So {network} made the test {objective.name} {way}: {change(difference.mean)}."
         case Conclusion.NOTHING:
-            any_left = "any difference is under a point" if objective.is_accuracy else "there is no difference"
-            return f"So {network} bought nothing in test {objective.name}: {any_left}."
+            return f"So {network} bought nothing in test {objective.name}: {_any_left(contrast)}."
         case Conclusion.UNKNOWN:
             too_few = (
                 f"n = {difference.n} is too small"
@@ -190,6 +197,13 @@ def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
                 f"{too_few} to say: the difference lies between {change(difference.low)} and "
                 f"{change(difference.high)}{unit}, on either side of nothing. {_remedy(difference)}"
             )
+
+
+def _any_left(contrast: Contrast) -> str:
+    if contrast.objective.is_accuracy:
+        points = 100 * (contrast.margin or 0.01)
+        return f"any difference is under {'a point' if points == 1 else f'{points:g} points'}"
+    return f"any difference is under {contrast.margin:g}" if contrast.margin else "there is no difference"
 
 
 def _neither_sentence(best: AtBest, contrast: Contrast) -> str:
@@ -219,7 +233,7 @@ def _headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> st
         return opening + _conclusion(best, contrast)
     ends = f"{objective.change(difference.low)} to {objective.change(difference.high)}"
     interval = f"95 % interval{_at_once(contrast)} {ends}, {objective.count(difference)}"
-    if objective.conclude(difference) is Conclusion.UNKNOWN:
+    if objective.conclude(difference, contrast.margin) is Conclusion.UNKNOWN:
         unit = " points" if objective.is_accuracy else ""
         return (
             f"{opening}Whether {contrast.network} is better or worse in test {objective.name} cannot be said: "

@@ -112,9 +112,9 @@ class Objective:
             return float("inf")
         return value if self.minimize else -value
 
-    def conclude(self, difference: Interval | None) -> Conclusion:
-        """What a difference of two means says: a gain is a difference for the better."""
-        found = conclude(difference, _POINT if self.is_accuracy else 0.0)
+    def conclude(self, difference: Interval | None, margin: float | None = None) -> Conclusion:
+        """What a difference of two means says: a gain is a difference for the better; ``margin`` is what would not matter."""
+        found = conclude(difference, margin if margin is not None else _POINT if self.is_accuracy else 0.0)
         turned = {Conclusion.GAIN: Conclusion.LOSS, Conclusion.LOSS: Conclusion.GAIN}
         return turned.get(found, found) if self.minimize else found
 

@@ -1,0 +1,37 @@
+"""Durations as people write them."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from bnkit.errors import SettingsError
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+
+
+def parse_duration(text: str | float, name: str = "budget") -> float:
+    """Seconds, from a number of them or from a text with a unit.
+
+    Args:
+        text: Seconds, or a number with s, m or h.
+        name: What it is called in an error.
+
+    Raises:
+        SettingsError: It is neither, or not above 0.
+
+    Example:
+        >>> parse_duration("90s"), parse_duration("1.5h"), parse_duration(20)
+        (90.0, 5400.0, 20.0)
+    """
+    found = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
+    if found is not None:
+        seconds = float(found[1]) * _SECONDS[found[2]]
+    elif isinstance(text, (int, float)) and not isinstance(text, bool):
+        seconds = float(text)
+    else:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise SettingsError(f"{name}={text!r}; expected a duration above 0, as 90s, 10m or 2h")
+    return seconds

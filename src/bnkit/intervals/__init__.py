@@ -1,0 +1,1 @@
+"""Confidence intervals and p values: pure mathematics, with no torch."""
