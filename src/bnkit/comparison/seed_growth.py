@@ -50,7 +50,42 @@ def seed_growth(plan: Plan, record_of: Callable[[Run], Record]) -> SeedGrowth:
     reason = ""
     while not reason and replay.next_round():
         reason = replay.look()
-    return SeedGrowth(rule, tuple(replay.rounds), tuple(replay.contrasts.values()), reason, len(plan))
+    return SeedGrowth(rule, tuple(replay.rounds), tuple(replay.contrasts.values()), reason, _most_runs(plan))
+
+
+def first_round(plan: Plan) -> Plan:
+    """The runs that the rule of ``plan`` begins with; all of a plan without one."""
+    if plan.experiment.until is None:
+        return plan
+    return Plan(plan.experiment, seed_growth(plan, lambda _: Record()).runs)
+
+
+def rule_in_words(plan: Plan) -> str:
+    """What comes after the first round."""
+    rule = plan.experiment.until
+    assert rule is not None  # the plan has one
+    objective = Objective.of(plan.task)
+    margin = rule.largest_trifle(is_accuracy=objective.is_accuracy)
+    trifle = f", or less than {objective.size(margin)} apart" if margin else ""
+    rates = "drops the learning rates that are worse by validation, and then " if _varies(plan) else ""
+    ends = f"{rule.max_seeds} seeds" if rule.budget is None else f"{rule.max_seeds} seeds or {rule.budget:g} s"
+    return (
+        f"That is the first round. Each round after it {rates}adds seeds, until every network is better or worse than the other"
+        f"{trifle}, or {ends} end: at most {_most_runs(plan):,} runs in all."
+    )
+
+
+def _most_runs(plan: Plan) -> int:
+    """Every rate with the seeds by which the best one is known, one with the others."""
+    first, with_all_rates = plan.runs[0].seed, plan.seeds[: max(FEWEST_PAIRS, len(plan.experiment.seeds))]
+    points = [run for run in plan if run.seed == first]
+    lr = points[0].settings.lr
+    sweeps = {(run.network.key, run.settings.model_copy(update={"lr": lr})) for run in points}
+    return len(points) * len(with_all_rates) + len(sweeps) * (len(plan.seeds) - len(with_all_rates))
+
+
+def _varies(plan: Plan) -> bool:
+    return len({run.settings.lr for run in plan}) > 1
 
 
 @dataclass

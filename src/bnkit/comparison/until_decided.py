@@ -60,12 +60,7 @@ def train_until_decided(prepared: PreparedExperiment, folder: ResultsFolder, cal
     looks: dict[tuple[object, ...], int] = {}
 
     def replayed() -> SeedGrowth:
-        growth = seed_growth(planned, lambda run: _to_go_by(folder.record(run), run, given_up))
-        for contrast in growth.contrasts:
-            if len(contrast.looks) > looks.get(contrast.key, 0):
-                looks[contrast.key] = len(contrast.looks)
-                callback(LookTaken(contrast, rule))
-        return growth
+        return seed_growth(planned, lambda run: _to_go_by(folder.record(run), run, given_up))
 
     growth, clock = replayed(), _Clock(rule.budget)
     while True:
@@ -76,6 +71,10 @@ def train_until_decided(prepared: PreparedExperiment, folder: ResultsFolder, cal
         given_up |= {run.run_id for run in missing if folder.record(run).status is Status.FAILED}
         clock.add(missing)
         growth = replayed()
+        for contrast in growth.contrasts:
+            if len(contrast.looks) > looks.get(contrast.key, 0):
+                looks[contrast.key] = len(contrast.looks)
+                callback(LookTaken(contrast, rule))
         if not growth.reason and clock.ends_before(growth.rounds[-1]):
             note_budget_end(folder.path, len(asked), clock.seconds)
             growth = growth.stopped_by_budget()

@@ -116,7 +116,7 @@ class RunEnded(Event):
 class LookTaken(Event):
     """With ``until``: after a round of seeds, what is known of one contrast; its last look may have decided it.
 
-    A call that goes on begins with the looks of earlier calls.
+    ``contrast.looks`` has the earlier ones too, of earlier calls that this one goes on from.
     """
 
     contrast: ContrastLooks

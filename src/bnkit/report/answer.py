@@ -200,10 +200,10 @@ def _verdict_sentence(difference: Interval | None, contrast: Contrast) -> str:
 
 
 def _any_left(contrast: Contrast) -> str:
-    if contrast.objective.is_accuracy:
-        points = 100 * (contrast.margin or 0.01)
-        return f"any difference is under {'a point' if points == 1 else f'{points:g} points'}"
-    return f"any difference is under {contrast.margin:g}" if contrast.margin else "there is no difference"
+    margin, is_accuracy = contrast.margin, contrast.objective.is_accuracy
+    if not margin or (is_accuracy and 100 * margin == 1):
+        return "any difference is under a point" if is_accuracy else "there is no difference"
+    return f"any difference is under {contrast.objective.size(margin)}"
 
 
 def _neither_sentence(best: AtBest, contrast: Contrast) -> str:

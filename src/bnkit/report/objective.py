@@ -141,6 +141,17 @@ class Objective:
         """
         return (f"{100 * value:+.1f}" if self.is_accuracy else f"{value:+.3g}").replace("-", "−")
 
+    def size(self, value: float) -> str:
+        """How large a difference is, with its unit.
+
+        Example:
+            >>> Objective().size(0.01), Objective().size(0.005)
+            ('1 point', '0.5 points')
+        """
+        if not self.is_accuracy:
+            return f"{value:g}"
+        return f"{100 * value:g} point{'' if 100 * value == 1 else 's'}"
+
     def difference(self, difference: Interval) -> str:
         """``+2.1 points [+1.0, +3.2], n = 5``."""
         unit = " points" if self.is_accuracy else ""

@@ -93,7 +93,7 @@ def _legends(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[tu
 
 def _captions(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -> dict[str, tuple[str, str]]:
     """Of each figure its title, and what is in it in words."""
-    seeds = len(plan.experiment.seeds)
+    seeds = len(plan.seeds)
     band = f"The line is the mean over {plural(seeds, 'seed')}, the band reaches from the lowest to the highest."
     name = objective.name
     points = headline_points(plan, contrasts)

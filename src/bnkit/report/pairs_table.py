@@ -48,5 +48,5 @@ def _row(contrast: Contrast, settings: Sequence[str]) -> tuple[str, ...]:
         return (*names, *("–",) * 6, _WORDS[Conclusion.UNKNOWN])
     test = best.test
     ends = ("–" if end is None else change(end) for end in (test.low, test.high))
-    verdict = "neither learned" if best.neither_learned else _WORDS[contrast.objective.conclude(test)]
+    verdict = "neither learned" if best.neither_learned else _WORDS[contrast.objective.conclude(test, contrast.margin)]
     return (*names, f"{best.network_lr:g}", f"{best.baseline_lr:g}", change(test.mean), *ends, str(test.n), verdict)
