@@ -27,11 +27,12 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, stdtr, stdtrit
 
-from bnkit.intervals.alpha_spending import FEWEST_PAIRS, chance_of_factor, level_at
+from bnkit.intervals.alpha_spending import chance_of_factor, level_at
+from bnkit.intervals.interval import FEWEST
 
 Array = np.ndarray[Any, Any]
 MOST, ERROR = 50, 0.05
-PAIRS = np.arange(FEWEST_PAIRS, MOST + 1)
+PAIRS = np.arange(FEWEST, MOST + 1)
 _CHUNK = 2_000
 
 
@@ -145,7 +146,7 @@ def betting(unit: float, margins: Array) -> Design:
             more = np.log1p(np.minimum(bet, 0.5 / at) * (x - at)).cumsum(1)
             less = np.log1p(-np.minimum(bet, 0.5 / (1 - at)) * (x - at)).cumsum(1)
             limit = np.log(2 / ERROR)
-            above, below = (side[:, FEWEST_PAIRS - 1 :] >= limit for side in (more, less))
+            above, below = (side[:, FEWEST - 1 :] >= limit for side in (more, less))
             low = np.where(above, np.maximum(low, value + 1e-9), low)
             high = np.where(below & (high == np.inf), value - 1e-9, high)
         return low, high
@@ -159,7 +160,7 @@ def _moments(differences: Array) -> tuple[Array, Array]:
     mean = differences.cumsum(1) / n
     steps = (differences[:, 1:] - mean[:, :-1]) ** 2 * n[:-1] / n[1:]
     variance = steps.cumsum(1) / n[:-1]
-    return mean[:, FEWEST_PAIRS - 1 :], variance[:, FEWEST_PAIRS - 2 :]
+    return mean[:, FEWEST - 1 :], variance[:, FEWEST - 2 :]
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ def rate_chosen(
     first, second = (network.chosen_anew() for network in networks)
     truth, means, variances = [], [], []
     for pairs in PAIRS:
-        rates = [network[pairs - FEWEST_PAIRS] for network in (first, second)]
+        rates = [network[pairs - FEWEST] for network in (first, second)]
         of_runs = [
             np.take_along_axis(network.test[..., :pairs], rate[:, None, None], 1)[:, 0]
             for network, rate in zip(networks, rates, strict=True)
@@ -455,7 +456,7 @@ def crossing_chances(rounds: int = 60) -> Iterator[tuple[float, float, float]]:
     """
     generator, limits = np.random.default_rng(3), {}
     for pairs in (60, 1_000):
-        looks = np.arange(FEWEST_PAIRS, pairs + 1)
+        looks = np.arange(FEWEST, pairs + 1)
         limits[pairs] = [stdtrit(looks - 1, 1 - np.minimum(factor * looks**-1.25, 0.999)) for factor in _FACTORS]
     found = np.zeros((rounds, len(_FACTORS)))
     for row in found:
@@ -463,12 +464,12 @@ def crossing_chances(rounds: int = 60) -> Iterator[tuple[float, float, float]]:
             pairs = 1_000 if spread < 1 else 60
             x = generator.standard_normal((1_000, pairs)) + spread * generator.standard_normal((1_000, 1))
             mean, variance = _moments(x)
-            t = mean / np.sqrt(variance / np.arange(FEWEST_PAIRS, pairs + 1))
+            t = mean / np.sqrt(variance / np.arange(FEWEST, pairs + 1))
             for place, limit in enumerate(limits[pairs]):
                 is_crossed = t > limit
                 paths = is_crossed.any(1)
                 look = is_crossed.argmax(1)[paths]
-                n, reached = (look + FEWEST_PAIRS)[:, None], t[paths, look][:, None]
+                n, reached = (look + FEWEST)[:, None], t[paths, look][:, None]
                 share, ratio = 1 / (1 + n * _SPREADS**2), reached**2 / (n - 1)
                 likelihood = np.sqrt(share) * ((1 + ratio) / (1 + share * ratio)) ** (n / 2)
                 row[place] += (1 / likelihood.mean(1)).sum() / (1_000 * len(_SPREADS))

@@ -155,7 +155,7 @@ def starts(many: Plan) -> tuple[float, float]:
     from bnkit.experiments.networks import network_sources
     from bnkit.experiments.records.results_folder import ResultsFolder
     from bnkit.experiments.resolve import Components
-    from bnkit.experiments.running.sequential import train_all
+    from bnkit.experiments.running.in_process import train_all
 
     examples = Examples(torch.randn(16, 1, 28, 28), torch.arange(16) % 10)
     components = Components(

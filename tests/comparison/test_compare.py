@@ -9,7 +9,14 @@ import pytest
 
 import bnkit
 from bnkit.cli.main import main
-from bnkit.experiments.experiment import DEFAULT_GRID, Experiment, default_experiment, parse_experiment, read_recipe
+from bnkit.experiments.experiment import (
+    DEFAULT_GRID,
+    DEFAULT_SEEDS,
+    Experiment,
+    default_experiment,
+    parse_experiment,
+    read_recipe,
+)
 from tests.experiments import tiny_experiment
 from tests.user_project import a_project  # noqa: F401 - the fixture
 
@@ -43,7 +50,8 @@ def test_the_function_has_the_defaults_of_an_experiment():
     ):
         assert parameters[name].default == getattr(experiment, name) == Experiment.model_fields[name].default, name
     assert parameters["epochs"].default == experiment.epochs
-    assert tuple(range(parameters["seeds"].default)) == experiment.seeds
+    assert parameters["seeds"].default is None
+    assert tuple(range(DEFAULT_SEEDS)) == experiment.seeds
     assert {key: getattr(experiment.grid, key) for key in experiment.grid.explicit_keys} == DEFAULT_GRID
     assert {key: tuple(values) for key, values in read_recipe("quickstart")["grid"].items()} == DEFAULT_GRID
 

@@ -12,7 +12,7 @@ from tests.experiments import tiny_experiment
 def test_each_event_names_the_method_that_handles_it():
     assert {event.method for event in Event.__subclasses__()} == {
         *("plan_started", "data_ready", "model_ready", "run_started", "batch_done", "measuring", "epoch_trained"),
-        *("epoch_done", "run_ended", "report_started", "note"),
+        *("epoch_done", "run_ended", "look_taken", "seeds_ended", "report_started", "note"),
     }
 
 

@@ -20,7 +20,7 @@ from bnkit.duration import parse_duration
 from bnkit.errors import DataError, SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.running.request import LaunchOptions
-from bnkit.intervals.alpha_spending import FEWEST_PAIRS
+from bnkit.intervals.interval import FEWEST
 from bnkit.messages import unknown_name
 
 if TYPE_CHECKING:
@@ -153,8 +153,8 @@ class _Question:
             raise SettingsError(f"budget={images:g}, seeds={count}; expected a budget above 0 and at least 1 seed")
         if until is not None and seeds is not None:
             raise SettingsError(f"seeds={seeds} with `until` decided; expected one of them: seeds are added until then")
-        if most < FEWEST_PAIRS:
-            raise SettingsError(f"max_seeds={most}; expected at least {FEWEST_PAIRS}: fewer pairs have no verdict")
+        if most < FEWEST:
+            raise SettingsError(f"max_seeds={most}; expected at least {FEWEST}: fewer pairs have no verdict")
         words = ["--quick"] if given["quick"] else []
         words += ["--data", data] if data != "digits" else []
         words += ["--network", network] if network is not None else []

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
-from bnkit.intervals.alpha_spending import FEWEST_PAIRS, anytime_p_value, confidence_at_look
+from bnkit.intervals.alpha_spending import anytime_p_value, confidence_at_look
 from bnkit.intervals.holm import holm
 from bnkit.intervals.interval import CONFIDENCE, FEWEST, Interval
 from bnkit.intervals.shares import difference_half_width
@@ -108,7 +108,7 @@ def _interval(test: HypothesisTest) -> Interval | None:
     """By itself; where there are several looks, one that is right at all of them."""
     confidence = CONFIDENCE
     if test.looks is not None:
-        confidence = confidence_at_look(range(FEWEST_PAIRS, len(test.effects) + 1) or [len(test.effects)], confidence)
+        confidence = confidence_at_look(range(FEWEST, len(test.effects) + 1) or [len(test.effects)], confidence)
     return _interval_of(test, test.effects, confidence)
 
 
@@ -123,11 +123,9 @@ def _interval_of(test: HypothesisTest, effects: Mapping[int, float], confidence:
 def _p_values(test: HypothesisTest) -> tuple[float, float] | None:
     """The p values of "the effect is not above nothing" and "the effect is not below what matters"; None if it is not asked."""
     if test.looks is None:
-        return _p_values_of(test, test.effects) if len(test.effects) >= FEWEST_PAIRS else None
+        return _p_values_of(test, test.effects) if len(test.effects) >= FEWEST else None
     known = {
-        len(effects): _p_values_of(test, effects)
-        for effects in (*test.looks, test.effects)
-        if len(effects) >= FEWEST_PAIRS
+        len(effects): _p_values_of(test, effects) for effects in (*test.looks, test.effects) if len(effects) >= FEWEST
     }
     if not known:  # it may be asked later, and counts among the others from the beginning
         return 1.0, 1.0

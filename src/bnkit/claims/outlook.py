@@ -8,8 +8,8 @@ from statistics import fmean, stdev
 
 from bnkit.claims.judge import ERROR_RATE, HypothesisTest
 from bnkit.duration import format_duration
-from bnkit.intervals.alpha_spending import FEWEST_PAIRS, level_at
-from bnkit.intervals.interval import CONFIDENCE
+from bnkit.intervals.alpha_spending import level_at
+from bnkit.intervals.interval import CONFIDENCE, FEWEST
 from bnkit.intervals.shares import difference_half_width
 from bnkit.messages import plural
 
@@ -70,7 +70,7 @@ def outlook(test: HypothesisTest, questions: int, seeds: int, seconds_per_seed: 
     from scipy.special import stdtr, stdtrit
 
     values, pairs = list(test.effects.values()), len(test.effects)
-    if pairs < FEWEST_PAIRS:
+    if pairs < FEWEST:
         return Outlook(seeds, None, seconds_per_seed)
     mean, later = fmean(values), np.arange(pairs + 1, _MOST_PAIRS + 1)
     error = max(stdev(values), test.resolution / math.sqrt(12)) / np.sqrt(later)

@@ -11,7 +11,7 @@ from bnkit.claims.claim import Claim, Evidence, Scale
 from bnkit.claims.judge import ERROR_RATE, Decision, HypothesisTest, Verdict, judge
 from bnkit.claims.outlook import Outlook, outlook
 from bnkit.claims.training import Training
-from bnkit.intervals.alpha_spending import FEWEST_PAIRS
+from bnkit.intervals.interval import FEWEST
 
 MAX_SEEDS = 50
 _GROWTH = 1.25
@@ -50,7 +50,7 @@ def next_count(seeds: int) -> int:
         >>> counts[1:]
         [3, 4, 5, 6, 7, 8, 10, 12, 15, 18, 22]
     """
-    return max(FEWEST_PAIRS, seeds + 1, math.floor(_GROWTH * seeds))
+    return max(FEWEST, seeds + 1, math.floor(_GROWTH * seeds))
 
 
 def rounds_until(seeds: int) -> tuple[int, ...]:

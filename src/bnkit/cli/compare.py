@@ -18,6 +18,7 @@ from bnkit.table import Column, Table
 if TYPE_CHECKING:
     from bnkit.experiments.experiment import Experiment
     from bnkit.experiments.plan import Plan
+    from bnkit.experiments.stopping import StoppingRule
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
@@ -54,7 +55,25 @@ def compare(
         list[str] | None,
         Option(metavar="KEY=V1,V2", help="Values of a setting, as lr=0.1,0.3. May be given several times."),
     ] = None,
-    seeds: Annotated[int | None, Option(metavar="N", help="Seeds 0 to N − 1.")] = None,
+    seeds: Annotated[
+        int | None, Option(metavar="N", help="Seeds 0 to N − 1; with --until those of the first round.")
+    ] = None,
+    until: Annotated[
+        str | None,
+        Option(
+            metavar="decided", help="Add pairs of seeds until each difference is a gain, a loss or under the margin."
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        Option(
+            metavar="POINTS", help="With --until: what does not matter; 1 point of accuracy, of other metrics none."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None, Option(metavar="10m", help="With --until: begin no seeds that would end later; 90s, 10m, 2h.")
+    ] = None,
+    max_seeds: Annotated[int | None, Option(metavar="N", help="With --until: the most seeds; 50.")] = None,
     epochs: Annotated[int | None, Option(metavar="N", help="How often each run goes through the data.")] = None,
     batch_size: Annotated[
         int | None, Option(metavar="N", help="Short for --grid batch_size=N, and in its place.")
@@ -121,6 +140,7 @@ def compare(
     More examples:
 
     - `bnkit compare lenet-fashion-mnist` repeats the textbook's comparison
+    - `bnkit compare --until decided --budget 10m` adds seeds until the difference is known, and drops learning rates on the way
     - `bnkit compare mine.toml --out results/mine --open` runs an experiment file of your own
     - `bnkit compare net.py:make --data mnist` compares your own network with and without batch norm: the factory returns
       one of the two, and bnkit makes the other
@@ -134,7 +154,9 @@ def compare(
     from bnkit.experiments.experiment import DEMONSTRATION_NAMES
     from bnkit.experiments.records.record import Status
     from bnkit.experiments.running.request import LaunchOptions, is_nonzero_rank, prepare
+    from bnkit.experiments.stopping import stopping_rule
 
+    rule = stopping_rule(until, margin, budget, max_seeds)
     task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
     if what in DEMONSTRATION_NAMES:
         from bnkit.cli.demonstration import show_demonstration
@@ -143,7 +165,15 @@ def compare(
         return
     experiment = _experiment(
         what,
-        {"data": data, "networks": network or None, "seeds": seeds, "epochs": epochs, "observe": observe, **task},
+        {
+            "data": data,
+            "networks": network or None,
+            "seeds": seeds,
+            "epochs": epochs,
+            "observe": observe,
+            "until": rule,
+            **task,
+        },
         grid_from(grid or (), {"batch_size": batch_size, "device": device}),
     )
     folder = out if out is not None else default_folder(experiment)
@@ -213,17 +243,28 @@ def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) 
     return parse_experiment({**content, **changes}, origin)
 
 
+def _seeds(seeds: int | None, rule: StoppingRule | None) -> dict[str, Any]:
+    """Of a recipe's seeds, which are for a plan without a rule, none are left where there is one."""
+    from bnkit.experiments.stopping import FIRST_SEEDS
+
+    return {"seeds": FIRST_SEEDS if seeds is None and rule is not None else seeds, "until": rule}
+
+
 def _name_from(target: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", Path(target.rpartition(":")[0]).stem).lstrip("-._") or "comparison"
 
 
 def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> None:
+    from bnkit.comparison.seed_growth import first_round, rule_in_words
     from bnkit.report.tables import format_setting
 
+    most = plan
+    plan = first_round(plan)
     keys = plan.experiment.grid.explicit_keys
     if as_json:
         runs = [{"run": run.number, "run_id": run.run_id, **run.content, "network": run.network.key} for run in plan]
-        stdout_console().print_json(data={"folder": str(folder), "runs": runs})
+        rule = {} if plan is most else {"runs_at_most": len(most)}
+        stdout_console().print_json(data={"folder": str(folder), "runs": runs, **rule})
         return
     settings = [Column(key, 1) for key in keys]
     columns: tuple[Column | str, ...] = (
@@ -249,5 +290,7 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> 
     console.print_table(table)
     count, each = plural(len(plan), "run"), plural(plan.experiment.epochs, "epoch")
     console.print_sentences(f"\n{count} of {each}, {sum(run.epochs for run in plan):,} in all, into {folder}")
+    if plan is not most:
+        console.print_sentences(rule_in_words(most))
     if in_memory and any(count > 0 for count in plan.experiment.grid.num_workers):
         console.print_sentences("num_workers has no effect here: the data are held in memory")

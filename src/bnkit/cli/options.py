@@ -28,10 +28,13 @@ def count_of(workers: str) -> int | str:
 _OPTIONS = {"example_inputs": "--input", "batches": "--data"}
 _PARAMETERS = (
     "address",
+    "budget",
     "data",
     "fresh",
     "inputs",
     "keep_checkpoints",
+    "margin",
+    "max_seeds",
     "metric",
     "out",
     "run_timeout",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnkit.comparison.comparison import Comparison
 from bnkit.comparison.progress import shown_progress
+from bnkit.comparison.until_decided import runs_to_train, train_until_decided
 from bnkit.console import warn
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.callbacks import Callback, CallbackList, ReportStarted
@@ -25,6 +26,7 @@ from bnkit.experiments.records.outdated_runs import describe_outdated_runs
 from bnkit.experiments.records.results_folder import ResultsFolder, results_path
 from bnkit.experiments.running.launcher import launch
 from bnkit.experiments.running.request import LaunchOptions, Overrides, RunRequest
+from bnkit.experiments.stopping import FIRST_SEEDS, stopping_rule
 from bnkit.factory_import import PASSED_OBJECT
 from bnkit.integrations.loggers import logger_names, loggers
 
@@ -37,8 +39,12 @@ def compare(
     networks: Mapping[str, Any] | Callable[..., Any] | str | Sequence[str],
     data: object = "digits",
     grid: Mapping[str, Any] | None = None,
-    seeds: int | Sequence[int] = DEFAULT_SEEDS,
+    seeds: int | Sequence[int] | None = None,
     *,
+    until: str | None = None,
+    margin: float | None = None,
+    budget: str | float | None = None,
+    max_seeds: int | None = None,
     arms: Sequence[str] | None = None,
     epochs: int = DEFAULT_EPOCHS,
     loss: str | Callable[..., Any] = "auto",
@@ -81,7 +87,15 @@ def compare(
             are told from others by their lengths and by the mean and deviation of their inputs alone.
         grid: The values of each setting, as ``{"lr": [0.01, 0.1]}``. Left out: lr is 0.03, 0.1, 0.3 and 1.0, the batch size
             64, and any other key has PyTorch's or a common default, or the network's own.
-        seeds: How many (0 to n - 1), or which.
+        seeds: How many (0 to n - 1), or which; None for 5. With ``until`` those of the first round; None for one.
+        until: "decided": pairs of seeds are added until each network is better or worse than the other, or the difference is
+            less than ``margin``, or ``budget`` or ``max_seeds`` ends. The verdict holds although one looked after every round.
+            First the better half of the learning rates goes on with each seed, by validation, until each network has one left;
+            then seeds are added there. A later call goes on; what is trained does not depend on how many workers there are.
+        margin: The largest difference that does not matter, in points of accuracy, or in the unit of another metric. None for
+            one point, and of another metric for none: then only a gain or a loss is a verdict.
+        budget: Seconds, or a text as "90s", "10m" or "2h", in which a call begins new rounds, as far as they will end in it.
+        max_seeds: The most seeds; None for 50.
         arms: Which variants of a network that bnkit knows, or of one factory, are trained: "no_batch_norm", "batch_norm",
             "group_norm", "reference", "torch"; None for the first two. With more than two, each is set against every other.
         epochs: How often each run goes through the training data.
@@ -133,6 +147,9 @@ def compare(
         raise SettingsError(
             f"arms with a dictionary of networks, which are the arms ({', '.join(map(str, networks))}); expected one of the two"
         )
+    rule = stopping_rule(until, margin, budget, max_seeds)
+    if seeds is None:
+        seeds = DEFAULT_SEEDS if rule is None else FIRST_SEEDS
     arms = DEFAULT_ARMS if arms is None else [arms] if isinstance(arms, str) else list(arms)
     experiment = parse_experiment(
         {
@@ -141,6 +158,7 @@ def compare(
             "arms": arms,
             "data": data if isinstance(data, str) else PASSED_OBJECT,
             "seeds": seeds if isinstance(seeds, int) else list(seeds),
+            **({} if rule is None else {"until": rule}),
             "epochs": epochs,
             **{key: value if isinstance(value, str) else PASSED_OBJECT for key, value in task.items()},
             "validation": validation,
@@ -218,6 +236,7 @@ def run_experiment(
         resolved_before=None if fresh else _resolved_before(folder),
         keep_checkpoints=keep_checkpoints,
         worker_callbacks=logging.training,
+        asked=runs_to_train,
     )
     with closing(logging), launch(request, callback) as prepared:
         if prepared.writes:
@@ -226,13 +245,13 @@ def run_experiment(
                 warn(other)
             with folder.writing():
                 folder.begin(prepared.plan.experiment, fresh=fresh)
-                prepared.train()
-                comparison = Comparison.of_plan(folder, prepared.plan, prepared.components)
+                planned = train_until_decided(prepared, folder, callback)
+                comparison = Comparison.of_plan(folder, planned, prepared.components)
                 if write_report:
                     callback(ReportStarted())
                     comparison.refresh_report()
         else:
-            prepared.train()
+            prepared.train(prepared.plan)
             comparison = Comparison.of_plan(folder, prepared.plan, prepared.components)
     return comparison
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnkit.comparison.run_table import RunTable
 from bnkit.comparison.stored_runs import StoredRuns
+from bnkit.comparison.until_decided import asked_plan
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, plan
 from bnkit.experiments.records.results_folder import ResultsFolder, columns
@@ -49,7 +50,7 @@ class Comparison(StoredRuns):
 
     def __init__(self, path: str | Path) -> None:
         folder = ResultsFolder(Path(path))
-        super().__init__(folder, plan(folder.experiment()))
+        super().__init__(folder, asked_plan(folder, plan(folder.experiment())))
 
     @classmethod
     def of_plan(cls, folder: ResultsFolder, plan: Plan, components: Components | None) -> Comparison:

@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
+from bnkit.comparison.look_lines import looks_table
 from bnkit.comparison.progress_estimate import (
     FIGURES,
     ProgressCounter,
@@ -26,10 +27,11 @@ from bnkit.comparison.progress_estimate import (
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.messages import plural
+from bnkit.report.objective import Objective
 from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table, wrap
 
-_MOST_ROWS, _WIDEST = 12, 100
+_MOST_ROWS, _MOST_LOOKS, _WIDEST = 12, 6, 100
 # Beside the rows: the bar, what is being done, the header, how many are left out, and a free line.
 _OTHER_LINES = 5
 _RUNNING = "running"
@@ -109,7 +111,21 @@ class LiveTable(ProgressCounter):
         yield from console.render(head, options.update(width=min(width, _WIDEST), height=None))
         doing, *more = wrap(self._doing(estimate), width - 2)
         yield Text(doing + (" …" if more else ""), style="dim", no_wrap=True)
-        yield from self._rows(plan, width, max(3, min(_MOST_ROWS, console.size.height - _OTHER_LINES)))
+        looks = list(self._looks(plan, width))
+        yield from looks
+        yield from self._rows(plan, width, max(3, min(_MOST_ROWS, console.size.height - _OTHER_LINES - len(looks))))
+
+    def _looks(self, plan: Plan, width: int) -> Iterator[Text]:
+        """With seeds that are added, a line for each contrast: its interval closes from look to look."""
+        table = looks_table(self.looks.values(), self.rule, Objective.of(plan.task))
+        before = -2
+        for number, line in table.lines(width) if table.rows else ():
+            if number != before and number < _MOST_LOOKS:
+                is_decided = number >= 0 and table.rows[number][-1] != "open"
+                yield Text(line, "bold" if number < 0 or is_decided else "", no_wrap=True, overflow="crop")
+            before = number
+        if len(table.rows) > _MOST_LOOKS:
+            yield Text(f"… {len(table.rows) - _MOST_LOOKS:,} more", "dim")
 
     def _doing(self, estimate: ProgressEstimate) -> str:
         running = list(self._running)
@@ -191,7 +207,7 @@ def _columns(plan: Plan, names: Mapping[str, str], keys: Sequence[str]) -> tuple
         Column("network", width=max(map(len, names.values())), is_text=True),
         *settings,
         *(
-            Column("seed", 4, width=max(len(str(seed)) for seed in plan.experiment.seeds)),
+            Column("seed", 4, width=max(len(str(seed)) for seed in plan.seeds)),
             Column("epoch", width=len(epochs)),
         ),
         *(

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bnkit.comparison.live_table import LiveTable
+from bnkit.comparison.look_lines import describe_look
 from bnkit.comparison.progress_estimate import FIGURES, ProgressCounter, cause_of, figures_of
 from bnkit.console import stderr_console
 from bnkit.errors import SettingsError
@@ -19,12 +20,21 @@ from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.experiments.running.request import is_nonzero_rank
+from bnkit.experiments.stopping import ContrastLooks, StoppingRule
 from bnkit.messages import plural
+from bnkit.report.objective import Objective
 from bnkit.report.tables import format_setting
 
 _REDRAWS_PER_SECOND = 4
 # Plain lines are for logs: no more often than this, but for the last epoch of a run.
 _SECONDS_BETWEEN_LINES = 5.0
+# Why no more seeds are added, for a reader.
+_REASONS = {
+    "decided": "all is decided",
+    "max_seeds": "there are as many as may be",
+    "budget": "the budget ends; the same call goes on",
+    "hopeless": "more would not decide what is open",
+}
 
 
 class PlainLines(ProgressCounter):
@@ -35,9 +45,11 @@ class PlainLines(ProgressCounter):
         self._console, self._rewrite = console, rewrite
         self._interval = 0.0 if every_epoch else _SECONDS_BETWEEN_LINES
         self._last = -_SECONDS_BETWEEN_LINES
+        self._objective: Objective | None = None
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         super().plan_started(plan, done)
+        self._objective = Objective.of(plan.task)
         self._line(f"{plan.experiment.name}: {plural(len(plan), 'run')}, {len(done):,} done before")
 
     def epoch_done(self, run: Run, epoch: Epoch) -> None:
@@ -54,6 +66,14 @@ class PlainLines(ProgressCounter):
         super().run_ended(run, record)
         if record.status is not Status.FINISHED and record.status is not None:
             self._line(f"{_name(run, self.estimate.runs)}  {record.status.value}{cause_of(record)}")
+
+    def look_taken(self, contrast: ContrastLooks, rule: StoppingRule) -> None:
+        super().look_taken(contrast, rule)
+        if contrast.looks and self._objective is not None:
+            self._line(describe_look(contrast, rule, self._objective))
+
+    def seeds_ended(self, contrasts: tuple[ContrastLooks, ...], reason: str) -> None:
+        self._line(f"no more seeds: {_REASONS[reason]}")
 
     def note(self, message: str) -> None:
         self._line(f"note: {message}")

@@ -7,6 +7,7 @@ import time
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
+from bnkit.experiments.stopping import ContrastLooks, StoppingRule
 from bnkit.report.objective import Objective
 
 FIGURES = ("loss", "train", "test", "ex/s")
@@ -21,6 +22,15 @@ class ProgressEstimate:
         self.epochs_done = sum(run.epochs for run in done)
         self.share_of_epoch = 0.0
         self._began, self._epochs_at_start = time.monotonic(), float(self.epochs_done)
+        self._experiment = plan.experiment
+
+    def is_of(self, plan: Plan) -> bool:
+        """Whether ``plan`` has runs of the same call."""
+        return plan.experiment is self._experiment
+
+    def keep_pace_of(self, before: ProgressEstimate) -> None:
+        """Count from the beginning of the call, whose plan has grown since."""
+        self._began, self._epochs_at_start = before._began, before._epochs_at_start
 
     def skip(self, epochs: int) -> None:
         """Count epochs that were done in an earlier call, or need not be done."""
@@ -55,13 +65,24 @@ class ProgressCounter(Callback):
     estimate: ProgressEstimate
 
     def __init__(self) -> None:
+        self.looks: dict[tuple[object, ...], ContrastLooks] = {}
+        self.rule = StoppingRule()
         self.examples: dict[int, int] = {}  # of an epoch of each run
         self.seen: dict[int, int] = {}  # of these, in the epoch in progress
         self._counted: dict[int, int] = {}  # epochs of each run that the clock knows of
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
+        before = getattr(self, "estimate", None)
         self.estimate = ProgressEstimate(plan, done)
+        if before is not None and before.is_of(plan):
+            self.estimate.keep_pace_of(before)
+        else:
+            self.looks = {}
         self.examples, self.seen, self._counted = {}, {}, {}
+
+    def look_taken(self, contrast: ContrastLooks, rule: StoppingRule) -> None:
+        self.looks = {**self.looks, contrast.key: contrast}  # a new one: the drawing thread goes through the old one
+        self.rule = rule
 
     def data_ready(self, run: Run, examples: int) -> None:
         self.examples[run.number] = examples

@@ -9,12 +9,12 @@ from statistics import fmean
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.records.record import Status
+from bnkit.intervals.crossed import largest_spread, most_discordant
 from bnkit.messages import plural
 from bnkit.report.answer import Answer
 from bnkit.report.contrast import BASELINE, AtBest, AtLearningRate, Contrast
-from bnkit.intervals.interval import Interval
 from bnkit.report.objective import Objective
-from bnkit.report.paired_differences import BEST, PairedDifferences, simultaneous_intervals
+from bnkit.report.paired_differences import BEST, BothIntervals, PairedDifferences, simultaneous_intervals
 from bnkit.report.paper.summary import Summary, SummaryRow, difference_at, most_pairs
 from bnkit.report.sweep import ONLY_ONE
 from bnkit.report.tables import format_setting
@@ -157,19 +157,26 @@ class RunTable:
     def _differences(
         self, first: Mapping[Hashable, float | None], second: Mapping[Hashable, float | None]
     ) -> PairedDifferences | None:
-        values = [
-            after - before
+        pairs = [
+            (before, after)
             for seed, before in first.items()
             if before is not None and (after := second.get(seed)) is not None
         ]
-        return PairedDifferences(tuple(values), self.examples, self.objective) if values else None
+        if not pairs:
+            return None
+        values = tuple(after - before for before, after in pairs)
+        spread = None
+        if self.examples is not None and self.objective.is_accuracy:
+            discordant = fmean(most_discordant(before, after) for before, after in pairs)
+            spread = largest_spread(fmean(values), discordant, self.examples)
+        return PairedDifferences(values, self.examples, self.objective, spread)
 
-    def _contrast(self, setting: Setting, networks: tuple[str, str], test: Interval | None, pairs: int) -> Contrast:
+    def _contrast(self, setting: Setting, networks: tuple[str, str], test: BothIntervals, pairs: int) -> Contrast:
         baseline, network = (self._by_setting[setting][name] for name in networks)
         first, second = fmean(_finite(baseline)), fmean(_finite(network))
         at = AtLearningRate(
             None,
-            test,
+            test.these,
             first,
             second,
             {Status.FINISHED: len(baseline)},
@@ -177,8 +184,9 @@ class RunTable:
             len(baseline.keys() | network.keys()),
             len(baseline) - len(_finite(baseline)),
             len(network) - len(_finite(network)),
+            test.new,
         )
-        best = AtBest(None, None, first, second, test, None, ())
+        best = AtBest(None, None, first, second, test.these, None, (), test_new_examples=test.new)
         where = dict(zip(self.keys, setting, strict=True))
         return Contrast(*networks, self.objective, where, (at,), best, ONLY_ONE, None, pairs)
 

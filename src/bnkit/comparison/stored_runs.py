@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.comparison.stored_components import StoredComponents
+from bnkit.comparison.until_decided import growth_in
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record
@@ -52,13 +53,14 @@ class StoredRuns:
     @property
     def results(self) -> Results:
         """All runs that answer the question of the last call, and the records."""
-        found = self.folder.runs(self.plan)
-        return Results(found.plan, self.records, found.own if found.earlier else None, found.notes)
+        found, growth = self.folder.runs(self.plan), growth_in(self.folder, self.plan)
+        return Results(found.plan, self.records, found.own_if_others, found.notes, growth, found.looks)
 
     @property
     def own_results(self) -> Results:
         """The runs of the last call alone, and the records."""
-        return Results(self.plan, {run.run_id: self.folder.record(run) for run in self.plan})
+        growth = growth_in(self.folder, self.plan)
+        return Results(self.plan, {run.run_id: self.folder.record(run) for run in self.plan}, growth=growth)
 
     @property
     def _components(self) -> Components | None:

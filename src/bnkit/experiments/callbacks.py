@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record
+from bnkit.experiments.stopping import ContrastLooks, StoppingRule
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +110,28 @@ class RunEnded(Event):
 
     run: Run
     record: Record
+
+
+@dataclass(frozen=True)
+class LookTaken(Event):
+    """With ``until``: after a round of seeds, what is known of one contrast; its last look may have decided it.
+
+    ``contrast.looks`` has the earlier ones too, of earlier calls that this one goes on from.
+    """
+
+    contrast: ContrastLooks
+    rule: StoppingRule
+
+
+@dataclass(frozen=True)
+class SeedsEnded(Event):
+    """With ``until``: no more seeds are added.
+
+    ``reason`` is "decided", "max_seeds", "budget", or "hopeless": more seeds would not decide what is open.
+    """
+
+    contrasts: tuple[ContrastLooks, ...]
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.settings import Grid, Settings
+from bnkit.experiments.stopping import StoppingRule
 from bnkit.messages import did_you_mean, unknown_name
 
 _Text = Annotated[str, Field(strict=True)]
@@ -109,7 +110,7 @@ class Experiment(BaseModel):
         networks: Names of architectures, or ``file.py:factory``.
         arms: The variants of each architecture: "no_batch_norm", "batch_norm", "reference", "torch", "group_norm".
         grid: The values of each setting.
-        seeds: Their number (0 to n - 1), or a list of seeds.
+        seeds: Their number (0 to n - 1), or a list of seeds; with ``until`` those of its first round.
         epochs: The epochs of each run.
         validation: The fraction of the training data that learning rates are chosen on; 0 for none.
         loss: A loss of ``torch.nn.functional`` by name, or ``file.py:function`` of (outputs, targets). "auto":
@@ -131,6 +132,7 @@ class Experiment(BaseModel):
         threads: The threads of each run; 0 for one where the networks are small, else as many as torch uses.
         show: Additional tables at the end: "epochs" (every run and epoch, as in the course), "first_layer" (gamma and
             beta of the first batch norm), "crossed" (settings against networks), "losses" (a line for every epoch).
+        until: When no more seeds are needed; None to train ``seeds`` and no others.
         settled: Written by bnkit into the results folder.
     """
 
@@ -158,6 +160,7 @@ class Experiment(BaseModel):
     population_every_epoch: Annotated[bool, Field(strict=True)] = False
     threads: Annotated[int, Field(strict=True, ge=0)] = 0
     show: tuple[Literal["epochs", "first_layer", "crossed", "losses"], ...] = ()
+    until: StoppingRule | None = None
     settled: ResolvedExperiment | None = None
 
     @model_validator(mode="before")

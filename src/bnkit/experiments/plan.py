@@ -127,6 +127,11 @@ class Plan:
         return tuple(network.key for network in _resolved(self.experiment).networks)
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the runs."""
+        return tuple(dict.fromkeys(run.seed for run in self.runs))
+
+    @property
     def task(self) -> TaskIdentity:
         """The task of every run."""
         return _resolved(self.experiment).task
@@ -142,17 +147,18 @@ class Plan:
 
 
 def plan(experiment: Experiment) -> Plan:
-    """The plan of ``experiment``, whose ``settled`` must be set.
+    """The plan of ``experiment``, whose ``settled`` must be set; with ``until``, all runs that it may come to.
 
     Raises:
         SettingsError: If settings contradict each other.
     """
-    settled = _resolved(experiment)
+    settled, until = _resolved(experiment), experiment.until
+    seeds = experiment.seeds if until is None else until.seeds_after(experiment.seeds)
     points = [_resolve_point(point, settled) for point in experiment.grid.points()]
     of_network = [_effective_points(points, settled.ignored.get(network.key, ())) for network in settled.networks]
     choices = [
         (seed, point, network)
-        for seed in experiment.seeds
+        for seed in seeds
         for of_point in zip(*of_network, strict=True)
         for point, network in zip(of_point, settled.networks, strict=True)
         if point is not None

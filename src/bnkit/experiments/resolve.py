@@ -132,7 +132,7 @@ def resolve_experiment(
     )
     components = Components(sources, data, task)
     # The other seeds make no difference to what is settled now, and a plan may have tens of thousands of runs.
-    of_one_seed = plan(experiment.model_copy(update={"settled": settled, "seeds": experiment.seeds[:1]}))
+    of_one_seed = plan(experiment.model_copy(update={"settled": settled, "seeds": experiment.seeds[:1], "until": None}))
     further: dict[str, Any] = {"ignored": _ignored_settings(of_one_seed, components)}
     if threads is None:
         further["threads"] = components.default_threads(of_one_seed)

@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-# With fewer there is no saying how much pairs vary.
-FEWEST_PAIRS = 3
+from bnkit.intervals.interval import FEWEST
+
 _DECAY = 1.25
 # The factor of the limits n ** -1.25, and the chance that any p value from the third pair to the thousandth is below its limit; from
 # ``python -m benchmarks.sequential --calibrate``, with errors below one part in a hundred. The first is a bound for what is smaller.
@@ -104,10 +104,10 @@ def confidence_at_look(looks: Sequence[int], confidence: float) -> float:
         >>> round(confidence_at_look([3, 4, 5], 0.95), 3), round(confidence_at_look([5], 0.95), 3)
         (0.99, 0.969)
     """
-    counted = tuple(sorted({pairs for pairs in looks if FEWEST_PAIRS <= pairs <= looks[-1]}))
+    counted = tuple(sorted({pairs for pairs in looks if FEWEST <= pairs <= looks[-1]}))
     if not counted:
         return confidence
-    if counted == tuple(range(FEWEST_PAIRS, counted[-1] + 1)):
+    if counted == tuple(range(FEWEST, counted[-1] + 1)):
         return 1 - float(level_at(counted[-1], 1 - confidence))
     return 1 - _level_by_simulation(counted, 1 - confidence)
 
@@ -126,7 +126,7 @@ def _level_by_simulation(looks: tuple[int, ...], error: float) -> float:
         pair = generator.standard_normal(_PATHS)
         total += pair
         squares += pair * pair
-        if pairs < FEWEST_PAIRS:
+        if pairs < FEWEST:
             continue
         # t² grows with this: it is pairs - 1 times it, divided by 1 less it.
         size = total * total / (pairs * squares)

@@ -14,8 +14,8 @@ from statistics import fmean, stdev
 from typing import Protocol
 
 from bnkit.errors import SettingsError
-from bnkit.intervals.alpha_spending import FEWEST_PAIRS, confidence_at_look, level_at
-from bnkit.intervals.interval import CONFIDENCE, Conclusion, Interval, conclude
+from bnkit.intervals.alpha_spending import confidence_at_look, level_at
+from bnkit.intervals.interval import CONFIDENCE, FEWEST, Conclusion, Interval, conclude
 
 # Beyond so many seeds nobody is told how many more it takes.
 _MOST_PAIRS = 10_000
@@ -64,7 +64,7 @@ def interval_after_looks(
     pairs = len(differences.values)
     if not looks or looks[-1] != pairs:
         raise SettingsError(f"looks={list(looks)}; expected the last of them at {pairs}, the number of differences")
-    if pairs < FEWEST_PAIRS:
+    if pairs < FEWEST:
         return Interval(fmean(differences.values), None, None, pairs) if pairs else None
     return differences.interval(confidence_at_look(looks, confidence))
 
@@ -111,7 +111,7 @@ def pairs_needed(
     if conclusion_after_looks(differences, looks, margin, confidence) is not Conclusion.UNKNOWN:
         return pairs
     now = differences.interval(confidence)
-    if pairs < FEWEST_PAIRS or now is None or now.low is None or now.high is None:
+    if pairs < FEWEST or now is None or now.low is None or now.high is None:
         return None
     seeds = stdev(differences.values) ** 2
     # What more seeds do not make smaller: the share of the test examples.

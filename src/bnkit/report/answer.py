@@ -11,6 +11,7 @@ from bnkit.intervals.interval import Interval
 from bnkit.messages import plural
 from bnkit.notebook_html import bullets, output, paragraph
 from bnkit.report.contrast import AtBest, AtLearningRate, Contrast, contrasts
+from bnkit.report.looks import describe_looks
 from bnkit.report.objective import Objective
 from bnkit.report.population_gap import PopulationGap, population_gaps
 from bnkit.report.results import Results
@@ -43,6 +44,7 @@ class Answer:
         found = contrasts(results)
         notes = (
             *_runs_of_calls(len(own), len(results.plan) - len(own)),
+            *(() if results.growth is None else results.growth.sentences()),
             *results.notes,
             *_examples_not_known(found, results),
         )
@@ -130,7 +132,11 @@ def _examples_not_known(found: Sequence[Contrast], results: Results) -> Iterator
 
 
 def _json(found: Contrast | PopulationGap) -> dict[str, Any]:
-    return {"measure" if key == "objective" else key: value for key, value in asdict(found).items()}
+    return {
+        "measure" if key == "objective" else key: value
+        for key, value in asdict(found).items()
+        if value is not None or key not in ("margin", "looks")
+    }
 
 
 def _heading(contrast: Contrast) -> str:
@@ -151,18 +157,24 @@ def _sentences(contrast: Contrast) -> Iterator[str]:
     if best is None:
         yield f"No comparison at the best learning rates: {contrast.chosen_by}."
     else:
-        if contrast.chosen_by != ONLY_ONE:
-            yield _best_sentence(best, contrast)
-        if not best.neither_learned:
-            yield conclusion(best, contrast)
-        if best.training is not None:
-            difference = contrast.objective.difference(best.training)
-            yield f"In training {contrast.objective.name} of the last epoch the difference there is {difference}."
-        if not best.neither_learned:
-            for time_to_target in best.reached:
-                yield _time_to_target_sentence(time_to_target, contrast.objective)
+        yield from _sentences_at_best(best, contrast)
     if contrast.cost is not None:
         yield _cost_sentence(contrast, contrast.cost)
+
+
+def _sentences_at_best(best: AtBest, contrast: Contrast) -> Iterator[str]:
+    if contrast.chosen_by != ONLY_ONE:
+        yield _best_sentence(best, contrast)
+    if not best.neither_learned:
+        yield conclusion(best, contrast)
+    if contrast.looks is not None:
+        yield from describe_looks(contrast.looks)
+    if best.training is not None:
+        difference = contrast.objective.difference(best.training)
+        yield f"In training {contrast.objective.name} of the last epoch the difference there is {difference}."
+    if not best.neither_learned:
+        for time_to_target in best.reached:
+            yield _time_to_target_sentence(time_to_target, contrast.objective)
 
 
 def _rate_sentence(contrast: Contrast, at: AtLearningRate) -> str:

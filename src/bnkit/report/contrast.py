@@ -8,9 +8,11 @@ from itertools import combinations
 from statistics import median
 
 from bnkit.experiments.records.record import Status
+from bnkit.experiments.stopping import ContrastLooks
 from bnkit.intervals.crossed import CrossedInterval
-from bnkit.intervals.interval import Interval
+from bnkit.intervals.interval import CONFIDENCE, Interval
 from bnkit.intervals.student import ratio_interval
+from bnkit.report.looks import every_pair, intervals_after_looks
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, matches, outcomes, settings_of
 from bnkit.report.paired_differences import (
@@ -102,6 +104,8 @@ class Contrast:
         chosen_by: BY_VALIDATION, ONLY_ONE, or why it cannot be chosen.
         cost: Seconds per epoch, network / baseline, over the pairs.
         pairs: How many pairs of networks are set against each other here; with several, intervals have Holm's confidences.
+        margin: The largest difference that does not matter, where it was given.
+        looks: How a rule that adds seeds looked at it.
     """
 
     baseline: str
@@ -113,13 +117,16 @@ class Contrast:
     chosen_by: str
     cost: Interval | None
     pairs: int = 1
+    margin: float | None = None
+    looks: ContrastLooks | None = None
 
 
 def contrasts(results: Results) -> tuple[Contrast, ...]:
     """Every network against the baseline of its architecture, then the others against each other, under every setting.
 
     The baseline is the network called ``no_batch_norm``; if there is none, the first. Where an architecture has several pairs,
-    the intervals of one figure in all of them have Holm's confidences: the chance that any leaves out 0 by chance is 5 %.
+    the intervals of one figure in all of them have Holm's confidences: the chance that any leaves out 0 by chance is 5 %. Where one
+    looked several times, they have Bonferroni's, and allow for all looks.
 
     Args:
         results: The runs, and what came out.
@@ -129,16 +136,24 @@ def contrasts(results: Results) -> tuple[Contrast, ...]:
     for setting in settings_of(results.plan):
         here = [outcome for outcome in every if matches(outcome.run.settings, setting)]
         trained = dict.fromkeys(outcome.run.network.key for outcome in here)
-        under.append((setting, {name: LearningRateSweep.of(name, here) for name in trained}))
+        sweeps = {name: LearningRateSweep.of(name, here) for name in trained}
+        if results.growth is not None:
+            sweeps = {
+                name: replace(sweep, chosen=results.growth.chosen_rate(name, setting)) for name, sweep in sweeps.items()
+            }
+        under.append((setting, sweeps))
     found: list[Contrast] = []
-    for pairs in _pairs_of_networks(results.plan.networks):
+    for pairs in pairs_of_networks(results.plan.networks):
         of_group = []
         for setting, sweeps in under:
             # Of several calls or folders, one may lack a network under this setting.
             there = [(first, second) for first, second in pairs if {first, second} <= sweeps.keys()]
             drafts = [_contrast(sweeps[first], sweeps[second], setting, len(there)) for first, second in there]
             intervals = simultaneous_intervals([differences for _, differences in drafts])
-            of_group += [_with_intervals(draft, known) for (draft, _), known in zip(drafts, intervals, strict=True)]
+            of_group += [
+                _with_looks(_with_intervals(draft, known), results, setting, differences)
+                for (draft, differences), known in zip(drafts, intervals, strict=True)
+            ]
         of_group = _each_once(of_group)
         found += sorted(of_group, key=lambda contrast: pairs.index((contrast.baseline, contrast.network)))
     return tuple(found)
@@ -159,7 +174,7 @@ def _width(contrast: Contrast) -> float:
     return 0.0 if test is None or test.low is None or test.high is None else test.high - test.low
 
 
-def _pairs_of_networks(networks: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
+def pairs_of_networks(networks: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
     """Of each architecture, which stands before the last dot of a key, the pairs (baseline, network)."""
     groups: dict[str, list[str]] = {}
     for key in networks:
@@ -184,6 +199,29 @@ def _with_intervals(contrast: Contrast, intervals: Mapping[Place, BothIntervals]
         for both in [none if at.lr is None else intervals.get(at.lr, none)]
     )
     return replace(contrast, by_learning_rate=rates, best=best)
+
+
+def _with_looks(
+    contrast: Contrast,
+    results: Results,
+    setting: Mapping[str, object],
+    differences: Mapping[Place, PairedDifferences],
+) -> Contrast:
+    """``contrast`` with intervals that allow for all looks at it, where there were several."""
+    growth = results.growth
+    known = None if growth is None else growth.of(contrast.baseline, contrast.network, setting)
+    counts = results.looks if known is None or known.last is None else every_pair(known.last.pairs)
+    if known is not None and growth is not None:
+        margin = growth.rule.largest_trifle(is_accuracy=contrast.objective.is_accuracy)
+        contrast = replace(contrast, margin=margin, looks=known)
+    if not counts:
+        return contrast
+    found = intervals_after_looks(differences, counts, 1 - (1 - CONFIDENCE) / contrast.pairs)
+    best, last = found.get(BEST), None if known is None else known.last
+    if best is not None and best.these is not None and last is not None and best.these.n != last.pairs:
+        # Others asked for more seeds after the verdict.
+        found[BEST] = BothIntervals(Interval(last.mean, last.low, last.high, last.pairs))
+    return _with_intervals(contrast, found)
 
 
 def _contrast(

@@ -116,9 +116,9 @@ class Objective:
             return float("inf")
         return value if self.minimize else -value
 
-    def conclude(self, difference: Interval | None) -> Conclusion:
-        """What a difference of two means says: a gain is a difference for the better."""
-        found = conclude(difference, _POINT if self.is_accuracy else 0.0)
+    def conclude(self, difference: Interval | None, margin: float | None = None) -> Conclusion:
+        """What a difference of two means says: a gain is a difference for the better; ``margin`` is what would not matter."""
+        found = conclude(difference, margin if margin is not None else _POINT if self.is_accuracy else 0.0)
         turned = {Conclusion.GAIN: Conclusion.LOSS, Conclusion.LOSS: Conclusion.GAIN}
         return turned.get(found, found) if self.minimize else found
 
@@ -144,6 +144,17 @@ class Objective:
             ('+2.1', '−0.5')
         """
         return (f"{100 * value:+.1f}" if self.is_accuracy else f"{value:+.3g}").replace("-", "−")
+
+    def size(self, value: float) -> str:
+        """How large a difference is, with its unit.
+
+        Example:
+            >>> Objective().size(0.01), Objective().size(0.005)
+            ('1 point', '0.5 points')
+        """
+        if not self.is_accuracy:
+            return f"{value:g}"
+        return f"{100 * value:g} point{'' if 100 * value == 1 else 's'}"
 
     def difference(self, difference: Interval, new: CrossedInterval | None = None) -> str:
         """``+2.1 points [+1.0, +3.2], n = 5``, and ``; for new test examples [+0.4, +3.8]`` where that interval is known."""

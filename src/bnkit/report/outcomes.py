@@ -67,6 +67,12 @@ class RunOutcome:
         return None if self.final is None else self.final.answers
 
     @property
+    def validation_answers(self) -> int | None:
+        """The same of its validation accuracy, as many as the share of the examples gives."""
+        share, answers = self.run.validation, self.training_answers
+        return None if answers is None else round(answers * share / (1 - share)) or None
+
+    @property
     def constant(self) -> float | None:
         """What the best constant answer scores on the test set; None where that is not known."""
         return None if self.final is None else self.objective.constant(self.final)

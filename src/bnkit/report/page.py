@@ -96,7 +96,7 @@ def _legends(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[tu
 
 
 def _band(plan: Plan) -> str:
-    seeds = plural(len(plan.experiment.seeds), "seed")
+    seeds = plural(len(plan.seeds), "seed")
     return f"The line is the mean over {seeds}, the band reaches from the lowest to the highest."
 
 

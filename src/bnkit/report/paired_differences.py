@@ -14,6 +14,7 @@ from bnkit.intervals.crossed import (
 )
 from bnkit.intervals.holm import holm_confidences
 from bnkit.intervals.interval import CONFIDENCE, Interval
+from bnkit.intervals.sequential import SupportsInterval
 from bnkit.report.example_differences import spread_over_examples
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, fewest
@@ -70,6 +71,11 @@ class PairedDifferences:
         )
 
     @property
+    def decisive(self) -> SupportsInterval:
+        """The same values with the interval that a verdict rests on: for new test examples, where it is known how those vary."""
+        return self if self.examples is None else _ForNewExamples(self)
+
+    @property
     def p_value(self) -> float:
         """That of their mean for these test examples; there are at least two."""
         return self.objective.p_value_of_difference(self.values, self.answers)
@@ -84,6 +90,20 @@ class PairedDifferences:
     @property
     def _resolution(self) -> float:
         return 1 / self.answers if self.answers and self.objective.is_accuracy else 0.0
+
+
+@dataclass(frozen=True)
+class _ForNewExamples:
+    """Differences whose interval is that for new test examples."""
+
+    differences: PairedDifferences
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        return self.differences.values
+
+    def interval(self, confidence: float) -> Interval | None:
+        return self.differences.interval_for_new_examples(confidence)
 
 
 def difference_in_test(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> PairedDifferences | None:

@@ -22,10 +22,12 @@ class LearningRateSweep:
     Attributes:
         name: The network's key.
         runs: What came out.
+        chosen: The rate that a rule chose by validation before it added seeds there; None for that with the best mean now.
     """
 
     name: str
     runs: Mapping[tuple[float, int], RunOutcome]
+    chosen: float | None = None
 
     @classmethod
     def of(cls, name: str, of_all: Sequence[RunOutcome]) -> LearningRateSweep:
@@ -94,6 +96,8 @@ class LearningRateSweep:
             return None, self._why_none()
         if len(self.rates) == 1:
             return self.rates[0], ONLY_ONE
+        if self.chosen is not None and finished[self.chosen]:
+            return self.chosen, BY_VALIDATION
         places = {}
         for lr, runs in finished.items():
             ends = [outcome.validation for outcome in runs]

@@ -27,7 +27,7 @@ def _verdict_sentence(best: AtBest, contrast: Contrast) -> str:
         n = 0 if difference is None else difference.n
         return f"With {plural(n, 'pair')} of runs nothing can be said: use more seeds."
     change, unit = objective.change, " points" if objective.is_accuracy else ""
-    match objective.conclude(difference):
+    match objective.conclude(difference, contrast.margin):
         case Conclusion.GAIN if objective.is_accuracy:
             return f"So {network} bought {change(difference.mean)} points of {objective.title}."
         case Conclusion.LOSS if objective.is_accuracy:
@@ -36,12 +36,18 @@ def _verdict_sentence(best: AtBest, contrast: Contrast) -> str:
             way = "better" if found is Conclusion.GAIN else "worse"
             return f"So {network} made the {objective.title} {way}: {change(difference.mean)}."
         case Conclusion.NOTHING:
-            any_left = "any difference is under a point" if objective.is_accuracy else "there is no difference"
-            return f"So {network} bought nothing in {objective.title}: {any_left}."
+            return f"So {network} bought nothing in {objective.title}: {_any_left(contrast)}."
         case Conclusion.UNKNOWN:
             return _open_sentence(
                 best, contrast, difference, f"{change(difference.low)} and {change(difference.high)}{unit}"
             )
+
+
+def _any_left(contrast: Contrast) -> str:
+    margin, is_accuracy = contrast.margin, contrast.objective.is_accuracy
+    if not margin or (is_accuracy and 100 * margin == 1):
+        return "any difference is under a point" if is_accuracy else "there is no difference"
+    return f"any difference is under {contrast.objective.size(margin)}"
 
 
 def _open_sentence(best: AtBest, contrast: Contrast, difference: Interval, ends: str) -> str:
@@ -100,7 +106,7 @@ def headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> str
     ends = f"{objective.change(difference.low)} to {objective.change(difference.high)}"
     of_new = " for new test examples" if best.test_new_examples is not None else ""
     interval = f"95 % interval{at_once(contrast)}{of_new} {ends}, {objective.count(difference)}"
-    if objective.conclude(difference) is Conclusion.UNKNOWN:
+    if objective.conclude(difference, contrast.margin) is Conclusion.UNKNOWN:
         unit = " points" if objective.is_accuracy else ""
         return (
             f"{opening}Whether {contrast.network} is better or worse in {objective.title} cannot be said: "

@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from bnkit.intervals.interval import Interval
 from bnkit.report.answer import Answer
 from bnkit.report.contrast import contrasts
 from bnkit.report.curves import Curve
-from bnkit.intervals.interval import Interval
 from bnkit.report.notebook.comparison_html import comparison_html, curves_picture
 from bnkit.report.notebook.inline_svg import curves_svg, differences_svg
 from bnkit.report.objective import Objective

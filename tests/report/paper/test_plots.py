@@ -10,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from bnkit.errors import RecordError, SettingsError
-from bnkit.report.contrast import contrasts
 from bnkit.intervals.interval import Interval
+from bnkit.report.contrast import contrasts
 from bnkit.report.objective import Objective
 from bnkit.report.paper.difference_rows import DifferenceRow, difference_rows
 from bnkit.report.paper.matplotlib_figures import draw_differences, plotted, save

@@ -19,6 +19,7 @@ from bnkit.experiments.experiment import (
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records import atomic_files
 from bnkit.experiments.settings import Settings
+from bnkit.intervals.interval import FEWEST
 
 # The folder of the experiments of all calls, numbered in their order.
 CALLS = "calls"
@@ -40,13 +41,21 @@ class FolderRuns:
             values of the grid of all of them.
         own: The ids of the runs of that call.
         earlier: The other runs by id, as their call planned them, with its experiment.
-        notes: What else is in the folder, a sentence each.
+        notes: What else is in the folder, and how often one looked, a sentence each.
+        looks: How many seeds there were at each call, this one included, of those with enough for a verdict; empty if they were
+            always as many.
     """
 
     plan: Plan
     own: frozenset[str]
     earlier: Mapping[str, tuple[Experiment, Run]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    looks: tuple[int, ...] = ()
+
+    @property
+    def own_if_others(self) -> frozenset[str] | None:
+        """``own``; None where there are no other runs."""
+        return self.own if self.earlier else None
 
 
 def remember(folder: Path, experiment: str, former: Path) -> None:
@@ -69,12 +78,18 @@ def forget_all(folder: Path) -> None:
 
 
 def folder_runs(folder: Path, own: Plan) -> FolderRuns:
-    """The runs in ``folder`` that answer the question of ``own``, those of ``own`` first."""
+    """The runs in ``folder`` that answer the question of ``own``, those of ``own`` first.
+
+    Where a rule chose the runs of ``own``, its answer is theirs: no others are counted.
+    """
     ids = frozenset(run.run_id for run in own)
-    records = folder.glob("runs/*/record.jsonl")
-    further = {record.parent.name for record in records if _RUN_ID.fullmatch(record.parent.name)} - ids
+    further = _recorded(folder) - ids
+    if own.experiment.until is not None:
+        return FolderRuns(own, ids, notes=(_not_asked_for(len(further)),) if further else ())
+    looks = _looks(folder, own.experiment)
+    told = (_looks_note(looks),) if looks else ()
     if not further:
-        return FolderRuns(own, ids)
+        return FolderRuns(own, ids, notes=told, looks=looks)
     networks = _Networks(own.experiment)
     earlier: dict[str, tuple[Experiment, Run]] = {}
     runs, reasons = list(own), dict[str, list[str]]()
@@ -88,14 +103,52 @@ def folder_runs(folder: Path, own: Plan) -> FolderRuns:
                 earlier[run.run_id] = (experiment, run)
                 runs.append(replace(run, network=taken[run.network.key]))
     left = len(further) - len(earlier)
-    notes = (_note(left, reasons),) if left else ()
+    notes = (*((_note(left, reasons),) if left else ()), *told)
     if not earlier:
-        return FolderRuns(own, ids, notes=notes)
+        return FolderRuns(own, ids, notes=notes, looks=looks)
     numbered = tuple(
         replace(run, number=number, settings=networks.without_ignored(run)) for number, run in enumerate(runs, start=1)
     )
     calls = [own.experiment, *(experiment for experiment, _ in earlier.values())]
-    return FolderRuns(Plan(_joined(calls, numbered, networks.ignored), numbered), ids, earlier, notes)
+    return FolderRuns(Plan(_joined(calls, numbered, networks.ignored), numbered), ids, earlier, notes, looks)
+
+
+def _recorded(folder: Path) -> set[str]:
+    """The ids of the runs that have a record."""
+    records = folder.glob("runs/*/record.jsonl")
+    return {record.parent.name for record in records if _RUN_ID.fullmatch(record.parent.name)}
+
+
+def _looks(folder: Path, own: Experiment) -> tuple[int, ...]:
+    """How many seeds there were at each call that asks the question of ``own``, as in ``FolderRuns``."""
+    identities = {network.identity for network in _resolved(own).networks}
+    seeds: set[int] = set()
+    found: set[int] = set()
+    for experiment in (*(experiment for _, experiment in _calls(folder)), own):
+        shared = identities & {network.identity for network in _resolved(experiment).networks}
+        if not shared or _difference(own, experiment):
+            continue
+        if experiment.until is None:
+            seeds |= set(experiment.seeds)
+        else:
+            recorded = _recorded(folder)
+            seeds |= {run.seed for run in plan(experiment) if run.run_id in recorded}
+            found |= set(range(FEWEST, len(seeds)))  # its rule looks after every round
+        found.add(len(seeds))
+    counted = sorted(count for count in found if count >= FEWEST)  # with fewer there was no verdict
+    return tuple(counted) if len(counted) > 1 else ()
+
+
+def _looks_note(looks: Sequence[int]) -> str:
+    counts = f"{', '.join(map(str, looks[:-1]))} and {looks[-1]}"
+    return f"Looked at after {counts} seeds: the intervals allow for that, and are wider than those of a single look."
+
+
+def _not_asked_for(count: int) -> str:
+    return (
+        f"The folder holds {count} more run{'' if count == 1 else 's'} of earlier calls, not counted here: the rule that adds "
+        "seeds did not ask for them."
+    )
 
 
 class _Networks:
@@ -155,10 +208,15 @@ def _resolved(experiment: Experiment) -> ResolvedExperiment:
 
 def _earlier_calls(folder: Path, own: Experiment) -> Iterator[tuple[str, Experiment]]:
     """The name of the file and the experiment of each other call, the latest first."""
-    for path, _ in reversed(_texts(folder)):
+    return reversed([(name, experiment) for name, experiment in _calls(folder) if experiment != own])
+
+
+def _calls(folder: Path) -> Iterator[tuple[str, Experiment]]:
+    """The name of the file and the experiment of each call, the earliest first."""
+    for path, _ in _texts(folder):
         with suppress(SettingsError):  # of a newer version
             experiment = parse_experiment(read_experiment(path), str(path))
-            if experiment.settled is not None and experiment != own:
+            if experiment.settled is not None:
                 yield f"{CALLS}/{path.name}", experiment
 
 

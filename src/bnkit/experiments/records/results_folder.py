@@ -17,6 +17,7 @@ from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import Experiment, parse_experiment, read_experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import atomic_files, calls, example_scores, marker
+from bnkit.experiments.records.budget_end import forget_budget_end
 from bnkit.experiments.records.calls import FolderRuns, folder_runs
 from bnkit.experiments.records.record import CorruptRecordError, Epoch, Record, RecordFile, Status
 
@@ -143,6 +144,7 @@ class ResultsFolder:
                     _remove_run(run)
             for file in (self.results_file, self.report_file, self.experiment_file):
                 file.unlink(missing_ok=True)
+            forget_budget_end(self.path)
             calls.forget_all(self.path)
             self._records.clear()
         try:

@@ -72,14 +72,14 @@ def _launch_here(request: RunRequest, callback: EventHandler) -> Iterator[Prepar
     if may_need_workers(request):
         warm_up(request.experiment)  # it loads torch while that is loaded here
     from bnkit.experiments.resolve import resolve_experiment
-    from bnkit.experiments.running import pool, sequential
+    from bnkit.experiments.running import in_process, pool
     from bnkit.experiments.running.worker_count import worker_count_for
 
     options, before = request.options, request.resolved_before
     plan, components = resolve_experiment(request.experiment, *request.overrides, before, options.threads)
-    workers = worker_count_for(request, plan, components, callback)
+    workers = worker_count_for(request, request.asked(plan, request.folder), components, callback)
     if workers == 0:
-        way = sequential.launch(plan, components, request, callback)
+        way = in_process.launch(plan, components, request, callback)
     else:
         way = pool.launch(plan, components, request, callback, workers)
     with way as prepared:

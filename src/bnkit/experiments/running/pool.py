@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from math import inf
@@ -21,9 +21,9 @@ from bnkit.experiments.callbacks import Event, EventHandler, Note, RunEnded
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.resolve import Components
+from bnkit.experiments.running.in_process import incomplete_runs
 from bnkit.experiments.running.request import PreparedExperiment, RunRequest
 from bnkit.experiments.running.run import record_failure
-from bnkit.experiments.running.sequential import incomplete_runs
 from bnkit.experiments.running.serialization import Payload
 from bnkit.experiments.running.worker import CheckPlan, NeedsPayload, PlanChecked, Ready, Stopped
 from bnkit.experiments.running.worker_count import missing_runs
@@ -57,10 +57,10 @@ def launch(
         SettingsError: Something cannot be sent to another process.
     """
     with WorkerPool(count, plan.experiment, request) as pool:
-        missing = len(missing_runs(plan, request, count))
+        missing = len(missing_runs(request.asked(plan, request.folder), request, count))
         for warning in pool.check_plan(missing):
             warn(warning)
-        yield PreparedExperiment(plan, components, partial(pool.train_all, plan, callback))
+        yield PreparedExperiment(plan, components, partial(pool.train_all, callback))
 
 
 class WorkerPool:
@@ -119,15 +119,15 @@ class WorkerPool:
             if first in dead or first in self._end_late():
                 return ()
 
-    def train_all(self, plan: Plan, callback: EventHandler) -> None:
-        """Train every run of ``plan`` that is not complete in the folder, whose writer the caller is.
+    def train_all(self, callback: EventHandler, plan: Plan, given_up: Collection[str] = ()) -> None:
+        """Train every run of ``plan`` that is not complete in the folder, whose writer the caller is, but for ``given_up``.
 
-        A run whose worker dies is tried once more, and then ends as failed; the other workers go on.
+        A run whose worker dies is tried once more, and then ends as failed; the other workers go on. They wait for more.
 
         Raises:
             BnkitError: The folder cannot be written, or workers cannot start. What is recorded is kept.
         """
-        with incomplete_runs(plan, self._folder, callback) as (runs, callbacks), self:
+        with incomplete_runs(plan, self._folder, callback, given_up) as (runs, callbacks), self._ended_by_errors():
             queue, tries = RunQueue(runs, self._count), dict.fromkeys((run.number for run in runs), 0)
             while queue or any(worker.run is not None for worker in self._workers.values()):
                 self._hand_out(queue, tries)
@@ -149,6 +149,15 @@ class WorkerPool:
                     assert worker.run is not None
                     reason = f"it took longer than the {self._options.run_timeout:g} seconds of `run_timeout`"
                     self._give_up(worker.run, worker, reason, callbacks)
+
+    @contextmanager
+    def _ended_by_errors(self) -> Iterator[None]:
+        """Whatever is raised inside, Ctrl-C too, ends the workers: then nothing is recorded any more."""
+        try:
+            yield
+        except BaseException:
+            self.__exit__()
+            raise
 
     def _hand_out(self, queue: RunQueue, tries: dict[int, int]) -> None:
         """Give a run to every free worker, and start more workers if they are needed."""

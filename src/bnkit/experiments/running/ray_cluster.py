@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,9 +26,9 @@ from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import atomic_files
 from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.resolve import Components
+from bnkit.experiments.running.in_process import incomplete_runs
 from bnkit.experiments.running.request import PreparedExperiment, RunRequest, prepare
 from bnkit.experiments.running.run import make_run_folder, record_failure, train_run
-from bnkit.experiments.running.sequential import incomplete_runs
 from bnkit.experiments.running.serialization import SelfContainedPayload, unpack
 from bnkit.experiments.training.checkpoint import remove_checkpoint
 from bnkit.experiments.training.optimizers import preload_optimizers
@@ -72,7 +72,7 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
     plan, components = prepare(request.experiment, request.options, request.overrides, request.resolved_before)
     content = SelfContainedPayload.of(plan.experiment, components).pack(request.worker_callbacks)
     with RayCluster(request, content) as cluster:
-        yield PreparedExperiment(plan, components, partial(cluster.train_all, plan, callback))
+        yield PreparedExperiment(plan, components, partial(cluster.train_all, callback))
 
 
 class RayCluster:
@@ -119,8 +119,8 @@ class RayCluster:
         if not self._was_there:
             self._ray.shutdown()
 
-    def train_all(self, plan: Plan, callback: EventHandler) -> None:
-        """Train every run of ``plan`` that is not complete in the folder, whose writer the caller is.
+    def train_all(self, callback: EventHandler, plan: Plan, given_up: Collection[str] = ()) -> None:
+        """Train every run of ``plan`` that is not complete in the folder, whose writer the caller is, but for ``given_up``.
 
         A run whose process or machine dies is tried once more, and then ends as failed.
 
@@ -128,7 +128,7 @@ class RayCluster:
             SettingsError: No machine of the cluster can take a run.
             RecordError: The folder cannot be written. What is recorded is kept.
         """
-        with incomplete_runs(plan, self._folder, callback) as (runs, callbacks):
+        with incomplete_runs(plan, self._folder, callback, given_up) as (runs, callbacks):
             queue, again = deque(runs), deque[_Batch]()
             out: dict[Any, _Batch] = {}
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 
 from bnkit.errors import BnkitError
@@ -26,11 +27,11 @@ def recorded_experiment(request: RunRequest, callback: EventHandler) -> Prepared
         if settled is None:
             return None
         planned = plan(request.experiment.model_copy(update={"settled": settled}))
-        if not all(_is_done(run, request.folder) for run in planned):
+        if not all(_is_done(run, request.folder) for run in request.asked(planned, request.folder)):
             return None
     except BnkitError:  # which whoever loads everything says better
         return None
-    return PreparedExperiment(planned, None, partial(_report, planned, request.folder, callback))
+    return PreparedExperiment(planned, None, partial(_report, request.folder, callback))
 
 
 def _is_done(run: Run, folder: ResultsFolder) -> bool:
@@ -39,6 +40,6 @@ def _is_done(run: Run, folder: ResultsFolder) -> bool:
     return folder.record(run).is_complete and not any((run_folder / name).exists() for name in _LEFT_BEHIND)
 
 
-def _report(plan: Plan, folder: ResultsFolder, callback: EventHandler) -> None:
+def _report(folder: ResultsFolder, callback: EventHandler, plan: Plan, given_up: Collection[str] = ()) -> None:
     callback(PlanStarted(plan, {run: folder.record(run) for run in plan}))
     folder.write_results(plan)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bnkit.console import warn
 from bnkit.errors import SettingsError
@@ -86,6 +86,7 @@ class RunRequest:
         resolved_before: What was resolved when ``folder`` was begun; None to begin from scratch.
         keep_checkpoints: Whether to keep the weights after every epoch.
         worker_callbacks: Callbacks that look at models: they run in the process that trains.
+        asked: The runs that are asked for by now, of all in the plan, which a rule may choose by what is recorded.
     """
 
     experiment: Experiment
@@ -95,10 +96,23 @@ class RunRequest:
     resolved_before: ResolvedExperiment | None = None
     keep_checkpoints: bool = False
     worker_callbacks: tuple[Callback, ...] = ()
+    asked: Callable[[Plan, ResultsFolder], Plan] = lambda plan, _: plan
+
+
+class Train(Protocol):
+    """Trains every run of ``plan`` that is not complete in the folder, but for those ``given_up``; the caller writes there."""
+
+    def __call__(self, plan: Plan, given_up: Collection[str] = ()) -> None:
+        """Train.
+
+        Args:
+            plan: All runs of the prepared plan, or some.
+            given_up: The ids of runs that failed in this call: they are not tried once more.
+        """
 
 
 class PreparedExperiment(NamedTuple):
-    """A plan whose networks were tried once, what its runs are made from, and what trains them all.
+    """A plan whose networks were tried once, what its runs are made from, and what trains them.
 
     Attributes:
         components: None where nothing is left to train, and none of it was loaded.
@@ -107,7 +121,7 @@ class PreparedExperiment(NamedTuple):
 
     plan: Plan
     components: Components | None
-    train: Callable[[], None]
+    train: Train
     writes: bool = True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,9 +18,9 @@ from bnkit.experiments.records import atomic_files
 from bnkit.experiments.records.record import Record, Status
 from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.resolve import Components
-from bnkit.experiments.running.request import LaunchOptions, PreparedExperiment, RunRequest, prepare
+from bnkit.experiments.running.in_process import incomplete_runs
+from bnkit.experiments.running.request import LaunchOptions, PreparedExperiment, RunRequest, Train, prepare
 from bnkit.experiments.running.run import make_run_folder, train_run
-from bnkit.experiments.running.sequential import incomplete_runs
 from bnkit.experiments.running.serialization import require_same_data
 from bnkit.experiments.training.distributed import Processes, process_group
 from bnkit.memory import keep_freed_memory
@@ -47,12 +47,21 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
         text = processes.broadcast(own.experiment.to_toml() if leads else None)
         shared = plan(parse_experiment(tomllib.loads(text), "process 0"))
         require_same_data(experiment.data, processes.all_gather(components.data.digest))
-        train = partial(_lead, request=request, callback=callback) if leads else _follow
-        yield PreparedExperiment(shared, components, partial(train, shared, components, processes), writes=leads)
+        if leads:
+            train: Train = partial(_lead, components, processes, request, callback)
+            yield PreparedExperiment(shared, components, train)
+            processes.broadcast(None)  # there is no more to train
+        else:
+            yield PreparedExperiment(shared, components, partial(_follow, components, processes), writes=False)
 
 
 def _lead(
-    plan: Plan, components: Components, processes: Processes, request: RunRequest, callback: EventHandler
+    components: Components,
+    processes: Processes,
+    request: RunRequest,
+    callback: EventHandler,
+    plan: Plan,
+    given_up: Collection[str] = (),
 ) -> None:
     """In process 0, train every run of ``plan`` that is not complete in its folder, and record it there.
 
@@ -61,32 +70,37 @@ def _lead(
     """
     keep_freed_memory()
     folder, callback = request.folder, CallbackList(*request.worker_callbacks, callback)
-    with incomplete_runs(plan, folder, callback) as (runs, callback):
-        processes.broadcast([run.number for run in runs])
+    with incomplete_runs(plan, folder, callback, given_up) as (runs, callback):
+        processes.broadcast([run.run_id for run in runs])
         for run in runs:
             processes.broadcast(_state(run, folder))
             train_run(run, components, folder, callback, keep_checkpoints=request.keep_checkpoints, processes=processes)
             _require_same_status(run, folder.record(run), processes)
 
 
-def _follow(plan: Plan, components: Components, processes: Processes) -> None:
-    """In any other process, train the same runs; its records go to a temporary folder.
+def _follow(components: Components, processes: Processes, plan: Plan, given_up: Collection[str] = ()) -> None:
+    """In any other process, train what process 0 does of ``plan``, until it ends; the records go to a temporary folder.
 
     Raises:
         FactoryError: As ``_lead``.
     """
     keep_freed_memory()
-    numbers: list[int] = processes.broadcast(None)
-    for number in numbers:
-        run = plan.runs[number - 1]
-        state: dict[str, bytes] = processes.broadcast(None)
-        with TemporaryDirectory() as path:
-            folder = ResultsFolder(Path(path))
-            make_run_folder(run, folder)
-            for name, content in state.items():
-                atomic_files.replace(folder.run_folder(run) / name, content)
-            train_run(run, components, folder, Callback(), processes=processes)
-            _require_same_status(run, folder.record(run), processes)
+    runs = {run.run_id: run for run in plan}
+    names: list[str] | None
+    while (names := processes.broadcast(None)) is not None:
+        for name in names:
+            _train_along(runs[name], components, processes)
+
+
+def _train_along(run: Run, components: Components, processes: Processes) -> None:
+    state: dict[str, bytes] = processes.broadcast(None)
+    with TemporaryDirectory() as path:
+        folder = ResultsFolder(Path(path))
+        make_run_folder(run, folder)
+        for name, content in state.items():
+            atomic_files.replace(folder.run_folder(run) / name, content)
+        train_run(run, components, folder, Callback(), processes=processes)
+        _require_same_status(run, folder.record(run), processes)
 
 
 def _state(run: Run, folder: ResultsFolder) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from bnkit.arguments import check_int
 from bnkit.errors import ModelError
-from bnkit.kernels.compilation.readiness import compiling_at_once
+from bnkit.kernels.compilation.compile_policy import compiling_at_once
 from bnkit.memory.recompute import recompute
 from bnkit.messages import plural
 from bnkit.model.edit.convert import convert

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bnkit.report.contrast import Contrast
 from bnkit.intervals.interval import Interval
-from bnkit.report.paper.summary import interval_for_new_examples
+from bnkit.report.contrast import Contrast
 from bnkit.report.tables import format_setting
 
 
@@ -54,9 +53,9 @@ def _rows(contrast: Contrast, lr: object, *, several: bool) -> Iterator[Differen
     best, rates = contrast.best, contrast.by_learning_rate
     if best is not None and best.test is not None and len(rates) > 1 and lr is None:
         label = ", ".join([*names, "each at its best lr"])
-        yield DifferenceRow(label, contrast.network, contrast.baseline, best.test, interval_for_new_examples(best))
+        yield DifferenceRow(label, contrast.network, contrast.baseline, best.test, best.test_new_examples)
     for at in rates:
         if at.test is not None and (lr is None or at.lr in (None, lr)):
             where = [] if at.lr is None else [f"lr {format_setting(at.lr)}"]
             label = ", ".join([*names, *where]) or f"{contrast.network} − {contrast.baseline}"
-            yield DifferenceRow(label, contrast.network, contrast.baseline, at.test, interval_for_new_examples(at))
+            yield DifferenceRow(label, contrast.network, contrast.baseline, at.test, at.test_new_examples)

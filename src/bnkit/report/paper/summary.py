@@ -7,8 +7,8 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bnkit.report.contrast import AtBest, AtLearningRate, Contrast
 from bnkit.intervals.interval import Interval
+from bnkit.report.contrast import Contrast
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, interval_over_seeds
 from bnkit.report.results import Results
@@ -225,12 +225,6 @@ def ends_text(interval: Interval | None, text: Callable[[float], str]) -> str:
     return f"[{text(interval.low)}, {text(interval.high)}]"
 
 
-def interval_for_new_examples(at: AtLearningRate | AtBest) -> Interval | None:
-    """The interval of a difference for new examples like those of the test set; None where that is not known."""
-    known: Interval | None = getattr(at, "new_examples", None)
-    return known
-
-
 def _row(
     network: str, setting: Mapping[str, object], runs: Sequence[RunOutcome], contrasts: Sequence[Contrast]
 ) -> SummaryRow:
@@ -256,7 +250,7 @@ def difference_at(contrast: Contrast, lr: object) -> Difference:
     at = next((at for at in contrast.by_learning_rate if lr is None or at.lr in (lr, None)), None)
     if at is None:
         return Difference(contrast.baseline, None)
-    return Difference(contrast.baseline, at.test, interval_for_new_examples(at))
+    return Difference(contrast.baseline, at.test, at.test_new_examples)
 
 
 def _three(interval: Interval | None) -> tuple[float | None, float | None, float | None]:

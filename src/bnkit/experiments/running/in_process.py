@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -22,10 +22,12 @@ def launch(
 ) -> Iterator[PreparedExperiment]:
     """``plan``, each network tried once, to be trained in this process."""
     try_once(plan, components, request.options)
-    yield PreparedExperiment(plan, components, partial(_train_all, plan, components, request, callback))
+    yield PreparedExperiment(plan, components, partial(_train_all, components, request, callback))
 
 
-def _train_all(plan: Plan, components: Components, request: RunRequest, callback: EventHandler) -> None:
+def _train_all(
+    components: Components, request: RunRequest, callback: EventHandler, plan: Plan, given_up: Collection[str] = ()
+) -> None:
     """Train every run of ``plan`` that is not complete in the folder of ``request``, whose writer the caller is.
 
     An exception in a run ends that run as failed; the others go on. Whatever ends this call, ``results.csv`` says what
@@ -33,21 +35,22 @@ def _train_all(plan: Plan, components: Components, request: RunRequest, callback
     """
     keep_freed_memory()
     folder, callback = request.folder, CallbackList(*request.worker_callbacks, callback)
-    with incomplete_runs(plan, folder, callback) as (runs, callback):
+    with incomplete_runs(plan, folder, callback, given_up) as (runs, callback):
         for run in runs:
             train_run(run, components, folder, callback, keep_checkpoints=request.keep_checkpoints)
 
 
 @contextmanager
 def incomplete_runs(
-    plan: Plan, folder: ResultsFolder, callback: EventHandler
+    plan: Plan, folder: ResultsFolder, callback: EventHandler, given_up: Collection[str] = ()
 ) -> Iterator[tuple[Sequence[Run], EventHandler]]:
     """The runs of ``plan`` that are left to train, and the callback to use: ``callback`` and one that writes ``results.csv``.
 
+    Those whose ids are ``given_up`` are not left.
     The work is constant for every run that is trained inside, however many there are.
     """
     _quarantine_corrupt_records(plan, folder, callback)
-    done = {run: folder.record(run) for run in plan if folder.record(run).is_complete}
+    done = {run: folder.record(run) for run in plan if folder.record(run).is_complete or run.run_id in given_up}
     for run in done:
         cleanup(run, folder)  # of a call that was killed between its last line and that
     callback(PlanStarted(plan, done))

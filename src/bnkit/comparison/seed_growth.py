@@ -1,0 +1,268 @@
+"""Which runs an experiment needs next whose seeds are added until it is decided. Needs no torch.
+
+A function of the plan and of what is recorded, replayed from the first round: whoever calls it, and whenever, finds the same.
+
+Round by round:
+
+1. Every network is trained at every learning rate, with the first seed. Of each network, under each setting, the better half of
+   its rates goes on by validation (successive halving, Jamieson & Talwalkar 2016), and what is not clearly worse than the best:
+   so few validation examples set them apart that it may be chance. So each time with one more seed, until one rate is left; with
+   the third seed that with the best mean is taken. From then on it stays: the test set has no part in the choice, and no later
+   seed changes it.
+2. Pairs of seeds are added at those rates. After each round one looks at every contrast that is open; a contrast that is decided
+   stays so, and asks for no more runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+from bnkit.experiments.plan import Plan, Run
+from bnkit.experiments.records.record import Record, Status
+from bnkit.experiments.stopping import ContrastLooks, Look, StoppingRule
+from bnkit.intervals.interval import CONFIDENCE, FEWEST, Conclusion
+from bnkit.intervals.sequential import interval_after_looks, pairs_needed
+from bnkit.intervals.shares import difference_half_width
+from bnkit.report.contrast import pairs_of_networks
+from bnkit.report.looks import SeedGrowth, every_pair
+from bnkit.report.objective import Objective
+from bnkit.report.outcomes import RunOutcome, fewest, matches, settings_of
+from bnkit.report.paired_differences import PairedDifferences, difference_in_test
+
+# How many more seeds a round has than the one before, once the rates are chosen.
+_GROWTH = 1.25
+# With so many seeds it is known whether more would lead to a verdict.
+_SEEDS_TO_GIVE_UP = 6
+
+
+def seed_growth(plan: Plan, record_of: Callable[[Run], Record]) -> SeedGrowth:
+    """How far the rule of ``plan`` has got.
+
+    Args:
+        plan: All runs that there may be, of an experiment with ``until``.
+        record_of: What is recorded of a run; an empty record where it has to be trained (once more).
+    """
+    rule = plan.experiment.until
+    assert rule is not None  # the experiment has one
+    replay = _Replay(plan, rule, record_of)
+    reason = ""
+    while not reason and replay.next_round():
+        reason = replay.look()
+    return SeedGrowth(rule, tuple(replay.rounds), tuple(replay.contrasts.values()), reason, _most_runs(plan))
+
+
+def first_round(plan: Plan) -> Plan:
+    """The runs that the rule of ``plan`` begins with; all of a plan without one."""
+    if plan.experiment.until is None:
+        return plan
+    return Plan(plan.experiment, seed_growth(plan, lambda _: Record()).runs)
+
+
+def rule_in_words(plan: Plan) -> str:
+    """What comes after the first round."""
+    rule = plan.experiment.until
+    assert rule is not None  # the plan has one
+    objective = Objective.of(plan.task)
+    margin = rule.largest_trifle(is_accuracy=objective.is_accuracy)
+    trifle = f", or less than {objective.size(margin)} apart" if margin else ""
+    rates = "drops the learning rates that are worse by validation, and then " if _varies(plan) else ""
+    ends = f"{rule.max_seeds} seeds" if rule.budget is None else f"{rule.max_seeds} seeds or {rule.budget:g} s"
+    return (
+        f"That is the first round. Each round after it {rates}adds seeds, until every network is better or worse than the other"
+        f"{trifle}, or {ends} end: at most {_most_runs(plan):,} runs in all."
+    )
+
+
+def _most_runs(plan: Plan) -> int:
+    """Every rate with the seeds by which the best one is known, one with the others."""
+    first, with_all_rates = plan.runs[0].seed, plan.seeds[: max(FEWEST, len(plan.experiment.seeds))]
+    points = [run for run in plan if run.seed == first]
+    lr = points[0].settings.lr
+    sweeps = {(run.network.key, run.settings.model_copy(update={"lr": lr})) for run in points}
+    return len(points) * len(with_all_rates) + len(sweeps) * (len(plan.seeds) - len(with_all_rates))
+
+
+def _varies(plan: Plan) -> bool:
+    return len({run.settings.lr for run in plan}) > 1
+
+
+@dataclass
+class _Sweep:
+    """The runs of one network under one setting, and which of its rates are still in question."""
+
+    network: str
+    setting: Mapping[str, object]
+    runs: Mapping[tuple[float, int], Run]
+    rates: list[float]
+
+    @property
+    def lr(self) -> float | None:
+        """The rate that was chosen; None before it is."""
+        return self.rates[0] if len(self.rates) == 1 else None
+
+
+@dataclass
+class _Replay:
+    """The rule, applied round by round to what is recorded."""
+
+    plan: Plan
+    rule: StoppingRule
+    record_of: Callable[[Run], Record]
+    rounds: list[tuple[Run, ...]] = field(default_factory=list)
+    contrasts: dict[tuple[object, ...], ContrastLooks] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._objective = Objective.of(self.plan.task)
+        self._seeds, self._first = self.plan.seeds, len(self.plan.experiment.seeds)
+        self._count, self._has_looked = 0, False
+        self._asked: set[str] = set()
+        self._sweeps: dict[tuple[object, ...], _Sweep] = {}
+        for setting in settings_of(self.plan):
+            here = [run for run in self.plan if matches(run.settings, setting)]
+            for network in dict.fromkeys(run.network.key for run in here):
+                runs = {(run.settings.lr, run.seed): run for run in here if run.network.key == network}
+                rates = list(dict.fromkeys(lr for lr, _ in runs))
+                self._sweeps[network, *setting.items()] = _Sweep(network, setting, runs, rates)
+        for pairs in pairs_of_networks(self.plan.networks):
+            for setting in settings_of(self.plan):
+                confidence = 1 - (1 - CONFIDENCE) / len(pairs)  # Bonferroni: of several pairs none is wrong
+                for baseline, network in pairs:
+                    contrast = ContrastLooks(baseline, network, setting, confidence=confidence)
+                    self.contrasts[contrast.key] = contrast
+
+    def next_round(self) -> bool:
+        """Ask for the runs of the next round; False if some of them have not ended."""
+        if self._is_choosing and self._count:
+            self._drop_rates()
+        self._count = self._next_count()
+        asked = {}
+        for sweep in self._wanted():
+            for seed in self._seeds[: self._count]:
+                for lr in sweep.rates:
+                    run = sweep.runs[lr, seed]
+                    if run.run_id not in self._asked:
+                        asked[run.run_id] = run
+        self._asked |= asked.keys()
+        self.rounds.append(tuple(sorted(asked.values(), key=lambda run: run.number)))
+        return all(self._has_ended(run) for run in asked.values())
+
+    def look(self) -> str:
+        """Look at every open contrast once its rates are chosen; why no more seeds are added, empty if they are."""
+        if self._is_choosing:
+            return ""
+        self._has_looked = True
+        for key, contrast in self.contrasts.items():
+            if contrast.is_open:
+                self.contrasts[key] = self._looked_at(contrast)
+        if not any(contrast.is_open for contrast in self.contrasts.values()):
+            return "decided" if all(contrast.is_decided for contrast in self.contrasts.values()) else "hopeless"
+        return "max_seeds" if self._count == len(self._seeds) else ""
+
+    @property
+    def _is_choosing(self) -> bool:
+        """Whether several rates of a network are still in question."""
+        return any(sweep.lr is None for sweep in self._sweeps.values())
+
+    def _next_count(self) -> int:
+        """How many seeds the next round has in all."""
+        if self._is_choosing:
+            count = self._count + 1 if self._count else self._first
+        elif not self._has_looked:
+            count = max(FEWEST, self._first, self._count)
+        else:
+            count = max(self._count + 1, math.floor(self._count * _GROWTH))
+        return min(count, len(self._seeds))
+
+    def _drop_rates(self) -> None:
+        """Drop the worse half of each network's rates, but for those that may still be the best; in the end all but one."""
+        is_last = self._count >= min(FEWEST, len(self._seeds))
+        for sweep in self._sweeps.values():
+            places = {lr: self._place(sweep, lr) for lr in sweep.rates}
+            ordered = sorted(places, key=places.__getitem__)
+            half = 1 if is_last else (len(ordered) + 1) // 2
+            doubtful = [] if is_last else [lr for lr in ordered[half:] if self._may_be_as_good(sweep, ordered[0], lr)]
+            sweep.rates = [*ordered[:half], *doubtful]
+
+    def _place(self, sweep: _Sweep, lr: float) -> tuple[float, float, float]:
+        """The lower, the better: where more runs finish, then by the mean on the validation part, then by the loss there."""
+        ended = self._finished(sweep, lr).values()
+        known = [value for outcome in ended if (value := outcome.validation) is not None]
+        losses = [loss for outcome in ended if outcome.final and (loss := outcome.final.validation_loss) is not None]
+        return (
+            -len(ended),
+            self._objective.order(fmean(known) if known else None),
+            fmean(losses) if losses else math.inf,
+        )
+
+    def _may_be_as_good(self, sweep: _Sweep, best: float, lr: float) -> bool:
+        """Whether so few validation answers set two rates apart that it may be chance; of metrics without answers, no."""
+        first, second = self._finished(sweep, best), self._finished(sweep, lr)
+        ends = [(a.validation, b.validation) for a, b in zip(first.values(), second.values(), strict=False)]
+        known = [a - b for a, b in ends if a is not None and b is not None]
+        answers = fewest(outcome.validation_answers for outcome in first.values())
+        if not self._objective.is_accuracy or len(first) != len(second) or not known or answers is None:
+            return False
+        gap = abs(fmean(known))
+        return gap <= difference_half_width(gap, answers)
+
+    def _wanted(self) -> Sequence[_Sweep]:
+        """Those that an open contrast needs."""
+        wanted = {}
+        for contrast in self.contrasts.values():
+            if contrast.is_open:
+                for sweep in self._both(contrast):
+                    wanted[id(sweep)] = sweep
+        return list(wanted.values())
+
+    def _both(self, contrast: ContrastLooks) -> tuple[_Sweep, _Sweep]:
+        where = contrast.setting.items()
+        return self._sweeps[contrast.baseline, *where], self._sweeps[contrast.network, *where]
+
+    def _has_ended(self, run: Run) -> bool:
+        record = self.record_of(run)
+        return record.is_complete or record.status is Status.FAILED
+
+    def _finished(self, sweep: _Sweep, lr: float) -> dict[int, RunOutcome]:
+        """By seed, of the seeds so far."""
+        examples = self.plan.experiment.test_examples
+        every = {
+            seed: RunOutcome(run, self.record_of(run), examples)
+            for seed in self._seeds[: self._count]
+            if (run := sweep.runs[lr, seed]).run_id in self._asked
+        }
+        return {seed: outcome for seed, outcome in every.items() if outcome.final is not None}
+
+    def _looked_at(self, contrast: ContrastLooks) -> ContrastLooks:
+        without, with_ = self._both(contrast)
+        first, second = self._finished(without, without.rates[0]), self._finished(with_, with_.rates[0])
+        pairs = [(first[seed], second[seed]) for seed in first if seed in second]
+        known = replace(contrast, baseline_lr=without.lr, network_lr=with_.lr)
+        if not pairs or (self._count >= _SEEDS_TO_GIVE_UP and 2 * len(pairs) < self._count):
+            return replace(known, hopeless="runs")
+        before = 0 if known.last is None else known.last.pairs
+        differences = difference_in_test(pairs)
+        if differences is None or len(pairs) < FEWEST or len(pairs) == before:
+            return known
+        return self._with_look(known, differences)
+
+    def _with_look(self, contrast: ContrastLooks, differences: PairedDifferences) -> ContrastLooks:
+        margin = self.rule.largest_trifle(is_accuracy=self._objective.is_accuracy)
+        counts = every_pair(len(differences.values))
+        interval = interval_after_looks(differences.decisive, counts, contrast.confidence)
+        assert interval is not None  # there are pairs
+        verdict = self._objective.conclude(interval, margin)
+        look = Look(interval.n, interval.mean, interval.low, interval.high, verdict.value)
+        needed = None
+        if verdict is Conclusion.UNKNOWN:
+            needed = pairs_needed(differences.decisive, counts, margin, contrast.confidence)
+        is_counted = interval.counted is not None and needed is None and interval.n >= _SEEDS_TO_GIVE_UP
+        is_hopeless = verdict is Conclusion.UNKNOWN and is_counted
+        return replace(
+            contrast,
+            looks=(*contrast.looks, look),
+            needed=needed,
+            hopeless="examples" if is_hopeless else "",
+        )

@@ -1,0 +1,175 @@
+"""When no more seeds are needed: the rule that an experiment may have, and how far it has got. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from bnkit.duration import parse_duration
+from bnkit.errors import SettingsError
+from bnkit.intervals.interval import FEWEST
+
+MAX_SEEDS = 50
+# Of the first round, in which every learning rate is trained.
+FIRST_SEEDS = 1
+# Of accuracy: a difference of less than a point matters to nobody.
+POINTS = 1.0
+
+
+def _seconds(value: object) -> object:
+    if value is None or not isinstance(value, (str, int, float)):
+        return value
+    try:
+        return parse_duration(value)
+    except SettingsError as error:
+        raise ValueError(str(error)) from error
+
+
+class StoppingRule(BaseModel):
+    """Seeds are added until every contrast is decided, or something ends.
+
+    Attributes:
+        goal: "decided": until the verdict is a gain, a loss, or less than the margin.
+        margin: The largest difference that does not matter: points of accuracy, or of another metric in its own unit. None for
+            one point of accuracy, and of another metric for none, so that only a gain or a loss is a verdict.
+        budget: The seconds of a call after which no more seeds are begun; None for no limit.
+        max_seeds: The most seeds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    goal: Literal["decided"] = "decided"
+    margin: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    budget: Annotated[float | None, BeforeValidator(_seconds)] = None
+    max_seeds: Annotated[int, Field(strict=True, ge=FEWEST)] = MAX_SEEDS
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_goal(cls, value: object) -> object:
+        return {"goal": value} if isinstance(value, str) else value
+
+    def largest_trifle(self, *, is_accuracy: bool) -> float:
+        """The margin as a difference of the recorded figure: of accuracies from 0 to 1."""
+        if is_accuracy:
+            return (POINTS if self.margin is None else self.margin) / 100
+        return self.margin or 0.0
+
+    def seeds_after(self, first: tuple[int, ...]) -> tuple[int, ...]:
+        """``first`` and those that may be added to them, the smallest first.
+
+        Raises:
+            SettingsError: ``first`` are more than may be.
+        """
+        if len(first) > self.max_seeds:
+            raise SettingsError(
+                f"{len(first)} seeds to begin with, and at most {self.max_seeds}; expected more `max_seeds`"
+            )
+        others = (seed for seed in count() if seed not in first)
+        return (*first, *islice(others, self.max_seeds - len(first)))
+
+
+def stopping_rule(
+    until: str | None,
+    margin: object = None,
+    budget: str | float | None = None,
+    max_seeds: object = None,
+) -> StoppingRule | None:
+    """The rule that a caller asks for; None for none.
+
+    Raises:
+        SettingsError: It means nothing.
+    """
+    if until is None:
+        given = {"margin": margin, "budget": budget, "max_seeds": max_seeds}
+        for name, value in given.items():
+            if value is not None:
+                raise SettingsError(f"`{name}` {value} says when seeds are enough; expected `until` decided with it")
+        return None
+    if until != "decided":
+        raise SettingsError(f"until={until!r}; expected decided")
+    if margin is not None and (
+        isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 < margin < float("inf")
+    ):
+        raise SettingsError(
+            f"margin={margin!r}; expected a number above 0: points of accuracy, or of another metric in its own unit"
+        )
+    most = MAX_SEEDS if max_seeds is None else max_seeds
+    if isinstance(most, bool) or not isinstance(most, int) or most < FEWEST:
+        raise SettingsError(
+            f"max_seeds={most!r}; expected a whole number of at least {FEWEST}: fewer pairs have no verdict"
+        )
+    seconds = None if budget is None else parse_duration(budget)
+    return StoppingRule(margin=None if margin is None else float(margin), budget=seconds, max_seeds=most)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of one contrast after a round of seeds.
+
+    Attributes:
+        pairs: How many pairs of runs with the same seed.
+        mean: The difference on the test set, network − baseline.
+        low, high: The ends of its interval, which holds however often one looks; None where there are too few pairs for one.
+        verdict: "gain", "loss", "nothing" (less than the margin), or "unknown".
+    """
+
+    pairs: int
+    mean: float
+    low: float | None
+    high: float | None
+    verdict: str
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the verdict is known."""
+        return self.verdict != "unknown"
+
+
+@dataclass(frozen=True)
+class ContrastLooks:
+    """One network against another under one setting, while seeds are added.
+
+    Attributes:
+        baseline, network: Their keys.
+        setting: The other keys of the grid that vary, and their values here.
+        baseline_lr, network_lr: The learning rates that were chosen; None before they are.
+        looks: In their order; the last one decided, or nothing has.
+        confidence: Of all looks together.
+        hopeless: Why more seeds would not decide it: "runs", since too few pairs of runs finish, or "examples", since the test
+            examples are too few; empty if they may.
+        needed: About how many pairs would decide, at what is known now; None if decided, or if no number would.
+    """
+
+    baseline: str
+    network: str
+    setting: Mapping[str, object]
+    baseline_lr: float | None = None
+    network_lr: float | None = None
+    looks: tuple[Look, ...] = ()
+    confidence: float = 0.95
+    hopeless: str = ""
+    needed: int | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from the others."""
+        return self.baseline, self.network, *self.setting.items()
+
+    @property
+    def last(self) -> Look | None:
+        """The last look."""
+        return self.looks[-1] if self.looks else None
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the verdict is known."""
+        return self.last is not None and self.last.is_decided
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more seeds may decide it."""
+        return not (self.is_decided or self.hopeless)
