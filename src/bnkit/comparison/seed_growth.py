@@ -26,8 +26,9 @@ from bnkit.experiments.stopping import ContrastLooks, Look, StoppingRule
 from bnkit.intervals.interval import CONFIDENCE, FEWEST, Conclusion
 from bnkit.intervals.sequential import interval_after_looks, pairs_needed
 from bnkit.intervals.shares import difference_half_width
+from bnkit.report.added_seeds import SeedGrowth
 from bnkit.report.contrast import pairs_of_networks
-from bnkit.report.looks import SeedGrowth, every_pair
+from bnkit.report.looks import every_pair
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, fewest, matches, settings_of
 from bnkit.report.paired_differences import PairedDifferences, difference_in_test

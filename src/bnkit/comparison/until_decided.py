@@ -12,7 +12,7 @@ from bnkit.experiments.records.budget_end import forget_budget_end, note_budget_
 from bnkit.experiments.records.record import Record, Status
 from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.running.request import PreparedExperiment
-from bnkit.report.looks import SeedGrowth
+from bnkit.report.added_seeds import SeedGrowth
 
 
 def growth_in(folder: ResultsFolder, planned: Plan) -> SeedGrowth | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record
-from bnkit.report.looks import SeedGrowth
+from bnkit.report.added_seeds import SeedGrowth
 
 
 @dataclass(frozen=True)
