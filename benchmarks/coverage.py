@@ -3,7 +3,7 @@
     python -m benchmarks.coverage --out FOLDER                # 60 seeds of two settings, with and without batch norm
     python -m benchmarks.coverage --simulated > coverage.csv  # the table behind tests/intervals/test_crossed_coverage.py
 
-The 60 runs of each network on the whole test set are taken for all there are: the difference of their means is the true one. From
+The runs of each network on the whole test set are taken for all there are: the difference of their means is the true one. From
 them seeds and test examples are drawn at random (with replacement, so that each draw is one of all), and both intervals are made of
 those alone. The first is held against the mean of all seeds on the drawn examples, the second against the mean of all.
 """
@@ -11,6 +11,7 @@ those alone. The first is held against the mean of all seeds on the drawn exampl
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,18 @@ from bnkit.experiments.callbacks import Callback
 from bnkit.intervals.crossed import example_spread, interval_for_new_examples
 from bnkit.intervals.shares import difference_interval
 
-SEEDS, TRAIN_EXAMPLES = 60, 6000
+TRAIN_EXAMPLES = 6000
 # Learning rates at which both networks learn; the second setting has a tenth of the training images.
-SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "two-cnn on digits": (
+SETTINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "digits": (
+        "two-cnn on digits",
         "two-cnn",
         {"data": "digits", "epochs": 4, "grid": {"lr": 0.1, "batch_size": 64, "device": "cpu"}, "drop_last": True},
     ),
-    "LeNet on a tenth of Fashion-MNIST": (
+    "fashion-mnist": (
+        "LeNet on a tenth of Fashion-MNIST",
         "lenet",
-        {"data": "fashion-mnist", "epochs": 3, "grid": {"lr": 0.5, "batch_size": 64, "device": "cpu"}},
+        {"data": "fashion-mnist", "epochs": 2, "grid": {"lr": 0.5, "batch_size": 64, "device": "cpu"}},
     ),
 }
 
@@ -43,7 +46,7 @@ class _Progress(Callback):
             print(f"  run {run.number}: {record.status}", flush=True)
 
 
-def trained_differences(folder: Path, network: str, settings: dict[str, Any]) -> NDArray[np.int8]:
+def trained_differences(folder: Path, seeds: int, network: str, settings: dict[str, Any]) -> NDArray[np.int8]:
     """(seeds, test examples): right with batch norm minus right without, of the seeds for which both runs finished."""
     data = load(settings.pop("data"))
     train = data.train.inputs[:TRAIN_EXAMPLES], data.train.targets[:TRAIN_EXAMPLES]
@@ -51,7 +54,7 @@ def trained_differences(folder: Path, network: str, settings: dict[str, Any]) ->
         network,
         (train, (data.test.inputs, data.test.targets)),
         out=folder,
-        seeds=SEEDS,
+        seeds=seeds,
         validation=0.0,
         threads=1,
         callbacks=[_Progress()],
@@ -90,18 +93,19 @@ def coverage(
     return tuple((found / rounds).tolist())
 
 
-def print_trained(out: Path, rounds: int) -> None:
-    """The table of both settings."""
+def print_trained(out: Path, selected: Sequence[str], seeds: int, rounds: int) -> None:
+    """The table of the selected settings."""
     print("| runs | seeds | test examples | for these | for new ones | half width, these | half width, new |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for number, (title, (network, settings)) in enumerate(SETTINGS.items()):
-        differences = trained_differences(out / str(number), network, {**settings})
+    for name in selected:
+        title, network, settings = SETTINGS[name]
+        differences = trained_differences(out / name, seeds, network, {**settings})
         print(f"| {title}: {len(differences)} pairs, {100 * differences.mean():+.2f} points |", flush=True)
         for examples in dict.fromkeys((30, 100, min(1000, differences.shape[1]), differences.shape[1])):
-            for seeds in (3, 5, 10):
-                these, new, narrow, wide = coverage(differences, seeds, examples, rounds)
+            for pairs in (3, 5, 10):
+                these, new, narrow, wide = coverage(differences, pairs, examples, rounds)
                 widths = f"{100 * narrow:.2f} | {100 * wide:.2f}"
-                print(f"| | {seeds} | {examples:,} | {these:.3f} | {new:.3f} | {widths} |", flush=True)
+                print(f"| | {pairs} | {examples:,} | {these:.3f} | {new:.3f} | {widths} |", flush=True)
 
 
 def print_simulated() -> None:
@@ -124,13 +128,15 @@ def main() -> None:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/coverage"), help="where the runs are, or will be")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--seeds", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--simulated", action="store_true")
     arguments = parser.parse_args()
     if arguments.simulated:
         print_simulated()
     else:
-        print_trained(arguments.out, arguments.rounds)
+        print_trained(arguments.out, arguments.settings, arguments.seeds, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from bnkit.experiments.records.record import Record, Status
@@ -14,7 +15,7 @@ from bnkit.report.tables import (
     runs_table,
     summary_table,
 )
-from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
+from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record, scored_record
 
 
 def test_runs_are_sorted_by_test_accuracy_and_those_without_come_last():
@@ -175,3 +176,24 @@ def test_the_best_runs_alone():
         "The best runs",
         "… 4 more: look there",
     )
+
+
+def test_the_summary_has_the_interval_for_new_examples_where_it_is_known():
+    def outcome(run):
+        return scored_record(np.arange(50) >= 5 + run.seed) if run.network.key == "batch_norm" else finished_record(0.5)
+
+    header, rows = summary_table(fake_results(fake_plan(), outcome))
+    found = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    assert found["no_batch_norm"]["new examples"] == "–"
+    ends = [
+        [float(end) for end in found["batch_norm"][title].strip("[]").split(", ")]
+        for title in ("95 % interval", "new examples")
+    ]
+    # In all seeds the same examples are wrong: the interval is hardly wider than that of 88 % of 50, and that of Student's t.
+    assert ends[1][0] <= ends[0][0] <= 0.88 <= ends[0][1] <= ends[1][1] <= 1.0
+    assert ends[1] == pytest.approx([0.88 - 0.098, 0.88 + 0.098], abs=0.03)
+
+
+def test_a_summary_of_old_records_has_no_such_column():
+    header, _ = summary_table(fake_results(fake_plan(), lambda run: finished_record(0.5)))
+    assert header == ("network", "lr", "mean", "95 % interval", "n", "failed")

@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from bnkit.intervals.crossed import ExampleSpread, example_spread, largest_spread, most_discordant
-from bnkit.report.outcomes import RunOutcome, fewest
+from bnkit.intervals.crossed import (
+    CrossedInterval,
+    ExampleSpread,
+    example_spread,
+    interval_for_new_examples,
+    largest_spread,
+    most_discordant,
+)
+from bnkit.report.outcomes import RunOutcome, fewest, interval_over_seeds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +48,25 @@ def spread_over_examples(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> Exam
         return None
     discordant = fmean(most_discordant(first.test, second.test) for first, second in pairs)
     return largest_spread(fmean(second.test - first.test for first, second in pairs), discordant, answers)
+
+
+def mean_for_new_examples(runs: Sequence[RunOutcome]) -> CrossedInterval | None:
+    """The mean of what ``runs`` of one network score on the test set, with its 95 % interval for new examples like these.
+
+    None where it is not known how examples vary.
+    """
+    import numpy as np
+
+    ended = [outcome for outcome in runs if outcome.final is not None]
+    these = interval_over_seeds(ended)
+    scores = [found.moving_average for outcome in ended if (found := outcome.record.example_scores) is not None]
+    if these is None or not scores:
+        return None
+    sizes = [len(row) for row in scores]
+    rows = [row.astype(float) for row in scores if len(row) == max(sizes, key=sizes.count)]
+    spread, objective = example_spread(np.stack(rows), single_answers=False), ended[0].objective
+    values, limits = [outcome.test for outcome in ended], objective.limits
+    return None if spread is None else interval_for_new_examples(values, spread, these, limits=limits)
 
 
 def _difference(first: RunOutcome, second: RunOutcome) -> NDArray[Any] | None:

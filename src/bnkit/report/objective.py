@@ -88,6 +88,11 @@ class Objective:
         return mean_interval(differences, confidence=confidence)
 
     @property
+    def limits(self) -> tuple[float, float]:
+        """What no value is beyond."""
+        return (0.0, 1.0) if self.is_accuracy else (-math.inf, math.inf)
+
+    @property
     def limits_of_difference(self) -> tuple[float, float]:
         """What no difference is beyond."""
         return (-1.0, 1.0) if self.is_accuracy else (-math.inf, math.inf)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.intervals.interval import Interval
+from bnkit.report.example_differences import mean_for_new_examples
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, interval_over_seeds, matches, outcomes, points_of
 from bnkit.report.results import Results
@@ -19,19 +20,42 @@ _NETWORK = Column("network", is_text=True)
 def summary_table(results: Results) -> Table:
     """A row for each setting and network: the mean on the test set at the end, its interval, and how many runs it lacks."""
     keys, objective = setting_keys(results.plan), Objective.of(results.plan.task)
-    rows, any_lost = [], False
+    rows, any_lost, any_new = [], False, False
     for values, by_network in runs_by_setting(results, keys):
         for network, runs in by_network.items():
             interval, lost = interval_over_seeds(runs), count_lost(runs)
             any_lost = any_lost or lost > 0
             mean, ends = _mean_and_ends(interval, objective.text)
+            new = mean_for_new_examples(runs)
+            any_new = any_new or new is not None
             n = 0 if interval is None else interval.n
-            rows.append((network, *map(format_setting, values), mean, ends, str(n), str(lost)))
+            rows.append(
+                (
+                    network,
+                    *map(format_setting, values),
+                    mean,
+                    ends,
+                    _mean_and_ends(new, objective.text)[1],
+                    str(n),
+                    str(lost),
+                )
+            )
     columns: Columns = (
         *(_NETWORK, *(Column(key, 1, below=True) for key in keys)),
-        *("mean", Column("95 % interval", 2, below=True), Column("n", 3), Column("failed", 0 if any_lost else 4)),
+        *(
+            "mean",
+            Column("95 % interval", 2, below=True),
+            *((Column("new examples", 3, below=True),) if any_new else ()),
+        ),
+        *(Column("n", 4), Column("failed", 0 if any_lost else 5)),
     )
-    note = "failed: runs that diverged or raised an error; they are in no mean" if any_lost else ""
+    if not any_new:
+        rows = [(*row[:-3], *row[-2:]) for row in rows]
+    notes = (
+        ("95 % interval: for these test examples; new examples: for others like them", any_new),
+        ("failed: runs that diverged or raised an error; they are in no mean", any_lost),
+    )
+    note = "; ".join(text for text, holds in notes if holds)
     return Table(columns, rows, f"Test {objective.name} at the end, the mean over seeds", note)
 
 

@@ -1,4 +1,4 @@
-"""Intervals: by value against SciPy, and by how often they cover the truth."""
+"""Intervals of shares and of their differences: by value, at their least width, and by how often they cover the truth."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bnkit.intervals.holm import holm, holm_confidences
-from bnkit.intervals.interval import Conclusion, Interval, conclude
+from bnkit.intervals.interval import Interval
 from bnkit.intervals.shares import (
     accuracy_interval,
     difference_half_width,
@@ -17,54 +16,6 @@ from bnkit.intervals.shares import (
     p_value,
     share_half_width,
 )
-from bnkit.intervals.student import mean_interval, ratio_interval
-
-
-def test_the_interval_is_students():
-    values = [0.3, 0.1, 0.45, 0.2, 0.31]
-    theirs = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
-    ours = mean_interval(values)
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
-    assert ours.mean == pytest.approx(np.mean(values))
-    assert ours.n == 5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [2, 3, 5, 20])
-def test_it_covers_the_true_mean_in_95_of_100_samples(n):
-    samples = np.random.default_rng(n).normal(0.02, 0.01, (4000, n))
-    covered = sum((found := mean_interval(sample.tolist())).low <= 0.02 <= found.high for sample in samples)
-    # Four standard errors of a binomial with 4000 tries.
-    assert abs(covered / 4000 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 4000)
-
-
-def test_it_covers_a_true_ratio_in_95_of_100_samples():
-    samples = np.exp(np.random.default_rng(0).normal(math.log(1.2), 0.1, (4000, 5)))
-    covered = sum((found := ratio_interval(sample.tolist())).low <= 1.2 <= found.high for sample in samples)
-    assert abs(covered / 4000 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 4000)
-
-
-def test_too_few_values():
-    assert mean_interval([]) is None
-    assert ratio_interval([]) is None
-    assert mean_interval([0.5]) == Interval(0.5, None, None, 1)
-    assert ratio_interval([2.0]) == Interval(2.0, None, None, 1)
-    assert mean_interval([0.5, 0.5, 0.5]) == Interval(0.5, 0.5, 0.5, 3)
-
-
-@pytest.mark.parametrize(
-    ("interval", "expected"),
-    [
-        (Interval(0.05, 0.01, 0.09, 5), Conclusion.GAIN),
-        (Interval(-0.05, -0.09, -0.01, 5), Conclusion.LOSS),
-        (Interval(0.001, -0.004, 0.006, 5), Conclusion.NOTHING),
-        (Interval(0.02, -0.05, 0.09, 5), Conclusion.UNKNOWN),
-        (Interval(0.05, None, None, 1), Conclusion.UNKNOWN),
-        (None, Conclusion.UNKNOWN),
-    ],
-)
-def test_the_verdict_follows_from_the_interval(interval, expected):
-    assert conclude(interval, 0.01) is expected
 
 
 @pytest.mark.parametrize("answers", [1, 10, 360, 10_000])
@@ -143,21 +94,6 @@ def test_on_other_examples_the_difference_would_be_in_it(answers, discordant):
     assert missed / rounds <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / rounds)
 
 
-def test_holm_by_hand():
-    # Sorted: 0.01 * 4, 0.02 * 3, 0.03 * 2 (no less than the one before), 0.9 * 1.
-    assert holm([0.02, 0.9, 0.01, 0.03]) == pytest.approx([0.06, 0.9, 0.04, 0.06])
-    assert holm([]) == []
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-
-
-def test_confidences_of_several_by_hand():
-    # 0.01 <= 0.05 / 4 and 0.016 <= 0.05 / 3 are rejected, 0.03 > 0.05 / 2 is not, nor is what follows.
-    assert holm_confidences([0.016, 0.9, 0.01, 0.03]) == pytest.approx([1 - 0.05 / 3, 0.975, 1 - 0.05 / 4, 0.975])
-    assert holm_confidences([0.001, 0.002]) == pytest.approx([0.975, 0.95])
-    assert holm_confidences([0.04]) == [pytest.approx(0.95)]
-    assert holm_confidences([]) == []
-
-
 @pytest.mark.parametrize("answers", [None, 40, 10_000])
 @pytest.mark.parametrize("mean", [0.0, 0.01, 0.1, 0.4])
 def test_the_p_value_is_where_the_interval_begins_to_leave_out_nothing(answers, mean):
@@ -173,16 +109,3 @@ def test_the_p_value_is_where_the_interval_begins_to_leave_out_nothing(answers, 
 def test_the_p_value_is_scipy_s():
     differences = [0.1, 0.3, -0.05, 0.2, 0.25]
     assert p_value(differences) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
-
-
-def test_with_three_pairs_and_no_difference_one_in_twenty_intervals_leaves_out_nothing():
-    generator = np.random.default_rng(0)
-    draws = generator.normal(size=(4000, 3, 5))
-    wrong = 0
-    for values in draws:
-        three = [row.tolist() for row in values - values[[1, 2, 0]]]
-        confidences = holm_confidences([p_value(each) for each in three])
-        intervals = [mean_interval(each, confidence=c) for each, c in zip(three, confidences, strict=True)]
-        wrong += any(interval.low > 0 or interval.high < 0 for interval in intervals)
-    assert wrong / len(draws) <= 0.05 + 3 * (0.05 * 0.95 / len(draws)) ** 0.5
-    assert wrong / len(draws) > 0.03  # they are not too wide either
