@@ -27,9 +27,12 @@ SLOWER = next(claim for claim in CLAIMS if claim.name == "slower-iterations-bnki
 class _Trained(Training):
     """Takes records that are made up for what is trained, and notes what is asked for."""
 
-    def __init__(self, gains, seconds=1.0):
+    def __init__(self, gains, seconds=1.0, recorded=0):
         super().__init__(designs(quick=False), Path("nowhere"), "digits", None, None, False, (), None)
-        self.gains, self.seconds, self.asked = gains, seconds, []
+        self.gains, self.seconds, self.asked, self._recorded = gains, seconds, [], recorded
+
+    def recorded(self, name):
+        return self._recorded
 
     def train(self, name, seeds, *, alone):
         self.asked.append((name, seeds, alone))
@@ -102,6 +105,17 @@ def test_a_call_that_goes_on_finds_the_same():
     _decided((SMOOTHER, ORDER), first, max_seeds=5)
     again = _Trained(gains)
     assert _decided((SMOOTHER, ORDER), again, max_seeds=10)[0] == found == judge_round((SMOOTHER, ORDER), whole)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "rounds"),
+    [(0, []), (2, []), (6, [6]), (9, [8]), (30, [20])],
+    ids=["nothing", "less than a round", "a round", "less than the next", "more than may be"],
+)
+def test_what_is_recorded_counts_however_little_time_there_is(recorded, rounds):
+    training = _Trained({"order": [0.02, -0.01, 0.04, 0.0]}, recorded=recorded)
+    _decided((ORDER,), training, seconds=0.0)
+    assert [seeds for _, seeds, _ in training.asked] == rounds
 
 
 def test_a_folder_that_grew_allows_for_the_earlier_looks():

@@ -196,6 +196,8 @@ def test_a_folder_that_grew_says_how_often_it_was_looked_at(capsys):
     assert "at every look" not in read(Path("c"))["answer"]
     assert looks("--seeds", "4") == [3, 4]
     assert "at every look: after 3 and 4 seeds" in Path("c/claims.html").read_text()
+    # No time for more seeds; those that are there count.
+    assert looks("--until", "decided", "--budget", "0.001s") == [3, 4]
     assert looks("--seeds", "4", "--fresh") == [4]
 
 

@@ -61,6 +61,14 @@ def rounds_until(seeds: int) -> tuple[int, ...]:
     return tuple(counts[1:])
 
 
+def _round_before(seeds: int, most: int) -> int:
+    """How many seeds the last round had that is whole, where so many are recorded."""
+    counts = [0]
+    while (count := min(next_count(counts[-1]), most)) <= seeds and count > counts[-1]:
+        counts.append(count)
+    return counts[-1]
+
+
 def judge_once(
     claims: Sequence[Claim], training: Training, earlier: Mapping[str, tuple[int, ...]]
 ) -> tuple[Judged, ...]:
@@ -117,7 +125,8 @@ def decide(
     Args:
         claims: Those that can be asked.
         training: What trains them.
-        seconds: After so many no more seeds are begun, nor any that would end later; None for no limit.
+        seconds: After so many no more seeds are begun, nor any that would end later; None for no limit. What is recorded counts,
+            however little time there is.
         max_seeds: How many a design may have.
         judged: Called after every round.
     """
@@ -130,7 +139,9 @@ def decide(
         alone = training.designs[name].is_timed or any(
             known.is_open and known.claim.asks_duration for known in found if known.claim.design == name
         )
-        training.train(name, min(next_count(training.seeds(name)), max_seeds), alone=alone)
+        seeds = training.seeds(name)
+        recorded = 0 if seeds else _round_before(training.recorded(name), max_seeds)
+        training.train(name, recorded or min(next_count(seeds), max_seeds), alone=alone)
         found = judge_round(claims, training)
         judged(found)
 
@@ -145,7 +156,8 @@ def _next_design(found: Sequence[Judged], training: Training, max_seeds: int, le
         name = known.claim.design
         seeds = training.seeds(name)
         round_takes = (min(next_count(seeds), max_seeds) - seeds) * training.seconds_per_seed(name)
-        if known.is_open and seeds < max_seeds and round_takes < left:
+        in_time = round_takes < left or (not seeds and _round_before(training.recorded(name), max_seeds) > 0)
+        if known.is_open and seeds < max_seeds and in_time:
             ahead = known.outlook.seconds if known.outlook is not None and seeds else training.designs[name].steps()
             nearest[name] = min(nearest.get(name, (True, math.inf)), (seeds > 0, ahead))
     return min(nearest, key=nearest.__getitem__) if nearest else None

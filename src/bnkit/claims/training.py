@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from bnkit.claims.claim import Evidence
 from bnkit.claims.designs import Design
 from bnkit.comparison.compare import run_experiment
+from bnkit.comparison.comparison import Comparison
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.plan import Run
 from bnkit.experiments.records.record import Record, Status
+from bnkit.experiments.records.results_folder import ResultsFolder
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet
@@ -70,6 +72,18 @@ class Training:
         )
         # What is concluded is about the seeds that were asked for.
         self.evidence[name] = Evidence(comparison.own_results)
+
+    def recorded(self, name: str) -> int:
+        """With how many seeds, 0 to n − 1, every run of a design has ended, by earlier calls."""
+        folder = ResultsFolder(self.out / name)
+        if self.fresh or not folder.experiment_file.is_file():
+            return 0
+        known = Comparison(folder.path).own_results
+        ended = dict.fromkeys(known.plan.experiment.seeds, True)
+        for run in known.plan:
+            record = known.records[run.run_id]
+            ended[run.seed] &= record.is_complete or record.status is Status.FAILED
+        return next((count for count in range(len(ended)) if not ended.get(count, False)), len(ended))
 
     @property
     def failed(self) -> int:
