@@ -15,7 +15,7 @@ from bnkit.kernels.fused import custom_op
 from bnkit.kernels.fused.autograd import FusedBatchNormFunction
 from bnkit.kernels.fused.backend import Backend, register_backend
 from bnkit.kernels.fused.operands import are_rows, as_row, channels_last, is_bare, is_dense, parameter_dtype_of
-from bnkit.kernels.fused.tracing import is_plain_eager, is_traced, is_transformed
+from bnkit.kernels.fused.tracing import is_traced, is_transformed
 from bnkit.kernels.sync_contract import SyncKernel
 
 
@@ -71,7 +71,7 @@ class FusedKernel:
         return self._forward(args, given)[0]
 
     def training_step(self, args: BatchNormArgs) -> Tensor | None:
-        """See ``contract.Kernel``.
+        """See ``contract.Kernel``; for a call that nobody looks at (``tracing.is_plain_eager``).
 
         Small inputs take less time in the loops than it takes to get there: so there are few calls between.
         """
@@ -81,7 +81,6 @@ class FusedKernel:
         if (
             activation not in (self.fused if residual is None else self.fused_behind_a_sum)
             or not is_dense(x)
-            or not is_plain_eager(x)
             or not is_bare(x)
             or x.dtype is torch.float64  # whose parameters are float64: the passes move buffers of float32
             or not are_rows(channels, torch.float32, running_mean, running_var, weight, bias)
