@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "lessons"
 execute, write_page = (runpy.run_path(str(FOLDER / "execute.py"))[name] for name in ("execute", "write_page"))
 LESSONS = sorted(FOLDER.glob("*.ipynb"))
 # What a reader sets in the environment or in the first cells; the defaults take longer.
-SMALL_BUDGET = {"LESSON_DATA": "digits", "LESSON_EPOCHS": "2", "LESSON_SEEDS": "2"}
+SMALL_BUDGET = {"LESSON_DATA": "digits", "LESSON_EPOCHS": "2", "LESSON_SEEDS": "2", "BNKIT_COMPILE": "off"}
 
 lessons = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
 
