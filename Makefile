@@ -11,16 +11,18 @@ demo: .venv/.installed
 
 # A worker that has nothing left takes from the other: until then tests that share what they set up stay in one of them.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+# The tests run the lessons; that their pages can be made too takes no long trainings.
+SHORT_LESSONS := LESSON_EPOCHS=2 LESSON_SEEDS=2
 COVERAGE := --cov --cov-report=term:skip-covered
 
 test: static
 	$(PYTEST) $(COVERAGE)
-	$(MAKE) docs wheel
+	$(MAKE) docs wheel $(SHORT_LESSONS)
 
 # Before a release: every case of every product, all random examples, torture, Ray, the zoo.
 test-all: static
 	$(PYTEST) -m "" --hypothesis-profile=exhaustive --durations=30 $(COVERAGE)
-	$(MAKE) docs wheel
+	$(MAKE) docs wheel $(SHORT_LESSONS)
 
 static: .venv/.installed-dev
 	$(BIN)/ruff format --check

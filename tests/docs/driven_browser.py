@@ -139,8 +139,10 @@ def driven(chromium: str, folder: Path) -> Iterator[Page]:
             return await websocket_connect(f"ws://{address}/devtools/page/{target['targetId']}")
 
         socket = runner.run(asyncio.wait_for(connect(), _SECONDS))
-        yield Page(runner, socket)
-        runner.run(asyncio.wait_for(_close(socket), _SECONDS))
+        try:
+            yield Page(runner, socket)
+        finally:
+            runner.run(asyncio.wait_for(_close(socket), _SECONDS))
 
 
 async def _close(socket: Any) -> None:

@@ -13,8 +13,9 @@ FOLDER = Path(__file__).parents[2] / "docs" / "lessons"
 execute, write_page = (runpy.run_path(str(FOLDER / "execute.py"))[name] for name in ("execute", "write_page"))
 LESSONS = sorted(FOLDER.glob("*.ipynb"))
 # What a reader sets in the environment or in the first cells; the defaults take longer.
-SMALL_BUDGET = {"LESSON_DATA": "digits", "LESSON_EPOCHS": "2", "LESSON_SEEDS": "2"}
+SMALL_BUDGET = {"LESSON_DATA": "digits", "LESSON_EPOCHS": "2", "LESSON_SEEDS": "2", "BNKIT_COMPILE": "off"}
 
+CLEAR = "run jupyter nbconvert --clear-output --inplace docs/lessons/*.ipynb"
 lessons = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
 
 
@@ -45,9 +46,9 @@ def test_a_lesson_is_kept_without_outputs_in_one_form(lesson):
     notebook = nbformat.read(lesson, as_version=4)
     nbformat.validate(notebook)
     for cell in notebook.cells:
-        assert not cell.get("outputs") and cell.get("execution_count") is None, f"{cell.id} has outputs: clear them"
+        assert not cell.get("outputs") and cell.get("execution_count") is None, f"{cell.id} has outputs; {CLEAR}"
     form = nbformat.writes(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    assert lesson.read_text(encoding="utf-8") == form
+    assert lesson.read_text(encoding="utf-8") == form, CLEAR
 
 
 @lessons
