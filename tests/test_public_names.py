@@ -13,7 +13,7 @@ from tests.child_processes import run
 def test_the_public_names_are_these_and_no_others():
     assert bnkit.__all__ == [
         "Callback", "Comparison", "Monitor", "add", "assert_healthy", "check", "compare", "convert", "fold", "freeze",
-        "keep_freed_memory", "nn", "recalibrate", "recompute", "remove", "summary", "unfreeze",
+        "keep_freed_memory", "nn", "recalibrate", "recalibrated", "recompute", "remove", "summary", "unfreeze",
     ]  # fmt: skip
     assert dir(bnkit) == sorted([*bnkit.__all__, "__version__"])
     for name in bnkit.__all__:
@@ -38,6 +38,7 @@ def test_an_unknown_name_lists_the_known_ones():
         ("bnkit.cli.main", ["torch", "numpy", "pydantic"]),
         ("bnkit.data", ["torch", "numpy"]),
         ("bnkit.integrations.pytest_plugin", ["torch", "numpy", "rich", "bnkit.checks"]),
+        ("bnkit.checks.check, bnkit.model.statistics.recalibrated", ["lightning", "pytorch_lightning", "transformers"]),
         ("bnkit.nn", ["numba", "rich", "pydantic", "bokeh", "scipy", "bnkit.kernels.gpu.kernel"]),
     ],
 )

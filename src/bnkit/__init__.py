@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bnkit.model.edit.remove import remove as remove
     from bnkit.model.instrument.summary import summary as summary
     from bnkit.model.statistics.recalibrate import recalibrate as recalibrate
+    from bnkit.model.statistics.recalibrated import recalibrated as recalibrated
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _HOMES = {
     "keep_freed_memory": "bnkit.memory.malloc",
     "nn": "bnkit.nn",
     "recalibrate": "bnkit.model.statistics.recalibrate",
+    "recalibrated": "bnkit.model.statistics.recalibrated",
     "recompute": "bnkit.memory.recompute",
     "remove": "bnkit.model.edit.remove",
     "summary": "bnkit.model.instrument.summary",
@@ -61,6 +63,7 @@ __all__ = [
     "keep_freed_memory",
     "nn",
     "recalibrate",
+    "recalibrated",
     "recompute",
     "remove",
     "summary",

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from bnkit.errors import ModelError
+from bnkit.model.checkpoint_content import hyper_parameters
 from bnkit.model.weights import load_weights
 
 
@@ -139,7 +140,7 @@ def _some(content):
         ),
         (_some(nn.Linear(2, 2).state_dict()), ["lacks 0.weight", "has besides weight, bias"]),
         (
-            _some({"state_dict": _network().state_dict(), "arguments": argparse.Namespace(lr=0.1)}),
+            _some(argparse.Namespace(lr=0.1)),
             ["cannot be read: it holds argparse.Namespace, which is code", '["state_dict"], NEW)'],
         ),
     ],
@@ -150,3 +151,32 @@ def test_what_is_refused(tmp_path, write, messages):
     with pytest.raises(ModelError) as caught:
         load_weights(_network(), tmp_path / "w.pt")
     assert all(re.search(re.escape(message), str(caught.value)) for message in messages), str(caught.value)
+
+
+class _Evil:
+    def __reduce__(self):
+        return print, ("this was run",)
+
+
+def test_objects_beside_the_weights_are_not_made(tmp_path, capsys):
+    """As the hyper-parameters in a checkpoint of Lightning."""
+    network = _network()
+    torch.save(
+        {
+            "state_dict": {f"model.{key}": value for key, value in network.state_dict().items()},
+            "hyper_parameters": {"arguments": argparse.Namespace(lr=0.1), "evil": _Evil(), "width": 3},
+        },
+        tmp_path / "w.ckpt",
+    )
+    loaded = _network()
+    with torch.no_grad():
+        for parameter in loaded.parameters():
+            parameter.zero_()
+    found = load_weights(loaded, tmp_path / "w.ckpt")
+    assert (found.keys, found.prefixes) == (("state_dict",), ("model.",))
+    assert all(torch.equal(one, two) for one, two in zip(loaded.parameters(), network.parameters(), strict=True))
+    known = hyper_parameters(tmp_path / "w.ckpt")
+    assert (known["width"], known["arguments"].name) == (3, "argparse.Namespace")
+    assert not hasattr(known["arguments"], "lr")
+    assert known["evil"].name.endswith("print")
+    assert capsys.readouterr().out == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from bnkit.cli.input_shapes import example_of
 from bnkit.errors import FactoryError, SettingsError
 from bnkit.experiments.model_data import ModelData, model_data
 from bnkit.factory_import import load_factory
+from bnkit.model.checkpoint_content import Inert, hyper_parameters
 from bnkit.model.inspect.batches import device_of
 from bnkit.model.inspect.construction import record_construction
 from bnkit.model.inspect.example import Example
@@ -67,7 +69,7 @@ def read_model_target(
     if inputs is not None and data is None:
         raise SettingsError(f"--inputs {inputs} without --data; expected both, or neither")
     with record_construction():
-        model = make_model(name)
+        model = make_model(name, weights)
     loaded = None if weights is None else load_weights(model, weights)
     return prepare_model_target(model, shapes, None if data is None else model_data(data, inputs), loaded)
 
@@ -99,8 +101,12 @@ def prepare_model_target(
     return ModelTarget(model, example, fitted, weights)
 
 
-def make_model(name: str) -> nn.Module:
+def make_model(name: str, weights: Path | None = None) -> nn.Module:
     """What the factory of that name returns.
+
+    Args:
+        name: As for ``read_model_target``.
+        weights: Where the arguments of a ``LightningModule`` are, if it needs some: a checkpoint with hyper-parameters.
 
     Raises:
         FactoryError: It is not there, raises, or returns no ``nn.Module``.
@@ -112,7 +118,9 @@ def make_model(name: str) -> nn.Module:
         raise FactoryError(f"{name} is a {type(value).__name__}; expected a factory that returns an nn.Module")
     try:
         with seeded(0, "weights"):
-            model = value()
+            model = value(**_arguments(value, weights))
+    except FactoryError:
+        raise
     except (Exception, SystemExit) as error:
         raise FactoryError(
             f"{name} raised {type(error).__name__}: {error}; expected it to return an nn.Module"
@@ -120,3 +128,23 @@ def make_model(name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise FactoryError(f"{name} returned a {type(model).__name__}; expected an nn.Module")
     return model
+
+
+def _arguments(factory: Any, weights: Path | None) -> dict[str, Any]:
+    """The hyper-parameters in ``weights`` that ``factory`` takes, if it is a class that needs some."""
+    if weights is None or not isinstance(factory, type):
+        return {}
+    parameters = inspect.signature(factory).parameters.values()
+    needs = {each.name for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD}
+    if not needs:
+        return {}
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    names = {each.name for each in parameters}
+    known = {key: value for key, value in hyper_parameters(weights).items() if takes_any or key in names}
+    code = next((f"{key} is a {value.name}" for key, value in known.items() if isinstance(value, Inert)), None)
+    if code is not None:
+        raise FactoryError(
+            f"{weights}: the hyper-parameter {code}, which is code and is not read; expected a factory without arguments, "
+            f"as def make(): return {factory.__name__}(…)"
+        )
+    return known

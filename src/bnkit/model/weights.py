@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bnkit.errors import ModelError
+from bnkit.model.checkpoint_content import Inert, read_checkpoint
 
 # Modules of torch that hold another one in the middle of a name: torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -79,6 +78,8 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadedWeights:
     content = _content(path)
     candidates = list(_state_dicts(content))
     if not candidates:
+        if isinstance(content, Inert):
+            raise _is_code(path, content.name)
         raise ModelError(
             f"{path} holds a {type(content).__name__} that is no state_dict; expected tensors by name, as "
             "torch.save(model.state_dict(), path) writes them, or a dictionary with them"
@@ -110,21 +111,23 @@ def _content(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return read_checkpoint(path)
     except Exception as error:  # a file that is cut off, or another: anything may come of it
         text = " ".join(str(error).split())
         needs = _UNSUPPORTED.search(text)
         if needs is not None:
-            raise ModelError(
-                f"{path} cannot be read: it holds {needs[1]}, which is code; expected tensors alone: if you trust the file, "
-                'torch.save(torch.load(FILE, weights_only=False)["state_dict"], NEW) takes them out'
-            ) from error
+            raise _is_code(path, needs[1]) from error
         raise ModelError(
             f"{path} cannot be read ({type(error).__name__}: {text[:_TOLD]}); expected weights: safetensors, or PyTorch's with "
             "tensors alone"
         ) from error
+
+
+def _is_code(path: Path, name: str) -> ModelError:
+    return ModelError(
+        f"{path} cannot be read: it holds {name}, which is code; expected tensors alone: if you trust the file, "
+        'torch.save(torch.load(FILE, weights_only=False)["state_dict"], NEW) takes them out'
+    )
 
 
 def _state_dicts(content: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:

@@ -1,0 +1,219 @@
+"""Callbacks for the ``Trainer`` of transformers: the checks, recalibration, and freezing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from bnkit.checks.findings import Findings
+from bnkit.checks.monitor import Monitor
+from bnkit.errors import SettingsError
+from bnkit.integrations.training_batches import DEFAULT_LIMIT, TrainingBatches
+from bnkit.model.edit.freeze import freeze
+from bnkit.model.inspect.batches import Forward
+from bnkit.model.inspect.patterns import Patterns
+from bnkit.model.statistics.drift import Recalibration
+from bnkit.model.statistics.recalibrate import recalibrate
+from bnkit.model.statistics.recalibrated import restore_statistics, running_statistics
+
+try:
+    from transformers import TrainerCallback
+except ImportError as error:
+    raise ImportError(
+        "bnkit.integrations.transformers needs transformers, which is not installed; pip install 'bnkit[transformers]'"
+    ) from error
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+# In a checkpoint, beside the weights.
+_MOVING_AVERAGES = "bnkit_moving_averages.safetensors"
+
+
+class MonitorCallback(TrainerCallback):
+    """Checks the model every few hundred steps of its training, and logs each finding once (``bnkit.Monitor``).
+
+    A step is a step of the optimizer; the model is looked at with what it was called with last. Optimizer, loader, accumulation
+    and processes are those of the trainer. Nothing is changed.
+
+    Args:
+        every, on_findings, options: As for ``bnkit.Monitor``.
+
+    Attributes:
+        monitor: Of the training in progress, or of the last one; None before.
+    """
+
+    def __init__(
+        self, every: int = 200, *, on_findings: Callable[[Findings], object] | None = None, **options: Any
+    ) -> None:
+        self._options = {"every": every, "on_findings": on_findings, **options}
+        self._batch: Any = None
+        self._hook: Any = None
+        self.monitor: Monitor | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model, optimizer = kwargs["model"], kwargs["optimizer"]
+        from_trainer = {
+            "optimizer": getattr(optimizer, "optimizer", optimizer),  # accelerate wraps it
+            "loader": kwargs["train_dataloader"],
+            "accumulation": args.gradient_accumulation_steps,
+            "processes": args.world_size,
+        }
+        self.monitor = Monitor(model, **{**from_trainer, **self._options})
+        self._remove_hook()
+        # The trainer does not hand batches to callbacks.
+        self._hook = model.register_forward_pre_hook(self._remember, with_kwargs=True)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.monitor is not None:
+            batch, self._batch = self._batch, None
+            self.monitor.step(batch)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._remove_hook()
+
+    def _remember(self, model: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if model.training:
+            self._batch = dict(options) or inputs
+
+    def _remove_hook(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+
+class RecalibrateCallback(TrainerCallback):
+    """Evaluates and saves with the statistics of the data; training goes on with the moving averages of before.
+
+    The moving averages are saved in each checkpoint, in a file of their own, so that a training that resumes from it in the same
+    ``output_dir`` is the training that was not interrupted. The trainer calls no callback before an evaluation outside of training:
+    ``with bnkit.recalibrated(model, batches): trainer.evaluate()``.
+
+    Args:
+        batches: As for ``bnkit.recalibrate``; None for the first ``limit`` batches of the trainer's training loader, which
+            are read beside the training and change nothing of it.
+        limit: How many; None for all.
+        keep: Keep the statistics of the data: the moving averages go on from there.
+        forward, options: As for ``bnkit.recalibrate``.
+
+    Attributes:
+        recalibration: The last one, with the drift of every layer; None before.
+    """
+
+    def __init__(
+        self,
+        batches: Any = None,
+        *,
+        limit: int | None = DEFAULT_LIMIT,
+        keep: bool = False,
+        forward: Forward | None = None,
+        **options: Any,
+    ) -> None:
+        self._batches, self._limit, self._keep = batches, limit, keep
+        self._forward, self._options = forward, options
+        self._before: dict[str, torch.Tensor] | None = None
+        self.recalibration: Recalibration | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        file = _checkpoint(args, state) / _MOVING_AVERAGES
+        if state.global_step > 0 and file.is_file():
+            saved, model = load_file(file), kwargs["model"]
+            now = running_statistics(model)
+            # Of another checkpoint with as many steps, if the model that is resumed has other statistics.
+            if all(torch.equal(value.cpu(), saved.get(f"saved.{name}", value + 1)) for name, value in now.items()):
+                restore_statistics(model, {name: saved[f"before.{name}"] for name in now})
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._restore(kwargs["model"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._recalibrate_if_due(control, **kwargs)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._recalibrate_if_due(control, **kwargs)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        # Whether this is the best so far, and therefore saved, is decided after this event.
+        if not control.should_save and args.save_strategy != "best":
+            self._restore(kwargs["model"])
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        model, folder = kwargs["model"], _checkpoint(args, state)
+        if self._before is not None and state.is_world_process_zero and folder.is_dir():
+            tensors = {f"saved.{name}": value for name, value in running_statistics(model).items()}
+            tensors |= {f"before.{name}": value for name, value in self._before.items()}
+            save_file(tensors, folder / _MOVING_AVERAGES)
+        self._restore(model)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self._before = None  # its statistics were loaded with it
+        self._restore(kwargs["model"])
+
+    def _recalibrate_if_due(self, control: TrainerControl, **kwargs: Any) -> None:
+        model = kwargs["model"]
+        self._restore(model)
+        if not (control.should_evaluate or control.should_save):
+            return
+        batches = self._batches
+        if batches is None:
+            batches = TrainingBatches(kwargs["train_dataloader"], self._limit)
+        self._before = None if self._keep else running_statistics(model)
+        self.recalibration = recalibrate(model, batches, self._forward, **self._options)
+
+    def _restore(self, model: nn.Module) -> None:
+        if self._before is not None:
+            restore_statistics(model, self._before)
+            self._before = None
+
+
+class FreezeCallback(TrainerCallback):
+    """Freezes the batch norms of the model from an epoch on; they hold still although the trainer calls ``.train()``.
+
+    They stay frozen after the training: ``bnkit.unfreeze`` undoes it.
+
+    Args:
+        start_epoch: The first epoch, from 0, in which they hold still.
+        include, exclude, affine: As for ``bnkit.freeze``.
+    """
+
+    def __init__(
+        self,
+        start_epoch: int = 0,
+        *,
+        include: Patterns | None = None,
+        exclude: Patterns | None = None,
+        affine: bool = False,
+    ) -> None:
+        if start_epoch < 0:
+            raise SettingsError(f"start_epoch={start_epoch}; expected 0 or more")
+        self._start_epoch = start_epoch
+        self._options: dict[str, Any] = {"include": include, "exclude": exclude, "affine": affine}
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if int((state.epoch or 0) + 1e-6) >= self._start_epoch:
+            freeze(kwargs["model"], **self._options)
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    """The folder of the checkpoint after the steps of ``state``."""
+    return Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
