@@ -74,6 +74,21 @@ def photograph(chromium: str, page: Path, size: str, picture: Path, *, dark: boo
     )  # fmt: skip
 
 
+def photograph_notebook(chromium: str, comparison: bnkit.Comparison) -> None:
+    """A comparison as the last line of a cell, on a light page and on a dark one."""
+    for name, is_light, colours in (
+        ("notebook", "true", "#fff; color: #212121"),
+        ("notebook-dark", "false", "#111; color: #e0e0e0"),
+    ):
+        page = FOLDER / f"{name}.html"
+        page.write_text(
+            f'<!doctype html><meta charset="utf-8"><body data-jp-theme-light="{is_light}" style="margin: 1rem; background: {colours}; '
+            f'font: 14px system-ui, sans-serif">{comparison._repr_html_()}',
+            encoding="utf-8",
+        )
+        photograph(chromium, page, "860,570", HERE / "images" / f"{name}.png")
+
+
 def main() -> None:
     """Train, and write the pictures into docs/images."""
     (HERE / "images").mkdir(exist_ok=True)
@@ -90,6 +105,7 @@ def main() -> None:
     inside = FOLDER / "inside.html"  # a picture begins at the top of a page: what stands above is hidden
     inside.write_text(report.read_text(encoding="utf-8").replace("</head>", _FROM_INSIDE), encoding="utf-8")
     photograph(chromium, inside, "1060,1160", images / "report-inside.png")
+    photograph_notebook(chromium, comparison)
     if (FOLDER / "terminal.svg").is_file():
         photograph(chromium, FOLDER / "terminal.svg", "1150,322", images / "terminal.png")
     if CLAIMS.is_file():

@@ -243,7 +243,7 @@ class Comparison(StoredRuns):
         from bnkit.report.paper.matplotlib_figures import plotted
 
         chosen = self._plot(figure, settings)
-        return plotted(chosen.draw, ax, chosen.size(4.5))
+        return plotted(chosen.draw, ax, chosen.size(5.0))
 
     def savefig(self, path: str | Path, figure: str | None = None, *, width: float = 3.25, **settings: Any) -> Path:
         """Write a plot for a paper as PDF (its fonts embedded), SVG (its text as text) or PNG; the same runs give the same file.

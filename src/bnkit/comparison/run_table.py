@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from statistics import fmean
@@ -70,7 +70,7 @@ class RunTable:
         by_setting: dict[Setting, dict[str, dict[Hashable, float | None]]] = {}
         for run in self.runs:
             by_setting.setdefault(run.setting, {}).setdefault(run.network, {})[run.seed] = run.value
-        object.__setattr__(self, "_by_setting", by_setting)
+        object.__setattr__(self, "_by_setting", {setting: by_setting[setting] for setting in _in_order(by_setting)})
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -250,6 +250,15 @@ class RunTable:
 def first_baseline(networks: Sequence[str]) -> str:
     """The network that the others are compared with where nobody says: the one without batch norm, or the first."""
     return BASELINE if BASELINE in networks else networks[0]
+
+
+def _in_order(settings: Iterable[Setting]) -> list[Setting]:
+    """Sorted where they can be; otherwise as they come: a sweep may have gone over them at random."""
+    found = list(settings)
+    try:
+        return sorted(found)
+    except TypeError:
+        return found
 
 
 def _finite(values: Mapping[Hashable, float | None]) -> list[float]:

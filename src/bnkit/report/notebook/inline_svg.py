@@ -180,8 +180,8 @@ def _tick_across(x: str, text: str, bottom: float, top: float | None = None) -> 
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two, about five."""
-    rough = (high - low) / 5
+    """Round numbers between two, about five of them."""
+    rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
     return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -146,10 +146,12 @@ def plotted(draw: Draw, ax: Axes | None, size: tuple[float, float]) -> Axes:
             )
         draw(ax)
         return ax
-    with matplotlib.rc_context(_STYLE):
-        from matplotlib import pyplot
+    from matplotlib import pyplot
 
-        _, new = pyplot.subplots(figsize=size, layout="constrained")
+    # Outside of the style: a notebook's backend, which the first figure loads, makes settings of its own, which have to stay.
+    figure = pyplot.figure(figsize=size, layout="constrained")
+    with matplotlib.rc_context(_STYLE):
+        new: Axes = figure.subplots()
         draw(new)
     return new
 
