@@ -161,10 +161,9 @@ def compare(
         {
             "data": data,
             "networks": network or None,
-            "seeds": seeds,
             "epochs": epochs,
             "observe": observe,
-            "until": rule,
+            **_seeds(seeds, rule),
             **task,
         },
         grid_from(grid or (), {"batch_size": batch_size, "device": device}),
