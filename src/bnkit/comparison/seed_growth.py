@@ -53,7 +53,7 @@ def seed_growth(plan: Plan, record_of: Callable[[Run], Record]) -> SeedGrowth:
     reason = ""
     while not reason and replay.next_round():
         reason = replay.look()
-    return SeedGrowth(rule, tuple(replay.rounds), tuple(replay.contrasts.values()), reason, _most_runs(plan))
+    return SeedGrowth(rule, tuple(replay.rounds), tuple(replay.contrasts.values()), reason, most_runs(plan))
 
 
 def first_round(plan: Plan) -> Plan:
@@ -74,11 +74,11 @@ def rule_in_words(plan: Plan) -> str:
     ends = f"{rule.max_seeds} seeds" if rule.budget is None else f"{rule.max_seeds} seeds or {rule.budget:g} s"
     return (
         f"That is the first round. Each round after it {rates}adds seeds, until every network is better or worse than the other"
-        f"{trifle}, or {ends} end: at most {_most_runs(plan):,} runs in all."
+        f"{trifle}, or {ends} end: at most {most_runs(plan):,} runs in all."
     )
 
 
-def _most_runs(plan: Plan) -> int:
+def most_runs(plan: Plan) -> int:
     """Every rate with the seeds by which the best one is known, one with the others."""
     first, with_all_rates = plan.runs[0].seed, plan.seeds[: max(FEWEST_PAIRS, len(plan.experiment.seeds))]
     points = [run for run in plan if run.seed == first]
