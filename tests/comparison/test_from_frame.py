@@ -33,7 +33,7 @@ def _with_rates():
 
 
 def test_the_answer_is_that_of_the_paired_differences():
-    comparison = bnkit.Comparison.from_frame(_frame(), metric="accuracy", examples=500)
+    comparison = bnkit.Comparison.from_frame(_frame(), metric="accuracy", examples=50_000)
     (contrast,) = comparison.answer.contrasts
     differences = [after - before for before, after in zip(_PLAIN, _NORM, strict=True)]
     assert contrast.best.test == difference_interval(differences, 500)
@@ -45,7 +45,7 @@ def test_the_answer_is_that_of_the_paired_differences():
 
 
 def test_each_setting_is_compared_by_itself():
-    comparison = bnkit.Comparison.from_frame(_with_rates(), metric="accuracy", settings=["lr"], examples=500)
+    comparison = bnkit.Comparison.from_frame(_with_rates(), metric="accuracy", settings=["lr"], examples=50_000)
     found = [(contrast.setting, round(contrast.best.test.mean, 6)) for contrast in comparison.answer.contrasts]
     assert found == [({"lr": 0.1}, 0.03), ({"lr": 0.3}, -0.03)]
     assert comparison.answer.headline.startswith("With lr 0.1: batch_norm bought +3.0 points of accuracy")
@@ -55,8 +55,8 @@ def test_each_setting_is_compared_by_itself():
 
 
 def test_one_setting_may_be_given_by_its_name_alone():
-    named = bnkit.Comparison.from_frame(_with_rates(), metric="accuracy", settings="lr", examples=500)
-    listed = bnkit.Comparison.from_frame(_with_rates(), metric="accuracy", settings=["lr"], examples=500)
+    named = bnkit.Comparison.from_frame(_with_rates(), metric="accuracy", settings="lr", examples=50_000)
+    listed = bnkit.Comparison.from_frame(_with_rates(), metric="accuracy", settings=["lr"], examples=50_000)
     assert named.answer == listed.answer
 
 
@@ -73,7 +73,7 @@ def test_a_metric_of_any_scale():
 
 def test_several_networks_have_intervals_for_several_pairs():
     third = _frame().iloc[:4].assign(network="group_norm", accuracy=[0.905, 0.92, 0.91, 0.93])
-    comparison = bnkit.Comparison.from_frame(pandas.concat([_frame(), third]), metric="accuracy", examples=500)
+    comparison = bnkit.Comparison.from_frame(pandas.concat([_frame(), third]), metric="accuracy", examples=50_000)
     pairs = [(contrast.baseline, contrast.network, contrast.pairs) for contrast in comparison.answer.contrasts]
     assert pairs == [
         ("no_batch_norm", "batch_norm", 3),
@@ -141,7 +141,7 @@ def test_the_baseline(values, baseline, expected):
     ids=["no partner", "not finite", "repeated", "several rows of a run", "no seed"],
 )
 def test_what_is_left_out_is_named_and_counted(frame, notes, pairs):
-    comparison = bnkit.Comparison.from_frame(frame, metric="accuracy", examples=500)
+    comparison = bnkit.Comparison.from_frame(frame, metric="accuracy", examples=50_000)
     assert list(comparison.answer.notes) == notes
     assert comparison.answer.contrasts[0].best.test.n == pairs
     assert notes[0] in str(comparison.answer) and notes[0] in comparison._repr_html_().replace("&#39;", "'")
@@ -149,7 +149,7 @@ def test_what_is_left_out_is_named_and_counted(frame, notes, pairs):
 
 def test_a_network_that_lacks_runs_of_the_baseline_is_named():
     third = _frame().iloc[:3].assign(network="group_norm", accuracy=[0.905, 0.92, 0.91])
-    comparison = bnkit.Comparison.from_frame(pandas.concat([_frame(), third]), metric="accuracy", examples=500)
+    comparison = bnkit.Comparison.from_frame(pandas.concat([_frame(), third]), metric="accuracy", examples=50_000)
     assert comparison.answer.notes == (
         "group_norm has no partner for 1 run of no_batch_norm with the same seed: seed 3.",
     )
@@ -214,7 +214,7 @@ def test_a_table_of_another_library_is_converted():
 
 
 def test_what_a_table_gives():
-    comparison = bnkit.Comparison.from_frame(_frame(), metric="accuracy", examples=500)
+    comparison = bnkit.Comparison.from_frame(_frame(), metric="accuracy", examples=50_000)
     header, rows = comparison.table()
     assert header == ("network", "seed", "accuracy") and rows[0] == ("batch_norm", "1", "0.950")
     assert comparison.rows[0] == {"network": "no_batch_norm", "seed": 0, "accuracy": 0.90}

@@ -26,7 +26,7 @@ def _accuracy(run, gain=0.05, spread=0.002):
 
 
 def _records(accuracy=_accuracy, **changes):
-    return lambda run: finished_record(accuracy(run), answers=900, test_answers=10_000, **changes)
+    return lambda run: finished_record(accuracy(run), answers=900, test_answers=10_000_000, **changes)
 
 
 def _asked(growth, place):
@@ -93,14 +93,18 @@ def test_a_round_has_ended_when_all_its_runs_have():
     assert (growth.reason, len(growth.rounds), growth.contrasts[0].looks) == ("", 2, ())
 
 
-def test_rates_that_few_validation_answers_tell_apart_both_go_on():
-    """Two rates with one answer of 100 between them: after three seeds that with the better mean is taken."""
+@pytest.mark.parametrize(
+    ("far", "rates"),
+    [(0.3, [set(RATES), {0.01, 0.1}, {0.01, 0.1}]), (0.805, [set(RATES), set(RATES), set(RATES)])],
+)
+def test_rates_that_few_validation_answers_tell_apart_all_go_on(far, rates):
+    """Rates with one answer of 100 between them: after three seeds that with the best mean is taken."""
 
     def close(run):
-        return {0.01: 0.80, 0.1: 0.81, 1.0: 0.3}[run.settings.lr]
+        return {0.01: 0.80, 0.1: 0.81, 1.0: far}[run.settings.lr]
 
     growth = seed_growth(_plan(), _records(close))
-    assert [{lr for _, lr, _ in _asked(growth, place)} for place in range(3)] == [set(RATES), {0.01, 0.1}, {0.01, 0.1}]
+    assert [{lr for _, lr, _ in _asked(growth, place)} for place in range(3)] == rates
     assert growth.contrasts[0].network_lr == 0.1
 
 

@@ -168,10 +168,9 @@ def compare(
         {
             "data": data,
             "networks": network or None,
-            "seeds": seeds,
             "epochs": epochs,
             "observe": observe,
-            "until": rule,
+            **_seeds(seeds, rule),
             **task,
         },
         grid_from(grid or (), {"batch_size": batch_size, "device": device}),
@@ -255,7 +254,7 @@ def _name_from(target: str) -> str:
 
 
 def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> None:
-    from bnkit.comparison.seed_growth import first_round, rule_in_words
+    from bnkit.comparison.seed_growth import first_round, most_runs, rule_in_words
     from bnkit.report.tables import format_setting
 
     most = plan
@@ -263,7 +262,7 @@ def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> 
     keys = plan.experiment.grid.explicit_keys
     if as_json:
         runs = [{"run": run.number, "run_id": run.run_id, **run.content, "network": run.network.key} for run in plan]
-        rule = {} if plan is most else {"runs_at_most": len(most)}
+        rule = {} if plan is most else {"runs_at_most": most_runs(most)}
         stdout_console().print_json(data={"folder": str(folder), "runs": runs, **rule})
         return
     settings = [Column(key, 1) for key in keys]

@@ -154,6 +154,10 @@ def plan(experiment: Experiment) -> Plan:
     """
     settled, until = _resolved(experiment), experiment.until
     seeds = experiment.seeds if until is None else until.seeds_after(experiment.seeds)
+    if until is not None and len(set(experiment.grid.lr)) > 1 and experiment.validation == 0:
+        raise SettingsError(
+            "until: several learning rates and no validation part to drop them by; expected validation above 0, or one lr"
+        )
     points = [_resolve_point(point, settled) for point in experiment.grid.points()]
     of_network = [_effective_points(points, settled.ignored.get(network.key, ())) for network in settled.networks]
     choices = [

@@ -17,6 +17,7 @@ from bnkit.experiments.records.record import Record
 from bnkit.messages import plural
 from bnkit.report.answer import Answer
 from bnkit.report.charts.figures import colour_of
+from bnkit.report.charts.looks_chart import describe_decisions
 from bnkit.report.charts.page_figures import charts
 from bnkit.report.charts.series import final_values, headline_points, point_labels, series
 from bnkit.report.contrast import Contrast
@@ -53,11 +54,11 @@ def page(results: Results, experiments: Mapping[str, str] | None = None) -> str:
         notes=answer.notes,
         paragraphs=list(answer.paragraphs()),
         figures=divisions,
-        captions=_captions(results.plan, answer.contrasts, Objective.of(results.plan.task)),
+        captions=_captions(results.plan, answer.contrasts, Objective.of(results.plan.task)) | _looks_caption(results),
         bands=_BANDS,
         band=_band(results.plan),
         networks=[(network, colour_of(results.plan, network)) for network in results.plan.networks],
-        legends=_legends(results.plan, data["runs"]),
+        legends=_legends(results.plan, data["runs"]) | _looks_legend(results),
         point_labels=point_labels(results.plan),
         first=data["first"],
         groups=list(data["rates"]),
@@ -155,6 +156,21 @@ def _captions(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -
             ),
         ),
     }
+
+
+def _looks_legend(results: Results) -> dict[str, list[tuple[str, str]]]:
+    looked_at = () if results.growth is None else (contrast.network for contrast in results.growth.contrasts)
+    return {"looks": [(network, colour_of(results.plan, network)) for network in dict.fromkeys(looked_at)]}
+
+
+def _looks_caption(results: Results) -> dict[str, tuple[str, str]]:
+    if results.growth is None:
+        return {}
+    what = (
+        "Lines: the 95 % interval after each round of seeds, which allows for every look; grey: differences under the margin; "
+        "a diamond: where it was decided."
+    )
+    return {"looks": ("The interval, look by look", f"{what} {describe_decisions(results.growth)}")}
 
 
 def _forest_caption(name: str, pairs: int) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from bokeh.plotting import figure
 from bnkit.experiments.plan import Plan
 from bnkit.intervals.interval import Interval
 from bnkit.report.charts.figures import colour_of
+from bnkit.report.charts.looks_chart import draw_looks
 from bnkit.report.charts.series import PANELS
 from bnkit.report.contrast import Contrast
 from bnkit.report.objective import Objective
@@ -38,6 +39,11 @@ def charts(results: Results, contrasts: Sequence[Contrast]) -> dict[str, Any]:
     drawn = {"headline": _curve(results.plan, "headline", f"test {objective.name}", objective)}
     if any(contrast.best or contrast.by_learning_rate for contrast in contrasts):
         drawn["forest"] = _forest(results.plan, contrasts, objective)
+    if results.growth is not None and any(contrast.looks for contrast in results.growth.contrasts):
+        frame = _plot(
+            "looks", "pairs of seeds", "difference in points" if objective.is_accuracy else "difference", height=300
+        )
+        drawn["looks"] = draw_looks(frame, results.growth, results.plan)
     panels = [panel for panel in PANELS if panel != "population" or _has_population(results, objective)]
     drawn |= {panel: _curve(results.plan, panel, titles[panel], objective) for panel in panels}
     if len({run.settings.lr for run in results.plan}) > 1:
