@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bnkit.checks.findings import Findings
-from bnkit.checks.monitor import Monitor
+from bnkit.checks.training_monitor import Monitor
 from bnkit.errors import SettingsError
 from bnkit.integrations.training_batches import DEFAULT_LIMIT, TrainingBatches
 from bnkit.model.edit.freeze import freeze

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bnkit.checks.findings import Findings
-from bnkit.checks.monitor import Monitor
+from bnkit.checks.training_monitor import Monitor
 from bnkit.errors import SettingsError
 from bnkit.integrations.training_batches import DEFAULT_LIMIT, TrainingBatches
 from bnkit.model.edit.freeze import freeze

@@ -9,8 +9,8 @@ from bokeh.models.annotations import BoxAnnotation
 
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.stopping import ContrastLooks
+from bnkit.report.added_seeds import SeedGrowth
 from bnkit.report.charts.figures import colour_of
-from bnkit.report.looks import SeedGrowth
 from bnkit.report.objective import Objective
 from bnkit.report.tables import format_setting
 
