@@ -11,7 +11,7 @@ from torch import nn
 import bnkit
 from bnkit.kernels.cpu import aten_affine as loops
 from bnkit.memory import recompute as home
-from bnkit.memory import storage as saved_storage
+from bnkit.memory import saved_storage
 from bnkit.memory.fused_recipe import FusedRecipe
 from tests.memory.networks import NETWORKS, assert_same, batch, gradients, normalised, step
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import bnkit
 from bnkit.memory import recompute as home
-from bnkit.memory import storage as saved_storage
+from bnkit.memory import saved_storage
 from tests.memory.networks import NETWORKS, Held, batch, gradients, normalised, resnet, vgg
 
 

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from bnkit.data.catalog import load
 from bnkit.data.examples import DataSet, Examples, Split
-from bnkit.data.inputs import tensor_bytes
 from bnkit.data.streamed_examples import Streamed
+from bnkit.data.tensor_conversion import tensor_bytes
 from bnkit.errors import DataError, FactoryError, SettingsError
 from bnkit.factory_import import PASSED_OBJECT, is_factory_name, load_factory
 from bnkit.seeding import seeded

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from bnkit.data.examples_check import ExamplesCheck
-from bnkit.data.inputs import prefix_errors, to_float32, to_strided
 from bnkit.data.labels import canonical_targets, describe_labels, suggest_fix, unique_labels
 from bnkit.data.streamed_examples import Streamed
+from bnkit.data.tensor_conversion import prefix_errors, to_float32, to_strided
 from bnkit.digest import reduced_digest
 from bnkit.errors import DataError
 

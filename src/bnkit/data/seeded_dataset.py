@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from bnkit.data.inputs import prefix_errors, to_strided
 from bnkit.data.labels import canonical_targets
+from bnkit.data.tensor_conversion import prefix_errors, to_strided
 from bnkit.errors import DataError
 from bnkit.seeding import derived_seed, seeded_on_cpu
 

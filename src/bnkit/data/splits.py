@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bnkit.data.examples import DataSet, Examples, Split
-from bnkit.data.inputs import to_float32
 from bnkit.data.streamed_examples import Streamed
+from bnkit.data.tensor_conversion import to_float32
 from bnkit.errors import SettingsError
 
 TrainSet = Literal["normal", "not_normal", "symmetric"]

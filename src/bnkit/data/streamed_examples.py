@@ -14,8 +14,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 from bnkit.console import track_progress
 from bnkit.data.examples_check import ExamplesCheck
-from bnkit.data.inputs import tensor_bytes, to_float32
 from bnkit.data.seeded_dataset import SeededDataset
+from bnkit.data.tensor_conversion import tensor_bytes, to_float32
 from bnkit.errors import DataError
 from bnkit.moments import Moments
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from bnkit.data import DataSet
-from bnkit.data.inputs import to_float32
+from bnkit.data.tensor_conversion import to_float32
 from bnkit.experiments.networks import NetworkSource
 from bnkit.experiments.settings import Settings
 from bnkit.model.inspect.dispatch_mode import DispatchMode

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from bnkit.experiments.plan import Plan, Run
+from bnkit.model.inspect.dispatch_mode import DispatchMode
 from bnkit.seeding import seeded
 
 # Of a core that trains convolutions of a few channels, forward and backward together.
@@ -65,10 +67,28 @@ class RunCosts:
         """The floating-point operations of a forward pass for each example, and the number of layers."""
         try:
             model, example = self._build(run).eval(), self._example(run)
-            with torch.no_grad(), seeded(run.seed, "cost"), FlopCounterMode(display=False) as counter:
+            with torch.no_grad(), seeded(run.seed, "cost"), _FlopCounter() as counter:
                 model(example.clone())
         except (Exception, SystemExit):
             return None
-        return counter.get_total_flops() / len(example), sum(
-            1 for module in model.modules() if not any(module.children())
-        )
+        return counter.operations / len(example), sum(1 for module in model.modules() if not any(module.children()))
+
+
+class _FlopCounter(DispatchMode):
+    """Counts floating-point operations as PyTorch's ``FlopCounterMode`` does, which loads ``torch._dynamo``: over a second."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = 0
+
+    def run_operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is None:
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        if formula is not None:
+            self.operations += formula(*args, **kwargs, out_val=result)
+        return result

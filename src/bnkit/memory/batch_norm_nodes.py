@@ -11,15 +11,15 @@ from torch import Tensor
 
 from bnkit.memory import fused_recipe
 from bnkit.memory.recipes import BatchNormRecipe, Leaf
+from bnkit.memory.saved_storage import Recipe
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
-from bnkit.memory.storage import Recipe
 
 if TYPE_CHECKING:
     from bnkit.kernels.fused.autograd import ForwardConfig
 
 
 class SavedTensorReader(Protocol):
-    """What is known of the nodes of a graph; see ``autograd_graph.Graph``."""
+    """What is known of the nodes of a graph; see ``recipe_from_graph.Graph``."""
 
     def read_attributes(self, node: Any, attributes: tuple[str, ...]) -> list[SavedTensor | KeptTensor | None]: ...
 

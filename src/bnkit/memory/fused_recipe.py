@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from bnkit.kernels.compilation.compile_policy import why_not_ready
 from bnkit.kernels.compilation.compile_request import CompileRequest
 from bnkit.memory.recipes import Leaf
+from bnkit.memory.saved_storage import Recipe
 from bnkit.memory.saved_tensor import SavedTensor
-from bnkit.memory.storage import Recipe
 
 _PLAIN = frozenset({Tensor, nn.Parameter})
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bnkit.memory.saved_storage import Recipe
 from bnkit.memory.saved_tensor import SavedTensor
-from bnkit.memory.storage import Recipe
 
 
 class Leaf(NamedTuple):

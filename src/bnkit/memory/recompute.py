@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.errors import ModelError, SettingsError
-from bnkit.memory.autograd_graph import Graph
+from bnkit.memory.recipe_from_graph import Graph
+from bnkit.memory.saved_storage import Recipe, SavedStorage, equals, run_recipe
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
-from bnkit.memory.storage import Recipe, SavedStorage, equals, run_recipe
 
 # Outputs that are computed again from one another (the end of a residual block from the end of the block before) are so
 # many in a row at most: the first of them to be needed takes all of them.

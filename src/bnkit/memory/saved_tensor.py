@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bnkit.memory.storage import SavedStorage
+from bnkit.memory.saved_storage import SavedStorage
 
 
 class SavedTensor:

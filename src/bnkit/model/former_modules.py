@@ -13,6 +13,7 @@ _TODAY = {
     "bnkit.model.fold": "bnkit.model.layers.folded",
     "bnkit.model.frozen": "bnkit.model.layers.frozen_mixin",
     "bnkit.model.layers.frozen": "bnkit.model.layers.frozen_mixin",
+    "bnkit.model.layers.done_before": "bnkit.model.layers.activation_placeholder",
     "bnkit.model.hosting": "bnkit.model.layers.attached",
     "bnkit.model.saving": "bnkit.model.save",
     "bnkit.model.subclassing": "bnkit.model.layers.mixin",

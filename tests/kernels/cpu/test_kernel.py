@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 import threading
+import traceback
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from bnkit.kernels.cpu import threads
+import bnkit
+from bnkit.kernels.cpu import launch, threads
 from bnkit.kernels.cpu.layout import layout_of
 from bnkit.nn.functional import batch_norm
 from tests.cases.selection import selected
@@ -222,3 +226,21 @@ def test_an_evaluation_that_nobody_differentiates_is_the_same_in_one_pass(activa
         got, expected = evaluate("numba"), evaluate("reference")
     assert torch.equal(got, differentiated)
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_a_call_goes_through_few_functions_on_its_way_to_a_loop(monkeypatch, training):
+    """Each costs microseconds where the tensors are small."""
+    layer, paths, home = bnkit.nn.BatchNorm1d(8, kernel="numba").train(training), [], str(Path(bnkit.__file__).parent)
+
+    def run_noted(*arguments):
+        files = (frame.f_code.co_filename for frame, _ in traceback.walk_stack(sys._getframe(1)))
+        paths.append([file for file in files if file.startswith(home)])
+        return run(*arguments)
+
+    run = launch.run
+    monkeypatch.setattr(launch, "run", run_noted)
+    layer(torch.randn(4, 8, requires_grad=True)).sum().backward()
+    forward, backward = map(len, paths)
+    assert 0 < forward <= 8
+    assert 0 < backward <= 3

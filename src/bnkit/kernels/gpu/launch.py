@@ -13,7 +13,7 @@ from torch import Tensor
 from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.gpu import backward as gpu_backward
 from bnkit.kernels.gpu import forward as gpu_forward
-from bnkit.kernels.gpu.compiled import start
+from bnkit.kernels.gpu.cached_launch import start
 from bnkit.kernels.gpu.tiling import Tiling, tiling_of
 
 _MERGED = 4  # channels that a program merges

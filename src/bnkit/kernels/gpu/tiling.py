@@ -56,7 +56,7 @@ class Tiling:
         is_even: Whether all tiles are full.
         is_large: Whether offsets take 64 bits.
         is_wide: Whether float64 computes, and not float32.
-        compiled: What starts kernels that were compiled for tensors of this shape; see ``compiled.start``.
+        compiled: What starts kernels that were compiled for tensors of this shape; see ``cached_launch.start``.
     """
 
     strategy: Literal["in_registers", "two_pass", "split_reduction"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from bnkit.model.edit.axes import axis_after
+from bnkit.model.edit.channel_axis import axis_after
 from bnkit.model.edit.fold_weights import is_shared, own_tensor, why_not_into_input, why_not_writable
 from bnkit.model.edit.untraced_norms import UntracedNorms
 from bnkit.model.inspect.operations import OpType

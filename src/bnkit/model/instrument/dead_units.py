@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from bnkit.model.instrument.batched import BatchedStatistics
+from bnkit.model.instrument.batched_statistics import BatchedStatistics
 from bnkit.model.state import temporary_hooks
 
 # An activation that saturates is dead where it stays within this of its limits.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bnkit.model.instrument.batched import BatchedStatistics
+from bnkit.model.instrument.batched_statistics import BatchedStatistics
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Quantiles are taken of so many values of a tensor at most, evenly spread: sorting is what costs.

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from bnkit.memory import batch_norm_nodes, fused_recipe
 from bnkit.memory.activation_nodes import ACTIVATIONS
 from bnkit.memory.recipes import ActivationRecipe, CastRecipe, CombinedRecipe, Leaf, activation, add, cat, to_dtype
+from bnkit.memory.saved_storage import Recipe, SavedStorage
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
-from bnkit.memory.storage import Recipe, SavedStorage
 
 # What gives a tensor that lies in the storage of the one it is given.
 _VIEWS = frozenset(

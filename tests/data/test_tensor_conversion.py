@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bnkit.data import DataSet, Examples, prepare
-from bnkit.data.inputs import to_float32
+from bnkit.data.tensor_conversion import to_float32
 from bnkit.errors import DataError
 
 _VALUES = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])

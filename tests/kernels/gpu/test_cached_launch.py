@@ -44,7 +44,7 @@ class Compiled:
 
 @pytest.fixture
 def start():
-    from bnkit.kernels.gpu.compiled import start
+    from bnkit.kernels.gpu.cached_launch import start
 
     return start
 
