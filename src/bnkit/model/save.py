@@ -6,7 +6,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -21,11 +21,14 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from bnkit.errors import BnkitError, ModelError, RecordError, SettingsError
 from bnkit.model.inspect.example import Example, tensors_in
 from bnkit.model.state import preserve_model
-from bnkit.model.verify.written_file import prove_onnx, prove_program, prove_weights
+from bnkit.model.verify.onnx_file import prove_onnx
+from bnkit.model.verify.written_file import free_rows, prove_program, prove_weights
 
 # A protocol buffer, which an ONNX file is, holds 2 GiB: larger weights go into a file beside it.
 _MOST_IN_ONNX = 2**31 - 2**24
 _TOLD = 300
+# A free dimension as torch.export calls it.
+_SYMBOL = re.compile(r"[A-Za-z_]\w*")
 
 
 def check_destination(path: str | Path, *, has_example: bool, read_from: Iterable[str | Path] = ()) -> None:
@@ -66,19 +69,19 @@ def check_destination(path: str | Path, *, has_example: bool, read_from: Iterabl
         raise RecordError(f"{path} cannot be written ({error.strerror}); expected another file") from error
 
 
-def save(model: nn.Module, path: str | Path, example_inputs: Any = None) -> bool:
+def save(model: nn.Module | ExportedProgram, path: str | Path, example_inputs: Any = None) -> bool:
     """Write ``model`` to ``path``, whole or not at all, and say whether a file that was there has been replaced.
 
     What was written is loaded again, and has to compute what ``model`` computes, before it takes the place of the file:
-    weights give a copy of the model its tensors back; ONNX is run by onnx's reference evaluator; both these and exported
-    programs are run on the example, and with another number of rows where that is free.
+    weights give a copy of the model its tensors back; ONNX is run by onnx's reference evaluator, and by onnxruntime where that
+    is installed; both these and exported programs are run on the example, and with other numbers of rows where that is free.
 
     Args:
-        model: Left as it is.
+        model: Left as it is. A program of ``torch.export`` is written as ".onnx" or ".pt2".
         path: The ending says what is written:
             ".safetensors": parameters and buffers, under the keys of the ``state_dict``;
             ".onnx": the model in evaluation as ONNX (by ``torch.export``; needs onnx and onnxscript); weights of more
-            than 2 GiB go into a file beside it;
+            than 2 GiB go into a file beside it; the number of rows is the dimension ``batch``, where it is free;
             ".pt2": the model in evaluation as ``torch.export.save`` writes it.
         example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords), for ".onnx" and ".pt2". The first
             dimension of each tensor may then have any size, if it has more than 1 here and the model allows. For
@@ -91,6 +94,8 @@ def save(model: nn.Module, path: str | Path, example_inputs: Any = None) -> bool
     """
     path = Path(path)
     check_destination(path, has_example=example_inputs is not None)
+    if isinstance(model, ExportedProgram) and path.suffix == ".safetensors":
+        raise SettingsError(f"{path} with an exported program; expected .pt2 or .onnx")
     replaced = path.exists()
     try:
         # Under its own name in a folder beside: ONNX and exported programs carry names of files in them.
@@ -122,24 +127,43 @@ def _write_weights(model: nn.Module, path: Path, example_inputs: Any) -> None:
         ) from error
 
 
-def _write_program(model: nn.Module, path: Path, example_inputs: Any) -> None:
+def _write_program(model: nn.Module | ExportedProgram, path: Path, example_inputs: Any) -> None:
     example = Example(example_inputs)
-    with _exported(model, example) as program:
+    with _exported(model, example) as (reference, program):
         torch.export.save(program, path)
-        prove_program(model, program, path, example)
+        prove_program(reference, program, path, example)
 
 
-def _write_onnx(model: nn.Module, path: Path, example_inputs: Any) -> None:
-    size = sum(tensor.numel() * tensor.element_size() for tensor in chain(model.parameters(), model.buffers()))
+def _write_onnx(model: nn.Module | ExportedProgram, path: Path, example_inputs: Any) -> None:
     example = Example(example_inputs)
-    with _exported(model, example) as program:
+    with _exported(model, example) as (reference, program):
+        size = sum(tensor.numel() * tensor.element_size() for tensor in chain(model.parameters(), model.buffers()))
         converted = torch.onnx.export(program, dynamo=True, verbose=False)
         assert converted is not None
+        _name_batch(converted.model, program)
         converted.save(str(path), external_data=size > _MOST_IN_ONNX)
-        prove_onnx(model, program, path, example)
+        prove_onnx(reference, program, path, example)
 
 
-_WRITERS: dict[str, Callable[[nn.Module, Path, Any], None]] = {
+def _name_batch(model: Any, program: ExportedProgram) -> None:
+    """Call the free first dimension of the inputs ``batch`` in ``model``, of ONNX, and whatever follows from it.
+
+    Where inputs may have different numbers of rows, each further one is called ``batch_`` and the name of its input.
+    """
+    names: dict[str, str] = {}
+    for name, rows in free_rows(program).items():
+        names.setdefault(str(rows), f"batch_{name}" if names else "batch")
+    entries = [entry for node in model.graph.all_nodes() for entry in node.outputs]
+    for entry in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values(), *entries):
+        for place, size in enumerate(entry.shape or ()):
+            text = str(getattr(size, "value", None) or "")
+            if text.isdecimal():  # the model has fixed it
+                entry.shape[place] = int(text)
+            elif set(_SYMBOL.findall(text)) & names.keys():
+                entry.shape[place] = _SYMBOL.sub(lambda found: names.get(found[0], found[0]), text)
+
+
+_WRITERS: dict[str, Callable[[Any, Path, Any], None]] = {
     ".safetensors": _write_weights,
     ".onnx": _write_onnx,
     ".pt2": _write_program,
@@ -147,17 +171,21 @@ _WRITERS: dict[str, Callable[[nn.Module, Path, Any], None]] = {
 
 
 @contextmanager
-def _exported(model: nn.Module, example: Example) -> Iterator[ExportedProgram]:
-    """``model`` in evaluation as a program; what is raised inside is told in a line, and warnings are not."""
+def _exported(model: nn.Module | ExportedProgram, example: Example) -> Iterator[tuple[nn.Module, ExportedProgram]]:
+    """``model`` in evaluation, as a module and as a program; what is raised inside is told in a line, and warnings are not."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     try:
-        with warnings.catch_warnings(), preserve_model(model):
+        with warnings.catch_warnings(), ExitStack() as stack:
             warnings.simplefilter("ignore")  # of torch about itself
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
+            if isinstance(model, ExportedProgram):
+                yield model.module(), model
+                return
+            stack.enter_context(preserve_model(model))
             model.eval()
-            yield _program(model, example.fresh())
+            yield model, _program(model, example.fresh())
     except (OSError, BnkitError):
         raise
     except Exception as error:

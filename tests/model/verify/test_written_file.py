@@ -15,7 +15,7 @@ from bnkit.errors import ModelError
 from bnkit.model import save as saving
 from bnkit.model.inspect.example import Example
 from bnkit.model.save import save
-from bnkit.model.verify import written_file
+from bnkit.model.verify import onnx_file, written_file
 
 OLD = b"what was there before"
 ENDINGS = [
@@ -189,13 +189,15 @@ def test_a_correct_file_is_written(tmp_path, ending, make, example):
 @pytest.mark.skipif(find_spec("onnxscript") is None, reason="needs onnx and onnxscript")
 def test_another_number_of_rows_is_run_where_it_is_free(monkeypatch, tmp_path):
     seen = []
-    compare = written_file._compare
+    compare = written_file.compare
 
     def watched(model, examples, run, path):
         seen.append([len(example.arguments[0]) for example in examples])
         compare(model, examples, run, path)
 
-    monkeypatch.setattr(written_file, "_compare", watched)
+    monkeypatch.setattr(written_file, "compare", watched)
+    monkeypatch.setattr(onnx_file, "compare", watched)
+    monkeypatch.setattr(onnx_file, "find_spec", {}.get)  # without onnxruntime
     save(_model(), tmp_path / "x.onnx", EXAMPLE)
     save(_model(), tmp_path / "x.pt2", EXAMPLE[:3])
     save(_OfOneSize(), tmp_path / "x.pt2", EXAMPLE)

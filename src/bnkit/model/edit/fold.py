@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from bnkit.errors import ModelError
 from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
 from bnkit.model.edit.copy import deepcopy_model, replace_module
 from bnkit.model.edit.fold_plan import PlannedFold, plan_folds
+from bnkit.model.edit.fold_program import ChangedProgram, fold_program
 from bnkit.model.edit.fold_weights import into_input, into_output
 from bnkit.model.inspect.example import Example, largest_difference
 from bnkit.model.inspect.patterns import Patterns
@@ -29,15 +31,30 @@ _DONE = "with its batch norm folded"
 _EXACT = 1e-8
 
 
-@isolate_from_ambient_modes
+@overload
 def fold(
     model: nn.Module, example_inputs: Any, *, include: Patterns | None = None, exclude: Patterns | None = None
-) -> Changed:
+) -> Changed: ...
+@overload
+def fold(
+    model: ExportedProgram, example_inputs: Any, *, include: Patterns | None = None, exclude: Patterns | None = None
+) -> ChangedProgram: ...
+@isolate_from_ambient_modes
+def fold(
+    model: nn.Module | ExportedProgram,
+    example_inputs: Any,
+    *,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> Changed | ChangedProgram:
     """A copy of ``model`` without batch norm that computes, in evaluation, what ``model`` does; and what went where.
 
     A batch norm goes into the convolution, transposed convolution or linear layer that feeds it and nothing else; or,
     where that is exact, into the one that it feeds; or becomes one scale and shift, fused with its activation. Layers that
     run several times are folded if all their uses agree. The weights are computed in float64.
+
+    In a program of ``torch.export``, a batch norm goes into the layer that feeds it, or stays. The program has to be that of a
+    model in evaluation.
 
     Args:
         model: Left as it is. Statistics, gamma and beta are taken as they are: ``recalibrate`` first.
@@ -45,7 +62,7 @@ def fold(
         include, exclude: Dotted names of batch norms, with a shell's wildcards: only those, and not those.
 
     Returns:
-        ``(model, changes)``, the model in evaluation mode. ``changes.error`` says how far the outputs are apart on the
+        ``(model, changes)``, the model in evaluation mode, or a program. ``changes.error`` says how far the outputs are apart on the
         example, from rounding.
 
     Raises:
@@ -59,6 +76,8 @@ def fold(
         >>> [(change.site, change.action, change.detail) for change in changes]
         [('1', 'folded', 'into the output of 0')]
     """
+    if isinstance(model, ExportedProgram):
+        return fold_program(model, example_inputs, include, exclude)
     example, folded = Example(example_inputs), deepcopy_model(model)
     run = trace(folded, example)
     planned, kept = plan_folds(folded, run, include, exclude)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -56,7 +55,7 @@ def prove_weights(model: nn.Module, path: Path, example: Example | None) -> None
         twin.load_state_dict(written)
     with preserve_model(model), torch.no_grad():
         model.eval()
-        _compare(model, [example], _outputs_of(twin.eval()), path)
+        compare(model, [example], _outputs_of(twin.eval()), path)
 
 
 def prove_program(model: nn.Module, program: ExportedProgram, path: Path, example: Example) -> None:
@@ -68,50 +67,37 @@ def prove_program(model: nn.Module, program: ExportedProgram, path: Path, exampl
         ModelError: It does not; the message says by how much the outputs are off.
     """
     loaded = torch.export.load(path).module()
-    _compare(model, _examples(model, program, example), _outputs_of(loaded), path)
+    compare(model, examples_of(model, program, example), _outputs_of(loaded), path)
 
 
-def prove_onnx(model: nn.Module, program: ExportedProgram, path: Path, example: Example) -> None:
-    """Raise unless the ONNX file in ``path``, run by onnx's reference evaluator, computes what ``model`` does, which evaluates.
+def compare_programs(before: nn.Module, program: ExportedProgram, example: Example, done: str) -> float | None:
+    """How far the outputs of ``program``, a changed one, are from those of the module ``before``, over their magnitude.
 
-    Where the first dimension is free, with another number of rows too.
+    On the example, and with other numbers of rows where that is free; None where they hold no floating-point numbers.
 
     Args:
-        model: In evaluation mode.
-        program: What the file was made of.
-        path: The file.
-        example: What the program was exported with.
+        before: The module of the program before.
+        program: The changed program.
+        example: What both are called with.
+        done: What was done to it, to be read after "the program".
 
     Raises:
-        ModelError: It does not, or cannot be run; the message says by how much the outputs are off.
+        ModelError: They are further apart than rounding explains.
     """
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
-    from bnkit.model.verify.onnx_operators import ConvTranspose
-
-    loaded = onnx.load(str(path))
-    names = [entry.name for entry in loaded.graph.input]
-    evaluator: Any = None
-
-    def run(example: Example) -> list[Tensor]:
-        nonlocal evaluator
-        inputs = [_as_array(tensor) for tensor in _leaves((example.arguments, example.keywords))]
-        try:
-            evaluator = evaluator or ReferenceEvaluator(loaded, new_ops=[ConvTranspose])
-            outputs = evaluator.run(None, dict(zip(names, inputs, strict=True)))
-        except Exception as error:
+    error = 0.0
+    run, reference = _outputs_of(program.module()), _outputs_of(before)
+    for each in examples_of(before, program, example):
+        expected = reference(each.fresh())
+        error = max(error, _difference(expected, run(each.fresh())))
+        if not error <= tolerance(before, expected):
             raise ModelError(
-                f"{path.name} cannot be run by onnx's reference evaluator ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:200]}), so that it is not known to be right; nothing was written; expected a "
-                "model that ONNX can hold: write .pt2 or .safetensors"
-            ) from error
-        return [_as_tensor(output) for output in outputs]
-
-    _compare(model, _examples(model, program, example), run, path)
+                f"the exported program {done} computes something else: the outputs differ by {error:.1e} of their largest "
+                "magnitude; expected the same: leave places out with exclude"
+            )
+    return error if any(tensor.is_floating_point() for tensor in expected) else None
 
 
-def _compare(model: nn.Module, examples: list[Example], run: Run, path: Path) -> None:
+def compare(model: nn.Module, examples: list[Example], run: Run, path: Path) -> None:
     """Hold what ``run`` gives against what ``model`` computes, for all of ``examples``."""
     reference = _outputs_of(model)
     for example in examples:
@@ -123,7 +109,7 @@ def _compare(model: nn.Module, examples: list[Example], run: Run, path: Path) ->
         after.restore()
         limit = tolerance(model, expected)
         if not error <= limit and not _draws(reference, example, expected, limit):
-            rows = next((len(tensor) for tensor in _leaves((example.arguments, example.keywords)) if tensor.dim()), 0)
+            rows = next((len(tensor) for tensor in leaves((example.arguments, example.keywords)) if tensor.dim()), 0)
             raise ModelError(
                 f"{path.name} would not compute what {type(model).__name__} does: on {rows} rows the outputs differ by "
                 f"{error:.1e} of their largest magnitude, where rounding makes {limit:.0e} at most; nothing was written; expected "
@@ -167,11 +153,26 @@ def _draws(reference: Run, example: Example, expected: list[Tensor], limit: floa
     return [t.shape for t in again] == [t.shape for t in expected] and _difference(expected, again) > limit
 
 
-def _examples(model: nn.Module, program: ExportedProgram, example: Example) -> list[Example]:
-    """The example, and one with another number of rows, where the program takes that; of a large example, two with few rows."""
+def free_rows(program: ExportedProgram) -> dict[str, Any]:
+    """Of each input whose first dimension is free in ``program``: that dimension, by the name of the input."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    inputs = {name: values.get(name) for name in program.graph_signature.user_inputs if isinstance(name, str)}
+    return {name: value.shape[0] for name, value in inputs.items() if isinstance(value, Tensor) and _is_free(value)}
+
+
+def examples_of(
+    model: nn.Module, program: ExportedProgram, example: Example, sizes: Sequence[int] = (3, 2), most: int = 1
+) -> list[Example]:
+    """The example, and ``most`` others with other numbers of rows, where the program takes them; of a large one, those alone.
+
+    Args:
+        model, program, example: What is to be run, and on what.
+        sizes: Numbers of rows to try, and twice that of the example.
+        most: How many others; one more where the example is so large that others are run in its place.
+    """
+    tensors = list(leaves((example.arguments, example.keywords)))
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     inputs = [values.get(name) for name in program.graph_signature.user_inputs if isinstance(name, str)]
-    tensors = list(_leaves((example.arguments, example.keywords)))
     pairs = zip((value for value in inputs if isinstance(value, Tensor)), tensors, strict=False)
     counts = {len(tensor) for value, tensor in pairs if _is_free(value)}
     if len(counts) != 1:
@@ -179,15 +180,15 @@ def _examples(model: nn.Module, program: ExportedProgram, example: Example) -> l
     (count,) = counts
     is_large = sum(tensor.numel() for tensor in tensors) > _MANY
     others: list[Example] = []
-    for size in (3, 2, 2 * count):
-        if size != count and len(others) < 1 + is_large:
+    for size in (*sizes, 2 * count):
+        if size != count and len(others) < most + is_large:
             other = _with_rows(example, count, size)
             with suppress(Exception):  # then the model does not take that many, or the program says so itself
                 other.fresh().run(model)
                 taken = other.fresh()
                 program.module()(*taken.arguments, **taken.keywords)
                 others.append(other)
-    return others if len(others) == 2 else [example, *others]
+    return others if len(others) > most else [example, *others]
 
 
 def _with_rows(example: Example, count: int, size: int) -> Example:
@@ -201,34 +202,21 @@ def _with_rows(example: Example, count: int, size: int) -> Example:
 
 
 def _is_free(value: Tensor) -> bool:
-    return value.dim() > 0 and isinstance(value.shape[0], torch.SymInt)
+    size: Any = value.shape[0] if value.dim() else 0
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None  # not one that the model has fixed
 
 
 def _outputs_of(model: nn.Module) -> Run:
     def run(example: Example) -> list[Tensor]:
         with torch.no_grad():
-            return [tensor.detach().cpu().clone() for tensor in _leaves(example.run(model))]
+            return [tensor.detach().cpu().clone() for tensor in leaves(example.run(model))]
 
     return run
 
 
-def _leaves(value: Any) -> Iterator[Tensor]:
+def leaves(value: Any) -> Iterator[Tensor]:
     """The tensors in the order of exported programs."""
     return (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor))
-
-
-def _as_array(tensor: Tensor) -> Any:
-    tensor = tensor.detach().cpu().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        import ml_dtypes  # comes with onnx
-
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
-
-
-def _as_tensor(array: Any) -> Tensor:
-    array = np.asarray(array)
-    return torch.from_numpy(np.ascontiguousarray(array if array.dtype.kind in "fciub" else array.astype(np.float32)))
 
 
 def _holds_the_same(one: Tensor, other: Tensor) -> bool:
