@@ -29,6 +29,9 @@ def _blocks(language):
 
 
 @pytest.mark.slow
+# What Lightning and transformers do, and what they tell of a machine without a GPU.
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec", "ignore:.*does not have many workers", "ignore:.*pin_memory")
+@pytest.mark.filterwarnings("ignore:.*Checkpoint directory", "ignore:.*logging interval", "ignore:.*lr_scheduler")
 @pytest.mark.parametrize("code", _blocks("python"))
 def test_an_example_runs(code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -158,7 +158,7 @@ def test_a_checkpoint_has_the_statistics_of_the_data_and_resumes_as_if_nothing_h
 
 def test_frozen_layers_hold_still_from_their_epoch_on(plain):
     copies = _Copies()
-    module, _ = _train(FreezeCallback(start_epoch=1), copies)
+    module, _ = _train(FreezeCallback(start_epoch=1), copies, RecalibrateCallback())
     first, second = copies.states
     assert same(first, plain[2][0])
     for name in ("running_mean", "running_var", "num_batches_tracked"):

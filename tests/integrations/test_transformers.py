@@ -162,7 +162,7 @@ def test_the_best_model_that_is_loaded_at_the_end_keeps_what_was_saved_with_it(t
 
 def test_frozen_layers_hold_still_from_their_epoch_on(plain, tmp_path):
     copies = _Copies()
-    model, _ = _train(tmp_path, FreezeCallback(start_epoch=1), copies)
+    model, _ = _train(tmp_path, FreezeCallback(start_epoch=1), copies, RecalibrateCallback())
     first, second = copies.states
     assert same(first, plain[2][0])
     for name in ("running_mean", "running_var", "num_batches_tracked"):

@@ -10,7 +10,7 @@ import torch
 from bnkit.checks.findings import Findings
 from bnkit.checks.training_monitor import Monitor
 from bnkit.errors import SettingsError
-from bnkit.integrations.training_batches import DEFAULT_LIMIT, TrainingBatches
+from bnkit.integrations.training_batches import DEFAULT_LIMIT, TrainingBatches, may_recalibrate
 from bnkit.model.edit.freeze import freeze
 from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.patterns import Patterns
@@ -109,7 +109,7 @@ class RecalibrateCallback(Callback):
         self._module = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking:
+        if not trainer.sanity_checking and may_recalibrate(pl_module):
             self._before = None if self._keep else running_statistics(pl_module)
             self._recalibrate(trainer, pl_module)
 
@@ -120,6 +120,8 @@ class RecalibrateCallback(Callback):
         self._restore(pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if not may_recalibrate(pl_module):
+            return
         before = self._before if self._before is not None else running_statistics(pl_module)
         try:
             self._recalibrate(trainer, pl_module)

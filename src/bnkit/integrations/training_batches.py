@@ -8,9 +8,11 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from bnkit.errors import SettingsError
+from bnkit.model.statistics.population_statistics import batch_norms, is_frozen
 
 # Enough for the moments of most networks, as few as an evaluation takes anyway.
 DEFAULT_LIMIT = 100
@@ -58,6 +60,12 @@ class TrainingBatches:
         else:
             options |= {"batch_size": None, "sampler": _copied(loader.sampler)}
         return islice(iter(DataLoader(loader.dataset, **options)), self._limit)
+
+
+def may_recalibrate(model: nn.Module) -> bool:
+    """Whether a batch norm of ``model`` moves: not where all are frozen. Where there is none, ``recalibrate`` says so."""
+    layers = batch_norms(model).values()
+    return not layers or not all(map(is_frozen, layers))
 
 
 def _copied(sampler: Any) -> Any:

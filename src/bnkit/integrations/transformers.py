@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from bnkit.checks.findings import Findings
 from bnkit.checks.training_monitor import Monitor
 from bnkit.errors import SettingsError
-from bnkit.integrations.training_batches import DEFAULT_LIMIT, TrainingBatches
+from bnkit.integrations.training_batches import DEFAULT_LIMIT, TrainingBatches, may_recalibrate
 from bnkit.model.edit.freeze import freeze
 from bnkit.model.inspect.batches import Forward
 from bnkit.model.inspect.patterns import Patterns
@@ -170,7 +170,7 @@ class RecalibrateCallback(TrainerCallback):
     def _recalibrate_if_due(self, control: TrainerControl, **kwargs: Any) -> None:
         model = kwargs["model"]
         self._restore(model)
-        if not (control.should_evaluate or control.should_save):
+        if not (control.should_evaluate or control.should_save) or not may_recalibrate(model):
             return
         batches = self._batches
         if batches is None:

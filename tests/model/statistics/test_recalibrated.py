@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import bnkit
-from bnkit.errors import ModelError
+from bnkit.errors import BnkitError
 
 DATA = torch.randn(32, 3, generator=torch.Generator().manual_seed(0)) * 2 + 5
 
@@ -81,7 +81,7 @@ def test_it_takes_what_recalibrate_takes_and_refuses_what_it_refuses():
         assert [drift.layer for drift in recalibration.layers] == ["3"]
         assert _same({"1": _bits(model)["1.running_mean"]}, {"1": before["1.running_mean"]})
     for wrong in (nn.Sequential(nn.Linear(3, 1)), nn.Sequential(nn.LazyBatchNorm1d()), "a model"):
-        with pytest.raises(ModelError), bnkit.recalibrated(wrong, DATA):
+        with pytest.raises(BnkitError), bnkit.recalibrated(wrong, DATA):
             pytest.fail("went in")
     with pytest.raises(TypeError, match="'batch'"), bnkit.recalibrated(model, DATA, batch=3):
         pytest.fail("went in")
