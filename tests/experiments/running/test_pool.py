@@ -139,7 +139,7 @@ def test_whatever_a_network_does_to_its_process_the_others_never_notice(tmp_path
     assert "run 2: its process was ended by SIGKILL" in "\n".join(watcher.notes)
     assert watcher.most <= 2
     left = {path.name for path in (tmp_path / "r" / "runs").glob("*/*")}
-    assert left == {"record.jsonl", "weights.safetensors"}
+    assert left == {"record.jsonl", "test-scores.npz", "weights.safetensors"}
 
     quiet = {name: faulty(faulty_networks.nothing) for name in ("dies_once", "chatters")}
     calm = _compare(tmp_path / "calm", {**tiny_experiment.NETWORKS, **quiet}, threads=1, **_ONCE)
