@@ -8,6 +8,7 @@ They run on the embedded digits; what a reader may set (``LESSON_DATA``, ``LESSO
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -62,7 +63,7 @@ def execute(lesson: Path) -> nbformat.NotebookNode:
             # Sockets in the file system: the lessons need no network, not even that of this machine.
             config=Config({"KernelManager": {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}}),
         )
-        client.execute()
+        client.execute(env={**os.environ, "IPYTHONDIR": folder})  # no profile of whoever runs it
     return notebook
 
 
