@@ -9,6 +9,7 @@ They run on the embedded digits; what a reader may set (``LESSON_DATA``, ``LESSO
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -77,6 +78,7 @@ def write_page(notebook: nbformat.NotebookNode, name: str, folder: Path) -> Path
     for lesson in LESSONS:
         text = text.replace(f"({lesson.name})", f"({lesson.stem}.md)")
     title, rest = text.lstrip().split("\n", 1)
+    shutil.rmtree(folder / f"{name}_files", ignore_errors=True)  # of an earlier version of the lesson
     for path, content in resources["outputs"].items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
