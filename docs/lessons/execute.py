@@ -8,6 +8,8 @@ They run on the embedded digits; what a reader may set (``LESSON_DATA``, ``LESSO
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -62,7 +64,7 @@ def execute(lesson: Path) -> nbformat.NotebookNode:
             # Sockets in the file system: the lessons need no network, not even that of this machine.
             config=Config({"KernelManager": {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}}),
         )
-        client.execute()
+        client.execute(env={**os.environ, "IPYTHONDIR": folder})  # no profile of whoever runs it
     return notebook
 
 
@@ -76,6 +78,7 @@ def write_page(notebook: nbformat.NotebookNode, name: str, folder: Path) -> Path
     for lesson in LESSONS:
         text = text.replace(f"({lesson.name})", f"({lesson.stem}.md)")
     title, rest = text.lstrip().split("\n", 1)
+    shutil.rmtree(folder / f"{name}_files", ignore_errors=True)  # of an earlier version of the lesson
     for path, content in resources["outputs"].items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)

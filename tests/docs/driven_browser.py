@@ -64,6 +64,10 @@ class Page:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
+    def until(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        self.evaluate(f"new Promise((done) => setInterval(() => {{ if ({condition}) done(); }}, 20))")
+
     def open(self, path: Path, width: int, height: int = 900, *, dark: bool = False) -> None:
         """Load a file at a size, in a colour scheme."""
         for domain in ("Page", "Runtime"):
@@ -94,6 +98,16 @@ class Page:
         for part in (1, 2, 3):
             self._mouse("mouseMoved", x + by * part / 3, y)
         self._mouse("mouseReleased", x + by, y)
+
+    def swipe(self, selector: str, by: float) -> None:
+        """The same with a finger."""
+        x, y = self.middle(selector)
+        self.send("Emulation.setTouchEmulationEnabled", enabled=True)
+        self.send("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+        for part in (1, 2, 3):
+            self.send("Input.dispatchTouchEvent", type="touchMove", touchPoints=[{"x": x + by * part / 3, "y": y}])
+        self.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        self.send("Emulation.setTouchEmulationEnabled", enabled=False)
 
     def click(self, selector: str) -> None:
         x, y = self.middle(selector)

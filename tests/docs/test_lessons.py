@@ -9,6 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests.child_processes import time_limit
+
 FOLDER = Path(__file__).parents[2] / "docs" / "lessons"
 execute, write_page = (runpy.run_path(str(FOLDER / "execute.py"))[name] for name in ("execute", "write_page"))
 LESSONS = sorted(FOLDER.glob("*.ipynb"))
@@ -24,7 +26,8 @@ lessons = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.s
 def test_a_lesson_runs_and_makes_a_page(lesson, tmp_path, monkeypatch):
     for name, value in SMALL_BUDGET.items():
         monkeypatch.setenv(name, value)
-    notebook = execute(lesson)  # a cell that fails, an assertion included, raises
+    with time_limit(500):
+        notebook = execute(lesson)  # a cell that fails, an assertion included, raises
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
 

@@ -74,8 +74,14 @@ def test_pointer_and_sliders_move_the_numbers_of_torch(width, dark, tmp_path, ch
         before = page.evaluate(NUMBERS)["x"]
         page.drag('[data-index="2"] .target', 60)
         after = page.evaluate(NUMBERS)
-        assert after["x"][2] > before[2] + 0.5 and after["x"][:2] == before[:2] and after["x"][3:] == before[3:]
+        a_pixel = page.evaluate("20 / (document.getElementById('input').getBoundingClientRect().width - 28)")
+        assert after["x"][2] == pytest.approx(before[2] + 60 * a_pixel, abs=0.11)
+        assert after["x"][:2] == before[:2] and after["x"][3:] == before[3:]
         twin.follow(after)
+        page.swipe('[data-index="3"] .target', -60)
+        swiped = page.evaluate(NUMBERS)
+        assert swiped["x"][3] == pytest.approx(after["x"][3] - 60 * a_pixel, abs=0.11)
+        twin.follow(swiped)
         page.drag('[data-index="0"] .target', 3000)  # beyond the end of the scale
         assert page.evaluate(NUMBERS)["x"][0] == 10
 
@@ -142,8 +148,9 @@ def test_all_of_it_works_by_keyboard_and_is_announced(tmp_path, chromium):
         assert page.evaluate(focused) == "7"
         assert float(page.evaluate("document.activeElement.getAttribute('aria-valuenow')")) == found["x"][7]
         twin.follow(found)
-        page.evaluate("new Promise((done) => setTimeout(done, 300))")
-        assert page.evaluate(NUMBERS)["status"].startswith("x of example 8 is 6.7000; mean 4.7125, variance")
+        page.until(
+            "document.getElementById('status').textContent.startsWith('x of example 8 is 6.7000; mean 4.7125, variance')"
+        )
 
         page.evaluate("document.getElementById('size').focus()")
         page.press("ArrowRight", 2)
@@ -155,6 +162,13 @@ def test_all_of_it_works_by_keyboard_and_is_announced(tmp_path, chromium):
         page.evaluate("document.getElementById('step').focus()")
         page.press("Enter")
         twin.follow(page.evaluate(NUMBERS), passes=1)
+        page.evaluate("document.getElementById('keep').focus()")
+        page.press(" ")
+        page.until("Number(document.getElementById('steps').dataset.value) >= 3")
+        page.press(" ")
+        kept = page.evaluate(NUMBERS)
+        assert float(kept["steps"]) >= 3
+        twin.follow(kept, passes=int(kept["steps"]) - 1)
 
         unlabelled = page.evaluate(
             "[...document.querySelectorAll('input, button, svg, .handle')].filter((e) => !(e.labels?.length || e.textContent.trim()"
