@@ -12,6 +12,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from bnkit.intervals.crossed import example_spread, interval_for_new_examples
 from bnkit.intervals.shares import difference_interval
@@ -72,6 +73,22 @@ def test_an_interval_is_not_wider_than_needed(seeds):
     assert max(by_seeds[:2]) <= 0.99
     assert by_seeds[3] < 1.03 * by_seeds[2]
     assert by_examples[1] <= 0.99
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("examples", [0.0, 0.1, 0.3, 1.0, 3.0, 10.0])
+def test_satterthwaite_covers_less_often_than_it_says_and_the_sum_of_squares_does_not(seeds, examples):
+    """Normal draws: seeds add a variance of 1, which is estimated; test examples add ``examples``, which many tell."""
+    generator, rounds = np.random.default_rng(seeds), 100_000
+    variance = generator.chisquare(seeds - 1, rounds) / (seeds - 1)
+    mean = generator.normal(size=rounds) * math.sqrt(1 + examples)
+    freedom = (variance + examples) ** 2 * (seeds - 1) / variance**2
+    satterthwaite = np.mean(np.abs(mean) <= stdtrit(freedom, 0.975) * np.sqrt(variance + examples))
+    ours = np.mean(np.abs(mean) <= np.sqrt(stdtrit(seeds - 1, 0.975) ** 2 * variance + 1.96**2 * examples))
+    assert 0.947 < ours < 0.98
+    assert satterthwaite <= ours + 0.002
+    if seeds == 3 and examples == 0.1:
+        assert satterthwaite < 0.925
 
 
 def grid(most_rounds: int) -> Iterator[tuple[str, Design, int]]:
