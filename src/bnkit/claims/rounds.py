@@ -149,17 +149,18 @@ def decide(
 def _next_design(found: Sequence[Judged], training: Training, max_seeds: int, left: float) -> str | None:
     """The design whose next verdict is nearest, of those with an open claim and whose next round ends in time.
 
-    Those without seeds come first, with the fewest steps before the others.
+    Of a design without seeds the first round counts, by the pace of those that were trained.
     """
-    nearest: dict[str, tuple[bool, float]] = {}
+    nearest: dict[str, tuple[float, int]] = {}
     for known in found:
-        name = known.claim.design
-        seeds = training.seeds(name)
-        round_takes = (min(next_count(seeds), max_seeds) - seeds) * training.seconds_per_seed(name)
+        name, seeds = known.claim.design, training.seeds(known.claim.design)
+        steps = training.designs[name].steps()
+        seconds = training.seconds_per_seed(name) if seeds else training.seconds_per_step * steps
+        round_takes = (min(next_count(seeds), max_seeds) - seeds) * seconds
         in_time = round_takes < left or (not seeds and _round_before(training.recorded(name), max_seeds) > 0)
         if known.is_open and seeds < max_seeds and in_time:
-            ahead = known.outlook.seconds if known.outlook is not None and seeds else training.designs[name].steps()
-            nearest[name] = min(nearest.get(name, (True, math.inf)), (seeds > 0, ahead))
+            ahead = known.outlook.seconds if known.outlook is not None and seeds else round_takes
+            nearest[name] = min(nearest.get(name, (math.inf, 0)), (ahead, steps))
     return min(nearest, key=nearest.__getitem__) if nearest else None
 
 

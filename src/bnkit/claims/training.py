@@ -103,6 +103,12 @@ class Training:
         lasts = (outcome.record.last for outcome in known.all)
         return sum(last.run_duration for last in lasts if last is not None) / len(known.seeds)
 
+    @property
+    def seconds_per_step(self) -> float:
+        """Of all designs that were trained, on average; 0 before the first."""
+        steps = sum(self.designs[name].steps() for name in self.evidence)
+        return sum(self.seconds_per_seed(name) for name in self.evidence) / steps if steps else 0.0
+
 
 class _LoadMeter(Callback):
     """Takes note of the load of the machine as each run begins."""

@@ -40,9 +40,9 @@ class ClaimResult:
 
     def budget(self, seeds: int) -> str:
         """``80 runs, 12,960 steps, 6,400 images``."""
-        if self.design is None:
-            return "–"
         seeds = self.looks[-1] if self.looks else seeds
+        if self.design is None or seeds == 0:
+            return "–"
         runs = self.design.points * len(self.design.arms) * seeds
         return ", ".join(
             (plural(runs, "run"), plural(self.design.steps() * seeds, "step"), plural(self.design.images, "image"))
@@ -124,11 +124,15 @@ class Verdicts:
                 result.verdict.decision.value + (f": {result.why}" if result.why else ""),
                 result.effect,
                 str(len(result.effects)),
-                result.budget(self.seeds),
+                self._budget(result),
             )
             for result in self.results
         ]
         return Table(columns, rows)
+
+    def _budget(self, result: ClaimResult) -> str:
+        """Where seeds are added, a design may not have had its turn."""
+        return result.budget(0 if self.is_sequential else self.seeds)
 
     def to_markdown(self) -> str:
         """The table and the answer, for a document."""
@@ -170,6 +174,6 @@ class Verdicts:
             "text": result.effect,
             "design": claim.design,
             "network": design.network if design else None,
-            "budget": result.budget(self.seeds),
+            "budget": self._budget(result),
             "looks": list(result.looks),
         }
