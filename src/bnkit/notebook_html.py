@@ -22,6 +22,7 @@ _STYLE = """
 .bnkit .wide { overflow-x: auto; }
 .bnkit table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .93em; margin: .4rem 0; }
 .bnkit :is(th, td) { padding: .2rem .6rem; border-bottom: 1px solid rgba(128, 128, 128, .35); }
+.bnkit .figures td { white-space: nowrap; }
 .bnkit .pictures { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; align-items: flex-start; margin: .5rem 0; }
 .bnkit svg { max-width: 100%; height: auto; font: 11px system-ui, sans-serif; }
 .bnkit summary { cursor: pointer; }
@@ -52,11 +53,12 @@ def bullets(heading: str, texts: Iterable[str]) -> Markup:
     return Markup("<p>{}</p><ul>{}</ul>").format(heading, items)
 
 
-def wide(table: Table) -> Markup:
-    """A table, which scrolls where it is wider than the notebook."""
+def wide(table: Table, kind: str = "") -> Markup:
+    """A table, which scrolls where it is wider than the notebook; in one of "figures" no cell is broken into lines."""
     from markupsafe import Markup
 
-    return Markup('<div class="wide">{}</div>').format(Markup(table.to_html()))  # noqa: S704 (its cells are escaped)
+    opening = Markup('<div class="{}">').format(f"wide {kind}".strip())
+    return opening + Markup("{}</div>").format(Markup(table.to_html()))  # noqa: S704 (its cells are escaped)
 
 
 def pictures(drawings: Sequence[Markup]) -> Markup:

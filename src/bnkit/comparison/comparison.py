@@ -16,7 +16,7 @@ from bnkit.messages import not_installed, plural
 from bnkit.report.answer import Answer
 from bnkit.report.contrast import contrasts
 from bnkit.report.pairs_table import pairs_table
-from bnkit.report.paper.summary import Summary, summary_of
+from bnkit.report.paper.paper_summary import Summary, summary_of
 from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import strict
 from bnkit.table import Table
@@ -89,7 +89,8 @@ class Comparison(StoredRuns):
             settings: The columns that have to be the same within a pair.
             baseline: The network that the others are compared with; by default ``no_batch_norm``, False, or the first one.
             minimize: Whether less is better.
-            examples: How many test examples an accuracy counts: no interval is then narrower than those allow.
+            examples: How many test examples an accuracy counts: no interval is then narrower than those allow, and there is one for
+                new test examples.
 
         Raises:
             SettingsError: The table lacks a column, holds something else than that, or has no pair of runs.
@@ -101,8 +102,8 @@ class Comparison(StoredRuns):
             ...     "seed": [0, 1, 2] * 2,
             ...     "accuracy": [0.90, 0.91, 0.90, 0.93, 0.95, 0.93],
             ... })
-            >>> bnkit.Comparison.from_frame(runs, metric="accuracy", examples=10_000).answer.headline
-            'batch_norm bought +3.3 points of accuracy (95 % interval +1.9 to +4.8, n = 3).'
+            >>> Comparison.from_frame(runs, metric="accuracy", examples=10_000).answer.headline
+            'batch_norm bought +3.3 points of accuracy (95 % interval for new test examples +1.7 to +5.0, n = 3).'
         """
         from bnkit.comparison.frames import Columns, run_table
 

@@ -14,7 +14,7 @@ from bnkit.comparison.run_table import RunTable, Setting, TableRun, first_baseli
 from bnkit.errors import SettingsError
 from bnkit.messages import did_you_mean, not_installed, plural, unknown_name
 from bnkit.report.objective import ColumnObjective
-from bnkit.report.paper.summary import AFTER_SETTINGS, NETWORK
+from bnkit.report.paper.paper_summary import AFTER_SETTINGS, NETWORK
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -15,7 +15,7 @@ from bnkit.report.answer import Answer
 from bnkit.report.contrast import BASELINE, AtBest, AtLearningRate, Contrast
 from bnkit.report.objective import Objective
 from bnkit.report.paired_differences import BEST, BothIntervals, PairedDifferences, simultaneous_intervals
-from bnkit.report.paper.summary import Summary, SummaryRow, difference_at, most_pairs
+from bnkit.report.paper.paper_summary import Summary, SummaryRow, difference_at, most_pairs
 from bnkit.report.sweep import ONLY_ONE
 from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table
@@ -23,6 +23,14 @@ from bnkit.table import Column, Table
 Setting = tuple[Hashable, ...]
 # Of what is left out, so many are named.
 _NAMED = 5
+_EXAMPLES_BOUNDED = (
+    "The table does not say which test examples were answered right: intervals for new ones assume that the networks differ on as "
+    "many as their accuracies allow."
+)
+_EXAMPLES_UNKNOWN = (
+    "The table does not say what each test example scored: the verdict is for these test examples, and does not say that it holds "
+    "for new ones."
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,12 @@ class RunTable:
                 f"no pair of runs has the same seed{' and settings' if self.keys else ''}, so that nothing can be compared: "
                 f"{' '.join((*(note for note in self.notes if note.startswith('Left out')), *left_out))}"
             )
-        return Answer(found, (), 0, (*self.notes, *left_out))
+        about_examples = (
+            _EXAMPLES_BOUNDED
+            if any(at.test_new_examples is not None for contrast in found for at in contrast.by_learning_rate)
+            else _EXAMPLES_UNKNOWN
+        )
+        return Answer(found, (), 0, (*self.notes, *left_out, about_examples))
 
     def contrasts(self) -> tuple[Contrast, ...]:
         """Every network against the baseline, and then the others against each other, under every setting; where there are pairs."""

@@ -10,13 +10,13 @@ import pytest
 
 from bnkit.intervals.interval import Interval
 from bnkit.report.answer import Answer
+from bnkit.report.charts.curves import Curve
 from bnkit.report.contrast import contrasts
-from bnkit.report.curves import Curve
 from bnkit.report.notebook.comparison_html import comparison_html, curves_picture
 from bnkit.report.notebook.inline_svg import curves_svg, differences_svg
 from bnkit.report.objective import Objective
 from bnkit.report.paper.difference_rows import DifferenceRow
-from bnkit.report.paper.summary import summary_of
+from bnkit.report.paper.paper_summary import summary_of
 from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
 
 _BAD_NAME = '<script>alert("1")</script> & ${}'

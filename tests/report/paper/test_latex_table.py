@@ -10,7 +10,7 @@ import pytest
 from bnkit.intervals.interval import Interval
 from bnkit.report.objective import ColumnObjective, Objective
 from bnkit.report.paper.latex_table import escape, latex
-from bnkit.report.paper.summary import Difference, Summary, SummaryRow
+from bnkit.report.paper.paper_summary import Difference, Summary, SummaryRow
 
 # All that LaTeX takes for something else, and what pdfLaTeX has no letter for.
 NASTY = r"a_b & 50% of $x^2$ {~} #1 \end{table} <b> | β λ − × ± ² é"

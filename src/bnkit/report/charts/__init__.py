@@ -1,1 +1,1 @@
-"""Interactive charts, by Bokeh."""
+"""What the pictures show, and the interactive ones, by Bokeh."""

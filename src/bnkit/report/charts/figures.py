@@ -9,7 +9,7 @@ from bokeh.models.annotations import Whisker
 from bokeh.plotting import figure
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.report.curves import colour_of, curves
+from bnkit.report.charts.curves import colour_of, curves
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import interval_over_seeds, matches, outcomes, points_of
 from bnkit.report.results import Results

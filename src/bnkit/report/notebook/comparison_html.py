@@ -8,12 +8,12 @@ from markupsafe import Markup
 
 from bnkit.notebook_html import bullets, folded, output, paragraph, pictures, wide
 from bnkit.report.answer import Answer
+from bnkit.report.charts.curves import curves
 from bnkit.report.charts.series import headline_points, headline_runs
-from bnkit.report.curves import curves
 from bnkit.report.notebook.inline_svg import curves_svg, differences_svg
 from bnkit.report.objective import Objective
 from bnkit.report.paper.difference_rows import difference_rows
-from bnkit.report.paper.summary import Summary
+from bnkit.report.paper.paper_summary import Summary
 from bnkit.report.results import Results
 
 # More rows push the answer off the screen.
@@ -38,7 +38,7 @@ def comparison_html(answer: Answer, summary: Summary, networks: Sequence[str], d
         paragraph(answer.headline, "headline"),
         *(paragraph(text, "note") for text in answer.notes),
         pictures([drawing for drawing in (*drawn, differences) if drawing]),
-        wide(shown),
+        wide(shown, "figures"),
         paragraph(note, "note"),
         folded("the whole answer", *(bullets(heading, texts) for heading, texts in answer.paragraphs())),
     )

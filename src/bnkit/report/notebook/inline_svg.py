@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from bnkit.report.curves import Curve, colour_among
+from bnkit.report.charts.curves import Curve, colour_among
 from bnkit.report.objective import Objective
 from bnkit.report.paper.difference_rows import DifferenceRow
 
@@ -102,9 +102,11 @@ def differences_svg(rows: Sequence[DifferenceRow], networks: Sequence[str], obje
         *(_text(0, _TOP + row_height * place + (15 if beside else 13), row.label) for place, row in enumerate(shown)),
         _text(0, 12, title),
     ]
-    if len(rows) > len(shown):
-        parts.append(_text(0, bottom + 30, f"… and {len(rows) - len(shown)} more"))
-    return _svg(title, bottom + 34, parts)
+    remarks = [f"… and {len(rows) - len(shown)} more"] if len(rows) > len(shown) else []
+    if any(row.new_examples is not None for row in shown):
+        remarks.append("thick: for these test examples; thin: for new ones")
+    parts += [_text(0, bottom + 34 + 15 * line, remark) for line, remark in enumerate(remarks)]
+    return _svg(title, bottom + 24 + 15 * len(remarks), parts)
 
 
 def _curve(curve: Curve, across: _Scale, up: _Scale) -> Iterator[Markup]:

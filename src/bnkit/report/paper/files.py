@@ -10,8 +10,8 @@ from bnkit.report.answer import Answer
 from bnkit.report.contrast import contrasts
 from bnkit.report.paper.latex_table import latex
 from bnkit.report.paper.matplotlib_figures import COLUMN_WIDTH, save
+from bnkit.report.paper.paper_summary import Summary, summary_of
 from bnkit.report.paper.plots import DIFFERENCE, plot_of
-from bnkit.report.paper.summary import Summary, summary_of
 from bnkit.report.results import Results
 
 _TEXTS: dict[str, Callable[[Summary], str]] = {

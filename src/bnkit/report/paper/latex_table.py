@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import zip_longest
 
 from bnkit.intervals.interval import Interval
-from bnkit.report.paper.summary import Summary, SummaryRow, ends_text, setting_text
+from bnkit.report.paper.paper_summary import Summary, SummaryRow, ends_text, setting_text
 
 _ESCAPES = {
     **{character: f"\\{character}" for character in "{}$&#_%"},

@@ -10,9 +10,9 @@ from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch
 from bnkit.experiments.settings import Settings
 from bnkit.messages import unknown_name
+from bnkit.report.charts.curves import curves
 from bnkit.report.charts.series import headline_runs
 from bnkit.report.contrast import Contrast
-from bnkit.report.curves import curves
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import matches, points_of
 from bnkit.report.paper.difference_rows import difference_rows

@@ -10,7 +10,7 @@ import pytest
 from bnkit.intervals.interval import Interval
 from bnkit.report.answer import Answer
 from bnkit.report.objective import Objective
-from bnkit.report.paper.summary import Difference, Summary, SummaryRow, summary_of
+from bnkit.report.paper.paper_summary import Difference, Summary, SummaryRow, summary_of
 from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
 
 _GAIN = {"no_batch_norm": 0.80, "batch_norm": 0.90, "group_norm": 0.85}
