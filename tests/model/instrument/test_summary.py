@@ -120,6 +120,21 @@ def test_a_model_that_gains_nothing():
     assert costs.lines[1].startswith("convert: not possible here: there is nothing to convert")
 
 
+def test_of_many_layers_the_first_two_are_named():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+            self.heads = nn.ModuleList(nn.Linear(2, 1) for _ in range(4))
+
+        def forward(self, x):
+            x = self.norm(x)
+            return sum(head(x) for head in self.heads)
+
+    (cost,) = bnkit.summary(Heads(), torch.randn(4, 2), repetitions=1)
+    assert (cost.before, cost.after) == ("input", "heads.0, heads.1 and 2 more")
+
+
 def test_a_fused_activation_is_part_of_the_kind():
     (cost,) = bnkit.summary(bnkit.nn.BatchNorm1d(2, activation="relu"), torch.randn(4, 2), repetitions=1)
     assert cost.kind == "bnkit.BatchNorm1d + relu" and cost.site == ""
@@ -187,6 +202,10 @@ def _costs(**saving):
 @pytest.mark.parametrize(
     ("saving", "line"),
     [
+        (
+            {"verb": "fold", "what": "an evaluation", "ms_before": 40, "ms_after": 44, "ratio": (1.1, 1.1, 1.1)},
+            "fold: an evaluation takes 44 ms in place of 40 ms (10% more in one round)",
+        ),
         ({"verb": "convert", "what": "a training step", "why_not": "of this"}, "convert: not possible here: of this"),
         (
             {"verb": "convert", "what": "a training step", "ms_before": 40, "ms_after": 30, "ratio": (0.7, 0.75, 0.8)},

@@ -83,6 +83,8 @@ class Saving:
             kept = f"{_megabytes(self.bytes_after)} of {_megabytes(self.bytes_before)} MB kept for backward; "
         low, middle, high = self.ratio
         times = f"{self.what} takes {_ms(self.ms_after)} ms in place of {_ms(self.ms_before)} ms"
+        if low == high:  # of one round
+            return f"{self.verb}: {kept}{times} ({_change(middle)} in one round)"
         most = f"between {_change(low)} and {_change(high)}"
         if low <= 1 <= high:
             return f"{self.verb}: {kept}{times}, which is no difference: half of the rounds lie {most}"

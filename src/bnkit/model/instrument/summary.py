@@ -232,8 +232,14 @@ class _Measurement:
             site = self._sites.called(name)
         except KeyError:
             return "", "it did not run on the example", 0
-        after = [*([site.activation] if site.activation else []), *site.feeds]
-        return ", ".join(site.fed_by) or "input", ", ".join(after) or "output", site.calls
+        after = [*([site.activation] if site.activation else []), _some(site.feeds)]
+        return _some(site.fed_by) or "input", ", ".join(filter(None, after)) or "output", site.calls
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The first two, and how many more: a sum in a residual network feeds all blocks behind it."""
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more
 
 
 def _kind(site: BatchNormSite) -> str:
