@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -14,6 +15,7 @@ from bnkit.comparison.progress_estimate import ProgressEstimate
 from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records.record import Record, Status
+from bnkit.experiments.stopping import ContrastLooks, Look, StoppingRule
 from tests.report.fake_runs import diverged_record, epoch, fake_plan, finished_record
 
 
@@ -259,3 +261,56 @@ def test_a_notebook_gets_a_live_table_where_it_has_widgets(monkeypatch, has_widg
 def test_what_is_no_answer_to_whether_progress_is_shown():
     with pytest.raises(SettingsError, match="progress='yes'; expected True, False, or None"), shown_progress("yes"):
         pass
+
+
+def _grown(*verdicts):
+    looks = tuple(Look(pairs, 0.021, -0.01, 0.05, verdict) for pairs, verdict in enumerate(verdicts, start=3))
+    return ContrastLooks("no_batch_norm", "batch_norm", {}, 0.1, 0.1, looks)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_interval_closes_line_by_line(clock, width):
+    console = _console(width=width)
+    table, planned = LiveTable(console), fake_plan(seeds=1, until="decided")
+    table.plan_started(planned, {})
+    assert "so far" not in _shown(table, console)
+    table.look_taken(_grown("unknown"), StoppingRule())
+    table.look_taken(_grown("unknown", "gain"), StoppingRule())
+    lines = _shown(table, console).splitlines()
+    assert all(len(line) <= width for line in lines)
+    (line,) = (line for line in lines if "[−1.0, +5.0]" in line)
+    assert line.split()[:2] == ["batch_norm", "4"]
+    assert line.rstrip().endswith("gain")
+    assert ("1 point" in line) == (width == 80)
+    table.plan_started(fake_plan(), {})  # of another comparison
+    assert "so far" not in _shown(table, console)
+
+
+def test_a_plan_that_grows_keeps_its_pace(clock):
+    planned = fake_plan(seeds=1, until="decided")
+    rounds = [replace(planned, runs=planned.runs[:count]) for count in (2, 4)]
+    watch = LiveTable(_console())
+    watch.plan_started(rounds[0], {})
+    for run in rounds[0]:
+        for number in range(1, 5):
+            clock.now += 1
+            watch.epoch_done(run, epoch(number, 0.5))
+        watch.run_ended(run, finished_record(0.5, 0.5, 0.5, 0.5))
+    watch.plan_started(rounds[1], {run: finished_record(0.5) for run in rounds[0]})
+    assert (watch.estimate.runs_done, watch.estimate.left) == (2, "0:08")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "margin", "said"),
+    [("unknown", None, "open"), ("loss", None, "loss"), ("nothing", None, "under 1 point"), ("nothing", 0.5, "under 0.5 points")],
+)  # fmt: skip
+def test_a_log_says_what_each_look_found(verdict, margin, said):
+    console = _console(width=200)
+    lines = PlainLines(console)
+    lines.plan_started(fake_plan(), {})
+    lines.look_taken(_grown(verdict), StoppingRule(margin=margin))
+    lines.seeds_ended((), "budget")
+    assert console.file.getvalue().splitlines()[-2:] == [
+        f"batch_norm against no_batch_norm: +2.1 points [−1.0, +5.0], n = 3: {said}",
+        "no more seeds: the budget ends; the same call goes on",
+    ]

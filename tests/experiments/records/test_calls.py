@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bnkit.experiments.experiment import NetworkIdentity, ResolvedExperiment, TaskIdentity, parse_experiment
-from bnkit.experiments.plan import plan
+from bnkit.experiments.plan import Plan, plan
 from bnkit.experiments.records.calls import CALLS, folder_runs, forget_all, remember
 
 ARMS = ("no_batch_norm", "batch_norm")
@@ -148,3 +148,42 @@ def test_calls_are_kept_once_in_their_order_and_those_of_earlier_versions_too(ou
     assert len(folder_runs(out, _call(out)).plan) == 4  # what cannot be read is passed over
     forget_all(out)
     assert [path.read_text() for path in (out / CALLS).iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "looks"),
+    [
+        ((5, 10, 20), (5, 10, 20)),
+        ((1, 2, 5), ()),
+        ((5, 5), ()),
+        ((10, 5), ()),
+        ((5, 10, 5), (5, 10)),
+        ((2, 3, 4), (3, 4)),
+    ],
+)
+def test_a_folder_says_after_how_many_seeds_one_looked(out, counts, looks):
+    for count in counts:
+        own = _call(out, seeds=count)
+    found = folder_runs(out, own)
+    assert found.looks == looks
+    told = f"{', '.join(map(str, looks[:-1]))} and {looks[-1]} seeds" if looks else ""
+    assert (f"Looked at after {told}" in " ".join(found.notes)) == bool(looks)
+
+
+def test_looks_at_another_question_do_not_count(out):
+    _call(out, seeds=3, epochs=7)
+    assert folder_runs(out, _call(out, seeds=5)).looks == ()
+
+
+def test_a_rule_looked_after_every_pair(out):
+    _call(out, seeds=1, until={"max_seeds": 5})
+    assert folder_runs(out, _call(out, seeds=6)).looks == (3, 4, 5, 6)
+
+
+def test_the_answer_of_a_rule_is_that_of_the_runs_it_asked_for(out):
+    _call(out, seeds=2)
+    own = _call(out, seeds=[7], until={"max_seeds": 3})
+    asked = Plan(own.experiment, own.runs[:2])
+    found = folder_runs(out, asked)
+    assert found.plan is asked
+    assert "The folder holds 4 more runs of earlier calls, not counted here" in found.notes[0]

@@ -75,6 +75,44 @@ def test_data_that_differ_between_the_processes_are_refused(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.exhaustive
+def test_seeds_are_added_by_all_processes_together(tmp_path):
+    options = [
+        "--grid",
+        "lr=0.05,0.5",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "15",
+        "--until",
+        "decided",
+        "--max-seeds",
+        "4",
+        "--margin",
+        "5",
+    ]
+    experiment = [f"{HERE / 'ddp_networks.py'}:networks", "--data", f"{HERE / 'tiny_experiment.py'}:data"]
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "bnkit.cli.main",
+        "compare",
+    ]
+    said = run(
+        [sys.executable, *command, *experiment, *options, "--out", "r"],
+        seconds=240,
+        cwd=tmp_path,
+        environment={"OMP_NUM_THREADS": "1"},
+    )
+    assert said.returncode == 0, said.stderr
+    assert "no more seeds" in said.stderr
+    assert {row["seed"] for row in _figures(tmp_path / "r")} == {"0", "1", "2", "3"}
+
+
 @pytest.mark.torture
 def test_a_process_dies_and_the_next_call_goes_on(tmp_path):
     died = _call(tmp_path, "mortal", "r")
