@@ -4,7 +4,7 @@ BIN := .venv/bin
 SETTINGS := pyproject.toml constraints.txt
 WHEEL := build/wheel
 
-.PHONY: demo test static test-all quick torture zoo docs wheel bench pictures clean
+.PHONY: demo test static test-all quick torture zoo docs wheel release bench pictures clean
 
 demo: .venv/.installed
 	$(BIN)/bnkit compare
@@ -49,14 +49,32 @@ docs: .venv/.installed-dev
 	$(BIN)/zensical build
 
 # What a user installs, in an environment that has nothing else.
+define try_wheel
+	$(PYTHON) -m venv $(1)/venv
+	$(1)/venv/bin/pip install --quiet -c constraints.txt $(2)/*.whl
+	cd $(1) && venv/bin/bnkit compare --seeds 1 --epochs 2 --grid lr=0.1 -q
+	test -s $(1)/results/quickstart/report.html
+	cd $(1) && venv/bin/bnkit explain BN101 > /dev/null
+endef
+
 wheel: .venv/.installed-dev
 	rm -rf $(WHEEL)
 	$(BIN)/python -m build --wheel --outdir $(WHEEL)
-	$(PYTHON) -m venv $(WHEEL)/venv
-	$(WHEEL)/venv/bin/pip install --quiet -c constraints.txt $(WHEEL)/*.whl
-	cd $(WHEEL) && venv/bin/bnkit compare --seeds 1 --epochs 2 --grid lr=0.1 -q
-	test -s $(WHEEL)/results/quickstart/report.html
-	cd $(WHEEL) && venv/bin/bnkit explain BN101 > /dev/null
+	$(call try_wheel,$(WHEEL),$(WHEEL))
+
+# What is released, in dist/: the wheel is built from the sdist, which thereby has all that building needs. Uploads nothing.
+RELEASE := build/release
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/bnkit/__init__.py)
+release: .venv/.installed-dev
+	@git diff --quiet HEAD || { echo "there are changes that are not committed; commit them first" >&2; exit 2; }
+	@grep -qF "## [$(VERSION)]" CHANGELOG.md || { echo "CHANGELOG.md has no heading '## [$(VERSION)]'; see RELEASING.md" >&2; exit 2; }
+	rm -rf $(RELEASE) dist
+	$(BIN)/python -m build --outdir dist
+	mkdir -p $(RELEASE)
+	$(call try_wheel,$(RELEASE),dist)
+	$(RELEASE)/venv/bin/pip check
+	test "$$($(RELEASE)/venv/bin/bnkit --version | grep -o '[0-9][^ ]*')" = "$(VERSION)"
+	cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 bench: export BNKIT_COMPILE = now
 bench: .venv/.installed-dev

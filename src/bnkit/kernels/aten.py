@@ -9,6 +9,7 @@ from torch.nn import functional
 from bnkit.kernels import aten_sync, reference
 from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import BatchNormArgs, BatchNormOutput
+from bnkit.kernels.exporting import is_exporting
 from bnkit.kernels.fused.operands import are_rows, as_row, parameter_dtype_of
 
 NAME = "aten"
@@ -23,7 +24,7 @@ def batch_stats_forward(args: BatchNormArgs) -> BatchNormOutput:
     x, eps = args.input, args.eps
     dtype = parameter_dtype_of(x)
     weight, bias = as_row(args.weight, dtype), as_row(args.bias, dtype)
-    if torch.compiler.is_exporting():
+    if is_exporting():
         # Without buffers: of a training step that moves some, PyTorch's converter to ONNX makes one that reads them.
         variance, mean = torch.var_mean(x.detach().to(dtype), [0, *range(2, x.dim())], correction=1)
         output = functional.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
@@ -54,7 +55,7 @@ def training_step(args: BatchNormArgs) -> Tensor | None:
     if torch.compiler.is_compiling():
         dtype = x.dtype if running_mean.dtype is x.dtype else parameter_dtype_of(x)
         rows = running_mean, running_var, weight, bias
-        if torch.compiler.is_exporting() or not are_rows(x.shape[1], dtype, *rows):
+        if is_exporting() or not are_rows(x.shape[1], dtype, *rows):
             return None
     # Of rows with gaps, PyTorch's kernel reads and writes what stands in these.
     elif not (

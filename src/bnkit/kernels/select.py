@@ -18,6 +18,7 @@ from bnkit.kernels.compilation.compile_request import CompileRequest, Purpose
 from bnkit.kernels.contract import Kernel
 from bnkit.kernels.cpu.layout import KINDS
 from bnkit.kernels.crossover import is_faster
+from bnkit.kernels.exporting import is_exporting
 from bnkit.kernels.fused.operands import FLOATING, is_dense
 from bnkit.kernels.sync_contract import SyncKernel
 from bnkit.messages import unknown_name
@@ -165,7 +166,7 @@ def _automatic(  # noqa: C901, PLR0911 - a list of reasons
     if x.device.type not in ("cpu", "cuda"):
         return Choice(aten, "PyTorch's own kernel runs on every device")
     if torch.compiler.is_compiling():
-        if torch.compiler.is_exporting():
+        if is_exporting():
             return Choice(aten, "PyTorch's own, which whoever loads what is exported has too")
         if not isinstance(x.numel(), int):
             return Choice(aten, "PyTorch's own, for any size of input")
