@@ -81,6 +81,12 @@ def test_several_rates_need_something_to_choose_them_by():
         fake_plan(seeds=1, until="decided", grid={"lr": [0.1, 0.2]}, validation=0.0)
 
 
+@pytest.mark.parametrize("networks", [("batch_norm",), ("lenet.batch_norm", "mlp.batch_norm")])
+def test_a_network_alone_has_nothing_to_decide(networks):
+    with pytest.raises(SettingsError, match=f"until: {', '.join(networks)} alone, so that there is nothing to decide"):
+        fake_plan(networks, seeds=1, until="decided")
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), (" 2h ", 7200), (20, 20), (0.5, 0.5)]
 )

@@ -81,6 +81,7 @@ def _experiment(plans: Sequence[Plan], name: str, about: str, runs: Sequence[Run
             "name": name,
             "about": about,
             "show": (),
+            "until": None,
             "seeds": tuple(sorted({run.seed for run in runs})),
             "grid": first.grid.model_copy(update=values),
             "settled": first.settled.model_copy(update={"networks": networks}),

@@ -154,10 +154,8 @@ def plan(experiment: Experiment) -> Plan:
     """
     settled, until = _resolved(experiment), experiment.until
     seeds = experiment.seeds if until is None else until.seeds_after(experiment.seeds)
-    if until is not None and len(set(experiment.grid.lr)) > 1 and experiment.validation == 0:
-        raise SettingsError(
-            "until: several learning rates and no validation part to drop them by; expected validation above 0, or one lr"
-        )
+    if until is not None:
+        _refuse_undecidable(experiment, settled)
     points = [_resolve_point(point, settled) for point in experiment.grid.points()]
     of_network = [_effective_points(points, settled.ignored.get(network.key, ())) for network in settled.networks]
     choices = [
@@ -189,6 +187,20 @@ def plan(experiment: Experiment) -> Plan:
         for number, (seed, point, network) in enumerate(choices, start=1)
     )
     return Plan(experiment, runs)
+
+
+def _refuse_undecidable(experiment: Experiment, settled: ResolvedExperiment) -> None:
+    """Raise an error if no rule can add seeds to ``experiment`` until it is decided."""
+    if len(set(experiment.grid.lr)) > 1 and experiment.validation == 0:
+        raise SettingsError(
+            "until: several learning rates and no validation part to drop them by; expected validation above 0, or one lr"
+        )
+    architectures = [network.key.rpartition(".")[0] for network in settled.networks]
+    if len(set(architectures)) == len(architectures):
+        raise SettingsError(
+            f"until: {', '.join(network.key for network in settled.networks)} alone, so that there is nothing to decide; expected "
+            "two networks that are compared"
+        )
 
 
 def _resolve_point(point: Settings, settled: ResolvedExperiment) -> Settings:
