@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import shutil
+import sys
 
 import matplotlib
 import pytest
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 
 import bnkit
 from bnkit.errors import RecordError, SettingsError
+from tests.child_processes import run
 from tests.experiments import tiny_experiment
 
 pytestmark = pytest.mark.slow
@@ -31,6 +33,21 @@ def test_it_prints_its_answer_in_a_terminal_and_in_a_notebook(comparison):
     assert "batch_norm against no_batch_norm" in repr(comparison)
     page = comparison._repr_html_()
     assert comparison.answer.headline in page and page.count("<svg ") == 2 and page.count("<table>") == 1
+
+
+def test_what_needs_no_extra_works_without_any(comparison):
+    """The answer, the table of a paper and what a notebook shows: the base installation has neither pandas nor matplotlib."""
+    code = (
+        "import sys; sys.modules['pandas'] = sys.modules['matplotlib'] = None\n"
+        f"import bnkit; comparison = bnkit.Comparison({str(comparison.folder.path)!r})\n"
+        "print(comparison._repr_html_().count('<svg '), 'tabular' in comparison.to_latex(), comparison.to_csv()[:7])\n"
+        "comparison.summary()"
+    )
+    done = run([sys.executable, "-c", code])
+    assert done.stdout.strip() == "2 True network"
+    assert done.stderr.splitlines()[-1].endswith(
+        "a data frame needs pandas, which is not installed; pip install 'bnkit[frame]'"
+    )
 
 
 def test_the_summary_is_a_data_frame(comparison):
