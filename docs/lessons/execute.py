@@ -22,7 +22,6 @@ from traitlets.config import Config
 
 HERE = Path(__file__).parent
 LESSONS = sorted(HERE.glob("[0-9]*.ipynb"))
-_SECONDS = 600
 
 # The exporter's own template has no descriptions of pictures, and indents what is printed, which is then coloured as Python.
 # Cells that are marked to fold draw pictures and tables; a notebook hides them too.
@@ -57,7 +56,6 @@ def execute(lesson: Path) -> nbformat.NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
             notebook,
-            timeout=_SECONDS,
             kernel_name="python3",
             coalesce_streams=True,
             resources={"metadata": {"path": folder}},
