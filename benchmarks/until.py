@@ -24,7 +24,7 @@ from bnkit.experiments.experiment import Experiment, parse_experiment, read_reci
 from bnkit.experiments.plan import plan
 from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.stopping import StoppingRule
-from bnkit.report.contrast import contrasts
+from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.results import Results
 
 SEEDS, FIXED = 8, 5

@@ -12,9 +12,8 @@ MOST_FILES, MOST_LINES, MOST_PARAMETERS = 16, 300, 9
 # One file for each command, or for each rule.
 AS_MANY_AS_NEEDED = {"cli", "checks/rules/structure", "checks/rules/statistics", "checks/rules/training"}
 LONGER_FILES = {"model/edit/fold_plan.py", "nn/batch_norm.py"}
-# The devices have the same files (kernel, launch). Runs are trained one after the other, and looks are taken one after the other
-# (sequential).
-STEMS_TWICE = {"kernel", "launch", "sequential"}
+# The devices have the same files.
+STEMS_TWICE = {"kernel", "launch"}
 # A parameter of a command is an option, and what a Triton kernel calls takes pointers and numbers.
 TAKE_MANY = ("cli/", "kernels/gpu/")
 MANY_PARAMETERS = {

@@ -13,7 +13,7 @@ from bnkit.errors import ModelError, RecordError, SettingsError
 from bnkit.model import save as saving
 from bnkit.model.edit.add import add
 from bnkit.model.save import save
-from bnkit.model.weights import load_weights
+from bnkit.model.weight_files import load_weights
 from tests.model import networks
 
 

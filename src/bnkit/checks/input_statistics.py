@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.kernels.channel_moments import PlaneMoments, plane_moments
 from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite
-from bnkit.model.statistics.batch_norm_inputs import BatchNormCall, collect
+from bnkit.model.statistics.measurement import BatchNormCall, collect
 from bnkit.moments import Moments
 
 # Values in one batch from which on it pays to load compiled loops (half a second), which measure at the speed of memory.

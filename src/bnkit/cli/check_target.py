@@ -23,7 +23,7 @@ from bnkit.model.changes import Change
 from bnkit.model.inspect.construction import record_construction
 from bnkit.model.save import check_destination, save
 from bnkit.model.verify.acceptance import Outcome
-from bnkit.model.weights import load_weights
+from bnkit.model.weight_files import load_weights
 
 
 class FixResult(NamedTuple):

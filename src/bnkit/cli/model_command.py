@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bnkit.cli.model_target import ModelTarget
     from bnkit.model.changes import Changes
     from bnkit.model.verify.acceptance import Outcome
-    from bnkit.model.weights import LoadedWeights
+    from bnkit.model.weight_files import LoadedWeights
     from bnkit.table import Table
 
 Target = Annotated[

@@ -14,12 +14,12 @@ from bnkit.cli.input_shapes import example_of
 from bnkit.errors import FactoryError, SettingsError
 from bnkit.experiments.model_data import ModelData, model_data
 from bnkit.factory_import import load_factory
-from bnkit.model.checkpoint_content import Inert, hyper_parameters
 from bnkit.model.inspect.batches import device_of
 from bnkit.model.inspect.construction import record_construction
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
-from bnkit.model.weights import LoadedWeights, load_weights
+from bnkit.model.lightning_checkpoint import Inert, hyper_parameters
+from bnkit.model.weight_files import LoadedWeights, load_weights
 from bnkit.seeding import seeded
 
 

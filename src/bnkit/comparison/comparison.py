@@ -14,8 +14,8 @@ from bnkit.experiments.plan import Plan, plan
 from bnkit.experiments.records.results_folder import ResultsFolder, columns
 from bnkit.messages import not_installed, plural
 from bnkit.report.answer import Answer
-from bnkit.report.contrast import contrasts
-from bnkit.report.pairs_table import pairs_table
+from bnkit.report.contrasts.compare_networks import contrasts
+from bnkit.report.contrasts.pairs_table import pairs_table
 from bnkit.report.paper.paper_summary import Summary, summary_of
 from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import strict

@@ -12,9 +12,10 @@ from bnkit.experiments.records.record import Status
 from bnkit.intervals.crossed import largest_spread, most_discordant
 from bnkit.messages import plural
 from bnkit.report.answer import Answer
-from bnkit.report.contrast import BASELINE, AtBest, AtLearningRate, Contrast
+from bnkit.report.contrasts.compare_networks import BASELINE
+from bnkit.report.contrasts.contrast import AtBest, AtLearningRate, Contrast
+from bnkit.report.contrasts.paired_differences import BEST, BothIntervals, PairedDifferences, simultaneous_intervals
 from bnkit.report.objective import Objective
-from bnkit.report.paired_differences import BEST, BothIntervals, PairedDifferences, simultaneous_intervals
 from bnkit.report.paper.paper_summary import Summary, SummaryRow, difference_at, most_pairs
 from bnkit.report.sweep import ONLY_ONE
 from bnkit.report.tables import format_setting

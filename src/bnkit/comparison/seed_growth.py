@@ -27,11 +27,11 @@ from bnkit.intervals.interval import CONFIDENCE, FEWEST, Conclusion
 from bnkit.intervals.sequential import interval_after_looks, pairs_needed
 from bnkit.intervals.shares import difference_half_width
 from bnkit.report.added_seeds import SeedGrowth
-from bnkit.report.contrast import pairs_of_networks
-from bnkit.report.looks import every_pair
+from bnkit.report.contrasts.compare_networks import pairs_of_networks
+from bnkit.report.contrasts.looks import every_pair
+from bnkit.report.contrasts.paired_differences import PairedDifferences, difference_in_test
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, fewest, matches, settings_of
-from bnkit.report.paired_differences import PairedDifferences, difference_in_test
 
 # How many more seeds a round has than the one before, once the rates are chosen.
 _GROWTH = 1.25

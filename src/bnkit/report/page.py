@@ -20,9 +20,9 @@ from bnkit.report.charts.figures import colour_of
 from bnkit.report.charts.looks_chart import describe_decisions
 from bnkit.report.charts.page_figures import charts
 from bnkit.report.charts.series import final_values, headline_points, point_labels, series
-from bnkit.report.contrast import Contrast
+from bnkit.report.contrasts.contrast import Contrast
+from bnkit.report.contrasts.pairs_table import pairs_table
 from bnkit.report.objective import Objective
-from bnkit.report.pairs_table import pairs_table
 from bnkit.report.results import Results
 from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import dumps, strict

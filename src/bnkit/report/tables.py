@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.intervals.interval import Interval
-from bnkit.report.example_differences import mean_for_new_examples
+from bnkit.report.contrasts.example_differences import mean_for_new_examples
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, interval_over_seeds, matches, outcomes, points_of
 from bnkit.report.results import Results

@@ -11,7 +11,7 @@ import pytest
 from bnkit.intervals.interval import Interval
 from bnkit.report.answer import Answer
 from bnkit.report.charts.curves import Curve
-from bnkit.report.contrast import contrasts
+from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.notebook.comparison_html import comparison_html, curves_picture
 from bnkit.report.notebook.inline_svg import curves_svg, differences_svg
 from bnkit.report.objective import Objective

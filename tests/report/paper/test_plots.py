@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from bnkit.errors import RecordError, SettingsError
 from bnkit.intervals.interval import Interval
-from bnkit.report.contrast import contrasts
+from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.objective import Objective
 from bnkit.report.paper.difference_rows import DifferenceRow, difference_rows
 from bnkit.report.paper.matplotlib_figures import draw_differences, plotted, save

@@ -15,7 +15,7 @@ from bnkit.messages import plural
 from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.example import holds_numbers, largest_difference, tensors_in
 from bnkit.model.state import RngState
-from bnkit.model.statistics.batch_norm_inputs import (
+from bnkit.model.statistics.measurement import (
     BatchNormCall,
     Call,
     Layers,

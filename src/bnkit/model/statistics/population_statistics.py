@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.model.state import preserve_modes, temporary_buffers
-from bnkit.model.statistics.batch_norm_inputs import (
+from bnkit.model.statistics.measurement import (
     BatchNormCall,
     LayerStatistics,
     check_several,

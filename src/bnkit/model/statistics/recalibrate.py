@@ -21,8 +21,8 @@ from bnkit.model.inspect.patterns import Patterns
 from bnkit.model.inspect.recognise import matching_names, no_batch_norm
 from bnkit.model.inspect.supported import check_supported
 from bnkit.model.state import RngState, force_eager, temporary_buffers
-from bnkit.model.statistics.batch_norm_inputs import Layers, LayerStatistics, set_running_statistics
 from bnkit.model.statistics.drift import Recalibration
+from bnkit.model.statistics.measurement import Layers, LayerStatistics, set_running_statistics
 from bnkit.model.statistics.measurement_passes import MeasurementPasses
 from bnkit.model.statistics.population_statistics import is_frozen
 from bnkit.model.statistics.ranks import Ranks, without_broadcasts

@@ -14,7 +14,7 @@ from bnkit.intervals.interval import Interval
 from bnkit.report.charts.figures import colour_of
 from bnkit.report.charts.looks_chart import draw_looks
 from bnkit.report.charts.series import PANELS
-from bnkit.report.contrast import Contrast
+from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, outcomes
 from bnkit.report.results import Results

@@ -10,7 +10,7 @@ from typing import Any
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Status
 from bnkit.experiments.settings import Settings
-from bnkit.report.contrast import Contrast
+from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, interval_over_seeds, matches, outcomes, points_of
 from bnkit.report.results import Results

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bnkit.intervals.interval import Interval
-from bnkit.report.contrast import Contrast
+from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.tables import format_setting
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bnkit.errors import RecordError
 from bnkit.report.answer import Answer
-from bnkit.report.contrast import contrasts
+from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.paper.latex_table import latex
 from bnkit.report.paper.matplotlib_figures import COLUMN_WIDTH, save
 from bnkit.report.paper.paper_summary import Summary, summary_of

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bnkit.intervals.interval import Interval
-from bnkit.report.contrast import Contrast
+from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, interval_over_seeds
 from bnkit.report.results import Results

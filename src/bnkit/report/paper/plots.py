@@ -12,7 +12,7 @@ from bnkit.experiments.settings import Settings
 from bnkit.messages import unknown_name
 from bnkit.report.charts.curves import curves
 from bnkit.report.charts.series import headline_runs
-from bnkit.report.contrast import Contrast
+from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import matches, points_of
 from bnkit.report.paper.difference_rows import difference_rows

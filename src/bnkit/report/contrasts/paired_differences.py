@@ -15,7 +15,7 @@ from bnkit.intervals.crossed import (
 from bnkit.intervals.holm import holm_confidences
 from bnkit.intervals.interval import CONFIDENCE, Interval
 from bnkit.intervals.sequential import SupportsInterval
-from bnkit.report.example_differences import spread_over_examples
+from bnkit.report.contrasts.example_differences import spread_over_examples
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, fewest
 

@@ -9,7 +9,7 @@ from bnkit.experiments.stopping import ContrastLooks
 from bnkit.intervals.crossed import CrossedInterval
 from bnkit.intervals.interval import FEWEST
 from bnkit.intervals.sequential import interval_after_looks
-from bnkit.report.paired_differences import BothIntervals, PairedDifferences
+from bnkit.report.contrasts.paired_differences import BothIntervals, PairedDifferences
 
 _Place = TypeVar("_Place", bound=Hashable)
 

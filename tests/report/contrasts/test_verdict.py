@@ -13,8 +13,8 @@ from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.records.example_scores import ExampleScores
 from bnkit.intervals.holm import holm
 from bnkit.report.answer import Answer
-from bnkit.report.contrast import contrasts
-from bnkit.report.pairs_table import pairs_table
+from bnkit.report.contrasts.compare_networks import contrasts
+from bnkit.report.contrasts.pairs_table import pairs_table
 from tests.report.fake_runs import ARMS, fake_plan, fake_results, finished_record, scored_record
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bnkit.intervals.crossed import CrossedInterval
 from bnkit.intervals.interval import FEWEST, Conclusion, Interval
 from bnkit.messages import plural
-from bnkit.report.contrast import AtBest, Contrast
+from bnkit.report.contrasts.contrast import AtBest, Contrast
 from bnkit.report.tables import format_setting
 
 

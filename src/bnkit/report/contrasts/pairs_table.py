@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bnkit.intervals.interval import Conclusion
-from bnkit.report.contrast import Contrast
+from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table
 

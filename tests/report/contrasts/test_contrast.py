@@ -7,9 +7,9 @@ from bnkit.experiments.records.record import Status
 from bnkit.intervals.holm import holm
 from bnkit.intervals.student import mean_interval
 from bnkit.report.charts.series import headline_points
-from bnkit.report.contrast import contrasts
-from bnkit.report.paired_differences import PairedDifferences
-from bnkit.report.pairs_table import pairs_table
+from bnkit.report.contrasts.compare_networks import contrasts
+from bnkit.report.contrasts.paired_differences import PairedDifferences
+from bnkit.report.contrasts.pairs_table import pairs_table
 from bnkit.report.sweep import BY_VALIDATION, ONLY_ONE
 from tests.report.fake_runs import ARMS, diverged_record, fake_plan, fake_results, finished_record
 

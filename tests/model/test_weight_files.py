@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from bnkit.errors import ModelError
-from bnkit.model.checkpoint_content import hyper_parameters
-from bnkit.model.weights import load_weights
+from bnkit.model.lightning_checkpoint import hyper_parameters
+from bnkit.model.weight_files import load_weights
 
 
 def _network():

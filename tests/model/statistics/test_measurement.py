@@ -13,7 +13,7 @@ from bnkit.errors import SettingsError
 from bnkit.model import population_statistics
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.recognise import batch_norm_sites
-from bnkit.model.statistics.batch_norm_inputs import StopForward, collect, moments_of
+from bnkit.model.statistics.measurement import StopForward, collect, moments_of
 from bnkit.moments import Moments
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.plan import Run
-from bnkit.report.example_differences import example_differences, spread_over_examples
+from bnkit.report.contrasts.example_differences import example_differences, spread_over_examples
 from bnkit.report.outcomes import RunOutcome, outcomes
 from tests.report.fake_runs import fake_plan, fake_results, finished_record, scored_record
 

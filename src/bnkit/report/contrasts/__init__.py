@@ -1,0 +1,1 @@
+"""One network against another: paired differences, their intervals, and the verdict."""
