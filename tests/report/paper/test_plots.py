@@ -153,6 +153,17 @@ def test_an_svg_has_its_text_as_text(tmp_path):
     assert "each at its best lr</text>" in (tmp_path / "a.svg").read_text()
 
 
+def test_long_labels_leave_room_for_the_intervals(tmp_path):
+    row = DifferenceRow(
+        "resnet50_with_group_norm − resnet50_with_batch_norm, lr 0.1", "b", "a", Interval(0.1, 0.05, 0.15, 3)
+    )
+    draw = draw_differences([row, row], ["a", "b"], Objective())
+    save(draw, tmp_path / "a.svg", (3.25, 1.5))  # a warning where there is no room
+    axes = Figure().subplots()
+    draw(axes)
+    assert [text.get_text() for text in axes.texts] == [row.label] * 2 and not axes.get_yticklabels()
+
+
 def test_names_are_no_formulas():
     row = DifferenceRow("$x$", "$x$", "$_y", Interval(0.1, 0.05, 0.15, 3))
     axes = Figure().subplots()

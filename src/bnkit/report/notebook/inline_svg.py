@@ -164,8 +164,11 @@ def _svg(title: str, height: float, parts: Sequence[Markup]) -> Markup:
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> Markup:
-    return Markup('<text x="{}" y="{}" text-anchor="{}" fill="currentColor">{}</text>').format(
-        f"{x:.1f}", f"{y:.1f}", anchor, text
+    """A text, in smaller letters where it would be wider than the picture."""
+    share = _WIDTH / max(_LETTER * len(text), 1)
+    style = Markup("") if share >= 1 else Markup(' style="font-size: {}px"').format(f"{11 * share:.1f}")
+    return Markup('<text x="{}" y="{}" text-anchor="{}" fill="currentColor"{}>{}</text>').format(
+        f"{x:.1f}", f"{y:.1f}", anchor, style, text
     )
 
 

@@ -45,6 +45,8 @@ _METADATA: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
 }
 _ZERO = "#888888"
+# Of labels: so many letters leave room for the intervals beside them, and so many go above them in the width of a column.
+_LONGEST_BESIDE, _LONGEST_ABOVE = 24, 60
 
 Draw = Callable[["Axes"], None]
 
@@ -96,8 +98,8 @@ def draw_differences(rows: Sequence[DifferenceRow], networks: Sequence[str], obj
                         solid_capstyle="butt",
                     )
             ax.plot(scale * row.interval.mean, place, color=colour, marker="s", markersize=5, linestyle="")
-        ax.set_yticks(range(len(rows)), [_as_it_is(row.label) for row in rows])
-        ax.set_ylim(len(rows) - 0.4, -0.6)
+        _label_rows(ax, [_as_it_is(row.label) for row in rows], above=_are_long(rows))
+        ax.set_ylim(len(rows) - 0.4, -0.8 if _are_long(rows) else -0.6)
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
         ax.set_xlabel("\n".join(_names_of_differences(rows, objective)))
@@ -111,6 +113,22 @@ def draw_differences(rows: Sequence[DifferenceRow], networks: Sequence[str], obj
             )
 
     return draw
+
+
+def _are_long(rows: Sequence[DifferenceRow]) -> bool:
+    return max((len(row.label) for row in rows), default=0) > _LONGEST_BESIDE
+
+
+def _label_rows(ax: Axes, labels: Sequence[str], *, above: bool) -> None:
+    """Beside the rows; above them where labels are so long that they would leave no room, in letters that fit."""
+    if not above:
+        ax.set_yticks(range(len(labels)), labels)
+        return
+    ax.set_yticks([])
+    size = 6.5 * min(1.0, _LONGEST_ABOVE / max(map(len, labels)))
+    for place, label in enumerate(labels):
+        text = ax.text(0, place - 0.22, label, transform=ax.get_yaxis_transform(), fontsize=size, va="bottom")
+        text.set_in_layout(False)
 
 
 def _names_of_differences(rows: Sequence[DifferenceRow], objective: Objective) -> list[str]:
@@ -127,7 +145,7 @@ def _as_it_is(text: str) -> str:
 
 def height_of_differences(rows: Sequence[DifferenceRow]) -> float:
     """In inches."""
-    return 0.75 + 0.2 * max(len(rows), 2)
+    return 0.75 + (0.32 if _are_long(rows) else 0.2) * max(len(rows), 2)
 
 
 def plotted(draw: Draw, ax: Axes | None, size: tuple[float, float]) -> Axes:
