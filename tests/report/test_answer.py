@@ -51,14 +51,14 @@ def test_the_verdict(without, with_, sentence):
         (
             (0.80, 0.81, 0.82),
             (0.85, 0.86, 0.88),  # differences 5, 5, 6: mean 5.33, deviation 0.577
-            "batch_norm bought +5.3 points of test accuracy (95 % interval +3.9 to +6.8, n = 3).",
+            "batch_norm bought +5.3 points of test accuracy (95 % interval for these test examples +3.9 to +6.8, n = 3).",
         ),
         (
             (0.80, 0.81, 0.82),
             (0.90, 0.80, 0.83),
             (
                 "Whether batch_norm is better or worse in test accuracy cannot be said: +3.3 points "
-                "(95 % interval −11.2 to +17.9, n = 3). Use more seeds."
+                "(95 % interval for these test examples −11.2 to +17.9, n = 3). Use more seeds."
             ),
         ),
     ],
@@ -79,7 +79,9 @@ def test_the_headline_says_where_and_what_is_elsewhere():
     def headline(*names):
         return _answer(outcome, grid={"lr": [0.1], "init": list(names)}).headline
 
-    said = "batch_norm bought +10.0 points of test accuracy (95 % interval +10.0 to +10.0, n = 3)"
+    said = (
+        "batch_norm bought +10.0 points of test accuracy (95 % interval for these test examples +10.0 to +10.0, n = 3)"
+    )
     assert headline("default") == f"{said}."
     assert headline("default", "xavier") == f"With init default: {said}; with the other setting +20.0."
     assert headline("default", "kaiming", "xavier") == (
@@ -268,6 +270,11 @@ def test_where_neither_network_learned_nothing_was_bought_or_lost(task, outcome,
         (_ERROR, _scores(31.0, 20.0, test_constant=30.0)),
         (TaskIdentity(), _by_seed((0.1, 0.1, 0.1), (0.9, 0.9, 0.9))),
         (TaskIdentity(metric="nets.py:own#0123"), _scores(-2.0, -2.0)),  # of which nothing is known
+        # Its running statistics lag behind, and its weights have learned.
+        (
+            TaskIdentity(),
+            lambda run: finished_record(0.1, test_constant=0.114, test_answers=359, test_accuracy_population=0.8),
+        ),
     ],
 )
 def test_where_one_of_them_learned_the_difference_counts(task, outcome):

@@ -187,7 +187,9 @@ class RunTable:
 
     def _contrast(self, setting: Setting, networks: tuple[str, str], test: BothIntervals, pairs: int) -> Contrast:
         baseline, network = (self._by_setting[setting][name] for name in networks)
-        first, second = fmean(_finite(baseline)), fmean(_finite(network))
+        # Of the pairs alone, so that their difference is the one that is shown.
+        both = [seed for seed, value in baseline.items() if value is not None and network.get(seed) is not None]
+        first, second = (fmean(_finite({seed: runs[seed] for seed in both})) for runs in (baseline, network))
         at = AtLearningRate(
             None,
             test.these,

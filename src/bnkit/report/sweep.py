@@ -77,11 +77,18 @@ class LearningRateSweep:
         return fmean(known) if known else None
 
     def learned(self, lr: float) -> bool | None:
-        """Whether it is, on average, clearly better than the best constant answer; None where that is not known."""
-        mean, constant = self.mean(lr), self.constant(lr)
+        """Whether it is, on average, clearly better than the best constant answer; None where that is not known.
+
+        By the moving average or by the population statistics: a network whose running statistics lag behind has learned.
+        """
+        finished, mean, constant = self.finished(lr).values(), self.mean(lr), self.constant(lr)
         if mean is None or constant is None:
             return None
-        return self.objective.is_clearly_better(mean, constant, fewest(o.answers for o in self.finished(lr).values()))
+        known = [self.objective.population(outcome.final) for outcome in finished if outcome.final is not None]
+        population = [value for value in known if value is not None]
+        means = [mean, *([fmean(population)] if population else [])]
+        answers = fewest(outcome.answers for outcome in finished)
+        return any(self.objective.is_clearly_better(value, constant, answers) for value in means)
 
     def _why_none(self) -> str:
         """Why there is no run to judge ``name`` by."""

@@ -90,10 +90,16 @@ def _neither_sentence(best: AtBest, contrast: Contrast) -> str:
     )
 
 
+_MORE_EXAMPLES, _MORE_SEEDS = "Use more test examples.", "Use more seeds."
+
+
 def _remedy(difference: Interval) -> str:
-    if difference.counted is not None or _examples_matter(difference):
-        return "Use more test examples."
-    return "Use more seeds."
+    return _MORE_EXAMPLES if difference.counted is not None or _examples_matter(difference) else _MORE_SEEDS
+
+
+def without_remedy(headline: str) -> str:
+    """``headline`` without the sentence that says what would help: for readers who do not train."""
+    return headline.removesuffix(_MORE_EXAMPLES).removesuffix(_MORE_SEEDS).rstrip()
 
 
 def headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> str:
@@ -104,8 +110,8 @@ def headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> str
     if best.neither_learned or difference is None or difference.low is None or difference.high is None:
         return opening + conclusion(best, contrast)
     ends = f"{objective.change(difference.low)} to {objective.change(difference.high)}"
-    of_new = " for new test examples" if best.test_new_examples is not None else ""
-    interval = f"95 % interval{at_once(contrast)}{of_new} {ends}, {objective.count(difference)}"
+    examples = "these" if best.test_new_examples is None else "new"
+    interval = f"95 % interval{at_once(contrast)} for {examples} test examples {ends}, {objective.count(difference)}"
     if objective.conclude(difference, contrast.margin) is Conclusion.UNKNOWN:
         unit = " points" if objective.is_accuracy else ""
         return (

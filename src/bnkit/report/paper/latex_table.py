@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import zip_longest
 
 from bnkit.intervals.interval import Interval
+from bnkit.report.contrasts.verdict import without_remedy
 from bnkit.report.paper.paper_summary import Summary, SummaryRow, ends_text, setting_text
 
 _ESCAPES = {
@@ -58,7 +59,7 @@ def latex(summary: Summary) -> str:
         r"% \usepackage{booktabs}",
         r"\begin{table}[t]",
         r"\centering\footnotesize\setlength{\tabcolsep}{2pt}\setlength{\belowcaptionskip}{4pt}",
-        rf"\caption{{{escape(summary.headline)} {notes[:1].upper()}{notes[1:]}.}}",
+        rf"\caption{{{escape(without_remedy(summary.headline))} {notes[:1].upper()}{notes[1:]}.}}",
         rf"\label{{tab:{re.sub('[^A-Za-z0-9.-]+', '-', summary.name)}}}",
         rf"\begin{{tabular*}}{{\columnwidth}}{{@{{\extracolsep{{\fill}}}}l{numbers}@{{}}}}",
         r"\toprule",
