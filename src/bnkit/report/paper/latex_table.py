@@ -52,6 +52,7 @@ def latex(summary: Summary) -> str:
         *("network", *summary.keys, summary.objective.title, "n"),
         *(("failed",) if summary.has_failures else ()),
         "difference",
+        *(("pairs",) if summary.has_fewer_pairs else ()),
     ]
     numbers = "r" * (len(titles) - 1)
     notes = "; ".join(escape(note) for note in summary.notes)
@@ -83,6 +84,7 @@ def _lines(row: SummaryRow, summary: Summary) -> Iterator[str]:
         (str(row.n),),
         *(((str(row.failed),),) if summary.has_failures else ()),
         ("--",) if difference is None else _figure(difference.interval, objective.change, difference.new_examples),
+        *((("--" if row.pairs is None else str(row.pairs),),) if summary.has_fewer_pairs else ()),
     ]
     lines = [" & ".join(line) for line in zip_longest(*cells, fillvalue="")]
     yield from (f"{line} \\\\" for line in lines[:-1])

@@ -20,7 +20,15 @@ NETWORK, AFTER_SETTINGS = (
     "network",
     (
         *("best", "n", "failed", "mean", "mean_low", "mean_high"),
-        *("baseline", "difference", "difference_low", "difference_high", "new_examples_low", "new_examples_high"),
+        *(
+            "baseline",
+            "pairs",
+            "difference",
+            "difference_low",
+            "difference_high",
+            "new_examples_low",
+            "new_examples_high",
+        ),
     ),
 )
 CHOSEN = "*"
@@ -60,6 +68,11 @@ class SummaryRow:
     failed: int
     difference: Difference | None = None
     is_best: bool | None = None
+
+    @property
+    def pairs(self) -> int | None:
+        """How many pairs of runs its difference rests on; None without one."""
+        return None if self.difference is None or self.difference.interval is None else self.difference.interval.n
 
     @property
     def n(self) -> int:
@@ -103,6 +116,11 @@ class Summary:
         return any(row.difference is not None and row.difference.new_examples is not None for row in self.rows)
 
     @property
+    def has_fewer_pairs(self) -> bool:
+        """Whether a difference rests on fewer pairs than its network has runs."""
+        return any(row.n != row.pairs for row in self.rows if row.pairs is not None)
+
+    @property
     def notes(self) -> list[str]:
         """What the figures mean, a sentence each."""
         at_once = f" for {self.pairs} pairs of networks at once (Holm)" if self.pairs > 1 else ""
@@ -134,6 +152,7 @@ class Summary:
             *(Column(self.objective.title), Column("95 % interval", 2, below=True)),
             *(Column("n", 3), *((Column("failed"),) if self.has_failures else ())),
             *(Column(f"difference{unit}"), Column("its 95 % interval", 1, below=True)),
+            *((Column("pairs", 2),) if self.has_fewer_pairs else ()),
             *((Column("for new examples", 1, below=True),) if self.has_new_examples else ()),
         ]
         return Table(columns, [self._texts(row) for row in self.rows], note=f"{'; '.join(self.notes)}.")
@@ -168,6 +187,7 @@ class Summary:
             *("–" if row.mean is None else text(row.mean.mean), ends_text(row.mean, text)),
             *(str(row.n), *((str(row.failed),) if self.has_failures else ())),
             *("–" if own is None else self.objective.change(own.mean), ends_text(own, self.objective.change)),
+            *(("–" if own is None else str(own.n),) if self.has_fewer_pairs else ()),
             *(
                 (ends_text(None if difference is None else difference.new_examples, self.objective.change),)
                 if self.has_new_examples
@@ -184,6 +204,7 @@ class Summary:
             *(row.is_best, row.n, row.failed),
             *_three(row.mean),
             None if difference is None else difference.baseline,
+            None if own is None else own.n,
             *_three(own),
             *_three(None if difference is None else difference.new_examples)[1:],
         ]
