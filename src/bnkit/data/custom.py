@@ -74,7 +74,7 @@ def _make_split(value: object, name: str, source: str, digest: hashlib._Hash) ->
         return streamed
     if isinstance(value, DataLoader):
         raise DataError(
-            f"{name} is a DataLoader; expected its Dataset, loader.dataset: bnkit makes the batches, by the grid's batch_size"
+            f"{name} is a DataLoader; expected its Dataset, loader.dataset: bnkit makes the batches itself"
         )
     try:
         inputs, targets = _pair(value)

@@ -116,7 +116,8 @@ class ResultsFolder:
             SettingsError: If its file cannot be read.
         """
         if not self.experiment_file.is_file():
-            raise RecordError(f"{self.path} holds no experiment.toml; expected a folder that bnkit compare wrote")
+            what = "holds no experiment.toml" if self.path.exists() else "does not exist"
+            raise RecordError(f"{self.path} {what}; expected a folder that bnkit compare wrote")
         experiment = parse_experiment(read_experiment(self.experiment_file), str(self.experiment_file))
         if experiment.settled is None:
             raise RecordError(
