@@ -237,7 +237,7 @@ def test_a_file_that_is_there_is_replaced_and_the_output_says_so(capsys, tmp_pat
         (["nets.py:Normalised", *SHAPE, "--weights", "gone.pt"], ["gone.pt is not there"]),
         (["nets.py:Normalised", *SHAPE, "--weights", "plain.pt"], ["plain.pt does not fit Normalised", "lacks conv.weight", "has besides 0.weight"]),
         (["nets.py:Normalised", *SHAPE, "--weights", "shape.pt"], ["does not fit Normalised: size mismatch for conv.weight"]),
-        (["nets.py:Normalised", *SHAPE, "--weights", "list.pt"], ["holds a list that is no state_dict"]),
+        (["nets.py:Normalised", *SHAPE, "--weights", "list.pt"], ["holds a list that is not a state_dict"]),
         (["nets.py:Normalised", *SHAPE, "--weights", "pickled.pt"], ["pickled.pt cannot be read", "tensors alone"]),
         (["nets.py:Normalised", *SHAPE, "--out", "x.pt"], ["x.pt ends in '.pt'", ".safetensors"]),
         (["nets.py:Normalised", *SHAPE, "--out", "x"], ["x ends in 'nothing'"]),

@@ -129,8 +129,8 @@ def _some(content):
             _some({"state_dict": nn.DataParallel(_network()[:1]).state_dict()}),
             ["the state_dict under 'state_dict', names without the prefix 'module.'", "lacks 1.weight"],
         ),
-        (_some({"epoch": 3, "log": {"loss": [1.0]}}), ["holds a dict that is no state_dict; expected tensors by name"]),
-        (_some({}), ["holds a dict that is no state_dict"]),
+        (_some({"epoch": 3, "log": {"loss": [1.0]}}), ["a dict that is not a state_dict; expected tensors by name"]),
+        (_some({}), ["holds a dict that is not a state_dict"]),
         (
             _some(_Attribute(a=nn.Sequential(nn.Linear(2, 2)), b=nn.Sequential(nn.Linear(2, 2))).state_dict()),
             [
