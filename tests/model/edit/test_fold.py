@@ -239,7 +239,7 @@ def test_a_scale_and_a_shift_takes_the_activation_with_it():
     folded, changes = fold(_trained(model).eval(), torch.randn(IMAGES))
     assert isinstance(folded[1], ScaleAndShift)
     assert isinstance(folded[1].activation, nn.ReLU)
-    assert changes[0].detail == "into a scale and a shift of its own: 0 feeds it; its activation stands behind it"
+    assert changes[0].detail == "into a scale and a shift of its own: 0 feeds it; its activation follows it"
 
 
 class _Standardised(nn.Conv2d):

@@ -90,7 +90,7 @@ def test_after_decompositions():
     assert _details(changes) == {
         "1": "into the output of 0",
         "3": "into the output of 2",
-        "6": "5 (aten.addmm.default) feeds it, which is no convolution or linear layer",
+        "6": "5 (aten.addmm.default) feeds it, which is not a convolution or linear layer",
     }
     assert torch.allclose(folded.module()(x), model(x), atol=1e-5)
 
