@@ -8,7 +8,7 @@ from bnkit.model.inspect.trace import Operation
 
 
 def axis_after(operation: Operation, axis: int) -> int | None:
-    """The dimension of the output of a reshaping step that was ``axis`` of its input; None if it no longer is one dimension.
+    """The output dimension of a reshaping step that was ``axis`` of its input; None if it is not one dimension any more.
 
     Args:
         operation: A step of the kind "reshape".
