@@ -8,7 +8,7 @@ from bnkit.model.inspect.trace import Operation
 
 
 def axis_after(operation: Operation, axis: int) -> int | None:
-    """The output dimension of a reshaping step that was ``axis`` of its input; None if it is not one dimension any more.
+    """The output dimension of a reshaping step that was ``axis`` of its input; None if it is no longer one dimension.
 
     Args:
         operation: A step of the kind "reshape".

@@ -62,7 +62,7 @@ def fold(
         include, exclude: Dotted names of batch norms, with shell wildcards, to select and to leave out.
 
     Returns:
-        ``(model, changes)``: the model in evaluation mode, or a program. ``changes.error``: the difference of outputs on the
+        ``(model, changes)``: the model in evaluation mode, or a program. ``changes.error``: their difference on the
         example, caused by rounding.
 
     Raises:
