@@ -84,7 +84,7 @@ class MeasurementPasses:
         return self._batches.run(self._model, batch, number)
 
     def _later_pass(self, calls: AbstractSet[Call]) -> LayerStatistics:
-        """Measure only ``calls``, with layers that normalise by their buffers. Each forward pass ends with the last call."""
+        """Measure only ``calls``; layers normalise by their buffers. Each forward pass ends with the last call."""
         statistics = LayerStatistics()
         missing: set[Call] = set()
 

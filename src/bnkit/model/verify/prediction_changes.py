@@ -128,7 +128,7 @@ class Effect:
 
     @property
     def change(self) -> float | None:
-        """The relative change of the outputs: the root mean square of the difference divided by that of the outputs before.
+        """The root mean square of the change of the outputs, divided by that of the outputs before.
 
         Infinite if outputs became finite, inf or NaN, or have another shape; None if there are no outputs.
         """
@@ -248,7 +248,7 @@ class Effect:
 
 
 def _chance(more: int, fewer: int) -> float:
-    """The exact one-sided p-value of the sign test: at least ``more`` of the differing pairs, if both are equally good."""
+    """The exact one-sided p-value of the sign test, for ``more`` and ``fewer`` pairs of either sign."""
     from scipy.special import bdtrc  # slow to import, and rarely needed
 
     return float(bdtrc(more - 1, more + fewer, 0.5)) if more + fewer else 1.0

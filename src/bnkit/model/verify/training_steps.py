@@ -1,4 +1,4 @@
-"""Verify that a changed model trains as before: compare outputs, gradients and buffers of a training step and an evaluation."""
+"""Verify that a changed model trains as before, by outputs, gradients and buffers of one step in each mode."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _are_close(one: Tensor, other: Tensor, limit: float) -> bool:
 
 
 class _Steps:
-    """The results of a model in training, in evaluation, and in evaluation without gradients, each from the same state."""
+    """The results of a model in training and in evaluation with and without gradients, from the same state."""
 
     def __init__(self, model: nn.Module, example: Example) -> None:
         self.tensors: dict[str, dict[str, Tensor]] = {}
