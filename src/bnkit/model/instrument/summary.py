@@ -42,9 +42,9 @@ def summary(model: nn.Module, example_inputs: Any, *, repetitions: int = 7) -> B
     backward pass to all parameters from a random gradient of the output. It runs ``repetitions`` times, after 2 warm-up
     rounds, with PyTorch's current number of threads. Layers are timed within that step, by hooks on the module and on
     its nodes in the autograd graph. The variants are interleaved in the same rounds: the model with bnkit's layers
-    (their loops are compiled first, which may take a minute), the model under ``recompute``, and the evaluation of the model and
-    of the folded model. Every figure is a median; the output says so if the middle half of the rounds includes both
-    faster and slower ones. On a GPU, times are device times.
+    (their loops are compiled first, which may take a minute), the model under ``recompute``, and the evaluation of the
+    model and of the folded model. Every figure is a median; the output says so if the middle half of the rounds
+    includes both faster and slower ones. On a GPU, times are device times.
 
     Bytes are those of the tensors that autograd saves, without parameters and buffers. Each tensor counts once, for the
     first layer that saves it.
