@@ -91,7 +91,7 @@ def _collective(start: Callable[[], Tensor], group: Group, caller: str) -> Tenso
         reason = str(error).partition(". ")[0]
         raise ModelError(
             f"{caller} did not receive the statistics of the other processes in its group of {group.size}: one of them "
-            f"exited, or did not reach this layer within the group's time limit ({reason}); look for the first error in "
-            "the other processes, and make all of them run the same layers, forward and backward"
+            f"exited, or did not reach this layer within the group's time limit ({reason}); look for the first error "
+            "in the other processes, and make all of them run the same layers, forward and backward"
         ) from error
     return result
