@@ -123,7 +123,7 @@ def _some(content):
         ),
         (
             _some(_Attribute(model=_network(), loss=nn.Linear(1, 1)).state_dict()),
-            ["names without the prefix 'model.'", "has besides loss.weight, loss.bias; expected the keys"],
+            ["names without the prefix 'model.'", "also has loss.weight, loss.bias; expected the keys"],
         ),
         (
             _some({"state_dict": nn.DataParallel(_network()[:1]).state_dict()}),
@@ -135,10 +135,10 @@ def _some(content):
             _some(_Attribute(a=nn.Sequential(nn.Linear(2, 2)), b=nn.Sequential(nn.Linear(2, 2))).state_dict()),
             [
                 "w.pt does not fit Sequential: it lacks 0.weight",
-                "has besides a.0.weight, a.0.bias, b.0.weight, b.0.bias",
+                "also has a.0.weight, a.0.bias, b.0.weight, b.0.bias",
             ],
         ),
-        (_some(nn.Linear(2, 2).state_dict()), ["lacks 0.weight", "has besides weight, bias"]),
+        (_some(nn.Linear(2, 2).state_dict()), ["lacks 0.weight", "also has weight, bias"]),
         (
             _some(argparse.Namespace(lr=0.1)),
             ["cannot be read: it holds argparse.Namespace, which is code", '["state_dict"], NEW)'],

@@ -96,9 +96,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadedWeights:
             f"{path}{where} does not fit {reason[:_TOLD]}; expected the weights of this very network"
         ) from error
     if missing or unexpected:
-        parts = [
-            f"it {text} {_some(names)}" for text, names in (("lacks", missing), ("has besides", unexpected)) if names
-        ]
+        parts = [f"it {text} {_some(names)}" for text, names in (("lacks", missing), ("also has", unexpected)) if names]
         raise ModelError(
             f"{path}{where} does not fit {type(model).__name__}: {' and '.join(parts)}; expected the keys of its state_dict"
         )

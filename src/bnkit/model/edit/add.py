@@ -80,7 +80,7 @@ def add(
         >>> added, changes = add(model, torch.ones(1, 1, 4, 4))
         >>> print(changes)
         site  action  detail
-        0     added   BatchNorm2d(4) before relu, in place of the bias
+        0     added   BatchNorm2d(4) before relu, replacing the bias
         3     kept    it is an output layer: no activation follows
         1 changed, 1 kept
     """
@@ -152,9 +152,9 @@ class _InsertionPoint:
         elif not isinstance(bias, nn.Parameter):
             stays = "is a buffer"
         elif is_shared(model, bias):
-            stays = "is that of another layer too"
+            stays = "is shared with another layer"
         else:
-            self.detail += ", in place of the bias"
+            self.detail += ", replacing the bias"
             return
         self.takes_bias = False
         self.detail += f"; its bias stays: it {stays}"
@@ -163,17 +163,17 @@ class _InsertionPoint:
 def _why_not(site: Site, sites: Sites, model: nn.Module, run: Trace) -> str:  # noqa: PLR0911 - a list of reasons
     """Why ``site`` gets no batch norm; empty if it gets one."""
     if not site.is_called:
-        return "a function uses its weight: there is no call to put a batch norm behind"
+        return "a function uses its weight: there is no call to put a batch norm after"
     if site.is_normalised:
         return "a normalisation follows already"
     if not site.activation:
         if site.is_gate:
-            return "it only weighs other values"
+            return "it only scales other values"
         return f"{'it is an output layer: ' if site.reaches_output else ''}no activation follows"
     if site.reaches_output and not site.feeds and (site.kind is OpType.LINEAR or site.activation in _OF_OUTPUTS):
         return f"it is an output layer: {site.activation} makes the output of it"
     if site.feeds and all(name in _names(sites) and sites.called(name).is_gate for name in site.feeds):
-        return "it only leads to weights of other values (squeeze and excite)"
+        return "it only computes weights for other values (squeeze and excite)"
     if any(isinstance(parent, nn.TransformerEncoderLayer) for parent in _parents(model, site.name)):
         return "the fast path of nn.TransformerEncoderLayer would use its weight and pass the batch norm by"
     return _why_not_normed(model.get_submodule(site.name), run.of_module(site.name))
@@ -218,9 +218,9 @@ def _insertion_point(site: Site, run: Trace, where: Where) -> _InsertionPoint | 
     if any(user.kind is OpType.NORM for user in run.users_of(operation)):
         return "a normalisation follows already"
     if operation.module is None or not operation.is_call:
-        return f"{operation.name} behind it is a function: there is no module to put a batch norm behind"
+        return f"{operation.name} after it is a function: there is no module to put a batch norm after"
     if run.calls[operation.module] != len(operations):
-        return f"{operation.module} behind it runs elsewhere too: a batch norm there would mix the two"
+        return f"{operation.module} after it runs elsewhere too: a batch norm there would mix the two"
     if features_last is False and len(operation.shape) < 3:
         features_last = True
     return _InsertionPoint(

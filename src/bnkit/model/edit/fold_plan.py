@@ -83,7 +83,7 @@ def _why_not(run: Trace, name: str, like: BatchNormLike) -> str:
     if not operations:
         return "it did not run on the example"
     if not all(operation.is_call for operation in operations):
-        return "a function uses its weights: there is no call to take away"
+        return "a function uses its weights: there is no call to remove"
     if like.mean is None or like.variance is None:
         return "it has no running statistics: what it does depends on the batch"
     return ""
@@ -115,7 +115,7 @@ class _Planner:
         into_input, why_not_input = self._layers(self._fed, self._why_not_input)
         if into_input:
             return self._fold(attached_to, (), into_input, f"into the input of {', '.join(into_input)}", into_input[0])
-        detail = f"into a scale and a shift of its own: {why_not_output}; {why_not_input}"
+        detail = f"into a separate scale and shift: {why_not_output}; {why_not_input}"
         return self._fold(attached_to, (), (), detail, attached_to if attached_to is not None else self._name)
 
     def _fold(
@@ -210,9 +210,9 @@ class _Planner:
                 if step.kind is not OpType.RESHAPE:
                     break
             if step.module != self._name:
-                return f"{name} runs several times, and not always behind it"
+                return f"{name} runs several times, and not always after it"
         if has_own_forward(layer):
-            return f"{name} has a forward of its own"
+            return f"{name} has a custom forward"
         return (
             _why_not_layer(self._model, self._run, name)
             or self._untraced.why_another_may_feed_layer(self._name, len(self._scale), name)
@@ -243,7 +243,7 @@ def _feeding(run: Trace, norm: Operation) -> Operation | str:
     if not before.kind.has_weights or before.module is None:
         return f"{before.label} feeds it"
     axis: int | None = 1 if before.kind is OpType.CONVOLUTION else len(before.shape) - 1
-    return before if _axis_behind(between, axis) == 1 else f"the channels of {before.label} are not its channels"
+    return before if _axis_behind(between, axis) == 1 else f"its channels are not those of {before.label}"
 
 
 def _axis_behind(operations: list[Operation], axis: int | None) -> int | None:
@@ -266,7 +266,7 @@ def _why_not_layer(model: nn.Module, run: Trace, name: str) -> str:
     for kind in ("weight", "bias"):
         tensor = own_tensor(layer, kind)
         if tensor is not None and is_shared(model, tensor):
-            return f"the {kind} of {name} is that of another layer too"
+            return f"the {kind} of {name} is shared with another layer"
     return ""
 
 
@@ -282,7 +282,7 @@ def _why_not_scaled(model: nn.Module, run: Trace, name: str) -> str:
     assert weight is not None
     transposed = isinstance(layer, _ConvNd) and layer.transposed
     if transposed:
-        return f"{name} has a forward of its own"
+        return f"{name} has a custom forward"
     factors = torch.linspace(0.5, 2.0, len(weight), dtype=torch.float64, device=weight.device)
     generator = torch.Generator().manual_seed(0)
     shape = run.of_module(name)[0].shapes[0]
@@ -294,14 +294,14 @@ def _why_not_scaled(model: nn.Module, run: Trace, name: str) -> str:
         try:
             expected, got = one(inputs), other(inputs)
         except Exception:
-            return f"{name} has a forward of its own"
+            return f"{name} has a custom forward"
         # It may return several tensors, or reorder the channels.
         axis = 1 if isinstance(layer, _ConvNd) else -1
         if not isinstance(expected, Tensor) or expected.dim() < 2 or expected.shape[axis] != len(weight):
-            return f"{name} has a forward of its own"
+            return f"{name} has a custom forward"
         axis %= expected.dim()
         expected = expected * factors.reshape(*(-1 if place == axis else 1 for place in range(expected.dim())))
-    return "" if torch.allclose(expected, got, rtol=1e-9, atol=1e-12) else f"{name} has a forward of its own"
+    return "" if torch.allclose(expected, got, rtol=1e-9, atol=1e-12) else f"{name} has a custom forward"
 
 
 def has_own_forward(layer: nn.Module) -> bool:

@@ -212,13 +212,13 @@ def _obstacles(norm: Node, tensors: _Tensors) -> Iterator[str]:
     if len(layer.users) > 1:
         yield f"{name} feeds something else too"
     if layer.target is _ATEN.linear.default and layer.meta["val"].dim() != 2:
-        yield f"the channels of {name} are not its channels"
+        yield f"its channels are not those of {name}"
     own = [node for node in _weights(layer) if node is not None]
     if any(tensors.of(node) is None for node in own):
         yield f"the weight or the bias of {name} is computed"
         return
     if any(tensors.is_shared(node) for node in own):
-        yield f"the weight or the bias of {name} is that of another layer too"
+        yield f"the weight or the bias of {name} is shared with another layer"
     holder = mean if beta is None else beta
     if len(own) == 1 and (not isinstance(holder, Node) or tensors.is_shared(holder)):
         yield f"{name} has no bias, and the batch norm runs several times"

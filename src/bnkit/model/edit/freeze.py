@@ -131,7 +131,7 @@ def _nothing_to_hold(module: nn.Module, like: BatchNormLike | Unrecognized) -> s
     if isinstance(like, Unrecognized):
         return None
     if like.is_frozen:
-        return f"holds still by itself, as a {type(module).__name__}"
+        return f"is always frozen, as a {type(module).__name__}"
     if like.mean is None or like.variance is None:
         return "keeps no running statistics, and normalises by the batch in evaluation too"
     return None
@@ -141,7 +141,7 @@ def _unfreeze(site: BatchNormSite, parent: nn.Module | None) -> Change:
     module = site.module
     if not isinstance(module, Frozen):
         if isinstance(site.recognised_as, BatchNormLike) and site.recognised_as.is_frozen:
-            return _kept(site, f'holds still by itself, as a {type(module).__name__}; convert(model, to="bnkit") first')
+            return _kept(site, f'is always frozen, as a {type(module).__name__}; convert(model, to="bnkit") first')
         return _kept(site, "is not frozen")
     remembered = module._requires_grad_before
     for name, learnt in remembered.items():

@@ -99,7 +99,7 @@ def remove(
             detail = ", ".join(_add_zero_bias(twin, layer, run) for layer in dict.fromkeys(biased) if has_shift)
             if not run.of_module(name):
                 detail = "it did not run on the example: whether a layer needs a bias in its place is not known"
-        changes_made.append(Change(name, "removed", detail or "nothing takes its place"))
+        changes_made.append(Change(name, "removed", detail or "nothing replaces it"))
     output_of(twin, example, "with its batch norm removed")
     return Changed(twin, Changes(changes_made))
 
@@ -116,7 +116,7 @@ def _detach(layer: WithBatchNorm) -> str:
     had_bias, bias_trained = layer.lost_bias, layer.bias_trained
     norm = detach_batch_norm(layer)
     if not had_bias:
-        return "its layer is as it was"
+        return "its layer is unchanged"
     weight = layer.weight
     assert isinstance(weight, Tensor)
     like = recognise(norm)
@@ -140,7 +140,7 @@ def _add_zero_bias(model: nn.Module, name: str, run: Trace) -> str:
         return f"{name} got no bias: its weight is not a plain tensor"
     bias = weight.detach().new_zeros(out_channels(layer))
     if has_own_forward(layer) and not _adds_bias(layer, bias, run.of_module(name)[0].shapes[0]):
-        return f"{name} has a forward of its own, which does not add a bias"
+        return f"{name} has a custom forward, which does not add a bias"
     add_bias(layer, bias)
     return f"{name} got a bias"
 
