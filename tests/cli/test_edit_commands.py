@@ -106,7 +106,7 @@ def test_add_and_what_it_wrote_loads_into_the_network_that_the_library_makes(cap
     torch.save(model.state_dict(), "w.pt")
     result = invoke(capsys, "add", f"{NETS}:plain", *SHAPE, "--weights", "w.pt", "--out", "a.safetensors", *options)
     assert result.status == 0
-    assert "BatchNorm2d(4) before relu, in place of the bias" in result.out
+    assert "BatchNorm2d(4) before relu, replacing the bias" in result.out
     assert ("outputs differ by" in result.out) == bool(options)
     added = add(user_networks.plain(), _example(model)).model.eval()
     added.load_state_dict(load_file("a.safetensors"))
@@ -235,9 +235,9 @@ def test_a_file_that_is_there_is_replaced_and_the_output_says_so(capsys, tmp_pat
         (["nets.py:Normalised", *SHAPE, "--data", "digits"], ["--input 5x1x8x8 with --data digits", "one of the two"]),
         (["nets.py:Normalised", "--data", "imagenet"], ["unknown data set 'imagenet'"]),
         (["nets.py:Normalised", *SHAPE, "--weights", "gone.pt"], ["gone.pt is not there"]),
-        (["nets.py:Normalised", *SHAPE, "--weights", "plain.pt"], ["plain.pt does not fit Normalised", "lacks conv.weight", "has besides 0.weight"]),
+        (["nets.py:Normalised", *SHAPE, "--weights", "plain.pt"], ["plain.pt does not fit Normalised", "lacks conv.weight", "also has 0.weight"]),
         (["nets.py:Normalised", *SHAPE, "--weights", "shape.pt"], ["does not fit Normalised: size mismatch for conv.weight"]),
-        (["nets.py:Normalised", *SHAPE, "--weights", "list.pt"], ["holds a list that is no state_dict"]),
+        (["nets.py:Normalised", *SHAPE, "--weights", "list.pt"], ["holds a list that is not a state_dict"]),
         (["nets.py:Normalised", *SHAPE, "--weights", "pickled.pt"], ["pickled.pt cannot be read", "tensors alone"]),
         (["nets.py:Normalised", *SHAPE, "--out", "x.pt"], ["x.pt ends in '.pt'", ".safetensors"]),
         (["nets.py:Normalised", *SHAPE, "--out", "x"], ["x ends in 'nothing'"]),

@@ -78,7 +78,7 @@ _NAN, _INF = float("nan"), float("inf")
             r"labels -1, 1 and 3, negative class numbers; .*leave out what is labelled -1",
         ),
         ((_INPUTS, _TARGETS % 2 * 2 - 1), _GOOD, r"labels -1 and 1, .*: \(targets \+ 1\) // 2 makes them 0 and 1"),
-        ((_INPUTS, _with(_TARGETS, -100, 9)), _GOOD, r"labels -100, 0, 1 and 2, .*a class number of its own, 3"),
+        ((_INPUTS, _with(_TARGETS, -100, 9)), _GOOD, r"labels -100, 0, 1 and 2, .*a new class number, 3"),
         ((_INPUTS, _TARGETS - 2), _GOOD, r"labels -2 to 0, .*: targets - targets.min\(\) makes them begin at 0"),
     ],
     ids=[

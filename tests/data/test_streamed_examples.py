@@ -82,9 +82,9 @@ class _Changing(Rows):
     [
         (_Broken, "x raised KeyError: .*row three.*expected examples"),
         (lambda i, t: Rows(i[:0], t[:0]), "x is empty"),
-        (_Changing, r"x hands out inputs of torch.uint8 of shape \(6,\) .* after inputs of torch.float32"),
+        (_Changing, r"x returns inputs of torch.uint8 of shape \(6,\) .* after inputs of torch.float32"),
         (lambda i, t: Rows(i, t - 5), "x has the labels -5 to -3, negative class numbers"),
-        (lambda i, t: Rows([str(row) for row in i], t), "x hands out a str as an input; expected a tensor"),
+        (lambda i, t: Rows([str(row) for row in i], t), "x returns a str as an input; expected a tensor"),
         (lambda i, t: Dataset(), "x has no length; expected a map-style Dataset"),
     ],
     ids=["raises", "empty", "changing", "negative", "no tensors", "no length"],

@@ -125,7 +125,7 @@ def test_what_is_pickled_is_not_unpickled(whole):
         "config": {"c": {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}}
     }
     for entries in ({"data__constants__opaque_obj_0": pickle.dumps(Harm())}, {"data__constants__model_constants_config.json": json.dumps(config).encode()}):  # fmt: skip
-        with pytest.raises(ModelError, match="it holds opaque_obj_0, which is no tensor"):
+        with pytest.raises(ModelError, match="it holds opaque_obj_0, which is not a tensor"):
             load_program(_changed(whole, **entries))
     assert not Path("harmed").exists()
 
@@ -142,7 +142,7 @@ def test_other_files_are_told_in_a_line(whole, content):
 
 def test_an_archive_of_something_else(whole):
     torch.save({"w": torch.ones(2)}, "w.pt2")
-    with pytest.raises(ModelError, match="it holds no archive of a program"):
+    with pytest.raises(ModelError, match="it holds not an archive of a program"):
         load_program("w.pt2")
 
 

@@ -138,6 +138,6 @@ def test_where_nothing_can_be_written(tmp_path, model, name, error, message):
 def test_weights_of_another_network(tmp_path, model):
     save(nn.Linear(2, 2), tmp_path / "x.safetensors")
     with pytest.raises(
-        ModelError, match=r"does not fit PlainCnn: it lacks conv.weight, conv.bias, .* and \d+ more and it has besides"
+        ModelError, match=r"does not fit PlainCnn: it lacks conv.weight, conv.bias, .* and \d+ more and it also has"
     ):
         load_weights(model, tmp_path / "x.safetensors")

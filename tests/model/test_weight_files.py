@@ -123,22 +123,22 @@ def _some(content):
         ),
         (
             _some(_Attribute(model=_network(), loss=nn.Linear(1, 1)).state_dict()),
-            ["names without the prefix 'model.'", "has besides loss.weight, loss.bias; expected the keys"],
+            ["names without the prefix 'model.'", "also has loss.weight, loss.bias; expected the keys"],
         ),
         (
             _some({"state_dict": nn.DataParallel(_network()[:1]).state_dict()}),
             ["the state_dict under 'state_dict', names without the prefix 'module.'", "lacks 1.weight"],
         ),
-        (_some({"epoch": 3, "log": {"loss": [1.0]}}), ["holds a dict that is no state_dict; expected tensors by name"]),
-        (_some({}), ["holds a dict that is no state_dict"]),
+        (_some({"epoch": 3, "log": {"loss": [1.0]}}), ["a dict that is not a state_dict; expected tensors by name"]),
+        (_some({}), ["holds a dict that is not a state_dict"]),
         (
             _some(_Attribute(a=nn.Sequential(nn.Linear(2, 2)), b=nn.Sequential(nn.Linear(2, 2))).state_dict()),
             [
                 "w.pt does not fit Sequential: it lacks 0.weight",
-                "has besides a.0.weight, a.0.bias, b.0.weight, b.0.bias",
+                "also has a.0.weight, a.0.bias, b.0.weight, b.0.bias",
             ],
         ),
-        (_some(nn.Linear(2, 2).state_dict()), ["lacks 0.weight", "has besides weight, bias"]),
+        (_some(nn.Linear(2, 2).state_dict()), ["lacks 0.weight", "also has weight, bias"]),
         (
             _some(argparse.Namespace(lr=0.1)),
             ["cannot be read: it holds argparse.Namespace, which is code", '["state_dict"], NEW)'],

@@ -138,7 +138,7 @@ def test_sub_groups(results, scenario):
     eager = replace(scenario, how="eager")
     _assert_equal([first, last], sync_scenarios.measure(eager, eager.layer(), slice(None)))
     assert alone.pop("error") == "SettingsError"
-    assert "process_group that this process is no member of" in alone.pop("message")
+    assert "process_group that this process is not a member of" in alone.pop("message")
     _assert_equal([alone], sync_scenarios.measure(eager, eager.layer(), slice(0, 4)))
 
 
@@ -174,7 +174,7 @@ def test_a_process_that_ends_or_does_not_come_gives_the_others_an_error_with_the
 ):
     for result in results(name, ranks):
         assert result["error"] == "ModelError"
-        assert result["message"].startswith(f"{layer} waited in vain")
+        assert result["message"].startswith(f"{layer} did not receive the statistics")
         assert f"its group of {size}" in result["message"]
 
 

@@ -31,7 +31,7 @@ def decode(file: Path) -> Image.Image:
             frames = getattr(picture, "n_frames", 1)
             if frames > 1 and picture.format not in _FIRST_OF_SEVERAL:
                 raise DataError(
-                    f"{file} holds {frames} pictures; expected one: save each in a file of its own, or remove the file"
+                    f"{file} holds {frames} pictures; expected one: save each in a separate file, or remove the file"
                 )
             has_shorts = picture.format in _WITHOUT_32_BITS
             picture.load()

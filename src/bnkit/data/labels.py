@@ -67,7 +67,7 @@ def check_labels(labels: Collection[int], name: str) -> None:
         remedy = "(targets + 1) // 2 makes them 0 and 1"
     elif min(labels) == _IGNORED or sum(label < 0 for label in labels) == 1:
         remedy = (
-            f"leave out what is labelled {min(labels)}, or give it a class number of its own, {max(*labels, -1) + 1}, and "
+            f"leave out what is labelled {min(labels)}, or give it a new class number, {max(*labels, -1) + 1}, and "
             "a loss with that ignore_index"
         )
     else:

@@ -67,29 +67,27 @@ class SeededDataset(Dataset[Any]):
             self._check(example)
         inputs, targets = default_collate([tuple(example) for example in examples])
         if not isinstance(targets, Tensor):
-            raise DataError(f"{self.name} hands out targets of several parts; expected one number or tensor each")
+            raise DataError(f"{self.name} returns targets of several parts; expected one number or tensor each")
         if inputs.dim() < 2:
-            raise DataError(
-                f"{self.name} hands out single numbers as inputs; expected tensors of at least one dimension"
-            )
+            raise DataError(f"{self.name} returns single numbers as inputs; expected tensors of at least one dimension")
         with prefix_errors(self.name):
             return to_strided(inputs, "inputs"), canonical_targets(to_strided(targets, "targets"), inputs.dim())
 
     def _check(self, example: object) -> None:
         if not isinstance(example, (tuple, list)) or len(example) != 2:
             raise DataError(
-                f"{self.name} hands out {_described(example)}; expected (input, target): wrap it in a Dataset that returns "
+                f"{self.name} returns {_described(example)}; expected (input, target): wrap it in a Dataset that returns "
                 "these two"
             )
         value, target = example
         if not isinstance(value, (Tensor, np.ndarray)) or isinstance(value, np.ma.MaskedArray):
             hint = "a transform, torchvision.transforms.ToTensor(), makes it" if "PIL" in type(value).__module__ else ""
             raise DataError(
-                f"{self.name} hands out {_described(value)} as an input; expected a tensor{': ' if hint else ''}{hint}"
+                f"{self.name} returns {_described(value)} as an input; expected a tensor{': ' if hint else ''}{hint}"
             )
         if isinstance(target, (str, bytes)) or target is None:
             raise DataError(
-                f"{self.name} hands out {target!r} as a target; expected a class number, from 0 on, or floating values"
+                f"{self.name} returns {target!r} as a target; expected a class number, from 0 on, or floating values"
             )
 
 

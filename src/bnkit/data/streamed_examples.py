@@ -199,7 +199,7 @@ def _survey_examples(loading: SeededDataset, size: int) -> Survey:
         first_form = first_form or batch_form
         if batch_form != first_form:
             raise DataError(
-                f"{loading.name} hands out inputs of {batch_form} after inputs of {first_form}; expected all alike"
+                f"{loading.name} returns inputs of {batch_form} after inputs of {first_form}; expected all alike"
             )
         examples_check.add(inputs, targets)
         for digest, tensor in zip(content, batch, strict=True):

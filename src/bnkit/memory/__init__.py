@@ -1,4 +1,4 @@
-"""Memory in training: outputs computed again instead of kept, and freed blocks kept for the next allocation."""
+"""Save memory in training by recomputing outputs, and keep freed memory for later allocations."""
 
 from bnkit.memory.malloc import keep_freed_memory
 

@@ -1,4 +1,4 @@
-"""The activations that PyTorch's graph names, and what computes them again."""
+"""The activations in PyTorch's autograd graph, and the functions that recompute them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Activation(NamedTuple):
     """An activation.
 
     Attributes:
-        plain: Gives the result as a new tensor.
-        in_place: Writes it over the argument; None where PyTorch cannot.
-        arguments: The names of what the node keeps of its other arguments.
+        plain: The function that returns a new tensor.
+        in_place: The in-place function; None if PyTorch has none.
+        arguments: The names of the other arguments that the node keeps.
     """
 
     plain: Callable[..., Tensor]
@@ -32,7 +32,7 @@ _nn: Any = torch._C._nn
 _LEAKY = Activation(_nn.leaky_relu, _nn.leaky_relu_, ("negative_slope",))
 _ELU = Activation(_nn.elu, _nn.elu_, ("alpha", "scale", "input_scale"))
 
-# By the class of the node; the second of two is that of the function in place.
+# By the class name of the node; "Backward1" is the node of the in-place function.
 ACTIVATIONS: dict[str, Activation] = {
     "ReluBackward0": Activation(torch.relu, torch.relu_),
     "SigmoidBackward0": Activation(torch.sigmoid, torch.sigmoid_),

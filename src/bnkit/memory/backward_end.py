@@ -1,4 +1,4 @@
-"""What has to be done at the end of the backward pass that is running."""
+"""Callbacks at the end of the running backward pass."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch import Tensor
 from bnkit.errors import ModelError
 
 CHANGED = (
-    "bnkit.recompute computed an output of batch normalization again and got another one; expected what the forward pass "
-    "had; a tensor was changed in a way that autograd does not see (through .data, .numpy() or a pointer), or PyTorch's number "
-    "of threads or its choice of algorithm was: do without the change, or without bnkit.recompute"
+    "bnkit.recompute computed an output of batch normalization again and got another one; expected the output of the "
+    "forward pass; a tensor was changed in a way that autograd does not see (through .data, .numpy() or a pointer), or "
+    "PyTorch's number of threads or choice of algorithm was changed: avoid the change, or do not use bnkit.recompute"
 )
-# A pass that ends in an error does nothing at its end; what it left is let go by one of the next.
+# A pass that raises runs no callbacks; a later pass releases its tensors.
 _LEFT_OVER = 8
 
 
 class Holder(Protocol):
-    """What holds something that it can let go."""
+    """An object with memory that it can release."""
 
     def release(self) -> None:
         """Free it."""
 
 
 class _End:
-    """What is done at the end of one pass."""
+    """The callbacks at the end of one pass."""
 
     def __init__(self) -> None:
-        self.holders: list[ReferenceType[Holder]] = []  # they hold what would be freed on the way
+        self.holders: list[ReferenceType[Holder]] = []  # weak, so that they can be freed earlier
         self.differs: list[Tensor] = []
 
     def release(self) -> None:
@@ -54,12 +54,12 @@ def is_running() -> bool:
 
 
 def release_at_the_end(holder: Holder) -> None:
-    """Have ``holder`` let go what it computed again, if it has not by then."""
+    """Make ``holder`` release its recomputed tensor at the end of the pass, unless it has done so before."""
     _end().holders.append(ref(holder))
 
 
 def would_synchronize(tensor: Tensor) -> bool:
-    """Whether to look at ``tensor`` would be to wait for its device in the middle of a backward pass."""
+    """Whether reading ``tensor`` would synchronise with its device in the middle of a backward pass."""
     return tensor.device.type != "cpu" and is_running()
 
 

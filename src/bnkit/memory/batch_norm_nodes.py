@@ -1,4 +1,4 @@
-"""Batch normalization read out of the autograd graph: PyTorch's nodes, and those of ``bnkit.kernels``."""
+"""Read batch normalization from the autograd graph: PyTorch's nodes, and those of ``bnkit.kernels``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SavedTensorReader(Protocol):
-    """What is known of the nodes of a graph; see ``recipe_from_graph.Graph``."""
+    """Reads the tensors that nodes saved; see ``recipe_from_graph.Graph``."""
 
     def read_attributes(self, node: Any, attributes: tuple[str, ...]) -> list[SavedTensor | KeptTensor | None]: ...
 
@@ -29,7 +29,7 @@ class SavedTensorReader(Protocol):
 _IN_TRAINING = ("_saved_input", "_saved_weight", "_saved_result1", "_saved_result2")
 _IN_EVALUATION = ("_saved_input", "_saved_weight", "_saved_running_mean", "_saved_running_var")
 
-# For which forms of input the statistics that the node kept give the same bits as the forward pass, which took them.
+# Whether the saved statistics reproduce the forward pass bit by bit, for each form of input.
 _EXACT_WITH_SAVED_STATISTICS: dict[Hashable, bool] = {}
 _MAX_SIGNATURES = 4096
 
@@ -49,7 +49,7 @@ def _miopen(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -
 
 
 def _with_saved_statistics(x: Tensor, scale: Tensor, bias: Tensor | None, mean: Tensor) -> Tensor:
-    """One pass: PyTorch's function for evaluation, with 1 / sqrt(1 + 0) times a scale that holds the inverse deviation."""
+    """One pass with PyTorch's evaluation function; ``scale`` includes the inverse deviation, the variance is 1."""
     return torch.native_batch_norm(x, scale, bias, mean, torch.ones_like(mean), False, 0.0, 0.0)[0]
 
 
@@ -62,7 +62,7 @@ def _with_running_statistics(
 def _read(
     again: Callable[..., Tensor], eps_name: str, node: Any, nodes: SavedTensorReader, allow_fused: bool
 ) -> Recipe | None:
-    """What computes the output of ``node``; ``again`` does so in training, computing the statistics of its input again."""
+    """The recipe for the output of ``node``; ``again`` is the training function, which recomputes the statistics."""
     training, eps = node._saved_training, getattr(node, eps_name)
     attributes = nodes.read_attributes(node, _IN_TRAINING if training else _IN_EVALUATION)
     if not attributes:
@@ -76,7 +76,7 @@ def _read(
         recipe = fused_recipe.read(x, w, bias, m, v, eps, is_given=not training)
         if recipe is not None:
             return recipe
-    # Copies, of a value for each channel: the buffers move, and an optimizer may step before the backward pass.
+    # Copies of small tensors: the buffers change, and an optimizer may step before the backward pass.
     w, b = None if w is None else w.clone(), None if bias is None else bias.detach().clone()
     leaf = Leaf(x.new_use())
     kind = (type(node).__name__, training, eps, None if w is None else w.dtype, None if b is None else b.dtype)
@@ -98,7 +98,7 @@ def _faster(
     again: Callable[[Tensor], Tensor],
     kind: Hashable,
 ) -> Callable[[Tensor], Tensor] | None:
-    """What computes the output from the saved statistics, if that gives the same bits; tried once for each form."""
+    """The function that uses the saved statistics, if it gives the same bits; tried once for each form of input."""
     scale = inverse_deviation if weight is None else inverse_deviation * weight
     function = partial(_with_saved_statistics, scale=scale, bias=bias, mean=mean)
     signature = (kind, x.signature())
@@ -114,7 +114,7 @@ def _faster(
 
 
 def _bias(node: Any, weight: SavedTensor | KeptTensor | None, nodes: SavedTensorReader) -> tuple[bool, Tensor | None]:
-    """Whether it is known what beta was; and what. A node keeps it only where it is trained."""
+    """Whether beta is known, and beta. A node references it only if it is trained."""
     owner, _ = node.next_functions[2]
     if owner is not None:
         beta = getattr(owner, "variable", None)
@@ -151,7 +151,7 @@ def _read_operation(node: Any, nodes: SavedTensorReader, _allow_fused: bool) -> 
 
 
 def _recipe(saved: list[SavedTensor | KeptTensor | None], config: ForwardConfig) -> Recipe | None:
-    # In use already, or there would be no node to read; neither Numba nor Triton is imported for those who have none.
+    # Imported here, because it needs Numba or Triton; a node to read exists only if they are in use.
     from bnkit.kernels.fused.backend import backend_of
 
     x, weight, bias, residual = saved[:4]

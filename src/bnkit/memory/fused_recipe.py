@@ -1,4 +1,4 @@
-"""PyTorch's batch normalization, a sum and ReLU after it as one recipe, where one compiled loop gives their bits."""
+"""A recipe for PyTorch's batch normalization with a following sum and ReLU, by one bit-identical compiled loop."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PLAIN = frozenset({Tensor, nn.Parameter})
 
 
 class FusedRecipe(NamedTuple):
-    """What PyTorch's kernels for the CPU made of float32: ``relu(x * alpha + beta + residual)``.
+    """The result of PyTorch's CPU kernels for float32: ``relu(x * alpha + beta + residual)``.
 
     Attributes:
-        of: The input; and the residual, or what was normalised to be the residual.
-        coefficients: alpha and beta, (2, C), of those that are normalised.
-        relu: Whether ReLU follows.
+        of: The input, and the residual or the tensor that is normalised to give the residual.
+        coefficients: alpha and beta, (2, C), for each normalised tensor.
+        relu: Whether a ReLU follows.
     """
 
     of: tuple[Leaf, ...]
@@ -51,7 +51,7 @@ class FusedRecipe(NamedTuple):
         return _aten_affine().affine(of[0].saved.value(), coefficients[0], residual, of_residual, self.relu), True
 
     def signature(self) -> Hashable:
-        x = self.of[0].saved  # all lie as it does
+        x = self.of[0].saved  # all have its layout
         return "affine", x.shape, x.stride, len(self.of), len(self.coefficients), self.relu
 
 
@@ -65,9 +65,9 @@ def read(
     *,
     is_given: bool,
 ) -> FusedRecipe | None:
-    """What computes the output of batch normalization of ``x``; None where the loop cannot.
+    """The recipe for the output of batch normalization of ``x``; None if the loop does not support it.
 
-    For what the others are see ``kernels.affine.coefficients``.
+    See ``kernels.affine.coefficients`` for the other arguments.
     """
     leaf = Leaf(x.new_use())
     if not _is_supported(leaf) or not (_is_plain(weight) and _is_plain(bias) and _is_plain(mean) and _is_plain(spread)):
@@ -81,12 +81,12 @@ def read(
 
 
 def with_relu(of: Recipe) -> FusedRecipe | None:
-    """ReLU of that, where it is one loop."""
+    """The recipe with a ReLU after it; None if it is not one loop."""
     return FusedRecipe(of.of, of.coefficients, True) if isinstance(of, FusedRecipe) and not of.relu else None
 
 
 def add(a: Recipe, b: Recipe) -> FusedRecipe | None:
-    """The sum of both, where it is one loop."""
+    """The recipe for the sum of both; None if it is not one loop."""
     first, second = _term(a), _term(b)
     if first is None or second is None:
         return None
@@ -98,7 +98,7 @@ def add(a: Recipe, b: Recipe) -> FusedRecipe | None:
 
 
 def _term(recipe: Recipe) -> tuple[Leaf, tuple[Tensor, ...]] | None:
-    """What a sum can be made of, and the coefficients of what is normalised."""
+    """The input of a term of a sum, and its coefficients if it is normalised; None if the loop does not support it."""
     if isinstance(recipe, Leaf):
         return recipe, ()
     if isinstance(recipe, FusedRecipe) and len(recipe.of) == 1 and not recipe.relu:
@@ -111,7 +111,7 @@ def _is_supported(leaf: Leaf) -> bool:
 
 
 def _is_plain(parameter: Tensor | None) -> bool:
-    """Whether the loop can read it, or there is none; it is where the input is, or there was no output."""
+    """Whether ``parameter`` is None, or the loop can read it; its device is that of the input."""
     if parameter is None:
         return True
     return type(parameter) in _PLAIN and parameter.dtype == torch.float32 and parameter.is_contiguous()
@@ -119,5 +119,5 @@ def _is_plain(parameter: Tensor | None) -> bool:
 
 @cache
 def _aten_affine() -> Any:
-    """Only when there is something for them: they import Numba."""
+    """The compiled loops, imported on first use because they import Numba."""
     return importlib.import_module("bnkit.kernels.cpu.aten_affine")

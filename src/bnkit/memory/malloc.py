@@ -1,4 +1,4 @@
-"""What the process does with memory: keeping freed blocks instead of returning them to the system."""
+"""Make the C library keep freed memory instead of returning it to the system."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _NEVER_TRIM = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Whether the C library now keeps freed memory for the next allocation; it does for the rest of the process.
+    """Make the C library keep freed memory for later allocations, for the rest of the process; returns whether it does.
 
-    glibc requests every block above 128 KiB to 32 MiB from the system and returns it when it is freed, so that each
-    training step on the CPU gets new pages, which the kernel clears one by one. Switching that off (``mallopt``:
-    ``M_MMAP_MAX=0``, no trimming) makes CPU training faster at the price of a resident size that stays at its peak.
-    ``benchmarks/epoch.py`` measures the effect. There is no error and no effect where the C library is not glibc
-    (macOS, Windows, musl), nor on memory of a GPU.
+    glibc requests large blocks (above 128 KiB to 32 MiB) from the system and returns them when they are freed, so each
+    training step on the CPU gets new pages, which the kernel must clear. Turning this off (``mallopt``:
+    ``M_MMAP_MAX=0``, no trimming) makes CPU training faster, but the resident size stays at its peak.
+    ``benchmarks/epoch.py`` measures the effect. With other C libraries (macOS, Windows, musl) the call does nothing;
+    GPU memory is not affected.
 
     Returns:
-        True where it took effect, False where the C library cannot do it.
+        True if it took effect, False if the C library does not support it.
 
     Example:
         >>> keep_freed_memory() in (True, False)
@@ -33,5 +33,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    # mallopt answers 1 when the parameter was taken.
+    # mallopt returns 1 on success.
     return bool(mallopt(_MMAP_MAX, 0) == 1 and mallopt(_TRIM_THRESHOLD, _NEVER_TRIM) == 1)

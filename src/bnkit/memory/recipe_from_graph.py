@@ -1,4 +1,4 @@
-"""Reading a recipe out of the graph that autograd has built: which node made a tensor, and of what."""
+"""Find the recipe for a tensor in the autograd graph: the node that computed it, and the inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bnkit.memory.recipes import ActivationRecipe, CastRecipe, CombinedRecipe, L
 from bnkit.memory.saved_storage import Recipe, SavedStorage
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
 
-# What gives a tensor that lies in the storage of the one it is given.
+# Nodes of functions that return a view of their input.
 _VIEWS = frozenset(
     f"{name}Backward0"
     for name in (
@@ -32,16 +32,16 @@ _POOLS = frozenset(
 
 
 class Graph:
-    """What is known of the nodes that were made while one context was open in one thread.
+    """Reads the nodes that were created while one context was open in one thread.
 
-    Only nodes whose tensors this context saved are looked at: reading others would call hooks of other code,
-    those of activation checkpointing for example, which would compute a part of the forward pass.
+    It only reads nodes whose tensors this context saved: reading others would call hooks of other code, such as those
+    of activation checkpointing, which would repeat a part of the forward pass.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._own: set[int] = set()
         self._named: dict[tuple[int, int], Any] = {}
-        # What is unpacked while the graph is looked at; None while it is not.
+        # The tensors unpacked while the graph is being read; None at other times.
         self.unpacked: list[SavedTensor | KeptTensor] | None = None
         self._nothing = torch.empty(0)
         self._wanted: SavedStorage | None = None
@@ -50,7 +50,7 @@ class Graph:
 
     @cached_property
     def _betas(self) -> dict[int, Tensor | None]:
-        """By the storage of gamma. A node of PyTorch's keeps gamma and not beta, which does not matter to any gradient."""
+        """Beta by the storage of gamma: PyTorch's node saves only gamma, because gradients do not depend on beta."""
         biases: dict[int, Tensor | None] = {}
         for module in self._model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
@@ -58,19 +58,19 @@ class Graph:
         return biases
 
     def beta(self, key: int) -> tuple[bool, Tensor | None]:
-        """Whether it is known which beta belongs to the gamma whose storage is at ``key``; and it."""
+        """Whether the beta for the gamma with the storage ``key`` is known, and this beta."""
         return key in self._betas, self._betas.get(key)
 
     def note(self, number: int) -> None:
-        """The node of that number saves its tensors in this context."""
+        """Record that the node with this number saves its tensors in this context."""
         self._own.add(number)
 
     def name(self, node: Any, number: int, saved: SavedTensor) -> int:
-        """The output ``number`` of ``node`` is ``saved``; returns the number of the node itself."""
+        """Record that the output ``number`` of ``node`` is ``saved``; returns the number of the node."""
         own: int = node._sequence_nr()
         self._named[own, number] = ref(saved)
         kind = type(node).__name__
-        if kind == "CloneBackward0":  # activations in place keep a copy of their argument
+        if kind == "CloneBackward0":  # some in-place activations save a copy of their argument
             source, of_source = node.next_functions[0]
             if source is not None:
                 self._named.setdefault((source._sequence_nr(), of_source), ref(saved))
@@ -83,17 +83,17 @@ class Graph:
         self._wanted = None
 
     def record_unpacked(self, saved: SavedTensor | KeptTensor) -> Tensor:
-        """Called with what is unpacked while the graph is only looked at; what to hand out."""
+        """Called for a tensor that is unpacked while the graph is being read; returns the tensor to pass on."""
         assert self.unpacked is not None
         self.unpacked.append(saved)
         return self._nothing
 
     def read_attribute(self, node: Any, attribute: str) -> list[SavedTensor | KeptTensor | None]:
-        """What ``node`` saved under ``attribute``, without computing anything; empty if that cannot be known."""
+        """The tensors that ``node`` saved under ``attribute``, without computing them; empty if they are unknown."""
         return self.read_attributes(node, (attribute,))
 
     def read_attributes(self, node: Any, attributes: tuple[str, ...]) -> list[SavedTensor | KeptTensor | None]:
-        """What ``node`` saved under all of ``attributes``, in a row."""
+        """The tensors that ``node`` saved under all ``attributes``, in order."""
         if node._sequence_nr() not in self._own:
             return []
         unpacked: list[SavedTensor | KeptTensor] = []
@@ -107,20 +107,20 @@ class Graph:
                         saved.append(None)
                     elif unpacked:
                         saved.append(unpacked.pop(0))
-                    else:  # what has no hooks is not ours
+                    else:  # a tensor without hooks was not saved by this context
                         return []
                 if unpacked:
                     return []
-        except (RuntimeError, AttributeError):  # it was freed, or is not that kind of node
+        except (RuntimeError, AttributeError):  # it was freed, or the node has no such attribute
             return []
         finally:
             self.unpacked = None
         return saved
 
     def recipe(self, node: Any, number: int, storage: SavedStorage, *, allow_fused: bool) -> Recipe | None:
-        """What computes ``storage``, the storage of the output ``number`` of ``node``; None if that is not known.
+        """The recipe for ``storage``, the storage of the output ``number`` of ``node``; None if it is unknown.
 
-        ``allow_fused``: whether it may be one of ours where it was several functions of PyTorch's.
+        ``allow_fused``: whether one of bnkit's loops may replace several functions of PyTorch.
         """
         self._wanted = storage  # it cannot be part of its own recipe
         self._allow_fused = allow_fused
@@ -134,7 +134,7 @@ class Graph:
         return self._made(node, number)
 
     def _narrow(self, node: Any) -> None:
-        """Keep the places of the largest values that a max-pool's ``node`` saved in as few bits as they need."""
+        """Store the indices that a max-pool's ``node`` saved in the smallest sufficient dtype."""
         inputs, places = self.read_attribute(node, "_saved_self"), self.read_attribute(node, "_saved_result1")
         if not (inputs and places and isinstance(inputs[0], SavedTensor) and isinstance(places[0], SavedTensor)):
             return
@@ -160,7 +160,7 @@ class Graph:
             return self._combined(node, cat(dimension), ("cat", dimension))
         if name in {"ToCopyBackward0", "CloneBackward0"}:
             of = self._argument(node, 0)
-            dtype = node._input_metadata[0].dtype  # of the result
+            dtype = node._input_metadata[0].dtype  # the dtype of the result
             return None if of is None else ActivationRecipe(of, to_dtype(dtype), (name, dtype))
         if number == 0:
             read = batch_norm_nodes.READERS.get(name)
@@ -169,7 +169,7 @@ class Graph:
         return None
 
     def _argument(self, node: Any, argument: int) -> Recipe | None:
-        """What computes an argument of ``node``: what is saved of it, or the node that made it."""
+        """The recipe for an argument of ``node``: the saved tensor, or the recipe of the node that computed it."""
         source, number = node.next_functions[argument]
         if source is None:
             return None

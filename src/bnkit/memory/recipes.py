@@ -1,4 +1,4 @@
-"""How an output of batch normalization is computed from what is kept, by the very functions that the forward pass took."""
+"""Recipes to recompute outputs of batch normalization from saved tensors, by the functions of the forward pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bnkit.memory.saved_tensor import SavedTensor
 
 
 class Leaf(NamedTuple):
-    """A tensor that is saved, kept or computed again in its turn."""
+    """A saved tensor, which is kept or itself recomputed."""
 
     saved: SavedTensor
 
@@ -42,9 +42,9 @@ class BatchNormRecipe(NamedTuple):
     """An output of batch normalization.
 
     Attributes:
-        of: The input; and the residual, if it is added in the same go.
-        function: Takes these.
-        kind: What ``function`` is, but for its values.
+        of: The input, and the residual if the function adds it.
+        function: The function of these.
+        kind: Identifies ``function`` except for its values.
     """
 
     of: tuple[Leaf, ...]
@@ -71,12 +71,12 @@ class BatchNormRecipe(NamedTuple):
 
 
 class ActivationRecipe(NamedTuple):
-    """What a function makes of another recipe's tensor, element by element.
+    """An element-wise function of another recipe's tensor.
 
     Attributes:
         of: The other recipe.
-        function: Takes the tensor, and whether it may be written over.
-        kind: What ``function`` is.
+        function: Called with the tensor, and whether it may be overwritten.
+        kind: Identifies ``function``.
     """
 
     of: Recipe
@@ -103,12 +103,12 @@ class ActivationRecipe(NamedTuple):
 
 
 class CombinedRecipe(NamedTuple):
-    """What a function makes of the tensors of several recipes: their sum, or their concatenation.
+    """A function of the tensors of several recipes: their sum or concatenation.
 
     Attributes:
         of: The other recipes.
-        function: Takes what they compute.
-        kind: What ``function`` is.
+        function: Called with their results.
+        kind: Identifies ``function``.
     """
 
     of: tuple[Recipe, ...]
@@ -135,7 +135,7 @@ class CombinedRecipe(NamedTuple):
 
 
 class CastRecipe(NamedTuple):
-    """Integers that were put into fewer bits: they have the values that they had."""
+    """Integers that were stored in a smaller dtype, without a change of value."""
 
     narrow: Tensor
     dtype: torch.dtype
@@ -160,7 +160,7 @@ class CastRecipe(NamedTuple):
 
 
 def add(parts: list[tuple[Tensor, bool]]) -> Tensor:
-    """The sum of two, written over one of them where that may be."""
+    """The sum of two tensors, computed in place if one may be overwritten."""
     (a, own_a), (b, own_b) = parts
     if own_a and _holds(a, b):
         return a.add_(b)
@@ -170,12 +170,12 @@ def add(parts: list[tuple[Tensor, bool]]) -> Tensor:
 
 
 def _holds(a: Tensor, b: Tensor) -> bool:
-    """Whether the sum of both is laid out as ``a`` is."""
+    """Whether the sum of both has the layout of ``a``."""
     return a.shape == b.shape and a.stride() == b.stride() and torch.result_type(a, b) == a.dtype == b.dtype
 
 
 def cat(dimension: int) -> Callable[[list[tuple[Tensor, bool]]], Tensor]:
-    """What concatenates tensors along ``dimension``."""
+    """A function that concatenates tensors along ``dimension``."""
 
     def function(parts: list[tuple[Tensor, bool]]) -> Tensor:
         return torch.cat([tensor for tensor, _ in parts], dimension)
@@ -184,7 +184,7 @@ def cat(dimension: int) -> Callable[[list[tuple[Tensor, bool]]], Tensor]:
 
 
 def to_dtype(dtype: torch.dtype) -> Callable[[Tensor, bool], Tensor]:
-    """What copies a tensor, into another dtype or its own."""
+    """A function that copies a tensor to ``dtype``."""
 
     def function(tensor: Tensor, own: bool) -> Tensor:
         return tensor if own and tensor.dtype == dtype else tensor.to(dtype, copy=True)
@@ -193,7 +193,7 @@ def to_dtype(dtype: torch.dtype) -> Callable[[Tensor, bool], Tensor]:
 
 
 def activation(plain: Callable[..., Tensor], in_place: Callable[..., Tensor] | None, arguments: tuple[Any, ...]) -> Any:
-    """What applies an activation, in place where it may."""
+    """A function that applies an activation, in place if allowed."""
 
     def function(tensor: Tensor, own: bool) -> Tensor:
         return in_place(tensor, *arguments) if own and in_place is not None else plain(tensor, *arguments)

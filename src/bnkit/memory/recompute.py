@@ -1,4 +1,4 @@
-"""Training in less memory: the outputs of batch normalization are computed again where the backward pass needs them."""
+"""Train with less memory: recompute the outputs of batch normalization in the backward pass."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from bnkit.memory.recipe_from_graph import Graph
 from bnkit.memory.saved_storage import Recipe, SavedStorage, equals, run_recipe
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
 
-# Outputs that are computed again from one another (the end of a residual block from the end of the block before) are so
-# many in a row at most: the first of them to be needed takes all of them.
+# The longest chain of outputs recomputed from one another (the end of a residual block from that of the previous
+# block): the first one needed in the backward pass requires the whole chain.
 _MAX_DEPTH = 3
-# A tensor with a recipe of a form that has been tried: whether it computes what it has to, bit by bit.
+# Whether recipes of each tried form reproduce their tensors bit by bit.
 _REPRODUCED: dict[Hashable, bool] = {}
 _MAX_SIGNATURES = 4096
 _WRITTEN_IN_PYTHON: Any = torch.autograd.function.BackwardCFunction
 
 
 class Recomputation:
-    """What a ``recompute`` context found.
+    """The result of a ``recompute`` context.
 
     Attributes:
-        dropped: How many tensors are computed again in the backward pass, instead of kept.
-        bytes_dropped: How many bytes they have.
+        dropped: The number of tensors that are recomputed in the backward pass instead of kept.
+        bytes_dropped: The size of these tensors in bytes.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -39,9 +39,9 @@ class Recomputation:
         self.bytes_dropped = 0
         self._graph = Graph(model)
         self._thread = get_ident()
-        # Weakly, and in a plain dictionary: one of weak values takes as long to fill as all else that is done for a tensor.
+        # Weak references in a plain dict: filling a WeakValueDictionary would double the time for each tensor.
         self._storages: dict[int, ref[SavedStorage]] = {}
-        # Tensors that a node saved of its own results, and that node: it can be read when it is complete.
+        # Results saved by the node that computed them, with that node; it can only be read once it is complete.
         self._unread: list[tuple[SavedStorage, Any, int]] = []
         self._unread_number = -1
 
@@ -51,7 +51,7 @@ class Recomputation:
 
     def _pack(self, tensor: Tensor) -> SavedTensor | KeptTensor:
         """Called with each tensor that autograd saves; returns what autograd keeps instead."""
-        if get_ident() != self._thread:  # every thread numbers its nodes from 0
+        if get_ident() != self._thread:  # node numbers are unique only within a thread
             return KeptTensor(tensor)
         number = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
         if self._unread and number != self._unread_number:
@@ -84,7 +84,7 @@ class Recomputation:
         return saved
 
     def _unpack(self, saved: SavedTensor | KeptTensor) -> Tensor:
-        """Called where the backward pass needs what ``_pack`` returned."""
+        """Called when the backward pass needs a tensor for which ``_pack`` returned ``saved``."""
         if self._graph.unpacked is not None:
             return self._graph.record_unpacked(saved)
         return saved.value()
@@ -96,7 +96,7 @@ class Recomputation:
                 self._drop(storage, node, number)
 
     def _drop(self, storage: SavedStorage, node: Any, number: int) -> None:
-        """Let the tensor of ``storage`` go, output ``number`` of ``node``, if it is known how to compute it again."""
+        """Drop the tensor of ``storage``, output ``number`` of ``node``, if there is a recipe for it."""
         for allow_fused in (True, False):
             recipe = self._graph.recipe(node, number, storage, allow_fused=allow_fused)
             if recipe is None or not recipe.has_batch_norm or recipe.depth > _MAX_DEPTH:
@@ -114,11 +114,11 @@ class Recomputation:
 
 
 def _reproduces(recipe: Recipe, storage: SavedStorage) -> bool:
-    """Whether ``recipe`` computes what ``storage`` keeps, bit by bit; tried once for each form."""
+    """Whether ``recipe`` reproduces the content of ``storage`` bit by bit; tried once for each form."""
     signature = recipe.signature(), storage.nbytes, torch.get_num_threads()
     if signature not in _REPRODUCED:
         if recipe.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            return False  # a graph that is being captured allows no comparison; earlier passes did it
+            return False  # no comparison is possible during CUDA graph capture; earlier passes made it
         if len(_REPRODUCED) >= _MAX_SIGNATURES:
             _REPRODUCED.clear()
         _REPRODUCED[signature] = equals(run_recipe(recipe), storage)
@@ -127,34 +127,35 @@ def _reproduces(recipe: Recipe, storage: SavedStorage) -> bool:
 
 @contextlib.contextmanager
 def recompute(model: nn.Module) -> Iterator[Recomputation]:
-    """A context for the forward pass: the outputs of batch normalization are not kept for the backward pass.
+    """A context for the forward pass: outputs of batch normalization are not kept, but recomputed in the backward pass.
 
-    What the next layer would keep (a convolution, a linear layer, a max-pool, an activation) is computed again when the
-    backward pass comes to it, from the input of batch normalization, which is kept anyway. The gradients are the same,
-    bit by bit. It applies to everything that runs in this thread while the context is open::
+    The input that the next layer (a convolution, a linear layer, a max-pool, an activation) would keep is recomputed
+    when the backward pass needs it, from the input of batch normalization, which is kept anyway. The gradients are
+    bit-identical. The context applies to everything that runs in this thread while it is open::
 
         with bnkit.recompute(model):
             loss = criterion(model(images), targets)
         loss.backward()
 
-    For layers of ``bnkit.nn`` and of ``torch.nn``, modules or functions, these outputs are computed again: those of batch
-    normalization, of an activation after it (in place or not), of a sum with a tensor that is kept or computed again, as at the
-    end of a residual block, and of ``torch.cat`` of several of these. Max-pooling after them keeps the positions of the maxima
-    in as few bytes as possible. Everything else is kept as usual. Each output is computed once in a backward pass, by the
-    function that computed it in the forward pass, and freed after its last use. The first output of each form (layer, shape,
-    layout, dtype) in a process is computed again at once and compared: a form that does not give the same bits is kept.
+    For modules and functions of ``bnkit.nn`` and ``torch.nn``, these outputs are recomputed: those of batch
+    normalization, of an activation after it (in place or not), of a sum with a kept or recomputed tensor, as at the end
+    of a residual block, and of ``torch.cat`` of several of these. Max-pooling after them keeps the indices of the
+    maxima in the smallest possible dtype. All other tensors are kept as usual. Each output is computed once in a
+    backward pass, by the function of the forward pass, and freed after its last use. The first output of each form
+    (layer, shape, layout, dtype) in a process is recomputed immediately and compared; if the bits differ, outputs of
+    this form are kept.
 
     Args:
-        model: The network that runs in it. Nothing is changed in it.
+        model: The network that runs in the context. It is not changed.
 
     Yields:
-        What was found: ``dropped`` tensors of ``bytes_dropped`` bytes are computed again.
+        The result: ``dropped`` tensors of ``bytes_dropped`` bytes are recomputed.
 
     Raises:
         SettingsError: If ``model`` is not an ``nn.Module``.
         ModelError: Inside a function that ``torch.compile`` compiles, or under a transform of ``torch.func``. In the backward
             pass: the recomputed output differs, because a tensor was changed in a way that autograd does not see (``.data``).
-        RuntimeError: In the backward pass, as always: a tensor that it needs was changed in place.
+        RuntimeError: In the backward pass, as in PyTorch: a tensor that it needs was changed in place.
 
     Example:
         >>> import torch
@@ -192,8 +193,8 @@ def _check(model: object) -> None:
 
 
 def _is_under_compile() -> bool:
-    """Whether a compiled function called this, though it gave up compiling it."""
-    if torch.compiler.is_compiling():  # also where this function is compiled in its turn
+    """Whether this runs inside a compiled function, even after a graph break."""
+    if torch.compiler.is_compiling():  # also if this function itself is being compiled
         return True
     if "torch._dynamo.eval_frame" not in sys.modules:
         return False

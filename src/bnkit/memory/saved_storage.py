@@ -1,4 +1,4 @@
-"""What autograd keeps of a storage: the tensor, or what computes it again."""
+"""The saved content of a storage: the tensor itself, or a recipe to recompute it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from bnkit.errors import ModelError
 from bnkit.memory import backward_end
 
-# Elements that are compared: a change of one in ten is missed once in a thousand times.
+# The number of compared elements: a change of one element in ten is missed once in a thousand times.
 _SAMPLED = 64
-# Integers as wide as an element: they compare as bits, so that NaN equals itself.
+# Integer dtypes by element size: they compare bits, so that NaN equals itself.
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _NO_DATA: dict[tuple[torch.dtype, torch.device], Tensor] = {}
-# A backward pass over several devices has a thread for each.
+# A backward pass over several devices uses one thread for each.
 _one_at_a_time = RLock()
 
 
 class Recipe(Protocol):
-    """A tensor that can be computed again.
+    """A way to recompute a tensor.
 
     Attributes:
-        has_batch_norm: Whether batch normalization is in it: then it is worth its time.
-        depth: How many outputs that are computed again themselves it goes back over, one before the other.
+        has_batch_norm: Whether it includes batch normalization; only then is recomputing worthwhile.
+        depth: The length of the longest chain of recomputed outputs that it depends on.
     """
 
     @property
@@ -44,23 +44,23 @@ class Recipe(Protocol):
         ...
 
     def signature(self) -> Hashable:
-        """What is the same in recipes that compute alike: all but the values."""
+        """A key that is equal for recipes that differ only in their values."""
         ...
 
 
 class SavedStorage:
-    """The content of a storage at one of its versions: kept, or computed again for as long as it is needed.
+    """The content of a storage at one version: kept, or recomputed while it is needed.
 
-    A storage is identified by its address together with a weak reference: while that is held, no other object can have that
-    address. The address of the data is reused as soon as they are freed.
+    A storage is identified by its address and a weak reference, which prevents another object from getting the same
+    address. The address of the data, in contrast, is reused as soon as they are freed.
 
     Attributes:
         key: The address of the storage (not of the data).
-        version: How often it had been changed in place.
-        dtype, nbytes: Of the whole storage.
-        tensor: The content if it is kept, outside the graph; None if not.
-        recipe: What computes it if it is not kept.
-        may_drop: Whether it may be let go.
+        version: The version counter (the number of in-place changes) at that time.
+        dtype, nbytes: The dtype and size of the whole storage.
+        tensor: The content if it is kept, outside the graph; otherwise None.
+        recipe: The recipe if the content is not kept.
+        may_drop: Whether it may be dropped.
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class SavedStorage:
         self.version: int = tensor._version
         self.dtype = tensor.dtype
         self.nbytes: int = storage.nbytes()
-        # Outside the graph, or a node would hold itself. A leaf is in no graph.
+        # Detached, because a node must not reference itself. A leaf has no node.
         self.tensor: Tensor | None = tensor if tensor.is_leaf else tensor.detach()
         self.recipe: Recipe | None = None
         self.may_drop = tensor.dtype.is_floating_point and self.nbytes > 0
@@ -85,7 +85,7 @@ class SavedStorage:
         self._users = self._pending = self._generation = 0
 
     def matches(self, tensor: Tensor, key: int) -> bool:
-        """Whether this is what ``tensor``, whose storage is at the address ``key``, holds now."""
+        """Whether this is the current content of ``tensor``, whose storage has the address ``key``."""
         return (
             self.key == key
             and self.version == tensor._version
@@ -94,51 +94,51 @@ class SavedStorage:
         )
 
     def drop(self, recipe: Recipe) -> None:
-        """Let the tensor go: from now on ``recipe`` computes it."""
+        """Drop the tensor; from now on ``recipe`` computes it."""
         assert self.tensor is not None
         self._sample = _sample(self.tensor, self.nbytes).clone()
         self._counter = _without_data(self.tensor)
         self.recipe, self.tensor = recipe, None
 
     def keep(self, tensor: Tensor) -> None:
-        """Keep ``tensor``, of this storage, after all."""
+        """Keep ``tensor``, of this storage, again."""
         self.tensor, self.recipe, self._sample, self._counter = tensor.detach(), None, None, None
         self.may_drop = False
 
     def was_modified_silently(self, tensor: Tensor) -> bool:
-        """Whether ``tensor``, of this storage, holds something else than was let go, though its version is the same.
+        """Whether ``tensor``, of this storage, differs from the dropped content although its version is the same.
 
-        Asked of the CPU only: elsewhere, to look would be to wait for the device.
+        Only checked on the CPU; on other devices, the check would have to wait for the device.
         """
         if self._sample is None or tensor.device.type != "cpu":
             return False
         return not _same(_sample(tensor, self.nbytes), self._sample)
 
     def is_current(self) -> bool:
-        """Whether nothing was changed in place since."""
+        """Whether the storage was not changed in place since."""
         counted: Any = self._counter if self.tensor is None else self.tensor
         return bool(counted._version == self.version)
 
     def begin_use(self) -> int:
-        """There is one more user, who gives what this returns to ``value``."""
+        """Register a user, and return the generation to pass to ``value``."""
         self._users += 1
         return self._generation
 
     def end_use(self, generation: int) -> None:
-        """That user will not ask again."""
+        """Unregister a user."""
         with _one_at_a_time:
             self._users -= 1
             if generation != self._generation:
                 self._served()
 
     def value(self, generation: int) -> tuple[Tensor, int]:
-        """The content, for a user who was served in ``generation`` last; and the round of this time.
+        """The content, for a user last served in ``generation``, and the current generation.
 
-        What is computed again stays, in a backward pass, until all users have been served, or to the end of the pass.
+        In a backward pass, a recomputed tensor is kept until all users have been served, or until the end of the pass.
 
         Raises:
-            RuntimeError: It was changed in place, as PyTorch raises it.
-            ModelError: What is computed is something else than what was let go.
+            RuntimeError: It was changed in place; the same error as PyTorch's.
+            ModelError: The recomputed content differs from the dropped one.
         """
         if not self.is_current():
             raise RuntimeError(
@@ -162,7 +162,7 @@ class SavedStorage:
             return tensor, self._generation
 
     def release(self) -> None:
-        """Free what was computed again."""
+        """Free the recomputed tensor."""
         self._recomputed = None
 
     def _served(self) -> None:
@@ -185,19 +185,19 @@ class SavedStorage:
 
 
 def run_recipe(recipe: Recipe) -> Tensor:
-    """What ``recipe`` computes, outside the graph and in the dtypes that it has."""
+    """Compute ``recipe`` without gradients and without autocast."""
     device = recipe.device.type
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
             return run_recipe(recipe)
-    if torch.is_grad_enabled():  # in most backward passes it is not, and to switch it takes as long as a small loop
+    if torch.is_grad_enabled():  # rarely the case, and switching it takes as long as a small loop
         with torch.no_grad():
             return recipe.compute()[0]
     return recipe.compute()[0]
 
 
 def equals(tensor: Tensor, storage: SavedStorage) -> bool:
-    """Whether ``tensor`` is what ``storage`` keeps, bit by bit and place by place; NaN is NaN."""
+    """Whether ``tensor`` equals the content of ``storage`` bit by bit, with the same layout; any NaN equals any NaN."""
     assert storage.tensor is not None
     return _same_layout(tensor, storage) and _same_bits(_flat(tensor), _flat(storage.tensor))
 
@@ -211,7 +211,7 @@ def _same_layout(tensor: Tensor, storage: SavedStorage) -> bool:
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """The whole storage of ``tensor``, in one dimension."""
+    """The whole storage of ``tensor`` as a 1-d tensor."""
     return tensor.as_strided((tensor.untyped_storage().nbytes() // tensor.itemsize,), (1,), 0)
 
 
@@ -221,18 +221,18 @@ def _sample(tensor: Tensor, nbytes: int) -> Tensor:
     if count <= _SAMPLED:
         return tensor.as_strided((count,), (1,), 0)
     step = (count - 1) // (_SAMPLED - 1)
-    # Not the same place of each row: an odd step seldom divides a row, nor the other way around.
+    # An odd step, which rarely divides the size of a row, so that different columns are sampled.
     step = max(step - 1 + step % 2, 1)
     return tensor.as_strided((_SAMPLED,), (step,), count - 1 - step * (_SAMPLED - 1))
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether both hold the same values; NaN is NaN."""
+    """Whether both hold the same values; any NaN equals any NaN."""
     return torch.equal(a, b) or _same_bits(a, b)
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether both hold the same; which NaN it is may depend on the order of a sum."""
+    """Whether both hold the same bits, except for the bits of NaN, which may depend on the order of a sum."""
     a = a.contiguous()
     if torch.equal(_bits(a), _bits(b)):
         return True
@@ -246,7 +246,7 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def _without_data(tensor: Tensor) -> Tensor:
-    """A tensor that counts the changes in place of ``tensor``, with it, and holds none of its memory."""
+    """A tensor that shares the version counter of ``tensor``, but not its memory."""
     kind = tensor.dtype, tensor.device
     if kind not in _NO_DATA:
         _NO_DATA[kind] = torch.empty(0, dtype=tensor.dtype, device=tensor.device)

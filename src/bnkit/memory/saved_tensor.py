@@ -1,4 +1,4 @@
-"""What stands in the graph in place of a saved tensor."""
+"""Placeholders for saved tensors in the autograd graph."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from bnkit.memory.saved_storage import SavedStorage
 
 
 class SavedTensor:
-    """A tensor that autograd saved: where it lies in the content of its storage.
+    """A tensor that autograd saved, as a view of the content of its storage.
 
     Attributes:
-        storage: Of the storage.
-        shape, stride, offset: Of the tensor, in elements.
+        storage: The content of the storage.
+        shape, stride, offset: Those of the tensor, in elements.
     """
 
     __slots__ = ("__weakref__", "_generation", "offset", "shape", "storage", "stride")
@@ -29,11 +29,11 @@ class SavedTensor:
         self.storage.end_use(self._generation)
 
     def new_use(self) -> SavedTensor:
-        """The same for another user."""
+        """Another reference to the same tensor, for another user."""
         return SavedTensor(self.storage, self.shape, self.stride, self.offset)
 
     def value(self) -> Tensor:
-        """The tensor, outside the graph; for the errors see ``SavedStorage.value``."""
+        """The tensor, outside the graph; raises the errors of ``SavedStorage.value``."""
         whole, self._generation = self.storage.value(self._generation)
         if whole.shape == self.shape and whole.stride() == self.stride and whole.storage_offset() == self.offset:
             return whole
@@ -41,7 +41,7 @@ class SavedTensor:
 
 
 class KeptTensor:
-    """A saved tensor that stays: a parameter, a few values, or one of a class or layout of its own."""
+    """A saved tensor that is kept: a parameter, a small tensor, or one of an unusual class or layout."""
 
     __slots__ = ("_version", "tensor")
 
@@ -53,7 +53,7 @@ class KeptTensor:
         """The tensor, outside the graph.
 
         Raises:
-            RuntimeError: It was changed in place, as PyTorch raises it.
+            RuntimeError: It was changed in place; the same error as PyTorch's.
         """
         if self.tensor._version != self._version:
             raise RuntimeError(

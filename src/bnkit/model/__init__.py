@@ -1,4 +1,4 @@
-"""A user's model: finding its batch norms, and what their statistics should be."""
+"""Inspect and change models: find their batch norms, and compute the population statistics of these."""
 
 from bnkit.model.former_modules import register
 from bnkit.model.statistics.population_statistics import batch_norms, normalising_by, population_statistics

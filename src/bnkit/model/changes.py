@@ -1,4 +1,4 @@
-"""What was done to a model, place by place."""
+"""The changes made to a model, module by module."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bnkit.table import Column, Table
 
 @dataclass(frozen=True)
 class Change:
-    """What was done at one place, or why nothing was.
+    """What was changed in one module, or why it was kept.
 
     Attributes:
         site: The dotted name of the module.
-        action: What was done, in a word: "added", "removed", "converted", "folded", "frozen"; "kept" where nothing was.
-        detail: The rest, in a line: what it became, or why it was kept.
+        action: One word: "added", "removed", "converted", "folded", "frozen"; "kept" if it was not changed.
+        detail: One line: what the module became, or why it was kept.
     """
 
     site: str
@@ -36,12 +36,12 @@ UNCHANGED = "kept"
 
 
 class Changes(Sequence[Change]):
-    """A list of changes: prints as a table, turns into JSON, says how far the result is off.
+    """A list of changes: prints as a table, converts to JSON, and holds the error of the outputs.
 
     Args:
         entries: The changes, in the order of the model.
-        error: The largest difference between the outputs of the model before and after on the example, divided by the
-            largest magnitude of the former; None where they are not meant to be equal, or hold no floating-point numbers.
+        error: The largest difference between the outputs before and after on the example, divided by the largest
+            magnitude of the outputs before; None if they are not meant to be equal, or hold no floating-point numbers.
     """
 
     def __init__(self, entries: Sequence[Change], error: float | None = None) -> None:
@@ -60,12 +60,12 @@ class Changes(Sequence[Change]):
 
     @property
     def made(self) -> tuple[Change, ...]:
-        """Those that were made."""
+        """The entries that were changed."""
         return tuple(change for change in self._entries if change.is_made)
 
     @property
     def kept(self) -> tuple[Change, ...]:
-        """Those places that were kept, and why."""
+        """The entries that were kept, and why."""
         return tuple(change for change in self._entries if not change.is_made)
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Changes(Sequence[Change]):
 
     @property
     def summary(self) -> str:
-        """How many there are of each, and the error, in a line."""
+        """The numbers of changed and kept entries, and the error, in one line."""
         error = "" if self.error is None else f"; outputs differ by {self.error:.1e} of their largest magnitude"
         return f"{len(self.made)} changed, {len(self.kept)} kept{error}"
 
@@ -101,11 +101,11 @@ class Changes(Sequence[Change]):
 
 
 class Changed(NamedTuple):
-    """A new model, and what is different about it.
+    """A changed copy of a model, and the changes.
 
     Attributes:
         model: A copy of the model given, changed.
-        changes: What was changed, and what was not and why.
+        changes: What was changed, and what was kept and why.
     """
 
     model: nn.Module

@@ -1,4 +1,4 @@
-"""Modules under the names that they had before: models that were pickled whole name their classes by these."""
+"""Aliases for renamed modules, so that models pickled as a whole under the old names still load."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _TODAY = {
 
 
 class _Former(ModuleType):
-    """A module that takes what is asked of it from the module that stands in its place today."""
+    """A module that forwards attribute access to the module that replaces it today."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what Python asks of every module, and must not load this one for
+        if name.startswith("__"):  # Python looks these up on every module; they must not trigger the import
             raise AttributeError(name)
         return getattr(importlib.import_module(_TODAY[self.__name__]), name)
 
 
 def register() -> None:
-    """Let ``import`` and ``pickle`` find the former modules."""
+    """Make ``import`` and ``pickle`` find the former modules."""
     for name in _TODAY:
         sys.modules.setdefault(name, _Former(name))

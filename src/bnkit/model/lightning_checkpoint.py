@@ -1,4 +1,4 @@
-"""What a file of PyTorch holds, read without running any code in it."""
+"""Read the content of a PyTorch file without running any code in it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 
 class Inert:
-    """Stands for an object whose class is code: it has no methods of that class and none of its content.
+    """Placeholder for an object of any other class: it has neither the methods nor the content of that class.
 
     Attributes:
-        name: The class, or the function that would have made it, with its module.
+        name: The qualified name of the class, or of the function that creates the object.
     """
 
     name = ""
@@ -29,11 +29,11 @@ class Inert:
 def read_checkpoint(path: Path) -> Any:
     """The content of ``path`` on the CPU. Tensors, numbers, text, lists and dictionaries are read; anything else is ``Inert``.
 
-    A checkpoint of Lightning often holds hyper-parameters and states of callbacks that are objects; the tensors beside them
-    are read all the same, and the objects are not made.
+    A Lightning checkpoint often holds hyper-parameters and callback states that are objects. These objects are not
+    created; the tensors in the same file are still read.
 
     Raises:
-        Exception: Whatever ``torch.load`` raises for a file that it cannot read.
+        Exception: The error of ``torch.load``, if it cannot read the file.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -50,12 +50,12 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def hyper_parameters(path: Path) -> dict[str, Any]:
-    """Those that Lightning's ``save_hyperparameters`` has put into the checkpoint ``path``; empty where there are none."""
+    """The hyper-parameters that Lightning's ``save_hyperparameters`` stored in the checkpoint ``path``."""
     if not path.is_file() or path.suffix == ".safetensors":
         return {}
     try:
         content = read_checkpoint(path)
-    except Exception:  # which whoever loads the weights says better
+    except Exception:  # loading the weights raises a better message
         return {}
     found = content.get("hyper_parameters") if isinstance(content, dict) else None
     return {key: value for key, value in found.items() if isinstance(key, str)} if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""Programs of ``torch.export`` from files, which may come from anybody: read only where nothing in them runs as code."""
+"""Load programs of ``torch.export`` from untrusted files: a file that could run code is refused."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from torch.utils._sympy import functions
 from bnkit.errors import ModelError
 
 _TOLD = 300
-# In a program: operations, by the names that PyTorch looks up.
+# Operations in a program, by the names that PyTorch looks up.
 _OPERATION = re.compile(r"torch\.ops(\.[A-Za-z]\w*){2,3}|torch\.sym_\w+|_operator\.\w+|math\.\w+")
 _NO_OPERATION = {"_operator.call", "_operator.attrgetter", "_operator.methodcaller", "_operator.itemgetter"}
-# In expressions of sizes: "L['x'].size()[0]", "math.floor(s0 / 2)".
+# Attributes in expressions for sizes: "L['x'].size()[0]", "math.floor(s0 / 2)".
 _ATTRIBUTES = {"size", "shape", "stride", "storage_offset", "dim", "dtype", "numel", "floor", "ceil", "trunc", "sqrt"}
 _ATTRIBUTES |= {"sym_max", "sym_min", "sym_not", "sym_ite", "sym_float", "sym_int"}
 _NODES = (
@@ -39,11 +39,11 @@ _MEMBERS = re.compile(r"weight_\d+|tensor_\d+|.*_config\.json")
 def load_program(path: str | Path) -> ExportedProgram:
     """The program that ``torch.export.save`` wrote to ``path``.
 
-    ``torch.export.load`` unpickles what is no tensor, and evaluates expressions of sizes. Here, tensors alone are read, and
-    expressions alone that do arithmetic; anything else is refused before it is loaded.
+    ``torch.export.load`` unpickles objects that are not tensors, and evaluates the expressions for sizes. This function
+    reads only tensors and arithmetic expressions; a file with anything else is refused before it is loaded.
 
     Raises:
-        ModelError: There is no such file, it is something else, or it holds what could run as code.
+        ModelError: The file does not exist, is not an exported program, or holds something that could run as code.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,7 +54,7 @@ def load_program(path: str | Path) -> ExportedProgram:
         if not reason:
             with _tensors_alone():
                 return torch.export.load(path)
-    except Exception as error:  # a file that is cut off, or another: anything may come of it
+    except Exception as error:  # a truncated or foreign file may raise any error
         raise ModelError(
             f"{path} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:_TOLD]}); expected a file that "
             "torch.export.save of this version of PyTorch wrote"
@@ -67,7 +67,7 @@ def load_program(path: str | Path) -> ExportedProgram:
 
 @contextmanager
 def _tensors_alone() -> Iterator[None]:
-    """Inside, ``torch.load`` reads tensors alone, whatever it is asked for, and PyTorch says nothing about itself."""
+    """Inside, ``torch.load`` reads only tensors, even with ``weights_only=False``; logs and warnings are off."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before, logger = os.environ.get(name), logging.getLogger("torch.export")
     level = logger.level
@@ -86,15 +86,15 @@ def _tensors_alone() -> Iterator[None]:
 
 
 def _what_may_run(archive: zipfile.ZipFile) -> Iterator[str]:
-    """What in a file could run as code."""
+    """Describe the parts of a file that could run as code."""
     names = archive.namelist()
     if len(set(names)) != len(names):
         yield "two entries of one name"
     if not any(name.endswith("/archive_format") for name in names):
-        yield "no archive of a program"
+        yield "not an archive of a program"
     for name in map(PurePosixPath, names):
         if name.parent.name in ("weights", "constants") and not _MEMBERS.fullmatch(name.name):
-            yield f"{name.name}, which is no tensor"
+            yield f"{name.name}, which is not a tensor"
         if name.parent.name == "models" and name.suffix == ".json":
             yield from _harmful_in(json.loads(archive.read(str(name))))
         if name.name.endswith("_config.json"):
@@ -102,15 +102,15 @@ def _what_may_run(archive: zipfile.ZipFile) -> Iterator[str]:
 
 
 def _pickled_in(content: Any) -> Iterator[str]:
-    """The entries of a list of weights or constants that are files of another kind."""
+    """The entries of a list of weights or constants that are not tensor files."""
     for entry in _entries(content):
         file = entry.get("path_name")
         if file is not None and not _MEMBERS.fullmatch(str(file)):
-            yield f"{file}, which is no tensor"
+            yield f"{file}, which is not a tensor"
 
 
 def _harmful_in(content: Any) -> Iterator[str]:
-    """The expressions and operations of a program that are something else."""
+    """The expressions and operations of a program that are not arithmetic or not operations of PyTorch."""
     for entry in _entries(content):
         target = entry.get("target")
         if isinstance(target, str) and "inputs" in entry and not _is_operation(target):
@@ -136,7 +136,7 @@ def _entries(content: Any) -> Iterator[dict[str, Any]]:
 
 
 def is_arithmetic(text: str) -> bool:
-    """Whether ``text`` computes with sizes, and calls nothing but functions of numbers.
+    """Whether ``text`` only computes with sizes, and calls only functions of numbers.
 
     Example:
         >>> is_arithmetic("Mul(Integer(8), Symbol('s16', positive=True, integer=True))")
@@ -153,7 +153,7 @@ def is_arithmetic(text: str) -> bool:
 
 def _is_harmless(node: ast.AST) -> bool:
     if isinstance(node, ast.Constant):
-        # sympy evaluates texts: a name alone does nothing.
+        # sympy evaluates strings; only plain names are harmless.
         is_plain = node.value is None or isinstance(node.value, (bool, int, float))
         return is_plain or (isinstance(node.value, str) and _WORD.fullmatch(node.value) is not None)
     if isinstance(node, ast.Name):
@@ -166,7 +166,7 @@ def _is_harmless(node: ast.AST) -> bool:
 
 
 def _is_function(name: str) -> bool:
-    """Whether PyTorch or sympy calls a function of numbers so."""
+    """Whether this is the name of a numeric function of PyTorch or sympy."""
     found = getattr(sympy, name, None)
     is_of_sympy = isinstance(found, type) and issubclass(found, (sympy.Expr, sympy.logic.boolalg.Boolean))
     return name in functions.__all__ or is_of_sympy

@@ -24,24 +24,25 @@ from bnkit.model.state import preserve_model
 from bnkit.model.verify.onnx_file import prove_onnx
 from bnkit.model.verify.written_file import free_rows, prove_program, prove_weights
 
-# A protocol buffer, which an ONNX file is, holds 2 GiB: larger weights go into a file beside it.
+# An ONNX file is a protocol buffer, which is limited to 2 GiB: larger weights go into a second file next to it.
 _MOST_IN_ONNX = 2**31 - 2**24
 _TOLD = 300
-# A free dimension as torch.export calls it.
+# The names that torch.export gives free dimensions.
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 
 
 def check_destination(path: str | Path, *, has_example: bool, read_from: Iterable[str | Path] = ()) -> None:
-    """Whether ``save`` can write to ``path``: to be asked before any work is done.
+    """Check that ``save`` can write to ``path``; call it before any work is done.
 
     Args:
-        path: Where to; the ending says what: ``.safetensors``, ``.onnx`` or ``.pt2``.
-        has_example: Whether there is an example to export the model with.
-        read_from: Files that the model comes from, which are not to be written over.
+        path: The file to write; its ending selects the format: ``.safetensors``, ``.onnx`` or ``.pt2``.
+        has_example: Whether an example input is available to export the model with.
+        read_from: The files that the model was read from; they must not be overwritten.
 
     Raises:
-        SettingsError: It has another ending, an example or a package is missing, or it is one of ``read_from``.
-        RecordError: There is no such folder.
+        SettingsError: The ending is not supported, an example or a package is missing, or the path is one of
+            ``read_from``.
+        RecordError: The folder does not exist.
     """
     path = Path(path)
     ending = path.suffix
@@ -70,27 +71,27 @@ def check_destination(path: str | Path, *, has_example: bool, read_from: Iterabl
 
 
 def save(model: nn.Module | ExportedProgram, path: str | Path, example_inputs: Any = None) -> bool:
-    """Write ``model`` to ``path``, whole or not at all, and say whether a file that was there has been replaced.
+    """Write ``model`` to ``path`` atomically, and return whether an existing file was replaced.
 
-    What was written is loaded again, and has to compute what ``model`` computes, before it takes the place of the file:
-    weights give a copy of the model its tensors back; ONNX is run by onnx's reference evaluator, and by onnxruntime where that
-    is installed; both these and exported programs are run on the example, and with other numbers of rows where that is free.
+    Before it replaces the file, the new file is loaded again and must compute what ``model`` computes. Weights are
+    loaded into a copy of the model. ONNX is run by onnx's reference evaluator, and by onnxruntime if that is installed.
+    ONNX and exported programs are run on the example, and with other numbers of rows if the number of rows is free.
 
     Args:
-        model: Left as it is. A program of ``torch.export`` is written as ".onnx" or ".pt2".
-        path: The ending says what is written:
+        model: Not changed. A program of ``torch.export`` can be written as ".onnx" or ".pt2".
+        path: The ending selects the format:
             ".safetensors": parameters and buffers, under the keys of the ``state_dict``;
-            ".onnx": the model in evaluation as ONNX (by ``torch.export``; needs onnx and onnxscript); weights of more
-            than 2 GiB go into a file beside it; the number of rows is the dimension ``batch``, where it is free;
-            ".pt2": the model in evaluation as ``torch.export.save`` writes it.
+            ".onnx": the model in evaluation mode as ONNX (by ``torch.export``; needs onnx and onnxscript); weights
+                above 2 GiB go into a second file next to it; a free number of rows is the dimension ``batch``;
+            ".pt2": the model in evaluation mode as ``torch.export.save`` writes it.
         example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords), for ".onnx" and ".pt2". The first
-            dimension of each tensor may then have any size, if it has more than 1 here and the model allows. For
-            ".safetensors", what outputs are compared on; None to compare tensors alone.
+            dimension of each tensor becomes free if it is larger than 1 here and the model allows it. For
+            ".safetensors", the input on which outputs are compared; None to compare only tensors.
 
     Raises:
         SettingsError, RecordError: As ``check_destination``.
-        ModelError: The model cannot be written so, or the file would compute something else: the message says how far it is
-            off. A file that was there is left as it was.
+        ModelError: The model cannot be written in this format, or the file would compute something else: the message
+            says by how much. An existing file is not changed.
     """
     path = Path(path)
     check_destination(path, has_example=example_inputs is not None)
@@ -98,7 +99,7 @@ def save(model: nn.Module | ExportedProgram, path: str | Path, example_inputs: A
         raise SettingsError(f"{path} with an exported program; expected .pt2 or .onnx")
     replaced = path.exists()
     try:
-        # Under its own name in a folder beside: ONNX and exported programs carry names of files in them.
+        # Under its final name, in a temporary folder: ONNX and exported programs contain file names.
         with TemporaryDirectory(prefix=".new-", dir=path.parent) as folder:
             _WRITERS[path.suffix](model, Path(folder) / path.name, example_inputs)
             for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
@@ -110,18 +111,18 @@ def save(model: nn.Module | ExportedProgram, path: str | Path, example_inputs: A
 
 def tensors_as_bytes(model: nn.Module) -> bytes:
     """The parameters and buffers of ``model`` as safetensors."""
-    # safetensors refuses tensors that share memory; copies of tied weights load back into the tied module all the same.
+    # safetensors refuses tensors that share memory; copies of tied weights still load back into the tied module.
     tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in model.state_dict().items()}
     return as_safetensors(tensors)
 
 
 def _write_weights(model: nn.Module, path: Path, example_inputs: Any) -> None:
     try:
-        path.write_bytes(tensors_as_bytes(model))  # save_file makes files that nobody else may read
+        path.write_bytes(tensors_as_bytes(model))  # save_file makes files that only their owner may read
         prove_weights(model, path, None if example_inputs is None else Example(example_inputs))
     except (OSError, BnkitError):
         raise
-    except Exception as error:  # safetensors raises an error class of its own; lazy parameters and extra state, others
+    except Exception as error:  # safetensors has its own error class; lazy parameters and extra state raise others
         raise ModelError(
             f"{type(model).__name__} cannot be written as safetensors ({_told(error)}); expected tensors alone in its state_dict"
         ) from error
@@ -146,9 +147,9 @@ def _write_onnx(model: nn.Module | ExportedProgram, path: Path, example_inputs: 
 
 
 def _name_batch(model: Any, program: ExportedProgram) -> None:
-    """Call the free first dimension of the inputs ``batch`` in ``model``, of ONNX, and whatever follows from it.
+    """In the ONNX ``model``, name the inputs' free first dimension, and those derived from it, ``batch``.
 
-    Where inputs may have different numbers of rows, each further one is called ``batch_`` and the name of its input.
+    If inputs may have different numbers of rows, each further dimension is named ``batch_`` plus the name of its input.
     """
     names: dict[str, str] = {}
     for name, rows in free_rows(program).items():
@@ -157,7 +158,7 @@ def _name_batch(model: Any, program: ExportedProgram) -> None:
     for entry in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values(), *entries):
         for place, size in enumerate(entry.shape or ()):
             text = str(getattr(size, "value", None) or "")
-            if text.isdecimal():  # the model has fixed it
+            if text.isdecimal():  # the model requires this size
                 entry.shape[place] = int(text)
             elif set(_SYMBOL.findall(text)) & names.keys():
                 entry.shape[place] = _SYMBOL.sub(lambda found: names.get(found[0], found[0]), text)
@@ -172,12 +173,12 @@ _WRITERS: dict[str, Callable[[Any, Path, Any], None]] = {
 
 @contextmanager
 def _exported(model: nn.Module | ExportedProgram, example: Example) -> Iterator[tuple[nn.Module, ExportedProgram]]:
-    """``model`` in evaluation, as a module and as a program; what is raised inside is told in a line, and warnings are not."""
+    """``model`` in evaluation mode, as a module and as a program; errors become one line, warnings are hidden."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     try:
         with warnings.catch_warnings(), ExitStack() as stack:
-            warnings.simplefilter("ignore")  # of torch about itself
+            warnings.simplefilter("ignore")  # from torch's own code
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
             if isinstance(model, ExportedProgram):
@@ -206,10 +207,10 @@ def _program(model: nn.Module, example: Example) -> ExportedProgram:
         sizes = shapes.dynamic_shapes(model, example.arguments, example.keywords)  # type: ignore[no-untyped-call]
         return torch.export.export(model, example.arguments, example.keywords, dynamic_shapes=sizes)
     except Exception:
-        # With the sizes of the example, then; if that is not what was wrong, it says so again.
+        # Retry with the fixed sizes of the example; if free sizes were not the cause, this raises the same error.
         return torch.export.export(model, example.arguments, example.keywords)
 
 
 def _told(error: Exception) -> str:
-    text = re.sub("\x1b\\[[0-9;]*m", "", str(error))  # the exporter of ONNX colours its messages
+    text = re.sub("\x1b\\[[0-9;]*m", "", str(error))  # the ONNX exporter colours its messages
     return f"{type(error).__name__}: {' '.join(text.split())[:_TOLD]}"

@@ -1,4 +1,4 @@
-"""What is put back afterwards: random states, a model's modes, buffers and attributes, and modes around a call."""
+"""Save and restore random states, a model's modes, buffers and attributes, and PyTorch's modes around a call."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from bnkit.model.inspect.supported import is_script
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-# Nothing that only behaves like one of these: to read a data set through might take an hour.
+# Exactly these classes, not lookalikes: iterating over a data set might take an hour.
 _CONTAINERS = (dict, list, set, deque)
 # Tensors of fewer values are compared by PyTorch.
 _LITTLE = 4096
-# By the bytes of an element: what its bits are compared as.
+# The integer dtype that elements of each size (in bytes) are compared as, bit by bit.
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class RngState:
-    """The state of torch's, NumPy's and Python's generators at this moment, to be given back."""
+    """The current state of torch's, NumPy's and Python's random generators, for ``restore``."""
 
     def __init__(self) -> None:
         self._python = random.getstate()
         self._numpy = np.random.get_state()
         self._torch = torch.get_rng_state()
-        # A device that nobody used has no generator yet, and is not to get one from looking.
+        # A device that has not been used has no generator yet; reading its state would create one.
         used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         self._devices = torch.cuda.get_rng_state_all() if used else None
 
     def restore(self) -> None:
-        """Let all of them go on from there."""
+        """Set all generators back to the saved state."""
         random.setstate(self._python)
         np.random.set_state(self._numpy)
         torch.set_rng_state(self._torch)
@@ -54,13 +54,13 @@ class RngState:
 
 @contextmanager
 def preserve_model(model: nn.Module) -> Iterator[None]:
-    """Inside, ``model`` runs eagerly; afterwards its modes and buffers and the random states are as before."""
+    """Inside, ``model`` runs eagerly; afterwards its modes, its buffers and the random states are restored."""
     with ExitStack() as stack:
         stack.callback(RngState().restore)
         stack.enter_context(force_eager())
         stack.enter_context(preserve_modes(model))
         stack.enter_context(preserve_buffers(model.modules()))
-        # The fast path of attention hides the linear layers in it.
+        # The fast path of attention bypasses the linear layers in it.
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
         yield
@@ -68,7 +68,7 @@ def preserve_model(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def preserve_attribute(modules: Iterable[nn.Module], name: str) -> Iterator[None]:
-    """Afterwards the attribute ``name`` of those of ``modules`` that have one is what it was."""
+    """Afterwards the attribute ``name`` of those ``modules`` that have it is restored."""
     before = [(module, getattr(module, name)) for module in modules if hasattr(module, name)]
     try:
         yield
@@ -78,13 +78,13 @@ def preserve_attribute(modules: Iterable[nn.Module], name: str) -> Iterator[None
 
 
 def preserve_modes(model: nn.Module) -> AbstractContextManager[None]:
-    """Afterwards each module of ``model`` trains or evaluates as before; one of TorchScript that is frozen does neither."""
+    """Afterwards each module of ``model`` has its previous mode; frozen TorchScript modules have none."""
     return preserve_attribute(model.modules(), "training")
 
 
 @contextmanager
 def preserve_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Afterwards the buffers of ``modules``, not of those in them, are the same tensors and hold what they held."""
+    """Afterwards the buffers of ``modules`` (not of their children) are the same tensors with the same content."""
     before = [
         (module, name, buffer, buffer.detach().clone())
         for module in modules
@@ -95,7 +95,7 @@ def preserve_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
         yield
     finally:
         for module, name, buffer, content in before:
-            # A forward pass may put another tensor there, or give it another size; not in TorchScript.
+            # A forward pass may replace or resize the tensor, except in TorchScript.
             if not is_script(module) and module._buffers.get(name) is not buffer:
                 module._buffers[name] = buffer
             if not is_script(module) and buffer.shape != content.shape:
@@ -106,7 +106,7 @@ def preserve_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def temporary_buffers(model: nn.Module, layers: Mapping[str, _BatchNorm]) -> Iterator[None]:
-    """Afterwards the modes of all modules of ``model``, and the momentum and buffers of ``layers``, are as before."""
+    """Afterwards the modes of all modules of ``model``, and the momentum and buffers of ``layers``, are restored."""
     norms = layers.values()
     with preserve_modes(model), preserve_attribute(norms, "momentum"), preserve_buffers(norms):
         yield
@@ -114,7 +114,7 @@ def temporary_buffers(model: nn.Module, layers: Mapping[str, _BatchNorm]) -> Ite
 
 @contextmanager
 def temporary_hooks(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Inside, ``hooks`` are there; afterwards they are removed."""
+    """Remove ``hooks`` at the end."""
     with ExitStack() as stack:
         for hook in hooks:
             stack.callback(hook.remove)
@@ -123,7 +123,7 @@ def temporary_hooks(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
 
 @contextmanager
 def force_eager() -> Iterator[None]:
-    """Inside, a model that was compiled runs eagerly: compiled already, it would run past hooks.
+    """Inside, a compiled model runs eagerly: compiled code would bypass hooks.
 
     Raises:
         ModelError: Inside a function that ``torch.compile`` compiles.
@@ -140,15 +140,15 @@ def force_eager() -> Iterator[None]:
 
 
 class Snapshot:
-    """A model and the random state at this moment, to be given back bit by bit.
+    """The current state of a model and of the random generators, to be restored bit by bit.
 
-    Of every module: its class, its attributes (the mode, hooks, a counter in plain Python), what stands in lists and
-    dictionaries among them; of every parameter and buffer, and tensors among the attributes: its content, its gradient,
-    and whether it learns. Besides, the state of torch's, NumPy's and Python's generators, and of ``generators``.
+    It covers each module's class and attributes (the mode, hooks, counters in plain Python), including the entries of
+    lists and dictionaries; the content, gradient and ``requires_grad`` of each parameter, buffer and tensor attribute;
+    and the state of torch's, NumPy's and Python's generators, and of ``generators``.
 
     Args:
         model: The model.
-        generators: Others that may be used, as that of a ``DataLoader``.
+        generators: Further generators that may be used, such as that of a ``DataLoader``.
     """
 
     def __init__(self, model: nn.Module, generators: tuple[torch.Generator, ...] = ()) -> None:
@@ -174,14 +174,14 @@ class Snapshot:
                     self._keep(entry, tensors)
 
     def restore_random_state(self) -> None:
-        """Give the states of the generators back, and nothing else."""
+        """Restore only the states of the generators."""
         self._random.restore()
         for generator, state in self._generators:
             generator.set_state(state)
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give everything back. Tensors that still hold what they held are not written to."""
+        """Restore everything. Tensors with unchanged content are not written to."""
         self.restore_random_state()
         for module, kind, attributes in self._modules:
             if type(module) is not kind:
@@ -197,7 +197,7 @@ class Snapshot:
 
 
 class _TensorState:
-    """A tensor, and what it was."""
+    """A tensor and its saved state."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor, self._content = tensor, tensor.detach().clone()
@@ -220,12 +220,12 @@ def _rewrite(tensor: Tensor, content: Tensor) -> None:
     if not tensor.is_meta and not _holds(tensor, content):
         if tensor.shape == content.shape:
             copy_values(tensor, content)
-        else:  # it was given another size
+        else:  # it was resized
             tensor.data = content
 
 
 def _holds(tensor: Tensor, content: Tensor) -> bool:
-    """Whether ``tensor`` is ``content`` bit by bit: -0 is not 0, and a NaN is itself."""
+    """Whether ``tensor`` equals ``content`` bit by bit: -0 differs from 0, and a NaN equals the same NaN."""
     if tensor.shape != content.shape or tensor.dtype != content.dtype:
         return False
     one, kind = tensor.detach(), _INTEGERS.get(tensor.element_size())
@@ -233,9 +233,9 @@ def _holds(tensor: Tensor, content: Tensor) -> bool:
     if kind is None or not is_plain:
         return torch.equal(one, content)
     one, content = one.view(kind), content.view(kind)
-    if one.device.type != "cpu" or one.numel() < _LITTLE:  # NumPy would keep its memory from being resized
+    if one.device.type != "cpu" or one.numel() < _LITTLE:  # a NumPy view would block resizing
         return torch.equal(one, content)
-    return np.array_equal(one.numpy(), content.numpy())  # in two thirds of the time
+    return np.array_equal(one.numpy(), content.numpy())  # takes two thirds of the time of torch.equal
 
 
 def _refill(container: Any, content: Any) -> None:
@@ -258,7 +258,7 @@ def _refill(container: Any, content: Any) -> None:
 
 @contextmanager
 def preserve_everything(model: nn.Module, generators: tuple[torch.Generator, ...] = ()) -> Iterator[Snapshot]:
-    """Afterwards ``model`` and the random state are bit by bit what they were, whatever happens inside."""
+    """Afterwards ``model`` and the random state are restored bit by bit, even after an error."""
     snapshot = Snapshot(model, generators)
     try:
         yield snapshot
@@ -267,11 +267,11 @@ def preserve_everything(model: nn.Module, generators: tuple[torch.Generator, ...
 
 
 def isolate_from_ambient_modes(verb: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """``verb``, which returns the same inside of ``torch.inference_mode`` and ``torch.autocast`` as outside.
+    """Make ``verb`` return the same inside ``torch.inference_mode`` and ``torch.autocast`` as outside.
 
-    In inference mode, the copy would be made of tensors that can never be trained. Autocast remembers weights that it has
-    cast, and would use them after the weights were changed; it still casts, but remembers nothing. Neither do
-    parametrizations, which remember by the address of a module.
+    In inference mode, the copy would consist of tensors that can never be trained. Autocast caches the weights that it
+    has cast, and would use them after the weights changed; inside ``verb`` it still casts, but its cache is off. So is
+    the cache of parametrizations, which is keyed by the address of a module.
     """
 
     @wraps(verb)
@@ -291,6 +291,6 @@ def isolate_from_ambient_modes(verb: Callable[Arguments, Result]) -> Callable[Ar
 
 
 def copy_values(tensor: torch.Tensor, content: torch.Tensor) -> None:
-    """Give ``tensor`` the values of ``content``, also where one of them was made in inference mode."""
+    """Copy the values of ``content`` into ``tensor``; either of them may be an inference tensor."""
     with torch.inference_mode(tensor.is_inference()), torch.no_grad():
         tensor.copy_(content)

@@ -1,4 +1,4 @@
-"""Weights from files: the state_dict in a checkpoint, however a training script has wrapped it."""
+"""Load weights from files: find the state_dict in a checkpoint, under any keys and wrapper prefixes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from bnkit.errors import ModelError
 from bnkit.model.lightning_checkpoint import Inert, read_checkpoint
 
-# Modules of torch that hold another one in the middle of a name: torch.compile, FSDP, activation checkpointing.
+# Wrappers of torch that add a part in the middle of a name: torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-# What torch.optim.swa_utils.AveragedModel keeps beside the weights under "module.".
+# The counter of torch.optim.swa_utils.AveragedModel, next to the weights under "module.".
 _AVERAGED = "n_averaged"
-# Where most training scripts put the state_dict, which need not be said.
+# The usual keys of the state_dict, which the message does not mention.
 _USUAL = ("state_dict", "model_state_dict", "model")
-# Checkpoints hold a state_dict in a dictionary, which may be in another one.
+# The deepest nesting of dictionaries in which a state_dict is searched.
 _DEEPEST = 3
 _TOLD = 300
 _UNSUPPORTED = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class) ([\w.]+)")
@@ -29,12 +29,12 @@ _UNSUPPORTED = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class) ([\
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """Where in a file the weights of a model were.
+    """Where the weights of a model were found in a file.
 
     Attributes:
         path: The file.
         keys: The keys of the dictionaries around the state_dict, outermost first.
-        prefixes: What was taken off the names of its tensors.
+        prefixes: The prefixes that were removed from the names of its tensors.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class LoadedWeights:
 
     @property
     def line(self) -> str | None:
-        """What was found where, in a line; None if names are as they are and the state_dict is at a usual place."""
+        """One line on keys and prefixes; None if no prefix was removed and the state_dict has a usual key or none."""
         if not self.prefixes and (not self.keys or (len(self.keys) == 1 and self.keys[0] in _USUAL)):
             return None
         parts = [f"the state_dict under {_quoted(self.keys, '/')}"] if self.keys else []
@@ -54,24 +54,24 @@ class LoadedWeights:
 
     @property
     def own_names(self) -> str:
-        """What to say of a file that is written afterwards; empty where it has the names of the one that was read."""
+        """A remark on a file written from these weights; empty if its names are those of the file that was read."""
         if self.prefixes:
             return ", the state_dict alone, under the network's own names"
         return ", the state_dict alone" if self.line is not None else ""
 
 
 def load_weights(model: nn.Module, path: str | Path) -> LoadedWeights:
-    """Give ``model`` the weights in ``path``: safetensors, or a PyTorch file with tensors alone, which is never unpickled.
+    """Load the weights in ``path`` into ``model``: safetensors, or a PyTorch file, of which only tensors are unpickled.
 
-    The ``state_dict`` may be in a dictionary, or in one of that ("state_dict", "model", "ema", or any other key). Names may have
-    prefixes of wrappers: ``module.`` (DDP, AveragedModel), ``model.`` (Lightning), ``_orig_mod.`` (torch.compile), and others.
+    The ``state_dict`` may be nested in dictionaries, under any keys ("state_dict", "model", "ema"). Names may have prefixes
+    of wrappers: ``module.`` (DDP, AveragedModel), ``model.`` (Lightning), ``_orig_mod.`` (torch.compile), and others.
 
     Returns:
-        Where the weights were.
+        Where the weights were found.
 
     Raises:
-        ModelError: It cannot be read, is not the ``state_dict`` of this model, or holds several that could be; the message
-            names the keys. What was loaded until then stays loaded.
+        ModelError: The file cannot be read, does not hold the ``state_dict`` of this model, or holds several
+            candidates; the message names the keys. Tensors loaded before the error stay loaded.
     """
     path = Path(path)
     expected = frozenset(model.state_dict())
@@ -81,7 +81,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadedWeights:
         if isinstance(content, Inert):
             raise _is_code(path, content.name)
         raise ModelError(
-            f"{path} holds a {type(content).__name__} that is no state_dict; expected tensors by name, as "
+            f"{path} holds a {type(content).__name__} that is not a state_dict; expected tensors by name, as "
             "torch.save(model.state_dict(), path) writes them, or a dictionary with them"
         )
     keys, tensors = _choose(candidates, expected, path)
@@ -96,9 +96,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadedWeights:
             f"{path}{where} does not fit {reason[:_TOLD]}; expected the weights of this very network"
         ) from error
     if missing or unexpected:
-        parts = [
-            f"it {text} {_some(names)}" for text, names in (("lacks", missing), ("has besides", unexpected)) if names
-        ]
+        parts = [f"it {text} {_some(names)}" for text, names in (("lacks", missing), ("also has", unexpected)) if names]
         raise ModelError(
             f"{path}{where} does not fit {type(model).__name__}: {' and '.join(parts)}; expected the keys of its state_dict"
         )
@@ -112,7 +110,7 @@ def _content(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         return read_checkpoint(path)
-    except Exception as error:  # a file that is cut off, or another: anything may come of it
+    except Exception as error:  # a truncated or foreign file may raise any error
         text = " ".join(str(error).split())
         needs = _UNSUPPORTED.search(text)
         if needs is not None:
@@ -145,10 +143,10 @@ _Candidate = tuple[tuple[str, ...], dict[str, Tensor]]
 
 
 def _choose(candidates: list[_Candidate], expected: frozenset[str], path: Path) -> _Candidate:
-    """The one that has the most names of ``expected``: an optimizer's state has none, another network's fewer.
+    """The candidate with the most names of ``expected``: an optimizer's state has none, another network fewer.
 
     Raises:
-        ModelError: Several have as many.
+        ModelError: Several candidates have the same number of names.
     """
     scores = [max(_counts(tensors, expected).values(), default=0) for _, tensors in candidates]
     best = [candidate for candidate, score in zip(candidates, scores, strict=True) if score == max(scores)]
@@ -157,7 +155,7 @@ def _choose(candidates: list[_Candidate], expected: frozenset[str], path: Path) 
         index = "".join(f"[{key!r}]" for key in best[0][0])
         raise ModelError(
             f"{path} holds {len(best)} state_dicts, {' and '.join(names[:4])}; expected one: "
-            f"torch.save(torch.load({path.name!r}, weights_only=True){index}, NEW) writes the first into a file of its own"
+            f"torch.save(torch.load({path.name!r}, weights_only=True){index}, NEW) writes the first to another file"
         )
     return best[0]
 
@@ -165,21 +163,21 @@ def _choose(candidates: list[_Candidate], expected: frozenset[str], path: Path) 
 def _without_prefixes(
     tensors: Mapping[str, Tensor], expected: frozenset[str], path: Path
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """``tensors`` under the names of the model, and what was taken off.
+    """``tensors`` under the names of the model, and the prefixes that were removed.
 
     Raises:
-        ModelError: Two prefixes lead to the same names.
+        ModelError: Several prefixes fit equally well.
     """
     counts = _counts(tensors, expected)
     most = max(counts.values(), default=0)
     best = [prefix for prefix, count in counts.items() if count == most]
-    # Where less than half is there, it is another network, and names agree by chance.
+    # If less than half of the names are found, it is another network, and the names agree by chance.
     if "" in best or not best or (len(best) > 1 and 2 * most < len(expected)):
         best = [""]
     if len(best) > 1:
         raise ModelError(
             f"{path} holds the weights {len(best)} times, under {' and '.join(map(repr, best[:4]))}; expected once: write those "
-            "that you want into a file of their own"
+            "that you want into a separate file"
         )
     (prefix,) = best
     inner = _inner_wrappers(expected)
@@ -200,7 +198,7 @@ def _without_prefixes(
 
 
 def _counts(tensors: Mapping[str, Tensor], expected: frozenset[str]) -> Counter[str]:
-    """Of each prefix, how many names of ``expected`` stand behind it."""
+    """For each prefix, how many names of ``expected`` follow it."""
     inner = _inner_wrappers(expected)
     counts = Counter[str]()
     for key in tensors:
@@ -212,7 +210,7 @@ def _counts(tensors: Mapping[str, Tensor], expected: frozenset[str]) -> Counter[
 
 
 def _inner_wrappers(expected: frozenset[str]) -> frozenset[str]:
-    """The names of wrappers that the model itself has not."""
+    """The names of wrappers that do not occur in the model itself."""
     return _WRAPPERS - {part for key in expected for part in key.split(".")}
 
 

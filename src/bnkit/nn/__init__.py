@@ -1,4 +1,4 @@
-"""Drop-in batch normalization layers with PyTorch's numbers."""
+"""Drop-in batch normalization layers with the same results as PyTorch's."""
 
 from bnkit.nn import functional
 from bnkit.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d

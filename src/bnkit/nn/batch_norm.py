@@ -1,4 +1,4 @@
-"""The layers: parameters, buffers, modes and state_dict. The arithmetic is in ``bnkit.kernels``."""
+"""The layers, with their parameters, buffers, modes and state_dict. The arithmetic is in ``bnkit.kernels``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """What the three layers share: everything but the check of the input's dimensions."""
+    """The common base of the three layers, which only add the check of the input's dimensions."""
 
     num_batches_skipped: Tensor | None
 
@@ -86,7 +86,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
     def reset_running_stats(self) -> None:
         """Set the running mean to 0, the running variance to 1, and the counters to 0."""
         super().reset_running_stats()
-        skipped = self._buffers.get("num_batches_skipped")  # called by the constructor too, before it is there
+        skipped = self._buffers.get("num_batches_skipped")  # the constructor calls this before the buffer exists
         if skipped is not None:
             skipped.zero_()
 
@@ -94,26 +94,28 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         """``activation(batch_norm(input) + residual)``.
 
         Args:
-            input: (N, C) or (N, C, *), of float32, float64, float16 or bfloat16, whatever the layer's own dtype.
+            input: (N, C) or (N, C, *), of float32, float64, float16 or bfloat16, independent of the layer's dtype.
             residual: A tensor of the input's shape, or None.
-            mask: bool, broadcastable to (N, 1, *spatial), or None. What is False counts in no statistic; it is scaled and
-                shifted like the others. All False is an empty batch: the running statistics normalise, and stay.
+            mask: bool, broadcastable to (N, 1, *spatial), or None. False positions do not count in the statistics, but
+                are normalised like the others. All False is an empty batch: the running statistics are used and do not
+                change.
 
         Returns:
             A tensor of the input's shape and dtype.
 
         Raises:
-            TooFewValuesError: Training with one value per channel; with ``sync``, in all processes together.
-            SettingsError: An input that is not a dense tensor of floats, a shape that does not fit, a mask that is not bool,
-                a running mean without a running variance.
-            KernelError: ``sync`` where it cannot be: with a ``kernel`` that cannot share statistics, under torch.func.
-            ModelError: ``sync``, and another process of the group ended or did not come.
+            TooFewValuesError: In training, there is one value per channel; with ``sync``, in all processes together.
+            SettingsError: The input is not a dense tensor of floats, a shape does not fit, the mask is not bool, or
+                only one of the running mean and variance exists.
+            KernelError: ``sync`` is not possible: the ``kernel`` cannot share statistics, or torch.func transforms the
+                call.
+            ModelError: With ``sync``, another process of the group exited or did not reach the layer in time.
         """
         output = self._normalise(input, residual, mask, self._fused_activation())
         return self.activation(output) if isinstance(self.activation, nn.Module) else output
 
     def _normalise(self, input: Tensor, residual: Tensor | None, mask: Tensor | None, activation: str | None) -> Tensor:
-        """``activation(batch_norm(input) + residual)``, the activation by its name."""
+        """``activation(batch_norm(input) + residual)``, with the activation given by name."""
         check_input(input, self._called)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         if input.shape[1] != self.num_features and input.shape[1] != (expected := self._channels()):
@@ -137,7 +139,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
     def _batch_stats_forward(
         self, input: Tensor, residual: Tensor | None, mask: Tensor | None, activation: str | None
     ) -> Tensor:
-        """The output by the batch's statistics; in training, the buffers follow them."""
+        """The output by the batch's statistics; in training, also update the buffers."""
         moves = self.training and self.track_running_stats and not running_statistics.is_recomputation()
         mean, var, tracked = self._statistics()
         args = self._args(input, (mean, var, tracked), residual, mask, activation, training=True)
@@ -164,19 +166,19 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         return output
 
     def _statistics(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The running mean and variance, and the counter; None for what is missing.
+        """The running mean and variance, and the counter; None for missing ones.
 
-        They are looked up where they are kept: by their names, Python would ask for each of them twice.
+        They are read from ``_buffers`` directly, because attribute access takes two lookups for each.
         """
         buffers = self._buffers
         if "running_mean" in buffers and "running_var" in buffers:
             mean, var = buffers["running_mean"], buffers["running_var"]
-        else:  # parameters, or attributes
+        else:  # they are parameters or attributes
             mean, var = self.running_mean, self.running_var
         return mean, var, buffers.get("num_batches_tracked")
 
     def _fused_activation(self) -> str | None:
-        """The activation that a kernel applies; one that is a module follows it."""
+        """The activation that a kernel applies; a module is applied after the kernel instead."""
         return self.activation if isinstance(self.activation, str) else None
 
     def _args(
@@ -189,16 +191,16 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         *,
         training: bool,
     ) -> BatchNormArgs:
-        """What the output is computed from: the batch's statistics, or the running ones."""
+        """The arguments for a kernel."""
         mean, var, tracked = statistics
         own = self._parameters
         if "weight" in own and "bias" in own:
             weight, bias = own["weight"], own["bias"]
         else:  # parametrised
             weight, bias = self.weight, self.bias
-        momentum = self.momentum or 0.0  # None, the cumulative average, is seen to by `_track`
+        momentum = self.momentum or 0.0  # `_track` handles None, the cumulative average
         count = 1 if not training else input.numel() // max(input.shape[1], 1) if mask is None else count_of(mask)
-        # As BatchNormArgs(...), in half of the time: that calls a function in Python.
+        # Like BatchNormArgs(...), in half the time, because that calls a Python function.
         return tuple.__new__(
             BatchNormArgs,
             (input, mean, var, weight, bias, training, momentum, self.eps, activation, residual, mask, count, tracked),
@@ -211,7 +213,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         running_var: Tensor | None,
         tracked: Tensor | None,
     ) -> None:
-        """Count the batch, and move the running statistics if it had any (an empty batch has none)."""
+        """Count the batch, and update the running statistics unless the batch is empty."""
         if tracked is not None:
             tracked.add_(1)
         if statistics is None or running_mean is None or running_var is None:
@@ -219,31 +221,31 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         momentum: float | Tensor
         if self.momentum is not None:
             momentum = self.momentum
-        elif tracked is None:  # nothing to average over: as in PyTorch, the statistics stay
+        elif tracked is None:  # without a counter, the statistics do not change, as in PyTorch
             momentum = 0.0
-        else:  # the cumulative average: a tensor, so that nothing waits for the device
+        else:  # the cumulative average, as a tensor to avoid a device synchronisation
             if self.num_batches_skipped is not None:
                 tracked = (tracked - self.num_batches_skipped).clamp(min=1)
             momentum = 1.0 / tracked.to(torch.promote_types(running_mean.dtype, torch.float32))
         running_statistics.move(running_mean, running_var, *statistics, momentum, self.num_batches_skipped)
 
     def _channels(self) -> int:
-        """How many channels there are by the tensors: pruning cuts these, and leaves ``num_features`` as it was."""
+        """The number of channels of the tensors: pruning shrinks these, but does not update ``num_features``."""
         for tensor in (self.running_mean, self.running_var, self.weight, self.bias):
             if tensor is not None:
                 return tensor.numel()
         return self.num_features
 
     def _called(self) -> str:
-        """What errors call this layer."""
+        """The name of this layer in error messages."""
         return f"{type(self).__name__}(num_features={self.num_features})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # A process group is a set of open connections of this process: no copy can own it, and no file hold it.
+        # A process group consists of open connections of this process, and cannot be copied or stored.
         return {**self.__dict__, "process_group": None}
 
     def extra_repr(self) -> str:
-        """The arguments, those of ``torch.nn`` first, ours where they are not the default."""
+        """The arguments of ``torch.nn``, then bnkit's own that differ from their defaults."""
         ours: dict[str, Any] = {}
         if isinstance(self.activation, str):
             ours["activation"] = self.activation
@@ -260,44 +262,47 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
-    """Batch normalization of (N, C) or (N, C, L): ``torch.nn.BatchNorm1d``, an activation, a residual, a mask, a choice of kernel.
+    """Batch normalization of (N, C) or (N, C, L): ``torch.nn.BatchNorm1d`` with activation, residual, mask and kernels.
 
     Each channel is normalised by its mean and variance over the batch and all positions, then scaled by ``gamma``
     (``weight``) and shifted by ``beta`` (``bias``)::
 
         y = activation((x - mean) / sqrt(variance + eps) * gamma + beta + residual)
 
-    In training the batch's own statistics are used, the variance biased (divided by n), and the running buffers follow
-    them, the variance unbiased (n - 1); in evaluation the running buffers are used. Ioffe & Szegedy (2015), Algorithms
-    1 and 2. Numbers, buffers and ``state_dict`` are those of ``torch.nn.BatchNorm1d``, of which this is a subclass.
+    Training uses the batch's own statistics, with the biased variance (divided by n), and updates the running buffers
+    with the unbiased variance (n - 1); evaluation uses the running buffers. Ioffe & Szegedy (2015), Algorithms 1 and 2.
+    Outputs, buffers and ``state_dict`` are those of ``torch.nn.BatchNorm1d``, of which this is a subclass.
 
     Args:
         num_features: C, the number of channels.
         eps: Added to the variance; above 0 in training.
-        momentum: ``running = (1 - momentum) * running + momentum * batch``; None for the average over all batches.
+        momentum: ``running = (1 - momentum) * running + momentum * batch``; None for the cumulative average.
         affine: Learn gamma and beta.
-        track_running_stats: Keep running statistics; without, the batch's are used in evaluation too.
-        device, dtype: Of the parameters and buffers.
+        track_running_stats: Keep running statistics; if False, evaluation uses the batch's, too.
+        device, dtype: The device and dtype of the parameters and buffers.
         bias: With ``affine``, learn beta too.
         activation: "relu", "leaky_relu", "relu6", "sigmoid", "silu", "tanh", "gelu", or a module that is applied to the result.
-        sync: In training, take the statistics over the batches of all processes of ``process_group``, on CPUs (gloo)
+        sync: In training, compute the statistics over the batches of all processes of ``process_group``, on CPUs (gloo)
             and GPUs (nccl): output, gradients and running statistics are those of one process with the whole batch.
-            The batches may differ in size and may be empty, but every process runs the layer, forward and backward.
-            As everywhere, the gradients of ``weight`` and ``bias`` are those of the process's own samples;
-            DistributedDataParallel averages them. Without ``torch.distributed`` set up, in a group of one process, and
-            in evaluation, the layer is as without ``sync``.
-        process_group: A group of ``torch.distributed`` that this process is in; None for the default one. It stays out
-            of copies and pickles: these have None. Set the attribute where a copy is to use a group of its own.
-        virtual_batch_size: In training, take so many examples at a time as a batch, the last one the rest: ghost batch
-            normalization (Hoffer, Hubara & Soudry, 2017). Each is normalised by its own statistics, counts in
-            ``num_batches_tracked``, and moves the running statistics, one after the other: as if they had come one by one.
-        skip_nonfinite: A batch that holds inf or NaN leaves the running statistics alone. It counts in
-            ``num_batches_tracked`` like every batch, and besides in ``num_batches_skipped`` (not in the ``state_dict``).
+            The batches may differ in size and may be empty, but every process must run the layer, forward and backward.
+            As usual, the gradients of ``weight`` and ``bias`` are those of the process's own samples;
+            DistributedDataParallel averages them. If ``torch.distributed`` is not initialised, in a group of one
+            process, and in evaluation, ``sync`` has no effect.
+        process_group: A group of ``torch.distributed`` that includes this process; None for the default group. It is
+            not copied or pickled: copies have None. Set the attribute to give a copy another group.
+        virtual_batch_size: In training, split the batch into virtual batches of this size, the last one possibly
+            smaller: ghost batch normalization (Hoffer, Hubara & Soudry, 2017). Each is normalised by its own
+                statistics, counts in
+            ``num_batches_tracked``, and updates the running statistics in turn, as if they were separate batches.
+        skip_nonfinite: A batch that contains inf or NaN does not update the running statistics. It counts in
+            ``num_batches_tracked`` as usual, and also in ``num_batches_skipped`` (not in the ``state_dict``).
         kernel: "auto", "reference" (the equations, in plain PyTorch), "aten" (PyTorch's own), "numba" (compiled for this
             processor) or "triton" (for GPUs).
 
     Raises:
-        SettingsError: An unknown activation or kernel, a process group without ``sync``, ``sync`` with virtual batches.
+        SettingsError: The activation or kernel is unknown, a process group is given without ``sync``, or ``sync`` is
+            combined
+        with virtual batches.
 
     Example:
         >>> import torch
@@ -308,9 +313,9 @@ class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
 
 
 class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
-    """Batch normalization of images, (N, C, H, W): ``torch.nn.BatchNorm2d``, and the extras of ``BatchNorm1d``.
+    """Batch normalization of images, (N, C, H, W): ``torch.nn.BatchNorm2d`` with the extras of ``BatchNorm1d``.
 
-    The arguments are those of ``BatchNorm1d``; a channel has N·H·W values, so that a batch of one works.
+    The arguments are those of ``BatchNorm1d``. A channel has N·H·W values, so a batch of one example works.
 
     Example:
         >>> import torch
@@ -321,7 +326,7 @@ class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
 
 
 class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
-    """Batch normalization of volumes, (N, C, D, H, W): ``torch.nn.BatchNorm3d``, and the extras of ``BatchNorm1d``.
+    """Batch normalization of volumes, (N, C, D, H, W): ``torch.nn.BatchNorm3d`` with the extras of ``BatchNorm1d``.
 
     The arguments are those of ``BatchNorm1d``.
 

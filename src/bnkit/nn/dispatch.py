@@ -1,4 +1,4 @@
-"""The output of a layer by a batch's statistics or by given ones: what is checked before a kernel is asked, and which."""
+"""Compute the output of a layer by the batch's or given statistics: check the arguments, select and call a kernel."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from bnkit.nn.sync_collectives import Group
 def batch_stats_forward(
     args: BatchNormArgs, kernel: str, called: Callable[[], str], group: Group | None = None
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """The input normalised by its own statistics, and those (mean, unbiased variance); None for an empty batch.
+    """The input normalised by its own statistics, and these (mean, unbiased variance); None for an empty batch.
 
     Args:
-        args: What is computed; where nothing counts, the running statistics normalise, or 0 and 1.
+        args: The arguments. An empty batch is normalised by the running statistics, or by 0 and 1.
         kernel: A name, or "auto".
-        called: What stands at the start of an error's message; a function, because to say it takes time.
-        group: The processes whose batches make up the batch, of which the input is a part.
+        called: Returns the start of error messages; a function, because formatting takes time.
+        group: The processes among which the batch is distributed; the input is the part of this process.
     """
     x, mean, var, mask, values = args.input, args.running_mean, args.running_var, args.mask, args.num_values
     check(args, called)
@@ -62,24 +62,24 @@ def running_stats_forward(args: BatchNormArgs, kernel: str, called: Callable[[],
         and not (mean.requires_grad or var.requires_grad)
     ):
         if usual is aten and args.activation is None and args.residual is None:
-            # At once: behind a convolution, each Python function on the way costs microseconds, as none of them is in the cache.
+            # A direct call: after a convolution, each Python function in between costs microseconds in cache misses.
             return torch.batch_norm(
                 x, args.weight, args.bias, mean, var, False, 0.0, args.eps, torch.backends.cudnn.enabled
             )
         return usual.running_stats_forward(args)
     check_channels(x, called, weight=args.weight, bias=args.bias, running_mean=mean, running_var=var)
-    # PyTorch's kernel has no gradient of the statistics, and the compiled loops have none.
+    # Neither PyTorch's kernel nor the compiled loops compute gradients of the statistics.
     is_differentiated = (mean.requires_grad or var.requires_grad) and torch.is_grad_enabled()
     return _selected(reference.NAME if is_differentiated else kernel, args).running_stats_forward(args)
 
 
 def _is_short(x: Tensor) -> bool:
-    """Whether a pass over ``x`` that does nothing but scale and shift is PyTorch's affair: its own does no more than that."""
+    """Whether PyTorch's own kernel is at least as fast for a pass over ``x`` that only scales and shifts."""
     return x.is_contiguous() and x.numel() < _LONG
 
 
 def training_step(args: BatchNormArgs, kernel: str, called: Callable[[], str]) -> Tensor | None:
-    """The input normalised by its own statistics, and the buffers moved, where a kernel does both in one go; else None."""
+    """The input normalised by its own statistics, if a kernel also updates the buffers in the same call; else None."""
     x = args.input
     if not args.eps > 0 or args.residual is not None:
         check(args, called)
@@ -90,7 +90,7 @@ def training_step(args: BatchNormArgs, kernel: str, called: Callable[[], str]) -
             _check_values(values, x, None, None, called)
             return None
         chosen = _selected(kernel, args)
-        if chosen.NAME in (NUMBA, TRITON):  # somebody looks at the call: then these have no step in one go
+        if chosen.NAME in (NUMBA, TRITON):  # not plain eager mode: these have no combined step
             return None
     return chosen.training_step(args)
 
@@ -100,10 +100,10 @@ def _selected(kernel: str, args: BatchNormArgs) -> Kernel:
     return select(kernel, x, activation, has_residual=args.residual is not None, has_mask=args.mask is not None).kernel
 
 
-# What was chosen for inputs that were alike: it is asked in every step, and the answer is always the same.
+# A cache of the kernels selected for inputs of each form, because the selection is repeated in every step.
 _selections: dict[tuple[object, ...], Kernel] = {}
 _MAX_SELECTIONS = 4096
-# From so many elements on, the compiled loops write past the caches.
+# From this many elements on, the compiled loops write with non-temporal stores.
 _LONG = 1 << 21
 
 
@@ -112,7 +112,7 @@ def _cached_selection(name: str, args: BatchNormArgs) -> Kernel | None:
 
 
 def _usual_kernel(name: str, x: Tensor, activation: str | None, has_residual: bool) -> Kernel | None:
-    """The kernel for a training step that nobody looks at; None where that has to be found out, or there are too few values."""
+    """The cached kernel for a call in plain eager mode; None in other modes, or if there are too few values."""
     if not is_plain_eager(x):
         return None
     key = (
@@ -134,13 +134,13 @@ def _usual_kernel(name: str, x: Tensor, activation: str | None, has_residual: bo
 
 
 def is_fused(name: str, x: Tensor, activation: str | None, has_residual: bool) -> bool:
-    """Whether the kernel ``name`` adds and activates ``x`` in the pass that normalises it, and nobody looks at single operations."""
+    """Whether the kernel ``name`` fuses sum and activation with the normalisation of ``x`` (in plain eager mode)."""
     kernel = _usual_kernel(name, x, activation, has_residual)
     return kernel is not None and kernel.NAME in (NUMBA, TRITON)
 
 
 def check(args: BatchNormArgs, called: Callable[[], str]) -> None:
-    """A SettingsError where the batch's statistics cannot be used."""
+    """Raise a SettingsError if the batch's statistics cannot be used."""
     if not args.eps > 0:
         raise SettingsError(f"{called()} got eps={args.eps} in training; expected a number above 0")
     check_residual(args.input, args.residual, called)
@@ -159,11 +159,11 @@ def _check_values(values: int, x: Tensor, mask: Tensor | None, group: Group | No
 
 
 def _empty_batch_forward(args: BatchNormArgs) -> Tensor:
-    """An empty batch has nothing to take statistics of; all gradients are of the right shape."""
+    """The output for an empty batch, which has no statistics; all gradients have the right shapes."""
     x, mean, variance = args.input, args.running_mean, args.running_var
     number = torch.promote_types(x.dtype, torch.float32)
     mean = x.new_zeros(x.shape[1], dtype=number) if mean is None else mean
     variance = x.new_ones(x.shape[1], dtype=number) if variance is None else variance
-    # A copy: the buffers may move before the backward pass.
+    # A copy, because the buffers may be updated before the backward pass.
     given = args._replace(running_mean=mean.clone(), running_var=variance.clone(), training=False)
     return select("reference", x).kernel.running_stats_forward(given)

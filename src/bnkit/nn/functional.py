@@ -1,4 +1,4 @@
-"""Batch normalization as a function, with PyTorch's signature and meaning."""
+"""Batch normalization as a function, with PyTorch's signature and semantics."""
 
 from __future__ import annotations
 
@@ -32,32 +32,33 @@ def batch_norm(
 ) -> Tensor:
     """``activation(batch_norm(input) + residual)``, normalised channel by channel.
 
-    The first eight arguments mean what they mean in ``torch.nn.functional.batch_norm``: in training the batch's own
-    mean and biased variance normalise, and the running buffers move by ``momentum`` towards the batch's mean and
-    unbiased variance, in place; otherwise the running buffers normalise. Ioffe & Szegedy (2015), Algorithms 1 and 2.
+    The first eight arguments are those of ``torch.nn.functional.batch_norm``: training normalises by the batch's own
+    mean and biased variance, and moves the running buffers in place by ``momentum`` towards the batch's mean and
+    unbiased variance; otherwise the running buffers normalise. Ioffe & Szegedy (2015), Algorithms 1 and 2.
 
     Args:
         input: (N, C) or (N, C, *), float32, float64, float16 or bfloat16; see ``docs/reference/layers.md`` for mixed dtypes.
-        running_mean, running_var: (C,), or both None: then nothing is kept (and ``training`` must be true).
+        running_mean, running_var: (C,), or both None: then no statistics are kept (and ``training`` must be true).
         weight, bias: gamma and beta, (C,), or None for 1 and 0.
         training: Normalise with the batch's statistics.
         momentum: ``new = (1 - momentum) * old + momentum * batch``.
         eps: Added to the variance before the root; above 0 in training.
         activation: "relu", "leaky_relu", "relu6", "sigmoid", "silu", "tanh", "gelu", or None.
         residual: Added before the activation; a tensor of the input's shape.
-        mask: bool, broadcastable to (N, 1, *spatial). What is False counts in no statistic; it is scaled and shifted like
-            the others. All False is an empty batch: the running statistics, if any, normalise, and stay as they are.
-        virtual_batch_size: In training, take so many examples at a time as a batch, the last one the rest: each is
-            normalised by its own statistics, and moves the buffers.
+        mask: bool, broadcastable to (N, 1, *spatial). False positions do not count in the statistics, but are
+            normalised like the others. All False is an empty batch: the running statistics, if any, are used and do not
+            change.
+        virtual_batch_size: In training, split the batch into virtual batches of this size, the last one possibly
+            smaller: each is normalised by its own statistics, and updates the buffers.
         kernel: "auto", "reference", "aten", "numba" or "triton".
 
     Returns:
         A tensor of the input's shape and dtype.
 
     Raises:
-        TooFewValuesError: Training with one value per channel. It is a ValueError, as PyTorch's is.
-        SettingsError: An input that is not a dense tensor of floats, an unknown activation or kernel, a shape that does not
-            fit, statistics missing, eps not above 0, a mask that is not bool, a virtual batch size below 1.
+        TooFewValuesError: In training, there is one value per channel. It is a ValueError, like PyTorch's.
+        SettingsError: The input is not a dense tensor of floats, the activation or kernel is unknown, a shape does not
+            fit, statistics are missing, eps is not above 0, the mask is not bool, or the virtual batch size is below 1.
 
     Example:
         >>> import torch
@@ -66,7 +67,7 @@ def batch_norm(
                 [ 1.0000]])
     """
     _check(input, running_mean, running_var, activation, training=training)
-    if input.dim() < 2:  # an empty one, without channels: PyTorch takes it, and has nothing to normalise either
+    if input.dim() < 2:  # PyTorch also accepts an empty tensor without channels
         return input.clone()
     if mask is not None:
         mask = as_wide_as(input, mask, "batch_norm")

@@ -1,8 +1,8 @@
-"""Ghost batch normalization: a batch taken as several smaller ones, each with statistics of its own.
+"""Ghost batch normalization: split a batch into several smaller ones, each with its own statistics.
 
 Hoffer, Hubara & Soudry (2017), "Train longer, generalize better: closing the generalization gap in large batch training of
-neural networks", Algorithm 1. The running statistics move once for each of the smaller batches, one after the other, as
-that algorithm has it: they are what they would be if the smaller batches had come one by one.
+neural networks", Algorithm 1. As in that algorithm, the running statistics are updated once for each of the smaller
+batches, as if these were separate batches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BatchNormForward = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 def check_size(size: object, caller: str) -> None:
-    """A SettingsError where ``size`` is no number of examples."""
+    """Raise a SettingsError if ``size`` is not a number of examples."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise SettingsError(
             f"{caller} got virtual_batch_size={size!r}; expected a number of examples, 1 or more, or None for the whole batch"
@@ -28,12 +28,12 @@ def check_size(size: object, caller: str) -> None:
 def forward_in_parts(
     x: Tensor, residual: Tensor | None, mask: Tensor | None, size: int | None, normalise: BatchNormForward
 ) -> Tensor:
-    """What ``normalise(x, residual, mask)`` makes of ``size`` examples at a time; the last part is what is left.
+    """Concatenate the outputs of ``normalise(x, residual, mask)`` for parts of ``size`` examples or fewer.
 
     Args:
         x: (N, C, *); ``residual`` of its shape, ``mask`` (N, 1, *), or None.
-        size: How many examples at a time; None for all.
-        normalise: Called on each part in turn.
+        size: The number of examples in a part; None for all.
+        normalise: Called on the parts in order.
 
     Raises:
         TooFewValuesError: The last part has one value per channel.
@@ -42,7 +42,7 @@ def forward_in_parts(
         return normalise(x, residual, mask)
     count = -(-x.shape[0] // size)
     rest = x[(count - 1) * size :]
-    if rest.numel() == x.shape[1]:  # before the others move anything
+    if rest.numel() == x.shape[1]:  # checked before the other parts update the buffers
         raise TooFewValuesError(
             f"a layer with virtual_batch_size={size} got an input of shape {tuple(x.shape)} in training: its last part has one "
             "value per channel, whose deviation is 0; choose a size that divides the batch, or leaves two examples or more, "

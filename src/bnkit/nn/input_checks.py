@@ -1,4 +1,4 @@
-"""The door of the layers and of the function: what is given to them is checked here, for every way in, before a kernel is chosen."""
+"""Check the arguments of the layers and of the function before a kernel is selected."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Called = Callable[[], str]
 _TAKEN = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATING)
 _FLOATING = frozenset(FLOATING)
 _STRIDED = torch.strided
-# Those of MKL-DNN, PyTorch's own kernel normalises.
+# PyTorch's own kernel handles the layout of MKL-DNN.
 _LAYOUTS = frozenset({_STRIDED, torch._mkldnn})  # type: ignore[attr-defined]
 
 
 def check_input(x: object, called: Called) -> None:
-    """A SettingsError where ``x`` is not a dense tensor of floats. What is rounded to integers would be lost without a word."""
+    """Raise a SettingsError if ``x`` is not a dense tensor of floats. Integers would silently round the output."""
     if isinstance(x, Tensor) and x.dtype in _FLOATING and x.layout is _STRIDED and not x.is_nested:
         return
     if not isinstance(x, Tensor):
@@ -37,7 +37,7 @@ def check_input(x: object, called: Called) -> None:
 
 
 def check_residual(x: Tensor, residual: Tensor | None, called: Called) -> None:
-    """A SettingsError where the residual cannot be added to ``x`` value by value."""
+    """Raise a SettingsError if the residual cannot be added to ``x`` element by element."""
     if residual is None:
         return
     if residual.layout not in _LAYOUTS or residual.is_nested or residual.dtype.is_complex:
@@ -52,7 +52,7 @@ def check_residual(x: Tensor, residual: Tensor | None, called: Called) -> None:
 
 
 def check_channels(x: Tensor, called: Called, **given: Tensor | None) -> None:
-    """A SettingsError where one of those that are ``given`` does not hold a float for each channel of ``x``."""
+    """Raise a SettingsError if one of the ``given`` tensors does not hold a float for each channel of ``x``."""
     for name, tensor in given.items():
         if tensor is None:
             continue
@@ -68,7 +68,7 @@ def check_channels(x: Tensor, called: Called, **given: Tensor | None) -> None:
 
 
 def check_moving(running_mean: Tensor | None, running_var: Tensor | None, called: Called) -> None:
-    """A SettingsError where the running statistics cannot follow the batch's: one is missing, or its values share memory."""
+    """Raise a SettingsError if the running statistics cannot be updated: one is missing, or its values share memory."""
     check_both(running_mean, running_var, called)
     for name, buffer in (("running_mean", running_mean), ("running_var", running_var)):
         if buffer is not None and buffer.numel() > 1 and buffer.stride() == (0,):
@@ -79,7 +79,7 @@ def check_moving(running_mean: Tensor | None, running_var: Tensor | None, called
 
 
 def check_both(running_mean: Tensor | None, running_var: Tensor | None, called: Called) -> None:
-    """A SettingsError where one of the running statistics is missing alone."""
+    """Raise a SettingsError if only one of the running statistics is missing."""
     if (running_mean is None) == (running_var is None):
         return
     missing, there = ("running_mean", "running_var") if running_mean is None else ("running_var", "running_mean")

@@ -1,4 +1,4 @@
-"""Masks: which positions of a batch count in its statistics."""
+"""Masks that select the positions of a batch that count in its statistics."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def as_wide_as(x: Tensor, mask: Tensor, caller: str) -> Tensor:
 
 
 def count_of(mask: Tensor) -> int | Tensor:
-    """How many values of a channel count: a number, or a 0-d tensor where a graph cannot branch on it.
+    """The number of values per channel that count: an int, or a 0-d tensor if a graph cannot branch on it.
 
-    In a compiled graph, fewer than two are an error at the time that it runs. In one of ``torch.jit.trace``, a number would be
-    that of the example for ever.
+    A compiled graph raises an error when it runs with fewer than two. In a graph of ``torch.jit.trace``, an int would
+    be the constant of the example.
     """
     count = mask.sum()
     if torch.compiler.is_compiling():

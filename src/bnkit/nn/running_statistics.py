@@ -1,4 +1,4 @@
-"""How the running mean and variance follow the batches'."""
+"""Update the running mean and variance."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ def move(
     momentum: float | Tensor,
     num_batches_skipped: Tensor | None = None,
 ) -> None:
-    """Move both buffers, in place: ``new = (1 - momentum) * old + momentum * batch``.
+    """Update both buffers in place: ``new = (1 - momentum) * old + momentum * batch``.
 
     Args:
         running_mean, running_var: The buffers, (C,), any floating dtype.
         mean, unbiased_variance: The batch's statistics, (C,).
-        momentum: PyTorch's, or a 0-d tensor (for the cumulative average).
-        num_batches_skipped: If given, a batch whose statistics are not finite (it holds inf or NaN) leaves the
-            buffers as they are and is counted here instead; 0-d int64. Decided on the device, without waiting for it.
+        momentum: PyTorch's momentum, or a 0-d tensor (for the cumulative average).
+        num_batches_skipped: If given, a batch whose statistics are not finite (it contains inf or NaN) does not change
+            the buffers and is counted here instead; 0-d int64. This needs no synchronisation with the device.
     """
     with torch.no_grad():
         mean, unbiased_variance = _shared(mean, running_mean), _shared(unbiased_variance, running_var)
-        # In the wider of both: the compiled loops, which move buffers themselves, round once, at the end.
+        # In the wider dtype, like the compiled loops, which update the buffers themselves and round once at the end.
         wide_mean, wide_var = running_mean.to(mean.dtype), running_var.to(unbiased_variance.dtype)
         new_mean = (1 - momentum) * wide_mean + momentum * mean
         new_var = (1 - momentum) * wide_var + momentum * unbiased_variance
@@ -39,9 +39,9 @@ def move(
 
 
 def is_recomputation() -> bool:
-    """Whether this forward pass runs inside a backward pass: activation checkpointing does it a second time.
+    """Whether this forward pass runs inside a backward pass, because activation checkpointing repeats it.
 
-    The statistics of that batch are in the buffers already.
+    Then the buffers already include the statistics of the batch.
     """
     if torch.compiler.is_compiling():
         return False
@@ -49,7 +49,7 @@ def is_recomputation() -> bool:
 
 
 def _shared(statistic: Tensor, buffer: Tensor) -> Tensor:
-    """``statistic`` as ``buffer`` can take it: under ``vmap`` a buffer that all share takes the mean over the batch."""
+    """``statistic`` in the form of ``buffer``: under ``vmap`` a shared buffer gets the mean over the batch."""
     if torch.compiler.is_compiling():
         return statistic
     functorch = torch._C._functorch

@@ -1,9 +1,10 @@
-"""Statistics over several processes: what they tell each other in the forward pass, and in the backward pass.
+"""Batch normalization with statistics over several processes: the communication in the forward and backward pass.
 
-Forward, every process sends the count, mean and biased variance of its own values; these determine those of all values
-exactly (Chan, Golub & LeVeque, 1979, equations 2.1), whatever the sizes of the parts, empty ones included. Backward, the
-gradients with respect to the shared mean and variance are summed. That is one collective each way, in the precision of the
-running statistics: float32, or float64 for float64 inputs.
+Forward, every process sends the count, mean and biased variance of its own values; these exactly determine those of all
+values (Chan, Golub & LeVeque, 1979, equations 2.1), for parts of any size, including empty ones. Backward, the
+gradients with respect to the shared mean and variance are summed. Each pass needs one collective, in the precision of
+the running
+statistics: float32, or float64 for float64 inputs.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from bnkit.kernels.select import NUMBA, sync_kernel
 from bnkit.kernels.sync_contract import BackwardState, SyncKernel
 from bnkit.nn.sync_collectives import Group, Sum, gather
 
-# Kernels that can stop between taking sums and writing by them.
+# Kernels that can stop between the statistics and the normalisation.
 KERNELS = ("auto", reference.NAME, aten.NAME, NUMBA)
-# A float32 holds whole numbers up to 2^24, so a count goes in two parts.
+# A float32 represents integers exactly up to 2^24, so a count is sent in two parts.
 _PART_OF_COUNT = 1 << 12
 
 
 class Merged(NamedTuple):
-    """The statistics of all processes together, float64, the same bits in each of them, outside the autograd graph.
+    """The merged statistics of all processes, float64, bit-identical in each of them, outside the autograd graph.
 
     Attributes:
-        total: How many values each channel has; 0-d.
-        mean: (C,); 0 where there are no values.
-        variance: (C,), biased; 0 where there are no values.
+        total: The number of values per channel; 0-d.
+        mean: (C,); 0 if there are no values.
+        variance: (C,), biased; 0 if there are no values.
     """
 
     total: Tensor
@@ -42,10 +43,10 @@ class Merged(NamedTuple):
     variance: Tensor
 
     def values_per_channel(self, own: int | Tensor) -> int:
-        """What decides whether there are enough values: ``own``, those of this process, or those of all of them.
+        """The number that decides whether there are enough values: ``own``, that of this process, or the total.
 
-        Where ``own`` is 2 or more, the answer is known without waiting for the device. The others read the count of
-        all, which is the same everywhere, so that either no process refuses the batch or all do.
+        If ``own`` is 2 or more, no synchronisation with the device is needed. Other processes read the total, which is
+        the same everywhere, so that either all processes refuse the batch or none.
         """
         if isinstance(own, int) and own >= 2:
             return own
@@ -56,7 +57,7 @@ class Merged(NamedTuple):
 
 
 def check_usable(kernel: str, caller: str) -> None:
-    """A KernelError where statistics cannot be shared: this kernel keeps its own, or torch.func transforms the call."""
+    """Raise a KernelError if statistics cannot be shared: the kernel does not support it, or torch.func is used."""
     if kernel not in KERNELS:
         raise KernelError(
             f"{caller} got kernel={kernel!r} with sync=True; it takes the statistics of one process only; "
@@ -70,14 +71,14 @@ def check_usable(kernel: str, caller: str) -> None:
 
 
 class SyncStrategy(NamedTuple):
-    """How a part of the batch is computed, and with whom.
+    """How a part of the batch is computed, and with which processes.
 
     Attributes:
-        kernel: None for the equations.
+        kernel: The kernel; None for the plain equations.
         eps: Added to the variance.
         activation: A name, or None.
         group: The processes.
-        caller: Stands at the start of an error's message.
+        caller: The start of error messages.
     """
 
     kernel: SyncKernel | None
@@ -100,15 +101,15 @@ class SyncStrategy(NamedTuple):
         mean: Tensor,
         variance: Tensor,
     ) -> BatchNormArgs:
-        """What ``x`` is normalised from, by the statistics of all processes."""
+        """The kernel arguments to normalise ``x`` by the statistics of all processes."""
         return BatchNormArgs(x, mean, variance, weight, bias, False, 0.0, self.eps, self.activation, residual)
 
 
 def choose_strategy(kernel: str, args: BatchNormArgs, group: Group, caller: str) -> SyncStrategy:
-    """How the input, a part of the batch, is computed by the ``kernel`` of that name.
+    """The strategy for the input, a part of the batch, with the ``kernel`` of that name.
 
     Raises:
-        KernelError: As ``check_usable``, and where the kernel cannot take the input.
+        KernelError: As ``check_usable``, or if the kernel does not support the input.
     """
     check_usable(kernel, caller)
     chosen = sync_kernel(kernel, args.input, args.mask, args.activation)
@@ -116,9 +117,9 @@ def choose_strategy(kernel: str, args: BatchNormArgs, group: Group, caller: str)
 
 
 def merge(x: Tensor, mask: Tensor | None, own_count: int | Tensor, strategy: SyncStrategy) -> Merged:
-    """The statistics of the ``x`` of all processes, (N, C, *) each, of any N; one collective.
+    """Merge the statistics of the ``x`` of all processes, (N, C, *) each, with any N, in one collective.
 
-    ``own_count`` values a channel count in this process: those where ``mask`` (N, 1, *) is True, if there is one.
+    ``own_count`` is the number of values per channel in this process, without those that ``mask`` (N, 1, *) excludes.
     """
     sent = torch.promote_types(x.dtype, torch.float32)
     count = torch.as_tensor(own_count, dtype=torch.int64, device=x.device).reshape(1)
@@ -128,7 +129,7 @@ def merge(x: Tensor, mask: Tensor | None, own_count: int | Tensor, strategy: Syn
         variance = _masked(values - _per_channel(mean, x), mask).square().sum(_all_but_channels(x)) / divisor
     else:
         mean, variance = strategy.kernel.part_moments(x.detach())
-    high = mean.to(sent)  # rounded to float32, it would be off by more than a small deviation: the rest goes along
+    high = mean.to(sent)  # sent with its rounding error, which may exceed a small deviation
     own = [count // _PART_OF_COUNT, count % _PART_OF_COUNT, high, mean - high, variance]
     parts = gather(torch.cat([t.to(sent) for t in own]), strategy.group, strategy.caller).double()
     counts = parts[:, :1] * _PART_OF_COUNT + parts[:, 1:2]
@@ -141,7 +142,7 @@ def merge(x: Tensor, mask: Tensor | None, own_count: int | Tensor, strategy: Syn
 
 
 def normalise(args: BatchNormArgs, merged: Merged, strategy: SyncStrategy) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """``activation(batch_norm(x) + residual)`` by the ``merged`` statistics, and those (mean, unbiased variance)."""
+    """``activation(batch_norm(x) + residual)`` by the ``merged`` statistics, and these (mean, unbiased variance)."""
     total, mean, variance = merged
     x, residual = args.input, args.residual
     if residual is not None:
@@ -158,11 +159,11 @@ def normalise(args: BatchNormArgs, merged: Merged, strategy: SyncStrategy) -> tu
 
 
 class SyncBatchNormFunction(torch.autograd.Function):
-    """``x`` normalised by the mean and variance of all processes, which depend on the ``x`` of each of them.
+    """``x`` normalised by the mean and variance of all processes, which depend on the ``x`` of each process.
 
-    The statistics go in as known values and come out as functions of ``x``: what autograd keeps of them for the
-    backward pass is then connected to ``x``, so that the backward pass can be differentiated in its turn. Nothing else
-    of the size of ``x`` is kept but ``x``; with a residual inside, that and the output.
+    The statistics are inputs, and also outputs that depend on ``x``: the tensors that autograd saves for the backward
+    pass are then connected to ``x``, so that the backward pass can be differentiated again. The only saved tensor of
+    the size of ``x`` is ``x`` itself; with a fused residual, also the output.
     """
 
     @staticmethod
@@ -178,7 +179,7 @@ class SyncBatchNormFunction(torch.autograd.Function):
         variance: Tensor,
         strategy: SyncStrategy,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance = mean.clone(), variance.clone()  # an output of its own, not an input handed on
+        mean, variance = mean.clone(), variance.clone()  # new outputs, not the inputs themselves
         if strategy.kernel is not None:
             args = strategy.args(x, weight, bias, residual, mean, variance)
             output = strategy.kernel.part_forward(args)
@@ -196,9 +197,9 @@ class SyncBatchNormFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """The chain rule, with one collective between the statistics and ``x``, taken by every process or by none.
+        """The chain rule, with one collective between the statistics and ``x``, in which all or no processes take part.
 
-        A process whose batch is empty adds zeros, but it takes part.
+        A process with an empty batch takes part and adds zeros.
         """
         x, weight, bias, residual, mask, total, mean, variance, output = ctx.saved_tensors
         strategy: SyncStrategy = ctx.strategy
@@ -207,7 +208,7 @@ class SyncBatchNormFunction(torch.autograd.Function):
         args = strategy.args(x, weight, bias, residual, mean, variance)
         if strategy.kernel is not None and not torch.is_grad_enabled() and not is_wrapped(by_output):
             by_gamma, by_beta, finish_backward = strategy.kernel.part_backward(by_output, args, output)
-        else:  # where the gradients are to be differentiated, or several at a time, by operations that can be
+        else:  # double backward or batched gradients need differentiable operations
             inside = args if strategy.is_fused else args._replace(activation=None)
             by_gamma, by_beta, finish_backward = _backward(by_output, inside, mask)
 
@@ -223,21 +224,21 @@ class SyncBatchNormFunction(torch.autograd.Function):
             by_x, by_residual = finish_backward(by_mean, 2 * by_variance)
         elif needs_residual:
             _, by_residual = finish_backward(torch.zeros_like(mean), torch.zeros_like(mean))
-        # Of this process's samples, like every gradient of a parameter: DistributedDataParallel takes their mean.
+        # For this process's samples, like every gradient of a parameter: DistributedDataParallel averages them.
         by_weight = by_gamma.to(weight.dtype) if needs_weight else None
         by_bias = by_beta.to(bias.dtype) if needs_bias else None
         return by_x, by_weight, by_bias, by_residual if needs_residual else None, *[None] * 5
 
 
 def _backward(by_output: Tensor, args: BatchNormArgs, mask: Tensor | None) -> BackwardState:
-    """The equations of the backward pass, in operations that can be differentiated."""
+    """The equations of the backward pass, in differentiable operations."""
     x, (mean, variance), weight, bias, residual = args.input, args.statistics, args.weight, args.bias, args.residual
     over = _all_but_channels(x)
     by_output = _wide(by_output)
     inverse_deviation = torch.rsqrt(variance + args.eps)
     scale = inverse_deviation if weight is None else inverse_deviation * weight
     centred = _wide(x) - _per_channel(mean, x)
-    if args.activation is not None:  # one of straight pieces, whose slope is a constant wherever it has one
+    if args.activation is not None:  # a piecewise linear one, with a piecewise constant slope
         with torch.no_grad():
             inner = centred * _per_channel(scale, x)
             if bias is not None:
@@ -247,7 +248,7 @@ def _backward(by_output: Tensor, args: BatchNormArgs, mask: Tensor | None) -> Ba
             flat = LEAKY_SLOPE if args.activation == "leaky_relu" else 0.0
             slope = torch.where(inner > 0, inner.new_ones(()), inner.new_full((), flat))
         by_output = by_output * slope
-    if mask is not None:  # what neither counts nor is a number has no part in any gradient
+    if mask is not None:  # excluded NaN values must not reach any gradient
         lost = ~(mask | torch.isfinite(centred))
         by_output, centred = by_output.masked_fill(lost, 0), centred.masked_fill(lost, 0)
 
@@ -260,7 +261,7 @@ def _backward(by_output: Tensor, args: BatchNormArgs, mask: Tensor | None) -> Ba
 
 
 def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
-    """``values``, and 0 where the mask is False."""
+    """``values``, set to 0 where the mask is False."""
     return values if mask is None else torch.where(mask, values, 0)
 
 
@@ -269,7 +270,7 @@ def _all_but_channels(x: Tensor) -> list[int]:
 
 
 def _per_channel(statistic: Tensor, x: Tensor) -> Tensor:
-    """(C,) -> (1, C, 1, ...), so that it broadcasts against the wide ``x``, in that one's dtype."""
+    """(C,) -> (1, C, 1, ...), in the wide dtype of ``x``, so that it broadcasts against it."""
     return statistic.to(_wide_dtype(x)).reshape(1, -1, *[1] * (x.dim() - 2))
 
 
@@ -278,5 +279,5 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _wide_dtype(x: Tensor) -> torch.dtype:
-    """One precision wider than ``x``, so that no sum and no difference of it costs a digit of the result."""
+    """A dtype wider than that of ``x``, so that sums and differences do not lose digits of the result."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else torch.float64

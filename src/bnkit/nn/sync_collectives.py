@@ -1,4 +1,4 @@
-"""What the processes of a group tell each other: sums, and what each of them has."""
+"""Collectives between the processes of a group: gather and sum."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from bnkit.errors import ModelError, SettingsError
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-# In a group of so many, a sum is taken of what is gathered: that is one exchange, where a reduction takes two. Beyond, the
-# bytes of gathering outweigh that (`benchmarks/sync.py`).
+# In groups up to this size, sums are computed by gathering, in one exchange where a reduction takes two. In larger
+# groups, the additional bytes cost more (`benchmarks/sync.py`).
 _MAX_GATHERED = 4
 
 
 class Group(NamedTuple):
-    """The processes that share their statistics: what ``torch.distributed`` calls their group, and how many they are."""
+    """The processes that share their statistics: the name of their group in ``torch.distributed``, and their number."""
 
     name: str
     size: int
 
 
 def group_for(process_group: ProcessGroup | None, caller: str) -> Group | None:
-    """The group to share statistics with; None where there is nobody to share them with.
+    """The group to share statistics with; None if there is no other process.
 
     Args:
         process_group: A group of ``torch.distributed``, or None for the default one.
-        caller: Stands at the start of an error's message.
+        caller: The start of error messages.
 
     Raises:
         SettingsError: This process is not in the group.
@@ -41,7 +41,7 @@ def group_for(process_group: ProcessGroup | None, caller: str) -> Group | None:
     size = distributed.get_world_size(process_group)
     if size < 1:
         raise SettingsError(
-            f"{caller} got a process_group that this process is no member of; expected the group that "
+            f"{caller} got a process_group that this process is not a member of; expected the group that "
             "torch.distributed.new_group returns in its members"
         )
     if size == 1:
@@ -52,17 +52,17 @@ def group_for(process_group: ProcessGroup | None, caller: str) -> Group | None:
 
 
 def gather(own: Tensor, group: Group, caller: str) -> Tensor:
-    """The ``own`` of all processes, (K,) each, as (processes, K).
+    """Gather ``own``, (K,), from all processes, as (processes, K).
 
     Raises:
-        ModelError: Another process has ended, or has not come within the group's time limit.
+        ModelError: Another process exited, or did not reach this call within the group's time limit.
     """
     start = torch.ops._c10d_functional.all_gather_into_tensor
     return _collective(lambda: start(own, group.size, group.name), group, caller).reshape(group.size, -1)
 
 
 class Sum(torch.autograd.Function):
-    """The sum over all processes. Each of them gets it, so the backward pass is the same sum, of the gradients."""
+    """The sum over all processes, for each of them; the backward pass is the same sum over the gradients."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, group: Group, caller: str) -> Tensor:
@@ -78,8 +78,8 @@ class Sum(torch.autograd.Function):
 
 
 def _collective(start: Callable[[], Tensor], group: Group, caller: str) -> Tensor:
-    """The result of a collective that ``start`` begins; where it fails, an error that names the layer."""
-    # The operators that torch.distributed._functional_collectives calls: only these go into a compiled graph.
+    """The result of the collective that ``start`` begins; if it fails, raise an error that names the layer."""
+    # The operators of torch.distributed._functional_collectives: only these can be part of a compiled graph.
     wait = torch.ops._c10d_functional.wait_tensor
     result: Tensor
     if torch.compiler.is_compiling():
@@ -90,8 +90,8 @@ def _collective(start: Callable[[], Tensor], group: Group, caller: str) -> Tenso
     except RuntimeError as error:
         reason = str(error).partition(". ")[0]
         raise ModelError(
-            f"{caller} waited in vain for the statistics of the other processes of its group of {group.size}: one has "
-            f"ended, or has not come to this layer within the group's time limit ({reason}); look for the first error "
-            "in the other processes, and let all of them run the same layers, forward and backward"
+            f"{caller} did not receive the statistics of the other processes in its group of {group.size}: one of them "
+            f"exited, or did not reach this layer within the group's time limit ({reason}); look for the first error "
+            "in the other processes, and make all of them run the same layers, forward and backward"
         ) from error
     return result

@@ -42,8 +42,8 @@ def _output(model, inputs=None):
             SqueezeExcite,
             ["conv", "swish"],
             {
-                "reduce": "it only leads to weights of other values (squeeze and excite)",
-                "expand": "it only weighs other values",
+                "reduce": "it only computes weights for other values (squeeze and excite)",
+                "expand": "it only scales other values",
                 "out": "it is an output layer: no activation follows",
             },
         ),
@@ -216,14 +216,14 @@ def test_batch_norm_after_the_activation_or_before_the_layer(where, expected):
 def test_behind_a_function_there_is_no_module_to_put_it(where):
     _, changes = add(built(Functional), example(built(Functional)), where=where)
     assert changes.made == ()
-    assert "is a function: there is no module to put a batch norm behind" in changes[0].detail
+    assert "is a function: there is no module to put a batch norm after" in changes[0].detail
 
 
 def test_a_module_that_several_layers_share_gets_none():
     relu = nn.ReLU()
     model = nn.Sequential(nn.Linear(3, 4), relu, nn.Linear(4, 4), relu, nn.Linear(4, 2))
     _, changes = add(model, torch.ones(2, 3), where="after_activation")
-    detail = "1 behind it runs elsewhere too: a batch norm there would mix the two"
+    detail = "1 after it runs elsewhere too: a batch norm there would mix the two"
     assert [change.detail for change in changes[:2]] == [detail] * 2
     assert [change.site for change in add(model, torch.ones(2, 3)).changes.made] == ["0", "2"]
 
@@ -355,10 +355,10 @@ def test_what_cannot_be_preserved_is_told():
 def test_changes_print_and_turn_into_json():
     _, changes = add(built(Functional), example(built(Functional)), preserve=True)
     lines = str(changes).splitlines()
-    assert lines[1].split(maxsplit=2) == ["conv1", "added", "BatchNorm2d(4) before relu, in place of the bias"]
+    assert lines[1].split(maxsplit=2) == ["conv1", "added", "BatchNorm2d(4) before relu, replacing the bias"]
     assert lines[-1].startswith("3 changed, 1 kept; outputs differ by ")
     assert changes.to_json()["changes"][0] == {
-        "site": "conv1", "action": "added", "detail": "BatchNorm2d(4) before relu, in place of the bias",
+        "site": "conv1", "action": "added", "detail": "BatchNorm2d(4) before relu, replacing the bias",
     }  # fmt: skip
 
 

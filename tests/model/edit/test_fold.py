@@ -117,7 +117,7 @@ CASES = {
     "linear, transposed tokens": (_Tokens("transpose"), TOKENS, "into the output of fc"),
     "linear, permuted tokens": (_Tokens("permute"), TOKENS, "into the output of fc"),
     "linear, flattened tokens": (_Tokens("flatten"), TOKENS, "into the output of fc"),
-    "linear, tokens as channels": (_Tokens("channels"), TOKENS, "the channels of fc are not its channels"),
+    "linear, tokens as channels": (_Tokens("channels"), TOKENS, "its channels are not those of fc"),
     "ours with activation": (
         nn.Sequential(nn.Conv2d(3, 4, 3), bnkit.nn.BatchNorm2d(4, activation="silu")), IMAGES, "into the output of 0"
     ),
@@ -147,9 +147,9 @@ CASES = {
         nn.Sequential(nn.BatchNorm2d(3), nn.ConvTranspose2d(3, 4, 3)), IMAGES, "a transposed convolution's edges"
     ),
     "before an activation": (
-        nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 1)), IMAGES, "into a scale and a shift of its own"
+        nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 1)), IMAGES, "into a separate scale and shift"
     ),
-    "nothing but a batch norm": (nn.BatchNorm2d(3), IMAGES, "into a scale and a shift of its own"),
+    "nothing but a batch norm": (nn.BatchNorm2d(3), IMAGES, "into a separate scale and shift"),
     "two in a row": (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)), IMAGES, "into the output"),
 }  # fmt: skip
 
@@ -239,7 +239,7 @@ def test_a_scale_and_a_shift_takes_the_activation_with_it():
     folded, changes = fold(_trained(model).eval(), torch.randn(IMAGES))
     assert isinstance(folded[1], ScaleAndShift)
     assert isinstance(folded[1].activation, nn.ReLU)
-    assert changes[0].detail == "into a scale and a shift of its own: 0 feeds it; its activation stands behind it"
+    assert changes[0].detail == "into a separate scale and shift: 0 feeds it; its activation follows it"
 
 
 class _Standardised(nn.Conv2d):
@@ -285,14 +285,14 @@ def test_a_layer_that_returns_something_else_than_its_channels_is_left_alone(lay
     model = _trained(nn.Sequential(*layers, nn.BatchNorm2d(4))).eval()
     inputs = torch.randn(IMAGES)
     folded, changes = fold(model, inputs)
-    assert changes[0].detail.startswith("into a scale and a shift of its own: 0 has a forward of its own")
+    assert changes[0].detail.startswith("into a separate scale and shift: 0 has a custom forward")
     assert largest_difference(_outputs(model, inputs), _outputs(folded, inputs)) < 2e-6
 
 
 @pytest.mark.parametrize(
     ("layer", "detail"),
     [
-        (_Standardised(3, 4, 3), "into a scale and a shift of its own: 0 has a forward of its own"),
+        (_Standardised(3, 4, 3), "into a separate scale and shift: 0 has a custom forward"),
         (_Padded(3, 4, 3), "into the output of 0"),
         (nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), "the weight of 0 is computed from others"),
     ],
@@ -310,7 +310,7 @@ def test_a_weight_that_two_layers_share_is_left_alone():
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4))
     model[2].weight = model[0].weight
     folded, changes = fold(_trained(model).eval(), torch.randn(ROWS))
-    assert "the weight of 0 is that of another layer too" in changes[0].detail
+    assert "the weight of 0 is shared with another layer" in changes[0].detail
     assert folded[0].weight is folded[2].weight
     assert largest_difference(_outputs(model, torch.ones(ROWS)), _outputs(folded, torch.ones(ROWS))) < 2e-6
 

@@ -90,7 +90,7 @@ def test_after_decompositions():
     assert _details(changes) == {
         "1": "into the output of 0",
         "3": "into the output of 2",
-        "6": "5 (aten.addmm.default) feeds it, which is no convolution or linear layer",
+        "6": "5 (aten.addmm.default) feeds it, which is not a convolution or linear layer",
     }
     assert torch.allclose(folded.module()(x), model(x), atol=1e-5)
 
@@ -105,7 +105,7 @@ def test_what_stays_and_why():
         ("norm2", "conv3 has no bias, and the batch norm runs several times"),
         ("norm2", "conv2 has no bias, and the batch norm runs several times"),
         ("norm4", "the weight or the bias of conv2d_3 is computed"),
-        ("norm3", "the weight or the bias of conv4 is that of another layer too"),
+        ("norm3", "the weight or the bias of conv4 is shared with another layer"),
     ]
     assert torch.equal(folded.module()(x), model(x))
 
@@ -123,7 +123,7 @@ def test_the_channels_have_to_be_those_of_the_layer():
     model = _trained(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(5)))
     x = torch.randn(2, 5, 3)
     folded, changes = bnkit.fold(export(model, (x,)), x)
-    assert _details(changes) == {"1": "the channels of 0 are not its channels"}
+    assert _details(changes) == {"1": "its channels are not those of 0"}
     assert torch.equal(folded.module()(x), model(x))
 
 

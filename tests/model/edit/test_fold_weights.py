@@ -123,7 +123,7 @@ def test_folded_into_or_left_alone_with_the_reason(weights, kind, verb):
     changed, changes = bnkit.fold(model, x) if verb == "fold" else bnkit.remove(model, x, preserve=True)
     reason = WEIGHTS[weights][1].format("0")
     assert changes[0].detail.startswith(
-        f"into a scale and a shift of its own: {reason}" if reason else "into the output of 0"
+        f"into a separate scale and shift: {reason}" if reason else "into the output of 0"
     )
     assert largest_difference(model(other), changed.eval()(other)) < 2e-6
     assert changes.error < 2e-6
@@ -165,7 +165,7 @@ def test_added_behind_such_a_layer_and_taken_out_again(weights, kind, preserve):
     added, changes = bnkit.add(model, x, preserve=preserve)
     bias = getattr(model[0], "bias", None)
     is_taken = isinstance(bias, nn.Parameter) and "bias" in model[0]._parameters
-    assert changes[0].detail.endswith(", in place of the bias") == is_taken
+    assert changes[0].detail.endswith(", replacing the bias") == is_taken
     if bias is not None and not is_taken:
         what = "is a buffer" if "bias" in model[0]._buffers else "is computed from others"
         assert changes[0].detail.endswith(f" before relu; its bias stays: it {what}")
@@ -192,11 +192,11 @@ def _two(**tied):
     [
         (
             {"bias": lambda bias: bias},
-            "into a scale and a shift of its own: the bias of 0 is that of another layer too",
+            "into a separate scale and shift: the bias of 0 is shared with another layer",
         ),
         (
             {"weight": lambda weight: weight},
-            "into a scale and a shift of its own: the weight of 0 is that of another layer too",
+            "into a separate scale and shift: the weight of 0 is shared with another layer",
         ),
         # Parameters of their own in the same memory: those of the other layer stay what they were.
         ({"bias": lambda bias: nn.Parameter(bias.data)}, "into the output of 0"),
@@ -219,7 +219,7 @@ def test_a_tied_bias_stays_where_it_is():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)).eval()
     model[2].bias = model[0].bias
     added, changes = bnkit.add(model, torch.randn(6, 4))
-    assert changes[0].detail == "BatchNorm1d(4) before relu; its bias stays: it is that of another layer too"
+    assert changes[0].detail == "BatchNorm1d(4) before relu; its bias stays: it is shared with another layer"
     assert added[0].bias is added[2].bias
 
 

@@ -210,7 +210,7 @@ def test_what_cannot_or_need_not_be_frozen_is_kept_with_the_reason():
     changes = freeze(model)
     assert [c.action for c in changes] == ["kept", "kept", "kept", "frozen"]
     assert "keeps no running statistics" in changes[0].detail
-    assert changes[1].detail == "holds still by itself, as a Frozen2d"
+    assert changes[1].detail == "is always frozen, as a Frozen2d"
     assert "AbsoluteGamma, which computes something else" in changes[2].detail
     changes = unfreeze(model)
     assert 'convert(model, to="bnkit") first' in changes[1].detail

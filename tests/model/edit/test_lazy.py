@@ -94,7 +94,7 @@ def test_with_an_example_the_copy_has_seen_it(verb, make):
 def test_added_to_a_model_with_lazy_layers(make, preserve):
     model, x = make(norm=False), _input((3, 3, 7, 7))
     added, changes = add(model, x, preserve=preserve)
-    assert changes.made[0].detail == "BatchNorm2d(4) before relu, in place of the bias"
+    assert changes.made[0].detail == "BatchNorm2d(4) before relu, replacing the bias"
     assert _is_lazy(model) and not _is_lazy(added)
     added.train()(x).sum().backward()
 

@@ -68,7 +68,7 @@ def test_a_bias_where_batch_norm_stood_in_for_one():
         "0 got a bias",
         "3 got a bias",
         "5 has its bias",
-        "nothing takes its place",
+        "nothing replaces it",
     ]
     assert torch.equal(twin[0].bias, torch.zeros(4)) and twin[0].bias.requires_grad
     assert twin[3].bias.shape == (6,)
@@ -139,7 +139,7 @@ class _Padded(nn.Conv2d):
 
 @pytest.mark.parametrize(
     ("kind", "detail"),
-    [(_Signs, "0 has a forward of its own, which does not add a bias"), (_Padded, "0 got a bias")],
+    [(_Signs, "0 has a custom forward, which does not add a bias"), (_Padded, "0 got a bias")],
 )
 def test_a_layer_with_a_forward_of_its_own_gets_a_bias_if_it_adds_it(kind, detail):
     model = nn.Sequential(kind(3, 4, 3, bias=False), nn.BatchNorm2d(4))

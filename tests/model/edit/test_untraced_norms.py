@@ -134,7 +134,7 @@ def test_a_layer_that_may_feed_others_is_left_alone(name, verb):
     shape = (6, 4) if name == "behind a linear layer" else IMAGES
     changed, changes = verb(model, torch.randn(shape))
     reason = next(change.detail for change in changes if change.is_made)
-    assert reason.startswith("into a scale and a shift of its own: ")
+    assert reason.startswith("into a separate scale and shift: ")
     assert "which did not run on the example" in reason
     inputs = [torch.randn(shape), torch.randn((2, 4, 9, 9) if len(shape) == 4 else shape)]
     for x in inputs:

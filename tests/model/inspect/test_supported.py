@@ -199,7 +199,7 @@ def test_a_model_with_a_part_in_torchscript():
     assert [change.site for change in bnkit.convert(model).changes] == ["2"]
     assert bnkit.check(model, x, select="BN1") is not None
     reasons = {change.site: change.detail for change in bnkit.add(model, x).changes}
-    assert reasons["0.0"] == "a function uses its weight: there is no call to put a batch norm behind"
+    assert reasons["0.0"] == "a function uses its weight: there is no call to put a batch norm after"
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("add", "Monitor")])

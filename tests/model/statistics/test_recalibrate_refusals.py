@@ -84,7 +84,7 @@ def test_layers_that_are_passed_by_are_named():
 
 def test_an_iterator_is_refused_for_several_passes_before_it_is_touched():
     batches = iter(_data().split(12))
-    with pytest.raises(SettingsError, match="which can be gone through once; expected a list"):
+    with pytest.raises(SettingsError, match="which can be read only once; expected a list"):
         recalibrate(_model(), batches, sequential=True)
     assert len(list(batches)) == 2
 

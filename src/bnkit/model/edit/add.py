@@ -1,4 +1,4 @@
-"""Batch normalization put into a model that has none: where it belongs, without touching what is there."""
+"""Add batch normalization to a model after the layers that an activation follows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
 Where = Literal["before_activation", "after_activation", "after_pooling"]
 _BY_DIMENSIONS: dict[int, type[_BatchNorm]] = {1: BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
 _DONE = "with batch norm added"
-# At the end of a model these make probabilities and the like of what the last layer returns.
+# At the end of a model, these turn the output of the last layer into probabilities and the like.
 _OF_OUTPUTS = ("sigmoid", "tanh", "hardsigmoid", "softplus", "logsigmoid", "logsigmoidforward")
 
 
@@ -46,40 +46,41 @@ def add(
     eps: float = 1e-5,
     momentum: float | None = 0.1,
 ) -> Changed:
-    """A copy of ``model`` with batch normalization behind each layer that an activation follows, and what was changed.
+    """Return a copy of ``model`` with batch normalization after each layer that an activation follows, and the changes.
 
-    The batch norm stands between a convolution or linear layer and its activation (Ioffe & Szegedy 2015, section 3.2),
-    as a child of that layer: ``conv1.batch_norm`` beside ``conv1.weight``. Everything that was there keeps its name, and
-    a checkpoint from before loads. The layer's bias, which batch normalization would undo, moves into the running mean.
+    The batch norm runs between a convolution or linear layer and its activation (Ioffe & Szegedy 2015, section 3.2),
+    and is a child of that layer: ``conv1.batch_norm`` next to ``conv1.weight``. All existing names stay, so old
+    checkpoints still load. The layer's bias, which batch normalization would cancel, moves into the running mean.
 
-    Left alone are the output layer, layers behind which a normalisation stands already, squeeze-and-excite, and
-    attention, whose projections no activation follows. An optimizer that was made before knows nothing of the new
-    parameters, and holds those of ``model``, not of the copy: make a new one.
+    Output layers, layers that a normalisation already follows, squeeze-and-excite, and attention (no activation follows
+    its projections) are not changed. An existing optimizer holds the parameters of ``model``, not of the copy: make a
+    new one.
 
     Args:
-        model: Left as it is.
+        model: Not changed.
         example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) that ``model`` takes.
-        preserve: Take statistics, gamma and beta from the example, so that the copy computes in evaluation what ``model``
-            does: for a trained model. Without, the usual initialisation (mean 0, variance 1, gamma 1, beta 0).
-        where: "before_activation"; "after_activation", or "after_pooling" (behind the pooling that follows the
-            activation, if one does) put it behind those modules instead, and leave the bias where it is.
-        include, exclude: Dotted names of layers, with a shell's wildcards: only those, and not those.
-        eps, momentum: Of the batch norms.
+        preserve: For a trained model: compute statistics, gamma and beta from the example, so that in evaluation mode
+            the copy computes what ``model`` does. If False, use the usual initialisation (mean 0, variance 1, gamma 1,
+            beta 0).
+        where: "before_activation", "after_activation", or "after_pooling" (after the pooling that follows the
+            activation, if there is one). The latter two keep the bias of the layer.
+        include, exclude: Dotted names of layers, with shell wildcards, to select and to leave out.
+        eps, momentum: Arguments of the batch norms.
 
     Returns:
-        ``(model, changes)``. With ``preserve``, ``changes.error`` says how far the outputs are apart on the example.
+        ``(model, changes)``. With ``preserve``, ``changes.error`` is the difference of the outputs on the example.
 
     Raises:
-        ModelError: The model raises on the example, cannot be copied, has nothing to normalise; or the copy does not run or,
-            with ``preserve``, computes something else.
-        SettingsError: A setting or a pattern that means nothing here.
+        ModelError: The model raises on the example, cannot be copied, or has no layer to normalise; or the copy does
+            not run or, with ``preserve``, computes something else.
+        SettingsError: An argument is invalid, or a pattern matches no layer.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
         >>> added, changes = add(model, torch.ones(1, 1, 4, 4))
         >>> print(changes)
         site  action  detail
-        0     added   BatchNorm2d(4) before relu, in place of the bias
+        0     added   BatchNorm2d(4) before relu, replacing the bias
         3     kept    it is an output layer: no activation follows
         1 changed, 1 kept
     """
@@ -130,7 +131,7 @@ def add(
 
 
 class _InsertionPoint:
-    """Where the batch norm of a layer goes: behind which module, and of what form."""
+    """Where the batch norm of a layer goes: after which module, and in which form."""
 
     def __init__(self, module: str, operation: Operation, features_last: bool, where: str, takes_bias: bool) -> None:
         self.module = module
@@ -142,7 +143,7 @@ class _InsertionPoint:
         self.detail = f"{self.kind.__name__}({self.channels}) {where}"
 
     def decide_bias(self, model: nn.Module, layer: nn.Module) -> None:
-        """Decide, and say, whether the bias of ``layer`` goes: only one that is a parameter of that layer alone does."""
+        """Decide whether the bias of ``layer`` moves: it does if it is a parameter of that layer alone."""
         if not self.takes_bias or getattr(layer, "bias", None) is None:
             return
         bias = own_tensor(layer, "bias")
@@ -151,35 +152,35 @@ class _InsertionPoint:
         elif not isinstance(bias, nn.Parameter):
             stays = "is a buffer"
         elif is_shared(model, bias):
-            stays = "is that of another layer too"
+            stays = "is shared with another layer"
         else:
-            self.detail += ", in place of the bias"
+            self.detail += ", replacing the bias"
             return
         self.takes_bias = False
         self.detail += f"; its bias stays: it {stays}"
 
 
 def _why_not(site: Site, sites: Sites, model: nn.Module, run: Trace) -> str:  # noqa: PLR0911 - a list of reasons
-    """Why ``site`` is to be left as it is; empty if it is not."""
+    """Why ``site`` gets no batch norm; empty if it gets one."""
     if not site.is_called:
-        return "a function uses its weight: there is no call to put a batch norm behind"
+        return "a function uses its weight: there is no call to put a batch norm after"
     if site.is_normalised:
         return "a normalisation follows already"
     if not site.activation:
         if site.is_gate:
-            return "it only weighs other values"
+            return "it only scales other values"
         return f"{'it is an output layer: ' if site.reaches_output else ''}no activation follows"
     if site.reaches_output and not site.feeds and (site.kind is OpType.LINEAR or site.activation in _OF_OUTPUTS):
         return f"it is an output layer: {site.activation} makes the output of it"
     if site.feeds and all(name in _names(sites) and sites.called(name).is_gate for name in site.feeds):
-        return "it only leads to weights of other values (squeeze and excite)"
+        return "it only computes weights for other values (squeeze and excite)"
     if any(isinstance(parent, nn.TransformerEncoderLayer) for parent in _parents(model, site.name)):
         return "the fast path of nn.TransformerEncoderLayer would use its weight and pass the batch norm by"
     return _why_not_normed(model.get_submodule(site.name), run.of_module(site.name))
 
 
 def _why_not_normed(layer: nn.Module, operations: tuple[Operation, ...]) -> str:
-    """Why no batch norm can run on what ``layer`` returns; empty if one can."""
+    """Why no batch norm can run on the output of ``layer``; empty if one can."""
     if is_script(layer):
         return "it is compiled"
     dimensions = len(layer.kernel_size) if isinstance(layer, _ConvNd) else 0
@@ -217,9 +218,9 @@ def _insertion_point(site: Site, run: Trace, where: Where) -> _InsertionPoint | 
     if any(user.kind is OpType.NORM for user in run.users_of(operation)):
         return "a normalisation follows already"
     if operation.module is None or not operation.is_call:
-        return f"{operation.name} behind it is a function: there is no module to put a batch norm behind"
+        return f"{operation.name} after it is a function: there is no module to put a batch norm after"
     if run.calls[operation.module] != len(operations):
-        return f"{operation.module} behind it runs elsewhere too: a batch norm there would mix the two"
+        return f"{operation.module} after it runs elsewhere too: a batch norm there would mix the two"
     if features_last is False and len(operation.shape) < 3:
         features_last = True
     return _InsertionPoint(
@@ -232,7 +233,7 @@ def _insertion_point(site: Site, run: Trace, where: Where) -> _InsertionPoint | 
 
 
 def _activation_behind(start: Operation, run: Trace) -> Operation | None:
-    """The only activation that the values of ``start`` come to, along one way."""
+    """The activation that the values of ``start`` reach, if there is exactly one path to it."""
     operation = start
     while True:
         users = list(run.users_of(operation))
@@ -251,7 +252,7 @@ def _pooling_behind(activation: Operation, run: Trace) -> Operation:
 
 
 def _moments_at(model: nn.Module, example: Example, insertion_points: dict[str, _InsertionPoint]) -> dict[str, Moments]:
-    """The moments of what each batch norm is going to see."""
+    """The moments of the future input of each batch norm."""
     by_name: dict[str, Moments] = {}
 
     def merge_into(name: str, features_last: bool) -> Any:

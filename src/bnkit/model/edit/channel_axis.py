@@ -1,4 +1,4 @@
-"""Where the channels are after a tensor was reshaped."""
+"""Find the channel dimension of a tensor after it was reshaped."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from bnkit.model.inspect.trace import Operation
 
 
 def axis_after(operation: Operation, axis: int) -> int | None:
-    """The dimension that ``axis`` of the input of a reshaping step has become; None if it is no dimension any more.
+    """The output dimension of a reshaping step that was ``axis`` of its input; None if it is no longer one dimension.
 
     Args:
-        operation: Of the kind "reshape".
+        operation: A step of the kind "reshape".
         axis: A dimension of its first input.
     """
     if not operation.shapes:
@@ -33,7 +33,7 @@ def axis_after(operation: Operation, axis: int) -> int | None:
 
 
 def _by_place(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
-    """With the same values in the same order: a dimension stays one if as many values stand before it as before."""
+    """The same for ``view``: find the dimension of the same size after the same number of values."""
     if before == after:
         return axis
     for position, size in enumerate(after):

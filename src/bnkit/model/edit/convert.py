@@ -1,4 +1,4 @@
-"""Batch norms of another kind in the same places of a model."""
+"""Convert the batch norms of a model to another kind."""
 
 from __future__ import annotations
 
@@ -53,44 +53,44 @@ def convert(
     num_groups: int = 32,
     dimensions: Literal[1, 2, 3] | None = None,
 ) -> Changed:
-    """A copy of ``model`` whose batch norms are of another kind, and the list of what was changed.
+    """Return a copy of ``model`` with its batch norms converted to another kind, and the changes.
 
-    The model given stays as it was. In the copy, each batch norm keeps its names, gamma, beta (the same parameters: tied
-    ones stay tied), running statistics, counter, momentum, eps, activation, dtype, device, mode, hooks, and whether it is
-    frozen; one that is used in several places is one layer still. Between "bnkit", "torch" and "sync" the keys of the
-    ``state_dict`` stay the same. A model that is converted already comes back the same.
+    ``model`` is not changed. In the copy, each batch norm keeps its names, gamma, beta (tied parameters stay tied),
+    running statistics, counter, momentum, eps, activation, dtype, device, mode, hooks, and whether it is frozen; a
+    shared layer stays shared. Between "bnkit", "torch" and "sync" the keys of the ``state_dict`` stay the same. Layers
+    that are already of the requested kind are kept.
 
-    With an example, ours do what follows them in the same pass over memory: an activation that they know by name, a sum and an
-    activation, or a sum, wherever nothing else reads what stands between. The result is run against the unfused network first:
-    outputs, gradients and buffers of a step of training, and of an evaluation.
+    With an example, bnkit's layers are fused with the operations that follow them: an activation that they support by
+    name, a sum, or a sum and an activation, if no other operation reads the intermediate result. The fused network is
+    first compared with the unfused one: outputs, gradients and buffers of a training step and of an evaluation.
 
-    Layers are recognised by what they compute, so that those of other libraries with an activation inside, and frozen
-    ones, are converted too. A class that computes something else is refused by name.
+    Layers are recognised by what they compute, so layers of other libraries with a built-in activation, and frozen
+    layers, are converted too. A class that computes something else is refused by name.
 
     Args:
         model: Any model, or a batch norm itself.
-        to: What the batch norms become:
-            "bnkit": ``bnkit.nn``'s, each process with its own statistics;
-            "sync": the same, with the statistics of all processes;
-            "torch": ``torch.nn``'s; where there is an activation, a small subclass that applies it;
-            "group_norm": ``torch.nn.GroupNorm`` with gamma and beta; there are no running statistics then;
-            "instance_norm": the same with an instance norm.
-        example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) that ``model`` takes; None for a
-            network that is not run: then nothing is fused, and nothing compared. Between "bnkit", "torch" and "sync", the
-            outputs on it have to stay.
-        include, exclude: Patterns for dotted names, as ``"layer1.*"``: only these, not those.
-        how: For a class (itself, not its subclasses), what makes a new module of each of its modules. It is given the
-            module of the copy, and goes before everything else.
-        process_group: With "sync": the processes; None for all, or for those that a layer has already.
-        num_groups: With "group_norm". Where it does not divide a layer's channels, the largest smaller number that does,
-            with at least two channels to a group.
-        dimensions: What ``torch.nn.SyncBatchNorm`` becomes, which takes inputs of any rank: 2 for ``BatchNorm2d``. None
-            for a layer that takes any rank as well.
+        to: The kind of the new layers:
+            "bnkit": the layers of ``bnkit.nn``, each process with its own statistics;
+            "sync": the same, with statistics over all processes;
+            "torch": the layers of ``torch.nn``; with an activation, a small subclass that applies it;
+            "group_norm": ``torch.nn.GroupNorm`` with gamma and beta, without running statistics;
+            "instance_norm": an instance norm with gamma and beta, without running statistics.
+        example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) that ``model`` takes. If
+            None, the network is not run, and nothing is fused or compared. Between "bnkit", "torch" and "sync", the
+            outputs on the example must stay the same.
+        include, exclude: Patterns for dotted names, such as ``"layer1.*"``, to select and to leave out.
+        how: A dictionary from classes (exact, not subclasses) to functions that make a new module from each of their
+            modules. The function receives the module of the copy, and takes precedence over all other rules.
+        process_group: With "sync": the processes; None for all, or for the group that a layer already has.
+        num_groups: With "group_norm". If it does not divide a layer's channels, the largest smaller number that does is
+            used, with at least two channels a group.
+        dimensions: The rank of the layers that replace ``torch.nn.SyncBatchNorm``, which takes inputs of any rank: 2
+            for ``BatchNorm2d``. None for a layer that takes any rank, too.
 
     Raises:
-        ModelError: A layer cannot be converted, or there is none; the model raises on the example, or the result computes
-            something else.
-        SettingsError: An argument that means nothing here.
+        ModelError: A layer cannot be converted, there is no batch norm, the model raises on the example, or the result
+            computes something else.
+        SettingsError: An argument is invalid.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
@@ -137,7 +137,7 @@ def convert(
 
 
 def _fuse(model: nn.Module, changes: list[Change], picked: set[str], run: Trace, example: Example) -> list[Change]:
-    """Fuse what follows the batch norms that were ``picked``; the changes, with what came of it."""
+    """Fuse the ``picked`` batch norms with what follows them; returns the changes, with a note on each fusion."""
     wanted = [
         change.site
         for change in changes
@@ -161,7 +161,7 @@ def _fuse(model: nn.Module, changes: list[Change], picked: set[str], run: Trace,
 
 
 def _check_outputs(model: nn.Module, run: Trace, example: Example, to: str) -> float | None:
-    """How far the outputs of a converted ``model`` are from those before; None where they may be others."""
+    """The difference of the outputs of a converted ``model`` from those before; None if they may differ."""
     done = f"with its batch norms converted to {to}"
     after = output_of(model, example, done)
     if to not in ("bnkit", "torch", "sync"):
@@ -171,10 +171,10 @@ def _check_outputs(model: nn.Module, run: Trace, example: Example, to: str) -> f
 
 
 def _check_how(how: Any) -> dict[type[nn.Module], Callable[[nn.Module], nn.Module]]:
-    """A dictionary of ``how``.
+    """``how`` as a dictionary.
 
     Raises:
-        SettingsError: It is something else than functions by classes.
+        SettingsError: It is not a dictionary from classes to functions.
     """
     if how is None:
         return {}
@@ -197,7 +197,7 @@ def _convert_layer(module: nn.Module, like: BatchNormLike | Unrecognized, replac
 
 
 def _refuse(matching: list[BatchNormSite], to: str, functions: tuple[type[nn.Module], ...]) -> None:
-    """Raise for the first of the classes that cannot be converted, with all the places where it stands."""
+    """Raise for the first class that cannot be converted, with the names of all its layers."""
     refused: dict[type[nn.Module], list[str]] = {}
     reasons: dict[type[nn.Module], str] = {}
     for site in matching:
@@ -226,7 +226,7 @@ def _obstacle(site: BatchNormSite, to: str) -> str | None:
 def _replace_by_function(
     model: nn.Module, module: nn.Module, function: Callable[[nn.Module], nn.Module]
 ) -> tuple[nn.Module, str, str]:
-    """The model with what ``function`` makes of ``module`` in its place, and what to say of it."""
+    """The model with ``module`` replaced by the result of ``function``, and the action and detail of the change."""
     before = type(module).__name__
     replacement_module = function(module)
     if not isinstance(replacement_module, nn.Module):

@@ -1,4 +1,4 @@
-"""A copy of a model to be changed, and how a module of it is exchanged for another."""
+"""Copy a model to be changed, and replace modules of it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bnkit.model.inspect.supported import check_supported
 
 
 def deepcopy_model(model: nn.Module) -> nn.Module:
-    """A copy that shares nothing with ``model`` but its code and its process groups.
+    """A copy that shares only the code and the process groups of ``model``.
 
-    Modules that it uses twice are one in the copy too, and layers that are lazy still are lazy in it.
+    Shared modules stay shared in the copy, and lazy layers stay lazy.
 
     Raises:
         SettingsError: It is not a module.
-        ModelError: It cannot be copied, or not be changed.
+        ModelError: It cannot be copied, or cannot be changed.
     """
     check_supported(model, changes=True)
     groups = [(module, group) for module in model.modules() if (group := vars(module).get("process_group")) is not None]
@@ -32,7 +32,7 @@ def deepcopy_model(model: nn.Module) -> nn.Module:
     for tensor in _computed(model):
         memo[id(tensor)] = tensor.detach().clone()
     try:
-        with torch.no_grad():  # TorchScript would note the copying in the parameters' history
+        with torch.no_grad():  # TorchScript would record the copying in the autograd graph
             twin = copy.deepcopy(model, memo)
     except Exception as error:
         raise ModelError(
@@ -42,7 +42,7 @@ def deepcopy_model(model: nn.Module) -> nn.Module:
     for parameter, copied in zip(model.parameters(), twin.parameters(), strict=True):
         if copied.requires_grad != parameter.requires_grad:
             copied.requires_grad_(parameter.requires_grad)
-    for module, group in groups:  # our layers leave it out of copies; this copy stays in this process
+    for module, group in groups:  # bnkit's layers do not copy it; this copy stays in this process
         vars(memo[id(module)])["process_group"] = group
     return twin
 
@@ -50,7 +50,7 @@ def deepcopy_model(model: nn.Module) -> nn.Module:
 def _computed(model: nn.Module) -> Iterator[Tensor]:
     """The weights and biases that pruning, weight norm and spectral norm compute before each forward pass.
 
-    After training they have a history, which ``copy.deepcopy`` refuses; the copy computes its own.
+    After training they are part of an autograd graph, and ``copy.deepcopy`` refuses them; the copy computes its own.
     """
     for module in model.modules():
         for name, value in vars(module).items():
@@ -64,7 +64,7 @@ def _computed(model: nn.Module) -> Iterator[Tensor]:
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    """``model`` with ``new`` wherever ``old`` stood, under all its names; ``new`` itself if ``old`` is the whole model."""
+    """Replace ``old`` by ``new`` in ``model``, under all its names; returns ``new`` if ``old`` is the whole model."""
     if old is model:
         return new
     for parent, name in list(_owners(model, old)):

@@ -1,4 +1,4 @@
-"""Batch normalization folded away for inference, and the result run against the original before it is given out."""
+"""Fold batch normalization into neighbouring layers for inference, and compare the result with the original."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from bnkit.model.inspect.recognise import as_module, recognise
 from bnkit.model.inspect.trace import trace
 from bnkit.model.layers.attached import WithBatchNorm, detach_batch_norm
 
-# Rest and Apart: under these names they stand in models that were pickled whole.
+# Rest and Apart: the names of these classes in models that were pickled as a whole by earlier versions.
 from bnkit.model.layers.folded import Apart, ResidualActivation, Rest, ScaleAndShift  # noqa: F401
 from bnkit.model.state import isolate_from_ambient_modes, preserve_model
 from bnkit.model.verify.changed_model import check_comparable, error_of, output_of, tolerance
 
 _DONE = "with its batch norm folded"
-# Of the algebra, in float64: what is left of 16 digits after some hundred layers.
+# The tolerance for the algebra in float64, after rounding in some hundred layers.
 _EXACT = 1e-8
 
 
@@ -47,28 +47,28 @@ def fold(
     include: Patterns | None = None,
     exclude: Patterns | None = None,
 ) -> Changed | ChangedProgram:
-    """A copy of ``model`` without batch norm that computes, in evaluation, what ``model`` does; and what went where.
+    """Return a copy of ``model`` without batch norm that computes the same in evaluation mode, and the changes.
 
-    A batch norm goes into the convolution, transposed convolution or linear layer that feeds it and nothing else; or,
-    where that is exact, into the one that it feeds; or becomes one scale and shift, fused with its activation. Layers that
-    run several times are folded if all their uses agree. The weights are computed in float64.
+    A batch norm is folded into the convolution, transposed convolution or linear layer that feeds only this batch norm;
+    otherwise into the layer that it feeds, if that is exact; otherwise it becomes one scale and shift, fused with its
+    activation. Layers that run several times are folded if all their calls agree. The weights are computed in float64.
 
-    In a program of ``torch.export``, a batch norm goes into the layer that feeds it, or stays. The program has to be that of a
-    model in evaluation.
+    In a program of ``torch.export``, a batch norm is folded into the layer that feeds it, or kept. The program must
+    have been exported in evaluation mode.
 
     Args:
-        model: Left as it is. Statistics, gamma and beta are taken as they are: ``recalibrate`` first.
+        model: Not changed. Statistics, gamma and beta are used as they are; call ``recalibrate`` first if needed.
         example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) that ``model`` takes.
-        include, exclude: Dotted names of batch norms, with a shell's wildcards: only those, and not those.
+        include, exclude: Dotted names of batch norms, with shell wildcards, to select and to leave out.
 
     Returns:
-        ``(model, changes)``, the model in evaluation mode, or a program. ``changes.error`` says how far the outputs are apart on the
-        example, from rounding.
+        ``(model, changes)``: the model in evaluation mode, or a program. ``changes.error``: their difference on the
+        example, caused by rounding.
 
     Raises:
-        ModelError: The model raises on the example, cannot be copied, has no batch norm, or the folded one computes
-            something else: the message names the first place where it does.
-        SettingsError: A pattern that matches no batch norm.
+        ModelError: The model raises on the example, cannot be copied, has no batch norm, or the folded model computes
+            something else: the message names the first place where they differ.
+        SettingsError: A pattern matches no batch norm.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
@@ -90,7 +90,7 @@ def fold(
 
 
 def _apply(model: nn.Module, planned: list[PlannedFold]) -> nn.Module:
-    """``model`` itself, changed; a new module where the whole of it was a batch norm."""
+    """Change ``model`` in place and return it; returns a new module if the whole model was a batch norm."""
     for entry in planned:
         norm = model.get_submodule(entry.name)
         for name in entry.into_output_of:
@@ -111,7 +111,7 @@ def _apply(model: nn.Module, planned: list[PlannedFold]) -> nn.Module:
 
 
 def _stand_in(norm: nn.Module, entry: PlannedFold) -> nn.Module:
-    """What stands in the place of ``norm`` from now on."""
+    """The module that replaces ``norm``."""
     like = recognise(norm)
     assert like is not None
     activation = as_module(like.activation)
@@ -122,12 +122,12 @@ def _stand_in(norm: nn.Module, entry: PlannedFold) -> nn.Module:
 
 
 def _check_exact(model: nn.Module, planned: list[PlannedFold], example: Example) -> Any:
-    """Fold a copy in float64, where rounding hides nothing, and run it against the unfolded one; the output of that.
+    """Fold a copy in float64, compare it with the unfolded one, and return the output of the unfolded one.
 
-    A model that only runs in its own precision is run in that one, and the output is None.
+    A model that does not run in float64 is compared in its own precision, and None is returned.
 
     Raises:
-        ModelError: They differ.
+        ModelError: The outputs differ.
     """
     wide = deepcopy_model(model).double()
     is_exact = True
@@ -143,7 +143,7 @@ def _check_exact(model: nn.Module, planned: list[PlannedFold], example: Example)
     try:
         after, folded_output = _run_and_keep(wide, planned, narrow)
     except ModelError:
-        output_of(wide, narrow, _DONE)  # says so
+        output_of(wide, narrow, _DONE)  # raises
         raise
     for entry in planned:
         name = entry.compared_at
@@ -163,7 +163,7 @@ def _check_exact(model: nn.Module, planned: list[PlannedFold], example: Example)
 def _run_and_keep(
     model: nn.Module, planned: list[PlannedFold], example: Example
 ) -> tuple[dict[str, list[Tensor]], Any]:
-    """What comes out of each place of ``planned`` in its calls, and of ``model``."""
+    """The outputs of all calls of the modules to compare, and the output of ``model``."""
     found: dict[str, list[Tensor]] = {}
 
     def keep_as(name: str) -> Callable[..., None]:
@@ -172,7 +172,7 @@ def _run_and_keep(
 
         return hook
 
-    # What stands before a layer that took something in is another value now: the end of the model has to do there.
+    # The input of a layer that absorbed a scale and shift has changed: there, only the output of the model is compared.
     compared_at = {entry.compared_at for entry in planned if not entry.into_input_of} - {""}
     hooks = [model.get_submodule(name).register_forward_hook(keep_as(name)) for name in compared_at]
     try:

@@ -1,4 +1,4 @@
-"""Which batch norms can be folded, and into what: read off a run, nothing changed yet."""
+"""Plan from a trace which batch norms can be folded, and into which layers; changes nothing."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ _PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2
 
 @dataclass(frozen=True)
 class PlannedFold:
-    """A batch norm, and what becomes of it.
+    """How one batch norm is folded.
 
     Attributes:
         name: Its dotted name.
-        attached_to: The layer that runs it on what it returns, if one does; else None.
-        into_output_of, into_input_of: The layers whose weights take the scale and the shift; both empty if none does.
+        attached_to: The layer that runs it on its output (``WithBatchNorm``), or None.
+        into_output_of, into_input_of: The layers whose weights absorb the scale and shift; both empty for a separate
+            one.
         scale, shift: (C,), float64.
-        takes_residual: Whether something was added to its output before the activation.
-        detail: What becomes of it, in words.
-        compared_at: The module whose output has to stay what it was.
+        takes_residual: Whether it adds a residual before the activation.
+        detail: Where it is folded into, in words.
+        compared_at: The module whose output must stay the same.
     """
 
     name: str
@@ -50,7 +51,7 @@ class PlannedFold:
 def plan_folds(
     model: nn.Module, run: Trace, include: Patterns | None, exclude: Patterns | None
 ) -> tuple[list[PlannedFold], list[tuple[str, str]]]:
-    """The batch norms of ``model`` that can be folded, and the names of the others with the reason.
+    """The batch norms of ``model`` that can be folded, and the names of the others with the reasons.
 
     Raises:
         ModelError: There is no batch norm.
@@ -82,14 +83,14 @@ def _why_not(run: Trace, name: str, like: BatchNormLike) -> str:
     if not operations:
         return "it did not run on the example"
     if not all(operation.is_call for operation in operations):
-        return "a function uses its weights: there is no call to take away"
+        return "a function uses its weights: there is no call to remove"
     if like.mean is None or like.variance is None:
         return "it has no running statistics: what it does depends on the batch"
     return ""
 
 
 class _Planner:
-    """What becomes of one batch norm."""
+    """Plans how one batch norm is folded."""
 
     def __init__(self, model: nn.Module, run: Trace, name: str, like: BatchNormLike, untraced: UntracedNorms) -> None:
         assert like.mean is not None and like.variance is not None
@@ -114,7 +115,7 @@ class _Planner:
         into_input, why_not_input = self._layers(self._fed, self._why_not_input)
         if into_input:
             return self._fold(attached_to, (), into_input, f"into the input of {', '.join(into_input)}", into_input[0])
-        detail = f"into a scale and a shift of its own: {why_not_output}; {why_not_input}"
+        detail = f"into a separate scale and shift: {why_not_output}; {why_not_input}"
         return self._fold(attached_to, (), (), detail, attached_to if attached_to is not None else self._name)
 
     def _fold(
@@ -147,7 +148,7 @@ class _Planner:
         find: Callable[[Operation], Iterator[Operation | str]],
         why_not: Callable[[str], str],
     ) -> tuple[tuple[str, ...], str]:
-        """The layers that ``find`` gets to from all calls, if each can take the scale and shift; else why not."""
+        """The layers that ``find`` finds from all calls, if each can absorb the scale and shift; otherwise why not."""
         layers: dict[str, None] = {}
         for operation in self._operations:
             for end in find(operation):
@@ -163,9 +164,9 @@ class _Planner:
         yield _feeding(self._run, operation)
 
     def _fed(self, operation: Operation) -> Iterator[Operation | str]:
-        """The layers that ``operation`` feeds, directly, or why something else is fed too."""
+        """The layers that ``operation`` feeds directly, or a reason for each other operation that it feeds."""
         if self._has_activation or self._takes_residual:
-            yield "its activation stands behind it"
+            yield "its activation follows it"
             return
         if operation.index in self._run.outputs:
             yield "it feeds the output"
@@ -209,9 +210,9 @@ class _Planner:
                 if step.kind is not OpType.RESHAPE:
                     break
             if step.module != self._name:
-                return f"{name} runs several times, and not always behind it"
+                return f"{name} runs several times, and not always after it"
         if has_own_forward(layer):
-            return f"{name} has a forward of its own"
+            return f"{name} has a custom forward"
         return (
             _why_not_layer(self._model, self._run, name)
             or self._untraced.why_another_may_feed_layer(self._name, len(self._scale), name)
@@ -220,13 +221,13 @@ class _Planner:
 
 
 def feeding_layer(run: Trace, norm: Operation) -> str | None:
-    """The name of the convolution or linear layer that feeds a batch norm and nothing else; None if none does."""
+    """The name of the convolution or linear layer that feeds only this batch norm; None if there is none."""
     found = _feeding(run, norm)
     return None if isinstance(found, str) else found.module
 
 
 def _feeding(run: Trace, norm: Operation) -> Operation | str:
-    """The layer that feeds ``norm`` and nothing else, its channels those of ``norm``; or why there is none."""
+    """The layer that feeds only ``norm`` and has the same channels; or why there is none."""
     between: list[Operation] = []
     step = norm
     while True:
@@ -242,7 +243,7 @@ def _feeding(run: Trace, norm: Operation) -> Operation | str:
     if not before.kind.has_weights or before.module is None:
         return f"{before.label} feeds it"
     axis: int | None = 1 if before.kind is OpType.CONVOLUTION else len(before.shape) - 1
-    return before if _axis_behind(between, axis) == 1 else f"the channels of {before.label} are not its channels"
+    return before if _axis_behind(between, axis) == 1 else f"its channels are not those of {before.label}"
 
 
 def _axis_behind(operations: list[Operation], axis: int | None) -> int | None:
@@ -265,23 +266,23 @@ def _why_not_layer(model: nn.Module, run: Trace, name: str) -> str:
     for kind in ("weight", "bias"):
         tensor = own_tensor(layer, kind)
         if tensor is not None and is_shared(model, tensor):
-            return f"the {kind} of {name} is that of another layer too"
+            return f"the {kind} of {name} is shared with another layer"
     return ""
 
 
 def _why_not_scaled(model: nn.Module, run: Trace, name: str) -> str:
-    """Why the output of a layer with a forward of its own does not follow its weights; empty if it does."""
+    """Why scaling the weights of a layer with a custom forward does not scale its output; empty if it does."""
     layer = model.get_submodule(name)
     if not has_own_forward(layer):
         return ""
-    # The weights of another copy are multiplied channel by channel; the output has to be, too.
+    # If the weights of a copy are multiplied channel by channel, the output must be multiplied likewise.
     one = copy.deepcopy(layer).double().eval()
     other = copy.deepcopy(one)
     weight, bias = own_tensor(other, "weight"), own_tensor(other, "bias")
     assert weight is not None
     transposed = isinstance(layer, _ConvNd) and layer.transposed
     if transposed:
-        return f"{name} has a forward of its own"
+        return f"{name} has a custom forward"
     factors = torch.linspace(0.5, 2.0, len(weight), dtype=torch.float64, device=weight.device)
     generator = torch.Generator().manual_seed(0)
     shape = run.of_module(name)[0].shapes[0]
@@ -293,17 +294,17 @@ def _why_not_scaled(model: nn.Module, run: Trace, name: str) -> str:
         try:
             expected, got = one(inputs), other(inputs)
         except Exception:
-            return f"{name} has a forward of its own"
-        # It may return several tensors, or sort the channels into other places.
+            return f"{name} has a custom forward"
+        # It may return several tensors, or reorder the channels.
         axis = 1 if isinstance(layer, _ConvNd) else -1
         if not isinstance(expected, Tensor) or expected.dim() < 2 or expected.shape[axis] != len(weight):
-            return f"{name} has a forward of its own"
+            return f"{name} has a custom forward"
         axis %= expected.dim()
         expected = expected * factors.reshape(*(-1 if place == axis else 1 for place in range(expected.dim())))
-    return "" if torch.allclose(expected, got, rtol=1e-9, atol=1e-12) else f"{name} has a forward of its own"
+    return "" if torch.allclose(expected, got, rtol=1e-9, atol=1e-12) else f"{name} has a custom forward"
 
 
 def has_own_forward(layer: nn.Module) -> bool:
-    """Whether the class of a layer, or somebody's subclass of PyTorch's, says itself what it computes."""
+    """Whether the class of a layer defines its own ``forward``, which is not PyTorch's."""
     kinds = [kind for kind in type(layer).__mro__ if "forward" in vars(kind) and kind is not WithBatchNorm]
     return kinds[0] not in _PLAIN

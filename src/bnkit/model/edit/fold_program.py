@@ -1,4 +1,4 @@
-"""Batch normalization folded into the convolutions and linear layers of a program that ``torch.export`` wrote."""
+"""Fold batch normalization into the convolutions and linear layers of a program of ``torch.export``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bnkit.model.verify.changed_model import check_comparable
 from bnkit.model.verify.written_file import compare_programs
 
 _ATEN = torch.ops.aten
-# Where the arguments of each operation are that computes a batch norm: training, and eps.
+# The positions of the arguments training and eps of each operation that computes a batch norm.
 _NORMS: dict[Any, tuple[int | None, int]] = {
     _ATEN.batch_norm.default: (5, 7),
     _ATEN.cudnn_batch_norm.default: (5, 7),
@@ -29,10 +29,10 @@ _NORMS: dict[Any, tuple[int | None, int]] = {
     _ATEN._native_batch_norm_legit.default: (5, 7),
     _ATEN._native_batch_norm_legit_no_training.default: (None, 6),
 }
-# Of these, which normalise by the batch, whatever they are given.
+# Those that always normalise by the batch.
 _BY_BATCH = (_ATEN._native_batch_norm_legit.no_stats, _ATEN._native_batch_norm_legit_functional.default)
 _CONVOLUTIONS = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.conv3d.default, _ATEN.convolution.default)
-_TRANSPOSED: dict[Any, int] = {  # where the number of groups is
+_TRANSPOSED: dict[Any, int] = {  # the position of the number of groups
     _ATEN.conv_transpose1d.default: 6,
     _ATEN.conv_transpose2d.input: 6,
     _ATEN.conv_transpose3d.input: 6,
@@ -41,11 +41,11 @@ _LAYERS = (*_CONVOLUTIONS, *_TRANSPOSED, _ATEN.linear.default)
 
 
 class ChangedProgram(NamedTuple):
-    """A new exported program, and what is different about it.
+    """A changed copy of an exported program, and the changes.
 
     Attributes:
         model: A copy of the program given, changed.
-        changes: What was changed, and what was not and why.
+        changes: What was changed, and what was kept and why.
     """
 
     model: ExportedProgram
@@ -57,10 +57,10 @@ class _Norm:
     """A batch norm of a program.
 
     Attributes:
-        name: The dotted name of the module that it was; that of its node where that is not known.
+        name: The dotted name of the exported module; the name of its node if that is unknown.
         node: The operation.
-        result: The node that holds its output: itself, or the first entry of what it returns.
-        why_not: Why it cannot be folded; empty where it can.
+        result: The node of its output: ``node`` itself, or the first entry of its results.
+        why_not: Why it cannot be folded; empty if it can.
     """
 
     name: str
@@ -72,10 +72,10 @@ class _Norm:
 def fold_program(
     program: ExportedProgram, example_inputs: Any, include: Patterns | None, exclude: Patterns | None
 ) -> ChangedProgram:
-    """A copy of ``program`` without the batch norms that follow a convolution or a linear layer; ``fold`` documents the rest.
+    """Fold the batch norms that follow a convolution or linear layer of ``program``, in a copy; see ``fold``.
 
-    A batch norm goes into the weights of the layer that feeds it and nothing else. Where that has no bias, it gets one, which
-    takes the place of the batch norm's own bias or running mean in the ``state_dict``.
+    A batch norm is folded into the weights of the layer that feeds only this batch norm. A layer without a bias gets
+    one, which replaces the batch norm's bias or running mean in the ``state_dict``.
 
     Raises:
         ModelError: The program was exported in training mode, has no batch norm, raises on the example, or the folded one
@@ -115,16 +115,16 @@ def fold_program(
 
 def _copy(program: ExportedProgram) -> ExportedProgram:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch about its own trees
+        warnings.simplefilter("ignore")  # from torch's own code
         copied = copy.deepcopy(program)
-    # The copy of a graph renames nodes like "input", which is a name of Python's, and the signature does not follow.
+    # Copying a graph renames nodes like "input", a Python builtin, but not their names in the signature.
     for node, original in zip(copied.graph_module.graph.nodes, program.graph_module.graph.nodes, strict=True):
         node.name = original.name
     return copied
 
 
 class _Tensors:
-    """The parameters and buffers of a program, as its graph names them."""
+    """The parameters and buffers of a program, by the nodes of its graph."""
 
     def __init__(self, program: ExportedProgram) -> None:
         self._program = program
@@ -133,12 +133,12 @@ class _Tensors:
         self._constants = {key for key in self._keys.values() if key not in program.state_dict}
 
     def of(self, node: Any) -> Tensor | None:
-        """The tensor that ``node`` stands for; None where it is none of the program's own."""
+        """The parameter or buffer of ``node``; None for any other node."""
         key = self._keys.get(node.name) if isinstance(node, Node) and node.op == "placeholder" else None
         return None if key is None or key in self._constants else self._program.state_dict[key]
 
     def is_shared(self, node: Node) -> bool:
-        """Whether something else uses ``node``, or another name stands for the same memory."""
+        """Whether another operation uses ``node``, or another name refers to the same memory."""
         tensor = self.of(node)
         assert tensor is not None
         address = tensor.untyped_storage()._cdata
@@ -146,7 +146,7 @@ class _Tensors:
         return len(node.users) > 1 or len(same) > 1
 
     def set(self, node: Node, value: Tensor, like: Tensor) -> None:
-        """Let ``node`` stand for ``value``, with the dtype and the device of ``like``."""
+        """Set the tensor of ``node`` to ``value``, in the dtype and on the device of ``like``."""
         key = self._keys[node.name]
         old = self._program.state_dict[key]
         new = value.to(like)
@@ -154,11 +154,11 @@ class _Tensors:
         node.meta["val"] = node.meta["val"].to(new.dtype)
 
     def rename_output(self, old: Node, new: Node) -> None:
-        """Let the program return ``new`` where it returned ``old``."""
+        """Make the program return ``new`` instead of ``old``."""
         self._program.graph_signature.replace_all_uses(old.name, new.name)
 
     def drop_unused(self) -> None:
-        """Take the parameters and buffers out of the program that nothing uses any more."""
+        """Remove unused parameters and buffers from the program."""
         signature = self._program.graph_signature
         for node in list(self._program.graph_module.graph.nodes):
             if node.op == "placeholder" and not node.users and node.name in self._keys:
@@ -194,31 +194,31 @@ def _is_training(node: Node) -> bool:
 
 
 def _why_not(norm: Node, tensors: _Tensors) -> str:
-    """Why a batch norm cannot be folded into what feeds it; empty if it can."""
+    """Why a batch norm cannot be folded into the layer that feeds it; empty if it can."""
     return next(_obstacles(norm, tensors), "")
 
 
 def _obstacles(norm: Node, tensors: _Tensors) -> Iterator[str]:
     layer, gamma, beta, mean, variance = norm.args[:5]
     if tensors.of(mean) is None or tensors.of(variance) is None:
-        yield "its running statistics are no buffers of the program"
+        yield "its running statistics are not buffers of the program"
     if any(value is not None and tensors.of(value) is None for value in (gamma, beta)):
         yield "its weight or its bias is computed"
     if not isinstance(layer, Node) or layer.target not in _LAYERS:
         before = f"{_module_name(layer)} ({layer.target})" if isinstance(layer, Node) else str(layer)
-        yield f"{before} feeds it, which is no convolution or linear layer"
+        yield f"{before} feeds it, which is not a convolution or linear layer"
         return
     name = _module_name(layer)
     if len(layer.users) > 1:
         yield f"{name} feeds something else too"
     if layer.target is _ATEN.linear.default and layer.meta["val"].dim() != 2:
-        yield f"the channels of {name} are not its channels"
+        yield f"its channels are not those of {name}"
     own = [node for node in _weights(layer) if node is not None]
     if any(tensors.of(node) is None for node in own):
         yield f"the weight or the bias of {name} is computed"
         return
     if any(tensors.is_shared(node) for node in own):
-        yield f"the weight or the bias of {name} is that of another layer too"
+        yield f"the weight or the bias of {name} is shared with another layer"
     holder = mean if beta is None else beta
     if len(own) == 1 and (not isinstance(holder, Node) or tensors.is_shared(holder)):
         yield f"{name} has no bias, and the batch norm runs several times"
@@ -256,7 +256,7 @@ def _fold(norm: _Norm, layer: Node, tensors: _Tensors) -> None:
 
 
 def _groups_if_transposed(layer: Node) -> int | None:
-    """The number of groups of a transposed convolution; None of another layer."""
+    """The number of groups of a transposed convolution; None for any other layer."""
     if layer.target is _ATEN.convolution.default:
         return int(layer.args[8]) if layer.args[6] else None  # type: ignore[arg-type]
     place = _TRANSPOSED.get(layer.target)
@@ -275,6 +275,6 @@ def _scaled(weight: Tensor, scale: Tensor, groups: int | None) -> Tensor:
 
 
 def _module_name(node: Node) -> str:
-    """The dotted name of the innermost module that ``node`` was part of; its own name where that is not known."""
+    """The dotted name of the innermost module that ``node`` was part of; its own name if that is unknown."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     return str(stack[-1][0]) if stack and stack[-1][0] else node.name

@@ -1,4 +1,4 @@
-"""A scale and a shift moved into the weights of the layer before or behind, exactly; computed in float64."""
+"""Move a scale and a shift exactly into the weights of the layer before or after; computed in float64."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def into_input(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
     """Make ``layer`` compute from ``x`` what it computes from ``scale * x + shift``, channel by channel.
 
     Args:
-        layer: What ``why_not_into_input`` has nothing against.
+        layer: A layer for which ``why_not_into_input`` returns "".
         scale, shift: (in_channels,) or (in_features,), float64.
     """
     weight = _weight(layer)
@@ -52,7 +52,7 @@ def into_input(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
 
 
 def why_not_into_input(layer: nn.Module, shift: Tensor) -> str:
-    """Why a scale and ``shift`` before ``layer`` cannot move into it; empty if they can."""
+    """Why a scale and ``shift`` before ``layer`` cannot be folded into it; empty if they can."""
     if not bool(shift.any()):
         return ""
     if isinstance(layer, _ConvTransposeNd):
@@ -63,7 +63,7 @@ def why_not_into_input(layer: nn.Module, shift: Tensor) -> str:
 
 
 def why_not_writable(layer: nn.Module, name: str) -> str:
-    """Why the weights of ``layer``, which is called ``name``, cannot take a scale and a shift; empty if they can."""
+    """Why the weights of ``layer``, named ``name``, cannot absorb a scale and a shift; empty if they can."""
     for kind in ("weight", "bias"):
         tensor = own_tensor(layer, kind)
         if tensor is None and getattr(layer, kind, None) is not None:
@@ -74,7 +74,7 @@ def why_not_writable(layer: nn.Module, name: str) -> str:
 
 
 def own_tensor(layer: nn.Module, name: str) -> Tensor | None:
-    """The parameter or buffer ``name`` of ``layer``; None where it has none, or computes it from others."""
+    """The parameter or buffer ``name`` of ``layer``; None if it is missing, or computed from other tensors."""
     if is_parametrized(layer, name):
         return None
     tensor = layer._parameters.get(name)
@@ -82,12 +82,12 @@ def own_tensor(layer: nn.Module, name: str) -> Tensor | None:
 
 
 def is_wrapper_subclass(tensor: Any) -> bool:
-    """Whether ``tensor`` is of a class that keeps its values in other tensors, as quantized weights are."""
+    """Whether the class of ``tensor`` stores its values in other tensors, as for quantized weights."""
     return is_traceable_wrapper_subclass(tensor)
 
 
 def is_shared(model: nn.Module, tensor: Tensor) -> bool:
-    """Whether more than one module of ``model`` has ``tensor`` as a parameter or buffer of its own."""
+    """Whether several modules of ``model`` have ``tensor`` as a parameter or buffer."""
     owners = (
         module
         for module in model.modules()
@@ -97,7 +97,7 @@ def is_shared(model: nn.Module, tensor: Tensor) -> bool:
 
 
 def out_channels(layer: nn.Module) -> int:
-    """How many channels ``layer`` returns, by its weight; 0 for anything but a convolution or a linear layer."""
+    """The number of output channels of ``layer``, from its weight; 0 if it is not a convolution or linear layer."""
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor) or is_lazy(weight) or weight.dim() < 2:
         return 0
@@ -105,10 +105,10 @@ def out_channels(layer: nn.Module) -> int:
 
 
 def add_bias(layer: nn.Module, value: Tensor) -> nn.Parameter:
-    """A bias for ``layer``, which has none: it trains, as any does. Its dtype and device are those of the weight."""
+    """Add a trainable bias to ``layer``, which has none, with the dtype and device of the weight."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    layer._buffers.pop("bias", None)  # a buffer that is None would be in the way
+    layer._buffers.pop("bias", None)  # a buffer set to None would block the parameter
     bias = nn.Parameter(value.to(weight.detach()))
     layer.register_parameter("bias", bias)
     return bias
@@ -124,5 +124,5 @@ def _set(layer: nn.Module, name: str, value: Tensor) -> None:
     tensor = own_tensor(layer, name)
     if tensor is None:
         add_bias(layer, value)
-    else:  # in memory of its own: another layer may see that of before
+    else:  # in new memory: another layer may share the old one
         tensor.data = value.to(tensor)

@@ -1,4 +1,4 @@
-"""Batch norms that hold still while the rest of a model trains."""
+"""Freeze batch norms while the rest of a model trains."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def freeze(
     exclude: Patterns | None = None,
     affine: bool = False,
 ) -> Changes:
-    """The batch norms that hold still from now on, in place: they normalise by their running statistics and leave them.
+    """Freeze the batch norms of ``model`` in place: they normalise by running statistics and never update them.
 
-    They do so whatever mode they or their parents are told (``model.train()``), through copies, pickles and
-    ``torch.save(model)``, until ``unfreeze``. ``update_bn`` of PyTorch does not reset them. The ``state_dict`` is that of
-    before, and does not say that they are frozen. An optimizer keeps its parameters.
+    They stay frozen after ``model.train()``, in copies and pickles, and through ``torch.save(model)``, until
+    ``unfreeze``. PyTorch's ``update_bn`` does not reset them. The ``state_dict`` is unchanged, and does not record that
+    they are frozen. The parameters stay the same objects, so an existing optimizer still works.
 
     Args:
-        model: Changed in place: ours, PyTorch's, and those of other libraries that are recognised.
-        include, exclude: Patterns for dotted names, as ``"layer1.*"``: only these, not those.
-        affine: Hold gamma and beta still too: ``requires_grad=False``, and gradients that are there are dropped, so that
-            the next step of an optimizer leaves them alone.
+        model: Changed in place. Layers of bnkit and PyTorch, and recognised layers of other libraries, are frozen.
+        include, exclude: Patterns for dotted names, such as ``"layer1.*"``, to select and to leave out.
+        affine: Freeze gamma and beta too: set ``requires_grad=False`` and drop their gradients, so that the next step
+            of an optimizer does not change them.
 
     Raises:
-        ModelError: There is no batch norm, or one that is lazy and has not seen an input yet.
-        SettingsError: A setting that means nothing here, or a pattern that matches none.
+        ModelError: There is no batch norm, or a lazy one has not seen an input yet.
+        SettingsError: An argument is invalid, or a pattern matches no batch norm.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
@@ -69,7 +69,7 @@ def freeze(
 
 
 def unfreeze(model: nn.Module, *, include: Patterns | None = None, exclude: Patterns | None = None) -> Changes:
-    """The batch norms that train again, in place: gamma and beta learn if they did before, the mode is that of the parent.
+    """Unfreeze batch norms in place: gamma and beta train if they did before; the mode becomes that of the parent.
 
     Args:
         model: Changed in place.
@@ -127,11 +127,11 @@ def _freeze(site: BatchNormSite, trained: dict[nn.Parameter, bool], *, affine: b
 
 
 def _nothing_to_hold(module: nn.Module, like: BatchNormLike | Unrecognized) -> str | None:
-    """Why the statistics of a layer need not or cannot be held; None if they can."""
+    """Why the statistics of a layer need not or cannot be frozen; None if they can."""
     if isinstance(like, Unrecognized):
         return None
     if like.is_frozen:
-        return f"holds still by itself, as a {type(module).__name__}"
+        return f"is always frozen, as a {type(module).__name__}"
     if like.mean is None or like.variance is None:
         return "keeps no running statistics, and normalises by the batch in evaluation too"
     return None
@@ -141,7 +141,7 @@ def _unfreeze(site: BatchNormSite, parent: nn.Module | None) -> Change:
     module = site.module
     if not isinstance(module, Frozen):
         if isinstance(site.recognised_as, BatchNormLike) and site.recognised_as.is_frozen:
-            return _kept(site, f'holds still by itself, as a {type(module).__name__}; convert(model, to="bnkit") first')
+            return _kept(site, f'is always frozen, as a {type(module).__name__}; convert(model, to="bnkit") first')
         return _kept(site, "is not frozen")
     remembered = module._requires_grad_before
     for name, learnt in remembered.items():
@@ -159,7 +159,7 @@ def _unfreeze(site: BatchNormSite, parent: nn.Module | None) -> Change:
 
 
 def _trained_before(model: nn.Module) -> dict[nn.Parameter, bool]:
-    """Whether each parameter learnt before anything was frozen: a tied one may be frozen from several layers."""
+    """The ``requires_grad`` of each parameter before anything was frozen: several layers may freeze a tied one."""
     trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
     for module in model.modules():
         if isinstance(module, Frozen):

@@ -1,4 +1,4 @@
-"""Batch norms that do in one pass what their network does behind them; and back."""
+"""Fuse batch norms with the sum and activation that follow them, and undo it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from bnkit.model.layers.mixin import mix_in, take_out
 from bnkit.model.verify.training_steps import check_trains_alike
 from bnkit.nn.batch_norm import _BatchNorm
 
-# Of a layer that applies what stood behind it: what stands there now.
+# The attribute of a fused layer that holds the placeholder of the activation that it applies.
 PLACE = "_place_behind"
 
 
 def fuse(
     model: nn.Module, planned: Mapping[str, PlannedFusion], example: Example
 ) -> tuple[dict[str, PlannedFusion], str]:
-    """Let batch norms of ``model``, by their names, do what is planned, as far as the network then trains as before.
+    """Apply the ``planned`` fusions, by the names of batch norms of ``model``, if the network still trains as before.
 
     Returns:
-        What was done; and why the rest was not, empty if there is none.
+        The fusions that were made; and why the others were not, or "".
 
     Raises:
-        ModelError: What was fused for good computes something else.
+        ModelError: Fusions with a placeholder, which never wait, compute something else.
     """
     for_good = {name: plan for name, plan in planned.items() if plan.place is not None}
     done, reason = dict(planned), ""
@@ -45,7 +45,7 @@ def fuse(
 
 
 def _check(model: nn.Module, planned: Mapping[str, PlannedFusion], example: Example) -> None:
-    """Fuse a copy, and set it against another that is not, without waiting for loops to be compiled."""
+    """Compare a fused copy with an unfused one, with PyTorch's kernel so that no loop is compiled."""
 
     def copy(*, is_fused: bool) -> nn.Module:
         twin = deepcopy_model(model)
@@ -69,7 +69,7 @@ def _apply(model: nn.Module, planned: Mapping[str, PlannedFusion]) -> None:
             behind = DoneBefore(model.get_submodule(plan.place))
             replace_module(model, behind.activation, behind.train(behind.activation.training))
             norm.activation = plan.activation
-            vars(norm)[PLACE] = (behind,)  # in a tuple it is no module of the layer
+            vars(norm)[PLACE] = (behind,)  # the tuple keeps it out of the layer's submodules
             continue
         mix_in(norm, Deferring)
         assert isinstance(norm, Deferring)
@@ -78,7 +78,7 @@ def _apply(model: nn.Module, planned: Mapping[str, PlannedFusion]) -> None:
 
 
 def unfuse(model: nn.Module, norm: nn.Module, *, keeps_activation: bool) -> None:
-    """Let ``norm``, a module of ``model``, wait for nothing; and what stood behind it stand there again, if it does not keep it."""
+    """Undo the fusion of ``norm`` in ``model``; unless ``keeps_activation``, put its activation back after it."""
     if isinstance(norm, Deferring):
         for name in (*Deferring.__annotations__, "waits_always", LATEST):
             vars(norm).pop(name, None)

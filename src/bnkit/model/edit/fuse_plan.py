@@ -1,4 +1,4 @@
-"""Which batch norms can do what follows them, a sum and an activation, in their own pass: read off a run, nothing changed yet."""
+"""Plan from a trace which batch norms can be fused with the sum and activation that follow; changes nothing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ _NAMES = {module: name for name, module in MODULES.items()}
 
 @dataclass(frozen=True)
 class PlannedFusion:
-    """What a batch norm does besides.
+    """What a batch norm is fused with.
 
     Attributes:
-        takes_sum: Whether it adds what its network adds to its output.
-        activation: The name of what it applies then, or None.
-        place: The module of that activation, where the two stand one behind the other in a ``Sequential`` and are nowhere else:
-            the batch norm does its work then, whatever runs. Elsewhere None: the batch norm waits for the network to do it.
-        passed_through: The modules that hand the output on, up to the sum or activation.
+        takes_sum: Whether it adds the residual that its network adds to its output.
+        activation: The name of the activation that it then applies, or None.
+        place: The name of the activation module, if the two are neighbours in a ``Sequential`` and used only there:
+            then the batch norm always applies the activation. Otherwise None: the batch norm waits until the network
+            applies it.
+        passed_through: The modules that pass the output on, up to the sum or activation.
     """
 
     takes_sum: bool
@@ -33,13 +34,13 @@ class PlannedFusion:
 
     @property
     def detail(self) -> str:
-        """What it is fused with, in words."""
+        """The fused operations, in words."""
         steps = ["the sum"] * self.takes_sum + ([] if self.activation is None else [self.activation])
         return f"fused with {' and '.join(steps)}{'' if self.place is None else f' ({self.place})'}"
 
 
 def plan_fusion(model: nn.Module, run: Trace, name: str) -> PlannedFusion | str:
-    """What the batch norm ``name`` of ``model`` can do besides, or why nothing."""
+    """The fusion of the batch norm ``name`` of ``model``, or why there is none."""
     operations = run.of_module(name)
     if not operations:
         return "it did not run on the example"
@@ -117,7 +118,7 @@ def _why_not_added(model: nn.Module, run: Trace, norm: Operation, total: Operati
 
 
 def _activation(model: nn.Module, operation: Operation) -> str | None:
-    """The name under which our layers know the activation that ``operation`` is; None if they do not."""
+    """The name that bnkit's layers have for the activation ``operation``; None if they do not support it."""
     if operation.is_call and operation.module is not None:
         return activation_name(model.get_submodule(operation.module))
     name = operation.name.rstrip("_")
@@ -130,7 +131,7 @@ def _activation(model: nn.Module, operation: Operation) -> str | None:
 
 
 def activation_name(module: nn.Module) -> str | None:
-    """The name under which our layers know the activation that ``module`` is; None if they do not."""
+    """The name that bnkit's layers have for the activation ``module``; None if they do not support it."""
     name = _NAMES.get(type(module))
     is_usual = (
         getattr(module, "negative_slope", LEAKY_SLOPE) == LEAKY_SLOPE
@@ -140,7 +141,7 @@ def activation_name(module: nn.Module) -> str | None:
 
 
 def _left(within: str, until: str) -> list[str]:
-    """The modules that end on the way from inside of ``within`` to inside of ``until``."""
+    """The modules whose calls end between an operation inside ``within`` and one inside ``until``."""
     parts, left = within.split("."), []
     while parts and parts != [""]:
         name = ".".join(parts)
@@ -152,7 +153,7 @@ def _left(within: str, until: str) -> list[str]:
 
 
 def _place_behind(model: nn.Module, run: Trace, name: str, ends: list[Operation]) -> str | None:
-    """The module of the activation, if nothing but the batch norm ``name`` can run before it."""
+    """The name of the activation's module, if only the batch norm ``name`` can run before it."""
     within, _, child = name.rpartition(".")
     parent = model.get_submodule(within)
     if type(parent).forward is not nn.Sequential.forward:

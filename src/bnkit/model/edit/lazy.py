@@ -1,4 +1,4 @@
-"""Lazy batch norms, which know their channels only when they see an input, and what they become then."""
+"""Convert lazy batch norms, which know their channels only after their first input."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from bnkit.nn import batch_norm as ours
 
 
 def is_known(module: nn.Module) -> bool:
-    """Whether it is one of PyTorch's."""
+    """Whether ``module`` is one of PyTorch's lazy batch norms."""
     return bare_class(module) in KNOWN
 
 
 def replace_with(module: nn.Module, replacement: Replacement) -> tuple[str, str]:
-    """Make ``module``, which is lazy, turn into a layer of the ``replacement`` kind; the action, and what to say of it.
+    """Make the lazy ``module`` turn into a layer of the ``replacement`` kind; returns the action and the detail.
 
-    PyTorch turns it into ``cls_to_become`` when it sees its first input. What our class has besides PyTorch's stands ready
-    until then.
+    PyTorch turns it into ``cls_to_become`` on its first input. The additional attributes of bnkit's class are set now.
     """
     dimensions = KNOWN[bare_class(module)]
     kind, name = OURS[dimensions], type(module).__name__

@@ -1,4 +1,4 @@
-"""Batch normalization taken out of a model: the twin without it."""
+"""Remove batch normalization from a model."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ def remove(
     include: Patterns | None = None,
     exclude: Patterns | None = None,
 ) -> Changed:
-    """A copy of ``model`` without batch normalization, and what was taken out.
+    """Return a copy of ``model`` without batch normalization, and the changes.
 
-    The twin to compare with: the same layers, with a bias where batch normalization stood in for one, activations that
-    were part of a batch norm kept. What ``add`` put in is taken out without a trace: biases are those from before, unless
-    the batch norm was trained since.
+    The copy, to compare with, has the same layers. A layer whose bias the batch norm replaced gets a bias, and
+    activations that were part of a batch norm are kept. ``remove`` undoes ``add`` completely: biases get their previous
+    values, unless the batch norm was trained since.
 
     Args:
-        model: Left as it is.
+        model: Not changed.
         example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) that ``model`` takes.
-        preserve: Move statistics, gamma and beta into the layers, so that the copy computes in evaluation what ``model``
-            does; as ``fold``, but in the mode that ``model`` is in. Without, weights stay as they are, and new biases
-            are 0: a network to be trained.
-        include, exclude: Dotted names of batch norms, with a shell's wildcards: only those, and not those.
+        preserve: Fold statistics, gamma and beta into the layers, so that in evaluation mode the copy computes what
+            ``model`` does; like ``fold``, but the mode of ``model`` stays. If False, weights stay the same and new
+            biases are 0, for a network to be trained.
+        include, exclude: Dotted names of batch norms, with shell wildcards, to select and to leave out.
 
     Returns:
-        ``(model, changes)``. With ``preserve``, ``changes.error`` says how far the outputs are apart on the example.
+        ``(model, changes)``. With ``preserve``, ``changes.error`` is the difference of the outputs on the example.
 
     Raises:
-        ModelError: The model raises on the example, cannot be copied, has no batch norm; or the twin does not run, or, with
-            ``preserve``, computes something else.
-        SettingsError: A setting or a pattern that means nothing here.
+        ModelError: The model raises on the example, cannot be copied, or has no batch norm; or the copy does not run
+            or, with ``preserve``, computes something else.
+        SettingsError: An argument is invalid, or a pattern matches no batch norm.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
@@ -91,7 +91,7 @@ def remove(
         if isinstance(parent, WithBatchNorm) and parent.batch_norm is norm:
             detail = _detach(parent)
         else:
-            # Of one that did not run, nothing is known.
+            # For a batch norm that did not run, the layer that feeds it is unknown.
             is_fed_alone = not name or 0 < len(run.of_module(name)) == len(biased)
             stand_in = _stand_in(as_module(like.activation), run.of_module(name), is_fed_alone=is_fed_alone)
             twin = replace_module(twin, norm, stand_in)
@@ -99,24 +99,24 @@ def remove(
             detail = ", ".join(_add_zero_bias(twin, layer, run) for layer in dict.fromkeys(biased) if has_shift)
             if not run.of_module(name):
                 detail = "it did not run on the example: whether a layer needs a bias in its place is not known"
-        changes_made.append(Change(name, "removed", detail or "nothing takes its place"))
+        changes_made.append(Change(name, "removed", detail or "nothing replaces it"))
     output_of(twin, example, "with its batch norm removed")
     return Changed(twin, Changes(changes_made))
 
 
 def _stand_in(activation: nn.Module, operations: tuple[Operation, ...], *, is_fed_alone: bool) -> nn.Module:
-    """What stands in the place of a batch norm from now on: may it pass on its input, or does that belong to others too?"""
+    """The module that replaces a batch norm; it clones its input before ``activation`` unless it ``is_fed_alone``."""
     if any(len(operation.inputs) > 1 for operation in operations):
         return ResidualActivation(activation)
     return activation if is_fed_alone else ClonedActivation(activation)
 
 
 def _detach(layer: WithBatchNorm) -> str:
-    """Take the batch norm out of ``layer``, and give back the bias that it had."""
+    """Remove the batch norm from ``layer``, and restore the bias that it had."""
     had_bias, bias_trained = layer.lost_bias, layer.bias_trained
     norm = detach_batch_norm(layer)
     if not had_bias:
-        return "its layer is as it was"
+        return "its layer is unchanged"
     weight = layer.weight
     assert isinstance(weight, Tensor)
     like = recognise(norm)
@@ -124,14 +124,14 @@ def _detach(layer: WithBatchNorm) -> str:
     is_untrained = like is not None and like.mean is not None and counter is not None and int(counter) == 0
     value = weight.detach().new_zeros(out_channels(layer))
     if like is not None and like.mean is not None and is_untrained:
-        # As it was put in: the bias is what stands in beta beyond the mean.
+        # As ``add`` initialised it: the bias is beta minus the running mean.
         value = (0 if like.bias is None else like.bias.detach()) - like.mean
     add_bias(layer, value).requires_grad_(bias_trained)
     return "its layer has its bias again" + ("" if is_untrained else ", from 0")
 
 
 def _add_zero_bias(model: nn.Module, name: str, run: Trace) -> str:
-    """A bias of 0 for a layer that has none."""
+    """Add a bias of 0 to a layer without one; returns a remark for the change."""
     layer = model.get_submodule(name)
     weight = getattr(layer, "weight", None)
     if getattr(layer, "bias", None) is not None:
@@ -140,13 +140,13 @@ def _add_zero_bias(model: nn.Module, name: str, run: Trace) -> str:
         return f"{name} got no bias: its weight is not a plain tensor"
     bias = weight.detach().new_zeros(out_channels(layer))
     if has_own_forward(layer) and not _adds_bias(layer, bias, run.of_module(name)[0].shapes[0]):
-        return f"{name} has a forward of its own, which does not add a bias"
+        return f"{name} has a custom forward, which does not add a bias"
     add_bias(layer, bias)
     return f"{name} got a bias"
 
 
 def _adds_bias(layer: nn.Module, bias: Tensor, shape: tuple[int, ...]) -> bool:
-    """Whether a layer without a bias would add ``bias`` to its output if it had it."""
+    """Whether a layer without a bias would add ``bias`` to its output if that were set."""
     without = deepcopy_model(layer).double().eval()
     having = deepcopy_model(without)
     values = torch.arange(1.0, len(bias) + 1, dtype=torch.float64, device=bias.device)

@@ -1,6 +1,6 @@
-"""One batch norm becoming a layer of another kind: the same object, with another class and what that class needs.
+"""Turn a batch norm into a layer of another kind: the same object gets another class and the attributes of that class.
 
-As the object stays, whoever holds it holds the new layer: every parent, lists that are no modules, hooks.
+Since the object stays the same, all references to it stay valid: parents, plain lists, hooks.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 ReplacementKind = Literal["bnkit", "torch", "sync", "group_norm", "instance_norm"]
 
 _INSTANCE: dict[int | None, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-# What every module has, and every module makes anew.
+# The attributes that every module creates in its constructor.
 _OF_MODULES = set(vars(nn.Module())) - {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
-# The arguments that only our layers have.
+# The arguments that only bnkit's layers have.
 _EXTRAS = {
     name: argument.default
     for name, argument in inspect.signature(ours._BatchNorm.__init__).parameters.items()
@@ -47,10 +47,10 @@ _EXTRAS = {
 
 @dataclass(frozen=True)
 class Replacement:
-    """What batch norms become: the arguments of ``convert``.
+    """The kind of the new layers: the arguments of ``convert``.
 
     Raises:
-        SettingsError: One that means nothing.
+        SettingsError: An argument is invalid.
     """
 
     kind: str
@@ -70,7 +70,7 @@ class Replacement:
         check_int("num_groups", self.num_groups)
 
     def extras(self, module: nn.Module) -> dict[str, Any]:
-        """The arguments that only our layers have, as ``module`` has them, and synchronised or not."""
+        """The arguments that only bnkit's layers have: the values of ``module``, and ``sync`` and ``process_group``."""
         extras = {name: getattr(module, name, default) for name, default in _EXTRAS.items()}
         is_sync = self.kind == "sync"
         group = self.process_group if self.process_group is not None else extras["process_group"]
@@ -78,18 +78,18 @@ class Replacement:
 
 
 def replace_with(module: nn.Module, like: BatchNormLike, replacement: Replacement) -> tuple[str, str]:
-    """Make ``module``, recognised as ``like``, a layer of the ``replacement`` kind; the action, and what to say of it."""
+    """Turn ``module``, recognised as ``like``, into the ``replacement`` kind; returns the action and the detail."""
     if (kept := _why_unchanged(module, like, replacement)) is not None:
         return UNCHANGED, kept
     before, lost = _class_name(bare_class(module)), _losses(module, like, replacement)
     built = _build(module, like, replacement)
     is_frozen = like.is_frozen and replacement.kind in ("bnkit", "torch", "sync")
-    if isinstance(module, LazyModuleMixin):  # filled by load_state_dict, and not run yet
+    if isinstance(module, LazyModuleMixin):  # loaded by load_state_dict, but not run yet
         vars(module)["_initialize_hook"].remove()
         vars(module)["_load_hook"].remove()
     carried = {name: value for name, value in vars(module).items() if name in _OF_MODULES | _of_the_user(module)}
     if is_frozen:
-        # Of a class that is always frozen, gamma and beta may be buffers: they are to learn when it is unfrozen.
+        # In an always frozen class, gamma and beta may be buffers: they become trainable when the layer is unfrozen.
         held = {name: True for name in ("weight", "bias") if module._buffers.get(name) is not None}
         carried[REQUIRES_GRAD] = vars(module).get(REQUIRES_GRAD, held)
         carried[MODE] = vars(module).get(MODE, module.training)
@@ -104,7 +104,7 @@ def replace_with(module: nn.Module, like: BatchNormLike, replacement: Replacemen
 
 
 def _why_unchanged(module: nn.Module, like: BatchNormLike, replacement: Replacement) -> str | None:
-    """Why ``module`` need not change; None if it has to."""
+    """Why ``module`` need not change; None if it must."""
     kind = bare_class(module)
     is_of_rank = replacement.dimensions is None or like.dimensions is not None
     if isinstance(module, ours._BatchNorm):
@@ -124,7 +124,7 @@ def _build(module: nn.Module, like: BatchNormLike, replacement: Replacement) -> 
     dimensions = like.dimensions if like.dimensions is not None else replacement.dimensions
     own = {**module._parameters, **module._buffers}
     device = next((tensor.device for tensor in own.values() if tensor is not None), None)
-    # Without tensors, which it gets from the module.
+    # Without tensors; they are taken from the module.
     arguments = (like.channels, like.eps, like.momentum, False, False, device)
     built: nn.Module
     if replacement.kind in ("bnkit", "sync"):
@@ -157,19 +157,19 @@ def _build(module: nn.Module, like: BatchNormLike, replacement: Replacement) -> 
 
 
 def _attach_activation(built: nn.Module, like: BatchNormLike) -> None:
-    """Let ``built`` apply the activation; if that has weights, under the name that they had."""
+    """Make ``built`` apply the activation; an activation with weights keeps its name."""
     if like.activation is None:
         return
     has_weights = isinstance(like.activation, nn.Module) and any(like.activation.state_dict())
     if has_weights and like.activation_name not in (None, "activation"):
-        vars(built)["activation"] = like.activation  # beside, not as a module: it would have two names
+        vars(built)["activation"] = like.activation  # not as a submodule, which would give it two names
         built._modules[str(like.activation_name)] = like.activation  # type: ignore[assignment]
     else:
         setattr(built, "activation", like.activation)  # noqa: B010 - which class of layer it is, mypy cannot see
 
 
 def groups(channels: int, wanted: int) -> int:
-    """``wanted`` if it divides ``channels``; otherwise the next smaller number that does, two channels a group or more.
+    """``wanted`` if it divides ``channels``; otherwise the next smaller divisor, with at least two channels a group.
 
     Example:
         >>> groups(64, 32), groups(48, 32), groups(16, 32), groups(7, 32)
@@ -181,23 +181,23 @@ def groups(channels: int, wanted: int) -> int:
 
 
 def _parameter(tensor: Tensor | None) -> nn.Parameter | None:
-    # Those of a layer that is frozen by its class are buffers.
+    # In a layer that its class freezes, they are buffers.
     if tensor is None or isinstance(tensor, nn.Parameter):
         return tensor
     return nn.Parameter(tensor, requires_grad=False)
 
 
 def _of_the_user(module: nn.Module) -> set[str]:
-    """The attributes that were hung on a layer: those that one of its class does not have."""
+    """The attributes that a user set on a layer: those that its class does not define."""
     kind = bare_class(module)
-    if kind not in KNOWN:  # its own, which mean nothing to another layer
+    if kind not in KNOWN:  # attributes of its class, which other layers do not use
         return set()
     reference = kind(1) if not issubclass(kind, LazyModuleMixin) else kind()
     return set(vars(module)) - set(vars(reference)) - set(ATTRIBUTES)
 
 
 def _losses(module: nn.Module, like: BatchNormLike, replacement: Replacement) -> list[str]:
-    """What the new layer cannot do, or has not."""
+    """What is lost in the conversion, in words."""
     lost = []
     if isinstance(module, ours._BatchNorm):
         values = {name: getattr(module, name) for name, default in _EXTRAS.items() if getattr(module, name) != default}
@@ -213,7 +213,7 @@ def _losses(module: nn.Module, like: BatchNormLike, replacement: Replacement) ->
 
 
 def describe(layer: nn.Module) -> str:
-    """What to call ``layer`` in a list of changes: its class, and what matters of it."""
+    """A description of ``layer`` for a list of changes: its class and its main settings."""
     text = _class_name(bare_class(layer))
     if isinstance(layer, nn.GroupNorm):
         text += f" of {layer.num_groups} groups"

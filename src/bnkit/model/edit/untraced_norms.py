@@ -1,8 +1,8 @@
-"""What did not run on the example, and may stand where a batch norm stood that did.
+"""Norms that did not run on the example, but may run in place of a batch norm that did.
 
-A network may have several norms for one place, and choose by a flag, by its mode, or by the size of its input: one for each
-domain, width, or kind of example. The run on the example shows one of them. A layer that takes in its scale and shift is
-wrong for the others.
+A network may have several alternative norms (one for each domain, width or kind of example), and select one by a flag,
+its mode, or the size of its input. The example shows only one of them. Folding this one into a layer would be wrong for
+the others.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from bnkit.model.inspect.operations import OpType, type_of_module
 from bnkit.model.inspect.trace import Trace
 
 _CHOICES = (nn.ModuleList, nn.ModuleDict)
-# These normalise over the channels of a place, and stand where no batch norm does.
+# These normalise over the channels of each position; they are not alternatives to a batch norm.
 _OF_PLACES = (nn.LayerNorm, nn.RMSNorm)
 _UNKNOWN = -1
 
 
 class UntracedNorms:
-    """The norms of ``model`` that did not run, and what can be said of the layers that may feed them.
+    """The norms of ``model`` that did not run, and the layers that may feed them.
 
     Args:
         model: The model that ran.
-        run: Its run on the example.
+        run: Its trace on the example.
     """
 
     def __init__(self, model: nn.Module, run: Trace) -> None:
@@ -37,7 +37,7 @@ class UntracedNorms:
         self._norms = list(self._norms_not_run())
 
     def why_layer_may_feed_another(self, norm: str, channels: int, layer: str) -> str:
-        """Why ``layer``, which feeds ``norm``, may feed a norm that did not run; empty if nothing points to it."""
+        """Why ``layer``, which feeds ``norm``, may also feed a norm that did not run; empty if nothing suggests it."""
         other = self._alternative(norm, layer)
         if other is None:
             fitting = ((name, has_layer) for name, count, has_layer in self._norms if count in (channels, _UNKNOWN))
@@ -45,17 +45,17 @@ class UntracedNorms:
         return "" if other is None else f"{layer} may feed {other} too, which did not run on the example"
 
     def why_another_may_feed_layer(self, norm: str, channels: int, layer: str) -> str:
-        """Why a norm that did not run may feed ``layer``, which ``norm`` feeds; empty if nothing points to it."""
+        """Why a norm that did not run may also feed ``layer``, which ``norm`` feeds; empty if nothing suggests it."""
         other = self._alternative(norm, layer)
         if other is None:
             other = next((name for name, count, _ in self._norms if count in (channels, _UNKNOWN)), None)
         return "" if other is None else f"{other}, which did not run on the example, may feed {layer} too"
 
     def _norms_not_run(self) -> Iterator[tuple[str, int, bool]]:
-        """Each norm that did not run: its name, its channels, and whether a layer that did not run either stands before it.
+        """Each norm that did not run: its name, its channels, and whether it has its own layer that did not run either.
 
-        Such a layer is registered beside the norm and just before it, or runs it itself, and has as many channels: the two
-        are a branch of their own, as an auxiliary head.
+        Such a layer has the same number of channels, and is registered just before the norm in the same module, or
+        contains it: the two are a separate branch, such as an auxiliary head.
         """
         before: tuple[str, nn.Module] | None = None
         for name, module in self._model.named_modules():
@@ -74,7 +74,7 @@ class UntracedNorms:
                 before = name, module
 
     def _alternative(self, norm: str, layer: str) -> str | None:
-        """Something that did not run, and stands in one list with ``norm``, or with what holds it, while ``layer`` does not."""
+        """A module that did not run, in one list with ``norm`` or its container, if ``layer`` is not in that list."""
         parts = norm.split(".")
         for count in range(len(parts) - 1, -1, -1):
             choices = self._model.get_submodule(".".join(parts[:count]))

@@ -1,4 +1,4 @@
-"""Batches as somebody has them, and how a model is called with one."""
+"""Batches in all supported forms, and how a model is called with one."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Forward = Callable[[Any, Any], Any]
 
 
 class Batches:
-    """Batches of a model's inputs: a tensor, or whatever can be iterated over.
+    """Batches of a model's inputs: a tensor, or any iterable of batches.
 
     Args:
-        given: A ``DataLoader``, a list, an iterator, or a tensor, which is one batch. Of a batch that is a tuple or a list the
-            first entry is the input; a dictionary holds keyword arguments.
-        forward: How a model is called with a batch, which is then handed over whole.
-        batch_size: Cut the tensor given into batches of so many. A rest of one goes with the batch before it: alone, it has no
-            deviation.
-        device: Where tensors are moved before the model gets them.
+        given: A ``DataLoader``, a list, an iterator, or a tensor, which is one batch. If a batch is a tuple or a list,
+            its first entry is the input; a dictionary holds keyword arguments.
+        forward: A function that is called with the model and each whole batch.
+        batch_size: Split the given tensor into batches of this size. A single remaining example joins the batch before
+            it, because its variance would be 0.
+        device: The device to which tensors are moved before the model is called.
 
     Raises:
-        SettingsError: It is something else, or ``batch_size`` does not apply.
+        SettingsError: ``given`` has another type, or ``batch_size`` does not apply.
     """
 
     def __init__(
@@ -58,16 +58,16 @@ class Batches:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether they can be gone through a second time."""
+        """Whether they can be iterated over several times."""
         return not isinstance(self._given, Iterator)
 
     @property
     def are_taken_whole(self) -> bool:
-        """Whether a function of the user's own is called with whole batches, whatever is in them."""
+        """Whether the user's ``forward`` is called with whole batches, of any type."""
         return self._forward is not None
 
     def after(self, first: Sequence[Any]) -> Batches:
-        """``first``, which was taken out, and then what is left."""
+        """``first``, the batches taken out so far, followed by the remaining ones."""
         together = copy(self)
         together._given = chain(first, self._given)
         return together
@@ -76,11 +76,11 @@ class Batches:
         return iter(self._given)
 
     def run(self, model: nn.Module, batch: Any, number: int) -> Any:
-        """What ``model`` returns for ``batch``, which is left as it is; ``number`` counts from 1 and stands in messages.
+        """The output of ``model`` for ``batch``, which is not changed; ``number``, from 1, is used in messages.
 
         Raises:
-            ModelError: It raises.
-            DataError: The batch is none.
+            ModelError: The model raises.
+            DataError: ``batch`` is not a batch.
         """
         moved = _moved(batch, self._device)
         try:
@@ -99,12 +99,12 @@ class Batches:
 
 
 def device_of(model: nn.Module) -> torch.device | None:
-    """Where the first parameter or buffer of ``model`` is; None if it has none."""
+    """The device of the first parameter or buffer of ``model``; None if it has none."""
     return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), None)
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
-    """That of the first floating-point parameter; float32 if there is none."""
+    """The dtype of the first floating-point parameter of ``model``; float32 if there is none."""
     return next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
 
 
@@ -159,12 +159,12 @@ def _inputs(batch: Any, number: int) -> Any:
 
 
 def _moved(value: Any, device: Any) -> Any:
-    """``value`` with its tensors on ``device``, always copies: a model may write into its input, and there is a next pass."""
+    """``value`` with its tensors copied to ``device``: a model may write into its input, and batches are reused."""
 
     def move(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
             return leaf.to(device, copy=True)
         is_movable = device is not None and callable(getattr(leaf, "to", None))
-        return leaf.to(device) if is_movable else leaf  # a batch of a library's own type
+        return leaf.to(device) if is_movable else leaf  # a library's batch type
 
     return tree_map(move, value)

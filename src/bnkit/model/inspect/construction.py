@@ -1,4 +1,4 @@
-"""The line of the user's code that made each module of a model, recorded while that code runs."""
+"""Record the line of the user's code that creates each module of a model, while that code runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch import nn
 
 from bnkit.import_graph import is_user_code
 
-# In the dictionary of a module, so that copies have it too: a network is often built of deep copies of one block.
+# Stored in the module's ``__dict__``, so that copies have it too: networks are often built from deep copies of one
+# block.
 _KEY = "_bnkit_made_at"
 
 
@@ -22,7 +23,7 @@ class SourceLine(NamedTuple):
     """A line of a file.
 
     Attributes:
-        file: Relative to the working directory where the file is below it, with slashes; otherwise absolute.
+        file: Relative to the working directory, with slashes, if the file is below it; otherwise absolute.
         line: From 1.
     """
 
@@ -35,16 +36,16 @@ class SourceLine(NamedTuple):
 
 @contextmanager
 def record_construction() -> Iterator[None]:
-    """Inside, every module that is made remembers the line of the user's code that made it; ``line_of`` returns it.
+    """Inside, every new module stores the line of the user's code that created it; ``line_of`` returns it.
 
-    The line is that of the call: ``nn.BatchNorm2d(8)`` in a loop, a helper function or a ``Sequential``. Of modules that
-    a library makes, it is the line that called the library. Modules that are unpickled have no line.
+    It is the line of the call: ``nn.BatchNorm2d(8)`` in a loop, a helper function or a ``Sequential``. For modules that
+    a library creates, it is the line that called the library. Unpickled modules have no line.
     """
     original = nn.Module.__init__
 
     @wraps(original)
     def init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
-        with suppress(Exception):  # whatever it is, making the module must not fail for it
+        with suppress(Exception):  # an error here must not stop the construction of the module
             if _KEY not in vars(self) and (found := _calling_line(self, sys._getframe(1))) is not None:
                 vars(self)[_KEY] = found
         original(self, *args, **kwargs)
@@ -57,7 +58,7 @@ def record_construction() -> Iterator[None]:
 
 
 def line_of(model: nn.Module, name: str) -> SourceLine | None:
-    """The line that made the module ``name`` of ``model``, or the nearest module around it that has one; None without any."""
+    """The line that created the module ``name`` of ``model``, or its nearest parent with a line; None if none has."""
     parts = name.split(".") if name else []
     for count in range(len(parts), -1, -1):
         with suppress(AttributeError):
@@ -68,11 +69,11 @@ def line_of(model: nn.Module, name: str) -> SourceLine | None:
 
 
 def _calling_line(module: nn.Module, start: FrameType) -> tuple[str, int] | None:
-    """The innermost line of the user's code that is not in a method of ``module`` itself."""
+    """The innermost line of the user's code outside the methods of ``module`` itself."""
     frame: FrameType | None = start
     while frame is not None:
         code = frame.f_code
-        file = str(Path(code.co_filename).absolute())  # the working directory may be another one later
+        file = str(Path(code.co_filename).absolute())  # the working directory may change later
         if _is_user_file(file) and not (code.co_argcount and frame.f_locals.get(code.co_varnames[0]) is module):
             return file, frame.f_lineno
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""A look at every operation, without what PyTorch would load for it."""
+"""A dispatch mode that sees every operation without loading ``torch._dynamo``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A dispatch mode whose subclasses say in ``run_operation`` what becomes of an operation.
+    """A dispatch mode whose subclasses implement ``run_operation``.
 
-    PyTorch keeps its compiler off a mode's ``__torch_dispatch__``, and loads ``torch._dynamo`` to do so: 800 modules, two
-    seconds. Here that is done where it is loaded already; where it is not, nothing compiles.
+    PyTorch disables its compiler for a mode's ``__torch_dispatch__``, and loads ``torch._dynamo`` for that: 800
+    modules, in two seconds. Here this is done only if it is loaded already; otherwise nothing can be compiled anyway.
     """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # PyTorch need not
+        return False  # PyTorch need not do it
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""An example of what a model is called with, and what comes out of it."""
+"""An example input of a model, and the outputs for it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bnkit.errors import ModelError, SettingsError
 
 
 class Example:
-    """What a model is called with: a tensor, a tuple (positional) or a dictionary (keywords).
+    """The input of a model: a tensor, a tuple (positional arguments) or a dictionary (keywords).
 
     Raises:
-        SettingsError: It is something else.
+        SettingsError: It has another type.
     """
 
     def __init__(self, inputs: Any) -> None:
@@ -37,14 +37,14 @@ class Example:
     keywords: dict[str, Any]
 
     def fresh(self) -> Example:
-        """The same example in tensors of its own: a model may work in place."""
+        """A copy with cloned tensors: a model may change its input in place."""
         return self.map_tensors(lambda tensor: tensor.detach().clone())
 
     def run(self, model: nn.Module) -> Any:
-        """What ``model`` returns for it; a model that works in place does so in these tensors.
+        """The output of ``model`` for it; a model that works in place changes these tensors.
 
         Raises:
-            ModelError: It raises; the message names the shapes of the example.
+            ModelError: The model raises; the message names the shapes of the example.
         """
         try:
             return model(*self.arguments, **self.keywords)
@@ -56,7 +56,7 @@ class Example:
             ) from error
 
     def to(self, dtype: torch.dtype) -> Example:
-        """The same example, its floating tensors of ``dtype``."""
+        """The same example with its floating tensors converted to ``dtype``."""
         return self.map_tensors(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
     def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Example:
@@ -66,9 +66,9 @@ class Example:
 
 
 def tensors_in(value: Any, path: str = "", within: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor]]:
-    """The tensors in tuples, lists, mappings, dataclasses, other objects and an ``Example``, each with where it stands.
+    """The tensors in tuples, lists, mappings, dataclasses, other objects and an ``Example``, each with its path.
 
-    PyTorch's pytrees do not look into dataclasses and objects, as which models return several outputs.
+    PyTorch's pytrees do not look into dataclasses and other objects, which some models return.
 
     Example:
         >>> [path for path, _ in tensors_in({"a": (torch.ones(1), [torch.ones(1)])})]
@@ -87,14 +87,14 @@ def tensors_in(value: Any, path: str = "", within: tuple[int, ...] = ()) -> Iter
         entries = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
     elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)):
         entries = list(vars(value).items())
-    if id(value) in within:  # it holds itself
+    if id(value) in within:  # it contains itself
         return
     for key, entry in entries:
         yield from tensors_in(entry, f"{path}.{key}" if path else str(key), (*within, id(value)))
 
 
 def holds_numbers(value: Any) -> bool:
-    """Whether there is a finite floating-point number in ``value`` that another could be compared with."""
+    """Whether ``value`` contains a finite floating-point number, so that it can be compared."""
     tensors = (tensor for _, tensor in tensors_in(value))
     return any(
         bool(tensor.detach().isfinite().any())
@@ -106,7 +106,8 @@ def holds_numbers(value: Any) -> bool:
 def largest_difference(before: Any, after: Any) -> float:
     """The largest difference between the floating tensors of two outputs, over the largest magnitude of ``before``.
 
-    NaN and inf count as equal where both have them; elsewhere, and where the outputs differ in form, it is infinite.
+    NaN and inf are equal if both outputs have them in the same place. Otherwise, and if the structures differ, the
+    difference is infinite.
     """
     first, second = list(tensors_in(before)), list(tensors_in(after))
     if [(path, tensor.shape) for path, tensor in first] != [(path, tensor.shape) for path, tensor in second]:

@@ -1,4 +1,4 @@
-"""Parameters without a shape, which lazy layers have until they see an input."""
+"""Uninitialised parameters, which lazy layers have until their first input."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def first_lazy(model: nn.Module) -> str | None:
 
 
 def materialise(model: nn.Module, example: Example) -> None:
-    """Run ``model``, in place, on ``example``, which gives all lazy layers that run their shapes; in evaluation mode.
+    """Initialise the lazy layers of ``model`` in place: run it on ``example`` in evaluation mode.
 
     Raises:
-        ModelError: It raises on the example.
+        ModelError: The model raises on the example.
     """
     with preserve_model(model), torch.no_grad():
         model.eval()

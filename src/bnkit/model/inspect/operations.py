@@ -1,4 +1,4 @@
-"""What an operation or a module does, as far as batch normalization has to know."""
+"""Classify operations and modules by their role for batch normalization."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 
 class OpType(StrEnum):
-    """What happens to a value."""
+    """The kind of an operation."""
 
     CONVOLUTION = "convolution"
     LINEAR = "linear"
@@ -20,13 +20,13 @@ class OpType(StrEnum):
     POOL = "pool"
     RESHAPE = "reshape"  # the same values in another shape or order
     MERGE = "merge"  # a sum or a concatenation
-    SCALE = "scale"  # a product, which a gate is too
-    THROUGH = "through"  # values go through, perhaps changed: padding, upsampling, a cast
+    SCALE = "scale"  # a product, including a gate
+    THROUGH = "through"  # passes values on, perhaps changed: padding, upsampling, a cast
     OTHER = "other"
 
     @property
     def keeps_features(self) -> bool:
-        """Whether what follows is still about the same features."""
+        """Whether the result still has the same features."""
         return self in (OpType.POOL, OpType.RESHAPE, OpType.MERGE, OpType.SCALE, OpType.THROUGH)
 
     @property
@@ -35,7 +35,7 @@ class OpType(StrEnum):
         return self in (OpType.CONVOLUTION, OpType.LINEAR)
 
 
-# By the name of the ATen operation, without namespace, overload, and the underscore of the in-place one.
+# By the name of the ATen operation, without the namespace, the overload, and the underscore of in-place variants.
 _OPERATIONS = {
     OpType.CONVOLUTION: """convolution convolution_overrideable _convolution conv1d conv2d conv3d conv_transpose1d conv_transpose2d
         conv_transpose3d mkldnn_convolution cudnn_convolution cudnn_convolution_transpose""",
@@ -62,7 +62,7 @@ _OPERATIONS = {
 }
 _BY_OPERATION = {name: kind for kind, names in _OPERATIONS.items() for name in names.split()}
 
-# Modules that are taken as one operation, whatever they do inside.
+# Modules that count as one operation.
 _MODULES: tuple[tuple[OpType, tuple[type, ...]], ...] = (
     (OpType.CONVOLUTION, (conv._ConvNd,)),
     (OpType.LINEAR, (nn.Linear,)),
@@ -99,7 +99,7 @@ _MODULES: tuple[tuple[OpType, tuple[type, ...]], ...] = (
 
 
 def type_of_operation(name: str, arguments: tuple[Any, ...]) -> OpType:
-    """The kind of the ATen operation ``name``, as ``relu_``, called with ``arguments``.
+    """The kind of the ATen operation ``name``, such as ``relu_``, called with ``arguments``.
 
     Example:
         >>> type_of_operation("relu_", ()).value, type_of_operation("bernoulli_", ()).value
@@ -113,14 +113,14 @@ def type_of_operation(name: str, arguments: tuple[Any, ...]) -> OpType:
 
 
 def type_of_module(module: nn.Module) -> OpType | None:
-    """The kind of a module that is one operation; None for a module that has to be looked into."""
+    """The kind of a module that counts as one operation; None for a module whose operations are traced one by one."""
     for kind, types in _MODULES:
         if isinstance(module, types):
             return kind
     own = dict((*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)))
     if any(map(is_lazy, own.values())):
-        return None  # it has no shape yet
+        return None  # a lazy module, without a shape yet
     looks_like_a_norm = "norm" in type(module).__name__.lower() or {"running_mean", "running_var"} <= own.keys()
     if looks_like_a_norm and own and all(tensor.dim() <= 1 for tensor in own.values()):
-        return OpType.NORM  # somebody's own, as a layer norm over channels, or a batch norm that is frozen
+        return OpType.NORM  # a custom class, such as a layer norm over channels or a frozen batch norm
     return None

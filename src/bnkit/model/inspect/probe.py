@@ -1,4 +1,4 @@
-"""What a module computes, found by calling a copy of it: whether it is a batch norm, and which."""
+"""Call a copy of a module to find out whether it is a batch norm, and with which eps and activation."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bnkit.model.layers.frozen_mixin import Frozen
 from bnkit.model.layers.mixin import take_out
 from bnkit.model.state import RngState
 
-# In training: more examples than virtual batches usually have, so that a batch norm with those is found out.
+# The batch in training: larger than usual virtual batches, so that a batch norm with virtual batches is detected.
 _BATCH = 257
-# Of float64 inputs between -8 and 8, which some layers cast to float32. The two forms of GELU are 5e-4 apart.
+# For float64 inputs between -8 and 8, which some layers cast to float32. The two forms of GELU differ by 5e-4.
 _TOLERANCE = 5e-5
 _COMMON_EPS = (1e-5, 1e-3, 1e-6, 0.0)
 _RANKS = {
@@ -28,21 +28,21 @@ _RANKS = {
     (2,): 1,
     (): 1,
     (2, 1, 1): 3,
-}  # a layer's dimensions by the positions of its input, as they are tried
+}  # the dimensions of the layer, by the positions of the inputs to try
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a module that is a batch norm in evaluation mode computes.
+    """The computation of a module that is a batch norm in evaluation mode.
 
     Attributes:
-        eps: What it adds to the variance.
+        eps: The number that it adds to the variance.
         activation: The known activation that it applies.
-        child: The name of the module that it holds and applies, in place of ``activation``.
-        dimensions: 1, 2 or 3, as in ``BatchNorm2d``; None if it takes inputs of any rank. The first that it takes, of a
-            subclass of PyTorch's, whose class says it.
-        is_frozen: Whether it computes the same in training, and moves nothing.
-        difference: What it does in training that no batch norm does; None if it trains as a batch norm, or is frozen.
+        child: The name of the child module that it applies instead of ``activation``.
+        dimensions: 1, 2 or 3, as in ``BatchNorm2d``; None if it takes inputs of any rank. For a subclass of PyTorch's
+            layers, the first rank that it accepts.
+        is_frozen: Whether it computes the same in training, without updating its statistics.
+        difference: How its training differs from that of a batch norm; None if it does not, or if it is frozen.
     """
 
     eps: float
@@ -54,19 +54,19 @@ class Behaviour:
 
 
 def behaviour(module: nn.Module, *, is_synchronised: bool = False) -> Behaviour | str:
-    """What a copy of ``module`` computes; if it is no batch norm, why not.
+    """The behaviour of a copy of ``module``; if it is not a batch norm, the reason as text.
 
-    The copy has statistics, gamma and beta that tell formulas apart, and is float64. Nothing of ``module`` is changed,
-    none of its hooks is called, and the random state is given back.
+    The copy is float64, and gets statistics, gamma and beta that distinguish similar formulas. ``module`` is not
+    changed, its hooks are not called, and the random state is restored.
 
     Args:
-        module: It may have ``running_mean``, ``running_var``, ``weight``, ``bias``.
-        is_synchronised: Whether training it would wait for other processes: then it is not tried.
+        module: A module that may have ``running_mean``, ``running_var``, ``weight`` and ``bias``.
+        is_synchronised: Whether training it would wait for other processes; then training is not tried.
     """
     state = RngState()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd shapes; not the user's
+            warnings.simplefilter("ignore")  # about unusual shapes, which the user did not choose
             has_rank = isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
             return _behaviour(_Probe(module), has_rank=has_rank, is_synchronised=is_synchronised)
     except _NotBatchNormError as reason:
@@ -79,14 +79,14 @@ def _behaviour(probe: _Probe, *, has_rank: bool, is_synchronised: bool) -> Behav
     fits: dict[tuple[int, ...], _Fit] = {}
     reasons: list[str] = []
     for positions in _RANKS:
-        if has_rank and fits:  # its class says which it is
+        if has_rank and fits:  # its class determines the rank
             break
         try:
             fits[positions] = probe.fit(positions)
         except _NotBatchNormError as reason:
             reasons.append(str(reason))
     if not fits:
-        # That it computed something else says more than that it refused another rank.
+        # "Computes something else" is a better reason than "raises" on another rank.
         raise _NotBatchNormError(min(reasons, key=lambda reason: reason.startswith("raises")))
     positions, fit = next(iter(fits.items()))
     ranks = sorted({_RANKS[key] for key in fits})
@@ -99,7 +99,7 @@ def _behaviour(probe: _Probe, *, has_rank: bool, is_synchronised: bool) -> Behav
 
 
 class _NotBatchNormError(Exception):
-    """The module is no batch norm; the message says what it does."""
+    """The module is not a batch norm; the message says what it does."""
 
 
 class _Fit(NamedTuple):
@@ -114,7 +114,7 @@ class _TrainingBehaviour(NamedTuple):
 
 
 class _ProbeRun(NamedTuple):
-    """An input, what came out, and the tensors of the module before."""
+    """An input, the output, and the tensors of the module before the call."""
 
     x: Tensor
     y: Tensor
@@ -150,7 +150,8 @@ class _Probe:
         known = [tensor for tensor in attributes if isinstance(tensor, Tensor)]
         self._device = known[0].device if known else torch.device("cpu")
         with torch.no_grad():
-            # What learns is not to be taken for the function that it happens to be now: a PReLU of 0.01 for a leaky ReLU.
+            # A trainable activation must not match a fixed one by its current weights, such as a PReLU of 0.01 a leaky
+            # ReLU.
             for child in self._twin.children():
                 for tensor in (*child.parameters(), *child.buffers()):
                     if tensor.is_floating_point():
@@ -158,12 +159,12 @@ class _Probe:
         self._channels = known[0].numel() if known else int(getattr(module, "num_features", 0))
 
     def fit(self, positions: tuple[int, ...]) -> _Fit:
-        """The eps and activation with which the module computes what a batch norm does, in evaluation mode."""
+        """The eps and activation with which the module equals a batch norm in evaluation mode."""
         self._twin.eval()
         runs = [self._run(32, positions, tiny=tiny) for tiny in (False, True)]
-        few = [run.few_channels() for run in runs]  # most candidates fall here, and a wide layer has thousands
+        few = [run.few_channels() for run in runs]  # rejects most candidates without all channels of a wide layer
         for fit in self._candidates():
-            # A module may have a weight for each channel, and takes all of them.
+            # A child may have a weight for each channel, and is called with all channels.
             if (fit.child is not None or self._matches(few, fit)) and self._matches(runs, fit):
                 return fit
         raise _NotBatchNormError(
@@ -175,10 +176,10 @@ class _Probe:
         return all(_equal(self._activated(run.normalised(fit.eps, by_batch=False), fit), run.y) for run in runs)
 
     def in_training(self, positions: tuple[int, ...], fit: _Fit) -> _TrainingBehaviour:
-        """Whether the module is frozen; and what it does in training that no batch norm does."""
+        """Whether the module is frozen, and how its training differs from that of a batch norm."""
         self._twin.train()
         try:
-            with torch.enable_grad():  # some tell training from evaluation by it
+            with torch.enable_grad():  # some modules check this to detect training
                 run = self._run(_BATCH, positions, tiny=False)
         except _NotBatchNormError as reason:
             return _TrainingBehaviour(is_frozen=False, difference=f"in training {reason}")
@@ -195,7 +196,7 @@ class _Probe:
         return _TrainingBehaviour(is_frozen=False, difference=difference)
 
     def _expected_state(self, run: _ProbeRun) -> dict[str, Tensor]:
-        """What the tensors should be after ``run``, the first in training."""
+        """The expected tensors after ``run``, the first one in training."""
         moved = dict(run.before)
         if not getattr(self._twin, "track_running_stats", "running_mean" in moved):
             return moved
@@ -224,15 +225,15 @@ class _Probe:
         try:
             result = self._twin.get_submodule(fit.child)(values.clone())
         except Exception:
-            return values.new_full((), torch.nan)  # no activation, then
+            return values.new_full((), torch.nan)  # so the activation does not match
         return result if isinstance(result, Tensor) else values.new_full((), torch.nan)
 
     @torch.no_grad()
     def _fill(self, *, tiny: bool) -> None:
-        """Values that tell eps, a maximum in place of a sum, the sign of gamma and so on apart."""
+        """Set values that reveal eps, a maximum instead of a sum, the sign of gamma and so on."""
         steps = torch.linspace(0, 1, self._channels, dtype=torch.float64, device=self._device)
         values = {
-            "running_mean": steps * 1e-3 if tiny else steps * 2 - 1,  # so that float32 does not cancel
+            "running_mean": steps * 1e-3 if tiny else steps * 2 - 1,  # avoids cancellation in float32
             "running_var": 2e-6 + steps * 3e-6 if tiny else 1e-3 + steps * 4,
             "weight": (0.5 + steps) * torch.where(torch.arange(self._channels, device=self._device) % 2 == tiny, 1, -1),
             "bias": steps - 0.3,
@@ -274,7 +275,7 @@ class _Probe:
 def _equal(expected: Tensor, got: Tensor) -> bool:
     if expected.shape != got.shape:
         return False
-    # As torch.allclose, which goes over the values three times as often; NaN is equal to nothing.
+    # Like torch.allclose, but with a third of the passes over the values; NaN is never equal.
     expected, got = expected.double(), got.double()
     beyond = (expected - got).abs_().sub_(expected.abs().mul_(_TOLERANCE))
     return not beyond.numel() or bool(beyond.max() <= _TOLERANCE)
@@ -284,7 +285,7 @@ def _twin(module: nn.Module) -> nn.Module:
     group = getattr(module, "process_group", None)
     memo: dict[int, object] = {id(group): group}
     for part in module.modules():
-        # Hooks are not to run, and may hold the whole of a user's program.
+        # Hooks must not run, and copying them might copy the user's whole program.
         memo.update({id(value): OrderedDict() for name, value in vars(part).items() if name.endswith("_hooks")})
     twin = copy.deepcopy(module, memo)
     for part in twin.modules():

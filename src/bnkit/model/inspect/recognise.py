@@ -1,4 +1,4 @@
-"""Recognising batch norms by what they are and do, whoever wrote them."""
+"""Recognise batch norms of any library by their class and their behaviour."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bnkit.model.layers.activated import ACTIVATED, OURS, PLAIN
 from bnkit.model.layers.frozen_mixin import Frozen, bare_class
 from bnkit.nn import batch_norm as ours
 
-# The classes whose behaviour is known, with their dimensions. Only they themselves: a subclass may do anything.
+# The classes whose behaviour is known, with their dimensions. Exact classes only: a subclass may compute anything.
 KNOWN: dict[type[nn.Module], int | None] = {
     **{kind: dimensions for table in (OURS, PLAIN, ACTIVATED) for dimensions, kind in table.items()},
     nn.SyncBatchNorm: None,
@@ -36,22 +36,22 @@ _STATE = (*_TENSORS, "num_batches_tracked")
 class BatchNormLike:
     """A module that computes, in evaluation mode, ``activation((x - mean) / sqrt(variance + eps) * weight + bias)``.
 
-    The tensors are those of the module, not copies.
+    The tensors are the module's own, not copies.
 
     Attributes:
         channels: The number of channels.
-        mean, variance: The running statistics; None if it keeps none, and normalises by the batch in evaluation too.
+        mean, variance: The running statistics; None if it has none, and normalises by the batch in evaluation too.
         weight, bias: gamma and beta; None for 1 and 0.
-        eps: What is added to the variance; 0 where that has been done already.
-        momentum: Of the running statistics; None for the cumulative average. A layer that is frozen by its class has
-            none, and gets the usual 0.1.
+        eps: The number added to the variance; 0 if the variance includes it already.
+        momentum: The momentum of the running statistics; None for the cumulative average. For a class that is always
+            frozen and has no momentum, the usual 0.1.
         affine: Whether it has gamma or beta.
         tracks_statistics: Whether training moves the running statistics (if nothing is frozen).
-        activation: What it applies to the result: None, one of the names that our layers know, or a module that it holds.
-        activation_name: The name under which it holds that module; None otherwise.
+        activation: The activation that it applies: None, a name that bnkit's layers support, or a child module.
+        activation_name: The name of that child module; None otherwise.
         dimensions: 1, 2 or 3, as in ``BatchNorm2d``; None if it takes inputs of any rank.
-        is_frozen: Whether it computes the same in training mode, and moves nothing.
-        obstacle: What it does or holds beyond that, so that another layer could not take its place; None if nothing.
+        is_frozen: Whether it computes the same in training mode, without updating its statistics.
+        obstacle: Further behaviour or content, because of which another layer cannot replace it; None if there is none.
     """
 
     channels: int
@@ -72,12 +72,13 @@ class BatchNormLike:
 
 @dataclass(frozen=True)
 class Unrecognized:
-    """A module that looks like a batch norm and is none that can be vouched for.
+    """A module that looks like a batch norm but could not be verified as one.
 
     Attributes:
-        reason: Why, to be read after "which": "raises TypeError on an input of shape (32, 3, 2, 1)".
-        is_subclass: Whether it is a subclass of PyTorch's batch norm, and other tools would take it for one.
-        is_lazy: Whether it has not seen an input yet, and will be recognised when it has.
+        reason: Why, as the end of a clause that begins with "which": "raises TypeError on an input of shape (32, 3, 2,
+            1)".
+        is_subclass: Whether it is a subclass of PyTorch's batch norm, so that other tools treat it as one.
+        is_lazy: Whether it has not seen an input yet, and can be recognised after that.
     """
 
     reason: str
@@ -92,7 +93,7 @@ class BatchNormSite:
     Attributes:
         names: Its dotted names: a shared module has several.
         module: The module.
-        recognised_as: What it was recognised as, or not and why.
+        recognised_as: The recognised batch norm, or why it was not recognised.
     """
 
     names: tuple[str, ...]
@@ -106,10 +107,10 @@ class BatchNormSite:
 
 
 def recognise(module: nn.Module) -> BatchNormLike | None:
-    """The batch norm that ``module`` is, by itself and not by what it holds; None if it is none. ``identify`` says why.
+    """The batch norm that ``module`` itself (not a child) is; None if it is not one. ``identify`` gives the reason.
 
-    PyTorch's layers and ours are known. A subclass, or a module with 1-d ``weight``, ``bias``, ``running_mean`` and
-    ``running_var``, is called: a copy of it, so that the module, its hooks and the random state stay as they are.
+    The layers of PyTorch and bnkit are known. For a subclass, or a module with 1-d ``weight``, ``bias``,
+    ``running_mean`` and ``running_var``, a copy is called; the module, its hooks and the random state are not affected.
 
     Example:
         >>> norm = recognise(nn.SyncBatchNorm(4, eps=1e-3))
@@ -122,7 +123,7 @@ def recognise(module: nn.Module) -> BatchNormLike | None:
 
 
 def identify(module: nn.Module) -> BatchNormLike | Unrecognized | None:
-    """The same as ``recognise``, and the reason where a module looks like a batch norm without being one."""
+    """Like ``recognise``, but with the reason if a module looks like a batch norm without being one."""
     if not _looks_like_one(module):
         return None
     is_subclass = isinstance(module, _BatchNorm)
@@ -130,20 +131,20 @@ def identify(module: nn.Module) -> BatchNormLike | Unrecognized | None:
     if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
         return Unrecognized("has not seen an input yet; run the model once", is_subclass, is_lazy=True)
     if "forward" in vars(module):
-        # A closure over the module itself would reach it from its copy.
+        # In a copy, a closure over the module would still use the original.
         return Unrecognized("had its forward replaced", is_subclass)
     return _identify_by_class(module, KNOWN[kind]) if kind in KNOWN else _identify_by_probing(module, kind)
 
 
 def as_module(activation: str | nn.Module | None) -> nn.Module:
-    """A module that computes ``activation``: the one given, one of PyTorch's for our names, the identity for None."""
+    """``activation`` as a module: unchanged, PyTorch's module for a name, or the identity for None."""
     if activation is None:
         return nn.Identity()
     return MODULES[activation]() if isinstance(activation, str) else activation
 
 
 def batch_norm_sites(model: nn.Module) -> list[BatchNormSite]:
-    """The modules of ``model``, itself included, that are batch norms or look like one, in its order, each once."""
+    """The modules of ``model``, itself included, that are or look like batch norms, in order, each once."""
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
@@ -152,11 +153,11 @@ def batch_norm_sites(model: nn.Module) -> list[BatchNormSite]:
 
 
 def required_batch_norm_sites(model: nn.Module) -> list[BatchNormSite]:
-    """The same.
+    """Like ``batch_norm_sites``, but raises if there are none.
 
     Raises:
         SettingsError: ``model`` is not a module.
-        ModelError: There are none, or the model is of a kind that cannot be handled.
+        ModelError: There are none, or the kind of model is not supported.
     """
     check_supported(model)
     sites = batch_norm_sites(model)
@@ -166,17 +167,17 @@ def required_batch_norm_sites(model: nn.Module) -> list[BatchNormSite]:
 
 
 def no_batch_norm(model: nn.Module, has: str = "holds", expected: str = "one (bnkit.add puts them in)") -> ModelError:
-    """The error for a model without batch norm, which says where batch norms may be hidden."""
+    """The error for a model without batch norm; its message names a TorchScript part that may contain some."""
     scripts = [name for name, module in model.named_modules() if is_script(module)]
     outside = f" outside of {scripts[0]!r}, which is TorchScript and cannot be changed" if scripts else ""
     return ModelError(f"{type(model).__name__} {has} no batch norm{outside}; expected a model with {expected}")
 
 
 def matching_names(names: list[tuple[str, ...]], include: Patterns | None, exclude: Patterns | None) -> set[str]:
-    """The first names of the modules of which a name is included and none is excluded.
+    """The first names of those modules that have an included name and no excluded name.
 
     Raises:
-        SettingsError: A pattern matches none.
+        SettingsError: A pattern matches no name.
     """
     flat = [name for several in names for name in several]
     wanted, left = set(matching(flat, include, None)), set(matching(flat, None, exclude))
@@ -186,7 +187,7 @@ def matching_names(names: list[tuple[str, ...]], include: Patterns | None, exclu
 def _looks_like_one(module: nn.Module) -> bool:
     if isinstance(module, _BatchNorm):
         return True
-    # Instance norms have the same tensors, and another meaning. Those of scripts cannot be exchanged.
+    # Instance norms have the same tensors with another meaning. Modules of TorchScript cannot be replaced.
     if isinstance(module, (_InstanceNorm, nn.ModuleList)) or is_script(module):
         return False
     own = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
@@ -255,7 +256,7 @@ def _like(
 
 
 def _channels(module: nn.Module) -> int:
-    """Of its tensors: a lazy layer that was filled by ``load_state_dict`` says 0 itself."""
+    """The number of channels, from the tensors: a lazy layer filled by ``load_state_dict`` has ``num_features`` 0."""
     tensors = (getattr(module, name, None) for name in _TENSORS)
     return next((tensor.numel() for tensor in tensors if tensor is not None), int(getattr(module, "num_features", 0)))
 

@@ -1,4 +1,4 @@
-"""The places of a model that batch normalization has to do with: its layers with weights, and its norms."""
+"""Find the layers of a model that matter for batch normalization: convolutions, linear layers and norms."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Site:
 
     Attributes:
         name: Its dotted name; the first, if it has several.
-        names: All of them: a shared module has several.
+        names: All its names: a shared module has several.
         kind: "convolution", "linear" or "norm".
         calls: How often it ran on the example.
         fed_by, feeds: The nearest layers before and after it, by name.
-        activation: What follows before the next layer, as "relu"; empty if nothing does.
-        is_normalised: Whether a norm stands between it and what follows.
-        crosses: Whether a sum or a concatenation stands between it and its activation.
-        is_gate: Whether its activation only weighs other values, as in squeeze-and-excite.
-        reaches_output: Whether its values get to the output without another layer.
-        input_shape, output_shape: Of its first call.
-        is_called: Whether it runs as a module; a function that uses its weight passes it by.
+        activation: The activation before the next layer, such as "relu"; empty if there is none.
+        is_normalised: Whether a norm follows it, before any activation.
+        crosses: Whether a sum or a concatenation lies between it and its activation.
+        is_gate: Whether its activation only scales other values, as in squeeze-and-excite.
+        reaches_output: Whether its values reach the output without passing another layer.
+        input_shape, output_shape: The shapes of its first call.
+        is_called: Whether it runs as a module, and not only through a function that uses its weight.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Sites(Sequence[Site]):
 
     Attributes:
         entries: The layers.
-        never_ran: The names of layers that did not run on the example: nothing is known of them.
+        never_ran: The names of the layers that did not run on the example.
     """
 
     entries: tuple[Site, ...]
@@ -68,10 +68,10 @@ class Sites(Sequence[Site]):
         return len(self.entries)
 
     def called(self, name: str) -> Site:
-        """The site of that dotted name, any of its names.
+        """The site with this dotted name (any of its names).
 
         Raises:
-            KeyError: There is none.
+            KeyError: No site has this name.
         """
         for site in self.entries:
             if name in site.names:
@@ -80,7 +80,7 @@ class Sites(Sequence[Site]):
 
 
 def sites(model: nn.Module, example_inputs: Any) -> Sites:
-    """The layers of ``model``, found by running it on ``example_inputs`` in evaluation mode; it stays as it was.
+    """The layers of ``model``, found by running it on ``example_inputs`` in evaluation mode; ``model`` is not changed.
 
     Args:
         model: Any model.
@@ -143,9 +143,9 @@ def _site(run: Trace, name: str, operations: list[Operation], *, has_attached: b
 
 
 class _Downstream:
-    """What the values of an operation meet, on any way, up to the next layers.
+    """Collects what follows an operation on all paths up to the next layers.
 
-    Behind the first activation only the layers that are fed still count.
+    After the first activation, only the layers that are fed are collected.
     """
 
     def __init__(self, run: Trace, start: Operation) -> None:
@@ -153,7 +153,7 @@ class _Downstream:
         self.is_normalised = self.crosses = self.is_gate = self.reaches_output = False
         self._layers: dict[str, None] = {}
         self._run = run
-        # Each step with whether an activation, and whether a sum or concatenation, lies behind.
+        # Each step, whether an activation was passed, and whether a sum or concatenation was passed.
         waiting = [(start, False, False)]
         seen: set[tuple[int, bool]] = set()
         while waiting:
@@ -172,7 +172,7 @@ class _Downstream:
         return tuple(self._layers)
 
     def _met(self, user: Operation, activated: bool, crosses: bool) -> bool:
-        """Note what ``user`` is, and say whether the way goes on behind it."""
+        """Record ``user``, and return whether the search continues after it."""
         if user.kind.has_weights or user.kind is OpType.NORM:
             self._layers[user.label] = None
             self.is_normalised = self.is_normalised or (user.kind is OpType.NORM and not activated)
@@ -187,7 +187,7 @@ class _Downstream:
 
 
 def is_gate(run: Trace, activation: Operation) -> bool:
-    """Whether a sigmoid only weighs other values than those that it was computed from: not so in ``x * sigmoid(x)``."""
+    """Whether ``activation`` only scales values that it was not computed from, unlike in ``x * sigmoid(x)``."""
     if plain_name(activation) not in ("sigmoid", "hardsigmoid"):
         return False
     users = list(run.users_of(activation))

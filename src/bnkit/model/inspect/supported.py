@@ -1,4 +1,4 @@
-"""Which models the verbs take: one check for all of them, before anything is read or changed."""
+"""Check that a model is supported, before a function reads or changes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bnkit.errors import ModelError, SettingsError
 from bnkit.model.inspect.operations import OpType, type_of_operation
 
 _QUANTIZED = ("torch.ao.nn.quantized.modules", "torch.ao.nn.intrinsic.quantized.modules")
-# What dynamic quantization leaves, and what stands in models that may be quantized later, beside quantized layers.
+# Float modules of torch.ao.nn.quantized: left by dynamic quantization, or part of models to be quantized later.
 _STILL_FLOAT = ("LinearPackedParams", "FloatFunctional", "FXFloatFunctional")
 _OBSERVED = (
     "torch.ao.quantization.observer",
@@ -25,16 +25,16 @@ _OBSERVED = (
 
 
 def check_supported(model: Any, *, runs: bool = False, changes: bool = False) -> None:
-    """Refuse what is not an ``nn.Module``, or one whose layers cannot be seen, replaced or watched.
+    """Refuse objects that are not an ``nn.Module``, and models whose layers cannot be seen, replaced or hooked.
 
     Args:
-        model: What a user gave.
-        runs: Whether it is going to run, so that it needs values.
-        changes: Whether it is going to be copied, and layers of the copy to be changed: more models rule that out.
+        model: The object that the user passed.
+        runs: Whether it will run, so that it needs real tensors.
+        changes: Whether it will be copied and layers of the copy changed, which fewer models support.
 
     Raises:
         SettingsError: It is not an ``nn.Module``.
-        ModelError: It is one that cannot be handled. The message says what it is, and what to give in its place.
+        ModelError: The model is not supported. The message says why, and what to pass instead.
     """
     if not isinstance(model, nn.Module):
         raise SettingsError(f"model is {_type_name(model)}; expected an nn.Module{_instead(model)}")
@@ -53,7 +53,7 @@ def check_supported(model: Any, *, runs: bool = False, changes: bool = False) ->
 
 
 def is_script(module: nn.Module) -> bool:
-    """Whether ``module`` is TorchScript, which takes no hooks, and whose layers cannot be replaced."""
+    """Whether ``module`` is TorchScript, which does not support hooks or replacing layers."""
     return isinstance(module, torch.jit.ScriptModule)
 
 
@@ -62,7 +62,7 @@ def _type_name(model: Any) -> str:
 
 
 def _instead(model: Any) -> str:
-    """What to do with something that is not a module; empty if that is not known."""
+    """Advice for an object that is not a module; may be empty."""
     if isinstance(model, type) and issubclass(model, nn.Module):
         return f": build it, {model.__name__}(...)"
     if type(model).__module__.startswith("torch.export"):
@@ -75,7 +75,7 @@ def _instead(model: Any) -> str:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside of wrappers that have nothing but it: DataParallel, torch.compile, an average of weights."""
+    """The module inside simple wrappers: DataParallel, torch.compile, an average of weights."""
     inside = next((model._modules[name] for name in ("module", "_orig_mod") if name in model._modules), None)
     return model if inside is None or len(model._modules) > 1 else _unwrapped(inside)
 
@@ -141,9 +141,9 @@ def _is_of_single_operations(model: nn.Module) -> bool:
 
 
 def _is_of(module: nn.Module, homes: tuple[str, ...]) -> bool:
-    """Whether a class of ``module`` stands in one of ``homes``, modules of PyTorch."""
+    """Whether a class of ``module`` is defined in one of ``homes``, modules of PyTorch."""
     kinds = [kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.")]
-    # Dynamic quantization packs the weights of single layers; what is around them is as always.
+    # Dynamic quantization packs only the weights of single layers; the rest of the model is unchanged.
     if any(".dynamic" in kind.__module__ or kind.__name__ in _STILL_FLOAT for kind in kinds):
         return False
     return any(kind.__module__.startswith(homes) for kind in kinds)

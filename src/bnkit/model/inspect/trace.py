@@ -1,8 +1,8 @@
-"""Reading a model by running it: every operation, which module it belongs to, and where its inputs came from.
+"""Trace a model by running it: every operation, the module it belongs to, and the operations that its inputs came from.
 
-Nothing of the model's code is looked at: control flow, functional activations and modules that run several times are
-seen as they happen. What does not happen on the example is not seen, and neither is what leaves PyTorch on the way
-(NumPy), other threads, and tensor subclasses.
+The model's code is not analysed: control flow, functional activations and modules that run several times are seen as
+they happen. Code that does not run on the example is not seen, and neither are operations outside PyTorch (NumPy), in
+other threads, and on tensor subclasses.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class Operation:
 
     Attributes:
         index: Its place in the run.
-        kind: What it does.
-        name: Of the class of a module, or of the ATen operation.
-        module: The dotted name of the module that it is, or whose weight it uses (empty for the model itself); None if
-            neither.
-        is_call: Whether it is the call of that module, and not a function that uses its weight.
-        within: The dotted name of the innermost module that was running; empty for the model itself.
-        inputs: The steps that its tensors came from; -1 for what came from outside.
-        shapes: Of its tensors, in their order.
-        arguments: What it was called with, tensors replaced by None.
-        shape: Of its result; of the first, if there are several.
-        is_single: Whether its result is one tensor, and nothing around it.
+        kind: The kind of the operation.
+        name: The name of the module's class, or of the ATen operation.
+        module: The dotted name of the module that it calls, or whose weight it uses (empty for the model itself); None
+            if neither.
+        is_call: Whether it is a call of that module, and not a function that uses its weight.
+        within: The dotted name of the innermost running module; empty for the model itself.
+        inputs: The indices of the steps that its tensors came from; -1 for tensors from outside.
+        shapes: The shapes of its tensors, in order.
+        arguments: Its arguments, with tensors replaced by None.
+        shape: The shape of its (first) result.
+        is_single: Whether its result is a single tensor, not a container.
     """
 
     index: int
@@ -58,22 +58,22 @@ class Operation:
 
     @property
     def label(self) -> str:
-        """What to call it: by the name of its module, if it has one."""
+        """Its name in messages: that of its module, if it has one."""
         return self.name if self.module is None else self.module
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What happened while a model ran once.
+    """The trace of one run of a model.
 
     Attributes:
-        operations: In their order.
-        users: Which steps use the result of a step, by its index; -1 for what came from outside.
+        operations: The steps, in order.
+        users: The steps that use the result of a step, by its index; -1 for tensors from outside.
         outputs: The steps whose results the model returned.
         calls: How often each module ran, by its (first) dotted name.
         names: All names of each module, by the first.
-        read: The modules whose parameters or buffers something else than they used on the way to the output.
-        output: What the model returned.
+        read: The modules whose parameters or buffers other operations used on the way to the output.
+        output: The output of the model.
     """
 
     operations: tuple[Operation, ...]
@@ -98,12 +98,12 @@ class Trace:
 
 
 def trace(model: nn.Module, example: Example, in_training: Callable[[nn.Module], bool] | None = None) -> Trace:
-    """What happens when ``model`` runs on ``example``. The model and its surroundings stay as they were.
+    """Trace ``model`` on ``example``. The model, the modes and the random state are not changed.
 
     Args:
         model: Any model.
-        example: What it is called with.
-        in_training: Which of its modules run in training mode; None for none.
+        example: The input.
+        in_training: Selects the modules that run in training mode; None for none.
 
     Raises:
         ModelError: The model raises on the example.
@@ -124,7 +124,7 @@ def trace(model: nn.Module, example: Example, in_training: Callable[[nn.Module],
 
 
 class _Recorder(DispatchMode):
-    """Keeps the results of all steps alive, so that the identity of a tensor tells where it came from."""
+    """Records all steps; keeps their results alive, so that a tensor's identity determines the step that made it."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -139,7 +139,7 @@ class _Recorder(DispatchMode):
         self._alive: list[Tensor] = []
         self._calls: Counter[str] = Counter()
         self._running: list[str] = []
-        # Of the module that is taken as one operation and runs now: itself, the producers and the shapes of its inputs.
+        # The running module that counts as one operation, with the producers and shapes of its inputs.
         self._whole: tuple[weakref.ref[nn.Module], tuple[int, ...], tuple[tuple[int, ...], ...]] | None = None
         self._owners: dict[int, str] = {}
         self._reads: list[tuple[int, str]] = []
@@ -150,8 +150,8 @@ class _Recorder(DispatchMode):
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        # On the modules themselves: hooks on all modules do not get to see keywords. TorchScript takes none; its operations
-        # are seen one by one.
+        # Hooks on each module: global hooks do not receive keyword arguments. TorchScript has no hooks; its operations
+        # are traced one by one.
         hooks = (
             hook
             for module in self._model.modules()
@@ -208,7 +208,7 @@ class _Recorder(DispatchMode):
             )
 
     def run_operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of an operation, which is noted."""
+        """Run and record an operation."""
         result = func(*args, **kwargs)
         if self._whole is None:
             tensors = [tensor for _, tensor in tensors_in((args, kwargs))]
@@ -247,7 +247,7 @@ class _Recorder(DispatchMode):
             self.came_from(tensor, index)
 
     def _owners_of(self, tensors: Sequence[Tensor]) -> Iterator[str]:
-        """The modules whose parameters or buffers are among ``tensors``, or seen through them."""
+        """The modules that have parameters or buffers among ``tensors`` or the tensors that these are views of."""
         if not self._owners:
             for name, module in self._model.named_modules():
                 for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
@@ -260,7 +260,7 @@ class _Recorder(DispatchMode):
 
 
 def _storage(tensor: Tensor) -> int:
-    """The address of the memory of ``tensor``; 0 where it has none of its own, as a sparse one."""
+    """The address of the memory of ``tensor``; 0 if it has no storage, such as a sparse tensor."""
     try:
         address: int = tensor.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):
@@ -269,6 +269,6 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _is_one_operation(module: nn.Module) -> bool:
-    """Whether a module is taken as a whole: a known kind that holds no modules of its own but parametrizations."""
+    """Whether a module counts as one operation: a known kind, with at most an activation or dropout inside."""
     inside = {name for name, _ in module.named_children()} - {"parametrizations", "activation", "act", "drop"}
     return type_of_module(module) is not None and not inside

@@ -1,4 +1,4 @@
-"""What a forward pass keeps in memory for the backward pass."""
+"""Measure the memory that a forward pass keeps for the backward pass."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from bnkit.model.state import preserve_model
 
 
 def bytes_for_backward(model: nn.Module, inputs: Tensor) -> int:
-    """The bytes of all tensors that a forward pass on ``inputs`` saves for the backward, parameters left out.
+    """The bytes of all tensors that a forward pass on ``inputs`` saves for the backward pass, without parameters.
 
-    A storage counts once, however many layers save it. The model stays as it is, buffers and random states included.
+    A storage that several layers save counts once. The model, its buffers and the random states are not changed.
 
     Example:
         >>> bytes_for_backward(nn.Sigmoid(), torch.ones(2, 3, requires_grad=True))
@@ -19,7 +19,7 @@ def bytes_for_backward(model: nn.Module, inputs: Tensor) -> int:
     """
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     saved: dict[int, int] = {}
-    kept: list[Tensor] = []  # alive until the count is done, so that no address is used twice
+    kept: list[Tensor] = []  # kept alive, so that addresses are not reused
 
     def pack(tensor: Tensor) -> Tensor:
         tensor = tensor.detach()

@@ -1,4 +1,4 @@
-"""What the batch norms of a model cost, and what bnkit's verbs would save of that: values that print, and turn into JSON."""
+"""The costs of a model's batch norms, and the savings by bnkit's functions, as printable values."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ _NOTHING = "–"
 
 @dataclass(frozen=True)
 class BatchNormCost:
-    """One batch norm of a model, and what it costs in a step of training.
+    """The cost of one batch norm of a model in a training step.
 
     Attributes:
         site: Its dotted name.
-        kind: Its class, and the activation that is fused into it.
-        channels: How many; None for a layer that is not recognised.
-        before: The layers that feed it, by name; "input" without any.
+        kind: Its class, and the activation fused into it.
+        channels: The number of channels; None for a layer that is not recognised.
+        before: The names of the layers that feed it; "input" if there are none.
         after: The activation that follows, and the layers that it feeds.
-        calls: How often it runs in a step.
-        parameters: How many values gamma and beta have.
-        forward_ms, backward_ms: Milliseconds of a step of training, over all calls.
-        share: Of the step of the whole model, from 0 to 1.
-        bytes_kept: Kept for the backward pass by this layer, and not before by another.
-        fold: What ``bnkit.fold`` makes of it, or why nothing.
-        fold_saves_ms: Milliseconds that an evaluation spends less in it when folded; None where it is not folded.
-        convert: What ``bnkit.convert`` makes of it, or why nothing.
-        recompute_saves_bytes: Bytes that ``bnkit.recompute`` keeps less: of its output, and of what follows it up to the next.
+        calls: The number of calls in a step.
+        parameters: The number of values in gamma and beta.
+        forward_ms, backward_ms: Milliseconds in a training step, over all calls.
+        share: Its share of the time of the whole model's step, from 0 to 1.
+        bytes_kept: The bytes that it keeps for the backward pass, without those that an earlier layer keeps too.
+        fold: The result of ``bnkit.fold``, or why it is not possible.
+        fold_saves_ms: Milliseconds saved in an evaluation by folding it; None if it is not folded.
+        convert: The result of ``bnkit.convert``, or why it is not possible.
+        recompute_saves_bytes: The bytes that ``bnkit.recompute`` saves on its output and on the operations up to the
+            next
+        batch norm.
     """
 
     site: str
@@ -53,15 +55,15 @@ class BatchNormCost:
 
 @dataclass(frozen=True)
 class Saving:
-    """What one of bnkit's verbs would save of the whole model, measured side by side.
+    """The saving of one of bnkit's functions for the whole model, measured in interleaved rounds.
 
     Attributes:
         verb: "convert", "recompute" or "fold".
-        what: What was timed: "a training step" or "an evaluation".
-        ms_before, ms_after: Milliseconds of it; None where it is not possible.
-        ratio: The time after over the time before: the lower quartile, the median and the upper quartile of the rounds.
-        bytes_before, bytes_after: Kept for the backward pass, with "recompute".
-        why_not: Why it is not possible; empty where it is.
+        what: The timed work: "a training step" or "an evaluation".
+        ms_before, ms_after: Its duration in milliseconds; None if the function is not applicable.
+        ratio: The duration after divided by that before: lower quartile, median and upper quartile over the rounds.
+        bytes_before, bytes_after: The bytes kept for the backward pass, for "recompute".
+        why_not: Why the function is not applicable; empty if it is.
     """
 
     verb: str
@@ -75,19 +77,19 @@ class Saving:
 
     @property
     def line(self) -> str:
-        """What it would save, in a line."""
+        """The saving in one line."""
         if self.ms_before is None or self.ms_after is None or self.ratio is None:
             return f"{self.verb}: not possible here: {self.why_not}"
         kept = ""
         if self.bytes_before and self.bytes_after is not None:
             kept = f"{_megabytes(self.bytes_after)} of {_megabytes(self.bytes_before)} MB kept for backward; "
         low, middle, high = self.ratio
-        times = f"{self.what} takes {_ms(self.ms_after)} ms in place of {_ms(self.ms_before)} ms"
-        if low == high:  # of one round
+        times = f"{self.what} takes {_ms(self.ms_after)} ms instead of {_ms(self.ms_before)} ms"
+        if low == high:  # there was only one round
             return f"{self.verb}: {kept}{times} ({_change(middle)} in one round)"
         most = f"between {_change(low)} and {_change(high)}"
         if low <= 1 <= high:
-            return f"{self.verb}: {kept}{times}, which is no difference: half of the rounds lie {most}"
+            return f"{self.verb}: {kept}{times}, no clear difference: half of the rounds lie {most}"
         return f"{self.verb}: {kept}{times} ({_change(middle)}; half of the rounds {most})"
 
 
@@ -96,17 +98,17 @@ def _change(ratio: float) -> str:
 
 
 class BatchNormCosts(Sequence[BatchNormCost]):
-    """What the batch norms of a model cost: prints as a table, turns into JSON, shows as a table in a notebook.
+    """The costs of a model's batch norms: prints as a table, converts to JSON, displays in a notebook.
 
     Args:
         entries: The batch norms, in the order in which they first run.
-        step_ms: Milliseconds of a step of training of the whole model: forward and backward.
-        bytes_kept: Kept for the backward pass by the whole model.
-        savings: What convert, recompute and fold would save.
-        measured: How it was measured, in a line.
+        step_ms: Milliseconds of a training step of the whole model: forward and backward.
+        bytes_kept: The bytes that the whole model keeps for the backward pass.
+        savings: The savings by convert, recompute and fold.
+        measured: How it was measured, in one line.
 
     Attributes:
-        step_ms, bytes_kept, savings, measured: As given.
+        step_ms, bytes_kept, savings, measured: See the arguments.
     """
 
     def __init__(
@@ -150,7 +152,7 @@ class BatchNormCosts(Sequence[BatchNormCost]):
         }
 
     def rows(self) -> Table:
-        """A row for each batch norm. Where there is no room, columns are left out, the least important first."""
+        """A row for each batch norm. If the table is too wide, the least important columns are dropped."""
         columns = (
             Column("site", is_text=True),
             Column("kind", priority=4, is_text=True),
@@ -169,7 +171,7 @@ class BatchNormCosts(Sequence[BatchNormCost]):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """What the table comes to: totals, savings, what is not possible where, and how it was measured."""
+        """Totals, savings, where folding is not possible, and how it was measured."""
         totals = self.totals
         time = (
             f"{totals['share']:.0%} of a training step of {_ms(self.step_ms)} ms (forward {_ms(totals['forward_ms'])} ms, "

@@ -1,4 +1,4 @@
-"""Tensors of one shape, gathered as they pass by and worked on together."""
+"""Collect tensors during a forward pass and reduce those of the same shape together."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-# Tensors up to so many values are kept until the end: a call costs more than the work on their values.
+# Tensors with up to this many values are kept until the end: a call costs more than the work on their values.
 _SMALL = 1 << 15
 
 Figure = TypeVar("Figure")
 
 
 class BatchedStatistics(ABC, Generic[Figure]):
-    """Takes note of tensors while a network runs, which may change them afterwards, and says at the end what they were.
+    """Collects statistics of intermediate tensors during a forward pass, before in-place operations overwrite them.
 
-    A network of many narrow layers has a hundred small tensors, of few shapes. One call for all of a shape costs little more
-    than one for a single tensor, and a device is waited for once a shape.
+    A network of many narrow layers has a hundred small tensors with few different shapes. One call for all tensors of a
+    shape costs little more than a call for one tensor, and needs only one device synchronisation.
     """
 
     def __init__(self) -> None:
         self._count = 0
-        # Each with its number: small tensors by shape, and what large ones were reduced to at once.
+        # Numbered tensors: small ones by shape, and the reductions of large ones.
         self._small: defaultdict[tuple[Any, ...], list[tuple[int, Tensor]]] = defaultdict(list)
         self._large: list[tuple[int, tuple[Tensor, ...]]] = []
 
     def note(self, values: Tensor, key: Any) -> int:
-        """The number of ``values``: their place in ``compute``.
+        """Record ``values``; returns their index in the result of ``compute``.
 
         Args:
-            values: Of any shape and size but 0.
-            key: For ``_reduce``, hashable; only tensors of the same key are worked on together.
+            values: A tensor that is not empty.
+            key: A hashable argument of ``_reduce``; only tensors with the same key are reduced together.
         """
         number, values = self._count, values.detach()
         self._count += 1
@@ -44,7 +44,7 @@ class BatchedStatistics(ABC, Generic[Figure]):
         return number
 
     def compute(self) -> list[Figure]:
-        """Of all that was noted, in that order."""
+        """The figures of all recorded tensors, in order."""
         by_number: dict[int, Figure] = {}
         for (key, *_), group in self._small.items():
             numbers, tensors = zip(*group, strict=True)
@@ -55,8 +55,8 @@ class BatchedStatistics(ABC, Generic[Figure]):
 
     @abstractmethod
     def _reduce(self, stacked: Tensor, key: Any) -> tuple[Tensor, ...]:
-        """Little tensors on the same device, with a first dimension like that of ``stacked``, (tensors, *shape)."""
+        """Reduce ``stacked``, (tensors, *shape), to small tensors on the same device with the same first dimension."""
 
     @abstractmethod
     def _figures(self, *reduced: Tensor) -> list[Figure]:
-        """Of each tensor, from what ``_reduce`` returned."""
+        """The figures of each tensor, from the results of ``_reduce``."""

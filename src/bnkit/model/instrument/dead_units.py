@@ -1,4 +1,4 @@
-"""Units of a network that are dead: that stay, for a whole batch, where their activation passes no gradient."""
+"""Find dead units: those whose activation passes no gradient for a whole batch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 from bnkit.model.instrument.batched_statistics import BatchedStatistics
 from bnkit.model.state import temporary_hooks
 
-# An activation that saturates is dead where it stays within this of its limits.
+# A unit of a saturating activation is dead if its values stay within this distance of one limit.
 _NEAR = 0.01
 _RELU, _RELU6, _SIGMOID, _TANH = (0.0,), (0.0, 6.0), (0.0, 1.0), (-1.0, 1.0)
-# What each activation is limited by: as a module, as a name of ours, as a function.
+# The limits of each activation: by module class, by bnkit's name, by function.
 OF_MODULES: dict[type[nn.Module], tuple[float, ...]] = {
     nn.ReLU: _RELU, nn.ReLU6: _RELU6, nn.Sigmoid: _SIGMOID, nn.Tanh: _TANH,
 }  # fmt: skip
@@ -37,12 +37,12 @@ _OF_FUNCTIONS: dict[Any, tuple[str, tuple[float, ...]]] = {
 
 
 class DeadUnitFractions(BatchedStatistics[float]):
-    """Of outputs of activations, (N, units, *), noted with their limits: the share of units whose values all lie at one limit."""
+    """The share of units whose values all lie at one limit, for outputs (N, units, *) recorded with their limits."""
 
     def _reduce(self, stacked: Tensor, key: tuple[float, ...]) -> tuple[Tensor, ...]:
         others = [d for d in range(1, stacked.dim()) if d != 2]
         low, high = stacked.amin(others), stacked.amax(others)
-        near = 0.0 if key == _RELU else _NEAR  # a ReLU's limit is met exactly
+        near = 0.0 if key == _RELU else _NEAR  # a ReLU reaches its limit exactly
         dead = torch.zeros_like(low, dtype=torch.bool)
         for limit in key:
             dead |= (low >= limit - near) & (high <= limit + near)
@@ -54,10 +54,10 @@ class DeadUnitFractions(BatchedStatistics[float]):
 
 @contextmanager
 def activations_called(model: nn.Module, note: Callable[[str, Tensor, tuple[float, ...]], None]) -> Iterator[None]:
-    """Inside, ``note(name, output, limits)`` is told of activations that ``model`` calls as functions, not as modules.
+    """Inside, ``note(name, output, limits)`` is called for each activation that ``model`` calls as a function.
 
-    The name is that of the module whose ``forward`` calls it, and the function's; the second one of a forward pass is
-    ``block.relu.1``. Nothing is told of a model that is compiled: to look at its calls would compile it anew.
+    The name consists of the name of the calling module and that of the function; the second call in a forward pass is
+    ``block.relu.1``. A compiled model is not observed, because observing it would recompile it.
     """
     modules = dict(model.named_modules())
     if any(_is_compiled(module) for module in modules.values()):
@@ -69,16 +69,16 @@ def activations_called(model: nn.Module, note: Callable[[str, Tensor, tuple[floa
 
 
 class _ActivationCalls(TorchFunctionMode):
-    """Follows which module runs, and tells of its calls of activations."""
+    """Tracks the running module, and reports its calls of activation functions."""
 
     def __init__(self, note: Callable[[str, Tensor, tuple[float, ...]], None]) -> None:
         super().__init__()
         self._note = note
-        # Of each module that runs: its name, whether it is known by itself, and how often it has called each function.
+        # The running modules: name, whether it is itself a known activation, and the number of calls of each function.
         self._running: list[tuple[str, bool, Counter[str]]] = []
 
     def follow(self, name: str, module: nn.Module) -> Iterable[Any]:
-        """Hooks that say when the module runs."""
+        """Hooks that track when the module runs."""
         is_known = type(module) in OF_MODULES or isinstance(module, _BatchNorm)
 
         def begins(*_: Any) -> None:
@@ -86,7 +86,7 @@ class _ActivationCalls(TorchFunctionMode):
 
         def ends(*_: Any) -> None:
             while self._running and self._running.pop()[0] != name:
-                pass  # one that raised never ended
+                pass  # a module that raised has not been removed
 
         return module.register_forward_pre_hook(begins), module.register_forward_hook(ends)
 

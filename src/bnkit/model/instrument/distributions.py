@@ -1,4 +1,4 @@
-"""Means, deviations and quantiles of many tensors."""
+"""Compute means, deviations and quantiles of many tensors."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from torch import Tensor
 from bnkit.model.instrument.batched_statistics import BatchedStatistics
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# Quantiles are taken of so many values of a tensor at most, evenly spread: sorting is what costs.
+# Quantiles use at most this many values of a tensor, evenly spread, because sorting is expensive.
 _VALUES = 2048
 
 Array = npt.NDArray[np.float64]
 
 
 class Distribution(NamedTuple):
-    """What is known of the values of one tensor.
+    """Statistics of one tensor.
 
     Attributes:
-        means, deviations: Of each unit, (units,); the deviations are biased (divided by n).
-        figures: ``mean``, ``deviation`` and ``quantiles`` (``QUANTILES``) of all values, None where one is not finite.
+        means, deviations: For each unit, (units,); the deviations are biased (divided by n).
+        figures: ``mean``, ``deviation`` and ``quantiles`` (``QUANTILES``) of all values; None for those that are not
+            finite.
     """
 
     means: Array
@@ -33,10 +34,10 @@ class Distribution(NamedTuple):
 
 
 class Distributions(BatchedStatistics[Distribution]):
-    """Of tensors that are noted with the dimension in which their units are.
+    """The distributions of tensors that are recorded with the dimension of their units.
 
     Args:
-        quantiles: Whether they are wanted too.
+        quantiles: Whether to compute quantiles too.
     """
 
     def __init__(self, quantiles: bool = True) -> None:
@@ -52,9 +53,9 @@ class Distributions(BatchedStatistics[Distribution]):
 
     def _figures(self, *reduced: Tensor) -> list[Distribution]:
         of_units, within = (moment.cpu().double().numpy() for moment in reduced[:2])
-        with np.errstate(all="ignore"):  # of what is not finite, nothing is said
+        with np.errstate(all="ignore"):  # values that are not finite become None
             mean = of_units.mean(1)
-            deviation = np.sqrt((within**2 + (of_units - mean[:, None]) ** 2).mean(1))  # units have equally many values
+            deviation = np.sqrt((within**2 + (of_units - mean[:, None]) ** 2).mean(1))  # units have equal sizes
         figures: list[dict[str, Any]] = [
             {"mean": round_sig(m), "deviation": round_sig(d)}
             for m, d in zip(mean.tolist(), deviation.tolist(), strict=True)
@@ -69,12 +70,12 @@ class Distributions(BatchedStatistics[Distribution]):
 
 
 def round_sig(value: float) -> float | None:
-    """With as many digits as anybody reads (a record holds thousands of these); None if it is not finite."""
+    """``value`` rounded to a few significant digits, since a record holds thousands; None if it is not finite."""
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def _moments(values: Tensor, dimensions: list[int]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation over ``dimensions``. In two passes: a tenth of the time that ``torch.std_mean`` takes on a CPU."""
+    """Mean and deviation over ``dimensions``, in two passes: on a CPU in a tenth of the time of ``torch.std_mean``."""
     if not dimensions:
         return values, torch.zeros_like(values)
     means = values.mean(dimensions, keepdim=True)
@@ -89,7 +90,7 @@ def _sample(stacked: Tensor) -> Tensor:
 
 
 def _stride(values: int) -> int:
-    """From value to value of a sample. Coprime to their number, so that all units and positions are met alike often."""
+    """The stride of a sample. Coprime to the number of values, so that all units and positions are sampled equally."""
     stride = -(-values // _VALUES)
     while math.gcd(stride, values) > 1:
         stride += 1

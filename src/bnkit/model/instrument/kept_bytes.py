@@ -1,4 +1,4 @@
-"""How many bytes each batch norm has kept for the backward pass, and how many of them ``recompute`` lets go."""
+"""Measure the bytes that each batch norm keeps for the backward pass, and those that ``recompute`` frees."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from bnkit.model.inspect.example import Example
 
 @dataclass
 class KeptBytes:
-    """Bytes that a forward pass keeps for the backward pass.
+    """The bytes that a forward pass keeps for the backward pass.
 
     Attributes:
-        whole: Of the whole model, parameters and buffers left out; a storage counts once, however many layers keep it.
-        by_layer: Of what single layers were the first to keep, by name.
+        whole: For the whole model, without parameters and buffers; a storage that several layers keep counts once.
+        by_layer: By the name of the layer that was the first to keep them.
     """
 
     whole: int = 0
@@ -29,14 +29,14 @@ class KeptBytes:
 
 
 def kept_bytes(model: nn.Module, example: Example, layers: Mapping[str, nn.Module]) -> KeptBytes:
-    """What a forward pass of ``model``, in the modes that it has, keeps on ``example``; and ``layers`` of it.
+    """The bytes that a forward pass of ``model`` on ``example``, in its current modes, keeps in total and by layer.
 
     Raises:
-        ModelError: It raises.
+        ModelError: The model raises.
     """
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     found, running = KeptBytes(), list[str]()
-    alive: list[Tensor] = []  # so that no address is used twice
+    alive: list[Tensor] = []  # kept alive, so that addresses are not reused
 
     def pack(tensor: Tensor) -> Tensor:
         tensor = tensor.detach()
@@ -59,7 +59,7 @@ def kept_bytes(model: nn.Module, example: Example, layers: Mapping[str, nn.Modul
 
 
 def bytes_saved_by_recompute(model: nn.Module, example: Example, layers: Mapping[str, nn.Module]) -> KeptBytes:
-    """What ``recompute`` keeps less; each output is of the last of ``layers`` that had run when it was dropped.
+    """The bytes that ``recompute`` saves; a dropped tensor counts for the last of ``layers`` that had run by then.
 
     Raises:
         ModelError: The model raises, or cannot be recomputed.

@@ -1,4 +1,4 @@
-"""What happens inside a network while it trains: layer by layer, at the steps that are looked at."""
+"""Record statistics of a network's layers at selected training steps."""
 
 from __future__ import annotations
 
@@ -19,42 +19,43 @@ __all__ = ["QUANTILES", "LayerInstrumentation"]
 
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
-# The figures of one layer at one step: plain values, None where one is not finite.
+# The figures of one layer at one step: plain values, None for those that are not finite.
 Figures = dict[str, Any]
 
 
 class LayerInstrumentation:
-    """Looks at the layers of a network at single steps of its training, and leaves everything else as it is.
+    """Records figures of a network's layers at single training steps, without changing the training.
 
-    What it sees of a layer, by dotted name:
+    The figures of each layer, by dotted name:
 
-    - of a batch norm: ``input`` and ``output`` (``mean``, ``deviation``, ``quantiles`` of all values, ``QUANTILES``), ``gamma``
+    - batch norm: ``input`` and ``output`` (``mean``, ``deviation``, ``quantiles`` of all values, ``QUANTILES``),
+    ``gamma``
       and ``beta`` likewise, ``running_shift`` (the distance between the running mean and the batch's, in the batch's standard
       deviations, averaged over the channels) and ``running_ratio`` (the running variance over the batch's, geometric mean);
-    - of a convolution or linear layer: ``input``; ``gradient_norm`` of its weight; ``update_ratio``, the norm of what the step
-      changed over the norm of the weight; and ``input_shift``, how far the step moved the distribution of its input: the
+    - convolution or linear layer: ``input``; ``gradient_norm`` of its weight; ``update_ratio``, the norm of the update
+      divided by the norm of the weight; and ``input_shift``, how far the step moved the distribution of its input: the
       change of each unit's mean over the same batch, in that unit's standard deviations before, averaged over the units.
       That is the internal covariate shift of Ioffe & Szegedy (2015), section 2, "the change in the distribution of
       network activations due to the change in network parameters";
-    - of an activation that can saturate (ReLU, sigmoid, tanh; modules, fused into our batch norm, or functions that a module
-      calls: ``block.relu``, ``block.relu.1``): ``dead``, the share of its units that stay at a limit, where they pass no
-      gradient, for the whole batch. Functions are not seen in a network that is compiled, nor in one
-      that calls none in the first step that is looked at.
+    - activation that can saturate (ReLU, sigmoid, tanh; a module, fused into bnkit's batch norm, or a function that a
+      module calls: ``block.relu``, ``block.relu.1``): ``dead``, the share of units that stay at a limit, where they
+      pass no gradient, for the whole batch. Functions are not observed in a compiled network, nor in a network that
+      calls none in the first observed step.
 
     Args:
-        model: Looked at; hooks are in it only during a step that is looked at.
+        model: The network; it has hooks only during an observed step.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._modules = dict(model.named_modules())
         self._weighted = {name: module for name, module in self._modules.items() if isinstance(module, _WEIGHTED)}
-        # Whether to look out for activations that are called as functions, with a mode and hooks: known after one step.
+        # Whether to observe activation functions, with a mode and hooks: known after the first observed step.
         self._calls_functions = True
 
     @contextmanager
     def step(self, inputs: Tensor) -> Iterator[dict[str, Figures]]:
-        """Inside, a step of the optimizer is taken on ``inputs``; afterwards the dictionary holds the figures."""
+        """Observe the optimizer step on ``inputs`` made inside; afterwards the dictionary holds the figures."""
         observed = _ObservedStep()
         before = {name: module.weight.detach().clone() for name, module in self._weighted.items()}
         random_state = RngState()
@@ -87,7 +88,7 @@ class LayerInstrumentation:
             yield
 
     def _inputs_after(self, inputs: Tensor, names: Iterable[str], random_state: RngState) -> dict[str, Distribution]:
-        """What the layers get for the same batch under the new weights, and the same dropout."""
+        """The inputs of the layers for the same batch and dropout, with the new weights."""
         numbers: dict[str, int] = {}
         noted = Distributions(quantiles=False)
 
@@ -107,12 +108,12 @@ class LayerInstrumentation:
 
 
 class _ObservedStep:
-    """One step that is looked at. What its hooks see is only kept, and becomes figures in ``compute``, all of it at once.
+    """One observed step. Its hooks only collect tensors; ``compute`` turns them into figures together.
 
     Attributes:
-        by_layer: The figures, by layer.
-        inputs: Of the layers with weights: the number of what went in.
-        functions: How many calls of activations were told of.
+        by_layer: The figures by layer.
+        inputs: The index of the recorded input of each layer with weights.
+        functions: The number of observed calls of activation functions.
     """
 
     def __init__(self) -> None:
@@ -120,12 +121,12 @@ class _ObservedStep:
         self.inputs: dict[str, int] = {}
         self.functions = 0
         self._noted = Distributions()
-        # Where the figures of each thing that was noted go: layer and key.
+        # The layer and key of each recorded tensor's figures.
         self._destinations: list[tuple[str, str]] = []
-        # Of batch norms: running mean, running variance, eps, and the number of what went in.
+        # For each batch norm: running mean, running variance, eps, and the index of its recorded input.
         self._running: dict[str, tuple[Tensor, Tensor, float, int]] = {}
         self._outputs = DeadUnitFractions()
-        # The activations whose outputs these are.
+        # The names of the activations whose outputs were recorded.
         self._activations: list[str] = []
 
     def _note(self, name: str, key: str, values: Tensor, dimension: int) -> int:
@@ -182,13 +183,13 @@ class _ObservedStep:
     def dead(self, name: str, output: Tensor, limits: tuple[float, ...]) -> None:
         figures = self.by_layer.setdefault(name, {})
         if "dead" not in figures:
-            figures["dead"] = None  # of what has no units
+            figures["dead"] = None  # the output has no units
             if output.dim() > 1 and output.numel():
                 self._activations.append(name)
                 self._outputs.note(output, limits)
 
     def compute(self) -> dict[str, Distribution]:
-        """What went into the layers with weights; ``by_layer`` has the figures then."""
+        """Fill ``by_layer``, and return the distributions of the inputs of the layers with weights."""
         distributions = self._noted.compute()
         for (name, key), distribution in zip(self._destinations, distributions, strict=True):
             self.by_layer[name][key] = distribution.figures
@@ -200,28 +201,28 @@ class _ObservedStep:
 
 
 def _unit_dimension(module: nn.Module) -> int:
-    """Where the units of a layer's input are: its last dimension, or the channels of a convolution."""
+    """The dimension of the units of a layer's input: the channels for a convolution, otherwise the last one."""
     return -1 if isinstance(module, nn.Linear) else 1
 
 
 def _of_running(mean: Array, variance: Array, eps: float, batch: Distribution) -> Figures:
-    """How far the running statistics are from the batch's."""
+    """The distance of the running statistics from the batch's."""
     of_batch = batch.deviations**2 + eps
-    with np.errstate(all="ignore"):  # of what is not finite, nothing is said
+    with np.errstate(all="ignore"):  # values that are not finite become None
         shift = (np.abs(mean - batch.means) / np.sqrt(of_batch)).mean()
         ratio = np.exp(np.log((variance + eps) / of_batch).mean())
     return {"running_shift": round_sig(float(shift)), "running_ratio": round_sig(float(ratio))}
 
 
 def _of_weights(layers: Mapping[str, nn.Module], before: Mapping[str, Tensor]) -> dict[str, Figures]:
-    """Of each layer the norm of its gradient, and of what the step changed against what it was."""
+    """The gradient norm of each layer, and the norm of its update divided by that of its weight."""
     if not layers:
         return {}
     weights = {name: layer.get_parameter("weight") for name, layer in layers.items()}
     olds = [before[name] for name in weights]
     gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
     with torch.no_grad():
-        # The calls for lists of tensors that the optimizers of PyTorch are made of.
+        # The multi-tensor operations that PyTorch's optimizers use.
         moved = _values(torch._foreach_norm(torch._foreach_sub(list(weights.values()), olds)))
         sizes = _values(torch._foreach_norm(olds))
         norms = _values(torch._foreach_norm(list(gradients.values()))) if gradients else []
@@ -236,7 +237,7 @@ def _of_weights(layers: Mapping[str, nn.Module], before: Mapping[str, Tensor]) -
 
 
 def _shift(before: Distribution, after: Distribution) -> float | None:
-    """The average change of the units' means, in their deviations; units that do not vary are left out."""
+    """The average change of the units' means, in their deviations; constant units are left out."""
     varies = before.deviations > 1e-6 * before.deviations.max()
     if not varies.any():
         return None
@@ -244,7 +245,7 @@ def _shift(before: Distribution, after: Distribution) -> float | None:
 
 
 def _values(scalars: Sequence[Tensor]) -> list[float]:
-    """Of tensors without dimensions, which are fetched in one go."""
+    """The values of 0-d tensors, fetched together."""
     if not scalars:
         return []
     values: list[float] = torch.stack([scalar.to(scalars[0].device, torch.float32) for scalar in scalars]).tolist()

@@ -1,7 +1,7 @@
-"""How smooth the loss is along the step that gradient descent takes: Santurkar et al. (2018), section 3.
+"""Measure the smoothness of the loss along a gradient step: Santurkar et al. (2018), section 3.
 
-"How Does Batch Normalization Help Optimization?" looks along the gradient at a point of the training, over a range of
-step sizes around the learning rate: how much the loss varies, and how far the gradient there is from the gradient here.
+"How Does Batch Normalization Help Optimization?" measures along the gradient, at a point of the training and for a
+range of step sizes around the learning rate, how much the loss varies and how much the gradient changes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bnkit.model.state import RngState, preserve_model
 
-# Step sizes that are tried, as multiples of the learning rate: the range of the paper's figure 4.
+# The step sizes, as multiples of the learning rate: the range of the paper's figure 4.
 STEPS = (0.5, 1.0, 2.0, 4.0)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -24,18 +24,18 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def loss_along_gradient(
     model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, learning_rate: float
 ) -> dict[str, float | None]:
-    """What the loss of a batch does along its gradient; the model stays as it is, buffers and random states included.
+    """Measure the loss of a batch along its gradient; the model, its buffers and the random states are not changed.
 
     Args:
-        model: In training mode: batch norm takes the statistics of the batch at every point.
-        loss: Of outputs and targets.
+        model: A model in training mode: batch norm uses the statistics of the batch at every point.
+        loss: A function of outputs and targets.
         inputs, targets: The batch.
-        learning_rate: Of a plain gradient step.
+        learning_rate: The learning rate of a plain gradient step.
 
     Returns:
-        ``loss`` here, ``loss_range`` (the highest minus the lowest loss over the step sizes), ``gradient_norm`` here, and
-        ``gradient_change`` (the largest distance of a gradient along the step from the one here). None for what is
-        not finite.
+        ``loss`` and ``gradient_norm`` at the current weights, ``loss_range`` (the highest minus the lowest loss over
+        the step sizes), and ``gradient_change`` (the largest distance of a gradient along the step from the current
+        one). Figures that are not finite are None.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     here = [parameter.detach().clone() for parameter in parameters]
@@ -76,5 +76,5 @@ def _norm(tensors: list[Tensor]) -> float:
 
 
 def _most(values: list[float]) -> float:
-    """The largest; infinity if one of them is not finite, which ``max`` may pass over."""
+    """The largest value; infinity if one is not finite, because ``max`` may ignore NaN."""
     return max(values) if all(map(math.isfinite, values)) else math.inf

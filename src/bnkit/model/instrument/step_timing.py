@@ -1,4 +1,4 @@
-"""How long the steps of a model take, and single layers inside of them."""
+"""Time the steps of a model, and single layers within them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from bnkit.errors import ModelError
 from bnkit.model.inspect.example import Example, tensors_in
 
-# What a moment is: seconds on a CPU, an event on a GPU.
+# A point in time: seconds on a CPU, an event on a GPU.
 Moment = Any
 
 
 class Clock:
-    """Moments on a device; on a GPU those at which it gets there, not those at which Python does."""
+    """Reads the time of a device; on a GPU, when the device reaches that point, not when Python does."""
 
     def __init__(self, device: torch.device | None) -> None:
         self._is_cuda = device is not None and device.type == "cuda"
 
     def now(self) -> Moment:
-        """This moment."""
+        """The current moment."""
         if not self._is_cuda:
             return time.perf_counter()
         event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -34,7 +34,7 @@ class Clock:
         return event
 
     def ms(self, start: Moment, end: Moment) -> float:
-        """The milliseconds between two moments; on a GPU after ``wait``."""
+        """The milliseconds between two moments; on a GPU, call ``wait`` first."""
         return float(start.elapsed_time(end)) if self._is_cuda else (end - start) * 1e3
 
     def wait(self) -> None:
@@ -45,11 +45,11 @@ class Clock:
 
 @dataclass
 class StepTimes:
-    """What one step took, in milliseconds.
+    """The durations of one step, in milliseconds.
 
     Attributes:
-        forward, backward: Of the whole model.
-        layers: Of single layers by name, ``(forward, backward)``, summed over their calls.
+        forward, backward: The durations for the whole model.
+        layers: ``(forward, backward)`` for single layers by name, summed over their calls.
     """
 
     forward: float
@@ -58,19 +58,19 @@ class StepTimes:
 
     @property
     def whole(self) -> float:
-        """Forward and backward."""
+        """The sum of forward and backward."""
         return self.forward + self.backward
 
 
 class LayerTimer:
     """Times single layers while a model runs: by hooks on modules, and on their nodes of the autograd graph.
 
-    Hooks of modules on the backward pass would put nodes of their own into the graph, which an activation in place behind
-    the layer does not bear.
+    Backward hooks of modules would insert their own nodes into the graph, which fails if an in-place activation follows
+    the layer.
 
     Args:
         layers: The modules, by name.
-        clock: What tells the time.
+        clock: The clock.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], clock: Clock) -> None:
@@ -80,7 +80,7 @@ class LayerTimer:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Inside, the layers are timed."""
+        """Time the layers inside the context."""
         handles = []
         for name, module in self._layers.items():
             handles += self._hook(name, module)
@@ -119,7 +119,7 @@ class LayerTimer:
         node.register_hook(after)
 
     def times(self) -> dict[str, tuple[float, float]]:
-        """Forward and backward of each layer in milliseconds, summed; on a GPU after it was waited for."""
+        """Milliseconds of each layer's forward and backward calls, summed; on a GPU, call ``Clock.wait`` first."""
 
         def total(pairs: list[tuple[Moment, Moment]]) -> float:
             return sum(self._clock.ms(start, end) for start, end in pairs)
@@ -130,7 +130,7 @@ class LayerTimer:
 
 
 def _nodes_between(inputs: Any, output: Any) -> list[Any]:
-    """The nodes of the autograd graph that lead from ``inputs`` to ``output``, the accumulation of gradients aside."""
+    """The nodes of the autograd graph between ``inputs`` and ``output``, without those that accumulate gradients."""
     ends = {tensor.grad_fn for _, tensor in tensors_in(inputs) if tensor.grad_fn is not None}
     waiting = [tensor.grad_fn for _, tensor in tensors_in(output) if tensor.grad_fn is not None]
     found: dict[Any, None] = {}
@@ -144,23 +144,23 @@ def _nodes_between(inputs: Any, output: Any) -> list[Any]:
 
 
 class TrainingStep:
-    """A forward and a backward pass of a model, as training has them, without an optimizer; no gradient is kept.
+    """A forward and a backward pass as in training, without an optimizer; gradients are not kept.
 
-    The gradient of the output is random, and the same each time: behind a loss like a sum, what batch norm passes on would be 0.
+    The gradient of the output is random but fixed: for a loss like a sum, the gradient through batch norm would be 0.
 
     Args:
-        example: What the model is called with.
-        clock: What tells the time.
+        example: The input of the model.
+        clock: The clock.
     """
 
     def __init__(self, example: Example, clock: Clock) -> None:
         self._example, self._clock = example, clock
 
     def run(self, model: nn.Module, layers: Mapping[str, nn.Module] | None = None) -> StepTimes:
-        """One step of ``model``, in the modes that it has, and single ``layers`` of it.
+        """Time one step of ``model`` in its current modes, and single ``layers`` of it.
 
         Raises:
-            ModelError: It raises.
+            ModelError: The model raises.
         """
         timer = LayerTimer(layers or {}, self._clock)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -187,10 +187,10 @@ class TrainingStep:
         return StepTimes(self._clock.ms(start, middle), self._clock.ms(again, end), timer.times())
 
     def evaluate(self, model: nn.Module, layers: Mapping[str, nn.Module] | None = None) -> StepTimes:
-        """One forward pass of ``model``, in the modes that it has, without a graph, and single ``layers`` of it.
+        """Time one forward pass of ``model`` in its current modes, without gradients, and single ``layers`` of it.
 
         Raises:
-            ModelError: It raises.
+            ModelError: The model raises.
         """
         timer = LayerTimer(layers or {}, self._clock)
         example = self._example.fresh()
@@ -214,7 +214,7 @@ def _random_like(tensors: Sequence[Tensor]) -> list[Tensor]:
 def interleaved(
     functions: Mapping[str, Callable[[], StepTimes]], *, repetitions: int, warm_up: int
 ) -> dict[str, list[StepTimes]]:
-    """What each of ``functions`` returns in each of ``repetitions`` rounds, all of them in each round, after some to warm up."""
+    """The results of each of ``functions`` in ``repetitions`` rounds of one call each, after warm-up rounds."""
     found: dict[str, list[StepTimes]] = {name: [] for name in functions}
     for number in range(warm_up + repetitions):
         for name, function in functions.items():

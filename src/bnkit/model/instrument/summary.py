@@ -1,4 +1,4 @@
-"""``bnkit.summary``: each batch norm of a model, what it costs, and what could be saved."""
+"""``bnkit.summary``: the batch norms of a model, their costs, and possible savings."""
 
 from __future__ import annotations
 
@@ -36,33 +36,33 @@ _OURS = "bnkit."
 
 @isolate_from_ambient_modes
 def summary(model: nn.Module, example_inputs: Any, *, repetitions: int = 7) -> BatchNormCosts:
-    """What each batch norm of ``model`` is and costs, and what ``convert``, ``recompute`` and ``fold`` would save.
+    """Measure the cost of each batch norm of ``model``, and the savings by ``convert``, ``recompute`` and ``fold``.
 
-    What is timed is a step of training on the example: the forward pass in training mode, and the backward pass to all
-    parameters, from a random gradient of the output; no optimizer. It runs ``repetitions`` times after 2 more to warm up, with
-    the threads that PyTorch has. A layer is timed where it stands, by hooks on the module and on its nodes of the autograd
-    graph, in the same step that its share is of. What could be saved is timed in the same rounds, in turns: the
-    model with bnkit's layers (their loops are compiled before, which may take a minute), the model under ``recompute``, and the
-    evaluation of the model and of the folded one. Every figure is a median; where half of the rounds do not agree that there is a
-    difference, the output says so. On a GPU, times are those of the device.
+    The timed work is a training step on the example, without an optimizer: the forward pass in training mode, and the
+    backward pass to all parameters from a random gradient of the output. It runs ``repetitions`` times, after 2 warm-up
+    rounds, with PyTorch's current number of threads. Layers are timed within that step, by hooks on the module and on
+    its nodes in the autograd graph. The variants are interleaved in the same rounds: the model with bnkit's layers
+    (their loops are compiled first, which may take a minute), the model under ``recompute``, and the evaluation of the
+    model and of the folded model. Every figure is a median; the output says so if the middle half of the rounds
+    includes both faster and slower ones. On a GPU, times are device times.
 
-    Bytes are those of tensors that autograd saves, each counted once, for the layer that saves it first; parameters and
-    buffers are left out.
+    Bytes are those of the tensors that autograd saves, without parameters and buffers. Each tensor counts once, for the
+    first layer that saves it.
 
-    Nothing is changed: parameters, gradients, buffers, modes and the random state are as before. A model with lazy layers is
-    copied, and the copy, after a run on the example, is measured.
+    Parameters, gradients, buffers, modes and the random state are not changed. A model with lazy layers is copied, and
+    the copy is measured after a run on the example.
 
     Args:
         model: Any model with batch norms that runs.
         example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords): a batch as in training.
-        repetitions: From 1.
+        repetitions: The number of rounds, at least 1.
 
     Returns:
         The batch norms in the order in which they first run: a sequence that prints as a table.
 
     Raises:
         ModelError: The model has no batch norm, or raises on the example.
-        SettingsError: An argument means nothing.
+        SettingsError: An argument is invalid.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2))
@@ -87,10 +87,10 @@ class _Variant:
     """A changed copy of the model, or why there is none.
 
     Attributes:
-        model: The copy; None without one.
-        details: What became of each batch norm, by name.
-        changed: Those that were changed.
-        why_not: Why there is no copy.
+        model: The copy, or None.
+        details: The result for each batch norm, by name.
+        changed: The names of the changed batch norms.
+        why_not: Why there is no copy; empty if there is one.
     """
 
     model: nn.Module | None
@@ -100,7 +100,7 @@ class _Variant:
 
     @classmethod
     def of(cls, verb: str, make: Callable[[], Any]) -> _Variant:
-        """What a verb of bnkit makes of the model."""
+        """The variant that ``make``, a function of bnkit, returns."""
         try:
             model, changes = make()
         except ModelError as error:
@@ -114,7 +114,7 @@ class _Variant:
 
 
 class _Measurement:
-    """The model, its variants, and what was measured of them."""
+    """The model, its variants, and their measurements."""
 
     def __init__(self, model: nn.Module, example: Example, repetitions: int) -> None:
         self._model, self._example, self._repetitions = model, example, repetitions
@@ -149,7 +149,7 @@ class _Measurement:
         return BatchNormCosts(costs, step_ms=step, bytes_kept=kept.whole, savings=savings, measured=measured)
 
     def _times(self) -> dict[str, list[StepTimes]]:
-        """What each variant took in each round."""
+        """The times of each variant in each round."""
         step, model, converted, folded = self._step, self._model, self._converted.model, self._folded.model
 
         def train(variant: nn.Module, layers: Any = None, context: Any = nullcontext) -> StepTimes:
@@ -220,7 +220,7 @@ class _Measurement:
         )
 
     def _saved_by_fold(self, name: str, times: dict[str, list[StepTimes]]) -> float:
-        """What an evaluation spends less in the place of that name, where the folded model has something as well."""
+        """The milliseconds saved in an evaluation at the module ``name``, including the cost of its replacement."""
 
         def spent(time: StepTimes) -> float:
             return time.layers.get(name, (0.0, 0.0))[0]
@@ -237,7 +237,7 @@ class _Measurement:
 
 
 def _some(names: tuple[str, ...]) -> str:
-    """The first two, and how many more: a sum in a residual network feeds all blocks behind it."""
+    """The first two names and the number of others: a sum in a residual network feeds all later blocks."""
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return ", ".join(names[:2]) + more
 

@@ -1,1 +1,1 @@
-"""Modules that edits put into a model."""
+"""Modules that ``model.edit`` inserts into a model."""

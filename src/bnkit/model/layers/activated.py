@@ -1,6 +1,6 @@
-"""The layers that a conversion needs and ``torch.nn`` has not: with an activation, or for inputs of any rank.
+"""Layers for conversions that ``torch.nn`` lacks: with an activation, or for inputs of any rank.
 
-They are plain classes at the top of a module, so that models that hold them can be pickled, by name, as any other.
+They are plain module-level classes, so that models that contain them can be pickled.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from bnkit.nn import batch_norm as ours
 
 
 class Activated(nn.Module):
-    """Put before a normalisation: ``activation(norm(input) + residual)``, called as ours are.
+    """Mixin before a normalisation: ``activation(norm(input) + residual)``, with the signature of bnkit's layers.
 
     Attributes:
-        activation: One of our names, a module, or None.
+        activation: A name that bnkit's layers support, a module, or None.
     """
 
     activation: str | nn.Module | None
@@ -39,45 +39,45 @@ class Activated(nn.Module):
         return self.activation(output) if isinstance(self.activation, nn.Module) else activate(output, self.activation)
 
     def extra_repr(self) -> str:
-        """That of the normalisation, and the activation where it has a name."""
+        """The arguments of the normalisation, and the activation if it is a name."""
         theirs = super().extra_repr()
         return f"{theirs}, activation={self.activation!r}" if isinstance(self.activation, str) else theirs
 
 
 class ActivatedBatchNorm1d(Activated, nn.BatchNorm1d):
-    """``torch.nn.BatchNorm1d`` and an activation."""
+    """``torch.nn.BatchNorm1d`` with an activation."""
 
 
 class ActivatedBatchNorm2d(Activated, nn.BatchNorm2d):
-    """``torch.nn.BatchNorm2d`` and an activation."""
+    """``torch.nn.BatchNorm2d`` with an activation."""
 
 
 class ActivatedBatchNorm3d(Activated, nn.BatchNorm3d):
-    """``torch.nn.BatchNorm3d`` and an activation."""
+    """``torch.nn.BatchNorm3d`` with an activation."""
 
 
 class AnyRankBatchNorm(Activated, nn.modules.batchnorm._BatchNorm):
-    """PyTorch's batch norm for inputs of any rank: what ``torch.nn.SyncBatchNorm`` is, without the other processes."""
+    """PyTorch's batch norm for inputs of any rank, like ``torch.nn.SyncBatchNorm`` but for a single process."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         _check_rank(self, input)
 
 
 class OurAnyRankBatchNorm(ours._BatchNorm):
-    """Our batch norm for inputs of any rank, as ``torch.nn.SyncBatchNorm`` takes them; ``bnkit.nn.BatchNorm1d`` otherwise."""
+    """``bnkit.nn.BatchNorm1d`` for inputs of any rank, like ``torch.nn.SyncBatchNorm``."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         _check_rank(self, input)
 
 
 class CheckedGroupNorm(nn.GroupNorm):
-    """``torch.nn.GroupNorm`` that refuses an input with one value a group, of which it would return beta."""
+    """``torch.nn.GroupNorm`` that refuses an input with one value a group, for which every output would be beta."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """The input normalised by the mean and variance of each group of an example.
+        """Normalise the input by the mean and variance of each group of an example.
 
         Raises:
-            SettingsError: One value a group: its deviation is 0.
+            SettingsError: A group has only one value.
         """
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             self._check_values(input)
@@ -86,8 +86,8 @@ class CheckedGroupNorm(nn.GroupNorm):
     @torch.jit.unused
     def _check_values(self, input: Tensor) -> None:
         if torch.compiler.is_compiling() or self.num_groups != self.num_channels:
-            return  # compiled, the check would be one of the shapes that the graph may take
-        if input.shape[2:].numel() == 1:  # of an empty shape too: (N, C)
+            return  # in a compiled graph, the check would become a guard on the input's shape
+        if input.shape[2:].numel() == 1:  # also for inputs (N, C)
             raise SettingsError(
                 f"group norm of an input of shape {tuple(input.shape)} in {self.num_groups} groups: one value a group, so that "
                 "every output would be beta; take fewer groups (num_groups), or leave this layer out with exclude"
@@ -95,19 +95,19 @@ class CheckedGroupNorm(nn.GroupNorm):
 
 
 class ActivatedGroupNorm(Activated, CheckedGroupNorm):
-    """The same, and an activation."""
+    """``CheckedGroupNorm`` with an activation."""
 
 
 class _OfPositions(_InstanceNorm):
     """Instance norm for (N, C, *)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """The input normalised by each example's own mean and variance of a channel.
+        """Normalise each channel of each example by its own mean and variance.
 
         Raises:
-            SettingsError: One value per channel and example: its deviation is 0.
+            SettingsError: There is only one value per channel and example.
         """
-        if input.shape[2:].numel() == 1:  # of an empty shape too: (N, C)
+        if input.shape[2:].numel() == 1:  # also for inputs (N, C)
             raise SettingsError(
                 f"instance norm of an input of shape {tuple(input.shape)}: one value per channel and example, so that every "
                 'output would be beta; convert this layer to "group_norm", or leave it out with exclude'
@@ -116,7 +116,7 @@ class _OfPositions(_InstanceNorm):
 
 
 class AnyRankInstanceNorm(Activated, _OfPositions):
-    """Instance norm for (N, C, *), and an activation. ``torch.nn.InstanceNorm1d`` reads (N, C) as one example of (C, L)."""
+    """Instance norm for (N, C, *), and an activation. ``torch.nn.InstanceNorm1d`` reads (N, C) as one (C, L)."""
 
 
 def _check_rank(module: nn.Module, input: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""PyTorch's functions that are an activation of ours, or a sum; and those that only ask for a shape."""
+"""PyTorch's functions that compute a supported activation or a sum, and those that only read the shape."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from bnkit.kernels.activation import LEAKY_SLOPE
 
 
 def activation_in(func: Callable[..., Any], extra: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str | None, bool]:
-    """The name of the activation that a call is, None where its arguments make it another one; and whether it is in place."""
+    """The name of the activation that a call computes, None if its arguments differ; and whether it works in place."""
     name, in_place, arguments = ACTIVATIONS[func]
     given = {**dict(zip(arguments, extra, strict=False)), **kwargs}
     in_place = bool(given.pop("inplace", in_place))
     is_usual = len(extra) <= len(arguments) and all(_USUAL.get(key) == value for key, value in given.items())
-    if func is functional.hardtanh:  # which is something else by itself
+    if func is functional.hardtanh:  # supported only with the limits of ReLU6
         is_usual = is_usual and len(given) == 2
     return name if is_usual else None, in_place
 
 
-# The arguments that an activation has by its name.
+# The arguments with which an activation equals the supported one.
 _USUAL = {"negative_slope": LEAKY_SLOPE, "approximate": "none", "min_val": 0.0, "max_val": 6.0}
-# By function: the name, whether it is in place, and what it takes besides.
+# By function: the name, whether it works in place, and its further arguments.
 ACTIVATIONS: dict[Any, tuple[str, bool, tuple[str, ...]]] = {
     functional.relu: ("relu", False, ("inplace",)),
     functional.leaky_relu: ("leaky_relu", False, ("negative_slope", "inplace")),
@@ -42,7 +42,7 @@ ACTIVATIONS: dict[Any, tuple[str, bool, tuple[str, ...]]] = {
         for function in [getattr(home, name_in_torch)]
     },
 }
-# Whether they are in place.
+# By function: whether it works in place.
 SUMS: dict[Any, bool] = {torch.add: False, Tensor.add: False, Tensor.add_: True, Tensor.__add__: False}
 ABOUT_SHAPE = frozenset(
     {

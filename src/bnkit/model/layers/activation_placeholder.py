@@ -1,4 +1,4 @@
-"""What stands in the place of an activation that the batch norm before it applies."""
+"""A placeholder for an activation that the preceding batch norm applies."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch import nn
 
 
 class DoneBefore(nn.Identity):
-    """Returns its input. The activation that stood here is kept, to be put back: it is no submodule.
+    """Returns its input. Keeps the replaced activation, which is not a submodule, so that it can be restored.
 
     Attributes:
-        activation: The module.
+        activation: The replaced module.
     """
 
     def __init__(self, activation: nn.Module) -> None:
@@ -21,5 +21,5 @@ class DoneBefore(nn.Identity):
         return self._kept[0]
 
     def extra_repr(self) -> str:
-        """What is done before."""
+        """The replaced activation."""
         return repr(self._kept[0])

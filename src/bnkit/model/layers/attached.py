@@ -1,4 +1,4 @@
-"""A layer that runs a batch norm of its own on what it returns, all its parameters keeping their names."""
+"""A layer that runs an attached batch norm on its output; its parameters keep their names."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.model.layers.mixin import mix_in, take_out
 
-# Where the batch norm stands in its host: `conv1.batch_norm.weight` beside `conv1.weight`.
+# The name of the batch norm in its layer: `conv1.batch_norm.weight` next to `conv1.weight`.
 CHILD = "batch_norm"
 
 
 class WithBatchNorm(nn.Module):
-    """Put before the class of a layer: its output goes through ``batch_norm``.
+    """Mixin before the class of a layer: its output goes through ``batch_norm``.
 
     Attributes:
         batch_norm: The batch norm.
-        features_last: Whether the channels are the last dimension, as behind a linear layer.
+        features_last: Whether the channels are the last dimension, as after a linear layer.
         lost_bias: Whether the layer had a bias before.
         bias_trained: Whether that bias had a gradient.
-        keeps_outputs: Whether the batch norm was made to compute, in evaluation, what the layer did without it.
+        keeps_outputs: Whether the batch norm was initialised so that the outputs in evaluation mode stay the same.
     """
 
     batch_norm: nn.Module
@@ -41,8 +41,8 @@ class WithBatchNorm(nn.Module):
         return rows.view_as(output)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        """Take a checkpoint from before the batch norm was added, too: its bias then goes into the batch norm."""
-        norm = self.batch_norm  # or what it was converted to
+        """Also load a checkpoint from before the batch norm was added: its bias goes into the batch norm."""
+        norm = self.batch_norm  # or the layer it was converted to
         if not any(key.startswith(f"{prefix}{CHILD}.") for key in state_dict):
             bias = state_dict.pop(f"{prefix}bias", None) if self.lost_bias else None
             own = {key: value.detach().clone() for key, value in norm.state_dict().items()}
@@ -57,9 +57,9 @@ class WithBatchNorm(nn.Module):
 def attach_batch_norm(
     layer: nn.Module, norm: _BatchNorm, *, features_last: bool, keeps_outputs: bool, take_bias: bool
 ) -> None:
-    """Let ``layer`` run ``norm`` on its output from now on; if ``take_bias``, its bias moves into the running mean.
+    """Make ``layer`` run ``norm`` on its output; if ``take_bias``, its bias moves into the running mean.
 
-    A bias that is not a parameter of the layer alone stays, and is normalised like the rest of the output.
+    Otherwise the bias stays, and is normalised with the rest of the output.
     """
     bias = layer._parameters.get("bias") if take_bias else None
     mix_in(layer, WithBatchNorm)
@@ -76,7 +76,7 @@ def attach_batch_norm(
 
 
 def detach_batch_norm(layer: WithBatchNorm) -> nn.Module:
-    """The batch norm of ``layer``, which runs without it from now on. A bias that went into it is not given back."""
+    """Detach and return the batch norm of ``layer``. A bias that moved into it is not restored."""
     norm = layer.batch_norm
     del layer.batch_norm, layer.features_last, layer.lost_bias, layer.keeps_outputs
     vars(layer).pop("bias_trained", None)

@@ -1,8 +1,8 @@
-"""A batch norm that waits for the sum and the activation that a network's own code applies to what it returns.
+"""A batch norm that is computed lazily, fused with the sum and activation that the network applies to its output.
 
-The code stays as it is. What the layer returns stands for its output: nothing is computed until something is done with it. Where
-that is the sum, the activation, or both, the layer does them in the same pass over memory; whatever else it is, gets the output
-that the layer would have returned at once.
+The network's code does not change. The layer returns a proxy for its output, which is computed when an operation uses
+it. If that is the awaited sum, activation, or both, they are computed in the same pass over memory as the batch norm.
+For any other operation, the ordinary output is computed.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from bnkit.model.layers.activation_calls import ABOUT_SHAPE, ACTIVATIONS, SUMS, 
 from bnkit.nn.batch_norm import _BatchNorm
 from bnkit.nn.dispatch import batch_stats_forward, is_fused, running_stats_forward
 
-# Under this name a layer keeps what it has returned last, as long as somebody has it.
+# The attribute in which a layer keeps a weak reference to its latest computation.
 LATEST = "_latest_computation"
 
 
 class Deferring(_BatchNorm):
-    """Put before the class of a batch norm of ours: it waits for what its network does with the output.
+    """Mixin before the class of one of bnkit's batch norms: it defers its computation until the output is used.
 
-    It does not wait where somebody looks at single operations or at outputs (hooks, torch.compile, export, a dispatch mode), nor
-    where no kernel does several steps in one pass.
+    It does not defer if single operations or outputs are observed (hooks, torch.compile, export, a dispatch mode), or
+    if no kernel can fuse the operations.
 
     Attributes:
-        awaits_sum: Whether something of the output's shape is added to it.
-        awaited_activation: What is applied then: a name, or None.
-        passed_through: The modules that hand the output on, up to where that happens.
-        waits_always: Whether it waits where no kernel does several steps in one pass, too: to see what comes of it.
+        awaits_sum: Whether the network adds a tensor of the same shape to the output.
+        awaited_activation: The name of the activation applied after that, or None.
+        passed_through: The modules that pass the output on, up to these operations.
+        waits_always: Whether it defers even if no kernel can fuse the operations; used to check the fusion.
     """
 
     awaits_sum: bool
@@ -44,19 +44,19 @@ class Deferring(_BatchNorm):
     waits_always = False
 
     def forward(self, input: Tensor, residual: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """See ``bnkit.nn.BatchNorm1d``; what is returned may be computed later."""
+        """See ``bnkit.nn.BatchNorm1d``; the output may be computed later."""
         if residual is not None or mask is not None or not self._may_wait(input):
             return super().forward(input, residual, mask)
         kept = self.__dict__.get(LATEST)
         earlier = None if kept is None else kept()
-        if earlier is not None and earlier.is_open:  # the buffers follow the inputs in their order
+        if earlier is not None and earlier.is_open:  # the buffers must be updated in the order of the inputs
             earlier.result()
         computation = _Computation(self, input)
         self.__dict__[LATEST] = weakref.ref(computation)
         return DeferredOutput(computation)
 
     def normalised_again(self, input: Tensor) -> Tensor:
-        """The output for an input that has moved the buffers already."""
+        """The output for an input that the buffers already include."""
         mean, var, _ = self._statistics()
         training = self.training or mean is None or var is None
         args = self._args(input, (mean, var, None), None, None, None, training=training)
@@ -68,7 +68,7 @@ class Deferring(_BatchNorm):
         return {name: value for name, value in super().__getstate__().items() if name != LATEST}
 
     def extra_repr(self) -> str:
-        """That of the layer, and what it waits for."""
+        """The arguments of the layer, and the operations that it waits for."""
         awaited = ["sum"] * self.awaits_sum + ([] if self.awaited_activation is None else [self.awaited_activation])
         return f"{super().extra_repr()}, fused={' and '.join(awaited)!r}"
 
@@ -98,14 +98,14 @@ def _are_outputs_watched(module: nn.Module) -> bool:
 
 
 class _Computation:
-    """What a batch norm is to compute, with what it is told to add.
+    """A deferred call of a batch norm, with the tensor to add.
 
     Attributes:
-        layer, input: Of the call.
-        residual: What is to be added; None until then.
-        value: The result, once something needed it.
-        source: The same without ``residual``, where that was not added in place.
-        has_run: Whether the layer has computed something for this call, and moved its buffers.
+        layer, input: The layer and its input.
+        residual: The tensor to add; None until the sum is called.
+        value: The result, once it was needed.
+        source: The computation without ``residual``, if the sum was not in place.
+        has_run: Whether the layer has run for this call, and updated its buffers.
         is_differentiated: Whether gradients were enabled at the call.
     """
 
@@ -130,7 +130,7 @@ class _Computation:
         self._versions = (_version_of(input), 0)
 
     def __del__(self) -> None:
-        """Move the buffers for an output that nobody used."""
+        """Update the buffers even if the output was never used."""
         if self.source is None and not self.has_run and self.layer.training:
             with torch.no_grad():
                 self.fused(None)
@@ -140,7 +140,7 @@ class _Computation:
 
     @property
     def is_learnt_from(self) -> bool:
-        """Whether gradients go through it."""
+        """Whether it needs a gradient."""
         operands = (self.input, self.residual, *self.layer.parameters(recurse=False))
         return self.is_differentiated and any(tensor is not None and tensor.requires_grad for tensor in operands)
 
@@ -151,7 +151,7 @@ class _Computation:
         return self.value is None and root.value is None and not root.has_run
 
     def fused(self, activation: str | None) -> Tensor:
-        """The layer's output, sum and activation in one pass; only while the computation is open."""
+        """The batch norm, sum and activation in one pass; only while the computation is open."""
         (self if self.source is None else self.source).has_run = True
         changed = _version_of(self.input) != self._versions[0]
         if changed or (self.residual is not None and _version_of(self.residual) != self._versions[1]):
@@ -178,7 +178,7 @@ def _version_of(tensor: Tensor) -> int:
 
 
 class DeferredOutput(Tensor):
-    """Stands for the output of a batch norm that has not been computed."""
+    """Proxy for the output of a batch norm that has not been computed."""
 
     computation: _Computation
 
@@ -201,7 +201,7 @@ class DeferredOutput(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The sum and the activation that the layer awaits, in one pass with it; everything else, on its output."""
+        """Fuse the awaited sum and activation with the layer; run any other function on the computed output."""
         if func in ABOUT_SHAPE:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
@@ -228,7 +228,7 @@ class DeferredOutput(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        """The same for code that is not Python: it is too late for gradients there."""
+        """Handle operations called from outside Python, where gradients can no longer be recorded."""
         leaves = tree_leaves((args, kwargs or {}))
         if any(isinstance(value, DeferredOutput) and value.computation.is_learnt_from for value in leaves):
             raise ModelError(

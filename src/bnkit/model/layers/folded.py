@@ -1,4 +1,4 @@
-"""What stands in the place of a batch norm that was folded or removed."""
+"""Modules that replace a batch norm that was folded or removed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class ScaleAndShift(nn.Module):
-    """What is left of a batch norm that has no layer to go into: ``activation(weight * x + bias + residual)``.
+    """Replaces a batch norm that could not be folded into a layer: ``activation(weight * x + bias + residual)``.
 
     Attributes:
-        weight, bias: (C,), parameters.
+        weight, bias: Parameters, (C,).
         activation: A module; ``nn.Identity`` for none.
         features_last: Whether the channels are the last dimension, and not the second.
     """
@@ -29,7 +29,7 @@ class ScaleAndShift(nn.Module):
 
 
 class ResidualActivation(nn.Module):
-    """What is left of a batch norm that went into its layer: ``activation(x + residual)``.
+    """Replaces a batch norm that was folded into its layer: ``activation(x + residual)``.
 
     Attributes:
         activation: A module; ``nn.Identity`` for none.
@@ -46,9 +46,9 @@ class ResidualActivation(nn.Module):
 
 
 class ClonedActivation(nn.Module):
-    """What is left of a batch norm whose input is needed elsewhere too: ``activation`` of a copy of it.
+    """Replaces a batch norm whose input is also used elsewhere: ``activation`` of a copy of the input.
 
-    A batch norm returned a tensor of its own, which the activation behind it may change in place.
+    The batch norm returned a new tensor, which the following activation may change in place.
 
     Attributes:
         activation: A module; ``nn.Identity`` for none.
@@ -64,5 +64,5 @@ class ClonedActivation(nn.Module):
         return result
 
 
-# Under these names they stand in models that were pickled whole.
+# The names of these classes in models that were pickled as a whole by earlier versions.
 Rest, Apart = ResidualActivation, ClonedActivation

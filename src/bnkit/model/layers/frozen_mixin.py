@@ -1,4 +1,4 @@
-"""What is mixed into a batch norm that is to hold still."""
+"""The mixin that freezes a batch norm."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from torch import nn
 
 from bnkit.model.layers.deferred import Deferring
 
-# What a frozen layer remembers, among its attributes.
+# The attributes in which a frozen layer stores its previous state.
 REQUIRES_GRAD, MODE = "_requires_grad_before", "_mode_asked_for"
 ATTRIBUTES = (REQUIRES_GRAD, MODE)
 
 
 class Frozen(nn.Module):
-    """Put before the class of a batch norm: it stays in evaluation mode, whatever mode it or a parent is told.
+    """Mixin before the class of a batch norm: it stays in evaluation mode, even after ``train()``.
 
     Attributes:
-        _requires_grad_before: For gamma and beta where they are frozen too ("weight", "bias"): whether they learnt.
-        _mode_asked_for: The mode that it would be in.
+        _requires_grad_before: If gamma and beta ("weight", "bias") are frozen too, their previous ``requires_grad``.
+        _mode_asked_for: The mode that it would have if it were not frozen.
     """
 
-    if TYPE_CHECKING:  # annotations that are text would stop torch.jit.script
+    if TYPE_CHECKING:  # torch.jit.script fails on annotations that are strings
         _requires_grad_before: dict[str, bool]
         _mode_asked_for: bool
 
-    # Properties are compiled by torch.jit.script, but for these.
+    # torch.jit.script does not compile these properties.
     __jit_unused_properties__ = ("is_frozen",)
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the layer holds still: always."""
+        """Whether the layer is frozen: always True."""
         return True
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of what the layer holds, its activation perhaps; the layer itself stays in evaluation mode."""
+        """Set the mode of the children, such as an activation; the layer itself stays in evaluation mode."""
         super().train(mode)
         self._mode_asked_for = mode
         self.training = False
         return self
 
     def reset_running_stats(self) -> None:
-        """Do nothing: ``torch.optim.swa_utils.update_bn`` would otherwise set statistics to 0 and 1 that it cannot move."""
+        """Do nothing: ``torch.optim.swa_utils.update_bn`` would reset the statistics and could not update them."""
 
     def extra_repr(self) -> str:
-        """That of the layer, and what of it is frozen."""
+        """The arguments of the layer, and which parts are frozen."""
         frozen = "statistics, gamma, beta" if self._requires_grad_before else "statistics"
         return ", ".join(text for text in (super().extra_repr(), f"frozen={frozen!r}") if text)
 
@@ -58,8 +58,8 @@ class Frozen(nn.Module):
         unexpected: Any,
         errors: Any,
     ) -> None:
-        # A layer of another library that was frozen has no counter, and takes checkpoints that have one. PyTorch makes
-        # one up in checkpoints without metadata, and then finds that it has no place for it.
+        # A frozen layer of another library has no counter, but must load checkpoints with one. For checkpoints without
+        # metadata, PyTorch adds a counter, and then reports it as unexpected.
         counter = f"{prefix}num_batches_tracked"
         has_counter = self._buffers.get("num_batches_tracked") is not None
         if not has_counter:
@@ -70,7 +70,7 @@ class Frozen(nn.Module):
 
 
 def bare_class(module: nn.Module) -> type[nn.Module]:
-    """The class of ``module``, whether it is frozen or not, and whether or not it waits for what follows."""
+    """The class of ``module`` without the mixins for freezing and deferring."""
     kind: type[nn.Module] = type(module)
     while (parts := vars(kind).get("_parts")) is not None and parts[0] in (Frozen, Deferring):
         kind = parts[1]

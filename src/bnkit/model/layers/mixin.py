@@ -1,7 +1,7 @@
-"""Giving a module that exists another behaviour: its class gets a mixin in front, everything it holds stays its own.
+"""Change the behaviour of an existing module: put a mixin before its class, and keep its attributes.
 
-The module keeps its identity, so that a shared one stays shared, hooks stay, and its parameters keep their names. Such
-classes are made when they are needed, so copying and pickling rebuild them from their parts.
+The module stays the same object, so shared modules stay shared, hooks stay, and parameters keep their names. The
+classes are created on demand; copying and pickling rebuild them from their parts.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from torch import nn
 
 
 def mix_in(module: nn.Module, mixin: type) -> None:
-    """Put ``mixin`` before the class of ``module``; nothing if it is there already."""
+    """Put ``mixin`` before the class of ``module``, unless it is already there."""
     if not isinstance(module, mixin):
         kind: type = type(module)
         module.__class__ = combined(mixin, kind)
 
 
 def take_out(module: nn.Module, mixin: type) -> None:
-    """Take ``mixin`` out of the class of ``module`` again, wherever it stands among several."""
+    """Remove ``mixin`` from the class of ``module``, at any position among several mixins."""
     module.__class__ = _without(type(module), mixin)
 
 
 @cache
 def combined(mixin: type, base: type) -> type:
-    """The class that is a ``mixin`` first and then a ``base``; the same object for the same two."""
+    """The class that inherits from ``mixin`` and then ``base``; cached, so that it is always the same object."""
     content = {
         "__reduce_ex__": _reduce,
         "__module__": base.__module__,
@@ -50,7 +50,7 @@ def _reduce(self: nn.Module, protocol: int) -> tuple[Any, ...]:
 
 
 def _recipe(kind: type) -> Any:
-    """A class as pickle can name it: itself, or (mixin, recipe of its base)."""
+    """A picklable form of a class: the class itself, or (mixin, recipe of its base)."""
     parts: tuple[type, type] | None = vars(kind).get("_parts")
     return kind if parts is None else (parts[0], _recipe(parts[1]))
 

@@ -1,1 +1,1 @@
-"""Running against population statistics."""
+"""Measure population statistics, and compare running statistics with them."""

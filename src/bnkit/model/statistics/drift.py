@@ -1,4 +1,4 @@
-"""How far running statistics were from those of the data, and what recalibration changed."""
+"""The distance of running statistics from those of the data, and the result of a recalibration."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from bnkit.table import Column, Table
 
 @dataclass(frozen=True)
 class Drift:
-    """How far the moving average of one batch norm was from the statistics of the data.
+    """The distance of one batch norm's moving averages from the statistics of the data.
 
     Attributes:
         layer: The dotted name.
-        largest_shift, average_shift: The distance of the two means over the channels, in standard deviations of the data: in
-            ``sqrt(variance + eps)``, by which the layer divides.
-        smallest_ratio, largest_ratio: The moving average's variance over that of the data, eps added to both, over the channels.
-        count: How many values each channel had.
+        largest_shift, average_shift: The distance of the two means, over the channels, in units of the data's
+            ``sqrt(variance + eps)``.
+        smallest_ratio, largest_ratio: The ratio of the moving average's variance to the data's, each plus eps, over the
+            channels.
+        count: The number of values per channel.
     """
 
     layer: str
@@ -38,7 +39,7 @@ class Drift:
 
     @classmethod
     def of(cls, name: str, layer: _BatchNorm, data: Moments) -> Drift:
-        """The drift of what stands in the buffers of ``layer`` from ``data``, which is on the CPU."""
+        """The drift of the buffers of ``layer`` from ``data``, which is on the CPU."""
         mean, variance = (buffer.cpu().double() for buffer in _copies(layer))
         shift = (mean - data.mean).abs() / (data.variance(unbiased=False) + layer.eps).sqrt()
         ratio = (variance + layer.eps) / (data.variance() + layer.eps)
@@ -48,25 +49,25 @@ class Drift:
 
     @property
     def severity(self) -> float:
-        """What layers are sorted by: the largest shift, or the logarithm of the ratio of the deviations if that is larger."""
+        """The sort key: the larger of the largest shift and the logarithm of the ratio of deviations."""
         ratios = (self.smallest_ratio, self.largest_ratio)
-        # A moving average that holds NaN, inf or a negative variance is as wrong as can be.
+        # NaN, inf or a negative variance is infinitely severe.
         if not all(map(math.isfinite, (self.largest_shift, *ratios))) or min(ratios) <= 0:
             return math.inf
         return max(self.largest_shift, *(abs(math.log(ratio)) / 2 for ratio in ratios))
 
 
 class Recalibration:
-    """What ``recalibrate`` changed: prints as a table, converts to JSON, and can be undone.
+    """The result of ``recalibrate``: prints as a table, converts to JSON, and can be undone.
 
     Attributes:
         layers: The drift of every layer that was recalibrated, worst first.
-        kept: The batch norms that were left as they were, and why.
-        output_change: The largest difference between the outputs of the model in evaluation before and after, on the first
-            batch that has examples, divided by the largest magnitude of the former; None where the output holds no
+        kept: The batch norms that were not changed, and why.
+        output_change: The largest difference between the outputs in evaluation mode before and after, on the first
+            batch that has examples, divided by the largest magnitude of the outputs before; None if the output holds no
             finite floating-point number, or this process had no such batch.
-        batches: How many batches there were, on all processes.
-        sequential: Whether the layers were measured one after the other.
+        batches: The number of batches on all processes.
+        sequential: Whether the layers were measured one after another.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Recalibration:
                 copy_values(layer.running_var, variance)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain values; None where a figure is not finite."""
+        """The same as plain values; None for figures that are not finite."""
         return {
             "layers": [{key: _plain(value) for key, value in asdict(drift).items()} for drift in self.layers],
             "kept": [asdict(change) for change in self.kept],
@@ -127,7 +128,7 @@ class Recalibration:
 
     @property
     def summary(self) -> str:
-        """How many there are of each, and how much the output changed, in a line."""
+        """The numbers of recalibrated and kept layers, and the change of the output, in one line."""
         changed = (
             "" if self.output_change is None else f"; the output changed by {self.output_change:.1e} of its magnitude"
         )

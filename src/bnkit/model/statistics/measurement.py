@@ -1,7 +1,8 @@
-"""Measure what the batch norms of a model receive, call by call, in float64: the engine behind all population statistics.
+"""Measure the inputs of a model's batch norms, call by call, in float64: the basis of all population statistics.
 
-Every layer evaluates with the statistics of its own batch (Ioffe & Szegedy 2015, Algorithm 2, lines 8 to 10). They are
-written into its buffers; no layer runs in training mode, where it would count, refuse, or wait for other processes.
+Every layer normalises with the statistics of its batch (Ioffe & Szegedy 2015, Algorithm 2, lines 8 to 10), which are
+written into its buffers. No layer runs in training mode, where it would count batches, refuse some, or wait for
+processes.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from bnkit.nn.masks import as_wide_as
 Layers = Mapping[str, _BatchNorm]
 
 Call = tuple[str, int]
-"""A batch norm's dotted name, and which of its calls within one batch, from 0."""
+"""A batch norm's dotted name, and the index of its call within one batch, from 0."""
 
-# So many values are taken to float64 at a time: the copy stays in the processor's cache, and small beside the model's own memory.
+# The number of values converted to float64 at a time: the copy fits into the cache, and is small.
 _VALUES_AT_A_TIME = 1 << 18
 
 
@@ -37,11 +38,11 @@ class BatchNormCall:
 
     Attributes:
         name: The dotted name of the layer.
-        number: Which of the layer's calls within the batch, from 0.
-        position: Which of the calls of all layers within the batch, from 0.
-        batch, batch_number: What the model was run on, and which batch that is, from 1.
+        number: The index of the call among the layer's calls in the batch, from 0.
+        position: The index of the call among the calls of all layers in the batch, from 0.
+        batch, batch_number: The batch, and its number, from 1.
         values: The input, (N, C, *).
-        mask: Which positions count, bool, (N, 1, *); None for all.
+        mask: The positions that count, bool, (N, 1, *); None for all.
     """
 
     name: str
@@ -54,12 +55,12 @@ class BatchNormCall:
 
     @property
     def key(self) -> Call:
-        """What is the same for this call in every batch."""
+        """Identifies the call in every batch."""
         return self.name, self.number
 
     @cached_property
     def moments(self) -> Moments:
-        """Of the positions that count, on the CPU."""
+        """The moments of the positions that count, on the CPU."""
         return moments_of(self.values, self.mask)
 
 
@@ -68,11 +69,11 @@ class LayerStatistics:
     """The moments of each call over all batches.
 
     Attributes:
-        moments: In the order in which the calls were first made.
+        moments: The moments by call, in the order in which the calls were first made.
         leading: The calls that came first in some batch.
-        unsupported: The layers that were called with something else than (N, C, *).
-        ran: The layers that ran, with values or without.
-        batches: How many batches there were.
+        unsupported: The layers that were called with an input that is not (N, C, *).
+        ran: The layers that ran, even with an empty input.
+        batches: The number of batches.
     """
 
     moments: dict[Call, Moments] = field(default_factory=dict)
@@ -90,7 +91,7 @@ class LayerStatistics:
             self._merge(call.key, call.moments)
 
     def merge(self, other: LayerStatistics) -> LayerStatistics:
-        """What was measured here and there together."""
+        """The merged statistics of both."""
         merged = LayerStatistics(
             dict(self.moments),
             self.leading | other.leading,
@@ -103,7 +104,7 @@ class LayerStatistics:
         return merged
 
     def by_layer(self) -> dict[str, Moments]:
-        """The moments of all calls of a layer together, by its name."""
+        """The merged moments of all calls of each layer, by its name."""
         layers = LayerStatistics()
         for (name, _), moments in self.moments.items():
             layers._merge((name, 0), moments)
@@ -114,7 +115,7 @@ class LayerStatistics:
 
 
 class StopForward(BaseException):
-    """Ends a forward pass whose rest is not needed. Not an Exception: a model that catches those would go on."""
+    """Ends a forward pass early. Not a subclass of Exception, which a model might catch."""
 
 
 OnCall = Callable[[BatchNormCall], Moments | None]
@@ -127,14 +128,14 @@ def collect(
     on_call: OnCall,
     unsupported: set[str] | None = None,
 ) -> int:
-    """Run a model on ``batches`` and report every call of ``layers``; returns how many batches there were.
+    """Run a model on ``batches`` and report every call of ``layers``; returns the number of batches.
 
     Args:
-        layers: Batch norms by dotted name, in evaluation mode. Their buffers are the caller's to restore.
-        run: Called with each batch and its number, from 1: runs the model.
-        on_call: Returns the moments that the layer then normalises by, or None for what its buffers hold. It may raise
+        layers: Batch norms by dotted name, in evaluation mode. The caller must restore their buffers.
+        run: Runs the model; called with each batch and its number, from 1.
+        on_call: Returns the moments by which the layer then normalises, or None to use its buffers. It may raise
             ``StopForward``.
-        unsupported: Where the names of layers are added that are called with something else than (N, C, *).
+        unsupported: The set to which the names of layers are added whose input is not (N, C, *).
     """
     counts: Counter[str] = Counter()
     batch: Any = None
@@ -146,11 +147,11 @@ def collect(
             if values is None:
                 if unsupported is not None:
                     unsupported.add(name)
-                return  # most layers raise on it, too
+                return  # most layers raise on such an input
             call = BatchNormCall(name, counts[name], counts.total(), batch, number, values, mask)
             counts[name] += 1
             moments = on_call(call)
-            # A single value has no deviation to normalise by.
+            # The deviation of a single value is 0.
             if moments is not None and moments.count > 1:
                 set_running_statistics(layer, moments, unbiased=False)
 
@@ -176,7 +177,7 @@ def moments_of(values: Tensor, mask: Tensor | None = None) -> Moments:
         tensor([3.5000], dtype=torch.float64)
     """
     values = values.detach()
-    if values.device.type == "mps":  # has no float64
+    if values.device.type == "mps":  # does not support float64
         values = values.cpu()
     if mask is not None:
         values = values.movedim(1, -1)[mask[:, 0].to(values.device)]
@@ -199,7 +200,7 @@ def check_several(call: BatchNormCall, advice: str = "or use larger batches") ->
     """Refuse a call with one value per channel.
 
     Raises:
-        TooFewValuesError: It has one.
+        TooFewValuesError: The call has one value per channel.
     """
     if call.moments.count == 1:
         raise TooFewValuesError(
@@ -209,7 +210,7 @@ def check_several(call: BatchNormCall, advice: str = "or use larger batches") ->
 
 
 def set_running_statistics(layer: nn.Module, moments: Moments, *, unbiased: bool = True) -> None:
-    """Write the mean and variance of ``moments`` into the buffers of ``layer``, which stay the same tensors."""
+    """Write the mean and variance of ``moments`` into the buffers of ``layer``, in place."""
     copy_values(layer.running_mean, moments.mean)  # type: ignore[arg-type]
     copy_values(layer.running_var, moments.variance(unbiased=unbiased))  # type: ignore[arg-type]
 
@@ -217,11 +218,11 @@ def set_running_statistics(layer: nn.Module, moments: Moments, *, unbiased: bool
 def _inputs(
     layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> tuple[Tensor, Tensor | None] | tuple[None, None]:
-    """The input and the mask that a batch norm is called with; None where its statistics are not those of (N, C, *)."""
+    """The input and mask of a call of a batch norm; None if the input is not (N, C, *) with its channels."""
     values = arguments[0] if arguments else keywords.get("input", next(iter(keywords.values()), None))
     if not isinstance(values, Tensor) or values.dim() < 2:
         return None, None
-    # Not what the layer says: its tensors may have been cut by hand.
+    # Compare with the tensors, not with ``num_features``, which pruning does not update.
     if (
         isinstance(layer, _BatchNorm)
         and layer.running_mean is not None

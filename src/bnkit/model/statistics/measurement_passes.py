@@ -30,12 +30,13 @@ from bnkit.moments import Moments
 
 
 class MeasurementPasses:
-    """A model in evaluation mode and its batches, while the batch norms are being measured.
+    """Runs a model in evaluation mode on its batches, to measure the batch norms.
 
     Args:
-        model: Its buffers are the caller's to restore.
-        layers: Those to measure.
-        state: The random state from which every pass starts, so that a loader shuffles and augments alike in all of them.
+        model: The model. The caller must restore its buffers.
+        layers: The batch norms to measure.
+        state: The random state at the start of every pass, so that a loader shuffles and augments identically in all
+            passes.
     """
 
     def __init__(self, model: nn.Module, layers: Layers, state: RngState) -> None:
@@ -44,14 +45,14 @@ class MeasurementPasses:
     def first_pass(
         self, given: Any, forward: Forward | None, batch_size: int | None, device: Any, *, sequential: bool
     ) -> LayerStatistics:
-        """All layers measured together, which tells the order of their calls too.
+        """Measure all layers together, and record the order of their calls.
 
-        The output for the first batch that has examples is remembered.
+        The output for the first batch that has examples is stored.
         """
         self._batches = Batches(given, forward, batch_size, device)
         if sequential and not self._batches.is_repeatable:
             raise SettingsError(
-                f"batches is a {type(given).__name__}, which can be gone through once; expected a list, a tensor or a DataLoader "
+                f"batches is a {type(given).__name__}, which can be read only once; expected a list, a tensor or a DataLoader "
                 "for sequential=True, which takes a pass for each layer"
             )
         batches = iter(self._batches)
@@ -83,7 +84,7 @@ class MeasurementPasses:
         return self._batches.run(self._model, batch, number)
 
     def _later_pass(self, calls: AbstractSet[Call]) -> LayerStatistics:
-        """Only ``calls``, behind layers that normalise by what stands in their buffers. Each forward pass ends with the last."""
+        """Measure only ``calls``; layers normalise by their buffers. Each forward pass ends with the last call."""
         statistics = LayerStatistics()
         missing: set[Call] = set()
 
@@ -107,7 +108,7 @@ class MeasurementPasses:
         return statistics
 
     def output_change(self, statistics: Mapping[str, Moments]) -> float | None:
-        """How much the output that is remembered changes with ``statistics``, which are written into the layers."""
+        """The change of the stored output with ``statistics``, which this writes into the layers."""
         for name, moments in statistics.items():
             layer = self._layers[name]
             set_running_statistics(layer, moments)
@@ -131,17 +132,17 @@ class MeasurementPasses:
         return output
 
     def finalize_statistics(self, measured: LayerStatistics, ranks: Ranks) -> dict[str, Moments]:
-        """The moments of each layer behind layers that have theirs already, measured call by call.
+        """Measure the moments of each layer call by call, after layers that already have their final statistics.
 
         Args:
-            measured: The first pass on all ranks.
+            measured: The statistics of the first pass on all ranks.
         """
         final = LayerStatistics()
         order = list(measured.moments)
 
         def keep(name: str) -> None:
             moments = final.by_layer()[name]
-            # The first of several calls may have one value for each channel, and no unbiased variance.
+            # The first of several calls may have one value per channel, without an unbiased variance.
             set_running_statistics(self._layers[name], moments, unbiased=bool(moments.count > 1))
 
         def measure(calls: list[Call]) -> None:
@@ -161,8 +162,8 @@ class MeasurementPasses:
                 keep(call[0])
             else:
                 measure([call])
-        # What follows a layer that runs several times was measured before that layer had its final statistics: once more from there on,
-        # now with all calls of a layer in one pass.
+        # Layers after one that runs several times were measured before that one had its final statistics: measure them
+        # again, now with all calls of a layer in one pass.
         names = list(dict.fromkeys(name for name, _ in order))
         calls = {name: [call for call in order if call[0] == name] for name in names}
         for name in dropwhile(lambda name: len(calls[name]) == 1, names):
@@ -179,6 +180,6 @@ def _check_finite(call: BatchNormCall) -> None:
             "values: look at the weights before that layer"
         )
     raise DataError(
-        f"batch {call.batch_number} holds NaN or inf, which reached batch norm {call.name!r}; expected finite values: mend or leave "
+        f"batch {call.batch_number} holds NaN or inf, which reached batch norm {call.name!r}; expected finite values: fix or leave "
         "out the batch"
     )

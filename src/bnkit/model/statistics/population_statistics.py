@@ -37,16 +37,16 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
 def population_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Moments]:
     """The moments of each batch norm's input over all ``batches``, by the layer's dotted name.
 
-    All layers are measured in one pass, each on what reaches it when the layers before it normalise with the batch's
-    own statistics (Ioffe & Szegedy 2015, Algorithm 2, lines 8 to 10), other layers in evaluation mode. The moments of
-    the batches are merged exactly, so that uneven batches count by their size.
+    All layers are measured in one pass, while the layers before them normalise with the statistics of the batch (Ioffe
+    & Szegedy 2015, Algorithm 2, lines 8 to 10) and all other layers are in evaluation mode. The moments of the batches
+    are merged exactly, weighted by batch size.
 
     Args:
-        model: Left as it was: modes, buffers, counters.
+        model: Its modes, buffers and counters are restored.
         batches: Inputs of the model, each with more than one value per channel.
 
     Returns:
-        On the CPU. A name is missing where the layer never ran, or is frozen.
+        The moments, on the CPU, without layers that never ran or are frozen.
 
     Raises:
         TooFewValuesError: A batch has one value per channel.
@@ -66,7 +66,7 @@ def population_statistics(model: nn.Module, batches: Iterable[Tensor]) -> dict[s
 
 
 def is_frozen(layer: _BatchNorm) -> bool:
-    """Whether ``layer`` evaluates and will not train: it says so, or its ``train`` does nothing."""
+    """Whether ``layer`` stays in evaluation mode: it has ``is_frozen`` set, or its ``train`` does nothing."""
     if getattr(layer, "is_frozen", False):
         return True
     if layer.training or getattr(layer.train, "__func__", None) is nn.Module.train:
@@ -78,7 +78,7 @@ def is_frozen(layer: _BatchNorm) -> bool:
 
 @contextmanager
 def normalising_by(model: nn.Module, statistics: Mapping[str, Moments]) -> Iterator[None]:
-    """Inside, the batch norms of ``model`` evaluate with ``statistics``; afterwards with their own again."""
+    """Inside, the batch norms of ``model`` normalise with ``statistics``; afterwards with their own again."""
     layers = batch_norms(model)
     with temporary_buffers(model, layers):
         for name, moments in statistics.items():

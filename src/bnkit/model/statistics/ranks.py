@@ -20,10 +20,10 @@ Result = TypeVar("Result")
 
 
 class Ranks:
-    """The processes of a ``torch.distributed`` group; this one alone where none is initialised.
+    """The processes of a ``torch.distributed`` group; only this process if no group is initialised.
 
     Args:
-        together: Whether this process works with the others at all.
+        together: Whether to work with the other processes.
         group: None for all processes.
     """
 
@@ -34,12 +34,12 @@ class Ranks:
         self.own = torch.distributed.get_rank(group) if self.count > 1 else 0
 
     def gather(self, work: Callable[[], Result]) -> list[Result]:
-        """What ``work`` returned on every rank, in their order, on every rank.
+        """Gather the results of ``work`` from all ranks, in order, on every rank.
 
-        Where it raises on one, it raises on all: a rank that left alone would have the others wait for it.
+        If it raises on one rank, it raises on all; otherwise the others would wait for that rank.
 
         Raises:
-            ModelError: It raised on another rank.
+            ModelError: ``work`` raised on another rank.
         """
         if self.count == 1:
             return [work()]
@@ -64,8 +64,8 @@ class Ranks:
 def without_broadcasts(model: nn.Module) -> Iterator[None]:
     """Inside, ``DistributedDataParallel`` leaves buffers alone.
 
-    Otherwise it sends those of rank 0 to all before every forward pass, in evaluation too, and a rank with fewer batches than
-    the others leaves them waiting.
+    Otherwise it broadcasts those of rank 0 before every forward pass, in evaluation too, and the others would wait for
+    a rank with fewer batches.
     """
     wrappers = [module for module in model.modules() if isinstance(module, DistributedDataParallel)]
     with preserve_attribute(wrappers, "require_forward_param_sync"):

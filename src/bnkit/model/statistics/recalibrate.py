@@ -45,42 +45,44 @@ def recalibrate(
     across_ranks: bool = True,
     process_group: ProcessGroup | None = None,
 ) -> Recalibration:
-    """Give the batch norms of ``model`` the mean and variance of the data, in place, and return how far they were off.
+    """Set the running statistics of ``model`` to those of the data, in place, and return the previous drift.
 
-    The moments of all batches are merged exactly in float64, so that each batch counts by its size. The running variance
-    becomes the unbiased one, as in training. Nothing else changes: not the modes, momentum, ``num_batches_tracked`` (which
-    counts the batches of training), gradients or random state. If anything is raised, the statistics are as before.
+    The moments of all batches are merged exactly in float64, weighted by batch size. The running variance becomes the
+    unbiased variance, as in training. The modes, momentum, ``num_batches_tracked`` (which counts training batches),
+    gradients and random state do not change. After an error, the statistics are restored.
 
-    By default all layers are measured in one pass, each behind layers that normalise with the statistics of the batch (Ioffe
-    & Szegedy 2015, Algorithm 2, lines 8 to 10): deep layers depend slightly on how the data are batched, so take batches like
-    those of training, in mixed order. ``sequential=True`` measures one call of a layer after the other, in the order in
-    which they run, each behind those that have their final statistics already: that depends on the data alone, and takes one pass for
-    each call (from the first layer that runs several times on, one more for each layer).
+    By default all layers are measured in one pass, while the layers before them normalise with the statistics of the
+    batch (Ioffe & Szegedy 2015, Algorithm 2, lines 8 to 10). The result of deep layers depends slightly on the batches,
+    so use shuffled batches as in training. ``sequential=True`` measures the calls of layers one after another, in the
+    order in which they run, each after the layers before it have their final statistics. The result does not depend on
+    the batches, and takes one pass for each call (plus one for each layer from the first layer on that runs several
+    times).
 
-    All other modules run in evaluation mode. A layer that runs several times gets the moments of all its calls together.
-    Positions that a ``mask`` given to a layer of bnkit's leaves out do not count. Layers that were put into evaluation mode
-    one by one are recalibrated like the others. Frozen ones (``bnkit.freeze``), those left out by ``include`` and
-    ``exclude``, and those without running statistics are kept, and normalise as they do in evaluation.
+    All other modules run in evaluation mode. A layer that runs several times gets the merged moments of all its calls.
+    Positions excluded by the ``mask`` of a bnkit layer do not count. Layers that are in evaluation mode individually
+    are recalibrated, too. Frozen layers (``bnkit.freeze``), layers left out by ``include`` and ``exclude``, and layers
+    without running statistics are kept, and normalise as in evaluation.
 
     Args:
-        model: Ours or PyTorch's batch norms in it, ``SyncBatchNorm`` too, on any device.
-        batches: A ``DataLoader``, a list, an iterator (not for ``sequential``), or a tensor, which is one batch. Of a
-            batch that is a tuple or a list, the first entry is the input; a dictionary holds keyword arguments. In the dtype
-            that the model takes.
-        forward: Called with the model and each batch, for models that take more than that.
-        sequential: Measure the layers one after the other.
+        model: A model with batch norms of bnkit or PyTorch, including ``SyncBatchNorm``, on any device.
+        batches: A ``DataLoader``, a list, an iterator (not for ``sequential``), or a tensor, which is one batch. If a
+            batch is a tuple or a list, its first entry is the input; a dictionary holds keyword arguments. The dtype
+            must be the one that the model takes.
+        forward: Called with the model and each batch, for models that need more than the input.
+        sequential: Measure the layers one after another.
         batch_size: Split the tensor ``batches`` into batches of this size.
         include, exclude: Patterns for the dotted names of batch norms.
-        device: Where the batches are moved; None for that of the model's first parameter.
-        across_ranks: Merge over all processes of ``torch.distributed``, if it is initialised: all of them have to call this,
-            with as many batches each as they have, none included, and get the same statistics. False for this one alone.
+        device: The device to which the batches are moved; None for that of the model's first parameter.
+        across_ranks: Merge over all processes of ``torch.distributed``, if it is initialised: all of them must call
+            this, with any number of batches each, including none, and get the same statistics. False for this process
+            alone.
         process_group: The processes to merge over; None for all.
 
     Returns:
         The drift of every layer, worst first, the change of the output, and ``undo()``.
 
     Raises:
-        SettingsError: If arguments do not go together, as an iterator with ``sequential``.
+        SettingsError: If arguments cannot be combined, such as an iterator with ``sequential``.
         ModelError: If there is no batch norm to recalibrate, none runs, or the model raises or makes NaN or inf.
         DataError: If there are no batches, or they are empty or hold NaN or inf.
         TooFewValuesError: If a layer gets one value per channel.
@@ -111,7 +113,7 @@ def recalibrate(
         _check_ran(measured, layers)
         statistics = passes.finalize_statistics(measured, ranks) if sequential else measured.by_layer()
         _check_counts(statistics)
-        # Together, so that no rank keeps statistics that another refused.
+        # On all ranks together, so that all or none keep the statistics.
         output_change = ranks.gather(lambda: passes.output_change(statistics))[ranks.own]
     kept = [*kept, *(Change(name, UNCHANGED, _why_kept(name, measured)) for name in layers if name not in statistics)]
     recalibration = Recalibration(
@@ -120,7 +122,7 @@ def recalibrate(
     try:
         for name, moments in statistics.items():
             set_running_statistics(layers[name], moments)
-    except BaseException:  # also if somebody interrupts between two layers
+    except BaseException:  # including KeyboardInterrupt between two layers
         recalibration.undo()
         raise
     return recalibration
@@ -134,7 +136,7 @@ def _why_kept(name: str, measured: LayerStatistics) -> str:
 
 @contextmanager
 def _evaluating(model: nn.Module, layers: Layers) -> Iterator[RngState]:
-    """Inside, ``model`` evaluates, eagerly and without gradients; afterwards it is as it was, and the random state too."""
+    """Inside, ``model`` evaluates eagerly without gradients; afterwards the model and the random state are restored."""
     state = RngState()
     with ExitStack() as stack:
         stack.callback(state.restore)
@@ -142,7 +144,7 @@ def _evaluating(model: nn.Module, layers: Layers) -> Iterator[RngState]:
         stack.enter_context(without_broadcasts(model))
         stack.enter_context(torch.no_grad())
         stack.enter_context(force_eager())
-        for module in model.modules():  # not .eval(), which a class may have given effects of its own
+        for module in model.modules():  # not .eval(), which a class may override with side effects
             if hasattr(module, "training"):
                 module.training = False
         yield state

@@ -1,4 +1,4 @@
-"""The statistics of data in place of moving averages, for as long as something is evaluated."""
+"""Temporarily use the statistics of data instead of moving averages."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from bnkit.model.statistics.recalibrate import recalibrate
 def recalibrated(
     model: nn.Module, batches: Any, forward: Forward | None = None, **options: Any
 ) -> Iterator[Recalibration]:
-    """A context manager: inside, the batch norms of ``model`` have the statistics of the data; afterwards, those of before.
+    """A context manager: inside, the batch norms of ``model`` have the statistics of the data; afterwards their own.
 
-    Running means, running variances and ``num_batches_tracked`` are restored bit for bit, also if something is raised inside
-    or the model was trained there. Everything else, as the mode that ``model.eval()`` sets, stays as it is left. May be nested.
+    Running means, running variances and ``num_batches_tracked`` are restored bit for bit, even if the body raises or
+    trains the model. Other changes, such as the mode set by ``model.eval()``, are not undone. May be nested.
 
     Args:
         model, batches, forward, options: As for ``recalibrate``.
 
     Yields:
-        What ``recalibrate`` returns: the drift of every layer.
+        The result of ``recalibrate``: the drift of every layer.
 
     Raises:
-        BnkitError: As ``recalibrate``; the statistics are then as before.
+        BnkitError: As ``recalibrate``; the statistics are then restored.
 
     Example:
         >>> import torch
@@ -53,7 +53,7 @@ def recalibrated(
 
 
 def running_statistics(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the running means and variances and the counters of the batch norms of ``model``, by dotted name."""
+    """Copies of the running means, variances and counters of the batch norms of ``model``, by dotted name."""
     return {
         f"{name}.{key}" if name else key: buffer.detach().clone()
         for name, layer in batch_norms(model).items()
@@ -63,7 +63,7 @@ def running_statistics(model: nn.Module) -> dict[str, Tensor]:
 
 
 def restore_statistics(model: nn.Module, statistics: dict[str, Tensor]) -> None:
-    """Give the batch norms of ``model`` what ``running_statistics`` returned before."""
+    """Restore the ``statistics`` that ``running_statistics`` returned in the batch norms of ``model``."""
     for name, layer in batch_norms(model).items():
         for key, buffer in layer.named_buffers(recurse=False):
             content = statistics.get(f"{name}.{key}" if name else key)

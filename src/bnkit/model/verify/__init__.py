@@ -1,1 +1,1 @@
-"""Proof that what a verb returns or writes is right, and what it did to the answers."""
+"""Verify that changed models and written files compute the right outputs, and compare their predictions."""

@@ -1,4 +1,4 @@
-"""Whether a changed model may take the place of the one before, by its answers to data."""
+"""Decide by predictions on data whether a changed model may replace the previous one."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from bnkit.model.inspect.batches import Forward
 from bnkit.model.verify.compare_predictions import effect_of
 from bnkit.model.verify.prediction_changes import Effect
 
-# Outputs that are meant to stay the same may change by this share of their size, or by this many times the square root of the
-# machine epsilon: on data, not on the example alone that the change was checked on.
+# On data, outputs that should stay the same may change by this share of their size, or by this multiple of the square
+# root of the machine epsilon.
 _CHANGE, _ROUNDING = 0.01, 4
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a change did to a model's answers, and whether that is a loss.
+    """The effect of a change on a model's predictions, and whether it is a loss.
 
     Attributes:
-        effect: The answers after, held against those before.
-        where: What they were answers to, as "on the test part of digits".
-        limit: By which share of their size outputs may change; None where they are meant to.
+        effect: The comparison of the predictions before and after.
+        where: The data, such as "on the test part of digits".
+        limit: The share of their size by which outputs may change; None if they are meant to change.
     """
 
     effect: Effect
@@ -47,11 +47,11 @@ class Outcome:
         where: str = "on the data",
         keeps_outputs: bool = False,
     ) -> Outcome:
-        """The outcome of making ``after`` of ``before``.
+        """The outcome of changing ``before`` to ``after``.
 
         Args:
             before, after, batches, forward, example_inputs: As for ``effect_of``.
-            where: What ``batches`` are, for messages.
+            where: The description of ``batches`` in messages.
             keeps_outputs: Whether the two are meant to compute the same.
         """
         effect = effect_of(before, after, batches, forward, example_inputs=example_inputs)
@@ -59,14 +59,14 @@ class Outcome:
 
     @property
     def is_loss(self) -> bool:
-        """Whether the model became worse, or computes something else where it should not."""
+        """Whether the model became worse, or its outputs changed although they should not."""
         change = self.effect.change
         differs = self.limit is not None and change is not None and not change <= self.limit
         return self.effect.is_worse or differs
 
     @property
     def line(self) -> str:
-        """What became of the answers, in a line."""
+        """The effect in one line."""
         return f"{self.where}: {self.effect.summary}{' (worse than before)' if self.is_loss else ''}"
 
     def to_json(self) -> dict[str, Any]:
@@ -77,11 +77,11 @@ class Outcome:
         """Raise if the change is a loss.
 
         Args:
-            what: The subject of the message: what was changed.
-            expected: The end of the message: what was expected, and what to do next.
+            what: The subject of the message: the thing that was changed.
+            expected: The end of the message: the expectation, and the next step.
 
         Raises:
-            ModelError: It is; the message has the figures.
+            ModelError: The change is a loss; the message has the figures.
         """
         if self.is_loss:
             examples = f" ({plural(self.effect.examples, 'example')})" if self.effect.examples else ""

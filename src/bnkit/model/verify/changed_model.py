@@ -1,4 +1,4 @@
-"""The proof that a changed model is right: it runs on the example, and computes what it did where it is meant to."""
+"""Verify a changed model: it runs on the example, and its outputs stay the same if they should."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.inspect.example import Example, holds_numbers, largest_difference, tensors_in
 from bnkit.model.state import preserve_model
 
-# So many times the rounding error that a model has by itself, a change of it may move its outputs.
+# The allowed change of the outputs, as a multiple of the model's own rounding error.
 _OF_ITS_OWN = 16
 
 
 def output_of(model: nn.Module, example: Example, done: str) -> Any:
-    """What ``model``, which was changed, returns on ``example`` in evaluation mode; it stays as it is.
+    """The output of the changed ``model`` on ``example`` in evaluation mode; ``model`` is not modified.
 
     Args:
-        done: What was done to it, to be read after its name: "with its batch norm removed".
+        done: The change, as a phrase after the model's name: "with its batch norm removed".
 
     Raises:
-        ModelError: It raises.
+        ModelError: The model raises.
     """
     with preserve_model(model), torch.no_grad():
         try:
@@ -39,10 +39,10 @@ def output_of(model: nn.Module, example: Example, done: str) -> Any:
 
 
 def check_comparable(output: Any, model: nn.Module) -> None:
-    """Refuse an example on which no change could be seen.
+    """Refuse an example with outputs that cannot be compared.
 
     Raises:
-        ModelError: The output has floating-point tensors, and no finite number in them.
+        ModelError: The output has floating-point tensors without any finite number.
     """
     if any(tensor.is_meta for _, tensor in tensors_in(output)):
         raise ModelError(f"{type(model).__name__} is on the meta device, without values to compare; move it to another")
@@ -56,17 +56,17 @@ def check_comparable(output: Any, model: nn.Module) -> None:
 
 
 def error_of(before: Any, after: Any, model: nn.Module, done: str, exact: Callable[[], Any]) -> float | None:
-    """How far ``after``, the output of ``model``, is from ``before``; None if they hold no floating-point numbers.
+    """The difference of ``after``, the output of ``model``, from ``before``; None without floating-point numbers.
 
-    Rounding may leave half of the digits after some hundred layers: the square root of the relative spacing of the coarsest
-    numbers that are computed with. A network that amplifies rounding is allowed a multiple of its own error.
+    After some hundred layers, rounding may leave half of the digits correct, so the tolerance is the square root of the
+    machine epsilon of the coarsest dtype. A network that amplifies rounding is allowed a multiple of its own error.
 
     Args:
-        done: What was done to the model, to be read after its name.
-        exact: Gives what ``before`` would be without rounding, or None if that is not known.
+        done: The change, as a phrase after the model's name.
+        exact: Returns ``before`` without rounding errors, or None if that is unknown.
 
     Raises:
-        ModelError: They are further apart than rounding explains.
+        ModelError: The difference is larger than rounding explains.
     """
     error = largest_difference(before, after)
     if not error <= tolerance(model) and not error <= _OF_ITS_OWN * _own_error(exact(), before):
@@ -78,7 +78,7 @@ def error_of(before: Any, after: Any, model: nn.Module, done: str, exact: Callab
 
 
 def exact_output(model: nn.Module, example: Example) -> Any:
-    """What a copy of ``model`` in float64 returns on ``example``; None if it does not run in float64."""
+    """The output of a float64 copy of ``model`` on ``example``; None if it does not run in float64."""
     wide = deepcopy_model(model).double().eval()
     with preserve_model(wide), torch.no_grad():
         try:
@@ -89,11 +89,11 @@ def exact_output(model: nn.Module, example: Example) -> Any:
 
 def _own_error(exact: Any, output: Any) -> float:
     error = 0.0 if exact is None else largest_difference(exact, output)
-    return error if error < 1 else 0.0  # otherwise it is not rounding
+    return error if error < 1 else 0.0  # a larger error is not caused by rounding
 
 
 def tolerance(model: nn.Module) -> float:
-    """The largest difference of two outputs of ``model``, over their magnitude, that rounding explains."""
+    """The largest difference of two outputs of ``model``, relative to their magnitude, that rounding explains."""
     dtypes = {tensor.dtype for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point()}
     devices = {tensor.device.type for tensor in chain(model.parameters(), model.buffers())} or {"cpu"}
     devices = {device for device in devices if torch.amp.is_autocast_available(device)}

@@ -1,4 +1,4 @@
-"""The answers of two models to the same data."""
+"""Compare the predictions of two models on the same data."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def effect_of(
     *,
     example_inputs: Any = None,
 ) -> Effect:
-    """What ``after`` answers against ``before``, both in evaluation mode and left as they were.
+    """Compare the predictions of ``before`` and ``after`` in evaluation mode; the models are not changed.
 
     Args:
-        before, after: Two models that are called alike.
-        batches: A ``DataLoader``, a list, an iterator or a tensor. Of a batch that is a tuple or a list, the first entry is the
-            input, and the second what is to be answered: class numbers, or floating targets of the output's shape.
-        forward: Called with the model and each batch, for models that take more than an input; the second entry is then
-            what is to be answered if it is class numbers, (N,).
-        example_inputs: In place of ``batches``: a tensor, a tuple (positional arguments) or a dictionary (keywords).
+        before, after: Two models with the same arguments.
+        batches: A ``DataLoader``, a list, an iterator or a tensor. If a batch is a tuple or a list, its first entry is
+            the input, and the second holds the targets: class numbers, or floating targets of the output's shape.
+        forward: Called with the model and each batch, for models that take more than one input; the second entry then
+            holds the targets only if it consists of class numbers, (N,).
+        example_inputs: Instead of ``batches``: a tensor, a tuple (positional arguments) or a dictionary (keywords).
 
     Raises:
-        ModelError: One of them raises.
+        ModelError: One of the models raises.
 
     Example:
         >>> one, other = nn.Linear(2, 2), nn.Linear(2, 2)
@@ -58,7 +58,7 @@ def effect_of(
 
 
 def _alike(*models: nn.Module) -> Iterator[nn.Module]:
-    """Each of ``models``, under the same random state."""
+    """Yield each of ``models``, with the same random state."""
     state = RngState()
     for model in models:
         state.restore()
@@ -66,15 +66,15 @@ def _alike(*models: nn.Module) -> Iterator[nn.Module]:
 
 
 def outputs_of(output: Any) -> list[Tensor]:
-    """The floating-point tensors of what a model returned, in tensors of their own."""
+    """Copies of the floating-point tensors in a model's output."""
     return [tensor.detach().clone() for _, tensor in tensors_in(output) if tensor.is_floating_point()]
 
 
 def targets_of(batch: Any, batches: Batches) -> Any:
-    """What is to be answered: the second entry of a batch that is a tuple or a list; None of another.
+    """The targets: the second entry of a batch that is a tuple or a list; otherwise None.
 
-    Where a function of the user's own takes whole batches, the second entry may be a further input: only class numbers
-    (N,) count then.
+    If the user's ``forward`` takes whole batches, the second entry may be another input; then it is only used if it
+    consists of class numbers (N,).
     """
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
         return None

@@ -1,4 +1,4 @@
-"""Proof that an ONNX file holds what the model computes: run by onnx's reference evaluator and by onnxruntime."""
+"""Verify that an ONNX file computes what the model computes, by onnx's reference evaluator and by onnxruntime."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from bnkit.model.verify.written_file import compare, examples_of, leaves
 
 
 def prove_onnx(model: nn.Module, program: ExportedProgram, path: Path, example: Example) -> None:
-    """Raise unless the ONNX file in ``path``, run by onnx's reference evaluator, computes what ``model`` does, which evaluates.
+    """Raise unless the ONNX file in ``path``, run by onnx's reference evaluator, computes what ``model`` does.
 
-    Where the first dimension is free, with another number of rows too. Where onnxruntime is installed, it runs the file as
-    well, with several numbers of rows: it is what files are served with.
+    If the first dimension is free, another number of rows is tried too. If onnxruntime, the usual runtime for
+    deployment, is installed, it also runs the file, with several numbers of rows.
 
     Args:
-        model: In evaluation mode.
-        program: What the file was made of.
+        model: The model in evaluation mode.
+        program: The program that the file was made from.
         path: The file.
-        example: What the program was exported with.
+        example: The example that the program was exported with.
 
     Raises:
-        ModelError: It does not, or cannot be run; the message says by how much the outputs are off.
+        ModelError: It does not, or cannot be run; the message gives the difference of the outputs.
     """
     import onnx
     from onnx.reference import ReferenceEvaluator
@@ -56,15 +56,15 @@ def prove_onnx(model: nn.Module, program: ExportedProgram, path: Path, example: 
 
 
 def _prove_by_onnxruntime(model: nn.Module, program: ExportedProgram, path: Path, example: Example) -> None:
-    """The same, by onnxruntime; a file with a type that it has no kernel for, as bfloat16, is left to the evaluator of onnx."""
+    """The same by onnxruntime; files with dtypes that it does not support, such as bfloat16, are skipped."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised
+    options.log_severity_level = 4  # errors are raised anyway
     options.intra_op_num_threads = torch.get_num_threads()
     if any(tensor.dtype == torch.bfloat16 for tensor in leaves((example.arguments, example.keywords))):
-        return  # NumPy has no such type
+        return  # NumPy does not support the dtype
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except errors.NotImplemented:

@@ -1,4 +1,4 @@
-"""An operator of ONNX that onnx's reference evaluator computes for one group of channels only. Needs onnx."""
+"""An ONNX operator that onnx's reference evaluator supports only for one group of channels. Needs onnx."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-class ConvTranspose(OpRun):  # the evaluator finds it by its name, which is that of the operator
+class ConvTranspose(OpRun):  # the evaluator finds it by its name, that of the operator
     """A transposed convolution with any number of groups, as ONNX defines it."""
 
     op_domain = ""
@@ -41,7 +41,7 @@ class ConvTranspose(OpRun):  # the evaluator finds it by its name, which is that
             dilation=list(dilations or ones),
         )
         begins, ends = (pads or zeros * 2)[:dimensions], (pads or zeros * 2)[dimensions:]
-        # What is cut off on each side; below 0, what is added.
+        # The number of values cut off on each side; negative if values are added.
         cuts = [(begin, end - more) for begin, end, more in zip(begins, ends, output_padding or zeros, strict=True)]
         output: Tensor = functional.pad(whole, [-cut for pair in reversed(cuts) for cut in pair])
         if bias is not None:

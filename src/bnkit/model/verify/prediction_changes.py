@@ -1,4 +1,4 @@
-"""What a change of a model did to its answers: counted in pairs, example by example, on the same data."""
+"""The effect of a change of a model on its predictions, in paired comparisons on the same examples."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from torch import Tensor
 
 from bnkit.model.verify.prediction_scores import Scores, Scoring, Spread
 
-# A difference of accuracies that matters; the share of the loss that does; how likely by chance it may be.
+# The smallest difference of accuracy and relative difference of loss that matter; the significance level.
 POINT, SHARE, CHANCE = 0.01, 0.1, 0.01
-# No loss, however small it was before, matters below this share of what a guess scores.
+# Differences below this share of the loss of a guess never matter.
 _LEAST = 0.001
 
 
 @dataclass
 class Effect:
-    """What a change did to a model's answers on data, against those before.
+    """The effect of a change on a model's predictions on data.
 
-    Which of the two is better is judged in pairs, on the same examples: accuracies by an exact test of the examples that
-    only one of them got right (McNemar's), losses by Student's test of their differences.
+    The two models are compared in pairs on the same examples: accuracies by McNemar's exact test of the examples that
+    only one of them got right, losses by Student's t-test of their differences.
 
     Attributes:
-        examples: How many examples had targets that fit the outputs; 0 where none did.
-        right_before, right_after: How many answers were right; of an example with several answers, the share of them.
-        gained, lost: How many examples have more, and fewer, right answers after the change.
-        spoiled, recovered: How many outputs became inf or NaN, and how many that were became finite.
+        examples: The number of examples with targets that fit the outputs.
+        right_before, right_after: The number of right predictions; an example with several predictions counts as the
+            share of
+        right ones.
+        gained, lost: The numbers of examples with more, and with fewer, right predictions after the change.
+        spoiled, recovered: The numbers of outputs that became inf or NaN, and that became finite again.
         has_one_form: Whether the outputs before and after have the same shapes.
     """
 
@@ -42,13 +44,14 @@ class Effect:
     _outputs: int = 0
     _scoring: Scoring | None = None
     _spread: Spread = field(default_factory=Spread)
-    # Over the examples whose loss is finite before and after: how many, and sums of the losses, of their differences and squares.
+    # For examples with a finite loss before and after: their number, and the sums of the loss before, the differences,
+    # and the squared differences.
     _losses: tuple[int, float, float, float] = (0, 0.0, 0.0, 0.0)
-    # Sums of squares: of the differences of finite outputs, of the outputs before, and after.
+    # Sums of squares of the differences of finite outputs, of the outputs before, and of the outputs after.
     _squares: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def add(self, before: list[Tensor], after: list[Tensor], targets: Any = None) -> None:
-        """Take in the answers to one batch, as ``outputs_of`` returns them, and its targets."""
+        """Add the predictions on one batch, as ``outputs_of`` returns them, and its targets."""
         self._compare_outputs(before, after)
         if self._scoring is None and not self.examples:
             self._scoring = Scoring.of(before, targets)
@@ -93,27 +96,27 @@ class Effect:
 
     @property
     def loss(self) -> str:
-        """What the loss is called; empty where there are no targets that fit."""
+        """The name of the loss; empty if there are no matching targets."""
         return "" if self._scoring is None else self._scoring.loss
 
     @property
     def has_accuracy(self) -> bool:
-        """Whether answers are right or wrong."""
+        """Whether the predictions have an accuracy."""
         return self.examples > 0 and self._scoring is not None and self._scoring.kind != "values"
 
     @property
     def accuracy_before(self) -> float:
-        """The share of right answers before; NaN where there is none."""
+        """The share of right predictions before; NaN if there are none."""
         return self.right_before / self.examples if self.has_accuracy else math.nan
 
     @property
     def accuracy_after(self) -> float:
-        """The share of right answers after."""
+        """The share of right predictions after."""
         return self.right_after / self.examples if self.has_accuracy else math.nan
 
     @property
     def loss_before(self) -> float:
-        """The mean loss before, over the examples where it is finite before and after; NaN where there is none."""
+        """The mean loss before, over the examples with a finite loss before and after; NaN if there are none."""
         count, loss, *_ = self._losses
         return loss / count if count else math.nan
 
@@ -125,15 +128,15 @@ class Effect:
 
     @property
     def change(self) -> float | None:
-        """How far the outputs are apart, in root mean squares: of the difference over that of the outputs before.
+        """The root mean square of the change of the outputs, divided by that of the outputs before.
 
-        Infinite where outputs became finite or ceased to be, or have another shape; None where there are none.
+        Infinite if outputs became finite, inf or NaN, or have another shape; None if there are no outputs.
         """
         return self._relative(self._squares[1])
 
     @property
     def change_by_result(self) -> float | None:
-        """The same, over the outputs after."""
+        """The same, relative to the outputs after."""
         return self._relative(self._squares[2])
 
     def _relative(self, magnitude: float) -> float | None:
@@ -146,22 +149,22 @@ class Effect:
 
     @property
     def is_more_accurate(self) -> bool:
-        """Whether accuracy rose, by what matters and more than chance."""
+        """Whether accuracy rose relevantly and significantly."""
         return self.accuracy_after - self.accuracy_before >= POINT and _chance(self.gained, self.lost) <= CHANCE
 
     @property
     def is_less_accurate(self) -> bool:
-        """Whether accuracy fell, by what matters and more than chance."""
+        """Whether accuracy fell relevantly and significantly."""
         return self.accuracy_before - self.accuracy_after >= POINT and _chance(self.lost, self.gained) <= CHANCE
 
     @property
     def has_less_loss(self) -> bool:
-        """Whether the loss fell, by what matters and more than chance."""
+        """Whether the loss fell relevantly and significantly."""
         return self._matters(self.loss_before - self.loss_after, self.loss_after) and self._chance_of_loss(-1) <= CHANCE
 
     @property
     def has_more_loss(self) -> bool:
-        """Whether the loss rose, by what matters and more than chance."""
+        """Whether the loss rose relevantly and significantly."""
         return self._matters(self.loss_after - self.loss_before, self.loss_before) and self._chance_of_loss(1) <= CHANCE
 
     def _matters(self, difference: float, smaller: float) -> bool:
@@ -171,27 +174,27 @@ class Effect:
 
     @property
     def _loss_of_a_guess(self) -> float:
-        """What is scored by the same share for each class, or by the mean of the values."""
+        """The loss of predicting equal probabilities for all classes, or the mean of the values."""
         if self._scoring is None:
             return math.nan
         return math.log(self._scoring.classes) if self._scoring.classes else self._spread.variance
 
     def _chance_of_loss(self, sign: int) -> float:
-        """How likely so large a mean difference of that sign is where there is none."""
+        """The one-sided p-value of the mean difference with that sign."""
         count, _, change, squares = self._losses
-        if 2.0**-count > CHANCE:  # so few that all of one sign would be chance
+        if 2.0**-count > CHANCE:  # too few for significance even with equal signs
             return 1.0
         mean = change / count
         error = math.sqrt(max(squares / count - mean**2, 0.0) / (count - 1))
         if error == 0:
             return 0.0 if sign * mean > 0 else 1.0
-        from scipy.special import stdtr  # a while to load, and mostly not needed
+        from scipy.special import stdtr  # slow to import, and rarely needed
 
         return float(stdtr(count - 1, -sign * mean / error))
 
     @property
     def only_guessed(self) -> bool:
-        """Whether the model before knew nothing of the classes: neither right more often than by chance, nor with less loss."""
+        """Whether the model before only guessed: its accuracy and its loss were no better than chance."""
         if self._scoring is None or not self.has_accuracy or self.loss_before < self._loss_of_a_guess:
             return False
         from scipy.special import bdtrc
@@ -201,10 +204,10 @@ class Effect:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the change lost something.
+        """Whether the change made the model worse.
 
-        Outputs became inf or NaN; or a model that did not only guess is less accurate, or has more loss and is not more
-        accurate.
+        That is the case if outputs became inf or NaN; or if a model that did not only guess became less accurate, or
+        has more loss and did not become more accurate.
         """
         if self.spoiled:
             return True
@@ -213,7 +216,7 @@ class Effect:
 
     @property
     def summary(self) -> str:
-        """The figures before and after, in a line."""
+        """The figures before and after, in one line."""
         parts = []
         if self.has_accuracy:
             parts.append(f"accuracy {self.accuracy_before:.3f} -> {self.accuracy_after:.3f}")
@@ -230,7 +233,7 @@ class Effect:
         return ", ".join(parts) or "no floating-point output to compare"
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain values; None where a figure is not there or not finite."""
+        """The same as plain values; None for figures that are missing or not finite."""
         return {
             "examples": self.examples,
             "accuracy_before": _plain(self.accuracy_before),
@@ -245,8 +248,8 @@ class Effect:
 
 
 def _chance(more: int, fewer: int) -> float:
-    """The probability of at least ``more`` of the pairs that differ, if both are equally good: an exact one-sided sign test."""
-    from scipy.special import bdtrc  # a while to load, and mostly not needed
+    """The exact one-sided p-value of the sign test, for ``more`` and ``fewer`` pairs of either sign."""
+    from scipy.special import bdtrc  # slow to import, and rarely needed
 
     return float(bdtrc(more - 1, more + fewer, 0.5)) if more + fewer else 1.0
 

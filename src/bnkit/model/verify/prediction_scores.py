@@ -1,4 +1,4 @@
-"""How good each of a model's answers is: right or wrong, and its loss."""
+"""Score a model's predictions: right or wrong, and the loss."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _LOSSES: dict[TargetType, str] = {
 }
 
 
-# Below every probability that matters; its logarithm is finite.
+# Smaller than any relevant probability, but with a finite logarithm.
 _TINY = 1e-12
 
 
 class Scores(NamedTuple):
-    """How good the answers to a batch are.
+    """The scores of the predictions on a batch.
 
     Attributes:
-        right: (N,), the share of each example's answers that are right; None where the targets are values.
-        loss: (N,), the mean loss of each example's answers; inf or NaN where outputs are not finite.
+        right: (N,), the share of right predictions of each example; None if the targets are values.
+        loss: (N,), the mean loss of each example's predictions; inf or NaN if outputs are not finite.
     """
 
     right: Tensor | None
@@ -37,14 +37,14 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Scoring:
-    """Which of a model's outputs is held against the targets, and by which loss.
+    """Which of a model's outputs is compared with the targets, and by which loss.
 
     Attributes:
-        kind: What the targets are: class numbers (N, *); answers of yes or no, of the output's shape; shares of the
+        kind: The kind of targets: class numbers (N, *); yes or no (0 or 1), of the output's shape; shares of the
             classes, (N, classes), which add up to 1; values, of the output's shape.
-        position: Which of the floating outputs it is.
+        position: The index of that output among the floating outputs.
         is_probability: Whether that output holds probabilities, not logits.
-        classes: How many answers there are to choose from; 0 where the targets are values.
+        classes: The number of classes to choose from; 0 if the targets are values.
     """
 
     kind: TargetType
@@ -54,7 +54,7 @@ class Scoring:
 
     @classmethod
     def of(cls, outputs: Sequence[Tensor], targets: object) -> Scoring | None:
-        """The first of ``outputs``, floating tensors, that the targets fit; None where they fit none."""
+        """The scoring by the first of ``outputs``, floating tensors, that the targets fit; None if they fit none."""
         if not isinstance(targets, Tensor) or targets.dim() < 1 or not len(targets) or targets.is_complex():
             return None
         for position, output in enumerate(outputs):
@@ -66,11 +66,11 @@ class Scoring:
 
     @property
     def loss(self) -> str:
-        """What the loss is called."""
+        """The name of the loss."""
         return _LOSSES[self.kind]
 
     def scores(self, outputs: Sequence[Tensor], targets: Tensor) -> Scores | None:
-        """The scores of ``outputs``, on the CPU in float64; None where they do not fit the targets."""
+        """The scores of ``outputs``, on the CPU in float64; None if they do not fit the targets."""
         if self.position >= len(outputs) or _kind(outputs[self.position], targets) is None:
             return None
         output, targets = outputs[self.position].cpu().double(), targets.detach().cpu()
@@ -100,21 +100,21 @@ class Scoring:
 
 
 class Spread:
-    """How far targets that are values lie apart: what predicting their mean would score."""
+    """The variance of targets that are values: the loss of predicting their mean."""
 
     def __init__(self) -> None:
         self._count = 0
         self._sums = self._squares = torch.zeros((), dtype=torch.float64)
 
     def add(self, targets: Tensor) -> None:
-        """Take in the targets of a batch."""
+        """Add the targets of a batch."""
         values = targets.detach().cpu().double().reshape(len(targets), -1)
         self._count, self._sums = self._count + len(values), self._sums + values.sum(0)
         self._squares = self._squares + values.square().sum(0)
 
     @property
     def variance(self) -> float:
-        """The biased variance, in the mean over the values of a target; 0 without targets."""
+        """The biased variance, averaged over the values of a target; 0 without targets."""
         if not self._count:
             return 0.0
         return float((self._squares / self._count - (self._sums / self._count).square()).clamp(min=0).mean())
@@ -148,7 +148,7 @@ def _add_up_to_1(values: Tensor, tolerance: float) -> bool:
 
 
 def _class_numbers(targets: Tensor) -> Tensor:
-    """(N, *), int64; (N, 1) is taken as (N,)."""
+    """``targets`` as (N, *), int64; (N, 1) becomes (N,)."""
     return (targets[:, 0] if targets.dim() == 2 and targets.shape[1] == 1 else targets).long()
 
 

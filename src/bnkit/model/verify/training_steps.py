@@ -1,4 +1,4 @@
-"""The proof that a changed model learns as before: outputs, gradients and buffers of a step of training and of an evaluation."""
+"""Verify that a changed model trains as before, by outputs, gradients and buffers of one step in each mode."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from bnkit.model.inspect.example import Example, tensors_in
 from bnkit.model.state import RngState, preserve_model
 from bnkit.model.verify.changed_model import tolerance
 
-# Of the algebra, in float64: what is left of 16 digits after some hundred layers.
+# The tolerance for the algebra in float64, after rounding in some hundred layers.
 _EXACT = 1e-8
 
 
 def check_trains_alike(before: nn.Module, after: nn.Module, example: Example) -> None:
-    """Compare two models, to be thrown away, whose parameters and buffers have the same names; in float64 if they run so.
+    """Compare two disposable models whose parameters and buffers have the same names; in float64 if possible.
 
-    A mode in which ``before`` does not run on the example, as training on one value a channel, is left out.
+    A mode in which ``before`` does not run on the example is skipped, such as training on one value per channel.
 
     Raises:
-        ModelError: They differ, or ``after`` does not run where ``before`` does.
+        ModelError: They differ, or ``after`` does not run in a mode in which ``before`` does.
     """
     limit, in_float64 = _EXACT, example.to(torch.float64)
     state = {name: tensor.dtype for name, tensor in (*before.named_parameters(), *before.named_buffers())}
@@ -55,7 +55,7 @@ def _are_close(one: Tensor, other: Tensor, limit: float) -> bool:
 
 
 class _Steps:
-    """What a model does in training, in evaluation, and in evaluation that nobody differentiates; each from the same state."""
+    """The results of a model in training and in evaluation with and without gradients, from the same state."""
 
     def __init__(self, model: nn.Module, example: Example) -> None:
         self.tensors: dict[str, dict[str, Tensor]] = {}
@@ -93,7 +93,7 @@ class _Steps:
 
 
 def _upstream(outputs: list[Any]) -> Iterator[Tensor]:
-    """Gradients of the outputs, the same for outputs of the same shapes."""
+    """Fixed gradients for the outputs, which depend only on the shapes."""
     generator = torch.Generator().manual_seed(0)
     for output in outputs:
         yield torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)

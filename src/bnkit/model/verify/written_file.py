@@ -1,4 +1,4 @@
-"""Proof that a file holds what the model computes: loaded again, and run against it."""
+"""Verify that a written file computes what the model computes: load and run it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.inspect.example import Example, largest_difference
 from bnkit.model.state import RngState, preserve_model
 
-# Of an example with more values, a few rows are run where the number of rows is free: the evaluator of ONNX is slow.
+# For an example with more values, only a few rows are run if their number is free: the evaluator of ONNX is slow.
 _MANY = 1 << 22
 # The precision of float32 products on a GPU, as PyTorch computes convolutions by default.
 _TF32 = 2.0**-10
-# The share of whole numbers among the outputs, as classes, that may be others.
+# The share of integer outputs, such as classes, that may differ.
 _FLIPPED = 0.01
 
-# What takes the inputs and returns the floating outputs, in their order.
+# A function that takes the inputs and returns the floating outputs, in order.
 Run = Callable[[Example], list[Tensor]]
 
 
 def prove_weights(model: nn.Module, path: Path, example: Example | None) -> None:
-    """Raise unless ``path``, safetensors, gives a copy of ``model`` its tensors back, and with them its outputs.
+    """Raise unless a copy of ``model`` with the weights in ``path``, safetensors, has the same tensors and outputs.
 
     Raises:
-        ModelError: It does not; the message says by how much the outputs are off.
+        ModelError: It does not; the message gives the difference of the outputs.
     """
     written, expected = load_file(path), model.state_dict()
     for key, tensor in expected.items():
@@ -47,11 +47,11 @@ def prove_weights(model: nn.Module, path: Path, example: Example | None) -> None
         return
     try:
         twin = deepcopy_model(model)
-    except ModelError:  # the tensors are right, and there is nothing to load them into
+    except ModelError:  # the model cannot be copied; the tensors were already compared
         return
     with torch.no_grad():
         for tensor in twin.state_dict().values():
-            tensor.zero_()  # so that only what is in the file can be right
+            tensor.zero_()  # so that the right values can only come from the file
         twin.load_state_dict(written)
     with preserve_model(model), torch.no_grad():
         model.eval()
@@ -59,30 +59,30 @@ def prove_weights(model: nn.Module, path: Path, example: Example | None) -> None
 
 
 def prove_program(model: nn.Module, program: ExportedProgram, path: Path, example: Example) -> None:
-    """Raise unless the exported program in ``path`` computes what ``model`` does, which evaluates.
+    """Raise unless the exported program in ``path`` computes what ``model``, in evaluation mode, does.
 
-    Where the first dimension is free, with another number of rows too.
+    If the first dimension is free, another number of rows is tried too.
 
     Raises:
-        ModelError: It does not; the message says by how much the outputs are off.
+        ModelError: It does not; the message gives the difference of the outputs.
     """
     loaded = torch.export.load(path).module()
     compare(model, examples_of(model, program, example), _outputs_of(loaded), path)
 
 
 def compare_programs(before: nn.Module, program: ExportedProgram, example: Example, done: str) -> float | None:
-    """How far the outputs of ``program``, a changed one, are from those of the module ``before``, over their magnitude.
+    """The relative difference of the outputs of the changed ``program`` from those of the module ``before``.
 
-    On the example, and with other numbers of rows where that is free; None where they hold no floating-point numbers.
+    They are run on the example, and with other numbers of rows if that is free; None without floating-point outputs.
 
     Args:
-        before: The module of the program before.
+        before: The module of the original program.
         program: The changed program.
-        example: What both are called with.
-        done: What was done to it, to be read after "the program".
+        example: The input of both.
+        done: The change, as a phrase after "the program".
 
     Raises:
-        ModelError: They are further apart than rounding explains.
+        ModelError: The difference is larger than rounding explains.
     """
     error = 0.0
     run, reference = _outputs_of(program.module()), _outputs_of(before)
@@ -98,7 +98,7 @@ def compare_programs(before: nn.Module, program: ExportedProgram, example: Examp
 
 
 def compare(model: nn.Module, examples: list[Example], run: Run, path: Path) -> None:
-    """Hold what ``run`` gives against what ``model`` computes, for all of ``examples``."""
+    """Compare the outputs of ``run`` with those of ``model``, for all ``examples``."""
     reference = _outputs_of(model)
     for example in examples:
         state = RngState()
@@ -118,10 +118,10 @@ def compare(model: nn.Module, examples: list[Example], run: Run, path: Path) -> 
 
 
 def tolerance(model: nn.Module, outputs: list[Tensor]) -> float:
-    """The largest difference of outputs, as a share of their magnitude, that is taken for rounding.
+    """The largest difference of outputs, relative to their magnitude, that counts as rounding.
 
-    The square root of the machine epsilon, of the coarsest dtype among parameters and outputs: half of the digits may be
-    lost on the way through a deep network.
+    It is the square root of the machine epsilon of the coarsest dtype among parameters and outputs: a deep network may
+    lose half of the digits.
     """
     tensors = [tensor for tensor in chain(model.parameters(), outputs) if tensor.is_floating_point()]
     coarsest = max((torch.finfo(tensor.dtype).eps for tensor in tensors), default=torch.finfo(torch.float32).eps)
@@ -131,9 +131,9 @@ def tolerance(model: nn.Module, outputs: list[Tensor]) -> float:
 
 
 def _difference(expected: list[Tensor], got: list[Tensor]) -> float:
-    """The largest difference of floating outputs over their magnitude; infinite where whole numbers are others.
+    """The largest relative difference of floating outputs; infinite if integer outputs differ.
 
-    A few may be: where two scores are nearly equal, rounding decides which is the larger.
+    A few integers may differ: if two scores are nearly equal, rounding decides which is larger.
     """
     error = largest_difference(expected, got)
     pairs = [
@@ -146,7 +146,7 @@ def _difference(expected: list[Tensor], got: list[Tensor]) -> float:
 
 
 def _draws(reference: Run, example: Example, expected: list[Tensor], limit: float) -> bool:
-    """Whether the model draws random numbers in evaluation, so that no two runs of it agree either."""
+    """Whether the model draws random numbers in evaluation, so that two runs of it differ."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         again = reference(example.fresh())
@@ -154,7 +154,7 @@ def _draws(reference: Run, example: Example, expected: list[Tensor], limit: floa
 
 
 def free_rows(program: ExportedProgram) -> dict[str, Any]:
-    """Of each input whose first dimension is free in ``program``: that dimension, by the name of the input."""
+    """The first dimension of each input for which it is free in ``program``, by the name of the input."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     inputs = {name: values.get(name) for name in program.graph_signature.user_inputs if isinstance(name, str)}
     return {name: value.shape[0] for name, value in inputs.items() if isinstance(value, Tensor) and _is_free(value)}
@@ -163,12 +163,12 @@ def free_rows(program: ExportedProgram) -> dict[str, Any]:
 def examples_of(
     model: nn.Module, program: ExportedProgram, example: Example, sizes: Sequence[int] = (3, 2), most: int = 1
 ) -> list[Example]:
-    """The example, and ``most`` others with other numbers of rows, where the program takes them; of a large one, those alone.
+    """The example, and up to ``most`` examples with other numbers of rows; for a large example, only the latter.
 
     Args:
-        model, program, example: What is to be run, and on what.
-        sizes: Numbers of rows to try, and twice that of the example.
-        most: How many others; one more where the example is so large that others are run in its place.
+        model, program, example: The model and program to run, and the input.
+        sizes: Numbers of rows to try, in addition to twice that of the example.
+        most: The number of other examples; one more if they replace a large example.
     """
     tensors = list(leaves((example.arguments, example.keywords)))
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
@@ -183,7 +183,7 @@ def examples_of(
     for size in (*sizes, 2 * count):
         if size != count and len(others) < most + is_large:
             other = _with_rows(example, count, size)
-            with suppress(Exception):  # then the model does not take that many, or the program says so itself
+            with suppress(Exception):  # the model or the program does not take this number of rows
                 other.fresh().run(model)
                 taken = other.fresh()
                 program.module()(*taken.arguments, **taken.keywords)
@@ -192,7 +192,7 @@ def examples_of(
 
 
 def _with_rows(example: Example, count: int, size: int) -> Example:
-    """The example with ``size`` rows in place of ``count``: some left out, or all repeated."""
+    """The example with ``size`` rows instead of ``count``: truncated or repeated."""
 
     def change(value: Tensor) -> Tensor:
         is_batch = value.dim() > 0 and len(value) == count
@@ -203,7 +203,7 @@ def _with_rows(example: Example, count: int, size: int) -> Example:
 
 def _is_free(value: Tensor) -> bool:
     size: Any = value.shape[0] if value.dim() else 0
-    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None  # not one that the model has fixed
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None  # not fixed by the model
 
 
 def _outputs_of(model: nn.Module) -> Run:
@@ -215,12 +215,12 @@ def _outputs_of(model: nn.Module) -> Run:
 
 
 def leaves(value: Any) -> Iterator[Tensor]:
-    """The tensors in the order of exported programs."""
+    """The tensors in the order that exported programs use."""
     return (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor))
 
 
 def _holds_the_same(one: Tensor, other: Tensor) -> bool:
-    """Bit by bit."""
+    """Whether both tensors are equal bit by bit."""
     other = other.detach().cpu()
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
