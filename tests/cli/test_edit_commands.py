@@ -206,7 +206,7 @@ def test_onnx_that_is_not_installed(capsys, monkeypatch):
 def test_a_file_that_is_there_is_replaced_and_the_output_says_so(capsys, tmp_path):
     (tmp_path / "f.safetensors").write_text("before")
     result = invoke(capsys, "fold", f"{NETS}:Normalised", *SHAPE, "-q", "--out", "f.safetensors")
-    assert result.out.splitlines()[-1] == "written: f.safetensors, in place of what was there"
+    assert result.out.splitlines()[-1] == "written: f.safetensors, replacing the existing file"
     assert "head.weight" in load_file("f.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["f.safetensors"]
 
@@ -231,7 +231,7 @@ def test_a_file_that_is_there_is_replaced_and_the_output_says_so(capsys, tmp_pat
         (["nets.py:Normalised", "--input", "0x1x8x8"], ["sizes from 1"]),
         (["nets.py:Normalised", "--input", f"{'9' * 5000}x1"], ["1,073,741,824 values"]),
         (["nets.py:Normalised", "--input", "2x1x8x8:float33"], ["float33", "bfloat16"]),
-        (["nets.py:Normalised", "--input", "x=2x1x8x8", "--input", "2"], ["a name for each input"]),
+        (["nets.py:Normalised", "--input", "x=2x1x8x8", "--input", "2"], ["a different name for each input"]),
         (["nets.py:Normalised", *SHAPE, "--data", "digits"], ["--input 5x1x8x8 with --data digits", "one of the two"]),
         (["nets.py:Normalised", "--data", "imagenet"], ["unknown data set 'imagenet'"]),
         (["nets.py:Normalised", *SHAPE, "--weights", "gone.pt"], ["gone.pt is not there"]),
