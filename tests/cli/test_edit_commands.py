@@ -214,7 +214,7 @@ def test_a_file_that_is_there_is_replaced_and_the_output_says_so(capsys, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["gone.py:f", *SHAPE], ["gone.py is not there"]),
+        (["gone.py:f", *SHAPE], ["gone.py does not exist"]),
         (["no.such.module:f", *SHAPE], ["No module named 'no'"]),
         (["nonsense", *SHAPE], ["names no factory", "path/to/file.py:name"]),
         (["nets.py:absent", *SHAPE], ["has no 'absent'", "Normalised"]),
