@@ -138,7 +138,7 @@ def _fix_lines(
     if destination is None:
         return
     for change in changes:
-        yield f"fixed:  {change.site or '(the model)'}: {change.action}; {change.detail}"
+        yield f"fixed: {change.site or '(the model)'}: {change.action}; {change.detail}"
     if outcome is not None:
         yield outcome.line
     yield f"written: {destination}{own_names}" if changes else "nothing to fix; nothing written"
