@@ -224,7 +224,7 @@ def test_a_file_that_is_there_is_replaced_and_the_output_says_so(capsys, tmp_pat
         (["nets.py:ends", *SHAPE], ["raised SystemExit: 7", "nn.Module"]),
         (["nets.py:number", *SHAPE], ["returned a int", "nn.Module"]),
         (["nets.py:SIZE", *SHAPE], ["is a int", "factory"]),
-        (["nets.py:Normalised"], ["no example", "--input 64x3x32x32"]),
+        (["nets.py:Normalised"], ["none was given", "--input 64x3x32x32"]),
         (["nets.py:Normalised", "--input", "5x1x8"], ["raised RuntimeError on the example ((5, 1, 8) on cpu)"]),
         (["nets.py:Normalised", "--input", "5,1,8,8"], ["--input 5,1,8,8", "64x3x32x32"]),
         (["nets.py:Normalised", "--input", ""], ["--input is empty; expected a value"]),
