@@ -120,7 +120,7 @@ def layout_of(
         most = min(max(1, round(_COLUMNS / (positions * unit))) * unit, channels)
         team = threads_for(-(-channels // most), size, threads)
         turns = -(-channels // (most * team))
-        block = min(-(-channels // (turns * team * unit)) * unit, channels)  # so that all threads have the same amount of work
+        block = min(-(-channels // (turns * team * unit)) * unit, channels)  # equal work for all threads
         nontemporal = (
             large and channels * positions * width % CACHE_LINE == 0 and block * positions * width % CACHE_LINE == 0
         )

@@ -169,7 +169,7 @@ def _run(
                 _store(_double(by_parameter), slot, _load(_double(sums), slot))
             else:
                 _store(_single(by_parameter), slot, np.float32(_load(_double(sums), slot)))
-    return workspace.size + table.size  # Numba frees an array after its last use; this keeps both alive during the calls
+    return workspace.size + table.size  # Numba frees an array after its last use: keep both until here
 
 
 run = entry(_run)
