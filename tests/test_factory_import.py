@@ -127,5 +127,5 @@ def test_a_module_of_another_folder_does_not_stand_in_for_one_beside_the_file(pr
         blocks="H = 1\n", sub__of__net="import blocks\ndef make():\n    return blocks.H\n", sub__of__blocks="H = 2\n"
     )
     monkeypatch.syspath_prepend(".")
-    with pytest.raises(FactoryError, match=r"sub/net.py is next to blocks.py, and what it imports as blocks is "):
+    with pytest.raises(FactoryError, match=r"sub/net.py is next to blocks.py, but its import of blocks finds "):
         load_factory("sub/net.py:make")

@@ -97,7 +97,7 @@ def check_device(value: Any) -> None:
     except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:100]
         raise SettingsError(
-            f"device={value!r} cannot be used ({reason}); expected a device that is there, as 'cpu' or 'cuda:0'"
+            f"device={value!r} cannot be used ({reason}); expected an available device, such as 'cpu' or 'cuda:0'"
         ) from error
 
 

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from bnkit.table import wrap
 
-# In a file or a pipe, tables are as wide as they are, and messages one line each.
+# In a file or a pipe, tables have their natural width, and each message is one line.
 _UNLIMITED = 100_000
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 _Entry = TypeVar("_Entry")
@@ -111,7 +111,7 @@ def reserve_stdout() -> Iterator[None]:
 
 
 def stdout_console() -> _Console:
-    """The console for results. Off a terminal, tables are as wide as they are, or as COLUMNS says."""
+    """The console for results. Outside a terminal, tables have their natural width, or that of COLUMNS."""
     file = sys.stdout if _reserved_stdout is None else _reserved_stdout
     width = None if file.isatty() or os.environ.get("COLUMNS", "").isdigit() else _UNLIMITED
     return _Console(file=file, width=width, highlight=False)
@@ -138,25 +138,25 @@ class _Console(Console):
     """A Rich console that raises for a closed pipe, breaks lines between words, and prints strict JSON."""
 
     def print_sentences(self, text: str) -> None:
-        """Print ``text``: on a terminal, lines are broken between words; elsewhere they are as long as they are."""
+        """Print ``text``: on a terminal, lines are broken between words; elsewhere they are not broken."""
         for line in wrap(text, self.width if self.is_terminal else None, hanging="  "):
             self.print(Text(line), soft_wrap=True)
 
     def print_table(self, table: Any) -> None:
-        """Print a table, or another text in columns, as it sets itself for the width. Nothing is cut off at the right."""
+        """Print a table, or another text in columns, laid out for the console's width. Text is not truncated."""
         self.print(table, crop=False)
 
     def on_broken_pipe(self) -> None:
         raise OutputError(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
 
     def print_json(self, text: str | None = None, *, data: Any = None, **options: Any) -> None:  # type: ignore[override]
-        """Print ``data``, or the JSON ``text``, as strict JSON: null for what is not finite."""
+        """Print ``data``, or the JSON ``text``, as strict JSON: null for non-finite numbers."""
         import json
 
         from bnkit.strict_json import strict
 
         value = strict(data if text is None else json.loads(text))
-        if not self.is_terminal:  # Rich looks for what to colour, which takes minutes for the runs of a large grid
+        if not self.is_terminal:  # Rich's highlighting takes minutes for the runs of a large grid
             plain = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=self.encoding != "utf-8")
             self.file.write(f"{plain}\n")
             return

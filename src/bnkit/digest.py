@@ -1,4 +1,4 @@
-"""What identifies the content of a data set. Needs no torch."""
+"""Digests that identify the content of a data set. Needs no torch."""
 
 from __future__ import annotations
 

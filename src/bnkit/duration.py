@@ -16,10 +16,10 @@ def parse_duration(text: str | float, name: str = "budget") -> float:
 
     Args:
         text: Seconds, or a number with s, m or h.
-        name: What it is called in an error.
+        name: The name of the argument in error messages.
 
     Raises:
-        SettingsError: It is neither, or not above 0.
+        SettingsError: If ``text`` is neither, or not above 0.
 
     Example:
         >>> parse_duration("90s"), parse_duration("1.5h"), parse_duration(20)
@@ -38,7 +38,7 @@ def parse_duration(text: str | float, name: str = "budget") -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration in the unit that people would use, to two digits or so.
+    """A duration in a readable unit, to about two digits.
 
     Example:
         >>> format_duration(0.53), format_duration(90), format_duration(2_700), format_duration(9_000)

@@ -5,8 +5,8 @@ class BnkitError(Exception):
     """Base class for errors caused by invalid input.
 
     The message is one line: what arrived, what was expected, what to do next. The command line prints it and exits with
-    status 2. Any other exception is a bug in bnkit or in the user's network, and keeps its traceback. A parameter of the library
-    stands in backquotes; the command line puts its option there (``cli.options.with_options``).
+    status 2. Any other exception is a bug in bnkit or in the user's network, and keeps its traceback. Parameters of the library
+    are in backquotes; the command line replaces them with its options (``cli.options.with_options``).
     """
 
     def __str__(self) -> str:

@@ -18,7 +18,7 @@ from bnkit.stale_imports import record_loaded, unload, unload_stale
 
 _FACTORY_NAME = re.compile(r"^(?P<location>.+):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
 
-# Stands in an experiment for data or a function that was passed to `bnkit.compare` as an object.
+# Represents data or a function in an experiment that was passed to `bnkit.compare` as an object.
 PASSED_OBJECT = "given"
 
 # Prefix of the module names of files that are imported by path.
@@ -141,7 +141,7 @@ def _add_to_path(folder: Path) -> None:
 
 def _load_file(path: Path) -> tuple[ModuleType, str, dict[str, Path]]:
     if not path.is_file():
-        raise FactoryError(f"{path} is not there; expected a Python file")
+        raise FactoryError(f"{path} does not exist; expected a Python file")
     folder = path.resolve().parent
     _add_to_path(folder)
     content = path.read_bytes()
@@ -187,10 +187,10 @@ def _imports_of_file(path: Path, package: str) -> dict[str, Path]:
         if "." in name:
             continue
         candidates = (path.resolve().parent / f"{name}.py", path.resolve().parent / name / "__init__.py")
-        beside = next((location for location in candidates if location.is_file()), None)
-        if beside is not None and file.resolve() != beside.resolve():
+        sibling = next((location for location in candidates if location.is_file()), None)
+        if sibling is not None and file.resolve() != sibling.resolve():
             raise FactoryError(
-                f"{path} is next to {beside.name if beside.name != '__init__.py' else name}, and what it imports as {name} is "
-                f"{file}, which this process found first; rename one of the two"
+                f"{path} is next to {sibling.name if sibling.name != '__init__.py' else name}, but its import of {name} finds "
+                f"{file}, which comes first in this process; rename one of the two"
             )
     return modules

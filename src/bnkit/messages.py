@@ -1,4 +1,4 @@
-"""Words of messages: how many there are of a thing, and the known name that an unknown one resembles."""
+"""Parts of messages: counts with their nouns, and suggestions for unknown names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def plural(count: int, noun: str, several: str = "") -> str:
-    """``count`` and ``noun``, or ``several`` (by default with an "s") where there is more than one, or none.
+    """``count`` and ``noun``, or ``several`` (by default with an "s") unless ``count`` is 1.
 
     Example:
         >>> plural(1, "epoch"), plural(1200, "step"), plural(2, "batch", "batches")
@@ -16,7 +16,7 @@ def plural(count: int, noun: str, several: str = "") -> str:
 
 
 def unknown_name(opening: str, name: object, known: Iterable[str], more: str = "") -> str:
-    """What to say of a name that is not known: which one it resembles, and which there are.
+    """The message about an unknown name: it lists the known names, and suggests the most similar one.
 
     Example:
         >>> unknown_name("unknown network", "lenat", ["lenet", "two-cnn"], ", or file.py:factory")
@@ -27,7 +27,7 @@ def unknown_name(opening: str, name: object, known: Iterable[str], more: str = "
 
 
 def not_installed(what: str, package: str, extra: str) -> str:
-    """What to say where an optional package is missing.
+    """The message about an optional package that is not installed.
 
     Example:
         >>> not_installed("a data frame", "pandas", "frame")
@@ -37,7 +37,7 @@ def not_installed(what: str, package: str, extra: str) -> str:
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: a question that names the known one most like it; empty where none is.
+    """The end of a message about an unknown name: a question with the most similar known name; empty if none is similar.
 
     Example:
         >>> did_you_mean("LeNat", ["lenet", "two-cnn"])

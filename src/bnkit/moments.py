@@ -1,8 +1,8 @@
-"""Mean and variance that can be merged: the same figures, however the data were split.
+"""Mergeable mean and variance: the result does not depend on how the data are split.
 
 The count, the mean and the sum of squared deviations of two parts determine those of the whole exactly (Chan, Golub &
-LeVeque, 1979, "Updating formulae and a pairwise algorithm for computing sample variances", equations 2.1), which the
-mean and variance of batches, averaged, do not.
+LeVeque, 1979, "Updating formulae and a pairwise algorithm for computing sample variances", equations 2.1). The averages
+of the batches' means and variances do not.
 """
 
 from __future__ import annotations

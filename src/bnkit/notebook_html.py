@@ -1,7 +1,7 @@
-"""What a notebook shows below a cell: the frame that all outputs share, readable on a light and on a dark page.
+"""HTML outputs of notebooks: the frame that all outputs share, readable on light and dark pages.
 
-Colours are the page's own, with shades of grey that go with both. Where a viewer drops styles (an untrusted notebook), the
-text, tables and pictures remain.
+Colours are those of the page, with greys that suit both. If a viewer removes styles (an untrusted notebook), the text, tables
+and pictures remain.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _STYLE = """
 
 
 def output(*parts: Markup) -> str:
-    """The parts of an output in its frame."""
+    """The parts of an output, inside the shared frame."""
     from markupsafe import Markup
 
     return f'<div class="bnkit"><style>{_STYLE}</style>{Markup().join(parts)}</div>'
 
 
 def paragraph(text: str, kind: str = "") -> Markup:
-    """A paragraph of plain text; "headline" or "note" is how it looks."""
+    """A paragraph of plain text, styled as a "headline" or a "note"."""
     from markupsafe import Markup
 
     return Markup('<p class="{}">{}</p>').format(kind, text) if kind else Markup("<p>{}</p>").format(text)
@@ -54,7 +54,7 @@ def bullets(heading: str, texts: Iterable[str]) -> Markup:
 
 
 def wide(table: Table, kind: str = "") -> Markup:
-    """A table, which scrolls where it is wider than the notebook; in one of "figures" no cell is broken into lines."""
+    """A table, which scrolls if it is wider than the notebook; with the kind "figures", cells are not wrapped."""
     from markupsafe import Markup
 
     opening = Markup('<div class="{}">').format(f"wide {kind}".strip())
@@ -62,14 +62,14 @@ def wide(table: Table, kind: str = "") -> Markup:
 
 
 def pictures(drawings: Sequence[Markup]) -> Markup:
-    """SVGs side by side, as far as there is room."""
+    """SVGs side by side, wrapped at the width of the page."""
     from markupsafe import Markup
 
     return Markup('<div class="pictures">{}</div>').format(Markup().join(drawings)) if drawings else Markup()
 
 
 def folded(title: str, *parts: Markup) -> Markup:
-    """What a click unfolds."""
+    """A section that is collapsed until it is clicked."""
     from markupsafe import Markup
 
     return Markup("<details><summary>{}</summary>{}</details>").format(title, Markup().join(parts))

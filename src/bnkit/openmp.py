@@ -1,5 +1,5 @@
-"""Settings of the threads that PyTorch computes with. Imports nothing: they have to be set before PyTorch is loaded."""
+"""Settings of PyTorch's threads, which must be set before PyTorch is loaded. Has no imports."""
 
-# Threads that wait for each other sleep. By default they spin, and where other processes compute keep those off the processor that
-# they wait for: 15 times slower with as many threads as cores. Read when torch is loaded.
+# Waiting threads sleep. By default they spin, which keeps the threads they wait for off the processor when other processes are
+# running: 15 times slower with as many threads as cores. Read when torch is loaded.
 PASSIVE_WAITING = ("OMP_WAIT_POLICY", "PASSIVE")

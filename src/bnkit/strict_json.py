@@ -9,7 +9,7 @@ from typing import Any
 
 
 def strict(value: Any) -> Any:
-    """``value`` with None in place of every float that is not finite, at any depth.
+    """``value`` with every non-finite float replaced by None, at any depth.
 
     Example:
         >>> strict({"loss": float("nan"), "accuracy": [0.5, float("inf")]})

@@ -1,7 +1,7 @@
-"""Tables as values, and their layout for a width: the only place where text is set in columns. Loads Rich only to print with it.
+"""Tables as values, and their layout for a width: the only module that sets text in columns. Loads Rich only to print with it.
 
-Where a table is wider than the room, columns of sentences are wrapped; then those are left out, or set below their rows, that
-matter least. Lines are broken between words, and a word is never broken.
+If a table is too wide, columns of sentences are wrapped; then the least important columns are left out, or set below their
+rows. Lines are broken between words only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
 _GAP, _INDENT = "  ", "    "
-# A column of sentences that is narrower reads badly: it goes below the rows.
+# A narrower column of sentences is hard to read, and goes below the rows.
 _NARROWEST_SENTENCES = 24
 # "n = 5" stays together.
 _BETWEEN_WORDS = re.compile(r"(?<!=)\s+(?!=\s)")
@@ -29,12 +29,12 @@ class Column:
     """A column of a table.
 
     Attributes:
-        title: What stands above it.
-        priority: 0: always shown. The others are shown where there is room, the lowest number first.
+        title: The heading.
+        priority: 0: always shown. The others are shown if there is room, the lowest number first.
         wraps: Whether its cells are sentences, which are broken between words.
         below: Whether its cells are set below their rows if there is no room in the row, together with those of other such
             columns of its priority; otherwise they are left out.
-        width: It is at least as wide as this.
+        width: The least width.
         is_text: Whether its cells are aligned to the left even if all look like numbers.
     """
 
@@ -58,7 +58,7 @@ class Table:
         columns: The columns, or their titles.
         rows: A text for each column. Line breaks in a text are kept.
         title: What the table shows.
-        note: What it says, in a sentence.
+        note: A sentence about the table.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class Table:
         yield self.rows
 
     def titled(self, title: str, note: str = "") -> Table:
-        """The same under another title."""
+        """The same table with another title."""
         return Table(self.columns, self.rows, title, note)
 
     def first(self, count: int, where_others_are: str) -> Table:
-        """The first ``count`` rows; the note counts the others, and says where they are."""
+        """The first ``count`` rows; the note says how many were left out, and where to find them."""
         left_out = len(self.rows) - count
         if left_out <= 0:
             return self
@@ -93,9 +93,9 @@ class Table:
         return not self.columns[index].is_text and all(_NUMBER.fullmatch(row[index]) for row in self.rows)
 
     def lines(self, width: int | None = None) -> Iterator[tuple[int, str]]:
-        """The lines of the table for ``width`` columns of characters (None: as many as it takes).
+        """The lines of the table for ``width`` columns of characters (None: the natural width).
 
-        Each with the number of its row; −1 stands for the header.
+        Each with the number of its row; −1 for the header.
         """
         widths = self._widths(width)
         right = [self.is_number(index) for index in range(len(self.columns))]
@@ -160,7 +160,7 @@ class Table:
         return "\n".join(f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in row)} |" for row in lines)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """The table as plain values."""
         return {
             "title": self.title,
             "header": list(self.header),
@@ -185,7 +185,7 @@ class Table:
         yield from [together] if together else []
 
     def _widths(self, room: int | None) -> dict[int, int]:
-        """The columns that are shown, and how wide each is."""
+        """The widths of the columns that are shown, by number."""
         indices = range(len(self.columns))
         cells = [[line for row in self.rows for line in row[index].split("\n")] for index in indices]
         content = [max(map(_length, column), default=0) for column in cells]
@@ -199,7 +199,7 @@ class Table:
             least.append(max(needed, *map(_length, column.title.split() or [""]), column.width))
         shown: set[int] = set()
         left = room + len(_GAP)
-        # Those that would go below the rows stay together.
+        # Columns that go below the rows are moved together.
         for group in _groups(self.columns):
             needed = sum(least[index] + len(_GAP) for index in group)
             if self.columns[group[0]].priority == 0 or needed <= left:
@@ -209,7 +209,7 @@ class Table:
         while left > 0 and (longer := [i for i in widths if self.columns[i].wraps and widths[i] < full[i]]):
             widths[max(longer, key=lambda index: full[index] - widths[index])] += 1
             left -= 1
-        for index, own in widths.items():  # titles in one line, where there is room
+        for index, own in widths.items():  # titles in one line, if there is room
             if 0 < full[index] - own <= left:
                 widths[index], left = full[index], left - full[index] + own
         # Still too wide: break other texts between words, too, and long names after a dot or a slash.
@@ -224,12 +224,12 @@ class Table:
 
 
 def wrap(text: str, width: int | None, hanging: str = "") -> list[str]:
-    """The lines of ``text``, broken between words so that they have ``width`` columns of characters where that can be.
+    """The lines of ``text``, broken between words into at most ``width`` columns of characters where possible.
 
     Args:
         text: Its own line breaks are kept.
         width: None for no limit.
-        hanging: What the second and further lines of each line of the text begin with.
+        hanging: The prefix of the continuation lines of each line of the text.
     """
     lines: list[str] = []
     for paragraph in text.split("\n"):
@@ -250,7 +250,7 @@ def wrap(text: str, width: int | None, hanging: str = "") -> list[str]:
 
 
 def _groups(columns: Sequence[Column]) -> list[list[int]]:
-    """The numbers of the columns, the most important first: each alone, but those that may go below by their priority."""
+    """The numbers of the columns, most important first; those that may go below are grouped by priority."""
     groups: dict[tuple[int, int], list[int]] = {}
     for index, column in enumerate(columns):
         groups.setdefault((column.priority, -1 if column.below else index), []).append(index)
@@ -258,12 +258,12 @@ def _groups(columns: Sequence[Column]) -> list[list[int]]:
 
 
 def _pieces(text: str) -> list[str]:
-    """Where a name that is too long for a line may be broken: after a slash, or a dot before a letter."""
+    """The pieces into which a name may be broken: after a slash, or a dot before a letter."""
     return [piece for word in text.split() for piece in re.split(r"(?<=/)(?=.)|(?<=\.)(?=[A-Za-z_])", word)]
 
 
 def _length(text: str) -> int:
-    """How many columns of characters ``text`` takes in a terminal."""
+    """The width of ``text`` in a terminal, in columns of characters."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len

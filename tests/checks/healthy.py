@@ -109,7 +109,7 @@ _TRUE = {
     "BN101": "The layer was built with a bias, and a batch norm follows it. In some of these networks that is so that published weights load.",
     "BN102": "The network was designed with the activation before the batch norm.",
     "BN105": "Dropout stands in residual blocks whose next block begins with a layer and a batch norm.",
-    "BN204": "In `two-cnn` the batch norm stands behind a ReLU, and some units are 0 for all digits that were looked at. In MobileViT and "
+    "BN204": "In `two-cnn` the batch norm follows a ReLU, and some units are 0 for all digits checked. In MobileViT and "
     "EfficientNet `transformers` draws γ from a normal distribution of deviation 0.02, so that with random weights the values vanish layer "
     "by layer.",
     "BN205": "The γ of MobileViT and EfficientNet are drawn around 0, and some come out next to 0.",

@@ -112,7 +112,7 @@ def test_findings_are_a_sequence():
     assert found.codes == ("BN101", "BN102", "BN201")
     assert [len(found.at_least(severity)) for severity in Severity] == [1, 2, 3]
     assert list(found.of("BN201")) == entries[:1]
-    assert found.remarks == ("1 can be mended with --fix",)
+    assert found.remarks == ("1 can be fixed with --fix",)
     assert found == _findings(*entries) and found != _findings()
 
 

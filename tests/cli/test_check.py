@@ -107,16 +107,16 @@ def test_weights_for_the_network_without_the_bias(capsys):
         capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", "--fix", "--out", "new.safetensors"
     )  # fmt: skip
     assert result.status == 0
-    assert "mended: 0: bias removed; taken off the running mean of 1" in result.out
+    assert "fixed: 0: bias removed; subtracted from the running mean of 1" in result.out
     assert "written: new.safetensors" in result.out
     tensors = load_file("new.safetensors")
     assert "0.bias" not in tensors and not torch.equal(tensors["1.running_mean"], torch.zeros(4))
 
 
-def test_nothing_is_written_where_nothing_is_mended(capsys, tmp_path):
+def test_nothing_is_written_where_nothing_is_fixed(capsys, tmp_path):
     result = invoke(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN1", "--fix")
     assert result.status == 1
-    assert result.out.splitlines()[-1] == "nothing to mend; nothing written"
+    assert result.out.splitlines()[-1] == "nothing to fix; nothing written"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -135,7 +135,7 @@ def test_nothing_is_written_where_nothing_is_mended(capsys, tmp_path):
         ([f"{NETS}:biased", "--per-layer-ignores", "BN101"], "expected a layer and a rule"),
         ([f"{NETS}:biased", "--data", "digits", "--batches", "0"], "--batches 0"),
         ([f"{NETS}:biased", "--data", "digits"], "--data digits: nothing says in which form"),
-        ([f"{NETS}:biased", "--input", "2x1x8x8", "--inputs", "normal"], "expected --inputs with data alone"),
+        ([f"{NETS}:biased", "--input", "2x1x8x8", "--inputs", "normal"], "expected --inputs only with --data"),
         ([f"{NETS}:biased", "--input", "2x1x8x8", "--force"], "--force without --fix"),
     ],
 )

@@ -350,7 +350,7 @@ def test_ctrl_c_keeps_what_is_whole_and_the_next_call_goes_on(capsys, tmp_path):
         process.until("epoch 3 of 2000")
         os.kill(process.pid, signal.SIGINT)
         assert process.wait() == 130
-    assert "stopped; what is whole is in r, and the same call goes on from there" in process.err
+    assert "stopped; completed runs are in r, and the same command resumes from there" in process.err
     assert "Traceback" not in process.err
     rows = list(csv.DictReader(io.StringIO((tmp_path / "r" / "results.csv").read_text())))
     assert len(rows) >= 3
@@ -370,7 +370,7 @@ def test_ctrl_c_with_workers_ends_all_of_them(capsys, tmp_path):
             os.kill(pid, signal.SIGINT)
         assert process.wait() == 130
         assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
-    assert "stopped; what is whole is in r, and the same call goes on from there" in process.err
+    assert "stopped; completed runs are in r, and the same command resumes from there" in process.err
     assert "Traceback" not in process.err
     rows = list(csv.DictReader(io.StringIO((tmp_path / "r" / "results.csv").read_text())))
     assert {row["run"] for row in rows} == {"1", "2"}
@@ -504,5 +504,5 @@ def test_a_recipe_about_one_layer_prints_its_tables(capsys, tmp_path):
     assert len(sheet["rows"]) == 10
     refused = invoke(capsys, "compare", "train-and-predict", "--seeds", "3")
     assert (refused.status, refused.err.count("\n")) == (2, 1)
-    assert "expected no option but --json and -q" in refused.err
+    assert "expected only the options --json and -q" in refused.err
     assert list(tmp_path.iterdir()) == []

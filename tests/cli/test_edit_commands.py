@@ -206,7 +206,7 @@ def test_onnx_that_is_not_installed(capsys, monkeypatch):
 def test_a_file_that_is_there_is_replaced_and_the_output_says_so(capsys, tmp_path):
     (tmp_path / "f.safetensors").write_text("before")
     result = invoke(capsys, "fold", f"{NETS}:Normalised", *SHAPE, "-q", "--out", "f.safetensors")
-    assert result.out.splitlines()[-1] == "written: f.safetensors, in place of what was there"
+    assert result.out.splitlines()[-1] == "written: f.safetensors, replacing the existing file"
     assert "head.weight" in load_file("f.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["f.safetensors"]
 
@@ -214,7 +214,7 @@ def test_a_file_that_is_there_is_replaced_and_the_output_says_so(capsys, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["gone.py:f", *SHAPE], ["gone.py is not there"]),
+        (["gone.py:f", *SHAPE], ["gone.py does not exist"]),
         (["no.such.module:f", *SHAPE], ["No module named 'no'"]),
         (["nonsense", *SHAPE], ["names no factory", "path/to/file.py:name"]),
         (["nets.py:absent", *SHAPE], ["has no 'absent'", "Normalised"]),
@@ -224,14 +224,14 @@ def test_a_file_that_is_there_is_replaced_and_the_output_says_so(capsys, tmp_pat
         (["nets.py:ends", *SHAPE], ["raised SystemExit: 7", "nn.Module"]),
         (["nets.py:number", *SHAPE], ["returned a int", "nn.Module"]),
         (["nets.py:SIZE", *SHAPE], ["is a int", "factory"]),
-        (["nets.py:Normalised"], ["no example", "--input 64x3x32x32"]),
+        (["nets.py:Normalised"], ["none was given", "--input 64x3x32x32"]),
         (["nets.py:Normalised", "--input", "5x1x8"], ["raised RuntimeError on the example ((5, 1, 8) on cpu)"]),
         (["nets.py:Normalised", "--input", "5,1,8,8"], ["--input 5,1,8,8", "64x3x32x32"]),
         (["nets.py:Normalised", "--input", ""], ["--input is empty; expected a value"]),
         (["nets.py:Normalised", "--input", "0x1x8x8"], ["sizes from 1"]),
         (["nets.py:Normalised", "--input", f"{'9' * 5000}x1"], ["1,073,741,824 values"]),
         (["nets.py:Normalised", "--input", "2x1x8x8:float33"], ["float33", "bfloat16"]),
-        (["nets.py:Normalised", "--input", "x=2x1x8x8", "--input", "2"], ["a name for each input"]),
+        (["nets.py:Normalised", "--input", "x=2x1x8x8", "--input", "2"], ["a different name for each input"]),
         (["nets.py:Normalised", *SHAPE, "--data", "digits"], ["--input 5x1x8x8 with --data digits", "one of the two"]),
         (["nets.py:Normalised", "--data", "imagenet"], ["unknown data set 'imagenet'"]),
         (["nets.py:Normalised", *SHAPE, "--weights", "gone.pt"], ["gone.pt is not there"]),

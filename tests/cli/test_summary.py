@@ -58,7 +58,7 @@ def test_json_and_data(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "there is no example; expected --input 64x3x32x32 or --data D"),
+        ((), "and none was given; expected --input 64x3x32x32 or --data D"),
         (("--input", "5x2x8x8"), "Normalised raised RuntimeError on the example"),
         (("--input", "5x1x8x8", "--repetitions", "0"), "repetitions=0; expected a whole number from 1"),
         (("--input", "5x1x8x8", "--weights", "w.pt"), "w.pt is not there"),

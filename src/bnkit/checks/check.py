@@ -60,38 +60,38 @@ def check(
     """Find mistakes in how ``model`` uses batch normalization, the worst first.
 
     Rules about structure need a run on an example, those about statistics batches of data, those about training the optimizer
-    or the loader. A rule that lacks what it needs is skipped, and ``not_checked`` lists it.
+    or the loader. A rule without its inputs is skipped, and ``not_checked`` lists it.
 
-    Nothing is changed: parameters, gradients, buffers, counters, modes, hooks and the random state are bit by bit as before,
-    also if something is raised. An iterator is consumed. A model with lazy layers is copied, and the copy, after a run on the
+    The model is not changed: parameters, gradients, buffers, counters, modes, hooks and the random state are restored bit for
+    bit, also after an exception. An iterator is consumed. A model with lazy layers is copied, and the copy, after a run on the
     example, is checked.
 
     Args:
         model: Any model with batch norms that runs; layers of other libraries are recognised by what they compute.
         batches: A ``DataLoader``, a list, an iterator, or a tensor, which is one batch. Of a batch that is a tuple or a list, the
-            first entry is the input, and the second what is to be answered, if it is class numbers or floating targets of the
-            output's shape (with ``forward``, class numbers alone); a dictionary holds keyword arguments. In the dtype that the
-            model takes.
-        optimizer: The one that trains the model.
+            first entry is the input, and the second the target, if it is class numbers or floating targets of the output's
+            shape (with ``forward``, only class numbers); a dictionary holds keyword arguments. In the dtype that the model
+            takes.
+        optimizer: The optimizer that trains the model.
         example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) to run the model on; random values
-            will do. By default, the input of the first batch.
+            are enough. By default, the input of the first batch.
         test_batches: Batches to compare outputs, accuracy and loss on; None for some of ``batches``.
-        forward: Called with the model and each batch, for models that take more than an input.
+        forward: Called with the model and each batch, for models with more arguments than one input.
         batch_size: Split the tensor ``batches`` into batches of this size.
-        loader: What the batches of training come from, a ``DataLoader``: its settings are read, its data are not.
-        ema: The model that holds averages of this one's parameters, as ``torch.optim.swa_utils.AveragedModel``.
-        accumulation: How many batches' gradients are added up before the optimizer takes a step.
-        processes: How many processes train together; None for those of ``torch.distributed``, if it is initialised.
+        loader: The ``DataLoader`` of the training batches; only its settings are read.
+        ema: The model with averages of this one's parameters, such as ``torch.optim.swa_utils.AveragedModel``.
+        accumulation: The number of batches whose gradients are summed for one optimizer step.
+        processes: The number of processes that train together; None for those of ``torch.distributed``, if it is initialised.
         select, ignore: Rules by code ("BN101"), beginning of a code ("BN1") or name; commas separate several in one text.
-        per_layer_ignores: For dotted names with a shell's wildcards, rules whose findings there are left out.
-        config: A ``pyproject.toml`` whose ``[tool.bnkit]`` says what ``select``, ``ignore`` and ``per_layer_ignores`` do not.
-        device: Where the batches are moved; None for that of the model's first parameter.
+        per_layer_ignores: Rules to skip, by dotted layer names with shell wildcards.
+        config: A ``pyproject.toml``; its ``[tool.bnkit]`` has the defaults of ``select``, ``ignore`` and ``per_layer_ignores``.
+        device: The device that batches are moved to; None for that of the model's first parameter.
 
     Returns:
-        The findings, sorted by severity, code, and place in the model. They print well.
+        The findings, sorted by severity, code, and place in the model; ``print`` shows them as a list.
 
     Raises:
-        SettingsError: If an argument is invalid, as an unknown rule.
+        SettingsError: If an argument is invalid, for example an unknown rule.
         ModelError: If the model has no batch norm, or raises on its input.
         DataError: If the batches are empty.
 
@@ -113,7 +113,7 @@ def check(
     test_data = None if test_batches is None else Batches(test_batches, forward, None, on_device)
     if test_data is not None and not test_data.is_repeatable:
         raise SettingsError(
-            f"test_batches is a {type(test_batches).__name__}, which can be gone through once; expected a list, a tensor or a "
+            f"test_batches is a {type(test_batches).__name__}, which can be read only once; expected a list, a tensor or a "
             "DataLoader: outputs are compared under two sets of statistics"
         )
     example = None if example_inputs is None else Example(example_inputs)
@@ -124,7 +124,7 @@ def check(
         if example is None and data is not None:
             data, first = _peek(data)
             example = BatchExample(data, first[0]) if first else None
-            snapshot.restore_random_state()  # so that the batches come as they would have come
+            snapshot.restore_random_state()  # so that the batches are the same as without the peek
         lazy = first_lazy(model)
         if lazy is not None:
             copied = _copy_with_shapes(model, example, lazy)
@@ -151,12 +151,12 @@ def check(
 def assert_healthy(
     model: nn.Module, batches: Any = None, *, fail_on: Severity | str = Severity.WARNING, **arguments: Any
 ) -> None:
-    """Raise if ``check`` finds anything as severe as ``fail_on``: for a test suite.
+    """Raise if ``check`` finds anything at least as severe as ``fail_on``: for a test suite.
 
     Args:
         model, batches: As for ``check``.
         fail_on: "error", "warning" or "note".
-        arguments: The others of ``check``.
+        arguments: Other arguments of ``check``.
 
     Raises:
         AssertionError: If it does; the message lists the findings.
@@ -177,7 +177,7 @@ def assert_healthy(
 
 
 def _copy_with_shapes(model: nn.Module, example: Example | None, name: str) -> nn.Module:
-    """A copy of ``model``, whose lazy layers have got their shapes from a run on the example."""
+    """A copy of ``model``, with lazy layers initialised by a run on the example."""
     if example is None:
         raise ModelError(
             f"{name} of {type(model).__name__} has no shape yet; expected an example that gives it one (`example_inputs` "
@@ -189,7 +189,7 @@ def _copy_with_shapes(model: nn.Module, example: Example | None, name: str) -> n
 
 
 def _optimizer_of_copy(optimizer: Optimizer, model: nn.Module, copied: nn.Module) -> Any:
-    """The parameter groups of ``optimizer`` with the parameters of the copy in place of the model's."""
+    """The parameter groups of ``optimizer`` with the model's parameters replaced by the copy's."""
     own = dict(copied.named_parameters())
     copies = {id(parameter): own[name] for name, parameter in model.named_parameters()}
     groups = [
@@ -201,7 +201,7 @@ def _optimizer_of_copy(optimizer: Optimizer, model: nn.Module, copied: nn.Module
 
 @contextmanager
 def _eager_and_local(model: nn.Module) -> Iterator[None]:
-    """Inside, the model waits for no other process, and runs eagerly: compiled code skips hooks."""
+    """Inside, the model does not synchronise with other processes, and runs eagerly: compiled code skips hooks."""
     with ExitStack() as stack:
         stack.enter_context(without_broadcasts(model))
         if "torch._dynamo" in sys.modules:
@@ -210,13 +210,13 @@ def _eager_and_local(model: nn.Module) -> Iterator[None]:
 
 
 def _peek(batches: Batches) -> tuple[Batches, list[Any]]:
-    """The batches, none of them used up, and a list of the first one, empty where there is none."""
+    """The batches, including the first, and a list of the first one; the list is empty if there are no batches."""
     first = list(islice(batches, 1))
     return batches if batches.is_repeatable else batches.after(first), first
 
 
 def _generators(loaders: Sequence[Any]) -> Iterator[torch.Generator]:
-    """The random generators that loaders draw from, the global one aside."""
+    """The random generators of the loaders, except the global one."""
     for loader in loaders:
         for part in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
             generator = getattr(part, "generator", None)
@@ -225,7 +225,7 @@ def _generators(loaders: Sequence[Any]) -> Iterator[torch.Generator]:
 
 
 def _not_checked(rules: Sequence[Rule], has: frozenset[Need]) -> dict[str, list[str]]:
-    """The codes of the rules that were skipped, by what they lack."""
+    """The codes of the rules that were skipped, by the missing inputs."""
     lacking: dict[str, list[str]] = {}
     for rule in rules:
         missing = [need.value for need in Need if need in rule.needs - has]

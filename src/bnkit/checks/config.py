@@ -1,4 +1,4 @@
-"""The checker's configuration: which rules run and which findings are left out, from ``pyproject.toml``."""
+"""The checker's configuration: which rules run and which findings are skipped, from ``pyproject.toml``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bnkit.messages import did_you_mean
 
 
 class CheckConfig(BaseModel):
-    """What ``[tool.bnkit]`` may hold.
+    """The settings in ``[tool.bnkit]``.
 
     Attributes:
         select, ignore: Codes, beginnings of codes, or names of rules; ``select`` is all rules for None.
-        fail_on: The least severity for which ``bnkit check`` ends with status 1.
-        per_layer_ignores: For dotted names with a shell's wildcards, the rules whose findings there are left out.
+        fail_on: The lowest severity for which ``bnkit check`` exits with status 1.
+        per_layer_ignores: The rules to skip, by dotted layer names with shell wildcards.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-"))
@@ -39,7 +39,7 @@ class CheckConfig(BaseModel):
         per_layer_ignores: Mapping[str, Names] | None = None,
         fail_on: str | None = None,
     ) -> CheckConfig:
-        """This configuration with the arguments that are not None in place of its own values.
+        """This configuration, with its values replaced by the arguments that are not None.
 
         Raises:
             SettingsError: If an argument names an unknown rule or severity.
@@ -54,7 +54,7 @@ class CheckConfig(BaseModel):
         return parse_config(values, "what was given")
 
     def ignores(self, finding: Finding) -> bool:
-        """Whether ``per_layer_ignores`` leaves the finding out."""
+        """Whether ``per_layer_ignores`` skips the finding."""
         return any(
             fnmatchcase(finding.site, pattern) and finding.code in matching_codes(names)
             for pattern, names in self.per_layer_ignores.items()
@@ -62,7 +62,7 @@ class CheckConfig(BaseModel):
 
 
 def load_config(path: str | Path) -> CheckConfig:
-    """The configuration in ``[tool.bnkit]`` of a ``pyproject.toml``, with defaults for what is missing.
+    """The configuration in ``[tool.bnkit]`` of a ``pyproject.toml``, with defaults for missing keys.
 
     Raises:
         SettingsError: If the file cannot be read, or holds an unknown key, rule or severity.

@@ -1,4 +1,4 @@
-"""What all rules look at, computed once."""
+"""The input of all rules, computed once."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """How a model is trained, as far as the caller said.
+    """How a model is trained, as given by the caller.
 
     Attributes:
         optimizer: The optimizer of its parameters.
-        loader: What the batches of training come from, as a ``DataLoader``.
-        ema: The model whose parameters are averages of this one's.
-        accumulation: How many batches' gradients are added up for one step of the optimizer.
-        processes: How many processes train together; None for those of ``torch.distributed``.
+        loader: The source of the training batches, such as a ``DataLoader``.
+        ema: The model with averages of this one's parameters.
+        accumulation: The number of batches whose gradients are summed for one optimizer step.
+        processes: The number of processes that train together; None for those of ``torch.distributed``.
     """
 
     optimizer: Optimizer | None = None
@@ -42,14 +42,14 @@ class TrainingSetup:
 
 @dataclass
 class CheckContext:
-    """A model and what ``check`` was given with it. What rules look at is computed when the first of them asks.
+    """A model and the other arguments of ``check``. Properties that rules use are computed on first access.
 
     Attributes:
-        model: In the modes in which it was given. Rules read it, and change nothing.
+        model: The model, in its original modes. Rules only read it.
         snapshot: Its state before the check, restored after every run.
-        example: What to run it on; None if there is nothing.
+        example: The input to run it on; None if there is none.
         batches: Batches of data; None if there are none.
-        test_batches: Batches to judge outputs and accuracy on, where they are others.
+        test_batches: Separate batches to compare outputs and accuracy on; None for some of ``batches``.
         training: How it is trained.
     """
 
@@ -62,7 +62,7 @@ class CheckContext:
 
     @property
     def has(self) -> frozenset[Need]:
-        """What the caller gave that rules may need."""
+        """The inputs of rules that the caller gave."""
         given = {
             Need.STRUCTURE: self.example,
             Need.DATA: self.batches,
@@ -74,12 +74,12 @@ class CheckContext:
 
     @cached_property
     def sites(self) -> list[BatchNormSite]:
-        """The modules that are batch norms or look like one, in the order of the model."""
+        """The modules that are, or may be, batch norms, in the order of the model."""
         return batch_norm_sites(self.model)
 
     @cached_property
     def norms(self) -> dict[BatchNormSite, BatchNormLike]:
-        """Those that are batch norms, and what is known of each."""
+        """The batch norms and their properties."""
         return {site: site.recognised_as for site in self.sites if isinstance(site.recognised_as, BatchNormLike)}
 
     @cached_property
@@ -111,16 +111,16 @@ class CheckContext:
 
 
 class BatchExample(Example):
-    """A batch of data as an example of what the model is called with."""
+    """A batch of data as an example input of the model."""
 
     def __init__(self, batches: Batches, batch: Any) -> None:
         super().__init__((batch,))
         self._batches, self._batch = batches, batch
 
     def fresh(self) -> BatchExample:
-        """Itself: each run gets tensors of its own anyway."""
+        """Itself: each run gets new tensors anyway."""
         return self
 
     def run(self, model: nn.Module) -> Any:
-        """What ``model`` returns for the batch."""
+        """Run ``model`` on the batch and return its output."""
         return self._batches.run(model, self._batch, 1)

@@ -1,4 +1,4 @@
-"""One pass over batches of data: what every batch norm received, and how its statistics change the model's outputs."""
+"""One pass over the data: the input of every batch norm, and the effect of its statistics on the model's outputs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from bnkit.model.statistics.measurement import set_running_statistics
 from bnkit.model.verify.compare_predictions import outputs_of, targets_of
 from bnkit.model.verify.prediction_changes import Effect
 
-# Half of one batch in so many is judged by outputs as well, where there are no others to judge by: twice, which takes a
-# sixteenth of the time; and half of that where the first quarter shows no gain.
+# Without test batches, outputs are compared on half of one batch in this many. They are computed twice, which takes a sixteenth
+# of the time, or half of that if the first quarter shows no gain.
 _COMPARED = 16
 
 
 class DataMeasurements:
-    """What the batch norms of a model received on batches of data, and what that changes in evaluation.
+    """The inputs of a model's batch norms on batches of data, and the effect of their statistics on evaluation.
 
-    Every batch norm is measured behind batch norms that normalise with the statistics of the batch; all other modules
-    evaluate.
+    While measuring, batch norms normalise with the statistics of the batch, and all other modules are in evaluation mode.
 
     Args:
         model: Its modes and buffers change; the caller restores them.
@@ -37,8 +36,8 @@ class DataMeasurements:
         test_batches: Batches to compare outputs on; None for some of ``batches``.
 
     Attributes:
-        input_statistics: What each batch norm received, by its first dotted name, in the order in which they first ran.
-        count: How many batches there were.
+        input_statistics: The input statistics of each batch norm, by its first dotted name, in the order of the first run.
+        count: The number of batches.
         effect: How outputs in evaluation change if the statistics of the data replace the moving averages.
 
     Raises:
@@ -58,8 +57,8 @@ class DataMeasurements:
                 self._measure(batches, compared if test_batches is None else None)
             if not self.count:
                 raise DataError(
-                    "batches is empty; expected at least one batch: an iterator that was gone through before gives none, a list "
-                    "or a DataLoader does"
+                    "batches is empty; expected at least one batch: if it is an iterator, it may already be exhausted; pass a "
+                    "list or a DataLoader"
                 )
             self.effect = Effect()
             if test_batches is None:
@@ -69,7 +68,7 @@ class DataMeasurements:
 
     def _compare_quarters(self, batches: Batches, compared: list[Any]) -> None:
         """The effect on a quarter of each of the batches ``compared``; and on another one, if that shows a gain."""
-        # Without statistics of its own, a batch norm cannot evaluate a single example.
+        # A batch norm without running statistics cannot evaluate a single example.
         least = 1 if all(getattr(site.module, "running_mean", None) is not None for site in self._sites) else 2
         quarters = [split_quarters(batch, least) for batch in compared]
         self._compare(batches, [first for first, _ in quarters])
@@ -113,10 +112,10 @@ class DataMeasurements:
 
 
 def split_quarters(batch: Any, least: int = 1) -> tuple[Any, Any | None]:
-    """Two quarters of the examples in ``batch``, of ``least`` or more; itself and None where it cannot be cut.
+    """Two quarters of the examples in ``batch``, of ``least`` or more; ``batch`` and None if it cannot be split.
 
-    It can where it is nothing but tensors, in whatever containers, that count the same examples. The second is None where there
-    are no examples left for it.
+    It can be split if all its leaves, in any containers, are tensors with the same number of examples. The second quarter is
+    None if there are too few examples for it.
     """
     sizes = {len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else 0 for leaf in tree_leaves(batch)}
     if len(sizes) != 1 or min(sizes) < 2:

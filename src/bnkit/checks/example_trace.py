@@ -1,4 +1,4 @@
-"""One traced run of a model on an example, in training mode: what the rules about structure look at."""
+"""One traced run of a model on an example, in training mode, for the rules about structure."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from bnkit.model.state import temporary_hooks
 class ExampleTrace:
     """The operations of one run on an example, in training mode if the model allows it.
 
-    Training mode shows dropout and outputs that only training has. Batch norms evaluate all the same: they then need no
-    second example and wait for no other process, and the structure is no different.
+    Training mode shows dropout and outputs that only training has. Batch norms still evaluate: one example is then enough,
+    they do not synchronise with other processes, and the structure is the same.
 
     Args:
         model: Its modes change; the caller restores them.
-        example: What it runs on.
+        example: The input to run it on.
         sites: The batch norms of the model.
 
     Attributes:
@@ -37,7 +37,7 @@ class ExampleTrace:
         sites: The layers.
         never_ran: The batch norms, by first name, that ran neither in training nor in evaluation mode.
         checkpointed: The batch norms, by first name, that ran inside ``torch.utils.checkpoint``.
-        is_training: Whether it ran in training mode; False where the model raised there, and evaluates instead.
+        is_training: Whether it ran in training mode; False if the model raised there and ran in evaluation mode instead.
 
     Raises:
         ModelError: If the model raises in evaluation mode too.
@@ -56,7 +56,7 @@ class ExampleTrace:
             self.is_training = False
         self.sites: Sites = sites_in(self.trace, model)
         missing = {site.name for site in sites if not self._ran(site.name, self.trace)}
-        if missing and self.is_training:  # training may leave blocks out by chance, or take another way
+        if missing and self.is_training:  # training may skip blocks at random, or take another path
             again = trace(model, example)
             missing = {name for name in missing if not self._ran(name, again)}
         self.unused = frozenset(missing)
@@ -70,7 +70,7 @@ class ExampleTrace:
         return self.trace.of_module(site.name)
 
     def before(self, operation: Operation) -> Operation | None:
-        """The step whose result is normalised, reshapes left out; None if it is an input of the model."""
+        """The step whose result is normalised, ignoring reshapes; None if it is an input of the model."""
         step = operation
         while step.inputs and step.inputs[0] >= 0:
             step = self.trace.operations[step.inputs[0]]
@@ -79,7 +79,7 @@ class ExampleTrace:
         return None
 
     def after(self, operation: Operation) -> Iterator[Operation]:
-        """The steps that use the result of ``operation``, reshapes left out."""
+        """The steps that use the result of ``operation``, ignoring reshapes."""
         for user in self.trace.users_of(operation):
             if user.kind is OpType.RESHAPE:
                 yield from self.after(user)
@@ -87,18 +87,18 @@ class ExampleTrace:
                 yield user
 
     def reaches_output(self, operation: Operation) -> bool:
-        """Whether the model returns the result of ``operation`` itself, reshaped perhaps."""
+        """Whether the model returns the result of ``operation``, possibly reshaped."""
         return operation.index in self.trace.outputs or any(
             user.kind is OpType.RESHAPE and self.reaches_output(user) for user in self.trace.users_of(operation)
         )
 
     @cached_property
     def examples(self) -> int | None:
-        """How many examples it ran on, by the first dimension of what the first batch norm got; None if none ran."""
+        """The number of examples, from the first dimension of the first batch norm's input; None if none ran."""
         return next((o.shapes[0][0] for o in self.trace.operations if o.kind is OpType.NORM and o.shapes), None)
 
     def values_per_example(self, site: BatchNormSite) -> int | None:
-        """How many values of each channel one example has, in the first call of the batch norm; None if it never ran."""
+        """The number of values per channel of one example, in the batch norm's first call; None if it never ran."""
         first = next(iter(self.calls(site)), None)
         if first is None or not first.shapes or not isinstance(site.recognised_as, BatchNormLike):
             return None
@@ -108,7 +108,7 @@ class ExampleTrace:
 
 @contextmanager
 def _checkpointed(sites: list[BatchNormSite]) -> Iterator[set[str]]:
-    """The names of those that run inside activation checkpointing, which shows in who called them."""
+    """Collect the names of the batch norms called from activation checkpointing, as seen on the call stack."""
     names: set[str] = set()
     file = torch.utils.checkpoint.__file__
 

@@ -1,4 +1,4 @@
-"""One thing that is wrong with a model, or worth knowing. Needs no torch."""
+"""A single finding of the checker. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ Value = Plain | Mapping[str, Plain]
 class Severity(StrEnum):
     """How bad a finding is."""
 
-    ERROR = "error"  # figures of this model are wrong, or training it will fail
-    WARNING = "warning"  # something is lost that can be had
-    NOTE = "note"  # worth knowing; a choice that can be meant
+    ERROR = "error"  # the model's results are wrong, or training it will fail
+    WARNING = "warning"  # avoidable loss of accuracy, speed or memory
+    NOTE = "note"  # worth knowing; may be intended
 
     @property
     def rank(self) -> int:
-        """0 for the worst."""
+        """0 for the most severe."""
         return list(Severity).index(self)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found at one place of a model.
+    """A finding of a rule at one place of a model.
 
     Attributes:
-        code: Of the rule, as "BN101".
+        code: The code of the rule, such as "BN101".
         severity: How bad it is.
-        site: The dotted name of the module that it is about; empty for the model itself.
+        site: The dotted name of the module; empty for the model itself.
         measured: What was measured: a figure, a word, or several of them by name.
-        limit: What it was held against, in the same form; None where it was a matter of yes or no.
+        limit: The limit for ``measured``, in the same form; None for yes-or-no findings.
         message: What is wrong, in a line; further lines say more.
         remedy: What to do, in a line.
-        file, line: Where the module was made, in the user's code; None where that is not known.
+        file, line: The line in the user's code that made the module; None if unknown.
     """
 
     code: str
@@ -52,11 +52,11 @@ class Finding:
 
     @property
     def source(self) -> str:
-        """``file:line``, as editors and terminals link it; empty where it is not known."""
+        """``file:line``, as editors and terminals link it; empty if unknown."""
         return "" if self.file is None else f"{self.file}:{self.line}"
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain values; None where a figure is not finite. ``file`` and ``line`` only where they are known."""
+        """The finding as plain values; None for non-finite numbers. ``file`` and ``line`` only if they are known."""
         return {
             key: {name: _finite(entry) for name, entry in value.items()}
             if isinstance(value, Mapping)

@@ -17,19 +17,19 @@ from bnkit.notebook_html import output, wide
 from bnkit.table import Column, Table
 
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
-# A message and a remedy that fit here share a line.
+# A message and a remedy share a line if they fit in this width.
 _SHORT = 100
-# How many further layers with the same finding are named.
+# The number of further layers with the same finding that are named.
 _NAMES = 4
 
 
 class Findings(Sequence[Finding]):
-    """What is wrong with a model, worst first: prints as a list, turns into JSON, shows as a table in a notebook.
+    """The findings about a model, worst first: prints as a list, converts to JSON, shows as a table in a notebook.
 
     Args:
         entries: The findings, sorted.
-        layers: How many batch norms were looked at.
-        not_checked: The codes of rules that could not be run, by what they would have needed.
+        layers: The number of batch norms checked.
+        not_checked: The codes of rules that were skipped, by their missing inputs.
         fixable: The codes of rules whose findings ``bnkit check --fix`` fixes.
 
     Attributes:
@@ -66,44 +66,44 @@ class Findings(Sequence[Finding]):
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """The codes that occur, each once, in order."""
+        """The distinct codes, in order."""
         return tuple(sorted({finding.code for finding in self}))
 
     def of(self, code: str) -> Findings:
-        """Those of one rule."""
+        """The findings of one rule."""
         return self.only([finding for finding in self if finding.code == code])
 
     def at_least(self, severity: Severity | str) -> Findings:
-        """Those that are as bad as ``severity``, or worse.
+        """The findings at least as severe as ``severity``.
 
         Raises:
-            ValueError: There is no such severity.
+            ValueError: If there is no such severity.
         """
         rank = Severity(severity).rank
         return self.only([finding for finding in self if finding.severity.rank <= rank])
 
     @property
     def summary(self) -> str:
-        """How many there are of each, in a line."""
+        """The number of findings of each severity, in a line."""
         counts = Counter(finding.severity for finding in self)
         parts = [plural(counts[severity], severity) for severity in Severity if counts[severity]]
         return f"{', '.join(parts) or 'nothing found'} in {plural(self.layers, 'layer')}"
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What else there is to say: what could not be checked, what can be fixed."""
+        """Remarks: the rules that were skipped, the findings that can be fixed."""
         lines = [f"not checked without {need}: {', '.join(codes)}" for need, codes in self.not_checked.items()]
         fixable = sum(finding.code in self.fixable for finding in self)
         if fixable:
-            lines.append(f"{fixable} can be mended with --fix")
+            lines.append(f"{fixable} can be fixed with --fix")
         return tuple(lines)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """A list of dictionaries: code, severity, site, measured, limit, message, remedy; file and line where they are known."""
+        """A list of dictionaries: code, severity, site, measured, limit, message, remedy; file and line if known."""
         return [finding.to_json() for finding in self]
 
     def to_github(self, file: str | None = None) -> str:
-        """Workflow commands, a line for each finding, which GitHub shows beside the code.
+        """Workflow commands, a line for each finding, which GitHub shows next to the code.
 
         Args:
             file: The file that findings are shown at whose module has no known line.
@@ -141,7 +141,7 @@ class Findings(Sequence[Finding]):
         return f"{table}<p>{html.escape(self.summary)}{remarks}</p>"
 
     def lines(self, width: int | None = None) -> Iterator[Text]:
-        """A line or several for each finding, in colour, for a terminal of ``width``; the same one at several layers is shown once."""
+        """A line or several for each finding, in colour, for a terminal of ``width``; equal findings of several layers are merged."""
         groups = self._groups()
         before = -1
         for number, line in self._table(groups).lines(width):
@@ -154,7 +154,7 @@ class Findings(Sequence[Finding]):
             yield text
 
     def _groups(self) -> list[list[Finding]]:
-        """The findings that differ in their place alone."""
+        """Groups of findings that are equal except for their place."""
         groups: dict[tuple[str, ...], list[Finding]] = {}
         for finding in self:
             groups.setdefault((finding.severity, finding.code, finding.message, finding.remedy), []).append(finding)
@@ -173,7 +173,7 @@ class Findings(Sequence[Finding]):
         return Table(("", "", Column.of_sentences("")), rows)
 
     def only(self, entries: Sequence[Finding]) -> Findings:
-        """Findings of the same check: some of these."""
+        """A subset of these findings, from the same check."""
         return Findings(entries, layers=self.layers, not_checked=self.not_checked, fixable=self.fixable)
 
 
@@ -210,6 +210,6 @@ def _properties(finding: Finding, file: str | None) -> str:
 
 
 def _escaped(text: str, *, in_property: bool = False) -> str:
-    """As GitHub's own toolkit escapes: what ends a command or a property is written as a percent code."""
+    """Escape as GitHub's toolkit does: characters that end a command or a property become percent codes."""
     codes = {"%": "%25", "\r": "%0D", "\n": "%0A"} | ({":": "%3A", ",": "%2C"} if in_property else {})
     return "".join(codes.get(character, character) for character in text)

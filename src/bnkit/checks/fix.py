@@ -1,4 +1,4 @@
-"""Fix what can be fixed mechanically, in a copy of the model; what may be fixed is decided here."""
+"""Apply mechanical fixes in a copy of the model. This module decides which findings are fixed."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from bnkit.model.edit.copy import deepcopy_model
 def apply_fixes(
     model: nn.Module, findings: Collection[Finding], batches: Any = None, *, select: Names | None = None
 ) -> Changed:
-    """A copy of ``model`` in which ``findings`` are fixed as far as that is mechanical, and the list of changes.
+    """A copy of ``model`` with the mechanical fixes for ``findings``, and the list of changes.
 
     Args:
-        model: Left as it is.
-        findings: What ``check`` found.
-        batches: Data, for those that need the statistics of data: a list, a ``DataLoader``, what can be gone through again.
-        select: A fix that changes the keys of the ``state_dict``, whose weights load into another network only, is applied only
-            where the whole code of its rule is among these.
+        model: The model; it is not changed.
+        findings: The findings of ``check``.
+        batches: Data, for fixes that need their statistics: a list, a ``DataLoader``, or another re-iterable.
+        select: A fix that changes the keys of the ``state_dict``, so that the weights only load into another network, is applied
+            only if these contain the full code of its rule.
 
     Raises:
-        ModelError: The model cannot be copied, or recalibrated.
+        ModelError: If the model cannot be copied, or recalibrated.
     """
     fixed = deepcopy_model(model)
     named = {name.upper() for name in split_names(select or ())}
-    # Rules that share a fix are fixed once.
+    # A fix that several rules share is applied once.
     work: dict[Any, tuple[Rule, list[Finding]]] = {}
     for rule in rules():
         own = [finding for finding in findings if finding.code == rule.code]
@@ -44,5 +44,5 @@ def apply_fixes(
 
 
 def is_fixed_by_default(rule: Rule) -> bool:
-    """Whether the findings of ``rule`` are fixed without its being named: the weights then load into the same network."""
+    """Whether ``rule`` is fixed even if not selected by code: the fixed weights then load into the same network."""
     return rule.is_fixable and not rule.fix_changes_keys

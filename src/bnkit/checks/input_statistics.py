@@ -1,4 +1,4 @@
-"""What every batch norm of a model received, batch by batch."""
+"""Statistics of the inputs of a model's batch norms, batch by batch."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite
 from bnkit.model.statistics.measurement import BatchNormCall, collect
 from bnkit.moments import Moments
 
-# Values in one batch from which on it pays to load compiled loops (half a second), which measure at the speed of memory.
+# From this many values in one batch on, it pays to load the compiled loops (half a second), which run at memory speed.
 _LONG = 1 << 21
 
 
 @dataclass
 class InputStatistics:
-    """What one batch norm received.
+    """Statistics of the input of one batch norm.
 
     Attributes:
         site: The batch norm.
-        batches: For each batch, the moments of its input over all its calls in that batch, finite or not; None where it did
+        batches: For each batch, the moments of its input over all its calls in that batch, finite or not; None if it did
             not run.
-        calls: How often it ran in each batch.
-        examples: How many examples there were in all calls together.
-        means: For each batch the mean of each channel over the positions of each example, (N, C), of the first call; of the
-            batch norm that runs first only.
+        calls: The number of calls in each batch.
+        examples: The number of examples in all calls together.
+        means: For each batch the mean of each channel over the positions of each example, (N, C), of the first call; only for
+            the batch norm that runs first.
     """
 
     site: BatchNormSite
@@ -40,7 +40,7 @@ class InputStatistics:
     means: list[Tensor] = field(default_factory=list)
 
     def add(self, call: BatchNormCall, moments: Moments) -> None:
-        """Take in a call."""
+        """Add the moments of a call."""
         self.pad(call.batch_number)
         before = self.batches[-1]
         self.batches[-1] = moments if before is None else before.merge(moments)
@@ -48,7 +48,7 @@ class InputStatistics:
         self.examples += call.values.shape[0]
 
     def pad(self, count: int) -> None:
-        """Say that there were ``count`` batches so far."""
+        """Fill the lists up to ``count`` batches."""
         missing = count - len(self.batches)
         self.batches += [None] * missing
         self.calls += [0] * missing
@@ -62,13 +62,13 @@ class InputStatistics:
 
 
 class ActivationCollector:
-    """Measures what each batch norm receives behind batch norms that normalise by the statistics of the batch.
+    """Measures the input of each batch norm while all batch norms normalise with the statistics of the batch.
 
     Args:
-        sites: The batch norms, in evaluation mode. Their buffers are the caller's to restore.
+        sites: The batch norms, in evaluation mode. The caller restores their buffers.
 
     Attributes:
-        statistics: What they received, by their first dotted names, in the order in which they first run.
+        statistics: The statistics of their inputs, by first dotted name, in the order of the first run.
     """
 
     def __init__(self, sites: Sequence[BatchNormSite]) -> None:
@@ -77,7 +77,7 @@ class ActivationCollector:
         self._values = 0
 
     def collect(self, batches: Iterable[Any], run: Callable[[Any, int], object]) -> int:
-        """Measure all ``batches``, on each of which ``run`` runs the model, and return how many there were."""
+        """Measure all ``batches``, with ``run`` to run the model on each, and return their number."""
         count = collect({name: site.module for name, site in self._sites.items()}, batches, run, self._on_call)
         for statistics in self.statistics.values():
             statistics.pad(count)
@@ -94,14 +94,14 @@ class ActivationCollector:
         return moments if takes_statistics(site) else None
 
     def _is_long(self, call: BatchNormCall) -> bool:
-        """Whether the batch norms have received many values in this batch, these among them, or in one before."""
+        """Whether the batch norms have received many values in this batch, including these, or in an earlier one."""
         if self._values <= _LONG:
             self._values = call.values.numel() + (self._values if call.position else 0)
         return self._values > _LONG
 
 
 def takes_statistics(site: BatchNormSite) -> bool:
-    """Whether the statistics of data could stand in the buffers of a batch norm, and would be used."""
+    """Whether a batch norm has buffers for the statistics of data, and would use them."""
     norm, module = site.recognised_as, site.module
     return (
         isinstance(norm, BatchNormLike)
@@ -113,7 +113,7 @@ def takes_statistics(site: BatchNormSite) -> bool:
 
 
 def _means(values: Tensor, planes: PlaneMoments | None) -> Tensor:
-    """Of each channel of each example, (N, C), in float64."""
+    """The mean of each channel of each example, (N, C), in float64."""
     if planes is not None:
         return planes.means
     means = values.flatten(2).mean(2) if values.dim() > 2 else values

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class Rule(ABC):
-    """A mistake in the use of batch normalization, and how it is found.
+    """A mistake in the use of batch normalization, and the code that finds it.
 
-    A rule reads the context; it neither runs nor changes the model. What it is about stands on its page (``checks/pages``).
+    A rule reads the context; it neither runs nor changes the model. Its page in ``checks/pages`` describes it.
 
     Attributes:
         code: "BN101"; BN1xx are about structure, BN2xx about statistics, BN3xx about the set-up of training.
-        name: A few words with hyphens, which select the rule like its code.
-        former_names: Names that older versions gave the rule; they select it, too.
-        severity: Of its findings, unless ``finding`` is given another.
-        needs: What the caller has to give; without it the rule is skipped, and the findings say so.
-        is_fixable: Whether ``fix`` does something.
-        fix_changes_keys: Whether the fixed weights need another network: one with ``bias=False``, say.
+        name: Hyphenated words, which select the rule like its code.
+        former_names: Names of the rule in older versions; they select it, too.
+        severity: The severity of its findings, unless ``finding`` gets another.
+        needs: The inputs that it requires; without them the rule is skipped, and the findings say so.
+        is_fixable: Whether the rule has a fix.
+        fix_changes_keys: Whether the fixed weights need another network, for example one with ``bias=False``.
     """
 
     code: ClassVar[str]
@@ -42,7 +42,7 @@ class Rule(ABC):
 
     @property
     def summary(self) -> str:
-        """What it finds, in a line, as its page says."""
+        """A line about what it finds, from its page."""
         return read_page(self.code).summary
 
     @abstractmethod
@@ -50,11 +50,11 @@ class Rule(ABC):
         """The findings, in the order of the model."""
 
     def is_called(self, name: str) -> bool:
-        """Whether ``name`` is the code, the name or a former name of the rule, however it is capitalised."""
+        """Whether ``name`` is the code, the name or a former name of the rule, ignoring case."""
         return is_called(name, self.code, self.name, *self.former_names)
 
     def fix(self, model: nn.Module, findings: Sequence[Finding], batches: Any) -> list[Change]:
-        """Fix ``findings`` in place and return the changes. ``batches`` is None where there are no data."""
+        """Fix ``findings`` in place and return the changes. ``batches`` is None without data."""
         raise NotImplementedError
 
     def finding(
@@ -67,7 +67,7 @@ class Rule(ABC):
         limit: Value = None,
         severity: Severity | None = None,
     ) -> Finding:
-        """A finding of this rule."""
+        """Make a finding of this rule."""
         return Finding(
             self.code, severity if severity is not None else self.severity, site, measured, limit, message, remedy
         )

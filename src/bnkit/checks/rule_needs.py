@@ -1,4 +1,4 @@
-"""What a rule of the checker needs besides the model."""
+"""Inputs that a rule of the checker may require besides the model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Need(StrEnum):
-    """What a rule has to be given, beyond the model."""
+    """An input that a rule requires, besides the model."""
 
     STRUCTURE = "an example input"
     DATA = "batches of data"

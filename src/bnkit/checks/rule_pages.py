@@ -1,4 +1,4 @@
-"""The page of each rule, in Markdown: what ``bnkit explain`` and the documentation show. Needs no torch, and no rule."""
+"""The Markdown page of each rule, for ``bnkit explain`` and the documentation. Needs neither torch nor the rules."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import NamedTuple
 from bnkit.errors import SettingsError
 from bnkit.messages import did_you_mean
 
-# The first lines of a page, in which the rule is named.
+# The first lines of a page, which name the rule.
 _HEAD = re.compile(
     r"# (?P<code>BN\d+) (?P<name>\S+)\n\nSeverity: (?P<severity>\w+).* Finds: (?P<summary>.+?)\.(?: Formerly: (?P<former>.+)\.)?\n"
 )
 
 
 class RulePage(NamedTuple):
-    """The page of a rule, and what its first lines say.
+    """The page of a rule, and the fields of its first lines.
 
     Attributes:
         code, name, former_names, severity, summary: Those of the rule.
@@ -33,7 +33,7 @@ class RulePage(NamedTuple):
 
 
 def is_called(name: str, code: str, *names: str) -> bool:
-    """Whether ``name`` is the code or one of the names of a rule, however it is capitalised."""
+    """Whether ``name`` is the code or one of the names of a rule, ignoring case."""
     return name.lower() in (code.lower(), *names)
 
 
@@ -46,7 +46,7 @@ def read_page(code: str) -> RulePage:
     """
     text = resources.files("bnkit.checks").joinpath("pages", f"{code}.md").read_text(encoding="utf-8")
     head = _HEAD.match(text)
-    assert head is not None, code  # as the tests make sure
+    assert head is not None, code  # ensured by the tests
     former = tuple(head["former"].split(", ")) if head["former"] else ()
     return RulePage(head["code"], head["name"], former, head["severity"], head["summary"], text)
 
@@ -59,7 +59,7 @@ def rule_pages() -> list[RulePage]:
 
 
 def find_page(name: str) -> RulePage:
-    """The page of the rule with that code, name or former name, however it is capitalised.
+    """The page of the rule with that code, name or former name, ignoring case.
 
     Raises:
         SettingsError: If there is none.
@@ -71,9 +71,9 @@ def find_page(name: str) -> RulePage:
 
 
 def unknown_rule(name: str) -> SettingsError:
-    """The error for a name that no rule has."""
+    """The error for an unknown rule name."""
     codes = ", ".join(page.code for page in rule_pages())
     known = [text for page in rule_pages() for text in (page.code, page.name)]
     return SettingsError(
-        f"no rule is called {name!r}; expected one of {codes}, the beginning of one as BN1, or a name{did_you_mean(name, known)}"
+        f"no rule is called {name!r}; expected one of {codes}, a prefix such as BN1, or a name{did_you_mean(name, known)}"
     )

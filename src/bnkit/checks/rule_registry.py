@@ -21,7 +21,7 @@ def rules() -> tuple[Rule, ...]:
 
 
 def find_rule(name: str) -> Rule:
-    """The rule with that code, name or former name, however it is capitalised.
+    """The rule with that code, name or former name, ignoring case.
 
     Raises:
         SettingsError: If there is none.
@@ -33,7 +33,7 @@ def find_rule(name: str) -> Rule:
 
 
 def page(code: str) -> str:
-    """The page about the rule with that code, or of another name, as it is shipped: Markdown.
+    """The Markdown page of the rule with that code, or another page by its name.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -60,7 +60,7 @@ def selected_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ..
 
 
 def matching_codes(names: Names) -> frozenset[str]:
-    """The codes of the rules that ``names`` stand for.
+    """The codes of the rules that match ``names``.
 
     Raises:
         SettingsError: If one of them names no rule.
@@ -82,7 +82,7 @@ def _matches(rule: Rule, name: str) -> bool:
 
 
 def split_names(names: Names) -> list[str]:
-    """``names``, one at a time: commas separate several in one text."""
+    """``names`` as a list, split at commas."""
     several = [names] if isinstance(names, str) else names
     parts = [part.strip() for text in several for part in text.split(",")]
     return [part for part in parts if part]

@@ -19,11 +19,11 @@ _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sa
 def sarif_log(findings: Sequence[Finding], remarks: Sequence[str] = (), file: str | None = None) -> dict[str, Any]:
     """A log with one run: the rules that found something, with their pages as help, and a result for each finding.
 
-    A result has the dotted name of the layer as its logical location, and the line that made the layer as its physical one.
+    A result has the dotted name of the layer as its logical location, and the line that made the layer as its physical location.
 
     Args:
         findings: In their order.
-        remarks: What else there is to say of the run.
+        remarks: Further remarks about the run.
         file: The physical location of findings that have none, from line 1.
 
     Example:
@@ -82,7 +82,7 @@ def _result(finding: Finding, rule_index: int, file: str | None) -> dict[str, An
 
 
 def _artifact(file: str) -> dict[str, str]:
-    """A file of the repository relative to its root, where the command was run; any other by its address."""
+    """A file of the repository relative to its root, where the command was run; any other file by its URI."""
     path = Path(file)
     if path.is_absolute() and path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())

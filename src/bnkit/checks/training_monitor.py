@@ -29,25 +29,25 @@ _log = logging.getLogger("bnkit")
 class Monitor:
     """Checks a model every few hundred steps of its training, and logs each finding once.
 
-    Call ``step`` once for each step of training, after the step of the optimizer: between a forward pass and its backward pass
-    the model belongs to autograd. The first check runs all rules, later ones only those whose result may change: about
-    statistics, gamma and beta. Checking changes nothing.
+    Call ``step`` once per training step, after the optimizer step: a check between a forward pass and its backward pass would
+    disturb autograd. The first check runs all rules, later ones only those whose result may change: about statistics, gamma and
+    beta. Checking does not change the model.
 
-    A check takes as long as a few steps. It is put off while checks would take more than ``share`` of the time since the
+    A check takes as long as a few steps. It is postponed while checks would take more than ``share`` of the time since the
     monitor was made.
 
     Args:
-        model: The one that trains. Of ``DistributedDataParallel``, the model in it: each process looks for itself.
+        model: The model that trains. With ``DistributedDataParallel``, the wrapped model: each process checks separately.
         every: The least number of steps between two checks.
-        batches: How many of the last batches a check takes; they are kept until then.
+        batches: The number of recent batches that a check uses; they are kept until then.
         share: The largest share of the time that checks may take.
-        on_findings: Called with the findings of each check, in place of logging them.
+        on_findings: Called with the findings of each check, instead of logging them.
         optimizer, loader, ema, accumulation, processes, forward: As for ``check``.
         select, ignore, per_layer_ignores: As for ``check``.
 
     Attributes:
-        findings: Of the last check; None before the first.
-        steps: How often ``step`` was called.
+        findings: The findings of the last check; None before the first.
+        steps: The number of calls of ``step``.
         looks: The steps at which it checked.
 
     Raises:
@@ -58,7 +58,7 @@ class Monitor:
         >>> model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
         >>> seen = []
         >>> monitor = Monitor(model, every=2, select="BN101", on_findings=seen.append)
-        >>> for _ in range(5):  # in site of training
+        >>> for _ in range(5):  # instead of training
         ...     looked = monitor.step(torch.randn(8, 2))
         >>> monitor.looks, len(seen), seen[0].codes
         ([2], 1, ('BN101',))
@@ -108,12 +108,12 @@ class Monitor:
         """Count a step of training, and check the model if it is time.
 
         Args:
-            batch: What the model was trained on, as ``check`` takes a batch: a tensor, a tuple whose first entry is the input and
-                the second the class numbers, or a dictionary. None to look at what needs no data.
+            batch: The batch that the model was trained on, as for ``check``: a tensor, a tuple whose first entry is the input and
+                the second the class numbers, or a dictionary. None to run only the rules that need no data.
 
         Returns:
-            What was found, if it looked and could; None otherwise. A model that cannot be checked is logged, and training
-            goes on.
+            The findings, if it checked and could; None otherwise. If the model cannot be checked, this is logged, and training
+            continues.
         """
         self.steps += 1
         if batch is not None:
@@ -135,7 +135,7 @@ class Monitor:
     def _is_time(self) -> bool:
         if self.steps - (self.looks[-1] if self.looks else 0) < self._every:
             return False
-        # The next check is expected to take as long as those before.
+        # The next check is expected to take as long as the earlier ones.
         expected = self._spent / len(self.looks) if self.looks else 0.0
         return self._spent + expected <= self._share * (time.perf_counter() - self._began)
 

@@ -1,1 +1,1 @@
-"""The command line: it parses, calls the library, and prints. Nothing is decided here."""
+"""The command line: parses arguments, calls the library, and prints results. It makes no decisions."""

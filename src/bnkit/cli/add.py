@@ -33,7 +33,7 @@ def add(
     inputs: Inputs = None,
     weights: Weights = None,
     preserve: Annotated[
-        bool, Option("--preserve", help="Take statistics, γ and β from the example, so that the outputs stay the same.")
+        bool, Option("--preserve", help="Set statistics, γ and β from the example, so that the outputs stay the same.")
     ] = False,
     where: Annotated[
         str,
@@ -47,17 +47,16 @@ def add(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """`bnkit add nets.py:net --input 64x3x32x32` lists where batch norm goes in your network, and why not elsewhere.
+    """`bnkit add nets.py:net --input 64x3x32x32` lists where batch norm can be added to your network, and why not elsewhere.
 
     It goes between each convolution or linear layer and its activation; not after the output layer, in attention, or
-    where a normalisation stands already. Everything that was there keeps its name.
+    next to an existing normalisation. All existing modules keep their names.
 
-    `bnkit add nets.py:net --data mnist --inputs normal --weights w.safetensors --preserve --out added.safetensors` does it to a trained
-    network, which computes the same afterwards; those weights load into `bnkit.add(net(), example).model`. A file that is
-    there already is replaced, and the output says so; a network that became worse on the test part of --data is not
-    written without --force.
+    `bnkit add nets.py:net --data mnist --inputs normal --weights w.safetensors --preserve --out added.safetensors` changes a
+    trained network, and keeps its outputs the same; the weights load into `bnkit.add(net(), example).model`. An existing file is
+    replaced, and the output says so; a network that became worse on the test part of --data is not written without --force.
 
-    Exit status: 0 done, 2 something given is wrong, or the network cannot be changed.
+    Exit status: 0 success, 2 invalid input, or the network cannot be changed.
     """
     command = ModelCommand(target, shapes or (), data, weights, out, inputs, force)
     model_target = command.model_target()
@@ -68,7 +67,7 @@ def add(
             model_target.model,
             model_target.example,
             preserve=preserve,
-            where=cast("Where", where),  # which is checked there
+            where=cast("Where", where),  # checked by the library
             include=include,
             exclude=exclude,
         )

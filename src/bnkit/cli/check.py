@@ -32,21 +32,22 @@ def check(
         list[str] | None,
         Option(metavar="BN1,BN201", help="Only these rules: codes, beginnings of codes, or names. May be repeated."),
     ] = None,
-    ignore: Annotated[list[str] | None, Option(metavar="BN102", help="Not these rules. May be repeated.")] = None,
+    ignore: Annotated[list[str] | None, Option(metavar="BN102", help="Skip these rules. May be repeated.")] = None,
     per_layer_ignores: Annotated[
         list[str] | None,
-        Option(metavar="LAYER:CODE", help="Not this rule at these layers, as 'backbone.*:BN101'. May be repeated."),
+        Option(metavar="LAYER:CODE", help="Skip this rule at these layers, as 'backbone.*:BN101'. May be repeated."),
     ] = None,
     fail_on: Annotated[
-        Severity | None, Option(help="The least severity that ends with status 1.", show_default="warning")
+        Severity | None, Option(help="The lowest severity that leads to exit status 1.", show_default="warning")
     ] = None,
-    batch_size: Annotated[int, Option(metavar="N", help="Examples at a time: as in training.")] = 256,
-    batches: Annotated[int, Option(metavar="N", help="How many batches of the training part are measured.")] = 32,
+    batch_size: Annotated[int, Option(metavar="N", help="The batch size, as in training.")] = 256,
+    batches: Annotated[int, Option(metavar="N", help="The number of batches of the training part to measure.")] = 32,
     fix: Annotated[
-        bool, Option("--fix", help="Mend what is mechanical, and write the weights to --out; nothing else is changed.")
+        bool,
+        Option("--fix", help="Apply the mechanical fixes, and write the weights to --out; nothing else is changed."),
     ] = False,
     out: Annotated[
-        Path | None, Option(metavar="FILE", help="With --fix: where the weights go.", show_default=str(_FIXED))
+        Path | None, Option(metavar="FILE", help="With --fix: the file for the weights.", show_default=str(_FIXED))
     ] = None,
     force: Force = False,
     config: Annotated[
@@ -60,19 +61,19 @@ def check(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """`bnkit check nets.py:net --data data.py:data --weights w.safetensors` says what is wrong with the batch norms of your network.
+    """`bnkit check nets.py:net --data data.py:data --weights w.safetensors` finds mistakes in how your network uses batch norm.
 
-    `bnkit check results/quickstart/runs/3f2a` checks the trained network of a run, on its own data. --input 64x3x32x32 in place
-    of data checks what needs none. `bnkit explain BN101` says what a rule is about.
+    `bnkit check results/quickstart/runs/3f2a` checks the trained network of a run, on its own data. --input 64x3x32x32 instead
+    of --data runs only the rules that need no data. `bnkit explain BN101` explains a rule.
 
-    The model is given what `--data file.py:factory` returns as it is, and the data of a run as the run was trained on them; of
-    other data, `--inputs` names the form that the model was trained on. The first line says what it was given.
+    The model gets the output of `--data file.py:factory` unchanged, and the data of a run in the form that the run was trained
+    on; for other data, `--inputs` names the form that the model was trained on. The first line of the output says which data.
 
-    Looking changes nothing. --fix writes the mended weights to a file of its own, says what that did to accuracy and loss on the
-    test part, and writes nothing that became worse without --force. Rules can be chosen in pyproject.toml too:
+    Checking does not change the model. --fix writes the fixed weights to a separate file, and reports accuracy and loss on the
+    test part before and after; a result that became worse is not written without --force. pyproject.toml can select rules too:
     [tool.bnkit] with select, ignore, fail-on, per-layer-ignores.
 
-    Exit status: 0 nothing as bad as --fail-on, 1 findings, 2 could not check.
+    Exit status: 0 no findings as severe as --fail-on, 1 such findings, 2 could not check.
     """
     began = time.perf_counter()
     from bnkit.checks.config import load_config, nearest_config
@@ -96,7 +97,7 @@ def check(
     changes: list[Change] = []
     outcome: Outcome | None = None
     if destination is not None:
-        with stderr_console().status(f"mending {target}"):
+        with stderr_console().status(f"fixing {target}"):
             check_target, changes, outcome = check_target.apply_fixes(findings, destination, settings, force=force)
             findings = check_target.check(settings) if changes else findings
     fix_lines = [*_fix_lines(changes, outcome, destination, "" if loaded is None else loaded.own_names)]
@@ -104,7 +105,7 @@ def check(
         _print(given, before, fix_lines, time.perf_counter() - began, quiet=quiet)
         if changes:
             worse = ", but it is worse than before" if outcome is not None and outcome.is_loss else ""
-            stdout_console().print_sentences(f"left after mending: {findings.summary}{worse}")
+            stdout_console().print_sentences(f"left after fixing: {findings.summary}{worse}")
     else:
         written = {
             "json": lambda: dumps(findings.to_json(), indent=2) + "\n",
@@ -124,7 +125,7 @@ def _print(given: str | None, findings: Findings, fix_lines: Sequence[str], seco
         console.print_sentences(f"given: {given}")
     if findings and not quiet:
         console.print(*findings.lines(console.width), sep="\n", soft_wrap=True)
-    # A time would make two runs differ where their output is kept.
+    # Without a terminal the output may be stored, and a time would make it differ between runs.
     console.print_sentences(f"{findings.summary} ({seconds:.1f} s)" if console.is_terminal else findings.summary)
     for line in (*(() if quiet else findings.remarks), *fix_lines):
         console.print_sentences(line)
@@ -133,18 +134,18 @@ def _print(given: str | None, findings: Findings, fix_lines: Sequence[str], seco
 def _fix_lines(
     changes: Sequence[Change], outcome: Outcome | None, destination: Path | None, own_names: str
 ) -> Iterator[str]:
-    """What was mended, what that did, and where it is."""
+    """Lines about the fixes, their effect on the outputs, and the file that was written."""
     if destination is None:
         return
     for change in changes:
-        yield f"mended: {change.site or '(the model)'}: {change.action}; {change.detail}"
+        yield f"fixed: {change.site or '(the model)'}: {change.action}; {change.detail}"
     if outcome is not None:
         yield outcome.line
-    yield f"written: {destination}{own_names}" if changes else "nothing to mend; nothing written"
+    yield f"written: {destination}{own_names}" if changes else "nothing to fix; nothing written"
 
 
 def _ignores_by_layer(given: list[str] | None) -> dict[str, list[str]] | None:
-    """``backbone.*:BN101`` and so on, by layer."""
+    """The rules to ignore by layer, from entries such as ``backbone.*:BN101``."""
     if given is None:
         return None
     found: dict[str, list[str]] = {}

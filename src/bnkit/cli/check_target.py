@@ -1,4 +1,4 @@
-"""What ``bnkit check`` looks at: the model that a factory makes, or the trained network of a run."""
+"""The model that ``bnkit check`` checks: one made by a factory, or the trained network of a run."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from bnkit.model.weight_files import load_weights
 
 
 class FixResult(NamedTuple):
-    """What ``--fix`` made of a specimen.
+    """The result of ``--fix``.
 
     Attributes:
-        specimen: With the mended model.
-        changes: What was changed; nothing was written where there are none.
-        outcome: What that did to its answers; None where nothing was changed, or there is nothing to run it on.
+        specimen: The target with the fixed model.
+        changes: The changes; if there are none, no file was written.
+        outcome: Their effect on the model's outputs; None if there are no changes, or no inputs to run on.
     """
 
     check_target: CheckTarget
@@ -42,11 +42,11 @@ class FixResult(NamedTuple):
 
 @dataclass(frozen=True)
 class CheckTarget:
-    """A model and what it is looked at with.
+    """A model and the inputs it is checked with.
 
     Attributes:
         subject: The model, an example of its input, and the data.
-        batch_size, count: How many examples of the data at a time, and how many batches of the training part.
+        batch_size, count: The batch size, and the number of batches of the training part.
         file: The file that makes the model, if one does.
     """
 
@@ -57,17 +57,17 @@ class CheckTarget:
 
     @property
     def batches(self) -> ModelBatches | None:
-        """Of the training part; None without data."""
+        """Batches of the training part; None without data."""
         data = self.model_target.data
         return None if data is None else data.training_batches(self.batch_size, self.count)
 
     @property
     def test_batches(self) -> ModelBatches | None:
-        """Of the test part; None without data."""
+        """Batches of the test part; None without data."""
         return None if self.model_target.data is None else self.model_target.data.test_batches(self.batch_size)
 
     def check(self, settings: CheckConfig) -> Findings:
-        """What is wrong with it."""
+        """Check the model."""
         return check(
             self.model_target.model,
             self.batches,
@@ -79,17 +79,17 @@ class CheckTarget:
         )
 
     def apply_fixes(self, findings: Findings, out: Path, settings: CheckConfig, *, force: bool) -> FixResult:
-        """A copy without what is mechanical of ``findings``, the weights of which are in ``out``.
+        """Fix a copy of the model where ``findings`` have mechanical fixes, and write its weights to ``out``.
 
         Raises:
-            ModelError: It is worse than before on the test part, and ``force`` is not set.
+            ModelError: If the result is worse than before on the test part, and ``force`` is not set.
         """
         model, changes = apply_fixes(self.model_target.model, findings, self.batches, select=settings.select)
         if not changes:
             return FixResult(self, [], None)
         outcome = self._outcome(model)
         if outcome is not None and not force:
-            outcome.refuse_loss("the mended model", f"expected no loss: --force writes {out} all the same")
+            outcome.refuse_loss("the fixed model", f"expected no loss: --force writes {out} anyway")
         save(model, out, self.model_target.example)
         return FixResult(replace(self, model_target=replace(self.model_target, model=model)), list(changes), outcome)
 
@@ -113,19 +113,19 @@ def read_check_target(
     out: Path | None,
     inputs: str | None = None,
 ) -> CheckTarget:
-    """What ``target`` stands for.
+    """Load the model that ``target`` names, and the inputs to check it with.
 
     Args:
         target: ``file.py:factory``, ``package.module:factory``, or the folder of a run.
-        shapes: Of an example.
-        data: A data set; of a run, that which it was trained on, if neither is given.
+        shapes: The shapes of an example.
+        data: A data set. For a run, the default is the data set that it was trained on.
         weights: A file of weights to load.
-        batch_size, count: How many examples at a time, and how many batches of the training part.
-        out: Where mended weights are to go; None for nowhere.
-        inputs: In which form the model gets ``data`` (see ``model_data``); the data of a run, as the run did.
+        batch_size, count: The batch size, and the number of batches of the training part.
+        out: The file for fixed weights; None if they are not written.
+        inputs: The form in which the model gets ``data`` (see ``model_data``); for the data of a run, the form of the run.
 
     Raises:
-        BnkitError: One of these is not there, or does not go with the others.
+        BnkitError: If one of these does not exist, or they contradict each other.
     """
     check_inputs(shapes, data, inputs)
     if count < 1:
@@ -151,12 +151,14 @@ def read_check_target(
 
 
 def _run_data(comparison: Comparison, name: str, data: str | None, inputs: str | None) -> ModelData:
-    """The data of a run, as it was trained on them; or ``data``, prepared like them."""
+    """The data of a run in the form that it was trained on, or ``data`` prepared in the same way."""
     run, known = comparison.run(name), comparison.plan.experiment.data
     if data is not None:
         return model_data(data, inputs, (known, run.settings.trainset))
     if inputs is not None:
-        raise SettingsError(f"--inputs {inputs} with a run, which brings its own; expected --inputs with --data alone")
+        raise SettingsError(
+            f"--inputs {inputs} with a run, which records its own form; expected --inputs only with --data"
+        )
     return data_of_run(comparison.data(run), known, run.settings.trainset)
 
 
@@ -164,13 +166,13 @@ def _check_out(out: Path, read_from: list[Path], run: Path | None) -> None:
     if out.suffix != ".safetensors":
         raise SettingsError(f"--out {out}; expected a file of weights, .safetensors")
     check_destination(out, has_example=True, read_from=[file for file in read_from if file.is_file()])
-    # What was recorded stays what it is.
+    # Recorded files are not overwritten.
     if run is not None and "runs" in (out.resolve().parent.name, out.resolve().parent.parent.name) and out.exists():
         raise SettingsError(f"--out {out} is part of a comparison's record; expected another file")
 
 
 def _locate_run(path: Path) -> tuple[Comparison, str, int | None]:
-    """The comparison, the run's id or the beginning of it, and the epoch: ``DIR/runs/3f2a`` or a file of weights in there."""
+    """The comparison, the run's id or a prefix of it, and the epoch, from ``DIR/runs/3f2a`` or a file of weights in it."""
     epoch = re.fullmatch(r"epoch-(\d{1,9})\.safetensors", path.name)
     folder = path.parent if epoch is not None or path.name == "weights.safetensors" else path
     if folder.parent.name != "runs" or not folder.parent.is_dir():

@@ -16,10 +16,10 @@ _INTERRUPTED = 130
 
 def claims(
     quick: Annotated[bool, Option("--quick", help="Small designs: two minutes on digits and two cores.")] = False,
-    data: Annotated[str, Option(metavar="D", help="The data, as `bnkit compare` takes them; classes.")] = "digits",
+    data: Annotated[str, Option(metavar="D", help="The data, as for `bnkit compare`; must have classes.")] = "digits",
     network: Annotated[
         str | None,
-        Option(metavar="NAME | file.py:factory", help="Put the questions to this network, not to the course's."),
+        Option(metavar="NAME | file.py:factory", help="Test the claims on this network instead of the course's."),
     ] = None,
     out: Annotated[Path, Option(metavar="DIR", help="The results folder.")] = Path("results/claims"),
     budget: Annotated[
@@ -30,7 +30,7 @@ def claims(
         ),
     ] = "1",
     seeds: Annotated[
-        int | None, Option(metavar="N", help="Seeds 0 to N − 1, 5 by default; below 3 nothing is decided.")
+        int | None, Option(metavar="N", help="Seeds 0 to N − 1, 5 by default; verdicts need at least 3.")
     ] = None,
     until: Annotated[
         str | None,
@@ -38,29 +38,30 @@ def claims(
     ] = None,
     max_seeds: Annotated[int, Option(metavar="N", help="With --until, at most N seeds.")] = 50,
     only: Annotated[
-        list[str] | None, Option(metavar="CLAIM", help="A claim by its number or name. May be given several times.")
+        list[str] | None,
+        Option(metavar="CLAIM", help="Only this claim, by number or name. May be given several times."),
     ] = None,
     workers: Workers = "auto",
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
     open_report: Annotated[bool, Option("--open", help="Open the report in a browser at the end.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the verdicts as JSON.")] = False,
-    quiet: Annotated[bool, Option("-q", "--quiet", help="No progress and no table, only the answer.")] = False,
-    verbose: Annotated[bool, Option("-v", "--verbose", help="A line for every epoch.")] = False,
+    quiet: Annotated[bool, Option("-q", "--quiet", help="Print only the answer, without progress and table.")] = False,
+    verbose: Annotated[bool, Option("-v", "--verbose", help="Print a line for every epoch.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """`bnkit claims --quick` says which claims about batch normalization hold on handwritten digits.
+    """`bnkit claims --quick` tests which claims about batch normalization hold on handwritten digits.
 
     Each claim has a hypothesis stated in advance, a measure, pairs of runs over five seeds, an interval and a verdict:
-    holds, does not hold, not enough data. Called again, it trains only what is missing.
+    holds, does not hold, not enough data. A second call trains only the missing runs.
 
     More examples:
 
-    - `bnkit claims --data fashion-mnist` asks with the whole budget
-    - `bnkit claims --until decided --budget 2h` adds seeds where a verdict is open, for two hours at most
-    - `bnkit claims --network net.py:make --data mnist` asks about a network of your own
-    - `bnkit claims --only covariate-shift --only 10a` asks some of them
+    - `bnkit claims --data fashion-mnist` uses the full training budget
+    - `bnkit claims --until decided --budget 2h` adds seeds to open verdicts, for two hours at most
+    - `bnkit claims --network net.py:make --data mnist` tests the claims on your own network
+    - `bnkit claims --only covariate-shift --only 10a` tests only these claims
 
-    Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
+    Exit status: 0 success, 1 some runs failed, 2 invalid input, 130 interrupted.
     """
     from bnkit.claims.evaluate import evaluate_claims
     from bnkit.comparison.progress import progress_display
@@ -85,7 +86,9 @@ def claims(
                 progress=False,
             )
     except KeyboardInterrupt:
-        stderr_console().print_sentences(f"stopped; what is whole is in {out}, and the same call goes on from there")
+        stderr_console().print_sentences(
+            f"stopped; completed runs are in {out}, and the same command resumes from there"
+        )
         raise Exit(_INTERRUPTED) from None
     console = stdout_console()
     if as_json:
@@ -100,5 +103,7 @@ def claims(
     if open_report:
         launch((out / "claims.html").resolve().as_uri())
     if verdicts.failed:
-        stderr_console().print_sentences(f"{plural(verdicts.failed, 'run')} failed; the records in {out} say why")
+        stderr_console().print_sentences(
+            f"{plural(verdicts.failed, 'run')} failed; see the records in {out} for the reasons"
+        )
         raise Exit(1)

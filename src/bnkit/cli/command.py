@@ -1,4 +1,4 @@
-"""What holds for every command: where what it prints goes, and how its arguments are read."""
+"""Common behaviour of all commands: where output goes, and how arguments are expanded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OPTION_WITH_VALUE = re.compile(r"(--[a-z][a-z-]*)=(.*)", re.DOTALL)
 
 
 class Command(TyperCommand):
-    """A command of the command line: while it runs, standard output takes its results alone."""
+    """A command of the command line: while it runs, standard output is reserved for its results."""
 
     def invoke(self, ctx: Any) -> Any:
         with reserve_stdout():
@@ -24,10 +24,10 @@ class Command(TyperCommand):
 
 
 def expand_arguments(arguments: Sequence[str]) -> list[str]:
-    """``arguments`` with ``~`` as the home folder, also where no shell has put it in: ``--out=~/x``, ``~/net.py:make``.
+    """``arguments`` with ``~`` expanded to the home folder, if the shell did not do it: ``--out=~/x``, ``~/net.py:make``.
 
     Raises:
-        SettingsError: The value of an option is empty: as a path it would mean the working directory, in silence.
+        SettingsError: If the value of an option is empty, which as a path would silently mean the working directory.
     """
     found: list[str] = []
     for argument in arguments:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
-# Of a plan with more runs than this, --dry-run shows the first and the last.
+# For a plan with more runs than this, --dry-run shows the first and the last.
 _MOST_ROWS, _FIRST_ROWS, _LAST_ROWS = 200, 40, 10
 
 
@@ -53,71 +53,74 @@ def compare(
     ] = None,
     grid: Annotated[
         list[str] | None,
-        Option(metavar="KEY=V1,V2", help="Values of a setting, as lr=0.1,0.3. May be given several times."),
+        Option(metavar="KEY=V1,V2", help="Values of a setting, such as lr=0.1,0.3. May be given several times."),
     ] = None,
     seeds: Annotated[
-        int | None, Option(metavar="N", help="Seeds 0 to N − 1; with --until those of the first round.")
+        int | None, Option(metavar="N", help="Seeds 0 to N − 1; with --until, those of the first round.")
     ] = None,
     until: Annotated[
         str | None,
         Option(
-            metavar="decided", help="Add pairs of seeds until each difference is a gain, a loss or under the margin."
+            metavar="decided", help="Add pairs of seeds until each difference is a gain, a loss or below the margin."
         ),
     ] = None,
     margin: Annotated[
         float | None,
         Option(
-            metavar="POINTS", help="With --until: what does not matter; 1 point of accuracy, of other metrics none."
+            metavar="POINTS",
+            help="With --until: the difference that does not matter; by default 1 for accuracy, else none.",
         ),
     ] = None,
     budget: Annotated[
-        str | None, Option(metavar="10m", help="With --until: begin no seeds that would end later; 90s, 10m, 2h.")
+        str | None,
+        Option(metavar="10m", help="With --until: start only seeds that can finish in this time: 90s, 10m, 2h."),
     ] = None,
-    max_seeds: Annotated[int | None, Option(metavar="N", help="With --until: the most seeds; 50.")] = None,
-    epochs: Annotated[int | None, Option(metavar="N", help="How often each run goes through the data.")] = None,
-    batch_size: Annotated[
-        int | None, Option(metavar="N", help="Short for --grid batch_size=N, and in its place.")
+    max_seeds: Annotated[
+        int | None, Option(metavar="N", help="With --until: the maximum number of seeds; 50 by default.")
     ] = None,
-    device: Annotated[
-        str | None, Option(metavar="auto|cpu|cuda", help="Short for --grid device=…, and in its place.")
-    ] = None,
+    epochs: Annotated[int | None, Option(metavar="N", help="The number of epochs of each run.")] = None,
+    batch_size: Annotated[int | None, Option(metavar="N", help="Short for --grid batch_size=N.")] = None,
+    device: Annotated[str | None, Option(metavar="auto|cpu|cuda", help="Short for --grid device=….")] = None,
     loss: Annotated[
-        str | None, Option(metavar="NAME", help="A loss of torch.nn.functional, as huber_loss, or file.py:function.")
+        str | None,
+        Option(metavar="NAME", help="A loss of torch.nn.functional, such as huber_loss, or file.py:function."),
     ] = None,
     metric: Annotated[
         str | None,
-        Option(metavar="NAME", help="What networks are judged by: accuracy, r2_score, …, or file.py:function."),
+        Option(metavar="NAME", help="The metric: accuracy, r2_score, …, or file.py:function."),
     ] = None,
-    training_step: Annotated[
-        str | None, Option(metavar="file.py:function", help="A training step of your own.")
-    ] = None,
+    training_step: Annotated[str | None, Option(metavar="file.py:function", help="A custom training step.")] = None,
     augmentation: Annotated[
-        str | None, Option(metavar="NAME", help="Of training batches: crop_and_flip, or file.py:function.")
+        str | None,
+        Option(metavar="NAME", help="The augmentation of training batches: crop_and_flip, or file.py:function."),
     ] = None,
     observe: Annotated[
         int | None,
-        Option(metavar="N", help="Look inside the layers at every Nth step: distributions, gradients, dead units."),
+        Option(
+            metavar="N", help="Record statistics of the layers at every Nth step: distributions, gradients, dead units."
+        ),
     ] = None,
     keep_checkpoints: Annotated[bool, Option("--keep-checkpoints", help="Keep every epoch's weights.")] = False,
     tensorboard: Annotated[
-        bool, Option("--tensorboard", help="Write TensorBoard's files into DIR/tensorboard; as --log tensorboard.")
+        bool, Option("--tensorboard", help="Write TensorBoard files to DIR/tensorboard; same as --log tensorboard.")
     ] = False,
     log: Annotated[
         list[str] | None,
         Option(
             metavar="NAME,NAME",
-            help="Log to tensorboard, wandb, mlflow; into DIR, unless their environment says where.",
+            help="Log to tensorboard, wandb, mlflow; in DIR, unless their environment variables set a place.",
         ),
     ] = None,
     workers: Workers = "auto",
     run_timeout: Annotated[
-        float | None, Option(metavar="S", help="End a run after S seconds, as failed.", show_default=False)
+        float | None,
+        Option(metavar="S", help="Stop a run after S seconds, and record it as failed.", show_default=False),
     ] = None,
     engine: Annotated[
         str, Option(metavar="local|ray", help="Where runs train: on this machine, or a Ray cluster.")
     ] = "local",
     address: Annotated[
-        str | None, Option(metavar="A", help="The address of the Ray cluster, as 10.0.0.1:6379 or auto.")
+        str | None, Option(metavar="A", help="The address of the Ray cluster, such as 10.0.0.1:6379 or auto.")
     ] = None,
     out: Annotated[Path | None, Option(metavar="DIR", help="The results folder; by default results/NAME.")] = None,
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
@@ -128,25 +131,25 @@ def compare(
     show_all: All = False,
     open_report: Annotated[bool, Option("--open", help="Open the report in a browser at the end.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the results as JSON.")] = False,
-    quiet: Annotated[bool, Option("-q", "--quiet", help="No progress and no table, only the answer.")] = False,
-    verbose: Annotated[bool, Option("-v", "--verbose", help="A line for every epoch.")] = False,
+    quiet: Annotated[bool, Option("-q", "--quiet", help="Print only the answer, without progress and table.")] = False,
+    verbose: Annotated[bool, Option("-v", "--verbose", help="Print a line for every epoch.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """`bnkit compare --grid lr=0.1,0.3 --seeds 3` compares a small CNN with and without batch norm on digits.
 
-    Trains networks with and without batch normalization under the same seeds and the same batches, and answers what it
-    bought, with error bars. Called again, it trains only what is missing.
+    Trains networks with and without batch normalization under the same seeds and the same batches, and reports the
+    difference with error bars. A second call trains only the missing runs.
 
     More examples:
 
     - `bnkit compare lenet-fashion-mnist` repeats the textbook's comparison
-    - `bnkit compare --until decided --budget 10m` adds seeds until the difference is known, and drops learning rates on the way
-    - `bnkit compare mine.toml --out results/mine --open` runs an experiment file of your own
+    - `bnkit compare --until decided --budget 10m` adds seeds until the difference is decided, and drops poor learning rates
+    - `bnkit compare mine.toml --out results/mine --open` runs your own experiment file
     - `bnkit compare net.py:make --data mnist` compares your own network with and without batch norm: the factory returns
       one of the two, and bnkit makes the other
     - `bnkit compare nets.py:networks --data mnist` compares your own networks: the factory returns a dictionary of factories
 
-    Exit status: 0 done, 1 some runs failed, 2 something given is wrong, 130 interrupted.
+    Exit status: 0 success, 1 some runs failed, 2 invalid input, 130 interrupted.
     """
     from bnkit.cli.report import print_results
     from bnkit.comparison.compare import default_folder, run_experiment
@@ -199,11 +202,13 @@ def compare(
                 callbacks=[display],
             )
     except KeyboardInterrupt:
-        stderr_console().print_sentences(f"stopped; what is whole is in {folder}, and the same call goes on from there")
+        stderr_console().print_sentences(
+            f"stopped; completed runs are in {folder}, and the same command resumes from there"
+        )
         raise Exit(_INTERRUPTED) from None
     except RecordError:
         if is_nonzero_rank() and not folder.exists():
-            return  # the results lie on the machine of process 0, which prints them
+            return  # the results are on the machine of process 0, which prints them
         raise
     if is_nonzero_rank():
         return
@@ -224,7 +229,7 @@ def compare(
 
 
 def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) -> Experiment:
-    """The experiment that ``what`` names, with what the options change."""
+    """The experiment that ``what`` names, with the changes of the options."""
     from bnkit.experiments.experiment import default_experiment, parse_experiment, read_experiment, read_recipe
     from bnkit.factory_import import is_factory_name
 
@@ -243,7 +248,7 @@ def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) 
 
 
 def _seeds(seeds: int | None, rule: StoppingRule | None) -> dict[str, Any]:
-    """Of a recipe's seeds, which are for a plan without a rule, none are left where there is one."""
+    """The change of the seeds: a stopping rule discards a recipe's seeds, which are for a plan without a rule."""
     from bnkit.experiments.stopping import FIRST_SEEDS
 
     return {"seeds": FIRST_SEEDS if seeds is None and rule is not None else seeds, "until": rule}

@@ -41,15 +41,15 @@ def convert(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """`bnkit convert nets.py:net --to group_norm` lists the batch norms of your network, and what each becomes.
+    """`bnkit convert nets.py:net --to group_norm` lists the batch norms of your network and their replacements.
 
-    γ, β, running statistics, counters and activations are kept. An example is needed for .onnx and .pt2 alone.
+    γ, β, running statistics, counters and activations are kept. Only .onnx and .pt2 need an example.
 
     `bnkit convert nets.py:net --to torch --weights w.safetensors --out torch.safetensors` writes the weights of the
-    converted network. A file that is there already is replaced, and the output says so; a network that became worse on the
-    test part of --data is not written without --force.
+    converted network. An existing file is replaced, and the output says so; a network that became worse on the test part of
+    --data is not written without --force.
 
-    Exit status: 0 done, 2 something given is wrong, or the network cannot be changed.
+    Exit status: 0 success, 2 invalid input, or the network cannot be changed.
     """
     command = ModelCommand(target, shapes or (), data, weights, out, inputs, force, needs_example=False)
     model_target = command.model_target()
@@ -58,7 +58,7 @@ def convert(
     with command.working("converting"):
         model, changes = converted(
             model_target.model,
-            cast("ReplacementKind", to),  # which is checked there
+            cast("ReplacementKind", to),  # checked by the library
             include=include,
             exclude=exclude,
         )

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 def data(
     names: Annotated[list[str] | None, Argument(metavar="[NAME]...", help="Only these.")] = None,
-    fetch: Annotated[bool, Option("--fetch", help="Fetch and verify what is missing.")] = False,
+    fetch: Annotated[bool, Option("--fetch", help="Download and verify missing files.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the list as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """`bnkit data` lists the data sets: what is there, what is not, and where; `bnkit data mnist --fetch` fetches one.
+    """`bnkit data` lists the data sets, their files, and whether they are present; `bnkit data mnist --fetch` fetches one.
 
-    Files are kept in the directory that BNKIT_DATA names, otherwise in the cache of the platform, and are used only
-    after their SHA-256 matched.
+    Files are kept in the directory that BNKIT_DATA names, otherwise in the platform's cache directory. A file is used only
+    if its SHA-256 matches.
     """
     from bnkit.data.catalog import DATA_SETS
     from bnkit.data.downloads import FileState, cache_directory

@@ -1,4 +1,4 @@
-"""Recipes that look at one layer, as ``bnkit compare`` shows them."""
+"""Demonstrations: recipes of ``bnkit compare`` that examine one layer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typer import Context
 from bnkit.console import stdout_console
 from bnkit.errors import SettingsError
 
-# The options that a demonstration takes: it compares nothing and writes nothing.
+# The options of a demonstration, which compares no runs and writes no files.
 _ALLOWED = {"what", "as_json", "quiet", "verbose"}
 
 
@@ -15,7 +15,7 @@ def show_demonstration(context: Context, name: str, *, as_json: bool) -> None:
     """Compute and print the tables of a demonstration.
 
     Raises:
-        SettingsError: The call has options of a comparison.
+        SettingsError: If the call has options of a comparison.
     """
     from bnkit.demonstrations import DEMONSTRATIONS  # loads torch
 
@@ -24,7 +24,7 @@ def show_demonstration(context: Context, name: str, *, as_json: bool) -> None:
         source is not None and source.name == "COMMANDLINE" for key, source in sources.items() if key not in _ALLOWED
     ):
         raise SettingsError(
-            f"recipe {name} looks at one layer and compares no runs; expected no option but --json and -q"
+            f"recipe {name} examines one layer and compares no runs; expected only the options --json and -q"
         )
     tables, console = DEMONSTRATIONS[name](), stdout_console()
     if as_json:

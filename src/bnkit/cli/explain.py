@@ -12,12 +12,13 @@ from bnkit.console import stdout_console
 
 def explain(
     rule: Annotated[
-        str | None, Argument(metavar="[RULE]", help="A code, as BN101, or a name. Without: a list of all rules.")
+        str | None,
+        Argument(metavar="[RULE]", help="A code, such as BN101, or a name. By default, all rules are listed."),
     ] = None,
-    plain: Annotated[bool, Option("--plain", help="The Markdown as it is written.")] = False,
+    plain: Annotated[bool, Option("--plain", help="Print the raw Markdown.")] = False,
     debug: Debug = False,
 ) -> None:
-    """`bnkit explain BN101` says what a rule of `bnkit check` is about: why it matters, what is measured, the remedy.
+    """`bnkit explain BN101` explains a rule of `bnkit check`: why it matters, what is measured, the remedy.
 
     `bnkit explain` lists all rules.
     """

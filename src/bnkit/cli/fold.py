@@ -39,18 +39,18 @@ def fold(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """`bnkit fold nets.py:net --input 64x3x32x32 --weights w.safetensors --out net.onnx` folds batch norm away for inference.
+    """`bnkit fold nets.py:net --input 64x3x32x32 --weights w.safetensors --out net.onnx` folds batch norm for inference.
 
-    Each batch norm goes into the layer before or after it, or becomes one scale and shift. The folded network is run
-    against the unfolded one before anything is written; a difference beyond rounding is refused with the name of the place.
+    Each batch norm is folded into the layer before or after it, or replaced by one scale and shift. Before a file is written,
+    the folded network is compared with the original; a difference beyond rounding is an error that names the layer.
 
-    A file that is there already is replaced, and the output says so. The file is loaded again and run before it counts as
-    written. A network that became worse on the test part of --data is not written without --force.
+    An existing file is replaced, and the output says so. The written file is loaded and run to verify it. A network
+    that became worse on the test part of --data is not written without --force.
 
-    `bnkit fold net.pt2 --out folded.pt2` does the same with a program that torch.export.save wrote, for inference. It is run on
-    the inputs that it was saved with, or on --input. A file that holds anything that could run as code is not loaded.
+    `bnkit fold net.pt2 --out folded.pt2` does the same with a program written by torch.export.save for inference. It is run on
+    the inputs that it was saved with, or on --input. A file that contains executable code is not loaded.
 
-    Exit status: 0 done, 2 something given is wrong, or the network cannot be folded.
+    Exit status: 0 success, 2 invalid input, or the network cannot be folded.
     """
     if target.endswith(".pt2"):
         refused = {"--data": data, "--inputs": inputs, "--weights": weights, "--force": force or None}
@@ -80,7 +80,7 @@ def _fold_program(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Fold the program in ``path``, print what was done, and write the result."""
+    """Fold the program in ``path``, print the changes, and write the result."""
     from bnkit.cli.input_shapes import example_of
     from bnkit.model.edit.fold import fold as folded
     from bnkit.model.program_file import load_program
@@ -105,7 +105,7 @@ def _fold_program(
         console.print()
     console.print_sentences(changes.summary)
     if out is not None:
-        console.print_sentences(f"written: {out}{', in place of what was there' if replaced else ''}")
+        console.print_sentences(f"written: {out}{', replacing the existing file' if replaced else ''}")
 
 
 def _saved_inputs(program: Any, path: Path) -> Any:

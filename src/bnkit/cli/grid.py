@@ -1,4 +1,4 @@
-"""``--grid``, and the options that are short for one of its keys."""
+"""``--grid``, and the options that abbreviate one of its keys."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from bnkit.errors import SettingsError
 
 
 def grid_from(pairs: Sequence[str], short: Mapping[str, object]) -> dict[str, list[Any]]:
-    """The values of each key of ``--grid``, and of the options that are short for one of its keys.
+    """The values of each key of ``--grid``, and of the options that abbreviate one of its keys.
 
     Raises:
-        SettingsError: A pair is none, or a key is given twice: one of the two would be passed over in silence.
+        SettingsError: If an entry is not a pair, or a key is given twice: one of them would be silently ignored.
     """
     found: dict[str, list[Any]] = {}
     for key, values in map(_parse, pairs):
@@ -31,7 +31,7 @@ def grid_from(pairs: Sequence[str], short: Mapping[str, object]) -> dict[str, li
 
 
 def _parse(pair: str) -> tuple[str, list[Any]]:
-    """``lr=0.1,1`` as a key and its values; whether they suit the key is decided with the experiment."""
+    """``lr=0.1,1`` as a key and its values; the experiment checks whether they suit the key."""
     key, equals, values = pair.partition("=")
     if not equals or not key or not values:
         raise SettingsError(f"--grid {pair}: expected KEY=V1,V2, as in --grid lr=0.1,0.3")

@@ -1,4 +1,4 @@
-"""An example of a model's input from the shape alone, as one would type it: ``64x3x32x32``."""
+"""An example of a model's input made from a shape as typed on the command line: ``64x3x32x32``."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name)
     for name in ("float32", "float64", "float16", "bfloat16", "complex64", "int64", "int32", "uint8", "bool")
 }
-# 4 GiB of float32: more is a slip of the finger.
+# 4 GiB of float32: more is probably a typing error.
 _MOST_VALUES = 2**30
 _MOST_SIZES = 16
 
 
 def example_of(shapes: Sequence[str], model: nn.Module) -> tuple[Tensor, ...] | dict[str, Tensor]:
-    """Inputs for ``model``, always the same, on its device: positional ones, or keywords where the shapes have names.
+    """Inputs for ``model``, always the same, on its device: positional ones, or keywords if the shapes have names.
 
     Args:
         shapes: Each as ``64x3x32x32``, with ``:int64`` or another dtype after it, and with ``name=`` before it for a keyword
             argument. Without a dtype, that of the model's first floating-point parameter.
-        model: What they are for.
+        model: The model that the inputs are for.
 
     Returns:
-        Floating-point inputs are standard normal, integers 0 or 1 (every table of embeddings has those).
+        Floating-point inputs are standard normal, integers 0 or 1 (valid indices of every embedding table).
 
     Raises:
-        SettingsError: One of ``shapes`` means nothing, or some have names and others do not.
+        SettingsError: If one of ``shapes`` cannot be parsed, or only some have names.
 
     Example:
         >>> inputs = example_of(["2x3", "2x5:int64"], nn.Linear(3, 1))
@@ -49,7 +49,7 @@ def example_of(shapes: Sequence[str], model: nn.Module) -> tuple[Tensor, ...] | 
         return tuple(tensor for _, tensor in made)
     if len(names) < len(made) or len(set(names)) < len(names):
         raise SettingsError(
-            f"--input {' --input '.join(shapes)}: expected a name for each input, another one each time, or none for all"
+            f"--input {' --input '.join(shapes)}: expected a different name for each input, or no names"
         )
     return dict(made)
 
@@ -61,7 +61,7 @@ def _input(text: str, model: nn.Module, generator: torch.Generator) -> tuple[str
             f"--input {text}: expected a shape as 64x3x32x32, or 64x128:int64 with one of {', '.join(_DTYPES)}, or "
             "name=64x3x32x32 for a keyword argument"
         )
-    # No more digits than Python turns into numbers without complaint.
+    # Python refuses to convert numbers with too many digits.
     sizes = [int(size[:20]) for size in match["sizes"].split("x")]
     if min(sizes) < 1 or math.prod(sizes) > _MOST_VALUES or len(sizes) > _MOST_SIZES:
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""The entry point, and how an exception becomes an exit status."""
+"""The entry point, and the mapping from exceptions to exit statuses."""
 
 from __future__ import annotations
 
@@ -46,36 +46,38 @@ app = Typer(
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
-        # Otherwise it is None where it is not given, and Typer loads pydantic to convert that, for the help of a command too.
+        # Without a default it would be None, and Typer would load pydantic to convert it, even for the help of a command.
         "default_map": {"help": False},
     },
 )
-app.command("compare", cls=Command, short_help="Train networks with and without batch norm, and say what it bought.")(
-    compare.compare
-)
 app.command(
-    "claims", cls=Command, short_help="Say which claims about batch norm hold, for the course's networks or yours."
+    "compare", cls=Command, short_help="Train networks with and without batch norm, and report the difference."
+)(compare.compare)
+app.command(
+    "claims", cls=Command, short_help="Test which claims about batch norm hold, for the course's networks or yours."
 )(claims.claims)
-app.command("report", cls=Command, short_help="Write the report of a results folder again.")(report.report)
-app.command("check", cls=Command, short_help="Say what is wrong with the batch norms of a network.")(check.check)
-app.command("explain", cls=Command, short_help="Say what a rule of `bnkit check` is about.")(explain.explain)
-app.command("summary", cls=Command, short_help="Say what each batch norm of a network costs, and what could be saved.")(
-    summary.summary
-)
-app.command("add", cls=Command, short_help="Put batch norm into a network of yours.")(add.add)
-app.command("remove", cls=Command, short_help="Make the twin of a network without batch norm.")(remove.remove)
+app.command("report", cls=Command, short_help="Rewrite the report of a results folder.")(report.report)
+app.command("check", cls=Command, short_help="Find mistakes in how a network uses batch norm.")(check.check)
+app.command("explain", cls=Command, short_help="Explain a rule of `bnkit check`.")(explain.explain)
 app.command(
-    "convert", cls=Command, short_help="Make the batch norms of a network others: bnkit's, PyTorch's, group norm."
+    "summary", cls=Command, short_help="Measure the cost of each batch norm of a network, and possible savings."
+)(summary.summary)
+app.command("add", cls=Command, short_help="Add batch norm to a network.")(add.add)
+app.command("remove", cls=Command, short_help="Remove batch norm from a network.")(remove.remove)
+app.command(
+    "convert",
+    cls=Command,
+    short_help="Replace a network's batch norms with another kind: bnkit's, PyTorch's, group norm.",
 )(convert.convert)
-app.command("fold", cls=Command, short_help="Fold batch norm away for inference, and check the result.")(fold.fold)
-app.command("recalibrate", cls=Command, short_help="Put the statistics of the data in place of the moving average.")(
+app.command("fold", cls=Command, short_help="Fold batch norm for inference, and check the result.")(fold.fold)
+app.command("recalibrate", cls=Command, short_help="Replace the moving averages with the statistics of the data.")(
     recalibrate.recalibrate
 )
-app.command("data", cls=Command, short_help="List the data sets: what is there, what is not, and where.")(data.data)
-app.command("warm-up", cls=Command, short_help="Compile the fast loops now, so that no training waits for them.")(
+app.command("data", cls=Command, short_help="List or fetch the data sets.")(data.data)
+app.command("warm-up", cls=Command, short_help="Compile the fast loops now, so that training does not wait for them.")(
     warm_up.warm_up
 )
-app.command("recipes", cls=Command, short_help="List the comparisons that come with bnkit.")(recipes.recipes)
+app.command("recipes", cls=Command, short_help="List the built-in comparisons.")(recipes.recipes)
 
 # 128 + SIGINT and 128 + SIGPIPE, as a shell reports them.
 _INTERRUPTED, _PIPE_CLOSED = 130, 141
@@ -90,19 +92,19 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _bnkit(
     version: Annotated[
-        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """`bnkit compare` trains a small network with and without batch normalization, and says what it bought.
+    """`bnkit compare` trains a small network with and without batch normalization, and reports the difference.
 
-    With error bars, in a minute or two. Each command's --help starts with an example.
+    It takes a minute or two, and the answer has error bars. Each command's --help starts with an example.
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line, and end the process: status 0, 1 where runs failed, 2 for a mistake of the user."""
+    """Run the command line, and exit with status 0, 1 if runs failed, or 2 for invalid input."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments is None:  # torch, which reads it, is not loaded yet
+    if arguments is None:  # torch reads it when it is loaded, later
         os.environ.setdefault(*PASSIVE_WAITING)
     with standard_streams(until_exit=arguments is None):
         try:
@@ -111,12 +113,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except OutputError as error:
             status = _PIPE_CLOSED if error.is_broken_pipe else 1
             if not error.is_broken_pipe:
-                _print_error(f"{error}; expected one that can: send it elsewhere, or make room, and call again")
+                _print_error(
+                    f"{error}; expected a writable one: redirect it elsewhere, or free some space, and call again"
+                )
         sys.exit(status)
 
 
 def _status_of(arguments: list[str]) -> int:
-    """Run the command line; the exit status."""
+    """Run the command line and return the exit status."""
     debug = "--debug" in arguments
     try:
         status = get_command(app).main(
@@ -129,7 +133,7 @@ def _status_of(arguments: list[str]) -> int:
         return _INTERRUPTED
     except TyperException as error:
         if error.format_message():
-            _print_error(error.format_message() + _what_arrived(error), "bnkit --help shows what there is")
+            _print_error(error.format_message() + _what_arrived(error), "see bnkit --help")
         return 2
     except BnkitError as error:
         if debug:
@@ -139,7 +143,7 @@ def _status_of(arguments: list[str]) -> int:
 
 
 def _what_arrived(error: TyperException) -> str:
-    """The value that could not be parsed, which Typer's message leaves out."""
+    """The value that could not be parsed, which Typer's message omits."""
     from pydantic import ValidationError
 
     cause = error.__cause__
@@ -147,7 +151,7 @@ def _what_arrived(error: TyperException) -> str:
 
 
 def _print_error(message: str, hint: str = "") -> None:
-    """One line on standard error, however narrow the terminal."""
+    """Print one line on standard error, regardless of the terminal's width."""
     line = with_options(" ".join(message.split()))
     console = Console(stderr=True, soft_wrap=True)
     console.print(Text.assemble(("error: ", "bold red"), line, f" ({hint})" if hint else ""))

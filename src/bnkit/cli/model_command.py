@@ -1,4 +1,4 @@
-"""What the commands that take a model have in common: how it is named, and how what was done to it is printed."""
+"""Common parts of the commands that take a model: options that name it, and the output of the changes."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ Data = Annotated[
     str | None,
     Option(
         metavar="D",
-        help="In place of --input: a data set, as `bnkit compare` takes it. Its first 64 examples are the example, its test part "
-        "judges the result.",
+        help="Instead of --input: a data set, as for `bnkit compare`. Its first 64 examples are the example; the result is "
+        "evaluated on its test part.",
     ),
 ]
 Inputs = Annotated[
@@ -51,40 +51,40 @@ Inputs = Annotated[
     Option(
         "--inputs",
         metavar="FORM",
-        help="In which form the model gets the inputs of --data: normal (by mean and deviation of the training part), not_normal, "
-        "symmetric, or file.py:function of a batch. What a file.py:factory of data returns is given as it is.",
+        help="The form of the inputs of --data: normal (by mean and deviation of the training part), not_normal, symmetric, "
+        "or file.py:function of a batch. Data of a file.py:factory are used unchanged.",
     ),
 ]
-Force = Annotated[bool, Option("--force", help="Write the result although it is worse than before.")]
+Force = Annotated[bool, Option("--force", help="Write the result even if it is worse than before.")]
 Weights = Annotated[
     Path | None,
     Option(
         metavar="FILE",
-        help="Weights to load first: safetensors, or PyTorch's with tensors alone, also as a part of a checkpoint.",
+        help="Weights to load first: safetensors, or a PyTorch file of tensors, also as part of a checkpoint.",
     ),
 ]
 Include = Annotated[
     list[str] | None,
-    Option(metavar="P", help="Only the layers of this dotted name, as 'layer1.*'. May be given several times."),
+    Option(metavar="P", help="Only layers with this dotted name, such as 'layer1.*'. May be given several times."),
 ]
 Exclude = Annotated[
-    list[str] | None, Option(metavar="P", help="Not the layers of this dotted name. May be given several times.")
+    list[str] | None, Option(metavar="P", help="Skip layers with this dotted name. May be given several times.")
 ]
 Out = Annotated[
     Path | None,
     Option(metavar="FILE", help="Write the result: .safetensors (weights), .onnx, or .pt2 (an exported program)."),
 ]
 Json = Annotated[bool, Option("--json", help="Print the changes as JSON.")]
-Quiet = Annotated[bool, Option("-q", "--quiet", help="No table, only what it comes to.")]
+Quiet = Annotated[bool, Option("-q", "--quiet", help="Print only the summary, without the table.")]
 Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
 
 
 @dataclass(frozen=True)
 class ModelCommand:
-    """What a command was given: the model, what goes into it, and where the result goes.
+    """The arguments of a command: the model, its inputs, and the file for the result.
 
     Raises:
-        BnkitError: ``out`` cannot be written; asked before anything is loaded.
+        BnkitError: If ``out`` cannot be written; checked before the model is loaded.
     """
 
     target: str
@@ -100,7 +100,7 @@ class ModelCommand:
         has_example = bool(self.shapes) or self.data is not None
         if self.needs_example and not has_example:
             raise SettingsError(
-                "the model has to be run to see how it is built, and there is no example; expected --input 64x3x32x32 or --data D"
+                "the model must run on an example to find its structure, and none was given; expected --input 64x3x32x32 or --data D"
             )
         if self.out is not None:
             from bnkit.model.save import check_destination
@@ -118,7 +118,7 @@ class ModelCommand:
         return model_target
 
     def twin(self, model_target: ModelTarget) -> nn.Module:
-        """A second model like that of ``model_target``: a copy, or the factory's next one where it cannot be copied."""
+        """A second model like that of ``model_target``: a copy, or another one from the factory if it cannot be copied."""
         from bnkit.cli.model_target import read_model_target
         from bnkit.model.edit.copy import deepcopy_model
 
@@ -131,7 +131,7 @@ class ModelCommand:
             return again
 
     def working(self, doing: str) -> AbstractContextManager[object]:
-        """A sign that something is being done to the model."""
+        """Show a status message while the command works on the model."""
         return stderr_console().status(f"{doing} {self.target}")
 
     def finish(
@@ -145,28 +145,28 @@ class ModelCommand:
         quiet: bool,
         instead: str = "",
     ) -> None:
-        """Judge the changed model, write it where it was asked to go, and print the changes.
+        """Evaluate the changed model, write it if a file was given, and print the changes.
 
         Args:
-            subject: What it was before.
+            subject: The model before the changes.
             model: The changed one.
-            changes: What was done.
-            keeps_outputs: Whether it is meant to compute the same.
+            changes: The changes.
+            keeps_outputs: Whether the outputs should stay the same.
             as_json, quiet: How changes are printed.
-            instead: What would have kept the outputs, if something would.
+            instead: The remedy that would have kept the outputs, if there is one.
         """
         outcome = self.outcome_of(model_target, model, keeps_outputs=keeps_outputs)
         replaced = self.write(model, model_target.example, outcome, instead)
         if as_json:
             self.print_json(changes.to_json(), model_target, outcome, replaced=replaced)
             return
-        # On an example alone, the summary of changes says how far outputs that are meant to be equal are apart.
+        # With only an example, the summary of changes reports the difference of outputs that should be equal.
         is_shown = outcome is not None and not (keeps_outputs and model_target.data is None)
         lines = [*([outcome.line] if outcome is not None and is_shown else []), changes.summary]
         self.print(None if quiet else changes.rows(), lines, model_target, replaced=replaced)
 
     def outcome_of(self, model_target: ModelTarget, model: nn.Module, *, keeps_outputs: bool = False) -> Outcome | None:
-        """What became of the answers; None where there is nothing to run the models on."""
+        """The effect on the model's outputs; None if there are no inputs to run on."""
         from bnkit.model.verify.acceptance import Outcome
 
         with self.working("judging"):
@@ -190,15 +190,15 @@ class ModelCommand:
         return None
 
     def write(self, model: nn.Module, example: Any, outcome: Outcome | None, instead: str = "") -> bool:
-        """Write the changed model, if that was asked for; whether it replaced a file.
+        """Write the changed model, if a file was given, and return whether it replaced a file.
 
         Raises:
-            ModelError: It is worse than before, and ``force`` is not set.
+            ModelError: If it is worse than before, and ``force`` is not set.
         """
         if self.out is None:
             return False
         if outcome is not None and not self.force:
-            remedy = f"{instead}--force writes {self.out} all the same"
+            remedy = f"{instead}--force writes {self.out} anyway"
             outcome.refuse_loss(f"the changed {self.target}", f"expected no loss: {remedy}")
         from bnkit.model.save import save
 
@@ -208,7 +208,7 @@ class ModelCommand:
     def print_json(
         self, content: Mapping[str, Any], model_target: ModelTarget, outcome: Outcome | None, *, replaced: bool
     ) -> None:
-        """``content``, what the model was given, what became of its answers, and where the result is, as JSON."""
+        """Print as JSON: ``content``, the model's data, the effect on its outputs, and the file of the result."""
         more = {
             "given": model_target.given,
             "effect": None if outcome is None else outcome.to_json(),
@@ -221,7 +221,7 @@ class ModelCommand:
         stdout_console().print_json(data={**content, **more})
 
     def print(self, table: Table | None, lines: Iterable[str], model_target: ModelTarget, *, replaced: bool) -> None:
-        """What the model was given, a table, then ``lines`` and where the result is."""
+        """Print the model's data, a table, then ``lines`` and the file of the result."""
         console = stdout_console()
         if model_target.given is not None:
             console.print_sentences(f"given: {model_target.given}")
@@ -231,12 +231,12 @@ class ModelCommand:
         for line in lines:
             console.print_sentences(line)
         if self.out is not None:
-            before = ", in place of what was there" if replaced else ""
+            before = ", replacing the existing file" if replaced else ""
             own_names = "" if model_target.weights is None else model_target.weights.own_names
             console.print_sentences(f"written: {self.out}{before}{own_names}")
 
 
 def print_weights(loaded: LoadedWeights | None) -> None:
-    """Where in a file the weights were, if it does not hold the state_dict as it is: on standard error, a line."""
+    """Print a line on standard error with the place of the weights in the file, if it is not a plain state_dict."""
     if loaded is not None and loaded.line is not None:
         stderr_console().print(f"weights: {loaded.line}", soft_wrap=True, markup=False)

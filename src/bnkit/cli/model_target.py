@@ -1,4 +1,4 @@
-"""The model that a command is about, as a user names it: a factory, a file of weights, an example or data."""
+"""Load the model that a command works on: a factory, a file of weights, and an example or data."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from bnkit.seeding import seeded
 
 @dataclass(frozen=True)
 class ModelTarget:
-    """A model, and something that it can be called with.
+    """A model, and inputs for it.
 
     Attributes:
         model: The model.
         example: A tuple (positional arguments) or a dictionary (keywords) of tensors; None if none was asked for.
-        data: Where the example comes from, if it comes from data.
-        weights: Where the weights were in the file; None without a file.
+        data: The data that the example was taken from; None otherwise.
+        weights: The place of the weights in their file; None without a file.
     """
 
     model: nn.Module
@@ -41,7 +41,7 @@ class ModelTarget:
 
     @property
     def given(self) -> str | None:
-        """What data the model is given, in a line; None without data."""
+        """A line about the data that the model gets; None without data."""
         return None if self.data is None else self.data.given
 
 
@@ -52,18 +52,18 @@ def read_model_target(
     weights: Path | None = None,
     inputs: str | None = None,
 ) -> ModelTarget:
-    """The model that ``name`` stands for, and an example for it. Lazy layers have run on the example.
+    """The model that ``name`` refers to, and an example for it. Lazy layers have run on the example.
 
     Args:
         name: ``package.module:factory`` or ``path/to/file.py:factory``. The factory is called without arguments, under a
-            fixed seed; a model in its place will do.
-        shapes: Of an example, as ``64x3x32x32`` (see ``input_shapes.example_of``).
-        data: Instead: a data set, of whose training part the first 64 examples are taken.
+            fixed seed; the name of a model works too.
+        shapes: The shapes of an example, such as ``64x3x32x32`` (see ``input_shapes.example_of``).
+        data: Instead of ``shapes``: a data set; the example is the first 64 examples of its training part.
         weights: A file of weights to load.
-        inputs: In which form the model gets the data (see ``model_data``).
+        inputs: The form in which the model gets the data (see ``model_data``).
 
     Raises:
-        BnkitError: One of these is not there, or does not go with the others.
+        BnkitError: If one of these does not exist, or they contradict each other.
     """
     check_inputs(shapes, data, inputs)
     if inputs is not None and data is None:
@@ -75,21 +75,21 @@ def read_model_target(
 
 
 def check_inputs(shapes: Sequence[str], data: str | None, inputs: str | None) -> None:
-    """Whether an example, data, and the form of data go together.
+    """Raise if the example, the data and the form of the data contradict each other.
 
     Raises:
-        SettingsError: They do not.
+        SettingsError: If they do.
     """
     if shapes and data is not None:
         raise SettingsError(f"--input {shapes[0]} with --data {data}; expected one of the two")
     if inputs is not None and shapes:
-        raise SettingsError(f"--inputs {inputs} with --input {shapes[0]}; expected --inputs with data alone")
+        raise SettingsError(f"--inputs {inputs} with --input {shapes[0]}; expected --inputs only with --data")
 
 
 def prepare_model_target(
     model: nn.Module, shapes: Sequence[str], data: ModelData | None, weights: LoadedWeights | None = None
 ) -> ModelTarget:
-    """``model`` with an example of ``shapes``, or of ``data``."""
+    """``model`` with an example made from ``shapes``, or taken from ``data``."""
     fitted = None if data is None else data.matched_to(model)
     example: Any = None
     if fitted is not None:
@@ -102,14 +102,14 @@ def prepare_model_target(
 
 
 def make_model(name: str, weights: Path | None = None) -> nn.Module:
-    """What the factory of that name returns.
+    """Call the factory of that name.
 
     Args:
         name: As for ``read_model_target``.
-        weights: Where the arguments of a ``LightningModule`` are, if it needs some: a checkpoint with hyper-parameters.
+        weights: A checkpoint with hyper-parameters, the arguments of a ``LightningModule`` if it needs some.
 
     Raises:
-        FactoryError: It is not there, raises, or returns no ``nn.Module``.
+        FactoryError: If it does not exist, raises, or does not return an ``nn.Module``.
     """
     value = load_factory(name).value
     if isinstance(value, nn.Module):
@@ -131,7 +131,7 @@ def make_model(name: str, weights: Path | None = None) -> nn.Module:
 
 
 def _arguments(factory: Any, weights: Path | None) -> dict[str, Any]:
-    """The hyper-parameters in ``weights`` that ``factory`` takes, if it is a class that needs some."""
+    """The hyper-parameters in ``weights`` that ``factory`` takes, if it is a class that requires arguments."""
     if weights is None or not isinstance(factory, type):
         return {}
     parameters = inspect.signature(factory).parameters.values()
@@ -144,7 +144,7 @@ def _arguments(factory: Any, weights: Path | None) -> dict[str, Any]:
     code = next((f"{key} is a {value.name}" for key, value in known.items() if isinstance(value, Inert)), None)
     if code is not None:
         raise FactoryError(
-            f"{weights}: the hyper-parameter {code}, which is code and is not read; expected a factory without arguments, "
-            f"as def make(): return {factory.__name__}(…)"
+            f"{weights}: the hyper-parameter {code}, which is code and is not loaded; expected a factory without arguments, "
+            f"such as def make(): return {factory.__name__}(…)"
         )
     return known

@@ -1,4 +1,4 @@
-"""Options that several commands have, and how messages of the library speak of options."""
+"""Options that several commands share, and the names of options in the library's messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Workers = Annotated[
     Option(
         "--workers",
         metavar="N|auto",
-        help="Train N runs at once, in a process each. By default a run for each processor where networks are small, else one by one.",
+        help="Train N runs at once, each in its own process. By default one per processor for small networks, else one.",
     ),
 ]
 
@@ -20,11 +20,11 @@ All = Annotated[bool, Option("--all", help="Show all runs and rows, not only the
 
 
 def count_of(workers: str) -> int | str:
-    """A number as such; what else was given as it is, for the library to take or to refuse."""
+    """A number as an int; other text unchanged, for the library to check."""
     return int(workers) if workers.isdecimal() else workers
 
 
-# What a parameter of the library is on the command line, where that is not its name with dashes.
+# The options of parameters of the library, where they are not the name with dashes.
 _OPTIONS = {"example_inputs": "--input", "batches": "--data"}
 _PARAMETERS = (
     "address",
@@ -46,7 +46,7 @@ _NAMED = re.compile(f"`({'|'.join(_PARAMETERS)})`")
 
 
 def with_options(message: str) -> str:
-    """``message``, with the option in place of each parameter of the library that stands in backquotes.
+    """``message``, with each parameter of the library in backquotes replaced by its option.
 
     Example:
         >>> with_options("results is in use; wait for it, or use another `out`")

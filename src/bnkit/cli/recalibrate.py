@@ -27,14 +27,14 @@ def recalibrate(
         str,
         Option(
             metavar="D",
-            help="The data set, as `bnkit compare` takes it: its training part is measured, its test part judges the result.",
+            help="The data set, as for `bnkit compare`: statistics are from its training part, the evaluation from its test part.",
         ),
     ],
     inputs: Inputs = None,
     weights: Weights = None,
-    batch_size: Annotated[int, Option(metavar="N", help="Examples at a time: as in training.")] = 64,
+    batch_size: Annotated[int, Option(metavar="N", help="The batch size, as in training.")] = 64,
     sequential: Annotated[
-        bool, Option("--sequential", help="Settle layer after layer: the result depends on the data alone.")
+        bool, Option("--sequential", help="Recalibrate layer by layer: the result depends only on the data.")
     ] = False,
     include: Include = None,
     exclude: Exclude = None,
@@ -44,17 +44,17 @@ def recalibrate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """`bnkit recalibrate nets.py:net --data data.py:data --weights w.safetensors --out new.safetensors` takes the data's statistics.
+    """`bnkit recalibrate nets.py:net --data data.py:data --weights w.safetensors --out new.safetensors` sets the data's statistics.
 
-    Mean and variance of the whole training part, in place of the moving average. The model is given what `--data
-    file.py:factory` returns as it is; of other data, `--inputs` names the form that it was trained on, and the first line of the
-    output says what the model was given. Prints how far the moving average was off in every layer, worst first: the means in
-    standard deviations, the variances as a ratio. Nothing but the statistics changes: the weights load into the same network.
+    Replaces the moving averages with mean and variance of the whole training part. The model gets the output of `--data
+    file.py:factory` unchanged; for other data, `--inputs` names the form that it was trained on. The first line of the output
+    says which data the model got. Prints the error of the moving average in every layer, worst first: the means in standard
+    deviations, the variances as a ratio. Only the statistics change: the weights load into the same network.
 
-    The test part says what that did to accuracy and loss. A network that became worse is not written without --force. A file
-    that is there already is replaced, and the output says so; the one that is read from is refused.
+    Accuracy and loss are compared on the test part. A network that became worse is not written without --force. An existing
+    file is replaced, and the output says so; overwriting the input file is refused.
 
-    Exit status: 0 done, 2 something given is wrong, or the network cannot be recalibrated.
+    Exit status: 0 success, 2 invalid input, or the network cannot be recalibrated.
     """
     command = ModelCommand(target, (), data, weights, out, inputs, force)
     model_target = command.model_target()

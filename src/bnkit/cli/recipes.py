@@ -14,7 +14,7 @@ def recipes(
     as_json: Annotated[bool, Option("--json", help="Print the list as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """`bnkit recipes` lists the comparisons that come with bnkit, and what each asks; `bnkit compare NAME` runs one."""
+    """`bnkit recipes` lists the built-in comparisons and the question of each; `bnkit compare NAME` runs one."""
     from bnkit.experiments.experiment import describe_recipes
 
     console, described = stdout_console(), describe_recipes()

@@ -40,15 +40,15 @@ def remove(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """`bnkit remove nets.py:net --input 64x3x32x32` makes the twin of your network without batch norm, and lists the places.
+    """`bnkit remove nets.py:net --input 64x3x32x32` removes batch norm from your network, and lists the layers.
 
-    Layers get a bias where batch norm stood in for one; activations that were part of a batch norm are kept.
+    Layers get a bias where batch norm replaced it; activations that were part of a batch norm are kept.
 
-    `bnkit remove nets.py:net --input 64x3x32x32 --weights w.safetensors --preserve --out plain.safetensors` does it to a
-    trained network, which computes the same afterwards. A file that is there already is replaced, and the output says so;
-    a network that became worse on the test part of --data is not written without --force.
+    `bnkit remove nets.py:net --input 64x3x32x32 --weights w.safetensors --preserve --out plain.safetensors` changes a
+    trained network, and keeps its outputs the same. An existing file is replaced, and the output says so; a network that
+    became worse on the test part of --data is not written without --force.
 
-    Exit status: 0 done, 2 something given is wrong, or the network cannot be changed.
+    Exit status: 0 success, 2 invalid input, or the network cannot be changed.
     """
     command = ModelCommand(target, shapes or (), data, weights, out, inputs, force)
     model_target = command.model_target()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Format = Literal["html", "latex", "markdown", "csv", "pdf", "svg"]
 _PICTURES = ("pdf", "svg")
 _BEST_RUNS = 5
-# Of a table in a terminal; more scroll the answer out of sight.
+# The rows of a table in a terminal; more would scroll the answer out of sight.
 _MOST_ROWS = 40
 _OTHERS = "--all shows them"
 
@@ -32,15 +32,15 @@ def report(
         Path | None,
         Option(
             metavar="FILE",
-            help="The page about several folders, by default report.html; or the file of another format.",
+            help="The file: of the page about several folders, by default report.html, or of another format.",
         ),
     ] = None,
     form: Annotated[
         Format,
         Option(
             "--format",
-            help="html: the page, and the answer in the terminal. latex, markdown, csv: the summary, for a paper, on standard output. "
-            "pdf, svg: a figure at the width of a column, in a file.",
+            help="html: the page, and the answer in the terminal. latex, markdown, csv: a summary for a paper, on standard output. "
+            "pdf, svg: a figure of column width, in a file.",
         ),
     ] = "html",
     figure: Annotated[
@@ -56,17 +56,17 @@ def report(
     as_json: Annotated[bool, Option("--json", help="Print the answer as JSON.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """`bnkit report results/quickstart` writes report.html and results.csv again from the records, and prints the answer.
+    """`bnkit report results/quickstart` rewrites report.html and results.csv from the records, and prints the answer.
 
-    Trains nothing, and needs no more than the records: those of an interrupted comparison will do.
+    It only reads records, also those of an interrupted comparison.
 
-    `bnkit report before after --out change.html` sets the second folder against the first, network by network, where
-    both have the same runs: what did a change of the code, the machine or the number of threads do? Where they have none in
-    common, each has its own answer, and all are in the same pictures.
+    `bnkit report before after --out change.html` compares the second folder with the first, network by network, for the runs
+    in both: what did a change of the code, the machine or the number of threads do? Folders without common runs have separate
+    answers, in the same figures.
 
     `bnkit report results/quickstart --format latex` prints the table of a paper, and `--format pdf` writes its figure.
 
-    `bnkit report results/claims` writes claims.html again, with all effects in one picture, and the report of every design.
+    `bnkit report results/claims` rewrites claims.html, with all effects in one figure, and the report of every design.
     """
     from bnkit.claims.folder import holds_claims
     from bnkit.comparison.comparison import Comparison
@@ -155,7 +155,7 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
 
     if len(folders) > 1 or out is not None:
         raise SettingsError(
-            f"{next(folder for folder in folders if holds_claims(folder))} is a folder of bnkit claims; expected it alone, "
+            f"{next(folder for folder in folders if holds_claims(folder))} is a folder of bnkit claims; expected only that folder, "
             "without --out: its page is claims.html in it"
         )
     (folder,) = folders

@@ -17,26 +17,26 @@ def summary(
         str | None,
         Option(
             metavar="D",
-            help="In place of --input: a data set, as `bnkit compare` takes it. Its first 64 examples are the batch.",
+            help="Instead of --input: a data set, as for `bnkit compare`. Its first 64 examples are the batch.",
         ),
     ] = None,
     inputs: Inputs = None,
     weights: Weights = None,
-    repetitions: Annotated[int, Option(metavar="N", help="How many rounds are timed, after 2 to warm up.")] = 7,
+    repetitions: Annotated[int, Option(metavar="N", help="The number of timed rounds, after 2 warm-up rounds.")] = 7,
     as_json: Annotated[bool, Option("--json", help="Print the figures as JSON.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """`bnkit summary nets.py:net --input 64x3x32x32` says what each batch norm of your network costs, and what could be saved.
+    """`bnkit summary nets.py:net --input 64x3x32x32` measures the cost of each batch norm of your network, and possible savings.
 
-    A row for each: what it is and stands between, the milliseconds of its forward and backward pass in a step of training, its
-    share of the step, and the bytes that it keeps for the backward pass. Below, the same network with bnkit's layers (`bnkit
-    convert`), under `bnkit.recompute`, and with batch norm folded away for inference (`bnkit fold`), timed in the same rounds.
+    A row for each: its kind, its neighbours, the milliseconds of its forward and backward pass in a training step, its share of
+    the step, and the bytes that it keeps for the backward pass. Below, the same network with bnkit's layers (`bnkit convert`),
+    under `bnkit.recompute`, and with batch norm folded for inference (`bnkit fold`), timed in the same rounds.
 
-    Give a batch of the size that you train with. Times are medians, and depend on what else the machine does; the network stays
-    as it is.
+    Use a batch of the size that you train with. Times are medians, and depend on the load of the machine; the network is not
+    changed.
 
-    Exit status: 0 done, 2 something given is wrong, or the network cannot be run.
+    Exit status: 0 success, 2 invalid input, or the network cannot be run.
     """
     command = ModelCommand(target, shapes or (), data, weights, None, inputs)
     model_target = command.model_target()

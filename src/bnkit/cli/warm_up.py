@@ -11,7 +11,7 @@ from bnkit.console import stderr_console, stdout_console
 
 def warm_up(
     everything: Annotated[
-        bool, Option("--all", help="Every dtype and activation, not just float32 with ReLU.")
+        bool, Option("--all", help="Compile for every dtype and activation, not just float32 with ReLU.")
     ] = False,
     as_json: Annotated[bool, Option("--json", help="Print what was compiled as JSON.")] = False,
     quiet: Annotated[bool, Option("--quiet", "-q", help="No progress.")] = False,
@@ -19,8 +19,8 @@ def warm_up(
 ) -> None:
     """`bnkit warm-up` compiles the fast loops of bnkit's layers now, so that the first training step does not wait for them.
 
-    It takes some minutes, once for a machine and a version of bnkit. Without it, layers with kernel="auto" compute with PyTorch's
-    kernel until a process of low priority has compiled what they asked for; BNKIT_COMPILE=off in the environment forbids that.
+    It takes some minutes, once per machine and version of bnkit. Without it, layers with kernel="auto" use PyTorch's kernel until
+    a low-priority process has compiled their loops; BNKIT_COMPILE=off in the environment disables that.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -1,11 +1,11 @@
-"""What identifies bnkit's own networks in a plan. Needs no torch, unlike the networks themselves."""
+"""The identities of bnkit's own networks in a plan. Needs no torch, unlike the networks themselves."""
 
 from __future__ import annotations
 
 from bnkit.experiments.experiment import NetworkIdentity
 
 ARCHITECTURE_NAMES = ("two-cnn", "lenet", "simple-cnn", "mlp", "residual-mlp", "resnet")
-# The arms, and the kernel of bnkit's layers in them. Not "auto": what could change a result belongs to the plan.
+# The arms, and the kernel of bnkit's layers in them. Not "auto": everything that could change a result belongs to the plan.
 ARM_KERNELS = {"no_batch_norm": "", "batch_norm": "aten", "reference": "reference", "torch": "", "group_norm": ""}
 
 

@@ -1,4 +1,4 @@
-"""What happens while runs train: the events, and the callbacks that they are sent to. Needs no torch."""
+"""The events sent while runs train, and the callbacks that receive them. Needs no torch."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ class RunEnded(Event):
 
 @dataclass(frozen=True)
 class LookTaken(Event):
-    """With ``until``: after a round of seeds, what is known of one contrast; its last look may have decided it.
+    """With ``until``: the state of one contrast after a round of seeds; its last look may have decided it.
 
-    ``contrast.looks`` has the earlier ones too, of earlier calls that this one goes on from.
+    ``contrast.looks`` includes the earlier looks, also those of earlier calls that this one resumes.
     """
 
     contrast: ContrastLooks
@@ -127,7 +127,7 @@ class LookTaken(Event):
 class SeedsEnded(Event):
     """With ``until``: no more seeds are added.
 
-    ``reason`` is "decided", "max_seeds", "budget", or "hopeless": more seeds would not decide what is open.
+    ``reason`` is "decided", "max_seeds", "budget", or "hopeless": more seeds would not decide the open contrasts.
     """
 
     contrasts: tuple[ContrastLooks, ...]
@@ -185,5 +185,5 @@ def notify(callback: object, event: Event) -> None:
 
 
 def _handler(callback: Any) -> EventHandler:
-    """What is called with every event; for an object that cannot be called, its methods."""
+    """The function to call with every event: the object itself, or, if it is not callable, a dispatcher to its methods."""
     return callback if callable(callback) else functools.partial(notify, callback)

@@ -204,7 +204,7 @@ class _ReferenceCollector:
         for name, path in modules.items():
             if is_stale(name):
                 raise FactoryError(
-                    f"{path} was changed after this process imported it, and what runs is what stood there before; import it "
+                    f"{path} was changed after this process imported it, and this process still runs the old code; import it "
                     f"again (importlib.reload), start again, or name the factory as path/to/file.py:name"
                 )
 

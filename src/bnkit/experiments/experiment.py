@@ -77,7 +77,7 @@ DEFAULT_TASK = TaskIdentity()
 
 
 class ResolvedExperiment(BaseModel):
-    """The values that "auto" was resolved to before the first run, and all else that could change a result.
+    """The values that "auto" was resolved to before the first run, and everything else that could change a result.
 
     Attributes:
         threads: The threads of each run.
@@ -132,7 +132,7 @@ class Experiment(BaseModel):
         threads: The threads of each run; 0 for one where the networks are small, else as many as torch uses.
         show: Additional tables at the end: "epochs" (every run and epoch, as in the course), "first_layer" (gamma and
             beta of the first batch norm), "crossed" (settings against networks), "losses" (a line for every epoch).
-        until: When no more seeds are needed; None to train ``seeds`` and no others.
+        until: The rule for adding seeds; None to train only ``seeds``.
         settled: Written by bnkit into the results folder.
     """
 
@@ -244,7 +244,7 @@ def read_experiment(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not TOML: {error}; expected keys like lr = [0.01, 0.1]") from error
 
 
-# Recipes that are not experiments, and what they ask. Named here because `demonstrations` needs torch.
+# Recipes that are not experiments, with their questions. Named here because `demonstrations` needs torch.
 _DEMONSTRATIONS = {
     "scratch-and-concise": "The layer from scratch, the built-in one and bnkit's: the same numbers, at what speed?",
     "train-and-predict": "What does a batch norm compute in training, and in prediction?",
@@ -259,7 +259,7 @@ def recipes() -> tuple[str, ...]:
 
 
 def describe_recipes() -> dict[str, str]:
-    """What each recipe asks, in a sentence, by its name."""
+    """The question of each recipe, in a sentence, by its name."""
     return dict(sorted({**{name: str(read_recipe(name)["about"]) for name in recipes()}, **_DEMONSTRATIONS}.items()))
 
 

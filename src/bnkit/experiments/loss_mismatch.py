@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bnkit.experiments.training.losses import NamedLoss, OutputKind, targets_fit
 from bnkit.seeding import seeded
 
-# The output of a linear layer has either sign: all draws look like those of a ReLU by chance in one of 65,000 networks.
+# Outputs of a linear layer have both signs: all draws look like those of a ReLU by chance in one of 65,000 networks.
 _DRAWS = 16
 _EXAMPLES = 16
 _TOLERANCE = 1e-3

@@ -89,15 +89,15 @@ class ModelData:
 class ModelBatches:
     """Batches ``(inputs, targets)`` of a part, the same in every pass.
 
-    A last batch of one example, which has no deviation, goes with the batch before it.
+    A last batch of one example, which has no variance, is merged with the batch before it.
 
     Args:
         part: The examples.
-        batch_size: How many at a time.
-        ready: What is done to the inputs of a batch.
+        batch_size: The number of examples in a batch.
+        ready: Prepares the inputs of a batch.
 
     Raises:
-        SettingsError: A batch size below 1.
+        SettingsError: If the batch size is below 1.
     """
 
     def __init__(self, part: Split, batch_size: int, ready: Transform) -> None:
@@ -120,10 +120,10 @@ class _UnscaledExamples(Streamed):
 def model_data(name: str, inputs: str | None, run: tuple[str, TrainSet] | None = None) -> ModelData:
     """The data called ``name``, prepared for a model.
 
-    What a ``file.py:factory`` returns goes to the model unchanged. For other data sets ``inputs`` says how to prepare them.
+    The output of a ``file.py:factory`` goes to the model unchanged. For other data sets, ``inputs`` sets the preparation.
 
     Args:
-        name: A data set, as ``bnkit compare`` takes it.
+        name: A data set, as for ``bnkit compare``.
         inputs: "normal", "not_normal", "symmetric" (as ``prepare`` does), or ``file.py:function`` of a batch of inputs. None
             if ``name`` or ``run`` implies it.
         run: For a model that a run trained: the name of the run's data, and how they were prepared. Other data are normalised
@@ -158,7 +158,7 @@ def model_data(name: str, inputs: str | None, run: tuple[str, TrainSet] | None =
 
 
 def data_of_run(parts: Splits, name: str, preparation: TrainSet) -> ModelData:
-    """The data of a run, prepared as it was trained on them."""
+    """The data of a run, prepared as in its training."""
     are_numbers = parts.train.head(1)[0].is_floating_point()
     done = f" ({_DONE[preparation]})" if are_numbers else ""
     return ModelData(parts.train, parts.test, name, f"as the run was trained on it{done}")
@@ -171,7 +171,7 @@ _CHOICES = (
 
 
 def load_transform(name: str) -> Transform:
-    """The function called ``name``, of a batch of inputs; each call checks what it returns.
+    """The function called ``name``, of a batch of inputs; each call checks its result.
 
     Raises:
         FactoryError: If it cannot be imported, or is not a function.

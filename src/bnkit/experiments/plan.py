@@ -91,7 +91,7 @@ class Run:
 # Once for all seeds and networks of a point: a plan may have tens of thousands of runs.
 @lru_cache(maxsize=2**16)
 def _hashed_settings(settings: Settings, *, own_dropout: bool) -> dict[str, Any]:
-    """What of ``settings`` enters the hash of a run."""
+    """The part of ``settings`` that enters the hash of a run."""
     default, dumped = Settings(), settings.model_dump()
     if dumped["dropout"] == default.dropout and not own_dropout:
         dumped["dropout"] = 0.0  # as in earlier versions, which had no "default"
@@ -147,7 +147,7 @@ class Plan:
 
 
 def plan(experiment: Experiment) -> Plan:
-    """The plan of ``experiment``, whose ``settled`` must be set; with ``until``, all runs that it may come to.
+    """The plan of ``experiment``, whose ``settled`` must be set; with ``until``, all runs that it may need.
 
     Raises:
         SettingsError: If settings contradict each other.
@@ -214,7 +214,7 @@ def _resolve_point(point: Settings, settled: ResolvedExperiment) -> Settings:
 
 
 def _effective_points(points: Sequence[Settings], ignored: Sequence[str]) -> list[Settings | None]:
-    """``points`` with the settings ``ignored`` as None, and None in place of a point that then equals an earlier one.
+    """``points`` with the settings ``ignored`` as None, and None instead of a point that then equals an earlier one.
 
     So one run serves all values of a setting that has no effect on its network.
     """

@@ -40,7 +40,7 @@ def check_plan(plan: Plan, components: Components, *, training: bool = True) -> 
             trained.
     """
     sizes: dict[tuple[object, ...], dict[int, Run]] = {}
-    # Nothing of this depends on the seed, and a plan may have tens of thousands of runs.
+    # The checks do not depend on the seed, and a plan may have tens of thousands of runs.
     for run in (run for run in plan if run.seed == plan.runs[0].seed):
         examples = len(components.parts(run).train)
         _check_batch_size(run, examples)

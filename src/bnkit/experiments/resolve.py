@@ -48,7 +48,7 @@ class Components:
 
     @cached_property
     def costs(self) -> RunCosts:
-        """How long its runs will take."""
+        """The estimated durations of its runs."""
         return RunCosts(self.build, self.example, len(self.data.train))
 
     def default_threads(self, plan: Plan) -> int:
@@ -108,7 +108,9 @@ def resolve_experiment(
     Raises:
         BnkitError: If something that it names cannot be loaded or used.
     """
-    with seeded("networks"):  # modules may draw random numbers when they are imported, for a split of the data, say
+    with seeded(
+        "networks"
+    ):  # modules may draw random numbers when they are imported, for example for a split of the data
         sources = networks if networks is not None else network_sources(experiment.networks, experiment.arms)
     data = data if data is not None else load_data(experiment.data)
     data = data.reduced(experiment.train_examples, experiment.test_examples)
@@ -131,7 +133,7 @@ def resolve_experiment(
         processes=processes,
     )
     components = Components(sources, data, task)
-    # The other seeds make no difference to what is settled now, and a plan may have tens of thousands of runs.
+    # The other seeds have no influence on the resolved values, and a plan may have tens of thousands of runs.
     of_one_seed = plan(experiment.model_copy(update={"settled": settled, "seeds": experiment.seeds[:1], "until": None}))
     further: dict[str, Any] = {"ignored": _ignored_settings(of_one_seed, components)}
     if threads is None:

@@ -1,6 +1,6 @@
-"""How long runs will take, estimated from their networks: what decides between threads and workers before anything is trained.
+"""The durations of runs, estimated from their networks, to choose between threads and workers before training.
 
-An estimate, not a measurement: the threads of a run enter its hash, and a busy machine would settle on others.
+An estimate, not a measurement: the threads of a run enter its hash, and a measurement would depend on the machine's load.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from bnkit.experiments.plan import Plan, Run
 from bnkit.model.inspect.dispatch_mode import DispatchMode
 from bnkit.seeding import seeded
 
-# Of a core that trains convolutions of a few channels, forward and backward together.
+# The speed of a core that trains convolutions with few channels, forward and backward together.
 _OPERATIONS_PER_SECOND = 16e9
-# Of a layer in a step, independent of its size: calls from Python, autograd, the optimizer.
+# The time of a layer in a step, independent of its size: calls from Python, autograd, the optimizer.
 _SECONDS_PER_LAYER = 1e-4
-# What a backward pass computes in addition to the forward pass.
+# The cost of a backward pass in addition to the forward pass.
 _FORWARD_AND_BACKWARD = 3
-# A step below this is over before threads that wait for each other pay, even less on a busy
-# machine: a comparison with two threads fell from 6,500 to 208 examples a second.
+# Steps shorter than this do not gain from several threads, especially on a busy machine: a
+# comparison with two threads fell from 6,500 to 208 examples a second.
 _SMALL_STEP = 0.25
 _NETWORK_SETTINGS = ("activation", "depth", "width", "dropout", "order", "memory_format")
 
@@ -34,8 +34,8 @@ class RunCosts:
 
     Args:
         build: Makes the network of a run. Each is built, and run on a few examples, once.
-        example: Inputs of a run.
-        examples: How many there are to train and to validate on.
+        example: Returns example inputs of a run.
+        examples: The numbers of training and validation examples.
     """
 
     def __init__(self, build: Callable[[Run], nn.Module], example: Callable[[Run], Tensor], examples: int) -> None:
@@ -43,7 +43,7 @@ class RunCosts:
         self._networks: dict[tuple[object, ...], tuple[float, int] | None] = {}
 
     def seconds_per_step(self, run: Run) -> float | None:
-        """Of one step of training; None where the network fails, which is left to what tries it in earnest."""
+        """The duration of a training step; None if the network fails, which later checks report."""
         key = (run.network.key, *(getattr(run.settings, name) for name in _NETWORK_SETTINGS))
         if key not in self._networks:
             self._networks[key] = self._of_network(run)
@@ -55,12 +55,12 @@ class RunCosts:
         return per_step / _OPERATIONS_PER_SECOND + layers * _SECONDS_PER_LAYER
 
     def seconds(self, run: Run) -> float:
-        """Of the whole run; 0 where the network fails."""
+        """The duration of the whole run; 0 if the network fails."""
         steps = math.ceil(self._examples * (1 - run.validation) / run.settings.batch_size)
         return run.epochs * steps * (self.seconds_per_step(run) or 0.0)
 
     def are_small(self, plan: Plan) -> bool:
-        """Whether no step of ``plan`` is long enough for several threads."""
+        """Whether all steps of ``plan`` are too short for several threads."""
         return all((cost := self.seconds_per_step(run)) is not None and cost < _SMALL_STEP for run in plan)
 
     def _of_network(self, run: Run) -> tuple[float, int] | None:

@@ -1,4 +1,4 @@
-"""When no more seeds are needed: the rule that an experiment may have, and how far it has got. Needs no torch."""
+"""The stopping rule of an experiment, which decides when no more seeds are needed, and its progress. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bnkit.errors import SettingsError
 from bnkit.intervals.interval import FEWEST
 
 MAX_SEEDS = 50
-# Of the first round, in which every learning rate is trained.
+# The number of seeds of the first round, in which every learning rate is trained.
 FIRST_SEEDS = 1
-# Of accuracy: a difference of less than a point matters to nobody.
+# The default margin for accuracy: a difference of less than a point does not matter.
 POINTS = 1.0
 
 
@@ -30,14 +30,14 @@ def _seconds(value: object) -> object:
 
 
 class StoppingRule(BaseModel):
-    """Seeds are added until every contrast is decided, or something ends.
+    """Seeds are added until every contrast is decided, or a limit is reached.
 
     Attributes:
         goal: "decided": until the verdict is a gain, a loss, or less than the margin.
         margin: The largest difference that does not matter: points of accuracy, or of another metric in its own unit. None for
-            one point of accuracy, and of another metric for none, so that only a gain or a loss is a verdict.
-        budget: The seconds of a call after which no more seeds are begun; None for no limit.
-        max_seeds: The most seeds.
+            one point of accuracy; other metrics then have no margin, and only a gain or a loss is a verdict.
+        budget: The seconds of a call after which no more seeds are started; None for no limit.
+        max_seeds: The maximum number of seeds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,10 +78,10 @@ def stopping_rule(
     budget: str | float | None = None,
     max_seeds: object = None,
 ) -> StoppingRule | None:
-    """The rule that a caller asks for; None for none.
+    """The rule that a caller requests; None for none.
 
     Raises:
-        SettingsError: It means nothing.
+        SettingsError: If the arguments are invalid.
     """
     if until is None:
         given = {"margin": margin, "budget": budget, "max_seeds": max_seeds}
@@ -108,12 +108,12 @@ def stopping_rule(
 
 @dataclass(frozen=True)
 class Look:
-    """What is known of one contrast after a round of seeds.
+    """The state of one contrast after a round of seeds.
 
     Attributes:
-        pairs: How many pairs of runs with the same seed.
+        pairs: The number of pairs of runs with the same seed.
         mean: The difference on the test set, network − baseline.
-        low, high: The ends of its interval, which holds however often one looks; None where there are too few pairs for one.
+        low, high: The ends of its interval, which is valid for any number of looks; None with too few pairs.
         verdict: "gain", "loss", "nothing" (less than the margin), or "unknown".
     """
 
@@ -137,11 +137,11 @@ class ContrastLooks:
         baseline, network: Their keys.
         setting: The other keys of the grid that vary, and their values here.
         baseline_lr, network_lr: The learning rates that were chosen; None before they are.
-        looks: In their order; the last one decided, or nothing has.
-        confidence: Of all looks together.
+        looks: The looks in order; only the last one may be decided.
+        confidence: The confidence of all looks together.
         hopeless: Why more seeds would not decide it: "runs", since too few pairs of runs finish, or "examples", since the test
             examples are too few; empty if they may.
-        needed: About how many pairs would decide, at what is known now; None if decided, or if no number would.
+        needed: The estimated number of pairs that would decide; None if decided, or if no number would.
     """
 
     baseline: str
@@ -156,7 +156,7 @@ class ContrastLooks:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What tells it from the others."""
+        """A key that identifies it."""
         return self.baseline, self.network, *self.setting.items()
 
     @property

@@ -1,4 +1,4 @@
-"""The arithmetic of batch normalization: one contract, several kernels, and a choice that says why."""
+"""The arithmetic of batch normalization: one contract, several kernels, and a choice with its reason."""
 
 from bnkit.kernels.activation import check_activation
 from bnkit.kernels.contract import BatchNormOutput, Kernel

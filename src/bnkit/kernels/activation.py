@@ -1,4 +1,4 @@
-"""The activations that a layer knows by name."""
+"""The activations that layers take by name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
 }
 
-# The modules that compute the same, with PyTorch's own arguments.
+# The equivalent modules, with PyTorch's default arguments.
 MODULES: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -37,7 +37,7 @@ MODULES: dict[str, type[nn.Module]] = {
 
 LEAKY_SLOPE = 0.01  # of torch.nn.LeakyReLU
 
-# Only those whose gradient PyTorch computes from the result: the others would lose the input that they need.
+# Only those whose gradient PyTorch computes from the result; the others need their input for it.
 IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu_,
     "sigmoid": torch.sigmoid_,
@@ -45,7 +45,7 @@ IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-# Curves whose slope is cheap to tell by the result, and dear by the argument.
+# Activations whose slope is cheap to compute from the result, and expensive from the argument.
 SLOPE_BY_RESULT = frozenset({"sigmoid", "tanh"})
 
 
@@ -57,10 +57,10 @@ def check_activation(name: Any) -> str:
 
 
 def activate(values: Tensor, activation: str | None) -> Tensor:
-    """``activation(values)``; ``values`` themselves where ``activation`` is None."""
+    """``activation(values)``; ``values`` itself if ``activation`` is None."""
     return values if activation is None else FUNCTIONS[activation](values)
 
 
 def activate_own(values: Tensor, activation: str | None) -> Tensor:
-    """``activation(values)``, written over ``values`` where autograd allows it: for values nobody else holds."""
+    """``activation(values)``, in place if autograd allows it: for values without other references."""
     return values if activation is None else IN_PLACE.get(activation, FUNCTIONS[activation])(values)

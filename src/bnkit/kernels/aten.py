@@ -1,4 +1,4 @@
-"""PyTorch's own kernel behind our contract: what ``torch.nn`` computes, bit for bit."""
+"""PyTorch's own kernel as a ``contract.Kernel``: the same results as ``torch.nn``, bit for bit."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from bnkit.kernels.exporting import is_exporting
 from bnkit.kernels.fused.operands import are_rows, as_row, parameter_dtype_of
 
 NAME = "aten"
-SYNC = aten_sync  # what `select.sync_kernel` looks for
+SYNC = aten_sync  # used by `select.sync_kernel`
 
 
 def batch_stats_forward(args: BatchNormArgs) -> BatchNormOutput:
     """See ``contract.Kernel``."""
     if args.mask is not None:
-        # PyTorch's kernel cannot leave a position out of the statistics; the equations, in PyTorch's operations, can.
+        # PyTorch's kernel cannot exclude a position from the statistics; the equations in plain PyTorch can.
         return reference.batch_stats_forward(args)
     x, eps = args.input, args.eps
     dtype = parameter_dtype_of(x)
     weight, bias = as_row(args.weight, dtype), as_row(args.bias, dtype)
     if is_exporting():
-        # Without buffers: of a training step that moves some, PyTorch's converter to ONNX makes one that reads them.
+        # Without buffers: PyTorch's ONNX converter turns a training step that updates buffers into one that reads them.
         variance, mean = torch.var_mean(x.detach().to(dtype), [0, *range(2, x.dim())], correction=1)
         output = functional.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
         return BatchNormOutput(_finish(output, args), mean, variance)
-    # With momentum 1, buffers of its own receive the batch's mean and unbiased variance as they are. The statistics
-    # that native_batch_norm returns would have to be turned back from 1 / sqrt(variance + eps), which cancels.
+    # With momentum 1, temporary buffers receive the exact mean and unbiased variance of the batch. native_batch_norm
+    # returns 1 / sqrt(variance + eps), and inverting that loses precision by cancellation.
     mean = torch.zeros(x.shape[1], dtype=dtype, device=x.device)
     unbiased_variance = torch.zeros_like(mean)
     output = functional.batch_norm(x, mean, unbiased_variance, weight, bias, True, 1.0, eps)
@@ -57,7 +57,7 @@ def training_step(args: BatchNormArgs) -> Tensor | None:
         rows = running_mean, running_var, weight, bias
         if is_exporting() or not are_rows(x.shape[1], dtype, *rows):
             return None
-    # Of rows with gaps, PyTorch's kernel reads and writes what stands in these.
+    # For rows with gaps, PyTorch's kernel reads and writes the gaps too.
     elif not (
         running_mean.is_contiguous()
         and running_var.is_contiguous()
@@ -67,7 +67,7 @@ def training_step(args: BatchNormArgs) -> Tensor | None:
         return None
     try:
         output = functional.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
-    except RuntimeError:  # dtypes that it does not mix, lengths, buffers that require gradients: seen to elsewhere
+    except RuntimeError:  # dtypes that it does not mix, lengths, buffers that require gradients: handled elsewhere
         return None
     if num_batches_tracked is not None:
         num_batches_tracked.add_(1)

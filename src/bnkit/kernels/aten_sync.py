@@ -23,11 +23,11 @@ def fuses(activation: str | None) -> bool:
 
 def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """See ``sync_contract.SyncKernel``."""
-    values = x.to(_acc_dtype(x))  # of half inputs, it would add up in float32 what it adds up in float64 here
+    values = x.to(_acc_dtype(x))  # half inputs would be summed in float32 instead of float64
     high, variance = torch.ops.aten.batch_norm_update_stats(values, None, None, 0.0)
     if values.dtype == torch.float64:
         return high, variance
-    # The means of several processes, each rounded to float32, may be off by more together than that of one.
+    # Means of several processes, each rounded to float32, have a larger total error than one mean.
     low = (values - _per_channel(high, x)).sum([0, *range(2, x.dim())]) / (x.numel() // x.shape[1])
     return high.double() + low, variance
 
@@ -47,7 +47,7 @@ def part_backward(gradient: Tensor, args: BatchNormArgs, output: Tensor | None) 
     number, (high, low), variance = _acc_dtype(args.input), _in_two(args), args.statistics[1]
     x, gradient = args.input.to(number), gradient.to(number)
     inverse_deviation, scale = torch.rsqrt(variance + args.eps), _scale(args)
-    # Sums in float32, of several processes together, would be off by more than that of one: those of half inputs are taken wider.
+    # Float32 sums of several processes have a larger total error than one sum: sums of half inputs use a wider dtype.
     wide = number if args.input.dtype == number else torch.float64
     _, by_gamma, by_beta = torch.ops.aten.native_batch_norm_backward(
         gradient.to(wide), x.to(wide), torch.ones_like(high, dtype=wide), high.to(wide), variance.to(wide),
@@ -66,7 +66,7 @@ def part_backward(gradient: Tensor, args: BatchNormArgs, output: Tensor | None) 
 
 
 def _in_two(args: BatchNormArgs) -> tuple[Tensor, Tensor]:
-    """The mean in two parts: rounded to float32, it would be off by more than a small deviation."""
+    """The mean in two parts: the error of rounding it to float32 would exceed a small standard deviation."""
     mean, _ = args.statistics
     high = mean.to(_acc_dtype(args.input))
     low = mean - high

@@ -1,4 +1,4 @@
-"""The moments of what a batch norm gets, by the compiled loops: at the speed at which memory is read."""
+"""The moments of a batch norm's input, computed by the compiled loops at memory speed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bnkit.moments import Moments
 
 
 class PlaneMoments(NamedTuple):
-    """What was measured of (N, C, *) values.
+    """The moments of (N, C, *) values.
 
     Attributes:
         table: For each example the mean of each channel; the means over all examples; the sums of squared deviations from
             those. (N + 2, C), float64.
-        values: How many there are of each channel.
+        values: The number of values per channel.
     """
 
     table: Tensor
@@ -25,25 +25,25 @@ class PlaneMoments(NamedTuple):
 
     @property
     def means(self) -> Tensor:
-        """Of each channel of each example, (N, C), float64."""
+        """The mean of each channel of each example, (N, C), float64."""
         return self.table[:-2]
 
     @property
     def whole(self) -> Moments:
-        """The moments of each channel over all examples; they do not hold on to the table."""
+        """The moments of each channel over all examples; they do not keep the table alive."""
         mean, squares = self.table[-2:].clone().unbind()
         return Moments(torch.tensor(float(self.values), dtype=torch.float64), mean, squares)
 
     def mean_and_variance(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Of each channel, as a batch norm divides by them: the variance is the biased one."""
+        """The mean and the biased variance of each channel, as a batch norm uses them."""
         return self.table[-2].to(dtype), (self.table[-1] / self.values).to(dtype)
 
 
 def plane_moments(x: Tensor) -> PlaneMoments | None:
-    """The moments of ``x``, (N, C, *), contiguous and on the CPU; None where the compiled loops cannot take it.
+    """The moments of ``x``, (N, C, *), contiguous and on the CPU; None if the compiled loops do not support it.
 
-    As exact as ``Moments.of`` but for rounding: short runs are added up in the arithmetic of ``x``, around a value of
-    their own, and these sums in float64.
+    Equal to ``Moments.of`` up to rounding: short runs are summed in the arithmetic of ``x``, relative to a separate shift,
+    and these sums are added in float64.
 
     Example:
         >>> plane_moments(torch.tensor([[[1.0, 3.0]], [[5.0, 7.0]]])).whole.mean
@@ -53,6 +53,6 @@ def plane_moments(x: Tensor) -> PlaneMoments | None:
     is_supported = x.dim() > 2 and x.numel() > 0 and x.is_contiguous()
     if not is_supported or why_not_numba_now(x, purpose="moments"):
         return None
-    from bnkit.kernels.cpu.launch import moments_of_planes  # needs Numba, which is there
+    from bnkit.kernels.cpu.launch import moments_of_planes  # needs Numba, which is installed here
 
     return PlaneMoments(moments_of_planes(x), x.numel() // x.shape[1])

@@ -1,4 +1,4 @@
-"""What every kernel takes and returns. A kernel owns arithmetic and no state.
+"""The arguments and results of every kernel. Kernels are stateless.
 
 Index letters, here and in all kernels: n examples, c channels, hw (or l, dhw) positions. A tensor is (N, C) or
 (N, C, L), (N, C, H, W), (N, C, D, H, W); a statistic is (C,) and is taken over n and all positions.
@@ -12,24 +12,24 @@ from torch import Tensor
 
 
 class BatchNormArgs(NamedTuple):
-    """What ``activation(gamma * (input - mean) / sqrt(variance + eps) + beta + residual)`` is computed from, and how.
+    """The arguments of ``activation(gamma * (input - mean) / sqrt(variance + eps) + beta + residual)``.
 
-    The layer makes one for each call, and it goes down to the loops. The first eight are those of
+    The layer makes one for each call, and passes it down to the loops. The first eight are those of
     ``torch.nn.functional.batch_norm``.
 
     Attributes:
         input: (N, C, *).
-        running_mean, running_var: (C,). In training, the buffers that follow the batch's statistics, if any; otherwise the
-            mean and variance that normalise.
+        running_mean, running_var: (C,). In training, the buffers to update with the batch's statistics, if any; otherwise
+            the mean and variance that normalise.
         weight, bias: gamma and beta, (C,), or None for 1 and 0.
         training: Whether the batch's own statistics normalise.
-        momentum: By how much the buffers move.
+        momentum: The weight of the batch in the update of the buffers.
         eps: Added to the variance; above 0.
         activation: A name, or None.
-        residual: Of the input's shape, or None.
-        mask: bool, (N, 1, *), or None. What is False counts in no statistic, and is scaled and shifted like the others.
-        num_values: How many values of a channel count; in training, 2 or more.
-        num_batches_tracked: Counts the batch; a buffer, or None.
+        residual: A tensor of the input's shape, or None.
+        mask: bool, (N, 1, *), or None. False values are excluded from the statistics, and normalised like the others.
+        num_values: The number of values per channel in the statistics; in training, 2 or more.
+        num_batches_tracked: The buffer that counts batches, or None.
     """
 
     input: Tensor
@@ -48,18 +48,18 @@ class BatchNormArgs(NamedTuple):
 
     @property
     def has_activated_residual(self) -> bool:
-        """Whether there is an activation behind a residual: then the residual has a gradient of its own."""
+        """Whether there is an activation after a residual: then the residual has a separate gradient."""
         return self.residual is not None and self.activation is not None
 
     @property
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """The mean and variance that normalise, where the batch's own do not."""
+        """The mean and variance that normalise, if not those of the batch."""
         assert self.running_mean is not None and self.running_var is not None
         return self.running_mean, self.running_var
 
 
 class BatchNormOutput(NamedTuple):
-    """What a kernel makes of a batch by the batch's own statistics.
+    """The result of normalising a batch with its own statistics.
 
     Attributes:
         output: ``activation(gamma * (x - mean) / sqrt(variance + eps) + beta + residual)``; shape, dtype and memory
@@ -75,17 +75,17 @@ class BatchNormOutput(NamedTuple):
 
 
 class Kernel(Protocol):
-    """The operations of batch normalization: by the batch's statistics, by given ones, and a step of training.
+    """The operations of batch normalization: with the batch's statistics, with given ones, and a training step.
 
-    All are differentiable twice in input, weight, bias and residual. Statistics accumulate in float32 or wider, whatever
-    the dtype of the input.
+    All are twice differentiable in input, weight, bias and residual. Statistics accumulate in float32 or wider, for
+    every dtype of the input.
     """
 
     @property
     def NAME(self) -> str: ...
 
     def batch_stats_forward(self, args: BatchNormArgs) -> BatchNormOutput:
-        """Normalise each channel by its mean and variance in this batch; no buffer moves."""
+        """Normalise each channel by its mean and variance in this batch, without updating buffers."""
         ...
 
     def running_stats_forward(self, args: BatchNormArgs) -> Tensor:
@@ -93,8 +93,8 @@ class Kernel(Protocol):
         ...
 
     def training_step(self, args: BatchNormArgs) -> Tensor | None:
-        """The output by the batch's statistics, and the buffers moved, in one go; None where the kernel cannot.
+        """The output with the batch's statistics, with the buffers updated in the same pass; None if unsupported.
 
-        There are buffers, and no mask.
+        Only called with buffers and without a mask.
         """
         ...

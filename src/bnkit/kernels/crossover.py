@@ -1,4 +1,4 @@
-"""From which size on the compiled loops are faster than PyTorch's kernel: a table that ``benchmarks/crossover.py`` makes."""
+"""The sizes from which the compiled loops are faster than PyTorch's kernel: a table made by ``benchmarks/crossover.py``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-# From so many positions on, a channel of an example counts as a plane.
+# From this many positions on, a channel of an example counts as a plane.
 LEAST_PLANE = 512
-# Up to so many channels, PyTorch is slow when they stand last.
+# Up to this many channels, PyTorch is slow in the channels-last layout.
 FEW_CHANNELS = 16
 TABLE = Path(__file__).with_name("crossover.json")
 
 
 def case(x: Tensor) -> str:
-    """Which line of the table holds for ``x``."""
+    """The line of the table for ``x``."""
     if x.dim() == 2:
         return "one position"
     if not x.is_contiguous():
@@ -24,7 +24,7 @@ def case(x: Tensor) -> str:
 
 
 def is_faster(x: Tensor) -> bool:
-    """Whether the compiled loops are faster for ``x``; known without loading them."""
+    """Whether the compiled loops are faster for ``x``; it does not load them."""
     least = _LEAST[case(x)]
     return least is not None and x.numel() >= least
 

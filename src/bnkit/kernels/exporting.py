@@ -1,4 +1,4 @@
-"""Whether ``torch.export`` traces what runs."""
+"""Whether ``torch.export`` is tracing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ __all__ = ["is_exporting"]
 
 if hasattr(torch.compiler, "is_exporting"):
     is_exporting = torch.compiler.is_exporting
-else:  # PyTorch 2.6, whose strict export cannot be told from torch.compile
+else:  # PyTorch 2.6, whose strict export cannot be distinguished from torch.compile
 
     def is_exporting() -> bool:
-        """Whether ``torch.export`` traces without Dynamo."""
+        """Whether ``torch.export`` is tracing without Dynamo."""
         return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()

@@ -2,7 +2,7 @@
 
 Ioffe & Szegedy (2015), "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
 Algorithm 1 (training) and the frozen affine map at the end of Algorithm 2 (prediction). Runs in any floating dtype, on
-any device, under every transform of PyTorch. It is there to be read, and for others to be measured against: not for speed.
+any device, under every transform of PyTorch. It is written for reading, and as a reference for tests: not for speed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def batch_stats_forward(args: BatchNormArgs) -> BatchNormOutput:
     values = _wide(x)
     over = [0, *range(2, x.dim())]  # one mean and one variance per channel c: over n and all positions
     lost = None if mask is None else ~(mask | torch.isfinite(values))
-    if lost is not None:  # what neither counts nor is a number has no part in any gradient: 0 times NaN would be NaN
+    if lost is not None:  # masked non-finite values are excluded from gradients: 0 times NaN would be NaN
         values = values.masked_fill(lost, 0)
 
     mean = _masked(values, mask).sum(over, keepdim=True) / count
@@ -49,11 +49,11 @@ def running_stats_forward(args: BatchNormArgs) -> Tensor:
 
 
 def training_step(*_: object) -> None:
-    """See ``contract.Kernel``: the two steps are shown apart here."""
+    """See ``contract.Kernel``: here the two steps are separate."""
 
 
 def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
-    """``values``, and 0 where the mask is False, whatever stands there."""
+    """``values``, with 0 where the mask is False, even for NaN."""
     return values if mask is None else torch.where(mask, values, 0)
 
 
@@ -77,9 +77,9 @@ def _per_channel(statistic: Tensor, like: Tensor) -> Tensor:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """``x`` one precision wider, so that no sum and no difference of it costs a digit of the result.
+    """``x`` in the next wider precision, so that sums and differences lose no precision of the result.
 
-    At mean 1000 and deviation 0.03, sums in float32 would leave the mean off by a third of a deviation.
+    At mean 1000 and deviation 0.03, the error of a mean from float32 sums would be a third of a deviation.
     """
     if x.dtype in (torch.float16, torch.bfloat16) or x.device.type == "mps":  # Apple's GPUs have no float64
         return x.to(torch.float32)

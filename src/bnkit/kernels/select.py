@@ -1,4 +1,4 @@
-"""Which kernel, and why."""
+"""The choice of a kernel, and its reason."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ def select(
     has_mask: bool = False,
     purpose: Purpose = "layer",
 ) -> Choice:
-    """The kernel that ``name`` means for a call made now on ``x``, and the reason.
+    """The kernel that ``name`` selects for a call made now on ``x``, and the reason.
 
-    "auto" takes the loops of Numba where they are faster and compiled on this machine already; see ``BNKIT_COMPILE`` in
-    ``kernels.compilation.compile_policy`` for what happens otherwise. Asked for by name, they are compiled at once.
+    "auto" uses the loops of Numba if they are faster and already compiled on this machine; see ``BNKIT_COMPILE`` in
+    ``kernels.compilation.compile_policy`` for what happens otherwise. If selected by name, they are compiled at once.
 
     Args:
         name: "auto", or a kernel's name.
         x: The input.
-        activation, has_residual, has_mask: What the call does besides: each has loops of its own.
-        purpose: What the loops are for.
+        activation, has_residual, has_mask: Further operations of the call, which need separate loops.
+        purpose: The purpose of the loops.
 
     Raises:
-        SettingsError: There is no such kernel.
-        KernelError: It was asked for by name and cannot run here; the message says why, and what can.
+        SettingsError: If there is no such kernel.
+        KernelError: If it was selected by name and cannot run here; the message has the reason and the alternatives.
 
     Example:
         >>> print(select("auto", torch.zeros(2, 2)))
@@ -93,10 +93,10 @@ def select(
 
 
 def sync_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | None) -> SyncKernel | None:
-    """What ``name`` means for an ``x`` that is part of a batch; None for the equations in plain PyTorch.
+    """The kernel that ``name`` selects for an ``x`` that is part of a batch; None for the equations in plain PyTorch.
 
-    Those are for what the halves of a pass cannot: masks, other devices, empty parts, and where somebody looks at every
-    operation (torch.compile, a dispatch mode).
+    Those are for cases that the halves of a pass do not support: masks, other devices, empty parts, and intercepted
+    operations (torch.compile, a dispatch mode).
 
     Raises:
         KernelError: As ``select``.
@@ -105,12 +105,12 @@ def sync_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | Non
     plain = x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack())
     if mask is not None or not plain or x.numel() == 0:
         return None
-    halves: SyncKernel | None = getattr(chosen, "SYNC", None)  # of those that can stop halfway
+    halves: SyncKernel | None = getattr(chosen, "SYNC", None)  # of kernels that can stop halfway
     return halves if halves is not None and halves.supports(x, activation) else None
 
 
 def why_not_numba(x: Tensor) -> str:
-    """Why the compiled loops cannot take ``x`` in a call made now; empty if they can."""
+    """Why the compiled loops do not support ``x`` in a call made now; empty if they do."""
     return _why_not_for_numba(x) or _why_not_loaded(NUMBA)
 
 
@@ -122,7 +122,7 @@ def why_not_numba_now(
     has_mask: bool = False,
     purpose: Purpose = "layer",
 ) -> str:
-    """Why "auto" leaves out the compiled loops for ``x``, though they may be faster; empty if it takes them."""
+    """Why "auto" does not use the compiled loops for ``x``, though they may be faster; empty if it does."""
     reason = _why_not_for_numba(x)
     if not reason:
         reason = _why_not_compiled(
@@ -132,8 +132,8 @@ def why_not_numba_now(
 
 
 def why_not_triton(x: Tensor) -> str:
-    """Why the GPU's kernels cannot take ``x`` in a call made now; empty if they can."""
-    if x.device.type != "cuda" and not _interprets():  # AMD's GPUs are called so too
+    """Why the GPU's kernels do not support ``x`` in a call made now; empty if they do."""
+    if x.device.type != "cuda" and not _interprets():  # AMD's GPUs have this type too
         return f"it runs on a GPU (or, with TRITON_INTERPRET=1, slowly on the CPU), and the input is on {x.device}"
     return _why_not_taken(x) or _why_not_loaded(TRITON) or _why_not_on(x.device)
 
@@ -167,11 +167,11 @@ def _automatic(  # noqa: C901, PLR0911 - a list of reasons
         return Choice(aten, "PyTorch's own kernel runs on every device")
     if torch.compiler.is_compiling():
         if is_exporting():
-            return Choice(aten, "PyTorch's own, which whoever loads what is exported has too")
+            return Choice(aten, "PyTorch's own, so that the exported program runs without bnkit")
         if not isinstance(x.numel(), int):
             return Choice(aten, "PyTorch's own, for any size of input")
-        if x.device.type == "cuda":  # beside a custom operation, nothing is fused, and the host is slow to start it
-            return Choice(aten, "PyTorch's own, which torch.compile fuses with what stands beside it")
+        if x.device.type == "cuda":  # a custom operation prevents fusion, and is slow to launch
+            return Choice(aten, "PyTorch's own, which torch.compile fuses with its neighbours")
     if x.device.type == "cuda":
         reason = why_not_triton(x)
         if _triton is None or reason:
@@ -185,7 +185,7 @@ def _automatic(  # noqa: C901, PLR0911 - a list of reasons
     return Choice(_numba, "fewer passes over memory than PyTorch's own")
 
 
-# Set by `_load`, and read as globals afterwards: torch.compile can follow that, and no import.
+# Set by `_load`, and read as globals afterwards: torch.compile can trace globals, but not imports.
 _numba: Kernel | None = None
 _triton: Kernel | None = None
 
@@ -195,7 +195,7 @@ def _why_not_loaded(name: str) -> str:
     return _load(name)
 
 
-# What torch.compiler.assume_constant_result sets: that would load torch._dynamo, which takes longer than all the rest of bnkit.
+# Same as torch.compiler.assume_constant_result, which would load torch._dynamo, and take longer than the rest of bnkit.
 _why_not_loaded._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -216,7 +216,7 @@ def _load(name: str) -> str:
 
 
 def _interprets() -> bool:
-    """Whether Triton's interpreter was asked for, before Triton was imported."""
+    """Whether Triton's interpreter was enabled before Triton was imported."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -239,7 +239,7 @@ def _why_not_compiled(
     purpose: Purpose,
 ) -> str:
     """As ``why_not_ready``, from values that are constants to torch.compile."""
-    as_contiguous = is_contiguous or not dense or has_mask  # what lies otherwise is made contiguous before
+    as_contiguous = is_contiguous or not dense or has_mask  # tensors of other layouts are made contiguous before
     return why_not_ready(
         CompileRequest(purpose, shape, KINDS[dtype], as_contiguous, activation, has_residual, has_mask)
     )

@@ -1,7 +1,7 @@
-"""What a kernel does with a part of a batch, where the statistics are those of all parts together.
+"""Kernel interface for synchronised batch norm: each process holds a part of the batch, and the statistics are of all parts.
 
-A pass over a batch has two halves: one takes sums over its values, the other writes by them. Where several processes hold
-a part of the batch each, they put the sums together in between.
+A pass over a batch has two halves: the first computes sums over its values, the second writes the result from the sums.
+Between the halves, the processes combine their sums.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class BackwardState(NamedTuple):
 
     Attributes:
         by_gamma, by_beta: The gradients of gamma and beta over this part, (C,).
-        finish_backward: Called with the gradients of a mean and of twice a variance, (C,) float64 each, both already divided by how
-            many values there are in all parts, returns the gradients of ``x`` and (None if there is none) the residual.
+        finish_backward: Called with the gradients of a mean and of twice a variance, (C,) float64 each, both already divided by
+            the number of values in all parts, returns the gradients of ``x`` and of the residual (None without one).
     """
 
     by_gamma: Tensor
@@ -31,13 +31,13 @@ class BackwardState(NamedTuple):
 
 
 class SyncKernel(Protocol):
-    """The halves of both passes; none of them is differentiable.
+    """The halves of both passes; they are not differentiable.
 
-    Of ``args``, the input is not empty, and the statistics are those of all parts, (C,) float64, the variance biased.
+    In ``args``, the input is not empty, and the statistics are those of all parts, (C,) float64, the variance biased.
     """
 
     def supports(self, x: Tensor, activation: str | None) -> bool:
-        """Whether ``x`` is computed so, as exactly as PyTorch does before that activation."""
+        """Whether the kernel supports ``x``, with PyTorch's precision before that activation."""
         ...
 
     def fuses(self, activation: str | None) -> bool:
@@ -49,7 +49,7 @@ class SyncKernel(Protocol):
         ...
 
     def part_forward(self, args: BatchNormArgs) -> Tensor:
-        """The output; without the residual and the activation where the kernel does not fuse that."""
+        """The output; without the residual and the activation if the kernel does not fuse them."""
         ...
 
     def part_backward(self, gradient: Tensor, args: BatchNormArgs, output: Tensor | None) -> BackwardState:

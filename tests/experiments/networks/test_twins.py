@@ -189,7 +189,7 @@ ONE = tiny_experiment.plain()
     ("factory", "error", "message"),
     [
         (lambda: nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 3)), FactoryError,
-         "network batch_norm: Sequential has no batch norm to take out, and no place to put one in .1: it is an output layer"),
+         "network batch_norm: Sequential has no batch norm to remove, and no place to add one .1: it is an output layer"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Tanh()), FactoryError, "network batch_norm: Sequential ran no convolution or linear"),
         (lambda: nn.Sequential(nn.Linear(6, 3), _Own(3)), FactoryError, "network no_batch_norm: 1 is a _Own, which .* a dictionary"),
         (lambda: nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)), FactoryError, r"raised RuntimeError on inputs of shape \(2, 6\)"),

@@ -67,7 +67,7 @@ def test_weights_cut_off_at_any_byte_are_named(tmp_path):
 
 
 def test_weights_of_another_network_are_refused_and_missing_ones_named(tmp_path):
-    with pytest.raises(RecordError, match="is not there; expected the weights of a finished run"):
+    with pytest.raises(RecordError, match="does not exist; expected the weights of a finished run"):
         load_weights(tmp_path, nn.Linear(1, 1))
     save_weights(tmp_path, nn.Linear(2, 3))
     with pytest.raises(RecordError, match="does not fit the network"):

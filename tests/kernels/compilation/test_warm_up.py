@@ -46,7 +46,7 @@ def test_what_was_not_compiled_is_not_proved(tmp_path, monkeypatch):
     assert compiled_loops.state_of(request.name) == "LoweringError: no"
     monkeypatch.setattr(warm_up, "_compile", lambda request: "")
     monkeypatch.setattr(warm_up, "prove", lambda requests: {})
-    assert warm_up.warm_up([request])[0].error.startswith("what Numba compiled is not found again")
+    assert warm_up.warm_up([request])[0].error.startswith("the loops that Numba compiled are not in its cache")
 
 
 def test_what_is_on_disk_is_not_compiled_again(tmp_path, monkeypatch):

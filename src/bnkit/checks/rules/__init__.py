@@ -1,1 +1,1 @@
-"""The rules of ``bnkit check``, one a file."""
+"""The rules of ``bnkit check``, one per file."""

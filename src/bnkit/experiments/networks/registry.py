@@ -102,7 +102,7 @@ class NetworkSource:
     def build_from_factory(
         self, input_shape: tuple[int, ...], out_features: int, settings: Settings, seed: int, example: Tensor
     ) -> nn.Module:
-        """What the factory returns, with weights seeded by ``seed``, before it is converted to the arm.
+        """The network from the factory, with weights seeded by ``seed``, before it is converted to the arm.
 
         Raises:
             SettingsError: If it does not support a setting.

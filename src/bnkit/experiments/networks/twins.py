@@ -76,7 +76,7 @@ def _added(model: nn.Module, example: Tensor) -> nn.Module:
     if not changes.made:
         why = "; ".join(f"{change.site or 'the model'}: {change.detail}" for change in changes[:3])
         raise ModelError(
-            f"{type(model).__name__} has no batch norm to take out, and no place to put one in ({why}); expected batch norm, "
+            f"{type(model).__name__} has no batch norm to remove, and no place to add one ({why}); expected batch norm, "
             f"or a convolution or linear layer that an activation follows; {_BY_HAND}"
         )
     return added

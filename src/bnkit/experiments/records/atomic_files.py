@@ -76,7 +76,7 @@ def make_folder(path: Path) -> None:
 
 
 def truncate_partial_line(path: Path) -> None:
-    """Remove what follows the last line break: a line whose write was interrupted."""
+    """Remove the text after the last line break: a line whose write was interrupted."""
     if not path.exists():
         return
     content = path.read_bytes()

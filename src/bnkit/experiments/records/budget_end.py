@@ -11,13 +11,13 @@ _BUDGET_END = "calls/budget.json"
 
 
 def note_budget_end(folder: Path, runs: int, seconds: float) -> None:
-    """Note that no more was begun after so many runs, and so many seconds of the call."""
+    """Note that the budget ended after ``runs`` runs and ``seconds`` seconds of the call."""
     content = {"runs": runs, "seconds": round(seconds, 3)}
     atomic_files.replace(folder / _BUDGET_END, json.dumps(content).encode())
 
 
 def runs_at_budget_end(folder: Path) -> int | None:
-    """After how many runs the budget ended; None if it did not, or the note cannot be read."""
+    """The number of runs when the budget ended; None if it did not, or the note cannot be read."""
     try:
         runs = json.loads((folder / _BUDGET_END).read_bytes())["runs"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -26,5 +26,5 @@ def runs_at_budget_end(folder: Path) -> int | None:
 
 
 def forget_budget_end(folder: Path) -> None:
-    """Remove the note: a call goes on."""
+    """Remove the note, because a call resumes."""
     (folder / _BUDGET_END).unlink(missing_ok=True)

@@ -24,10 +24,10 @@ from bnkit.intervals.interval import FEWEST
 # The folder of the experiments of all calls, numbered in their order.
 CALLS = "calls"
 _CALL = re.compile(r"\d{4,9}\.toml")
-# What bnkit writes into an experiment, and users do not.
+# The parts of an experiment that bnkit writes, not the user.
 _SETTLED = "\n[settled]\n"
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
-# What has to be equal for two runs to be set against each other, in an experiment and in how it was resolved.
+# The values that must be equal for two runs to be compared, in an experiment and in its resolved values.
 _IN_EXPERIMENT = ("epochs", "validation", "drop_last", "observe", "landscape", "evaluate_training")
 _RESOLVED = ("threads", "processes")
 
@@ -41,9 +41,9 @@ class FolderRuns:
             values of the grid of all of them.
         own: The ids of the runs of that call.
         earlier: The other runs by id, as their call planned them, with its experiment.
-        notes: What else is in the folder, and how often one looked, a sentence each.
-        looks: How many seeds there were at each call, this one included, of those with enough for a verdict; empty if they were
-            always as many.
+        notes: Sentences about the other runs in the folder, and about the number of looks.
+        looks: The number of seeds at each call with enough seeds for a verdict, this one included; empty if it was always the
+            same.
     """
 
     plan: Plan
@@ -54,7 +54,7 @@ class FolderRuns:
 
     @property
     def own_if_others(self) -> frozenset[str] | None:
-        """``own``; None where there are no other runs."""
+        """``own``; None if there are no other runs."""
         return self.own if self.earlier else None
 
 
@@ -73,14 +73,14 @@ def forget_all(folder: Path) -> None:
     """Delete the experiments of all calls; other files are the user's."""
     for path, _ in _texts(folder):
         path.unlink()
-    with suppress(OSError):  # it is not there, or not empty
+    with suppress(OSError):  # it does not exist, or is not empty
         (folder / CALLS).rmdir()
 
 
 def folder_runs(folder: Path, own: Plan) -> FolderRuns:
     """The runs in ``folder`` that answer the question of ``own``, those of ``own`` first.
 
-    Where a rule chose the runs of ``own``, its answer is theirs: no others are counted.
+    If a rule chose the runs of ``own``, only these count.
     """
     ids = frozenset(run.run_id for run in own)
     further = _recorded(folder) - ids
@@ -120,7 +120,7 @@ def _recorded(folder: Path) -> set[str]:
 
 
 def _looks(folder: Path, own: Experiment) -> tuple[int, ...]:
-    """How many seeds there were at each call that asks the question of ``own``, as in ``FolderRuns``."""
+    """The number of seeds at each call that asks the question of ``own``, as in ``FolderRuns``."""
     identities = {network.identity for network in _resolved(own).networks}
     seeds: set[int] = set()
     found: set[int] = set()
@@ -152,7 +152,7 @@ def _not_asked_for(count: int) -> str:
 
 
 class _Networks:
-    """The networks of a question: those of one call, and those of others that can be set against them."""
+    """The networks of a question: those of one call, and comparable ones of other calls."""
 
     def __init__(self, own: Experiment) -> None:
         self.known = {network.key: network for network in _resolved(own).networks}
@@ -160,7 +160,7 @@ class _Networks:
         self._is_dictionary = _is_dictionary(own)
 
     def take(self, experiment: Experiment) -> tuple[dict[str, NetworkIdentity], tuple[str, ...]]:
-        """Those of ``experiment`` that can be set against the known ones, by their key there; and the keys of the others."""
+        """The networks of ``experiment`` that are comparable to the known ones, by key, and the keys of the others."""
         both_dictionaries = self._is_dictionary and _is_dictionary(experiment)
         taken, others = {}, []
         for network in _resolved(experiment).networks:
@@ -175,7 +175,7 @@ class _Networks:
         return taken, tuple(others)
 
     def _find(self, network: NetworkIdentity, *, both_dictionaries: bool) -> NetworkIdentity | None:
-        """``network`` under the key that it has in this question; None if it has no place in it."""
+        """``network`` under the key that it has in this question; None if it does not belong to it."""
         identity = network.identity, network.kernel
         same = [known for known in self.known.values() if (known.identity, known.kernel) == identity]
         if same:
@@ -229,7 +229,7 @@ def _numbered(folder: Path) -> Iterator[Path]:
 
 
 def _read(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
-    """Those files that a call wrote, and what is in them."""
+    """The files written by calls, and their contents."""
     for path in paths:
         with suppress(OSError):
             text = path.read_text(encoding="utf-8", errors="replace")
@@ -238,7 +238,7 @@ def _read(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
 
 
 def _difference(own: Experiment, other: Experiment) -> str:
-    """By what the runs of ``other`` cannot be set against those of ``own``; empty if by nothing."""
+    """The reasons why the runs of ``other`` are not comparable to those of ``own``; empty if they are."""
     now, then = _resolved(own), _resolved(other)
     pairs = [
         *((key, getattr(own, key), getattr(other, key)) for key in _IN_EXPERIMENT),

@@ -1,4 +1,4 @@
-"""What a run scored on each test example at its end: a file beside its record. Needs no torch."""
+"""The scores of a run on each test example at its end: a file next to its record. Needs no torch."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NAMES = ("moving_average", "population")
 
 @dataclass(frozen=True)
 class ExampleScores:
-    """The score of every test example, in the order of the test set; the mean is what the run scored.
+    """The score of every test example, in the order of the test set; their mean is the score of the run.
 
     Attributes:
-        moving_average: (m,), with running statistics. Bool where an example has one answer: whether it is right. Otherwise float64,
+        moving_average: (m,), with running statistics. Bool if an example has one answer: whether it is right. Otherwise float64,
             to three digits: the share of its answers that are right, or its part of a metric.
         population: (m,), the same with population statistics; None without batch norm.
     """
@@ -34,10 +34,10 @@ class ExampleScores:
 
 
 def save_example_scores(folder: Path, scores: ExampleScores) -> str:
-    """Write the file into the folder of a run, whole or not at all, and return its SHA-256.
+    """Write the file into the folder of a run, atomically, and return its SHA-256.
 
     Raises:
-        UnwritableError: The system refuses.
+        UnwritableError: If the system refuses.
     """
     import numpy as np
 
@@ -49,7 +49,7 @@ def save_example_scores(folder: Path, scores: ExampleScores) -> str:
         if values.dtype == bool:
             arrays[name] = np.packbits(values)
         else:
-            # Errors of large targets are beyond float16, and those of small ones below.
+            # Errors of large targets overflow float16, and those of small ones underflow.
             scale = float(np.abs(values).max(initial=0.0)) or 1.0
             arrays[name], arrays[f"{name}_scale"] = (values / scale).astype(np.float16), np.array(scale)
     buffer = io.BytesIO()
@@ -59,7 +59,7 @@ def save_example_scores(folder: Path, scores: ExampleScores) -> str:
 
 
 def load_example_scores(folder: Path, digest: str) -> ExampleScores | None:
-    """What ``save_example_scores`` wrote; None if the file is missing, or is not the one with this SHA-256."""
+    """Read the output of ``save_example_scores``; None if the file is missing, or its SHA-256 differs."""
     import numpy as np
 
     try:

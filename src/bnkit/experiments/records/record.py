@@ -54,11 +54,11 @@ class Epoch:
         answers, test_answers: The number of predictions behind ``accuracy`` and ``test_accuracy``: one for each example, or
             each pixel of a mask; None without an accuracy, and in records of earlier versions.
         test_constant: The test metric of the best constant prediction; None if it is not known.
-        layers: What ``bnkit.model.instrument.layer_instrumentation`` recorded in this epoch, an entry for each observed step.
-        landscape: What ``bnkit.model.instrument.loss_landscape`` recorded, likewise.
+        layers: The records of ``bnkit.model.instrument.layer_instrumentation`` in this epoch, one for each observed step.
+        landscape: The records of ``bnkit.model.instrument.loss_landscape``, likewise.
         peak_memory_bytes: The peak GPU memory of tensors in training, the data included; None on a CPU.
-        test_scores: The SHA-256 of the file with the score of every test example; None before the last epoch, where a metric is
-            no mean over examples, and in records of earlier versions.
+        test_scores: The SHA-256 of the file with the score of every test example; None before the last epoch, if the metric
+            is not a mean over examples, and in records of earlier versions.
     """
 
     epoch: int
@@ -113,7 +113,7 @@ class Record:
 
     @cached_property
     def example_scores(self) -> ExampleScores | None:
-        """What it scored on each test example at its end, read once; None where that is not recorded, or no longer readable."""
+        """Its scores on each test example at its end, read once; None if they are not recorded, or unreadable."""
         digest = self.last.test_scores if self.last else None
         return None if digest is None or self.folder is None else load_example_scores(self.folder, digest)
 
@@ -124,7 +124,7 @@ class Record:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to train. A failed run is tried again."""
+        """Whether it is fully trained. A failed run is tried again."""
         return self.status in (Status.FINISHED, Status.DIVERGED)
 
     @property
@@ -153,7 +153,7 @@ class RecordFile:
         except OSError as error:
             raise RecordError(f"{self.path} cannot be read ({error.strerror}); expected a readable file") from error
         record = Record(folder=self.path.parent)
-        whole_lines = content.split(b"\n")[:-1]  # what follows the last line break is a partial line
+        whole_lines = content.split(b"\n")[:-1]  # after the last line break there is a partial line
         for number, line in enumerate(whole_lines, start=1):
             try:
                 content = json.loads(line)

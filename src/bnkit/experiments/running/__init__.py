@@ -1,1 +1,1 @@
-"""Many runs: one file for each way to launch them."""
+"""Launching many runs: one module for each way."""

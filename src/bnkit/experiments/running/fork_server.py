@@ -1,6 +1,6 @@
-"""Imported by the server that workers are forked from: loads what each of them needs, and computes nothing.
+"""Imported by the server that workers are forked from: it loads their modules, and must not compute.
 
-A process that has run one parallel region has threads that a fork does not have, and waits for them for ever.
+After a parallel region, a process has threads that a fork lacks, and the fork would wait for them for ever.
 """
 
 from bnkit.experiments.running import worker  # noqa: F401 - and with it all that trains

@@ -1,4 +1,4 @@
-"""Training the runs of a plan one after the other in this process, and what the other ways to train share with that."""
+"""Train the runs of a plan one after the other in this process; also code shared with the other ways to train."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def launch(
 def _train_all(
     components: Components, request: RunRequest, callback: EventHandler, plan: Plan, given_up: Collection[str] = ()
 ) -> None:
-    """Train every run of ``plan`` that is not complete in the folder of ``request``, whose writer the caller is.
+    """Train every run of ``plan`` that is not complete in the folder of ``request``, which the caller has locked for writing.
 
-    An exception in a run ends that run as failed; the others go on. Whatever ends this call, ``results.csv`` says what
-    is recorded by then.
+    An exception in a run ends that run as failed; the others continue. However this call ends, ``results.csv`` has the
+    records up to then.
     """
     keep_freed_memory()
     folder, callback = request.folder, CallbackList(*request.worker_callbacks, callback)
@@ -46,13 +46,13 @@ def incomplete_runs(
 ) -> Iterator[tuple[Sequence[Run], EventHandler]]:
     """The runs of ``plan`` that are left to train, and the callback to use: ``callback`` and one that writes ``results.csv``.
 
-    Those whose ids are ``given_up`` are not left.
-    The work is constant for every run that is trained inside, however many there are.
+    Runs with ids in ``given_up`` are skipped.
+    The overhead per trained run is constant, for any number of runs.
     """
     _quarantine_corrupt_records(plan, folder, callback)
     done = {run: folder.record(run) for run in plan if folder.record(run).is_complete or run.run_id in given_up}
     for run in done:
-        cleanup(run, folder)  # of a call that was killed between its last line and that
+        cleanup(run, folder)  # of a call that was killed after the last record line, before the cleanup
     callback(PlanStarted(plan, done))
     try:
         yield [run for run in plan if run not in done], CallbackList(callback, _ResultsTable(plan, folder))
@@ -61,7 +61,7 @@ def incomplete_runs(
 
 
 class _ResultsTable(Callback):
-    """Writes ``results.csv`` now and then."""
+    """Updates ``results.csv`` from time to time."""
 
     def __init__(self, plan: Plan, folder: ResultsFolder) -> None:
         self._plan, self._folder = plan, folder

@@ -1,4 +1,4 @@
-"""Chooses where the runs of an experiment are trained: this process, processes of this machine, a Ray cluster, torchrun.
+"""Choose where the runs of an experiment are trained: this process, processes of this machine, a Ray cluster, torchrun.
 
 Each way is a function ``launch(request, callback)``, a context in which the experiment is prepared and can be trained.
 """
@@ -20,16 +20,16 @@ Launcher = Callable[[RunRequest, EventHandler], AbstractContextManager[PreparedE
 
 @contextmanager
 def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExperiment]:
-    """The experiment of ``request``, resolved, its networks tried once, and ready to train. Writes nothing.
+    """The experiment of ``request``, resolved, its networks tried once, and ready to train. Does not write files.
 
-    Processes that were started end with the context.
+    Processes started here end with the context.
 
     Args:
-        request: What to train, and where.
+        request: The experiment, the folder and the options.
         callback: Receives the events, in this process.
 
     Raises:
-        BnkitError: Something that was given is invalid here.
+        BnkitError: If an argument is invalid here.
     """
     refuse_nested_workers()
     recorded = recorded_experiment(request, callback)
@@ -38,7 +38,7 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
         return
     with _launcher(request.options)(request, callback) as prepared:
         before, resolved = request.resolved_before, prepared.plan.experiment.settled
-        # Without components everything was recorded, and nothing is trained with any number of threads.
+        # Without components, all runs were recorded, and no run is trained.
         components = prepared.components
         if (
             components is not None
@@ -49,7 +49,7 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
             default = request.experiment.threads or request.options.threads
             if before.threads != (default or components.default_threads(prepared.plan)):
                 begun = f"{request.folder.path} was begun with {plural(before.threads, 'thread')}"
-                callback(Note(f"{begun}, and goes on so; `fresh` trains all runs again"))
+                callback(Note(f"{begun}, and continues with that; `fresh` trains all runs again"))
         for remark in components.data.remarks() if components is not None else ():
             callback(Note(remark))
         yield prepared

@@ -1,6 +1,6 @@
-"""Training the runs of a plan in several processes of this machine at once.
+"""Train the runs of a plan in several processes of this machine at once.
 
-Not pebble and not loky: one keeps nothing that a dead worker printed and sends nothing back before a run has ended, the other
+Not with pebble, which loses the output of a dead worker and sends no messages before a run has ended; and not with loky, which
 gives up all workers when one dies.
 """
 
@@ -30,13 +30,13 @@ from bnkit.experiments.running.worker_count import missing_runs
 from bnkit.experiments.running.worker_process import WorkerProcess, end_workers, start_method
 from bnkit.experiments.settings import Settings
 
-# A worker that dies costs its run one retry: it may have been the victim, or the cause.
+# If a worker dies, its run is retried once: it may not be the cause.
 _MAX_TRIES = 2
-# Of workers that are killed while they start, one after the other.
+# The number of consecutive workers killed while starting.
 _MAX_FAILED_STARTS = 5
-# This many runs for each worker are few: of these the longest comes first, so that no worker is left alone with a long one.
+# The last runs per worker, which start longest first, so that all workers finish at about the same time.
 _FEW = 4
-# Settings that have no influence on how long a run takes.
+# Settings without influence on the duration of a run.
 _WITHOUT_WEIGHT = {"lr", "init", "init_scale", "weight_decay", "schedule"}
 _WEIGHTS = tuple(name for name in Settings.model_fields if name not in _WITHOUT_WEIGHT)
 
@@ -48,13 +48,13 @@ def launch(
     """``plan``, its networks tried once in a worker, to be trained by workers.
 
     Args:
-        plan, components: Of the experiment of ``request``.
-        request: What to train.
+        plan, components: The plan and the components of the experiment of ``request``.
+        request: The experiment, the folder and the options.
         callback: Receives the events, in this process.
-        count: How many workers.
+        count: The number of workers.
 
     Raises:
-        SettingsError: Something cannot be sent to another process.
+        SettingsError: If an object cannot be sent to another process.
     """
     with WorkerPool(count, plan.experiment, request) as pool:
         missing = len(missing_runs(request.asked(plan, request.folder), request, count))
@@ -64,15 +64,15 @@ def launch(
 
 
 class WorkerPool:
-    """Up to ``count`` processes that train runs, never more at once; a context manager that ends them.
+    """Up to ``count`` processes that train runs; a context manager that ends them.
 
     Args:
-        count: How many.
-        experiment: Resolved.
-        request: What else they need. Each writes the runs that it trains into its folder; the rest is the caller's.
+        count: The greatest number of processes at once.
+        experiment: The resolved experiment.
+        request: The folder and the options. Each worker writes its runs into the folder; the caller writes the other files.
 
     Raises:
-        SettingsError: Something cannot be sent to another process.
+        SettingsError: If an object cannot be sent to another process.
     """
 
     def __init__(self, count: int, experiment: Experiment, request: RunRequest) -> None:
@@ -94,7 +94,7 @@ class WorkerPool:
     def check_plan(self, runs: int) -> tuple[str, ...]:
         """Try every network once in a worker, while others start, as many as ``runs`` runs need.
 
-        A network that hangs, or ends the process without an exception, is left to the runs themselves.
+        A network that hangs, or kills the process without an exception, is only noticed in its runs.
 
         Returns:
             Warnings for the user.
@@ -120,12 +120,12 @@ class WorkerPool:
                 return ()
 
     def train_all(self, callback: EventHandler, plan: Plan, given_up: Collection[str] = ()) -> None:
-        """Train every run of ``plan`` that is not complete in the folder, whose writer the caller is, but for ``given_up``.
+        """Train every run of ``plan`` that is not complete in the folder, which the caller has locked, except ``given_up``.
 
-        A run whose worker dies is tried once more, and then ends as failed; the other workers go on. They wait for more.
+        A run whose worker dies is retried once, and then ends as failed; the other workers continue. Afterwards, workers wait for more.
 
         Raises:
-            BnkitError: The folder cannot be written, or workers cannot start. What is recorded is kept.
+            BnkitError: If the folder cannot be written, or workers cannot start. Records are kept.
         """
         with incomplete_runs(plan, self._folder, callback, given_up) as (runs, callbacks), self._ended_by_errors():
             queue, tries = RunQueue(runs, self._count), dict.fromkeys((run.number for run in runs), 0)
@@ -152,7 +152,7 @@ class WorkerPool:
 
     @contextmanager
     def _ended_by_errors(self) -> Iterator[None]:
-        """Whatever is raised inside, Ctrl-C too, ends the workers: then nothing is recorded any more."""
+        """Any exception inside, also Ctrl-C, ends the workers, which then record no more."""
         try:
             yield
         except BaseException:
@@ -179,16 +179,16 @@ class WorkerPool:
         self._workers[number] = WorkerProcess.start(number, self._context)
 
     def _next_messages(self) -> tuple[list[tuple[WorkerProcess, Any]], list[WorkerProcess]]:
-        """Wait until something happens.
+        """Wait for messages, deaths of workers, or the next deadline.
 
         Returns:
-            What the workers have sent, and which of them have died; those no longer belong to the pool.
+            The messages of the workers, and the workers that died, which are removed from the pool.
 
         Raises:
-            BnkitError: A worker met one, or it died before it was ready, and would again.
+            BnkitError: If a worker reports one, or workers keep dying before they are ready.
         """
         wait([waitable for worker in self._workers.values() for waitable in worker.waitables], self._seconds_to_wait())
-        # First who is dead, then what was sent: what a worker sent before it died is not lost.
+        # First the deaths, then the messages, so that messages sent before a death are not lost.
         dead = [worker for worker in self._workers.values() if not worker.process.is_alive()]
         messages = []
         for worker in self._workers.values():
@@ -215,21 +215,21 @@ class WorkerPool:
         if worker.was_killed and self._failed_starts < _MAX_FAILED_STARTS:
             return
         lines = worker.printed.decode(errors="replace").strip().splitlines()
-        hint = f": {lines[-1]}" if lines else "; what it printed stands above"
+        hint = f": {lines[-1]}" if lines else "; see its output above"
         raise SettingsError(f"a worker cannot start: {worker.exit_reason}{hint}")
 
     def _deadline(self) -> float | None:
-        """When work that begins now is late; None for never."""
+        """The deadline of work that begins now; None without a timeout."""
         timeout = self._options.run_timeout
         return None if timeout is None else time.monotonic() + timeout
 
     def _seconds_to_wait(self) -> float | None:
-        """Until the next run is late; None if none will be."""
+        """Seconds until the next deadline of a run; None if there is none."""
         deadlines = [worker.deadline for worker in self._workers.values() if worker.deadline is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _end_late(self) -> list[WorkerProcess]:
-        """End the workers whose runs took too long; they no longer belong to the pool."""
+        """End the workers whose runs took too long, and remove them from the pool."""
         now = time.monotonic()
         late = [worker for worker in self._workers.values() if worker.deadline is not None and now >= worker.deadline]
         for worker in late:
@@ -244,13 +244,13 @@ class WorkerPool:
 
 
 class RunQueue:
-    """The runs that no worker has taken, in the order of the plan, and towards the end the longest first.
+    """The queue of runs, in the order of the plan, except that the last few start longest first.
 
-    The order has no influence on figures. Taking one is constant work, however many there are.
+    The order has no influence on results. Taking a run is constant work, for any number of runs.
 
     Args:
-        runs: In the order of the plan.
-        workers: How many take them.
+        runs: The runs in the order of the plan.
+        workers: The number of workers.
     """
 
     def __init__(self, runs: Iterable[Run], workers: int) -> None:
@@ -261,16 +261,16 @@ class RunQueue:
         return len(self._runs)
 
     def put_back(self, run: Run) -> None:
-        """Queue ``run``, which was taken, once more."""
+        """Queue ``run``, which was taken, again."""
         self._runs.appendleft(run)
 
     def record_duration(self, run: Run, seconds: float) -> None:
-        """Remember how long ``run`` took. Of similar runs the longest counts: others may have diverged early."""
+        """Record the duration of ``run``. Of similar runs the longest counts: others may have diverged early."""
         key = _duration_key(run)
         self._longest[key] = max(seconds, self._longest.get(key, 0.0))
 
     def pop(self) -> Run:
-        """The next run. Of the last few, the one whose like took longest, or of whose like none has ended yet."""
+        """The next run. Of the last few, one whose similar runs took longest, or have not ended yet."""
         if len(self._runs) > self._few:
             return self._runs.popleft()
         run = max(self._runs, key=lambda run: self._longest.get(_duration_key(run), inf))
@@ -279,5 +279,5 @@ class RunQueue:
 
 
 def _duration_key(run: Run) -> tuple[object, ...]:
-    """Equal for runs that take about as long."""
+    """A key that is equal for runs of similar duration."""
     return (run.network.key, *(getattr(run.settings, name) for name in _WEIGHTS))

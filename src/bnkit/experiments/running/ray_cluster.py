@@ -1,6 +1,6 @@
-"""Training the runs of a plan on a Ray cluster: Ray places the work, and tries it again where a machine is lost.
+"""Train the runs of a plan on a Ray cluster: Ray schedules the work, and retries it if a machine is lost.
 
-Nothing is shared but what Ray sends: a task trains its runs in a folder of its own and returns the files of each as it ends,
+All data are sent by Ray: a task trains its runs in a temporary folder and returns the files of each run when it ends,
 and this process, the driver, is the only one that writes to the results folder.
 """
 
@@ -34,10 +34,9 @@ from bnkit.experiments.training.checkpoint import remove_checkpoint
 from bnkit.experiments.training.optimizers import preload_optimizers
 from bnkit.memory import keep_freed_memory
 
-# A batch of runs takes at least this long: the start of a task takes a few milliseconds, and no more than a batch is lost
-# with a machine.
+# The least duration of a batch of runs: starting a task takes a few milliseconds, and if a machine is lost, so is its batch.
 _SECONDS_PER_BATCH = 3.0
-# So that a machine that has finished a batch has the next one.
+# Extra tasks, so that a machine that finishes a batch can start the next one.
 _BATCHES_AHEAD = 2
 # The longest that Ctrl-C waits.
 _SECONDS_BETWEEN_POLLS = 1.0
@@ -49,9 +48,9 @@ class _Batch:
     """Runs that are sent out together; a single run is tried once more by Ray if its process or its machine dies.
 
     Attributes:
-        runs: Those that have not come back; the first one trains, or is next.
-        sent: How many there were.
-        deadline: When the first one is late, on the monotonic clock; None before it has begun, or without a timeout.
+        runs: The runs without results yet; the first one trains, or is next.
+        sent: The number of runs sent.
+        deadline: The deadline of the first one, on the monotonic clock; None before it begins, or without a timeout.
     """
 
     runs: list[Run]
@@ -67,7 +66,7 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
     """The experiment of ``request``, to be trained on a Ray cluster.
 
     Raises:
-        SettingsError: Something cannot be sent to another machine, or as ``RayCluster``.
+        SettingsError: If an object cannot be sent to another machine, or as ``RayCluster``.
     """
     plan, components = prepare(request.experiment, request.options, request.overrides, request.resolved_before)
     content = SelfContainedPayload.of(plan.experiment, components).pack(request.worker_callbacks)
@@ -79,13 +78,13 @@ class RayCluster:
     """A Ray cluster that trains the runs of a plan; a context manager that leaves it.
 
     Args:
-        request: What to train; its ``address`` is as ``ray.init`` takes it, None for that of ``RAY_ADDRESS``, or else a cluster
-            of this machine alone, which is started and ended here. Its ``workers`` is how many tasks are out at once, None
-            or "auto" for as many as keep the cluster busy.
-        content: What the machines need, as ``SelfContainedPayload.pack`` makes it.
+        request: The experiment, the folder and the options. Its ``address`` is that of ``ray.init``; None for ``RAY_ADDRESS``,
+            or else a local cluster, which is started and ended here. Its ``workers`` is the number of tasks at once; None or
+            "auto" for as many as keep the cluster busy.
+        content: The data for the machines, from ``SelfContainedPayload.pack``.
 
     Raises:
-        SettingsError: Ray is not installed, or there is no cluster at that address.
+        SettingsError: If Ray is not installed, or there is no cluster at that address.
     """
 
     def __init__(self, request: RunRequest, content: bytes) -> None:
@@ -120,13 +119,13 @@ class RayCluster:
             self._ray.shutdown()
 
     def train_all(self, callback: EventHandler, plan: Plan, given_up: Collection[str] = ()) -> None:
-        """Train every run of ``plan`` that is not complete in the folder, whose writer the caller is, but for ``given_up``.
+        """Train every run of ``plan`` that is not complete in the folder, which the caller has locked, except ``given_up``.
 
-        A run whose process or machine dies is tried once more, and then ends as failed.
+        A run whose process or machine dies is retried once, and then ends as failed.
 
         Raises:
-            SettingsError: No machine of the cluster can take a run.
-            RecordError: The folder cannot be written. What is recorded is kept.
+            SettingsError: If no machine of the cluster can take a run.
+            RecordError: If the folder cannot be written. Records are kept.
         """
         with incomplete_runs(plan, self._folder, callback, given_up) as (runs, callbacks):
             queue, again = deque(runs), deque[_Batch]()
@@ -150,7 +149,7 @@ class RayCluster:
                     self._ray.cancel(task, force=True)
 
     def _free_slots(self, run: Run) -> int:
-        """How many tasks may be out at once; machines come and go."""
+        """The number of tasks that may be out at once; it changes with the machines of the cluster."""
         if self._max_tasks is not None:
             return self._max_tasks
         resources = self._ray.cluster_resources()
@@ -184,8 +183,8 @@ class RayCluster:
         """Record what a task returns next.
 
         Returns:
-            None while it goes on. Once it has ended, the batches to send again: the runs that were lost with its process or
-            machine.
+            None while the task continues. When it has ended, the batches to send again: the runs that were lost with its
+            process or machine.
         """
         errors = self._ray.exceptions
         died = (errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError, errors.OutOfMemoryError)
@@ -251,7 +250,7 @@ def train_batch(
 ) -> Iterator[tuple[float, dict[str, bytes]] | None]:
     """Train ``runs`` on a machine of the cluster; yields None when a run begins, and its seconds and files when it has ended.
 
-    The files are those of the run by name, and whatever else a callback wrote, by its path in the results folder.
+    The files are those of the run by name, and other files that callbacks wrote, by their paths in the results folder.
     """
     keep_freed_memory()
     preload_optimizers()
@@ -272,7 +271,7 @@ def train_batch(
         yield time.monotonic() - began, written
 
 
-# Ray uses a process for one task after the other.
+# Ray reuses a process for several tasks.
 _last_unpacked: tuple[bytes, tuple[Experiment, Components, tuple[Callback, ...]]] | None = None
 
 

@@ -1,4 +1,4 @@
-"""An experiment of which nothing is left to train: what it is follows from names, and what came out is on disk. Needs no torch."""
+"""A completed experiment: resolved from names alone, with all results on disk. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.running.request import PreparedExperiment, RunRequest, under_torchrun
 from bnkit.experiments.running.resolve_by_name import resolve_by_name
 
-# What a call that was killed may leave beside the record of a run that has ended; the launchers clean it up.
+# Files that a killed call may leave next to the record of an ended run; the launchers remove them.
 _LEFT_BEHIND = ("checkpoint.pt", ".checkpoint.pt.new", ".running")
 
 
 def recorded_experiment(request: RunRequest, callback: EventHandler) -> PreparedExperiment | None:
-    """The experiment of ``request`` if all its runs are recorded; None if something may be left to do, or torch has to say."""
+    """The experiment of ``request`` if all its runs are recorded; None if there may be work left, or resolving it needs torch."""
     before = request.resolved_before
     is_local = request.options.engine == "local" and not under_torchrun()
     if before is None or not is_local or any(request.overrides) or request.worker_callbacks:
@@ -29,13 +29,13 @@ def recorded_experiment(request: RunRequest, callback: EventHandler) -> Prepared
         planned = plan(request.experiment.model_copy(update={"settled": settled}))
         if not all(_is_done(run, request.folder) for run in request.asked(planned, request.folder)):
             return None
-    except BnkitError:  # which whoever loads everything says better
+    except BnkitError:  # the full resolution gives a better message
         return None
     return PreparedExperiment(planned, None, partial(_report, request.folder, callback))
 
 
 def _is_done(run: Run, folder: ResultsFolder) -> bool:
-    """Whether ``run`` is recorded to its end, and nothing lies beside its record."""
+    """Whether the record of ``run`` is complete, without leftover files next to it."""
     run_folder = folder.run_folder(run)
     return folder.record(run).is_complete and not any((run_folder / name).exists() for name in _LEFT_BEHIND)
 

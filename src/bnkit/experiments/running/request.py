@@ -1,4 +1,4 @@
-"""What is to be trained, and where. Needs no torch."""
+"""Requests to train an experiment: what, where and how. Needs no torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Overrides(NamedTuple):
-    """Objects that a caller passed in place of what the experiment names; None where the name counts."""
+    """Objects that a caller passed instead of those that the experiment names; None to use the name."""
 
     networks: Mapping[str, NetworkSource] | None = None
     data: DataSet | None = None
@@ -31,18 +31,18 @@ class Overrides(NamedTuple):
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """Where runs are trained.
+    """Where and how runs are trained.
 
     Attributes:
-        workers: How many processes train runs at once, a number, or "auto": as many as pay; None trains in this process.
-        run_timeout: Seconds after which a run is ended, as failed: in a worker, at least one.
+        workers: The number of processes that train runs at once, or "auto" to choose it; None trains in this process.
+        run_timeout: Seconds after which a run is ended as failed; it requires at least one worker.
         engine: "local" or "ray".
-        address: Of the Ray cluster.
+        address: The address of the Ray cluster.
         try_training: Whether each network is trained for one step before any run; without, a network that cannot be trained
             ends its runs as failed.
 
     Raises:
-        SettingsError: An option is invalid, or two contradict each other.
+        SettingsError: If an option is invalid, or two contradict each other.
     """
 
     workers: int | str | None = None
@@ -79,14 +79,14 @@ class RunRequest:
     """An experiment to train.
 
     Attributes:
-        experiment: What was asked for.
-        overrides: In place of what it names.
-        folder: Where it will be recorded.
-        options: Where it is trained.
-        resolved_before: What was resolved when ``folder`` was begun; None to begin from scratch.
+        experiment: The requested experiment.
+        overrides: Objects that replace those it names.
+        folder: The results folder.
+        options: Where and how it is trained.
+        resolved_before: The resolved values of the experiment already in ``folder``; None to begin from scratch.
         keep_checkpoints: Whether to keep the weights after every epoch.
         worker_callbacks: Callbacks that look at models: they run in the process that trains.
-        asked: The runs that are asked for by now, of all in the plan, which a rule may choose by what is recorded.
+        asked: The runs of the plan that are requested so far; a rule may choose them by earlier results.
     """
 
     experiment: Experiment
@@ -100,7 +100,7 @@ class RunRequest:
 
 
 class Train(Protocol):
-    """Trains every run of ``plan`` that is not complete in the folder, but for those ``given_up``; the caller writes there."""
+    """Trains every incomplete run of ``plan`` in the folder, except ``given_up``; the caller holds the folder's lock."""
 
     def __call__(self, plan: Plan, given_up: Collection[str] = ()) -> None:
         """Train.
@@ -112,10 +112,10 @@ class Train(Protocol):
 
 
 class PreparedExperiment(NamedTuple):
-    """A plan whose networks were tried once, what its runs are made from, and what trains them.
+    """A plan whose networks were tried once, its components, and the function that trains it.
 
     Attributes:
-        components: None where nothing is left to train, and none of it was loaded.
+        components: None if all runs are complete, and the components were not loaded.
         writes: Whether this process writes to the folder; under torchrun, process 0 does.
     """
 
@@ -132,10 +132,10 @@ def prepare(
     resolved_before: ResolvedExperiment | None = None,
     processes: int = 1,
 ) -> tuple[Plan, Components]:
-    """The plan of ``experiment`` and its components, each network tried once in this process. Writes nothing.
+    """The plan of ``experiment`` and its components, each network tried once in this process. Does not write files.
 
     Raises:
-        BnkitError: Something that was given is invalid here.
+        BnkitError: If an argument is invalid here.
     """
     from bnkit.experiments.resolve import resolve_experiment
 
@@ -146,7 +146,7 @@ def prepare(
 
 
 def try_once(plan: Plan, components: Components, options: LaunchOptions) -> None:
-    """Try each network once in this process, and print what is odd about it.
+    """Try each network once in this process, and print warnings about it.
 
     Raises:
         BnkitError: As ``preflight.check_plan``.
@@ -159,7 +159,7 @@ def try_once(plan: Plan, components: Components, options: LaunchOptions) -> None
 
 
 def under_torchrun() -> bool:
-    """Whether this process is one of several that torchrun, or what sets the same variables, has started."""
+    """Whether this process is one of several that torchrun, or another launcher with the same variables, has started."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"RANK", "MASTER_ADDR"} <= os.environ.keys()
 
 

@@ -1,4 +1,4 @@
-"""Resolve an experiment whose names say everything. Needs no torch, which takes longer to load than all else together."""
+"""Resolve an experiment from its names alone. Needs no torch, which takes longer to load than everything else together."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _DEFAULT_TASK = {
     "augmentation": ("none",),
 }
 
-# Which networks these have an effect on, only the built networks tell.
+# The effect of these settings is only known from the built networks.
 _TRIED_ON_NETWORKS = ("bn_eps", "bn_momentum")
 
 
 def resolve_by_name(experiment: Experiment, before: ResolvedExperiment) -> ResolvedExperiment | None:
-    """How ``resolve_experiment`` resolves ``experiment``, without loading anything; None where names do not say all.
+    """How ``resolve_experiment`` resolves ``experiment``, without loading it; None if the names are not enough.
 
-    They do for bnkit's own networks and data sets on a CPU. A function or a file of the user's has to be imported, and a GPU to
-    be looked for.
+    They are enough for bnkit's own networks and data sets on a CPU. A user's function or file must be imported, and a GPU must
+    be detected.
 
     Args:
         experiment: The experiment.

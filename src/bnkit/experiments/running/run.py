@@ -1,4 +1,4 @@
-"""One run: resumed from the last whole epoch on disk, trained, and recorded."""
+"""One run: resumed from the last complete epoch on disk, trained, and recorded."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from bnkit.experiments.training.loop import Training, train
 from bnkit.kernels.compilation.compile_policy import compiling_at_once
 from bnkit.model import batch_norms
 
-# A worker of a killed call ends itself, but only after the step that it is in.
+# A worker of a killed call ends itself, but only after its current step.
 _LOCK_TIMEOUT = 30.0
 _LOCK = ".running"
 
@@ -65,7 +65,7 @@ def train_run(
     An exception that its network raises, ``sys.exit`` included, ends it as failed.
 
     Raises:
-        RecordError: The folder cannot be written, or another process trains this run. What is recorded is kept.
+        RecordError: If the folder cannot be written, or another process trains this run. Records are kept.
     """
     device = torch.device(run.settings.device)
     with _num_threads(run.threads), computing_on(device), compiling_at_once(), _run_lock(run, folder):
@@ -79,7 +79,7 @@ def train_run(
 
 
 def record_failure(run: Run, folder: ResultsFolder, reason: str) -> None:
-    """End ``run``, which no process trains, as failed for ``reason``; whole epochs that it recorded are kept."""
+    """End ``run``, which no process trains, as failed for ``reason``; complete epochs in its record are kept."""
     make_run_folder(run, folder)
     file = folder.record_file(run)
     file.start(run.content, environment(run.threads, run.settings.device), len(file.read().epochs))
@@ -132,7 +132,7 @@ def _train(
                 digest = save_example_scores(run_folder, training.example_scores)
                 epoch = replace(epoch, test_scores=digest)  # noqa: PLW2901
             epochs.append(epoch)
-            # The checkpoint first: it holds the figures too, so that one without the other is always the newer one.
+            # The checkpoint first: it includes the results, so that it is never older than the record.
             save_checkpoint(run_folder, training, epochs)
             file.add(epoch)
             if keep_checkpoints:
@@ -190,7 +190,7 @@ def _first_layer(model: nn.Module) -> dict[str, Any] | None:
 
 
 def _finite(values: Tensor) -> list[float | None]:
-    """For JSON: None for what is not finite, as after a divergence."""
+    """Values for JSON, with None for non-finite ones, as after a divergence."""
     return [value if math.isfinite(value) else None for value in values.tolist()]
 
 

@@ -1,7 +1,7 @@
-"""What another process needs to train the runs of a plan, as bytes.
+"""Serialise the data that another process needs to train the runs of a plan.
 
-The other process looks up what the experiment names; objects that a caller passed are sent, functions of a notebook or a
-script too. The bytes go from process to process and are never written to a file.
+The other process looks up the names in the experiment; objects that a caller passed are sent, including functions of a
+notebook or a script. The bytes go from process to process and are never written to a file.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Payload:
         """This payload, and the ``others`` with it, for ``unpack``.
 
         Raises:
-            SettingsError: Something cannot be sent.
+            SettingsError: If an object cannot be sent.
         """
         return _dumps((self, *others))
 
     def components(self) -> Components:
-        """What the runs are made from.
+        """The components of the runs.
 
         Raises:
-            BnkitError: Something that the experiment names is missing, or is not what the plan was made for.
+            BnkitError: If an object that the experiment names is missing, or differs from that of the plan.
         """
         experiment, (networks, data, functions) = self.experiment, self.overrides
         resolved = experiment.settled
@@ -68,13 +68,13 @@ class Payload:
 
 @dataclass(frozen=True)
 class SelfContainedPayload:
-    """A resolved experiment and all that it is made from, for machines without the files that it names.
+    """A resolved experiment and all its components, for machines without the files that it names.
 
     Attributes:
-        experiment: Resolved.
-        networks: All of them.
-        data: None for a data set that bnkit can fetch by name.
-        task: What is learned.
+        experiment: The resolved experiment.
+        networks: The sources of all networks.
+        data: The data; None for a data set that bnkit can fetch by name.
+        task: The loss, the metric and the training step.
     """
 
     experiment: Experiment
@@ -92,7 +92,7 @@ class SelfContainedPayload:
         """This payload, and the ``others`` with it, for ``unpack``, with the code of the files that the experiment names.
 
         Raises:
-            SettingsError: Something cannot be sent.
+            SettingsError: If an object cannot be sent.
         """
         try:
             return self._dumps_with(factory_modules(), *others)
@@ -110,10 +110,10 @@ class SelfContainedPayload:
                 cloudpickle.unregister_pickle_by_value(module)
 
     def components(self) -> Components:
-        """What the runs are made from.
+        """The components of the runs.
 
         Raises:
-            FactoryError: The data set of that name is not the same on this machine.
+            FactoryError: If the data set of that name differs on this machine.
         """
         experiment, data = self.experiment, self.data
         if data is None:
@@ -129,11 +129,11 @@ def require_same_data(name: str, digests: Iterable[str]) -> None:
     """Check that all processes have the same data.
 
     Args:
-        name: What the experiment calls them.
-        digests: Of the data in each process.
+        name: The name of the data in the experiment.
+        digests: The digests of the data in each process.
 
     Raises:
-        FactoryError: Two digests differ.
+        FactoryError: If two digests differ.
     """
     if len(set(digests)) > 1:
         raise FactoryError(
@@ -147,7 +147,7 @@ def unpack(content: bytes) -> tuple[Any, ...]:
     """The payload that ``pack`` was called on, and the others.
 
     Raises:
-        FactoryError: Something that they refer to cannot be imported here.
+        FactoryError: If an object that they refer to cannot be imported here.
     """
     try:
         unpacked: tuple[Any, ...] = cloudpickle.loads(content)

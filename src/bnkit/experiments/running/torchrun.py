@@ -1,4 +1,4 @@
-"""Training the runs of a plan one after the other, each by all processes that torchrun has started; process 0 records."""
+"""Train the runs of a plan one after the other, each in all processes that torchrun has started; process 0 records."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bnkit.experiments.running.serialization import require_same_data
 from bnkit.experiments.training.distributed import Processes, process_group
 from bnkit.memory import keep_freed_memory
 
-# What a process needs that resumes a run.
+# The files needed to resume a run.
 _STATE = ("record.jsonl", "checkpoint.pt")
 
 
@@ -34,7 +34,7 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
     """The experiment of ``request``, to be trained by this process and those that torchrun started with it.
 
     Raises:
-        SettingsError: An option asks for another way to train.
+        SettingsError: If an option requests another way to train.
     """
     options, experiment = request.options, request.experiment
     given = replace(options, try_training=True, workers=None if options.workers == "auto" else options.workers)
@@ -43,14 +43,14 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
     with process_group() as processes:
         leads = processes.rank == 0
         own, components = prepare(experiment, options, request.overrides, request.resolved_before, processes.count)
-        # What process 0 has resolved holds for all: on their machines "auto" may mean something else.
+        # All use the values resolved by process 0: on other machines "auto" may mean something else.
         text = processes.broadcast(own.experiment.to_toml() if leads else None)
         shared = plan(parse_experiment(tomllib.loads(text), "process 0"))
         require_same_data(experiment.data, processes.all_gather(components.data.digest))
         if leads:
             train: Train = partial(_lead, components, processes, request, callback)
             yield PreparedExperiment(shared, components, train)
-            processes.broadcast(None)  # there is no more to train
+            processes.broadcast(None)  # training has ended
         else:
             yield PreparedExperiment(shared, components, partial(_follow, components, processes), writes=False)
 
@@ -66,7 +66,7 @@ def _lead(
     """In process 0, train every run of ``plan`` that is not complete in its folder, and record it there.
 
     Raises:
-        FactoryError: A run failed in one process only, so that they cannot go on together.
+        FactoryError: If a run failed in one process only, so that they cannot continue together.
     """
     keep_freed_memory()
     folder, callback = request.folder, CallbackList(*request.worker_callbacks, callback)
@@ -79,7 +79,7 @@ def _lead(
 
 
 def _follow(components: Components, processes: Processes, plan: Plan, given_up: Collection[str] = ()) -> None:
-    """In any other process, train what process 0 does of ``plan``, until it ends; the records go to a temporary folder.
+    """In any other process, train the same runs of ``plan`` as process 0, until it ends; records go to a temporary folder.
 
     Raises:
         FactoryError: As ``_lead``.
@@ -113,4 +113,4 @@ def _require_same_status(run: Run, record: Record, processes: Processes) -> None
     ended = processes.all_gather((record.status, (record.traceback.strip().splitlines() or [""])[-1]))
     if len({status for status, _ in ended}) > 1:
         rank, cause = next((rank, cause) for rank, (status, cause) in enumerate(ended) if status is Status.FAILED)
-        raise FactoryError(f"run {run.number} failed in process {rank} alone: {cause}; mend that, and call again")
+        raise FactoryError(f"run {run.number} failed in process {rank} alone: {cause}; fix that, and call again")

@@ -1,4 +1,4 @@
-"""In a worker process: trains the runs that the pool sends, one after the other, and sends back what happens."""
+"""Code of a worker process: trains the runs that the pool sends, one after the other, and sends back events."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CheckPlan(NamedTuple):
 
 
 class NeedsPayload(NamedTuple):
-    """The worker has loaded torch, and waits for what it trains from."""
+    """The worker has loaded torch, and waits for its payload."""
 
 
 class Ready(NamedTuple):
@@ -53,18 +53,18 @@ class PlanChecked(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """The worker has ended because of ``error``."""
+    """The worker ended because of ``error``."""
 
     error: BnkitError
 
 
 def serve(pool: Connection, number: int) -> None:
-    """Train what comes from ``pool`` until nothing more does.
+    """Train the runs received from ``pool`` until it is closed.
 
     Args:
         pool: Gives, after ``NeedsPayload``, a packed payload with the results folder, whether to keep checkpoints, and the
             callbacks of this process; then runs, or ``CheckPlan``. Events go back.
-        number: Of this worker, from 0: decides which GPU "cuda" means.
+        number: The number of this worker, from 0, which selects the GPU for "cuda".
     """
     preload_optimizers()
     try:
@@ -105,7 +105,7 @@ def _handle(
 
 
 class PipeCallback:
-    """Sends events to the pool, but for those with a network, which stays here."""
+    """Sends events to the pool, except those with a network, which stays in this process."""
 
     def __init__(self, pool: Connection) -> None:
         self._pool = pool

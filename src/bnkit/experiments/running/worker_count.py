@@ -1,4 +1,4 @@
-"""How many workers the runs of an experiment get. Needs no torch."""
+"""The number of workers for the runs of an experiment. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from bnkit.messages import plural
 if TYPE_CHECKING:
     from bnkit.experiments.resolve import Components
 
-# Where Linux has GPUs of NVIDIA.
+# NVIDIA's GPUs on Linux.
 _NVIDIA = Path("/dev/nvidiactl")
-# Where Linux says how much processor time a container may use: a quota and a period in microseconds.
+# The limit of a container's processor time on Linux: a quota and a period in microseconds.
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
-# Seconds of training on one core for which it pays to start workers: a server loads torch in four.
+# The seconds of training on one core from which starting workers pays: a server loads torch in four.
 _WORTH_WORKERS = 10.0
-# Epochs over all runs that are likely to take so long.
+# The epochs over all runs that are likely to take this long.
 _EPOCHS_WORTH_WORKERS = 100
 
 
 def available_cpus() -> int:
-    """How many processors this process may use: of the machine, of its affinity, or of its container's quota."""
+    """The number of processors for this process: those of the machine, its affinity, or its container's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = _QUOTA.read_text(encoding="ascii").split()
@@ -40,12 +40,12 @@ def available_cpus() -> int:
 
 
 def resolve_worker_count(asked: int | str, threads: int, gpus: int = 0) -> int:
-    """How many workers ``asked`` means.
+    """The number of workers that ``asked`` means.
 
     Args:
         asked: A number, or "auto": as many as there are processors for ``threads`` threads each, or GPUs.
-        threads: Of each run.
-        gpus: How many GPUs there are, where the runs compute on GPUs; 0 where they do not.
+        threads: The threads of each run.
+        gpus: The number of GPUs if the runs compute on GPUs; otherwise 0.
 
     Example:
         >>> resolve_worker_count(3, 1), resolve_worker_count("auto", 1, gpus=4)
@@ -57,9 +57,9 @@ def resolve_worker_count(asked: int | str, threads: int, gpus: int = 0) -> int:
 
 
 def worker_count_for(request: RunRequest, plan: Plan, components: Components, callback: EventHandler) -> int:
-    """How many workers train ``plan``, with a note if they ask too much of the machine; 0 where this process does.
+    """The number of workers for ``plan``, with a note if they overload the machine; 0 to train in this process.
 
-    "auto" takes workers where several have something to do for longer than it takes to start them.
+    "auto" uses workers if the training takes longer than starting several of them.
     """
     import torch
 
@@ -77,14 +77,14 @@ def worker_count_for(request: RunRequest, plan: Plan, components: Components, ca
     if not on_gpus and count * threads > cpus:
         each = f"{plural(count, 'worker')} of {plural(threads, 'thread')} each"
         shared = f"{each} share {plural(cpus, 'processor')}"
-        callback(Note(f"{shared}; `workers` auto takes as many as go"))
+        callback(Note(f"{shared}; `workers` auto uses as many as fit"))
     return min(count, len(plan))
 
 
 def may_need_workers(request: RunRequest) -> bool:
-    """Whether workers are likely, as far as can be told before torch is loaded, which takes seconds."""
+    """Whether workers are likely, as far as is known before torch is loaded, which takes seconds."""
     options, experiment = request.options, request.experiment
-    if request.resolved_before is not None:  # there may be nothing left to train
+    if request.resolved_before is not None:  # all runs may be complete
         return False
     if options.workers != "auto" or options.run_timeout is not None:
         return options.workers is not None or options.run_timeout is not None
@@ -95,12 +95,12 @@ def may_need_workers(request: RunRequest) -> bool:
 
 
 def may_use_gpus(experiment: Experiment) -> bool:
-    """Whether a run may compute on a GPU, as far as can be told before torch is loaded."""
+    """Whether a run may compute on a GPU, as far as is known before torch is loaded."""
     return _NVIDIA.exists() and any(device != "cpu" for device in experiment.grid.device)
 
 
 def missing_runs(plan: Plan, request: RunRequest, most: int | None = None) -> list[Run]:
-    """The runs that are not complete, up to ``most``, as far as can be told before this process is the only writer."""
+    """The runs that are not complete, up to ``most``, as far as is known before this process is the only writer."""
     if request.resolved_before is None:
         return list(plan.runs[:most])
     read_now = ResultsFolder(request.folder.path)

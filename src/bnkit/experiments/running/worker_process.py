@@ -1,4 +1,4 @@
-"""A worker process: what starts, watches and ends it, and what it does itself before it loads torch. Neither needs torch."""
+"""A worker process: starting, monitoring and ending it, and its entry point before it loads torch. Needs no torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bnkit.openmp import PASSIVE_WAITING
 if TYPE_CHECKING:
     from bnkit.experiments.plan import Run
 
-# The end of what a worker prints is kept for the record of a run in which it died.
+# The last output of a worker is kept for the record of a run in which it died.
 _BYTES_KEPT = 4000
 _BYTES_PER_READ = 1 << 16
 _MAX_READS = 16
@@ -34,7 +34,7 @@ def refuse_nested_workers() -> None:
     """Refuse to start workers in a worker: it imports a script whose call of ``bnkit.compare`` is not guarded.
 
     Raises:
-        SettingsError: This process is a worker that is starting.
+        SettingsError: If this process is a worker that is starting.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SettingsError(
@@ -46,14 +46,16 @@ def refuse_nested_workers() -> None:
 def start_method(experiment: Experiment) -> BaseContext:
     """How workers for ``experiment`` are started: forked from a server that has loaded torch once, or spawned.
 
-    The server is a process of its own that has trained nothing: a fork of this one would inherit threads that do not run, and
-    locks that nobody releases. Other systems than Linux have frameworks that break in a fork, and so does CUDA.
+    The server is a separate process that has not trained: a fork of this process would inherit threads that do not run, and
+    locks that are never released. CUDA, and system frameworks other than Linux's, break in a fork.
     """
     is_fork = _server_started_by not in (None, os.getpid())  # the server takes no requests from it
     if sys.platform != "linux" or is_fork or may_use_gpus(experiment):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    entry = ["bnkit.cli.main"] if "bnkit.cli.main" in sys.modules else []  # what workers import of this process
+    entry = (
+        ["bnkit.cli.main"] if "bnkit.cli.main" in sys.modules else []
+    )  # the modules of this process that workers import
     context.set_forkserver_preload(["bnkit.experiments.running.fork_server", *entry])
     return context
 
@@ -96,16 +98,16 @@ class WorkerProcess:
     """A worker process, as the process that started it sees it.
 
     Attributes:
-        number: From 0; decides which GPU it computes on.
-        process: Of ``multiprocessing``.
-        pipe: To ``worker.serve``.
-        output: The pipe with what it prints, where there is one.
-        run: What it trains now.
-        busy: Whether it cannot take a run; so it is until it is ready.
+        number: Its number from 0, which selects its GPU.
+        process: The process of ``multiprocessing``.
+        pipe: The connection to ``worker.serve``.
+        output: The pipe with its output, if there is one.
+        run: The run that it trains now.
+        busy: Whether it cannot take a run; True until it is ready.
         ready: Whether it has been ready.
-        began: When it got ``run``, on the monotonic clock.
-        deadline: When ``run`` is late, on the monotonic clock.
-        printed: The end of what it has printed.
+        began: The time when it got ``run``, on the monotonic clock.
+        deadline: The deadline of ``run``, on the monotonic clock.
+        printed: The end of its output.
     """
 
     number: int
@@ -121,7 +123,7 @@ class WorkerProcess:
 
     @classmethod
     def start(cls, number: int, context: BaseContext) -> WorkerProcess:
-        """A new process, which inherits nothing of this one but its environment."""
+        """Start a new process, which inherits only the environment of this one."""
         _start_server(context)
         ours, theirs = context.Pipe()
         output, printing = context.Pipe(duplex=False) if os.name == "posix" else (None, None)
@@ -142,16 +144,16 @@ class WorkerProcess:
 
     @property
     def waitables(self) -> list[Any]:
-        """What ``multiprocessing.connection.wait`` takes, to return when anything happens to this worker."""
+        """Arguments of ``multiprocessing.connection.wait`` that become ready on any event of this worker."""
         return [self.pipe, self.process.sentinel, *([self.output] if self.output is not None else [])]
 
     def send(self, message: object) -> None:
-        """Send ``message``; if the worker is dead, that is noticed elsewhere."""
+        """Send ``message``; the death of the worker is handled elsewhere."""
         with suppress(OSError):
             self.pipe.send(message)
 
     def receive(self) -> list[Any]:
-        """All messages that have arrived; one that its death cut off does not count."""
+        """All messages that have arrived, except one that was cut off by its death."""
         messages = []
         try:
             while self.pipe.poll():
@@ -161,7 +163,7 @@ class WorkerProcess:
         return messages
 
     def read_output(self) -> None:
-        """Pass what it has printed to standard error, and keep the end of it; not all, if it never stops printing."""
+        """Pass its output to standard error, and keep the end of it; at most a limited amount per call."""
         for _ in range(_MAX_READS):
             if self.output is None or not self.output.poll():
                 return
@@ -177,7 +179,7 @@ class WorkerProcess:
             sys.stderr.write(read.decode(errors="replace"))
 
     def end(self) -> None:
-        """Kill it, and wait until it is gone."""
+        """Kill it, and wait until it has ended."""
         self.process.kill()
         self.process.join()
         self.read_output()
@@ -187,7 +189,7 @@ class WorkerProcess:
 
     @property
     def exit_reason(self) -> str:
-        """Why it ended, once it has."""
+        """The reason of its end, after it has ended."""
         code = self.process.exitcode
         if code is not None and code < 0:
             try:
@@ -217,8 +219,8 @@ def main(pool: Connection, output: Connection | None, number: int, environment: 
 
     Args:
         pool, number: As of ``worker.serve``.
-        output: Where everything that it prints goes.
-        environment: That of the process that started it; a server may have been started in another one.
+        output: The pipe for all its output.
+        environment: The environment of the process that started it; that of the server may differ.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole terminal; the pool ends its workers
     _end_with_parent()
@@ -232,7 +234,7 @@ def main(pool: Connection, output: Connection | None, number: int, environment: 
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it ends, in whatever way."""
+    """End this process when its parent process ends, for any reason."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return

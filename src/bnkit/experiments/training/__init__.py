@@ -1,1 +1,1 @@
-"""One run in one process: the loop and what it is made of."""
+"""Training of one run in one process: the loop and its parts."""

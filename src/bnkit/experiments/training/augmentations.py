@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from bnkit.errors import SettingsError
 
-# Draws from torch's global generator, which starts every batch from a seed that is the same for all networks.
+# Draws from torch's global generator, which is seeded for every batch, with the same seed for all networks.
 Augmentation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # He et al. (2016), "Deep residual learning", section 4.2: 4 pixels of zeros on each side, for images of 32×32.
@@ -18,16 +18,16 @@ _PADDING = 4
 
 
 def crop_and_flip(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Images, each shifted by up to 4 pixels and, one in two, mirrored left to right; zeros come in from outside.
+    """Shift each image by up to 4 pixels, padded with zeros, and mirror half of them left to right.
 
     The augmentation of He et al. (2016) for CIFAR-10. After normalisation to mean 0, zero is the mean of the pixels.
 
     Args:
         inputs: (N, C, H, W).
-        targets: Left as they are.
+        targets: Returned unchanged.
 
     Raises:
-        SettingsError: The inputs are not images.
+        SettingsError: If the inputs are not images.
     """
     if inputs.dim() != 4:
         raise SettingsError(
@@ -42,7 +42,7 @@ def crop_and_flip(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     columns = left + torch.where(mirrored, columns.flip(1), columns)
     padded = functional.pad(inputs, (_PADDING,) * 4)
     every = torch.arange(count, device=device)[:, None, None]
-    # Indexing puts the channels last: (N, H, W, C).
+    # Indexing moves the channels to the end: (N, H, W, C).
     return padded.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]].permute(
         0, 3, 1, 2
     ).contiguous(), targets

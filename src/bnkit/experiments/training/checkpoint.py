@@ -1,4 +1,4 @@
-"""What a run writes besides its record: the checkpoint to resume from, and the weights at the end."""
+"""Files of a run besides its record: the checkpoint to resume from, and the final weights."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 def save_checkpoint(folder: Path, training: Training, epochs: list[Epoch]) -> None:
-    """Replace the checkpoint by the state of ``training`` after ``epochs``, whole or not at all.
+    """Atomically replace the checkpoint with the state of ``training`` after ``epochs``.
 
-    It holds the epochs too, so that a record that lost its last line can be restored.
+    It includes the epochs, so that a record that lost its last line can be restored.
     """
     content = {
         "epochs": [asdict(epoch) for epoch in epochs],
@@ -35,10 +35,10 @@ def save_checkpoint(folder: Path, training: Training, epochs: list[Epoch]) -> No
         "optimizer": training.optimizer.state_dict(),
         "schedule": training.schedule.state_dict() if training.schedule else None,
     }
-    # Through memory: only the text of torch's errors tells a full disk from another cause.
+    # Through memory, because torch's errors do not distinguish a full disk from other causes by type.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    # After torch's file, which may be followed by anything: torch itself does not notice a changed byte of a tensor.
+    # A checksum after torch's file, which allows trailing data: torch does not detect a changed byte of a tensor.
     buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
     atomic_files.replace(folder / _CHECKPOINT, buffer.getbuffer())
 
@@ -47,7 +47,7 @@ def load_checkpoint(folder: Path, training: Training) -> list[Epoch]:
     """Restore ``training`` from the checkpoint, if there is one, and return the epochs up to there.
 
     Raises:
-        UnreadableCheckpointError: It cannot be read, or belongs to another network.
+        UnreadableCheckpointError: If it cannot be read, or belongs to another network.
     """
     path = folder / _CHECKPOINT
     if not path.is_file():
@@ -56,7 +56,7 @@ def load_checkpoint(folder: Path, training: Training) -> list[Epoch]:
     try:
         whole = path.read_bytes()
         if hashlib.sha256(whole[:-_DIGEST_SIZE]).digest() != whole[-_DIGEST_SIZE:]:
-            raise ValueError("it is not what was written")
+            raise ValueError("its checksum does not match")
         content: dict[str, Any] = torch.load(io.BytesIO(whole), map_location=device, weights_only=True)
         epochs = [Epoch(**entry) for entry in content["epochs"]]
         training.model.load_state_dict(content["model"])
@@ -82,26 +82,26 @@ def remove_checkpoint(folder: Path) -> None:
 
 
 def save_weights(folder: Path, model: nn.Module, name: str = _WEIGHTS) -> None:
-    """Write the parameters and buffers of ``model`` as safetensors, whole or not at all."""
+    """Write the parameters and buffers of ``model`` as safetensors, atomically."""
     atomic_files.replace(folder / name, tensors_as_bytes(model))
 
 
 def weights_after(epoch: int) -> str:
-    """The name of the file with the weights after ``epoch``, where checkpoints are kept."""
+    """The name of the file with the weights after ``epoch``, if checkpoints are kept."""
     return f"epoch-{epoch:04}.safetensors"
 
 
 def load_weights(folder: Path, model: nn.Module, name: str = _WEIGHTS) -> None:
-    """Load what ``save_weights`` wrote into ``model``, on the device where it is.
+    """Load the file of ``save_weights`` into ``model``, on the model's device.
 
     Raises:
-        RecordError: There are no weights, or they are another network's.
+        RecordError: If there are no weights, or they belong to another network.
     """
     path = folder / name
     if not path.is_file():
         expected = "the weights of a finished run" if name == _WEIGHTS else "an epoch of a run with `keep_checkpoints`"
-        raise RecordError(f"{path} is not there; expected {expected}")
+        raise RecordError(f"{path} does not exist; expected {expected}")
     try:
         model.load_state_dict(load_file(path))
-    except Exception as error:  # safetensors raises an error class of its own that derives from Exception
+    except Exception as error:  # safetensors' error class derives from Exception
         raise RecordError(f"{path} does not fit the network ({type(error).__name__}: {error})") from error

@@ -49,7 +49,7 @@ class ConstantBaseline:
 
     @property
     def score(self) -> float | None:
-        """The score on all that was added; None where it is unknown."""
+        """The score on all batches added; None if it is unknown."""
         if self._counts is not None:
             return float(self._counts.amax(0).sum()) / self._answers
         if not self._targets:

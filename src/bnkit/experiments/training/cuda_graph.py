@@ -1,6 +1,6 @@
-"""Steps of training whose forward and backward pass is recorded once and replayed.
+"""Training steps whose forward and backward pass is recorded once and replayed.
 
-A small network's time on a GPU is what it takes to launch its kernels one by one; a CUDA graph launches them together.
+The step time of a small network on a GPU is dominated by kernel launches; a CUDA graph launches all kernels together.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch.optim import Optimizer
 from bnkit.experiments.training.losses import Loss
 from bnkit.experiments.training.task import training_step
 
-# As PyTorch's documentation of CUDA graphs asks: libraries initialise themselves in the first steps.
+# Required by PyTorch's documentation of CUDA graphs: libraries initialise themselves in the first steps.
 _WARM_UP_STEPS = 3
-# This many steps are timed one by one, and as many replayed.
+# This many normal steps are timed, and as many replayed ones.
 _TIMED_STEPS = 8
-# A recording takes memory: it has to be this much faster.
+# A recording takes memory: it must be faster by this factor.
 _MAX_TIME_RATIO = 0.95
 
 
@@ -30,19 +30,19 @@ class GraphRecorder(Protocol):
     """Records work on a device, so that it can be replayed."""
 
     def warming_up(self) -> AbstractContextManager[None]:
-        """Inside, work is done in the same way as while it is recorded."""
+        """Inside, work runs in the same way as during recording."""
         ...
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """A function that replays ``work`` on the same memory; recording does not do it.
+        """Record ``work`` without executing it, and return a function that replays it on the same memory.
 
         Raises:
-            RuntimeError: It cannot be recorded.
+            RuntimeError: If it cannot be recorded.
         """
         ...
 
     def now(self) -> float:
-        """Seconds, once all work is done."""
+        """The time in seconds, after all work is done."""
         ...
 
 
@@ -55,7 +55,7 @@ class CudaGraphRecorder:
 
     @contextmanager
     def warming_up(self) -> Iterator[None]:
-        """Inside, work is done on the recording stream: autograd keeps to the stream on which a parameter was first used."""
+        """Inside, work runs on the recording stream: autograd stays on the stream on which a parameter was first used."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -63,7 +63,7 @@ class CudaGraphRecorder:
         current.wait_stream(self._stream)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """As ``GraphRecorder``; a RuntimeError where ``work`` waits for the device, or else cannot be in a graph."""
+        """See ``GraphRecorder``; raises RuntimeError if ``work`` waits for the device, or cannot be in a graph."""
         graph = torch.cuda.CUDAGraph()
         # Other threads, such as those of data loaders, may use the device meanwhile.
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
@@ -71,27 +71,27 @@ class CudaGraphRecorder:
         return graph.replay
 
     def now(self) -> float:
-        """Seconds, once the device has done what it was given."""
+        """The time in seconds, after the device has finished its work."""
         torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
 
 class GraphedStep:
-    """A ``training_step`` that replays its forward and backward pass, once that has proved faster.
+    """A ``training_step`` that replays its forward and backward pass, if this is faster.
 
-    The same kernels compute the same figures; the optimizer takes its step outside of the recording, so that any optimizer
-    and schedule works. A batch of another size than the first (the last of an epoch) is computed as usual. What a network
-    decides in Python is recorded once: this is for networks whose code is known.
+    The same kernels give the same results; the optimizer steps outside of the recording, so that any optimizer and schedule
+    works. A batch of another size than the first (the last of an epoch) is computed normally. A network's decisions in
+    Python are recorded once: use it only for networks whose code is known.
 
     Not ``torch.cuda.make_graphed_callables``: it replaces the network's forward method, for batches of another size too, and
     its warm-up passes change the running statistics.
 
     Args:
-        recorder: Records and replays.
+        recorder: Makes the recordings.
 
     Attributes:
         replays: Whether it replays; None until that is decided.
-        reason: The error because of which it does not, if there was one.
+        reason: The error that prevents replaying, if there was one.
     """
 
     def __init__(self, recorder: GraphRecorder) -> None:
@@ -107,7 +107,7 @@ class GraphedStep:
     def __call__(
         self, model: nn.Module, optimizer: Optimizer, loss: Loss, inputs: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """As ``training_step``. What it returns holds until the next call."""
+        """See ``training_step``. The results are valid until the next call."""
         if self._shape is None:
             self._shape = inputs.shape, targets.shape
         if self.replays is False or (inputs.shape, targets.shape) != self._shape:
@@ -136,7 +136,7 @@ class GraphedStep:
     def _step(
         model: nn.Module, optimizer: Optimizer, loss: Loss, inputs: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """As ``training_step``, but what it returns keeps no graph: autograd's nodes stay on the stream they were made on."""
+        """As ``training_step``, but the results have no graph: autograd's nodes stay on the stream they were made on."""
         value, outputs = training_step(model, optimizer, loss, inputs, targets)
         return value.detach(), outputs.detach()
 
@@ -149,12 +149,12 @@ class GraphedStep:
     def _decide(self) -> None:
         self.replays = median(self._replayed_seconds) < _MAX_TIME_RATIO * median(self._eager_seconds)
         if not self.replays:
-            # Frees its memory; the results of the step that was just taken are still read, and keep theirs.
+            # Frees its memory, except that of the last step's results, which are still in use.
             self._recording = None
 
 
 class _Recording:
-    """The forward and backward pass of one step, on memory of its own."""
+    """The recorded forward and backward pass of one step, on its own memory."""
 
     def __init__(self, recorder: GraphRecorder, model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> None:
         self._inputs, self._targets = inputs.clone(), targets.clone()
@@ -165,7 +165,7 @@ class _Recording:
 
         def work() -> None:
             for parameter in parameters:
-                parameter.grad = None  # gradients are to be written, not to be added up
+                parameter.grad = None  # so that gradients are written, not accumulated
             outputs = model(self._inputs)
             value = loss(outputs, self._targets)
             value.backward()  # type: ignore[no-untyped-call]
@@ -183,7 +183,7 @@ class _Recording:
         self._targets.copy_(targets)
         self._replay()
         for parameter, gradient in self._gradients:
-            parameter.grad = gradient  # a batch of another size, computed as usual, has put its own there
+            parameter.grad = gradient  # a batch of another size, computed normally, has replaced it
         optimizer.step()
         loss, outputs = self._results
         return loss, outputs

@@ -18,10 +18,10 @@ def now(device: torch.device) -> float:
 
 @contextmanager
 def computing_on(device: torch.device) -> Iterator[None]:
-    """Inside, a GPU is the current device, and repeats the figures of the CPU within rounding; no effect on a CPU.
+    """Inside, a GPU is the current device, and its results match the CPU's up to rounding; no effect on a CPU.
 
-    By default PyTorch lets convolutions round their float32 inputs to TensorFloat-32, of 10 bits, and cuDNN choose algorithms
-    that sum in any order: a comparison of two networks would compare that too.
+    By default PyTorch lets convolutions round their float32 inputs to TensorFloat-32, of 10 bits, and lets cuDNN choose
+    algorithms with any order of summation, which would affect a comparison of two networks.
     """
     if device.type != "cuda":
         yield
@@ -32,7 +32,7 @@ def computing_on(device: torch.device) -> Iterator[None]:
 
 
 class PeakMemory:
-    """The peak of the memory that tensors take on a device, from now on."""
+    """The peak memory of tensors on a device, from now on."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -20,9 +20,9 @@ from bnkit.model.state import preserve_attribute
 Loss = Callable[[Tensor, Tensor], Tensor]
 T = TypeVar("T")
 
-# A step of training, or the evaluation after an epoch, takes less than this.
+# Longer than a training step, or the evaluation after an epoch.
 _TIMEOUT = timedelta(minutes=10)
-# Messages about runs wait longer: for a process that waits for the others in a step.
+# Longer for messages about runs, because a process may itself wait for the others in a step.
 _MESSAGE_TIMEOUT = timedelta(minutes=30)
 
 
@@ -30,8 +30,8 @@ class Processes:
     """All processes of ``torch.distributed``, or this one alone.
 
     Attributes:
-        rank: Of this process, from 0, the one that writes.
-        count: How many there are.
+        rank: The number of this process; process 0 writes.
+        count: The number of processes.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, messages: Any = None) -> None:
@@ -39,7 +39,7 @@ class Processes:
         self._messages = messages
 
     def share(self, examples: int) -> slice:
-        """The rows of a batch with this many examples that are this process's; shares differ by one at most."""
+        """This process's rows of a batch with ``examples`` examples; shares differ by one at most."""
         return slice(examples * self.rank // self.count, examples * (self.rank + 1) // self.count)
 
     def distributed_model(self, model: nn.Module) -> nn.Module:
@@ -112,7 +112,7 @@ def process_group() -> Iterator[Processes]:
     """The processes that torchrun has started, connected; afterwards disconnected, unless they were connected before.
 
     Raises:
-        BnkitError: They do not find each other.
+        BnkitError: If they cannot connect.
     """
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

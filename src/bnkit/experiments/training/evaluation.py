@@ -1,4 +1,4 @@
-"""Loss, accuracy and metric of a part of the data: added up batch by batch, in training and in evaluation mode."""
+"""Loss, accuracy and metric of a part of the data: accumulated over batches, in training and in evaluation mode."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bnkit.experiments.training.distributed import SINGLE_PROCESS, Processes
 from bnkit.experiments.training.task import Task
 from bnkit.model import normalising_by, population_statistics
 
-# Evaluation has no gradients to keep, so that its batches may be larger than those of training.
+# Evaluation keeps no gradients, so that its batches may be larger than those of training.
 _BATCH_SIZE = 1000
 
 
 class EpochMetrics(NamedTuple):
-    """The metrics of a part of the data after an epoch; None for what it does not have.
+    """The metrics of a part of the data after an epoch; None for missing ones.
 
     Attributes:
-        answers: Of how many answers ``accuracy`` is the share that is right.
-        scores: (examples,), what each example scores, where that is kept; the mean is what networks are judged by. Bool if each
+        answers: The number of answers behind ``accuracy``.
+        scores: (examples,), the score of each example, if it is kept; their mean is the metric of the comparison. Bool if each
             has one answer, else floating.
     """
 
@@ -36,7 +36,7 @@ class EpochMetrics(NamedTuple):
 
 
 class MetricsSum:
-    """Adds up metrics batch by batch, and waits for the device only at the end."""
+    """Accumulates metrics over batches, and waits for the device only at the end."""
 
     def __init__(
         self, task: Task, device: torch.device, processes: Processes = SINGLE_PROCESS, *, keep_scores: bool = False
@@ -68,7 +68,7 @@ class MetricsSum:
         return math.isfinite(self._processes.all_reduce(self._loss).item())
 
     def compute(self) -> EpochMetrics:
-        """The metrics of all that was added; a loss or a metric that is not finite is None."""
+        """The metrics of all batches added; None for a non-finite loss or metric."""
         metric, scores = None, torch.cat(self._rights) if self._rights else None
         if self._task.metric is not None:
             gathered = [self._processes.all_gather_rows(torch.cat(rows)) for rows in (self._outputs, self._targets)]
@@ -106,7 +106,7 @@ def evaluate(
 def evaluate_with_population_statistics(
     model: nn.Module, train: Split, test: Split, task: Task, *, keep_scores: bool = False
 ) -> EpochMetrics:
-    """The metrics of ``test`` with the statistics of ``train`` in place of the moving average."""
+    """The metrics of ``test`` with the statistics of ``train`` instead of the moving average."""
     statistics = population_statistics(model, _shuffled_batches(train))
     if not statistics:
         return EpochMetrics()
@@ -115,18 +115,18 @@ def evaluate_with_population_statistics(
 
 
 def _share_right(right: Tensor) -> Tensor:
-    """(examples,): whether the answer of each is right; of several answers, the share."""
+    """(examples,): whether the answer of each is right; for several answers, the share of right ones."""
     answers = right.flatten(1) if right.dim() > 1 else right[:, None]
     return answers[:, 0] if answers.shape[1] == 1 else answers.double().mean(1)
 
 
 def finite_or_none(value: float) -> float | None:
-    """``value``; None if it is not finite, as records have it."""
+    """``value``, or None if it is not finite, as in records."""
     return value if math.isfinite(value) else None
 
 
 def _shuffled_batches(split: Split) -> Iterator[Tensor]:
-    """Inputs, without a last batch of one, in an order of their own: batches of one class each would have other statistics."""
+    """Shuffled inputs, without a last batch of one: batches of a single class each would have other statistics."""
     drop_last = len(split) % _BATCH_SIZE == 1 and len(split) > 1
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(split), generator=generator).to(split.device)

@@ -1,4 +1,4 @@
-"""Measures layers, memory and the loss landscape at some steps of a run, as the experiment asks."""
+"""Measure layers, memory and the loss landscape at some steps of a run, as set in the experiment."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class StepInstrumentation:
     """Measures at some steps of one epoch.
 
     Args:
-        run: Says how often.
-        model, optimizer, loss: What is measured.
-        steps: How many were taken in earlier epochs.
-        watch: Measures the layers, for all epochs of the run; None where ``run`` does not ask for it.
+        run: The run, which sets the intervals.
+        model, optimizer, loss: The objects to measure.
+        steps: The number of steps in earlier epochs.
+        watch: Measures the layers, for all epochs of the run; None if ``run`` does not request it.
 
     Attributes:
-        steps: How many were taken, this epoch included.
-        seconds: Spent on the loss landscape and on memory, which do not count as training. What ``observe`` takes does.
-        backward_bytes, layers, landscape: What was measured, as in ``Epoch``.
+        steps: The number of steps so far, including this epoch.
+        seconds: The time for the loss landscape and memory, which does not count as training; that of ``observe`` does.
+        backward_bytes, layers, landscape: The measurements, as in ``Epoch``.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class StepInstrumentation:
 
     @contextmanager
     def step(self, inputs: Tensor, targets: Tensor) -> Iterator[None]:
-        """A context in which one step of training is taken on the batch."""
+        """A context for one training step on the batch."""
         step, run = self.steps, self._run
         self.steps += 1
         if self.landscape is not None and step % run.landscape == 0:

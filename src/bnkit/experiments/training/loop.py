@@ -1,4 +1,4 @@
-"""The training of one run: one loop, read from top to bottom."""
+"""The training loop of one run."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ from bnkit.seeding import seeded
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Reading the loss waits for the device: on a CPU it is read by steps, which repeats to the bit; on a GPU by seconds.
+# Reading the loss waits for the device: on a CPU it is read every few steps, which is reproducible; on a GPU by time.
 _STEPS_BETWEEN_CHECKS = 32
 _SECONDS_BETWEEN_CHECKS = 1.0
 
 
 @dataclass
 class Training:
-    """What changes while a run trains: a checkpoint restores it."""
+    """The state of a run in training, which a checkpoint restores."""
 
     model: nn.Module
     optimizer: optim.Optimizer
     schedule: LRScheduler | None
-    example_scores: ExampleScores | None = None  # what the last epoch scored on each test example
+    example_scores: ExampleScores | None = None  # the last epoch's scores on each test example
 
     @classmethod
     def of(cls, run: Run, model: nn.Module, examples: int) -> Training:
-        """The beginning of ``run``, whose network is ``model``, on this many training examples."""
+        """The initial state of ``run``, whose network is ``model``, with ``examples`` training examples."""
         optimizer = make_optimizer(model.parameters(), run.settings)
         batch_size = run.settings.batch_size
         steps = examples // batch_size if run.drops_last(examples) else math.ceil(examples / batch_size)
@@ -73,19 +73,19 @@ def train(
     callback: EventHandler,
     processes: Processes = SINGLE_PROCESS,
 ) -> Iterator[Epoch]:
-    """Train for the epochs of ``run`` that follow ``after``, and yield the figures of each.
+    """Train for the epochs of ``run`` that follow ``after``, and yield the results of each.
 
-    Each epoch starts from random states that follow from the seed and its number alone, so that a run that resumes after
-    epoch 7 is the run that was never interrupted. A loss that is not finite ends the run: its last epoch has no loss.
+    The random states at the start of each epoch depend only on the seed and its number, so that a resumed run equals an
+    uninterrupted one. A non-finite loss ends the run: its last epoch has no loss.
 
     Args:
-        run: What is trained.
-        training: Its network and optimizer, as they are after ``after``; changed in place.
+        run: The run to train.
+        training: Its network and optimizer in their state after ``after``; changed in place.
         parts: The data, on the device of the network.
-        task: What is learned.
-        after: The figures of the last epoch that is done; None at the beginning.
-        callback: Receives an event for every step, and for what is measured.
-        processes: That train it together; what is yielded is the same in each, but for the durations.
+        task: The loss, the metric and the training step.
+        after: The results of the last complete epoch; None at the beginning.
+        callback: Receives an event for every step and every measurement.
+        processes: The processes that train it together; all yield the same results, except for the durations.
     """
     model = training.model
     step = _choose_step(run, task, parts.train.device, processes)
@@ -95,7 +95,7 @@ def train(
     steps = (after.steps or 0) if after else 0
     for epoch in range(after.epoch + 1 if after else 1, run.epochs + 1):
         instrumentation = StepInstrumentation(run, model, training.optimizer, task.loss, steps, watch)
-        # What a network draws for its share of a batch is not what another one draws for another.
+        # Networks in different processes draw different random numbers for their shares of a batch.
         with seeded(run.seed, "epoch", epoch, *([processes.rank] if processes.rank else [])):
             trained = loop.train_epoch(epoch, instrumentation)
         steps = instrumentation.steps
@@ -154,14 +154,14 @@ class _Evaluation(NamedTuple):
 
     @property
     def example_scores(self) -> ExampleScores | None:
-        """What each test example scores, where that is kept and finite."""
+        """The score of each test example, if it is kept and finite."""
         moving_average, population = (_finite_array(found.scores) for found in (self.test, self.population))
         return None if moving_average is None else ExampleScores(moving_average, population)
 
 
 @dataclass(frozen=True)
 class _Loop:
-    """What stays the same from epoch to epoch; ``called`` is what is called in place of the network of ``training``."""
+    """The data that stay the same in all epochs; ``called`` is called instead of the network of ``training``."""
 
     run: Run
     training: Training
@@ -212,11 +212,11 @@ class _Loop:
         return _TrainedEpoch(metrics.compute(), gradient_norm, duration, examples, memory.bytes)
 
     def evaluate(self, *, is_last: bool) -> _Evaluation:
-        """The network as it is, on each part of the data.
+        """Evaluate the current network on each part of the data.
 
         Args:
-            is_last: Whether the run ends here. Only then, unless the run asks for more, by the population statistics: they take
-                a pass over the training part.
+            is_last: Whether the run ends here. Population statistics take a pass over the training part, and are evaluated
+                only then, unless the run requests more.
         """
         run, model, task, parts = self.run, self.training.model, self.task, self.parts
         training = validation = population = EpochMetrics()
@@ -243,14 +243,14 @@ def _finite_array(scores: Tensor | None) -> NDArray[Any] | None:
 
 
 def _choose_step(run: Run, task: Task, device: torch.device, processes: Processes) -> TrainingStep:
-    """How a step of ``run`` is taken: as its task says, on a GPU recorded and replayed where that can be and is faster."""
+    """The training step of ``run``: that of its task, recorded and replayed on a GPU if possible and faster."""
     known = task.is_default and is_built_in(run.network) and not (run.observe or run.landscape)
     replayed = known and processes.count == 1 and device.type == "cuda"
     return GraphedStep(CudaGraphRecorder(device)) if replayed else task.training_step
 
 
 def _should_check_loss(steps: int, checked: float, device: torch.device, processes: Processes) -> bool:
-    """Whether to look if the loss is finite: all processes of a run must come to the same answer."""
+    """Whether to check now that the loss is finite: all processes of a run must agree on the answer."""
     if device.type == "cuda" and processes.count == 1:
         return time.perf_counter() - checked > _SECONDS_BETWEEN_CHECKS
     return steps % _STEPS_BETWEEN_CHECKS == 0
@@ -260,7 +260,7 @@ def _augmented(
     stream: Iterator[tuple[Tensor, Tensor]], augmentation: Augmentation, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     for step, (inputs, targets) in enumerate(stream):
-        # From a seed of the batch's own: a network that draws (dropout) is to get the same batches as one that does not.
+        # Seeded for each batch: networks with random layers (dropout) must get the same batches as others.
         with seeded(seed, "augmentation", epoch, step):
             batch = augmentation(inputs, targets)
         yield batch

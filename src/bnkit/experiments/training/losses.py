@@ -1,4 +1,4 @@
-"""The losses of ``torch.nn.functional`` that fit a data set's targets, and what each of them expects."""
+"""The losses of ``torch.nn.functional`` that fit a data set's targets, and their expected outputs and targets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class OutputKind(Enum):
-    """What a loss expects the outputs of a network to be."""
+    """The outputs that a loss expects from a network."""
 
     SCORES = "a score for each class, of any size"
     LOGITS = "scores of any size, above 0 for yes"
@@ -29,7 +29,7 @@ class OutputKind(Enum):
 
 
 class TargetKind(Enum):
-    """What a loss expects the targets to be."""
+    """The targets that a loss expects."""
 
     ANY = "of any size"
     SHARES_OF_ONE = "from 0 to 1"
@@ -43,11 +43,11 @@ class NamedLoss:
     """A loss of ``torch.nn.functional``.
 
     Attributes:
-        name: Its name there.
-        function: Of outputs and targets, with the targets that a data set has.
-        outputs, targets: What it expects.
-        right: Which answers are right, where there are answers.
-        link: Maps outputs to the values that they stand for; None where they are these values.
+        name: Its name in ``torch.nn.functional``.
+        function: The function of outputs and targets, with the targets in the form of a data set.
+        outputs, targets: The kinds that it expects.
+        right: Computes which answers are right, if there are answers.
+        link: Maps outputs to predicted values; None if they are these values.
     """
 
     name: str
@@ -117,7 +117,7 @@ _VALUE_LOSSES = (
     NamedLoss("kl_div", _kl_div, OutputKind.LOG_PROBABILITIES, TargetKind.DISTRIBUTIONS, is_correct),
 )
 _BY_NAME = {loss.name: loss for loss in (*_VALUE_LOSSES, *_CLASS_LOSSES)}
-# The modules of the same losses, which a user may pass.
+# The equivalent loss modules, which a user may pass.
 _MODULE_NAMES: dict[type[nn.Module], str] = {
     nn.CrossEntropyLoss: "cross_entropy",
     nn.NLLLoss: "nll_loss",
@@ -152,7 +152,7 @@ def is_loss_name(name: str) -> bool:
 
 
 def is_binary_loss(name: str) -> bool:
-    """Whether a network needs an output for each target under this loss, in place of one for each class."""
+    """Whether a network needs one output per target for this loss, instead of one per class."""
     return any(loss.name == name for loss in (*_BINARY_LOSSES, _SIGN_LOSS))
 
 

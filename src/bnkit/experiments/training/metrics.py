@@ -1,4 +1,4 @@
-"""Metrics of a regression: the outputs and targets of a whole part of the data in, one number out."""
+"""Metrics of regression: functions of the outputs and targets of a whole part of the data that return one number."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Metric = Callable[[Tensor, Tensor], Tensor | float]
 
 
 def r2_score(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The coefficient of determination, R²: 1 is perfect, 0 is what the mean of the targets scores.
+    """The coefficient of determination, R²: 1 is perfect, 0 is the score of the mean of the targets.
 
-    Of several values, the mean over them. As ``sklearn.metrics.r2_score``, but a value whose targets are all the same is
-    left out, as there is nothing to explain (scikit-learn counts it as 0, or 1 where it is met to the bit). NaN where all
-    are left out.
+    With several values, the mean over them. As ``sklearn.metrics.r2_score``, except that values whose targets are all equal
+    are skipped, because they have no variance (scikit-learn counts them as 0, or 1 if predicted exactly). NaN if all are
+    skipped.
 
     Args:
         outputs, targets: (N, *), floating.
 
     Raises:
-        DataError: Their shapes differ.
+        DataError: If their shapes differ.
 
     Example:
         >>> import torch
@@ -34,7 +34,7 @@ def r2_score(outputs: Tensor, targets: Tensor) -> Tensor:
         (1.0, 0.0)
     """
     outputs, targets = _as_float64(outputs, targets)
-    # Compared, not subtracted from their mean: that is rounded, and a difference of 1e-17 would be something to explain.
+    # Compared, not subtracted from their mean: the mean is rounded, and a difference of 1e-17 would count as variance.
     varies = (targets != targets[:1]).any(0)
     unexplained = (targets - outputs).square().sum(0)
     total = (targets - targets.mean(0)).square().sum(0)
@@ -60,9 +60,9 @@ def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def r2_scores(outputs: Tensor, targets: Tensor) -> Tensor:
-    """(N,), the part of each example in ``r2_score``, which is their mean.
+    """(N,), the contribution of each example to ``r2_score``, which is their mean.
 
-    They are the pseudo-values of a ratio: their deviation is that of R² over samples of examples, to first order (Miller 1974,
+    They are the pseudo-values of a ratio: their standard deviation is that of R² over samples of examples, to first order (Miller 1974,
     "The jackknife: a review").
     """
     outputs, targets = (values.flatten(1) for values in _as_float64(outputs, targets))
@@ -86,13 +86,13 @@ def _as_float64(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return outputs.double(), targets.double()
 
 
-# torchmetrics' word for which way is better.
+# torchmetrics' attribute for the better direction.
 mean_absolute_error.higher_is_better = False  # type: ignore[attr-defined]
 mean_squared_error.higher_is_better = False  # type: ignore[attr-defined]
 
 METRICS: dict[str, Metric] = {metric.__name__: metric for metric in (r2_score, mean_absolute_error, mean_squared_error)}
 
-# Of each example, (N,); their mean is the metric.
+# The score of each example, (N,); their mean is the metric.
 EXAMPLE_SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "r2_score": r2_scores,
     "mean_absolute_error": _example_means(functional.l1_loss),

@@ -25,7 +25,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: Settings) -> op
 
 
 def preload_optimizers() -> None:
-    """Make PyTorch load torch._dynamo, as the first optimizer of a process does: seconds that belong to no run."""
+    """Make PyTorch load torch._dynamo, as the first optimizer of a process does: these seconds should not count as part of a run."""
     optim.SGD([nn.Parameter(torch.zeros(1))])
 
 
@@ -39,5 +39,5 @@ def make_schedule(optimizer: optim.Optimizer, settings: Settings, steps: int) ->
         case "cosine":
             return CosineAnnealingLR(optimizer, T_max=steps)
         case "one-cycle":
-            # One step more than is taken: the scheduler raises an error after its last step.
+            # One more than the number of steps, because the scheduler raises an error after its last step.
             return OneCycleLR(optimizer, max_lr=settings.lr, total_steps=steps + 1, cycle_momentum=False)

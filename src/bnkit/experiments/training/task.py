@@ -39,18 +39,17 @@ def training_step(
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned.
+    """The task of a comparison.
 
     Attributes:
         identity: The names and fingerprints of its parts, equal in every call.
-        loss: Of outputs and targets; minimised in training, and measured on every part of the data.
-        right: Which answers are right; None where there is no accuracy.
-        metric: What networks are judged by, if not accuracy.
-        training_step: How a step is taken.
-        augmentation: What happens to a training batch before the step.
-        example_scores: What each example scores, (N,), where the metric is the mean of that.
-        named_loss: The loss of ``torch.nn.functional`` that ``loss`` is; None where it is a user's own.
-        example_scores: What each example scores, (N,), where the metric is the mean of that.
+        loss: The function of outputs and targets that is minimised in training, and measured on every part of the data.
+        right: Computes which answers are right; None without accuracy.
+        metric: The metric of the comparison, if not accuracy.
+        training_step: The function that takes a training step.
+        augmentation: Applied to a training batch before the step.
+        named_loss: The loss of ``torch.nn.functional`` that ``loss`` is; None for a user's own.
+        example_scores: Computes the score of each example, (N,), if the metric is their mean.
     """
 
     identity: TaskIdentity = DEFAULT_TASK
@@ -64,7 +63,7 @@ class Task:
 
     @property
     def is_default(self) -> bool:
-        """Whether it is to tell classes apart by cross-entropy, in plain steps."""
+        """Whether it is classification by cross-entropy, with the default training step."""
         return self.identity == DEFAULT_TASK
 
     def has_user_function(self, part: str) -> bool:
@@ -76,13 +75,13 @@ def resolve_task(experiment: Experiment, data: DataSet, given: Mapping[str, Any]
     """The task of ``experiment``, its parts looked up.
 
     Args:
-        experiment: Names the parts.
-        data: Its targets decide what "auto" means.
-        given: Functions by "loss", "metric", "training_step" and "augmentation", in place of those it names.
+        experiment: The experiment, which names the parts.
+        data: The data; the targets determine what "auto" means.
+        given: Functions by "loss", "metric", "training_step" and "augmentation", instead of those it names.
 
     Raises:
-        SettingsError: A name is unknown, or does not fit the targets.
-        FactoryError: A user's function cannot be used.
+        SettingsError: If a name is unknown, or does not fit the targets.
+        FactoryError: If a user's function cannot be used.
     """
     given = {} if given is None else {key: value for key, value in given.items() if value is not None}
     losses = losses_for(data)
@@ -96,7 +95,7 @@ def resolve_task(experiment: Experiment, data: DataSet, given: Mapping[str, Any]
 
     metrics: dict[str, Metric | None] = {**METRICS} if right is None else {"accuracy": None, **METRICS}
     metric_name, metric = _find_part(experiment.metric, "metric", metrics, given, {"auto": next(iter(metrics))})
-    # torchmetrics' attribute; None there means that neither way is better.
+    # torchmetrics' attribute; None means that neither direction is better.
     goal: Literal["minimize", "maximize"] = (
         "minimize" if getattr(metric, "higher_is_better", True) is False else "maximize"
     )
@@ -129,7 +128,7 @@ def resolve_task(experiment: Experiment, data: DataSet, given: Mapping[str, Any]
 def _with_link(
     metric: Callable[[Tensor, Tensor], _T], link: Callable[[Tensor], Tensor]
 ) -> Callable[[Tensor, Tensor], _T]:
-    """``metric`` of the values that the outputs stand for."""
+    """``metric`` applied to the values that the outputs represent."""
     return lambda outputs, targets: metric(link(outputs), targets)
 
 
@@ -139,7 +138,7 @@ def _find_part(
     """The identity and the function of one part of a task."""
     name = (instead or {}).get(name, name)
     if key in given:
-        # Checked before its fingerprint: what cannot be called has no code to take one of.
+        # Checked before its fingerprint, because an object that cannot be called has no code.
         named = given[key] if isinstance(given[key], FingerprintedFunction) else None
         function = _require_callable(named.value if named else given[key], key, key)
         return named.identity if named else fingerprint_of(function), function

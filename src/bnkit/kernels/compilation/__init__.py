@@ -1,1 +1,1 @@
-"""Which compiled loops are on disk, and how they get there; nothing here imports Numba before something is compiled."""
+"""Which compiled loops are on disk, and how they are compiled. These modules import Numba only to compile."""

@@ -1,4 +1,4 @@
-"""Tells people who wait for a compilation what they wait for. Imports Numba."""
+"""Logs a warning when a call waits for compilation. Imports Numba."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def announced() -> Iterator[None]:
 
 
 def silence() -> None:
-    """Say nothing from now on: whoever called knows."""
+    """Disable the warning, for callers that report the compilation themselves."""
     _has_been_said.set()
 
 
 class _Listener(event.Listener):
-    """Starts to count when Numba begins to compile; what is on disk is loaded without."""
+    """Starts a timer when Numba begins to compile; loops loaded from disk do not trigger it."""
 
     def __init__(self) -> None:
         self.timer = threading.Timer(_AFTER_SECONDS, _say)

@@ -1,4 +1,4 @@
-"""The process of low priority that compiles what was asked for: one on a machine, which outlives whoever started it."""
+"""The low-priority process that compiles requested loops: one per machine; it outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SECONDS_TO_START = 60
 
 
 def command() -> list[str]:
-    """The command line of a process that runs ``warm_up.main``, with this bnkit and nothing of the current folder."""
+    """The command line of a process that runs ``warm_up.main``, with this bnkit, and without modules of the current folder."""
     source = str(Path(__file__).parents[3])
     path = f"import sys; {source!r} in sys.path or sys.path.insert(0, {source!r})"
     code = f"{path}; from bnkit.kernels.compilation.warm_up import main; main()"
@@ -26,14 +26,14 @@ def command() -> list[str]:
 
 
 def lock() -> FileLock:
-    """Held by whoever compiles what was asked for."""
-    from filelock import FileLock  # not needed by layers that take other kernels
+    """The lock of the process that compiles requested loops."""
+    from filelock import FileLock  # not needed by layers with other kernels
 
     return FileLock(compiled_loops.folder() / "lock", timeout=0)
 
 
 def _is_being_started() -> bool:
-    """Whether a process was started that may not hold the lock yet, as it has PyTorch to import; if not, one is from now on."""
+    """Whether a process was started but may still be importing PyTorch, without the lock; if not, mark one as started."""
     mark = compiled_loops.folder() / "starting"
     if mark.exists() and abs(time.time() - mark.stat().st_mtime) < _SECONDS_TO_START:
         return True
@@ -42,7 +42,7 @@ def _is_being_started() -> bool:
 
 
 def start() -> bool:
-    """Whether such a process is at work now: one that was, or a new one."""
+    """Start such a process unless one is running, and return whether one is running now."""
     from filelock import Timeout
 
     try:
@@ -50,7 +50,7 @@ def start() -> bool:
             if _is_being_started():
                 return True
     except Timeout:
-        return True  # it looks for requests until there are none
+        return True  # it looks for requests until none are left
     except OSError:
         return False
     try:
@@ -58,7 +58,7 @@ def start() -> bool:
             flags = subprocess.DETACHED_PROCESS | subprocess.IDLE_PRIORITY_CLASS
             subprocess.Popen(command(), creationflags=flags, stdin=_NOTHING, stdout=_NOTHING, stderr=_NOTHING)
         else:
-            # Started by a shell that ends at once: the process is nobody's child here, who would have to wait for its end.
+            # Started by a shell that exits at once, so that it is not a child of this process, which would have to wait for it.
             script = 'nice -n 19 "$@" &'
             shell = ["/bin/sh", "-c", script, "sh", *command()]
             subprocess.run(shell, check=True, start_new_session=True, stdin=_NOTHING, stdout=_NOTHING, stderr=_NOTHING)

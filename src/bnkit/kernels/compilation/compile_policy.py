@@ -1,7 +1,7 @@
-"""Whether kernel="auto" may take the compiled loops for a call: it does where they are compiled, and waits for no compiler.
+"""Whether kernel="auto" uses the compiled loops for a call: only if they are already compiled.
 
-``BNKIT_COMPILE`` says what happens otherwise: "background" (the default): PyTorch's kernel computes in this process, and a
-process of low priority compiles for the next one; "off": nothing is compiled; "now": the call compiles, and waits.
+``BNKIT_COMPILE`` sets what happens otherwise: "background" (the default): this process uses PyTorch's kernel, and a
+low-priority process compiles the loops for the next one; "off": no compilation; "now": the call compiles, and waits.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from bnkit.kernels.compilation.compile_request import CompileRequest
 
 VARIABLE = "BNKIT_COMPILE"
 MODES = ("background", "off", "now")
-# Whether calls compile at once, whatever the variable says.
+# Whether calls compile at once, for every value of the variable.
 _at_once = False
-# What was said once holds for the process: a training never changes its kernel under way.
+# The first answer holds for the whole process: training does not change its kernel halfway.
 _answers: dict[str, str] = {}
 
 
 @contextmanager
 def compiling_at_once() -> Iterator[None]:
-    """Inside, "auto" compiles what it takes and waits: for figures that must not depend on what is compiled already."""
+    """Inside, "auto" compiles loops and waits: for results that must not depend on which loops are already compiled."""
     global _at_once  # noqa: PLW0603 - one for the process
     before, _at_once = _at_once, True
     try:
@@ -34,15 +34,15 @@ def compiling_at_once() -> Iterator[None]:
 
 
 def waits_for_the_compiler() -> bool:
-    """Whether this is inside of ``compiling_at_once``: then "auto" may choose another kernel than outside."""
+    """Whether ``compiling_at_once`` is active: then "auto" may choose another kernel than outside."""
     return _at_once
 
 
 def why_not_ready(request: CompileRequest) -> str:
-    """Why "auto" does not take the compiled loops for what was requested; empty if it does.
+    """Why "auto" does not use the compiled loops for the request; empty if it does.
 
     Raises:
-        SettingsError: ``BNKIT_COMPILE`` says something unknown.
+        SettingsError: If ``BNKIT_COMPILE`` has an unknown value.
     """
     if _at_once and compiled_loops.is_numba_installed():
         return ""

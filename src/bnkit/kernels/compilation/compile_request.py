@@ -1,4 +1,4 @@
-"""A call of the compiled loops, described so that another process can compile what it needs."""
+"""A description of a call of the compiled loops, from which another process can compile them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from bnkit.kernels.cpu.layout import KINDS, layout_of
 
 Purpose = Literal["layer", "sync", "moments", "recompute"]
 _DTYPES = {kind: dtype for dtype, kind in KINDS.items()}
-_LEAST_FOR_ALL = 1 << 14  # with fewer elements, an activation that no loop knows is left to PyTorch
+_LEAST_FOR_ALL = 1 << 14  # with fewer elements, PyTorch computes activations that the loops do not support
 
 
 class CompileRequest(NamedTuple):
-    """What decides which loops a call takes.
+    """The properties of a call that select its loops.
 
     Attributes:
-        purpose: "layer": both passes of batch normalization; "sync": the halves of them; "moments": of each channel of each
-            example; "recompute": PyTorch's output made again from its statistics.
-        shape: Of the input, (N, C, *).
-        kind: Of its elements, a value of ``layout.KINDS``.
-        is_contiguous: Or channels last.
-        activation, has_residual, has_mask: What the layer does besides.
+        purpose: "layer": both passes of batch normalization; "sync": their halves; "moments": those of each channel of each
+            example; "recompute": PyTorch's output recomputed from its statistics.
+        shape: The shape of the input, (N, C, *).
+        kind: The kind of its elements, a value of ``layout.KINDS``.
+        is_contiguous: Whether the input is contiguous; otherwise it is channels last.
+        activation, has_residual, has_mask: Further operations of the layer.
     """
 
     purpose: Purpose
@@ -39,17 +39,17 @@ class CompileRequest(NamedTuple):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the input."""
+        """The dtype of the input."""
         return _DTYPES[self.kind]
 
     @property
     def name(self) -> str:
-        """A file name. Calls of one name take the same loops, whatever their shapes."""
+        """A file name. Calls with the same name use the same loops, regardless of their shapes."""
         return _name(self)
 
     @property
     def smallest(self) -> CompileRequest:
-        """A call of the same name with as few examples as that takes."""
+        """A call with the same name and as few examples as possible."""
         examples = 1
         while examples < self.shape[0]:
             candidate = self._replace(shape=(examples, *self.shape[1:]))
@@ -60,7 +60,7 @@ class CompileRequest(NamedTuple):
         return self
 
     def __str__(self) -> str:
-        """For people: ``float32, channels last, relu``."""
+        """A readable description: ``float32, channels last, relu``."""
         words = [self.kind, "contiguous" if self.is_contiguous else "channels last"]
         words += [] if self.activation is None else [self.activation]
         words += ["+ residual"] if self.has_residual else []
@@ -69,10 +69,10 @@ class CompileRequest(NamedTuple):
 
 
 def request_from(values: dict[str, Any]) -> CompileRequest:
-    """What ``CompileRequest._asdict`` wrote.
+    """Read the output of ``CompileRequest._asdict``.
 
     Raises:
-        SettingsError: It says something else.
+        SettingsError: If the fields are invalid.
     """
     try:
         request = CompileRequest(**{**values, "shape": tuple(map(int, values["shape"]))})
@@ -86,7 +86,7 @@ def request_from(values: dict[str, Any]) -> CompileRequest:
 
 @cache
 def _name(request: CompileRequest) -> str:
-    if request.purpose == "recompute":  # these loops are few and quick to compile: all of them at once
+    if request.purpose == "recompute":  # these loops are few and compile quickly: compile all of them
         return request.purpose
     as_planes = request.has_mask or request.purpose == "moments"
     in_planes = request.is_contiguous and (len(request.shape) > 2 or as_planes)

@@ -1,7 +1,7 @@
-"""Which calls find their loops compiled on disk, and which wait to be compiled: a folder of small files.
+"""Records of which calls have compiled loops on disk, and which wait for compilation: a folder of small files.
 
-Numba keeps the loops themselves. Importing it to ask takes a second, so what has been compiled is noted beside them, under a
-key of everything that makes Numba compile anew: its version, Python's, the processor, and the sources.
+Numba stores the loops. Importing it for a query takes a second, so these records are separate files, under a key of
+everything that makes Numba recompile: its version, Python's, the processor, and the sources.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _COMPILED, _REQUESTED = ".compiled", ".requested"
 
 @cache
 def is_numba_installed() -> bool:
-    """Whether it can be found; it is not imported."""
+    """Whether Numba is installed; it is not imported."""
     return util.find_spec("numba") is not None
 
 
 def folder() -> Path:
-    """The folder for loops such as this process would compile; it need not be there."""
+    """The folder of records for the loops that this process would compile; it may not exist."""
     import platformdirs  # not needed by layers that take other kernels
 
     root = os.environ.get("NUMBA_CACHE_DIR")
@@ -37,7 +37,7 @@ def folder() -> Path:
 
 
 def state_of(name: str) -> str | None:
-    """What is known of calls of this name: "" where their loops are on disk, an error where they failed to compile, or None."""
+    """The state of calls with this name: "" if their loops are on disk, an error if compilation failed, None if unknown."""
     try:
         noted = json.loads((folder() / f"{name}{_COMPILED}").read_text(encoding="utf-8"))
         error, where = str(noted["error"]), str(noted["folder"])
@@ -47,13 +47,13 @@ def state_of(name: str) -> str | None:
 
 
 def note(name: str, kept_in: Path, error: str = "") -> None:
-    """Calls of this name find their loops in ``kept_in`` from now on; or they never will, because of the ``error``."""
+    """Record that the loops of calls with this name are in ``kept_in``, or that compilation failed with ``error``."""
     _write(f"{name}{_COMPILED}", {"error": error, "folder": str(kept_in)})
     (folder() / f"{name}{_REQUESTED}").unlink(missing_ok=True)
 
 
 def ask_for(request: CompileRequest) -> bool:
-    """Have the next process that compiles in the background take it up; False where nothing can be written."""
+    """Queue the request for the background compilation; False if the file cannot be written."""
     try:
         _write(f"{request.name}{_REQUESTED}", request.smallest._asdict())
     except OSError:
@@ -62,7 +62,7 @@ def ask_for(request: CompileRequest) -> bool:
 
 
 def requests() -> list[CompileRequest]:
-    """What was asked for and is not compiled."""
+    """The queued requests that are not compiled yet."""
     files = sorted(folder().glob(f"*{_REQUESTED}"))
     by_file = {file: _read(file) for file in files}
     waiting = {file: request for file, request in by_file.items() if request and state_of(request.name) is None}
@@ -96,7 +96,7 @@ def _key(numba_cache_folder: str | None) -> str:
 
 
 def _processor() -> str:
-    """What the compiler sees of the processor: a home that several machines share may hold loops for each."""
+    """The processor as the compiler sees it: a home folder shared by several machines may hold loops for each."""
     try:
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
     except OSError:  # not on Linux

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 _KERNELS = Path(__file__).parent.parent
-# The other modules of ``kernels.cpu`` say which loop is called with which tensors.
+# The other modules of ``kernels.cpu`` only call the loops.
 SOURCES = (
     "activation", "cpu/activations", "cpu/aten_affine_loops", "cpu/compiling", "cpu/elements",
     "cpu/intrinsics", "cpu/layout", "cpu/loop_call", "cpu/planes", "cpu/row_steps", "cpu/rows",
@@ -21,5 +21,5 @@ def source_files() -> list[Path]:
 
 @cache
 def digest_of_sources(file: str) -> str:
-    """Eight digits that change with any of them, and with the file that a loop stands in."""
+    """Eight digits that change with any of the sources, and with the file of the loop."""
     return hashlib.sha256(b"".join(path.read_bytes() for path in (Path(file), *source_files()))).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""Compiles the loops of calls ahead, and proves in a fresh process that they are found on disk."""
+"""Compiles loops ahead of time, and verifies in a new process that they are found on disk."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from bnkit.kernels.compilation.compile_request import CompileRequest, request_fr
 from bnkit.kernels.contract import BatchNormArgs
 
 _PROVE = "prove"
-_NOT_FOUND = "what Numba compiled is not found again; is its folder (NUMBA_CACHE_DIR) writable?"
+_NOT_FOUND = "the loops that Numba compiled are not in its cache; is its folder (NUMBA_CACHE_DIR) writable?"
 
 
 class WarmUpResult(NamedTuple):
-    """What became of a request; ``error`` is empty where its loops are on disk."""
+    """The result of a request; ``error`` is empty if its loops are on disk."""
 
     request: CompileRequest
     error: str
 
 
 def usual_requests(*, everything: bool = False) -> list[CompileRequest]:
-    """What most networks need: float32, both layouts, with and without ReLU and a residual; or all dtypes and activations."""
+    """The requests of most networks: float32, both layouts, with and without ReLU and a residual; or all dtypes and activations."""
     shapes = (
         (2, 8, 32, 32),
         (64, 8, 32, 32),
@@ -57,10 +57,10 @@ def usual_requests(*, everything: bool = False) -> list[CompileRequest]:
 
 
 def wanted_requests(*, everything: bool = False) -> list[CompileRequest]:
-    """What was asked for on this machine and is not compiled, and the usual ones.
+    """The queued requests of this machine that are not compiled, and the usual ones.
 
     Raises:
-        KernelError: Numba is not installed.
+        KernelError: If Numba is not installed.
     """
     _require_numba()
     wanted = [*compiled_loops.requests(), *usual_requests(everything=everything)]
@@ -70,17 +70,17 @@ def wanted_requests(*, everything: bool = False) -> list[CompileRequest]:
 def warm_up(
     requests: Iterable[CompileRequest], on_done: Callable[[CompileRequest], object] = str
 ) -> list[WarmUpResult]:
-    """Compile the loops of ``requests``, which takes some seconds each, and note which are on disk.
+    """Compile the loops of ``requests``, which takes some seconds each, and record which are on disk.
 
     Args:
-        requests: Those that are on disk already take no time.
+        requests: The requests; those already on disk take no time.
         on_done: Called with each as soon as it is compiled.
 
     Raises:
-        KernelError: Numba is not installed, or nothing can be written.
+        KernelError: If Numba is not installed, or its folder is not writable.
     """
     _require_numba()
-    from bnkit.kernels.compilation.announcement import silence  # imports Numba, which is there
+    from bnkit.kernels.compilation.announcement import silence  # imports Numba, which is installed here
 
     silence()
     errors = {}
@@ -104,11 +104,11 @@ def warm_up(
 
 def _require_numba() -> None:
     if not compiled_loops.is_numba_installed():
-        raise KernelError("Numba is not installed, which compiles the loops; pip install 'bnkit[fast]'")
+        raise KernelError("Numba, which compiles the loops, is not installed; pip install 'bnkit[fast]'")
 
 
 def prove(requests: Sequence[CompileRequest]) -> dict[str, str]:
-    """The names of those whose loops a fresh process finds on disk, and the folder where."""
+    """The names of the requests whose loops a new process finds on disk, with the folder of each."""
     if not requests:
         return {}
     finished = subprocess.run(
@@ -119,7 +119,7 @@ def prove(requests: Sequence[CompileRequest]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Compile what was asked for until there is nothing left; or say on standard output which of the input's calls are on disk."""
+    """Compile queued requests until none are left; or print which of the calls on standard input have loops on disk."""
     torch.set_num_threads(1)
     if _PROVE in sys.argv:
         folders = {}
@@ -128,16 +128,16 @@ def main() -> None:
                 folders[request.name] = where
         sys.stdout.write(json.dumps(folders))
         return
-    with suppress(Timeout), background.lock():  # otherwise another process is at it
+    with suppress(Timeout), background.lock():  # otherwise another process is compiling
         while requests := compiled_loops.requests():
             warm_up(requests)
 
 
 def _compile(request: CompileRequest) -> str:
-    """Run the call on numbers of no meaning; an error, or nothing."""
+    """Run the call on dummy numbers, and return the error, or an empty string."""
     try:
         _run(request)
-    except Exception as error:  # of a compiler, whatever it is
+    except Exception as error:  # any error of the compiler
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return ""
 
@@ -146,7 +146,7 @@ _seen = 0
 
 
 def _found_in() -> str:
-    """Where the loops of the last call were found; empty if one of them was compiled."""
+    """The folder in which the loops of the last call were found; empty if one of them was compiled."""
     global _seen  # noqa: PLW0603
     from bnkit.kernels.cpu.compiling import compiled_here
     from bnkit.kernels.cpu.loop_call import run
@@ -157,7 +157,7 @@ def _found_in() -> str:
 
 
 def _run(request: CompileRequest) -> None:
-    # Here, because these import Numba.
+    # Imported here, because these import Numba.
     from bnkit.kernels.cpu import aten_affine_loops, launch, sync_passes
     from bnkit.kernels.cpu.kernel import KERNEL
 

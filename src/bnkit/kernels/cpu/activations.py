@@ -1,10 +1,10 @@
-"""Sigmoid, tanh, silu and gelu for the compiled loops, from the exponential function of what is not above 0.
+"""Sigmoid, tanh, silu and gelu for the compiled loops, from the exponential function of non-positive arguments.
 
-All in operations that vectors have: ``exp(x) = 2^k * exp(r)`` with ``k`` the whole number nearest to ``x / ln 2``, and ``r`` what is
-left: at most ``ln 2 / 2`` from 0, where Taylor's series is exact to the last place after a few terms.
+All operations can be vectorised: ``exp(x) = 2^k * exp(r)``, where ``k`` is the integer nearest to ``x / ln 2``, and ``r`` the
+remainder, of magnitude ``ln 2 / 2`` at most, for which a few terms of the Taylor series are exact to the last place.
 
-``erfc(x) = exp(-x^2) * t * p(2 t - 1)``, x not below 0, with ``t = 1 / (1 + x / 2.5)``: from 1 to 0 on the way from 0 to infinity, so
-that a polynomial ``p`` can be as exact as wanted everywhere. The magnitudes of its factors add up to about 1: no digit is lost.
+``erfc(x) = exp(-x^2) * t * p(2 t - 1)`` for non-negative x, with ``t = 1 / (1 + x / 2.5)``: ``t`` falls from 1 to 0 as x goes from 0 to
+infinity, so that a polynomial ``p`` approximates it everywhere. Its coefficients' magnitudes sum to about 1: no precision is lost.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numba import njit
 
 from bnkit.kernels.cpu import intrinsics
 
-# By the type that is computed in: terms of the series, where the next one is below half a unit of the last place; ln 2 in two
-# parts, the first of so few digits that its products with k are exact; below what the result is 0 (it would have no full precision).
+# By compute type: the number of terms of the series (the next one is below half a unit in the last place); ln 2 in two parts,
+# the first with few enough digits that its products with k are exact; the argument below which the result is 0 (else subnormal).
 _TERMS = {np.float32: 7, np.float64: 13}
 _LN2 = {np.float32: (0.693359375, -2.12194440054690583e-4), np.float64: (0.693147180369123816, 1.90821492927058770e-10)}
 _ERFC_WIDTH = 2.5
@@ -40,12 +40,12 @@ _LOWEST = {np.float32: -87.0, np.float64: -708.0}
 
 
 def smooth_activations(activation: str, acc_dtype: Any, own: Any) -> tuple[Any, Any]:
-    """``activate(z)``, and ``activation_backward(gradient, known)``: known is the result of sigmoid and tanh, else the argument.
+    """``activate(z)``, and ``activation_backward(gradient, known)``: ``known`` is the result for sigmoid and tanh, else the argument.
 
     Args:
         activation: "sigmoid", "tanh", "silu" or "gelu".
-        acc_dtype: ``np.float32`` or ``np.float64``, what is computed in.
-        own: What gradients are rounded to, as PyTorch's are between activation and batch norm: sums of many alike are exact then.
+        acc_dtype: The compute type, ``np.float32`` or ``np.float64``.
+        own: The type that gradients are rounded to, as in PyTorch between activation and batch norm; sums of equal ones are exact then.
     """
     if activation == "gelu":
         return _gelu(acc_dtype, own)
@@ -89,14 +89,14 @@ def smooth_activations(activation: str, acc_dtype: Any, own: Any) -> tuple[Any, 
 
 
 def _gelu(acc_dtype: Any, own: Any) -> tuple[Any, Any]:
-    """The same for gelu: ``z`` times the normal distribution up to ``z``."""
+    """The same for gelu: ``z`` times the normal distribution function of ``z``."""
     split, fused = _exponential(acc_dtype), intrinsics.fused
     series = _series([acc_dtype(factor) for factor in reversed(_ERFC[acc_dtype])])
     one, two, half, zero, width = (acc_dtype(number) for number in (1, 2, 0.5, 0, _ERFC_WIDTH))
     per_deviation, density = acc_dtype(math.sqrt(0.5)), acc_dtype(1 / math.sqrt(2 * math.pi))
 
     @njit(forceinline=True)
-    def normal(z):  # the distribution up to z, and exp(-z^2 / 2)
+    def normal(z):  # the distribution function of z, and exp(-z^2 / 2)
         x = abs(z) * per_deviation
         vanishes, power, beyond = split(-x * x)
         e = zero if vanishes else fused(power, beyond, power)
@@ -118,7 +118,7 @@ def _gelu(acc_dtype: Any, own: Any) -> tuple[Any, Any]:
 
 
 def _exponential(acc_dtype: Any) -> Any:
-    """A function of ``x``, not above 0: whether exp(x) counts as 0; 2^k; exp(r) - 1. NaN stays NaN."""
+    """A function of non-positive ``x``: whether exp(x) counts as 0; 2^k; exp(r) - 1. NaN stays NaN."""
     per_unit, (ln2_hi, ln2_lo) = acc_dtype(1 / math.log(2)), (acc_dtype(-part) for part in _LN2[acc_dtype])
     lowest, least = acc_dtype(_LOWEST[acc_dtype]), acc_dtype(math.floor(_LOWEST[acc_dtype] / math.log(2)))
     series = _series([acc_dtype(1 / math.factorial(n)) for n in range(_TERMS[acc_dtype], 1, -1)])
@@ -127,7 +127,7 @@ def _exponential(acc_dtype: Any) -> Any:
     @njit(forceinline=True)
     def split(x):
         k = nearest(x * per_unit)
-        k = k if k > least else least  # of NaN too: no whole number is like it
+        k = k if k > least else least  # also for NaN, which has no nearest integer
         r = fused(k, ln2_lo, fused(k, ln2_hi, x))
         return x < lowest, power_of_two(k), fused(series(r) * r, r, r)
 
@@ -135,7 +135,7 @@ def _exponential(acc_dtype: Any) -> Any:
 
 
 def _series(factors: list[Any]) -> Any:
-    """A polynomial of ``r`` by its factors, the highest power's first: one function around another, which leaves no loop."""
+    """A polynomial of ``r`` from its coefficients, the highest power first: nested functions, so that there is no loop."""
     factor, fused = factors[-1], intrinsics.fused
     if len(factors) == 1:
         return njit(forceinline=True)(lambda r: factor)  # noqa: ARG005 - of power 0

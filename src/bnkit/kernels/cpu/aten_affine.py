@@ -1,6 +1,6 @@
-"""The output of PyTorch's batch normalization from its statistics, with a sum and ReLU behind it, in one pass over memory.
+"""The output of PyTorch's batch normalization from its statistics, followed by a sum and ReLU, in one pass over memory.
 
-Bit by bit what ``torch.nn.functional.batch_norm``, ``+`` and ``relu`` give, float32 on the CPU; see ``aten_affine_loops``.
+Bit for bit the result of ``torch.nn.functional.batch_norm``, ``+`` and ``relu``, float32 on the CPU; see ``aten_affine_loops``.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from bnkit.kernels.cpu.layout import CACHE_LINE
 from bnkit.kernels.cpu.loop_call import GIVEN_ONES, OWN, LoopCall, loop_call_for, run
 from bnkit.kernels.cpu.threads import available, threads_for
 
-# From so many positions on, a plane is worth a loop of its own; below, what is left over of a vector takes most of the time.
+# From this many positions on, each plane has its own loop; in smaller ones, the remainder of a vector takes most of the time.
 _LEAST_PLANE = 32
-# Columns in a row, as few as fill some vectors.
+# Columns in a row: just enough to fill some vectors.
 _COLUMNS = 128
-# From so many bytes on, what is written goes past the caches.
+# From this many bytes on, stores bypass the caches.
 _STREAM_FROM = 1 << 23
 
 
 class AffineLayout(NamedTuple):
-    """How to go through a tensor.
+    """The order in which a loop visits a tensor.
 
     Attributes:
-        name: Of the loop.
-        rows: How many examples, or rows of ``columns``.
-        channels, positions: C, and how many values of a channel lie next to each other.
-        size: Elements.
-        columns: In a row.
-        pieces: What threads share.
-        nontemporal: Whether the rows or planes are whole cache lines and large enough to be written past the caches.
+        name: The name of the loop.
+        rows: The number of examples, or of rows of ``columns``.
+        channels, positions: C, and the number of adjacent values of a channel.
+        size: The number of elements.
+        columns: The number of columns in a row.
+        pieces: The number of pieces that the threads share.
+        nontemporal: Whether the rows or planes are whole cache lines and large enough for stores that bypass the caches.
     """
 
     name: str
@@ -51,7 +51,7 @@ class AffineLayout(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def affine_layout(shape: torch.Size, stride: tuple[int, ...]) -> AffineLayout | None:
-    """The way through a tensor (N, C, *); None if it is neither contiguous nor channels last."""
+    """The layout of a tensor (N, C, *); None if it is neither contiguous nor channels last."""
     size = math.prod(shape)
     if size == 0 or len(shape) < 2:
         return None
@@ -72,7 +72,7 @@ def affine_layout(shape: torch.Size, stride: tuple[int, ...]) -> AffineLayout | 
 
 
 def _is_dense(shape: torch.Size, stride: tuple[int, ...], order: range | tuple[int, ...]) -> bool:
-    """Whether the dimensions lie in memory in that order, the last one innermost, with nothing between."""
+    """Whether the dimensions lie in memory in that order, the last one innermost, without gaps."""
     expected = 1
     for dimension in reversed(order):
         if shape[dimension] != 1 and stride[dimension] != expected:
@@ -83,7 +83,7 @@ def _is_dense(shape: torch.Size, stride: tuple[int, ...], order: range | tuple[i
 
 @cache
 def is_possible() -> bool:
-    """Whether PyTorch's kernels were compiled for a processor that rounds a product and a sum at once."""
+    """Whether PyTorch's kernels were compiled for a processor with fused multiply-add."""
     capability = torch.backends.cpu.get_cpu_capability()
     return capability.startswith("AVX") or platform.machine().lower() in ("aarch64", "arm64")
 
@@ -95,9 +95,9 @@ def coefficients(
 
     Args:
         mean, weight, bias: (C,) float32 on the CPU, contiguous; weight and bias may be None.
-        rstd_or_variance: As these: ``1 / sqrt(variance + eps)``; the variance, if ``is_given``.
-        eps: Added to a variance that is given.
-        is_given: Whether the statistics are, instead of taken from the batch.
+        rstd_or_variance: Likewise: ``1 / sqrt(variance + eps)``, or the variance if ``is_given``.
+        eps: Added to a given variance.
+        is_given: Whether the statistics are given, not computed from the batch.
     """
     factors = torch.empty(2, mean.shape[0])
     w, b, at = 0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), factors.data_ptr()
@@ -107,11 +107,11 @@ def coefficients(
 
 
 def affine(x: Tensor, of_x: Tensor, residual: Tensor | None, of_residual: Tensor | None, relu: bool) -> Tensor:
-    """``relu(x * alpha + beta + residual)``, as ``x`` lies in memory.
+    """``relu(x * alpha + beta + residual)``, in the memory layout of ``x``.
 
     Args:
-        x: (N, C, *) float32, one that ``affine_layout`` knows a way through. ``residual``: as ``x`` in every way, or None.
-        of_x: Its coefficients, (2, C).
+        x: (N, C, *) float32, with an ``affine_layout``. ``residual``: same shape, dtype and layout as ``x``, or None.
+        of_x: The coefficients of ``x``, (2, C).
         of_residual: Those of the residual, if it is normalised too.
         relu: Whether negative values become 0.
     """

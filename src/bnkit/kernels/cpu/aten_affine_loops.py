@@ -1,8 +1,8 @@
-"""Loops that give the bits of PyTorch's batch normalization where its statistics are known, compiled by Numba.
+"""Loops that reproduce PyTorch's batch normalization bit for bit from known statistics, compiled by Numba.
 
-With the coefficients ``alpha = rstd * gamma`` and ``beta = fma(-mean, alpha, bias)`` of each channel, PyTorch's kernels for the CPU
-write ``fma(x, alpha, beta)``: that is how the compiler contracts ``x * alpha + beta`` for processors that can (ATen,
-native/cpu/batch_norm_kernel.cpp). A sum and ReLU behind it round by themselves. All of it is one pass here.
+With the coefficients ``alpha = rstd * gamma`` and ``beta = fma(-mean, alpha, bias)`` of each channel, PyTorch's CPU kernels
+compute ``fma(x, alpha, beta)``: the compiler contracts ``x * alpha + beta`` to it on processors that support it (ATen,
+native/cpu/batch_norm_kernel.cpp). A following sum and ReLU round separately. These loops do all of it in one pass.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from bnkit.kernels.cpu.loop_call import RESIDUAL, X, Y, partition
 table = intrinsics.pointer[np.float32]
 wide = intrinsics.pointer[np.float64]
 zero, one = np.float32(0), np.float32(1)
-# Where the table of arguments has addresses of coefficients, (2, C) float32: alpha, and behind it beta.
+# Entries of the argument table with addresses of coefficients, (2, C) float32: alpha, then beta.
 OF_X, OF_RESIDUAL = loop_call.WEIGHT, loop_call.BIAS
 MEAN, RSTD = loop_call.STATISTICS, loop_call.SUMS
-# What a thread has to work in, for each of W columns: alpha and beta, twice, float32.
+# The workspace of a thread, for each of W columns: alpha and beta, twice, float32.
 SCRATCH = 2
 
 
@@ -32,11 +32,11 @@ def affine_loop(name: str, has_residual: bool, norms: bool, has_activation: bool
     """The address of a loop, for ``loop_call.loop_call_for``.
 
     Args:
-        name: "planes", "rows", or "coefficients", for which the others do not matter.
+        name: "planes", "rows", or "coefficients", which ignores the other arguments.
         has_residual: Whether a residual is added.
-        norms: Whether that is normalised itself.
+        norms: Whether the residual is normalised too.
         has_activation: Whether ReLU follows.
-        nontemporal: Whether results go past the caches; planes or rows then begin at multiples of 64 bytes.
+        nontemporal: Whether stores bypass the caches; planes or rows then begin at multiples of 64 bytes.
     """
     variant = f"affine_{has_residual:d}{norms:d}{has_activation:d}{nontemporal:d}"
     step = partial(inner, variant=variant, as_written=True)
@@ -49,7 +49,7 @@ def affine_loop(name: str, has_residual: bool, norms: bool, has_activation: bool
             z = fused(load(x, i), alpha, beta)
             if has_residual:
                 z += fused(load(r, i), r_alpha, r_beta) if norms else load(r, i)
-            if has_activation and z < zero:  # neither -0 nor NaN is
+            if has_activation and z < zero:  # false for -0 and NaN
                 z = zero
             store_element(y, i, z)
 
@@ -69,7 +69,7 @@ def affine_loop(name: str, has_residual: bool, norms: bool, has_activation: bool
     def coefficients(a):
         """Write alpha and beta of C channels to Y; gamma is at X and the bias at RESIDUAL, or 0.
 
-        At RSTD are the inverse deviations of a batch, or, where statistics are given, variances.
+        At RSTD are the inverse deviations of a batch, or the variances of given statistics.
         """
         C, weight, bias = load(a, loop_call.CHANNELS), load(a, X), load(a, RESIDUAL)
         mean, rstd_or_variance, out = table(load(a, MEAN)), table(load(a, RSTD)), table(load(a, Y))
@@ -87,7 +87,7 @@ def affine_loop(name: str, has_residual: bool, norms: bool, has_activation: bool
             store(out, C + c, fused(-load(mean, c), alpha, load(table(bias), c) if bias != 0 else zero))
 
     def planes(a):
-        """Write some of the planes of P positions, one of which is a channel of an example."""
+        """Write some of the planes of P positions; a plane is a channel of an example."""
         N, C, P = load(a, loop_call.EXAMPLES), load(a, loop_call.CHANNELS), load(a, loop_call.POSITIONS)
         x, r, y = table(load(a, X)), table(load(a, RESIDUAL)), table(load(a, Y))
         of_x, of_r = table(load(a, OF_X)), table(load(a, OF_RESIDUAL))
@@ -98,7 +98,7 @@ def affine_loop(name: str, has_residual: bool, norms: bool, has_activation: bool
             write(advance(x, at), advance(r, at), advance(y, at), P, alpha, beta, r_alpha, r_beta)
 
     def rows(a):
-        """Write some of the rows of W columns, each with P of a channel in turn; the last one may be shorter."""
+        """Write some of the rows of W columns, each with runs of P columns per channel; the last row may be shorter."""
         rows, C, W = load(a, loop_call.EXAMPLES), load(a, loop_call.CHANNELS), load(a, loop_call.BLOCK)
         P, size = load(a, loop_call.POSITIONS), load(a, loop_call.COUNT)
         x, r, y = table(load(a, X)), table(load(a, RESIDUAL)), table(load(a, Y))
@@ -130,7 +130,7 @@ def affine_loop(name: str, has_residual: bool, norms: bool, has_activation: bool
 
 
 def compile_all() -> None:
-    """All the loops."""
+    """Compile all the loops."""
     affine_loop("coefficients", False, False, False, False)
     for name in ("planes", "rows"):
         for has_residual, norms in ((False, False), (True, False), (True, True)):

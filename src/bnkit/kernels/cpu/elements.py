@@ -1,4 +1,4 @@
-"""What the compiled loops are made of: elements of any kind, and activations."""
+"""Building blocks of the compiled loops: loading and storing elements of any kind, and activations."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Elements(NamedTuple):
 
     Attributes:
         pointer: An address as a pointer to elements.
-        parameters: An address as a pointer to what gamma and beta are: float32, or float64 with such elements.
-        numbers: An address as a pointer to numbers.
-        acc_dtype: What is computed in: float32, or float64.
-        load_element: ``load_element(elements, index)`` is an element as a number.
+        parameters: An address as a pointer to gamma or beta: float32, or float64 for float64 elements.
+        numbers: An address as a pointer to numbers of the compute type.
+        acc_dtype: The compute type: float32, or float64.
+        load_element: ``load_element(elements, index)`` loads an element as a number.
         store_element: ``store_element(elements, index, number)`` stores it as an element.
         activate: The activation.
-        activation_backward: ``activation_backward(gradient behind the activation, what is known of it)`` is the gradient before
-            it. Of ReLU and its kin either the argument or the result is known; of sigmoid and tanh, the result; of silu
-            and gelu, the argument.
+        activation_backward: ``activation_backward(gradient after the activation, known)`` is the gradient before it. ``known``
+            is the argument or the result of ReLU and its variants, the result of sigmoid and tanh, the argument of silu
+            and gelu.
     """
 
     pointer: Any
@@ -58,11 +58,11 @@ def elements(kind: str, activation: str | None, *, nontemporal: bool, float64_co
     """The building blocks for ``kind`` ("float32", "float64", "float16", "bfloat16").
 
     Args:
-        kind: Of the elements.
+        kind: The kind of elements.
         activation: None, "relu", "leaky_relu", "relu6", "sigmoid", "tanh", "silu" or "gelu".
-        nontemporal: Whether ``store_element`` stores past the caches; see ``intrinsics.stream`` for what that asks for.
-        float64_compute: Whether float32 elements are computed with in float64: for what goes on to a function that makes rounding
-            errors larger.
+        nontemporal: Whether ``store_element`` bypasses the caches; see ``intrinsics.stream`` for the requirements.
+        float64_compute: Whether float32 elements are computed with in float64: for results passed to a function that amplifies
+            rounding errors.
     """
     from_stored, to_stored, load, store, stream = (
         _LOAD[kind],
@@ -103,14 +103,14 @@ def elements(kind: str, activation: str | None, *, nontemporal: bool, float64_co
 
 
 def _straight(activation: str | None, acc_dtype: Any) -> tuple[Any, Any]:
-    """None, ReLU and its kin, and the way of a gradient through them, compiled."""
+    """No activation, ReLU or its variants, and their backward functions, compiled."""
     slope, zero, six = acc_dtype(LEAKY_SLOPE), acc_dtype(0), acc_dtype(6)
     is_relu, is_leaky, is_cut = activation == "relu", activation == "leaky_relu", activation == "relu6"
 
     @njit(forceinline=True)
     def activate(z):
         if is_relu:
-            return zero if z <= zero else z  # NaN goes through
+            return zero if z <= zero else z  # keeps NaN
         if is_leaky:
             return z * slope if z <= zero else z
         if is_cut:

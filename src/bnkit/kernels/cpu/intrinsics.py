@@ -1,4 +1,4 @@
-"""What Numba lacks for kernels: pointers, half precision, products rounded with a sum, stores past the caches, calls by an address."""
+"""Intrinsics that Numba lacks: pointers, half precision, fused multiply-add, non-temporal stores, calls by address."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def _pointer_to(kind: Any) -> Any:
     return at
 
 
-# By the NumPy type of the elements: the address of a tensor as a pointer. Making an array of a tensor in Python takes longer
-# than many a kernel runs, and loops over arrays take three times as long to compile as loops over pointers.
+# By the NumPy type of the elements: the address of a tensor as a pointer. Converting a tensor to an array in Python takes
+# longer than many kernels, and loops over arrays take three times as long to compile as loops over pointers.
 pointer = {
     np.float32: _pointer_to(types.float32),
     np.float64: _pointer_to(types.float64),
@@ -87,7 +87,7 @@ def to_bfloat16(typing_context: Any, value: Any) -> Any:
 
 @intrinsic
 def nearest(typing_context: Any, value: Any) -> Any:
-    """The whole number nearest to a float, as a float: an operation of vectors, where ``round`` calls a function."""
+    """The integer nearest to a float, as a float. It vectorises, unlike ``round``, which calls a function."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = arguments[0].type
@@ -98,7 +98,7 @@ def nearest(typing_context: Any, value: Any) -> Any:
 
 @intrinsic
 def power_of_two(typing_context: Any, exponent: Any) -> Any:
-    """2 to the power of a whole number, a float, of which the result has the type; it has to be a normal number of it."""
+    """2 to the power of an integer given as a float, in the same type; the result must be a normal number."""
     size, digits, offset = (32, 23, 127) if exponent == types.float32 else (64, 52, 1023)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -111,7 +111,7 @@ def power_of_two(typing_context: Any, exponent: Any) -> Any:
 
 @intrinsic
 def advance(typing_context: Any, pointer: Any, count: Any) -> Any:
-    """The pointer ``count`` elements further on."""
+    """The pointer advanced by ``count`` elements."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.gep(arguments[0], [arguments[1]])
@@ -121,7 +121,7 @@ def advance(typing_context: Any, pointer: Any, count: Any) -> Any:
 
 @intrinsic
 def load(typing_context: Any, pointer: Any, index: Any) -> Any:
-    """The element at ``index``. Nothing is checked, as nothing is in C: what an array's index costs, vectors cannot have."""
+    """The element at ``index``. Unchecked, as in C: the checks of array indexing would prevent vectorisation."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(builder.gep(arguments[0], [arguments[1]]))
@@ -142,7 +142,7 @@ def store(typing_context: Any, pointer: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def fused(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c``, rounded once, whatever liberties the compiler has; slow where the processor has no instruction for it."""
+    """``a * b + c``, rounded once, regardless of fast-math flags; slow if the processor has no such instruction."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.fma(*arguments)
@@ -152,10 +152,10 @@ def fused(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 @intrinsic
 def stream(typing_context: Any, pointer: Any, index: Any, value: Any) -> Any:
-    """Store ``value`` at ``index`` past the caches: for what nobody reads soon.
+    """Store ``value`` at ``index``, bypassing the caches: for values that are not read soon.
 
-    It promises the compiler that the element lies at a multiple of 64 bytes, so that it can store whole cache lines; the
-    caller has to see to it that every vector of a loop does (a segmentation fault otherwise).
+    It promises the compiler that the element is at a multiple of 64 bytes, so that it can store whole cache lines; the
+    caller must ensure this for every vector of a loop (a segmentation fault otherwise).
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -168,7 +168,7 @@ def stream(typing_context: Any, pointer: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def prefetch(typing_context: Any, pointer: Any, index: Any) -> Any:
-    """Begin to fetch the element at ``index`` into the second-level cache; there need not be one."""
+    """Prefetch the element at ``index`` into the second-level cache; the index may be out of range."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         word, byte = ir.IntType(32), ir.IntType(8).as_pointer()
@@ -186,7 +186,7 @@ def prefetch(typing_context: Any, pointer: Any, index: Any) -> Any:
 
 @intrinsic
 def run_team(typing_context: Any, start: Any, function: Any, argument: Any, threads: Any) -> Any:
-    """``GOMP_parallel``: call a function, given by its address, with ``argument`` on so many threads, and wait."""
+    """``GOMP_parallel``: call a function, given by its address, with ``argument`` on ``threads`` threads, and wait."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -214,7 +214,7 @@ def call_with(typing_context: Any, function: Any, argument: Any) -> Any:
 
 @intrinsic
 def number_from(typing_context: Any, function: Any) -> Any:
-    """The int that a C function without arguments returns, given by its address."""
+    """Call a C function without arguments, given by its address, and return its int."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = ir.FunctionType(ir.IntType(32), [])
@@ -226,5 +226,5 @@ def number_from(typing_context: Any, function: Any) -> Any:
 
 @njit(forceinline=True)
 def same(value: Any) -> Any:
-    """The value itself, where the elements are numbers already."""
+    """The value itself, for elements that are already numbers."""
     return value

@@ -1,4 +1,4 @@
-"""Batch normalization, residual and activation in few passes over memory, on the CPU, compiled by Numba."""
+"""Batch normalization, residual and activation in few passes over memory: for the CPU, compiled by Numba."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bnkit.kernels.fused.tracing import is_plain_eager
 
 
 class CpuKernel(FusedKernel):
-    """The compiled loops; an evaluation that nobody differentiates is one pass, with little before it."""
+    """The compiled loops; an evaluation without gradients is one pass with little overhead."""
 
     def running_stats_forward(self, args: BatchNormArgs) -> Tensor:
         """See ``contract.Kernel``."""
         x, residual, (mean, variance) = args.input, args.residual, args.statistics
         if (
             args.activation in (self.fused if residual is None else self.fused_behind_a_sum)
-            and x.dtype is not torch.float64  # whose parameters are
+            and x.dtype is not torch.float64  # whose parameters are float64
             and x.numel()
             and is_plain_eager(x)
             and is_dense(x)

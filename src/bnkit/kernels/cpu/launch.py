@@ -24,7 +24,7 @@ def needs_output(args: BatchNormArgs) -> bool:
 
 
 def forward(args: BatchNormArgs, statistics: Tensor, float64_compute: bool) -> Tensor:
-    """See ``fused.backend.Backend``. A mask is for a contiguous input."""
+    """See ``fused.backend.Backend``. A mask requires a contiguous input."""
     x, mean, var, weight, bias, training, momentum, eps, activation, residual, mask, count, counter = args
     y = torch.empty_like(x)
     xa, ya, known = x.data_ptr(), y.data_ptr(), statistics.data_ptr()
@@ -43,7 +43,7 @@ def forward(args: BatchNormArgs, statistics: Tensor, float64_compute: bool) -> T
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of each channel and its biased variance, (C,) float64; ``x`` is read, and nothing written."""
+    """The mean of each channel and its biased variance, (C,) float64; ``x`` is only read."""
     statistics = torch.empty(6, x.shape[1], dtype=torch.float64)
     xa, values = x.data_ptr(), x.numel() // x.shape[1]
     call = _loop_call("forward", x, xa, None, False, False, False, False, FIRST_HALF)
@@ -52,9 +52,9 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def backward_sums(gradient: Tensor, args: BatchNormArgs, output: Tensor | None, statistics: Tensor) -> Tensor:
-    """The gradients of gamma and beta, (2, C) float64, as ``backward`` has them; nothing is written.
+    """The gradients of gamma and beta, (2, C) float64, as in ``backward``, without writing the other gradients.
 
-    ``output``: where there is an activation behind a residual; the others are as for ``backward``.
+    ``output``: needed for an activation after a residual; the other arguments are as for ``backward``.
     """
     x, has_residual = args.input, output is not None
     by_parameter = torch.empty(2, x.shape[1], dtype=torch.float64)
@@ -70,10 +70,10 @@ def backward_sums(gradient: Tensor, args: BatchNormArgs, output: Tensor | None, 
 def backward_shares(
     gradient: Tensor, args: BatchNormArgs, output: Tensor | None, statistics: Tensor, through_statistics: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """The gradients of the input, and of the residual where ``output`` is given; the others are as for ``backward_sums``.
+    """The gradients of the input, and of the residual if ``output`` is given; other arguments as for ``backward_sums``.
 
-    ``through_statistics``, (2, C) float64: what is taken away from the gradient of each value for what it did to the
-    statistics: the first row times (x - mean), and the second row.
+    ``through_statistics``, (2, C) float64: the correction for the statistics, which is subtracted from the gradient of each
+    value: the first row times (x - mean), and the second row.
     """
     x, has_residual = args.input, output is not None
     dx = torch.empty_like(x)
@@ -129,9 +129,9 @@ def _loop_call(
     masked: bool,
     mode: int,
 ) -> LoopCall:
-    """The plan for ``x``, to be kept while it is used.
+    """The call for ``x``; it must stay alive while it is used.
 
-    ``written``: the address of what is written, or of several things, joined by "or".
+    ``written``: the address of the output, or several output addresses combined with bitwise or.
     """
     return _cached_loop_call(
         direction, x.shape, x.dtype, x.is_contiguous(), available(), written % CACHE_LINE == 0,
@@ -139,7 +139,7 @@ def _loop_call(
     )  # fmt: skip
 
 
-# A network trains with a few shapes, and asks for each of them in every step: what follows from a shape is found out once.
+# A network trains with a few shapes, which recur in every step: the layout of each shape is computed once.
 @lru_cache(maxsize=4096)
 def _cached_loop_call(
     direction: str,
@@ -170,7 +170,7 @@ def _cached_loop_call(
         needs_output=needs_output,
         given_terms=mode == SECOND_HALF,
         nontemporal=layout.can_stream and is_aligned and mode != FIRST_HALF and direction != "measure",
-        # What is computed in float64 anyway is not wide.
+        # float64 elements are computed in float64 anyway.
         float64_compute=(float64_compute or layout.is_small) and layout.kind != "float64",
         masked=masked,
     )
@@ -182,7 +182,7 @@ def _cached_loop_call(
 
 
 def _loops(direction: str, way: str, variant: Variant, mode: int) -> tuple[int, int, int]:
-    """The addresses of the loops, in turn: on all threads, on one, on all of them; 0 for none."""
+    """The addresses of the loops in order of execution: on all threads, on one thread, on all threads; 0 for none."""
     if way == "planes":
         return plane_loop(direction, variant), 0, 0
     if way == "blocks":
@@ -190,7 +190,7 @@ def _loops(direction: str, way: str, variant: Variant, mode: int) -> tuple[int, 
     write = row_loop(f"{direction}_write", variant)
     if mode == SECOND_HALF or (direction == "forward" and mode == GIVEN_ONES):
         return write, 0, 0
-    # What is not written differs neither by the activation (forward) nor by how it is stored.
+    # Loops that write no tensor do not depend on the activation (forward) or the kind of store.
     unwritten = variant._replace(nontemporal=False)
     if direction == "forward":
         unwritten = unwritten._replace(activation=None, has_residual=False)

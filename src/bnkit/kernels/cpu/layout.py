@@ -1,4 +1,4 @@
-"""How a tensor lies in memory, and which way through it the compiled loops take."""
+"""The memory layout of a tensor, and the order in which the compiled loops visit it."""
 
 from __future__ import annotations
 
@@ -16,56 +16,56 @@ KINDS = {
     torch.float16: "float16",
     torch.bfloat16: "bfloat16",
 }
-# From so many positions on, a plane is worth a loop of its own.
+# From this many positions on, each plane has its own loop.
 _LEAST_PLANE = 512
-# Columns in a row: enough for a loop to be worth its start, few enough for their sums to stay in the first cache.
+# Columns in a row: enough to amortise the start of a loop, few enough for their sums to stay in the first-level cache.
 _COLUMNS = 512
-# Up to so many columns does a row of a contiguous tensor have for threads to share rows, and not channels: where two threads write
-# next to each other in each row, each fetches ahead what the other one writes.
+# In contiguous tensors with rows of at most this many columns, threads divide the rows, not the channels: two threads that write
+# to neighbouring addresses in each row would prefetch each other's data.
 _ROW = 1024
-# Of rows that are whole already (channels last, (N, C)): as few as fill the widest vectors, so that a thread goes through memory
-# from beginning to end; 128 took 1.6 times as long at 51 MB.
+# For rows that are already contiguous (channels last, (N, C)): just enough columns to fill the widest vectors, so that a thread
+# reads memory sequentially; 128 took 1.6 times as long at 51 MB.
 _WHOLE_ROW = 64
-# So many bytes of each tensor does a thread read twice; more would not be in its second-level cache the second time.
+# The bytes of each tensor that a thread reads twice; more would not stay in its second-level cache until the second time.
 _BLOCK_BYTES = 1 << 18
-# About the second-level cache of a core.
+# About the size of a core's second-level cache.
 _CHANNEL_BYTES = 1 << 20
-# Tensors up to this stay, beside their gradients, in the cache that the cores share.
+# Tensors up to this size, and their gradients, stay in the cache that the cores share.
 _IN_ORDER_UP_TO = 1 << 23
 CACHE_LINE = 64
 _LINE = 16  # float32 in a cache line
-# From so many bytes on, what is written goes past the caches: it would push out of them what is read next, and a cache fetches
-# a line before it is written to. By itself a layer is faster so from 1 MB on, but then the next one finds nothing in the cache: in
-# a whole network (`benchmarks/lenet.py`) it does not pay below. From so many on, what is read next is fetched ahead.
+# From _STREAM_FROM bytes on, stores bypass the caches: they would evict data that is read next, and a cache fetches a line before
+# it is written to. A single layer gains from 1 MB on, but its output is then not in the cache for the next layer: in a whole
+# network (`benchmarks/lenet.py`) it does not pay below this size. From _AHEAD_FROM bytes on, data are prefetched.
 _STREAM_FROM = 1 << 23
 _AHEAD_FROM = 1 << 22
-# On fewer values a channel than this, rounding in float32 does not average out.
+# With fewer values per channel than this, rounding errors in float32 do not average out.
 _EXACT_BELOW = 1024
 
 
-# What a thread has to work in, for each of W columns: the sums, 2, float64; then, of what is computed in, what a column is
-# computed with, 6 (the first is the guess of the mean until that is known), and the sums of some rows, 2.
+# The workspace of a thread, for each of W columns: 2 sums in float64; then, in the compute type, 6 coefficients of the column
+# (the first is the estimate of the mean until the mean is known), and 2 sums of some rows.
 SUMS, COLUMNS, ROOM = 2, 6, 2
 
 
 class Layout(NamedTuple):
-    """The way through a tensor (N, C, *).
+    """The order in which the loops visit a tensor (N, C, *).
 
     Attributes:
         way: "planes" of one channel and example; "blocks" of channels, in rows of all of them; "rows", some for each
             thread.
-        kind: Of the elements.
-        channels, positions: C, and what lies behind it: P positions; by "rows", the W columns of a wide row.
-        examples: N, or how many wide rows there are.
-        values: Of a channel.
-        block: Channels at a time; by "rows", the rows of all channels.
-        depth: By "rows", how many columns of such a row belong to a channel.
-        threads: How many.
-        can_stream: Whether all of it lies in whole cache lines, and it is large enough to be written past the caches.
-        ahead: Whether it is large enough to be fetched ahead.
-        scratch: How many float64 the threads work in.
-        cleared: How many of these are 0 at first.
-        is_small: Whether it has to be computed in float64 to be exact.
+        kind: The kind of elements.
+        channels, positions: C, and the P positions of a channel; for "rows", the W columns of a wide row.
+        examples: N, or the number of wide rows.
+        values: The number of values per channel.
+        block: Channels at a time; for "rows", the number of rows of all channels.
+        depth: For "rows", the number of columns of such a row per channel.
+        threads: The number of threads.
+        can_stream: Whether its parts are whole cache lines, and it is large enough for stores that bypass the caches.
+        ahead: Whether it is large enough for prefetching.
+        scratch: The size of the threads' workspace, in float64 values.
+        cleared: How many of these are initialised to 0.
+        is_small: Whether it must be computed in float64 to be exact.
     """
 
     way: Literal["planes", "blocks", "rows"]
@@ -91,10 +91,10 @@ def layout_of(
     """The layout of a dense tensor (N, C, *).
 
     Args:
-        shape, dtype: Of the tensor.
-        is_contiguous: Whether it is, or else channels last.
-        threads: How many there are.
-        as_planes: Whether no other way will do.
+        shape, dtype: The shape and dtype of the tensor.
+        is_contiguous: Whether it is contiguous; otherwise channels last.
+        threads: The number of available threads.
+        as_planes: Whether the way must be "planes".
     """
     size, channels = math.prod(shape), shape[1]
     count = size // channels
@@ -107,8 +107,8 @@ def layout_of(
     if is_contiguous and (as_planes or positions >= _LEAST_PLANE):
         nontemporal = large and positions * width % CACHE_LINE == 0
         team = threads_for(channels, size, threads)
-        # A thread takes all its channels at once where a cache that the cores share holds them, or where no cache of its own
-        # would hold a single one: then it goes through memory in its order.
+        # A thread takes all its channels at once if they fit in the shared cache, or if a single channel does not fit in its
+        # own cache: then it reads memory sequentially.
         in_order = size * width <= _IN_ORDER_UP_TO or count * width > _CHANNEL_BYTES
         block = -(-channels // team) if in_order else max(1, _BLOCK_BYTES // (count * width))
         return Layout(
@@ -116,11 +116,11 @@ def layout_of(
         )
     depth = positions if is_contiguous else 1
     if channels * depth > _ROW and depth > 1:
-        unit = _LINE // math.gcd(positions, _LINE)  # so many channels begin with a cache line
+        unit = _LINE // math.gcd(positions, _LINE)  # a multiple of this many channels fills whole cache lines
         most = min(max(1, round(_COLUMNS / (positions * unit))) * unit, channels)
         team = threads_for(-(-channels // most), size, threads)
         turns = -(-channels // (most * team))
-        block = min(-(-channels // (turns * team * unit)) * unit, channels)  # so that all threads have as much to do
+        block = min(-(-channels // (turns * team * unit)) * unit, channels)  # equal work for all threads
         nontemporal = (
             large and channels * positions * width % CACHE_LINE == 0 and block * positions * width % CACHE_LINE == 0
         )
@@ -142,7 +142,7 @@ def layout_of(
             is_small,
         )
     row, narrow = channels * depth, count // depth
-    step = _LINE // math.gcd(row, _LINE)  # so many rows are whole cache lines
+    step = _LINE // math.gcd(row, _LINE)  # a multiple of this many rows fills whole cache lines
     columns = row * (min(narrow, max(1, _WHOLE_ROW // (row * step)) * step) if row < _COLUMNS else 1)
     rows = size // columns
     nontemporal = large and columns * width % CACHE_LINE == 0
@@ -167,13 +167,13 @@ def layout_of(
 
 
 def workspace_for_blocks(columns: int, threads: int) -> int:
-    """How many float64 the threads work in, for blocks of so many columns."""
+    """The size of the threads' workspace for blocks of ``columns`` columns, in float64 values."""
     return (SUMS + COLUMNS + ROOM) * columns * threads
 
 
 def workspace_for_rows(columns: int, threads: int) -> tuple[int, int]:
-    """How many float64 the threads work in, for rows of so many columns; and how many of them begin as 0, the sums.
+    """The size of the threads' workspace for rows of ``columns`` columns, in float64 values; and how many, the sums, begin as 0.
 
-    Besides theirs there are the sums of what is left: less than a wide row.
+    In addition to the threads' sums there are those of the remainder, which is less than a wide row.
     """
     return (SUMS * (threads + 1) + (COLUMNS + ROOM) * threads) * columns, SUMS * (threads + 1) * columns

@@ -1,4 +1,4 @@
-"""How the compiled loops are called: one table of integers for all of them, on one thread or on the team."""
+"""Calling the compiled loops: all take one table of integers, and run on one thread or on the team."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bnkit.kernels.cpu import intrinsics
 from bnkit.kernels.cpu.compiling import entry
 from bnkit.kernels.cpu.threads import team
 
-# Places in the table that a loop reads. Tensors, gamma, beta and the statistics are addresses; 0 stands for none.
+# Entries of the table that loops read. Tensors, gamma, beta and the statistics are addresses; 0 stands for none.
 INDEX, SIZE, X, RESIDUAL, Y, GRADIENT, DX, D_RESIDUAL, WEIGHT, BIAS, STATISTICS, SUMS, MASK, COUNT, EPS, SCRATCH = (
     range(16)
 )
-# From here on they are the same in every call with tensors that lie so.
+# The following entries are the same in every call with tensors of this layout.
 EXAMPLES, CHANNELS, POSITIONS, MODE, AHEAD, BLOCK, DEPTH, THREADS = range(16, 24)
-# And what the loops do not see.
+# Entries that the loops do not read.
 _START, _FIRST, _BETWEEN, _SECOND, _SCRATCH_SIZE, _CLEARED, _IS_DOUBLE, _PLACES = range(24, 32)
 
-# What MODE may be. The last two do half of a pass each: between them, several processes put together what each has found.
-# OWN: the batch's own statistics, or sums; GIVEN_ONES: statistics that are given, and do not depend on the batch.
-# FIRST_HALF: take statistics, or sums, and write nothing. SECOND_HALF: write, by the sums that are given.
+# Values of MODE. The last two do half of a pass each; between them, several processes combine their results.
+# OWN: the batch's own statistics, or sums; GIVEN_ONES: given statistics, which do not depend on the batch.
+# FIRST_HALF: compute statistics, or sums, only. SECOND_HALF: write the outputs from the given sums.
 OWN, GIVEN_ONES, FIRST_HALF, SECOND_HALF = range(4)
 
 _load, _store = intrinsics.load, intrinsics.store
@@ -34,7 +34,7 @@ _table, _single, _double = intrinsics.pointer[np.int64], intrinsics.pointer[np.f
 
 @njit(forceinline=True)
 def update_running_stats(running_mean, running_var, statistics, C, momentum):
-    """Move the buffers, (C,) float32, towards the batch's mean and unbiased variance; all by their addresses."""
+    """Update the buffers, (C,) float32, with the batch's mean and unbiased variance; all are addresses."""
     mean, variance, batch = _single(running_mean), _single(running_var), _double(statistics)
     for c in range(C):
         _store(mean, c, np.float32((1.0 - momentum) * _load(mean, c) + momentum * _load(batch, c)))
@@ -42,11 +42,11 @@ def update_running_stats(running_mean, running_var, statistics, C, momentum):
 
 
 class LoopCall(NamedTuple):
-    """Which loops, and what they are told in every call with tensors that lie alike.
+    """The loops to call, and the arguments that are the same in every call with tensors of one layout.
 
     Attributes:
-        address: Of the numbers, for ``run``.
-        numbers: The table, filled in from ``EXAMPLES`` on; to be kept as long as the address is used.
+        address: The address of the numbers, for ``run``.
+        numbers: The table, filled in from ``EXAMPLES`` on; it must stay alive while the address is used.
     """
 
     address: int
@@ -68,15 +68,15 @@ def loop_call_for(
     depth: int = 1,
     is_double: bool = False,
 ) -> LoopCall:
-    """What ``run`` has to know before a call.
+    """Prepare the table for ``run``.
 
     Args:
-        loops: Addresses: of a loop for the team; of one for one thread behind it, and of a second one for the team behind
-            that, or 0.
-        threads: How many are to take part.
-        scratch: How many float64 they get to work in.
-        cleared: How many of these, from the beginning, are 0 at first.
-        examples, channels, positions, given, ahead, block, depth: See ``layout``; what a loop makes of them, it says.
+        loops: The addresses of a loop for the team, of one for a single thread after it, and of another for the team after
+            that; 0 for none.
+        threads: The number of threads.
+        scratch: The size of their workspace, in float64 values.
+        cleared: How many of these, from the first, are initialised to 0.
+        examples, channels, positions, given, ahead, block, depth: See ``layout``; the loops document their use.
         is_double: Whether gamma and beta are float64, not float32.
     """
     start, index, size = team()
@@ -95,7 +95,7 @@ def loop_call_for(
 
 @njit(forceinline=True)
 def partition(table: Any, pieces: int) -> Any:
-    """Which thread asks, and its pieces: the first, and the one behind the last."""
+    """The number of the calling thread, and its pieces: the first, and one past the last."""
     if _load(table, INDEX) == 0:
         return 0, 0, pieces
     thread, threads = intrinsics.number_from(_load(table, INDEX)), intrinsics.number_from(_load(table, SIZE))
@@ -114,10 +114,10 @@ def _run(
     call, x, residual, y, gradient, dx, d_residual, weight, bias, statistics, sums, mask, count, eps,
     running_mean, running_var, num_batches_tracked, momentum, by_parameter,
 ):  # fmt: skip
-    """Call the loops of a plan. All but ``count``, ``eps`` and ``momentum`` are addresses; 0 stands for none.
+    """Call the loops of a table. All arguments but ``count``, ``eps`` and ``momentum`` are addresses; 0 stands for none.
 
-    The running buffers then follow the statistics, the counter counts, and ``by_parameter``, (2, C), gets the sums rounded
-    to what gamma and beta are. ``sums``, (2, C) float64, are nobody else's if 0.
+    Afterwards, the running buffers and the counter are updated, and ``by_parameter``, (2, C), gets the sums rounded to the
+    dtype of gamma and beta. ``sums``, (2, C) float64, are allocated here if 0.
     """
     call_table = _table(call)
     threads, scratch, channels = (
@@ -169,14 +169,14 @@ def _run(
                 _store(_double(by_parameter), slot, _load(_double(sums), slot))
             else:
                 _store(_single(by_parameter), slot, np.float32(_load(_double(sums), slot)))
-    return workspace.size + table.size  # Numba frees an array behind its last use: so not before the calls
+    return workspace.size + table.size  # Numba frees an array after its last use: keep both until here
 
 
 run = entry(_run)
 
 
 def _fill(mean, variance, channels, eps, statistics):
-    """The rows that loops read, from (C,) float32; all by their addresses."""
+    """Fill in the rows that loops read, from (C,) float32; all are addresses."""
     means, variances, rows = _single(mean), _single(variance), _double(statistics)
     for c in range(channels):
         _store(rows, c, np.float64(_load(means, c)))
@@ -188,7 +188,7 @@ _filled = entry(_fill)
 
 
 def given_statistics(mean: Tensor, variance: Tensor, eps: float) -> Tensor:
-    """(6, C) float64, of which the last three rows are only room, from (C,) float32, contiguous; see ``launch.forward``."""
+    """Statistics (6, C) float64, the last three rows unused, from contiguous (C,) float32; see ``launch.forward``."""
     channels = mean.numel()
     statistics = torch.empty((6, channels), dtype=torch.float64)
     _filled(mean.data_ptr(), variance.data_ptr(), channels, eps, statistics.data_ptr())

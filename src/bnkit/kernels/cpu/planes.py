@@ -1,11 +1,11 @@
 """Loops over planes, compiled by Numba: a tensor (N, C, P) whose P positions of a channel lie next to each other.
 
-A thread takes a channel, or as many as fit in its cache, reads them twice, and writes. The second time they come from the
-cache; meanwhile the next ones are fetched into it.
+A thread takes a channel, or as many as fit in its cache, reads them twice, and writes. The second read is from the cache,
+into which the next channels are prefetched meanwhile.
 
-Sums are taken of what a pass over 256 values makes in the arithmetic of the elements, float32 mostly, and added up in
-float64. A plane's are taken around the mean of four of its values, so that nothing cancels; where that is a bad guess, it
-shows in the sums, and the plane is done again in float64. Planes are merged around the mean of the first.
+Pieces of 256 values are summed in the arithmetic of the elements, mostly float32, and these sums are added in float64. The
+values of a plane are shifted by the mean of four of them, to avoid cancellation; if the sums show that this estimate was bad,
+the plane is summed again in float64. Planes are merged relative to the mean of the first.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from bnkit.kernels.cpu.elements import elements
 from bnkit.kernels.cpu.intrinsics import advance, load, prefetch, store
 from bnkit.kernels.cpu.loop_call import D_RESIDUAL, DX, GRADIENT, RESIDUAL, X, Y, partition
 
-PIECE = 256  # elements between two additions in float64, and between two bursts of fetching
-PLANES_AHEAD = 3  # planes of a channel between the one that is read and the one that is fetched
-LINE = 16  # elements, at least, of a line of the cache
+PIECE = 256  # elements between two additions in float64, and between two bursts of prefetching
+PLANES_AHEAD = 3  # planes of a channel between the one that is read and the one that is prefetched
+LINE = 16  # the least number of elements in a cache line
 
 
 @cache
@@ -40,13 +40,13 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
 
     @step
     def prefetch_block(x, size):
-        """Ask for elements that will be read soon."""
+        """Prefetch elements that will be read soon."""
         for i in range(0, size, LINE):
             prefetch(x, i)
 
     @step
     def exact_moments(x, P, mask):
-        """How many values of a plane count, their mean, and the sum of their squared deviations; all in float64."""
+        """The number of counted values of a plane, their mean, and the sum of their squared deviations; all in float64."""
         count, total = 0, 0.0
         for i in range(P):
             if not masked or load(mask, i) != 0:
@@ -63,7 +63,7 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
 
     @step
     def moments(x, P, ahead):
-        """The mean of a plane and the sum of its squared deviations; ``ahead`` elements further on, fetch what comes next."""
+        """The mean of a plane and the sum of its squared deviations; prefetch what is ``ahead`` elements further."""
         quarter, half = acc_dtype(0.25), P // 2
         start = load_element(x, 0) * quarter + load_element(x, half // 2) * quarter
         start += load_element(x, half) * quarter + load_element(x, half + half // 2) * quarter
@@ -85,7 +85,7 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
 
     @step
     def write(x, r, y, P, mean_hi, mean_lo, scale, shift, following):
-        """Write a plane; of the one that begins ``following`` elements further on (if not 0), fetch as much."""
+        """Write a plane, and prefetch the plane that begins ``following`` elements further, unless that is 0."""
         for piece in range(0, P, PIECE):
             size, xs, rs, ys = min(PIECE, P - piece), advance(x, piece), advance(r, piece), advance(y, piece)
             if following != 0:
@@ -113,7 +113,7 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
                     load_element(gs, i), load_element(ys, i) if needs_output else d * scale + shift
                 )
                 if masked and load(counts, i) == 0 and not abs(d) < np.inf:
-                    dz = d = zero  # neither counts nor is a number: 0 times NaN would be NaN
+                    dz = d = zero  # masked and not finite: 0 times NaN would be NaN
                 piece_total += dz
                 piece_with_x += dz * d
             total += piece_total
@@ -136,13 +136,13 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
                 )
                 if has_residual:
                     store_element(rest, i, dz)
-                if masked and load(counts, i) == 0:  # it had no part in the statistics
+                if masked and load(counts, i) == 0:  # it was excluded from the statistics
                     store_element(out, i, dz * scale if abs(d) < np.inf else zero)
                 else:
                     store_element(out, i, dz * scale - c0 - d * c1 if given_terms else (dz - c0 - d * c1) * scale)
 
     def measure(a):
-        """Write the mean of every plane; behind them those of the channels, and the sums of their squared deviations."""
+        """Write the mean of every plane, then those of the channels, and the sums of their squared deviations."""
         N, C, P = load(a, loop_call.EXAMPLES), load(a, loop_call.CHANNELS), load(a, loop_call.POSITIONS)
         x, means = pointer(load(a, X)), table(load(a, loop_call.STATISTICS))
         row, count = C * P, np.float64(N * P)
@@ -167,7 +167,7 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
             store(means, N * C + C + c, max(sum_of_squares - offset * offset * count, 0.0))
 
     def forward(a):
-        """Take the statistics of channels, and write ``activation((x - mean) * rstd * gamma + beta + residual)``."""
+        """Compute the statistics of channels, and write ``activation((x - mean) * rstd * gamma + beta + residual)``."""
         N, C = load(a, loop_call.EXAMPLES), load(a, loop_call.CHANNELS)
         P, count, block = load(a, loop_call.POSITIONS), load(a, loop_call.COUNT), load(a, loop_call.BLOCK)
         x, r, y = pointer(load(a, X)), pointer(load(a, RESIDUAL)), pointer(load(a, Y))
@@ -195,8 +195,8 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
                         mean = squares = 0.0
                         if not masked:
                             mean, squares, cancelled = moments(plane, P, ahead)
-                            # The guess was further off than four deviations, which costs float32 more than four bits of the
-                            # squares; or it overflowed.
+                            # The estimate was off by more than four deviations, which costs more than four bits of the
+                            # squares in float32; or it overflowed.
                             again = not (cancelled <= 16.0 * squares or squares == 0.0) or not abs(squares) < np.inf
                         if again:
                             values, mean, squares = exact_moments(plane, P, advance(mask, n * P))
@@ -218,10 +218,10 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
                     store(unbiased, c, v * (count / (count - 1.0)))
             following = (last - first) * P if fetches and last < end else 0
             for step in range(0 if mode == loop_call.FIRST_HALF else N):
-                n = N - 1 - step  # what was read last is in the cache
+                n = N - 1 - step  # the planes read last are in the cache
                 for c in range(first, last):
                     mean_hi = acc_dtype(load(means, c))
-                    # The mean in two parts: rounded to float32, it would be off by more than a small deviation.
+                    # The mean in two parts: its rounding error in float32 could exceed a small deviation.
                     mean_lo = acc_dtype(load(means, c) - mean_hi)
                     if not abs(mean_lo) < np.inf:
                         mean_lo = zero
@@ -244,7 +244,7 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
         mode, fetches = load(a, loop_call.MODE), load(a, loop_call.AHEAD) != 0
         row = C * P
         _, begin, end = partition(a, C)
-        # The last channels first: the forward pass had them last, so that they may be in a cache yet.
+        # The last channels first: the forward pass processed them last, so they may still be in a cache.
         for last in range(end, begin, -block):
             first = max(last - block, begin)
             following = (max(first - block, begin) - first) * P if fetches and first > begin else 0

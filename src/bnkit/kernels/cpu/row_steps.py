@@ -1,7 +1,7 @@
-"""What the loops over columns are made of; see ``rows``.
+"""The steps of the loops over columns; see ``rows``.
 
-Sums are taken column by column around the mean of four values of the channel: some rows in the arithmetic of the elements,
-float32 mostly, and those added up in float64. Where the guess was bad, it shows, and the channel is done again in float64.
+Columns are summed after a shift by the mean of four values of the channel: some rows in the arithmetic of the elements,
+mostly float32, and these sums in float64. If the sums show that the shift was bad, the channel is summed again in float64.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BLOCK_ELEMENTS = 65536
 
 
 class RowSteps(NamedTuple):
-    """The steps that ``rows`` calls, compiled for one variant; what each does, it says below."""
+    """The steps that ``rows`` calls, compiled for one variant; see their docstrings below."""
 
     estimate_shift: Any
     accumulate: Any
@@ -45,7 +45,7 @@ def row_steps(variant: Variant) -> RowSteps:
 
     @step
     def estimate_shift(x, stride, rows, C, P, first, last, start, W):
-        """Fill ``start`` (W,) with about the mean of each column's channel: from ``first`` to ``last``, P columns each, in turn."""
+        """Fill ``start`` (W,) with an estimate of the mean of each column's channel, ``first`` to ``last``, P columns each."""
         quarter, half = acc_dtype(0.25), rows // 2
         for c in range(first, last):
             xs, places = advance(x, c * P), advance(start, (c - first) * P)
@@ -53,12 +53,12 @@ def row_steps(variant: Variant) -> RowSteps:
             some += load_element(xs, half * stride) * quarter + load_element(xs, (half + half // 2) * stride) * quarter
             for i in range(P):
                 store(places, i, some)
-        for j in range((last - first) * P, W):  # what stands there already, from the beginning
+        for j in range((last - first) * P, W):  # repeats the entries from the beginning
             store(start, j, load(start, j - (last - first) * P))
 
     @step
     def accumulate(x, stride, first, last, W, start, sums, workspace):
-        """Add rows ``first`` to ``last`` of W columns to ``sums`` (2, W); ``workspace`` is (2, W) to work in."""
+        """Add rows ``first`` to ``last`` of W columns to ``sums`` (2, W); ``workspace`` is (2, W)."""
         total, squares = workspace, advance(workspace, W)
         for piece in range(first, last, ROWS_PER_SUM):
             end = min(piece + ROWS_PER_SUM, last)
@@ -66,7 +66,7 @@ def row_steps(variant: Variant) -> RowSteps:
                 store(total, j, zero)
                 store(squares, j, zero)
             fours = piece + (end - piece) // 4 * 4
-            for row in range(piece, fours, 4):  # four rows for each time that the sums go through the registers
+            for row in range(piece, fours, 4):  # four rows per load and store of the sums
                 a = advance(x, row * stride)
                 b, c, d = advance(a, stride), advance(a, 2 * stride), advance(a, 3 * stride)
                 for j in range(W):
@@ -91,7 +91,7 @@ def row_steps(variant: Variant) -> RowSteps:
 
     @step
     def gather(sums, P, first, last, W, totals):
-        """Add to the channels' totals the sums of their columns."""
+        """Add the sums of the columns to the totals of their channels."""
         for turn in range(0, W, (last - first) * P):
             for c in range(first, last):
                 its, total = advance(sums, turn + (c - first) * P), 0.0
@@ -112,7 +112,7 @@ def row_steps(variant: Variant) -> RowSteps:
             m, squares = load(totals, c) / count, load(all_squares, c)
             v = squares / count - m * m
             mean = m + np.float64(load(start, (c - first) * P))
-            # Further off than four deviations, float32 would lose more than four bits of the squares; and it may overflow.
+            # With a shift off by more than four deviations, float32 loses more than four bits of the squares, and may overflow.
             if not (m * m <= 16.0 * v or squares == 0.0) or not abs(v) < np.inf:
                 mean = v = 0.0
                 for row in range(rows):
@@ -135,7 +135,7 @@ def row_steps(variant: Variant) -> RowSteps:
         """Fill the first four of ``columns`` (6, W): the mean in two parts, scale and shift, from the channels' statistics."""
         for c in range(first, last):
             mean_hi = acc_dtype(load(saved_statistics, c))
-            # The mean in two parts: rounded to float32, it would be off by more than a small deviation.
+            # The mean in two parts: its rounding error in float32 could exceed a small deviation.
             mean_lo = acc_dtype(load(saved_statistics, c) - mean_hi)
             if not abs(mean_lo) < np.inf:
                 mean_lo = zero
@@ -150,7 +150,7 @@ def row_steps(variant: Variant) -> RowSteps:
 
     @step
     def write(x, r, y, stride, first, last, W, columns):
-        """Write ``activation((x - mean) * rstd * gamma + beta + residual)``, the last lots of rows first: they are in the cache."""
+        """Write ``activation((x - mean) * rstd * gamma + beta + residual)``, the last groups of rows first: they are in the cache."""
         mean_hi, mean_lo, scale, shift = columns, advance(columns, W), advance(columns, 2 * W), advance(columns, 3 * W)
         block_rows = max(BLOCK_ELEMENTS // W, 1)
         for piece in range((last - first - 1) // block_rows, -1, -1):
@@ -165,7 +165,7 @@ def row_steps(variant: Variant) -> RowSteps:
 
     @step
     def accumulate_backward(x, g, y, stride, first, last, W, columns, sums, workspace):
-        """Add up, column by column, the gradients before the activation, alone and times (x - mean)."""
+        """Sum, column by column, the gradients before the activation, and their products with (x - mean)."""
         mean_hi, mean_lo, scale, shift = columns, advance(columns, W), advance(columns, 2 * W), advance(columns, 3 * W)
         total, with_x = workspace, advance(workspace, W)
         for piece in range(first, last, ROWS_PER_SUM):
@@ -212,7 +212,7 @@ def row_steps(variant: Variant) -> RowSteps:
 
     @step
     def broadcast_backward(columns, W, C, P, first, last, count, mode, saved_statistics, by_gamma):
-        """Fill the last two of ``columns``: the terms of the backward pass, from the gradients of gamma and beta; or those given."""
+        """Fill the last two of ``columns``: the given correction terms, or those from the gradients of gamma and beta."""
         for c in range(first, last):
             c0 = c1 = 0.0
             if mode == loop_call.OWN:
@@ -227,7 +227,7 @@ def row_steps(variant: Variant) -> RowSteps:
 
     @step
     def write_backward(x, g, y, dx, dr, stride, first, last, W, columns):
-        """Write the gradients of x (and of the residual), the last lots of rows first."""
+        """Write the gradients of x (and of the residual), the last groups of rows first."""
         mean_hi, mean_lo, scale, shift = columns, advance(columns, W), advance(columns, 2 * W), advance(columns, 3 * W)
         c0, c1 = advance(columns, 4 * W), advance(columns, 5 * W)
         block_rows = max(BLOCK_ELEMENTS // W, 1)

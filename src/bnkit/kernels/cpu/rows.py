@@ -1,9 +1,9 @@
-"""Loops over columns, compiled by Numba: a table whose every row holds a value, or a few, of each channel.
+"""Loops over columns, compiled by Numba: a table whose rows hold one or a few values of each channel.
 
-Channels last, and (N, C): rows of C columns, of which several are taken as one wide row, so that a few channels fill a
-vector too. The threads take some rows each, twice, with a step between in which one of them adds up. And (N, C, P) with few
-positions P: rows of C · P columns; the same where these are few, so that a thread goes through memory in its order; else a
-thread takes a block of channels, all rows of it.
+Channels last, and (N, C): rows of C columns. Several rows are treated as one wide row, so that a few channels also fill a
+vector. Each thread processes some rows twice; between the two, one thread adds up the sums. (N, C, P) with few positions P:
+rows of C · P columns. If these are few, they are processed in the same way, so that a thread reads memory sequentially;
+otherwise a thread takes a block of channels in all rows.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def row_loop(name: str, variant: Variant) -> int:
     """The address of a loop, for ``loop_call.loop_call_for``.
 
     Args:
-        name: "forward" and "backward" take blocks of channels; "forward_sums", "forward_finalize" and "forward_write" are
-            the steps by rows, and so backward.
-        variant: What it is compiled for.
+        name: "forward" and "backward" process blocks of channels; "forward_sums", "forward_finalize" and "forward_write"
+            are the steps by rows, and likewise for backward.
+        variant: The properties that it is compiled for.
     """
     (
         estimate_shift, accumulate, finalize, broadcast, write,
@@ -42,14 +42,14 @@ def row_loop(name: str, variant: Variant) -> int:
 
     @step
     def thread_workspace(a, part, W):
-        """What one of the threads has to work in, for rows of W columns: its sums, what columns are computed with, some room."""
+        """The workspace of one thread for rows of W columns: its sums, the coefficients of the columns, temporary sums."""
         at, threads = load(a, loop_call.SCRATCH), load(a, loop_call.THREADS)
         others = at + 8 * (SUMS * (threads + 1) + (COLUMNS + ROOM) * part) * W
         return table(at + 8 * SUMS * W * part), numbers(others), numbers(others + 8 * COLUMNS * W)
 
     @step
     def merge(a, sums, W, rest):
-        """Add to the first thread's sums those of the others, and those of the ``rest`` of columns."""
+        """Add the sums of the other threads, and those of the ``rest`` of columns, to the first thread's."""
         for part in range(1, load(a, loop_call.THREADS)):
             others = advance(sums, SUMS * W * part)
             for j in range(SUMS * W):
@@ -60,7 +60,7 @@ def row_loop(name: str, variant: Variant) -> int:
             store(sums, W + j, load(sums, W + j) + load(few, rest + j))
 
     def forward(a):
-        """All of the forward pass for blocks of channels, with every row of them."""
+        """The whole forward pass for blocks of channels, over all rows."""
         rows, C = load(a, loop_call.EXAMPLES), load(a, loop_call.CHANNELS)
         P, count, block = load(a, loop_call.POSITIONS), load(a, loop_call.COUNT), load(a, loop_call.BLOCK)
         x, r, y = pointer(load(a, X)), pointer(load(a, RESIDUAL)), pointer(load(a, Y))
@@ -100,7 +100,7 @@ def row_loop(name: str, variant: Variant) -> int:
                 write(advance(x, at), advance(r, at), advance(y, at), C * P, 0, rows, W, columns)
 
     def backward(a):
-        """All of the backward pass for blocks of channels."""
+        """The whole backward pass for blocks of channels."""
         rows, C = load(a, loop_call.EXAMPLES), load(a, loop_call.CHANNELS)
         P, count, block = load(a, loop_call.POSITIONS), load(a, loop_call.COUNT), load(a, loop_call.BLOCK)
         mode = load(a, loop_call.MODE)
@@ -133,7 +133,7 @@ def row_loop(name: str, variant: Variant) -> int:
                 write_backward(xs, gs, ys, advance(dx, at), advance(dr, at), C * P, 0, rows, W, columns)
 
     def forward_sums(a):
-        """Add up some of the wide rows, for ``forward_finalize``."""
+        """Sum some of the wide rows, for ``forward_finalize``."""
         rows, C, P = load(a, loop_call.EXAMPLES), load(a, loop_call.CHANNELS), load(a, loop_call.DEPTH)
         W, narrow, x = load(a, loop_call.POSITIONS), load(a, loop_call.BLOCK), pointer(load(a, X))
         thread, first, last = partition(a, rows)
@@ -142,7 +142,7 @@ def row_loop(name: str, variant: Variant) -> int:
         accumulate(x, W, first, last, W, columns, sums, workspace)
 
     def forward_finalize(a):
-        """Take the statistics from the sums of all threads, and of the rows that did not make up a wide one."""
+        """Compute the statistics from the sums of all threads, and of the rows that did not fill a wide one."""
         rows, C, P = load(a, loop_call.EXAMPLES), load(a, loop_call.CHANNELS), load(a, loop_call.DEPTH)
         W, narrow, x = load(a, loop_call.POSITIONS), load(a, loop_call.BLOCK), pointer(load(a, X))
         sums, columns, workspace = thread_workspace(a, 0, W)
@@ -167,12 +167,12 @@ def row_loop(name: str, variant: Variant) -> int:
         write(x, r, y, W, first, last, W, columns)
         at = rows * W
         rest = narrow * C * P - at
-        if last == rows and rest > 0:  # what is left is less than a wide row; its columns are the first ones
+        if last == rows and rest > 0:  # the remainder is less than a wide row; its columns are the first ones
             broadcast(columns, rest, C, P, 0, C, load(a, loop_call.WEIGHT), load(a, loop_call.BIAS), saved_statistics)
             write(advance(x, at), advance(r, at), advance(y, at), W, 0, 1, rest, columns)
 
     def backward_sums(a):
-        """Add up some of the wide rows, for ``backward_finalize``."""
+        """Sum some of the wide rows, for ``backward_finalize``."""
         rows, C, P = load(a, loop_call.EXAMPLES), load(a, loop_call.CHANNELS), load(a, loop_call.DEPTH)
         W, narrow = load(a, loop_call.POSITIONS), load(a, loop_call.BLOCK)
         x, g, y = pointer(load(a, X)), pointer(load(a, GRADIENT)), pointer(load(a, Y))
@@ -189,7 +189,7 @@ def row_loop(name: str, variant: Variant) -> int:
             accumulate_backward(advance(x, at), advance(g, at), advance(y, at), W, 0, 1, rest, columns, few, workspace)
 
     def backward_finalize(a):
-        """Take the gradients of gamma and beta from the sums of all threads."""
+        """Compute the gradients of gamma and beta from the sums of all threads."""
         C, P, W = load(a, loop_call.CHANNELS), load(a, loop_call.DEPTH), load(a, loop_call.POSITIONS)
         sums, _, _ = thread_workspace(a, 0, W)
         merge(a, sums, W, load(a, loop_call.BLOCK) * C * P - load(a, loop_call.EXAMPLES) * W)

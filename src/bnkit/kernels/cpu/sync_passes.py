@@ -10,9 +10,9 @@ from bnkit.kernels.cpu import launch
 from bnkit.kernels.fused.operands import as_row, in_layout_of, is_dense, parameter_dtype_of
 from bnkit.kernels.sync_contract import BackwardState
 
-# What is fused here: of straight pieces, whose slope is a constant wherever it has one.
+# The fused activations: piecewise linear ones, whose slope is constant on each piece.
 FUSED = frozenset({None, "relu", "leaky_relu", "relu6"})
-# On fewer elements, rounding before an activation that is not fused shows in the sums of gradients: nothing averages it out.
+# With fewer elements, rounding before an activation that is not fused affects the sums of gradients: it does not average out.
 LEAST_FOR_OTHERS = 1 << 14
 
 
@@ -69,6 +69,6 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _statistics(args: BatchNormArgs) -> Tensor:
-    """As ``launch.forward`` takes those that are given; the last rows are only room."""
+    """The given statistics in the form that ``launch.forward`` takes; the last rows are unused."""
     mean, variance = args.statistics
     return torch.stack([mean, variance, torch.rsqrt(variance + args.eps), variance, mean, mean])

@@ -1,1 +1,1 @@
-"""What compiled kernels share: autograd, torch.library, tracing."""
+"""Common parts of the compiled kernels: autograd, torch.library, tracing."""

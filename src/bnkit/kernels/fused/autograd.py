@@ -16,12 +16,12 @@ from bnkit.kernels.fused.tracing import is_wrapped
 
 
 class ForwardConfig(NamedTuple):
-    """What the backward pass has to know of the forward pass besides the tensors that autograd saves.
+    """The data that the backward pass needs from the forward pass besides the tensors that autograd saves.
 
     Attributes:
         training, eps, activation, mask, num_values: See ``contract.BatchNormArgs``.
-        statistics: What the passes compute with, (6, C) float64.
-        kernel: The name of the kernel that computes.
+        statistics: The statistics used by the passes, (6, C) float64.
+        kernel: The name of the kernel.
         float64_compute: Whether the forward pass computes in float64.
     """
 
@@ -35,12 +35,12 @@ class ForwardConfig(NamedTuple):
     float64_compute: bool = False
 
     def args(self, operands: Sequence[Tensor | None]) -> BatchNormArgs:
-        """The arguments of the forward pass, of which ``operands`` are x, weight, bias and residual; without buffers that moved."""
+        """The arguments of the forward pass, from ``operands``: x, weight, bias and residual; without the updated buffers."""
         x, weight, bias, residual = operands
         assert x is not None
         training, eps, activation, mask, num_values, statistics, _, _ = self
         mean, var = (None, None) if training else (statistics[0], statistics[1])
-        # As BatchNormArgs(...), in half of the time: that calls a function in Python.
+        # Same as BatchNormArgs(...), which calls a Python function and takes twice as long.
         return tuple.__new__(
             BatchNormArgs,
             (x, mean, var, weight, bias, training, 0.0, eps, activation, residual, mask, num_values, None),
@@ -48,7 +48,7 @@ class ForwardConfig(NamedTuple):
 
 
 class FusedBatchNormFunction(torch.autograd.Function):
-    """The output of the forward pass; ``args`` holds the first four arguments again, which autograd has to see."""
+    """The output of the forward pass; ``args`` repeats the first four arguments, which autograd must see."""
 
     @staticmethod
     def forward(
@@ -86,7 +86,7 @@ class FusedBatchNormFunction(torch.autograd.Function):
 
 
 class _FusedBatchNormBackward(torch.autograd.Function):
-    """The gradients, which can be differentiated in their turn: then through the equations in plain PyTorch."""
+    """The gradients. They can be differentiated again, through the equations in plain PyTorch."""
 
     @staticmethod
     def forward(
@@ -114,10 +114,10 @@ def gradients_of(
     """The gradients of x, weight, bias and residual.
 
     Args:
-        gradient: Of the output.
-        operands: What the output was computed from: x, weight, bias and residual.
-        output: As it is, if the passes need it.
-        config: What the forward pass used besides.
+        gradient: The gradient of the output.
+        operands: The operands of the forward pass: x, weight, bias and residual.
+        output: The output, if the passes need it.
+        config: The other data of the forward pass.
     """
     args = config.args(operands)
     weight, bias = args.weight, args.bias
@@ -126,7 +126,7 @@ def gradients_of(
     output = output if backend.needs_output(args) else None
     dx, dr, by_parameter = backend.backward(gradient, args, output, config.statistics)
     if args.residual is not None and args.activation is None:
-        dr = gradient  # behind no activation, the gradient of the residual is that of the output
+        dr = gradient  # without an activation, the gradient of the residual is that of the output
     parameter = weight if weight is not None else bias
     if parameter is None:
         return dx, None, None, dr
@@ -143,13 +143,13 @@ def by_equations(
     *,
     create_graph: bool,
 ) -> list[Tensor | None]:
-    """The gradients of x, weight, bias and residual by the equations in plain PyTorch; None for what requires none.
+    """The gradients of x, weight, bias and residual by the equations in plain PyTorch; None for operands that require none.
 
     Args:
-        gradient: Of the output.
-        operands: What the output was computed from: x, weight, bias and residual.
-        config: What the forward pass used besides.
-        create_graph: Whether the gradients are to be differentiated, with respect to ``gradient`` and ``operands``.
+        gradient: The gradient of the output.
+        operands: The operands of the forward pass: x, weight, bias and residual.
+        config: The other data of the forward pass.
+        create_graph: Whether the gradients will be differentiated with respect to ``gradient`` and ``operands``.
     """
     with torch.enable_grad():
         apart = _apart(operands)
@@ -162,12 +162,12 @@ def by_equations(
 def second_gradients(
     saved: Sequence[Tensor | None], upstream: Sequence[Tensor | None], config: ForwardConfig
 ) -> list[Tensor | None]:
-    """The gradients of the gradients, by the equations in plain PyTorch, differentiable where gradients are enabled.
+    """The gradients of the gradients, by the equations in plain PyTorch, differentiable if gradients are enabled.
 
     Args:
         saved: The gradient of the output, x, weight, bias and residual.
         upstream: The gradients of those of x, weight, bias and residual.
-        config: What the forward pass used besides.
+        config: The other data of the forward pass.
     """
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -184,7 +184,7 @@ def second_gradients(
 
 
 def _apart(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The tensors, none of them made from another, as a residual may be from ``x``: so the gradient of each is its own."""
+    """A separate view of each tensor, so that each has its own gradient even if a residual was made from ``x``."""
     return [None if t is None else t.view_as(t) for t in tensors]
 
 

@@ -1,6 +1,6 @@
-"""What stands between one node of the autograd graph and the loops of a device: two passes over a tensor.
+"""The interface between a node of the autograd graph and the loops of a device: two passes over a tensor.
 
-On the CPU they are compiled by Numba (``cpu.launch``), on a GPU by Triton (``gpu.launch``). Whatever is above them, is there once.
+On the CPU they are compiled by Numba (``cpu.launch``), on a GPU by Triton (``gpu.launch``). The code above them is shared.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from bnkit.kernels.contract import BatchNormArgs
 class Backend(Protocol):
     """The passes of a device.
 
-    Of ``args``, the input is dense: contiguous, or channels last. The residual, the output and its gradient are as the input in
-    every way; gamma and beta are (C,), contiguous, float32, or float64 with such an input; the mask is (N, 1, *), contiguous; the
-    buffers are (C,) float32, contiguous; the activation is one that the backend fuses.
+    In ``args``, the input is dense: contiguous, or channels last. The residual, the output and its gradient have its shape,
+    dtype and layout; gamma and beta are (C,), contiguous, float32, or float64 for a float64 input; the mask is (N, 1, *),
+    contiguous; the buffers are (C,) float32, contiguous; the activation is one that the backend fuses.
 
-    ``statistics`` are (6, C) float64: mean, biased variance, 1 / sqrt(variance + eps), unbiased variance, and room for two
-    more rows.
+    ``statistics`` are (6, C) float64: mean, biased variance, 1 / sqrt(variance + eps), unbiased variance, and two
+    unused rows.
     """
 
     def needs_output(self, args: BatchNormArgs) -> bool:
-        """Whether the backward pass reads the output: by the input the slope of the activation may not be known, or dear."""
+        """Whether the backward pass reads the output: the activation's slope may be unknown from the input, or expensive."""
         ...
 
     def forward(self, args: BatchNormArgs, statistics: Tensor, float64_compute: bool) -> Tensor:
-        """The output, as the input lies in memory.
+        """The output, in the memory layout of the input.
 
-        In training the statistics are filled in, and the buffers moved, if there are any; otherwise the statistics are used as
-        they are. ``float64_compute``: whether to compute in float64, for an activation that is not fused.
+        In training, it fills in the statistics and updates the buffers, if any; otherwise it uses the given statistics.
+        ``float64_compute``: whether to compute in float64, for an activation that is not fused.
         """
         ...
 
@@ -41,7 +41,7 @@ class Backend(Protocol):
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """The gradients of the input; of the residual before an activation; and of gamma and beta, (2, C), of their dtype.
 
-        ``args``, ``statistics``: what the forward pass used. ``output``: what it returned, where ``needs_output`` says so.
+        ``args``, ``statistics``: those of the forward pass. ``output``: its result, if ``needs_output``.
         """
         ...
 
@@ -50,7 +50,7 @@ _BACKENDS: dict[str, Backend] = {}
 
 
 def register_backend(kernel: str, backend: Backend) -> None:
-    """Let ``backend_of`` find the passes of a kernel; an operation of a graph can hold its name only."""
+    """Register the passes of a kernel for ``backend_of``; an operation in a graph can only hold the kernel's name."""
     _BACKENDS[kernel] = backend
 
 
@@ -58,12 +58,12 @@ def backend_of(kernel: str) -> Backend:
     """The passes of a kernel, by its name.
 
     Raises:
-        KernelError: The kernel was not loaded in this process.
+        KernelError: If the kernel is not loaded in this process.
     """
     backend = _BACKENDS.get(kernel)
     if backend is None:
         raise KernelError(
-            f"bnkit::batch_norm was asked for the kernel {kernel!r}, which is not loaded; expected one of "
+            f"bnkit::batch_norm got the kernel {kernel!r}, which is not loaded; expected one of "
             f"{', '.join(_BACKENDS)}; bnkit.kernels.select({kernel!r}, x) loads it"
         )
     return backend

@@ -1,7 +1,7 @@
-"""The passes of all devices as operations that PyTorch knows: for torch.compile and torch.export, and whatever looks at operations.
+"""The passes of all devices as registered PyTorch operations: for torch.compile, torch.export, and dispatch modes.
 
-In eager mode, ``autograd`` does the same with less ado. Neither carries a tangent under forward-mode differentiation, and inside
-a compiled ``torch.func.grad`` an operation has none at all: there the equations are taken (``kernel``).
+In eager mode, ``autograd`` does the same with less overhead. Neither supports forward-mode differentiation, and operations do
+not support a compiled ``torch.func.grad``: there ``kernel`` uses the equations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bnkit.kernels.fused.operands import check_operands
 
 
 def _kernel_for(kernel: str, x: Tensor) -> str:
-    """The name of a kernel that takes ``x``; ``kernel`` is one, or empty for that of the device."""
+    """The name of a kernel that takes ``x``; ``kernel`` is a name, or empty for the device's kernel."""
     if kernel == "numba" and x.device.type != "cpu":
         raise KernelError(f"bnkit::batch_norm got an x on {x.device} for the kernel 'numba'; expected it on the CPU")
     return kernel or ("numba" if x.device.type == "cpu" else "triton")
@@ -41,8 +41,8 @@ def batch_norm(
 ) -> tuple[Tensor, Tensor]:
     """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``backend.Backend``.
 
-    ``given``: the statistics to normalise with, or None for the batch's. ``kernel``: the name of a fused one, or empty for that
-    of the device.
+    ``given``: the statistics to normalise with, or None for the batch's. ``kernel``: the name of a fused kernel, or empty
+    for that of the device.
     """
     args = BatchNormArgs(x, None, None, weight, bias, given is None, 0.0, eps, activation, residual, mask, count)
     check_operands(args, given)
@@ -71,12 +71,12 @@ def batch_norm_backward(
     is_given: bool,
     kernel: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, weight, bias and residual; empty ones for what there is not. See ``backend.Backend``."""
+    """The gradients of x, weight, bias and residual; empty tensors for missing ones. See ``backend.Backend``."""
     config = ForwardConfig(not is_given, eps, activation, mask, count, statistics, _kernel_for(kernel, x))
     operands = (x, weight, bias, residual)
     check_operands(config.args(operands), statistics, y, gradient)
     grads = gradients_of(gradient, operands, y, config)
-    # No result of an operation may share memory with another, or with what it was given.
+    # The results of an operation must not share memory with each other, or with its arguments.
     dx, dw, db, dr = (x.new_empty(0) if t is None else t for t in grads)
     return dx, dw.clone(), db.clone(), dr.clone() if dr is gradient else dr
 
@@ -124,7 +124,7 @@ batch_norm_backward.register_autograd(_differentiate_again, setup_context=_keep_
 
 
 def _one_by_one(operation: Any) -> Any:
-    """A rule for ``torch.vmap``: the operation on each in turn. The statistics of one are not those of another."""
+    """A rule for ``torch.vmap``: apply the operation to each element, because each has its own statistics."""
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         results = []

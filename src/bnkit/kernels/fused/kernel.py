@@ -1,4 +1,4 @@
-"""What the fused kernels have in common, above the passes of a device: how a call reaches these."""
+"""Common code of the fused kernels: from a call to the passes of a device."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from bnkit.kernels.sync_contract import SyncKernel
 
 
 class FusedKernel:
-    """A ``contract.Kernel`` that goes twice over a tensor.
+    """A ``contract.Kernel`` that makes two passes over a tensor.
 
     Args:
-        name: What users call it; ``NAME``.
+        name: The kernel's name for users; ``NAME``.
         backend: The passes of its device.
 
     Attributes:
-        fused: The activations that the passes compute; for the others, PyTorch does, behind them.
-        fused_behind_a_sum: Those of them that they compute where a residual is added before.
-        least_for_others: On fewer elements, the equations are taken where an activation is not fused: rounding before it
-            shows in the sums of gradients, and nothing averages it out.
-        masks_by_plane: Whether a mask asks for a contiguous tensor.
-        SYNC: What it does with a part of a batch, if it can stop halfway through a pass.
+        fused: The activations that the passes compute; PyTorch computes the others afterwards.
+        fused_behind_a_sum: Those that the passes also compute after adding a residual.
+        least_for_others: With fewer elements, the equations are used if the activation is not fused: rounding before it
+            affects the sums of gradients, and does not average out.
+        masks_by_plane: Whether a mask requires a contiguous tensor.
+        SYNC: The ``SyncKernel`` for a part of a batch, if it can stop halfway through a pass.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class FusedKernel:
         if self._wants_equations(args) or args.input.numel() == 0:
             return reference.running_stats_forward(args)
         mean, variance = (statistic.detach().double() for statistic in args.statistics)
-        # The last three: only room.
+        # The last three rows are unused.
         given = torch.stack([mean, variance, torch.rsqrt(variance + args.eps), variance, mean, mean])
         return self._forward(args, given)[0]
 
     def training_step(self, args: BatchNormArgs) -> Tensor | None:
-        """See ``contract.Kernel``; for a call that nobody looks at (``tracing.is_plain_eager``).
+        """See ``contract.Kernel``; for calls that are not traced (``tracing.is_plain_eager``).
 
-        Small inputs take less time in the loops than it takes to get there: so there are few calls between.
+        For small inputs, the loops take less time than the calls to reach them, so there are few calls in between.
         """
         x, running_mean, running_var, weight, bias, _, _, _, activation, residual, _, _, num_batches_tracked = args
         assert running_mean is not None and running_var is not None
@@ -82,7 +82,7 @@ class FusedKernel:
             activation not in (self.fused if residual is None else self.fused_behind_a_sum)
             or not is_dense(x)
             or not is_bare(x)
-            or x.dtype is torch.float64  # whose parameters are float64: the passes move buffers of float32
+            or x.dtype is torch.float64  # float64 buffers: the passes update float32 buffers only
             or not are_rows(channels, torch.float32, running_mean, running_var, weight, bias)
             or running_mean.device != device
             or running_var.device != device
@@ -94,16 +94,16 @@ class FusedKernel:
         ):
             return None
         statistics = torch.empty((6, channels), dtype=torch.float64, device=x.device)
-        # What torch.autograd.Function.apply does besides is for torch.func, which is not at work.
+        # The rest of torch.autograd.Function.apply is for torch.func, which is not active.
         output = _apply(x, weight, bias, residual, args, statistics, self.NAME, False)
         buffers = (running_mean, running_var)
         torch._C._increment_version(buffers if num_batches_tracked is None else (*buffers, num_batches_tracked))
         return output
 
     def _forward(self, args: BatchNormArgs, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The output, and the statistics that were used; ``given`` ones, or the batch's.
+        """The output, and the statistics that were used: ``given`` ones, or the batch's.
 
-        The loops take tensors that are dense, the residual as the input is, and parameters in what is computed in.
+        The loops take dense tensors, a residual in the layout of the input, and parameters of ``parameter_dtype_of``.
         """
         activation, eps, count, mask = args.activation, args.eps, args.num_values, args.mask
         x, weight, bias, residual = args.input, args.weight, args.bias, args.residual
@@ -143,7 +143,7 @@ class FusedKernel:
         return args.activation in (self.fused if args.residual is None else self.fused_behind_a_sum)
 
     def _wants_equations(self, args: BatchNormArgs) -> bool:
-        """Whether plain PyTorch has to do it: the loops would be less exact, or carry no derivative."""
+        """Whether to use plain PyTorch, because the loops would be less exact, or not differentiable."""
         if not self._fuses(args) and args.input.numel() < self.least_for_others:
             return True
         return is_transformed()

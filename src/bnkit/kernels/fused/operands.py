@@ -1,4 +1,4 @@
-"""What the kernels can be given: passes read and write at addresses, and would not notice what does not fit."""
+"""Checks of the kernels' operands: passes read and write at addresses, and do not detect invalid tensors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 from bnkit.errors import KernelError
 from bnkit.kernels.contract import BatchNormArgs
 
-# Of inputs, parameters and running statistics.
+# The dtypes of inputs, parameters and running statistics.
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def channels_last(x: Tensor) -> torch.memory_format:
-    """Channels last for as many dimensions as ``x`` has, 4 or 5."""
+    """The channels-last format for the dimensions of ``x``, 4 or 5."""
     return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
 
 
@@ -23,17 +23,17 @@ def is_dense(x: Tensor) -> bool:
 
 
 def parameter_dtype_of(x: Tensor) -> torch.dtype:
-    """What gamma and beta are for an ``x``: float64 for float64, and float32 for all others."""
+    """The dtype of gamma and beta for ``x``: float64 for float64, and float32 for all others."""
     return torch.float64 if x.dtype is torch.float64 else torch.float32
 
 
 def is_bare(tensor: Tensor) -> bool:
-    """Whether its numbers stand in memory as they are: not to be negated, and not zeros that have no memory."""
+    """Whether memory holds its actual values: without a negation bit, and not zeros without memory."""
     return torch.compiler.is_compiling() or not (tensor.is_neg() or tensor._is_zerotensor())
 
 
 def are_rows(channels: int, dtype: torch.dtype, *tensors: Tensor | None) -> bool:
-    """Whether a kernel can read all ``tensors`` as (C,) numbers of ``dtype``, one behind the other, and write there."""
+    """Whether a kernel can read and write all ``tensors`` as (C,) contiguous numbers of ``dtype``."""
     is_seen = torch.compiler.is_compiling()
     for tensor in tensors:
         if tensor is not None and (
@@ -47,14 +47,14 @@ def are_rows(channels: int, dtype: torch.dtype, *tensors: Tensor | None) -> bool
 
 
 def as_row(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """``tensor``, (C,), as numbers of ``dtype``, one behind the other; differentiable."""
+    """``tensor``, (C,), as contiguous numbers of ``dtype``; differentiable."""
     if tensor is None or are_rows(tensor.numel(), dtype, tensor):
         return tensor
     return tensor.to(dtype).resolve_neg().contiguous()
 
 
 def in_layout_of(x: Tensor, other: Tensor) -> Tensor:
-    """``other``, of the same shape, as a dense ``x`` lies in memory, and of its dtype; not differentiable."""
+    """``other``, of the same shape, in the memory layout and dtype of a dense ``x``; not differentiable."""
     if other.stride() == x.stride() and other.dtype is x.dtype and is_bare(other):
         return other
     return torch.empty_like(x).copy_(other)
@@ -66,7 +66,7 @@ _SIDE_BY_SIDE = (1,)
 def check_operands(
     args: BatchNormArgs, statistics: Tensor | None, y: Tensor | None = None, gradient: Tensor | None = None
 ) -> None:
-    """A KernelError where something does not fit; only the gradient of the output may lie otherwise than the input."""
+    """Raise a KernelError for invalid operands; only the gradient of the output may have another layout than the input."""
     x = args.input
     if x.dtype not in FLOATING or x.dim() < 2:
         raise KernelError(

@@ -1,4 +1,4 @@
-"""Who looks at a call: what is faster than PyTorch's operations must not be taken where they are looked at one by one."""
+"""Whether a call is traced: the fast paths must not be used where each PyTorch operation is intercepted."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ _PLAIN = frozenset({Tensor, torch.nn.Parameter})
 
 
 def is_traced(x: Tensor) -> bool:
-    """Whether somebody looks at every operation, and has to see one: torch.compile, torch.export, a dispatch mode."""
+    """Whether every operation is intercepted: by torch.compile, torch.export, or a dispatch mode."""
     return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or isinstance(x, FakeTensor)
 
 
 def is_transformed() -> bool:
-    """Whether a torch.func transform or forward-mode differentiation is at work."""
+    """Whether a torch.func transform or forward-mode differentiation is active."""
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
 def is_wrapped(gradient: Tensor) -> bool:
-    """Whether a gradient stands for several (``is_grads_batched``, ``torch.func.vmap``), or has a tangent: it lies at no address."""
+    """Whether a gradient is batched (``is_grads_batched``, ``torch.func.vmap``) or has a tangent, and so has no address."""
     return is_transformed() or torch._C._functorch.is_legacy_batchedtensor(gradient)
 
 
 def is_plain_eager(x: Tensor) -> bool:
-    """Whether nobody looks, and ``x`` is what it looks like: a tensor of its own, not a tracer's and not a transform's."""
-    if torch.compiler.is_compiling():  # first: what follows, torch.compile cannot follow
+    """Whether the call is not traced, and ``x`` is a plain tensor, not one of a tracer or a transform."""
+    if torch.compiler.is_compiling():  # first, because torch.compile cannot trace the rest
         return False
     return (
         type(x) in _PLAIN
@@ -34,5 +34,5 @@ def is_plain_eager(x: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and torch.autograd.forward_ad._current_level < 0
         and torch._C._get_tracing_state() is None
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)  # one that outlived its transform
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)  # a tensor that outlived its transform
     )

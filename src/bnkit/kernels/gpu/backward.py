@@ -1,11 +1,11 @@
-"""The backward pass in Triton: in one kernel where a program can do a channel alone, otherwise in three.
+"""The backward pass in Triton: in one kernel if one program can process a whole channel, otherwise in three.
 
-The activation's argument is computed again from x, and from the residual where there is one, exactly as the forward pass did:
-nothing is kept for it.
+The activation's argument is recomputed from x, and from the residual if there is one, exactly as in the forward pass, so that it
+need not be stored.
 
-The pointers, besides those of ``forward``, of which nothing is written here:
+The pointers, besides those of ``forward``, which are only read here:
 
-- ``gradients``: of the output; shape, strides and dtype of ``x``. ``dx``, ``dr``: the same, of x and of the residual, written.
+- ``gradients``: of the output; shape, strides and dtype of ``x``. ``dx``, ``dr``: the same, for x and the residual; written.
 - ``residual``, ``dr``: None unless an activation follows a residual; otherwise the gradient of the residual is ``gradients``.
 - ``by_parameter``: (2, C), contiguous; the dtype of gamma and beta: their gradients.
 - ``partial``: (2, parts, C), contiguous, (parts * C, C, 1); float64: the sums of each part of the tiles, of the gradients before the
@@ -34,7 +34,7 @@ def write_tile(
         store(dr, offsets, gradient, inside, EVEN)
     own = gradient * scale
     result = tl.fma(off, c1, own + c0)
-    if mask is not None:  # what does not count had no part in the statistics, and what is no number has none in x
+    if mask is not None:  # masked values were excluded from the statistics, and non-finite ones from x
         result = tl.where(counts, result, tl.where(has_part, own, 0.0))
     store(dx, offsets, result, inside, EVEN)
 
@@ -45,7 +45,7 @@ def write_tiles(
     B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr,
     ACTIVATION: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradients for the tiles from ``first`` to before ``last``, backwards."""
+    """Write the gradients for the tiles from ``first`` up to ``last``, exclusive, in reverse order."""
     for step in range(first, last):
         offsets, inside, off, gradient, counts, has_part = gradients_of_tile(
             x, gradients, residual, mask, mean_hi, scale, shift, last - 1 - (step - first), view, A, B, BY_ROWS, EVEN, LARGE,
@@ -61,7 +61,7 @@ def backward_one_launch(
     LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr, IS_GIVEN: tl.constexpr,
     IN_REGISTERS: tl.constexpr,
 ):  # fmt: skip
-    """A program does its channels alone; it holds all their values (``IN_REGISTERS``), or reads them twice."""
+    """Each program processes whole channels: it holds all their values (``IN_REGISTERS``), or reads them twice."""
     program = tl.program_id(0)
     view = (program, rows, units * UNIT, channels, column_tiles)
     channel = channels_of(program, B, BY_ROWS)
@@ -114,7 +114,7 @@ def backward_merge(
     partial, statistics, weight, by_parameter, factors, channels, parts, count, PARTS: tl.constexpr, B: tl.constexpr,
     ACC_DTYPE: tl.constexpr, IS_GIVEN: tl.constexpr,
 ):  # fmt: skip
-    """Merge the parts' sums: the gradients of gamma and beta, and (2, C) factors of what is taken off the others."""
+    """Merge the parts' sums: the gradients of gamma and beta, and the (2, C) factors of the correction of the others."""
     channel = tl.program_id(0) * B + tl.arange(0, B)[None, :]
     part = tl.arange(0, PARTS)[:, None]
     exists = channel < channels

@@ -1,4 +1,4 @@
-"""How a Triton kernel is started: the second time without Triton's look at every argument, which takes as long as the launch."""
+"""Launch Triton kernels: later launches skip Triton's inspection of all arguments, which takes as long as the launch."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def start(
 
     Args:
         kernel: A function that Triton compiles.
-        tiling: Decides the grid, the dtypes and most numbers; keeps what was compiled.
-        grid: Programs in each dimension.
-        tensors: None for those that there are not.
-        numbers: Of Python.
-        constants: What the kernel is compiled for, and the compiler's options.
-        variant: What of ``constants`` ``tiling`` does not decide.
+        tiling: Determines the grid, the dtypes and most numbers; caches the compiled kernels.
+        grid: The number of programs in each dimension.
+        tensors: The tensors, None for absent ones.
+        numbers: Python numbers.
+        constants: The compile-time constants of the kernel, and the compiler's options.
+        variant: The part of ``constants`` that ``tiling`` does not determine.
     """
     aligned = [None if t is None else t.data_ptr() % _ALIGNED == 0 for t in tensors]
     key = (id(kernel), *variant, tensors[0].device.index, *aligned)  # type: ignore[union-attr]
@@ -40,7 +40,7 @@ def start(
         runner(*tensors, *numbers, *rest)
         return
     compiled = kernel[grid](*tensors, *numbers, **constants)
-    # Triton's interpreter compiles nothing; and of a large tensor, a number may take 32 bits or 64.
+    # Triton's interpreter does not compile; and for a large tensor, a number may take 32 or 64 bits.
     if compiled is not None and not tiling.is_large:
         names = kernel.arg_names[len(tensors) + len(numbers) :]
         tiling.compiled[key] = compiled[grid], tuple(constants[name] for name in names)

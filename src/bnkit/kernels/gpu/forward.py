@@ -1,15 +1,15 @@
-"""The forward pass in Triton: in one kernel where a program can do a channel alone, otherwise in three.
+"""The forward pass in Triton: in one kernel if one program can process a whole channel, otherwise in three.
 
-Each kernel that writes takes the tiles in the reverse order of the one that read them: what was read last is still in the cache.
+Kernels that write visit the tiles in the reverse order of the kernel that read them: the last ones are still in the cache.
 
-The pointers, which mean the same in every kernel: shape, strides, dtype. C channels; "contiguous" is (C, 1) for two dimensions.
+The pointers, which have the same meaning in every kernel: shape, strides, dtype. C channels; "contiguous" is (C, 1) for two dimensions.
 
 - ``x``, ``residual``, ``y``: (N, C, *), all contiguous or all channels last; the input's dtype. Without a residual, None.
 - ``weight``, ``bias``: gamma and beta, (C,), stride 1; float32, or float64 for float64 inputs. None for 1 and 0.
-- ``mask``: (N, 1, *), contiguous; uint8, 0 for what does not count. None where everything counts.
-- ``statistics``: (6, C), contiguous; float64: mean, biased variance, 1 / sqrt(variance + eps), unbiased variance; two rows are not
-  used. Written, but by ``forward_write``, which reads them.
-- ``running_mean``, ``running_var``: (C,), stride 1; float32. Read and written; None where no buffer moves.
+- ``mask``: (N, 1, *), contiguous; uint8, 0 for values excluded from the statistics. None without a mask.
+- ``statistics``: (6, C), contiguous; float64: mean, biased variance, 1 / sqrt(variance + eps), unbiased variance; two rows are
+  unused. Written by the kernels, but only read by ``forward_write``.
+- ``running_mean``, ``running_var``: (C,), stride 1; float32. Read and written; None if no buffer is updated.
 - ``tracked``: (), int64, counts the batches. None without a counter.
 - ``partial``: (3, parts, C), contiguous, (parts * C, C, 1); float64: count, mean and squared deviations of each part of the tiles.
 """
@@ -23,7 +23,7 @@ from bnkit.kernels.gpu.reductions import moments_of_tile, moments_of_tiles
 from bnkit.kernels.gpu.statistics import affine, finalize, merge, saved_affine
 from bnkit.kernels.gpu.tiles import activate, channels_of, load, load_mask, store, tile_offsets
 
-# Numbers that would otherwise make a variant of a kernel each, for being 1 or divisible by 16.
+# Arguments that Triton would otherwise specialise for values that are 1 or divisible by 16.
 _NUMBERS = ["rows", "units", "channels", "column_tiles", "tiles", "each", "parts", "count"]
 
 
@@ -43,7 +43,7 @@ def write_tiles(
     x, residual, y, mean_hi, scale, shift, first, last, view, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr,
     EVEN: tl.constexpr, LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
-    """Write the result for the tiles from ``first`` to before ``last``, backwards."""
+    """Write the result for the tiles from ``first`` up to ``last``, exclusive, in reverse order."""
     for step in range(first, last):
         offsets, _, inside = tile_offsets(last - 1 - (step - first), view, A, B, BY_ROWS, LARGE)
         off = load(x, offsets, inside, EVEN, ACC_DTYPE) - mean_hi
@@ -57,7 +57,7 @@ def forward_one_launch(
     BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr,
     IN_REGISTERS: tl.constexpr,
 ):  # fmt: skip
-    """A program does its channels alone.
+    """Each program processes whole channels.
 
     Either it holds all their values, so that x is read once (``IN_REGISTERS``, one tile); or it reads them twice, the second
     time from the cache.
@@ -108,7 +108,7 @@ def forward_merge(
     partial, statistics, running_mean, running_var, tracked, channels, parts, count, eps, eps_low, momentum, momentum_low,
     PARTS: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    """Merge the parts' moments, and move the running buffers."""
+    """Merge the parts' moments, and update the running buffers."""
     channel = tl.program_id(0) * B + tl.arange(0, B)[None, :]
     part = tl.arange(0, PARTS)[:, None]
     exists = channel < channels
@@ -128,7 +128,7 @@ def forward_write(
     A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr,
     ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
-    """Write a part of the tiles, by statistics that are known."""
+    """Write a part of the tiles, with known statistics."""
     program = tl.num_programs(0) - 1 - tl.program_id(0)
     part = tl.num_programs(1) - 1 - tl.program_id(1)
     view = (program, rows, units * UNIT, channels, column_tiles)

@@ -16,19 +16,19 @@ from bnkit.kernels.gpu import forward as gpu_forward
 from bnkit.kernels.gpu.cached_launch import start
 from bnkit.kernels.gpu.tiling import Tiling, tiling_of
 
-_MERGED = 4  # channels that a program merges
+_MERGED = 4  # channels merged by a program
 _MERGE_WARPS = 4
-# Releases of Triton differ in what they do unasked; so they give the same numbers.
+# Defaults differ between releases of Triton; explicit options give the same numbers in all of them.
 _COMPILER = {"enable_fp_fusion": True}
 
 
 def needs_output(args: BatchNormArgs) -> bool:
-    """See ``fused.backend.Backend``: the argument of the activation is computed again."""
+    """See ``fused.backend.Backend``: the argument of the activation is recomputed."""
     return False
 
 
 def forward(args: BatchNormArgs, statistics: Tensor, float64_compute: bool) -> Tensor:
-    """See ``fused.backend.Backend``; ``float64_compute`` is for what is not fused, and here everything is."""
+    """See ``fused.backend.Backend``; ``float64_compute`` is for activations that are not fused; here all are fused."""
     x, mean, var, weight, bias, training, momentum, eps, activation, residual, mask, count, counter = args
     assert isinstance(count, int)
     y = torch.empty_like(x)
@@ -73,7 +73,7 @@ def backward(
     x, _, _, weight, bias, training, _, _, activation, residual, mask, count, _ = args
     assert isinstance(count, int)
     if activation is None:
-        residual = None  # its gradient is that of the output
+        residual = None  # its gradient is the output's
     dx = torch.empty_like(x)
     dr = None if residual is None else torch.empty_like(x)
     channels, parameter_dtype = x.shape[1], torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -116,7 +116,7 @@ def backward(
 
 
 def _shared(tiling: Tiling, channels: int) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """What all kernels over tiles take: sizes, and what is known when they are compiled."""
+    """The common arguments of all kernels over tiles: sizes, and compile-time constants."""
     sizes = (tiling.rows, tiling.columns // tiling.unit, channels, tiling.column_tiles, tiling.tiles)
     return sizes, {
         "UNIT": tiling.unit,
@@ -136,13 +136,13 @@ def _merging(tiling: Tiling) -> dict[str, Any]:
 
 
 def _halves(number: float) -> tuple[float, float]:
-    """A kernel takes a number of Python as float32: so in two."""
+    """A Python number as two float32 values, because kernels take Python numbers as float32."""
     high = c_float(number).value
     return high, number - high
 
 
 def _on(x: Tensor) -> Any:
-    """Kernels start on the current device; this makes it that of ``x``."""
+    """Make the device of ``x`` the current one, on which kernels start."""
     if x.device.type == "cpu" or x.device.index == torch.cuda.current_device():
         return nullcontext()
     return torch.cuda.device(x.device)

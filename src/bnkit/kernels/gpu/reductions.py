@@ -1,7 +1,7 @@
-"""Sums over the values of a channel, in Triton: of a tile that stays in registers, or of many tiles in turn.
+"""Sums over the values of a channel, in Triton: over one tile in registers, or over many tiles in a loop.
 
-Each element of a tile adds up what comes in its place: the values, less the mean of the first tile, and their squares. Nothing
-cancels then, whatever the mean is. What the places make is added up in an order that is always the same.
+Each position of a tile accumulates the values at its position, minus the mean of the first tile, and their squares. This avoids
+cancellation for every mean. The sums of the positions are then added in a fixed order.
 
 The pointers are those of ``forward`` and ``backward``, whose docstrings have their shapes, strides and dtypes.
 """
@@ -16,12 +16,12 @@ from bnkit.kernels.gpu.tiles import activation_backward, by_channel, is_finite, 
 
 @triton.jit
 def moments_of_tile(value, counts, BY_ROWS: tl.constexpr):
-    """How many values count, their mean in float64, and the sum of their squared deviations."""
+    """The number of counted values, their mean in float64, and the sum of their squared deviations."""
     value = tl.where(counts, value, 0.0)
     many = by_channel(counts.to(value.dtype), BY_ROWS)
     some = tl.where(many > 0, many, 1.0)
     anchor = by_channel(value / some, BY_ROWS)
-    mean = by_channel(tl.where(counts, value - anchor, 0.0), BY_ROWS) / some  # of what rounding left over
+    mean = by_channel(tl.where(counts, value - anchor, 0.0), BY_ROWS) / some  # corrects the rounding error
     centred = tl.where(counts, (value - anchor) - mean, 0.0)
     return many.to(tl.float64), anchor.to(tl.float64) + mean.to(tl.float64), by_channel(centred * centred, BY_ROWS)
 
@@ -31,8 +31,8 @@ def moments_of_tiles(
     x, mask, first, last, view, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, EVEN: tl.constexpr,
     LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr,
 ):  # fmt: skip
-    """The same of the tiles from ``first`` to before ``last``."""
-    # Around the mean of the first tile; of all of them, if a mask may leave nothing of the first.
+    """The same for the tiles from ``first`` up to ``last``, exclusive."""
+    # Relative to the mean of the first tile; with a mask, which may exclude all of it, to the mean of all tiles.
     total = tl.zeros([A, B], ACC_DTYPE)
     places = tl.zeros([A, B], ACC_DTYPE)
     some = tl.minimum(first + 1, last)
@@ -77,8 +77,8 @@ def gradients_of_tile(
     """Tile ``t`` of the backward pass: the centred values, and the gradients before the activation.
 
     Returns:
-        The offsets of the tile, what is inside, x - mean, the gradients, which values count in the statistics, and which have a
-        part in the sums: with a mask, also what does not count but is a number. (0 times NaN would be NaN.)
+        The offsets of the tile, which elements are inside, x - mean, the gradients, which values count in the statistics, and
+        which are part of the sums: with a mask, also finite values that do not count. (0 times NaN would be NaN.)
     """
     offsets, positions, inside = tile_offsets(t, view, A, B, BY_ROWS, LARGE)
     value = load(x, offsets, inside, EVEN, ACC_DTYPE)
@@ -102,7 +102,7 @@ def products_of_tiles(
     x, gradients, residual, mask, mean_hi, scale, shift, first, last, view, A: tl.constexpr, B: tl.constexpr,
     BY_ROWS: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr, ACC_DTYPE: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
-    """The sums of the gradients, and of their products with the centred values, in the tiles ``first`` to before ``last``."""
+    """The sums of the gradients, and of their products with the centred values, in the tiles ``first`` up to ``last``."""
     total = tl.zeros([A, B], ACC_DTYPE)
     with_x = tl.zeros([A, B], ACC_DTYPE)
     for t in range(first, last):

@@ -1,4 +1,4 @@
-"""What is computed once for a channel, in float64, in Triton: its statistics, its scale and shift, its gradients.
+"""Computations once per channel, in float64, in Triton: its statistics, its scale and shift, its gradients.
 
 The pointers are those of ``forward`` and ``backward``, whose docstrings have their shapes, strides and dtypes.
 """
@@ -24,7 +24,7 @@ def merge(many, mean, squares):
 
 @triton.jit
 def join_halves(high, low):
-    """A number of Python, which arrives as two of float32: to 48 bits."""
+    """A Python number, passed as two float32 values, with 48 bits."""
     return tl.cast(high, tl.float64) + tl.cast(low, tl.float64)
 
 
@@ -33,12 +33,12 @@ def finalize(
     statistics, running_mean, running_var, tracked, channel, exists, channels, mean, squares, count, eps, eps_low, momentum,
     momentum_low,
 ):  # fmt: skip
-    """Store mean, biased variance, 1 / sqrt(variance + eps) and unbiased variance; move the running buffers, count the batch.
+    """Store mean, biased variance, 1 / sqrt(variance + eps) and unbiased variance; update the running buffers and the counter.
 
     Returns:
         1 / sqrt(variance + eps).
     """
-    # Triton decides the first condition when it compiles, and refuses the second beside it.
+    # Triton evaluates the first condition at compile time, and does not allow combining it with the second.
     if tracked is not None:  # noqa: SIM102
         if tl.program_id(0) == 0:
             tl.store(tracked, tl.load(tracked) + 1)
@@ -62,9 +62,9 @@ def finalize(
 
 @triton.jit
 def affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE: tl.constexpr):
-    """``mean_hi``, ``scale`` and ``shift`` of ``(x - mean_hi) * scale + shift``, and what ``mean_hi`` leaves of the mean.
+    """``mean_hi``, ``scale`` and ``shift`` of ``(x - mean_hi) * scale + shift``, and the mean's remainder after ``mean_hi``.
 
-    Rounded to float32, the mean would be off by more than a small deviation: the shift takes up the rest.
+    The error of rounding the mean to float32 could exceed a small deviation: the shift includes the remainder.
     """
     mean_hi = mean.to(ACC_DTYPE)
     mean_lo = mean - mean_hi.to(tl.float64)
@@ -76,7 +76,7 @@ def affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE: tl.constexpr
 
 @triton.jit
 def saved_affine(statistics, weight, bias, channel, exists, channels, ACC_DTYPE: tl.constexpr):
-    """What ``affine`` returns, by the statistics that the forward pass used; and their 1 / sqrt(variance + eps)."""
+    """The result of ``affine`` for the statistics of the forward pass, and their 1 / sqrt(variance + eps)."""
     mean = tl.load(statistics + channel, mask=exists, other=0.0)
     inverse = tl.load(statistics + 2 * channels + channel, mask=exists, other=0.0)
     mean_hi, scale, shift, mean_lo = affine(mean, inverse, weight, bias, channel, exists, ACC_DTYPE)

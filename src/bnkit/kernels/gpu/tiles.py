@@ -1,11 +1,11 @@
-"""What the Triton kernels are made of: where a tile of a tensor lies, sums by channel, activations.
+"""Building blocks of the Triton kernels: the addresses of tiles, sums by channel, activations.
 
-A tensor is taken as rows of which each element is next to the one before: (N, C, *) contiguous, channel by channel, as N rows
-of P positions ("planes"); channels last, or (N, C), as N·P rows of C channels ("rows"). A tile has A rows and B columns. What
-belongs to a channel is (1, 1) for planes, where a tile has one, and (1, B) for rows: so one text serves both.
+A tensor is treated as rows of adjacent elements: (N, C, *) contiguous, channel by channel, as N rows
+of P positions ("planes"); channels last, or (N, C), as N·P rows of C channels ("rows"). A tile has A rows and B columns. Values
+per channel are (1, 1) for planes, with one channel per tile, and (1, B) for rows, so that the same code works for both.
 
-Where a program's tiles lie is one value, ``view``: the program's number along the channels, how many rows and columns there are,
-how many channels, and how many tiles stand beside each other.
+The position of a program's tiles is one value, ``view``: the program's number along the channels, the numbers of rows, of columns
+and of channels, and the number of tiles side by side.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEAKY_SLOPE = tl.constexpr(0.01)  # of torch.nn.LeakyReLU
 
 @triton.jit
 def channels_of(program, B: tl.constexpr, BY_ROWS: tl.constexpr):
-    """The channels that a program is for."""
+    """The channels of a program."""
     if BY_ROWS:
         channel = program * B + tl.arange(0, B)[None, :]
     else:
@@ -28,7 +28,7 @@ def channels_of(program, B: tl.constexpr, BY_ROWS: tl.constexpr):
 
 @triton.jit
 def tile_offsets(t, view, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr, LARGE: tl.constexpr):
-    """Tile ``t``: its offsets from the tensor's start, the indices of its positions in the batch, and what is inside."""
+    """Tile ``t``: its offsets from the tensor's start, the indices of its positions in the batch, and which elements are inside."""
     program, rows, columns, channels, column_tiles = view
     if LARGE:  # more than 2**31 elements
         t = tl.cast(t, tl.int64)
@@ -48,7 +48,7 @@ def tile_offsets(t, view, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexp
 
 @triton.jit
 def size_of(t, view, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr):
-    """How many values of a channel are in tile ``t``."""
+    """The number of values per channel in tile ``t``."""
     _, rows, columns, _, column_tiles = view
     if BY_ROWS:
         size = tl.minimum(A, rows - tl.cast(t, tl.int64) * A)
@@ -59,7 +59,7 @@ def size_of(t, view, A: tl.constexpr, B: tl.constexpr, BY_ROWS: tl.constexpr):
 
 @triton.jit
 def load(tensor, offsets, inside, EVEN: tl.constexpr, ACC_DTYPE: tl.constexpr):
-    """The elements as numbers; 0 for what is not inside."""
+    """The elements as numbers; 0 for those outside."""
     if EVEN:
         elements = tl.load(tensor + offsets)
     else:
@@ -110,7 +110,7 @@ def parameter(pointer, channel, exists, otherwise):
 
 @triton.jit
 def tanh(z):
-    """Off by a rounding step of 1 at most: nothing that an output of size 1 shows."""
+    """Hyperbolic tangent with an error of at most the rounding error of 1, which is negligible for outputs of size 1."""
     shrunk = tl.exp(-2.0 * tl.abs(z))
     size = (1.0 - shrunk) / (1.0 + shrunk)
     return tl.where(z < 0, -size, size)
@@ -125,7 +125,7 @@ def logistic(z):
 
 @triton.jit
 def activate(z, ACTIVATION: tl.constexpr):
-    """The activation; NaN goes through."""
+    """The activation; keeps NaN."""
     if ACTIVATION == "relu":
         z = tl.where(z <= 0, 0.0, z)
     elif ACTIVATION == "leaky_relu":
@@ -146,7 +146,7 @@ def activate(z, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def activation_backward(gradient, z, ACTIVATION: tl.constexpr):
-    """The gradient before the activation, from that behind it and the activation's argument."""
+    """The gradient before the activation, from the gradient after it and the activation's argument."""
     if ACTIVATION == "relu":
         gradient = tl.where(z <= 0, 0.0, gradient)
     elif ACTIVATION == "leaky_relu":

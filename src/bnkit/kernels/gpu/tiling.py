@@ -1,4 +1,4 @@
-"""How a tensor is cut into tiles and programs for the Triton kernels: by its shape alone, so that results repeat bit by bit."""
+"""The division of a tensor into tiles and programs for the Triton kernels: it depends only on the shape, for reproducibility."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-# On fewer float32 values a channel than this, rounding does not average out: float64 computes.
+# With fewer float32 values per channel than this, rounding errors do not average out: float64 is used.
 _EXACT_BELOW = 1024
-# Elements of a tile: 16 for each of 256 threads, what 4 loads of 16 bytes fetch (float32); of 512 for a program alone, since few
-# of these run at a time.
+# Elements of a tile: 16 for each of 256 threads, that is 4 loads of 16 bytes (float32); 512 threads if a program processes whole
+# channels, since few of these run at a time.
 _TILE = {"two_pass": 8192, "split_reduction": 4096}
 _PER_THREAD = 16
 _MOST_WARPS = 16
 _WARP = 32
-# So many elements, rounded up to powers of two, stay in the registers of a program with 512 threads: 32 in each, or 16 where a
-# gradient lies beside them.
+# The elements, rounded up to powers of two, that fit in the registers of a program with 512 threads: 32 in each, or 16 together
+# with a gradient.
 _IN_REGISTERS = {"forward": 16384, "backward": 8192}
-# A program alone is as fast as several up to so many bytes; and up to so many more where there are programs enough to fill a GPU of
-# a hundred multiprocessors, whose second-level cache (50 MB and more) then holds what they read, for the second time.
+# Up to _TWO_PASS_BYTES, one program is as fast as several. The second limit is for enough programs to fill a GPU of a hundred
+# multiprocessors, whose second-level cache (50 MB and more) then holds the data for the second read.
 _TWO_PASS_BYTES = 1 << 16
 _TWO_PASS_BYTES_AMONG_MANY = 3 << 17
 _MANY = 96
-# Programs of a pass in parts: several waves over any GPU, and small sums to merge. Each has enough tiles to be worth its start.
+# Programs of a pass in parts: several waves on any GPU, and few sums to merge. Each has enough tiles to justify its start.
 _PROGRAMS = 2048
 _LEAST_TILES = 4
 _MOST_PARTS = 512
-# A row of a tile is so many bytes or more: what memory moves at a time. Of a tile that stays in a program, not more than four.
+# The least bytes in a row of a tile: a memory transaction. For tiles that stay in a program, not more than four transactions.
 _SECTOR = 32
 _SEGMENT = 128
-# Rows of 64 bytes move at 0.6 of the rate, rows of 32 bytes at 0.37 (measured on an H200): about this power of what is missing.
+# Rows of 64 bytes move at 0.6 of the rate, rows of 32 bytes at 0.37 (measured on an H200): about the fraction to this power.
 _NARROW = 0.75
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Tiling:
-    """The way through a tensor (N, C, *).
+    """The tiles of a tensor (N, C, *).
 
     Attributes:
         strategy: "in_registers": a program holds the values of its channels; "two_pass": it reads them twice;
-            "split_reduction": several share them.
-        by_rows: Whether the channels stand last.
+            "split_reduction": several programs share them.
+        by_rows: Whether the channels are the last dimension.
         rows, columns: N and P positions; N·P and C by rows.
-        unit: The largest power of two, up to 16, that divides ``columns``: what loads can be aligned to.
+        unit: The largest power of two, up to 16, that divides ``columns``: the alignment of loads.
         tile: Rows and columns of a tile, powers of two.
-        column_tiles: Tiles beside each other, for planes.
-        tiles: In all, for a program's channels.
-        each: How many of them for each of the ``parts``.
-        programs: For the channels; times ``parts`` in all.
-        warps: Of a program.
+        column_tiles: The number of tiles side by side, for planes.
+        tiles: The total number of tiles of a program's channels.
+        each: The number of tiles for each of the ``parts``.
+        programs: The number of programs along the channels; times ``parts`` in total.
+        warps: The number of warps of a program.
         is_even: Whether all tiles are full.
         is_large: Whether offsets take 64 bits.
-        is_wide: Whether float64 computes, and not float32.
-        compiled: What starts kernels that were compiled for tensors of this shape; see ``cached_launch.start``.
+        is_wide: Whether the computation uses float64 instead of float32.
+        compiled: The launchers of kernels compiled for tensors of this shape; see ``cached_launch.start``.
     """
 
     strategy: Literal["in_registers", "two_pass", "split_reduction"]
@@ -124,7 +124,7 @@ def _tiling(
 
 
 def _width(channels: int, itemsize: int) -> int:
-    """Channels of a program that does all their rows: a sector at least, and more where there are programs enough."""
+    """Channels of a program that processes all their rows: at least a sector, and more if there are enough programs."""
     width = max(_SECTOR // itemsize, 1)
     while width * itemsize < _SEGMENT and channels // width > 2 * _MANY:
         width *= 2
@@ -132,7 +132,7 @@ def _width(channels: int, itemsize: int) -> int:
 
 
 def _tile(rows: int, columns: int, width: int, itemsize: int, size: int) -> tuple[int, int]:
-    """The tile of ``size`` elements that has the least beyond the edges of rows and columns; ``width`` (if not 0) columns."""
+    """The tile of ``size`` elements with the least overhang over rows and columns; with ``width`` columns if not 0."""
     if width:
         return max(1, min(_power(rows), size // width)), width
 
@@ -147,5 +147,5 @@ def _tile(rows: int, columns: int, width: int, itemsize: int, size: int) -> tupl
 
 
 def _power(size: int) -> int:
-    """The power of two that is not less."""
+    """The least power of two that is at least ``size``."""
     return 1 << max(size - 1, 0).bit_length()

@@ -16,13 +16,13 @@ from bnkit.checks.rules.statistics.recalibrate_fix import RecalibrateFix
 from bnkit.model.statistics.drift import Drift
 from bnkit.model.verify.prediction_changes import POINT, SHARE, Effect
 
-# This share of the outputs' size.
+# Relative to the size of the outputs.
 _CHANGE = 0.1
 _NAMED = 3
 
 
 class StaleRunningStats(RecalibrateFix):
-    """A model that evaluates worse than its weights can, since its moving averages lag behind or are off."""
+    """A model that evaluates worse than its weights allow, because its moving averages lag or are wrong."""
 
     code = "BN201"
     name = "stale-running-stats"
@@ -44,7 +44,7 @@ class StaleRunningStats(RecalibrateFix):
         if effect.is_more_accurate:
             yield self._finding(
                 site,
-                "eval misses what the weights can do: accuracy "
+                "eval is worse than the weights allow: accuracy "
                 f"{effect.accuracy_before:.3f} with the moving average, {effect.accuracy_after:.3f} with the statistics of the data",
                 layers,
                 Severity.ERROR,
@@ -58,7 +58,7 @@ class StaleRunningStats(RecalibrateFix):
         elif effect.has_less_loss and not effect.is_less_accurate:
             yield self._finding(
                 site,
-                f"eval misses what the weights can do: {effect.loss} {effect.loss_before:.4g} with the moving average, "
+                f"eval is worse than the weights allow: {effect.loss} {effect.loss_before:.4g} with the moving average, "
                 f"{effect.loss_after:.4g} with the statistics of the data",
                 layers,
                 Severity.WARNING,
@@ -73,7 +73,7 @@ class StaleRunningStats(RecalibrateFix):
                 "the running statistics do not match the data: in eval, the outputs differ by "
                 f"{change:.0%} of their size from those by the data's own"
                 if math.isfinite(change)
-                else "eval returns numbers that are not finite",
+                else "eval returns non-finite numbers",
                 layers,
                 Severity.WARNING if math.isfinite(change) else Severity.ERROR,
                 {"output_change": change},
@@ -100,7 +100,7 @@ class StaleRunningStats(RecalibrateFix):
 
 
 def _changes_output(effect: Effect) -> bool:
-    """Whether the outputs differ, and nothing says that those by the moving average are the better ones."""
+    """Whether the outputs differ, and those with the moving average are not known to be better."""
     if effect.is_less_accurate or effect.has_more_loss:
         return False
     return effect.change_by_result is not None and effect.change_by_result > _CHANGE
@@ -126,7 +126,7 @@ def _extreme_ratio(drift: Drift) -> float:
 
 
 def _is_significant(inputs: InputStatistics) -> bool:
-    """Whether the moving average is further off than so few examples could make it look: by three standard errors."""
+    """Whether the error of the moving average exceeds three standard errors of the measured statistics."""
     data, layer = inputs.population, inputs.site.module
     assert data is not None
     mean, variance = (_double(getattr(layer, name)) for name in ("running_mean", "running_var"))
@@ -135,7 +135,7 @@ def _is_significant(inputs: InputStatistics) -> bool:
     ratio = ((variance + eps) / (data.variance() + eps)).log()
     error = 1 / inputs.examples
     is_within = shift.square().mean() <= 9 * error and ratio.square().mean() <= 9 * 2 * error
-    return not bool(is_within)  # of NaN, too
+    return not bool(is_within)  # also for NaN
 
 
 def _double(tensor: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from bnkit.model.inspect.recognise import BatchNormLike
 
 
 class NeverUpdated(RecalibrateFix):
-    """Running statistics that are those of the beginning, in a model that has been trained."""
+    """Running statistics that still have their initial values in a trained model."""
 
     code = "BN202"
     name = "never-updated"
@@ -27,7 +27,7 @@ class NeverUpdated(RecalibrateFix):
         for site in untouched:
             yield self.finding(
                 site.name,
-                "its running statistics are mean 0 and variance 1, as at the beginning, though the model has been trained",
+                "its running statistics still have their initial values, 0 and 1, though the model has been trained",
                 remedy="train it in training mode, or bnkit.recalibrate(model, batches)",
                 measured=0,
                 limit=1,
@@ -35,14 +35,14 @@ class NeverUpdated(RecalibrateFix):
 
 
 def is_initial(norm: BatchNormLike) -> bool:
-    """Whether the running statistics are those that a layer is made with."""
+    """Whether the running statistics have their initial values."""
     if norm.mean is None or norm.variance is None:
         return False
     return not bool(norm.mean.any()) and bool((norm.variance == 1).all())
 
 
 def _is_trained(norm: BatchNormLike) -> bool:
-    """Whether gamma or beta are no constants any more, which every initialisation makes them."""
+    """Whether gamma or beta vary over the channels; every initialisation makes them constant."""
     return any(_varies(tensor) for tensor in (norm.weight, norm.bias) if tensor is not None)
 
 

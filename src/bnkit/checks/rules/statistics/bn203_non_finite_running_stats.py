@@ -12,7 +12,7 @@ from bnkit.model.inspect.recognise import BatchNormLike
 
 
 class NonFiniteRunningStats(RecalibrateFix):
-    """Running statistics that hold inf or NaN, or a variance below 0: they stay so for ever."""
+    """Running statistics that hold inf or NaN, or a variance below 0, and never recover."""
 
     code = "BN203"
     name = "non-finite-running-stats"
@@ -26,8 +26,8 @@ class NonFiniteRunningStats(RecalibrateFix):
                 yield self.finding(
                     site.name,
                     f"the running statistics of {channels} of its {norm.channels} channels hold inf, NaN or a variance below 0; "
-                    "no further batch will mend them",
-                    remedy="bnkit.recalibrate(model, batches); skip_nonfinite=True in bnkit.nn's layers keeps it from happening",
+                    "further batches cannot correct them",
+                    remedy="bnkit.recalibrate(model, batches); skip_nonfinite=True in bnkit.nn's layers prevents it",
                     measured=channels,
                     limit=0,
                 )
@@ -50,7 +50,7 @@ class NonFiniteRunningStats(RecalibrateFix):
                     measured=len(bad),
                     limit=0,
                 )
-                return  # what follows gets it from here
+                return  # the following layers get it from this one
 
 
 def _non_finite_channels(norm: BatchNormLike) -> int:

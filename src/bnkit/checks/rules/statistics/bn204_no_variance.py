@@ -13,12 +13,12 @@ from bnkit.checks.rule import Rule
 from bnkit.checks.rule_needs import Need
 from bnkit.checks.rules.structure.bn108_small_eps import rounding_variance
 
-# Of a deviation of one millionth: below what any layer is scaled to.
+# A standard deviation of one millionth: below the scale of any layer's values.
 _NEGLIGIBLE = 1e-12
 
 
 class NoVariance(Rule):
-    """Channels whose input is always the same: what comes out of them is beta, whatever the example."""
+    """Channels with constant input: their output is beta for every example."""
 
     code = "BN204"
     name = "no-variance"
@@ -36,12 +36,12 @@ class NoVariance(Rule):
                     name,
                     f"{constant} of its {len(data.mean)} channels do not vary over {inputs.examples:,} examples "
                     f"(variance at most {_NEGLIGIBLE:g} and rounding errors)",
-                    remedy="look for dead activations before it; bnkit.remove or pruning takes the channels out",
+                    remedy="look for dead activations before it; bnkit.remove or pruning removes the channels",
                     measured=constant,
                     limit=0,
                 )
 
 
 def _is_constant(mean: Tensor, variance: Tensor) -> Tensor:
-    # Values that are equal but for rounding have a variance that grows with the square of their size.
+    # The variance of values that differ only by rounding grows with the square of their size.
     return variance <= _NEGLIGIBLE + 4 * rounding_variance(torch.float32) * mean.square()

@@ -8,12 +8,12 @@ from bnkit.checks.context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 
-# Against the mean of the layer's other channels, and by itself.
+# Relative to the mean of the layer's other channels, and absolute.
 _NEAR_ZERO, _LARGE = 1e-3, 100.0
 
 
 class ExtremeGamma(Rule):
-    """A gamma that switches a channel off, or blows it up."""
+    """A gamma that switches a channel off, or makes its output very large."""
 
     code = "BN205"
     name = "extreme-gamma"
@@ -29,7 +29,7 @@ class ExtremeGamma(Rule):
                 yield self._large(site.name, "not finite", float("inf"))
             elif size.max() > _LARGE:
                 yield self._large(site.name, f"up to {float(size.max()):.3g}", float(size.max()))
-            # All alike, 0 too, is how it was made.
+            # If all are equal, even 0, they have their initial value.
             elif (
                 size.numel() > 1 and size.max() > size.min() and (dead := int((size < _NEAR_ZERO * size.mean()).sum()))
             ):
@@ -44,7 +44,7 @@ class ExtremeGamma(Rule):
     def _large(self, site: str, message: str, size: float) -> Finding:
         return self.finding(
             site,
-            f"its gamma is {message}: the output is that many deviations wide",
+            f"its gamma is {message}, and so is the standard deviation of the output",
             remedy="lower the learning rate of gamma, or clip gradients",
             measured=size,
             limit=_LARGE,

@@ -15,7 +15,7 @@ _ENOUGH = 16
 
 
 class FewValues(Rule):
-    """Batches that give a channel too few values to take a variance from."""
+    """Batches with too few values per channel to estimate a variance."""
 
     code = "BN206"
     name = "few-values"
@@ -34,7 +34,7 @@ class FewValues(Rule):
             ]
             if not counts:
                 continue
-            count = statistics.median(counts)  # the last batch may be shorter: that is BN303's
+            count = statistics.median(counts)  # the last batch may be shorter: see BN303
             if count < _ENOUGH:
                 yield self.finding(
                     name,
@@ -42,7 +42,7 @@ class FewValues(Rule):
                     + (
                         f": its variance is off by {(2 / (count - 1)) ** 0.5:.0%} by chance"
                         if count > 1
-                        else ": no deviation, and training stops"
+                        else ": it has no variance, and training stops"
                     ),
                     remedy='larger batches, bnkit.convert(model, to="sync") over processes, or group norm',
                     measured=int(count),

@@ -13,12 +13,12 @@ from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_needs import Need
 
-# The share of the variance between examples that lies between batches; and how sure it has to be.
+# The share of the variance between examples that lies between batches, and the significance level.
 _SHARE, _P_VALUE = 0.05, 1e-6
 
 
 class DifferentBatches(Rule):
-    """Batches that differ from each other by more than chance: sorted data, or several sources."""
+    """Batches that differ from each other more than by chance: sorted data, or several sources."""
 
     code = "BN207"
     name = "different-batches"
@@ -33,7 +33,7 @@ class DifferentBatches(Rule):
                     name,
                     f"the batches come from different distributions: {variation.share:.0%} of the variance between examples lies "
                     "between batches",
-                    remedy="shuffle the data; keep statistics apart where there are several sources",
+                    remedy="shuffle the data; with several sources, use separate statistics",
                     measured=variation.share,
                     limit=_SHARE,
                 )
@@ -57,14 +57,14 @@ class BatchVariation:
 
     @property
     def p_value(self) -> float:
-        """How likely so large a ratio is if the batches are mixed, times the number of channels."""
-        from scipy.special import fdtrc  # a while to load, and mostly not needed
+        """The probability of a ratio this large if the batches are mixed, times the number of channels."""
+        from scipy.special import fdtrc  # slow to load, and rarely needed
 
         return float(fdtrc(*self.freedom, self.ratio)) * self.channels
 
 
 def analyse_variance(batches: Sequence[Tensor]) -> BatchVariation | None:
-    """How far ``batches``, (N, C) each, differ by more than chance; None where that cannot be told.
+    """How far ``batches``, (N, C) each, differ more than by chance; None if this cannot be determined.
 
     One-way analysis of variance, channel by channel; ω² as Hays (1963), from the sums over channels of unit variance.
     """

@@ -12,7 +12,7 @@ from bnkit.nn import batch_norm as ours
 
 
 class UpdatedTwice(Rule):
-    """A batch norm inside activation checkpointing, whose forward runs again in the backward pass, and counts again."""
+    """A batch norm inside activation checkpointing: the backward pass runs it again and updates its statistics again."""
 
     code = "BN208"
     name = "updated-twice"
@@ -26,7 +26,7 @@ class UpdatedTwice(Rule):
             if site.name in context.example_trace.checkpointed:
                 yield self.finding(
                     site.name,
-                    "it runs inside activation checkpointing: the backward pass runs it again, and its statistics move twice a step",
+                    "it runs inside activation checkpointing: the statistics are updated twice a step",
                     remedy="bnkit.convert(model), whose layers count once; or momentum = 1 - (1 - momentum) ** 0.5",
                     measured=2,
                     limit=1,

@@ -18,7 +18,7 @@ from bnkit.model.edit.fold_plan import feeding_layer
 
 
 class UselessBias(Rule):
-    """A layer with a bias right before a batch norm, which takes its mean away, and the bias with it."""
+    """A layer with a bias right before a batch norm, which subtracts the mean and with it the bias."""
 
     code = "BN101"
     name = "useless-bias"
@@ -30,7 +30,7 @@ class UselessBias(Rule):
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         norms_after: dict[str, list[str]] = {}
         for site, norm in context.norms.items():
-            # A batch norm that holds still takes away a mean that no longer follows the bias: there it is of use.
+            # A frozen batch norm subtracts a fixed mean, which does not follow the bias: there the bias has an effect.
             if norm.is_frozen:
                 continue
             for call in context.example_trace.calls(site):
@@ -39,7 +39,7 @@ class UselessBias(Rule):
                     norms_after.setdefault(name, []).append(site.name)
         for layer in context.example_trace.sites:
             bias = _bias(context.model, layer.name)
-            # Wherever it runs, a batch norm follows; a bias that something else uses too is not useless.
+            # A batch norm must follow every call; a bias with other uses has an effect.
             if bias is None or len(norms_after.get(layer.name, ())) < layer.calls or _owners(context.model, bias) > 1:
                 continue
             norms = ", ".join(dict.fromkeys(norms_after[layer.name]))
@@ -63,13 +63,13 @@ class UselessBias(Rule):
                     _shift(model.get_submodule(name), -bias)
             layer.register_parameter("bias", None)
             changes.append(
-                Change(finding.site, "bias removed", f"taken off the running mean of {', '.join(norms_after)}")
+                Change(finding.site, "bias removed", f"subtracted from the running mean of {', '.join(norms_after)}")
             )
         return changes
 
 
 def _shift(norm: nn.Module, by: Tensor) -> None:
-    """Move the running mean, so that the batch norm evaluates to what it did."""
+    """Shift the running mean, so that evaluation gives the same outputs as before."""
     mean = getattr(norm, "running_mean", None)
     if isinstance(mean, Tensor):
         mean.add_(by)

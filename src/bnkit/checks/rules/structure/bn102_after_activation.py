@@ -16,7 +16,7 @@ from bnkit.model.inspect.trace import Operation
 
 
 class AfterActivation(Rule):
-    """A batch norm that normalises what an activation has cut already."""
+    """A batch norm that normalises the output of an activation."""
 
     code = "BN102"
     name = "after-activation"
@@ -31,15 +31,15 @@ class AfterActivation(Rule):
                 if activation:
                     yield self.finding(
                         site.name,
-                        f"it normalises what comes out of {activation}",
-                        remedy="put it before the activation, as the paper has it, if that was not meant",
+                        f"it normalises the output of {activation}",
+                        remedy="put it before the activation, as in the paper, unless this is intended",
                         measured=activation,
                     )
                     break
 
 
 def _activation(run: ExampleTrace, call: Operation, norms: dict[str, BatchNormLike]) -> str:
-    """The activation that made the input of ``call``, pooling and padding in between; empty if none did."""
+    """The activation before ``call``, possibly followed by pooling and padding; empty if there is none."""
     step = run.before(call)
     while step is not None and step.kind in (OpType.POOL, OpType.THROUGH):
         step = run.before(step)

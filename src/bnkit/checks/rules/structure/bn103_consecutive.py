@@ -11,7 +11,7 @@ from bnkit.checks.rule_needs import Need
 
 
 class Consecutive(Rule):
-    """A batch norm whose input is the output of another one: the first one's gamma and beta are cancelled by the second."""
+    """A batch norm whose input is the output of another one: the second cancels the gamma and beta of the first."""
 
     code = "BN103"
     name = "consecutive"
@@ -26,13 +26,13 @@ class Consecutive(Rule):
             names = dict.fromkeys(step.module for step in before if step is not None and step.module in by_name)
             for name in names:
                 first = by_name[name]
-                # An activation inside the first one stands between the two.
+                # The first one's own activation separates the two.
                 if first.activation is not None or norm.is_frozen:
                     continue
                 parameters = first.channels * ((first.weight is not None) + (first.bias is not None))
                 yield self.finding(
                     site.name,
-                    f"it normalises what {name} has normalised already",
-                    remedy=f"take one of them out (saves {parameters:,} parameters and a pass over the values)",
+                    f"it normalises the output of another batch norm, {name}",
+                    remedy=f"remove one of them (saves {parameters:,} parameters and a pass over the values)",
                     measured=name,
                 )

@@ -12,12 +12,12 @@ from bnkit.checks.rule_needs import Need
 from bnkit.model.inspect.recognise import BatchNormLike
 from bnkit.model.inspect.trace import Operation
 
-# What turns scores into probabilities: what goes in is an output all the same.
+# Operations that turn scores into probabilities: their input counts as an output.
 _OF_SCORES = ("softmax", "log_softmax", "sigmoid", "logsigmoid", "log_sigmoid_forward")
 
 
 class OutputLayer(Rule):
-    """A batch norm whose result is what the model returns."""
+    """A batch norm whose result is the output of the model."""
 
     code = "BN104"
     name = "output-layer"
@@ -32,8 +32,8 @@ class OutputLayer(Rule):
             ):
                 yield self.finding(
                     site.name,
-                    "it normalises the output of the model: what one example is given depends on the others of its batch",
-                    remedy="leave it out behind the last layer, and give that layer its bias",
+                    "it normalises the output of the model: the output for one example depends on the others in its batch",
+                    remedy="remove it after the last layer, and give that layer a bias",
                     measured="output",
                 )
 

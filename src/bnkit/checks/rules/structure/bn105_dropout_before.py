@@ -13,7 +13,7 @@ from bnkit.model.inspect.trace import Operation, Trace
 
 
 class DropoutBefore(Rule):
-    """A batch norm whose input varies more in training than in evaluation, since dropout only acts in training."""
+    """A batch norm whose input varies more in training than in evaluation, because dropout only acts in training."""
 
     code = "BN105"
     name = "dropout-before"
@@ -22,7 +22,7 @@ class DropoutBefore(Rule):
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site, norm in context.norms.items():
-            if norm.is_frozen or norm.mean is None:  # neither follows the statistics of training
+            if norm.is_frozen or norm.mean is None:  # neither uses the statistics of training
                 continue
             dropped = [
                 p
@@ -33,9 +33,9 @@ class DropoutBefore(Rule):
                 p = max(dropped)
                 yield self.finding(
                     site.name,
-                    f"dropout (p = {p:.2g}) stands before it: in training the variance of its input is about "
+                    f"dropout (p = {p:.2g}) precedes it: in training the variance of its input is about "
                     f"{1 / (1 - p):.3g} times that of evaluation",
-                    remedy="put dropout behind the last batch norm",
+                    remedy="put dropout after the last batch norm",
                     measured=round(p, 6),
                     limit=0.0,
                 )
@@ -63,7 +63,7 @@ def _dropped_before(run: Trace, start: Operation) -> float:
 
 
 def _share(run: Trace, operation: Operation) -> float:
-    """The share of single values or channels that ``operation`` drops; 0 if it is no dropout."""
+    """The share of single values or channels that ``operation`` drops; 0 if it is not a dropout."""
     name = operation.name.rstrip("_")
     if name in ("native_dropout", "dropout"):
         p = operation.arguments[1] if len(operation.arguments) > 1 else 0.0
@@ -74,11 +74,11 @@ def _share(run: Trace, operation: Operation) -> float:
 
 
 def _share_of_noise(run: Trace, step: Operation) -> float:
-    # The noise is drawn, then scaled and shifted; what drops whole examples leaves the others as they are.
+    # The noise is drawn, then scaled and shifted; dropping whole examples does not change the others.
     while step.kind in (OpType.SCALE, OpType.MERGE) and len(step.inputs) == 1 and step.inputs[0] >= 0:
         step = run.operations[step.inputs[0]]
     drops_examples = all(size == 1 for size in step.shape[1:])
     if step.name != "bernoulli_" or drops_examples:
         return 0.0
-    kept = step.arguments[1] if len(step.arguments) > 1 else 0.5  # its default, which is not passed on
+    kept = step.arguments[1] if len(step.arguments) > 1 else 0.5  # the default, which is not passed as an argument
     return 1.0 - kept if isinstance(kept, (int, float)) and 0 < kept < 1 else 0.0

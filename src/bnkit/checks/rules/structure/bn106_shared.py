@@ -25,9 +25,9 @@ class Shared(Rule):
                 also = f" (also called {', '.join(site.names[1:])})" if len(site.names) > 1 else ""
                 yield self.finding(
                     site.name,
-                    f"it runs {calls} times a step{also}: each time by the statistics of that input in training, by one average "
-                    "of all in evaluation",
-                    remedy="give each place a batch norm of its own; other layers may stay shared",
+                    f"it runs {calls} times a step{also}: training uses the statistics of each input, evaluation one average of "
+                    "all",
+                    remedy="use a separate batch norm in each place; other layers may stay shared",
                     measured=calls,
                     limit=1,
                 )

@@ -11,7 +11,7 @@ from bnkit.checks.rule_needs import Need
 
 
 class Unused(Rule):
-    """A batch norm that is part of the model and takes no part in what it computes."""
+    """A batch norm that is part of the model, but is never called."""
 
     code = "BN107"
     name = "unused"
@@ -25,7 +25,7 @@ class Unused(Rule):
                 yield self.finding(
                     site.name,
                     "it did not run on the example, neither in training nor in evaluation",
-                    remedy="call it in forward, or take it out",
+                    remedy="call it in forward, or remove it",
                     measured=0,
                     limit=1,
                 )

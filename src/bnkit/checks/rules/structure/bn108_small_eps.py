@@ -22,23 +22,23 @@ class SmallEps(Rule):
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         for site, norm in context.norms.items():
-            if norm.is_frozen:  # what is added to its variance may have been added already
+            if norm.is_frozen:  # its variance may already include an eps
                 continue
             dtype = _dtype(norm, dtype_of(context.model))
             limit = rounding_variance(dtype)
             if norm.eps < limit:
                 yield self.finding(
                     site.name,
-                    f"its eps of {norm.eps:g} is below the rounding errors of {str(dtype).removeprefix('torch.')}, of variance "
+                    f"its eps of {norm.eps:g} is below the variance of rounding errors in {str(dtype).removeprefix('torch.')}, "
                     f"{limit:.1g}: a constant channel becomes noise",
-                    remedy="set eps=1e-5, the usual one",
+                    remedy="set eps=1e-5, the usual value",
                     measured=norm.eps,
                     limit=limit,
                 )
 
 
 def rounding_variance(dtype: torch.dtype) -> float:
-    """The variance of the rounding errors of values near 1: evenly spread over half the gap to either side.
+    """The variance of the rounding errors of values near 1: uniform over half the gap to either neighbour.
 
     Example:
         >>> f"{rounding_variance(torch.float32):.1e}, {rounding_variance(torch.bfloat16):.1e}"
@@ -48,6 +48,6 @@ def rounding_variance(dtype: torch.dtype) -> float:
 
 
 def _dtype(norm: BatchNormLike, otherwise: torch.dtype) -> torch.dtype:
-    # What enters has the dtype of the layers around; a batch norm in float32 may well take half precision.
+    # The input has the dtype of the neighbouring layers; a batch norm in float32 may take half precision.
     own = next((tensor.dtype for tensor in (norm.weight, norm.mean) if tensor is not None), otherwise)
     return min(own, otherwise, key=lambda dtype: -torch.finfo(dtype).eps)

@@ -15,7 +15,7 @@ from bnkit.model.changes import Change
 
 
 class HalfPrecision(Rule):
-    """Running statistics of so few bits that a small step rounds to none: the moving average stops before it arrives."""
+    """Running statistics with too few bits for small updates, so that the moving average stops before it converges."""
 
     code = "BN109"
     name = "half-precision-statistics"
@@ -29,13 +29,13 @@ class HalfPrecision(Rule):
             momentum = norm.momentum
             if momentum is None or not 0 < momentum < 1:
                 continue
-            # new = old + momentum * (batch - old) moves only if the step is more than half the distance of neighbours.
+            # new = old + momentum * (batch - old) changes only if the step exceeds half the gap between neighbours.
             stuck = torch.finfo(norm.mean.dtype).eps / 2 / momentum
             dtype = str(norm.mean.dtype).removeprefix("torch.")
             yield self.finding(
                 site.name,
-                f"its running statistics are {dtype}: nearer than {stuck:.1%} to the data they stand still",
-                remedy="keep the layer in float32 (autocast does), as model.half() does not",
+                f"its running statistics are {dtype}: within {stuck:.1%} of the data's they are no longer updated",
+                remedy="keep the layer in float32: autocast does, model.half() does not",
                 measured=dtype,
                 limit="float32",
             )

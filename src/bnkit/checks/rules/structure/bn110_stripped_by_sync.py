@@ -12,7 +12,7 @@ from bnkit.checks.rule import Rule
 
 
 class StrippedBySync(Rule):
-    """A batch norm with an activation inside, of which PyTorch's conversion to synchronised ones would keep the rest."""
+    """A batch norm with an activation inside, which PyTorch's conversion to synchronised batch norms would drop."""
 
     code = "BN110"
     name = "stripped-by-sync-conversion"
@@ -25,7 +25,7 @@ class StrippedBySync(Rule):
             name = norm.activation if isinstance(norm.activation, str) else type(norm.activation).__name__
             yield self.finding(
                 site.name,
-                f"torch.nn.SyncBatchNorm.convert_sync_batchnorm would drop its {name} without a word",
+                f"torch.nn.SyncBatchNorm.convert_sync_batchnorm would silently drop its {name}",
                 remedy='bnkit.convert(model, to="sync") keeps it',
                 measured=name,
             )

@@ -1,4 +1,4 @@
-"""Rules about how a model with batch norm is set up for training: BN3xx."""
+"""Rules about the training set-up of a model with batch norm: BN3xx."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from bnkit.messages import plural
 
 
 class WeightDecay(Rule):
-    """An optimizer that pulls gamma and beta towards 0, as it does with weights."""
+    """An optimizer that applies weight decay to gamma and beta."""
 
     code = "BN301"
     name = "weight-decay"
@@ -40,7 +40,7 @@ class WeightDecay(Rule):
             yield self.finding(
                 first,
                 f"its {named} {'are' if ' and ' in named else 'is'} under weight decay ({max(decayed.values()):g}){more}",
-                remedy="give them a parameter group of their own with weight_decay=0",
+                remedy="put them into a separate parameter group with weight_decay=0",
                 measured=max(decayed.values()),
                 limit=0.0,
             )

@@ -11,7 +11,7 @@ from bnkit.model.inspect.recognise import BatchNormLike
 
 
 class UnfrozenByTrain(Rule):
-    """Statistics that are held still by hand, until somebody calls ``train()``."""
+    """Statistics frozen by hand, which the next call of ``train()`` unfreezes."""
 
     code = "BN302"
     name = "unfrozen-by-train"
@@ -24,15 +24,15 @@ class UnfrozenByTrain(Rule):
             if norm.mean is None or not norm.tracks_statistics or site.module not in context.trained:
                 continue
             if context.model.training and not site.module.training:
-                message = "it was put into evaluation mode while the model trains; the next model.train() thaws it"
+                message = "it was put into evaluation mode while the model trains; the next model.train() unfreezes it"
                 measured = "eval"
             elif trains and _is_untrained(norm):
-                message = "its gamma and beta do not learn, but its statistics move in training mode"
+                message = "its gamma and beta are not trained, but its statistics are updated in training mode"
                 measured = "requires_grad=False"
             else:
                 continue
             yield self.finding(
-                site.name, message, remedy="bnkit.freeze(model), which holds against .train()", measured=measured
+                site.name, message, remedy="bnkit.freeze(model), which .train() does not undo", measured=measured
             )
 
 

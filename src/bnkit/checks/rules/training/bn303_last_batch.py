@@ -14,7 +14,7 @@ from bnkit.checks.rule_needs import Need
 
 
 class LastBatch(Rule):
-    """An epoch that ends with a batch of one example, which has no deviation from itself."""
+    """An epoch that ends with a batch of one example, which has no variance."""
 
     code = "BN303"
     name = "last-batch-of-one"
@@ -26,7 +26,7 @@ class LastBatch(Rule):
         trained = [site for site, norm in context.norms.items() if not norm.is_frozen]
         if rest != 1 or not trained:
             return
-        # Where one example has many values in a channel, it only skews the statistics.
+        # If one example has many values per channel, it only skews the statistics.
         values = (
             {site: context.example_trace.values_per_example(site) for site in trained}
             if context.example is not None
@@ -34,11 +34,11 @@ class LastBatch(Rule):
         )
         alone = [site for site in trained if values.get(site, 1) == 1]
         if alone:
-            message = "the last batch of an epoch has one example: training stops there, for want of a deviation"
+            message = "the last batch of an epoch has one example: it has no variance, and training stops there"
         else:
             message = (
-                "the last batch of an epoch has one example: its own mean and variance go into the running statistics "
-                "like those of a full batch"
+                "the last batch of an epoch has one example: its mean and variance have the same weight in the running "
+                "statistics as those of a full batch"
             )
         yield self.finding(
             (alone or trained)[0].name,
@@ -51,7 +51,7 @@ class LastBatch(Rule):
 
 
 def last_batch(loader: Any) -> int | None:
-    """How many examples the last batch of ``loader`` has; None if that cannot be told without going through it.
+    """The size of the last batch of ``loader``; None if it is unknown without iterating over it.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -66,7 +66,7 @@ def last_batch(loader: Any) -> int | None:
         return None
     try:
         count = len(examples)
-    except TypeError:  # of a stream
+    except TypeError:  # an iterable dataset
         return None
     rest = count % size
     return size if rest == 0 or (drops and count >= size) else rest

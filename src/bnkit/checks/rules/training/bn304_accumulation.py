@@ -12,7 +12,7 @@ from bnkit.checks.rules.training.small_batches import ENOUGH, batch_size_of, cos
 
 
 class Accumulation(Rule):
-    """Gradients that are added up over small batches, which batch norm does not add up."""
+    """Gradients accumulated over small batches; batch norm still normalises each small batch by itself."""
 
     code = "BN304"
     name = "accumulation"
@@ -25,7 +25,7 @@ class Accumulation(Rule):
         if batches > 1 and size is not None and size < ENOUGH and trained:
             yield self.finding(
                 trained[0].name,
-                f"gradients are added up over {batches} batches of {size}, but each is normalised by its own {size} "
+                f"gradients are accumulated over {batches} batches of {size}, but each is normalised by its own {size} "
                 f"examples, not by {size * batches} ({cost(size)})",
                 remedy="larger batches with bnkit.recompute or less memory elsewhere, group norm, or frozen batch norms",
                 measured=size,

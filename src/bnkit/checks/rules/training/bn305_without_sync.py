@@ -17,7 +17,7 @@ from bnkit.messages import plural
 
 
 class WithoutSync(Rule):
-    """Several processes or devices with a few examples each, every one with statistics of its own."""
+    """Several processes or devices with few examples each, and separate statistics in each."""
 
     code = "BN305"
     name = "without-sync"
@@ -30,13 +30,13 @@ class WithoutSync(Rule):
         processes = parts or (_processes() if context.training.processes is None else context.training.processes)
         if size is None or processes < 2:
             return
-        own = max(1, size // parts) if parts else size  # DataParallel splits the batch, a process has its own
+        own = max(1, size // parts) if parts else size  # DataParallel splits the batch; each process has its own
         alone = [p for p, norm in context.norms.items() if not norm.is_frozen and not _is_synchronised(p.module)]
         if own < ENOUGH and alone:
             more = f" and {plural(len(alone) - 1, 'more batch norm')}" if len(alone) > 1 else ""
             yield self.finding(
                 alone[0].name,
-                f"it{more} takes statistics of {plural(own, 'example')} in each of {processes} "
+                f"it{more} uses statistics of {plural(own, 'example')} in each of {processes} "
                 f"{'devices' if parts else 'processes'} ({cost(own)})",
                 remedy='bnkit.convert(model, to="sync")' + (" with DistributedDataParallel" if parts else ""),
                 measured=own,
@@ -45,7 +45,7 @@ class WithoutSync(Rule):
 
 
 def _devices(model: nn.Module) -> int:
-    """Over how many devices this process splits a batch; 0 if it does not."""
+    """The number of devices over which this process splits a batch; 0 if it does not."""
     return max((len(m.device_ids) for m in model.modules() if isinstance(m, DataParallel)), default=0)
 
 

@@ -16,7 +16,7 @@ from bnkit.model.inspect.recognise import BatchNormLike, batch_norm_sites
 
 
 class WeightAverageStaleStats(Rule):
-    """Averaged parameters beside running statistics that are those of the parameters of the last step, or of none."""
+    """Averaged parameters with running statistics of the last step's parameters, or of an untrained model."""
 
     code = "BN306"
     name = "weight-average-stale-stats"
@@ -26,7 +26,7 @@ class WeightAverageStaleStats(Rule):
 
     def findings(self, context: CheckContext) -> Iterator[Finding]:
         assert context.training.ema is not None
-        if not _differ(context.model, context.training.ema):  # nothing has been averaged yet
+        if not _differ(context.model, context.training.ema):  # there are no averages yet
             return
         averages = {_unwrapped(site.name): site.recognised_as for site in batch_norm_sites(context.training.ema)}
         sites_by_statistics: dict[str, list[str]] = {}
@@ -49,7 +49,7 @@ class WeightAverageStaleStats(Rule):
 
 
 def _stale_statistics(averaged: BatchNormLike, norm: BatchNormLike) -> str:
-    """Whose statistics the averaged model has, if not its own; empty if they may be its own."""
+    """The origin of the averaged model's statistics, if they belong to other weights; empty otherwise."""
     if averaged.mean is None or averaged.variance is None or norm.mean is None or norm.variance is None:
         return ""
     mean, variance = averaged.mean.detach().cpu(), averaged.variance.detach().cpu()
@@ -67,5 +67,5 @@ def _differ(model: nn.Module, ema: nn.Module) -> bool:
 
 
 def _unwrapped(name: str) -> str:
-    """A name without the wrappers around the model."""
+    """A name without the prefixes of wrappers around the model."""
     return name.replace("_orig_mod.", "").removeprefix("module.").removeprefix("module.")

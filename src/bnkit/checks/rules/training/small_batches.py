@@ -1,4 +1,4 @@
-"""What the rules about small batches compare them with."""
+"""Published results for small batches, for the rules about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ERRORS = {32: 23.6, 16: 23.7, 8: 24.8, 4: 27.3, 2: 34.7}
 
 
 def batch_size_of(loader: Any) -> int | None:
-    """How many examples a batch of ``loader`` has; None if it does not say."""
+    """The batch size of ``loader``; None if unknown."""
     for source in (loader, getattr(loader, "batch_sampler", None)):
         size = getattr(source, "batch_size", None)
         if isinstance(size, int):
@@ -20,6 +20,6 @@ def batch_size_of(loader: Any) -> int | None:
 
 
 def cost(size: int) -> str:
-    """What a batch of that size cost in the literature."""
+    """A phrase about the published loss of accuracy with that batch size."""
     nearest = min(ERRORS, key=lambda known: abs(known - size))
     return f"ResNet-50 on ImageNet lost {ERRORS[nearest] - ERRORS[32]:.1f} points with {nearest}"
