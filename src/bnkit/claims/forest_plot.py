@@ -14,7 +14,7 @@ _TICKS = (1, 10, 100, 1000)
 def forest_plot(claims: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The positions in the picture of those ``claims`` of ``claims.json`` that have an effect.
 
-    Position 0 is no effect and 1 the smallest effect that matters, for every unit. The axis is linear near 0 and logarithmic
+    Position 0 means no effect, position 1 the smallest effect that matters, for every unit. The axis is linear near 0 and logarithmic
     further out (asinh), so that a tenth and a thousand times the smallest effect that matters fit in one picture.
     """
     known = [claim for claim in claims if claim["mean"] is not None]

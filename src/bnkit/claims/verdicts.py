@@ -20,7 +20,7 @@ class ClaimResult:
     Attributes:
         claim: The claim.
         design: The design that was trained for it, with its budget; None if the claim was not tested.
-        judged: The verdict.
+        verdict: The verdict.
         effects: The effects by seed.
         why: Why it was not tested, or what is missing for a verdict.
         looks: The number of seeds at each look; empty if the verdict is based on the seeds of the whole table.

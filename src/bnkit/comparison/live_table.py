@@ -141,7 +141,7 @@ class LiveTable(ProgressCounter):
 
     def _rows(self, plan: Plan, width: int, room: int) -> Iterator[Text]:
         """As many rows as fit: the latest ended runs, then the running ones, then the next ones."""
-        ended, running = list(self._ended.values()), list(self._running.values())  # copies: the training thread changes them
+        ended, running = list(self._ended.values()), list(self._running.values())  # the training thread changes them
         known = {run.number for run, _, _ in (*ended, *running)}
         waiting, room = len(plan) - len(known), min(room, len(plan))
         shown = running[-room:]

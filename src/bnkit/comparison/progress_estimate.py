@@ -81,7 +81,7 @@ class ProgressCounter(Callback):
         self.examples, self.seen, self._counted = {}, {}, {}
 
     def look_taken(self, contrast: ContrastLooks, rule: StoppingRule) -> None:
-        self.looks = {**self.looks, contrast.key: contrast}  # a new dictionary: the drawing thread may be reading the old one
+        self.looks = {**self.looks, contrast.key: contrast}  # a new one: the drawing thread reads the old one
         self.rule = rule
 
     def data_ready(self, run: Run, examples: int) -> None:

@@ -89,7 +89,7 @@ class LearningRateSweep:
         return f"no run of {self.name} finished" if undefined is None else f"{self.name}: {why_undefined(undefined)}"
 
     def best_rate(self) -> tuple[float | None, str]:
-        """The rate with the best mean on the validation part, among those with the most finished runs; and how it was chosen, or why not."""
+        """The rate with the best validation mean among those with the most finished runs, and how it was chosen, or why not."""
         finished = {lr: self.finished(lr).values() for lr in self.rates}
         most = max(len(runs) for runs in finished.values())
         if most == 0:

@@ -80,9 +80,9 @@ def differences_svg(rows: Sequence[DifferenceRow], networks: Sequence[str], obje
     ]
     low, high = _room(min(0.0, *ends), max(0.0, *ends))
     labels = max(_LETTER * len(row.label) for row in shown)
-    labels_fit = labels < _WIDEST_LABELS  # longer labels are placed above their rows
-    across = _Scale(low, high, labels + 12 if labels_fit else 8, _WIDTH - _RIGHT)
-    row_height = 22 if labels_fit else 34
+    inline = labels < _WIDEST_LABELS  # longer labels are placed above their rows
+    across = _Scale(low, high, labels + 12 if inline else 8, _WIDTH - _RIGHT)
+    row_height = 22 if inline else 34
     bottom = _TOP + row_height * len(shown)
     unit = " (points)" if objective.is_accuracy else ""
     pairs = {f": {row.network} − {row.baseline}" for row in rows}
@@ -99,7 +99,7 @@ def differences_svg(rows: Sequence[DifferenceRow], networks: Sequence[str], obje
                 row, colour_among(networks, row.network), across, _TOP + row_height * (place + 1), scale
             )
         ),
-        *(_text(0, _TOP + row_height * place + (15 if labels_fit else 13), row.label) for place, row in enumerate(shown)),
+        *(_text(0, _TOP + row_height * place + (15 if inline else 13), row.label) for place, row in enumerate(shown)),
         _text(0, 12, title),
     ]
     remarks = [f"… and {len(rows) - len(shown)} more"] if len(rows) > len(shown) else []
