@@ -95,6 +95,8 @@ bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.side_by_side
 	$(BIN)/python -m benchmarks.sync
+	$(BIN)/python -m benchmarks.sequential
+	$(BIN)/python -m benchmarks.coverage --simulated
 
 # The pictures of the documentation, from a run of the quickstart. Needs Chromium.
 pictures: .venv/.installed-dev

@@ -54,7 +54,7 @@ def _no_charts_in_reports(request):
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("bnkit.report.page", "bnkit.report.charts.page_figures"):
+        for module in ("bnkit.report.page", "bnkit.report.charts.page_charts"):
             patch.setattr(f"{module}.charts", lambda results, contrasts: {}, raising=False)
         patch.setattr("bnkit.report.page.components", lambda drawn: ("", defaultdict(str)), raising=False)
         yield

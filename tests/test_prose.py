@@ -29,7 +29,9 @@ PHRASES = {
 PATTERN = re.compile(rf"\b(?:{'|'.join(PHRASES)})\b", re.IGNORECASE)
 DOCS = [
     path
-    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md"), *ROOT.glob("src/**/*.j2")])
+    for path in sorted(
+        [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md"), *ROOT.glob("src/**/*.j2")]
+    )
     if path.name != "CHANGELOG.md"
 ]
 SOURCES = sorted(ROOT.glob("src/**/*.py"))
@@ -37,7 +39,11 @@ SOURCES = sorted(ROOT.glob("src/**/*.py"))
 
 def _found(path):
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [f"{path.relative_to(ROOT)}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if PATTERN.search(line)]
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for number, line in enumerate(lines, 1)
+        if PATTERN.search(line)
+    ]
 
 
 @pytest.mark.parametrize("paths", [DOCS, SOURCES], ids=["docs", "sources"])

@@ -111,7 +111,7 @@ def report(
 def _report_for_paper(
     comparisons: list[Comparison], form: str, figure: str | None, out: Path | None, *, open_report: bool
 ) -> None:
-    from bnkit.comparison.merge_folders import merge_comparisons
+    from bnkit.comparison.compare_folders import merge_comparisons
     from bnkit.report.paper.files import paper_text, write_picture, write_text
 
     results = comparisons[0].results if len(comparisons) == 1 else merge_comparisons(comparisons)
@@ -173,7 +173,7 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
 
 
 def _write_merged(comparisons: list[Comparison], path: Path) -> tuple[Path, Results]:
-    from bnkit.comparison.merge_folders import merge_comparisons
+    from bnkit.comparison.compare_folders import merge_comparisons
     from bnkit.experiments.records.marker import refuse_foreign_page
     from bnkit.report.page import page
 

@@ -105,7 +105,7 @@ class Comparison(StoredRuns):
             >>> Comparison.from_frame(runs, metric="accuracy", examples=10_000).answer.headline
             'batch_norm bought +3.3 points of accuracy (95 % interval for new test examples +1.7 to +5.0, n = 3).'
         """
-        from bnkit.comparison.frames import Columns, run_table
+        from bnkit.comparison.read_frame import Columns, run_table
 
         keys = (settings,) if isinstance(settings, str) else tuple(settings)
         columns = Columns(network, seed, metric, keys)
@@ -215,7 +215,7 @@ class Comparison(StoredRuns):
 
     def figures(self) -> dict[str, Any]:
         """Bokeh figures by title, for ``bokeh.plotting.show`` or to embed."""
-        from bnkit.report.charts.figures import figures
+        from bnkit.report.charts.bokeh_figures import figures
 
         return figures(self.results)
 

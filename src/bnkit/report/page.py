@@ -16,9 +16,9 @@ from bnkit.experiments.plan import Plan
 from bnkit.experiments.records.record import Record
 from bnkit.messages import plural
 from bnkit.report.answer import Answer
-from bnkit.report.charts.figures import colour_of
+from bnkit.report.charts.bokeh_figures import colour_of
 from bnkit.report.charts.looks_chart import describe_decisions
-from bnkit.report.charts.page_figures import charts
+from bnkit.report.charts.page_charts import charts
 from bnkit.report.charts.series import final_values, headline_points, point_labels, series
 from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.contrasts.pairs_table import pairs_table

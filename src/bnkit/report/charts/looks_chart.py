@@ -10,7 +10,7 @@ from bokeh.models.annotations import BoxAnnotation
 from bnkit.experiments.plan import Plan
 from bnkit.experiments.stopping import ContrastLooks
 from bnkit.report.added_seeds import SeedGrowth
-from bnkit.report.charts.figures import colour_of
+from bnkit.report.charts.bokeh_figures import colour_of
 from bnkit.report.objective import Objective
 from bnkit.report.tables import format_setting
 

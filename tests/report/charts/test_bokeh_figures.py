@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from bokeh.models import ColumnDataSource, Whisker
 
-from bnkit.report.charts.figures import figures
+from bnkit.report.charts.bokeh_figures import figures
 from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
 
 

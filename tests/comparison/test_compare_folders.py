@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import bnkit
-from bnkit.comparison.merge_folders import merge_comparisons
+from bnkit.comparison.compare_folders import merge_comparisons
 from bnkit.errors import RecordError
 from bnkit.report.answer import Answer
 from tests.cli.cli_runner import invoke

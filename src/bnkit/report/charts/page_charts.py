@@ -11,7 +11,7 @@ from bokeh.plotting import figure
 
 from bnkit.experiments.plan import Plan
 from bnkit.intervals.interval import Interval
-from bnkit.report.charts.figures import colour_of
+from bnkit.report.charts.bokeh_figures import colour_of
 from bnkit.report.charts.looks_chart import draw_looks
 from bnkit.report.charts.series import PANELS
 from bnkit.report.contrasts.contrast import Contrast
