@@ -131,7 +131,7 @@ def test_a_drift_has_a_sentence_of_its_own():
         return finished_record(0.7, test_accuracy_population=0.88 if run.network.key == "batch_norm" else None)
 
     text = str(_answer(outcome))
-    assert "Beside that" in text
+    assert "Also" in text
     assert (
         "batch_norm at lr 0.1: in 3 of 3 runs the same weights score more than a point differently under the moving "
         "average and under population statistics; on average 0.700 and 0.880" in text

@@ -1,4 +1,4 @@
-"""What is said about batch normalization, as questions that records can answer. Needs no torch."""
+"""Claims about batch normalization as hypotheses that recorded runs can test. Needs no torch."""
 
 from bnkit.claims.claim import Claim, Evidence, Scale
 from bnkit.claims.claim_catalog import CLAIMS, PAGES

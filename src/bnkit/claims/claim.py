@@ -1,4 +1,4 @@
-"""A claim: what is said, what would be seen if it were so, and how that is measured. Needs no torch."""
+"""A claim: the statement, the hypothesis that tests it, and how the effect is measured. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bnkit.report.results import Results
 from bnkit.report.sweep import LearningRateSweep
 
 PLAIN, WITH = "no_batch_norm", "batch_norm"
-# A run has learned something if it ends at this share of the best test accuracy of its design.
+# A run counts as trained if it ends at this share of its design's best test accuracy, or above.
 _TRAINED = 0.75
 
 
 class Scale(Enum):
-    """In what an effect is told."""
+    """The unit of an effect."""
 
-    RATIO = "ratio"  # the effect is the natural logarithm of one
+    RATIO = "ratio"  # the effect is the natural logarithm of a ratio
     POINTS = "points"  # of accuracy
     DECADES = "decades"  # of the learning rate: powers of ten
     COUNT = "count"
@@ -29,7 +29,7 @@ class Scale(Enum):
 
     @property
     def unit(self) -> str:
-        """What stands behind a number."""
+        """The unit's name, which follows a number."""
         return {Scale.RATIO: " ×", Scale.POINTS: " points", Scale.DECADES: " decades", Scale.SHARE: " %"}.get(self, "")
 
     def number(self, value: float) -> str:
@@ -44,7 +44,7 @@ class Scale(Enum):
                 text = f"{math.exp(min(value, 700)):.3g}" if abs(value) > 2.3 else f"{math.exp(value):.2f}"
             case Scale.POINTS:
                 text = f"{100 * value:+.1f}"
-            case Scale.SHARE:  # an interval by Student's t knows nothing of the ends
+            case Scale.SHARE:  # Student's t interval may extend beyond the possible values
                 text = f"{100 * min(max(value, -1.0), 1.0):+.1f}"
             case Scale.DECADES:
                 text = f"{value:+.2f}"
@@ -69,11 +69,11 @@ class Scale(Enum):
 
 @dataclass(frozen=True)
 class Evidence:
-    """The runs of a design, and what came out of them.
+    """The runs of a design and their records.
 
     Attributes:
         results: The runs.
-        count: How many seeds of the plan are looked at, the first ones; None for all.
+        count: The number of seeds to use, the first of the plan; None for all.
     """
 
     results: Results
@@ -81,17 +81,17 @@ class Evidence:
 
     @cached_property
     def all(self) -> list[RunOutcome]:
-        """Every run."""
+        """All runs of the seeds in use."""
         return [outcome for outcome in outcomes(self.results) if outcome.run.seed in self.seeds]
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Those that are looked at."""
+        """The seeds in use."""
         return self.results.plan.experiment.seeds[: self.count]
 
     @property
     def answers(self) -> int | None:
-        """Of how many answers the test accuracies are shares; None where that is not known."""
+        """The number of answers of the test accuracies; None if it is not known."""
         return fewest(outcome.answers for outcome in self.all)
 
     def runs(self, network: str, **setting: object) -> dict[int, RunOutcome]:
@@ -100,13 +100,13 @@ class Evidence:
         return {outcome.run.seed: outcome for outcome in found}
 
     def at_best(self, network: str, **setting: object) -> dict[int, RunOutcome]:
-        """The runs of a network that finished, at the learning rate that was best on the validation part."""
+        """The finished runs of a network, at the learning rate that was best on the validation part."""
         sweep = LearningRateSweep.of(network, [o for o in self.all if matches(o.run.settings, setting)])
         rate = sweep.best_rate()[0] if sweep.runs else None
         return {} if rate is None else sweep.finished(rate)
 
     def values(self, key: str) -> tuple[object, ...]:
-        """What a setting of the grid takes in turn."""
+        """The values of a setting in the grid."""
         return tuple(dict.fromkeys(getattr(run.settings, key) for run in self.results.plan))
 
     @cached_property
@@ -118,7 +118,7 @@ class Evidence:
         return outcome.final is not None and outcome.test >= self._trained_from
 
 
-# The effect in every seed; positive values speak for the claim. A seed for which there is nothing to compare is left out.
+# The effect for every seed; positive values support the claim. A seed without runs to compare is left out.
 EffectOf = Callable[[Evidence], dict[int, float]]
 
 
@@ -127,16 +127,16 @@ class Claim:
     """One claim about batch normalization.
 
     Attributes:
-        number: In the table: "3a" is the first hypothesis of the third claim.
-        name: To ask for it alone.
-        statement: What is said.
-        said_by: Where.
-        hypothesis: What would be seen if it were so, stated before anything is trained.
-        design: The name of the design whose runs it looks at.
-        measure: The effect, seed by seed.
-        scale: In what the effect is told.
+        number: The number in the table: "3a" is the first hypothesis of the third claim.
+        name: The name by which a call selects it.
+        statement: The claim.
+        said_by: The pages that make the claim.
+        hypothesis: The effect that the claim predicts, stated before anything is trained.
+        design: The name of the design whose runs test it.
+        effect_of: Computes the effect, seed by seed.
+        scale: The unit of the effect.
         matters, resolution, nothing: As in a ``HypothesisTest``.
-        asks_duration: Whether the effect is one of durations, so that its runs are trained alone where seeds are added for it.
+        asks_duration: Whether the effect is about durations. Then its runs train alone when seeds are added for it.
     """
 
     number: str

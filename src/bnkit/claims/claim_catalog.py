@@ -8,11 +8,11 @@ from bnkit.claims import effects
 from bnkit.claims.claim import Claim, Scale
 from bnkit.experiments.records.record import Epoch
 
-# One point of accuracy, and one part in ten of a ratio, are what would matter to somebody.
+# The smallest effects that would matter in practice: one point of accuracy, a tenth of a ratio.
 _POINT, _TENTH = 0.01, math.log(1.1)
 _HALF_DECADE = 0.5
 
-# Who says it: ``said_by`` names these by their places.
+# The pages that make the claims: ``said_by`` names them by their index.
 PAGES = (
     "a PyTorch course on performance (SimpleCNN on MNIST)",
     "a description of BatchNorm2d",

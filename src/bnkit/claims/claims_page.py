@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from bnkit.claims import PAGES, Decision
 from bnkit.claims.forest_plot import forest_plot
 
-# Of a row's picture, in its own units: the zero line in the middle.
+# Half the width of a row's picture, in its own units; zero is in the middle.
 _HALF_WIDTH = 100.0
 
 
@@ -21,7 +21,7 @@ def claims_page(content: Mapping[str, Any], designs: Sequence[Mapping[str, Any]]
 
     Args:
         content: What ``claims.json`` holds.
-        designs: What was trained: name, about, networks, epochs, claims, runs, minutes, tables,
+        designs: The designs that were trained: name, about, networks, epochs, claims, runs, minutes, tables,
             report (a relative path, or None), load (a sentence, or None).
     """
     environment = Environment(
@@ -50,7 +50,7 @@ def _class(verdict: str) -> str:
 
 
 def _picture(claim: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Where the mean, its interval, every seed, and what matters stand, in a picture whose middle is nothing."""
+    """The positions of the mean, its interval, every seed and the smallest effect that matters; zero is in the middle."""
     mean, seeds = claim["mean"], list(claim["effects"].values())
     if mean is None:
         return None

@@ -1,4 +1,4 @@
-"""What is trained to look into the claims: a few designs, each a comparison with a budget of its own. Needs no torch."""
+"""The designs that are trained to test the claims, each a comparison with its own budget. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Design:
     """An experiment with a fixed budget.
 
     Attributes:
-        name: Of its folder.
-        about: What is trained, in a sentence.
-        network: A network of the course's; another one takes its place if the user says so.
+        name: The name of its folder.
+        about: A sentence about what is trained.
+        network: One of the course's networks; the user may replace it.
         grid: As in an experiment.
-        epochs, images: How often each run goes through how many training images.
-        arms: The networks that are set against each other.
-        needs: Options that the network has to follow; where it does not, the claims are not asked.
-        wishes: Settings that are left out where the network does not follow them.
-        own_network: Whether the question makes sense for a network of the user's.
+        epochs, images: The number of epochs and of training images of each run.
+        arms: The networks that are compared.
+        needs: Options that the network has to take; otherwise its claims are skipped.
+        wishes: Settings that are left out if the network does not take them.
+        own_network: Whether the question makes sense for a user's network.
         validation: The share of the images on which learning rates are chosen.
-        test_images: How many are tested on.
+        test_images: The number of test images.
         observe, landscape, evaluate_training: As in an experiment.
-        is_timed: Whether it asks for nothing but durations, which others that train beside it would disturb.
+        is_timed: Whether it only measures durations, which other runs at the same time would distort.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Design:
 
     @property
     def points(self) -> int:
-        """How many points the grid has."""
+        """The number of points of the grid."""
         grid = {**self.grid, "batch_size": self.batch_sizes}
         return math.prod(len(values) if isinstance(values, list) else 1 for values in grid.values())
 
     def for_network(self, network: str, options: frozenset[str]) -> Design | str:
-        """The same for another network; or why there is none."""
+        """The design for another network, or why it does not fit."""
         if not self.own_network:
             return f"it is about the network {self.network}"
         missing = sorted(self.needs - options)
@@ -69,9 +69,9 @@ class Design:
         return replace(self, network=network, grid=grid)
 
     def for_data(self, train: int, test: int, budget: float) -> Design | str:
-        """The same with ``budget`` times as many images, as far as there are so many, and epochs beyond; or why not.
+        """The design with ``budget`` times as many images, or as many epochs more if the images run out; or why it does not fit.
 
-        Batches that are larger than what is left to train on are left out.
+        Batch sizes above the number of training images are left out.
         """
         wanted = max(1, round(self.images * budget))
         images = min(wanted, train)
@@ -90,7 +90,7 @@ class Design:
 
     @property
     def batch_sizes(self) -> list[int]:
-        """What is asked for, or 64."""
+        """The batch sizes of the grid; 64 by default."""
         given = self.grid.get("batch_size", 64)
         return given if isinstance(given, list) else [given]
 
@@ -102,7 +102,7 @@ class Design:
         return steps * (self.points // len(sizes)) * self.epochs * len(self.arms)
 
     def content(self, data: str, seeds: Sequence[int]) -> dict[str, Any]:
-        """As the content of an experiment file."""
+        """The content of an experiment file."""
         return {
             "name": self.name,
             "about": self.about,
@@ -118,7 +118,7 @@ class Design:
             "observe": self.observe,
             "landscape": self.landscape,
             "evaluate_training": self.evaluate_training,
-            # Networks this small gain nothing from a second thread, and lose much where others compute beside them.
+            # Networks this small gain little from a second thread, and lose much on a busy machine.
             "threads": 1,
             "show": list(self.show),
             "grid": {**self.grid, "batch_size": self.batch_sizes},
@@ -215,7 +215,7 @@ _FULL = (
     ),
 )  # fmt: skip
 
-# For all of digits (1,437 images to train on, 360 to test on), on perceptrons where that will do.
+# For all of digits (1,437 images to train on, 360 to test on), with perceptrons where they suffice.
 _SMALLER: dict[str, dict[str, Any]] = {
     "learning-rates": {"network": "mlp", "epochs": 8},
     "iterations": {"network": "mlp", "grid": {"lr": 0.1, "batch_size": 128}},

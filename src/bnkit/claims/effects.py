@@ -1,4 +1,4 @@
-"""The effects that claims are judged by: from runs to a number a seed. Needs no torch."""
+"""The effects that claims are judged by: from runs to one number for each seed. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def paired(
     second: Mapping[int, RunOutcome],
     difference: Callable[[RunOutcome, RunOutcome], float | None],
 ) -> Effects:
-    """``difference`` of the runs of each seed that both have; seeds where there is none are left out."""
+    """``difference`` of the two runs of each common seed; seeds for which it is None are left out."""
     found = {seed: difference(first[seed], second[seed]) for seed in first if seed in second}
     return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def accuracy_gain(plain: Mapping[int, RunOutcome], with_: Mapping[int, RunOutcome]) -> Effects:
-    """By how much the second ones are better on the test set; what did not finish is left out."""
+    """By how much the second runs are better on the test set; pairs with an unfinished run are left out."""
     return paired(plain, with_, lambda a, b: b.test - a.test if a.final and b.final else None)
 
 
 def sooner_at_loss(figure: Callable[[Epoch], float]) -> EffectOf:
-    """How much sooner the one with gets to the test loss at which the one without ends, each at its best learning rate.
+    """How much sooner the network with batch norm reaches the final test loss of the one without, each at its best rate.
 
-    The logarithm of a ratio of ``figure``. One that never gets there counts as if it had taken one epoch more.
+    The logarithm of a ratio of ``figure``. A run that never reaches it counts as if it took one more epoch.
     """
 
     def effects(evidence: Evidence) -> Effects:
@@ -56,7 +56,7 @@ def _until_loss(outcome: RunOutcome, loss: float, figure: Callable[[Epoch], floa
 
 
 def slower(network: str) -> EffectOf:
-    """How much longer an epoch of training takes than without: the logarithm of the ratio of the medians."""
+    """How much longer an epoch of training takes than without batch norm: the logarithm of the ratio of the medians."""
 
     def effects(evidence: Evidence) -> Effects:
         plain, other = ({s: o for s, o in evidence.runs(name).items() if o.final} for name in (PLAIN, network))
@@ -70,7 +70,7 @@ def _seconds(outcome: RunOutcome) -> float:
 
 
 def over_grid(statistic: Callable[[Evidence, Sequence[RunOutcome]], float | None]) -> EffectOf:
-    """What ``statistic`` makes of all learning rates of one seed: with minus without."""
+    """The difference, with minus without batch norm, of ``statistic`` over all learning rates of one seed."""
 
     def effects(evidence: Evidence) -> Effects:
         found: Effects = {}
@@ -86,7 +86,7 @@ def over_grid(statistic: Callable[[Evidence, Sequence[RunOutcome]], float | None
 
 
 def _of_seed(evidence: Evidence, network: str, seed: int) -> list[RunOutcome]:
-    """The runs of a network under one seed that ended; none if one is missing."""
+    """The runs of a network under one seed; empty unless all of them ended."""
     runs = [o for o in evidence.all if o.run.network.key == network and o.run.seed == seed]
     return runs if all(o.record.is_complete for o in runs) else []
 
@@ -105,12 +105,12 @@ def width_of_range(evidence: Evidence, runs: Sequence[RunOutcome]) -> float | No
 
 
 def finite_share(evidence: Evidence, runs: Sequence[RunOutcome]) -> float | None:
-    """The share of learning rates at which the loss stays finite to the end."""
+    """The share of the learning rates at which the loss stays finite until the end."""
     return sum(o.record.status is Status.FINISHED for o in runs) / len(runs)
 
 
 def evenness_of_gradients(evidence: Evidence, runs: Sequence[RunOutcome]) -> float | None:
-    """Minus the deviation, over the learning rates, of the logarithm of the gradient's norm; where it is finite and not 0."""
+    """Minus the deviation, over the learning rates, of the logarithm of the gradient's norm, if it is finite and not 0."""
     norms = [o.record.epochs[-1].gradient_norm for o in runs if o.record.epochs]
     logarithms = [math.log(norm) for norm in norms if norm]
     return -stdev(logarithms) if len(logarithms) > 1 else None
@@ -123,12 +123,12 @@ def evenness_of_ends(evidence: Evidence, runs: Sequence[RunOutcome]) -> float | 
 
 
 def how_many_train(evidence: Evidence, runs: Sequence[RunOutcome]) -> float | None:
-    """At how many points of the grid the network trains."""
+    """The number of points of the grid at which the network trains."""
     return float(sum(evidence.trains(o) for o in runs))
 
 
 def best_gain(evidence: Evidence) -> Effects:
-    """On the test set, each at its best learning rate."""
+    """The gain on the test set, with each network at its best learning rate."""
     return accuracy_gain(evidence.at_best(PLAIN), evidence.at_best(WITH))
 
 
@@ -150,7 +150,7 @@ def _best_rate(runs: Sequence[RunOutcome]) -> float | None:
 def smaller_gap(evidence: Evidence) -> Effects:
     """By how much training accuracy is less ahead of test accuracy with than without, both without dropout.
 
-    Both accuracies are of the weights at the end, in evaluation mode: what is counted while the weights move is of others.
+    Both accuracies are measured in evaluation mode with the final weights; an epoch's running accuracy mixes earlier weights.
     """
     plain, with_ = (evidence.runs(network, dropout=0.0) for network in (PLAIN, WITH))
 
@@ -174,7 +174,7 @@ def less_from_dropout(evidence: Evidence) -> Effects:
 
 
 def refused(evidence: Evidence) -> Effects:
-    """1 where the run was refused for one value per channel, 0 where it was not."""
+    """1 if the run was refused for having one value per channel, else 0."""
     return {
         seed: float(o.record.status is Status.FAILED and "TooFewValuesError" in o.record.traceback)
         for seed, o in evidence.runs(WITH).items()
@@ -183,7 +183,7 @@ def refused(evidence: Evidence) -> Effects:
 
 
 def works(evidence: Evidence) -> Effects:
-    """1 where the run finished, 0 where it did not."""
+    """1 if the run finished, else 0."""
     runs = evidence.runs(WITH).items()
     return {seed: float(o.final is not None) for seed, o in runs if o.record.status not in (None, Status.RUNNING)}
 
@@ -224,11 +224,11 @@ def _number(value: object) -> float:
 
 
 def less_change(figure: str, where: str = "landscape") -> EffectOf:
-    """How much smaller the mean of what was seen inside is with than without: the logarithm of the ratio.
+    """How much smaller the mean of a recorded figure is with batch norm than without: the logarithm of the ratio.
 
     Args:
-        figure: Its name in the record.
-        where: "landscape", or "layers" for the mean over the layers with weights behind the first.
+        figure: The figure's name in the record.
+        where: "landscape", or "layers" for the mean over all layers with weights except the first.
     """
 
     def effects(evidence: Evidence) -> Effects:
@@ -252,7 +252,7 @@ def _recorded_values(outcome: RunOutcome, figure: str, where: str) -> Iterator[f
 
 
 def _layers_with_weights(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The layers with weights, in their order."""
+    """The layers with weights, in order."""
     return [layer for layer in entry["layers"].values() if "update_ratio" in layer]
 
 
@@ -273,7 +273,7 @@ def fewer_dead(evidence: Evidence) -> Effects:
 def evener_gradients(evidence: Evidence) -> Effects:
     """By how much closer the gradients of the first and the last layer are with than without, sigmoids between them.
 
-    The distance is the absolute logarithm of the ratio of their norms, averaged over what was looked at.
+    The distance is the absolute logarithm of the ratio of their norms, averaged over the recorded steps.
     """
 
     def distance(outcome: RunOutcome) -> float | None:

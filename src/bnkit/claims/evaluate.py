@@ -1,4 +1,4 @@
-"""A verdict on every claim: its designs are trained, one after the other, and their records judged together."""
+"""Computes a verdict on every claim: trains the designs one after the other, and judges their records together."""
 
 from __future__ import annotations
 
@@ -46,28 +46,28 @@ def evaluate_claims(
     progress: bool | None = None,
     observer: Callback | None = None,
 ) -> Verdicts:
-    """Train what the claims need, and judge them. What is recorded in ``out`` already is not trained again.
+    """Train the designs that the claims need, and judge the claims. Runs that ``out`` already has are not trained again.
 
     Args:
         data: As for a comparison; its targets have to be classes.
-        network: Puts the same questions to this network in place of the course's.
-        out: The folder; each design has a folder of a comparison in it.
-        quick: The small designs.
-        budget: How many times as many images; or, with ``until``, a duration such as "90s", "10m" or "2h", after which no more
-            seeds are begun.
-        seeds: How many, 5 by default; below 3 nothing is decided. Not with ``until``.
+        network: A network to test instead of the course's.
+        out: The folder; the comparison of each design is a folder in it.
+        quick: Train the small designs.
+        budget: A factor for the number of images; or, with ``until``, a duration such as "90s", "10m" or "2h", after which no
+            more seeds are begun.
+        seeds: The number of seeds, 5 by default; fewer than 3 decide no claim. Not with ``until``.
         until: "decided": seeds are added to the designs of open claims until all are decided. The verdicts allow for every look.
-        max_seeds: How many are added at most, with ``until``.
+        max_seeds: The largest number of seeds with ``until``.
         only: Names or numbers of claims; all if empty.
-        workers: As for a comparison: figures do not depend on how many there are, but for durations. Where a design asks for
-            durations alone, its runs are trained one after the other; with ``until``, also where one open claim of it does.
-        fresh: Delete what is there.
-        callbacks: Each handles what happens while runs train.
+        workers: As for a comparison: figures other than durations do not depend on their number. A design that only measures
+            durations trains one run at a time; with ``until``, so does a design with an open claim about durations.
+        fresh: Delete existing runs first.
+        callbacks: Callbacks for the events of training.
         progress: Show progress on standard error; None shows it on a terminal and in a notebook.
         observer: One more callback.
 
     Raises:
-        BnkitError: Something that was given means nothing here.
+        BnkitError: An argument is invalid.
     """
     from bnkit.data.custom import load_data
 
@@ -122,13 +122,13 @@ def evaluate_claims(
 
 @dataclass(frozen=True)
 class _Question:
-    """What a call asks, checked.
+    """The checked arguments of a call.
 
     Attributes:
-        words: The options of the command that are not seeds and time: the runs of one question are not those of another.
-        images: How many times as many.
-        seeds: How many; 0 where they are added until there is a verdict.
-        seconds: Of the budget, or None.
+        words: The command's options except seeds and time: they identify the question, and each question has its own runs.
+        images: The factor for the number of images.
+        seeds: The number of seeds; 0 if they are added until there is a verdict.
+        seconds: The budget, or None.
         further: The other options of the command.
     """
 
@@ -177,13 +177,13 @@ class _Question:
         return shlex.join(("bnkit", "claims", *self.words))
 
     def command(self, out: Path) -> str:
-        """What repeats the call."""
+        """The command that repeats the call."""
         place = () if out == FOLDER else ("--out", str(out))
         return shlex.join(("bnkit", "claims", *self.words, *self.further, *place))
 
 
 def _budget(budget: float | str) -> tuple[float, float | None]:
-    """How many times as many images, and seconds."""
+    """The factor for the number of images, and the seconds."""
     try:
         return float(budget), None
     except ValueError:
@@ -191,7 +191,7 @@ def _budget(budget: float | str) -> tuple[float, float | None]:
 
 
 def _earlier_looks(before: Mapping[str, Any] | None, asked: _Question) -> dict[str, tuple[int, ...]]:
-    """By the name of a claim, how many seeds it was judged with by earlier calls with the same question, if not by as many."""
+    """For each claim, the numbers of seeds at which earlier calls with the same question judged it, without the present number."""
     if before is None or asked.text != before.get(
         "question", re.sub(r" --(seeds|only|out) \S+", "", before["command"])
     ):
@@ -212,10 +212,10 @@ def _select_claims(only: Sequence[str]) -> list[Claim]:
 
 
 def _options(network: str | None) -> frozenset[str]:
-    """What the network follows of what a grid can set.
+    """The settings of a grid that the network takes.
 
     Raises:
-        BnkitError: There is no such network, or it does not come with and without batch norm.
+        BnkitError: The network is unknown, or does not come with and without batch norm.
     """
     if network is None:
         return frozenset()
@@ -233,7 +233,7 @@ def _options(network: str | None) -> frozenset[str]:
 def _fit_design(
     design: Design, network: str | None, options: frozenset[str], data: DataSet, budget: float
 ) -> Design | str:
-    """The design for this network and these data; or why there is none."""
+    """The design for this network and these data, or why it does not fit."""
     found: Design | str = design
     if network is not None and network != design.network:
         found = design.for_network(network, options)

@@ -1,4 +1,4 @@
-"""The folder that ``bnkit claims`` writes: the verdicts, and beside them a comparison for each design. Needs no torch."""
+"""The folder that ``bnkit claims`` writes: the verdicts, and a folder with the comparison of each design. Needs no torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read(out: Path) -> dict[str, Any]:
     """The verdicts in ``out``.
 
     Raises:
-        RecordError: There are none, or they cannot be read.
+        RecordError: The verdicts are missing or cannot be read.
     """
     path = out / _VERDICTS
     try:
@@ -44,12 +44,12 @@ def read(out: Path) -> dict[str, Any]:
                 raise ValueError(f"a claim has no {min(missing)}")
         content["answer"], content["environment"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{path} cannot be read; expected what bnkit claims wrote: call that again") from error
+        raise RecordError(f"{path} cannot be read; expected a file that bnkit claims wrote: run it again") from error
     return content
 
 
 def read_if_any(out: Path) -> dict[str, Any] | None:
-    """The verdicts in ``out``; None where there are none that can be read."""
+    """The verdicts in ``out``; None if they are missing or cannot be read."""
     try:
         return read(out)
     except RecordError:
@@ -60,7 +60,7 @@ def refuse_foreign(out: Path, designs: Iterable[str]) -> None:
     """Make sure that verdicts and the comparisons of ``designs`` can be written without replacing a user's file.
 
     Raises:
-        RecordError: Such a file is there.
+        RecordError: A user's file is in the way.
     """
     marker.refuse_foreign(out, _FILES)
     for name in designs:
@@ -68,10 +68,10 @@ def refuse_foreign(out: Path, designs: Iterable[str]) -> None:
 
 
 def write(out: Path, content: dict[str, Any], table: str) -> None:
-    """Keep the verdicts, and the table of them as Markdown.
+    """Write the verdicts, and their table as Markdown.
 
     Raises:
-        RecordError: Nothing can be written there, or a user's file would be replaced.
+        RecordError: The folder cannot be written, or a user's file would be replaced.
     """
     marker.refuse_foreign(out, _FILES)
     try:
@@ -91,14 +91,14 @@ def write_page(out: Path, *, with_designs: bool = False) -> Path:
         with_designs: Write the report of each design first.
 
     Raises:
-        RecordError: There are no verdicts; or nothing can be written there.
+        RecordError: The verdicts are missing, or the folder cannot be written.
     """
     content = read(out)
     marker.refuse_foreign(out, _FILES)
     asked = {claim["design"] for claim in content["claims"] if claim["network"] is not None}
-    # In their order; and what a file says is no path to write to.
+    # In the designs' order; names in the file that are not designs are ignored, since they would become paths.
     names = [name for name in designs(quick=False) if name in asked]
-    # A design that was trained by an earlier call and deleted since has only its verdicts left.
+    # If an earlier call trained a design whose folder was deleted since, only its verdicts are left.
     found = [Comparison(out / name) for name in names if ResultsFolder(out / name).experiment_file.is_file()]
     if with_designs:
         for comparison in found:
@@ -109,7 +109,7 @@ def write_page(out: Path, *, with_designs: bool = False) -> Path:
 
 
 def _section(comparison: Comparison, content: dict[str, Any]) -> dict[str, Any]:
-    """What stands on the page about a design."""
+    """The section of the page about a design."""
     experiment, folder = comparison.plan.experiment, comparison.folder
     records = comparison.own_results.records.values()
     statuses = Counter("not trained" if record.status is None else record.status.value for record in records)
@@ -128,7 +128,7 @@ def _section(comparison: Comparison, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load(loads: Sequence[float]) -> str | None:
-    """What the machine had to do while durations were taken."""
+    """A sentence about the load of the machine while durations were measured."""
     if not loads:
         return None
     between = f"{min(loads):g} to {max(loads):g}" if min(loads) < max(loads) else f"{max(loads):g}"

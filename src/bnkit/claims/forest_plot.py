@@ -1,4 +1,4 @@
-"""All effects of a table of verdicts in one picture, each in units of what would matter. Needs no torch."""
+"""All effects of a table of verdicts in one picture, in units of the smallest effect that matters. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _TICKS = (1, 10, 100, 1000)
 
 
 def forest_plot(claims: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Where everything stands: from ``claims`` of ``claims.json``, those that have an effect.
+    """The positions in the picture of those ``claims`` of ``claims.json`` that have an effect.
 
-    An effect of 0 is nothing, one of 1 the smallest that would matter, whatever it is told in. Near 0 the axis is even, further
-    out logarithmic (asinh), so that effects of a tenth and of a thousand times what matters can be seen in one picture.
+    Position 0 means no effect, position 1 the smallest effect that matters, for every unit. The axis is linear near 0 and logarithmic
+    further out (asinh), so that a tenth and a thousand times the smallest effect that matters fit in one picture.
     """
     known = [claim for claim in claims if claim["mean"] is not None]
     rows = [_in_units(claim) for claim in known]

@@ -1,13 +1,13 @@
-"""From an effect in every seed to a verdict, for many claims at once. Needs no torch.
+"""Judges many claims at once from their effects for every seed. Needs no torch.
 
-Each claim puts two one-sided questions to Student's t: is its effect above nothing (then it holds), and is its effect below
-what matters (then it does not hold)? If neither can be shown there is not enough data. All questions of a family of claims
-are asked at once, so that one in twenty would come out wrong by chance: Holm's procedure (1979, "A simple sequentially
-rejective multiple test procedure") over both questions of all claims keeps the chance that any verdict of the whole table
-is wrong at 5 %, whatever the claims have to do with each other.
+Each claim has two one-sided tests by Student's t: the effect is above zero (then it holds), and the effect is below the
+smallest that matters (then it does not hold). If neither can be shown, there is not enough data. With many tests at 5 %, one
+in twenty would be wrong by chance. Holm's procedure (1979, "A simple sequentially rejective multiple test procedure") over
+both tests of all claims keeps the probability that any verdict of the whole table is wrong at 5 %, for any dependence between
+the claims.
 
-Where seeds are added and one looks again, each question has one p value of all its looks, which is small by chance no more often than
-that of one look (``intervals.alpha_spending``): Holm's procedure over those keeps the same promise, whenever one stops.
+If seeds are added and the claims are judged again, each test has one p value for all its looks, which is small by chance no more
+often than that of one look (``intervals.alpha_spending``). Holm's procedure over these keeps the 5 % for any stopping rule.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from bnkit.intervals.interval import CONFIDENCE, FEWEST, Interval
 from bnkit.intervals.shares import difference_half_width
 from bnkit.intervals.student import mean_interval
 
-# The chance that any verdict of a table is wrong.
+# The probability that any verdict of a table is wrong.
 ERROR_RATE = 0.05
 
 
 class Decision(StrEnum):
-    """What came of a claim."""
+    """The possible verdicts on a claim."""
 
     HOLDS = "holds"
     DOES_NOT_HOLD = "does not hold"
@@ -42,9 +42,9 @@ class Verdict:
     """The verdict on one claim.
 
     Attributes:
-        finding: The verdict.
-        effect: The mean over the seeds, and its 95 % interval by itself; None without a pair.
-        p_holds, p_does_not: Of the two questions, adjusted for all that were asked beside them; None where n is below 3.
+        decision: The verdict.
+        effect: The mean over the seeds, with its own 95 % interval; None without a pair.
+        p_holds, p_does_not: The p values of the two tests, adjusted for all tests of the table; None if n is below 3.
     """
 
     decision: Decision
@@ -55,18 +55,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class HypothesisTest:
-    """What is known of one claim.
+    """The data and the thresholds for testing one claim.
 
     Attributes:
-        effects: By seed; positive values speak for the claim.
+        effects: The effects by seed; positive values support the claim.
         matters: The smallest effect that would matter.
-        nothing: The effect above which the claim holds: 0, or less where "no worse" is claimed.
-        resolution: The step in which the effect is counted: its deviation is never taken for less than that of rounding
-            to such steps, ``resolution / sqrt(12)``, so that five equal counts are not taken for certainty.
-        answers: Of how many test answers it is a difference of shares, if it is one: its interval is never narrower than the
-            counting of so many allows.
-        looks: The effects at each earlier look, where seeds are added and there may be more looks; None for seeds that were fixed
-            in advance and are looked at once.
+        nothing: The effect above which the claim holds: 0, or less if the claim is "no worse".
+        resolution: The step in which the effect is counted: its deviation is at least that of rounding to such steps,
+            ``resolution / sqrt(12)``, so that five equal counts do not look certain.
+        answers: The number of test answers, if the effect is a difference of accuracies: its interval is never narrower than
+            this number allows.
+        looks: The effects at each earlier look, if seeds are added; None if the seeds were fixed in advance and there is only
+            one look.
     """
 
     effects: Mapping[int, float]
@@ -78,7 +78,7 @@ class HypothesisTest:
 
 
 def judge(tests: Sequence[HypothesisTest]) -> list[Verdict]:
-    """The verdicts on all ``tests``, in their order.
+    """The verdicts on all ``tests``, in order.
 
     Example:
         >>> sure, unsure = HypothesisTest({0: 0.9, 1: 1.0, 2: 1.1, 3: 0.95}, 0.1), HypothesisTest({0: 1.0, 1: -1.0, 2: 0.5}, 0.1)
@@ -97,7 +97,7 @@ def judge(tests: Sequence[HypothesisTest]) -> list[Verdict]:
 
 def _verdict(test: HypothesisTest, p_holds: float, p_does_not: float) -> Verdict:
     decision = Decision.NOT_ENOUGH_DATA
-    if p_does_not <= ERROR_RATE:  # also of an effect that is there, and too small to matter
+    if p_does_not <= ERROR_RATE:  # also if the effect exists but is too small to matter
         decision = Decision.DOES_NOT_HOLD
     elif p_holds <= ERROR_RATE:
         decision = Decision.HOLDS
@@ -105,7 +105,7 @@ def _verdict(test: HypothesisTest, p_holds: float, p_does_not: float) -> Verdict
 
 
 def _interval(test: HypothesisTest) -> Interval | None:
-    """By itself; where there are several looks, one that is right at all of them."""
+    """The effect's own interval; if there are several looks, one that allows for all of them."""
     confidence = CONFIDENCE
     if test.looks is not None:
         confidence = confidence_at_look(range(FEWEST, len(test.effects) + 1) or [len(test.effects)], confidence)
@@ -121,13 +121,13 @@ def _interval_of(test: HypothesisTest, effects: Mapping[int, float], confidence:
 
 
 def _p_values(test: HypothesisTest) -> tuple[float, float] | None:
-    """The p values of "the effect is not above nothing" and "the effect is not below what matters"; None if it is not asked."""
+    """The p values of "the effect is not above zero" and "it is not below what matters"; None if the claim is not tested."""
     if test.looks is None:
         return _p_values_of(test, test.effects) if len(test.effects) >= FEWEST else None
     known = {
         len(effects): _p_values_of(test, effects) for effects in (*test.looks, test.effects) if len(effects) >= FEWEST
     }
-    if not known:  # it may be asked later, and counts among the others from the beginning
+    if not known:  # it may be tested later, so Holm's procedure counts it from the beginning
         return 1.0, 1.0
     above, below = ({pairs: both[side] for pairs, both in known.items()} for side in (0, 1))
     return anytime_p_value(above), anytime_p_value(below)
@@ -148,7 +148,7 @@ def _p_values_of(test: HypothesisTest, effects: Mapping[int, float]) -> tuple[fl
 
 
 def standard_error_of(interval: Interval) -> float:
-    """Of the mean of an interval of 95 % by Student's t."""
+    """The standard error of the mean, from its 95 % interval by Student's t."""
     from scipy.special import stdtrit
 
     assert interval.high is not None

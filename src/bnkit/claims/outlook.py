@@ -1,4 +1,4 @@
-"""How many more seeds an open claim would take, and how long. Needs no torch."""
+"""Estimates how many more seeds an open claim would take, and how long. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _MOST_PAIRS = 10_000
 
 @dataclass(frozen=True)
 class Outlook:
-    """What it would take to decide a claim.
+    """The cost of deciding a claim.
 
     Attributes:
-        seeds: How many it has.
-        needed: How many in all, at this mean and deviation; None where that cannot be said.
-        seconds_per_seed: Of training.
-        answers: How many test answers are too few, whatever the seeds; None where they are not what is missing.
+        seeds: The number of seeds so far.
+        needed: The total number of seeds needed at this mean and deviation; None if it cannot be estimated.
+        seconds_per_seed: The training time for a seed.
+        answers: The number of test answers, if it is too small for any number of seeds; otherwise None.
     """
 
     seeds: int
@@ -34,12 +34,12 @@ class Outlook:
 
     @property
     def more(self) -> int | None:
-        """How many more seeds."""
+        """The number of further seeds."""
         return None if self.needed is None else max(1, self.needed - self.seeds)
 
     @property
     def seconds(self) -> float:
-        """Of training, until it is decided; infinite where that cannot be said."""
+        """The training time until it is decided; infinite if it cannot be estimated."""
         return math.inf if self.more is None else self.more * self.seconds_per_seed
 
     def __str__(self) -> str:
@@ -53,13 +53,13 @@ class Outlook:
 
 
 def outlook(test: HypothesisTest, questions: int, seeds: int, seconds_per_seed: float) -> Outlook:
-    """What it would take if the mean and the deviation of the effects stay what they are.
+    """The cost of deciding a claim if the mean and the deviation of its effects stay the same.
 
     Args:
-        test: Of a claim that is open.
-        questions: How many are open in all: Holm's procedure asks one part in so many of the error rate.
-        seeds: How many it has; some may have no effect.
-        seconds_per_seed: Of training.
+        test: The test of an open claim.
+        questions: The number of open tests in all: Holm's procedure divides the error rate by it.
+        seeds: The number of seeds so far; some may have no effect.
+        seconds_per_seed: The training time for a seed.
 
     Example:
         >>> found = outlook(HypothesisTest({0: 0.9, 1: 1.3, 2: 0.6}, 0.1, looks=()), 54, 3, 60.0)

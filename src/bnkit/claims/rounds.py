@@ -1,4 +1,4 @@
-"""Puts the seeds where a verdict is open, round by round, until all are decided or the time is over."""
+"""Adds seeds to designs with open claims, round by round, until all are decided or the time is up."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _GROWTH = 1.25
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim that was asked, with what its runs say of it.
+    """A tested claim with its verdict.
 
     Attributes:
         claim: The claim.
-        effects: By seed.
-        verdict: What came of it.
-        looks: How many seeds its design had at each look.
-        outlook: What it would take, where seeds are added until there is a verdict and there is none.
+        effects: The effects by seed.
+        verdict: The verdict.
+        looks: The number of seeds of its design at each look.
+        outlook: The cost of deciding it, if seeds are added and it is open.
     """
 
     claim: Claim
@@ -42,7 +42,7 @@ class Judged:
 
 
 def next_count(seeds: int) -> int:
-    """How many seeds a design has in its next round: a quarter more, for a look after every third pair is hardly later.
+    """The number of seeds of a design in its next round: a quarter more, because rarer looks delay a verdict only little.
 
     Example:
         >>> counts = [0]
@@ -54,7 +54,7 @@ def next_count(seeds: int) -> int:
 
 
 def rounds_until(seeds: int) -> tuple[int, ...]:
-    """How many seeds a design had in each round until it had so many."""
+    """The number of seeds of a design in each round, up to the round that reached ``seeds``."""
     counts = [0]
     while counts[-1] < seeds:
         counts.append(min(next_count(counts[-1]), seeds))
@@ -62,7 +62,7 @@ def rounds_until(seeds: int) -> tuple[int, ...]:
 
 
 def _round_before(seeds: int, most: int) -> int:
-    """How many seeds the last round had that is whole, where so many are recorded."""
+    """The number of seeds in the last complete round, if ``seeds`` are recorded."""
     counts = [0]
     while (count := min(next_count(counts[-1]), most)) <= seeds and count > counts[-1]:
         counts.append(count)
@@ -75,9 +75,9 @@ def judge_once(
     """Judge claims whose seeds were fixed in advance.
 
     Args:
-        claims: Those whose designs were trained.
+        claims: The claims whose designs were trained.
         training: The runs.
-        earlier: By the name of a claim, how many seeds there were at each earlier look; where there was one, the verdict allows for it.
+        earlier: For a claim's name, the number of seeds at each earlier look, for which its verdict then allows.
     """
     tests, looks = [], []
     for claim in claims:
@@ -93,7 +93,7 @@ def judge_once(
 def judge_round(claims: Sequence[Claim], training: Training) -> tuple[Judged, ...]:
     """Judge claims whose seeds are added round by round.
 
-    A function of what is recorded alone: a call that was killed, and the next one, find the same.
+    A function of the records alone, so that a resumed call finds the same verdicts.
     """
     counts = [rounds_until(training.seeds(claim.design)) for claim in claims]
     tests = [
@@ -120,14 +120,14 @@ def decide(
     max_seeds: int,
     judged: Callable[[tuple[Judged, ...]], object],
 ) -> tuple[Judged, ...]:
-    """Train designs that have an open claim, the one first that is nearest to a verdict, until none is open.
+    """Train designs with open claims, nearest to a verdict first, until no claim is open.
 
     Args:
-        claims: Those that can be asked.
-        training: What trains them.
-        seconds: After so many no more seeds are begun, nor any that would end later; None for no limit. What is recorded counts,
-            however little time there is.
-        max_seeds: How many a design may have.
+        claims: The claims that can be tested.
+        training: Trains their designs.
+        seconds: The time limit: a round that would end after it is not begun; None for no limit. Recorded runs are used even if
+            no time is left.
+        max_seeds: The largest number of seeds of a design.
         judged: Called after every round.
     """
     end = math.inf if seconds is None else time.monotonic() + seconds
@@ -147,9 +147,9 @@ def decide(
 
 
 def _next_design(found: Sequence[Judged], training: Training, max_seeds: int, left: float) -> str | None:
-    """The design whose next verdict is nearest, of those with an open claim and whose next round ends in time.
+    """The design nearest to a verdict, among those with an open claim whose next round ends in time.
 
-    Of a design without seeds the first round counts, by the pace of those that were trained.
+    For a design without seeds, the time of its first round counts, at the pace of the designs trained so far.
     """
     nearest: dict[str, tuple[float, int]] = {}
     for known in found:
@@ -171,6 +171,6 @@ def _test(claim: Claim, evidence: Evidence | None, earlier: tuple[int, ...] | No
     if earlier is not None:
         before = (count for count in earlier if count < len(evidence.seeds))
         looks = tuple(claim.effect_of(Evidence(evidence.results, count)) for count in before)
-    # The other scales count no test answers.
+    # Only points of accuracy are limited by the number of test answers.
     answers = evidence.answers if claim.scale is Scale.POINTS else None
     return HypothesisTest(claim.effect_of(evidence), claim.matters, claim.resolution, claim.nothing, answers, looks)

@@ -1,4 +1,4 @@
-"""Trains the designs that claims ask about, with as many seeds as are wanted, and keeps what came out."""
+"""Trains the designs of the claims with a given number of seeds, and keeps their runs."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class Training:
-    """The designs, and what is known of them so far.
+    """The designs and their runs so far.
 
     Attributes:
-        designs: By name.
-        out: The folder; each design has a folder of a comparison in it.
+        designs: The designs by name.
+        out: The folder; the comparison of each design is a folder in it.
         data_name, data: The data.
-        workers: How many runs are trained at once, where nothing asks for durations.
-        fresh: Delete what is there, before a design is trained for the first time.
-        callbacks: Each handles what happens.
-        observer: One more.
-        evidence: By design; of those that were trained.
-        loads: By design, the load of the machine as each run began that was trained alone.
+        workers: How many runs train at once, unless durations are measured.
+        fresh: Delete existing runs before a design is trained for the first time.
+        callbacks: Callbacks for the events of training.
+        observer: One more callback.
+        evidence: The runs of each trained design.
+        loads: For each design, the load average of the machine at the start of each run that was trained alone.
     """
 
     designs: Mapping[str, Design]
@@ -50,12 +50,12 @@ class Training:
     loads: dict[str, list[float]] = field(default_factory=dict)
 
     def train(self, name: str, seeds: int, *, alone: bool) -> None:
-        """Train the design with seeds 0 to ``seeds`` − 1, or what is missing of that.
+        """Train the missing runs of the design for seeds 0 to ``seeds`` − 1.
 
         Args:
-            name: Of the design.
-            seeds: How many.
-            alone: One run after the other: something asks for durations, which others that train beside it would disturb.
+            name: The design's name.
+            seeds: The number of seeds.
+            alone: Train one run at a time, because durations are measured, which other runs at the same time would distort.
         """
         experiment = parse_experiment(self.designs[name].content(self.data_name, range(seeds)), f"design {name}")
         meter = [_LoadMeter(self.loads.setdefault(name, []))] if alone else []
@@ -68,13 +68,13 @@ class Training:
             observer=self.observer,
             data=self.data,
             write_report=False,
-            try_training=False,  # that some are refused is what a claim asks
+            try_training=False,  # a claim tests whether some runs are refused
         )
-        # What is concluded is about the seeds that were asked for.
+        # Only the requested seeds count, even if the folder has more.
         self.evidence[name] = Evidence(comparison.own_results)
 
     def recorded(self, name: str) -> int:
-        """With how many seeds, 0 to n − 1, every run of a design has ended, by earlier calls."""
+        """The number n of seeds 0 to n − 1 for which earlier calls ended every run of a design."""
         folder = ResultsFolder(self.out / name)
         if self.fresh or not folder.experiment_file.is_file():
             return 0
@@ -87,16 +87,16 @@ class Training:
 
     @property
     def failed(self) -> int:
-        """How many runs failed that should not have."""
+        """The number of runs that failed unexpectedly."""
         records = (record for known in self.evidence.values() for record in known.results.records.values())
         return sum(record.status is Status.FAILED and "TooFewValuesError" not in record.traceback for record in records)
 
     def seeds(self, name: str) -> int:
-        """How many a design was trained with."""
+        """The number of seeds that a design was trained with."""
         return len(self.evidence[name].seeds) if name in self.evidence else 0
 
     def seconds_per_seed(self, name: str) -> float:
-        """Of training all runs of a seed."""
+        """The training time of all runs of a seed."""
         if name not in self.evidence:
             return 0.0
         known = self.evidence[name]
@@ -105,13 +105,13 @@ class Training:
 
     @property
     def seconds_per_step(self) -> float:
-        """Of all designs that were trained, on average; 0 before the first."""
+        """The average training time of a step over all trained designs; 0 before the first."""
         steps = sum(self.designs[name].steps() for name in self.evidence)
         return sum(self.seconds_per_seed(name) for name in self.evidence) / steps if steps else 0.0
 
 
 class _LoadMeter(Callback):
-    """Takes note of the load of the machine as each run begins."""
+    """Records the load average of the machine at the start of each run."""
 
     def __init__(self, loads: list[float]) -> None:
         self._loads = loads

@@ -15,15 +15,15 @@ from bnkit.table import Column, Table
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A claim, what it was judged by, and the verdict.
+    """A claim, its data, and the verdict.
 
     Attributes:
         claim: The claim.
-        design: What was trained for it, with its budget; None where it was not result.
-        judged: The verdict.
-        effects: By seed.
-        why: Why it was not result, or what is missing.
-        looks: How many seeds there were at each look; empty where the verdict is of the seeds of the whole table.
+        design: The design that was trained for it, with its budget; None if the claim was not tested.
+        verdict: The verdict.
+        effects: The effects by seed.
+        why: Why it was not tested, or what is missing for a verdict.
+        looks: The number of seeds at each look; empty if the verdict is based on the seeds of the whole table.
     """
 
     claim: Claim
@@ -50,17 +50,17 @@ class ClaimResult:
 
 
 class Verdicts:
-    """The verdicts on all claims that were result.
+    """The verdicts on all claims that were asked for.
 
     Attributes:
-        folder: Where the records are.
-        results: Of each claim, in their order.
-        seeds: How many seeds each was asked with.
-        command: What repeats it.
-        facts: What it was trained with: versions, machine.
-        failed: How many runs failed that should not have.
+        folder: The folder with the records.
+        results: The results of the claims, in order.
+        seeds: The number of seeds of each.
+        command: The command that repeats it.
+        environment: The versions and the machine that it was trained with.
+        failed: The number of runs that failed unexpectedly.
         is_sequential: Whether seeds were added until there was a verdict.
-        loads: By design, the load of the machine as each run began whose durations are asked for.
+        loads: For each design, the load average at the start of each run whose duration was measured.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class Verdicts:
         self.loads = {name: list(known) for name, known in (loads or {}).items() if known}
 
     def count(self, decision: Decision) -> int:
-        """How many claims came out so."""
+        """The number of claims with this verdict."""
         return sum(result.verdict.decision is decision for result in self.results)
 
     @property
     def answer(self) -> str:
-        """What came of it, in a few sentences."""
+        """The result in a few sentences."""
         holds, does_not, not_asked = map(self.count, (Decision.HOLDS, Decision.DOES_NOT_HOLD, Decision.NOT_ASKED))
         decided = holds + does_not
         left_out = f", {not_asked} {'was' if not_asked == 1 else 'were'} not asked" if not_asked else ""
@@ -99,7 +99,7 @@ class Verdicts:
 
     @property
     def _looks(self) -> str:
-        """How often was looked, and that this is allowed for."""
+        """The addition that the verdicts allow for several looks."""
         counts = [result.looks for result in self.results if result.looks]
         if self.is_sequential and counts:
             last = [looks[-1] for looks in counts]
@@ -131,7 +131,7 @@ class Verdicts:
         return Table(columns, rows)
 
     def _budget(self, result: ClaimResult) -> str:
-        """Where seeds are added, a design may not have had its turn."""
+        """The budget of a design; if seeds are added, it may not have been trained yet."""
         return result.budget(0 if self.is_sequential else self.seeds)
 
     def to_markdown(self) -> str:
@@ -139,7 +139,7 @@ class Verdicts:
         return "\n".join([self.table().to_markdown(), "", self.answer, "", f"`{self.command}`", ""])
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """The verdicts as plain values."""
         return {
             "command": self.command,
             "folder": str(self.folder),

@@ -1,4 +1,4 @@
-"""The main job as a function. Loads torch only when something is trained."""
+"""``bnkit.compare``. Loads torch only when something is trained."""
 
 from __future__ import annotations
 
@@ -70,66 +70,66 @@ def compare(
     progress: bool | None = None,
     observer: Callback | None = None,
 ) -> Comparison:
-    """Networks trained side by side under the same seeds and the same batches, and what the difference is.
+    """Train networks with the same seeds and the same batches, and measure the difference.
 
-    What is recorded in ``out`` already is not trained again; an interrupted call goes on where it stopped.
+    Runs that ``out`` already has are not trained again; an interrupted call resumes where it stopped.
 
     Args:
         networks: Factories by name, as ``{"no_batch_norm": make_plain, "batch_norm": make_with}``: each is called for
             every run, without arguments or with those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order``
             that it names and the grid sets, and returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes)
             scores, or to outputs of the targets' shape. Or one such factory, of a network with or without batch norm:
-            bnkit takes it out, or puts it in, for the other arm (``bnkit.remove``, ``bnkit.add``). Or the name, or names,
-            of networks that bnkit knows, each then with and without batch norm.
+            bnkit removes it, or adds it, for the other arm (``bnkit.remove``, ``bnkit.add``). Or the name, or names, of
+            bnkit's built-in networks, each of them with and without batch norm.
         data: The name of a data set, the path of an ``.npz`` file or of a folder of images, ``file.py:factory``, or
             ``((train_inputs, train_targets), (test_inputs, test_targets))``, tensors: (N, *), uint8 or floating, and
             (N,), integers: classes, or (N, values), floating: a regression; or two Datasets of (input, target), which
-            are told from others by their lengths and by the mean and deviation of their inputs alone.
-        grid: The values of each setting, as ``{"lr": [0.01, 0.1]}``. Left out: lr is 0.03, 0.1, 0.3 and 1.0, the batch size
-            64, and any other key has PyTorch's or a common default, or the network's own.
-        seeds: How many (0 to n - 1), or which; None for 5. With ``until`` those of the first round; None for one.
+            are identified by their lengths and by the mean and deviation of their inputs alone.
+        grid: The values of each setting, as ``{"lr": [0.01, 0.1]}``. Defaults: lr 0.03, 0.1, 0.3 and 1.0, batch size 64; any
+            other key has PyTorch's or a common default, or the network's own.
+        seeds: The number of seeds (0 to n - 1), or the seeds; None for 5. With ``until``, those of the first round; None for one.
         until: "decided": pairs of seeds are added until each network is better or worse than the other, or the difference is
-            less than ``margin``, or ``budget`` or ``max_seeds`` ends. The verdict holds although one looked after every round.
-            First the better half of the learning rates goes on with each seed, by validation, until each network has one left;
-            then seeds are added there. A later call goes on; what is trained does not depend on how many workers there are.
+            less than ``margin``, or ``budget`` or ``max_seeds`` ends. The verdict allows for a look after every round.
+            First, the better half of the learning rates by validation keeps getting seeds, until each network has one rate
+            left; then pairs of seeds are added at these rates. A later call resumes; the runs do not depend on the workers.
         margin: The largest difference that does not matter, in points of accuracy, or in the unit of another metric. None for
-            one point, and of another metric for none: then only a gain or a loss is a verdict.
-        budget: Seconds, or a text as "90s", "10m" or "2h", in which a call begins new rounds, as far as they will end in it.
-        max_seeds: The most seeds; None for 50.
-        arms: Which variants of a network that bnkit knows, or of one factory, are trained: "no_batch_norm", "batch_norm",
-            "group_norm", "reference", "torch"; None for the first two. With more than two, each is set against every other.
+            one point, and for no margin with another metric: then only a gain or a loss is a verdict.
+        budget: Seconds, or a text such as "90s", "10m" or "2h". A round that would end after the budget is not begun.
+        max_seeds: The largest number of seeds; None for 50.
+        arms: The variants to train of a built-in network, or of one factory: "no_batch_norm", "batch_norm", "group_norm",
+            "reference", "torch"; None for the first two. With more than two, every pair is compared.
         epochs: How often each run goes through the training data.
         loss: ``loss(outputs, targets)`` returns the mean loss of a batch, 0-dimensional; or the name of a loss of
             ``torch.nn.functional``. "auto": "cross_entropy" for class numbers, "mse_loss" for floating targets.
-        metric: ``metric(outputs, targets)`` of a whole part returns the number that networks are judged by, in place of
-            accuracy: more is better, unless it has an attribute ``higher_is_better`` that is False. Or "r2_score"
+        metric: ``metric(outputs, targets)`` of a whole part returns the number that networks are judged by, instead of
+            accuracy: higher is better, unless its attribute ``higher_is_better`` is False. Or "r2_score"
             ("auto" for floating targets), "mean_absolute_error", "mean_squared_error".
         training_step: ``training_step(model, optimizer, loss, inputs, targets)`` takes a step of the optimizer and
             returns the loss and the outputs.
-        augmentation: ``augmentation(inputs, targets)`` of every training batch returns both; what it draws from torch's
-            global generator is the same for every network. Or "crop_and_flip".
+        augmentation: ``augmentation(inputs, targets)`` returns both for every training batch; its random numbers from torch's
+            global generator are the same for every network. Or "crop_and_flip".
         validation: The share of the training data on which learning rates are chosen; 0 for none.
         drop_last: Leave out the short last batch of each epoch. One of a single example is always left out.
-        observe: Look inside the layers at every so many-th step: what goes in and out of each batch norm, gamma and beta,
-            dead units, gradients and updates; recorded, drawn in the report and in TensorBoard. 0 for never.
-        threads: For each run; 0 for as many as torch uses now, or 1 with ``workers``.
-        name: Of the experiment; ``out`` defaults to ``results/<name>``.
-        about: What it asks, in a sentence.
+        observe: Record the layers' statistics every ``observe`` steps: inputs and outputs of each batch norm, gamma and beta,
+            dead units, gradients and updates; drawn in the report and in TensorBoard. 0 for never.
+        threads: The threads of each run; 0 for as many as torch uses now, or 1 with ``workers``.
+        name: The name of the experiment; ``out`` defaults to ``results/<name>``.
+        about: The question of the experiment, in a sentence.
         out: The results folder.
         fresh: Delete the runs in ``out`` first.
         keep_checkpoints: Keep the weights after every epoch, as safetensors.
         tensorboard: The same as "tensorboard" in ``log``.
         log: Loggers: "tensorboard" (event files in ``<out>/tensorboard``), "wandb" (W&B), "mlflow"; each needs the extra of its
             name. W&B and MLflow write into ``out`` unless their own environment says where, and get a run for each run, resumed with
-            it; what was recorded before is logged too.
-        workers: How many processes train runs at once, or "auto": as many as the processors are for; None trains in this
-            process. What is given as an object is sent to them (cloudpickle), and a script has to guard its call by
-            ``if __name__ == "__main__":``. A worker that dies costs its run one retry; a second time, the run is failed.
-            Figures do not depend on how many there are.
-        run_timeout: Seconds after which a run is ended, as failed; trains in one worker if ``workers`` is None.
-        engine: "local", or "ray": a Ray cluster (needs ``bnkit[ray]``); ``workers`` is then how many tasks are out at once.
-        address: Of the Ray cluster; None for that of ``RAY_ADDRESS``, or else one of this machine alone.
-        callbacks: Each handles what happens while runs train, as a ``bnkit.Callback``. With workers their ``model_ready`` and
+            it; runs that were recorded earlier are logged too.
+        workers: The number of processes that train runs at once, or "auto" for a number that fits the processors; None trains in
+            this process. Objects among the arguments are sent to the workers (cloudpickle), and a script has to guard its call
+            by ``if __name__ == "__main__":``. If a worker dies, its run is retried once, and then counts as failed.
+            Figures do not depend on the number of workers.
+        run_timeout: Seconds after which a run is stopped and counts as failed; trains in one worker if ``workers`` is None.
+        engine: "local", or "ray": a Ray cluster (needs ``bnkit[ray]``); ``workers`` is then the number of tasks at once.
+        address: The address of the Ray cluster; None for that of ``RAY_ADDRESS``, or else a cluster on this machine alone.
+        callbacks: Callbacks for the events of training, such as a ``bnkit.Callback``. With workers, ``model_ready`` and
             ``epoch_trained`` are not called.
         progress: Show progress on standard error; None shows it on a terminal and in a notebook.
         observer: One more callback.
@@ -138,7 +138,7 @@ def compare(
         The comparison; ``print(comparison.answer)`` says what it found.
 
     Raises:
-        BnkitError: Something that was given means nothing here; nothing was trained then, and nothing recorded is lost.
+        BnkitError: An argument is invalid. Then nothing was trained, and the records are unchanged.
     """
     by_factory = isinstance(networks, Mapping) or callable(networks)
     task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
@@ -189,7 +189,7 @@ def compare(
             networks=from_factories(networks, origin=named[0], arms=arms) if by_factory else None,
             data=None if isinstance(data, str) else make_data_set(data, "data"),
             functions={
-                # What cannot be called is refused by its own name, later.
+                # An object that is not callable is refused later, with its own name.
                 key: FingerprintedFunction.of(value) if callable(value) else value  # type: ignore[redundant-expr]
                 for key, value in task.items()
                 if not isinstance(value, str)
@@ -217,9 +217,9 @@ def run_experiment(
     write_report: bool = True,
     try_training: bool = True,
 ) -> Comparison:
-    """``compare`` for an experiment that is written down; ``networks``, ``data``, ``functions`` replace those it names.
+    """``compare`` for an ``Experiment``; ``networks``, ``data`` and ``functions`` replace those that it names.
 
-    Without ``try_training`` a network that cannot be trained ends its runs as failed, and the others are trained.
+    Without ``try_training``, the runs of a network that cannot be trained end as failed, and the others are trained.
     """
     options = LaunchOptions(workers, run_timeout, engine, address, try_training)
     out = out if out is not None else default_folder(experiment)
@@ -262,7 +262,7 @@ def default_folder(experiment: Experiment) -> Path:
 
 
 def _resolved_before(folder: ResultsFolder) -> ResolvedExperiment | None:
-    """What was settled when ``folder`` was begun; None if it was not, or can no longer be read."""
+    """The settings that were resolved when ``folder`` was begun; None if it is new or can no longer be read."""
     try:
         return folder.experiment().settled
     except (RecordError, SettingsError):
@@ -270,7 +270,7 @@ def _resolved_before(folder: ResultsFolder) -> ResolvedExperiment | None:
 
 
 def _network_names(networks: object) -> list[str]:
-    """What an experiment calls them. A factory that stands for itself has its own name, or that of what a partial calls."""
+    """The networks' names in an experiment. A single factory has its own name, or that of the function in a partial."""
     if isinstance(networks, str):
         return [networks]
     if callable(networks):

@@ -1,4 +1,4 @@
-"""Several results folders as one: what they have in common, network against network. Needs no torch."""
+"""Merges several results folders, to compare their runs in common network by network. Needs no torch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _Point = tuple[str, object, int]
 
 
 def merge_comparisons(comparisons: Sequence[Comparison]) -> Results:
-    """A plan of the runs that all ``comparisons`` have, and their records; of all their runs, where they have none in common.
+    """The runs that all ``comparisons`` have in common with their records, or all their runs if they have none in common.
 
-    In the first case a network is called ``<network>.<folder>``, so that the folders are set against the first one, network by
-    network. Runs that one of the folders lacks are left out: networks, points of the grid, seeds. In the second it is called
-    ``<folder>.<network>``: each folder has its own answer, and all are in the same pictures.
+    In the first case a network is called ``<network>.<folder>``, so that the folders are compared with the first one, network by
+    network; networks, points of the grid and seeds that one of the folders lacks are left out. In the second case it is called
+    ``<folder>.<network>``: each folder has its own answer, and all share the pictures.
 
     Raises:
-        RecordError: They are judged by different things, or two of the folders have one name.
+        RecordError: They are judged by different measures, or two of the folders have the same name.
     """
     labels = [comparison.folder.path.resolve().name for comparison in comparisons]
     if len(set(labels)) < len(labels):
@@ -63,13 +63,13 @@ def merge_comparisons(comparisons: Sequence[Comparison]) -> Results:
 
 
 def _point(run: Run) -> _Point:
-    """What has to agree for two runs to be set against each other: not the machine, not the threads."""
+    """The settings that have to agree for two runs to be compared; machine and threads are not among them."""
     return run.network.key, run.settings.model_copy(update={"device": "auto"}), run.seed
 
 
 def _experiment(plans: Sequence[Plan], name: str, about: str, runs: Sequence[Run]) -> Experiment:
     first = plans[0].experiment
-    assert first.settled is not None  # a folder's experiment is
+    assert first.settled is not None  # a folder's experiment is always settled
     networks = tuple({run.network.key: run.network for run in runs}.values())
     keys = dict.fromkeys(key for plan in plans for key in plan.experiment.grid.explicit_keys)
     values = {

@@ -1,4 +1,4 @@
-"""What a comparison returns: its answer, tables and pictures. Loads torch only when a trained network is loaded."""
+"""The result of a comparison: answer, tables and pictures. Loads torch only when a trained network is loaded."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 
 class Comparison(StoredRuns):
-    """What came out of a comparison: a view of its results folder, or of a table of runs (``from_frame``).
+    """The result of a comparison: a view of its results folder, or of a table of runs (``from_frame``).
 
-    As the last line of a notebook's cell it shows the answer, a picture and a table.
+    As the last line of a notebook's cell, it shows the answer, a picture and a table.
 
     Args:
         path: The folder that ``bnkit compare`` or ``bnkit.compare`` wrote.
 
     Attributes:
         folder: The folder.
-        plan: The runs of the last call. What the other methods give covers those of earlier calls too that answer the same
-            question; ``results.own`` has the ids of this call's.
+        plan: The runs of the last call. The other methods also cover runs of earlier calls that answer the same question;
+            ``results.own`` has the ids of this call's.
 
     Raises:
         RecordError: The folder holds no experiment, or one of a newer bnkit.
@@ -54,9 +54,9 @@ class Comparison(StoredRuns):
 
     @classmethod
     def of_plan(cls, folder: ResultsFolder, plan: Plan, components: Components | None) -> Comparison:
-        """The comparison in ``folder``, whose plan is at hand, and its components if they are."""
+        """The comparison in ``folder``, from its plan and, if they exist, the components in memory."""
         comparison = cls.__new__(cls)
-        # A folder keeps the records that it has read; other processes have written more since.
+        # A folder caches the records that it has read; other processes have written more since.
         StoredRuns.__init__(comparison, ResultsFolder(folder.path), plan, components)
         return comparison
 
@@ -73,27 +73,27 @@ class Comparison(StoredRuns):
         minimize: bool = False,
         examples: int | None = None,
     ) -> Comparison:
-        """The comparison of runs that something else has trained, from a table with a row for each run.
+        """Compare runs that other code has trained, from a table with a row for each run.
 
-        Runs of two networks are a pair where seed and settings are the same: each setting, the learning rate too, is compared by
-        itself, and none is chosen. ``answer`` says what was left out: runs without a partner, repeated rows, figures that
-        are not finite. There are no runs to load, and no curves: of ``plot`` there is "difference".
+        Runs of two networks are a pair if seed and settings agree. Each setting, including the learning rate, is compared by
+        itself, and none is chosen. ``answer`` says which rows were left out: runs without a partner, repeated rows, figures that
+        are not finite. There are no networks to load and no curves; ``plot`` only has "difference".
 
         Args:
             df: A pandas data frame, such as the export of W&B or MLflow, ``study.trials_dataframe()`` of Optuna, or a table of
                 another library that has ``to_pandas``.
             metric: The column by which runs are judged, one figure a run. A share from 0 to 1 whose name ends in "accuracy" or
-                "acc" is told in percentage points.
-            network: The column that says which network it was; values that are not text are called ``column=value``.
-            seed: The column that pairs runs.
-            settings: The columns that have to be the same within a pair.
+                "acc" is reported in percentage points.
+            network: The column with the network's name; values that are not text are called ``column=value``.
+            seed: The column by which runs are paired.
+            settings: The columns that have to agree within a pair.
             baseline: The network that the others are compared with; by default ``no_batch_norm``, False, or the first one.
-            minimize: Whether less is better.
-            examples: How many test examples an accuracy counts: no interval is then narrower than those allow, and there is one for
-                new test examples.
+            minimize: Whether lower is better.
+            examples: The number of test examples of an accuracy: then no interval is narrower than they allow, and there is one
+                for new test examples.
 
         Raises:
-            SettingsError: The table lacks a column, holds something else than that, or has no pair of runs.
+            SettingsError: The table lacks a column, has invalid values, or has no pair of runs.
 
         Example:
             >>> import pandas
@@ -111,7 +111,7 @@ class Comparison(StoredRuns):
         columns = Columns(network, seed, metric, keys)
         comparison = cls.__new__(cls)
         comparison._table = run_table(df, columns, baseline=baseline, minimize=minimize, examples=examples)
-        comparison._table.answer()  # where there is no pair, the caller hears of it here
+        comparison._table.answer()  # raises here if there is no pair
         return comparison
 
     def __getattr__(self, name: str) -> Any:
@@ -129,14 +129,14 @@ class Comparison(StoredRuns):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of ``results.csv``, one for each run and epoch, as they are recorded; of a table, its runs. A dictionary a row.
+        """The rows of ``results.csv`` as dictionaries, one for each run and epoch; for a table, its runs.
 
-        None where there is no value; the loss of the epoch in which a run diverged is the word ``nan``, as in the file.
+        A missing value is None; the loss of the epoch in which a run diverged is the word ``nan``, as in the file.
         """
         return super().rows if self._table is None else self._table.rows()
 
     def to_json(self) -> dict[str, Any]:
-        """What ``bnkit compare --json`` prints, as plain values: None for what there is not, and for what is not finite."""
+        """The output of ``bnkit compare --json`` as plain values; None for missing values and for numbers that are not finite."""
         if self._table is not None:
             return {"results": self._table.rows(), "answer": strict(self.answer.to_json())}
         content = {
@@ -151,17 +151,17 @@ class Comparison(StoredRuns):
         return {key: strict(value) for key, value in content.items()}
 
     def summary(self) -> pandas.DataFrame:
-        """A row for each network and setting, as a pandas data frame: what a paper says of it.
+        """A row for each network and setting, as a pandas data frame: the figures for a paper.
 
         Accuracies and their differences are shares from 0 to 1. The columns:
 
         - ``network``, and each setting that varies
         - ``best``: whether this learning rate was chosen for the network on the validation part
-        - ``n``, ``failed``: how many runs have a figure at their end, and how many have none
-        - ``mean``, ``mean_low``, ``mean_high``: on the test set over the seeds, with its 95 % interval
-        - ``baseline``, ``difference``, ``difference_low``, ``difference_high``: to that network under the same setting, paired by
-          seed, with its 95 % interval for these test examples (of several pairs of networks at once, by Holm's procedure)
-        - ``new_examples_low``, ``new_examples_high``: the interval for new examples like them
+        - ``n``, ``failed``: the number of runs with a final figure, and of those without
+        - ``mean``, ``mean_low``, ``mean_high``: the mean on the test set over the seeds, with its 95 % interval
+        - ``baseline``, ``difference``, ``difference_low``, ``difference_high``: the difference from that network under the same
+          setting, paired by seed, with its 95 % interval for these test examples (Holm's procedure for several pairs)
+        - ``new_examples_low``, ``new_examples_high``: the interval for new test examples
 
         Raises:
             SettingsError: pandas is not installed.
@@ -178,7 +178,7 @@ class Comparison(StoredRuns):
         return latex(self._summary)
 
     def to_markdown(self) -> str:
-        """The answer, the summary as a table, and what its columns mean."""
+        """The answer, the summary as a table, and the meaning of its columns."""
         return self._summary.to_markdown()
 
     def to_csv(self) -> str:
@@ -193,18 +193,18 @@ class Comparison(StoredRuns):
         return summary_of(results, answer.contrasts, answer.headline)
 
     def table(self) -> Table:
-        """A row for each run, best on the test set first; ``header, rows = comparison.table()`` takes it apart."""
+        """A row for each run, best on the test set first; ``header, rows = comparison.table()`` unpacks it."""
         return runs_table(self.results) if self._table is None else self._table.table()
 
     def further_tables(self) -> dict[str, Table]:
-        """By title: every network against every other, where there are more than two; and what the experiment's ``show`` asks for."""
+        """Tables by title: every pair of networks if there are more than two, and those that the experiment's ``show`` names."""
         if self._table is not None:
             return {}
         results = self.results
         return {**pairs_table(contrasts(results)), **further_tables(results)}
 
     def data_frame(self) -> pandas.DataFrame:
-        """``rows`` as a pandas data frame: NaN for what there is not, and for a loss that is not finite.
+        """``rows`` as a pandas data frame; NaN for missing values, and for a loss that is not finite.
 
         Raises:
             SettingsError: pandas is not installed.
@@ -214,7 +214,7 @@ class Comparison(StoredRuns):
         return _pandas().DataFrame(self._result_rows(), columns=list(columns(self._all_runs)))
 
     def figures(self) -> dict[str, Any]:
-        """Bokeh figures by title, to ``bokeh.plotting.show`` or to embed."""
+        """Bokeh figures by title, for ``bokeh.plotting.show`` or to embed."""
         from bnkit.report.charts.bokeh_figures import figures
 
         return figures(self.results)
@@ -228,14 +228,14 @@ class Comparison(StoredRuns):
                 "test_accuracy", "test_accuracy_population", "gradient_norm", "epoch_duration" or "examples_per_second"; with a
                 metric of the experiment's own "metric", "validation_metric", "test_metric" or "test_metric_population" too.
                 Or "difference": each network minus its baseline, paired by seed, with 95 % intervals: thick for these test
-                examples, thin for new ones like them. By default the first picture of the report: what the networks are judged by,
-                on the test set, each at its best learning rate.
-            ax: Where to draw; by default in a new figure.
-            settings: Which runs, by keys of the grid: ``plot("loss", lr=0.1)``. Needed for those that vary, but for
-                "difference" and without ``figure``.
+                examples, thin for new ones. By default the first picture of the report: the test measure of each network at its
+                best learning rate.
+            ax: The axes to draw in; by default those of a new figure.
+            settings: The runs to draw, by keys of the grid: ``plot("loss", lr=0.1)``. Every key that varies is needed, except
+                for "difference" and without ``figure``.
 
         Raises:
-            SettingsError: There is no such figure, the settings do not name one point of the grid, or matplotlib is not
+            SettingsError: The figure is unknown, the settings do not name one point of the grid, or matplotlib is not
                 installed.
 
         Example:
@@ -250,13 +250,13 @@ class Comparison(StoredRuns):
         """Write a plot for a paper as PDF (its fonts embedded), SVG (its text as text) or PNG; the same runs give the same file.
 
         Args:
-            path: The file; its ending says what it is.
-            figure, settings: As of ``plot``.
-            width: In inches; by default that of a column.
+            path: The file; its ending sets the format.
+            figure, settings: As for ``plot``.
+            width: The width in inches; by default that of a column.
 
         Raises:
-            SettingsError: As of ``plot``, or the file has another ending.
-            RecordError: It cannot be written.
+            SettingsError: As for ``plot``, or if the file has another ending.
+            RecordError: The file cannot be written.
         """
         from bnkit.report.paper.matplotlib_figures import save
 

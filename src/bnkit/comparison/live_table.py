@@ -1,8 +1,8 @@
-"""The live display of a comparison that trains: a bar, and a line for each of the latest runs.
+"""The live display of a comparison in training: a bar, and a line for each of the latest runs.
 
-Of Rich it takes the live area and the bar. The rest of ``rich.progress`` does not fit: a task for each run makes the display
-grow, columns that have no room shrink to "…", and the time left is that of the last 30 seconds, in which a long epoch takes no
-step, and one that was recorded by an earlier call takes many.
+It uses Rich's live area and bar. The rest of ``rich.progress`` does not fit: with a task for each run the display would grow,
+narrow columns shrink to "…", and its time left is estimated from the last 30 seconds, in which a long epoch makes no step and
+an epoch recorded by an earlier call makes many.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table, wrap
 
 _MOST_ROWS, _MOST_LOOKS, _WIDEST = 12, 6, 100
-# Beside the rows: the bar, what is being done, the header, how many are left out, and a free line.
+# Lines other than the rows: the bar, the present activity, the header, the number of hidden runs, and a free line.
 _OTHER_LINES = 5
 _RUNNING = "running"
 _STATUS_WIDTH = len("measuring")
 
 
 class LiveTable(ProgressCounter):
-    """A bar, and a line for each of the latest runs. A thread of its own draws it, by time; a step only counts.
+    """A bar, and a line for each of the latest runs. A separate thread draws it periodically; a training step only counts.
 
-    It keeps its height from the first run on: runs that wait have a line, and a line says how many have none.
+    Its height is constant from the first run on: waiting runs have a line, and a last line counts the hidden runs.
     """
 
     def __init__(self, console: Console, rewrite: Callable[[str], str] = str) -> None:
@@ -49,7 +49,7 @@ class LiveTable(ProgressCounter):
         self._console, self._rewrite = console, rewrite
         self._plan: Plan | None = None
         self._keys: tuple[str, ...] = ()
-        # By the number of the run, those that ended in the order of their ends, and then those that run.
+        # By the run's number: ended runs, in the order in which they ended, and running ones.
         self._ended: dict[int, tuple[Run, Epoch | None, str]] = {}
         self._running: dict[int, tuple[Run, Epoch | None, str]] = {}
         self._measuring: dict[int, str] = {}
@@ -94,7 +94,7 @@ class LiveTable(ProgressCounter):
         self._console.print(Text(f"note: {self._rewrite(message)}"))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """What is drawn: called by the drawing thread."""
+        """Render the table; the drawing thread calls this."""
         plan, width = self._plan, options.max_width
         if plan is None:
             yield Text("preparing …", style="dim")
@@ -116,7 +116,7 @@ class LiveTable(ProgressCounter):
         yield from self._rows(plan, width, max(3, min(_MOST_ROWS, console.size.height - _OTHER_LINES - len(looks))))
 
     def _looks(self, plan: Plan, width: int) -> Iterator[Text]:
-        """With seeds that are added, a line for each contrast: its interval closes from look to look."""
+        """If seeds are added, a line for each contrast, with its interval at the last look."""
         table = looks_table(self.looks.values(), self.rule, Objective.of(plan.task))
         before = -2
         for number, line in table.lines(width) if table.rows else ():
@@ -140,8 +140,8 @@ class LiveTable(ProgressCounter):
         return f"{counts}, {state}" if state else counts
 
     def _rows(self, plan: Plan, width: int, room: int) -> Iterator[Text]:
-        """As many rows as there is room for: those that run, before them the latest that ended, and behind them the next."""
-        ended, running = list(self._ended.values()), list(self._running.values())  # the thread that trains changes them
+        """As many rows as fit: the latest ended runs, then the running ones, then the next ones."""
+        ended, running = list(self._ended.values()), list(self._running.values())  # the training thread changes them
         known = {run.number for run, _, _ in (*ended, *running)}
         waiting, room = len(plan) - len(known), min(room, len(plan))
         shown = running[-room:]
@@ -181,7 +181,7 @@ class LiveTable(ProgressCounter):
 
 
 def _short_names(plan: Plan, width: int) -> dict[str, str]:
-    """The names of the networks as they fit beside an epoch and a status: else without what stands before a dot, or cut."""
+    """The networks' names, shortened to leave room for epoch and status: to the part after the last dot, or cut."""
     room = width - len(f"{plan.experiment.epochs}/{plan.experiment.epochs}") - _STATUS_WIDTH - 4
     fitting = {}
     for name in plan.networks:
@@ -191,12 +191,12 @@ def _short_names(plan: Plan, width: int) -> dict[str, str]:
 
 
 def _keys(plan: Plan) -> tuple[str, ...]:
-    """The settings that have a column: the learning rate, and those that vary."""
+    """The settings with a column: the learning rate, and those that vary."""
     return tuple(dict.fromkeys(("lr", *plan.varying)))
 
 
 def _columns(plan: Plan, names: Mapping[str, str], keys: Sequence[str]) -> tuple[Column, ...]:
-    """As wide as what any run of the plan has in them, so that none moves."""
+    """The columns, wide enough for every run of the plan, so that their positions are constant."""
     epochs = f"{plan.experiment.epochs}/{plan.experiment.epochs}"
     settings = [
         Column(key, 2, width=max(len(format_setting(v)) for v in getattr(plan.experiment.grid, key))) for key in keys

@@ -1,4 +1,4 @@
-"""What is known while seeds are added, a line for each contrast. Needs no torch."""
+"""The state of each contrast while seeds are added, a line for each. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bnkit.table import Column, Table
 
 
 def looks_table(contrasts: Collection[ContrastLooks], rule: StoppingRule, objective: Objective) -> Table:
-    """A row for each contrast that was looked at: pairs, difference, interval, margin, and the verdict so far."""
+    """A row for each contrast with a look: pairs, difference, interval, margin, and the verdict so far."""
     looked_at = [contrast for contrast in contrasts if contrast.looks]
     several = len({contrast.baseline for contrast in looked_at}) > 1
     settings = tuple(dict.fromkeys(key for contrast in looked_at for key in contrast.setting))

@@ -1,4 +1,4 @@
-"""What one sees while a comparison trains: a live table on a terminal and in a notebook, plain lines elsewhere."""
+"""The progress display of a comparison: a live table on a terminal and in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from bnkit.report.objective import Objective
 from bnkit.report.tables import format_setting
 
 _REDRAWS_PER_SECOND = 4
-# Plain lines are for logs: no more often than this, but for the last epoch of a run.
+# Plain lines are for logs, so they are at least this far apart, except for the last epoch of a run.
 _SECONDS_BETWEEN_LINES = 5.0
-# Why no more seeds are added, for a reader.
+# Messages for why no more seeds are added.
 _REASONS = {
-    "decided": "all is decided",
-    "max_seeds": "there are as many as may be",
-    "budget": "the budget ends; the same call goes on",
-    "hopeless": "more would not decide what is open",
+    "decided": "every comparison is decided",
+    "max_seeds": "the largest number of seeds is trained",
+    "budget": "the budget ends; the same call resumes",
+    "hopeless": "more would not decide the open comparisons",
 }
 
 
 class PlainLines(ProgressCounter):
-    """A line now and then, for a log or a pipe; with ``every_epoch``, a line for each."""
+    """An occasional line, for a log or a pipe; with ``every_epoch``, a line for each epoch."""
 
     def __init__(self, console: Console, *, every_epoch: bool = False, rewrite: Callable[[str], str] = str) -> None:
         super().__init__()
@@ -86,15 +86,15 @@ class PlainLines(ProgressCounter):
 def progress_display(
     console: Console, *, quiet: bool = False, verbose: bool = False, rewrite: Callable[[str], str] = str
 ) -> Iterator[Callback]:
-    """A callback that suits ``console``: live on a terminal and in a notebook, lines elsewhere, nothing if ``quiet``.
+    """A callback that suits ``console``: live on a terminal and in a notebook, lines elsewhere, no output if ``quiet``.
 
     Args:
-        console: Where it is shown.
+        console: The console to show it on.
         quiet: Show nothing.
-        verbose: A line for every epoch.
-        rewrite: What becomes of a message before it is shown.
+        verbose: Show a line for every epoch.
+        rewrite: A function applied to each message before it is shown.
     """
-    # Rich draws in a notebook by a widget.
+    # In a notebook, Rich draws with a widget.
     is_live = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
     if quiet:
         yield Callback()
@@ -108,10 +108,10 @@ def progress_display(
 
 @contextmanager
 def shown_progress(progress: bool | None) -> Iterator[Callback]:
-    """The display that a caller in Python asks for; for None one on a terminal and in a notebook, and none elsewhere.
+    """The display for the argument ``progress`` of a call; None shows one on a terminal and in a notebook only.
 
     Raises:
-        SettingsError: It is something else.
+        SettingsError: ``progress`` is neither a bool nor None.
     """
     if progress is not None and not isinstance(progress, bool):
         raise SettingsError(f"progress={progress!r}; expected True, False, or None: on a terminal and in a notebook")

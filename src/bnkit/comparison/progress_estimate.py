@@ -1,4 +1,4 @@
-"""How much of a plan is done while it trains, and what a display says of a run."""
+"""How much of a plan is done during training, and a run's figures as text for a display."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class ProgressEstimate:
         self._experiment = plan.experiment
 
     def is_of(self, plan: Plan) -> bool:
-        """Whether ``plan`` has runs of the same call."""
+        """Whether ``plan`` belongs to the same call."""
         return plan.experiment is self._experiment
 
     def keep_pace_of(self, before: ProgressEstimate) -> None:
-        """Count from the beginning of the call, whose plan has grown since."""
+        """Keep the clock of ``before``: the plan has grown, but the call is the same."""
         self._began, self._epochs_at_start = before._began, before._epochs_at_start
 
     def skip(self, epochs: int) -> None:
-        """Count epochs that were done in an earlier call, or need not be done."""
+        """Exclude epochs from the pace: an earlier call did them, or they are no longer needed."""
         self.epochs_done += epochs
         self._epochs_at_start += epochs
 
@@ -60,16 +60,16 @@ def duration(seconds: float) -> str:
 
 
 class ProgressCounter(Callback):
-    """Keeps the clock, whatever number of runs are trained at once; what the displays share."""
+    """Base class of the displays: estimates the progress, for any number of runs at once."""
 
     estimate: ProgressEstimate
 
     def __init__(self) -> None:
         self.looks: dict[tuple[object, ...], ContrastLooks] = {}
         self.rule = StoppingRule()
-        self.examples: dict[int, int] = {}  # of an epoch of each run
-        self.seen: dict[int, int] = {}  # of these, in the epoch in progress
-        self._counted: dict[int, int] = {}  # epochs of each run that the clock knows of
+        self.examples: dict[int, int] = {}  # examples per epoch, by run
+        self.seen: dict[int, int] = {}  # examples done in the present epoch, by run
+        self._counted: dict[int, int] = {}  # epochs counted so far, by run
 
     def plan_started(self, plan: Plan, done: dict[Run, Record]) -> None:
         before = getattr(self, "estimate", None)
@@ -81,7 +81,7 @@ class ProgressCounter(Callback):
         self.examples, self.seen, self._counted = {}, {}, {}
 
     def look_taken(self, contrast: ContrastLooks, rule: StoppingRule) -> None:
-        self.looks = {**self.looks, contrast.key: contrast}  # a new one: the drawing thread goes through the old one
+        self.looks = {**self.looks, contrast.key: contrast}  # a new one: the drawing thread reads the old one
         self.rule = rule
 
     def data_ready(self, run: Run, examples: int) -> None:
@@ -92,7 +92,7 @@ class ProgressCounter(Callback):
         self._share()
 
     def run_started(self, run: Run, record: Record) -> None:
-        # Once more after its worker died: what was counted before is not counted again.
+        # If the run starts again after its worker died, epochs that were counted before are not counted again.
         self.estimate.skip(len(record.epochs) - self._counted.get(run.number, 0))
         self._counted[run.number] = len(record.epochs)
         self._forget_steps(run)
@@ -105,7 +105,7 @@ class ProgressCounter(Callback):
     def run_ended(self, run: Run, record: Record) -> None:
         self.estimate.runs_done += 1
         self._forget_steps(run)
-        # It may have begun anew, or ended before it began.
+        # It may have been restarted, or have ended before it began.
         self.estimate.skip(len(record.epochs) - self._counted.pop(run.number, 0))
         if record.status is not Status.FINISHED:
             self.estimate.skip(run.epochs - len(record.epochs))
@@ -121,7 +121,7 @@ class ProgressCounter(Callback):
 
 
 def figures_of(run: Run, epoch: Epoch) -> tuple[str, ...]:
-    """A text for each of ``FIGURES``."""
+    """The texts of ``FIGURES``."""
     objective = Objective.of(run.task)
     measured = (
         "–" if value is None else objective.text(value) for value in (objective.training(epoch), objective.test(epoch))
@@ -131,11 +131,11 @@ def figures_of(run: Run, epoch: Epoch) -> tuple[str, ...]:
 
 
 def status_of(record: Record) -> str:
-    """How the run ended; empty if it did not."""
+    """How the run ended; empty if it has not ended."""
     return record.status.value if record.status else ""
 
 
 def cause_of(record: Record) -> str:
-    """The last line of a traceback, which names the exception."""
+    """The last line of the traceback, which names the exception; empty without one."""
     lines = record.traceback.strip().splitlines()
     return f": {lines[-1]}" if lines else ""

@@ -1,4 +1,4 @@
-"""Any table of runs (pandas) as runs that can be compared: what its columns hold, and what is left out. Needs no torch."""
+"""Reads a table of runs (pandas) into runs that can be compared, and reports the rows left out. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from bnkit.report.paper.paper_summary import AFTER_SETTINGS, NETWORK
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# The last word of a column that holds shares of right answers: "test_accuracy", "val/acc".
+# The last word in the name of a column of accuracies: "test_accuracy", "val/acc".
 _ACCURACY = re.compile(r"(^|[^a-z])acc(uracy)?$", re.IGNORECASE)
 _NAMED, _MOST_COLUMNS = 5, 20
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a table holds what.
+    """The columns of a table by their role.
 
     Attributes:
-        network: What is compared.
-        seed: What pairs the runs of two networks.
-        metric: What they are judged by.
-        settings: Those that have to be the same within a pair.
+        network: The network's name.
+        seed: The seed, by which runs of two networks are paired.
+        metric: The figure by which runs are judged.
+        settings: The settings, which have to agree within a pair.
     """
 
     network: str
@@ -42,24 +42,24 @@ class Columns:
 
     @property
     def every(self) -> tuple[str, ...]:
-        """All of them."""
+        """All columns."""
         return (self.network, self.seed, self.metric, *self.settings)
 
 
 def run_table(
     frame: Any, columns: Columns, *, baseline: object = None, minimize: Any = False, examples: Any = None
 ) -> RunTable:
-    """The runs in ``frame``, a row for each.
+    """The runs in ``frame``, one for each row.
 
     Args:
         frame: A pandas data frame, or a table that has ``to_pandas``.
-        columns: Which of its columns hold what.
+        columns: Its columns by their role.
         baseline: As ``Comparison.from_frame``.
-        minimize: Whether less is better.
-        examples: How many test examples an accuracy counts.
+        minimize: Whether lower is better.
+        examples: The number of test examples of an accuracy.
 
     Raises:
-        SettingsError: It is no table, lacks a column, holds something else than that, or has fewer than two networks.
+        SettingsError: ``frame`` is not a table, lacks a column, has invalid values, or has fewer than two networks.
     """
     table = _data_frame(frame)
     _check_columns(table, columns)
@@ -115,7 +115,7 @@ def _check_columns(table: DataFrame, columns: Columns) -> None:
 
 
 def _runs(table: DataFrame, columns: Columns) -> tuple[list[TableRun], list[str]]:
-    """A run for each network, seed and setting that has one figure, and what was left out."""
+    """A run for each network, seed and setting with one figure, and notes about the rows left out."""
     notes: list[str] = []
     rows: dict[tuple[str, Hashable, Setting], list[float | None]] = {}
     places: dict[tuple[str, Hashable, Setting], list[int]] = {}
@@ -149,7 +149,7 @@ def _runs(table: DataFrame, columns: Columns) -> tuple[list[TableRun], list[str]
 
 
 def _about_unclear(table: DataFrame, columns: Columns, places: dict[tuple[str, Hashable, Setting], list[int]]) -> str:
-    """That several rows stand for one run, and which column tells them apart: usually a setting, or the epoch."""
+    """The message that a run has several rows, with the columns that distinguish them: usually a setting or the epoch."""
     (network, seed, setting), of_first = next(iter(places.items()))
     rows = table.iloc[of_first]
     others = [name for name in table.columns if name not in columns.every]
@@ -169,7 +169,7 @@ def _about_unclear(table: DataFrame, columns: Columns, places: dict[tuple[str, H
 def _objective(
     metric: str, values: Sequence[float], examples: Any, *, minimize: Any
 ) -> tuple[ColumnObjective, tuple[str, ...]]:
-    """What the runs are judged by, and what has to be said of it."""
+    """The measure that the runs are judged by, and notes about it."""
     if not isinstance(minimize, bool):
         raise SettingsError(f"minimize={minimize!r}; expected True or False")
     if examples is not None and (isinstance(examples, bool) or not isinstance(examples, Integral) or examples < 1):
@@ -204,15 +204,15 @@ def _baseline(networks: Sequence[str], column: str, wanted: object) -> str:
 
 
 def _network_name(column: str, value: object) -> str:
-    """What a network is called: its text, or the column with its value, as in ``batch_norm=True``."""
+    """A network's name: the text itself, or the column with its value, as in ``batch_norm=True``."""
     return value if isinstance(value, str) else f"{column}={value}"
 
 
 def _plain(column: str, value: Any) -> Hashable:
-    """A value as Python has it; None for what is missing.
+    """A value as a plain Python object; None for a missing value.
 
     Raises:
-        SettingsError: It cannot tell runs apart.
+        SettingsError: The value is not a hashable scalar.
     """
     import pandas
 
@@ -223,7 +223,7 @@ def _plain(column: str, value: Any) -> Hashable:
     if pandas.isna(value):
         return None
     plain: Hashable = value.item() if hasattr(value, "item") else value
-    # A column with gaps holds whole numbers as floats.
+    # A column with gaps stores whole numbers as floats.
     return int(plain) if isinstance(plain, float) and plain.is_integer() and abs(plain) < 2**53 else plain
 
 
@@ -231,7 +231,7 @@ def _number(column: str, value: Any) -> float | None:
     """A finite number, or None.
 
     Raises:
-        SettingsError: It is no number.
+        SettingsError: The value is not a number.
     """
     import pandas
 

@@ -1,4 +1,4 @@
-"""Runs as a table has them: network, seed, settings and one figure each; and the answer that they give. Needs no torch."""
+"""Runs from a table, with network, seed, settings and one figure each, and their comparison. Needs no torch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table
 
 Setting = tuple[Hashable, ...]
-# Of what is left out, so many are named.
+# The largest number of left-out runs that a note names.
 _NAMED = 5
 _EXAMPLES_BOUNDED = (
     "The table does not say which test examples were answered right: intervals for new ones assume that the networks differ on as "
     "many as their accuracies allow."
 )
 _EXAMPLES_UNKNOWN = (
-    "The table does not say what each test example scored: the verdict is for these test examples, and does not say that it holds "
-    "for new ones."
+    "The table lacks the score of each test example: the verdict is for these test examples, and need not hold for new "
+    "ones."
 )
 
 
@@ -40,9 +40,9 @@ class TableRun:
 
     Attributes:
         network: The name of its network.
-        seed: What pairs it with the runs of other networks.
+        seed: The seed, which pairs it with runs of other networks.
         setting: Its value of each setting.
-        value: What it is judged by; None where that is not a finite number.
+        value: The figure that it is judged by; None if it is not finite.
     """
 
     network: str
@@ -53,18 +53,18 @@ class TableRun:
 
 @dataclass(frozen=True)
 class RunTable:
-    """Runs without records: what pairs of them say.
+    """Runs without records, compared in pairs.
 
-    Networks are compared where all settings are the same: no learning rate is chosen, for no column is known to be measured on
-    a validation part.
+    Networks are compared where all settings agree. No learning rate is chosen, because no column is known to be measured on a
+    validation part.
 
     Attributes:
-        objective: What they are judged by.
+        objective: The measure that they are judged by.
         keys: The names of the settings.
         runs: One for each network, seed and setting.
         baseline: The network that the others are compared with.
-        examples: How many test examples an accuracy counts; None where that is not known.
-        notes: What was left out before, a sentence each.
+        examples: The number of test examples of an accuracy; None if it is not known.
+        notes: Sentences about rows that were left out while the table was read.
     """
 
     objective: Objective
@@ -83,14 +83,14 @@ class RunTable:
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """Their names, the baseline first."""
+        """The networks' names, the baseline first."""
         return tuple(dict.fromkeys((self.baseline, *(run.network for run in self.runs))))
 
     def answer(self) -> Answer:
-        """What the table says, and what was left out of it.
+        """The comparison of the networks, with notes about the runs left out.
 
         Raises:
-            SettingsError: No pair of runs is left.
+            SettingsError: There is no pair of runs.
         """
         found = self.contrasts()
         left_out = tuple(self._left_out())
@@ -107,7 +107,7 @@ class RunTable:
         return Answer(found, (), 0, (*self.notes, *left_out, about_examples))
 
     def contrasts(self) -> tuple[Contrast, ...]:
-        """Every network against the baseline, and then the others against each other, under every setting; where there are pairs."""
+        """Every network against the baseline, then the others against each other, under every setting that has pairs."""
         order, found = self._pairs_of_networks(), []
         for setting, by_network in self._by_setting.items():
             drafts = [
@@ -115,7 +115,7 @@ class RunTable:
                 for first, second in order
                 if (differences := self._differences(by_network.get(first, {}), by_network.get(second, {})))
             ]
-            # Holm's confidences, where several pairs are looked at.
+            # Holm's confidences if there are several pairs.
             intervals = simultaneous_intervals([{BEST: differences} for _, _, differences in drafts])
             for (first, second, _), known in zip(drafts, intervals, strict=True):
                 found.append(self._contrast(setting, (first, second), known[BEST], len(drafts)))
@@ -224,7 +224,7 @@ class RunTable:
         )
 
     def _left_out(self) -> Iterator[str]:
-        """Runs that are in no pair, and those without a finite figure."""
+        """Notes about the runs without a partner, and about those without a finite figure."""
         undefined = [run for run in self.runs if run.value is None]
         if undefined:
             yield (
@@ -264,12 +264,12 @@ class RunTable:
 
 
 def first_baseline(networks: Sequence[str]) -> str:
-    """The network that the others are compared with where nobody says: the one without batch norm, or the first."""
+    """The default baseline: the network without batch norm, or else the first."""
     return BASELINE if BASELINE in networks else networks[0]
 
 
 def _in_order(settings: Iterable[Setting]) -> list[Setting]:
-    """Sorted where they can be; otherwise as they come: a sweep may have gone over them at random."""
+    """Sorted if they can be compared, otherwise in the order given: a sweep may have visited them at random."""
     found = list(settings)
     try:
         return sorted(found)

@@ -1,16 +1,15 @@
-"""Which runs an experiment needs next whose seeds are added until it is decided. Needs no torch.
+"""Decides which runs an experiment needs next when it adds seeds until it is decided. Needs no torch.
 
-A function of the plan and of what is recorded, replayed from the first round: whoever calls it, and whenever, finds the same.
+The decision is a function of the plan and the records, replayed from the first round, so that every call finds the same.
 
 Round by round:
 
-1. Every network is trained at every learning rate, with the first seed. Of each network, under each setting, the better half of
-   its rates goes on by validation (successive halving, Jamieson & Talwalkar 2016), and so does a rate that is worse than the best
-   by so few validation answers that it may be chance. So each time with one more seed, until one rate is left; after the third
-   seed that with the best mean is taken. From then on it stays: the test set has no part in the choice, and no later seed
-   changes it.
-2. Pairs of seeds are added at those rates. After each round one looks at every contrast that is open; a contrast that is decided
-   stays so, and asks for no more runs.
+1. Every network is trained at every learning rate, with the first seed. Each round adds a seed and keeps, of each network under
+   each setting, the better half of its rates by validation (successive halving, Jamieson & Talwalkar 2016), and any rate whose
+   gap to the best is so few validation answers that it may be chance. After the third seed, the rate with the best mean is
+   chosen. The choice is final: later seeds do not change it, and the test set has no part in it.
+2. Pairs of seeds are added at those rates. After each round there is a look at every open contrast; a decided contrast stays
+   decided, and asks for no more runs.
 """
 
 from __future__ import annotations
@@ -33,24 +32,24 @@ from bnkit.report.contrasts.paired_differences import PairedDifferences, differe
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, fewest, matches, settings_of
 
-# How many more seeds a round has than the one before, once the rates are chosen.
+# The factor by which the number of seeds grows each round, once the rates are chosen.
 _GROWTH = 1.25
-# Of the interval of a difference in validation that has to leave out 0: one standard error on either side. A higher one keeps rates
-# that hardly differ, at a run a seed each: 95 % takes an eighth more runs on the quickstart, for the same verdicts.
+# The confidence of the interval of a validation difference, which has to exclude 0 to drop a rate: one standard error on either
+# side. A higher confidence keeps rates that hardly differ: 95 % takes an eighth more runs on the quickstart, for the same verdicts.
 _DOUBT = 0.6827
-# With so many seeds it is known whether more would lead to a verdict.
+# The number of seeds after which a contrast may be given up as hopeless.
 _SEEDS_TO_GIVE_UP = 6
 
 
 def seed_growth(plan: Plan, record_of: Callable[[Run], Record]) -> SeedGrowth:
-    """How far the rule of ``plan`` has got.
+    """The progress of the rule of ``plan``.
 
     Args:
-        plan: All runs that there may be, of an experiment with ``until``.
-        record_of: What is recorded of a run; an empty record where it has to be trained (once more).
+        plan: All possible runs of an experiment with ``until``.
+        record_of: Returns the record of a run; an empty record if it has to be trained (again).
     """
     rule = plan.experiment.until
-    assert rule is not None  # the experiment has one
+    assert rule is not None  # by contract: the experiment has ``until``
     replay = _Replay(plan, rule, record_of)
     reason = ""
     while not reason and replay.next_round():
@@ -66,9 +65,9 @@ def first_round(plan: Plan) -> Plan:
 
 
 def rule_in_words(plan: Plan) -> str:
-    """What comes after the first round."""
+    """A description of the rounds after the first."""
     rule = plan.experiment.until
-    assert rule is not None  # the plan has one
+    assert rule is not None  # by contract: the plan's experiment has ``until``
     objective = Objective.of(plan.task)
     margin = rule.largest_trifle(is_accuracy=objective.is_accuracy)
     trifle = f", or less than {objective.size(margin)} apart" if margin else ""
@@ -81,7 +80,7 @@ def rule_in_words(plan: Plan) -> str:
 
 
 def most_runs(plan: Plan) -> int:
-    """Every rate with the seeds by which the best one is known, one with the others."""
+    """The largest number of runs: every rate until the best is chosen, then that rate with the remaining seeds."""
     first, with_all_rates = plan.runs[0].seed, plan.seeds[: max(FEWEST, len(plan.experiment.seeds))]
     points = [run for run in plan if run.seed == first]
     lr = points[0].settings.lr
@@ -95,7 +94,7 @@ def _varies(plan: Plan) -> bool:
 
 @dataclass
 class _Sweep:
-    """The runs of one network under one setting, and which of its rates are still in question."""
+    """The runs of one network under one setting, and the rates that are not dropped yet."""
 
     network: str
     setting: Mapping[str, object]
@@ -104,13 +103,13 @@ class _Sweep:
 
     @property
     def lr(self) -> float | None:
-        """The rate that was chosen; None before it is."""
+        """The chosen rate; None before the choice."""
         return self.rates[0] if len(self.rates) == 1 else None
 
 
 @dataclass
 class _Replay:
-    """The rule, applied round by round to what is recorded."""
+    """The rule, applied round by round to the records."""
 
     plan: Plan
     rule: StoppingRule
@@ -132,7 +131,7 @@ class _Replay:
                 self._sweeps[network, *setting.items()] = _Sweep(network, setting, runs, rates)
         for pairs in pairs_of_networks(self.plan.networks):
             for setting in settings_of(self.plan):
-                confidence = 1 - (1 - CONFIDENCE) / len(pairs)  # Bonferroni: of several pairs none is wrong
+                confidence = 1 - (1 - CONFIDENCE) / len(pairs)  # Bonferroni over the pairs
                 for baseline, network in pairs:
                     contrast = ContrastLooks(baseline, network, setting, confidence=confidence)
                     self.contrasts[contrast.key] = contrast
@@ -154,7 +153,7 @@ class _Replay:
         return all(self._has_ended(run) for run in asked.values())
 
     def look(self) -> str:
-        """Look at every open contrast once its rates are chosen; why no more seeds are added, empty if they are."""
+        """Look at every open contrast, once the rates are chosen. Returns why no more seeds are added; empty if they are."""
         if self._is_choosing:
             return ""
         self._has_looked = True
@@ -167,11 +166,11 @@ class _Replay:
 
     @property
     def _is_choosing(self) -> bool:
-        """Whether several rates of a network are still in question."""
+        """Whether some network still has several rates."""
         return any(sweep.lr is None for sweep in self._sweeps.values())
 
     def _next_count(self) -> int:
-        """How many seeds the next round has in all."""
+        """The total number of seeds in the next round."""
         if self._is_choosing:
             count = self._count + 1 if self._count else self._first
         elif not self._has_looked:
@@ -181,7 +180,7 @@ class _Replay:
         return min(count, len(self._seeds))
 
     def _drop_rates(self) -> None:
-        """Drop the worse half of each network's rates, but for those that may still be the best; in the end all but one."""
+        """Drop the worse half of each network's rates, except those that may still be the best; finally all but one."""
         is_last = self._count >= min(FEWEST, len(self._seeds))
         for sweep in self._sweeps.values():
             places = {lr: self._place(sweep, lr) for lr in sweep.rates}
@@ -191,7 +190,7 @@ class _Replay:
             sweep.rates = [*ordered[:half], *doubtful]
 
     def _place(self, sweep: _Sweep, lr: float) -> tuple[float, float, float]:
-        """The lower, the better: where more runs finish, then by the mean on the validation part, then by the loss there."""
+        """A sort key, lower is better: more finished runs, then the mean on the validation part, then the loss there."""
         ended = self._finished(sweep, lr).values()
         known = [value for outcome in ended if (value := outcome.validation) is not None]
         losses = [loss for outcome in ended if outcome.final and (loss := outcome.final.validation_loss) is not None]
@@ -202,7 +201,7 @@ class _Replay:
         )
 
     def _may_be_as_good(self, sweep: _Sweep, best: float, lr: float) -> bool:
-        """Whether so few validation answers set two rates apart that it may well be chance; of other metrics, no."""
+        """Whether two rates differ by so few validation answers that it may be chance; False for other metrics."""
         first, second = self._finished(sweep, best), self._finished(sweep, lr)
         ends = [(a.validation, b.validation) for a, b in zip(first.values(), second.values(), strict=False)]
         known = [a - b for a, b in ends if a is not None and b is not None]
@@ -213,7 +212,7 @@ class _Replay:
         return gap <= difference_half_width(gap, answers, _DOUBT)
 
     def _wanted(self) -> Sequence[_Sweep]:
-        """Those that an open contrast needs."""
+        """The sweeps that an open contrast needs."""
         wanted = {}
         for contrast in self.contrasts.values():
             if contrast.is_open:
@@ -230,7 +229,7 @@ class _Replay:
         return record.is_complete or record.status is Status.FAILED
 
     def _finished(self, sweep: _Sweep, lr: float) -> dict[int, RunOutcome]:
-        """By seed, of the seeds so far."""
+        """The finished runs of the seeds so far, by seed."""
         examples = self.plan.experiment.test_examples
         every = {
             seed: RunOutcome(run, self.record_of(run), examples)

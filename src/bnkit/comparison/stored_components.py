@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class StoredComponents:
-    """The components of the runs in a folder, made from what their call named, unless they are at hand.
+    """The components of the runs in a folder; if they are not in memory, they are loaded by the names in the experiment.
 
     Args:
         folder: The folder.
         plan: The runs of the last call.
-        components: Those of that call, if they are at hand.
+        components: The components of that call, if they are in memory.
     """
 
     def __init__(self, folder: ResultsFolder, plan: Plan, components: Components | None = None) -> None:
@@ -28,17 +28,17 @@ class StoredComponents:
 
     @property
     def of_last_call(self) -> Components | None:
-        """Those of the last call, if they are at hand."""
+        """The components of the last call, if they are in memory."""
         return self._known.get(self._plan.experiment.to_toml())
 
     def of(self, run: Run) -> tuple[Components, Run]:
-        """What ``run`` is made from, and the run as its own call planned it.
+        """The components of ``run``, and the run as its own call planned it.
 
         Raises:
-            BnkitError: What the call named is not there any more, is no longer what it was, or was an object in Python.
+            BnkitError: A network or the data no longer exist, have changed, or were Python objects.
         """
         experiment, planned = self._plan.experiment, run
-        if run.network.key not in self._plan.networks:  # of the others, this call has the network and the data
+        if run.network.key not in self._plan.networks:  # the last call has the network and the data of all other runs
             experiment, planned = self._folder.runs(self._plan).earlier[run.run_id]
         key = experiment.to_toml()
         if key not in self._known:
@@ -51,12 +51,12 @@ class StoredComponents:
         from bnkit.experiments.resolve import Components
 
         settled = experiment.settled
-        assert settled is not None  # a folder's experiment is
+        assert settled is not None  # a folder's experiment is always settled
         found, data = network_sources(experiment.networks, experiment.arms), load_data(experiment.data)
         data = data.reduced(experiment.train_examples, experiment.test_examples)
         if (tuple(source.identity for source in found.values()), data.digest) != (settled.networks, settled.data):
             raise RecordError(
-                f"the networks or the data of {self._folder.path} are not those of its records any more; train again, "
+                f"the networks or the data of {self._folder.path} have changed since its runs were recorded; train again, "
                 "or go back to the code that it was trained with"
             )
         return Components(found, data)

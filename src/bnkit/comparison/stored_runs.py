@@ -1,4 +1,4 @@
-"""The runs in a results folder: what is recorded of them, and their networks. Loads torch only when a network is built."""
+"""The runs in a results folder: their records and networks. Loads torch only when a network is built."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class StoredRuns:
     Args:
         folder: The folder.
         plan: The runs of the last call.
-        components: What those are made from, if it is at hand.
+        components: Their components, if they are in memory.
 
     Attributes:
         folder: The folder.
-        plan: The runs of the last call. What the methods give covers those of earlier calls too that answer the same
-            question; ``results.own`` has the ids of this call's.
+        plan: The runs of the last call. The methods also cover runs of earlier calls that answer the same question;
+            ``results.own`` has the ids of this call's.
     """
 
     def __init__(self, folder: ResultsFolder, plan: Plan, components: Components | None = None) -> None:
@@ -47,7 +47,7 @@ class StoredRuns:
 
     @property
     def records(self) -> dict[str, Record]:
-        """What is recorded of each run, by run id."""
+        """The record of each run, by run id."""
         return {run.run_id: self.folder.record(run) for run in self._all_runs}
 
     @property
@@ -72,9 +72,9 @@ class StoredRuns:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of ``results.csv``, one for each run and epoch, as they are recorded; a dictionary a row.
+        """The rows of ``results.csv`` as dictionaries, one for each run and epoch.
 
-        None where there is no value; the loss of the epoch in which a run diverged is the word ``nan``, as in the file.
+        A missing value is None; the loss of the epoch in which a run diverged is the word ``nan``, as in the file.
         """
         return [{**row, "loss": "nan"} if _is_nan(row["loss"]) else row for row in self._result_rows()]
 
@@ -85,12 +85,12 @@ class StoredRuns:
         return [dict(zip(header, row, strict=True)) for run in plan for row in rows(run, records[run.run_id], plan)]
 
     def best(self, network: str) -> Run:
-        """The run of ``network`` that ended best on the validation part.
+        """The run of ``network`` with the best final value on the validation part.
 
-        Without a validation part, the one that was best in training. The test set never decides.
+        Without a validation part, the best in training. The test set is never used for this choice.
 
         Raises:
-            SettingsError: There is no such network, or none of its runs finished.
+            SettingsError: The network is unknown, or none of its runs finished.
         """
         networks = self._all_runs.networks
         if network not in networks:
@@ -112,11 +112,11 @@ class StoredRuns:
 
         Args:
             run: Its number in the plan (from 1), its run id or the beginning of it, or what ``best`` returned.
-            epoch: After which epoch, of a comparison that kept its checkpoints; None for the end.
+            epoch: The epoch whose checkpoint to load, if the comparison kept checkpoints; None for the end.
 
         Raises:
             SettingsError: There is no such run.
-            RecordError: It has no weights yet, or none of that epoch.
+            RecordError: It has no weights yet, or none for that epoch.
             BnkitError: Its network came from a factory that this process does not have.
         """
         from bnkit.experiments.training.checkpoint import load_weights, weights_after
@@ -127,7 +127,7 @@ class StoredRuns:
         return model
 
     def build(self, run: int | str | Run) -> nn.Module:
-        """The network of a run, named as for ``load``, before it was trained: on the CPU, in evaluation mode.
+        """The untrained network of a run, on the CPU, in evaluation mode; the run is named as for ``load``.
 
         Raises:
             SettingsError: There is no such run.
@@ -137,17 +137,17 @@ class StoredRuns:
         return components.build(planned).eval()
 
     def data(self, run: int | str | Run) -> Splits:
-        """The data as a run, named as for ``load``, is trained and measured on them, on the device that it trains on.
+        """The data that a run is trained and measured on, on its device; the run is named as for ``load``.
 
         Raises:
             SettingsError: There is no such run.
-            BnkitError: The data are not there any more.
+            BnkitError: The data no longer exist.
         """
         components, planned = self._stored.of(self.run(run))
         return components.parts(planned)
 
     def run(self, run: int | str | Run) -> Run:
-        """The run of that number in the plan (from 1), or that run id or beginning of one.
+        """The run with that number in the plan (from 1), or whose run id begins with the text.
 
         Raises:
             SettingsError: There is no such run.
@@ -168,18 +168,18 @@ class StoredRuns:
         """Write ``report.html`` into the folder, and return its path.
 
         Raises:
-            RecordError: The folder cannot be written, or has one that bnkit did not write.
+            RecordError: The folder cannot be written, or has a ``report.html`` that bnkit did not write.
         """
         from bnkit.report.page import page
 
         self.folder.refuse_foreign()
-        # To repeat it: what was asked for, without what earlier calls left.
+        # The experiment that repeats this call, without the runs of earlier calls.
         asked = {self.plan.experiment.name: self.plan.experiment.to_toml()}
         self.folder.replace(self.folder.report_file, mark_page(page(self.results, asked), self.results))
         return self.folder.report_file
 
     def refresh_report(self) -> None:
-        """Write ``report.html`` unless the one that is there was made from the same; errors as of ``write_report``."""
+        """Write ``report.html`` unless the existing one is up to date; raises as ``write_report`` does."""
         if not is_up_to_date(self.folder.report_file, self.results):
             self.write_report()
 

@@ -1,4 +1,4 @@
-"""Training round by round until the rule of an experiment is content: one launch, and decisions between rounds only."""
+"""Trains round by round until the rule of an experiment stops: one launch, with decisions between rounds only."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bnkit.report.added_seeds import SeedGrowth
 
 
 def growth_in(folder: ResultsFolder, planned: Plan) -> SeedGrowth | None:
-    """How far the rule of an experiment has got, for a reader: runs that failed have ended. None without a rule.
+    """The progress of the rule of an experiment, for a report: failed runs count as ended. None without a rule.
 
     Args:
-        folder: What is recorded.
-        planned: The plan of the experiment, or those runs of it that were asked for.
+        folder: The folder with the records.
+        planned: The plan of the experiment, or the runs that the rule asked for.
     """
     if planned.experiment.until is None:
         return None
@@ -31,23 +31,23 @@ def growth_in(folder: ResultsFolder, planned: Plan) -> SeedGrowth | None:
 
 
 def asked_plan(folder: ResultsFolder, planned: Plan) -> Plan:
-    """The runs that the rule of ``planned`` asked for by now; all of a plan without one."""
+    """The runs that the rule of ``planned`` has asked for; all runs of a plan without a rule."""
     growth = growth_in(folder, planned)
     return planned if growth is None else Plan(planned.experiment, growth.runs)
 
 
 def runs_to_train(planned: Plan, folder: ResultsFolder) -> Plan:
-    """``asked_plan``, with the round that the end of a budget has kept from beginning: the next call begins it."""
+    """``asked_plan``, plus the round that the budget did not allow to begin: the next call begins it."""
     if planned.experiment.until is None:
         return planned
     return Plan(planned.experiment, seed_growth(planned, folder.record).runs)
 
 
 def train_until_decided(prepared: PreparedExperiment, folder: ResultsFolder, callback: EventHandler) -> Plan:
-    """Train the plan of ``prepared`` as far as its rule asks, all of it without one; the runs that were asked for.
+    """Train the runs that the rule of ``prepared`` asks for, or the whole plan without a rule, and return them.
 
-    The rule goes by complete rounds, so that the figures depend neither on the workers nor on when a call was ended. Time has
-    a say in one thing: with a budget, a round is not begun that would end after it at the pace of this call.
+    The rule decides after complete rounds only, so that figures depend neither on the workers nor on when a call ended. Time only
+    matters for a budget: a round that would end after it, at the pace of this call, is not begun.
     """
     planned, rule = prepared.plan, prepared.plan.experiment.until
     if rule is None:
@@ -55,7 +55,7 @@ def train_until_decided(prepared: PreparedExperiment, folder: ResultsFolder, cal
         return planned
     forget_budget_end(folder.path)
     for run in planned:
-        folder.forget(run)  # it may have been read before this process was the only one that writes
+        folder.forget(run)  # the cached record may be older than this process's lock on the folder
     given_up: set[str] = set()
     looks: dict[tuple[object, ...], int] = {}
 
@@ -66,7 +66,7 @@ def train_until_decided(prepared: PreparedExperiment, folder: ResultsFolder, cal
     while True:
         asked = growth.runs
         missing = [run for run in asked if not folder.record(run).is_complete and run.run_id not in given_up]
-        # The first time in any case: it says what was done before.
+        # The first time even if no run is missing: it reports the runs that were done before.
         prepared.train(Plan(planned.experiment, asked), given_up)
         given_up |= {run.run_id for run in missing if folder.record(run).status is Status.FAILED}
         clock.add(missing)
@@ -84,23 +84,23 @@ def train_until_decided(prepared: PreparedExperiment, folder: ResultsFolder, cal
 
 
 def _to_go_by(record: Record, run: Run, given_up: Collection[str]) -> Record:
-    """``record``, unless the run failed in an earlier call: then it is tried once more."""
+    """``record``; an empty one if the run failed in an earlier call, so that it is tried again."""
     return Record() if record.status is Status.FAILED and run.run_id not in given_up else record
 
 
 class _Clock:
-    """How much of a budget is left."""
+    """Measures the time spent of a budget."""
 
     def __init__(self, budget: float | None) -> None:
         self._budget, self._began, self._epochs = budget, time.monotonic(), 0
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the beginning."""
         return time.monotonic() - self._began
 
     def add(self, runs: Iterable[Run]) -> None:
-        """Count ``runs``, which were trained."""
+        """Count the epochs of ``runs``, which were trained."""
         self._epochs += sum(run.epochs for run in runs)
 
     def ends_before(self, runs: Iterable[Run]) -> bool:

@@ -1,4 +1,4 @@
-"""Recipes that train nothing to compare: one layer looked at closely, as tables."""
+"""Worked examples of a single layer, as tables; they train no comparison."""
 
 from collections.abc import Callable
 

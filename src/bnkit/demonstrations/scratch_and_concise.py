@@ -1,4 +1,4 @@
-"""The layer from scratch, the built-in one and ours: the same numbers, at three speeds."""
+"""The layer from scratch, PyTorch's and bnkit's: the same numbers, at three speeds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bnkit.table import Column, Table
 
 _ARMS = {"reference": "from scratch", "torch": "built in", "batch_norm": "bnkit"}
 _BATCH, _STEPS, _ROUNDS = 256, 8, 7
-# Of float64 values around 1, after a few thousand operations.
+# The tolerance for float64 values around 1, after a few thousand operations.
 _ROUNDING = 1e-12
 
 
@@ -73,7 +73,7 @@ def _train_and_predict(layer: nn.Module, x: Tensor, gradient: Tensor) -> dict[st
 
 
 def _speeds() -> Table:
-    """Training steps of LeNet, interleaved, a few steps each, so that noise of the machine affects all three."""
+    """The speed of LeNet's training steps, a few steps of each interleaved, so that noise affects all three alike."""
     keep_freed_memory()
     data = load("digits")
     assert isinstance(data.train, Examples)

@@ -15,12 +15,12 @@ from bnkit.nn import BatchNorm1d, BatchNorm2d
 from bnkit.table import Column, Table
 
 _BATCH = 64
-# Of float64 values around 1, in sums of a few thousand.
+# The tolerance for float64 values around 1, in sums of a few thousand.
 _ROUNDING = 1e-12
 
 
 def train_and_predict() -> list[Table]:
-    """What the layers make of digits in training and in prediction, with a stretch and a shift, and of a batch of one."""
+    """The layers' outputs for digits in training and in prediction, with a scale and a shift, and for a batch of one."""
     digits = load("digits").train
     assert isinstance(digits, Examples)
     images = digits.inputs.double() / 255
@@ -52,7 +52,7 @@ def train_and_predict() -> list[Table]:
 
 
 def _in_float64(ours: nn.Module, theirs: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """In float64, so that two ways to sum a data set do not look like two results."""
+    """The layers in float64, so that different orders of summation give visibly equal results."""
     return ours.double(), theirs.double()
 
 
@@ -84,7 +84,7 @@ def _modes(name: str, make: Callable[[], tuple[nn.Module, nn.Module]], data: Ten
 
 
 def _batch_of_one(name: str, layers: tuple[nn.Module, nn.Module], x: Tensor) -> tuple[str, ...]:
-    """A training batch of one: what comes out, or that it is refused."""
+    """The output for a training batch of one, or that it is refused."""
     mode = "training, a batch of one"
     results: list[Tensor | None] = []
     for layer in layers:

@@ -1,4 +1,4 @@
-"""What demonstrations say about tensors."""
+"""Tensors as text for demonstrations."""
 
 from __future__ import annotations
 

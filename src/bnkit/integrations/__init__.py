@@ -1,1 +1,1 @@
-"""bnkit inside other tools. Each module needs the package that it is named after, and is imported on request alone."""
+"""bnkit inside other tools. Each module needs the package of its name, and is only imported on request."""

@@ -1,4 +1,4 @@
-"""Packages of others that only an extra brings."""
+"""Third-party packages that are installed by an extra."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def require_extra(what: str, module: str, extra: str) -> None:
     """Make sure that the package ``module``, which ``what`` needs, is installed; it is not imported yet.
 
     Raises:
-        SettingsError: It is not installed; the message has the command that installs it.
+        SettingsError: The package is not installed; the message has the command that installs it.
 
     Example:
         >>> require_extra("a logger", "not_there", "mlflow")

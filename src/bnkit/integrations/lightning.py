@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 class MonitorCallback(Callback):
     """Checks the module every few hundred steps of its training, and logs each finding once (``bnkit.Monitor``).
 
-    A step is a step of the optimizer: of accumulated batches the last one is looked at. Optimizer, loader, accumulation and
-    processes are those of the trainer. Nothing is changed.
+    A step is a step of the optimizer; with accumulation, the last batch is checked. Optimizer, loader, accumulation and
+    processes are those of the trainer. Training is unchanged.
 
     Args:
         every, on_findings, options: As for ``bnkit.Monitor``.
 
     Attributes:
-        monitor: Of the fit in progress, or of the last one; None before.
+        monitor: The monitor of the present or the last fit; None before the first.
     """
 
     def __init__(
@@ -69,21 +69,21 @@ class MonitorCallback(Callback):
 
 
 class RecalibrateCallback(Callback):
-    """Validates and saves with the statistics of the data; training goes on with the moving averages of before.
+    """Validates and saves with the statistics of the data; training continues with the moving averages that it had before.
 
     Checkpoints hold the statistics of the data too, and, as this callback's state, the moving averages, so that a training
     that resumes from one is the training that was not interrupted. Lightning calls no callback for checkpoints with
-    ``save_weights_only=True``: those hold what the module has. The sanity check before training is left alone.
+    ``save_weights_only=True``: those hold the moving averages. The sanity check before training is unchanged.
 
     Args:
         batches: As for ``bnkit.recalibrate``; None for the first ``limit`` batches of the trainer's training loader, which
-            are read beside the training and change nothing of it.
-        limit: How many; None for all.
-        keep: Keep the statistics of the data: the moving averages go on from there.
+            are read independently of the training, which stays the same.
+        limit: The number of batches; None for all.
+        keep: Keep the statistics of the data: the moving averages continue from there.
         forward, options: As for ``bnkit.recalibrate``.
 
     Attributes:
-        recalibration: The last one, with the drift of every layer; None before.
+        recalibration: The last recalibration, with the drift of every layer; None before the first.
     """
 
     def __init__(
@@ -162,12 +162,12 @@ class RecalibrateCallback(Callback):
 
 
 class FreezeCallback(Callback):
-    """Freezes the batch norms of the module from an epoch on; they hold still although Lightning calls ``.train()``.
+    """Freezes the batch norms of the module from an epoch on; they stay frozen although Lightning calls ``.train()``.
 
     They stay frozen after the fit: ``bnkit.unfreeze`` undoes it.
 
     Args:
-        start_epoch: The first epoch, from 0, in which they hold still.
+        start_epoch: The first epoch, from 0, in which they are frozen.
         include, exclude, affine: As for ``bnkit.freeze``.
     """
 

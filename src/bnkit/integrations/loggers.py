@@ -1,4 +1,4 @@
-"""The loggers that a comparison can be given by name."""
+"""The loggers that a comparison selects by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bnkit.experiments.callbacks import Callback
     from bnkit.integrations.run_logger import RunLogger
 
-# Where each is; in the results folder it writes into the folder of its name.
+# The module of each logger. In the results folder, each writes into the folder of its name.
 _HOMES = {
     "tensorboard": ("bnkit.integrations.tensorboard", "TensorBoard"),
     "wandb": ("bnkit.integrations.wandb_logger", "WandbLogger"),
@@ -26,15 +26,15 @@ class Loggers(NamedTuple):
     """Loggers as callbacks.
 
     Attributes:
-        here: Those that log figures: for this process.
-        training: Those that look at models: for the processes that train.
+        here: The loggers of figures, for this process.
+        training: The loggers that read models, for the processes that train.
     """
 
     here: tuple[RunLogger, ...] = ()
     training: tuple[Callback, ...] = ()
 
     def close(self) -> None:
-        """End what is not ended."""
+        """End the runs that are still open."""
         for logger in self.here:
             logger.close()
 
@@ -43,7 +43,7 @@ def logger_names(log: str | Iterable[str]) -> tuple[str, ...]:
     """The names in ``log``, each once; several may stand in one text, as ``"wandb,mlflow"``.
 
     Raises:
-        SettingsError: One is unknown.
+        SettingsError: A name is unknown.
 
     Example:
         >>> logger_names("wandb, mlflow,wandb")
@@ -60,10 +60,10 @@ def logger_names(log: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def loggers(names: Sequence[str], folder: Path) -> Loggers:
-    """Those of ``names``, which write into ``folder``.
+    """The loggers called ``names``, which write into ``folder``.
 
     Raises:
-        SettingsError: The package of one is not installed.
+        SettingsError: The package of a logger is not installed.
     """
     made = {name: getattr(importlib.import_module(_HOMES[name][0]), _HOMES[name][1])(folder) for name in names}
     training = tuple(made.pop(name) for name in ("tensorboard",) if name in made)

@@ -1,4 +1,4 @@
-"""Figures for MLflow: its parameters and tags tell networks, settings and seeds apart. Needs no torch."""
+"""Logs figures to MLflow, where parameters and tags identify network, settings and seed. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _STATUSES = {Status.FAILED: "FAILED", Status.RUNNING: "KILLED"}
 class MlflowLogger(RunLogger):
     """One MLflow run for each run of the plan: settings as its parameters, figures by epoch.
 
-    MLflow's own environment counts: ``MLFLOW_TRACKING_URI`` (otherwise ``<folder>/mlflow/mlflow.db``) and
+    MLflow's environment variables apply: ``MLFLOW_TRACKING_URI`` (otherwise ``<folder>/mlflow/mlflow.db``) and
     ``MLFLOW_EXPERIMENT_NAME`` (otherwise the name of the experiment).
 
     Args:
         folder: The results folder.
 
     Raises:
-        SettingsError: MLflow is not installed, or what its local store needs.
+        SettingsError: MLflow, or a package that its local store needs, is not installed.
     """
 
     name = "mlflow"
@@ -62,10 +62,10 @@ class MlflowLogger(RunLogger):
     def _connect(self) -> None:
         from mlflow import MlflowClient
 
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of every table that it makes
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it logs every table that it creates
         local = self.path.absolute()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # SQLAlchemy's, at the tables of MLflow
+            warnings.simplefilter("ignore")  # SQLAlchemy's warnings about the tables of MLflow
             if not self._uri:
                 local.mkdir(parents=True, exist_ok=True)
             client = MlflowClient(tracking_uri=self._uri or f"sqlite:///{local / 'mlflow.db'}")
@@ -86,7 +86,8 @@ class _MlflowRun(ServiceRun):
     def log(self, epoch: Epoch) -> None:
         from mlflow.entities import Metric
 
-        # By the time in training: what a killed call logged and did not note down is then logged as the same, which counts once.
+        # Timestamps are the time in training: if a killed call logged figures without noting it, they are logged again as duplicates,
+        # which MLflow counts once.
         milliseconds = self._start + round(1000 * epoch.run_duration)
         self._client.log_batch(
             self.id, metrics=[Metric(name, value, milliseconds, epoch.epoch) for name, value in figures(epoch).items()]

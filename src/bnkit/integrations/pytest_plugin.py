@@ -67,10 +67,10 @@ class CheckError(Exception):
 
 
 class CheckItem(pytest.Item):
-    """A test that runs ``bnkit check`` in a process of its own, so that it sees what the command line sees.
+    """A test that runs ``bnkit check`` in a separate process, as on the command line.
 
     Args:
-        arguments: What follows ``bnkit check``, quoted as for a shell.
+        arguments: The arguments of ``bnkit check``, quoted as for a shell.
     """
 
     def __init__(self, *, arguments: str, **keywords: Any) -> None:
@@ -84,10 +84,10 @@ class CheckItem(pytest.Item):
         """Run the command.
 
         Raises:
-            CheckError: It ended with another status than 0.
+            CheckError: The exit status is not 0.
         """
         command = [sys.executable, "-m", "bnkit.cli.main", "check", *self._arguments]
-        # Modules of the tested project may be importable by pytest's own settings alone.
+        # The tested project's modules may only be importable through pytest's settings.
         paths = os.pathsep.join(path for path in sys.path if path)
         done = subprocess.run(
             command,
@@ -101,7 +101,7 @@ class CheckItem(pytest.Item):
             raise CheckError((done.stdout + done.stderr).strip())
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """What the command printed, without a traceback."""
+        """The output of the command, without a traceback."""
         return str(excinfo.value) if isinstance(excinfo.value, CheckError) else super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:

@@ -1,4 +1,4 @@
-"""What loggers of figures share: one run of the service for each run of the plan, resumed, and no figure twice. Needs no torch."""
+"""Base of the loggers of figures: a service run for each run of the plan, resumed, with each figure logged once. Needs no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bnkit.experiments.records import atomic_files
 from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.report.tables import format_setting
 
-# Of an epoch, under the names of results.csv.
+# The figures of an epoch to log, under the names of results.csv.
 FIGURES = (
     *("loss", "accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy"),
     *("metric", "validation_metric", "test_metric", "test_metric_population"),
@@ -26,7 +26,7 @@ FIGURES = (
 
 
 def figures(epoch: Epoch) -> dict[str, float]:
-    """What of ``epoch`` is logged; what was not measured is missing."""
+    """The figures of ``epoch`` to log, without those that were not measured."""
     known = {name: getattr(epoch, name) for name in FIGURES}
     return {name: value for name, value in known.items() if value is not None}
 
@@ -35,7 +35,7 @@ class ServiceRun(ABC):
     """A run of the service, open.
 
     Attributes:
-        id: What the service finds it by.
+        id: The id by which the service finds it.
     """
 
     id: str
@@ -46,12 +46,12 @@ class ServiceRun(ABC):
 
     @abstractmethod
     def end(self, status: Status) -> None:
-        """Close it: it finished, diverged or failed, or is interrupted and will be resumed (running)."""
+        """Close the run with its status; one that is interrupted and will be resumed is "running"."""
 
 
 @dataclass
 class _Logged:
-    """What of a run was logged: kept on disk, so that a later call knows."""
+    """How much of a run was logged, kept on disk for later calls."""
 
     id: str
     epochs: int = 0
@@ -62,10 +62,10 @@ class RunLogger(Callback, ABC):
     """Logs the figures of each epoch to a service. A subclass says how a run of it is opened.
 
     A resumed run of the plan resumes its run of the service. Runs that were recorded before they could be logged are logged
-    from their records. A service that raises is given up for this call, with a warning: the next one logs what is missing.
+    from their records. If the service raises, the logger stops for this call with a warning, and the next call logs what is missing.
 
     Args:
-        folder: The results folder. ``<folder>/<name>/logged`` has what was logged of each run.
+        folder: The results folder. ``<folder>/<name>/logged`` records how much of each run was logged.
     """
 
     name: ClassVar[str]
@@ -80,7 +80,7 @@ class RunLogger(Callback, ABC):
 
     @abstractmethod
     def open_run(self, run: Run, known_id: str | None) -> ServiceRun:
-        """A new run of the service for ``run``, or that of ``known_id``, which was interrupted."""
+        """Open a new run of the service for ``run``, or resume the interrupted one with ``known_id``."""
 
     def __call__(self, event: Event) -> None:
         if self._is_given_up:
@@ -91,8 +91,8 @@ class RunLogger(Callback, ABC):
             self._is_given_up = True
             reason = " ".join(str(error).split())
             warn(
-                f"{self.title} is given up for now ({type(error).__name__}: {reason}); the comparison goes on, and the same call "
-                "logs what is missing"
+                f"{self.title} is given up for now ({type(error).__name__}: {reason}); the comparison continues, and the same "
+                "call logs what is missing"
             )
 
     def plan_started(self, plan: Plan, done: Mapping[Run, Record]) -> None:
@@ -100,7 +100,7 @@ class RunLogger(Callback, ABC):
         for run, record in done.items():
             self.run_ended(run, record)
         for run in plan:
-            # What had ended and is trained again, is another run there.
+            # A run that had ended and is trained again gets a new run of the service.
             if run not in done and (known := self._known(run)) is not None and known.status != Status.RUNNING:
                 self._forget(run)
 
@@ -124,9 +124,9 @@ class RunLogger(Callback, ABC):
         self._write(run)
 
     def close(self) -> None:
-        """Close what is open: the call was interrupted, or the service given up."""
+        """Close the open runs, because the call was interrupted or the service given up."""
         for service_run in self._open.values():
-            with suppress(Exception):  # a service that does not answer says nothing new
+            with suppress(Exception):  # a service that does not answer was already reported
                 service_run.end(Status.RUNNING)
         self._open.clear()
 
@@ -172,18 +172,18 @@ class RunLogger(Callback, ABC):
         return self.plan.experiment.name
 
     def group(self, run: Run) -> str:
-        """Equal for runs that differ in their seeds alone, as ``batch_norm lr=0.1``."""
+        """The group of runs that differ in their seeds only, such as ``batch_norm lr=0.1``."""
         assert self.plan is not None
         varying = (f"{key}={format_setting(getattr(run.settings, key))}" for key in self.plan.varying)
         return " ".join([run.network.key, *varying])
 
     def title_of(self, run: Run) -> str:
-        """How the service shows a run: ``batch_norm lr=0.1 seed=0``."""
+        """The title of a run in the service: ``batch_norm lr=0.1 seed=0``."""
         return f"{self.group(run)} seed={run.seed}"
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """Everything that ``run`` was set to, flat; the columns of results.csv have the same names."""
+    """All settings of ``run``, flat, under the names of the columns of results.csv."""
     return {
         "network": run.network.key,
         "seed": run.seed,

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a comparison: a run a run. Imports torch only to draw a network's graph."""
+"""Logs a comparison to TensorBoard, a run for each run. Imports torch only to draw a network's graph."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bnkit.data import Splits
 
 NAME = "tensorboard"
-# Of the first batch, in the grid of images.
+# The number of images of the first batch in the grid.
 _IMAGES = 64
 _COLUMNS = 8
 
@@ -30,7 +30,7 @@ _COLUMNS = 8
 class TensorBoard(Callback):
     """Writes event files for TensorBoard while a comparison trains.
 
-    Every run has a folder of its own: scalars, histograms of the parameters (gamma and beta among them) after every
+    Every run has its own folder: scalars, histograms of the parameters (gamma and beta among them) after every
     epoch, the network's graph, the first images, and its settings as hyper-parameters, the same keys in every run.
 
     Args:
@@ -78,11 +78,11 @@ class TensorBoard(Callback):
                 self._writer.add_scalar(f"layers/{name}", value, entry["step"])
         for name, parameter in model.named_parameters():
             values = parameter.detach().float().cpu().numpy()
-            if math.isfinite(float(values.sum())):  # TensorBoard has no place for inf and NaN
+            if math.isfinite(float(values.sum())):  # TensorBoard cannot show inf and NaN
                 self._writer.add_histogram(name, values, epoch.epoch)
 
     def run_ended(self, run: Run, record: Record) -> None:
-        if self._writer is None:  # it failed before there was a network
+        if self._writer is None:  # the run failed before its network was made
             return
         settings = {"network": run.network.key, "seed": run.seed} | {
             key: _hyperparameter(getattr(run.settings, key)) for key in self._keys
@@ -93,7 +93,7 @@ class TensorBoard(Callback):
         self._writer = None
 
     def _add_hyperparameters(self, settings: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
-        """Into the run's own file: the library's own method makes a second run of them."""
+        """Write them into the run's own file; the library's method would create a second run."""
         known = {f"end/{name}": math.nan if value is None else value for name, value in metrics.items()}
         for summary in self._library.summary.hparams(dict(settings), known):
             self._writer.file_writer.add_summary(summary)
@@ -101,7 +101,7 @@ class TensorBoard(Callback):
             self._writer.add_scalar(name, value)
 
     def _add_graph(self, model: nn.Module, inputs: Any) -> None:
-        """The graph of the network in evaluation mode; left out where it cannot be traced."""
+        """The graph of the network in evaluation mode; left out if it cannot be traced."""
         was_training = model.training
         try:
             with warnings.catch_warnings():
@@ -114,7 +114,7 @@ class TensorBoard(Callback):
 
 
 def _grid(images: Any) -> Any:
-    """(N, C, H, W) -> one image (C, rows · H, 8 · W), scaled to 0 to 1; what is over stays black."""
+    """(N, C, H, W) -> one image (C, rows · H, 8 · W), scaled to 0 to 1; unused places stay black."""
     import numpy as np
 
     count, channels, height, width = images.shape
@@ -127,7 +127,7 @@ def _grid(images: Any) -> Any:
 
 
 def _scalars(layers: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
-    """What was seen of all layers at one step, by ``layer/figure``; of a distribution its mean and deviation."""
+    """The recorded figures of all layers at one step, by ``layer/figure``; for a distribution, its mean and deviation."""
     for layer, measured in layers.items():
         for name, value in measured.items():
             known = (

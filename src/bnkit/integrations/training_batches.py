@@ -1,4 +1,4 @@
-"""The batches of a trainer's loader, read beside the training that goes through the same loader."""
+"""Reads batches of a trainer's loader during training, without an effect on the training."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 from bnkit.errors import SettingsError
 from bnkit.model.statistics.population_statistics import batch_norms, is_frozen
 
-# Enough for the moments of most networks, as few as an evaluation takes anyway.
+# Enough for the moments of most networks, and no more than an evaluation takes.
 DEFAULT_LIMIT = 100
 
 
 class TrainingBatches:
     """The first ``limit`` batches of ``loader``, from its beginning each time, without a step of the loader itself.
 
-    They are read in this process, through copies of the samplers and of their generators: workers, the order of the training,
-    and what it will draw stay as they are.
+    They are read in this process, through copies of the samplers and of their generators. The loader's workers, the order of the
+    training and its random numbers are unchanged.
 
     Args:
         loader: A ``DataLoader``.
-        limit: How many; None for all.
+        limit: The number of batches; None for all.
 
     Raises:
-        SettingsError: It is something else.
+        SettingsError: ``loader`` is not a ``DataLoader``.
 
     Example:
         >>> loader = DataLoader(torch.arange(6), 2, shuffle=True, generator=torch.Generator().manual_seed(1))
@@ -63,13 +63,13 @@ class TrainingBatches:
 
 
 def may_recalibrate(model: nn.Module) -> bool:
-    """Whether a batch norm of ``model`` moves: not where all are frozen. Where there is none, ``recalibrate`` says so."""
+    """Whether to recalibrate ``model``: not if all its batch norms are frozen. If it has none, ``recalibrate`` raises."""
     layers = batch_norms(model).values()
     return not layers or not all(map(is_frozen, layers))
 
 
 def _copied(sampler: Any) -> Any:
-    """A copy of ``sampler`` that shares the data with it, and no generator."""
+    """A copy of ``sampler`` that shares its data, but not its generator."""
     twin = copy.copy(sampler)
     for name, value in vars(sampler).items():
         if isinstance(value, Sampler):

@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-# In a checkpoint, beside the weights.
+# The file in a checkpoint, next to the weights.
 _MOVING_AVERAGES = "bnkit_moving_averages.safetensors"
 
 
 class MonitorCallback(TrainerCallback):
     """Checks the model every few hundred steps of its training, and logs each finding once (``bnkit.Monitor``).
 
-    A step is a step of the optimizer; the model is looked at with what it was called with last. Optimizer, loader, accumulation
-    and processes are those of the trainer. Nothing is changed.
+    A step is a step of the optimizer; the check uses the model's last inputs. Optimizer, loader, accumulation and processes are
+    those of the trainer. Training is unchanged.
 
     Args:
         every, on_findings, options: As for ``bnkit.Monitor``.
 
     Attributes:
-        monitor: Of the training in progress, or of the last one; None before.
+        monitor: The monitor of the present or the last training; None before the first.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class MonitorCallback(TrainerCallback):
         }
         self.monitor = Monitor(model, **{**from_trainer, **self._options})
         self._remove_hook()
-        # The trainer does not hand batches to callbacks.
+        # The trainer does not pass batches to callbacks.
         self._hook = model.register_forward_pre_hook(self._remember, with_kwargs=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -92,21 +92,21 @@ class MonitorCallback(TrainerCallback):
 
 
 class RecalibrateCallback(TrainerCallback):
-    """Evaluates and saves with the statistics of the data; training goes on with the moving averages of before.
+    """Evaluates and saves with the statistics of the data; training continues with the moving averages that it had before.
 
-    The moving averages are saved in each checkpoint, in a file of their own, so that a training that resumes from it in the same
-    ``output_dir`` is the training that was not interrupted. The trainer calls no callback before an evaluation outside of training:
-    ``with bnkit.recalibrated(model, batches): trainer.evaluate()``.
+    Each checkpoint has the moving averages in a separate file, so that a training that resumes from it in the same ``output_dir``
+    equals an uninterrupted one. The trainer calls no callback before an evaluation outside of training; use
+    ``with bnkit.recalibrated(model, batches): trainer.evaluate()`` there.
 
     Args:
         batches: As for ``bnkit.recalibrate``; None for the first ``limit`` batches of the trainer's training loader, which
-            are read beside the training and change nothing of it.
-        limit: How many; None for all.
-        keep: Keep the statistics of the data: the moving averages go on from there.
+            are read independently of the training, which stays the same.
+        limit: The number of batches; None for all.
+        keep: Keep the statistics of the data: the moving averages continue from there.
         forward, options: As for ``bnkit.recalibrate``.
 
     Attributes:
-        recalibration: The last one, with the drift of every layer; None before.
+        recalibration: The last recalibration, with the drift of every layer; None before the first.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class RecalibrateCallback(TrainerCallback):
         if state.global_step > 0 and file.is_file():
             saved, model = load_file(file), kwargs["model"]
             now = running_statistics(model)
-            # Of another checkpoint with as many steps, if the model that is resumed has other statistics.
+            # If the resumed model has other statistics, the file belongs to another checkpoint with the same number of steps.
             if all(torch.equal(value.cpu(), saved.get(f"saved.{name}", value + 1)) for name, value in now.items()):
                 restore_statistics(model, {name: saved[f"before.{name}"] for name in now})
 
@@ -148,7 +148,7 @@ class RecalibrateCallback(TrainerCallback):
         self._recalibrate_if_due(control, **kwargs)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # Whether this is the best so far, and therefore saved, is decided after this event.
+        # The trainer decides after this event whether this model is the best so far, and therefore saved.
         if not control.should_save and args.save_strategy != "best":
             self._restore(kwargs["model"])
 
@@ -164,7 +164,7 @@ class RecalibrateCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            self._before = None  # its statistics were loaded with it
+            self._before = None  # the best model's statistics were loaded with it
         self._restore(kwargs["model"])
 
     def _recalibrate_if_due(self, control: TrainerControl, **kwargs: Any) -> None:
@@ -185,12 +185,12 @@ class RecalibrateCallback(TrainerCallback):
 
 
 class FreezeCallback(TrainerCallback):
-    """Freezes the batch norms of the model from an epoch on; they hold still although the trainer calls ``.train()``.
+    """Freezes the batch norms of the model from an epoch on; they stay frozen although the trainer calls ``.train()``.
 
     They stay frozen after the training: ``bnkit.unfreeze`` undoes it.
 
     Args:
-        start_epoch: The first epoch, from 0, in which they hold still.
+        start_epoch: The first epoch, from 0, in which they are frozen.
         include, exclude, affine: As for ``bnkit.freeze``.
     """
 
@@ -215,5 +215,5 @@ class FreezeCallback(TrainerCallback):
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    """The folder of the checkpoint after the steps of ``state``."""
+    """The folder of the checkpoint at the step of ``state``."""
     return Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"

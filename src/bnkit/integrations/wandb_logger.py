@@ -1,4 +1,4 @@
-"""Figures for W&B: its group and its config tell networks, settings and seeds apart. Needs no torch."""
+"""Logs figures to W&B, where group and config identify network, settings and seed. Needs no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bnkit.integrations.run_logger import RunLogger, ServiceRun, figures, settin
 class WandbLogger(RunLogger):
     """One W&B run for each run of the plan: settings as its config, figures by epoch.
 
-    W&B's own environment counts: ``WANDB_PROJECT`` (otherwise the name of the experiment), ``WANDB_ENTITY``, ``WANDB_DIR``
+    W&B's environment variables apply: ``WANDB_PROJECT`` (otherwise the name of the experiment), ``WANDB_ENTITY``, ``WANDB_DIR``
     (otherwise ``<folder>/wandb``), ``WANDB_MODE``. Without a login, runs are written offline.
 
     Args:
@@ -58,7 +58,7 @@ class WandbLogger(RunLogger):
         )
 
     def _find_mode(self, wandb: Any) -> str:
-        """What ``WANDB_MODE`` says, or online after a login; a question for an API key would wait in the middle of training."""
+        """``WANDB_MODE``, or else online if logged in: a prompt for an API key would block the training."""
         mode = os.environ.get("WANDB_MODE")
         if mode:
             return mode

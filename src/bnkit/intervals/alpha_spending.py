@@ -1,14 +1,14 @@
-"""The error rate that each look may spend, so that all looks together spend what is promised.
+"""The error rate that each look may spend, so that all looks together keep the promised rate.
 
-Whoever looks at an interval after every pair of seeds, and stops when it leaves out 0, is wrong more often than one interval is:
-five looks at 95 % are wrong in one case of eight. Lan & DeMets (1983, "Discrete sequential boundaries for clinical trials") share
-out the error rate: a look after ``n`` pairs may spend what a fixed function allows by then, whatever looks come later.
+To look at an interval after every pair of seeds, and to stop when it excludes 0, is wrong more often than a single look: five
+looks at 95 % are wrong in one case of eight. Lan & DeMets (1983, "Discrete sequential boundaries for clinical trials") divide
+the error rate: up to ``n`` pairs, the looks may spend what a fixed function allows, independently of later looks.
 
-A look after every pair from the third on is given a one-sided p value's limit in proportion to ``n ** -1.25``. That shape decided
-soonest of those tried (``python -m benchmarks.sequential`` compares them, with O'Brien & Fleming's, Pocock's and confidence
-sequences): it spends two fifths at the third pair and four fifths by the eighth, since most differences between networks are large
-against what seeds do, or nothing. The factor is exact for Student's t of normal differences: t after 3, 4, 5, … pairs has one joint
-distribution, whatever their mean and deviation are.
+With a look after every pair from the third on, the limit of the one-sided p value is proportional to ``n ** -1.25``. Of the shapes
+compared, this one decides soonest (``python -m benchmarks.sequential``; O'Brien & Fleming's, Pocock's and confidence sequences
+are among them). It spends two fifths at the third pair and four fifths by the eighth, because most differences between networks
+are either large against the spread of the seeds, or zero. The factor is exact for Student's t of normal differences: the joint
+distribution of t after 3, 4, 5, … pairs does not depend on their mean and deviation.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 from bnkit.intervals.interval import FEWEST
 
 _DECAY = 1.25
-# The factor of the limits n ** -1.25, and the chance that any p value from the third pair to the thousandth is below its limit; from
-# ``python -m benchmarks.sequential --calibrate``, with errors below one part in a hundred. The first is a bound for what is smaller.
+# Factors of the limits n ** -1.25, and for each the chance that any p value from the third pair to the thousandth is below its
+# limit, from ``python -m benchmarks.sequential --calibrate``, with errors below 1 %. The first entry bounds smaller factors.
 _FACTORS = (1e-15, 1e-6, 1e-5, 1e-4, 1e-3, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _CHANCES = (
     3.2e-15,
@@ -39,15 +39,15 @@ _CHANCES = (
     0.2055,
     0.3457,
 )
-# Enough for the limits of a few looks to be known to one part in a hundred.
+# Enough to know the limits of a few looks to 1 %.
 _PATHS = 200_000
 
 
 def level_at(pairs: Any, error: float) -> Any:
-    """The error rate of the interval after so many pairs, where every pair is followed by a look and all are to be right at once.
+    """The error rate of the interval after ``pairs`` pairs, with a look after every pair.
 
     Args:
-        pairs: How many, at least 3; or an array of such numbers.
+        pairs: The number of pairs, at least 3; or an array of such numbers.
         error: The chance that any of the intervals misses.
 
     Example:
@@ -61,10 +61,10 @@ def level_at(pairs: Any, error: float) -> Any:
 
 
 def anytime_p_value(p_values: Mapping[int, float]) -> float:
-    """One p value of all looks: below ``a`` with a chance of at most ``a`` where nothing is there, however often one looks.
+    """One p value for all looks: under the null hypothesis it is below ``a`` with probability at most ``a``, for any number of looks.
 
     Args:
-        p_values: By the number of pairs, at least 3, the one-sided p value of Student's t.
+        p_values: The one-sided p value of Student's t by the number of pairs, which is at least 3.
 
     Example:
         >>> anytime_p_value({3: 0.2, 4: 0.001, 5: 0.002}) < 0.01
@@ -91,14 +91,14 @@ def chance_of_factor(factor: Any) -> Any:
 
 
 def confidence_at_look(looks: Sequence[int], confidence: float) -> float:
-    """The confidence of the interval at the last look, so that those at all ``looks`` are right at once with ``confidence``.
+    """The confidence of the interval at the last look, such that the intervals at all ``looks`` hold together with ``confidence``.
 
-    A look spends what looks after every pair would have spent since the one before it. Those before the third pair are free,
-    since nothing is concluded from them.
+    A look spends the share that looks after every pair since the previous look would have spent. Looks before the third pair cost
+    nothing, because they lead to no verdict.
 
     Args:
-        looks: The number of pairs at each.
-        confidence: Of all of them together.
+        looks: The number of pairs at each look.
+        confidence: The confidence of all looks together.
 
     Example:
         >>> round(confidence_at_look([3, 4, 5], 0.95), 3), round(confidence_at_look([5], 0.95), 3)
@@ -114,7 +114,7 @@ def confidence_at_look(looks: Sequence[int], confidence: float) -> float:
 
 @lru_cache(maxsize=128)
 def _level_by_simulation(looks: tuple[int, ...], error: float) -> float:
-    """As many paths of differences without an effect cross by each of ``looks`` as would by a look after every pair."""
+    """The level at the last look, simulated: by each look, as many null paths have crossed as with a look after every pair."""
     import numpy as np
     from scipy.special import stdtr, stdtrit
 
@@ -128,7 +128,7 @@ def _level_by_simulation(looks: tuple[int, ...], error: float) -> float:
         squares += pair * pair
         if pairs < FEWEST:
             continue
-        # t² grows with this: it is pairs - 1 times it, divided by 1 less it.
+        # t² is a monotone function of this size: t² = (pairs - 1) size / (1 - size).
         size = total * total / (pairs * squares)
         t = float(stdtrit(pairs - 1, 1 - level_at(pairs, error) / 2))
         usual = t * t / (t * t + pairs - 1)

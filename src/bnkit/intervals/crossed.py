@@ -1,15 +1,15 @@
 """Intervals for new examples: of differences that vary over seeds and over test examples, both drawn at random.
 
 The differences of n pairs of runs on m test examples are a matrix with crossed random effects: of the seed, of the example, and of
-both together. Its mean has the variance of what seeds add over n, plus that of what examples add over m, plus that of the rest over
-nm (Owen 2007, "The pigeonhole bootstrap"). The means of the seeds have the first and the last; so
+both together. Its mean has the variance of the seeds' effects over n, plus that of the examples' effects over m, plus that of the
+interaction over nm (Owen 2007, "The pigeonhole bootstrap"). The variance of the seeds' means has the first and the last; so
 
-    half width² = t(n − 1)² · variance of the seed means / n  +  t(m − 1)² · variance of what examples add / m,
+    half width² = t(n − 1)² · variance of the seed means / n  +  t(m − 1)² · variance of the examples' effects / m,
 
-where the last is the variance of the example means without what the seeds add to it, so that nothing is counted twice. That a
-half width of this form covers at least as often as it says is by Banerjee (1961), "On confidence interval for two-means problem
-based on separate estimates of variances and tabulated values of t-table". With Satterthwaite's degrees of freedom for the sum of the
-variances intervals are up to a quarter narrower, and with three seeds cover in 92 of 100 cases: ``tests`` have both.
+where the last is the variance of the example means minus the interaction's part, which the first term already has. An interval
+of this form has at least its nominal coverage (Banerjee 1961, "On confidence interval for two-means problem based on separate
+estimates of variances and tabulated values of t-table"). Satterthwaite's degrees of freedom for the sum of the variances would
+make intervals up to a quarter narrower, but with three seeds cover in 92 of 100 cases only: ``tests`` have both.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from bnkit.intervals.student import standard_error
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# More halvings than a float64 has digits, from 1 to the smallest p value that is told apart from 0.
+# More halvings than a float64 has digits, from 1 to the smallest p value that is distinguished from 0.
 _HALVINGS, _SMALLEST = 100, 1e-300
 
 
 @dataclass(frozen=True)
 class CrossedInterval(Interval):
-    """A mean, and where the true one lies for new examples and new seeds.
+    """A mean with its confidence interval for new examples and new seeds.
 
     Attributes:
-        examples: How many test examples it rests on.
-        recorded: For how many of the n pairs it is recorded what each example scored; with none, the examples are taken to differ
-            as much as their accuracies allow.
-        from_examples: What share of the squared width comes from the choice of the test examples, 0 to 1; the rest from the seeds.
+        examples: The number of test examples.
+        recorded: For how many of the n pairs the score of each example is recorded; if for none, the examples are assumed to
+            differ as much as the accuracies allow.
+        from_examples: The share of the squared width that comes from the choice of the test examples, 0 to 1.
     """
 
     examples: int = 0
@@ -51,11 +51,11 @@ class ExampleSpread:
     """How paired differences vary from one test example to the next.
 
     Attributes:
-        count: How many examples, m.
-        variance: Of what an example adds to the difference of every pair.
-        recorded: From how many pairs it is known; 0 for a bound.
-        adjusted: Of differences of right and wrong answers, the mean over the examples and its standard error, with pseudo-examples
-            added, so that it is not 0 where no answers differ; None for other scores.
+        count: The number of examples, m.
+        variance: The variance of the examples' effects, which all pairs share.
+        recorded: The number of pairs with recorded scores; 0 if the variance is an upper bound.
+        adjusted: For right and wrong answers, the mean difference over the examples and its standard error with pseudo-examples
+            added, so that the error is not 0 if no answers differ; None for other scores.
     """
 
     count: int
@@ -68,8 +68,8 @@ def example_spread(differences: NDArray[Any], *, single_answers: bool) -> Exampl
     """How ``differences`` vary over examples; None for fewer than two examples.
 
     Args:
-        differences: (pairs, examples); of right and wrong answers −1, 0 and 1.
-        single_answers: Whether they are of right and wrong answers.
+        differences: (pairs, examples); −1, 0 and 1 for right and wrong answers.
+        single_answers: Whether they are differences of right and wrong answers.
 
     Example:
         >>> import numpy as np
@@ -81,7 +81,7 @@ def example_spread(differences: NDArray[Any], *, single_answers: bool) -> Exampl
         return None
     of_examples = differences.mean(0, dtype=float)
     variance = float(of_examples.var(ddof=1))
-    if pairs > 1:  # without what seeds add to the means of examples
+    if pairs > 1:  # subtract the interaction's part of the example means
         residuals = differences - of_examples - differences.mean(1, dtype=float)[:, None] + of_examples.mean()
         variance -= float((residuals**2).sum()) / ((pairs - 1) * (count - 1)) / pairs
     total, squares = float(of_examples.sum()), float((of_examples**2).sum())
@@ -90,12 +90,12 @@ def example_spread(differences: NDArray[Any], *, single_answers: bool) -> Exampl
 
 
 def largest_spread(difference: float, discordant: float, count: int) -> ExampleSpread:
-    """The most that differences of right and wrong answers can vary over examples, where those are not recorded.
+    """An upper bound for the spread of right and wrong answers over examples, for runs that did not record them.
 
     Args:
-        difference: Of the two accuracies.
-        discordant: The largest share of the answers that only one of the networks may have got right.
-        count: Of how many answers.
+        difference: The difference of the two accuracies.
+        discordant: The largest possible share of answers that only one of the networks got right.
+        count: The number of answers.
 
     Example:
         >>> spread = largest_spread(0.0, most_discordant(0.9, 0.9), 10_000)
@@ -107,7 +107,7 @@ def largest_spread(difference: float, discordant: float, count: int) -> ExampleS
 
 
 def most_discordant(first: float, second: float) -> float:
-    """The largest share of the answers that only one of two networks with these accuracies can have got right."""
+    """The largest possible share of answers that only one of two networks with these accuracies got right."""
     return min(first, 1 - second) + min(second, 1 - first)
 
 
@@ -120,15 +120,15 @@ def interval_for_new_examples(
     confidence: float = CONFIDENCE,
     limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> CrossedInterval:
-    """The interval for new seeds and new examples; it holds ``these``.
+    """The interval for new seeds and new examples; it contains ``these``.
 
     Args:
         values: The difference of each pair, over all examples.
         spread: How they vary over the examples.
-        these: The interval for new seeds and these examples, of the same confidence.
-        resolution: The step in which the values are counted, as of ``mean_interval``.
-        confidence: Of the interval.
-        limits: What no value is beyond.
+        these: The interval for new seeds and these examples, with the same confidence.
+        resolution: The step in which the values are counted, as for ``mean_interval``.
+        confidence: The confidence of the interval.
+        limits: The smallest and the largest possible value.
 
     Example:
         >>> from bnkit.intervals.shares import difference_interval
@@ -159,13 +159,13 @@ def interval_for_new_examples(
 def p_value_for_new_examples(
     values: Sequence[float], spread: ExampleSpread, p_these: float, *, resolution: float = 0.0
 ) -> float:
-    """1 less the confidence of the widest ``interval_for_new_examples`` that leaves out 0.
+    """1 minus the confidence of the widest ``interval_for_new_examples`` that excludes 0.
 
     Args:
-        values: As there, at least two.
-        spread: As there.
+        values: As for that interval, at least two.
+        spread: As for that interval.
         p_these: The p value for new seeds and these examples.
-        resolution: As there.
+        resolution: As for that interval.
     """
     mean = abs(fmean(values))
     if mean == 0:
@@ -185,7 +185,7 @@ def p_value_for_new_examples(
 def _half_widths(
     values: Sequence[float], spread: ExampleSpread, resolution: float, error_rate: float
 ) -> tuple[float, float]:
-    """What the seeds and what the examples contribute."""
+    """The half widths from the seeds and from the examples."""
     from scipy.special import stdtrit
 
     def quantile(freedom: int) -> float:
@@ -198,8 +198,8 @@ def _half_widths(
 def _adjusted(total: float, squares: float, count: int) -> tuple[float, float]:
     """The mean of differences of answers and its standard error, with one pseudo-example added for each network alone.
 
-    Bonett & Price (2012), "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data": where
-    few answers differ it covers, and the interval of Agresti & Min (2005), which adds half an example, does not.
+    Bonett & Price (2012), "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data": if
+    few answers differ, it has its nominal coverage, unlike the interval of Agresti & Min (2005), which adds half an example.
     """
     mean = total / (count + 2)
     return mean, math.sqrt(((squares + 2) / (count + 2) - mean**2) / (count + 2))

@@ -1,4 +1,4 @@
-"""Several questions at once: Holm's procedure."""
+"""Holm's procedure for several tests at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bnkit.intervals.interval import CONFIDENCE
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for their number by Holm (1979): reject those of at most the error rate.
+    """P values adjusted for their number by Holm (1979): reject those that are at most the error rate.
 
     "A simple sequentially rejective multiple test procedure".
 
@@ -24,10 +24,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_confidences(p_values: Sequence[float]) -> list[float]:
-    """The confidence of an interval for each, so that it leaves out 0 exactly where Holm's procedure rejects.
+    """The confidence for each interval, such that it excludes 0 exactly if Holm's procedure rejects.
 
-    The chance that any of them leaves out 0 while nothing is there is then at most 5 %, however many there are. Those that are
-    not rejected share the error rate equally.
+    The probability that any interval wrongly excludes 0 is then at most 5 %, for any number of intervals. Those that are not
+    rejected share the error rate equally.
 
     Example:
         >>> [round(confidence, 4) for confidence in holm_confidences([0.01, 0.04, 0.03])]

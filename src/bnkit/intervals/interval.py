@@ -1,4 +1,4 @@
-"""An interval of confidence, and what one of a difference says."""
+"""A confidence interval, and the conclusion from one of a difference."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 CONFIDENCE = 0.95
-# With fewer values there is no saying how much they vary.
+# Fewer values do not show how much they vary.
 FEWEST = 3
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and where the true one lies with 95 % confidence.
+    """A mean with its confidence interval.
 
     Attributes:
-        mean: Of the values.
-        low, high: The ends of the interval (95 %, or Holm's of several); None where there are too few values for one (n < 2).
-        n: How many values.
-        counted: Of how many answers, where not the spread of the values but the counting of so many sets the width.
+        mean: The mean of the values.
+        low, high: The ends of the interval (95 %, or Holm's of several); None if there are too few values (n < 2).
+        n: The number of values.
+        counted: The number of test answers, if it sets the width instead of the spread of the values; otherwise None.
     """
 
     mean: float
@@ -29,7 +29,7 @@ class Interval:
 
 
 class Conclusion(StrEnum):
-    """What an interval of a difference says."""
+    """The conclusion from the interval of a difference."""
 
     GAIN = "gain"
     LOSS = "loss"
@@ -38,12 +38,12 @@ class Conclusion(StrEnum):
 
 
 def conclude(difference: Interval | None, margin: float) -> Conclusion:
-    """Whether a difference is one: its interval leaves out 0, lies within ``margin`` around it, or neither.
+    """The conclusion from a difference: its interval excludes 0, lies within ``margin`` around 0, or neither.
 
-    Fewer than three values say nothing.
+    Fewer than three values allow no conclusion.
 
     Args:
-        difference: Of the thing looked at, or None if there is none to look at.
+        difference: The difference with its interval; None if there is none.
         margin: The largest difference that would not matter.
 
     Example:

@@ -1,10 +1,10 @@
-"""What paired differences say when they are looked at again and again as seeds are added.
+"""Intervals and conclusions for paired differences with several looks while seeds are added.
 
-All looks together are wrong at most as often as one interval would be. Between pairs nothing is assumed but that seeds are
-independent; of the differences, what Student's t assumes. A difference that varies by its test examples too keeps its promise: they
-are the same examples at every look, so that the looks agree more than those that the spending is exact for.
+All looks together are wrong at most as often as one interval would be. The assumptions are independent seeds, and those of
+Student's t for the differences. Intervals for new test examples also keep this rate: every look uses the same examples, so that
+the looks agree more than those for which the spending is exact.
 
-A plan that fixes the seeds in advance, and is looked at once, needs none of this: its interval is that of the differences alone.
+A plan with a fixed number of seeds and a single look does not need this module: it uses the interval of the differences.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from bnkit.errors import SettingsError
 from bnkit.intervals.alpha_spending import confidence_at_look, level_at
 from bnkit.intervals.interval import CONFIDENCE, FEWEST, Conclusion, Interval, conclude
 
-# Beyond so many seeds nobody is told how many more it takes.
+# Above this number of seeds, no estimate of the number needed is given.
 _MOST_PAIRS = 10_000
 
 
 class SupportsInterval(Protocol):
-    """Differences with an interval of their own."""
+    """Differences that can compute their interval."""
 
     @property
     def values(self) -> tuple[float, ...]:
-        """One paired difference a seed."""
+        """One paired difference for each seed."""
 
     def interval(self, confidence: float) -> Interval | None:
-        """Where their mean lies, with ``confidence``; wider for a higher one."""
+        """The interval of their mean with ``confidence``."""
 
 
 def interval_after_looks(
@@ -37,20 +37,20 @@ def interval_after_looks(
 ) -> Interval | None:
     """The interval at the last of ``looks``; the chance that the interval of any look misses is at most 1 − ``confidence``.
 
-    It may be looked at after every pair, and adding pairs may stop at any look for whatever reason. How many pairs a look comes
-    after must not have been chosen by the differences themselves, unless there is a look after every pair from the third on.
+    There may be a look after every pair, and the addition of pairs may stop at any look for any reason. The schedule of the looks
+    must not depend on the differences, unless there is a look after every pair from the third on.
 
     Args:
-        differences: All that there are now.
-        looks: How many pairs there were at each look; the last one is now. ``range(3, n + 1)`` where every pair is looked at,
-            which is what a loop that stops by itself needs from its first look on.
-        confidence: Of all looks together.
+        differences: All differences so far.
+        looks: The number of pairs at each look; the last one is now. ``range(3, n + 1)`` for a look after every pair, which a
+            loop with a stopping rule has to pass from its first look on.
+        confidence: The confidence of all looks together.
 
     Returns:
-        The interval, without ends below three pairs; None where there is no difference.
+        The interval, without ends for fewer than three pairs; None without differences.
 
     Raises:
-        SettingsError: The last look is not at as many pairs as there are.
+        SettingsError: The last look does not match the number of differences.
 
     Example:
         >>> from bnkit.intervals.student import mean_interval
@@ -72,10 +72,10 @@ def interval_after_looks(
 def conclusion_after_looks(
     differences: SupportsInterval, looks: Sequence[int], margin: float, confidence: float = CONFIDENCE
 ) -> Conclusion:
-    """A gain, a loss, less than ``margin`` (``NOTHING``), or still open (``UNKNOWN``), as of ``interval_after_looks``.
+    """A gain, a loss, less than ``margin`` (``NOTHING``), or still open (``UNKNOWN``), by ``interval_after_looks``.
 
     Raises:
-        SettingsError: As of ``interval_after_looks``.
+        SettingsError: As for ``interval_after_looks``.
     """
     return conclude(interval_after_looks(differences, looks, confidence), margin)
 
@@ -83,18 +83,18 @@ def conclusion_after_looks(
 def pairs_needed(
     differences: SupportsInterval, looks: Sequence[int], margin: float, confidence: float = CONFIDENCE
 ) -> int | None:
-    """How many pairs it takes until there is a conclusion, if their mean and deviation stay what they are.
+    """The number of pairs needed for a conclusion, if their mean and deviation stay the same.
 
     Args:
-        differences, looks, confidence: As of ``interval_after_looks``.
+        differences, looks, confidence: As for ``interval_after_looks``.
         margin: The largest difference that would not matter.
 
     Returns:
-        An estimate, of all pairs; those there are, if they conclude already. None where nothing can be said: below three pairs, or
-        where seeds alone do not help (the test examples are too few, or the mean is too near to 0 and the margin).
+        An estimate of the total number; the present number if there is a conclusion already. None without an estimate: fewer than
+        three pairs, or more seeds do not help (too few test examples, or a mean too close to the margin).
 
     Raises:
-        SettingsError: As of ``interval_after_looks``.
+        SettingsError: As for ``interval_after_looks``.
 
     Example:
         >>> from bnkit.intervals.student import mean_interval
@@ -114,7 +114,7 @@ def pairs_needed(
     if pairs < FEWEST or now is None or now.low is None or now.high is None:
         return None
     seeds = stdev(differences.values) ** 2
-    # What more seeds do not make smaller: the share of the test examples.
+    # More seeds do not reduce the test examples' part of the width.
     half = max(now.high - now.mean, now.mean - now.low)
     by_seeds = float(stdtrit(pairs - 1, (1 + confidence) / 2)) ** 2 * seeds / pairs
     examples = max(0.0, half**2 - by_seeds) / float(ndtri((1 + confidence) / 2)) ** 2

@@ -1,4 +1,4 @@
-"""Intervals of shares of right answers, and of differences of them: never narrower than the answers counted allow."""
+"""Intervals of accuracies and of their differences, never narrower than the number of test answers allows."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from statistics import NormalDist, fmean
 from bnkit.intervals.interval import CONFIDENCE, Interval
 from bnkit.intervals.student import mean_interval, standard_error
 
-# Of the standard normal distribution, its quantile at (1 + CONFIDENCE) / 2.
+# The quantile of the standard normal distribution at (1 + CONFIDENCE) / 2.
 _Z = 1.959963984540054
 
 
 def accuracy_interval(accuracies: Sequence[float], answers: int | None) -> Interval | None:
     """The mean of ``accuracies`` over seeds and its 95 % interval, never narrower than ``answers`` test answers allow.
 
-    However many seeds there are, all are tested on the same examples. Between 0 and 1.
+    All seeds are tested on the same examples, so more seeds do not make up for few examples. The ends are between 0 and 1.
 
     Args:
-        accuracies: One a seed.
-        answers: Of how many answers each is the share that is right; None if that is not recorded.
+        accuracies: One for each seed.
+        answers: The number of answers of each accuracy; None if it is not recorded.
 
     Example:
         >>> interval = accuracy_interval([0.7, 0.7], 10)
@@ -33,12 +33,12 @@ def accuracy_interval(accuracies: Sequence[float], answers: int | None) -> Inter
 def difference_interval(
     differences: Sequence[float], answers: int | None, confidence: float = CONFIDENCE
 ) -> Interval | None:
-    """The mean of ``differences`` of two accuracies, paired by seed, and its interval; between −1 and 1.
+    """The mean of ``differences`` of two accuracies, paired by seed, and its interval, between −1 and 1.
 
     Args:
-        differences: One a seed, of two networks that gave the same answers' number.
-        answers: As of ``accuracy_interval``.
-        confidence: Of the interval.
+        differences: One for each seed; both networks have the same number of answers.
+        answers: As for ``accuracy_interval``.
+        confidence: The confidence of the interval.
 
     Example:
         >>> interval = difference_interval([0.0, 0.0, 0.0, 0.0, 0.0], 10)
@@ -55,11 +55,11 @@ def difference_interval(
 
 
 def p_value(differences: Sequence[float], answers: int | None = None) -> float:
-    """Of the mean of at least two ``differences``: 1 less the confidence of the widest interval that leaves out 0.
+    """The p value of the mean of at least two ``differences``: 1 minus the confidence of the widest interval that excludes 0.
 
     Args:
-        differences: One a seed.
-        answers: Of how many answers they are differences of shares; None if they are not.
+        differences: One for each seed.
+        answers: The number of answers, if they are differences of accuracies; otherwise None.
 
     Example:
         >>> round(p_value([1.0, 2.0, 3.0]), 4), p_value([0.0, 0.0])
@@ -80,7 +80,7 @@ def p_value(differences: Sequence[float], answers: int | None = None) -> float:
 
 
 def share_half_width(share: float, answers: int) -> float:
-    """The least half width of the interval of a share of so many answers: it holds Wilson's (1927) around it.
+    """The smallest half width of the interval of a share of ``answers`` answers: it contains Wilson's (1927) interval.
 
     Example:
         >>> round(share_half_width(1.0, 10), 3)
@@ -93,11 +93,11 @@ def share_half_width(share: float, answers: int) -> float:
 
 
 def difference_half_width(difference: float, answers: int, confidence: float = CONFIDENCE) -> float:
-    """The least half width of the interval of a difference between the shares of the same answers that two networks got right.
+    """The smallest half width of the interval of a difference between two networks' accuracies on the same examples.
 
     Agresti & Min (2005), "Simple improved confidence intervals for comparing matched proportions": half an answer is added to
-    each of the four cells (both right, one right, the other right, none right). The cells are not recorded, so those are taken
-    that give the narrowest interval for this difference: no answer is one that the worse network alone got right.
+    each of the four cells (both right, one right, the other right, none right). The cells are not recorded, so the
+    function takes those with the narrowest interval for this difference: no answer that only the worse network got right.
 
     Example:
         >>> round(difference_half_width(0.0, 10), 4), round(difference_half_width(0.0, 10_000), 6)
@@ -107,7 +107,7 @@ def difference_half_width(difference: float, answers: int, confidence: float = C
     discordant, total = difference * answers, answers + 2
     z = _Z if confidence == CONFIDENCE else NormalDist().inv_cdf((1 + confidence) / 2)
     half = z * math.sqrt(discordant + 1 - discordant**2 / total) / total
-    return half + 2 * difference / total  # that interval's middle is nearer to 0
+    return half + 2 * difference / total  # that interval is centred nearer to 0
 
 
 def _counted(

@@ -1,4 +1,4 @@
-"""Intervals of a mean by Student's t: of values that are independent and roughly normal, as differences paired by seed are."""
+"""Student's t intervals of a mean: for values that are independent and roughly normal, such as differences paired by seed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def mean_interval(
 ) -> Interval | None:
     """The mean of ``values`` and its confidence interval by Student's t; None without values.
 
-    The values are taken as independent and, for few of them, roughly normal: differences paired by seed are.
+    The values have to be independent and, if they are few, roughly normal, as differences paired by seed are.
     Student (1908), "The probable error of a mean". ``tests`` check its coverage by simulation.
 
     Args:
-        values: Independent of each other.
+        values: Independent values.
         resolution: The step in which they are counted: their deviation is at least that of rounding to such steps.
-        least: The least that each end is away from the mean.
-        confidence: Of the interval.
+        least: The smallest distance of each end from the mean.
+        confidence: The confidence of the interval.
 
     Example:
         >>> mean_interval([1.0, 2.0, 3.0])
@@ -41,7 +41,7 @@ def mean_interval(
 def ratio_interval(ratios: Sequence[float]) -> Interval | None:
     """The geometric mean of ``ratios``, all above 0, and its 95 % confidence interval; None without values.
 
-    Fewer than three have no interval: of two durations it would reach from a hundredth to a hundred times.
+    Fewer than three have no interval: for two durations, it would reach from a hundredth to a hundred times the mean.
 
     Example:
         >>> ratio_interval([0.5, 2.0]).mean
@@ -57,5 +57,5 @@ def ratio_interval(ratios: Sequence[float]) -> Interval | None:
 
 
 def standard_error(values: Sequence[float], resolution: float) -> float:
-    """Of the mean of ``values``, whose deviation is at least that of rounding to steps of ``resolution``."""
+    """The standard error of the mean; the deviation is at least that of rounding to steps of ``resolution``."""
     return max(stdev(values), resolution / math.sqrt(12)) / math.sqrt(len(values))

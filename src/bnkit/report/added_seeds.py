@@ -1,4 +1,4 @@
-"""How far an experiment has got whose seeds are added until it is decided. Needs no torch."""
+"""The progress of an experiment that adds seeds until its comparisons are decided. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bnkit.messages import plural
 
 @dataclass(frozen=True)
 class SeedGrowth:
-    """How far the rule of an experiment has got: a function of the plan and the records alone.
+    """The progress of the rule that adds seeds: a function of the plan and the records alone.
 
     Attributes:
         rule: The rule.
-        rounds: The runs that it asked for, round by round; the last one has not ended where ``reason`` is empty.
-        contrasts: Every network against another, under every setting.
-        reason: Why no more seeds are added: "decided", "max_seeds", "budget", or "hopeless": more would not decide what is open.
-            Empty if some are.
-        most: How many runs there may be at most.
+        rounds: The runs that it asked for, round by round; while ``reason`` is empty, the last round is in progress.
+        contrasts: Every pair of networks under every setting.
+        reason: Why no more seeds are added: "decided", "max_seeds", "budget", or "hopeless" (more seeds would not decide the
+            open comparisons). Empty while seeds are added.
+        most: The upper limit of the number of runs.
     """
 
     rule: StoppingRule
@@ -36,11 +36,11 @@ class SeedGrowth:
         return tuple(replace(run, number=number) for number, run in enumerate(every, start=1))
 
     def stopped_by_budget(self) -> SeedGrowth:
-        """The same without the round that is not begun."""
+        """A copy without the last round, which the budget did not allow to begin."""
         return replace(self, rounds=self.rounds[:-1], reason="budget")
 
     def of(self, baseline: str, network: str, setting: Mapping[str, object]) -> ContrastLooks | None:
-        """What is known of one contrast."""
+        """The looks at one contrast; None if it has none."""
         return next(
             (
                 known
@@ -51,17 +51,17 @@ class SeedGrowth:
         )
 
     def chosen_rate(self, network: str, setting: Mapping[str, object]) -> float | None:
-        """The learning rate that ``network`` was left with under ``setting``; None before it was chosen."""
+        """The learning rate that was chosen for ``network`` under ``setting``; None before the choice."""
         for known in self.contrasts:
             if known.setting == setting and network in (known.baseline, known.network):
                 return known.baseline_lr if network == known.baseline else known.network_lr
         return None
 
     def sentences(self) -> Iterator[str]:
-        """What was trained by the rule, and why no more was."""
+        """How many runs the rule asked for, and why it stopped."""
         trained = f"{plural(len(self.runs), 'run')} of at most {self.most:,}"
         yield f"Seeds were added until there was a verdict: {trained} were asked for."
         if self.reason == "budget" and self.rule.budget is not None:
-            yield f"The budget of {self.rule.budget:g} s ended before all was decided; the same call goes on from there."
+            yield f"The budget of {self.rule.budget:g} s ended before every comparison was decided; the same call resumes there."
         if self.reason == "max_seeds":
-            yield f"All {self.rule.max_seeds} seeds are trained, and not all is decided."
+            yield f"All {self.rule.max_seeds} seeds are trained, and some comparisons are still open."

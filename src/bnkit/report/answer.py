@@ -26,10 +26,10 @@ class Answer:
     """The answer to "what did batch normalization buy?".
 
     Attributes:
-        contrasts: The figures, network against baseline.
-        drifts: Where the moving average and the population statistics would report another result.
+        contrasts: The comparisons of each network with its baseline.
+        population_gaps: The networks whose result differs between the moving average and the population statistics.
         incomplete: How many runs of the plan have not ended.
-        notes: What runs the figures are of, where earlier calls left some in the folder.
+        notes: Which runs the figures come from, if earlier calls left runs in the folder.
     """
 
     contrasts: tuple[Contrast, ...]
@@ -39,7 +39,7 @@ class Answer:
 
     @classmethod
     def of(cls, results: Results) -> Answer:
-        """The answer that ``results`` give."""
+        """Compute the answer from ``results``."""
         own = [results.records.get(run.run_id) for run in results.plan if results.is_own(run)]
         incomplete = sum(record is None or record.status in (None, Status.RUNNING) for record in own)
         found = contrasts(results)
@@ -53,14 +53,14 @@ class Answer:
 
     @property
     def headline(self) -> str:
-        """The answer in one sentence: of the first network that is set against a baseline, and where that was."""
+        """The answer in one sentence: the verdict on the first network that is compared with a baseline, and the setting."""
         for contrast in self.contrasts:
             if contrast.best is not None:
                 return headline(contrast.best, contrast, self.contrasts)
         return "There is nothing to compare yet." if self.incomplete else "Nothing can be compared: see below why."
 
     def paragraphs(self) -> Iterator[tuple[str, list[str]]]:
-        """A heading and its sentences, for each contrast, and then for what concerns all of them."""
+        """A heading and its sentences, for each contrast, and then for all of them together."""
         for contrast in self.contrasts:
             yield _heading(contrast), list(_sentences(contrast))
         rest = [_gap_sentence(gap) for gap in self.population_gaps]
@@ -71,7 +71,7 @@ class Answer:
             )
         rest += self.notes
         if rest:
-            yield "Beside that", rest
+            yield "Also", rest
 
     def __str__(self) -> str:
         return "\n\n".join(
@@ -86,7 +86,7 @@ class Answer:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain values, with the sentences."""
+        """The answer as plain values, with its sentences."""
         return {
             "contrasts": [{**_json(contrast), "sentences": list(_sentences(contrast))} for contrast in self.contrasts],
             "drifts": [{**_json(gap), "sentence": _gap_sentence(gap)} for gap in self.population_gaps],
@@ -104,7 +104,7 @@ def _runs_of_calls(own: int, earlier: int) -> Iterator[str]:
 
 
 def _examples_not_known(found: Sequence[Contrast], results: Results) -> Iterator[str]:
-    """Where intervals do not rest on what each test example scored, and why."""
+    """Which intervals are not based on the recorded score of each test example, and why."""
     lost = [
         run.number
         for run in results.plan
@@ -119,7 +119,7 @@ def _examples_not_known(found: Sequence[Contrast], results: Results) -> Iterator
     known = [interval for interval in intervals if interval is not None]
     if len(known) < len(intervals):
         yield (
-            "What each test example scored is not recorded, or the metric is no mean over examples: the verdict is for these test "
+            "What each test example scored is not recorded, or the metric is not a mean over examples: the verdict is for these test "
             "examples, and does not say that it holds for new ones."
         )
     without = [interval.n - interval.recorded for interval in known]

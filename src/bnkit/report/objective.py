@@ -1,4 +1,4 @@
-"""What runs are judged by. Needs no torch."""
+"""The measure that runs are judged by. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from bnkit.intervals.shares import accuracy_interval, difference_interval, p_val
 from bnkit.intervals.student import mean_interval
 from bnkit.messages import plural
 
-# A difference of accuracies that matters to nobody: one point.
+# A difference of accuracies that is too small to matter: one point.
 _POINT = 0.01
-# Of a metric whose scale is not known, what is no more than this share of it is taken as the same.
+# Two values of a metric with unknown scale count as equal if they differ by at most this share.
 _SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The figure by which runs are judged: where an epoch has it, which way is better, and how it reads.
+    """The measure by which runs are judged: its fields of ``Epoch``, which direction is better, and its formatting.
 
     Attributes:
         name: "accuracy", or the name of the experiment's own metric.
         minimize: Whether less is better.
-        is_accuracy: Whether it is the share of right answers, which is told in percentage points.
+        is_accuracy: Whether it is the share of right answers, whose differences are given in percentage points.
     """
 
     name: str = "accuracy"
@@ -36,7 +36,7 @@ class Objective:
 
     @classmethod
     def of(cls, task: TaskIdentity) -> Objective:
-        """What ``task`` is judged by."""
+        """The measure that ``task`` is judged by."""
         name = task.metric.partition("#")[0].rpartition(":")[2].rpartition(".")[2]
         return cls(name, task.goal == "minimize", task.is_accuracy)
 
@@ -47,36 +47,36 @@ class Objective:
 
     @property
     def field(self) -> str:
-        """The field of ``Epoch`` that has it for the training batches; ``test_`` and ``validation_`` stand before it."""
+        """Its field of ``Epoch`` for the training batches; with the prefix ``test_`` or ``validation_``, for those parts."""
         return "accuracy" if self.is_accuracy else "metric"
 
     def training(self, epoch: Epoch) -> float | None:
-        """Over the training batches."""
+        """Its value over the training batches."""
         return self._of(epoch, self.field)
 
     def fit(self, epoch: Epoch) -> float | None:
-        """On the training part, with the weights at the end of the epoch; None where the experiment does not ask for it."""
+        """Its value on the training part, with the weights at the end of the epoch; None if the experiment does not ask for it."""
         return self._of(epoch, f"training_{self.field}")
 
     def validation(self, epoch: Epoch) -> float | None:
-        """On the validation part."""
+        """Its value on the validation part."""
         return self._of(epoch, f"validation_{self.field}")
 
     def test(self, epoch: Epoch) -> float | None:
-        """On the test set, batch norm by its moving average."""
+        """Its value on the test set, with batch norm using the moving average."""
         return self._of(epoch, f"test_{self.field}")
 
     def population(self, epoch: Epoch) -> float | None:
-        """On the test set, batch norm by the statistics of the training part."""
+        """Its value on the test set, with batch norm using the statistics of the training part."""
         return self._of(epoch, f"test_{self.field}_population")
 
     def constant(self, epoch: Epoch) -> float | None:
-        """What the best constant answer scores on the test set; None where that is not known."""
-        # R² is measured against the mean of the targets.
+        """The score of the best constant answer on the test set; None if it is not known."""
+        # R² is 0 for the mean of the targets, by definition.
         return 0.0 if self.name == "r2_score" and epoch.test_constant is None else epoch.test_constant
 
     def interval(self, values: Sequence[float], answers: int | None) -> Interval | None:
-        """The mean of ``values`` over seeds, with its 95 % interval; ``answers`` are those that an accuracy counts."""
+        """The mean of ``values`` over seeds, with its 95 % interval; ``answers`` is the number of answers of an accuracy."""
         return accuracy_interval(values, answers) if self.is_accuracy else mean_interval(values)
 
     def interval_of_difference(
@@ -89,20 +89,20 @@ class Objective:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """What no value is beyond."""
+        """The smallest and the largest possible value."""
         return (0.0, 1.0) if self.is_accuracy else (-math.inf, math.inf)
 
     @property
     def limits_of_difference(self) -> tuple[float, float]:
-        """What no difference is beyond."""
+        """The smallest and the largest possible difference."""
         return (-1.0, 1.0) if self.is_accuracy else (-math.inf, math.inf)
 
     def p_value_of_difference(self, differences: Sequence[float], answers: int | None) -> float:
-        """That of the mean of at least two ``differences``."""
+        """The p value of the mean of at least two ``differences``."""
         return p_value(differences, answers if self.is_accuracy else None)
 
     def is_clearly_better(self, value: float, constant: float, answers: int | None) -> bool:
-        """Whether a network that scores ``value`` is better than a constant answer, by more than chance or a trifle."""
+        """Whether a network that scores ``value`` is better than the best constant answer by more than chance explains."""
         if self.is_accuracy:
             margin = 0.0 if answers is None else share_half_width(constant, answers)
         else:
@@ -110,39 +110,39 @@ class Objective:
         return self.order(value) < self.order(constant) - margin
 
     def better(self, first: float | None, second: float | None) -> bool:
-        """Whether ``first`` is at least as good as ``second``; anything is as good as nothing."""
+        """Whether ``first`` is at least as good as ``second``; any value is at least as good as None."""
         if first is None or second is None:
             return second is None
         return first <= second if self.minimize else first >= second
 
     def order(self, value: float | None) -> float:
-        """A number that is the smaller, the better ``value`` is: to sort by."""
+        """A sort key: smaller for a better ``value``."""
         if value is None:
             return float("inf")
         return value if self.minimize else -value
 
     def conclude(self, difference: Interval | None, margin: float | None = None) -> Conclusion:
-        """What a difference of two means says: a gain is a difference for the better; ``margin`` is what would not matter."""
+        """The conclusion from a difference of two means: a gain is an improvement; ``margin`` is the largest trifle."""
         found = conclude(difference, margin if margin is not None else _POINT if self.is_accuracy else 0.0)
         turned = {Conclusion.GAIN: Conclusion.LOSS, Conclusion.LOSS: Conclusion.GAIN}
         return turned.get(found, found) if self.minimize else found
 
     def disagree(self, first: float, second: float) -> bool:
-        """Whether two values are so far apart that one would report another result."""
+        """Whether two values differ enough to count as different results."""
         margin = _POINT if self.is_accuracy else _SHARE * max(abs(first), abs(second))
         return abs(first - second) > margin
 
     @property
     def disagreement(self) -> str:
-        """What ``disagree`` asks, in words."""
+        """The criterion of ``disagree`` in words."""
         return "more than a point" if self.is_accuracy else "more than one percent"
 
     def text(self, value: float) -> str:
-        """A value in a sentence."""
+        """A value as text."""
         return f"{value:.3f}" if self.is_accuracy else f"{value:.4g}".replace("-", "−")
 
     def change(self, value: float) -> str:
-        """A difference with its sign; accuracies in percentage points, without the word.
+        """A difference with its sign; for accuracies in percentage points, without the unit.
 
         Example:
             >>> Objective().change(0.0213), Objective("mean_absolute_error", True, False).change(-0.5)
@@ -151,7 +151,7 @@ class Objective:
         return (f"{100 * value:+.1f}" if self.is_accuracy else f"{value:+.3g}").replace("-", "−")
 
     def size(self, value: float) -> str:
-        """How large a difference is, with its unit.
+        """The size of a difference with its unit.
 
         Example:
             >>> Objective().size(0.01), Objective().size(0.005)
@@ -162,7 +162,7 @@ class Objective:
         return f"{100 * value:g} point{'' if 100 * value == 1 else 's'}"
 
     def difference(self, difference: Interval, new: CrossedInterval | None = None) -> str:
-        """``+2.1 points [+1.0, +3.2], n = 5``, and ``; for new test examples [+0.4, +3.8]`` where that interval is known."""
+        """``+2.1 points [+1.0, +3.2], n = 5``, and ``; for new test examples [+0.4, +3.8]`` if that interval is known."""
         unit = " points" if self.is_accuracy else ""
         mean = self.change(difference.mean)
         if difference.low is None or difference.high is None:
@@ -175,7 +175,7 @@ class Objective:
 
     @staticmethod
     def count(difference: Interval) -> str:
-        """What the width of an interval rests on: ``n = 5``, or ``n = 5, counted on 10 answers``."""
+        """What determines the width of an interval: ``n = 5``, or ``n = 5, counted on 10 answers``."""
         counted = "" if difference.counted is None else f", counted on {plural(difference.counted, 'answer')}"
         return f"n = {difference.n}{counted}"
 
@@ -186,7 +186,7 @@ class Objective:
 
 
 class ColumnObjective(Objective):
-    """The column of a table by which runs are judged: its name says itself what it was measured on."""
+    """The column of a table by which runs are judged; its title is the column's name alone."""
 
     @property
     def title(self) -> str:

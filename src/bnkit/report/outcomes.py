@@ -1,4 +1,4 @@
-"""Runs beside what came out of them, and the settings by which they are set against each other. Needs no torch."""
+"""Runs with their records, and the settings under which they are compared. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bnkit.report.results import Results
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """A run and what came out of it.
+    """A run and its record.
 
     Attributes:
-        run, record: Both.
-        test_examples: How many examples the experiment asks the test set to be reduced to; 0 for all that there are.
+        run, record: The run and its record.
+        test_examples: The number of examples to which the experiment reduces the test set; 0 for all of them.
     """
 
     run: Run
@@ -28,7 +28,7 @@ class RunOutcome:
 
     @property
     def final(self) -> Epoch | None:
-        """The figures of its last epoch, if it finished and there is something to judge it by."""
+        """The figures of its last epoch; None if it did not finish or its measure is undefined."""
         last = self.record.last
         if self.record.status is not Status.FINISHED or last is None or self.objective.test(last) is None:
             return None
@@ -36,7 +36,7 @@ class RunOutcome:
 
     @property
     def objective(self) -> Objective:
-        """What it is judged by."""
+        """The measure that it is judged by."""
         return Objective.of(self.run.task)
 
     @property
@@ -44,7 +44,7 @@ class RunOutcome:
         """The measure on the test set at the end.
 
         Raises:
-            ValueError: There is no ``final`` to take it from.
+            ValueError: ``final`` is None.
         """
         value = None if self.final is None else self.objective.test(self.final)
         if value is None:
@@ -53,38 +53,38 @@ class RunOutcome:
 
     @property
     def is_undefined(self) -> bool:
-        """Whether it finished, and what it is judged by is not finite on the test set."""
+        """Whether it finished and its measure on the test set is not finite."""
         return self.record.status is Status.FINISHED and self.record.last is not None and self.final is None
 
     @property
     def answers(self) -> int | None:
-        """Of how many answers its test accuracy is a share; None where that is not known."""
+        """The number of answers of its test accuracy; None if it is not known."""
         return (None if self.final is None else self.final.test_answers) or self.test_examples or None
 
     @property
     def training_answers(self) -> int | None:
-        """The same of its training accuracy."""
+        """The number of answers of its training accuracy."""
         return None if self.final is None else self.final.answers
 
     @property
     def validation_answers(self) -> int | None:
-        """The same of its validation accuracy, as many as the share of the examples gives."""
+        """The number of answers of its validation accuracy, in proportion to the share of the examples."""
         share, answers = self.run.validation, self.training_answers
         return None if answers is None else round(answers * share / (1 - share)) or None
 
     @property
     def constant(self) -> float | None:
-        """What the best constant answer scores on the test set; None where that is not known."""
+        """The score of the best constant answer on the test set; None if it is not known."""
         return None if self.final is None else self.objective.constant(self.final)
 
     @property
     def training(self) -> float | None:
-        """The measure over the training batches of the last epoch; None where it is not finite."""
+        """The measure over the training batches of the last epoch; None if it is not finite."""
         return None if self.final is None else self.objective.training(self.final)
 
     @property
     def fit(self) -> float | None:
-        """The measure on the training part, evaluated like the test set; None where the experiment does not ask for it."""
+        """The measure on the training part, evaluated like the test set; None if the experiment does not ask for it."""
         return None if self.final is None else self.objective.fit(self.final)
 
     @property
@@ -94,13 +94,13 @@ class RunOutcome:
 
 
 def outcomes(results: Results) -> list[RunOutcome]:
-    """Every run of ``results`` with its record; an empty one where there is none."""
+    """Every run of ``results`` with its record, which is empty if the run has none."""
     examples = results.plan.experiment.test_examples
     return [RunOutcome(run, results.records.get(run.run_id, Record()), examples) for run in results.plan]
 
 
 def interval_over_seeds(runs: Iterable[RunOutcome]) -> Interval | None:
-    """The mean of the measure on the test set over those of ``runs`` that finished, with its 95 % interval."""
+    """The mean measure on the test set over the finished ones of ``runs``, with its 95 % interval."""
     ended = [outcome for outcome in runs if outcome.final is not None]
     if not ended:
         return None
@@ -108,12 +108,12 @@ def interval_over_seeds(runs: Iterable[RunOutcome]) -> Interval | None:
 
 
 def fewest(counts: Iterable[int | None]) -> int | None:
-    """The smallest of the counts that are known; None if none is."""
+    """The smallest known count; None if no count is known."""
     return min((count for count in counts if count is not None), default=None)
 
 
 def settings_of(plan: Plan) -> list[Mapping[str, object]]:
-    """The combinations of all grid keys but lr, each with only the keys that vary."""
+    """The combinations of the grid keys that vary, except lr."""
     return points_of(plan, [key for key in plan.varying if key != "lr"])
 
 
@@ -133,7 +133,7 @@ def points_of(runs: Iterable[Run], keys: Iterable[str]) -> list[Mapping[str, obj
 
 
 def matches(settings: Settings, setting: Mapping[str, object]) -> bool:
-    """Whether ``settings`` have the values of ``setting``, but for those without effect (None)."""
+    """Whether ``settings`` agree with ``setting``; a key without effect (None) agrees with every value."""
     return _agree(tuple(getattr(settings, key) for key in setting), tuple(setting.values()))
 
 

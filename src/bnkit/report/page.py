@@ -27,9 +27,9 @@ from bnkit.report.results import Results
 from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import dumps, strict
 
-# More rows than this make a page that nobody scrolls through; results.csv has them all.
+# More rows than this would make the page too long to read; results.csv has them all.
 _MAX_ROWS = 500
-# The figures that show the seeds as a band, or each as a line.
+# The figures that can show the seeds as a band or as single lines.
 _BANDS = ("headline", "loss", "training", "test", "population")
 
 
@@ -37,8 +37,8 @@ def page(results: Results, experiments: Mapping[str, str] | None = None) -> str:
     """The report as HTML: the answer, the figures with their switches, the tables, and how it was run.
 
     Args:
-        results: What was trained.
-        experiments: What each of several folders was asked for, in TOML; None for one folder, that of ``results``.
+        results: The runs and their records.
+        experiments: The experiments of several folders, in TOML; None for the single folder of ``results``.
     """
     answer = Answer.of(results)
     drawn = charts(results, answer.contrasts)
@@ -81,13 +81,13 @@ def _file(name: str) -> str:
 
 
 def _json_for_script(data: object) -> Markup:
-    """JSON that cannot end the script that holds it, whatever somebody called a network."""
+    """JSON with <, > and & escaped, so that no network's name can end the script element around it."""
     text = json.dumps(strict(data), allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
 
 
 def _legends(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, str]]]:
-    """Of each figure that draws networks, which ones, with their colours."""
+    """The networks that each figure draws, with their colours."""
     every = [(network, colour_of(plan, network)) for network in plan.networks]
     with_norm = {run["network"] for run in runs if any(value is not None for value in run["population"])}
     return {
@@ -102,7 +102,7 @@ def _band(plan: Plan) -> str:
 
 
 def _captions(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -> dict[str, tuple[str, str]]:
-    """Of each figure its title, and what is in it in words."""
+    """The title and the caption of each figure."""
     name = objective.name
     points = headline_points(plan, contrasts)
     if len(set(points.values())) == 1:
@@ -145,14 +145,14 @@ def _captions(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -
             "Into the layer",
             "Line: the median of all values in a training batch; dark: the middle half; light: from the 5th to the 95th percentile.",
         ),
-        "output": ("Out of the layer", "The same behind the batch norm."),
+        "output": ("Out of the layer", "The same for the output of the batch norm."),
         "gamma": ("γ, the scale", "The same over the channels' values."),
         "beta": ("β, the shift", "The same over the channels' values."),
         "layers": (
             "All layers",
             (
-                "The figure chosen above, of every layer that has it, at the steps that were looked at. The bar says which colour is "
-                "which value; where it is a logarithm, −2 is a hundredth."
+                "The figure chosen above, of every layer that has it, at the recorded steps. The bar shows the value of each colour; "
+                "on a logarithmic scale, −2 is a hundredth."
             ),
         ),
     }
@@ -211,7 +211,7 @@ def _columns(objective: Objective) -> str:
 
 
 def _environment(results: Results) -> Sequence[tuple[str, str]]:
-    """What the runs were trained with; several values where they differ."""
+    """The versions and machine that the runs were trained with; several values if they differ."""
     found: dict[str, dict[str, None]] = {}
     for run in results.plan:
         for key, value in results.records.get(run.run_id, Record()).environment.items():

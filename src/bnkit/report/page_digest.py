@@ -1,4 +1,4 @@
-"""What a page was made from, as a line at its end: an equal one need not be made again, which takes longer than all else."""
+"""A digest of a page's inputs in its last line: a page with the same digest is not made again, which saves time."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bnkit.report.results import Results
 
 
 def mark_page(html: str, results: Results) -> str:
-    """``html``, the page about ``results``, with the line at its end."""
+    """Append the digest of ``results`` to ``html``, the page about them."""
     return f"{html}\n{_mark(results)}"
 
 
 def is_up_to_date(path: Path, results: Results) -> bool:
-    """Whether the file is a page that this code made of these results."""
+    """Whether this version of the code made the file from these results."""
     expected = _mark(results).encode()
     try:
         with path.open("rb") as file:
             file.seek(-len(expected), os.SEEK_END)
             return file.read() == expected
-    except OSError:  # there is none, or a shorter one
+    except OSError:  # the file is missing or shorter than the line
         return False
 
 
@@ -42,7 +42,7 @@ def _mark(results: Results) -> str:
 
 @cache
 def _code_digest() -> str:
-    """Of the modules and the files that a page is made with, and of Bokeh."""
+    """A digest of the modules and files that make a page, and of Bokeh's version."""
     digest = hashlib.sha256(metadata.version("bokeh").encode())
     for folder in map(resources.files, ("bnkit.report", "bnkit.report.charts", "bnkit.intervals")):
         for file in sorted(folder.iterdir(), key=lambda entry: entry.name):

@@ -1,4 +1,4 @@
-"""Where the moving average and the statistics of the data do not give the same figures on the test set. Needs no torch."""
+"""Networks whose test results differ between the moving average and the statistics of the data. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class PopulationGap:
 
     Attributes:
         network: Its key.
-        lr, setting: Where.
-        measure: What it is judged by.
-        moving_average, population: The means of the runs that finished.
-        apart: In how many runs they disagree.
-        runs: How many finished.
+        lr, setting: The learning rate and the other settings.
+        objective: The measure that it is judged by.
+        moving_average, population: The mean measure over the finished runs, under either statistics.
+        apart: The number of runs in which the two disagree.
+        runs: The number of finished runs.
         widest: The pair (moving average, population) of the run in which they differ most.
     """
 
@@ -38,7 +38,7 @@ class PopulationGap:
 
 
 def population_gaps(results: Results) -> tuple[PopulationGap, ...]:
-    """Where the moving average and the population statistics would report another result."""
+    """The networks, settings and rates for which the moving average and the population statistics give different results."""
     objective = Objective.of(results.plan.task)
     finals = [(outcome.run, outcome.final) for outcome in outcomes(results) if outcome.final is not None]
     found = []

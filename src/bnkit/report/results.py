@@ -1,4 +1,4 @@
-"""What a report is made of."""
+"""The runs and records that a report is made from."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bnkit.report.added_seeds import SeedGrowth
 
 @dataclass(frozen=True)
 class Results:
-    """The runs of an experiment, and what was recorded of them.
+    """The runs of an experiment and their records.
 
     Attributes:
         plan: All runs.
-        records: By ``run_id``; of runs that began.
-        own: The ids of the runs of one call, where ``plan`` has those of earlier calls too; None if all are of one.
-        notes: What else is in the folder, a sentence each.
-        growth: How far the rule has got by which seeds are added; None where their number was given.
-        looks: How many seeds there were whenever one looked, where calls were repeated with more; now included.
+        records: The records by ``run_id``, of the runs that began.
+        own: The ids of the runs of this call, if ``plan`` also has runs of earlier calls; None if all runs are of one call.
+        notes: Sentences about other runs in the folder.
+        growth: The progress of the rule that adds seeds; None if the number of seeds was given.
+        looks: The number of seeds at each look, this one included, if calls were repeated with more seeds.
     """
 
     plan: Plan
@@ -31,5 +31,5 @@ class Results:
     looks: tuple[int, ...] = ()
 
     def is_own(self, run: Run) -> bool:
-        """Whether ``run`` is of that call."""
+        """Whether ``run`` belongs to this call."""
         return self.own is None or run.run_id in self.own

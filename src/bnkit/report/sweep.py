@@ -21,8 +21,8 @@ class LearningRateSweep:
 
     Attributes:
         name: The network's key.
-        runs: What came out.
-        chosen: The rate that a rule chose by validation before it added seeds there; None for that with the best mean now.
+        runs: The runs with their records, by learning rate and seed.
+        chosen: The rate that the rule for adding seeds chose by validation; None to take the one with the best mean.
     """
 
     name: str
@@ -31,12 +31,12 @@ class LearningRateSweep:
 
     @classmethod
     def of(cls, name: str, of_all: Sequence[RunOutcome]) -> LearningRateSweep:
-        """Those of ``of_all`` that are of the network called ``name``."""
+        """The sweep of the network called ``name``, from its runs in ``of_all``."""
         return cls(name, {(o.run.settings.lr, o.run.seed): o for o in of_all if o.run.network.key == name})
 
     @property
     def objective(self) -> Objective:
-        """That of any run: all have the same."""
+        """The measure, which is the same for all runs."""
         return next(iter(self.runs.values())).objective
 
     @property
@@ -50,20 +50,20 @@ class LearningRateSweep:
         return tuple(dict.fromkeys(seed for _, seed in self.runs))
 
     def seeds_at(self, lr: float) -> tuple[int, ...]:
-        """Those of the runs at ``lr``: several calls may have trained different ones."""
+        """The seeds of the runs at ``lr``; they may differ between rates if several calls trained them."""
         return tuple(seed for seed in self.seeds if (lr, seed) in self.runs)
 
     def finished(self, lr: float) -> dict[int, RunOutcome]:
-        """By seed."""
+        """The finished runs at ``lr``, by seed."""
         return {seed: self.runs[lr, seed] for seed in self.seeds_at(lr) if self.runs[lr, seed].final is not None}
 
     def mean(self, lr: float) -> float | None:
-        """Of the measure on the test set at the end; None where no run finished."""
+        """The mean measure on the test set at the end; None if no run finished."""
         ends = [outcome.test for outcome in self.finished(lr).values()]
         return fmean(ends) if ends else None
 
     def ended(self, lr: float) -> dict[Status, int]:
-        """How many runs ended as what."""
+        """How many runs ended with which status."""
         ends = [self.runs[lr, seed].record.status for seed in self.seeds_at(lr)]
         return {status: ends.count(status) for status in Status if status in ends}
 
@@ -72,7 +72,7 @@ class LearningRateSweep:
         return sum(self.runs[lr, seed].is_undefined for seed in self.seeds_at(lr))
 
     def constant(self, lr: float) -> float | None:
-        """What the best constant answer scores on the test set; None where that is not known."""
+        """The score of the best constant answer on the test set; None if it is not known."""
         known = [c for outcome in self.finished(lr).values() if (c := outcome.constant) is not None]
         return fmean(known) if known else None
 
@@ -91,12 +91,12 @@ class LearningRateSweep:
         return any(self.objective.is_clearly_better(value, constant, answers) for value in means)
 
     def _why_none(self) -> str:
-        """Why there is no run to judge ``name`` by."""
+        """Why ``name`` has no run to judge it by."""
         undefined = next((outcome for outcome in self.runs.values() if outcome.is_undefined), None)
         return f"no run of {self.name} finished" if undefined is None else f"{self.name}: {why_undefined(undefined)}"
 
     def best_rate(self) -> tuple[float | None, str]:
-        """The rate with the best mean on the validation part, among those at which the most runs finished; and how, or why not."""
+        """The rate with the best validation mean among those with the most finished runs, and how it was chosen, or why not."""
         finished = {lr: self.finished(lr).values() for lr in self.rates}
         most = max(len(runs) for runs in finished.values())
         if most == 0:
@@ -117,7 +117,7 @@ class LearningRateSweep:
 
 
 def why_undefined(outcome: RunOutcome) -> str:
-    """Why a run that finished has nothing to be judged by."""
+    """Why the measure of a finished run is undefined."""
     objective, last = outcome.objective, outcome.record.last
     if last is not None and last.test_loss is None:
         reason = "its loss on the test set is not finite either"

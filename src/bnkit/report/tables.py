@@ -1,4 +1,4 @@
-"""Tables of runs and epochs: what is in them, and what may be left out. Needs no torch."""
+"""Tables of runs and epochs; columns that may be left out are marked. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NETWORK = Column("network", is_text=True)
 
 
 def summary_table(results: Results) -> Table:
-    """A row for each setting and network: the mean on the test set at the end, its interval, and how many runs it lacks."""
+    """A row for each setting and network: the mean on the test set at the end, its interval, and the number of failed runs."""
     keys, objective = setting_keys(results.plan), Objective.of(results.plan.task)
     rows, any_lost, any_new = [], False, False
     for values, by_network in runs_by_setting(results, keys):
@@ -53,21 +53,21 @@ def summary_table(results: Results) -> Table:
         rows = [(*row[:-3], *row[-2:]) for row in rows]
     notes = (
         ("95 % interval: for these test examples; new examples: for others like them", any_new),
-        ("failed: runs that diverged or raised an error; they are in no mean", any_lost),
+        ("failed: runs that diverged or raised an error; the means exclude them", any_lost),
     )
     note = "; ".join(text for text, holds in notes if holds)
     return Table(columns, rows, f"Test {objective.name} at the end, the mean over seeds", note)
 
 
 def runs_table(results: Results, most: int | None = None, others: str = "results.csv has them") -> Table:
-    """A row for each run that began, best on the test set first; runs without an end come last.
+    """A row for each run that began, best on the test set first; unfinished runs come last.
 
-    Where earlier calls left runs, the column ``call`` says which are of "this" call.
+    If earlier calls left runs, the column ``call`` says which belong to "this" call.
 
     Args:
         results: The runs.
-        most: How many are shown, of the best ones; None for all.
-        others: Where the other ones are.
+        most: The number of rows, best first; None for all.
+        others: A note about where the other runs are.
     """
     objective, keys = Objective.of(results.plan.task), setting_keys(results.plan)
     began = [
@@ -100,7 +100,7 @@ def runs_table(results: Results, most: int | None = None, others: str = "results
 
 
 def epochs_table(results: Results) -> Table:
-    """A row for each run and epoch in the course's columns, best in training first."""
+    """A row for each run and epoch with the course's columns, best in training first."""
     objective = Objective.of(results.plan.task)
     settings = ("lr", "batch_size", "num_workers", "device", "trainset")
     columns: Columns = (
@@ -162,7 +162,7 @@ def losses_table(results: Results) -> Table:
 def crossed_table(results: Results) -> Table:
     """A row for each setting: each network's mean on the test set at the end, with its 95 % interval.
 
-    A run that diverged or failed is in no mean; how many there are of them stands behind it.
+    The mean excludes runs that diverged or failed; their number follows it.
     """
     keys, networks = results.plan.varying or ("lr",), results.plan.networks
     every = outcomes(results)
@@ -180,7 +180,7 @@ def crossed_table(results: Results) -> Table:
     return Table(columns, rows, "On the test set at the end: means over the seeds, 95 % intervals")
 
 
-# What an experiment may ask for with `show`.
+# The tables that an experiment can request with `show`.
 FURTHER_TABLES: dict[str, Callable[[Results], Table]] = {
     "epochs": epochs_table,
     "first_layer": first_layer_table,
@@ -196,14 +196,14 @@ def further_tables(results: Results) -> dict[str, Table]:
 
 
 def format_value(value: float | None) -> str:
-    """A loss or an accuracy with three or four digits; a dash where there is none."""
+    """A loss or an accuracy with three or four digits; a dash for None."""
     if value is None:
         return "–"
     return f"{value:.4f}" if value < 100 else f"{value:.3g}"
 
 
 def format_setting(value: object) -> str:
-    """A setting as one would type it; a dash where it has no effect."""
+    """A setting as a user would type it; a dash if it has no effect."""
     if value is None:
         return "–"
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -218,7 +218,7 @@ def setting_keys(plan: Plan) -> tuple[str, ...]:
 def runs_by_setting(
     results: Results, keys: Sequence[str]
 ) -> Iterator[tuple[tuple[object, ...], dict[str, list[RunOutcome]]]]:
-    """Each setting of ``keys``, and its runs by network: they differ in their seeds."""
+    """Each setting of ``keys`` with its runs by network; these runs differ only in their seeds."""
     groups: dict[tuple[object, ...], dict[str, list[RunOutcome]]] = {}
     for outcome in outcomes(results):
         values = tuple(getattr(outcome.run.settings, key) for key in keys)
@@ -227,7 +227,7 @@ def runs_by_setting(
 
 
 def _mean_and_ends(interval: Interval | None, text: Callable[[float], str]) -> tuple[str, str]:
-    """A mean and its interval; dashes where there are none."""
+    """A mean and its interval; dashes for None."""
     if interval is None:
         return "–", "–"
     if interval.low is None or interval.high is None:
@@ -236,7 +236,7 @@ def _mean_and_ends(interval: Interval | None, text: Callable[[float], str]) -> t
 
 
 def count_lost(runs: Sequence[RunOutcome]) -> int:
-    """How many of them diverged or failed."""
+    """How many of ``runs`` diverged or failed."""
     return sum(outcome.record.status in (Status.DIVERGED, Status.FAILED) for outcome in runs)
 
 

@@ -159,7 +159,7 @@ def test_the_trained_network_loads_in_another_process(tmp_path):
     again = bnkit.Comparison(tmp_path / "r")
     assert torch.equal(again.load(2)(inputs), trained.load(2)(inputs))
     path.write_text(path.read_text().replace("8", "9"))
-    with pytest.raises(RecordError, match="are not those of its records any more"):
+    with pytest.raises(RecordError, match="have changed since its runs were recorded"):
         bnkit.Comparison(tmp_path / "r").load(2)
 
 

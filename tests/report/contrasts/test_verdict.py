@@ -108,7 +108,7 @@ def test_that_neither_network_learned_is_said_first():
         (
             lambda run: finished_record(0.5, test_metric=0.5),
             {"task": TaskIdentity(metric="nets.py:own#0123")},
-            "the metric is no mean over examples: the verdict is for these test examples",
+            "the metric is not a mean over examples: the verdict is for these test examples",
         ),
         (
             lambda run: finished_record(0.5, test_answers=100),

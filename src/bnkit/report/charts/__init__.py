@@ -1,1 +1,1 @@
-"""What the pictures show, and the interactive ones, by Bokeh."""
+"""The data of the pictures, and the interactive pictures, drawn with Bokeh."""

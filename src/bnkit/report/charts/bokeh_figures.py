@@ -21,7 +21,7 @@ _WIDTH, _HEIGHT = 460, 300
 
 
 def figures(results: Results) -> dict[str, Any]:
-    """Bokeh figures by title: the test set over the learning rate, and curves over the epochs at each setting."""
+    """Bokeh figures by title: the test measure over the learning rate, and curves over the epochs at each setting."""
     objective = Objective.of(results.plan.task)
     drawn: dict[str, Any] = {}
     rates = sorted({run.settings.lr for run in results.plan})

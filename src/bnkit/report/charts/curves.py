@@ -1,4 +1,4 @@
-"""Figures over the epochs: what a picture of them draws, whatever draws it. Needs no torch, and nothing that draws."""
+"""Curves over the epochs as plain data, for any library that draws them. Needs neither torch nor a plotting library."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 
 @dataclass(frozen=True)
 class Curve:
-    """One figure of one network over the epochs, over its runs.
+    """One figure of one network over the epochs, summarised over its runs.
 
     Attributes:
         network: Its key.
-        colour: Of the network in every picture.
-        epochs: Those after which any of its runs has the figure.
-        mean, low, high: After each of them: the mean over the runs, the lowest and the highest.
-        n: Of how many runs.
+        colour: The network's colour in every picture.
+        epochs: The epochs for which at least one run has the figure.
+        mean, low, high: For each epoch, the mean over the runs, the lowest value and the highest.
+        n: For each epoch, the number of runs.
     """
 
     network: str
@@ -36,7 +36,7 @@ class Curve:
 
 
 def curves(results: Results, name: str, runs: Iterable[Run]) -> list[Curve]:
-    """Of each network that ``runs`` have, the field ``name`` of ``Epoch``; epochs without it are left out."""
+    """A curve of ``Epoch``'s field ``name`` for each network in ``runs``; epochs without a value are left out."""
     values: dict[str, dict[int, list[float]]] = {}
     for run in runs:
         of_network = values.setdefault(run.network.key, {})

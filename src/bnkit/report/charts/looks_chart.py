@@ -1,4 +1,4 @@
-"""How the intervals closed while seeds were added: a line for each contrast over the pairs of seeds."""
+"""A chart of how the intervals narrowed while seeds were added: a line for each contrast over the pairs of seeds."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bnkit.report.charts.bokeh_figures import colour_of
 from bnkit.report.objective import Objective
 from bnkit.report.tables import format_setting
 
-# The first interval, of three pairs, may be so wide that the others are a line: the picture shows this many times the margin and
-# the last interval, and leaves the rest outside.
+# The first interval, of three pairs, may be so wide that the others shrink to a line. So the picture's range is this many times
+# the margin and the last interval; wider intervals are cropped.
 _ROOM = 4.0
 
 
@@ -74,7 +74,7 @@ def _draw(plot: Any, contrast: ContrastLooks, colour: str, scale: float) -> None
 
 
 def _heights(shown: list[ContrastLooks], margin: float, scale: float) -> tuple[float, float]:
-    """The lowest and the highest value that is shown: all last intervals and the margin, and of the earlier ones what fits."""
+    """The lowest and the highest value shown: they include all last intervals and the margin; earlier ones may be cropped."""
     last = [
         scale * end
         for contrast in shown

@@ -1,4 +1,4 @@
-"""The charts of the page: Bokeh figures whose sources the page fills, so that switches need nothing but the page."""
+"""The charts of the page: Bokeh figures whose sources the page fills itself, so that its switches work offline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bnkit.report.outcomes import RunOutcome, outcomes
 from bnkit.report.results import Results
 from bnkit.report.tables import format_setting
 
-# Lines that lie on each other, as those of two layers with equal numbers, stay visible: the later ones are broken.
+# Later lines are dashed, so that coinciding lines (two layers with equal values) stay visible.
 _DASHES = ("solid", "solid", (10, 6), (3, 5), (14, 4, 3, 4))
 _MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle")
 _CYCLE = ("25th to 75th", "5th to 95th")
@@ -85,7 +85,7 @@ def _curve(plan: Plan, name: str, y: str, objective: Objective) -> Any:
 
 
 def _has_population(results: Results, objective: Objective) -> bool:
-    """Whether it was measured after several epochs of a run: by default after the last one alone, and a point is no curve."""
+    """Whether it was measured after several epochs of a run. By default it is only measured after the last: a single point."""
     measured = (
         [epoch for epoch in outcome.record.epochs if objective.population(epoch) is not None]
         for outcome in outcomes(results)
@@ -94,7 +94,7 @@ def _has_population(results: Results, objective: Objective) -> bool:
 
 
 def _forest(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -> Any:
-    """Differences with their intervals, one row each; the zero line is nothing."""
+    """Differences with their intervals, one row each; the line at zero means no difference."""
     scale = 100 if objective.is_accuracy else 1
     rows: list[tuple[str, str, Interval, Interval]] = []
     for contrast in contrasts:
@@ -141,7 +141,7 @@ def _forest(plan: Plan, contrasts: Sequence[Contrast], objective: Objective) -> 
 
 
 def _ends(intervals: Sequence[Interval], prefix: str, scale: float) -> dict[str, list[float]]:
-    """The ends of ``intervals``; the mean where there are none."""
+    """The ends of ``intervals``; the mean for an interval without ends."""
     lows = [scale * (interval.mean if interval.low is None else interval.low) for interval in intervals]
     highs = [scale * (interval.mean if interval.high is None else interval.high) for interval in intervals]
     return {f"{prefix}low": lows, f"{prefix}high": highs}
@@ -277,7 +277,7 @@ def _heatmap() -> Any:
 
 
 def _plot(name: str, x: str, y: str, *, height: int, **options: Any) -> Any:
-    # What is not given here, the page sets to the values that it shows.
+    # The page sets the other properties to fit the values that it shows.
     options = {"x_range": Range1d(start=0, end=1), "y_range": Range1d(start=0, end=1), **options}
     plot = figure(
         name=name, height=height, x_axis_label=x, y_axis_label=y, tools="pan,box_zoom,wheel_zoom,reset,save",

@@ -16,23 +16,23 @@ from bnkit.report.outcomes import RunOutcome, interval_over_seeds, matches, outc
 from bnkit.report.results import Results
 from bnkit.report.tables import format_setting
 
-# What the curves show of an epoch.
+# The fields of an epoch that the curves show.
 PANELS = ("loss", "training", "test", "population")
-# Of the runs that were looked into, so many at most go into the page, with so many steps each: it has to stay small.
+# The most observed runs in the page, and the most steps of each: the page has to stay small.
 _MAX_LAYER_SERIES, _MAX_STEPS = 12, 40
 
 
 def point_labels(plan: Plan) -> list[str]:
-    """The points of the grid, as ``lr 0.1, batch_size 64``; what does not vary is left out, but for the learning rate."""
+    """The points of the grid, as ``lr 0.1, batch_size 64``; settings that do not vary are left out, except for the learning rate."""
     return [_label(point) for point in _points(plan, with_rate=True)]
 
 
 def series(results: Results, contrasts: Sequence[Contrast]) -> dict[str, Any]:
-    """What the page needs to draw: every run, the learning rates, the layers, and what is shown first."""
+    """The data that the page draws: every run, the learning rates, the layers, and what is shown first."""
     every, points = outcomes(results), point_labels(results.plan)
     places = _places(_points(results.plan, with_rate=True))
     headline = [points.index(point) for point in headline_points(results.plan, contrasts).values()]
-    # The curves begin where the network that is asked about is best.
+    # The first curves shown are those at the best learning rate of the network that is asked about.
     asked = next(
         (results.plan.networks.index(contrast.network) for contrast in contrasts if contrast.best is not None), 0
     )
@@ -69,7 +69,7 @@ def _label(point: Mapping[str, object]) -> str:
 
 
 def _places(points: Sequence[Mapping[str, object]]) -> Callable[[Run], list[int]]:
-    """Which of ``points`` a run belongs to: one, or several where a setting has no effect on it."""
+    """Which of ``points`` a run belongs to: one, or several if a setting has no effect on the run."""
 
     @cache
     def of_settings(settings: Settings) -> list[int]:
@@ -79,9 +79,9 @@ def _places(points: Sequence[Mapping[str, object]]) -> Callable[[Run], list[int]
 
 
 def headline_points(plan: Plan, contrasts: Sequence[Contrast]) -> dict[str, str]:
-    """For each network the point of the grid at which the first picture shows it: where the first answer was found.
+    """The point of the grid at which the first picture shows each network.
 
-    That is its own best learning rate, in the setting of the first network that is set against another.
+    It is the network's best learning rate, under the setting of the first comparison.
     """
     points = point_labels(plan)
     found = dict.fromkeys(plan.networks, points[0])
@@ -131,7 +131,7 @@ def _epoch_series(outcome: RunOutcome) -> dict[str, list[float | None]]:
 
 
 def _rates(plan: Plan, every: Sequence[RunOutcome]) -> dict[str, dict[str, dict[str, list[Any]]]]:
-    """By the rest of the setting and by network: the test set over the learning rate, and where runs were lost."""
+    """By setting (without the learning rate) and network: the test measure over the learning rate, and how many runs were lost."""
     points = _points(plan, with_rate=False)
     places = _places(points)
     groups: list[list[RunOutcome]] = [[] for _ in points]
@@ -164,7 +164,7 @@ def _over_rates(runs: Sequence[RunOutcome]) -> dict[str, list[Any]]:
 
 
 def _layer_series(plan: Plan, every: Sequence[RunOutcome]) -> list[dict[str, Any]]:
-    """What was seen in the layers: of each network and point the first seed, thinned."""
+    """The recorded layer statistics: of each network and point of the grid the first seed, with some steps left out."""
     seen: dict[tuple[str, str], dict[str, Any]] = {}
     points = _points(plan, with_rate=True)
     places = _places(points)
@@ -179,22 +179,22 @@ def _layer_series(plan: Plan, every: Sequence[RunOutcome]) -> list[dict[str, Any
                 "steps": [entry["step"] for entry in thinned],
                 "layers": {name: [entry["layers"].get(name) for entry in thinned] for name in names},
             }
-    # First those that have the most to show: a batch norm.
+    # Runs with batch norm come first: they have the most to show.
     return sorted(seen.values(), key=lambda found: not any("gamma" in (e or {}) for e in _first_entries(found)))
 
 
 def _first_entries(found: Mapping[str, Any]) -> list[Any]:
-    """What was seen of each layer at the first step."""
+    """The record of each layer at the first step."""
     return [entries[0] for entries in found["layers"].values()]
 
 
 def _round_sig(value: float | None) -> float | None:
-    """With as many digits as a picture shows."""
+    """Rounded to the digits that a picture shows."""
     return None if value is None else float(f"{value:.5g}")
 
 
 def final_values(results: Results) -> list[tuple[str, str, str]]:
-    """Network, point of the grid, and its mean on the test set at the end: the curves as text."""
+    """The network, the point of the grid, and the mean on the test set at the end: the curves as text."""
     objective = Objective.of(results.plan.task)
     points = _points(results.plan, with_rate=True)
     places = _places(points)

@@ -32,12 +32,12 @@ BASELINE = "no_batch_norm"
 def contrasts(results: Results) -> tuple[Contrast, ...]:
     """Every network against the baseline of its architecture, then the others against each other, under every setting.
 
-    The baseline is the network called ``no_batch_norm``; if there is none, the first. Where an architecture has several pairs,
-    the intervals of one figure in all of them have Holm's confidences: the chance that any leaves out 0 by chance is 5 %. Where one
-    looked several times, they have Bonferroni's, and allow for all looks.
+    The baseline is the network called ``no_batch_norm``, or else the first. If an architecture has several pairs, the intervals
+    of one figure over all pairs have Holm's confidences: the probability that any of them excludes 0 by chance is 5 %. If there
+    were several looks, they have Bonferroni's confidences, and allow for all looks.
 
     Args:
-        results: The runs, and what came out.
+        results: The runs and their records.
     """
     every = outcomes(results)
     under = []
@@ -54,7 +54,7 @@ def contrasts(results: Results) -> tuple[Contrast, ...]:
     for pairs in pairs_of_networks(results.plan.networks):
         of_group = []
         for setting, sweeps in under:
-            # Of several calls or folders, one may lack a network under this setting.
+            # If the runs come from several calls or folders, one may lack a network under this setting.
             there = [(first, second) for first, second in pairs if {first, second} <= sweeps.keys()]
             drafts = [_contrast(sweeps[first], sweeps[second], setting, len(there)) for first, second in there]
             intervals = simultaneous_intervals([differences for _, differences in drafts])
@@ -68,7 +68,7 @@ def contrasts(results: Results) -> tuple[Contrast, ...]:
 
 
 def _each_once(found: Sequence[Contrast]) -> list[Contrast]:
-    """One for several settings that differ in nothing that has an effect on either network: that with the widest interval."""
+    """Merge contrasts whose settings only differ in keys without effect on either network; keep the one with the widest interval."""
     kept: dict[tuple[object, ...], Contrast] = {}
     for contrast in found:
         key = (contrast.baseline, contrast.network, *contrast.setting.items())
@@ -83,7 +83,7 @@ def _width(contrast: Contrast) -> float:
 
 
 def pairs_of_networks(networks: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
-    """Of each architecture, which stands before the last dot of a key, the pairs (baseline, network)."""
+    """The pairs (baseline, network) of each architecture. The architecture is the part of a network's key before the last dot."""
     groups: dict[str, list[str]] = {}
     for key in networks:
         groups.setdefault(key.rpartition(".")[0], []).append(key)
@@ -91,7 +91,7 @@ def pairs_of_networks(networks: Sequence[str]) -> Iterator[list[tuple[str, str]]
         preferred = f"{prefix}.{BASELINE}" if prefix else BASELINE
         baseline = preferred if preferred in members else members[0]
         others = [member for member in members if member != baseline]
-        # Of two others, the first is asked about: batch_norm against group_norm.
+        # Between two other networks, the later one is the baseline: batch_norm is compared with group_norm.
         yield [(baseline, other) for other in others] + [(second, first) for first, second in combinations(others, 2)]
 
 
@@ -115,7 +115,7 @@ def _with_looks(
     setting: Mapping[str, object],
     differences: Mapping[Place, PairedDifferences],
 ) -> Contrast:
-    """``contrast`` with intervals that allow for all looks at it, where there were several."""
+    """``contrast``, with intervals that allow for all looks if there were several."""
     growth = results.growth
     known = None if growth is None else growth.of(contrast.baseline, contrast.network, setting)
     counts = results.looks if known is None or known.last is None else every_pair(known.last.pairs)
@@ -127,7 +127,7 @@ def _with_looks(
     found = intervals_after_looks(differences, counts, 1 - (1 - CONFIDENCE) / contrast.pairs)
     best, last = found.get(BEST), None if known is None else known.last
     if best is not None and best.these is not None and last is not None and best.these.n != last.pairs:
-        # Others asked for more seeds after the verdict.
+        # After this verdict, other contrasts asked for more seeds.
         found[BEST] = BothIntervals(Interval(last.mean, last.low, last.high, last.pairs))
     return _with_intervals(contrast, found)
 
@@ -135,7 +135,7 @@ def _with_looks(
 def _contrast(
     without: LearningRateSweep, with_: LearningRateSweep, setting: Mapping[str, object], pairs: int
 ) -> tuple[Contrast, dict[Place, PairedDifferences]]:
-    """The contrast without its intervals, and the differences that those are made from."""
+    """The contrast without its intervals, and the differences from which they are computed."""
     (without_lr, chosen_by), (with_lr, or_why_not) = without.best_rate(), with_.best_rate()
     rates = tuple(dict.fromkeys((*without.rates, *with_.rates)))
     differences: dict[Place, PairedDifferences | None] = {
@@ -171,7 +171,7 @@ def _contrast(
 def _pairs(
     without: LearningRateSweep, without_lr: float, with_: LearningRateSweep, with_lr: float
 ) -> list[tuple[RunOutcome, RunOutcome]]:
-    """Of the seeds for which both finished."""
+    """A pair of runs for each seed for which both finished."""
     first, second = without.finished(without_lr), with_.finished(with_lr)
     return [(first[seed], second[seed]) for seed in first if seed in second]
 
@@ -217,5 +217,5 @@ def _at_best(
 
 
 def _epoch_seconds(outcome: RunOutcome) -> float:
-    """The median: the first epoch also warms up."""
+    """The median duration of an epoch, because the first epoch includes the warm-up."""
     return median(epoch.epoch_duration for epoch in outcome.record.epochs)

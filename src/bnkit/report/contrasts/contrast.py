@@ -1,4 +1,4 @@
-"""One network against another: pairs of runs that differ in nothing else. Needs no torch."""
+"""One network against another: pairs of runs that differ only in the network. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class AtLearningRate:
     """Both networks at one learning rate.
 
     Attributes:
-        lr: The learning rate; None where it is one of the settings, or not known.
-        test: The measure on the test set at the end, with − without, paired by seed: for these test examples; None if no pair
-            finished.
-        test_new_examples: The same for new test examples like these; None where it is not known how examples vary.
-        baseline_mean, network_mean: Of that measure, over the runs that finished.
-        baseline_ended, network_ended: How many runs of each ended as what.
-        seeds: How many seeds there are.
+        lr: The learning rate; None if it is one of the settings, or not known.
+        test: The difference (with − without) in the measure on the test set at the end, paired by seed, with the interval for
+            these test examples; None if no pair finished.
+        test_new_examples: The same with the interval for new test examples; None if the scores per example are not known.
+        baseline_mean, network_mean: The mean of that measure over the runs that finished.
+        baseline_ended, network_ended: How many runs of each ended with which status.
+        seeds: The number of seeds.
         baseline_undefined, network_undefined: How many runs of each finished without a finite measure on the test set.
     """
 
@@ -45,14 +45,14 @@ class AtBest:
     """Both networks, each at its own best learning rate.
 
     Attributes:
-        baseline_lr, network_lr: Chosen by the mean measure on the validation part (or the only one there is).
-        baseline_mean, network_mean: Of the measure on the test set there.
-        test: The difference of those, paired by seed: for these test examples.
-        test_new_examples: The same for new test examples like these; None where it is not known how examples vary.
+        baseline_lr, network_lr: The rates, chosen by the mean measure on the validation part (or the only rate).
+        baseline_mean, network_mean: The mean measure on the test set at that rate.
+        test: The difference of the two, paired by seed, with the interval for these test examples.
+        test_new_examples: The same with the interval for new test examples; None if the scores per example are not known.
         training: The difference over the training batches of the last epoch, paired by seed.
-        reached: How long each took to where the other ended.
-        constant: What the best constant answer scores on the test set; None where that is not known.
-        neither_learned: Whether neither network is clearly better than that.
+        reached: How long each network took to reach the other's final value.
+        constant: The score of the best constant answer on the test set; None if it is not known.
+        neither_learned: Whether neither network is clearly better than the best constant answer.
     """
 
     baseline_lr: float | None
@@ -68,7 +68,7 @@ class AtBest:
 
     @property
     def decisive(self) -> Interval | None:
-        """The interval that the verdict is about: that for new examples, where it is known."""
+        """The interval that decides the verdict: the one for new test examples if it is known."""
         return self.test if self.test_new_examples is None else self.test_new_examples
 
 
@@ -78,15 +78,15 @@ class Contrast:
 
     Attributes:
         baseline, network: Their keys.
-        measure: What they are judged by.
-        setting: The other grid keys that vary and have an effect on one of them, and their values here.
-        by_learning_rate: At each learning rate.
-        best: At the best one of each; None if it cannot be chosen.
-        chosen_by: BY_VALIDATION, ONLY_ONE, or why it cannot be chosen.
-        cost: Seconds per epoch, network / baseline, over the pairs.
-        pairs: How many pairs of networks are set against each other here; with several, intervals have Holm's confidences.
-        margin: The largest difference that does not matter, where it was given.
-        looks: How a rule that adds seeds looked at it.
+        objective: The measure that they are judged by.
+        setting: The other grid keys that vary and affect at least one of the networks, with their values.
+        by_learning_rate: The comparison at each learning rate.
+        best: The comparison with each network at its best learning rate; None if no rate can be chosen.
+        chosen_by: BY_VALIDATION, ONLY_ONE, or why no rate can be chosen.
+        cost: The ratio of the seconds per epoch, network / baseline, over the pairs.
+        pairs: How many pairs of networks are compared; with several, intervals have Holm's confidences.
+        margin: The largest difference that does not matter, if it was given.
+        looks: The looks of the rule that adds seeds, if there is one.
     """
 
     baseline: str

@@ -1,4 +1,4 @@
-"""What two networks scored on each test example, run by run: how their differences vary over the examples. Needs no torch."""
+"""How the differences between two networks' scores vary over the test examples. Needs no torch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def example_differences(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> NDArray[Any] | None:
-    """(pairs, test examples), second − first, of the pairs of which both runs recorded what each example scored.
+    """The differences second − first, (pairs, test examples), of the pairs for which both runs recorded scores per example.
 
-    Where those are of test sets of several sizes, of the one that most pairs have. Int8 of right and wrong answers: −1, 0, 1.
+    If test sets of several sizes occur, only the pairs with the most frequent size. For right and wrong answers: int8, −1, 0 or 1.
     """
     import numpy as np
 
@@ -37,8 +37,8 @@ def example_differences(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> NDArr
 def spread_over_examples(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> ExampleSpread | None:
     """How the differences vary over the test examples.
 
-    Where no pair recorded what each example scored, the most that the accuracies allow; None where those are not known either, or
-    networks are judged by something that is no mean over examples.
+    If no pair recorded scores per example, an upper bound that follows from the accuracies. None if those are not known either,
+    or if the metric is not a mean over examples.
     """
     differences = example_differences(pairs)
     if differences is not None:
@@ -51,9 +51,9 @@ def spread_over_examples(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> Exam
 
 
 def mean_for_new_examples(runs: Sequence[RunOutcome]) -> CrossedInterval | None:
-    """The mean of what ``runs`` of one network score on the test set, with its 95 % interval for new examples like these.
+    """The mean score of ``runs`` of one network on the test set, with its 95 % interval for new test examples.
 
-    None where it is not known how examples vary.
+    None if the scores per example are not known.
     """
     import numpy as np
 
@@ -70,7 +70,7 @@ def mean_for_new_examples(runs: Sequence[RunOutcome]) -> CrossedInterval | None:
 
 
 def _difference(first: RunOutcome, second: RunOutcome) -> NDArray[Any] | None:
-    """(test examples,); None where one of them is not recorded, or they are of other examples."""
+    """The differences per example, (test examples,); None if one run lacks the scores, or they belong to other examples."""
     import numpy as np
 
     scores = [outcome.record.example_scores for outcome in (first, second)]

@@ -1,4 +1,4 @@
-"""Intervals that allow for several looks, and how looks read. Needs no torch."""
+"""Intervals that allow for several looks, and sentences about the looks. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _Place = TypeVar("_Place", bound=Hashable)
 
 
 def every_pair(pairs: int) -> tuple[int, ...]:
-    """The looks of a rule that may stop at any pair: an interval that allows for all of them holds at those that were taken."""
+    """The looks of a rule that may stop after any pair: an interval that allows for all of these holds at the looks taken."""
     return tuple(range(FEWEST, pairs + 1)) or (pairs,)
 
 
 def intervals_after_looks(
     differences: Mapping[_Place, PairedDifferences], looks: Sequence[int], confidence: float
 ) -> dict[_Place, BothIntervals]:
-    """At each place the intervals that allow for ``looks``, of which those count that had fewer pairs than there are now.
+    """The intervals at each place that allow for the present look and for those of ``looks`` that had fewer pairs.
 
     Args:
-        differences: By place.
+        differences: The differences by place.
         looks: The number of pairs at each look.
-        confidence: Of all looks together.
+        confidence: The confidence of all looks together.
     """
     intervals = {}
     for place, known in differences.items():
@@ -41,7 +41,7 @@ def intervals_after_looks(
 
 
 def describe_looks(contrast: ContrastLooks) -> Iterator[str]:
-    """How often one looked at a contrast, and what is left open, a sentence each."""
+    """Sentences about the looks at a contrast, and whether it is still open."""
     last = contrast.last
     if contrast.hopeless == "runs":
         yield "More seeds would not decide it: too few pairs of runs finish."

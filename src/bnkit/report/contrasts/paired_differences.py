@@ -1,4 +1,4 @@
-"""Differences of two networks, paired by seed, and intervals for those of several pairs of networks at once. Needs no torch."""
+"""Differences of two networks, paired by seed, and simultaneous intervals for several pairs of networks. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from bnkit.report.contrasts.example_differences import spread_over_examples
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome, fewest
 
-# Where two networks are compared: at a learning rate, or each at its best one, on the test set or in training.
+# The places where two networks are compared: at one learning rate, or each at its best rate, on the test set or in training.
 BEST, TRAINING = "best", "training"
 Place = float | str
 
 
 class BothIntervals(NamedTuple):
-    """Of one difference.
+    """The two intervals of one difference.
 
     Attributes:
-        these: For these test examples: seeds vary.
-        new: For new examples like them: seeds and examples vary; None where it is not known how examples do.
+        these: For these test examples: only the seeds vary.
+        new: For new test examples: seeds and examples vary; None if the scores per example are not known.
     """
 
     these: Interval | None = None
@@ -38,13 +38,13 @@ class BothIntervals(NamedTuple):
 
 @dataclass(frozen=True)
 class PairedDifferences:
-    """The differences of one figure between two networks, one a seed.
+    """The differences of one figure between two networks, one for each seed.
 
     Attributes:
         values: The differences.
-        answers: Of how many answers they are differences of shares, if they are.
-        objective: What is compared.
-        examples: How they vary over the test examples; None where that is not known.
+        answers: The number of answers, if the differences are differences of shares of right answers.
+        objective: The measure that is compared.
+        examples: How the differences vary over the test examples; None if that is not known.
     """
 
     values: tuple[float, ...]
@@ -53,11 +53,11 @@ class PairedDifferences:
     examples: ExampleSpread | None = None
 
     def interval(self, confidence: float = CONFIDENCE) -> Interval | None:
-        """Their mean with its interval for these test examples."""
+        """The mean difference with its interval for these test examples."""
         return self.objective.interval_of_difference(self.values, self.answers, confidence)
 
     def interval_for_new_examples(self, confidence: float = CONFIDENCE) -> CrossedInterval | None:
-        """Their mean with its interval for new test examples like these; None where it is not known how examples vary."""
+        """The mean difference with its interval for new test examples; None if the scores per example are not known."""
         these = self.interval(confidence)
         if self.examples is None or these is None:
             return None
@@ -72,17 +72,17 @@ class PairedDifferences:
 
     @property
     def decisive(self) -> SupportsInterval:
-        """The same values with the interval that a verdict rests on: for new test examples, where it is known how those vary."""
+        """The same values with the interval that decides a verdict: the one for new test examples if it is known."""
         return self if self.examples is None else _ForNewExamples(self)
 
     @property
     def p_value(self) -> float:
-        """That of their mean for these test examples; there are at least two."""
+        """The p value of the mean for these test examples; needs at least two values."""
         return self.objective.p_value_of_difference(self.values, self.answers)
 
     @property
     def p_value_for_new_examples(self) -> float:
-        """That of their mean for new test examples, where it is known how examples vary; there are at least two values."""
+        """The p value of the mean for new test examples if it is known, else for these; needs at least two values."""
         if self.examples is None:
             return self.p_value
         return p_value_for_new_examples(self.values, self.examples, self.p_value, resolution=self._resolution)
@@ -94,7 +94,7 @@ class PairedDifferences:
 
 @dataclass(frozen=True)
 class _ForNewExamples:
-    """Differences whose interval is that for new test examples."""
+    """Differences whose ``interval`` is the one for new test examples."""
 
     differences: PairedDifferences
 
@@ -107,7 +107,7 @@ class _ForNewExamples:
 
 
 def difference_in_test(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> PairedDifferences | None:
-    """On the test set at the end, second − first; None without pairs."""
+    """The differences second − first on the test set at the end; None without pairs."""
     if not pairs:
         return None
     answers = fewest(outcome.answers for pair in pairs for outcome in pair)
@@ -116,7 +116,7 @@ def difference_in_test(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> Paired
 
 
 def difference_in_training(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> PairedDifferences | None:
-    """Over the training batches of the last epoch, second − first; None without pairs."""
+    """The differences second − first over the training batches of the last epoch; None without pairs."""
     both = [(first.training, second.training) for first, second in pairs]
     differences = tuple(second - first for first, second in both if first is not None and second is not None)
     if not differences:
@@ -126,10 +126,10 @@ def difference_in_training(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> Pa
 
 
 def simultaneous_intervals(of_pairs: Sequence[Mapping[Place, PairedDifferences]]) -> list[dict[Place, BothIntervals]]:
-    """Of each pair of networks the intervals at all places: at each place, Holm's confidences for those of all pairs.
+    """The intervals of each pair of networks at all places; at each place, the pairs together have Holm's confidences.
 
     Args:
-        of_pairs: The differences of each pair by place.
+        of_pairs: For each pair of networks, its differences by place.
     """
     these = _at_once(of_pairs, lambda differences: differences.p_value)
     new = _at_once(of_pairs, lambda differences: differences.p_value_for_new_examples)

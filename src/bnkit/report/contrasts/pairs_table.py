@@ -19,7 +19,7 @@ _WORDS = {
 
 
 def pairs_table(contrasts: Sequence[Contrast]) -> dict[str, Table]:
-    """The table by its title: a row for each pair and setting; none where each architecture has one pair."""
+    """The table by its title: a row for each pair and setting; empty if each architecture has only one pair."""
     if not any(contrast.pairs > 1 for contrast in contrasts):
         return {}
     settings = tuple(dict.fromkeys(key for contrast in contrasts for key in contrast.setting))

@@ -1,4 +1,4 @@
-"""How long one network took to where another ended. Needs no torch."""
+"""How long one network took to reach another's final value. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from bnkit.report.outcomes import RunOutcome
 
 @dataclass(frozen=True)
 class TimeToTarget:
-    """How long one network took to where the other ended on the test set, seed by seed.
+    """How long one network took to reach the other's final test value, seed by seed.
 
     Attributes:
-        of, by: Whose end, and who reached it.
-        value: The mean of the measure to be reached.
-        epochs, seconds: The median over the seeds that got there; None if none did.
-        own_epochs, own_seconds: What the other one took to its last epoch (median).
-        reached, seeds: In how many seeds it got there, of how many.
+        of, by: The network whose final value is the target, and the network that has to reach it.
+        value: The mean target.
+        epochs, seconds: The median over the seeds that reached it; None if no seed did.
+        own_epochs, own_seconds: The median time that the first network took to its last epoch.
+        reached, seeds: How many seeds reached it, out of how many.
     """
 
     of: str
@@ -32,7 +32,7 @@ class TimeToTarget:
 
 
 def time_to_target(of: str, by: str, pairs: list[tuple[RunOutcome, RunOutcome]]) -> TimeToTarget | None:
-    """How long the second of each pair took to where the first ended."""
+    """How long the second run of each pair took to reach the final value of the first."""
     if not pairs:
         return None
     hits = []

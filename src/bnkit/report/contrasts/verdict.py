@@ -12,12 +12,12 @@ from bnkit.report.tables import format_setting
 
 
 def at_once(contrast: Contrast) -> str:
-    """Of how many pairs intervals are, where they are of several."""
+    """The addition to "interval" if intervals of several pairs are simultaneous."""
     return f" for {contrast.pairs} pairs at once (Holm)" if contrast.pairs > 1 else ""
 
 
 def conclusion(best: AtBest, contrast: Contrast) -> str:
-    """What follows from the interval for new examples, where that is known; where neither network learned, that."""
+    """The verdict from the deciding interval; if neither network learned, a sentence that says so."""
     return _neither_sentence(best, contrast) if best.neither_learned else _verdict_sentence(best, contrast)
 
 
@@ -63,7 +63,7 @@ def _open_sentence(best: AtBest, contrast: Contrast, difference: Interval, ends:
 
 
 def _too_few(difference: Interval) -> str:
-    """Of what there is too little for the interval to be narrow."""
+    """What the comparison has too few of for a narrow interval."""
     if difference.counted is not None:
         return f"{difference.counted:,} test answers are too few"
     if _examples_matter(difference) and isinstance(difference, CrossedInterval):
@@ -72,12 +72,12 @@ def _too_few(difference: Interval) -> str:
 
 
 def _examples_matter(difference: Interval) -> bool:
-    """Whether more test examples would make the interval narrower than as many more seeds would."""
+    """Whether most of the interval's width comes from the test examples, so that more of them help most."""
     return isinstance(difference, CrossedInterval) and difference.from_examples > 0.5
 
 
 def _neither_sentence(best: AtBest, contrast: Contrast) -> str:
-    """Both are at or below what needs no network: what they differ by is no gain and no loss."""
+    """Neither network beats the best constant answer, so their difference is neither a gain nor a loss."""
     objective, constant = contrast.objective, best.constant
     assert constant is not None
     means = (best.baseline_mean, best.network_mean)
@@ -103,7 +103,7 @@ def without_remedy(headline: str) -> str:
 
 
 def headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> str:
-    """The verdict, with where it was found, the interval that it rests on, and what the other settings say."""
+    """The verdict with its setting, its interval, and the differences under the other settings."""
     difference, objective = best.decisive, contrast.objective
     where = "".join(f"{key} {format_setting(value)}, " for key, value in contrast.setting.items())
     opening = f"With {where[:-2]}: " if where else ""
@@ -123,7 +123,7 @@ def headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> str
 
 
 def _under_other_settings(contrast: Contrast, every: Sequence[Contrast]) -> str:
-    """What the same two networks differ by under the other settings."""
+    """The differences between the same two networks under the other settings."""
     means = [
         other.best.test.mean
         for other in every

@@ -1,1 +1,1 @@
-"""What a notebook shows of a comparison."""
+"""The output of a comparison in a notebook."""

@@ -16,18 +16,18 @@ from bnkit.report.paper.difference_rows import difference_rows
 from bnkit.report.paper.paper_summary import Summary
 from bnkit.report.results import Results
 
-# More rows push the answer off the screen.
+# More rows would push the answer off the screen.
 _MOST_ROWS = 24
 
 
 def comparison_html(answer: Answer, summary: Summary, networks: Sequence[str], drawn: Sequence[Markup] = ()) -> str:
-    """The verdict, pictures, the table, and folded away the whole answer.
+    """The verdict, the pictures, the table, and the whole answer in a fold.
 
     Args:
         answer: The answer.
         summary: A row for each network and setting.
         networks: All networks, in the order of their colours.
-        drawn: Further pictures, which come first.
+        drawn: Pictures to show before the differences.
     """
     rows = difference_rows(answer.contrasts)
     differences = differences_svg(rows, networks, summary.objective)
@@ -45,7 +45,7 @@ def comparison_html(answer: Answer, summary: Summary, networks: Sequence[str], d
 
 
 def curves_picture(results: Results, answer: Answer) -> Markup:
-    """The first picture of the report: what the networks are judged by, each at its best."""
+    """The first picture of the report: the test measure of each network at its best learning rate."""
     objective = Objective.of(results.plan.task)
     where = set(headline_points(results.plan, answer.contrasts).values())
     at = f", {where.pop()}" if len(where) == 1 else ", each at its best"

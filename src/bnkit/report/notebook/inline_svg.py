@@ -1,6 +1,6 @@
-"""The pictures of a comparison as SVG inside of a notebook: text in the page's own colour, on a light and on a dark page.
+"""The pictures of a comparison as inline SVG for a notebook. Text takes the page's colour, on light and dark pages.
 
-Made by hand: a picture of matplotlib has the colours of one background, ten times the size, and needs an extra.
+The SVG is written by hand: a matplotlib picture suits one background only, is ten times as large, and needs an extra.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bnkit.report.paper.difference_rows import DifferenceRow
 
 _WIDTH, _CURVES = 380, 170
 _LEFT, _RIGHT, _TOP = 44, 10, 24
-# The width of a letter, about.
+# The approximate width of a letter.
 _LETTER = 6.2
 _WIDEST_LABELS, _MOST_ROWS = 170, 12
 _GREY = "rgba(128,128,128,.35)"
@@ -25,11 +25,11 @@ _GREY = "rgba(128,128,128,.35)"
 
 @dataclass(frozen=True)
 class _Scale:
-    """Where a value lies in a picture.
+    """Maps a value to its position in a picture.
 
     Attributes:
         low, high: The values at its ends.
-        start, end: The places of those.
+        start, end: The positions of these values.
     """
 
     low: float
@@ -43,7 +43,7 @@ class _Scale:
 
 
 def curves_svg(curves: Sequence[Curve], y: str, *, is_share: bool) -> Markup:
-    """A line a network over the epochs, the mean over the seeds, in a band from the lowest to the highest."""
+    """A line for each network over the epochs: the mean over the seeds, in a band from the lowest to the highest."""
     values = [value for curve in curves for value in (*curve.low, *curve.high) if math.isfinite(value)]
     epochs = [epoch for curve in curves for epoch in curve.epochs]
     if not values:
@@ -66,7 +66,7 @@ def curves_svg(curves: Sequence[Curve], y: str, *, is_share: bool) -> Markup:
 
 
 def differences_svg(rows: Sequence[DifferenceRow], networks: Sequence[str], objective: Objective) -> Markup:
-    """A square for each mean difference on its 95 % interval; the thin line is that for new examples, the dashed one nothing."""
+    """A square for each mean difference on its 95 % interval; thin line: new examples; dashed line: no difference."""
     if not rows:
         return Markup()
     shown, scale = rows[:_MOST_ROWS], 100 if objective.is_accuracy else 1
@@ -80,9 +80,9 @@ def differences_svg(rows: Sequence[DifferenceRow], networks: Sequence[str], obje
     ]
     low, high = _room(min(0.0, *ends), max(0.0, *ends))
     labels = max(_LETTER * len(row.label) for row in shown)
-    beside = labels < _WIDEST_LABELS  # longer ones stand above their rows
-    across = _Scale(low, high, labels + 12 if beside else 8, _WIDTH - _RIGHT)
-    row_height = 22 if beside else 34
+    inline = labels < _WIDEST_LABELS  # longer labels are placed above their rows
+    across = _Scale(low, high, labels + 12 if inline else 8, _WIDTH - _RIGHT)
+    row_height = 22 if inline else 34
     bottom = _TOP + row_height * len(shown)
     unit = " (points)" if objective.is_accuracy else ""
     pairs = {f": {row.network} − {row.baseline}" for row in rows}
@@ -99,7 +99,7 @@ def differences_svg(rows: Sequence[DifferenceRow], networks: Sequence[str], obje
                 row, colour_among(networks, row.network), across, _TOP + row_height * (place + 1), scale
             )
         ),
-        *(_text(0, _TOP + row_height * place + (15 if beside else 13), row.label) for place, row in enumerate(shown)),
+        *(_text(0, _TOP + row_height * place + (15 if inline else 13), row.label) for place, row in enumerate(shown)),
         _text(0, 12, title),
     ]
     remarks = [f"… and {len(rows) - len(shown)} more"] if len(rows) > len(shown) else []
@@ -120,7 +120,7 @@ def _curve(curve: Curve, across: _Scale, up: _Scale) -> Iterator[Markup]:
     yield Markup('<polyline class="ink" points="{}" fill="none" stroke="{}" stroke-width="2"/>').format(
         " ".join(line), colour
     )
-    if len(line) == 1:  # a point is no line
+    if len(line) == 1:  # a single point makes no line
         x, y = line[0].split(",")
         yield Markup('<circle class="ink" cx="{}" cy="{}" r="4" fill="{}"/>').format(x, y, colour)
 
@@ -138,7 +138,7 @@ def _difference(row: DifferenceRow, colour: str, across: _Scale, bottom: int, sc
 
 
 def _legend(entries: Sequence[tuple[str, str]]) -> tuple[list[Markup], int]:
-    """Each network beside its colour, and how many lines they take."""
+    """The legend (each network with its colour) and the number of its lines."""
     parts: list[Markup] = []
     x, line = 0.0, 0
     for network, colour in entries:
@@ -164,7 +164,7 @@ def _svg(title: str, height: float, parts: Sequence[Markup]) -> Markup:
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> Markup:
-    """A text, in smaller letters where it would be wider than the picture."""
+    """A text, in smaller letters if it would be wider than the picture."""
     share = _WIDTH / max(_LETTER * len(text), 1)
     style = Markup("") if share >= 1 else Markup(' style="font-size: {}px"').format(f"{11 * share:.1f}")
     return Markup('<text x="{}" y="{}" text-anchor="{}" fill="currentColor"{}>{}</text>').format(
@@ -185,7 +185,7 @@ def _tick_across(x: str, text: str, bottom: float, top: float | None = None) -> 
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two, about five of them."""
+    """About five round numbers between ``low`` and ``high``."""
     rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
@@ -197,14 +197,14 @@ def _whole(low: float, high: float) -> list[float]:
 
 
 def _room(low: float, high: float) -> tuple[float, float]:
-    """Two ends with a little room around them."""
+    """The ends with a little room around them."""
     low, high = _apart(low, high)
     margin = 0.05 * (high - low)
     return low - margin, high + margin
 
 
 def _apart(low: float, high: float) -> tuple[float, float]:
-    """Two ends that are not the same."""
+    """The ends, moved apart if they are equal."""
     half = max(abs(low), 1.0) / 2
     return (low, high) if high > low else (low - half, high + half)
 
@@ -214,5 +214,5 @@ def _number(value: float) -> str:
 
 
 def _visible(colour: str) -> str:
-    """Black would not be seen on a dark page."""
+    """The colour, with black replaced: it would be invisible on a dark page."""
     return "currentColor" if colour == "#000000" else colour

@@ -1,1 +1,1 @@
-"""What goes into a paper: the summary of a comparison, its LaTeX, and figures at column width."""
+"""Output for papers: the summary of a comparison, its LaTeX, and figures at column width."""

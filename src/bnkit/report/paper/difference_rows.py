@@ -1,4 +1,4 @@
-"""The paired differences of a comparison, a row for each: what a picture of them draws. Needs no torch."""
+"""The paired differences of a comparison as rows, for a picture of them. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class DifferenceRow:
     """The difference of two networks at one place.
 
     Attributes:
-        label: Where; which networks too, where there are several pairs.
-        network, baseline: It is the first minus the second.
-        interval: For the examples that they were tested on.
-        new_examples: For new examples like them; None where that is not known.
+        label: The place, and the networks if there are several pairs.
+        network, baseline: The difference is the first minus the second.
+        interval: The interval for these test examples.
+        new_examples: The interval for new test examples; None if it is not known.
     """
 
     label: str
@@ -33,7 +33,7 @@ def difference_rows(contrasts: Sequence[Contrast], settings: Mapping[str, object
 
     Args:
         contrasts: Network against baseline.
-        settings: Those under which differences are wanted; all by default.
+        settings: The settings to include; all by default.
     """
     wanted = dict(settings or {})
     lr = wanted.pop("lr", None)

@@ -1,4 +1,4 @@
-"""What a paper takes over, as text or in a file. Needs no torch."""
+"""The summary as text, and its files for a paper. Needs no torch."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def write_text(text: str, path: Path) -> None:
 
 
 def write_picture(results: Results, form: str, figure: str | None, path: Path | None, folder: Path) -> Path:
-    """The file, in the format ``form``, with a figure at the width of a column.
+    """Write a figure at the width of a column, in the format ``form``, and return the file's path.
 
     Args:
         results: The runs.
         form: "pdf" or "svg".
-        figure: The differences by default; of figures over the epochs each network at its best.
-        path: The file; by default in ``folder``, called by the figure.
+        figure: The differences by default; a figure over the epochs shows each network at its best learning rate.
+        path: The file; by default in ``folder``, named after the figure.
         folder: Where the file goes by default.
 
     Raises:
-        SettingsError: There is no such figure, ``path`` has another ending, or matplotlib is not installed.
+        SettingsError: The figure is unknown, ``path`` has another ending, or matplotlib is not installed.
         RecordError: The file cannot be written.
     """
     name = figure or DIFFERENCE

@@ -1,4 +1,4 @@
-"""A summary as LaTeX that fits a column of a paper: booktabs, and nothing else that has to be loaded. Needs no torch."""
+"""A summary as LaTeX that fits a column of a paper and needs only the package booktabs. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ESCAPES = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': "''",  # a straight one needs the encoding T1
+    '"': "''",  # a straight quote needs the encoding T1
     "–": "--",
     "−": "$-$",
     "×": r"$\times$",
@@ -32,7 +32,7 @@ _ESCAPES = {
 
 
 def escape(text: str) -> str:
-    r"""``text`` as LaTeX shows it as it is, with pdfLaTeX too.
+    r"""``text`` escaped for LaTeX, also for pdfLaTeX.
 
     Example:
         >>> escape("no_batch_norm, 95 % of β")
@@ -44,7 +44,7 @@ def escape(text: str) -> str:
 
 
 def latex(summary: Summary) -> str:
-    r"""A ``table`` at the width of a column, its caption the answer. Intervals stand below their figures.
+    r"""A ``table`` at the width of a column, with the answer as its caption. Intervals are below their figures.
 
     Its preamble needs ``\usepackage{booktabs}``.
     """
@@ -94,7 +94,7 @@ def _lines(row: SummaryRow, summary: Summary) -> Iterator[str]:
 def _figure(
     interval: Interval | None, text: Callable[[float], str], further: Interval | None = None
 ) -> tuple[str, ...]:
-    """A mean, and the lines below it: the intervals there are."""
+    """A mean, and below it a line for each interval."""
     if interval is None:
         return ("--",)
     ends = [ends_text(each, text) for each in (interval, further)]
@@ -102,14 +102,14 @@ def _figure(
 
 
 def _title(text: str) -> str:
-    """A title, of several words in lines: figures are narrower."""
+    """A title, broken into lines if it has several words, because the figures below it are narrower."""
     words = [escape(word) for word in text.split()]
     below_each_other = r"\\".join(words)
     return words[0] if len(words) == 1 else rf"\shortstack[r]{{{below_each_other}}}"
 
 
 def _letter(character: str) -> str:
-    """A character that is not ASCII: pdfLaTeX has no Greek letters outside of formulas."""
+    """A non-ASCII character in LaTeX; pdfLaTeX has Greek letters in formulas only."""
     if character in _ESCAPES:
         return _ESCAPES[character]
     name = unicodedata.name(character, "")

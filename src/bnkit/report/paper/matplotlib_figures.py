@@ -15,7 +15,7 @@ from bnkit.report.paper.difference_rows import DifferenceRow
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Of a column in the styles of ICML, ACL and IEEE, in inches.
+# The width of a column in the styles of ICML, ACL and IEEE, in inches.
 COLUMN_WIDTH = 3.25
 FORMATS = ("pdf", "png", "svg")
 _STYLE: dict[str, Any] = {
@@ -37,7 +37,7 @@ _STYLE: dict[str, Any] = {
     "figure.dpi": 150,
     "savefig.dpi": 300,
 }
-# Letters that can be searched and edited; the same bytes from the same figures.
+# Text that can be searched and edited, and reproducible files.
 _FILE_STYLE = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "bnkit"}
 _METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None},
@@ -45,20 +45,20 @@ _METADATA: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
 }
 _ZERO = "#888888"
-# Of labels: so many letters leave room for the intervals beside them, and so many go above them in the width of a column.
+# The longest labels, in letters, that fit to the left of the intervals, and above them in the width of a column.
 _LONGEST_BESIDE, _LONGEST_ABOVE = 24, 60
 
 Draw = Callable[["Axes"], None]
 
 
 def draw_curves(curves: Sequence[Curve], y: str, *, is_share: bool) -> Draw:
-    """What draws a line a network, the mean over the seeds, in a band from the lowest to the highest."""
+    """Return a function that draws a line for each network: the mean over the seeds, in a band from lowest to highest."""
 
     def draw(ax: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
 
         for curve in curves:
-            few = len(curve.epochs) == 1  # a point is no line
+            few = len(curve.epochs) == 1  # a single point makes no line
             ax.fill_between(curve.epochs, curve.low, curve.high, color=curve.colour, alpha=0.18, linewidth=0)
             ax.plot(
                 curve.epochs, curve.mean, color=curve.colour, linewidth=1.5, marker="o" if few else "", markersize=4,
@@ -77,7 +77,7 @@ def draw_curves(curves: Sequence[Curve], y: str, *, is_share: bool) -> Draw:
 
 
 def draw_differences(rows: Sequence[DifferenceRow], networks: Sequence[str], objective: Objective) -> Draw:
-    """What draws a square for each mean difference on its 95 % interval; thin, with ends, that for new examples."""
+    """Return a function that draws each mean difference as a square on its 95 % interval; thin, with ends: new examples."""
     scale = 100 if objective.is_accuracy else 1
 
     def draw(ax: Axes) -> None:
@@ -120,7 +120,7 @@ def _are_long(rows: Sequence[DifferenceRow]) -> bool:
 
 
 def _label_rows(ax: Axes, labels: Sequence[str], *, above: bool) -> None:
-    """Beside the rows; above them where labels are so long that they would leave no room, in letters that fit."""
+    """Label the rows: on their left, or ``above`` them if the labels are too long, in letters that fit."""
     if not above:
         ax.set_yticks(range(len(labels)), labels)
         return
@@ -132,24 +132,24 @@ def _label_rows(ax: Axes, labels: Sequence[str], *, above: bool) -> None:
 
 
 def _names_of_differences(rows: Sequence[DifferenceRow], objective: Objective) -> list[str]:
-    """What the differences are of; between which networks too, where the labels of the rows do not say it."""
+    """The name of the axis: the measure, and the networks if the rows' labels do not name them."""
     unit = " (points)" if objective.is_accuracy else ""
     pairs = {f"{row.network} − {row.baseline}" for row in rows}
     return [_as_it_is(f"difference in {objective.title}{unit}"), *(map(_as_it_is, pairs) if len(pairs) == 1 else ())]
 
 
 def _as_it_is(text: str) -> str:
-    """``text``, of which matplotlib takes nothing for a formula."""
+    """``text`` escaped, so that matplotlib finds no formula in it."""
     return text.replace("$", r"\$")
 
 
 def height_of_differences(rows: Sequence[DifferenceRow]) -> float:
-    """In inches."""
+    """The height of the picture, in inches."""
     return 0.75 + (0.32 if _are_long(rows) else 0.2) * max(len(rows), 2)
 
 
 def plotted(draw: Draw, ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """The axes that ``draw`` has drawn in: those given, or those of a new figure, which a notebook shows.
+    """Draw in ``ax``, or in the axes of a new figure, which a notebook shows; return the axes.
 
     Raises:
         SettingsError: matplotlib is not installed, or ``ax`` is not matplotlib's Axes.
@@ -166,7 +166,7 @@ def plotted(draw: Draw, ax: Axes | None, size: tuple[float, float]) -> Axes:
         return ax
     from matplotlib import pyplot
 
-    # Outside of the style: a notebook's backend, which the first figure loads, makes settings of its own, which have to stay.
+    # Before the style is entered: the first figure loads the notebook's backend, whose own settings have to stay.
     figure = pyplot.figure(figsize=size, layout="constrained")
     with matplotlib.rc_context(_STYLE):
         new: Axes = figure.subplots()
@@ -175,13 +175,13 @@ def plotted(draw: Draw, ax: Axes | None, size: tuple[float, float]) -> Axes:
 
 
 def save(draw: Draw, path: Path, size: tuple[float, float], form: str | None = None) -> None:
-    """Write what ``draw`` draws: PDF with its fonts (TrueType), SVG with its text as text. The same figures give the same file.
+    """Write a picture: PDF with embedded fonts (TrueType), SVG with its text as text. The same figures give the same file.
 
     Args:
-        draw: Draws in axes.
-        path: The file; its ending says what it is.
-        size: In inches.
-        form: Which of ``FORMATS`` the ending has to be; by default any.
+        draw: Draws the picture in axes.
+        path: The file; its ending sets the format.
+        size: The width and height in inches.
+        form: The one of ``FORMATS`` that the ending has to be; by default any.
 
     Raises:
         SettingsError: matplotlib is not installed, or ``path`` has another ending.

@@ -1,4 +1,4 @@
-"""A row for each network and setting: what a paper says of a comparison. Needs no torch."""
+"""The summary of a comparison for a paper: a row for each network and setting. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bnkit.report.results import Results
 from bnkit.report.tables import count_lost, format_setting, runs_by_setting, setting_keys
 from bnkit.table import Column, Table
 
-# The columns of a data frame beside the settings.
+# The columns of a data frame, without the settings.
 NETWORK, AFTER_SETTINGS = (
     "network",
     (
@@ -36,12 +36,12 @@ CHOSEN = "*"
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much a network differs from its baseline under the same setting, over pairs of runs with the same seed.
+    """The difference of a network and its baseline under the same setting, over pairs of runs with the same seed.
 
     Attributes:
         baseline: The other network.
-        interval: For the examples that they were tested on; None without a pair.
-        new_examples: For new examples like them; None where that is not known.
+        interval: The interval for these test examples; None without a pair.
+        new_examples: The interval for new test examples; None if it is not known.
     """
 
     baseline: str
@@ -56,9 +56,9 @@ class SummaryRow:
     Attributes:
         network: Its key.
         setting: The value of each key of the summary; None for a setting without effect on the network.
-        mean: Over the seeds, with its 95 % interval; None if no run finished.
-        failed: How many runs have no figure: they diverged, failed, or it is not finite.
-        difference: To its baseline; None for the baseline itself.
+        mean: The mean over the seeds with its 95 % interval; None if no run finished.
+        failed: The number of runs without a figure: they diverged, failed, or have a figure that is not finite.
+        difference: The difference from its baseline; None for the baseline itself.
         is_best: Whether this learning rate was chosen for the network; None where there is no choice.
     """
 
@@ -76,21 +76,21 @@ class SummaryRow:
 
     @property
     def n(self) -> int:
-        """Of how many runs the mean is."""
+        """The number of runs in the mean."""
         return 0 if self.mean is None else self.mean.n
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What came out, a row for each network and setting.
+    """The results of a comparison, a row for each network and setting.
 
     Attributes:
-        name: Of the experiment, or of the column that the runs are judged by.
+        name: The name of the experiment, or of the column that the runs are judged by.
         headline: The answer in a sentence.
-        objective: What the runs are judged by.
-        keys: The settings that tell the rows apart.
+        objective: The measure that the runs are judged by.
+        keys: The settings that distinguish the rows.
         rows: In the order of the plan.
-        pairs: How many pairs of networks are set against each other; with several, intervals have Holm's confidences.
+        pairs: How many pairs of networks are compared; with several, intervals have Holm's confidences.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Summary:
 
     @property
     def has_failures(self) -> bool:
-        """Whether any run has no figure."""
+        """Whether some run lacks a figure."""
         return any(row.failed for row in self.rows)
 
     @property
@@ -112,7 +112,7 @@ class Summary:
 
     @property
     def has_new_examples(self) -> bool:
-        """Whether the interval for new examples is known of any difference."""
+        """Whether any difference has an interval for new test examples."""
         return any(row.difference is not None and row.difference.new_examples is not None for row in self.rows)
 
     @property
@@ -139,7 +139,7 @@ class Summary:
             found.append(f"{CHOSEN}: the learning rate chosen for the network on the validation part")
         if self.has_failures:
             found.append(
-                "failed: runs without a figure at the end (they diverged, or raised an error); they are in no mean"
+                "failed: runs without a figure at the end (they diverged, or raised an error); the means exclude them"
             )
         return found
 
@@ -162,7 +162,7 @@ class Summary:
         return [NETWORK, *self.keys, *AFTER_SETTINGS]
 
     def values(self) -> list[list[object]]:
-        """The rows as plain values: shares from 0 to 1, not points; None for what there is not."""
+        """The rows as plain values: shares from 0 to 1, not points; None for a missing value."""
         return [self._plain(row) for row in self.rows]
 
     def to_csv(self) -> str:
@@ -229,18 +229,18 @@ def summary_of(results: Results, contrasts: Sequence[Contrast], headline: str) -
 
 
 def most_pairs(contrasts: Iterable[Contrast]) -> int:
-    """How many pairs of networks are set against each other at most under one setting."""
+    """The largest number of pairs of networks that are compared under one setting."""
     return max((contrast.pairs for contrast in contrasts), default=1)
 
 
 def setting_text(row: SummaryRow, key: str) -> str:
-    """A setting of a row; the learning rate that was chosen has a star."""
+    """A setting of a row; the chosen learning rate is marked with a star."""
     chosen = CHOSEN if key == "lr" and row.is_best else ""
     return f"{format_setting(row.setting.get(key))}{chosen}"
 
 
 def ends_text(interval: Interval | None, text: Callable[[float], str]) -> str:
-    """The ends of an interval in brackets; a dash where there are none."""
+    """The ends of an interval in brackets; a dash if it has none."""
     if interval is None or interval.low is None or interval.high is None:
         return "–"
     return f"[{text(interval.low)}, {text(interval.high)}]"
@@ -258,7 +258,7 @@ def _row(
     ]
     mean, difference, is_best = interval_over_seeds(runs), None, None
     if here:
-        # Those against the baseline of the architecture come first.
+        # The contrasts with the architecture's baseline come first.
         first, is_baseline = here[0], here[0].baseline == network
         difference = None if is_baseline else difference_at(first, setting.get("lr"))
         if first.best is not None and len(first.by_learning_rate) > 1:
@@ -267,7 +267,7 @@ def _row(
 
 
 def difference_at(contrast: Contrast, lr: object) -> Difference:
-    """The difference of a contrast at a learning rate; None for the only one."""
+    """The difference of a contrast at a learning rate; ``lr`` is None if there is only one."""
     at = next((at for at in contrast.by_learning_rate if lr is None or at.lr in (lr, None)), None)
     if at is None:
         return Difference(contrast.baseline, None)

@@ -1,4 +1,4 @@
-"""Which picture of a comparison is asked for, and what is in it. Needs no torch."""
+"""Finds the picture of a comparison that a caller names, and its content. Needs no torch."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Plot:
     """A picture that can be drawn.
 
     Attributes:
-        name: What it is called.
-        draw: Draws it in the axes that it is given.
-        height: In inches; None for two thirds of its width.
+        name: Its name.
+        draw: Draws it in the given axes.
+        height: The height in inches; None for two thirds of the width.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Plot:
 
 
 def figure_name(plan: Plan, figure: str | None, settings: Mapping[str, object]) -> str:
-    """What is drawn: ``figure``, or what the networks are judged by on the test set.
+    """The name of the figure to draw: ``figure``, or by default the test measure.
 
     Raises:
-        SettingsError: There is no such figure, or no such setting.
+        SettingsError: The figure or a setting is unknown.
     """
     known = [*(name for name in Epoch.__dataclass_fields__ if name not in _NO_FIGURES), DIFFERENCE]
     name = figure if figure is not None else f"test_{Objective.of(plan.task).field}"
@@ -71,12 +71,12 @@ def plot_of(
     Args:
         results: The runs.
         contrasts: The differences of their networks.
-        figure: The name; None for the first picture of the report, each network at its best.
-        settings: Which runs.
-        at_best: Whether any figure over the epochs shows each network at its best.
+        figure: The name; None for the first picture of the report, with each network at its best learning rate.
+        settings: The settings of the runs to draw.
+        at_best: Whether a figure over the epochs shows each network at its best learning rate.
 
     Raises:
-        SettingsError: As of ``figure_name``, or the settings do not name one point of the grid.
+        SettingsError: As ``figure_name`` raises it, or if the settings do not name one point of the grid.
     """
     name, objective = figure_name(results.plan, figure, settings), Objective.of(results.plan.task)
     if name == DIFFERENCE:
@@ -97,10 +97,10 @@ def plot_of(
 def plot_of_table(
     contrasts: Sequence[Contrast], networks: Sequence[str], figure: str | None, settings: Mapping[str, object]
 ) -> Plot:
-    """The picture called ``figure`` of runs that a table lists: there are no epochs.
+    """The picture called ``figure`` of the runs in a table, which has no epochs.
 
     Raises:
-        SettingsError: There is no such figure, or no difference under those settings.
+        SettingsError: The figure is unknown, or no difference exists under these settings.
     """
     if figure not in (None, DIFFERENCE):
         raise SettingsError(
@@ -119,7 +119,7 @@ def difference_plot(
     """The paired differences under ``settings``; all by default.
 
     Raises:
-        SettingsError: There is none.
+        SettingsError: No difference exists under these settings.
     """
     rows = difference_rows(contrasts, settings)
     if not rows:
