@@ -27,12 +27,19 @@ PHRASES = {
     r"whatever": "any, for every",
 }
 PATTERN = re.compile(rf"\b(?:{'|'.join(PHRASES)})\b", re.IGNORECASE)
+LESSONS = {*ROOT.glob("docs/lessons/*.ipynb")}  # pages are made from them
 DOCS = [
     path
     for path in sorted(
-        [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md"), *ROOT.glob("src/**/*.j2")]
+        [
+            *ROOT.glob("*.md"),
+            *ROOT.glob("docs/**/*.md"),
+            *ROOT.glob("docs/lessons/*.ipynb"),
+            *ROOT.glob("src/**/*.md"),
+            *ROOT.glob("src/**/*.j2"),
+        ]
     )
-    if path.name != "CHANGELOG.md"
+    if path.name != "CHANGELOG.md" and not (path.suffix == ".md" and path.with_suffix(".ipynb") in LESSONS)
 ]
 SOURCES = sorted(ROOT.glob("src/**/*.py"))
 

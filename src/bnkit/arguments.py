@@ -29,7 +29,7 @@ def check_int(name: str, value: Any, minimum: int = 1) -> None:
     Raises:
         SettingsError: If it is not.
 
-    Example:
+    Examples:
         >>> check_int("num_groups", "4")
         Traceback (most recent call last):
         bnkit.errors.SettingsError: num_groups='4' is a str; expected a whole number from 1

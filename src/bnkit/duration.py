@@ -21,7 +21,7 @@ def parse_duration(text: str | float, name: str = "budget") -> float:
     Raises:
         SettingsError: If ``text`` is neither, or not above 0.
 
-    Example:
+    Examples:
         >>> parse_duration("90s"), parse_duration("1.5h"), parse_duration(20)
         (90.0, 5400.0, 20.0)
     """
@@ -40,7 +40,7 @@ def parse_duration(text: str | float, name: str = "budget") -> float:
 def format_duration(seconds: float) -> str:
     """A duration in a readable unit, to about two digits.
 
-    Example:
+    Examples:
         >>> format_duration(0.53), format_duration(90), format_duration(2_700), format_duration(9_000)
         ('0.5 s', '90 s', '45 min', '2.5 h')
     """

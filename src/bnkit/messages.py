@@ -8,7 +8,7 @@ from collections.abc import Iterable
 def plural(count: int, noun: str, several: str = "") -> str:
     """``count`` and ``noun``, or ``several`` (by default with an "s") unless ``count`` is 1.
 
-    Example:
+    Examples:
         >>> plural(1, "epoch"), plural(1200, "step"), plural(2, "batch", "batches")
         ('1 epoch', '1,200 steps', '2 batches')
     """
@@ -18,7 +18,7 @@ def plural(count: int, noun: str, several: str = "") -> str:
 def unknown_name(opening: str, name: object, known: Iterable[str], more: str = "") -> str:
     """The message about an unknown name: it lists the known names, and suggests the most similar one.
 
-    Example:
+    Examples:
         >>> unknown_name("unknown network", "lenat", ["lenet", "two-cnn"], ", or file.py:factory")
         "unknown network 'lenat'; expected one of lenet, two-cnn, or file.py:factory; did you mean 'lenet'?"
     """
@@ -29,7 +29,7 @@ def unknown_name(opening: str, name: object, known: Iterable[str], more: str = "
 def not_installed(what: str, package: str, extra: str) -> str:
     """The message about an optional package that is not installed.
 
-    Example:
+    Examples:
         >>> not_installed("a data frame", "pandas", "frame")
         "a data frame needs pandas, which is not installed; pip install 'bnkit[frame]'"
     """
@@ -39,7 +39,7 @@ def not_installed(what: str, package: str, extra: str) -> str:
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: a question with the most similar known name; empty if none is similar.
 
-    Example:
+    Examples:
         >>> did_you_mean("LeNat", ["lenet", "two-cnn"])
         "; did you mean 'lenet'?"
         >>> did_you_mean("resnet-9000", ["lenet", "two-cnn"])

@@ -31,7 +31,7 @@ class Moments:
     def of(cls, values: Tensor) -> Moments:
         """The moments of ``values``, shape (N, C, *), over all dimensions but the second.
 
-        Example:
+        Examples:
             >>> import torch
             >>> Moments.of(torch.tensor([[1.0], [3.0]])).mean
             tensor([2.], dtype=torch.float64)
@@ -47,7 +47,7 @@ class Moments:
     def merge(self, other: Moments) -> Moments:
         """The moments of both sets of values together.
 
-        Example:
+        Examples:
             >>> import torch
             >>> values = torch.arange(6.0).reshape(6, 1)
             >>> merged = Moments.of(values[:2]).merge(Moments.of(values[2:]))

@@ -14,7 +14,7 @@ import torch
 def derived_seed(*key: object) -> int:
     """A 63-bit seed derived from ``key`` by SHA-256.
 
-    Example:
+    Examples:
         >>> derived_seed(0, "epoch", 1) == derived_seed(0, "epoch", 1) != derived_seed(0, "epoch", 2)
         True
     """

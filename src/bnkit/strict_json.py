@@ -11,7 +11,7 @@ from typing import Any
 def strict(value: Any) -> Any:
     """``value`` with every non-finite float replaced by None, at any depth.
 
-    Example:
+    Examples:
         >>> strict({"loss": float("nan"), "accuracy": [0.5, float("inf")]})
         {'loss': None, 'accuracy': [0.5, None]}
     """

@@ -95,7 +95,7 @@ def check(
         ModelError: If the model has no batch norm, or raises on its input.
         DataError: If the batches are empty.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2))
         >>> print(check(model, example_inputs=torch.ones(1, 3, 4, 4), select="BN1"))
         warning  BN101 0  its bias is cancelled by 1; set bias=False (saves 6 parameters)
@@ -162,7 +162,7 @@ def assert_healthy(
         AssertionError: If it does; the message lists the findings.
         SettingsError, ModelError, DataError: If the model could not be checked.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(2, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
         >>> assert_healthy(model, example_inputs=torch.ones(3, 2))
     """

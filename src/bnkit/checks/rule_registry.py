@@ -50,7 +50,7 @@ def selected_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ..
     Raises:
         SettingsError: If one of them names no rule.
 
-    Example:
+    Examples:
         >>> [rule.code for rule in selected_rules("BN101,consecutive", None)]
         ['BN101', 'BN103']
     """

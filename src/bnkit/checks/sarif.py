@@ -26,7 +26,7 @@ def sarif_log(findings: Sequence[Finding], remarks: Sequence[str] = (), file: st
         remarks: Further remarks about the run.
         file: The physical location of findings that have none, from line 1.
 
-    Example:
+    Examples:
         >>> log = sarif_log([])
         >>> log["version"], log["runs"][0]["tool"]["driver"]["name"], log["runs"][0]["results"]
         ('2.1.0', 'bnkit', [])

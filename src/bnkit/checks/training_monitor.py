@@ -53,7 +53,7 @@ class Monitor:
     Raises:
         SettingsError: If a number is out of range or a rule unknown.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
         >>> seen = []

@@ -35,7 +35,7 @@ class Scale(Enum):
     def number(self, value: float) -> str:
         """An effect without its unit.
 
-        Example:
+        Examples:
             >>> Scale.RATIO.number(0.6931), Scale.POINTS.number(-0.0123), Scale.DECADES.number(0.5)
             ('2.00', '−1.2', '+0.50')
         """
@@ -55,7 +55,7 @@ class Scale(Enum):
     def text(self, effect: Interval | None) -> str:
         """A mean effect with its interval.
 
-        Example:
+        Examples:
             >>> Scale.POINTS.text(Interval(0.021, 0.010, 0.032, 5))
             '+2.1 points [+1.0, +3.2]'
         """

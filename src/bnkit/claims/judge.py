@@ -80,7 +80,7 @@ class HypothesisTest:
 def judge(tests: Sequence[HypothesisTest]) -> list[Verdict]:
     """The verdicts on all ``tests``, in order.
 
-    Example:
+    Examples:
         >>> sure, unsure = HypothesisTest({0: 0.9, 1: 1.0, 2: 1.1, 3: 0.95}, 0.1), HypothesisTest({0: 1.0, 1: -1.0, 2: 0.5}, 0.1)
         >>> [verdict.decision.value for verdict in judge([sure, unsure])]
         ['holds', 'not enough data']

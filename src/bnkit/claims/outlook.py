@@ -61,7 +61,7 @@ def outlook(test: HypothesisTest, questions: int, seeds: int, seconds_per_seed: 
         seeds: The number of seeds so far; some may have no effect.
         seconds_per_seed: The training time for a seed.
 
-    Example:
+    Examples:
         >>> found = outlook(HypothesisTest({0: 0.9, 1: 1.3, 2: 0.6}, 0.1, looks=()), 54, 3, 60.0)
         >>> str(found)
         'it would take about 5 more seeds, 5 min of training'

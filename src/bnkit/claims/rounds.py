@@ -44,7 +44,7 @@ class Judged:
 def next_count(seeds: int) -> int:
     """The number of seeds of a design in its next round: a quarter more, because rarer looks delay a verdict only little.
 
-    Example:
+    Examples:
         >>> counts = [0]
         >>> while counts[-1] < 20: counts.append(next_count(counts[-1]))
         >>> counts[1:]

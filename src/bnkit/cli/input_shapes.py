@@ -37,7 +37,7 @@ def example_of(shapes: Sequence[str], model: nn.Module) -> tuple[Tensor, ...] | 
     Raises:
         SettingsError: If one of ``shapes`` cannot be parsed, or only some have names.
 
-    Example:
+    Examples:
         >>> inputs = example_of(["2x3", "2x5:int64"], nn.Linear(3, 1))
         >>> [(tuple(tensor.shape), tensor.dtype) for tensor in inputs]
         [((2, 3), torch.float32), ((2, 5), torch.int64)]

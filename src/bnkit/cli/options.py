@@ -48,7 +48,7 @@ _NAMED = re.compile(f"`({'|'.join(_PARAMETERS)})`")
 def with_options(message: str) -> str:
     """``message``, with each parameter of the library in backquotes replaced by its option.
 
-    Example:
+    Examples:
         >>> with_options("results is in use; wait for it, or use another `out`")
         'results is in use; wait for it, or use another --out'
     """

@@ -95,7 +95,7 @@ class Comparison(StoredRuns):
         Raises:
             SettingsError: The table lacks a column, has invalid values, or has no pair of runs.
 
-        Example:
+        Examples:
             >>> import pandas
             >>> runs = pandas.DataFrame({
             ...     "network": ["no_batch_norm"] * 3 + ["batch_norm"] * 3,
@@ -238,7 +238,7 @@ class Comparison(StoredRuns):
             SettingsError: The figure is unknown, the settings do not name one point of the grid, or matplotlib is not
                 installed.
 
-        Example:
+        Examples:
             ``comparison.plot("loss", lr=0.1).set_yscale("log")``
         """
         from bnkit.report.paper.matplotlib_figures import plotted

@@ -50,7 +50,7 @@ class ProgressEstimate:
 def duration(seconds: float) -> str:
     """``m:ss``, or ``h:mm:ss``.
 
-    Example:
+    Examples:
         >>> duration(75), duration(3675)
         ('1:15', '1:01:15')
     """

@@ -50,7 +50,7 @@ def load(name: str) -> DataSet:
     Raises:
         DataError: If there is none of that name, or its files are corrupt or cannot be downloaded.
 
-    Example:
+    Examples:
         >>> load("digits").input_shape
         (1, 28, 28)
     """

@@ -73,9 +73,7 @@ def _make_split(value: object, name: str, source: str, digest: hashlib._Hash) ->
         digest.update(repr((source, len(streamed), survey.shape, survey.target_shape, survey.content)).encode())
         return streamed
     if isinstance(value, DataLoader):
-        raise DataError(
-            f"{name} is a DataLoader; expected its Dataset, loader.dataset: bnkit makes the batches itself"
-        )
+        raise DataError(f"{name} is a DataLoader; expected its Dataset, loader.dataset: bnkit makes the batches itself")
     try:
         inputs, targets = _pair(value)
     except (TypeError, ValueError) as error:

@@ -27,7 +27,7 @@ def canonical_targets(targets: Tensor, input_dimensions: int) -> Tensor:
         targets: Bool, integer or floating, from ``to_strided``.
         input_dimensions: The number of dimensions of their inputs, N included.
 
-    Example:
+    Examples:
         >>> canonical_targets(torch.tensor([0.5, 2.0], dtype=torch.float64), 2).shape
         torch.Size([2, 1])
         >>> canonical_targets(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), 4).shape
@@ -80,7 +80,7 @@ def check_labels(labels: Collection[int], name: str) -> None:
 def describe_labels(labels: Collection[int]) -> str:
     """The labels in a few words.
 
-    Example:
+    Examples:
         >>> describe_labels({1, 2, 3, 4}), describe_labels({0, 255})
         ('the labels 1 to 4', 'the labels 0 and 255')
     """

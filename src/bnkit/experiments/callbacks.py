@@ -149,7 +149,7 @@ class Note(Event):
 class Callback:
     """Base class for callbacks: a subclass has a method for each event that it handles, which takes the event's fields.
 
-    Example:
+    Examples:
         >>> class PrintNotes(Callback):
         ...     def note(self, message):
         ...         print(message)

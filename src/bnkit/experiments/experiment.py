@@ -218,7 +218,7 @@ def parse_experiment(content: Mapping[str, Any], origin: str) -> Experiment:
     Raises:
         SettingsError: If a key is unknown, missing or of the wrong type; the message names ``origin`` and the key.
 
-    Example:
+    Examples:
         >>> lenet = {"name": "mine", "networks": ["lenet"], "grid": {"lr": 0.1}, "seeds": 2, "epochs": 1}
         >>> parse_experiment(lenet, "here").seeds
         (0, 1)

@@ -13,7 +13,7 @@ def require_extra(what: str, module: str, extra: str) -> None:
     Raises:
         SettingsError: The package is not installed; the message has the command that installs it.
 
-    Example:
+    Examples:
         >>> require_extra("a logger", "not_there", "mlflow")
         Traceback (most recent call last):
         ...

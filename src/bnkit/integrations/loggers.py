@@ -45,7 +45,7 @@ def logger_names(log: str | Iterable[str]) -> tuple[str, ...]:
     Raises:
         SettingsError: A name is unknown.
 
-    Example:
+    Examples:
         >>> logger_names("wandb, mlflow,wandb")
         ('wandb', 'mlflow')
     """

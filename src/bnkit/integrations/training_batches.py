@@ -31,7 +31,7 @@ class TrainingBatches:
     Raises:
         SettingsError: ``loader`` is not a ``DataLoader``.
 
-    Example:
+    Examples:
         >>> loader = DataLoader(torch.arange(6), 2, shuffle=True, generator=torch.Generator().manual_seed(1))
         >>> before = loader.generator.get_state()
         >>> sorted(torch.cat(list(TrainingBatches(loader))).tolist())

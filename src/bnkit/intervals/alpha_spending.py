@@ -50,7 +50,7 @@ def level_at(pairs: Any, error: float) -> Any:
         pairs: The number of pairs, at least 3; or an array of such numbers.
         error: The chance that any of the intervals misses.
 
-    Example:
+    Examples:
         >>> [round(level_at(pairs, 0.05), 3) for pairs in (3, 5, 10, 50)]
         [0.019, 0.01, 0.004, 0.001]
     """
@@ -66,7 +66,7 @@ def anytime_p_value(p_values: Mapping[int, float]) -> float:
     Args:
         p_values: The one-sided p value of Student's t by the number of pairs, which is at least 3.
 
-    Example:
+    Examples:
         >>> anytime_p_value({3: 0.2, 4: 0.001, 5: 0.002}) < 0.01
         True
     """
@@ -79,7 +79,7 @@ def chance_of_factor(factor: Any) -> Any:
     Args:
         factor: A number, or an array of them.
 
-    Example:
+    Examples:
         >>> round(float(chance_of_factor(0.1)), 4)
         0.0575
     """
@@ -100,7 +100,7 @@ def confidence_at_look(looks: Sequence[int], confidence: float) -> float:
         looks: The number of pairs at each look.
         confidence: The confidence of all looks together.
 
-    Example:
+    Examples:
         >>> round(confidence_at_look([3, 4, 5], 0.95), 3), round(confidence_at_look([5], 0.95), 3)
         (0.99, 0.969)
     """

@@ -71,7 +71,7 @@ def example_spread(differences: NDArray[Any], *, single_answers: bool) -> Exampl
         differences: (pairs, examples); −1, 0 and 1 for right and wrong answers.
         single_answers: Whether they are differences of right and wrong answers.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> example_spread(np.array([[0, 1, 0, 0], [0, 1, 0, -1]]), single_answers=False)
         ExampleSpread(count=4, variance=0.3333..., recorded=2, adjusted=None)
@@ -97,7 +97,7 @@ def largest_spread(difference: float, discordant: float, count: int) -> ExampleS
         discordant: The largest possible share of answers that only one of the networks got right.
         count: The number of answers.
 
-    Example:
+    Examples:
         >>> spread = largest_spread(0.0, most_discordant(0.9, 0.9), 10_000)
         >>> round(spread.variance, 3), spread.recorded
         (0.2, 0)
@@ -130,7 +130,7 @@ def interval_for_new_examples(
         confidence: The confidence of the interval.
         limits: The smallest and the largest possible value.
 
-    Example:
+    Examples:
         >>> from bnkit.intervals.shares import difference_interval
         >>> these = difference_interval([0.0, 0.0, 0.0], 100)
         >>> found = interval_for_new_examples([0.0] * 3, largest_spread(0.0, 0.0, 100), these, resolution=0.01)

@@ -12,7 +12,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     "A simple sequentially rejective multiple test procedure".
 
-    Example:
+    Examples:
         >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
         [0.03, 0.06, 0.06]
     """
@@ -29,7 +29,7 @@ def holm_confidences(p_values: Sequence[float]) -> list[float]:
     The probability that any interval wrongly excludes 0 is then at most 5 %, for any number of intervals. Those that are not
     rejected share the error rate equally.
 
-    Example:
+    Examples:
         >>> [round(confidence, 4) for confidence in holm_confidences([0.01, 0.04, 0.03])]
         [0.9833, 0.975, 0.975]
     """

@@ -46,7 +46,7 @@ def conclude(difference: Interval | None, margin: float) -> Conclusion:
         difference: The difference with its interval; None if there is none.
         margin: The largest difference that would not matter.
 
-    Example:
+    Examples:
         >>> conclude(Interval(0.001, -0.004, 0.006, 5), margin=0.01)
         <Conclusion.NOTHING: 'nothing'>
     """

@@ -52,7 +52,7 @@ def interval_after_looks(
     Raises:
         SettingsError: The last look does not match the number of differences.
 
-    Example:
+    Examples:
         >>> from bnkit.intervals.student import mean_interval
         >>> class Differences:
         ...     values = (0.041, 0.045, 0.048, 0.044)
@@ -96,7 +96,7 @@ def pairs_needed(
     Raises:
         SettingsError: As for ``interval_after_looks``.
 
-    Example:
+    Examples:
         >>> from bnkit.intervals.student import mean_interval
         >>> class Differences:
         ...     values = (0.01, 0.03, 0.02)

@@ -22,7 +22,7 @@ def accuracy_interval(accuracies: Sequence[float], answers: int | None) -> Inter
         accuracies: One for each seed.
         answers: The number of answers of each accuracy; None if it is not recorded.
 
-    Example:
+    Examples:
         >>> interval = accuracy_interval([0.7, 0.7], 10)
         >>> round(interval.low, 2), round(interval.high, 2), interval.counted
         (0.4, 1.0, 10)
@@ -40,7 +40,7 @@ def difference_interval(
         answers: As for ``accuracy_interval``.
         confidence: The confidence of the interval.
 
-    Example:
+    Examples:
         >>> interval = difference_interval([0.0, 0.0, 0.0, 0.0, 0.0], 10)
         >>> round(interval.low, 3), round(interval.high, 3)
         (-0.163, 0.163)
@@ -61,7 +61,7 @@ def p_value(differences: Sequence[float], answers: int | None = None) -> float:
         differences: One for each seed.
         answers: The number of answers, if they are differences of accuracies; otherwise None.
 
-    Example:
+    Examples:
         >>> round(p_value([1.0, 2.0, 3.0]), 4), p_value([0.0, 0.0])
         (0.0742, 1.0)
     """
@@ -82,7 +82,7 @@ def p_value(differences: Sequence[float], answers: int | None = None) -> float:
 def share_half_width(share: float, answers: int) -> float:
     """The smallest half width of the interval of a share of ``answers`` answers: it contains Wilson's (1927) interval.
 
-    Example:
+    Examples:
         >>> round(share_half_width(1.0, 10), 3)
         0.278
     """
@@ -99,7 +99,7 @@ def difference_half_width(difference: float, answers: int, confidence: float = C
     each of the four cells (both right, one right, the other right, none right). The cells are not recorded, so the
     function takes those with the narrowest interval for this difference: no answer that only the worse network got right.
 
-    Example:
+    Examples:
         >>> round(difference_half_width(0.0, 10), 4), round(difference_half_width(0.0, 10_000), 6)
         (0.1633, 0.000196)
     """

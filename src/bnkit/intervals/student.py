@@ -23,7 +23,7 @@ def mean_interval(
         least: The smallest distance of each end from the mean.
         confidence: The confidence of the interval.
 
-    Example:
+    Examples:
         >>> mean_interval([1.0, 2.0, 3.0])
         Interval(mean=2.0, low=-0.484..., high=4.484..., n=3, counted=None)
     """
@@ -43,7 +43,7 @@ def ratio_interval(ratios: Sequence[float]) -> Interval | None:
 
     Fewer than three have no interval: for two durations, it would reach from a hundredth to a hundred times the mean.
 
-    Example:
+    Examples:
         >>> ratio_interval([0.5, 2.0]).mean
         1.0
     """

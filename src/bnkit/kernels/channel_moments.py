@@ -45,7 +45,7 @@ def plane_moments(x: Tensor) -> PlaneMoments | None:
     Equal to ``Moments.of`` up to rounding: short runs are summed in the arithmetic of ``x``, relative to a separate shift,
     and these sums are added in float64.
 
-    Example:
+    Examples:
         >>> plane_moments(torch.tensor([[[1.0, 3.0]], [[5.0, 7.0]]])).whole.mean
         tensor([4.], dtype=torch.float64)
     """

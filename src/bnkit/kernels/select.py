@@ -68,7 +68,7 @@ def select(
         SettingsError: If there is no such kernel.
         KernelError: If it was selected by name and cannot run here; the message has the reason and the alternatives.
 
-    Example:
+    Examples:
         >>> print(select("auto", torch.zeros(2, 2)))
         aten: PyTorch's own is faster for an input of this shape and layout
         >>> print(select("reference", torch.zeros(2, 2)))

@@ -23,7 +23,7 @@ def keep_freed_memory() -> bool:
     Returns:
         True if it took effect, False if the C library does not support it.
 
-    Example:
+    Examples:
         >>> keep_freed_memory() in (True, False)
         True
     """

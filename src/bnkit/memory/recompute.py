@@ -157,7 +157,7 @@ def recompute(model: nn.Module) -> Iterator[Recomputation]:
             pass: the recomputed output differs, because a tensor was changed in a way that autograd does not see (``.data``).
         RuntimeError: In the backward pass, as in PyTorch: a tensor that it needs was changed in place.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = torch.nn.Sequential(
         ...     torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3)

@@ -138,7 +138,7 @@ def _entries(content: Any) -> Iterator[dict[str, Any]]:
 def is_arithmetic(text: str) -> bool:
     """Whether ``text`` only computes with sizes, and calls only functions of numbers.
 
-    Example:
+    Examples:
         >>> is_arithmetic("Mul(Integer(8), Symbol('s16', positive=True, integer=True))")
         True
         >>> is_arithmetic("L['x'].size()[2] >= 3"), is_arithmetic("__import__('os').system('ls')")

@@ -304,7 +304,7 @@ class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
             combined
         with virtual batches.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layer = BatchNorm1d(2, activation="relu")
         >>> layer(torch.randn(4, 2, 5)).shape
@@ -317,7 +317,7 @@ class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
 
     The arguments are those of ``BatchNorm1d``. A channel has N·H·W values, so a batch of one example works.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layer = BatchNorm2d(2, activation="relu")
         >>> layer(torch.randn(4, 2, 5, 5)).shape
@@ -330,7 +330,7 @@ class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
 
     The arguments are those of ``BatchNorm1d``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layer = BatchNorm3d(2, activation="relu")
         >>> layer(torch.randn(4, 2, 3, 5, 5)).shape

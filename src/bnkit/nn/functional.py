@@ -60,7 +60,7 @@ def batch_norm(
         SettingsError: The input is not a dense tensor of floats, the activation or kernel is unknown, a shape does not
             fit, statistics are missing, eps is not above 0, the mask is not bool, or the virtual batch size is below 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> batch_norm(torch.tensor([[1.0], [3.0]]), None, None, training=True)
         tensor([[-1.0000],

@@ -144,7 +144,7 @@ class Objective:
     def change(self, value: float) -> str:
         """A difference with its sign; for accuracies in percentage points, without the unit.
 
-        Example:
+        Examples:
             >>> Objective().change(0.0213), Objective("mean_absolute_error", True, False).change(-0.5)
             ('+2.1', '−0.5')
         """
@@ -153,7 +153,7 @@ class Objective:
     def size(self, value: float) -> str:
         """The size of a difference with its unit.
 
-        Example:
+        Examples:
             >>> Objective().size(0.01), Objective().size(0.005)
             ('1 point', '0.5 points')
         """

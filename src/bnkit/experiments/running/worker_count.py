@@ -47,7 +47,7 @@ def resolve_worker_count(asked: int | str, threads: int, gpus: int = 0) -> int:
         threads: The threads of each run.
         gpus: The number of GPUs if the runs compute on GPUs; otherwise 0.
 
-    Example:
+    Examples:
         >>> resolve_worker_count(3, 1), resolve_worker_count("auto", 1, gpus=4)
         (3, 4)
     """

@@ -27,7 +27,7 @@ def r2_score(outputs: Tensor, targets: Tensor) -> Tensor:
     Raises:
         DataError: If their shapes differ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> targets = torch.tensor([[0.0], [1.0], [2.0]])
         >>> r2_score(targets, targets).item(), r2_score(torch.ones(3, 1), targets).item()

@@ -59,9 +59,8 @@ def add(
     Args:
         model: Not changed.
         example_inputs: A tensor, a tuple (positional arguments) or a dictionary (keywords) that ``model`` takes.
-        preserve: For a trained model: compute statistics, gamma and beta from the example, so that in evaluation mode
-            the copy computes what ``model`` does. If False, use the usual initialisation (mean 0, variance 1, gamma 1,
-            beta 0).
+        preserve: For a trained model: take statistics, gamma and beta from the example, so that in evaluation mode the copy
+            computes what ``model`` does. If False, the initialisation is the usual one (mean 0, variance 1, gamma 1, beta 0).
         where: "before_activation", "after_activation", or "after_pooling" (after the pooling that follows the
             activation, if there is one). The latter two keep the bias of the layer.
         include, exclude: Dotted names of layers, with shell wildcards, to select and to leave out.
@@ -75,7 +74,7 @@ def add(
             not run or, with ``preserve``, computes something else.
         SettingsError: An argument is invalid, or a pattern matches no layer.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
         >>> added, changes = add(model, torch.ones(1, 1, 4, 4))
         >>> print(changes)

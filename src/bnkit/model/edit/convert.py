@@ -92,7 +92,7 @@ def convert(
             computes something else.
         SettingsError: An argument is invalid.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
         >>> converted, changes = convert(model, to="sync")
         >>> print(changes)

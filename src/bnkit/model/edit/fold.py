@@ -70,7 +70,7 @@ def fold(
             something else: the message names the first place where they differ.
         SettingsError: A pattern matches no batch norm.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
         >>> folded, changes = fold(model, torch.ones(1, 1, 4, 4))
         >>> [(change.site, change.action, change.detail) for change in changes]

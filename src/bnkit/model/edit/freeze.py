@@ -44,7 +44,7 @@ def freeze(
         ModelError: There is no batch norm, or a lazy one has not seen an input yet.
         SettingsError: An argument is invalid, or a pattern matches no batch norm.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
         >>> print(freeze(model))
         site  action  detail
@@ -79,7 +79,7 @@ def unfreeze(model: nn.Module, *, include: Patterns | None = None, exclude: Patt
         ModelError: There is no batch norm.
         SettingsError: A pattern matches none.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
         >>> changes = freeze(model)
         >>> print(unfreeze(model))

@@ -55,7 +55,7 @@ def remove(
             or, with ``preserve``, computes something else.
         SettingsError: An argument is invalid, or a pattern matches no batch norm.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
         >>> twin, changes = remove(model, torch.ones(1, 1, 4, 4))
         >>> twin

@@ -171,7 +171,7 @@ def _attach_activation(built: nn.Module, like: BatchNormLike) -> None:
 def groups(channels: int, wanted: int) -> int:
     """``wanted`` if it divides ``channels``; otherwise the next smaller divisor, with at least two channels a group.
 
-    Example:
+    Examples:
         >>> groups(64, 32), groups(48, 32), groups(16, 32), groups(7, 32)
         (32, 24, 8, 1)
     """

@@ -111,7 +111,7 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 def join_last_single(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
     """``batches``, the last one joined to the one before if it is a single example, whose variance is 0.
 
-    Example:
+    Examples:
         >>> [len(inputs) for (inputs,) in join_last_single((part,) for part in torch.ones(9, 3).split(4))]
         [4, 5]
     """

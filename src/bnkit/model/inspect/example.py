@@ -70,7 +70,7 @@ def tensors_in(value: Any, path: str = "", within: tuple[int, ...] = ()) -> Iter
 
     PyTorch's pytrees do not look into dataclasses and other objects, which some models return.
 
-    Example:
+    Examples:
         >>> [path for path, _ in tensors_in({"a": (torch.ones(1), [torch.ones(1)])})]
         ['a.0', 'a.1.0']
     """

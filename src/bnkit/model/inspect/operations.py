@@ -101,7 +101,7 @@ _MODULES: tuple[tuple[OpType, tuple[type, ...]], ...] = (
 def type_of_operation(name: str, arguments: tuple[Any, ...]) -> OpType:
     """The kind of the ATen operation ``name``, such as ``relu_``, called with ``arguments``.
 
-    Example:
+    Examples:
         >>> type_of_operation("relu_", ()).value, type_of_operation("bernoulli_", ()).value
         ('activation', 'other')
     """

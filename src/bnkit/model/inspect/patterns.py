@@ -19,7 +19,7 @@ def matching(names: Iterable[str], include: Patterns | None, exclude: Patterns |
     Raises:
         SettingsError: A pattern of ``include`` or ``exclude`` matches none of the names, or is not a text.
 
-    Example:
+    Examples:
         >>> matching(["stem.conv", "layer1.0.conv", "head"], include=None, exclude="layer1.*")
         ['stem.conv', 'head']
     """

@@ -23,12 +23,8 @@ _BATCH = 257
 # For float64 inputs between -8 and 8, which some layers cast to float32. The two forms of GELU differ by 5e-4.
 _TOLERANCE = 5e-5
 _COMMON_EPS = (1e-5, 1e-3, 1e-6, 0.0)
-_RANKS = {
-    (2, 1): 2,
-    (2,): 1,
-    (): 1,
-    (2, 1, 1): 3,
-}  # the dimensions of the layer, by the positions of the inputs to try
+# The dimensions of the layer, by the positions of the inputs to try.
+_RANKS = {(2, 1): 2, (2,): 1, (): 1, (2, 1, 1): 3}
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def recognise(module: nn.Module) -> BatchNormLike | None:
     The layers of PyTorch and bnkit are known. For a subclass, or a module with 1-d ``weight``, ``bias``,
     ``running_mean`` and ``running_var``, a copy is called; the module, its hooks and the random state are not affected.
 
-    Example:
+    Examples:
         >>> norm = recognise(nn.SyncBatchNorm(4, eps=1e-3))
         >>> norm.channels, norm.eps, norm.dimensions, norm.activation
         (4, 0.001, None, None)

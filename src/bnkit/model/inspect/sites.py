@@ -89,7 +89,7 @@ def sites(model: nn.Module, example_inputs: Any) -> Sites:
     Raises:
         ModelError: The model raises on the example.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
         >>> [(site.name, site.activation, site.reaches_output) for site in sites(model, torch.ones(1, 1, 4, 4))]

@@ -13,7 +13,7 @@ def bytes_for_backward(model: nn.Module, inputs: Tensor) -> int:
 
     A storage that several layers save counts once. The model, its buffers and the random states are not changed.
 
-    Example:
+    Examples:
         >>> bytes_for_backward(nn.Sigmoid(), torch.ones(2, 3, requires_grad=True))
         24
     """

@@ -64,7 +64,7 @@ def summary(model: nn.Module, example_inputs: Any, *, repetitions: int = 7) -> B
         ModelError: The model has no batch norm, or raises on the example.
         SettingsError: An argument is invalid.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2))
         >>> costs = summary(model, torch.ones(4, 3, 4, 4), repetitions=1)
         >>> [(cost.site, cost.channels, cost.before, cost.after, cost.parameters, cost.bytes_kept) for cost in costs]

@@ -172,7 +172,7 @@ def collect(
 def moments_of(values: Tensor, mask: Tensor | None = None) -> Moments:
     """The moments of ``values``, (N, C, *), at the positions where ``mask``, (N, 1, *), is True: in float64, on the CPU.
 
-    Example:
+    Examples:
         >>> moments_of(torch.tensor([[1.0], [2.0], [6.0]]), torch.tensor([[True], [False], [True]])).mean
         tensor([3.5000], dtype=torch.float64)
     """

@@ -23,7 +23,7 @@ from bnkit.moments import Moments
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
     """The batch norm layers of ``model`` that keep running statistics, by dotted name: ours and PyTorch's.
 
-    Example:
+    Examples:
         >>> list(batch_norms(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))))
         ['1']
     """

@@ -87,7 +87,7 @@ def recalibrate(
         DataError: If there are no batches, or they are empty or hold NaN or inf.
         TooFewValuesError: If a layer gets one value per channel.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.BatchNorm1d(1))
         >>> recalibration = recalibrate(model, torch.tensor([[1.0], [2.0], [6.0]]), batch_size=2)
         >>> model[0].running_mean, model[0].running_var

@@ -35,7 +35,7 @@ def recalibrated(
     Raises:
         BnkitError: As ``recalibrate``; the statistics are then restored.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = nn.Sequential(nn.BatchNorm1d(1)).eval()
         >>> with recalibrated(model, torch.tensor([[1.0], [2.0], [6.0]])) as recalibration:

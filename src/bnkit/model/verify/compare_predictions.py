@@ -35,7 +35,7 @@ def effect_of(
     Raises:
         ModelError: One of the models raises.
 
-    Example:
+    Examples:
         >>> one, other = nn.Linear(2, 2), nn.Linear(2, 2)
         >>> effect = effect_of(one, one, [(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64))])
         >>> effect.examples, effect.change, effect.is_worse

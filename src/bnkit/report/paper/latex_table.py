@@ -34,7 +34,7 @@ _ESCAPES = {
 def escape(text: str) -> str:
     r"""``text`` escaped for LaTeX, also for pdfLaTeX.
 
-    Example:
+    Examples:
         >>> escape("no_batch_norm, 95 % of β")
         'no\\_batch\\_norm, 95 \\% of $\\beta$'
     """

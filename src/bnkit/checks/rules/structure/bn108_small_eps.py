@@ -40,7 +40,7 @@ class SmallEps(Rule):
 def rounding_variance(dtype: torch.dtype) -> float:
     """The variance of the rounding errors of values near 1: uniform over half the gap to either neighbour.
 
-    Example:
+    Examples:
         >>> f"{rounding_variance(torch.float32):.1e}, {rounding_variance(torch.bfloat16):.1e}"
         '1.2e-15, 5.1e-06'
     """

@@ -53,7 +53,7 @@ class LastBatch(Rule):
 def last_batch(loader: Any) -> int | None:
     """The size of the last batch of ``loader``; None if it is unknown without iterating over it.
 
-    Example:
+    Examples:
         >>> from torch.utils.data import DataLoader
         >>> last_batch(DataLoader(range(9), batch_size=4)), last_batch(DataLoader(range(9), batch_size=4, drop_last=True))
         (1, 4)
