@@ -179,11 +179,13 @@ def test_what_cannot_be_copied_is_made_once_more_by_its_factory(capsys, tmp_path
     assert "accuracy 1.000 -> 1.000" in result.out
 
 
-def test_fixing_says_what_it_did(capsys):
+def test_fixing_says_what_it_did_and_by_which_rules(capsys):
+    Path("f.safetensors").write_bytes(b"earlier")
     result = invoke(
         capsys, "check", f"{HERE}:trained", "--data", f"{HERE}:scaled", "--select", "BN101", "--fix", "--out", "f.safetensors"
     )  # fmt: skip
     assert result.status == 0
     *_, effect, written, left = result.out.splitlines()
     assert effect.startswith(f"on the test part of {HERE}:scaled: accuracy 1.000 -> 1.000, cross-entropy ")
-    assert (written, left) == ("written: f.safetensors", "left after fixing: nothing found in 1 layer")
+    assert written == "written: f.safetensors, replacing the existing file"
+    assert left == "left after fixing: nothing found in 1 layer by the rules selected (BN101)"

@@ -85,6 +85,7 @@ def check(
     if out is not None and not fix:
         raise SettingsError(f"--out {out} without --fix; expected both, or neither")
     destination = (out or _FIXED) if fix else None
+    replaced = destination is not None and destination.exists()
     if force and not fix:
         raise SettingsError("--force without --fix; expected both, or neither")
     with stderr_console().status(f"reading {target}"):
@@ -100,12 +101,16 @@ def check(
         with stderr_console().status(f"fixing {target}"):
             check_target, changes, outcome = check_target.apply_fixes(findings, destination, settings, force=force)
             findings = check_target.check(settings) if changes else findings
-    fix_lines = [*_fix_lines(changes, outcome, destination, "" if loaded is None else loaded.own_names)]
+    remark = ", replacing the existing file" if replaced else ""
+    if loaded is not None and destination is not None:
+        remark += loaded.own_names(destination)
+    fix_lines = [*_fix_lines(changes, outcome, destination, remark)]
     if form == "text":
         _print(given, before, fix_lines, time.perf_counter() - began, quiet=quiet)
         if changes:
             worse = ", but it is worse than before" if outcome is not None and outcome.is_loss else ""
-            stdout_console().print_sentences(f"left after fixing: {findings.summary}{worse}")
+            rules = "" if settings.select is None else f" by the rules selected ({', '.join(settings.select)})"
+            stdout_console().print_sentences(f"left after fixing: {findings.summary}{rules}{worse}")
     else:
         written = {
             "json": lambda: dumps(findings.to_json(), indent=2) + "\n",
@@ -132,7 +137,7 @@ def _print(given: str | None, findings: Findings, fix_lines: Sequence[str], seco
 
 
 def _fix_lines(
-    changes: Sequence[Change], outcome: Outcome | None, destination: Path | None, own_names: str
+    changes: Sequence[Change], outcome: Outcome | None, destination: Path | None, remark: str
 ) -> Iterator[str]:
     """Lines about the fixes, their effect on the outputs, and the file that was written."""
     if destination is None:
@@ -141,7 +146,7 @@ def _fix_lines(
         yield f"fixed: {change.site or '(the model)'}: {change.action}; {change.detail}"
     if outcome is not None:
         yield outcome.line
-    yield f"written: {destination}{own_names}" if changes else "nothing to fix; nothing written"
+    yield f"written: {destination}{remark}" if changes else "nothing to fix; nothing written"
 
 
 def _ignores_by_layer(given: list[str] | None) -> dict[str, list[str]] | None:

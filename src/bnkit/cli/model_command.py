@@ -232,7 +232,7 @@ class ModelCommand:
             console.print_sentences(line)
         if self.out is not None:
             before = ", replacing the existing file" if replaced else ""
-            own_names = "" if model_target.weights is None else model_target.weights.own_names
+            own_names = "" if model_target.weights is None else model_target.weights.own_names(self.out)
             console.print_sentences(f"written: {self.out}{before}{own_names}")
 
 

@@ -20,6 +20,8 @@ _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 # The counter of torch.optim.swa_utils.AveragedModel, next to the weights under "module.".
 _AVERAGED = "n_averaged"
 # The usual keys of the state_dict, which the message does not mention.
+# What holds a program and not a state_dict.
+_PROGRAMS = {".onnx", ".pt2"}
 _USUAL = ("state_dict", "model_state_dict", "model")
 # The deepest nesting of dictionaries in which a state_dict is searched.
 _DEEPEST = 3
@@ -52,9 +54,10 @@ class LoadedWeights:
             parts.append(f"names without the prefix{plural} {_quoted(self.prefixes)}")
         return f"{self.path}: {', '.join(parts)}"
 
-    @property
-    def own_names(self) -> str:
-        """A remark on a file written from these weights; empty if its names are those of the file that was read."""
+    def own_names(self, written: Path) -> str:
+        """A remark on the file ``written`` of these weights; empty if it holds a program, or has the names that were read."""
+        if written.suffix in _PROGRAMS:
+            return ""
         if self.prefixes:
             return ", the state_dict alone, under the network's own names"
         return ", the state_dict alone" if self.line is not None else ""
