@@ -301,8 +301,7 @@ class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
 
     Raises:
         SettingsError: The activation or kernel is unknown, a process group is given without ``sync``, or ``sync`` is
-            combined
-        with virtual batches.
+            combined with virtual batches.
 
     Examples:
         >>> import torch
