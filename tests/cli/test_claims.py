@@ -119,7 +119,7 @@ def test_a_report_of_the_folder_of_claims(capsys):
     assert json.loads(result.out)["claims"] == read(Path("c"))
     for arguments in (("c", "c/inside"), ("c/inside", "c"), ("c", "--out", "x.html")):
         result = invoke(capsys, "report", *arguments)
-        assert result.status == 2 and "c is a folder of bnkit claims; expected it alone" in result.err
+        assert result.status == 2 and "c is a folder of bnkit claims; expected only that folder" in result.err
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"claims": [{}]}'])

@@ -162,7 +162,7 @@ def test_a_network_that_lacks_runs_of_the_baseline_is_named():
 def test_an_accuracy_of_unknown_examples_is_said_to_be_one():
     comparison = bnkit.Comparison.from_frame(_frame(), metric="accuracy")
     note, about_examples = comparison.answer.notes
-    assert "with examples=N" in note and "does not say that it holds for new ones" in about_examples
+    assert "with examples=N" in note and "need not hold for new ones" in about_examples
     assert comparison.answer.contrasts[0].objective.is_accuracy
 
 

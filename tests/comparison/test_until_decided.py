@@ -68,7 +68,7 @@ def test_a_reader_sees_what_was_asked_for_and_nothing_is_missing(undisturbed, ca
     looks = comparison.results.growth.contrasts[0].looks
     assert [look["pairs"] for look in contrast["looks"]["looks"]] == [look.pairs for look in looks]
     assert contrast["margin"] == 0.04
-    best = again.answer.contrasts[0].best.test
+    best = again.answer.contrasts[0].best.decisive
     assert (best.n, best.low, best.high) == (looks[-1].pairs, looks[-1].low, looks[-1].high)
     said = invoke(capsys, "report", str(comparison.folder.path), "--json")
     assert json.loads(said.out)["answer"]["contrasts"][0]["looks"] == contrast["looks"]
@@ -110,7 +110,7 @@ def test_a_budget_ends_the_growth_between_rounds_and_the_next_call_goes_on(undis
     assert {seed for *_, seed in _runs(first)} == {0}
     for read in (first, bnkit.Comparison(tmp_path / "r")):
         assert (read.results.growth.reason, read.answer.incomplete) == ("budget", 0)
-        assert "The budget of 1e-09 s ended before all was decided" in str(read.answer)
+        assert "The budget of 1e-09 s ended before every comparison was decided" in str(read.answer)
     assert len(_compare(tmp_path / "r", budget=1e-9).plan) > len(first.plan)
     assert tiny_experiment.figures(_compare(tmp_path / "r")) == tiny_experiment.figures(undisturbed[0])
 

@@ -42,7 +42,7 @@ def test_a_hyper_parameter_that_is_code_is_not_made(tmp_path, capsys):
     result = invoke(capsys, "check", f"{FILE}:Net", "--weights", checkpoint, "--input", "8x3")
     assert result.status == 2
     assert "the hyper-parameter options is a tests.integrations.lightning_network.Options, which is code" in result.err
-    assert "expected a factory without arguments, as def make(): return Net(…)" in result.err
+    assert "expected a factory without arguments, such as def make(): return Net(…)" in result.err
 
 
 def test_a_class_that_needs_arguments_and_has_no_checkpoint_is_refused_as_before(capsys):

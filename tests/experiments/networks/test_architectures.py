@@ -144,7 +144,7 @@ def test_a_file_is_a_target(tmp_path):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("nowhere.py:networks", "nowhere.py is not there"),
+        ("nowhere.py:networks", "nowhere.py does not exist"),
         ("no.such.module:networks", "No module named 'no'"),
         ("tests.experiments.tiny_experiment:nothing", "has no 'nothing'; it has .*networks"),
         ("nonsense", "names no factory; expected path/to/file.py:name"),

@@ -242,7 +242,7 @@ def _raises(*_):
         ({"training_step": "mine"}, SettingsError, "training_step: 'mine' is unknown here; expected one of default"),
         ({"augmentation": "blur"}, SettingsError, "augmentation: 'blur' .* expected one of none, crop_and_flip"),
         ({"augmentation": "crop_and_flip"}, FactoryError, "augmentation raised SettingsError .* expected images"),
-        ({"loss": "nowhere.py:loss"}, FactoryError, "nowhere.py is not there"),
+        ({"loss": "nowhere.py:loss"}, FactoryError, "nowhere.py does not exist"),
         ({"loss": 3}, FactoryError, "loss: loss is a int; expected a function"),
         ({"loss": _raises}, FactoryError, "loss raised KeyError on 2 examples with network no_batch_norm: 'gone'"),
         ({"loss": nn.CrossEntropyLoss(reduction="none")}, FactoryError, r"loss returned a tensor of shape \(2,\)"),

@@ -89,7 +89,7 @@ REFUSED = {  # what makes it, the verbs that refuse it, and what they say
     "on several devices": (_on_several_devices, (*CHANGING, "recalibrate", "check"), r"\(DataParallel\), .* give the module in it"),
     "a class": (lambda: nn.ReLU, VERBS, r"model is the class ReLU; expected an nn.Module: build it, ReLU\(...\)"),
     "an exported program": (
-        lambda: torch.export.export(_network(), (_inputs(),)), VERBS,
+        lambda: torch.export.export(_network(), (_inputs(),)), [verb for verb in VERBS if verb != "fold"],
         "model is a ExportedProgram; expected an nn.Module: give the one that was exported",
     ),
     "weights": (lambda: _network().state_dict(), VERBS, "model is a OrderedDict; .* give it these tensors by load_state_dict"),
