@@ -47,7 +47,12 @@ def run_pytest(folder, *arguments):
     done = run(
         [sys.executable, "-m", "pytest", "-q", *plugin, *arguments],
         cwd=folder,
-        environment={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT / "src"), "PYTEST_ADDOPTS": None, "CI": None},
+        environment={
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONPATH": str(ROOT / "src"),
+            "PYTEST_ADDOPTS": None,
+            "CI": None,
+        },
     )
     return done.returncode, done.stdout + done.stderr
 

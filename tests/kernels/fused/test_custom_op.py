@@ -255,7 +255,5 @@ def test_a_gradient_of_another_dtype_is_refused_and_one_that_lies_otherwise_is_n
 
 def test_a_kernel_that_is_not_loaded_is_named():
     *arguments, _ = _arguments((4, 3, 2, 2))
-    with pytest.raises(
-        KernelError, match=rf"got the kernel 'tritn', which is not loaded; expected one of .*{FUSED}"
-    ):
+    with pytest.raises(KernelError, match=rf"got the kernel 'tritn', which is not loaded; expected one of .*{FUSED}"):
         batch_norm(*arguments, "tritn")
