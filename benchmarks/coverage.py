@@ -75,7 +75,7 @@ def trained_differences(folder: Path, seeds: int, network: str, settings: dict[s
 def coverage(
     differences: NDArray[np.int8], seeds: int, examples: int, rounds: int
 ) -> tuple[float, float, float, float]:
-    """How often each interval of so many seeds and examples holds the true difference, and the mean half widths."""
+    """How often each interval of ``seeds`` and examples holds the true difference, and the mean half widths."""
     generator = np.random.default_rng(0)
     of_examples, truth = differences.mean(0), differences.mean()
     found = np.zeros(4)

@@ -201,7 +201,7 @@ def seeds_alone(generator: np.random.Generator, count: int, effect: float) -> Sw
 
 
 def diverging(generator: np.random.Generator, count: int, effect: float, share: float = 0.05) -> Sweeps:
-    """As ``seeds_alone``, but so many of the seeds diverge: 80 deviations worse. The truth counts them."""
+    """As ``seeds_alone``, but a share of the seeds diverges: 80 deviations worse. The truth counts them."""
     diverged = generator.random((count, MOST)) < share
     found = effect + generator.standard_normal((count, MOST)) - 80 * diverged
     return Sweeps(found, np.full(count, effect - 80 * share))
@@ -238,7 +238,7 @@ def rate_chosen(
         effect: Of the second network.
         flat: Whether the first network has four equal rates, so that choosing flatters it most, and the second only one good rate.
         halving: Whether half of the rates are dropped after the first seed and one of the last two after the second, and those seeds
-            are compared too. Otherwise the best is chosen anew at every look, among all rates and all seeds.
+            are compared too. Otherwise the best is chosen again at every look, among all rates and all seeds.
     """
     even, one_good = np.array([0.0, 0.0, 0.0, 0.0]), np.array([0.0, -5.0, -5.0, -5.0])
     uneven = np.array([0.0, -0.5, -1.0, -3.0])
@@ -322,7 +322,7 @@ def rows(
     for halving in (True, False):
         for flat in (True, False):
             for effect in (0.0, 2.01):
-                name = f"{'flat' if flat else 'uneven'} rates, {'halving' if halving else 'chosen anew'}, {effect:g}"
+                name = f"{'flat' if flat else 'uneven'} rates, {'halving' if halving else 'chosen again'}, {effect:g}"
                 yield name, rate_chosen, {"effect": effect, "flat": flat, "halving": halving}
 
 
