@@ -64,6 +64,13 @@ def test_it_waits_where_looking_takes_long(clock):
     assert monitor._spent <= 0.1 * clock.now
 
 
+def test_with_all_the_time_no_check_is_postponed(clock):
+    monitor = Monitor(_model(), every=2, share=1.0, on_findings=lambda found: None)
+    monitor._check = lambda: setattr(clock, "now", clock.now + 100.0)  # steps take no time here
+    _walk(monitor, clock, 6, seconds=0.0)
+    assert monitor.looks == [2, 4, 6]
+
+
 @pytest.mark.slow
 def test_training_is_bit_by_bit_the_same():
     def trained(watched):

@@ -40,7 +40,7 @@ class Monitor:
         model: The model that trains. With ``DistributedDataParallel``, the wrapped model: each process checks separately.
         every: The least number of steps between two checks.
         batches: The number of recent batches that a check uses; they are kept until then.
-        share: The largest share of the time that checks may take.
+        share: The largest share of the time that checks may take; 1 postpones none.
         on_findings: Called with the findings of each check, instead of logging them.
         optimizer, loader, ema, accumulation, processes, forward: As for ``check``.
         select, ignore, per_layer_ignores: As for ``check``.
@@ -135,6 +135,8 @@ class Monitor:
     def _is_time(self) -> bool:
         if self.steps - (self.looks[-1] if self.looks else 0) < self._every:
             return False
+        if self._share == 1:  # a check that took all the time since the start would postpone the next even so
+            return True
         # The next check is expected to take as long as the earlier ones.
         expected = self._spent / len(self.looks) if self.looks else 0.0
         return self._spent + expected <= self._share * (time.perf_counter() - self._began)
