@@ -45,7 +45,7 @@ zoo: .venv/.installed-dev
 docs: .venv/.installed-dev
 	$(BIN)/typer bnkit.cli.main utils docs --name bnkit --title "Command line" --output docs/reference/commands.md
 	$(BIN)/python docs/lessons/execute.py
-	rm -rf build/docs && cp -rL docs build/docs && rm -rf build/docs/*.py build/docs/lessons/*.py build/docs/lessons/.gitignore
+	rm -rf build/docs && mkdir -p build && cp -rL docs build/docs && rm -rf build/docs/*.py build/docs/lessons/*.py build/docs/lessons/.gitignore
 	$(BIN)/zensical build
 
 # What a user installs, in an environment that has nothing else.
