@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from bnkit.claims import CLAIMS, PAGES, Decision, Verdict, designs, judge
+from bnkit.claims import CLAIMS, PAGES, Decision, Verdict, designs, hypothesis_tests
 from bnkit.claims.claims_page import claims_page
 from bnkit.claims.forest_plot import forest_plot
-from bnkit.claims.judge import HypothesisTest
-from bnkit.claims.verdicts import ClaimResult, Verdicts
+from bnkit.claims.hypothesis_tests import HypothesisTest
+from bnkit.claims.verdict_table import ClaimResult, Verdicts
 from tests.report.browser import browse
 
 
 def _verdicts(**facts):
     design = designs(quick=True)
     effects = [{0: 0.5, 1: 0.6, 2: 0.55, 3: 0.52}, {0: -0.4, 1: 0.5}]
-    verdict = judge([HypothesisTest(values, 0.1) for values in effects])
+    verdict = hypothesis_tests([HypothesisTest(values, 0.1) for values in effects])
     asked = [ClaimResult(c, design[c.design], j, e) for c, j, e in zip(CLAIMS, verdict, effects, strict=False)]
     asked.append(ClaimResult(CLAIMS[2], None, Verdict(Decision.NOT_ASKED, None), {}, "<b>mine</b> has no depth to set"))
     return Verdicts(Path("results/claims"), asked, 4, "bnkit claims", {"torch": "2", **facts})

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from bnkit.checks.check_context import BatchExample, CheckContext, TrainingSetup
 from bnkit.checks.config import CheckConfig, load_config
-from bnkit.checks.context import BatchExample, CheckContext, TrainingSetup
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.findings import Findings
 from bnkit.checks.fix import is_fixed_by_default
@@ -29,10 +29,10 @@ from bnkit.model.inspect.batches import Batches, Forward, device_of
 from bnkit.model.inspect.construction import line_of
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
-from bnkit.model.inspect.recognise import no_batch_norm
+from bnkit.model.inspect.recognise_batch_norm import no_batch_norm
 from bnkit.model.inspect.supported import check_supported
-from bnkit.model.state import Snapshot, preserve_everything
-from bnkit.model.statistics.ranks import without_broadcasts
+from bnkit.model.preserve_state import Snapshot, preserve_everything
+from bnkit.model.statistics.distributed_ranks import without_broadcasts
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
