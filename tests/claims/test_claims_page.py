@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from bnkit.claims import CLAIMS, PAGES, Decision, Verdict, designs, hypothesis_tests
+from bnkit.claims import CLAIMS, PAGES, Decision, Verdict, designs, judge
 from bnkit.claims.claims_page import claims_page
 from bnkit.claims.forest_plot import forest_plot
 from bnkit.claims.hypothesis_tests import HypothesisTest
 from bnkit.claims.verdict_table import ClaimResult, Verdicts
-from tests.report.browser import browse
+from tests.browser import drawn
 
 
 def _verdicts(**facts):
     design = designs(quick=True)
     effects = [{0: 0.5, 1: 0.6, 2: 0.55, 3: 0.52}, {0: -0.4, 1: 0.5}]
-    verdict = hypothesis_tests([HypothesisTest(values, 0.1) for values in effects])
+    verdict = judge([HypothesisTest(values, 0.1) for values in effects])
     asked = [ClaimResult(c, design[c.design], j, e) for c, j, e in zip(CLAIMS, verdict, effects, strict=False)]
     asked.append(ClaimResult(CLAIMS[2], None, Verdict(Decision.NOT_ASKED, None), {}, "<b>mine</b> has no depth to set"))
     return Verdicts(Path("results/claims"), asked, 4, "bnkit claims", {"torch": "2", **facts})
@@ -127,7 +127,7 @@ document.querySelector("#probe").textContent = [
 @pytest.mark.browser
 def test_a_browser_draws_it(tmp_path, chromium):
     text = claims_page(_verdicts().to_json(), [_DESIGN])
-    drawn, complaints = browse(chromium, text.replace("</body>", _PROBE), tmp_path)
+    shown, complaints = drawn(chromium, text.replace("</body>", _PROBE), tmp_path)
     assert complaints == []
-    assert re.search(r'<pre id="probe">(.*?)</pre>', drawn)[1] == "true 2 true true true"
+    assert re.search(r'<pre id="probe">(.*?)</pre>', shown)[1] == "true 2 true true true"
     assert len(text.encode()) < 100_000
