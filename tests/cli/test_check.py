@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bnkit.checks.rule_registry import page, rules
+from bnkit.checks.rule_pages import read_page
+from bnkit.checks.rule_registry import rules
 from bnkit.cli.main import main
 from bnkit.comparison.comparison import Comparison
 from tests.cli import user_networks
@@ -148,7 +149,7 @@ def test_a_mistake_is_one_line(capsys, arguments, expected):
 @pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.code) for rule in rules()])
 def test_a_rule_is_explained(capsys, rule):
     for name in (rule.code.lower(), rule.name, *rule.former_names):
-        assert invoke(capsys, "explain", name).out == page(rule.code)
+        assert invoke(capsys, "explain", name).out == read_page(rule.code).text
 
 
 def test_rules_are_listed(capsys):

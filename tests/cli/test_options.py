@@ -14,7 +14,7 @@ from bnkit.cli.options import with_options
 SOURCE = Path(bnkit.__file__).parent
 # Not messages: a command that a page shows, the output of `bnkit check`, and git's options.
 NOT_MESSAGES = {
-    "claims/evaluate.py",
+    "claims/evaluate_claims.py",
     "checks/findings.py",
     "experiments/records/environment.py",
     "integrations/pytest_plugin.py",  # an option of pytest

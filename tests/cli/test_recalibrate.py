@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bnkit.data.custom import load_data
+from bnkit.data.user_data import load_data
 from bnkit.seeding import seeded
 from tests.cli import user_networks
 from tests.cli.cli_runner import invoke

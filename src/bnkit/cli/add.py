@@ -23,7 +23,7 @@ from bnkit.cli.model_command import (
 )
 
 if TYPE_CHECKING:
-    from bnkit.model.edit.add import Where
+    from bnkit.model.edit.add_plan import Where
 
 
 def add(

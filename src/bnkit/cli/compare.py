@@ -18,7 +18,7 @@ from bnkit.table import Column, Table
 if TYPE_CHECKING:
     from bnkit.experiments.experiment import Experiment
     from bnkit.experiments.plan import Plan
-    from bnkit.experiments.stopping import StoppingRule
+    from bnkit.experiments.stopping_rule import StoppingRule
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
@@ -156,8 +156,8 @@ def compare(
     from bnkit.comparison.progress import progress_display
     from bnkit.experiments.experiment import DEMONSTRATION_NAMES
     from bnkit.experiments.records.record import Status
-    from bnkit.experiments.running.request import LaunchOptions, is_nonzero_rank, prepare
-    from bnkit.experiments.stopping import stopping_rule
+    from bnkit.experiments.running.launch_request import LaunchOptions, is_nonzero_rank, prepare
+    from bnkit.experiments.stopping_rule import stopping_rule
 
     rule = stopping_rule(until, margin, budget, max_seeds)
     task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
@@ -249,7 +249,7 @@ def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) 
 
 def _seeds(seeds: int | None, rule: StoppingRule | None) -> dict[str, Any]:
     """The change of the seeds: a stopping rule discards a recipe's seeds, which are for a plan without a rule."""
-    from bnkit.experiments.stopping import FIRST_SEEDS
+    from bnkit.experiments.stopping_rule import FIRST_SEEDS
 
     return {"seeds": FIRST_SEEDS if seeds is None and rule is not None else seeds, "until": rule}
 

@@ -18,7 +18,7 @@ from bnkit.model.inspect.batches import device_of
 from bnkit.model.inspect.construction import record_construction
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
-from bnkit.model.lightning_checkpoint import Inert, hyper_parameters
+from bnkit.model.untrusted_checkpoint import Inert, hyper_parameters
 from bnkit.model.weight_files import LoadedWeights, load_weights
 from bnkit.seeding import seeded
 

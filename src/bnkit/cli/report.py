@@ -68,7 +68,7 @@ def report(
 
     `bnkit report results/claims` rewrites claims.html, with all effects in one figure, and the report of every design.
     """
-    from bnkit.claims.folder import holds_claims
+    from bnkit.claims.claims_folder import holds_claims
     from bnkit.comparison.comparison import Comparison
     from bnkit.report.answer import Answer
 
@@ -151,7 +151,7 @@ def print_results(results: Results, report: Path, *, show_all: bool, only_answer
 
 
 def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, as_json: bool) -> None:
-    from bnkit.claims.folder import holds_claims, read, write_page
+    from bnkit.claims.claims_folder import holds_claims, read, write_page
 
     if len(folders) > 1 or out is not None:
         raise SettingsError(
@@ -174,7 +174,7 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
 
 def _write_merged(comparisons: list[Comparison], path: Path) -> tuple[Path, Results]:
     from bnkit.comparison.compare_folders import merge_comparisons
-    from bnkit.experiments.records.marker import refuse_foreign_page
+    from bnkit.experiments.records.overwrite_protection import refuse_foreign_page
     from bnkit.report.page import page
 
     results = merge_comparisons(comparisons)

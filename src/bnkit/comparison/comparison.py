@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
-    from bnkit.experiments.resolve import Components
+    from bnkit.experiments.resolve_experiment import Components
     from bnkit.report.paper.plots import Plot
 
 

@@ -21,7 +21,7 @@ from statistics import fmean
 
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record, Status
-from bnkit.experiments.stopping import ContrastLooks, Look, StoppingRule
+from bnkit.experiments.stopping_rule import ContrastLooks, Look, StoppingRule
 from bnkit.intervals.interval import CONFIDENCE, FEWEST, Conclusion
 from bnkit.intervals.sequential import interval_after_looks, pairs_needed
 from bnkit.intervals.shares import difference_half_width

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.settings import Grid, Settings
-from bnkit.experiments.stopping import StoppingRule
+from bnkit.experiments.stopping_rule import StoppingRule
 from bnkit.messages import did_you_mean, unknown_name
 
 _Text = Annotated[str, Field(strict=True)]

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.data import DataSet, Split, Splits, Streamed, TrainSet, batches, prepare
-from bnkit.data.custom import load_data
+from bnkit.data.user_data import load_data
 from bnkit.errors import FactoryError, ModelError, SettingsError
 from bnkit.factory_import import is_factory_name, load_factory
 from bnkit.model.inspect.batches import device_of, dtype_of, join_last_single
 from bnkit.model.inspect.example import Example
-from bnkit.model.state import preserve_model
+from bnkit.model.preserve_state import preserve_model
 
 # The default batch size of a comparison.
 _EXAMPLES = 64

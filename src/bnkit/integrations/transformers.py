@@ -15,10 +15,10 @@ from bnkit.errors import SettingsError
 from bnkit.integrations.training_batches import DEFAULT_LIMIT, TrainingBatches, may_recalibrate
 from bnkit.model.edit.freeze import freeze
 from bnkit.model.inspect.batches import Forward
-from bnkit.model.inspect.patterns import Patterns
-from bnkit.model.statistics.drift import Recalibration
+from bnkit.model.inspect.name_patterns import Patterns
 from bnkit.model.statistics.recalibrate import recalibrate
-from bnkit.model.statistics.recalibrated import restore_statistics, running_statistics
+from bnkit.model.statistics.running_stats_drift import Recalibration
+from bnkit.model.statistics.temporary_recalibration import restore_statistics, running_statistics
 
 try:
     from transformers import TrainerCallback

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bnkit.errors import ModelError
-from bnkit.model.lightning_checkpoint import Inert, read_checkpoint
+from bnkit.model.untrusted_checkpoint import Inert, read_checkpoint
 
 # Wrappers of torch that add a part in the middle of a name: torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 import bnkit
 from bnkit.errors import ModelError, SettingsError
-from bnkit.model.instrument.batch_norm_cost import BatchNormCost, BatchNormCosts, Saving
 from bnkit.model.instrument.step_timing import Clock, LayerTimer
+from bnkit.model.instrument.summary_table import BatchNormCost, BatchNormCosts, Saving
 
 N, C, SIZE = 4, 8, 12
 # Autograd keeps the input of a batch norm, and the mean and the deviation of the batch.

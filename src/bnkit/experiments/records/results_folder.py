@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import Experiment, parse_experiment, read_experiment
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records import atomic_files, calls, example_scores, marker
-from bnkit.experiments.records.budget_end import forget_budget_end
-from bnkit.experiments.records.calls import FolderRuns, folder_runs
+from bnkit.experiments.records import atomic_files, earlier_calls, example_scores, overwrite_protection
+from bnkit.experiments.records.budget_exhausted import forget_budget_end
+from bnkit.experiments.records.earlier_calls import FolderRuns, folder_runs
 from bnkit.experiments.records.record import CorruptRecordError, Epoch, Record, RecordFile, Status
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -33,7 +33,7 @@ _FILES_OF_A_RUN = (
     ".*.new",
 )
 # The files that a comparison writes.
-_WRITTEN = ("experiment.toml", "results.csv", "report.html", "runs", marker.LOCK)
+_WRITTEN = ("experiment.toml", "results.csv", "report.html", "runs", overwrite_protection.LOCK)
 # The folders of loggers.
 _LOGS = ("tensorboard", "wandb", "mlflow")
 # The fraction of the time that may be spent writing results.csv.
@@ -134,7 +134,7 @@ class ResultsFolder:
         Raises:
             RecordError: If there is such a file, or the folder is a file.
         """
-        marker.refuse_foreign(self.path, (*_WRITTEN, *further))
+        overwrite_protection.refuse_foreign(self.path, (*_WRITTEN, *further))
 
     def begin(self, experiment: Experiment, *, fresh: bool) -> None:
         """Create the folder and write ``experiment.toml``; if ``fresh``, delete existing runs first."""
@@ -146,15 +146,15 @@ class ResultsFolder:
             for file in (self.results_file, self.report_file, self.experiment_file):
                 file.unlink(missing_ok=True)
             forget_budget_end(self.path)
-            calls.forget_all(self.path)
+            earlier_calls.forget_all(self.path)
             self._records.clear()
         try:
             atomic_files.make_folder(self.path / "runs")
-            atomic_files.make_folder(self.path / calls.CALLS)
+            atomic_files.make_folder(self.path / earlier_calls.CALLS)
         except OSError as error:
             raise atomic_files.UnwritableError.of(self.path / "runs", error) from error
         text = experiment.to_toml()
-        calls.remember(self.path, text, self.experiment_file)
+        earlier_calls.remember(self.path, text, self.experiment_file)
         self.replace(self.experiment_file, text)
         self._runs = None
 
@@ -170,7 +170,7 @@ class ResultsFolder:
         try:
             atomic_files.make_folder(self.path)
             # The system releases it when the process ends, after kill -9 too.
-            lock = FileLock(self.path / marker.LOCK, timeout=0)
+            lock = FileLock(self.path / overwrite_protection.LOCK, timeout=0)
             lock.acquire()
         except Timeout as error:
             raise RecordError(f"another bnkit is writing to {self.path}; wait for it, or use another `out`") from error
@@ -179,7 +179,7 @@ class ResultsFolder:
                 f"{self.path} cannot be written ({error.strerror or error}); expected a folder that can: use another `out`"
             ) from error
         try:
-            marker.mark(self.path, (*_WRITTEN, *_LOGS))
+            overwrite_protection.mark(self.path, (*_WRITTEN, *_LOGS))
             yield
         finally:
             lock.release()

@@ -7,8 +7,8 @@ from torch import nn
 from bnkit.arguments import check_bool
 from bnkit.errors import ModelError
 from bnkit.model.changes import UNCHANGED, Change, Changes
-from bnkit.model.inspect.patterns import Patterns
-from bnkit.model.inspect.recognise import (
+from bnkit.model.inspect.name_patterns import Patterns
+from bnkit.model.inspect.recognise_batch_norm import (
     BatchNormLike,
     BatchNormSite,
     Unrecognized,

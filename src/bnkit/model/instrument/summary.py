@@ -21,14 +21,19 @@ from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.edit.fold import fold
 from bnkit.model.inspect.batches import device_of
 from bnkit.model.inspect.example import Example
+from bnkit.model.inspect.layer_sites import Sites, sites
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
-from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite, batch_norm_sites, required_batch_norm_sites
-from bnkit.model.inspect.sites import Sites, sites
+from bnkit.model.inspect.recognise_batch_norm import (
+    BatchNormLike,
+    BatchNormSite,
+    batch_norm_sites,
+    required_batch_norm_sites,
+)
 from bnkit.model.inspect.supported import check_supported
-from bnkit.model.instrument.batch_norm_cost import BatchNormCost, BatchNormCosts, Saving
 from bnkit.model.instrument.kept_bytes import KeptBytes, bytes_saved_by_recompute, kept_bytes
 from bnkit.model.instrument.step_timing import Clock, StepTimes, TrainingStep, interleaved, median_of
-from bnkit.model.state import force_eager, isolate_from_ambient_modes, preserve_everything
+from bnkit.model.instrument.summary_table import BatchNormCost, BatchNormCosts, Saving
+from bnkit.model.preserve_state import force_eager, isolate_from_ambient_modes, preserve_everything
 
 _WARM_UP = 2
 _OURS = "bnkit."

@@ -16,10 +16,10 @@ from torch.nn.modules import module as module_hooks
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bnkit.errors import ModelError
-from bnkit.kernels.fused.tracing import is_plain_eager
+from bnkit.kernels.tracing import is_plain_eager
 from bnkit.model.layers.activation_calls import ABOUT_SHAPE, ACTIVATIONS, SUMS, activation_in
 from bnkit.nn.batch_norm import _BatchNorm
-from bnkit.nn.dispatch import batch_stats_forward, is_fused, running_stats_forward
+from bnkit.nn.layer_forward import batch_stats_forward, is_fused, running_stats_forward
 
 # The attribute in which a layer keeps a weak reference to its latest computation.
 LATEST = "_latest_computation"

@@ -14,7 +14,8 @@ from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.messages import plural
 from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.example import holds_numbers, largest_difference, tensors_in
-from bnkit.model.state import RngState
+from bnkit.model.preserve_state import RngState
+from bnkit.model.statistics.distributed_ranks import Ranks
 from bnkit.model.statistics.measurement import (
     BatchNormCall,
     Call,
@@ -25,7 +26,6 @@ from bnkit.model.statistics.measurement import (
     collect,
     set_running_statistics,
 )
-from bnkit.model.statistics.ranks import Ranks
 from bnkit.moments import Moments
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from bnkit.errors import ModelError
 from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.inspect.example import Example, holds_numbers, largest_difference, tensors_in
-from bnkit.model.state import preserve_model
+from bnkit.model.preserve_state import preserve_model
 
 # The allowed change of the outputs, as a multiple of the model's own rounding error.
 _OF_ITS_OWN = 16

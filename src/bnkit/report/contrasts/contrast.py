@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bnkit.experiments.records.record import Status
-from bnkit.experiments.stopping import ContrastLooks
+from bnkit.experiments.stopping_rule import ContrastLooks
 from bnkit.intervals.crossed import CrossedInterval
 from bnkit.intervals.interval import Interval
 from bnkit.report.contrasts.time_to_target import TimeToTarget

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from bnkit.experiments.stopping import ContrastLooks
+from bnkit.experiments.stopping_rule import ContrastLooks
 from bnkit.intervals.crossed import CrossedInterval
 from bnkit.intervals.interval import FEWEST
 from bnkit.intervals.sequential import interval_after_looks
