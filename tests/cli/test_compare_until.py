@@ -46,7 +46,7 @@ def test_a_dry_run_shows_the_first_round_and_says_what_may_come(capsys):
     assert (
         "That is the first round. Each round after it drops the learning rates that are worse by validation, and then adds "
         "seeds, until every network is better or worse than the other, or less than 0.5 points apart, or 10 seeds or 120 s "
-        "end: at most 26 runs in all."
+        "end. All 10 seeds are 26 runs."
     ) in text  # 2 networks, 2 rates with 3 seeds, one with 7 more
     printed = json.loads(invoke(capsys, *TINY, *options, "--json").out)
     assert (len(printed["runs"]), printed["runs_at_most"]) == (4, 26)

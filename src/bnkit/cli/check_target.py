@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +24,9 @@ from bnkit.model.inspect.construction import record_construction
 from bnkit.model.save import check_destination, save
 from bnkit.model.verify.acceptance import Outcome
 from bnkit.model.weight_files import load_weights
+
+# The layers that a message names.
+_NAMED = 8
 
 
 class FixResult(NamedTuple):
@@ -92,6 +95,18 @@ class CheckTarget:
             outcome.refuse_loss("the fixed model", f"expected no loss: --force writes {out} anyway")
         save(model, out, self.model_target.example)
         return FixResult(replace(self, model_target=replace(self.model_target, model=model)), list(changes), outcome)
+
+    def loading_lines(self, before: nn.Module, out: Path | None) -> Iterator[str]:
+        """How to load the fixed weights in ``out``, if they lack parameters of the model as it was ``before``."""
+        after = self.model_target.model.state_dict()
+        lacking = [key for key in before.state_dict() if key not in after]
+        if out is not None and lacking:
+            layers = [key.rpartition(".")[0] or "the model" for key in lacking]
+            some, others = ", ".join(layers[:_NAMED]), len(layers) - _NAMED
+            yield (
+                f"to load {out}: build {some}{f' and {others} more' if others > 0 else ''} with bias=False; as it is, the network "
+                f"expects {lacking[0]}{', …' if len(lacking) > 1 else ''}, which the file does not hold"
+            )
 
     def _outcome(self, model: nn.Module) -> Outcome | None:
         model_target = self.model_target
