@@ -16,12 +16,12 @@ TINY = ("compare", f"{TINY_EXPERIMENT}:networks", "--data", f"{TINY_EXPERIMENT}:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--until", "foo"), "until='foo'; expected decided"),
-        (("--until", "decided", "--margin", "0"), "margin=0.0; expected a number above 0: points of accuracy"),
-        (("--until", "decided", "--margin", "nan"), "margin=nan; expected a number above 0"),
-        (("--until", "decided", "--max-seeds", "2"), "max_seeds=2; expected a whole number of at least 3"),
-        (("--until", "decided", "--budget", "10x"), "budget='10x'; expected a duration above 0, as 90s, 10m or 2h"),
-        (("--until", "decided", "--budget", "0s"), "budget='0s'; expected a duration above 0"),
+        (("--until", "foo"), "--until foo; expected decided"),
+        (("--until", "decided", "--margin", "0"), "--margin 0.0; expected a number above 0: points of accuracy"),
+        (("--until", "decided", "--margin", "nan"), "--margin nan; expected a number above 0"),
+        (("--until", "decided", "--max-seeds", "2"), "--max-seeds 2; expected a whole number of at least 3"),
+        (("--until", "decided", "--budget", "10x"), "--budget 10x; expected a duration above 0, as 90s, 10m or 2h"),
+        (("--until", "decided", "--budget", "0s"), "--budget 0s; expected a duration above 0"),
         (("--margin", "2"), "--margin 2.0 says when seeds are enough; expected --until decided with it"),
         (("--budget", "2m"), "--budget 2m says when seeds are enough"),
         (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -124,7 +124,8 @@ def check(
     remark = ", replacing the existing file" if replaced else ""
     if loaded is not None and destination is not None:
         remark += loaded.own_names(destination)
-    fix_lines = [*_fix_lines(changes, outcome, destination, remark), *check_target.loading_lines(model, destination)]
+    loading = check_target.loading_lines(model, destination)
+    fix_lines = [*_fix_lines(changes, outcome, destination, remark, loading)]
     if form == "text":
         _print(given, before, fix_lines, time.perf_counter() - began, quiet=quiet)
         if changes:
@@ -157,13 +158,14 @@ def _print(given: str | None, findings: Findings, fix_lines: Sequence[str], seco
 
 
 def _fix_lines(
-    changes: Sequence[Change], outcome: Outcome | None, destination: Path | None, remark: str
+    changes: Sequence[Change], outcome: Outcome | None, destination: Path | None, remark: str, loading: Iterable[str]
 ) -> Iterator[str]:
-    """Lines about the fixes, their effect on the outputs, and the file that was written."""
+    """Lines about the fixes, how to load them, their effect on the outputs, and the file that was written."""
     if destination is None:
         return
     for change in changes:
         yield f"fixed: {change.site or '(the model)'}: {change.action}; {change.detail}"
+    yield from loading
     if outcome is not None:
         yield outcome.line
     yield f"written: {destination}{remark}" if changes else "nothing to fix; nothing written"

@@ -18,7 +18,7 @@ from bnkit.cli.model_target import ModelTarget, check_inputs, prepare_model_targ
 from bnkit.comparison.comparison import Comparison
 from bnkit.errors import SettingsError
 from bnkit.experiments.model_data import ModelBatches, ModelData, data_of_run, model_data
-from bnkit.factory_import import is_factory_name
+from bnkit.factory_import import is_factory_name, what_it_is
 from bnkit.model.changes import Change
 from bnkit.model.inspect.construction import record_construction
 from bnkit.model.save import check_destination, save
@@ -193,6 +193,6 @@ def _locate_run(path: Path) -> tuple[Comparison, str, int | None]:
     if folder.parent.name != "runs" or not folder.parent.is_dir():
         raise SettingsError(
             f"{str(path)!r} is neither a factory nor the folder of a run; expected path/to/file.py:name, "
-            "package.module:name, or DIR/runs/ID of a folder that bnkit compare wrote"
+            f"package.module:name, or DIR/runs/ID of a folder that bnkit compare wrote{what_it_is(str(path))}"
         )
     return Comparison(folder.parent.parent), folder.name, None if epoch is None else int(epoch[1])

@@ -154,6 +154,7 @@ def compare(
     from bnkit.comparison.progress import progress_display
     from bnkit.experiments.experiment import DEMONSTRATION_NAMES
     from bnkit.experiments.records.record import Status
+    from bnkit.experiments.records.results_folder import ResultsFolder
     from bnkit.experiments.running.request import LaunchOptions, is_nonzero_rank, prepare
     from bnkit.experiments.stopping import stopping_rule
 
@@ -179,6 +180,7 @@ def compare(
     )
     folder = out if out is not None else default_folder(experiment)
     if dry_run:
+        ResultsFolder(folder).refuse_foreign()
         with stderr_console().status("preparing"):
             planned, components = prepare(experiment, LaunchOptions(count_of(workers), run_timeout, engine, address))
         print_plan(planned, folder, as_json=as_json, in_memory=components.in_memory)
@@ -227,7 +229,9 @@ def compare(
         raise Exit(1)
 
 
-def _experiment(what: str, changes: dict[str, Any], grid: Sequence[str], short: Mapping[str, object]) -> Experiment:
+def _experiment(
+    what: str, changes: dict[str, Any], grid: Sequence[str] = (), short: Mapping[str, object] | None = None
+) -> Experiment:
     """The experiment that ``what`` names, with the changes of the options; ``grid`` and ``short`` as for ``grid_from``."""
     from bnkit.experiments.experiment import default_experiment, parse_experiment, read_experiment, read_recipe
     from bnkit.factory_import import is_factory_name
@@ -239,6 +243,7 @@ def _experiment(what: str, changes: dict[str, Any], grid: Sequence[str], short: 
     else:
         content, origin = read_recipe(what), f"recipe {what}"
     changes = {key: value for key, value in changes.items() if value is not None}
+    short = short or {}
     values = grid_from(grid, short)
     if values:
         before = content.get("grid")

@@ -23,7 +23,7 @@ from bnkit.cli.model_command import (
     code_of,
     recalibrate_command,
 )
-from bnkit.console import stderr_console, stdout_console, warn
+from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import SettingsError
 
 
@@ -70,9 +70,8 @@ def fold(
 
     with command.working("checking"):
         stale = stale_statistics(model_target)
-    if stale:
-        first = recalibrate_command(target, data, inputs, weights)
-        warn(f"fold uses the running statistics, and {stale}; to fold those of the data, first: {first} --out NEW")
+    first = recalibrate_command(target, data, inputs, weights)
+    remark = f"fold uses the running statistics, and {stale}; to fold those of the data, first: {first} --out NEW"
     with command.working("folding"):
         model, changes = folded(model_target.model, model_target.example, include=include, exclude=exclude)
     command.finish(
@@ -83,6 +82,7 @@ def fold(
         as_json=as_json,
         quiet=quiet,
         loads_into=code_of("fold", include=include, exclude=exclude),
+        warning=remark if stale else "",
     )
 
 

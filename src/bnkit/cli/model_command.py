@@ -146,6 +146,7 @@ class ModelCommand:
         quiet: bool,
         loads_into: str,
         instead: str = "",
+        warning: str = "",
     ) -> None:
         """Evaluate the changed model, write it if a file was given, and print the changes.
 
@@ -157,22 +158,24 @@ class ModelCommand:
             keeps_outputs: Whether the outputs should stay the same.
             as_json, quiet: How changes are printed.
             instead: The remedy that would have kept the outputs, if there is one.
+            warning: What the user may not expect; empty for nothing.
         """
         outcome = self.outcome_of(model_target, model, keeps_outputs=keeps_outputs)
         replaced = self.write(model, model_target.example, outcome, instead)
         loading = self._loading(model_target.model, model, loads_into)
         if as_json:
-            content = {**changes.to_json(), **({"load": loading} if loading else {})}
+            more = {"load": loading, "warning": warning}
+            content = {**changes.to_json(), **{key: text for key, text in more.items() if text}}
             self.print_json(content, model_target, outcome, replaced=replaced)
             return
         # With only an example, the summary of changes reports the difference of outputs that should be equal.
         is_shown = outcome is not None and not (keeps_outputs and model_target.data is None)
         lines = [*([outcome.line] if outcome is not None and is_shown else []), changes.summary]
+        if warning and not quiet:
+            lines.insert(0, f"warning: {warning}")
+        if loading and not quiet:
+            lines.append(f"to load {self.out}, with the network that {self.target} makes as model: {loading}")
         self.print(None if quiet else changes.rows(), lines, model_target, replaced=replaced)
-        if loading:
-            stdout_console().print_sentences(
-                f"to load it, with the network that {self.target} makes as model: {loading}"
-            )
 
     def _loading(self, before: nn.Module, after: nn.Module, loads_into: str) -> str:
         """The code that loads the written weights; empty if they load into the network as it is, or no weights were written."""

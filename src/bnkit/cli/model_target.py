@@ -13,7 +13,7 @@ from torch import nn
 from bnkit.cli.input_shapes import example_of
 from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.model_data import ModelData, model_data
-from bnkit.factory_import import load_factory
+from bnkit.factory_import import load_factory, refuse_required_arguments
 from bnkit.messages import plural
 from bnkit.model.inspect.batches import device_of
 from bnkit.model.inspect.construction import record_construction
@@ -145,9 +145,11 @@ def make_model(name: str, weights: Path | None = None) -> nn.Module:
         return value
     if not callable(value):
         raise FactoryError(f"{name} is a {type(value).__name__}; expected a factory that returns an nn.Module")
+    arguments = _arguments(value, weights)
+    refuse_required_arguments(name, value, arguments)
     try:
         with seeded(0, "weights"):
-            model = value(**_arguments(value, weights))
+            model = value(**arguments)
     except FactoryError:
         raise
     except (Exception, SystemExit) as error:

@@ -62,6 +62,7 @@ _WORDS = {
     "a `forward` that takes": "a factory of a model whose forward takes",
     "bnkit.recalibrate(model, batches)": "bnkit recalibrate",
     "bnkit.remove": "bnkit remove",
+    "bnkit.add puts": "bnkit add puts",
 }
 _NAMED = re.compile(f"`({'|'.join(_PARAMETERS)})`")
 # At the beginning of a message: the parameter and its value as Python shows it.

@@ -22,7 +22,7 @@ from bnkit.data.examples import DataSet, Examples, Split
 from bnkit.data.streamed_examples import Streamed
 from bnkit.data.tensor_conversion import tensor_bytes
 from bnkit.errors import DataError, FactoryError, SettingsError
-from bnkit.factory_import import PASSED_OBJECT, is_factory_name, load_factory
+from bnkit.factory_import import PASSED_OBJECT, is_factory_name, load_factory, refuse_required_arguments
 from bnkit.seeding import seeded
 
 
@@ -40,6 +40,7 @@ def load_data(name: str) -> DataSet:
         factory = target.value
         if not callable(factory):
             raise FactoryError(f"{name} is a {type(factory).__name__}; expected a factory that returns (train, test)")
+        refuse_required_arguments(name, factory)
         try:
             returned = factory()
         except (Exception, SystemExit) as error:

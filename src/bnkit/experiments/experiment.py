@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from bnkit.errors import SettingsError
 from bnkit.experiments.settings import Grid, Settings
 from bnkit.experiments.stopping import StoppingRule
+from bnkit.factory_import import what_it_is
 from bnkit.messages import did_you_mean, unknown_name, validation_message
 
 _Text = Annotated[str, Field(strict=True)]
@@ -276,7 +277,8 @@ def read_recipe(name: str) -> dict[str, Any]:
     """
     if name not in recipes():
         known = sorted((*recipes(), *DEMONSTRATION_NAMES))
-        raise SettingsError(unknown_name("no recipe is called", name, known, ", a FILE.toml, or file.py:factory"))
+        message = unknown_name("no recipe is called", name, known, ", a FILE.toml, or file.py:factory")
+        raise SettingsError(f"{message}{what_it_is(name)}")
     file = resources.files("bnkit.experiments").joinpath("recipes", f"{name}.toml")
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
