@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import one_hot
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import bnkit
 from bnkit.data import Streamed, batches, prepare
@@ -138,6 +146,15 @@ def test_parts_may_be_of_two_kinds():
     torch.testing.assert_close(prepare(data, "normal", 0.0).test.inputs, (x - x.mean()) / x.std(correction=0))
 
 
+def test_a_loader_stands_for_its_dataset():
+    loaders = [
+        DataLoader(part, batch_size=7, shuffle=shuffle) for part, shuffle in ((Rows(), True), (Rows(labels=2), False))
+    ]
+    data = make_data_set(loaders, "mine")
+    assert data.digest == make_data_set((Rows(), Rows(labels=2)), "mine").digest
+    assert isinstance(data.train, Streamed) and len(data.train) == len(Rows())
+
+
 class _Stream(IterableDataset):
     def __iter__(self):
         return iter(_PART)
@@ -157,7 +174,22 @@ _PART = TensorDataset(torch.rand(4, 2), torch.arange(4))
         ((_PART, _PART, _PART), "mine is a tuple of 3; expected"),
         (None, "mine is a NoneType; expected"),
         (_PART.tensors, "the training part of mine is a Tensor; expected (inputs, targets)"),
-        ((_PART, DataLoader(_PART)), "the test part of mine is a DataLoader; expected its Dataset, loader.dataset"),
+        (
+            DataLoader(_PART),
+            "mine is a DataLoader; expected (train, test), each (inputs, targets) or a Dataset; a second one for testing",
+        ),
+        (
+            (_PART, DataLoader(_PART, collate_fn=len)),
+            "with the collate_fn len, and bnkit makes the batches itself, from a Dataset; expected a Dataset whose __getitem__ does",
+        ),
+        (
+            (DataLoader(_PART, sampler=SubsetRandomSampler([0, 1])), _PART),
+            "from a Dataset; expected torch.utils.data.Subset(loader.dataset, loader.sampler.indices)",
+        ),
+        ((DataLoader(_PART, sampler=WeightedRandomSampler([1.0] * 4, 4)), _PART), "with a WeightedRandomSampler"),
+        ((DataLoader(_PART, sampler=RandomSampler(_PART, num_samples=2)), _PART), "with a RandomSampler"),
+        ((DataLoader(_PART, batch_size=None), _PART), "with batches of its own"),
+        ((DataLoader(_Stream()), _PART), "the training part of mine is an IterableDataset"),
         ((_Stream(), _PART), "the training part of mine is an IterableDataset"),
         ((_PART, (torch.rand(4, 2), [0, 1, 2, 3])), "the test part of mine holds a list; expected tensors"),
         (
@@ -177,20 +209,7 @@ _PART = TensorDataset(torch.rand(4, 2), torch.arange(4))
             "mine has training inputs of torch.float32 and test inputs of torch.uint8",
         ),
     ],
-    ids=[
-        "dataset",
-        "dict",
-        "three",
-        "none",
-        "tensors",
-        "loader",
-        "stream",
-        "list",
-        "numpy",
-        "shapes",
-        "bytes",
-        "floats",
-    ],
+    ids=lambda value: value[:60] if isinstance(value, str) else "",
 )
 def test_invalid_input_is_refused(pairs, message):
     with pytest.raises(DataError) as caught:

@@ -145,6 +145,7 @@ def check(
             layers=len(context.sites),
             not_checked=_not_checked(rules, context.has),
             fixable=frozenset(rule.code for rule in runnable if is_fixed_by_default(rule)),
+            notes=(*context.notes, *check_config.unmatched(name for name, _ in model.named_modules())),
         )
 
 

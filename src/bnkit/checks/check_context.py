@@ -109,6 +109,13 @@ class CheckContext:
         finally:
             self.snapshot.restore()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about the data that were given and could not be used."""
+        if "measurements" not in vars(self) or not self.measurements.effect.misfit:
+            return ()
+        return (self.measurements.effect.misfit,)
+
 
 class BatchExample(Example):
     """A batch of data as an example input of the model."""

@@ -75,7 +75,7 @@ def rule_in_words(plan: Plan) -> str:
     ends = f"{rule.max_seeds} seeds" if rule.budget is None else f"{rule.max_seeds} seeds or {rule.budget:g} s"
     return (
         f"That is the first round. Each round after it {rates}adds seeds, until every network is better or worse than the other"
-        f"{trifle}, or {ends} end: at most {most_runs(plan):,} runs in all."
+        f"{trifle}, or {ends} end. All {rule.max_seeds} seeds are {most_runs(plan):,} runs."
     )
 
 

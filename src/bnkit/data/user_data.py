@@ -7,14 +7,22 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    default_collate,
+)
 
 from bnkit.data.catalog import load
 from bnkit.data.examples import DataSet, Examples, Split
 from bnkit.data.streamed_examples import Streamed
 from bnkit.data.tensor_conversion import tensor_bytes
 from bnkit.errors import DataError, FactoryError, SettingsError
-from bnkit.factory_import import PASSED_OBJECT, is_factory_name, load_factory
+from bnkit.factory_import import PASSED_OBJECT, is_factory_name, load_factory, refuse_required_arguments
 from bnkit.seeding import seeded
 
 
@@ -32,6 +40,7 @@ def load_data(name: str) -> DataSet:
         factory = target.value
         if not callable(factory):
             raise FactoryError(f"{name} is a {type(factory).__name__}; expected a factory that returns (train, test)")
+        refuse_required_arguments(name, factory)
         try:
             returned = factory()
         except (Exception, SystemExit) as error:
@@ -44,8 +53,9 @@ def load_data(name: str) -> DataSet:
 def make_data_set(pairs: object, name: str, source: str = "") -> DataSet:
     """A data set from ``(train, test)``, each ``(inputs, targets)`` as tensors, or a Dataset.
 
-    Its digest is that of the tensors. Of a Dataset it is that of one pass under a fixed seed; if two passes differ, it is
-    ``source``, the digest of the code that made it, with the length and the shapes.
+    A DataLoader stands for its Dataset, because bnkit makes the batches itself. The digest is that of the tensors.
+    Of a Dataset it is that of one pass under a fixed seed; if two passes differ, it is ``source``, the digest of the code that
+    made it, with the length and the shapes.
 
     Raises:
         DataError: If it has another form.
@@ -54,8 +64,9 @@ def make_data_set(pairs: object, name: str, source: str = "") -> DataSet:
     try:
         train, test = _pair(pairs)
     except (TypeError, ValueError) as error:
+        alone = "; a second one for testing: return train_loader, test_loader" if isinstance(pairs, DataLoader) else ""
         raise DataError(
-            f"{name} is {_described(pairs)}; expected (train, test), each (inputs, targets) or a Dataset"
+            f"{name} is {_described(pairs)}; expected (train, test), each (inputs, targets) or a Dataset{alone}"
         ) from error
     splits = (
         _make_split(train, f"the training part of {name}", source, digest),
@@ -66,14 +77,14 @@ def make_data_set(pairs: object, name: str, source: str = "") -> DataSet:
 
 def _make_split(value: object, name: str, source: str, digest: hashlib._Hash) -> Split:
     """One split from what the user passed; ``digest`` is updated with its content."""
+    if isinstance(value, DataLoader):
+        value = _dataset_of(value, name)
     if isinstance(value, Dataset):
         streamed = Streamed.of(value, name)
         survey = streamed.survey
         # Not the mean and the labels: they differ between passes if the inputs or targets do.
         digest.update(repr((source, len(streamed), survey.shape, survey.target_shape, survey.content)).encode())
         return streamed
-    if isinstance(value, DataLoader):
-        raise DataError(f"{name} is a DataLoader; expected its Dataset, loader.dataset: bnkit makes the batches itself")
     try:
         inputs, targets = _pair(value)
     except (TypeError, ValueError) as error:
@@ -88,6 +99,36 @@ def _make_split(value: object, name: str, source: str, digest: hashlib._Hash) ->
     for tensor in (inputs, targets):
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode() + tensor_bytes(tensor))
     return part
+
+
+def _dataset_of(loader: DataLoader[Any], name: str) -> Dataset[Any]:
+    """The dataset of ``loader``, if its batches are batches of that dataset's examples: bnkit makes its own.
+
+    Raises:
+        DataError: If they have a ``collate_fn``, a selection of examples, or a batching of their own, which would be lost.
+    """
+    sampler = loader.sampler
+    if loader.batch_size is None:
+        lost, instead = "batches of its own", "a Dataset whose __getitem__ returns one example (input, target)"
+    elif loader.collate_fn is not default_collate:
+        called = getattr(loader.collate_fn, "__name__", type(loader.collate_fn).__name__)
+        lost, instead = f"the collate_fn {called}", "a Dataset whose __getitem__ does what that does to an example"
+    elif isinstance(sampler, SubsetRandomSampler):
+        lost, instead = "a SubsetRandomSampler", "torch.utils.data.Subset(loader.dataset, loader.sampler.indices)"
+    elif not isinstance(loader.dataset, IterableDataset) and not (
+        isinstance(sampler, SequentialSampler)
+        or (
+            isinstance(sampler, RandomSampler)
+            and not sampler.replacement
+            and sampler.num_samples == len(sampler.data_source)
+        )
+    ):
+        lost, instead = f"a {type(sampler).__name__}", "loader.dataset, if every example should be used once an epoch"
+    else:
+        return loader.dataset
+    raise DataError(
+        f"{name} is a DataLoader with {lost}, and bnkit makes the batches itself, from a Dataset; expected {instead}"
+    )
 
 
 def _pair(of: object) -> tuple[Any, Any]:

@@ -69,7 +69,7 @@ class ModelData:
         """The first 64 inputs of the training part, on ``device``."""
         return (self._ready(self.train.head(_EXAMPLES)[0]).to(device),)
 
-    def training_batches(self, batch_size: int, count: int | None = None) -> ModelBatches:
+    def training_batches(self, batch_size: int = _EXAMPLES, count: int | None = None) -> ModelBatches:
         """The training split in a fixed random order; ``count`` batches of it, or all."""
         part = self.train
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))

@@ -15,6 +15,9 @@ def _network(key, architecture="two-cnn"):
     return NetworkIdentity(key=key, identity=f"{architecture}/{key.rpartition('.')[2]}")
 
 
+_LENET = [_network(key, "lenet") for key in ARMS]
+
+
 def _call(out, networks=None, names=("two-cnn",), settled=None, **changes):
     """A call into ``out`` that has begun every run."""
     networks = tuple(map(_network, ARMS)) if networks is None else networks
@@ -70,10 +73,15 @@ def test_other_rates_and_seeds_are_added(out):
         ({"settled": {"threads": 2}}, "threads 2 in place of 1"),
         ({"settled": {"data": "another"}}, "other data"),
         ({"settled": {"task": TaskIdentity(loss="mse_loss")}}, "another loss, metric, training step or augmentation"),
-        ({"networks": [_network(key, "lenet") for key in ARMS]}, "other code or networks (no_batch_norm, batch_norm)"),
+        ({"networks": _LENET, "names": ["lenet"]}, "network lenet in place of two-cnn"),
+        (
+            {"networks": _LENET, "names": ["lenet"], "epochs": 3},
+            "network lenet in place of two-cnn, epochs 3 in place of 2",
+        ),
+        ({"networks": _LENET}, "other code or kernel of networks no_batch_norm, batch_norm"),
         (
             {"networks": [NetworkIdentity(key=key, identity=f"two-cnn/{key}", kernel="numba") for key in ARMS]},
-            "other code or networks (no_batch_norm, batch_norm)",
+            "other code or kernel of networks no_batch_norm, batch_norm",
         ),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
@@ -117,7 +125,10 @@ def test_factories_of_dictionaries_are_compared_and_changed_code_is_not(out):
     own = _call(out, networks=networks(a="new", b="same"), names="ab")
     found = folder_runs(out, own)
     assert [(run.network.key, run.seed) for run in found.plan] == [("a", 0), ("b", 0), ("b", 1), ("c", 1)]
-    assert "1 more run in answer to another question, not counted here: other code or networks (a)" in found.notes[0]
+    assert (
+        "1 more run in answer to another question, not counted here: other code or kernel of network a"
+        in found.notes[0]
+    )
 
 
 def test_a_setting_without_effect_in_any_call_has_none_in_all(out):

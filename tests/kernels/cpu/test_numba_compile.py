@@ -101,12 +101,12 @@ def test_a_change_of_any_source_makes_other_loops():
 
 _COMPILED = """
 import sys
-from bnkit.kernels.cpu import compiling, planes, rows
+from bnkit.kernels.cpu import channels_last_loops, contiguous_loops, numba_compile
 
-variant = compiling.Variant("float32", "relu", has_residual=True)
-planes.plane_loop("forward", variant)
-rows.row_loop("backward_write", variant)
-print([loop.cache_hits for loop in compiling._kept])
+variant = numba_compile.Variant("float32", "relu", has_residual=True)
+contiguous_loops.plane_loop("forward", variant)
+channels_last_loops.row_loop("backward_write", variant)
+print([loop.cache_hits for loop in numba_compile._kept])
 """
 
 

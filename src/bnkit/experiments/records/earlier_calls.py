@@ -58,6 +58,11 @@ class FolderRuns:
         return self.own if self.earlier else None
 
 
+def is_call(path: Path) -> bool:
+    """Whether ``path`` is the file of a call in a results folder, ``calls/0002.toml``."""
+    return path.parent.name == CALLS and _CALL.fullmatch(path.name) is not None and path.is_file()
+
+
 def remember(folder: Path, experiment: str, former: Path) -> None:
     """Keep ``experiment``, and the one in the file ``former``, which an earlier version did not keep. Replaces no file."""
     known = [text for _, text in _texts(folder)]
@@ -97,7 +102,8 @@ def folder_runs(folder: Path, own: Plan) -> FolderRuns:
         difference = _difference(own.experiment, experiment)
         taken, others = ({}, ()) if difference else networks.take(experiment)
         if difference or others:
-            reasons.setdefault(difference or f"other code or networks ({', '.join(others)})", []).append(call)
+            parts = (_other_networks(own.experiment, experiment, others), difference)
+            reasons.setdefault(", ".join(filter(None, parts)), []).append(call)
         for run in plan(experiment) if taken else ():
             if run.network.key in taken and run.run_id in further and run.run_id not in earlier:
                 earlier[run.run_id] = (experiment, run)
@@ -247,6 +253,18 @@ def _difference(own: Experiment, other: Experiment) -> str:
     parts = ["other data"] if now.data != then.data else []
     parts += ["another loss, metric, training step or augmentation"] if now.task != then.task else []
     return ", ".join([*parts, *(f"{key} {there} in place of {here}" for key, here, there in pairs if here != there)])
+
+
+def _other_networks(own: Experiment, other: Experiment, not_taken: Sequence[str]) -> str:
+    """How the networks of ``other`` differ; empty if they do not. ``not_taken``: the keys of those that are not comparable."""
+    further = [network for network in other.networks if network not in own.networks]
+    if further and not _is_dictionary(other):
+        return f"{_named(further)} in place of {', '.join(own.networks)}"
+    return f"other code or kernel of {_named(not_taken)}" if not_taken else ""
+
+
+def _named(networks: Sequence[str]) -> str:
+    return f"network{'' if len(networks) == 1 else 's'} {', '.join(networks)}"
 
 
 def _joined(calls: Sequence[Experiment], runs: Sequence[Run], ignored: Mapping[str, tuple[str, ...]]) -> Experiment:

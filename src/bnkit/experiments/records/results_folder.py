@@ -34,6 +34,8 @@ _FILES_OF_A_RUN = (
 )
 # The files that a comparison writes.
 _WRITTEN = ("experiment.toml", "results.csv", "report.html", "runs", overwrite_protection.LOCK)
+# The results folders that a message names.
+_NAMED = 3
 # The folders of loggers.
 _LOGS = ("tensorboard", "wandb", "mlflow")
 # The fraction of the time that may be spent writing results.csv.
@@ -108,21 +110,21 @@ class ResultsFolder:
         """Read the record of ``run`` from disk the next time."""
         self._records.pop(run.run_id, None)
 
-    def experiment(self) -> Experiment:
-        """The experiment that was last run here.
+    def experiment(self, call: Path | None = None) -> Experiment:
+        """The experiment that was last run here, or that of the file ``call``.
 
         Raises:
             RecordError: If there is none, or it was not written by a comparison.
             SettingsError: If its file cannot be read.
         """
-        if not self.experiment_file.is_file():
-            what = "holds no experiment.toml" if self.path.exists() else "does not exist"
-            raise RecordError(f"{self.path} {what}; expected a folder that bnkit compare wrote")
-        experiment = parse_experiment(read_experiment(self.experiment_file), str(self.experiment_file))
-        if experiment.settled is None:
+        file = self.experiment_file if call is None else call
+        if not file.is_file():
             raise RecordError(
-                f"{self.experiment_file} was not written by a comparison; expected a folder that bnkit compare wrote"
+                f"{_why_no_experiment(self.path)}; expected a folder that bnkit compare wrote{_hint(self.path)}"
             )
+        experiment = parse_experiment(read_experiment(file), str(file))
+        if experiment.settled is None:
+            raise RecordError(f"{file} was not written by a comparison; expected a folder that bnkit compare wrote")
         return experiment
 
     def refuse_foreign(self, *further: str) -> None:
@@ -215,6 +217,20 @@ def results_path(path: str | Path) -> Path:
     if not str(path).strip():
         raise SettingsError("out is empty; expected the path of a folder, or None for results/<name>")
     return Path(path)
+
+
+def _why_no_experiment(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} holds no experiment.toml"
+    return f"{path} is a file" if path.exists() else f"{path} does not exist"
+
+
+def _hint(path: Path) -> str:
+    """The results folder that ``path`` lies in, or those in it, as the end of a message; empty if there are none."""
+    around = [folder for folder in path.parents if (folder / "experiment.toml").is_file()]
+    inside = sorted(file.parent for file in path.glob("*/experiment.toml")) if path.is_dir() else []
+    known = around[:1] or inside
+    return f", as {' or '.join(map(str, known[:_NAMED]))}" if known else ""
 
 
 def _remove_run(run: Path) -> None:

@@ -168,6 +168,6 @@ def _dumps(content: tuple[object, ...]) -> bytes:
     except Exception as error:
         raise SettingsError(
             f"the networks, data or functions cannot be sent to another process ({type(error).__name__}: {error}); "
-            "expected functions, classes and tensors; or leave out workers"
+            "expected functions, classes and tensors; or leave out `workers`"
         ) from error
     return packed

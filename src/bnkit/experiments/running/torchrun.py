@@ -39,7 +39,7 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
     options, experiment = request.options, request.experiment
     given = replace(options, try_training=True, workers=None if options.workers == "auto" else options.workers)
     if given != LaunchOptions():
-        raise SettingsError("workers, run_timeout or engine under torchrun; expected none of them with it")
+        raise SettingsError("`workers`, `run_timeout` or `engine` under torchrun; expected none of them with it")
     with process_group() as processes:
         leads = processes.rank == 0
         own, components = prepare(experiment, options, request.overrides, request.resolved_before, processes.count)

@@ -209,7 +209,7 @@ def _refuse(matching: list[BatchNormSite], to: str, functions: tuple[type[nn.Mod
         where = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
         raise ModelError(
             f"{where}: {kind.__name__}, which {reasons[kind]}; expected what a batch norm and an activation compute: say how "
-            f"it is to be converted with how={{{kind.__name__}: function}}, or leave it out with exclude"
+            f"it is to be converted with how={{{kind.__name__}: function}}, or leave it out with `exclude`"
         )
 
 

@@ -150,7 +150,7 @@ def _check_exact(model: nn.Module, planned: list[PlannedFold], example: Example)
         if name in before and not (apart := largest_difference(before[name], after.get(name))) <= limit:
             raise ModelError(
                 f"folding {entry.name} {entry.detail} changes what comes out there by {apart:.1e} of its largest magnitude; "
-                f"expected the same: use exclude={entry.name!r}"
+                f"expected the same: use `exclude` {entry.name!r}"
             )
     if not (apart := largest_difference(output, folded_output)) <= limit:
         raise ModelError(

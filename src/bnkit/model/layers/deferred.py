@@ -157,7 +157,7 @@ class _Computation:
         if changed or (self.residual is not None and _version_of(self.residual) != self._versions[1]):
             raise ModelError(
                 f"what {self.layer._called()} was given, or was to add, was changed in place before its output was used; expected "
-                "it unchanged: convert the model without example_inputs, or leave the layer out with exclude"
+                "it unchanged: convert the model without `example_inputs`, or leave the layer out with `exclude`"
             )
         return self.layer._normalise(self.input, self.residual, None, activation)
 
@@ -233,7 +233,7 @@ class DeferredOutput(Tensor):
         if any(isinstance(value, DeferredOutput) and value.computation.is_learnt_from for value in leaves):
             raise ModelError(
                 f"{func} got the output of a batch norm past PyTorch's Python functions, where it would have no gradient; convert "
-                "the model without example_inputs, or leave the layer out with exclude"
+                "the model without `example_inputs`, or leave the layer out with `exclude`"
             )
         return func(*_computed(args), **_computed(kwargs or {}))
 

@@ -130,7 +130,9 @@ class Recalibration:
     def summary(self) -> str:
         """The numbers of recalibrated and kept layers, and the change of the output, in one line."""
         changed = (
-            "" if self.output_change is None else f"; the output changed by {self.output_change:.1e} of its magnitude"
+            ""
+            if self.output_change is None
+            else f"; on the first batch no output changed by more than {self.output_change:.1%} of the largest"
         )
         return f"{len(self.layers)} recalibrated, {len(self.kept)} kept, {plural(self.batches, 'batch', 'batches')}{changed}"
 

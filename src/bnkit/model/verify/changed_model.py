@@ -34,7 +34,7 @@ def output_of(model: nn.Module, example: Example, done: str) -> Any:
             cause = error.__cause__ or error
             raise ModelError(
                 f"{type(model).__name__} {done} does not run any more on the example ({type(cause).__name__}: {cause}); leave "
-                "the place out with exclude"
+                "the place out with `exclude`"
             ) from cause
 
 
@@ -72,7 +72,7 @@ def error_of(before: Any, after: Any, model: nn.Module, done: str, exact: Callab
     if not error <= tolerance(model) and not error <= _OF_ITS_OWN * _own_error(exact(), before):
         raise ModelError(
             f"{type(model).__name__} computes something else {done}: the outputs differ by {error:.1e} of their largest "
-            "magnitude; expected the same: leave places out with exclude"
+            "magnitude; expected the same: leave places out with `exclude`"
         )
     return error if holds_numbers(before) else None
 

@@ -44,7 +44,7 @@ def check_trains_alike(before: nn.Module, after: nn.Module, example: Example) ->
             if other is None or other.shape != value.shape or not _are_close(value, other, limit * max(largest, 1e-30)):
                 raise ModelError(
                     f"{type(before).__name__} computes something else with its batch norms fused: {kind}, {name or 'the model'}; "
-                    "expected the same: leave places out with exclude"
+                    "expected the same: leave places out with `exclude`"
                 )
 
 

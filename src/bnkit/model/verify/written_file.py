@@ -92,7 +92,7 @@ def compare_programs(before: nn.Module, program: ExportedProgram, example: Examp
         if not error <= tolerance(before, expected):
             raise ModelError(
                 f"the exported program {done} computes something else: the outputs differ by {error:.1e} of their largest "
-                "magnitude; expected the same: leave places out with exclude"
+                "magnitude; expected the same: leave places out with `exclude`"
             )
     return error if any(tensor.is_floating_point() for tensor in expected) else None
 
