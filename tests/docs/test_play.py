@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -132,10 +133,10 @@ def test_all_of_it_works_by_keyboard_and_is_announced(chromium):
     focused = "document.activeElement.dataset.index ?? document.activeElement.id"
     with opened(chromium, PLAY) as (page, complaints):
         met = []
-        for _ in range(21):
+        for _ in range(23):
             page.keyboard.press("Tab")
             met.append(page.evaluate(focused))
-        assert met == [*map(str, range(8)), "size", "gamma", "beta", "eps", "momentum", "step", "ten", "keep", "one", "flat",
+        assert met == ["home", "lessons", *map(str, range(8)), "size", "gamma", "beta", "eps", "momentum", "step", "ten", "keep", "one", "flat",
                        "shift", "draw", "reset"]  # fmt: skip
         page.evaluate("document.querySelector('[data-index=\"7\"]').focus()")
         before = page.evaluate(NUMBERS)["x"][7]
@@ -179,5 +180,6 @@ def test_all_of_it_works_by_keyboard_and_is_announced(chromium):
 def test_the_page_is_one_small_file_that_needs_nothing_else():
     text = PLAY.read_text(encoding="utf-8")
     assert len(text.encode()) < 300_000
-    for reference in ("src=", "href=", "@import", "url(", "fetch(", "//cdn"):
+    assert re.findall(r'href="([^"]*)"', text) == ["index.html", "lessons/index.html"]  # back to the documentation
+    for reference in ("src=", "@import", "url(", "fetch(", "//cdn"):
         assert reference not in text

@@ -292,8 +292,7 @@ class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
             not copied or pickled: copies have None. Set the attribute to give a copy another group.
         virtual_batch_size: In training, split the batch into virtual batches of this size, the last one possibly
             smaller: ghost batch normalization (Hoffer, Hubara & Soudry, 2017). Each is normalised by its own
-                statistics, counts in
-            ``num_batches_tracked``, and updates the running statistics in turn, as if they were separate batches.
+            statistics, counts in ``num_batches_tracked``, and updates the running statistics, as if they were separate batches.
         skip_nonfinite: A batch that contains inf or NaN does not update the running statistics. It counts in
             ``num_batches_tracked`` as usual, and also in ``num_batches_skipped`` (not in the ``state_dict``).
         kernel: "auto", "reference" (the equations, in plain PyTorch), "aten" (PyTorch's own), "numba" (compiled for this
