@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, overload
 
 from bnkit.messages import plural
+from bnkit.model.instrument.paired_rounds import ROUNDS_FOR_AN_INTERVAL, Interval
 from bnkit.table import Column, Table
 
 _NOTHING = "–"
@@ -26,14 +27,14 @@ class BatchNormCost:
         calls: The number of calls in a step.
         parameters: The number of values in gamma and beta.
         forward_ms, backward_ms: Milliseconds in a training step, over all calls.
-        share: Its share of the time of the whole model's step, from 0 to 1.
+        share: Its share of the time of the whole model's step, from 0 to 1; the milliseconds are this share of ``step_ms``.
+        share_range: The 95 % interval of the share; with fewer than 6 rounds, the lowest and the highest share.
         bytes_kept: The bytes that it keeps for the backward pass, without those that an earlier layer keeps too.
         fold: The result of ``bnkit.fold``, or why it is not possible.
         fold_saves_ms: Milliseconds saved in an evaluation by folding it; None if it is not folded.
         convert: The result of ``bnkit.convert``, or why it is not possible.
         recompute_saves_bytes: The bytes that ``bnkit.recompute`` saves on its output and on the operations up to the
-            next
-        batch norm.
+            next batch norm.
     """
 
     site: str
@@ -51,6 +52,7 @@ class BatchNormCost:
     fold_saves_ms: float | None
     convert: str
     recompute_saves_bytes: int
+    share_range: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,13 @@ class Saving:
     Attributes:
         verb: "convert", "recompute" or "fold".
         what: The timed work: "a training step" or "an evaluation".
-        ms_before, ms_after: Its duration in milliseconds; None if the function is not applicable.
-        ratio: The duration after divided by that before: lower quartile, median and upper quartile over the rounds.
+        ms_before, ms_after: Its duration in milliseconds; None if the function is not applicable. The second is the first
+            times the median ratio.
+        ratio: The duration after divided by that before in the same round: the median, between the ends of its 95 %
+            interval; with fewer than 6 rounds, between the lowest and the highest ratio.
         bytes_before, bytes_after: The bytes kept for the backward pass, for "recompute".
         why_not: Why the function is not applicable; empty if it is.
+        rounds: The number of rounds.
     """
 
     verb: str
@@ -74,6 +79,7 @@ class Saving:
     bytes_before: int | None = None
     bytes_after: int | None = None
     why_not: str = ""
+    rounds: int = 1
 
     @property
     def line(self) -> str:
@@ -85,12 +91,16 @@ class Saving:
             kept = f"{_megabytes(self.bytes_after)} of {_megabytes(self.bytes_before)} MB kept for backward; "
         low, middle, high = self.ratio
         times = f"{self.what} takes {_ms(self.ms_after)} ms instead of {_ms(self.ms_before)} ms"
-        if low == high:  # there was only one round
+        if self.rounds == 1:
             return f"{self.verb}: {kept}{times} ({_change(middle)} in one round)"
-        most = f"between {_change(low)} and {_change(high)}"
+        spread = f"{_spread_name(self.rounds)} {_change(low)} to {_change(high)}"
         if low <= 1 <= high:
-            return f"{self.verb}: {kept}{times}, no clear difference: half of the rounds lie {most}"
-        return f"{self.verb}: {kept}{times} ({_change(middle)}; half of the rounds {most})"
+            return f"{self.verb}: {kept}{times}, no clear difference: {spread}"
+        return f"{self.verb}: {kept}{times} ({_change(middle)}; {spread})"
+
+
+def _spread_name(rounds: int) -> str:
+    return "95 % interval" if rounds >= ROUNDS_FOR_AN_INTERVAL else f"{rounds} rounds from"
 
 
 def _change(ratio: float) -> str:
@@ -106,9 +116,11 @@ class BatchNormCosts(Sequence[BatchNormCost]):
         bytes_kept: The bytes that the whole model keeps for the backward pass.
         savings: The savings by convert, recompute and fold.
         measured: How it was measured, in one line.
+        share_range: The interval of the share of all batch norms together.
+        rounds: The number of rounds.
 
     Attributes:
-        step_ms, bytes_kept, savings, measured: See the arguments.
+        step_ms, bytes_kept, savings, measured, share_range, rounds: See the arguments.
     """
 
     def __init__(
@@ -119,10 +131,13 @@ class BatchNormCosts(Sequence[BatchNormCost]):
         bytes_kept: int,
         savings: Sequence[Saving],
         measured: str,
+        share_range: Interval | None = None,
+        rounds: int = 1,
     ) -> None:
         self._entries = tuple(entries)
         self.step_ms, self.bytes_kept = step_ms, bytes_kept
         self.savings, self.measured = tuple(savings), measured
+        self.share_range, self.rounds = share_range, rounds
 
     @overload
     def __getitem__(self, index: int) -> BatchNormCost: ...
@@ -145,6 +160,7 @@ class BatchNormCosts(Sequence[BatchNormCost]):
         return {
             "batch_norms": [asdict(entry) for entry in self],
             "totals": self.totals,
+            "share_range": self.share_range,
             "step_ms": self.step_ms,
             "bytes_kept": self.bytes_kept,
             "savings": [asdict(saving) for saving in self.savings],
@@ -173,9 +189,13 @@ class BatchNormCosts(Sequence[BatchNormCost]):
     def lines(self) -> tuple[str, ...]:
         """Totals, savings, where folding is not possible, and how it was measured."""
         totals = self.totals
+        spread = ""
+        if self.share_range is not None and self.rounds > 1:
+            low, high = self.share_range
+            spread = f"{_spread_name(self.rounds)} {low:.1%} to {high:.1%}; "
         time = (
-            f"{totals['share']:.0%} of a training step of {_ms(self.step_ms)} ms (forward {_ms(totals['forward_ms'])} ms, "
-            f"backward {_ms(totals['backward_ms'])} ms)"
+            f"{totals['share']:.1%} of a training step of {_ms(self.step_ms)} ms ({spread}forward "
+            f"{_ms(totals['forward_ms'])} ms, backward {_ms(totals['backward_ms'])} ms)"
         )
         kept = f"{_megabytes(totals['bytes_kept'])} of {_megabytes(self.bytes_kept)} MB kept for backward"
         return (
