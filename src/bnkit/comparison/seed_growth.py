@@ -23,10 +23,12 @@ from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record, Status
 from bnkit.experiments.stopping import ContrastLooks, Look, StoppingRule
 from bnkit.intervals.interval import CONFIDENCE, FEWEST, Conclusion
-from bnkit.intervals.sequential import interval_after_looks, pairs_needed
+from bnkit.intervals.sequential import interval_after_looks
 from bnkit.intervals.shares import difference_half_width
 from bnkit.report.added_seeds import SeedGrowth
 from bnkit.report.contrasts.compare_networks import pairs_of_networks
+from bnkit.report.contrasts.decision_outlook import decision_outlook, is_limited_by_examples
+from bnkit.report.contrasts.divergence import Divergence, divergence
 from bnkit.report.contrasts.looks import every_pair
 from bnkit.report.contrasts.paired_differences import PairedDifferences, difference_in_test
 from bnkit.report.objective import Objective
@@ -39,6 +41,8 @@ _GROWTH = 1.25
 _DOUBT = 0.6827
 # The number of seeds after which a contrast may be given up as hopeless.
 _SEEDS_TO_GIVE_UP = 6
+# The same if the runs that diverge contradict those that finish: with fewer, one that diverged by chance weighs too much.
+_SEEDS_TO_CONTRADICT = 12
 
 
 def seed_growth(plan: Plan, record_of: Callable[[Run], Record]) -> SeedGrowth:
@@ -228,20 +232,24 @@ class _Replay:
         record = self.record_of(run)
         return record.is_complete or record.status is Status.FAILED
 
-    def _finished(self, sweep: _Sweep, lr: float) -> dict[int, RunOutcome]:
-        """The finished runs of the seeds so far, by seed."""
+    def _outcomes(self, sweep: _Sweep, lr: float) -> dict[int, RunOutcome]:
+        """The runs of the seeds so far, by seed."""
         examples = self.plan.experiment.test_examples
-        every = {
+        return {
             seed: RunOutcome(run, self.record_of(run), examples)
             for seed in self._seeds[: self._count]
             if (run := sweep.runs[lr, seed]).run_id in self._asked
         }
-        return {seed: outcome for seed, outcome in every.items() if outcome.final is not None}
+
+    def _finished(self, sweep: _Sweep, lr: float) -> dict[int, RunOutcome]:
+        """The finished runs of the seeds so far, by seed."""
+        return {seed: outcome for seed, outcome in self._outcomes(sweep, lr).items() if outcome.final is not None}
 
     def _looked_at(self, contrast: ContrastLooks) -> ContrastLooks:
         without, with_ = self._both(contrast)
-        first, second = self._finished(without, without.rates[0]), self._finished(with_, with_.rates[0])
-        pairs = [(first[seed], second[seed]) for seed in first if seed in second]
+        first, second = self._outcomes(without, without.rates[0]), self._outcomes(with_, with_.rates[0])
+        every = [(first[seed], second[seed]) for seed in first if seed in second]
+        pairs = [(a, b) for a, b in every if a.final is not None and b.final is not None]
         known = replace(contrast, baseline_lr=without.lr, network_lr=with_.lr)
         if not pairs or (self._count >= _SEEDS_TO_GIVE_UP and 2 * len(pairs) < self._count):
             return replace(known, hopeless="runs")
@@ -249,23 +257,37 @@ class _Replay:
         differences = difference_in_test(pairs)
         if differences is None or len(pairs) < FEWEST or len(pairs) == before:
             return known
-        return self._with_look(known, differences)
+        return self._with_look(known, differences, divergence(every))
 
-    def _with_look(self, contrast: ContrastLooks, differences: PairedDifferences) -> ContrastLooks:
+    def _with_look(
+        self, contrast: ContrastLooks, differences: PairedDifferences, diverged: Divergence | None
+    ) -> ContrastLooks:
         margin = self.rule.largest_trifle(is_accuracy=self._objective.is_accuracy)
         counts = every_pair(len(differences.values))
         interval = interval_after_looks(differences.decisive, counts, contrast.confidence)
         assert interval is not None  # there are pairs
-        verdict = self._objective.conclude(interval, margin)
+        found = verdict = self._objective.conclude(interval, margin)
+        if diverged is not None and not diverged.agrees_with(found, self._objective, margin):
+            verdict = Conclusion.UNKNOWN
         look = Look(interval.n, interval.mean, interval.low, interval.high, verdict.value)
-        needed = None
-        if verdict is Conclusion.UNKNOWN:
-            needed = pairs_needed(differences.decisive, counts, margin, contrast.confidence)
-        is_counted = interval.counted is not None and needed is None and interval.n >= _SEEDS_TO_GIVE_UP
-        is_hopeless = verdict is Conclusion.UNKNOWN and is_counted
-        return replace(
+        is_contradicted, may_give_up = verdict is not found, interval.n >= _SEEDS_TO_GIVE_UP
+        known = replace(
             contrast,
             looks=(*contrast.looks, look),
-            needed=needed,
-            hopeless="examples" if is_hopeless else "",
+            needed=None,
+            examples_needed=None,
+            is_contradicted=is_contradicted,
+        )
+        if found is not Conclusion.UNKNOWN:
+            lasts = is_contradicted and self._count >= _SEEDS_TO_CONTRADICT
+            return replace(known, hopeless="diverged" if lasts else "")
+        outlook = decision_outlook(differences, counts, margin, contrast.confidence)
+        if outlook is None:
+            return known
+        is_limited = may_give_up and is_limited_by_examples(differences, margin, contrast.confidence)
+        return replace(
+            known,
+            needed=outlook.pairs,
+            examples_needed=outlook.examples if outlook.pairs is None else None,
+            hopeless="examples" if outlook.pairs is None and is_limited else "",
         )

@@ -63,6 +63,22 @@ class ExampleSpread:
     recorded: int
     adjusted: tuple[float, float] | None = None
 
+    def supposed(self, shift: float, count: int) -> ExampleSpread:
+        """The spread of ``count`` such examples, if the mean difference were ``shift`` larger: for estimates.
+
+        Examples:
+            >>> largest_spread(0.0, 0.1, 100).supposed(0.0, 400) == largest_spread(0.0, 0.1, 400)
+            True
+        """
+        adjusted = self.adjusted
+        if adjusted is not None:
+            centre, error = adjusted
+            mean = centre * (self.count + 2) / self.count
+            discordant = ((error**2 * (self.count + 2) + centre**2) * (self.count + 2) - 2) / self.count
+            mean = min(max(mean + shift, -1.0), 1.0)
+            adjusted = _adjusted(mean * count, max(round(discordant, 12), abs(mean)) * count, count)
+        return ExampleSpread(count, self.variance, self.recorded, adjusted)
+
 
 def example_spread(differences: NDArray[Any], *, single_answers: bool) -> ExampleSpread | None:
     """How ``differences`` vary over examples; None for fewer than two examples.
