@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from bnkit.intervals.alpha_spending import level_at
+from bnkit.intervals.examples_needed import examples_needed
 from bnkit.intervals.interval import FEWEST, Conclusion, conclude
 from bnkit.intervals.sequential import pairs_needed
 from bnkit.intervals.student import mean_interval
 from bnkit.report.contrasts.paired_differences import PairedDifferences
 
-# No more than this many times the present test examples are recommended.
-_MOST_TIMES = 10_000
 # With this number of pairs, the spread of the seeds no longer matters.
 _MANY_PAIRS = 1000
 
@@ -64,16 +62,7 @@ def _examples_needed(differences: PairedDifferences, margin: float, confidence: 
             differences.supposed(mean=mean, deviation=deviation, pairs=pairs, examples=examples), margin, confidence
         )
 
-    low, high = now, now * _MOST_TIMES
-    if decide(low) or not decide(high):
-        return None
-    while high > 1.02 * low:
-        middle = round(math.sqrt(low * high))
-        low, high = (low, middle) if decide(middle) else (middle, high)
-        if high <= low + 1:
-            break
-    unit = int(10 ** max(0, len(str(high)) - 2))
-    return math.ceil(high / unit) * unit
+    return examples_needed(now, decide)
 
 
 def is_limited_by_examples(differences: PairedDifferences, margin: float, confidence: float) -> bool:
