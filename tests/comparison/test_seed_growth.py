@@ -9,6 +9,7 @@ import pytest
 
 from bnkit.comparison.seed_growth import seed_growth
 from bnkit.errors import SettingsError
+from bnkit.experiments.experiment import DEFAULT_TASK, TaskIdentity
 from bnkit.experiments.records.record import Record
 from bnkit.report.contrasts.looks import describe_looks
 from tests.report.fake_runs import diverged_record, fake_plan, finished_record, scored_record
@@ -108,6 +109,26 @@ def test_rates_that_few_validation_answers_tell_apart_all_go_on(far, rates):
     growth = seed_growth(_plan(), _records(close))
     assert [{lr for _, lr, _ in _asked(growth, place)} for place in range(3)] == rates
     assert growth.contrasts[0].network_lr == 0.1
+
+
+FOUR = [0.01, 0.1, 0.3, 1.0]
+OWN = TaskIdentity(metric="nets.py:own#0123")
+
+
+@pytest.mark.parametrize(
+    ("task", "rates"),
+    [(DEFAULT_TASK, [set(FOUR), {0.1}, {0.1}]), (OWN, [set(FOUR), {0.1, 0.3}, {0.1}])],
+    ids=["accuracy", "a metric of one's own"],
+)
+def test_rates_that_are_clearly_worse_are_dropped_after_one_seed(task, rates):
+    """Of another metric nobody knows what is clear: each round drops the worse half."""
+
+    def records(run):
+        value = {0.01: 0.4, 0.1: 0.8, 0.3: 0.6, 1.0: 0.5}[run.settings.lr] + 0.0001 * run.seed
+        return finished_record(value, answers=900, validation_metric=value, test_metric=value, test_answers=10_000)
+
+    growth = seed_growth(_plan(6, grid={"lr": FOUR}, task=task), records)
+    assert [{lr for _, lr, _ in _asked(growth, place)} for place in range(3)] == rates
 
 
 def test_a_rate_at_which_runs_diverge_is_dropped():
