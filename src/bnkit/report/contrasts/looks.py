@@ -33,11 +33,19 @@ def intervals_after_looks(
     for place, known in differences.items():
         pairs = len(known.values)
         counted = (*(n for n in looks if n < pairs), pairs)
-        new = interval_after_looks(known.decisive, counted, confidence)
-        intervals[place] = BothIntervals(
-            interval_after_looks(known, counted, confidence), new if isinstance(new, CrossedInterval) else None
-        )
+        these = interval_after_looks(known, counted, confidence)
+        intervals[place] = BothIntervals(these, _for_new_examples(known, counted, confidence))
     return intervals
+
+
+def _for_new_examples(
+    differences: PairedDifferences, counted: Sequence[int], confidence: float
+) -> CrossedInterval | None:
+    """The interval for new examples, without ends for fewer than three pairs; None if it is not known."""
+    spread, found = differences.examples, interval_after_looks(differences.decisive, counted, confidence)
+    if spread is None or found is None or isinstance(found, CrossedInterval):
+        return found if isinstance(found, CrossedInterval) else None
+    return CrossedInterval(found.mean, None, None, found.n, None, spread.count, spread.recorded)
 
 
 def describe_looks(contrast: ContrastLooks) -> Iterator[str]:
