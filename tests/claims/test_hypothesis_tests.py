@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bnkit.claims.hypothesis_tests import ERROR_RATE, Decision, HypothesisTest, judge
+from bnkit.intervals.crossed import example_spread
 from bnkit.intervals.student import mean_interval
 from tests.random_examples import examples
 
@@ -121,3 +122,33 @@ def test_equal_accuracies_decide_nothing_on_few_test_answers(answers, decision):
     assert verdict.decision is decision
     if answers == 20:
         assert verdict.effect.high == pytest.approx(1.959964 / 22)  # Agresti & Min (2005) with no discordant answer
+
+
+def _crossed_table(generator, examples, differ):
+    """Effects of 5 seeds on ``examples`` test examples, whose true mean is 0 for new ones; ``differ`` of them are of one sign."""
+    of_examples = generator.choice([-1.0, 0.0, 1.0], examples, p=[differ / 2, 1 - differ, differ / 2])
+    rows = of_examples + 0.05 * generator.standard_normal((5, examples))
+    return rows.mean(1), example_spread(rows, single_answers=False)
+
+
+def test_effects_on_few_test_examples_are_judged_for_new_ones():
+    """By the seeds alone, which agree on these examples, nearly every verdict would be wrong."""
+    generator, rounds = np.random.default_rng(3), examples(400)
+    wrong = [0, 0]
+    for _ in range(rounds):
+        values, spread = _crossed_table(generator, 200, 0.2)
+        for place, known in enumerate((spread, None)):
+            (verdict,) = judge([_hypothesis_test(values, 0.0, examples=known)])
+            wrong[place] += verdict.decision is not OPEN
+    # Both questions are asked at the value that is true: each is wrong in 2.5 %.
+    assert wrong[0] / rounds <= _three_errors(rounds)
+    assert wrong[1] / rounds > 0.5
+
+
+def test_the_interval_of_an_effect_is_that_for_new_examples_and_ends_where_its_p_value_says():
+    values, spread = _crossed_table(np.random.default_rng(0), 500, 0.1)
+    (verdict,), (narrow,) = (judge([_hypothesis_test(values, 1.0, examples=known)]) for known in (spread, None))
+    low, high = verdict.effect.low, verdict.effect.high
+    assert low < narrow.effect.low < narrow.effect.high < high
+    (at_end,) = judge([_hypothesis_test(values, 1.0, examples=spread, nothing=low)])
+    assert at_end.p_holds == pytest.approx(0.025, rel=1e-6)

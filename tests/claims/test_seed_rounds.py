@@ -14,6 +14,7 @@ from bnkit.claims.hypothesis_tests import ERROR_RATE, HypothesisTest, judge
 from bnkit.claims.seed_rounds import decide, judge_once, judge_round, rounds_until
 from bnkit.claims.seeds_needed import outlook
 from bnkit.claims.train_designs import Training
+from bnkit.intervals.crossed import ExampleSpread
 from tests.random_examples import examples
 from tests.report.fake_runs import fake_plan, fake_results, finished_record
 
@@ -179,13 +180,39 @@ def test_two_thousand_tables(matters):
     [
         ([], None, "not trained yet"),
         ([0.1, 0.2], None, "open after 2 seeds, and what it would take cannot be said"),
-        ([0.001, 0.0, -0.001], 50, "no number of seeds would decide it: 50 test answers are too few"),
+        ([0.001, 0.0, -0.001], 50, "no number of seeds would decide it: 50 test answers are too few; about 500 would"),
         ([0.03, 0.02, 0.05], 10_000, "it would take about 5 more seeds, 50 s of training"),
     ],
 )
 def test_what_it_would_take(effects, answers, text):
     test = HypothesisTest(dict(enumerate(effects)), 0.01, 0.001, answers=answers, looks=())
     assert str(outlook(test, 10, len(effects), 10.0)) == text
+
+
+def test_a_claim_is_given_up_only_if_no_mean_that_the_seeds_allow_would_be_decided():
+    few = {"matters": 0.01, "resolution": 0.001, "answers": 50, "looks": ()}
+    steady, varied = [0.001, 0.0, -0.001] * 2, [0.4, -0.4, 0.0] * 2
+    for effects, expected in ((steady, True), (varied, False), (steady[:5], False)):
+        found = outlook(HypothesisTest(dict(enumerate(effects)), **few), 10, len(effects), 10.0)
+        assert (found.answers, found.is_hopeless) == (50, expected)
+
+
+def test_more_test_answers_would_decide_where_seeds_do_not():
+    """All seeds agree on the test examples, so that only more of them can decide."""
+    effects = dict(enumerate([0.02, 0.021, 0.019, 0.02]))
+    few = HypothesisTest(effects, 0.01, answers=400, looks=(), examples=ExampleSpread(400, 0.1, 4))
+    found = outlook(few, 2, 4, 1.0)
+    assert (found.needed, found.answers) == (None, 400)
+    for times, decision in ((found.answers_needed / 400, HOLDS), (0.85 * found.answers_needed / 400, OPEN)):
+        count = round(400 * times)
+        enough = HypothesisTest(
+            dict(enumerate([0.02, 0.021, 0.019, 0.02] * 2)),
+            0.01,
+            answers=count,
+            looks=(),
+            examples=ExampleSpread(count, 0.1, 8),
+        )
+        assert judge([enough])[0].decision is decision
 
 
 def test_as_many_seeds_as_it_would_take_decide_it():

@@ -1,10 +1,10 @@
 """Judges many claims at once from their effects for every seed. Needs no torch.
 
 Each claim has two one-sided tests by Student's t: the effect is above zero (then it holds), and the effect is below the
-smallest that matters (then it does not hold). If neither can be shown, there is not enough data. With many tests at 5 %, one
-in twenty would be wrong by chance. Holm's procedure (1979, "A simple sequentially rejective multiple test procedure") over
-both tests of all claims keeps the probability that any verdict of the whole table is wrong at 5 %, for any dependence between
-the claims.
+smallest that matters (then it does not hold). If the effect is a sum of accuracies, the tests are for new test examples, as the
+verdict of a comparison is. If neither can be shown, there is not enough data. With many tests at 5 %, one in twenty would be
+wrong by chance. Holm's procedure (1979, "A simple sequentially rejective multiple test procedure") over both tests of all claims
+keeps the probability that any verdict of the whole table is wrong at 5 %, for any dependence between the claims.
 
 If seeds are added and the claims are judged again, each test has one p value for all its looks, which is small by chance no more
 often than that of one look (``intervals.alpha_spending``). Holm's procedure over these keeps the 5 % for any stopping rule.
@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from statistics import fmean
 
 from bnkit.intervals.alpha_spending import anytime_p_value, confidence_at_look
+from bnkit.intervals.crossed import ExampleSpread, half_width_from_examples, one_sided_p_value
 from bnkit.intervals.holm import holm
 from bnkit.intervals.interval import CONFIDENCE, FEWEST, Interval
 from bnkit.intervals.shares import difference_half_width
@@ -67,6 +68,8 @@ class HypothesisTest:
             this number allows.
         looks: The effects at each earlier look, if seeds are added; None if the seeds were fixed in advance and there is only
             one look.
+        examples: How the effect varies over the test examples. Then the verdict is for new examples; None if that is not known,
+            or if the effect is not a sum of accuracies.
     """
 
     effects: Mapping[int, float]
@@ -75,6 +78,7 @@ class HypothesisTest:
     nothing: float = 0.0
     answers: int | None = None
     looks: tuple[Mapping[int, float], ...] | None = None
+    examples: ExampleSpread | None = None
 
 
 def judge(tests: Sequence[HypothesisTest]) -> list[Verdict]:
@@ -109,7 +113,11 @@ def _interval(test: HypothesisTest) -> Interval | None:
     confidence = CONFIDENCE
     if test.looks is not None:
         confidence = confidence_at_look(range(FEWEST, len(test.effects) + 1) or [len(test.effects)], confidence)
-    return _interval_of(test, test.effects, confidence)
+    these = _interval_of(test, test.effects, confidence)
+    if these is None or these.low is None or these.high is None or test.examples is None:
+        return these
+    half = math.hypot(these.high - these.mean, half_width_from_examples(test.examples, 1 - confidence))
+    return replace(these, low=these.mean - half, high=these.mean + half)
 
 
 def _interval_of(test: HypothesisTest, effects: Mapping[int, float], confidence: float = CONFIDENCE) -> Interval | None:
@@ -139,10 +147,16 @@ def _p_values_of(test: HypothesisTest, effects: Mapping[int, float]) -> tuple[fl
     interval = _interval_of(test, effects)
     assert interval is not None and interval.high is not None
     n, error = interval.n, standard_error_of(interval)
-    if error == 0:
+    if error == 0 and test.examples is None:
         return float(interval.mean <= test.nothing), float(interval.mean >= test.matters)
-    above, below = (interval.mean - test.nothing) / error, (interval.mean - test.matters) / error
-    p_values = float(stdtr(n - 1, -above)), float(stdtr(n - 1, below))
+    above, below = interval.mean - test.nothing, test.matters - interval.mean
+    if test.examples is None:
+        p_values = float(stdtr(n - 1, -above / error)), float(stdtr(n - 1, -below / error))
+    else:
+        p_values = (
+            one_sided_p_value(above, error, n, test.examples),
+            one_sided_p_value(below, error, n, test.examples),
+        )
     assert all(math.isfinite(p) for p in p_values)
     return p_values
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bnkit.claims.accuracy_effect import AccuracyEffect
 from bnkit.claims.claim import Claim, Evidence, Scale
 from bnkit.claims.hypothesis_tests import ERROR_RATE, Decision, HypothesisTest, Verdict, judge
 from bnkit.claims.seeds_needed import Outlook, outlook
@@ -38,7 +39,8 @@ class Judged:
     @property
     def is_open(self) -> bool:
         """Whether more seeds may decide it."""
-        return self.verdict.decision is Decision.NOT_ENOUGH_DATA
+        is_hopeless = self.outlook is not None and self.outlook.is_hopeless
+        return self.verdict.decision is Decision.NOT_ENOUGH_DATA and not is_hopeless
 
 
 def next_count(seeds: int) -> int:
@@ -173,4 +175,6 @@ def _test(claim: Claim, evidence: Evidence | None, earlier: tuple[int, ...] | No
         looks = tuple(claim.effect_of(Evidence(evidence.results, count)) for count in before)
     # Only points of accuracy are limited by the number of test answers.
     answers = evidence.answers if claim.scale is Scale.POINTS else None
-    return HypothesisTest(claim.effect_of(evidence), claim.matters, claim.resolution, claim.nothing, answers, looks)
+    examples = claim.effect_of.spread(evidence) if isinstance(claim.effect_of, AccuracyEffect) else None
+    effects = claim.effect_of(evidence)
+    return HypothesisTest(effects, claim.matters, claim.resolution, claim.nothing, answers, looks, examples)

@@ -139,9 +139,12 @@ class ContrastLooks:
         baseline_lr, network_lr: The learning rates that were chosen; None before they are.
         looks: The looks in order; only the last one may be decided.
         confidence: The confidence of all looks together.
-        hopeless: Why more seeds would not decide it: "runs", since too few pairs of runs finish, or "examples", since the test
-            examples are too few; empty if they may.
+        hopeless: Why more seeds would not decide it: "runs", since too few pairs of runs finish, "diverged", since the runs that
+            diverge contradict those that finish, or "examples", since the test examples are too few; empty if they may.
         needed: The estimated number of pairs that would decide; None if decided, or if no number would.
+        examples_needed: The estimated number of test examples that would, with twice as many pairs; None if decided, if these
+            suffice, or if no number would.
+        is_contradicted: Whether the interval leads to a verdict that the runs that diverged contradict.
     """
 
     baseline: str
@@ -153,6 +156,8 @@ class ContrastLooks:
     confidence: float = 0.95
     hopeless: str = ""
     needed: int | None = None
+    examples_needed: int | None = None
+    is_contradicted: bool = False
 
     @property
     def key(self) -> tuple[object, ...]:
