@@ -48,7 +48,7 @@ def is_factory_name(name: str) -> bool:
 
 
 def what_it_is(name: str) -> str:
-    """The end of a message about ``name``, which is no factory: that it is a file or a folder, and what to give; else empty.
+    """For the end of a message: what ``name`` is if not a factory, and what to give; empty if that is not known.
 
     Examples:
         >>> what_it_is("https://example.com/net.py")
