@@ -48,7 +48,7 @@ def is_factory_name(name: str) -> bool:
 
 
 def what_it_is(name: str) -> str:
-    """The end of a message about ``name``, which is no factory: that it is a file or a folder, and what to give; else empty.
+    """The end of a message about ``name`` in place of a factory, if it is a file, a folder or an address; otherwise empty.
 
     Examples:
         >>> what_it_is("https://example.com/net.py")

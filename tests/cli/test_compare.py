@@ -271,6 +271,15 @@ def test_a_run_that_fails_leaves_the_others_alone(capsys, tmp_path):
         (["compare", "--network", "resnet-9000"], ["unknown network 'resnet-9000'", "two-cnn"]),
         (["compare", "--data", "imagenet"], ["unknown data set 'imagenet'", "digits"]),
         (["compare", "--seeds", "0"], ["at least 1 seed"]),
+        (
+            ["compare", "--seeds", "99999999999"],
+            ["error: --seeds: expected at least 1 seed, at most 1,000,000, got 99999999999"],
+        ),
+        (
+            ["compare", "--grid", "lr=0.1", "0.2"],
+            ["0.2 is not a recipe; expected the values of a key of --grid together"],
+        ),
+        (["compare", "--dry-run", "--log", "tb"], ["unknown logger 'tb'; expected one of tensorboard"]),
         (["compare", "--epochs", "0"], ["error: --epochs: expected a number greater than or equal to 1"]),
         (["compare", "--batch-size", "2000"], ["batch_size=2000 is larger than the 1294", "at most 1294"]),
         (["compare", "--device", "tpu"], ["error: --device: expected auto, cpu, cuda, or a GPU as cuda:0, got 'tpu'"]),
