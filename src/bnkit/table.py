@@ -122,11 +122,8 @@ class Table:
     def left_out(self, width: int) -> list[str]:
         """The titles of the columns that do not fit into ``width``, neither in the rows nor below them."""
         shown = self._widths(width)
-        return [
-            column.title
-            for i, column in enumerate(self.columns)
-            if i not in shown and not column.below and column.title
-        ]
+        hidden = (column for i, column in enumerate(self.columns) if i not in shown and not column.below)
+        return [column.title for column in hidden if column.title]
 
     def __str__(self) -> str:
         return "\n".join([*([self.title] if self.title else []), *(line for _, line in self.lines())])
