@@ -48,7 +48,7 @@ def is_factory_name(name: str) -> bool:
 
 
 def what_it_is(name: str) -> str:
-    """For the end of a message: what ``name`` is if not a factory, and what to give; empty if that is not known.
+    """The end of a message about ``name`` in place of a factory, if it is a file, a folder or an address; otherwise empty.
 
     Examples:
         >>> what_it_is("https://example.com/net.py")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # What a user calls the types that pydantic names.
@@ -37,6 +37,16 @@ def unknown_name(opening: str, name: object, known: Iterable[str], more: str = "
     """
     known = list(known)
     return f"{opening} {name!r}; expected one of {', '.join(known)}{more}{did_you_mean(name, known)}"
+
+
+def unknown_key(name: object, known: Sequence[str]) -> str:
+    """The message about a key that a file may not have.
+
+    Examples:
+        >>> unknown_key("batchsize", ["lr", "batch_size"])
+        "unknown key; expected one of lr, batch_size; did you mean 'batch_size'?"
+    """
+    return f"unknown key; expected one of {', '.join(known)}{did_you_mean(name, known)}"
 
 
 def not_installed(what: str, package: str, extra: str) -> str:

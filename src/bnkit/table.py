@@ -19,11 +19,8 @@ if TYPE_CHECKING:
 _GAP, _INDENT = "  ", "    "
 # A narrower column of sentences is hard to read, and goes below the rows.
 _NARROWEST_SENTENCES = 24
-# Without a limit, in a file or a pipe: the width to which columns of sentences are wrapped, because padding would repeat for
-# each row what the longest sentence needs. The last column is not padded.
-_NATURAL_WIDTH = 120
-# From this width on, there is no limit.
-UNLIMITED = 100_000
+# From the second on there is no limit, as in a pipe; then sentences, which would be padded, are wrapped towards the first.
+_NATURAL_WIDTH, UNLIMITED = 120, 100_000
 # "n = 5" stays together.
 _BETWEEN_WORDS = re.compile(r"(?<!=)\s+(?!=\s)")
 _NUMBER = re.compile(r"–|[-−+]?(nan|inf|[\d,.]+(e[-+]?\d+)?)( ?%)?")
@@ -102,7 +99,6 @@ class Table:
 
         Each with the number of its row; −1 for the header.
         """
-        width = None if width is not None and width >= UNLIMITED else width
         widths = self._widths(width)
         right = [self.is_number(index) for index in range(len(self.columns))]
 
@@ -125,12 +121,9 @@ class Table:
 
     def left_out(self, width: int) -> list[str]:
         """The titles of the columns that do not fit into ``width``, neither in the rows nor below them."""
-        shown = self._widths(width if width < UNLIMITED else None)
-        return [
-            column.title
-            for i, column in enumerate(self.columns)
-            if i not in shown and not column.below and column.title
-        ]
+        shown = self._widths(width)
+        hidden = (column for i, column in enumerate(self.columns) if i not in shown and not column.below)
+        return [column.title for column in hidden if column.title]
 
     def __str__(self) -> str:
         return "\n".join([*([self.title] if self.title else []), *(line for _, line in self.lines())])
@@ -208,14 +201,14 @@ class Table:
         cells = [[line for row in self.rows for line in row[index].split("\n")] for index in indices]
         content = [max(map(_length, column), default=0) for column in cells]
         full = [max(content[i], _length(column.title), column.width) for i, column in enumerate(self.columns)]
-        if room is not None and sum(full) + len(_GAP) * (len(full) - 1) <= room:
+        if room is not None and sum(full) + len(_GAP) * (len(full) - 1) <= room < UNLIMITED:
             return dict(enumerate(full))
         words = [max((_length(word) for text in column for word in text.split()), default=0) for column in cells]
         least = []
         for index, column in enumerate(self.columns):
             needed = max(words[index], min(content[index], _NARROWEST_SENTENCES)) if column.wraps else content[index]
             least.append(max(needed, *map(_length, column.title.split() or [""]), column.width))
-        if room is None:
+        if room is None or room >= UNLIMITED:
             return self._natural_widths(full, least)
         shown: set[int] = set()
         left = room + len(_GAP)
@@ -244,11 +237,9 @@ class Table:
 
     def _natural_widths(self, full: Sequence[int], least: Sequence[int]) -> dict[int, int]:
         """The widths of all columns without a limit: of sentences, those before the last column are wrapped."""
-        *before, last = range(len(full))
-        padded = [index for index in before if self.columns[index].wraps]
-        widths = list(full)
-        excess = sum(full) + len(_GAP) * len(before) - _NATURAL_WIDTH
-        excess -= full[last] - least[last] if self.columns[last].wraps else 0
+        widths, padded = list(full), [index for index, column in enumerate(self.columns[:-1]) if column.wraps]
+        last = least[-1] if self.columns[-1].wraps else full[-1]  # is not padded
+        excess = sum(full[:-1]) + last + len(_GAP) * (len(full) - 1) - _NATURAL_WIDTH
         while excess > 0 and (longer := [index for index in padded if widths[index] > least[index]]):
             widths[max(longer, key=widths.__getitem__)] -= 1
             excess -= 1

@@ -133,9 +133,9 @@ def test_labels_that_do_not_fit_and_patterns_that_match_nothing_are_named(capsys
 
 
 def test_a_remedy_is_the_command_for_this_model(capsys):
-    options = ("--data", f"{IMAGES}:data", "--inputs", "normal", "--select", "BN201")
-    (finding,) = json.loads(invoke(capsys, "check", f"{IMAGES}:trained", *options, "--format", "json").out)
-    assert finding["remedy"] == f"bnkit recalibrate {IMAGES}:trained --data {IMAGES}:data --inputs normal"
+    options = ("--data", f"{NETS}:data", "--select", "BN201")
+    (finding,) = json.loads(invoke(capsys, "check", f"{NETS}:Normalised", *options, "--format", "json").out)
+    assert finding["remedy"] == f"bnkit recalibrate {NETS}:Normalised --data {NETS}:data"
 
 
 def test_nothing_is_written_where_nothing_is_fixed(capsys, tmp_path):

@@ -110,6 +110,7 @@ def test_a_report_of_the_folder_of_claims(capsys):
     )
     done = run([sys.executable, "-c", code])
     assert (done.returncode, done.stderr) == (0, "")
+    assert "9   It reduces internal covariate shift" in done.stdout
     assert "Of 2 hypotheses 0 are decided" in done.stdout and "report: c/claims.html" in done.stdout
     text = Path("c/claims.html").read_text()
     assert '<a href="inside/report.html">Its report</a>' in text
@@ -218,19 +219,19 @@ def test_a_design_that_asks_for_durations_is_trained_alone(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--workers", "0"), "workers=0; expected a whole number above 0, or auto"),
-        (("--workers", "many"), "workers='many'; expected a whole number above 0, or auto"),
+        (("--workers", "0"), "--workers 0; expected a whole number above 0, or auto"),
+        (("--workers", "many"), "--workers many; expected a whole number above 0, or auto"),
         (("--only", "faster"), "no claim is called 'faster'; expected one of faster-in-steps, "),
-        (("--budget", "0"), "budget=0, seeds=5; expected a budget above 0 and at least 1 seed"),
-        (("--seeds", "0"), "budget=1, seeds=0; expected"),
+        (("--budget", "0"), "--budget 0; expected how many times as many images, above 0"),
+        (("--seeds", "0"), "--seeds 0; expected at least 1"),
         (
             ("--budget", "2h"),
-            "budget=2h is a duration; expected --until decided with it, or how many times as many images",
+            "--budget 2h is a duration; expected --until decided with it, or how many times as many images",
         ),
-        (("--until", "bored"), "until='bored'; expected decided"),
-        (("--until", "decided", "--budget", "soon"), "budget='soon'; expected a duration above 0, as 90s, 10m or 2h"),
-        (("--until", "decided", "--seeds", "5"), "seeds=5 with --until decided; expected one of them"),
-        (("--until", "decided", "--max-seeds", "2"), "max_seeds=2; expected at least 3"),
+        (("--until", "bored"), "--until bored; expected decided"),
+        (("--until", "decided", "--budget", "soon"), "--budget soon; expected a duration above 0, as 90s, 10m or 2h"),
+        (("--until", "decided", "--seeds", "5"), "--seeds 5 with --until decided; expected one of them"),
+        (("--until", "decided", "--max-seeds", "2"), "--max-seeds 2; expected at least 3"),
         (("--network", "nothing"), "unknown network 'nothing'; expected one of two-cnn, "),
         (("--data", "nowhere"), "nowhere"),
     ],

@@ -217,6 +217,12 @@ def data_of_one_tensor():
 def data_of_lists():
     return ([[1.0]], [0]), ([[1.0]], [0])
 
+def of_arguments(channels, height):
+    return nn.Linear(channels, height)
+
+def module():
+    return nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
+
 not_callable = 3
 """
 
@@ -238,16 +244,22 @@ def test_a_run_that_fails_leaves_the_others_alone(capsys, tmp_path):
     [
         (["compare", "nothing"], ["no recipe is called 'nothing'", "quickstart"]),
         (["compare", "quickstrat"], ["no recipe is called 'quickstrat'; expected", "did you mean 'quickstart'?"]),
-        (["compare", "--grid", "momentun=0.9"], ["grid.momentun: unknown key; expected", "did you mean 'momentum'?"]),
-        (["compare", "--grid", "optimizer=Adm"], ["grid.optimizer", "got 'Adm'; did you mean 'adam'?"]),
+        (
+            ["compare", "--grid", "momentun=0.9"],
+            ["error: --grid momentun: unknown key; expected", "did you mean 'momentum'?"],
+        ),
+        (
+            ["compare", "--grid", "optimizer=Adm"],
+            ["error: --grid optimizer: expected", "got 'Adm'; did you mean 'adam'?"],
+        ),
         (["compare", "absent.toml"], ["absent.toml cannot be read", "TOML"]),
         (["compare", "broken.toml"], ["broken.toml is not TOML"]),
         (["compare", "unknown-key.toml"], ["epoch: unknown key", "epochs"]),
-        (["compare", "wrong-type.toml"], ["epochs: ", "integer", "'ten'"]),
+        (["compare", "wrong-type.toml"], ["error: wrong-type.toml: epochs: expected a whole number, got 'ten'"]),
         (["compare", "empty-grid.toml"], ["the grid is empty", "lr"]),
-        (["compare", "--grid", "speed=1"], ["grid.speed: unknown key", "lr"]),
-        (["compare", "--grid", "lr=fast"], ["grid.lr", "'fast'"]),
-        (["compare", "--grid", "lr=-1"], ["grid.lr", "greater than 0", "-1"]),
+        (["compare", "--grid", "speed=1"], ["error: --grid speed: unknown key", "lr"]),
+        (["compare", "--grid", "lr=fast"], ["error: --grid lr: expected a number, got 'fast'"]),
+        (["compare", "--grid", "lr=-1"], ["error: --grid lr: expected a number greater than 0, got -1"]),
         (["compare", "--grid", "lr="], ["--grid lr=", "KEY=V1,V2"]),
         (["compare", "--grid", "lr"], ["--grid lr:", "KEY=V1,V2"]),
         (["compare", "--grid", "lr=1", "batch_size=8", "lr=2"], ["gives lr twice", "--grid lr=V1,V2"]),
@@ -259,11 +271,56 @@ def test_a_run_that_fails_leaves_the_others_alone(capsys, tmp_path):
         (["compare", "--network", "resnet-9000"], ["unknown network 'resnet-9000'", "two-cnn"]),
         (["compare", "--data", "imagenet"], ["unknown data set 'imagenet'", "digits"]),
         (["compare", "--seeds", "0"], ["at least 1 seed"]),
-        (["compare", "--epochs", "0"], ["epochs", "greater than or equal to 1"]),
+        (
+            ["compare", "--seeds", "99999999999"],
+            ["error: --seeds: expected at least 1 seed, at most 1,000,000, got 99999999999"],
+        ),
+        (
+            ["compare", "--grid", "lr=0.1", "0.2"],
+            ["0.2 is not a recipe; expected the values of a key of --grid together"],
+        ),
+        (["compare", "--dry-run", "--log", "tb"], ["unknown logger 'tb'; expected one of tensorboard"]),
+        (["compare", "--epochs", "0"], ["error: --epochs: expected a number greater than or equal to 1"]),
         (["compare", "--batch-size", "2000"], ["batch_size=2000 is larger than the 1294", "at most 1294"]),
-        (["compare", "--device", "tpu"], ["grid.device", "tpu"]),
-        (["compare", "--seeds", "many"], ["'many'", "integer"]),
-        (["compare", "--sed", "3"], ["--sed", "bnkit --help"]),
+        (["compare", "--device", "tpu"], ["error: --device: expected auto, cpu, cuda, or a GPU as cuda:0, got 'tpu'"]),
+        (["compare", "--seeds", "many"], ["error: --seeds: expected a whole number, got 'many'"]),
+        (["compare", "--sed", "3"], ["--sed", "see bnkit compare --help"]),
+        (
+            ["compare", "--network", "nets.py"],
+            ["nets.py is a file: name a function in it, as nets.py:Broken or nets.py:"],
+        ),
+        (
+            ["compare", "nets.py"],
+            ["no recipe is called 'nets.py'", "nets.py is a file: name a function in it, as nets.py:"],
+        ),
+        (["compare", "."], ["no recipe is called '.'", "; . is a folder"]),
+        (
+            ["compare", "nets.py:of_arguments"],
+            ["requires the arguments channels, height", "return of_arguments(channels=…, height=…)"],
+        ),
+        (["compare", "https://example.org/net.py:net"], ["that is an address: download the file"]),
+        (["check", "nets.py"], ["nets.py is a file: name a function in it"]),
+        (
+            ["check", "nets.py:of_arguments"],
+            ["requires the arguments channels, height; expected a factory that needs none"],
+        ),
+        (["check", "nets.py:module", "--weights", "."], [". is a folder; expected a file of weights on this machine"]),
+        (["check", "nets.py:module", "--weights", "https://example.org/w.pt"], ["is an address; expected a file"]),
+        (
+            ["check", "nets.py:module", "--weights", "nets.py"],
+            ["nets.py cannot be read (it is not a PyTorch file, or is damaged)"],
+        ),
+        (
+            ["check", "nets.py:module", "--fail-on", "warn"],
+            ["--fail-on: expected one of", "got 'warn'; did you mean 'warning'?"],
+        ),
+        (["check", "nets.py:module", "--select", "BN999"], ["error: --select: no rule is called 'BN999'"]),
+        (
+            ["check", "nets.py:module", "--per-layer-ignores", "a:BN999"],
+            ["error: --per-layer-ignores: no rule is called"],
+        ),
+        (["compare", "--dry-run", "--out", "a-file"], ["a-file cannot be written: it is a file"]),
+        (["fold", "nets.py:module", "--input", "2x6", "--out", "x"], ["x has no ending; expected .safetensors"]),
         (["compare", "nets.py:absent"], ["nets.py", "absent"]),
         (["compare", "gone.py:networks"], ["gone.py"]),
         (["compare", "syntax.py:networks"], ["syntax.py", "SyntaxError"]),
@@ -387,9 +444,9 @@ def test_the_plan_of_workers_is_the_plan_that_is_printed(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--workers", "-1"), "workers='-1'; expected a whole number above 0, or auto"),
-        (("--engine", "slurm"), "engine='slurm'; expected local or ray"),
-        (("--run-timeout", "0"), "run_timeout=0.0; expected seconds, above 0"),
+        (("--workers", "-1"), "--workers -1; expected a whole number above 0, or auto"),
+        (("--engine", "slurm"), "--engine slurm; expected local or ray"),
+        (("--run-timeout", "0"), "--run-timeout 0.0; expected seconds, above 0"),
     ],
     ids=str,
 )

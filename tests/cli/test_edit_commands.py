@@ -277,7 +277,7 @@ def test_a_file_that_is_there_is_replaced_and_the_output_says_so(capsys, tmp_pat
         (["nets.py:Normalised", *SHAPE, "--weights", "list.pt"], ["holds a list that is not a state_dict"]),
         (["nets.py:Normalised", *SHAPE, "--weights", "pickled.pt"], ["pickled.pt cannot be read", "tensors alone"]),
         (["nets.py:Normalised", *SHAPE, "--out", "x.pt"], ["x.pt ends in '.pt'", ".safetensors"]),
-        (["nets.py:Normalised", *SHAPE, "--out", "x"], ["x ends in 'nothing'"]),
+        (["nets.py:Normalised", *SHAPE, "--out", "x"], ["x has no ending"]),
         (["nets.py:Normalised", *SHAPE, "--out", "no/folder/x.onnx"], ["there is no folder no/folder"]),
         (["nets.py:Normalised", *SHAPE, "--out", "folder.pt2"], ["it is a folder"]),
         (["nets.py:Normalised", *SHAPE, "--weights", "w.safetensors", "--out", "./w.safetensors"], ["is what the model is read from"]),

@@ -38,8 +38,8 @@ def test_without_it_the_file_is_as_it_was():
     ("given", "message"),
     [
         ("bored", "until.goal: expected 'decided', got 'bored'"),
-        ({"margin": 0}, "until.margin: expected greater than 0"),
-        ({"max_seeds": 2}, "until.max_seeds: expected greater than or equal to 3"),
+        ({"margin": 0}, "until.margin: expected a number greater than 0"),
+        ({"max_seeds": 2}, "until.max_seeds: expected a number greater than or equal to 3"),
         ({"budget": "soon"}, "until.budget: budget='soon'; expected a duration above 0, as 90s, 10m or 2h"),
     ],
 )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule_registry import Names, matching_codes
 from bnkit.errors import SettingsError
-from bnkit.messages import did_you_mean, validation_message
+from bnkit.messages import did_you_mean, unknown_key, validation_message
 
 # The layers that a message names.
 _NAMED = 8
@@ -104,7 +104,7 @@ def parse_config(content: Any, source: str = "") -> CheckConfig:
         where = _place(source, *first["loc"])
         keys = [str(field.alias) for field in CheckConfig.model_fields.values()]
         if first["type"] == "extra_forbidden":
-            message = f"unknown key; expected one of {', '.join(keys)}{did_you_mean(first['loc'][-1], keys)}"
+            message = unknown_key(first["loc"][-1], keys)
         else:
             message = validation_message(first)
         raise SettingsError(f"{where}: {message}") from error

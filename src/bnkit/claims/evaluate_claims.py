@@ -148,9 +148,10 @@ class _Question:
             raise SettingsError(
                 f"budget={budget} is a duration; expected `until` decided with it, or how many times as many images"
             )
-        if images <= 0 or (seeds is not None and seeds < 1):
-            count = SEEDS if seeds is None else seeds
-            raise SettingsError(f"budget={images:g}, seeds={count}; expected a budget above 0 and at least 1 seed")
+        if images <= 0:
+            raise SettingsError(f"budget={images:g}; expected how many times as many images, above 0")
+        if seeds is not None and seeds < 1:
+            raise SettingsError(f"seeds={seeds}; expected at least 1")
         if until is not None and seeds is not None:
             raise SettingsError(f"seeds={seeds} with `until` decided; expected one of them: seeds are added until then")
         if most < FEWEST:

@@ -112,23 +112,7 @@ class Verdicts:
 
     def table(self) -> Table:
         """A row for each claim."""
-        columns = (
-            *("", Column.of_sentences("what is said"), Column.of_sentences("hypothesis")),
-            *(Column("verdict", wraps=True), "effect [95 %]", Column("n", 2), Column("budget", 3)),
-        )
-        rows = [
-            (
-                result.claim.number,
-                f"{result.claim.statement} ({result.claim.said_by})",
-                result.claim.hypothesis,
-                result.verdict.decision.value + (f": {result.why}" if result.why else ""),
-                result.effect,
-                str(len(result.effects)),
-                self._budget(result),
-            )
-            for result in self.results
-        ]
-        return Table(columns, rows)
+        return table_of([self._plain(result) for result in self.results])
 
     def _budget(self, result: ClaimResult) -> str:
         """The budget of a design; if seeds are added, it may not have been trained yet."""
@@ -177,3 +161,24 @@ class Verdicts:
             "budget": self._budget(result),
             "looks": list(result.looks),
         }
+
+
+def table_of(claims: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each of ``claims``, as ``Verdicts.to_json`` and ``claims.json`` hold them."""
+    columns = (
+        *("", Column.of_sentences("what is said"), Column.of_sentences("hypothesis")),
+        *(Column("verdict", wraps=True), "effect [95 %]", Column("n", 2), Column("budget", 3)),
+    )
+    rows = [
+        (
+            claim["number"],
+            f"{claim['statement']} ({claim['said_by']})",
+            claim["hypothesis"],
+            f"{claim['verdict']}: {claim['why']}" if claim["why"] else claim["verdict"],
+            claim["text"],
+            str(claim["n"]),
+            claim["budget"],
+        )
+        for claim in claims
+    ]
+    return Table(columns, rows)

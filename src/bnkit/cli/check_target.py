@@ -19,6 +19,7 @@ from bnkit.comparison.comparison import Comparison
 from bnkit.errors import SettingsError
 from bnkit.experiments.model_data import ModelBatches, ModelData, data_of_run, model_data
 from bnkit.factory_import import is_factory_name, what_it_is
+from bnkit.messages import plural
 from bnkit.model.changes import Change
 from bnkit.model.inspect.construction import record_construction
 from bnkit.model.save import check_destination, save
@@ -191,6 +192,11 @@ def _locate_run(path: Path) -> tuple[Comparison, str, int | None]:
     epoch = re.fullmatch(r"epoch-(\d{1,9})\.safetensors", path.name)
     folder = path.parent if epoch is not None or path.name == "weights.safetensors" else path
     if folder.parent.name != "runs" or not folder.parent.is_dir():
+        runs = sorted(each for pattern in ("runs/*", "*") for each in path.glob(f"{pattern}/record.jsonl"))
+        if runs:
+            raise SettingsError(
+                f"{path} holds {plural(len(runs), 'run')} of a comparison; expected one of them, as {runs[0].parent}"
+            )
         raise SettingsError(
             f"{str(path)!r} is neither a factory nor the folder of a run; expected path/to/file.py:name, "
             f"package.module:name, or DIR/runs/ID of a folder that bnkit compare wrote{what_it_is(str(path))}"

@@ -12,7 +12,7 @@ from typer import Argument, Context, Exit, Option, launch
 from bnkit.cli.grid import grid_from, option_names
 from bnkit.cli.options import All, Workers, count_of, with_options
 from bnkit.console import stderr_console, stdout_console
-from bnkit.errors import RecordError
+from bnkit.errors import RecordError, SettingsError
 from bnkit.messages import plural
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ def compare(
     from bnkit.experiments.records.results_folder import ResultsFolder
     from bnkit.experiments.running.launch_request import LaunchOptions, is_nonzero_rank, prepare
     from bnkit.experiments.stopping_rule import stopping_rule
+    from bnkit.integrations.loggers import logger_names
 
     rule = stopping_rule(until, margin, budget, max_seeds)
     task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
@@ -181,6 +182,7 @@ def compare(
     folder = out if out is not None else default_folder(experiment)
     if dry_run:
         ResultsFolder(folder).refuse_foreign()
+        logger_names(log or ())
         with stderr_console().status("preparing"):
             planned, components = prepare(experiment, LaunchOptions(count_of(workers), run_timeout, engine, address))
         print_plan(planned, folder, as_json=as_json, in_memory=components.in_memory)
@@ -240,6 +242,10 @@ def _experiment(
         content, origin = read_experiment(Path(what)), what
     elif is_factory_name(what):
         content, origin = default_experiment(_name_from(what), [what]), what
+    elif re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", what):
+        raise SettingsError(
+            f"{what} is not a recipe; expected the values of a key of --grid together, as in lr=0.1,0.3"
+        )
     else:
         content, origin = read_recipe(what), f"recipe {what}"
     changes = {key: value for key, value in changes.items() if value is not None}

@@ -72,7 +72,8 @@ def report(
 
     `bnkit report results/quickstart --format latex` prints the table of a paper, and `--format pdf` writes its figure.
 
-    `bnkit report results/claims` rewrites claims.html, with all effects in one figure, and the report of every design.
+    `bnkit report results/claims` prints the verdicts, and rewrites claims.html, with all effects in one figure, and the report of
+    every design.
     """
     from bnkit.claims.claims_folder import holds_claims
     from bnkit.comparison.compare_folders import merge_comparisons
@@ -161,6 +162,7 @@ def print_results(results: Results, report: Path, *, show_all: bool, only_answer
 
 def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, as_json: bool) -> None:
     from bnkit.claims.claims_folder import holds_claims, read, write_page
+    from bnkit.claims.verdict_table import table_of
 
     if len(folders) > 1 or out is not None:
         raise SettingsError(
@@ -175,6 +177,8 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
     if as_json:
         console.print_json(data={"report": str(path), "claims": content})
     else:
+        console.print_table(table_of(content["claims"]))
+        console.print()
         console.print_sentences(content["answer"])
         console.print_sentences(f"\nreport: {path}")
     if open_report:

@@ -15,10 +15,11 @@ from bnkit.errors import SettingsError
 from bnkit.experiments.settings import Grid, Settings
 from bnkit.experiments.stopping_rule import StoppingRule
 from bnkit.factory_import import what_it_is
-from bnkit.messages import did_you_mean, unknown_name, validation_message
+from bnkit.messages import unknown_key, unknown_name, validation_message
 
 _Text = Annotated[str, Field(strict=True)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+_MOST_SEEDS = 1_000_000
 # What texts with a pattern may be.
 _CHARACTERS, _DEVICES = "letters, digits, dots, dashes and underscores", "auto, cpu, cuda, or a GPU as cuda:0"
 
@@ -178,8 +179,8 @@ class Experiment(BaseModel):
     def _seeds_from_count(cls, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, int):
             return value
-        if value < 1:
-            raise ValueError("expected at least 1 seed")
+        if not 1 <= value <= _MOST_SEEDS:
+            raise ValueError(f"expected at least 1 seed, at most {_MOST_SEEDS:,}")
         return tuple(range(value))
 
     @field_validator("seeds", "arms", "networks")
@@ -217,8 +218,7 @@ def parse_experiment(content: Mapping[str, Any], origin: str, replaced: Mapping[
     """The validated experiment.
 
     Args:
-        content: The experiment, as in a file.
-        origin: Where it comes from.
+        content, origin: The experiment, as in a file, and where it comes from.
         replaced: The names of keys that come from elsewhere, as "--grid lr" for "grid.lr".
 
     Raises:
@@ -276,28 +276,25 @@ def read_recipe(name: str) -> dict[str, Any]:
         SettingsError: If there is no recipe of that name.
     """
     if name not in recipes():
-        known = sorted((*recipes(), *DEMONSTRATION_NAMES))
-        message = unknown_name("no recipe is called", name, known, ", a FILE.toml, or file.py:factory")
-        raise SettingsError(f"{message}{what_it_is(name)}")
+        known, more = sorted((*recipes(), *DEMONSTRATION_NAMES)), ", a FILE.toml, or file.py:factory"
+        raise SettingsError(unknown_name("no recipe is called", name, known, more) + what_it_is(name))
     file = resources.files("bnkit.experiments").joinpath("recipes", f"{name}.toml")
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 def _first_error(error: ValidationError, origin: str, replaced: Mapping[str, str]) -> str:
     """The first of pydantic's errors in one line, and the number of others."""
-    errors = error.errors(include_url=False)
-    first = errors[0]
+    first, *others = error.errors(include_url=False)
     key = ".".join(str(part) for part in first["loc"]) or "experiment"
     option = next((name for replaced_key, name in replaced.items() if f"{key}.".startswith(f"{replaced_key}.")), None)
     if first["type"] == "extra_forbidden":
         fields = Settings.model_fields if first["loc"][0] == "grid" else Experiment.model_fields
-        known = [name for name in fields if name != "settled"]
-        message = f"unknown key; expected one of {', '.join(known)}{did_you_mean(first['loc'][-1], known)}"
+        message = unknown_key(first["loc"][-1], [name for name in fields if name != "settled"])
     elif first["type"] == "missing":
         message = "is missing; add it to the experiment"
     elif first["type"] == "string_pattern_mismatch":
         message = f"expected {_DEVICES if 'device' in first['loc'] else _CHARACTERS}, got {first['input']!r:.80}"
     else:
         message = validation_message(first)
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    more = f" (and {len(others)} more)" if others else ""
     return f"{option or f'{origin}: {key}'}: {message}{more}"

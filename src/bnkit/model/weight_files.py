@@ -104,8 +104,10 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadedWeights:
         ) from error
     if missing or unexpected:
         parts = [f"it {text} {_some(names)}" for text, names in (("lacks", missing), ("also has", unexpected)) if names]
+        only_biases = missing and not unexpected and all(key.rpartition(".")[2] == "bias" for key in missing)
+        hint = "; for a file without these biases, build those layers with bias=False" if only_biases else ""
         raise ModelError(
-            f"{path}{where} does not fit {type(model).__name__}: {' and '.join(parts)}; expected the keys of its state_dict"
+            f"{path}{where} does not fit {type(model).__name__}: {' and '.join(parts)}; expected the keys of its state_dict{hint}"
         )
     return loaded
 

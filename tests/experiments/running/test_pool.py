@@ -215,7 +215,7 @@ def test_wrong_arguments_are_refused(tmp_path, options, message):
 def test_what_cannot_be_pickled_is_refused(tmp_path):
     unsendable = (part for part in ())
     networks = {"no_batch_norm": tiny_experiment.plain, "other": lambda: (unsendable, tiny_experiment.plain())[1]}
-    with pytest.raises(SettingsError, match="cannot be sent to another process .*leave out workers"):
+    with pytest.raises(SettingsError, match="cannot be sent to another process .*leave out `workers`"):
         _compare(tmp_path / "r", networks, workers=1)
 
 

@@ -366,7 +366,7 @@ def test_a_mismatch_raises_and_names_the_place():
     model.conv.weight.data.abs_()
     model.norm.weight.data.abs_().neg_()
     with pytest.raises(
-        ModelError, match=r"folding norm into the output of conv changes what comes out there by .*exclude='norm'"
+        ModelError, match=r"folding norm into the output of conv changes what comes out there by .*`exclude` 'norm'"
     ):
         fold(model, torch.randn(IMAGES))
 

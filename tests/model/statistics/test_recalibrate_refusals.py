@@ -105,7 +105,7 @@ def test_batches_that_run_dry_are_refused():
 def test_one_value_for_each_channel():
     model = nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))
     batches = torch.arange(5.0).view(5, 1).split([4, 1])
-    with pytest.raises(TooFewValuesError, match=r"'1' got one value per channel in batch 2, .*sequential=True"):
+    with pytest.raises(TooFewValuesError, match=r"'1' got one value per channel in batch 2, .*`sequential`"):
         recalibrate(model, batches)
     assert torch.equal(model[1].running_mean, torch.zeros(2))
     recalibrate(model, batches, sequential=True)

@@ -40,6 +40,25 @@ def test_accuracies_are_compared_by_the_exact_test_of_pairs(gained, lost):
     assert _chance(gained, lost) == pytest.approx(expected)
 
 
+def test_targets_that_fit_no_output_are_counted_and_described():
+    targets = CLASSES.clone()
+    targets[130] = 7  # in the third of four batches
+    effect = _effect(_logits(CLASSES), _logits(CLASSES), targets)
+    assert (effect.examples, effect.misfits) == (140, 60)
+    assert effect.misfit == (
+        "60 examples are not scored: targets of shape (60,), from 0 to 7, do not fit outputs of shape (60, 3)"
+    )
+    effect = _effect(_logits(CLASSES), _logits(CLASSES), torch.zeros(200, 5))
+    assert effect.misfit.startswith(
+        "accuracy and loss are not compared: targets of shape (60, 5) do not fit outputs of"
+    )
+    assert effect.summary.endswith(f"; {effect.misfit}")
+    assert _effect(_logits(CLASSES), _logits(CLASSES)).misfit == ""
+    other_form = Effect()
+    other_form.add([_logits(CLASSES)], [torch.zeros(200, 3, 2)], CLASSES)
+    assert other_form.misfit == ""  # that is not about the targets
+
+
 @pytest.mark.parametrize("shift", [-0.3, 0.0, 0.02, 0.3])
 def test_losses_are_compared_by_students_test_of_pairs(shift):
     draw = torch.Generator().manual_seed(1)

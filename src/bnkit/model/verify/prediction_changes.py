@@ -65,10 +65,10 @@ class Effect:
             return
         scoring = self._scoring
         first, second = (None if scoring is None else scoring.scores(outputs, targets) for outputs in (before, after))
-        if scoring is None or first is None or second is None:
+        if scoring is None or first is None:
             self.misfits += len(targets)
             self._misfit = self._misfit or _describe_misfit(before, targets)
-        else:
+        elif second is not None:
             if scoring.kind == "values":
                 self._spread.add(targets)
             self._compare_scores(first, second)
