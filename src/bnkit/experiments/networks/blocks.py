@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.networks.arms import NormFactory
+from bnkit.experiments.networks.sequential import Sequential
 from bnkit.experiments.settings import Settings
 
 Layers = dict[str, nn.Module | None]
@@ -39,7 +40,7 @@ class Residual(nn.Module):
 
 def sequence(**layers: nn.Module | None) -> nn.Sequential:
     """The layers that are not None, in order and under their names, so that names do not depend on the arm."""
-    return nn.Sequential(OrderedDict((name, layer) for name, layer in layers.items() if layer is not None))
+    return Sequential(OrderedDict((name, layer) for name, layer in layers.items() if layer is not None))
 
 
 def make_activation(name: str, own: str) -> nn.Module:

@@ -156,7 +156,7 @@ def _place_behind(model: nn.Module, run: Trace, name: str, ends: list[Operation]
     """The name of the activation's module, if only the batch norm ``name`` can run before it."""
     within, _, child = name.rpartition(".")
     parent = model.get_submodule(within)
-    if type(parent).forward is not nn.Sequential.forward:
+    if type(parent).forward is not nn.Sequential.forward and not getattr(type(parent), "calls_in_order", False):
         return None
     children = list(parent._modules)
     following = children[children.index(child) + 1 :]
