@@ -37,9 +37,9 @@ from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import parse_experiment, read_recipe
 from bnkit.experiments.networks import network_sources
 from bnkit.experiments.plan import Run
-from bnkit.experiments.resolve import resolve_experiment
-from bnkit.experiments.training.loop import Training, train
+from bnkit.experiments.resolve_experiment import resolve_experiment
 from bnkit.experiments.training.task import Task
+from bnkit.experiments.training.training_loop import Training, train
 
 RECIPE = "two-cnn-fashion-mnist"
 # The plain loops: their Dataset, and num_workers of their DataLoader: 0 is its default, 1 is the course's.

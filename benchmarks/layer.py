@@ -32,9 +32,9 @@ from torch import Tensor, nn
 import bnkit
 from bnkit.kernels.cpu import intrinsics
 from bnkit.kernels.cpu import loop_call as arguments
-from bnkit.kernels.cpu.compiling import outer
 from bnkit.kernels.cpu.loop_call import loop_call_for, partition
 from bnkit.kernels.cpu.loop_call import run as run_loops
+from bnkit.kernels.cpu.numba_compile import outer
 from bnkit.kernels.cpu.threads import available, threads_for
 
 SHAPES = (

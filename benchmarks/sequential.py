@@ -19,6 +19,7 @@ of accuracy is a usual one), so that a margin of 2 is two points.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -28,12 +29,16 @@ import numpy as np
 from scipy.special import ndtr, stdtr, stdtrit
 
 from bnkit.intervals.alpha_spending import chance_of_factor, level_at
-from bnkit.intervals.interval import FEWEST
+from bnkit.intervals.interval import FEWEST, Conclusion, Interval, conclude
+from bnkit.report.contrasts.divergence import Divergence
+from bnkit.report.objective import Objective
 
 Array = np.ndarray[Any, Any]
 MOST, ERROR = 50, 0.05
 PAIRS = np.arange(FEWEST, MOST + 1)
-_CHUNK = 2_000
+# What validation adds to a run's test figure, and the gap of two rates that it explains, at the confidence of ``--until``.
+_VALIDATION = 0.5
+_CHANCE = 1.44 * math.sqrt(2) * _VALIDATION
 
 
 @dataclass(frozen=True)
@@ -200,10 +205,13 @@ def seeds_alone(generator: np.random.Generator, count: int, effect: float) -> Sw
     return Sweeps(effect + generator.standard_normal((count, MOST)), np.full(count, effect))
 
 
-def diverging(generator: np.random.Generator, count: int, effect: float, share: float = 0.05) -> Sweeps:
-    """As ``seeds_alone``, but a share of the seeds diverges: 80 deviations worse. The truth counts them."""
-    diverged = generator.random((count, MOST)) < share
-    found = effect + generator.standard_normal((count, MOST)) - 80 * diverged
+def collapsing(generator: np.random.Generator, count: int, effect: float, share: float = 0.05) -> Sweeps:
+    """As ``seeds_alone``, but a share of the runs finishes 80 deviations worse. The truth counts them.
+
+    A run that diverges is another case: it has no difference, is counted apart, and may leave no verdict (``verdicts_of_diverging``).
+    """
+    collapsed = generator.random((count, MOST)) < share
+    found = effect + generator.standard_normal((count, MOST)) - 80 * collapsed
     return Sweeps(found, np.full(count, effect - 80 * share))
 
 
@@ -228,7 +236,7 @@ def crossed(
 
 
 def rate_chosen(
-    generator: np.random.Generator, count: int, effect: float, flat: bool = True, halving: bool = True
+    generator: np.random.Generator, count: int, effect: float, flat: bool = True, dropping: bool = True
 ) -> Sweeps:
     """Of four learning rates each network is compared at its best by validation. Validation and test share a run's noise.
 
@@ -237,14 +245,15 @@ def rate_chosen(
         count: How many sweeps.
         effect: Of the second network.
         flat: Whether the first network has four equal rates, so that choosing flatters it most, and the second only one good rate.
-        halving: Whether half of the rates are dropped after the first seed and one of the last two after the second, and those seeds
-            are compared too. Otherwise the best is chosen again at every look, among all rates and all seeds.
+        dropping: Whether rates are dropped as ``--until`` does: those worse by more than the chance of the validation answers explains
+            after the first and the second seed, all but the best after the third; and those seeds are compared too. Otherwise the
+            best is chosen again at every look, among all rates and all seeds.
     """
     even, one_good = np.array([0.0, 0.0, 0.0, 0.0]), np.array([0.0, -5.0, -5.0, -5.0])
     uneven = np.array([0.0, -0.5, -1.0, -3.0])
     networks = [_Sweep.drawn(generator, count, rates) for rates in ((even, one_good) if flat else (uneven, uneven))]
-    if halving:
-        (first, chosen), (second, other) = (network.halved() for network in networks)
+    if dropping:
+        (first, chosen), (second, other) = (network.dropped() for network in networks)
         return Sweeps(effect + second - first, effect + other - chosen)
     first, second = (network.chosen_anew() for network in networks)
     truth, means, variances = [], [], []
@@ -272,14 +281,16 @@ class _Sweep:
     @classmethod
     def drawn(cls, generator: np.random.Generator, count: int, rates: Array) -> _Sweep:
         test = rates[:, None] + generator.standard_normal((count, 4, MOST)) / np.sqrt(2)  # a difference has deviation 1
-        return cls(rates, test, test + generator.normal(0, 0.5, test.shape))
+        return cls(rates, test, test + generator.normal(0, _VALIDATION, test.shape))
 
-    def halved(self) -> tuple[Array, Array]:
+    def dropped(self) -> tuple[Array, Array]:
         """The test figures at the rate that is left, and its true mean."""
-        rung = np.argsort(-self.validation[..., 0], 1)[:, :2]
-        of_two = np.take_along_axis(self.validation[..., :2].mean(2), rung, 1)
-        best = np.take_along_axis(rung, of_two.argmax(1)[:, None], 1)
-        return np.take_along_axis(self.test, best[..., None], 1)[:, 0], self.rates[best[:, 0]]
+        left = np.ones(self.validation.shape[:2], bool)
+        for seeds in (1, 2):
+            mean = np.where(left, self.validation[..., :seeds].mean(2), -np.inf)
+            left &= mean >= mean.max(1, keepdims=True) - _CHANCE
+        best = np.where(left, self.validation[..., :FEWEST].mean(2), -np.inf).argmax(1)
+        return np.take_along_axis(self.test, best[:, None, None], 1)[:, 0], self.rates[best]
 
     def chosen_anew(self) -> list[Array]:
         """The place of the best rate at every look."""
@@ -315,20 +326,56 @@ def rows(
     for effect in (0.0, 2.01):
         yield f"skewed, {effect:g}", skewed, {"effect": effect}
     for share in (0.01, 0.05, 0.3):
-        yield f"{share:.0%} diverge", diverging, {"effect": 0.0, "share": share}
+        yield f"{share:.0%} collapse", collapsing, {"effect": 0.0, "share": share}
     for answers in (200, 2_000, 10_000):
         for effect in (0.0, 2.01):
             yield f"{answers:,} examples, {effect:g}", crossed, {"effect": effect, "answers": answers}
-    for halving in (True, False):
+    for dropping in (True, False):
         for flat in (True, False):
             for effect in (0.0, 2.01):
-                name = f"{'flat' if flat else 'uneven'} rates, {'halving' if halving else 'chosen again'}, {effect:g}"
-                yield name, rate_chosen, {"effect": effect, "flat": flat, "halving": halving}
+                name = f"{'flat' if flat else 'uneven'} rates, {'dropped' if dropping else 'chosen again'}, {effect:g}"
+                yield name, rate_chosen, {"effect": effect, "flat": flat, "dropping": dropping}
 
 
 def simulate(draw: Callable[..., Sweeps], sweeps: int, design: Design, seed: int = 0, **arguments: Any) -> Outcome:
     """``sweeps`` of one row under one design."""
     return outcome_of(design, draw(np.random.default_rng(seed), sweeps, **arguments), MARGIN)
+
+
+# -- runs that diverge
+
+
+def verdicts_of_diverging(generator: np.random.Generator, count: int, effect: float, share: float) -> dict[str, float]:
+    """What ``--until`` says of a second network that diverges in a share of the seeds: the share of the sweeps by verdict.
+
+    A run that diverged has no difference; it is counted, as 80 deviations worse, by ``Divergence.agrees_with``.
+    """
+    objective, found = Objective("deviations", False, False), dict.fromkeys(("gain", "loss", "nothing", "none"), 0.0)
+    limits = stdtrit(PAIRS - 1, 1 - np.asarray(level_at(PAIRS.astype(float), ERROR)) / 2)
+    for _ in range(count):
+        lost = generator.random(MOST) < share
+        values = effect + generator.standard_normal(MOST)
+        found[_verdict_of_diverging(values, lost, limits, objective)] += 1 / count
+    return found
+
+
+def _verdict_of_diverging(values: Array, lost: Array, limits: Array, objective: Objective) -> str:
+    for seeds in range(FEWEST, MOST + 1):
+        finished = values[:seeds][~lost[:seeds]]
+        if len(finished) < FEWEST:
+            continue
+        mean, half = (
+            float(finished.mean()),
+            limits[len(finished) - FEWEST] * finished.std(ddof=1) / len(finished) ** 0.5,
+        )
+        verdict = conclude(Interval(mean, mean - half, mean + half, len(finished)), MARGIN)
+        if verdict is Conclusion.UNKNOWN:
+            continue
+        diverged = int(lost[:seeds].sum())
+        of_all = (finished.sum() - 80 * diverged) / seeds
+        if Divergence(seeds, 0, diverged, 0.0, mean, float(of_all)).agrees_with(verdict, objective, MARGIN):
+            return verdict.value
+    return "none"
 
 
 # -- tables of claims
@@ -426,6 +473,17 @@ def main() -> None:
             f"| {name} | " + " | ".join(_cell(cell, design) for cell, design in zip(cells, known, strict=True)) + " |",
             flush=True,
         )
+    print(
+        "\na second network that diverges in a share of the seeds: what is said of it"
+        "\n| its gain where it finishes | diverges | gain | loss | nothing | no verdict |\n|---|---|---|---|---|---|"
+    )
+    for effect in (0.0, 3.0, 10.0):
+        for share in (0.01, 0.05, 0.3):
+            said = verdicts_of_diverging(np.random.default_rng(0), max(1, given.sweeps // 5), effect, share)
+            print(
+                f"| {effect:g} | {share:.0%} | " + " | ".join(f"{part:.1%}" for part in said.values()) + " |",
+                flush=True,
+            )
     print(
         "\ntables of 27 claims\n| | what matters | a wrong verdict in | claims decided | pairs a claim |\n|---|---|---|---|---|"
     )

@@ -18,8 +18,8 @@ from bnkit.comparison.comparison import Comparison
 from bnkit.experiments.experiment import parse_experiment, read_recipe
 from bnkit.experiments.model_data import data_of_run
 from bnkit.model.inspect.batches import Batches
-from bnkit.model.inspect.recognise import batch_norm_sites
-from bnkit.model.statistics.drift import Drift
+from bnkit.model.inspect.recognise_batch_norm import batch_norm_sites
+from bnkit.model.statistics.running_stats_drift import Drift
 
 _SIZE, _COUNT = 256, 32
 _WIDTH, _HEIGHT, _MARGIN = 640, 360, 48

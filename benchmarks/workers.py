@@ -99,9 +99,9 @@ def work(runs: int, epochs: int, data: str, network: str) -> Experiment:
 def plain_process(experiment: Experiment, number: int, count: int) -> None:
     """Train every ``count``-th run, from ``number`` on, once a line comes in; print when the first began and the last ended."""
     from bnkit.experiments.callbacks import Callback
-    from bnkit.experiments.resolve import resolve_experiment
-    from bnkit.experiments.training.loop import Training, train
+    from bnkit.experiments.resolve_experiment import resolve_experiment
     from bnkit.experiments.training.optimizers import preload_optimizers
+    from bnkit.experiments.training.training_loop import Training, train
     from bnkit.memory import keep_freed_memory
 
     torch.set_num_threads(1)
@@ -154,7 +154,7 @@ def starts(many: Plan) -> tuple[float, float]:
     from bnkit.data import DataSet, Examples
     from bnkit.experiments.networks import network_sources
     from bnkit.experiments.records.results_folder import ResultsFolder
-    from bnkit.experiments.resolve import Components
+    from bnkit.experiments.resolve_experiment import Components
     from bnkit.experiments.running.in_process import train_all
 
     examples = Examples(torch.randn(16, 1, 28, 28), torch.arange(16) % 10)

@@ -2,6 +2,8 @@
 
 python docs/pictures.py        # trains the quickstart, looked into, into build/pictures unless it is there; with --fresh again
 
+The two intervals of a difference are drawn from runs of the same network with 3, 5 and 20 seeds, in build/pictures/intervals.
+
 The page of the verdicts is photographed where `bnkit claims --data fashion-mnist` has left it, in results/claims.
 """
 
@@ -27,6 +29,9 @@ HERE = Path(__file__).parent
 FOLDER = HERE.parent / "build" / "pictures"
 _FROM_INSIDE = "<style>header, main > *:has(~ #inside) { display: none; }</style></head>"
 CLAIMS = HERE.parent / "results" / "claims" / "claims.html"
+# A learning rate at which the seeds differ more than the test images, and then less.
+INTERVALS = {**read_recipe("quickstart"), "grid": {"lr": [0.3], "batch_size": [64]}}
+SEEDS = (3, 5, 20)
 # The live table is photographed after so many epochs.
 MOMENT = 87
 
@@ -89,6 +94,48 @@ def photograph_notebook(chromium: str, comparison: bnkit.Comparison) -> None:
         photograph(chromium, page, "860,570", HERE / "images" / f"{name}.png")
 
 
+def draw_intervals() -> None:
+    """Draw the differences of the seeds, and under them both intervals, for each number of seeds."""
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+
+    colours = {"dots": "#6e7781", "these": "#0a58ca", "new": "#b04a00"}
+    figure, axes = plt.subplots(figsize=(7.2, 3.3), layout="constrained")
+    for place, seeds in enumerate(SEEDS):
+        comparison = run_experiment(parse_experiment({**INTERVALS, "seeds": seeds}, "intervals"), FOLDER / "intervals")
+        last = {(row["network"], row["seed"]): row["test_accuracy"] for row in comparison.rows}
+        differences = [100 * (last["batch_norm", seed] - last["no_batch_norm", seed]) for seed in range(seeds)]
+        axes.plot(differences, [place - 0.2] * seeds, "o", color=colours["dots"], alpha=0.6, markersize=5)
+        at = comparison.answer.contrasts[0].best
+        for interval, colour, line, below in (
+            (at.test, "these", {"linewidth": 5, "solid_capstyle": "butt"}, 0.05),
+            (at.test_new_examples, "new", {"linewidth": 1.5, "marker": "|", "markersize": 11}, 0.25),
+        ):
+            ends = 100 * interval.low, 100 * interval.high
+            axes.plot(ends, [place + below] * 2, color=colours[colour], **line)
+            axes.text(
+                ends[1],
+                place + below,
+                f"   [{ends[0]:+.1f}, {ends[1]:+.1f}]".replace("-", "−"),
+                va="center",
+                fontsize=9,
+            )
+    axes.axvline(0, color="#333333", linestyle="--", linewidth=0.8)
+    axes.set(yticks=range(len(SEEDS)), yticklabels=[f"{seeds} seeds" for seeds in SEEDS], ylim=(len(SEEDS) - 0.4, -0.5))
+    axes.set_xlabel("points of test accuracy that batch norm adds")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.08)
+    lines = [
+        Line2D([], [], color=colours["dots"], marker="o", linestyle="", markersize=5),
+        Line2D([], [], color=colours["these"], linewidth=5, solid_capstyle="butt"),
+        Line2D([], [], color=colours["new"], linewidth=1.5, marker="|", markersize=11),
+    ]
+    names = ["each seed", "first interval: other seeds", "second interval: other seeds, other test images"]
+    figure.legend(lines, names, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
+    figure.savefig(HERE / "images" / "intervals.png", dpi=144)
+
+
 def main() -> None:
     """Train, and write the pictures into docs/images."""
     (HERE / "images").mkdir(exist_ok=True)
@@ -106,6 +153,7 @@ def main() -> None:
     inside.write_text(report.read_text(encoding="utf-8").replace("</head>", _FROM_INSIDE), encoding="utf-8")
     photograph(chromium, inside, "1060,1160", images / "report-inside.png")
     photograph_notebook(chromium, comparison)
+    draw_intervals()
     if (FOLDER / "terminal.svg").is_file():
         photograph(chromium, FOLDER / "terminal.svg", "1150,322", images / "terminal.png")
     if CLAIMS.is_file():

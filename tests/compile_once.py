@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-MODULE = "bnkit.kernels.cpu.compiling"
+MODULE = "bnkit.kernels.cpu.numba_compile"
 _LOCKS = Path(tempfile.gettempdir()) / f"bnkit-test-locks-{os.getuid()}"
 
 

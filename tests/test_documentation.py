@@ -16,6 +16,11 @@ from bnkit.experiments.settings import Settings
 ROOT = Path(__file__).parents[1]
 RULES = sorted((ROOT / "docs" / "rules").glob("*.md"))  # whose examples are run with the tests of the rules
 LESSONS = (ROOT / "docs" / "lessons").glob("[0-9]*.md")  # made from the notebooks, which have tests of their own
+MOST_WORDS = 900
+LONGER = {
+    "reference/commands.md": "made from the command line: every command with every option",
+    "results/claims-table.md": "a table that bnkit claims wrote: 27 hypotheses with verdict, effect and budget",
+}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted({*(ROOT / "docs").rglob("*.md")} - {*RULES, *LESSONS})]
 
 
@@ -56,7 +61,11 @@ def test_an_experiment_file_is_one_and_shows_every_key(text):
 
 
 def test_every_recipe_has_its_results_in_the_documentation():
-    headings = re.findall(r"^## `(.+)`$", (ROOT / "docs" / "results" / "recipes.md").read_text(), re.MULTILINE)
+    headings = [
+        heading
+        for page in ("recipes", "course-networks")
+        for heading in re.findall(r"^## `(.+)`$", (ROOT / f"docs/results/{page}.md").read_text(), re.MULTILINE)
+    ]
     assert sorted(headings) == sorted((*recipes(), *DEMONSTRATION_NAMES))
 
 
@@ -70,6 +79,34 @@ def test_every_rule_is_in_the_table():
     table = header + "".join(rows)
     page = (ROOT / "docs" / "reference" / "rules.md").read_text()
     assert f"<!-- rules -->\n{table}<!-- end of rules -->" in page, f"docs/reference/rules.md has to hold\n{table}"
+
+
+def _words(page):
+    return sum(re.search(r"[^\W_]", word) is not None for word in page.read_text(encoding="utf-8").split())
+
+
+def test_a_page_is_short_or_has_a_reason():
+    pages = {
+        page.relative_to(ROOT / "docs").as_posix(): _words(page) for page in PAGES if page.is_relative_to(ROOT / "docs")
+    }
+    assert {name: words for name, words in pages.items() if words > MOST_WORDS}.keys() == LONGER.keys()
+
+
+def _sections(page):
+    """The anchors of a page, as the site makes them of its headings."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE), re.MULTILINE
+    )
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "") for heading in headings]
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in plain}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RULES], ids=lambda page: page.name)
+def test_a_link_to_a_section_leads_to_one(page):
+    for target, section in re.findall(r"\]\(([^)#]*\.md)?#([^)]+)\)", page.read_text()):
+        other = page.parent / target if target else page
+        if "://" not in target and other.name != "commands.md" and other.exists():
+            assert section in _sections(other), f"{target}#{section}"
 
 
 @pytest.mark.parametrize("page", [*PAGES, *RULES], ids=lambda page: page.name)

@@ -20,7 +20,7 @@ MANY_PARAMETERS = {
     # Public: each has a default, and is given by name.
     "checks/check.py: check",
     "checks/training_monitor.py: __init__",
-    "claims/evaluate.py: evaluate_claims",
+    "claims/evaluate_claims.py: evaluate_claims",
     "comparison/compare.py: compare",
     "comparison/compare.py: run_experiment",
     "model/statistics/recalibrate.py: recalibrate",
@@ -33,12 +33,12 @@ MANY_PARAMETERS = {
     "kernels/cpu/launch.py: _cached_loop_call",
     "kernels/cpu/loop_call.py: loop_call_for",
     "kernels/cpu/loop_call.py: _run",
-    "kernels/cpu/planes.py: products",
-    "kernels/cpu/planes.py: write_backward",
-    "kernels/cpu/row_steps.py: finalize",
-    "kernels/cpu/row_steps.py: accumulate_backward",
-    "kernels/cpu/row_steps.py: broadcast_backward",
-    "kernels/cpu/row_steps.py: write_backward",
+    "kernels/cpu/contiguous_loops.py: products",
+    "kernels/cpu/contiguous_loops.py: write_backward",
+    "kernels/cpu/channels_last_steps.py: finalize",
+    "kernels/cpu/channels_last_steps.py: accumulate_backward",
+    "kernels/cpu/channels_last_steps.py: broadcast_backward",
+    "kernels/cpu/channels_last_steps.py: write_backward",
     # An operator of ONNX, as its reference evaluator calls it.
     "model/verify/onnx_operators.py: _run",
 }

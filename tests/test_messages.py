@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 import bnkit
-from bnkit.claims.evaluate import evaluate_claims
+from bnkit.claims.evaluate_claims import evaluate_claims
 from bnkit.errors import BnkitError
 from bnkit.experiments.experiment import parse_experiment, read_recipe
 from bnkit.messages import plural

@@ -40,7 +40,10 @@ def test_an_unknown_name_lists_the_known_ones():
         ("bnkit.cli.main", ["torch", "numpy", "pydantic"]),
         ("bnkit.data", ["torch", "numpy"]),
         ("bnkit.integrations.pytest_plugin", ["torch", "numpy", "rich", "bnkit.checks"]),
-        ("bnkit.checks.check, bnkit.model.statistics.recalibrated", ["lightning", "pytorch_lightning", "transformers"]),
+        (
+            "bnkit.checks.check, bnkit.model.statistics.temporary_recalibration",
+            ["lightning", "pytorch_lightning", "transformers"],
+        ),
         ("bnkit.nn", ["numba", "rich", "pydantic", "bokeh", "scipy", "bnkit.kernels.gpu.kernel"]),
     ],
 )

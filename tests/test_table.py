@@ -69,6 +69,31 @@ def test_short_columns_that_go_below_share_a_line_as_far_as_they_fit():
     assert _lines(table, 30) == [*head, "    lr: 0.1, batch_size: 64", "    optimizer: adam"]
 
 
+def test_without_a_limit_sentences_before_the_last_column_are_wrapped_and_no_column_is_left_out():
+    sentence = " ".join(["word"] * 40)
+    table = Table(
+        ("n", Column.of_sentences("why"), Column("verdict", wraps=True), Column("budget", 9)),
+        [("1", sentence, sentence, "b")],
+    )
+    lines = _lines(table, None)
+    assert max(map(len, lines)) <= 120 and lines[0].split() == ["n", "why", "verdict", "budget"]
+    assert sum(line.count("word") for line in lines) == 80
+    # The last column is not padded: its sentences stay in one line, for grep.
+    last = Table(("n", Column.of_sentences("why")), [("1", sentence)])
+    assert _lines(last, None)[1] == f"1  {sentence}" and str(last) == "\n".join(_lines(last, 100_000))
+
+
+def test_the_columns_that_are_left_out_are_named_below():
+    def printed(table, width):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(table, crop=False)
+        return console.file.getvalue().splitlines()
+
+    assert _TABLE.left_out(36) == ["batch"]
+    assert printed(_TABLE, 36)[-2:] == ["without batch: a wider terminal, or", "a pipe, shows it"]
+    assert not any("without batch" in line for width in (72, 100_000) for line in printed(_TABLE, width))
+
+
 @pytest.mark.parametrize("cells", [("1,234", "–"), ("−0.5", "+2"), ("1e-05", "nan"), ("12 %", "3 %")])
 def test_numbers_stand_to_the_right(cells):
     assert [line[0] for line in _lines(Table(("a long title",), [(cell,) for cell in cells]), None)][1:] == [" ", " "]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bnkit.comparison.compare import compare as compare
     from bnkit.comparison.comparison import Comparison as Comparison
     from bnkit.experiments.callbacks import Callback as Callback
-    from bnkit.memory.malloc import keep_freed_memory as keep_freed_memory
+    from bnkit.memory.keep_freed_memory import keep_freed_memory as keep_freed_memory
     from bnkit.memory.recompute import recompute as recompute
     from bnkit.model.edit.add import add as add
     from bnkit.model.edit.convert import convert as convert
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bnkit.model.edit.remove import remove as remove
     from bnkit.model.instrument.summary import summary as summary
     from bnkit.model.statistics.recalibrate import recalibrate as recalibrate
-    from bnkit.model.statistics.recalibrated import recalibrated as recalibrated
+    from bnkit.model.statistics.temporary_recalibration import recalibrated as recalibrated
 
 __version__ = "0.1.0"
 
@@ -39,10 +39,10 @@ _HOMES = {
     "convert": "bnkit.model.edit.convert",
     "fold": "bnkit.model.edit.fold",
     "freeze": "bnkit.model.edit.freeze",
-    "keep_freed_memory": "bnkit.memory.malloc",
+    "keep_freed_memory": "bnkit.memory.keep_freed_memory",
     "nn": "bnkit.nn",
     "recalibrate": "bnkit.model.statistics.recalibrate",
-    "recalibrated": "bnkit.model.statistics.recalibrated",
+    "recalibrated": "bnkit.model.statistics.temporary_recalibration",
     "recompute": "bnkit.memory.recompute",
     "remove": "bnkit.model.edit.remove",
     "summary": "bnkit.model.instrument.summary",

@@ -18,10 +18,8 @@ from typing import IO, Any, TextIO, TypeVar
 from rich.console import Console
 from rich.text import Text
 
-from bnkit.table import wrap
+from bnkit.table import UNLIMITED, wrap
 
-# In a file or a pipe, tables have their natural width, and each message is one line.
-_UNLIMITED = 100_000
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 _Entry = TypeVar("_Entry")
 
@@ -111,18 +109,18 @@ def reserve_stdout() -> Iterator[None]:
 
 
 def stdout_console() -> _Console:
-    """The console for results. Outside a terminal, tables have their natural width, or that of COLUMNS."""
+    """The console for results. In a file or a pipe, tables have their natural width, or that of COLUMNS."""
     file = sys.stdout if _reserved_stdout is None else _reserved_stdout
-    width = None if file.isatty() or os.environ.get("COLUMNS", "").isdigit() else _UNLIMITED
+    width = None if file.isatty() or os.environ.get("COLUMNS", "").isdigit() else UNLIMITED
     return _Console(file=file, width=width, highlight=False)
 
 
 @cache
 def stderr_console() -> _Console:
-    """The console for messages. One for the process, so that live displays do not collide."""
+    """The console for messages, each one line in a file or a pipe. One for the process, so that live displays do not collide."""
     console = _Console(stderr=True, highlight=False)
     if not (console.is_terminal or console.is_jupyter):
-        console.width = _UNLIMITED
+        console.width = UNLIMITED
     return console
 
 

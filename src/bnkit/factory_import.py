@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -16,6 +19,8 @@ from bnkit import import_graph
 from bnkit.errors import FactoryError
 from bnkit.stale_imports import record_loaded, unload, unload_stale
 
+# The functions that a message names.
+_NAMED = 3
 _FACTORY_NAME = re.compile(r"^(?P<location>.+):(?P<name>[A-Za-z_][A-Za-z0-9_]*)$")
 
 # Represents data or a function in an experiment that was passed to `bnkit.compare` as an object.
@@ -42,6 +47,49 @@ def is_factory_name(name: str) -> bool:
     return _FACTORY_NAME.match(name) is not None
 
 
+def what_it_is(name: str) -> str:
+    """For the end of a message: what ``name`` is if not a factory, and what to give; empty if that is not known.
+
+    Examples:
+        >>> what_it_is("https://example.com/net.py")
+        '; that is an address: download the file, and give its path'
+    """
+    path = Path(name)
+    if re.match(r"\w+://?\w", name):
+        return "; that is an address: download the file, and give its path"
+    if path.is_dir() and name.strip():
+        return f"; {name} is a folder"
+    if path.suffix != ".py" or not path.is_file():
+        return ""
+    functions = ""
+    with suppress(OSError, SyntaxError, ValueError):
+        code = ast.parse(path.read_bytes()).body
+        names = [each.name for each in code if isinstance(each, (ast.FunctionDef, ast.ClassDef))]
+        functions = " or ".join(f"{name}:{each}" for each in names[:_NAMED] if not each.startswith("_"))
+    return f"; {name} is a file: name a function in it, as {functions or f'{name}:factory'}"
+
+
+def refuse_required_arguments(name: str, factory: Callable[..., object], given: Iterable[str] = ()) -> None:
+    """Raise if ``factory``, called ``name`` by the user, requires arguments other than ``given``.
+
+    Raises:
+        FactoryError: If it does; the message has a factory that does not.
+    """
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # some built-in functions have none
+        return
+    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = [each.name for each in parameters if each.default is each.empty and each.kind in named]
+    needed = [each for each in needed if each not in given]
+    if needed:
+        called = getattr(factory, "__name__", "factory")
+        raise FactoryError(
+            f"{name} requires the argument{'' if len(needed) == 1 else 's'} {', '.join(needed)}; expected a factory that needs "
+            f"none, such as def make(): return {called}({', '.join(f'{each}=…' for each in needed)})"
+        )
+
+
 def load_factory(name: str) -> Factory:
     """The object that ``name`` refers to. It may import from the folder of its file, or the working directory.
 
@@ -52,7 +100,9 @@ def load_factory(name: str) -> Factory:
     """
     match = _FACTORY_NAME.match(name)
     if match is None:
-        raise FactoryError(f"{name!r} names no factory; expected path/to/file.py:name or package.module:name")
+        raise FactoryError(
+            f"{name!r} names no factory; expected path/to/file.py:name or package.module:name{what_it_is(name)}"
+        )
     location, attribute = match["location"], match["name"]
     try:
         module, digest, _imports_of[name] = (
@@ -66,6 +116,10 @@ def load_factory(name: str) -> Factory:
         raise FactoryError(
             f"{name}: importing {location} raised {type(error).__name__}: {error}; fix that first"
         ) from error
+    if not hasattr(module, attribute) and getattr(module, "__file__", None) is None and hasattr(module, "__path__"):
+        raise FactoryError(
+            f"{name}: {location} is a folder without Python code of that name; expected a file or a module"
+        )
     if not hasattr(module, attribute):
         names = ", ".join(sorted(key for key in vars(module) if not key.startswith("_")))
         raise FactoryError(f"{name}: {location} has no {attribute!r}; it has {names or 'no public names'}")
@@ -141,7 +195,7 @@ def _add_to_path(folder: Path) -> None:
 
 def _load_file(path: Path) -> tuple[ModuleType, str, dict[str, Path]]:
     if not path.is_file():
-        raise FactoryError(f"{path} does not exist; expected a Python file")
+        raise FactoryError(f"{path} does not exist; expected a Python file{what_it_is(str(path))}")
     folder = path.resolve().parent
     _add_to_path(folder)
     content = path.read_bytes()

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# What a user calls the types that pydantic names.
+_KINDS = {
+    "number": "a number",
+    "integer": "a whole number",
+    "string": "text",
+    "boolean": "true or false",
+    "tuple": "a list",
+    "list": "a list",
+    "dictionary": "a table of keys",
+}
 
 
 def plural(count: int, noun: str, several: str = "") -> str:
@@ -34,6 +47,24 @@ def not_installed(what: str, package: str, extra: str) -> str:
         "a data frame needs pandas, which is not installed; pip install 'bnkit[frame]'"
     """
     return f"{what} needs {package}, which is not installed; pip install 'bnkit[{extra}]'"
+
+
+def validation_message(error: Mapping[str, Any]) -> str:
+    """One of the errors that pydantic lists, as ``expected …, got …``.
+
+    Examples:
+        >>> validation_message({"type": "greater_than", "msg": "Input should be greater than 0", "input": -1})
+        'expected a number greater than 0, got -1'
+    """
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    message = re.sub("expected (?=greater|less)", "expected a number ", message)
+    message = re.sub("a valid (\\w+)", lambda kind: _KINDS.get(kind[1], kind[0]), message)
+    message = re.sub(", unable to parse .*|\\.$", "", message)
+    choices = re.fullmatch("'.*' is not one of (.*)", message)  # Typer's, from click
+    message = message if choices is None else f"expected one of {choices[1]}"
+    is_choice = choices is not None or error["type"] in ("literal_error", "enum")
+    close = did_you_mean(error["input"], re.findall("'([^']*)'", message)) if is_choice else ""
+    return f"{message}, got {error['input']!r:.80}{close}"
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 _GAP, _INDENT = "  ", "    "
 # A narrower column of sentences is hard to read, and goes below the rows.
 _NARROWEST_SENTENCES = 24
+# Without a limit, in a file or a pipe: the width to which columns of sentences are wrapped, because padding would repeat for
+# each row what the longest sentence needs. The last column is not padded.
+_NATURAL_WIDTH = 120
+# From this width on, there is no limit.
+UNLIMITED = 100_000
 # "n = 5" stays together.
 _BETWEEN_WORDS = re.compile(r"(?<!=)\s+(?!=\s)")
 _NUMBER = re.compile(r"–|[-−+]?(nan|inf|[\d,.]+(e[-+]?\d+)?)( ?%)?")
@@ -93,10 +98,11 @@ class Table:
         return not self.columns[index].is_text and all(_NUMBER.fullmatch(row[index]) for row in self.rows)
 
     def lines(self, width: int | None = None) -> Iterator[tuple[int, str]]:
-        """The lines of the table for ``width`` columns of characters (None: the natural width).
+        """The lines of the table for ``width`` columns of characters (None: the natural width, with every column).
 
         Each with the number of its row; −1 for the header.
         """
+        width = None if width is not None and width >= UNLIMITED else width
         widths = self._widths(width)
         right = [self.is_number(index) for index in range(len(self.columns))]
 
@@ -117,6 +123,15 @@ class Table:
             for text in self._below(row, widths, room):
                 yield from ((number, _INDENT + line) for line in wrap(text, room))
 
+    def left_out(self, width: int) -> list[str]:
+        """The titles of the columns that do not fit into ``width``, neither in the rows nor below them."""
+        shown = self._widths(width if width < UNLIMITED else None)
+        return [
+            column.title
+            for i, column in enumerate(self.columns)
+            if i not in shown and not column.below and column.title
+        ]
+
     def __str__(self) -> str:
         return "\n".join([*([self.title] if self.title else []), *(line for _, line in self.lines())])
 
@@ -128,10 +143,13 @@ class Table:
         from rich.segment import Segment
 
         width = options.max_width
+        left_out = self.left_out(width)
+        hidden = f"without {', '.join(left_out)}: a wider terminal, or a pipe, shows {'it' if len(left_out) == 1 else 'them'}"
         styled = [
             *((line, "italic") for line in wrap(self.title, width) if self.title),
             *((line, "bold" if number < 0 else "") for number, line in self.lines(width)),
             *((line, "") for line in wrap(self.note, width) if self.note),
+            *((line, "dim") for line in wrap(hidden, width) if left_out),
         ]
         for line, style in styled:
             yield Segment(strip_control_codes(line), console.get_style(style) if style else None)
@@ -190,13 +208,15 @@ class Table:
         cells = [[line for row in self.rows for line in row[index].split("\n")] for index in indices]
         content = [max(map(_length, column), default=0) for column in cells]
         full = [max(content[i], _length(column.title), column.width) for i, column in enumerate(self.columns)]
-        if room is None or sum(full) + len(_GAP) * (len(full) - 1) <= room:
+        if room is not None and sum(full) + len(_GAP) * (len(full) - 1) <= room:
             return dict(enumerate(full))
         words = [max((_length(word) for text in column for word in text.split()), default=0) for column in cells]
         least = []
         for index, column in enumerate(self.columns):
             needed = max(words[index], min(content[index], _NARROWEST_SENTENCES)) if column.wraps else content[index]
             least.append(max(needed, *map(_length, column.title.split() or [""]), column.width))
+        if room is None:
+            return self._natural_widths(full, least)
         shown: set[int] = set()
         left = room + len(_GAP)
         # Columns that go below the rows are moved together.
@@ -221,6 +241,18 @@ class Table:
             widths[max(wider, key=wider.__getitem__)] -= 1
             left += 1
         return widths
+
+    def _natural_widths(self, full: Sequence[int], least: Sequence[int]) -> dict[int, int]:
+        """The widths of all columns without a limit: of sentences, those before the last column are wrapped."""
+        *before, last = range(len(full))
+        padded = [index for index in before if self.columns[index].wraps]
+        widths = list(full)
+        excess = sum(full) + len(_GAP) * len(before) - _NATURAL_WIDTH
+        excess -= full[last] - least[last] if self.columns[last].wraps else 0
+        while excess > 0 and (longer := [index for index in padded if widths[index] > least[index]]):
+            widths[max(longer, key=widths.__getitem__)] -= 1
+            excess -= 1
+        return dict(enumerate(widths))
 
 
 def wrap(text: str, width: int | None, hanging: str = "") -> list[str]:

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import bnkit
 from bnkit.checks.findings import Findings
-from bnkit.checks.rule_registry import find_rule
+from bnkit.checks.rule_pages import read_page
 from bnkit.data import Examples, load, prepare
 from bnkit.experiments.networks import ARCHITECTURES, network_sources
 from bnkit.experiments.settings import Settings
@@ -122,7 +122,7 @@ def page(rows: Iterable[tuple[str, Findings]]) -> str:
     """The page, as Markdown."""
     table = list(rows)
     codes = sorted({code for _, findings in table for code in findings.codes})
-    why = [f"- **{code}** {find_rule(code).name}: {_TRUE[code]}" for code in codes]
+    why = [f"- **{code}** {read_page(code).name}: {_TRUE[code]}" for code in codes]
     return "\n".join(
         [
             "# What healthy networks get",

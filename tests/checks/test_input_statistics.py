@@ -12,7 +12,7 @@ from bnkit.checks.data_measurements import DataMeasurements
 from bnkit.errors import ModelError
 from bnkit.kernels.channel_moments import plane_moments
 from bnkit.model.inspect.batches import Batches
-from bnkit.model.inspect.recognise import batch_norm_sites
+from bnkit.model.inspect.recognise_batch_norm import batch_norm_sites
 from bnkit.moments import Moments
 
 

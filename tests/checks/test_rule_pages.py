@@ -12,8 +12,8 @@ import torch
 import bnkit
 from bnkit.checks.config import load_config
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.rule_pages import read_page, rule_pages
-from bnkit.checks.rule_registry import find_rule, page, rules, selected_rules
+from bnkit.checks.rule_pages import find_page, read_page, rule_pages
+from bnkit.checks.rule_registry import rules, selected_rules
 
 ROOT = Path(__file__).parents[2]
 HEADINGS = [
@@ -30,12 +30,12 @@ RULES = [pytest.param(rule, id=rule.code) for rule in rules()]
 
 
 def _section(rule, heading):
-    return re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", page(rule.code), re.DOTALL | re.MULTILINE)[1]
+    return re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", read_page(rule.code).text, re.DOTALL | re.MULTILINE)[1]
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_page_has_all_sections_and_says_what_the_rule_says(rule):
-    text = page(rule.code)
+    text = read_page(rule.code).text
     assert text.startswith(f"# {rule.code} {rule.name}\n\nSeverity: {rule.severity.value}")
     head = read_page(rule.code)
     assert (head.code, head.name, head.severity) == (rule.code, rule.name, rule.severity.value)
@@ -73,8 +73,8 @@ FORMER_NAMES = {
 
 @pytest.mark.parametrize(("former", "code"), FORMER_NAMES.items())
 def test_a_rule_answers_to_its_former_name(former, code, tmp_path):
-    name = find_rule(code).name
-    assert find_rule(former).code == find_rule(former.upper()).code == find_rule(name).code == code
+    name = find_page(former).name
+    assert find_page(former.upper()).code == find_page(name).code == code
     for called in (former, name):
         assert [rule.code for rule in selected_rules(called, None)] == [code]
         assert code not in {rule.code for rule in selected_rules(None, f"{called},BN101")}

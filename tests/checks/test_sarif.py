@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from email.message import Message
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import jsonschema
 import pytest
 
+from bnkit import __version__
+from bnkit.checks import sarif
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.findings import Findings
 from bnkit.checks.rule_pages import rule_pages
@@ -43,6 +47,34 @@ def test_every_rule_is_described_by_its_page():
     assert first["help"]["markdown"].startswith("# BN101 useless-bias")
     assert first["defaultConfiguration"] == {"level": "warning"}
     assert all(not rule["fullDescription"]["text"].startswith("#") for rule in rules)
+
+
+@pytest.mark.parametrize(
+    ("urls", "expected"),
+    [
+        (["Documentation, https://a.org/docs", "Repository, https://a.org/b/"], f"https://a.org/b/blob/v{__version__}/src/bnkit/checks/pages/BN101.md"),
+        (["Documentation, https://a.org/docs"], None),
+        (None, None),
+    ],
+)  # fmt: skip
+def test_a_rule_links_to_its_page_in_the_repository(monkeypatch, urls, expected):
+    """Its address is that of the package, and the file is there."""
+    package = Message()
+    for url in urls or ():
+        package["Project-URL"] = url
+    monkeypatch.setattr(sarif, "metadata", lambda name: package)
+    (rule,) = _log(_finding())["tool"]["driver"]["rules"]
+    assert rule.get("helpUri") == expected
+    assert (Path(__file__).parents[2] / "src/bnkit/checks/pages/BN101.md").is_file()
+
+
+def test_without_a_package_there_is_no_link(monkeypatch):
+    def metadata(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(sarif, "metadata", metadata)
+    (rule,) = _log(_finding())["tool"]["driver"]["rules"]
+    assert "helpUri" not in rule
 
 
 @pytest.mark.parametrize(

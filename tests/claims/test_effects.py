@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from bnkit.claims import CLAIMS, Evidence, designs
 from bnkit.claims.designs import Design
 from bnkit.experiments.records.record import Record, Status
-from tests.report.fake_runs import diverged_record, epoch, fake_plan, fake_results, finished_record
+from tests.report.fake_runs import diverged_record, epoch, fake_plan, fake_results, finished_record, scored_record
 
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 
@@ -172,3 +173,61 @@ def test_a_design_for_another_network_budget_and_data():
     assert (small.batch_sizes, small.points, small.steps()) == ([1, 32], 2, 2 * 4 * (100 + 3))
     # 2 orders, 2 arms, 4 epochs of 15 batches of 64.
     assert design.steps() == 2 * 2 * 4 * 15
+
+
+SCORES = {"a": [1, 1, 0, 0, 1], "b": [1, 0, 1, 1, 1], "c": [0, 0, 0, 1, 1], "d": [1, 1, 1, 1, 0]}
+# The runs that an effect adds and subtracts, and what the others of its design score.
+SPREADS = {
+    "better-results": (lambda run: "b" if _with(run) else "a", {}, {"b": 1, "a": -1}),
+    "order": (lambda run: "b" if run.settings.order == "before" else "a", {"grid": {"lr": [0.1], "order": ["before", "after"]}}, {"b": 1, "a": -1}),
+    "less-dropout": (
+        lambda run: {(False, 0.0): "a", (False, 0.5): "b", (True, 0.0): "c", (True, 0.5): "d"}[_with(run), run.settings.dropout],
+        {"grid": {"lr": [0.1], "dropout": [0.0, 0.5]}}, {"b": 1, "a": -1, "d": -1, "c": 1},
+    ),
+    "regularises": (
+        lambda run: {(False, 0.0): "a", (False, 0.5): "b", (True, 0.0): "c", (True, 0.5): "d"}[_with(run), run.settings.dropout],
+        {"grid": {"lr": [0.1], "dropout": [0.0, 0.5]}}, {"c": 1, "a": -1},
+    ),
+    "small-batches": (
+        lambda run: {(False, 2): "a", (False, 32): "b", (True, 2): "c", (True, 32): "d"}[_with(run), run.settings.batch_size],
+        {"grid": {"lr": [0.1], "batch_size": [2, 32]}}, {"d": 1, "b": -1, "c": -1, "a": 1},
+    ),
+    "smaller-networks": (
+        lambda run: {(False, 128): "a", (True, 32): "b"}.get((_with(run), run.settings.width), "c"),
+        {"grid": {"lr": [0.1], "width": [32, 128]}}, {"b": 1, "a": -1},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPREADS)
+def test_how_an_effect_in_points_varies_over_the_test_examples(name):
+    scores, changes, terms = SPREADS[name]
+    known = {letter: np.array(row, bool) for letter, row in SCORES.items()}
+    evidence = Evidence(
+        fake_results(fake_plan(**changes), lambda run: scored_record(known[scores(run)], training_accuracy=0.9))
+    )
+    effect = BY_NAME[name].effect_of
+    # By hand: with equal answers of all seeds, the variance over the examples is that of the sum.
+    of_examples = sum(sign * np.array(SCORES[letter]) for letter, sign in terms.items())
+    assert effect(evidence) == pytest.approx(dict.fromkeys(range(3), of_examples.mean()))
+    spread = effect.spread(evidence)
+    assert (spread.count, spread.recorded, spread.adjusted) == (5, 3, None)
+    assert spread.variance == pytest.approx(of_examples.var(ddof=1))
+
+
+def test_population_statistics_have_scores_of_their_own():
+    a, b = (np.array(SCORES[letter], bool) for letter in "ab")
+    evidence = Evidence(fake_results(fake_plan(), lambda run: scored_record(a, b, test_accuracy_population=0.8)))
+    effect = BY_NAME["population-statistics"].effect_of
+    assert effect.spread(evidence).variance == pytest.approx((b.astype(int) - a).var(ddof=1))
+
+
+def test_runs_without_recorded_answers_have_no_spread():
+    effect = BY_NAME["better-results"].effect_of
+    assert effect.spread(Evidence(fake_results(fake_plan(), lambda run: finished_record(0.5)))) is None
+    mixed = Evidence(
+        fake_results(
+            fake_plan(), lambda run: finished_record(0.5) if run.seed else scored_record(np.array(SCORES["a"], bool))
+        )
+    )
+    assert effect.spread(mixed).recorded == 1

@@ -10,13 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bnkit.checks.rule_registry import page, rules
+from bnkit.checks.rule_pages import read_page
+from bnkit.checks.rule_registry import rules
 from bnkit.cli.main import main
 from bnkit.comparison.comparison import Comparison
-from tests.cli import user_networks
+from tests.cli import image_data, user_networks
 from tests.cli.cli_runner import QUICK_COMPARE, invoke
 
 NETS = str(Path(user_networks.__file__))
+IMAGES = str(Path(image_data.__file__))
 # Where the convolution of `biased` is made.
 LINE = inspect.getsourcelines(user_networks.biased)[1] + 2
 
@@ -109,8 +111,31 @@ def test_weights_for_the_network_without_the_bias(capsys):
     assert result.status == 0
     assert "fixed: 0: bias removed; subtracted from the running mean of 1" in result.out
     assert "written: new.safetensors" in result.out
+    assert (
+        "to load new.safetensors: build 0 with bias=False; as it is, the network expects 0.bias, which the file does not hold"
+        in result.out
+    )
     tensors = load_file("new.safetensors")
     assert "0.bias" not in tensors and not torch.equal(tensors["1.running_mean"], torch.zeros(4))
+
+
+def test_labels_that_do_not_fit_and_patterns_that_match_nothing_are_named(capsys):
+    options = ("--data", f"{IMAGES}:without_labels_that_fit", "--per-layer-ignores", "backbone.*:BN101")
+    result = invoke(capsys, "check", f"{IMAGES}:trained", *options)
+    assert "accuracy and loss are not compared: targets of shape (" in result.out
+    assert ", from 100 to 102, do not fit outputs of shape (" in result.out
+    assert "no layer matches 'backbone.*' of per-layer-ignores; the model has 0, 1, " in result.out
+    result = invoke(capsys, "check", f"{IMAGES}:trained", *options, "--format", "json")
+    assert "accuracy and loss are not compared" in result.err and isinstance(json.loads(result.out), list)
+    fitting = ("--data", f"{IMAGES}:scaled", "--per-layer-ignores", "1:BN101")
+    said = invoke(capsys, "check", f"{IMAGES}:trained", *fitting).out
+    assert "not compared" not in said and "no layer matches" not in said
+
+
+def test_a_remedy_is_the_command_for_this_model(capsys):
+    options = ("--data", f"{IMAGES}:data", "--inputs", "normal", "--select", "BN201")
+    (finding,) = json.loads(invoke(capsys, "check", f"{IMAGES}:trained", *options, "--format", "json").out)
+    assert finding["remedy"] == f"bnkit recalibrate {IMAGES}:trained --data {IMAGES}:data --inputs normal"
 
 
 def test_nothing_is_written_where_nothing_is_fixed(capsys, tmp_path):
@@ -148,7 +173,7 @@ def test_a_mistake_is_one_line(capsys, arguments, expected):
 @pytest.mark.parametrize("rule", [pytest.param(rule, id=rule.code) for rule in rules()])
 def test_a_rule_is_explained(capsys, rule):
     for name in (rule.code.lower(), rule.name, *rule.former_names):
-        assert invoke(capsys, "explain", name).out == page(rule.code)
+        assert invoke(capsys, "explain", name).out == read_page(rule.code).text
 
 
 def test_rules_are_listed(capsys):

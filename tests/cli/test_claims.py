@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bnkit.claims import Decision
-from bnkit.claims.evaluate import evaluate_claims
-from bnkit.claims.folder import read
+from bnkit.claims.claims_folder import read
+from bnkit.claims.evaluate_claims import evaluate_claims
 from bnkit.cli.main import main
 from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Callback
@@ -208,7 +208,7 @@ def test_a_design_that_asks_for_durations_is_trained_alone(monkeypatch):
         given[experiment.name] = workers
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bnkit.claims.training.run_experiment", note)
+    monkeypatch.setattr("bnkit.claims.train_designs.run_experiment", note)
     for number in ("1b", "2a"):
         with pytest.raises(KeyboardInterrupt):
             evaluate_claims(quick=True, only=[number], workers="auto")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bnkit.cli.compare import _experiment, _seeds
-from bnkit.experiments.stopping import StoppingRule
+from bnkit.experiments.stopping_rule import StoppingRule
 from tests.cli.cli_runner import TINY_EXPERIMENT, invoke
 
 TINY = ("compare", f"{TINY_EXPERIMENT}:networks", "--data", f"{TINY_EXPERIMENT}:data", "--grid", "lr=0.05,0.5", "--batch-size", "16")  # fmt: skip
@@ -16,12 +16,12 @@ TINY = ("compare", f"{TINY_EXPERIMENT}:networks", "--data", f"{TINY_EXPERIMENT}:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--until", "foo"), "until='foo'; expected decided"),
-        (("--until", "decided", "--margin", "0"), "margin=0.0; expected a number above 0: points of accuracy"),
-        (("--until", "decided", "--margin", "nan"), "margin=nan; expected a number above 0"),
-        (("--until", "decided", "--max-seeds", "2"), "max_seeds=2; expected a whole number of at least 3"),
-        (("--until", "decided", "--budget", "10x"), "budget='10x'; expected a duration above 0, as 90s, 10m or 2h"),
-        (("--until", "decided", "--budget", "0s"), "budget='0s'; expected a duration above 0"),
+        (("--until", "foo"), "--until foo; expected decided"),
+        (("--until", "decided", "--margin", "0"), "--margin 0.0; expected a number above 0: points of accuracy"),
+        (("--until", "decided", "--margin", "nan"), "--margin nan; expected a number above 0"),
+        (("--until", "decided", "--max-seeds", "2"), "--max-seeds 2; expected a whole number of at least 3"),
+        (("--until", "decided", "--budget", "10x"), "--budget 10x; expected a duration above 0, as 90s, 10m or 2h"),
+        (("--until", "decided", "--budget", "0s"), "--budget 0s; expected a duration above 0"),
         (("--margin", "2"), "--margin 2.0 says when seeds are enough; expected --until decided with it"),
         (("--budget", "2m"), "--budget 2m says when seeds are enough"),
         (
@@ -46,7 +46,7 @@ def test_a_dry_run_shows_the_first_round_and_says_what_may_come(capsys):
     assert (
         "That is the first round. Each round after it drops the learning rates that are worse by validation, and then adds "
         "seeds, until every network is better or worse than the other, or less than 0.5 points apart, or 10 seeds or 120 s "
-        "end: at most 26 runs in all."
+        "end. All 10 seeds are 26 runs."
     ) in text  # 2 networks, 2 rates with 3 seeds, one with 7 more
     printed = json.loads(invoke(capsys, *TINY, *options, "--json").out)
     assert (len(printed["runs"]), printed["runs_at_most"]) == (4, 26)

@@ -7,9 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 
+import bnkit
 from bnkit.cli.input_shapes import example_of
 from bnkit.model.edit.add import add
 from bnkit.model.edit.convert import convert
@@ -74,6 +76,41 @@ def test_the_weights_of_the_folded_network_are_those_of_the_library(capsys, trai
     twin = fold(user_networks.Normalised(), _example(trained)).model
     twin.load_state_dict(load_file("f.safetensors"))
     assert torch.equal(twin(_example(trained)), expected(_example(trained)))
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("fold", ()),
+        ("add", ("--where", "after_activation")),
+        ("remove", ("--preserve",)),
+        ("convert", ("--to", "group_norm")),
+    ],
+)
+def test_the_output_has_the_code_that_loads_weights_which_need_another_network(capsys, command, options):
+    network = "plain" if command == "add" else "Normalised"
+    done = invoke(capsys, command, f"{NETS}:{network}", *SHAPE, *options, "--out", "w.safetensors")
+    *_, line, written = done.out.splitlines()
+    assert written == "written: w.safetensors"
+    opening, code = line.split(": ", 1)
+    assert opening == "to load w.safetensors, with the network that " + f"{NETS}:{network} makes as model"
+    model = getattr(user_networks, network)()
+    loaded = eval(code, {"bnkit": bnkit, "safetensors": safetensors, "model": model, "example_inputs": _example(model)})  # noqa: S307
+    assert str(loaded) == "<All keys matched successfully>"
+
+
+def test_weights_that_load_into_the_network_as_it_is_need_no_code(capsys):
+    done = invoke(capsys, "convert", f"{NETS}:Normalised", "--to", "bnkit", "--out", "w.safetensors")
+    assert done.status == 0 and "to load" not in done.out
+
+
+def test_fold_says_that_the_running_statistics_are_not_those_of_the_data(capsys):
+    said = " ".join(invoke(capsys, "fold", f"{NETS}:Normalised", "--data", f"{NETS}:data").out.split())
+    assert "warning: fold uses the running statistics, and the running statistics do not match the data" in said
+    assert f"first: bnkit recalibrate {NETS}:Normalised --data {NETS}:data --out NEW" in said
+    content = json.loads(invoke(capsys, "fold", f"{NETS}:Normalised", "--data", f"{NETS}:data", "--json").out)
+    assert content["warning"].startswith("fold uses the running statistics, and ")
+    assert "warning" not in invoke(capsys, "fold", f"{NETS}:Normalised", *SHAPE).out
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "check"])
@@ -275,8 +312,8 @@ def test_a_model_without_batch_norm(capsys, command):
 
 
 def test_an_unknown_kind_and_an_unknown_place(capsys):
-    assert "to='batch'; expected one of bnkit" in invoke(capsys, "convert", f"{NETS}:Normalised", "--to", "batch").err
-    assert "where='before'; expected" in invoke(capsys, "add", f"{NETS}:plain", *SHAPE, "--where", "before").err
+    assert "--to batch; expected one of bnkit" in invoke(capsys, "convert", f"{NETS}:Normalised", "--to", "batch").err
+    assert "--where before; expected" in invoke(capsys, "add", f"{NETS}:plain", *SHAPE, "--where", "before").err
 
 
 def test_convert_exports_with_an_example_alone(capsys):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bnkit.data.custom import load_data
+from bnkit.data.user_data import load_data
 from bnkit.seeding import seeded
 from tests.cli import user_networks
 from tests.cli.cli_runner import invoke
@@ -70,7 +70,10 @@ def test_recalibrating_twice_changes_nothing_more(capsys):
     ("arguments", "expected"),
     [
         ([f"{NETS}:Normalised"], "Missing option '--data'"),
-        ([f"{NETS}:Normalised", "--data", f"{NETS}:data", "--batch-size", "0"], "batch_size=0"),
+        (
+            [f"{NETS}:Normalised", "--data", f"{NETS}:data", "--batch-size", "0"],
+            "--batch-size 0; expected a whole number above 0",
+        ),
         ([f"{NETS}:plain", "--data", f"{NETS}:data"], "has no batch norm"),
         ([f"{NETS}:Normalised", "--data", "digits", "--inputs", "normal"], "raised RuntimeError on batch 1"),
         ([f"{NETS}:Normalised", "--data", f"{NETS}:data", "--exclude", "norm"], "no batch norm to recalibrate"),

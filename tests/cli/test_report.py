@@ -99,3 +99,32 @@ def test_what_is_refused(capsys, comparison, options, message):
     done = _report(capsys, comparison, *options)
     assert done.status == 2
     assert message in done.err and done.out == ""
+
+
+def test_the_file_of_a_call_reports_that_call_and_leaves_the_report_of_the_folder(capsys, tmp_path):
+    for epochs in (1, 2):
+        bnkit.compare(
+            tiny_experiment.NETWORKS,
+            tiny_experiment.data(),
+            {"lr": [0.05], "batch_size": [16]},
+            1,
+            epochs=epochs,
+            out=tmp_path / "r",
+        )
+    before = [(tmp_path / "r" / name).read_bytes() for name in ("report.html", "results.csv")]
+    call = tmp_path / "r" / "calls" / "0001.toml"
+    done = invoke(capsys, "report", str(call))
+    assert done.status == 0 and done.out.endswith(f"report: {call.with_suffix('.html')}\n")
+    assert "epochs 2 in place of 1 (calls/0002.toml)" in done.out
+    assert "epochs = 1" in call.with_suffix(".html").read_text(encoding="utf-8")
+    assert [(tmp_path / "r" / name).read_bytes() for name in ("report.html", "results.csv")] == before
+    other = tmp_path / "call.html"
+    assert invoke(capsys, "report", str(call), "--out", str(other)).status == 0 and other.exists()
+
+
+@pytest.mark.parametrize("path", ["report.html", "runs", "calls", ".."])
+def test_a_path_in_or_around_a_results_folder_is_refused_with_its_name(capsys, comparison, path):
+    folder = comparison.folder.path
+    done = invoke(capsys, "report", str(folder / path if path != ".." else folder.parent))
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert done.err.endswith(f"expected a folder that bnkit compare wrote, as {folder}\n")

@@ -132,7 +132,9 @@ def test_on_an_example_alone_it_is_said_how_far_the_output_changed(capsys, argum
     result = invoke(capsys, *arguments, "--input", "6x1x4x4", "--out", "x.safetensors", "-q")
     assert result.status == 0
     first, summary, written = result.out.splitlines()
-    assert first.startswith("on random inputs: the output changed by ") and first.endswith(" of its size")
+    assert first.startswith("on random inputs: the output changed by ") and first.endswith(
+        " of its size (root mean square)"
+    )
     assert (written, "changed" in summary) == ("written: x.safetensors", True)
 
 

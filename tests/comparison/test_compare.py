@@ -66,7 +66,7 @@ def test_a_learning_rate_that_is_left_out_is_the_same_everywhere(project, capsys
         planned.append([run["run_id"] for run in json.loads(capsys.readouterr().out)["runs"]])
     monkeypatch.setattr("bnkit.comparison.compare.run_experiment", lambda experiment, *_, **__: experiment)
     experiment = bnkit.compare("net.py:make", "data.py:data", {"momentum": 0.9})
-    from bnkit.experiments.resolve import resolve_experiment
+    from bnkit.experiments.resolve_experiment import resolve_experiment
 
     planned.append([run.run_id for run in resolve_experiment(experiment)[0]])
     assert planned[0] == planned[1] == planned[2]

@@ -15,7 +15,7 @@ from bnkit.comparison.progress_estimate import ProgressEstimate
 from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records.record import Record, Status
-from bnkit.experiments.stopping import ContrastLooks, Look, StoppingRule
+from bnkit.experiments.stopping_rule import ContrastLooks, Look, StoppingRule
 from tests.report.fake_runs import diverged_record, epoch, fake_plan, finished_record
 
 

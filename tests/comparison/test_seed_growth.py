@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from bnkit.comparison.seed_growth import seed_growth
 from bnkit.errors import SettingsError
+from bnkit.experiments.experiment import DEFAULT_TASK, TaskIdentity
 from bnkit.experiments.records.record import Record
-from tests.report.fake_runs import diverged_record, fake_plan, finished_record
+from bnkit.report.contrasts.looks import describe_looks
+from tests.report.fake_runs import diverged_record, fake_plan, finished_record, scored_record
 
 RATES = [0.01, 0.1, 1.0]
 
@@ -108,6 +111,26 @@ def test_rates_that_few_validation_answers_tell_apart_all_go_on(far, rates):
     assert growth.contrasts[0].network_lr == 0.1
 
 
+FOUR = [0.01, 0.1, 0.3, 1.0]
+OWN = TaskIdentity(metric="nets.py:own#0123")
+
+
+@pytest.mark.parametrize(
+    ("task", "rates"),
+    [(DEFAULT_TASK, [set(FOUR), {0.1}, {0.1}]), (OWN, [set(FOUR), {0.1, 0.3}, {0.1}])],
+    ids=["accuracy", "a metric of one's own"],
+)
+def test_rates_that_are_clearly_worse_are_dropped_after_one_seed(task, rates):
+    """Of another metric nobody knows what is clear: each round drops the worse half."""
+
+    def records(run):
+        value = {0.01: 0.4, 0.1: 0.8, 0.3: 0.6, 1.0: 0.5}[run.settings.lr] + 0.0001 * run.seed
+        return finished_record(value, answers=900, validation_metric=value, test_metric=value, test_answers=10_000)
+
+    growth = seed_growth(_plan(6, grid={"lr": FOUR}, task=task), records)
+    assert [{lr for _, lr, _ in _asked(growth, place)} for place in range(3)] == rates
+
+
 def test_a_rate_at_which_runs_diverge_is_dropped():
     def records(run):
         return diverged_record(0.9) if run.settings.lr == 1.0 else _records()(run)
@@ -133,6 +156,43 @@ def test_pairs_that_are_lost_now_and_then_are_made_up_for():
     growth = seed_growth(_plan(20), records)
     assert growth.reason == "decided"
     assert len({run.seed for run in growth.runs}) == growth.contrasts[0].last.pairs + 1
+
+
+def test_a_gain_of_a_network_that_diverges_too_often_is_none():
+    """Two points better where it finishes, and it diverges in every fourth seed."""
+
+    def records(run):
+        is_lost = run.seed % 4 == 1 and run.network.key == "batch_norm"
+        return diverged_record(0.9) if is_lost else _records(lambda run: _accuracy(run, 0.02, 0.004))(run)
+
+    growth = seed_growth(_plan(20, grid={"lr": [0.1]}), records)
+    (contrast,) = growth.contrasts
+    assert contrast.last.low > 0
+    assert (contrast.last.verdict, contrast.is_contradicted) == ("unknown", True)
+    assert (growth.reason, contrast.hopeless) == ("hopeless", "diverged")
+    assert len({run.seed for run in growth.runs}) < 20
+    assert list(describe_looks(contrast))[-1] == (
+        "More seeds would not decide it: runs that diverge contradict those that finish."
+    )
+
+
+def test_too_few_test_examples_end_the_growth_and_how_many_would_do_is_said():
+    """Of 300 answers 24 differ, in all seeds the same: the interval cannot come below a point."""
+
+    def records(run):
+        right = np.ones(300, bool)
+        right[slice(0, 12) if run.network.key == "batch_norm" else slice(100, 112)] = False
+        right[200 + run.seed] = False
+        return scored_record(right, answers=900)
+
+    growth = seed_growth(_plan(20, grid={"lr": [0.1]}), records)
+    (contrast,) = growth.contrasts
+    assert (growth.reason, contrast.hopeless, contrast.last.pairs, contrast.needed) == ("hopeless", "examples", 6, None)
+    assert contrast.examples_needed > 3000
+    assert list(describe_looks(contrast))[-1] == (
+        "More seeds would not decide it: the test examples are too few; "
+        f"about {contrast.examples_needed:,} would decide."
+    )
 
 
 def test_each_setting_is_a_contrast_of_its_own_and_a_decided_one_asks_for_nothing_more():

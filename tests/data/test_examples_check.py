@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from bnkit.data import load
-from bnkit.data.custom import make_data_set
+from bnkit.data.user_data import make_data_set
 from bnkit.errors import DataError
 
 _INPUTS = torch.arange(40 * 3 * 4, dtype=torch.float64).view(40, 3, 4) / 480

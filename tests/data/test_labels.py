@@ -10,8 +10,8 @@ from torch.nn.functional import one_hot
 from torch.utils.data import TensorDataset
 
 from bnkit.data import DataSet, Examples
-from bnkit.data.custom import make_data_set
 from bnkit.data.labels import canonical_targets, describe_labels, suggest_fix, unique_labels
+from bnkit.data.user_data import make_data_set
 from bnkit.errors import DataError
 
 _LABELS = torch.arange(12) % 3

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 import bnkit
 from bnkit.data import Streamed, batches, prepare
-from bnkit.data.custom import make_data_set
+from bnkit.data.user_data import make_data_set
 from bnkit.errors import DataError
 from tests.child_processes import time_limit
 from tests.experiments import tiny_experiment

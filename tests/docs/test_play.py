@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from tests.docs.driven_browser import driven
+from tests.browser import drag, opened, press, swipe
 
 PLAY = Path(__file__).parents[2] / "docs" / "play.html"
 NUMBERS = """(() => {
@@ -65,35 +66,34 @@ class Twin:
 @pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
-def test_pointer_and_sliders_move_the_numbers_of_torch(width, dark, tmp_path, chromium):
+def test_pointer_and_sliders_move_the_numbers_of_torch(width, dark, chromium):
     twin = Twin()
-    with driven(chromium, tmp_path) as page:
-        page.open(PLAY, width, dark=dark)
+    with opened(chromium, PLAY, width, dark=dark) as (page, complaints):
         twin.follow(page.evaluate(NUMBERS))
 
         before = page.evaluate(NUMBERS)["x"]
-        page.drag('[data-index="2"] .target', 60)
+        drag(page, '[data-index="2"] .target', 60)
         after = page.evaluate(NUMBERS)
         a_pixel = page.evaluate("20 / (document.getElementById('input').getBoundingClientRect().width - 28)")
         assert after["x"][2] == pytest.approx(before[2] + 60 * a_pixel, abs=0.11)
         assert after["x"][:2] == before[:2] and after["x"][3:] == before[3:]
         twin.follow(after)
-        page.swipe('[data-index="3"] .target', -60)
+        swipe(page, '[data-index="3"] .target', -60)
         swiped = page.evaluate(NUMBERS)
         assert swiped["x"][3] == pytest.approx(after["x"][3] - 60 * a_pixel, abs=0.11)
         twin.follow(swiped)
-        page.drag('[data-index="0"] .target', 3000)  # beyond the end of the scale
+        drag(page, '[data-index="0"] .target', 3000)  # beyond the end of the scale
         assert page.evaluate(NUMBERS)["x"][0] == 10
 
         page.click("#step")
         twin.follow(page.evaluate(NUMBERS), passes=1)
-        page.drag("#momentum", 40)
+        drag(page, "#momentum", 40)
         page.click("#ten")
         moved = page.evaluate(NUMBERS)
         assert float(moved["momentum-value"]) != 0.1
         twin.follow(moved, passes=10)
         for slider in ("gamma", "beta", "eps"):
-            page.drag(f"#{slider}", 30)
+            drag(page, f"#{slider}", 30)
         slid = page.evaluate(NUMBERS)
         assert all(slid[f"{name}-value"] != moved[f"{name}-value"] for name in ("gamma", "beta", "eps"))
         twin.follow(slid)
@@ -113,7 +113,7 @@ def test_pointer_and_sliders_move_the_numbers_of_torch(width, dark, tmp_path, ch
         assert len(one["x"]) == 1 and math.isfinite(one["evaluation"][0])
         twin.follow(one)
         assert page.evaluate("document.getElementById('step').disabled")
-        page.click("#step")
+        page.click("#step", force=True)
         twin.follow(page.evaluate(NUMBERS))
         page.click("#reset")
         twin.layer.reset_parameters()
@@ -123,49 +123,48 @@ def test_pointer_and_sliders_move_the_numbers_of_torch(width, dark, tmp_path, ch
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
             "rgb(20, 23, 28)" if dark else "rgb(255, 255, 255)"
         )
-        assert page.complaints == []
+        assert complaints == []
 
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_all_of_it_works_by_keyboard_and_is_announced(tmp_path, chromium):
+def test_all_of_it_works_by_keyboard_and_is_announced(chromium):
     twin = Twin()
     focused = "document.activeElement.dataset.index ?? document.activeElement.id"
-    with driven(chromium, tmp_path) as page:
-        page.open(PLAY, 1280)
+    with opened(chromium, PLAY) as (page, complaints):
         met = []
-        for _ in range(21):
-            page.press("Tab")
+        for _ in range(23):
+            page.keyboard.press("Tab")
             met.append(page.evaluate(focused))
-        assert met == [*map(str, range(8)), "size", "gamma", "beta", "eps", "momentum", "step", "ten", "keep", "one", "flat",
+        assert met == ["home", "lessons", *map(str, range(8)), "size", "gamma", "beta", "eps", "momentum", "step", "ten", "keep", "one", "flat",
                        "shift", "draw", "reset"]  # fmt: skip
         page.evaluate("document.querySelector('[data-index=\"7\"]').focus()")
         before = page.evaluate(NUMBERS)["x"][7]
-        page.press("ArrowLeft", 3)
-        page.press("PageDown", 2)
+        press(page, "ArrowLeft", 3)
+        press(page, "PageDown", 2)
         found = page.evaluate(NUMBERS)
         assert found["x"][7] == pytest.approx(before - 2.3)
         assert page.evaluate(focused) == "7"
         assert float(page.evaluate("document.activeElement.getAttribute('aria-valuenow')")) == found["x"][7]
         twin.follow(found)
-        page.until(
+        page.wait_for_function(
             "document.getElementById('status').textContent.startsWith('x of example 8 is 6.7000; mean 4.7125, variance')"
         )
 
         page.evaluate("document.getElementById('size').focus()")
-        page.press("ArrowRight", 2)
+        press(page, "ArrowRight", 2)
         assert len(page.evaluate(NUMBERS)["x"]) == 10
-        page.press("Home")
+        page.keyboard.press("Home")
         assert page.evaluate(NUMBERS)["refused"].startswith("Refused, as by PyTorch")
-        page.press("End")
+        page.keyboard.press("End")
         twin.follow(page.evaluate(NUMBERS))
         page.evaluate("document.getElementById('step').focus()")
-        page.press("Enter")
+        page.keyboard.press("Enter")
         twin.follow(page.evaluate(NUMBERS), passes=1)
         page.evaluate("document.getElementById('keep').focus()")
-        page.press(" ")
-        page.until("Number(document.getElementById('steps').dataset.value) >= 3")
-        page.press(" ")
+        page.keyboard.press(" ")
+        page.wait_for_function("Number(document.getElementById('steps').dataset.value) >= 3")
+        page.keyboard.press(" ")
         kept = page.evaluate(NUMBERS)
         assert float(kept["steps"]) >= 3
         twin.follow(kept, passes=int(kept["steps"]) - 1)
@@ -175,11 +174,12 @@ def test_all_of_it_works_by_keyboard_and_is_announced(tmp_path, chromium):
             "&& e.tagName === 'BUTTON' || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby'))).map((e) => e.outerHTML)"
         )
         assert unlabelled == []
-        assert page.complaints == []
+        assert complaints == []
 
 
 def test_the_page_is_one_small_file_that_needs_nothing_else():
     text = PLAY.read_text(encoding="utf-8")
     assert len(text.encode()) < 300_000
-    for reference in ("src=", "href=", "@import", "url(", "fetch(", "//cdn"):
+    assert re.findall(r'href="([^"]*)"', text) == ["index.html", "lessons/index.html"]  # back to the documentation
+    for reference in ("src=", "@import", "url(", "fetch(", "//cdn"):
         assert reference not in text

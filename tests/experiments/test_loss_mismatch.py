@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import bnkit
-from bnkit.data.custom import make_data_set
+from bnkit.data.user_data import make_data_set
 from bnkit.experiments.loss_mismatch import loss_mismatch
 from bnkit.experiments.training.losses import find_named_loss, losses_for
 from tests.experiments import tiny_experiment

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import bnkit
-from bnkit.data.custom import make_data_set
+from bnkit.data.user_data import make_data_set
 from bnkit.errors import FactoryError
 from bnkit.experiments.experiment import default_experiment, parse_experiment
 from bnkit.experiments.networks import from_factories
 from bnkit.experiments.preflight import check_plan
-from bnkit.experiments.resolve import resolve_experiment
+from bnkit.experiments.resolve_experiment import resolve_experiment
 from tests.experiments import tiny_experiment
 
 

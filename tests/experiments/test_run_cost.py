@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bnkit.data.custom import make_data_set
+from bnkit.data.user_data import make_data_set
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.networks import from_factories
-from bnkit.experiments.resolve import resolve_experiment
+from bnkit.experiments.resolve_experiment import resolve_experiment
 from bnkit.experiments.run_cost import _FlopCounter
 from tests.child_processes import run
 
@@ -97,10 +97,10 @@ def test_operations_are_counted_as_pytorch_counts_them(network, shape):
 RESOLVES = """
 import sys
 from torch import arange, nn, randn
-from bnkit.data.custom import make_data_set
+from bnkit.data.user_data import make_data_set
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.networks import from_factories
-from bnkit.experiments.resolve import resolve_experiment
+from bnkit.experiments.resolve_experiment import resolve_experiment
 data = make_data_set(((randn(8, 3), arange(8) % 2),) * 2, "data")
 content = {"name": "cost", "networks": ["n"], "seeds": 1, "epochs": 1, "grid": {"lr": 0.1}}
 plan, _ = resolve_experiment(parse_experiment(content, "here"), from_factories({"n": lambda: nn.Linear(3, 2)}), data)

@@ -1,7 +1,8 @@
-"""The hook for pre-commit and the action for GitHub run what they say, as far as that can be seen without either."""
+"""The hook for pre-commit, and the action for GitHub, whose steps run here as its runner would run them."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -47,14 +48,29 @@ def _program(folder, script):
     return {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src")}
 
 
+def test_the_address_of_the_repository_is_set_in_one_place():
+    """Where it is not known yet, there is no placeholder to replace elsewhere."""
+    files = [
+        *ROOT.glob("*.*"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("src/**/*.py"),
+        *ROOT.glob("*/.*"),
+        ROOT / ".pre-commit-hooks.yaml",
+    ]
+    assert not [file for file in files if file.is_file() and re.search(r"\bOWNER\b", file.read_text(errors="replace"))]
+
+
 def test_hooks_take_no_file_names_and_run_the_command():
     assert {hook["entry"] for hook in HOOKS.values()} == {"bnkit check"}
     assert not any(hook["pass_filenames"] for hook in HOOKS.values())
 
 
 def test_the_documentation_names_hooks_and_inputs_that_there_are():
-    (config,) = [content for content in PAGE if "repos" in content]
-    assert {hook["id"] for repository in config["repos"] for hook in repository["hooks"]} <= HOOKS.keys()
+    repositories = [each for content in PAGE if "repos" in content for each in content["repos"]]
+    assert {hook["id"] for each in repositories for hook in each["hooks"]} == HOOKS.keys()
+    (local,) = [hook for each in repositories if each["repo"] == "local" for hook in each["hooks"]]
+    given = {**HOOKS["bnkit-check"], "entry": local["entry"]}
+    assert local.items() <= given.items() and local["entry"].startswith(HOOKS["bnkit-check"]["entry"])
     steps = [step for content in PAGE if "jobs" in content for job in content["jobs"].values() for step in job["steps"]]
     used = [step["with"] for step in steps if "bnkit" in step.get("uses", "")]
     assert used and all(given.keys() <= ACTION["inputs"].keys() for given in used)
@@ -90,29 +106,132 @@ def test_pre_commit_runs_the_hook(tmp_path):
     assert done.returncode == 1 and "made at nets.py:6" in done.stdout, done.stdout + done.stderr
 
 
+def _filled(text, contexts):
+    """The text with each ``${{ name }}`` replaced by its value, as the runner does."""
+    return re.sub(r"\$\{\{ ([\w.-]+) \}\}", lambda found: contexts[found[1]], text)
+
+
+class Runner:
+    """Runs the steps of the action in their order, as the runner of GitHub does; `uses` is only noted.
+
+    Args:
+        workspace: The checked out repository of the user, where steps run.
+        action: Where the action is checked out.
+        environment: Variables of the job.
+    """
+
+    def __init__(self, workspace, action, environment):
+        self.workspace, self.action, self.environment = workspace, action, environment
+        self.printed, self.used = [], []
+
+    def run(self, **inputs):
+        contexts = {
+            f"inputs.{name}": given["default"] for name, given in ACTION["inputs"].items() if "default" in given
+        }
+        contexts |= {f"inputs.{name.replace('_', '-')}": value for name, value in inputs.items()}
+        contexts["github.action_path"] = str(self.action)
+        status = 0
+        for step in ACTION["runs"]["steps"]:
+            if self._is_due(step.get("if", "success()"), contexts, status):
+                status = self._step(step, contexts) or status
+        return status
+
+    def _is_due(self, condition, contexts, status):
+        terms = condition.split(" && ")
+        assert terms[0] in ("success()", "always()"), condition
+        comparisons = [re.fullmatch(r"([\w.-]+) == '(\w+)'", term) for term in terms[1:]]
+        return (status == 0 or terms[0] == "always()") and all(contexts.get(term[1]) == term[2] for term in comparisons)
+
+    def _step(self, step, contexts):
+        if "uses" in step:
+            self.used.append((step["uses"], {name: _filled(value, contexts) for name, value in step["with"].items()}))
+            return 0
+        assert "${{" not in step["run"]  # what a user gives would run as code
+        output, script = self.action.parent / "output", self.action.parent / "script"
+        output.write_text("")
+        script.write_text(step["run"])
+        given = {name: _filled(value, contexts) for name, value in step["env"].items()}
+        github = {
+            "GITHUB_ACTIONS": "true", "GITHUB_WORKSPACE": str(self.workspace), "GITHUB_ACTION_PATH": str(self.action), "GITHUB_OUTPUT": str(output),
+        }  # fmt: skip
+        shell = {"bash": ["bash", "--noprofile", "--norc", "-eo", "pipefail"], "python": ["python"]}[step["shell"]]
+        done = run([*shell, str(script)], cwd=self.workspace, environment={**self.environment, **github, **given})
+        self.printed.append(done.stdout)
+        for line in output.read_text().splitlines():
+            name, _, value = line.partition("=")
+            contexts[f"steps.{step['id']}.outputs.{name}"] = value
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode
+
+
+@pytest.fixture
+def runner(tmp_path):
+    """A runner in folders with spaces and quotes in their names, whose `pip` notes what it is asked to install."""
+    workspace, action = tmp_path / "the user's $(work) space", tmp_path / "an action"
+    for folder in (workspace, action, tmp_path / "bin"):
+        folder.mkdir()
+    (workspace / "nets.py").write_text(NETS)
+    for name, script in {
+        "python": f'case "$*" in "-m pip "*) printf "%s\\n" "$@"; exit ;; esac; exec "{sys.executable}" "$@"',
+        "bnkit": 'printf "%s\\n" "$@"; exit "${STATUS:-0}"',
+    }.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return Runner(workspace, action, {"PATH": path, "PYTHONPATH": str(ROOT / "src")})
+
+
+def test_the_action_installs_what_is_checked_out(runner):
+    assert runner.run(target="nets.py:net") == 0
+    assert runner.printed[0].splitlines() == ["-m", "pip", "install", str(runner.action)]
+
+
 @pytest.mark.parametrize(
-    ("form", "arguments", "expected"),
+    ("arguments", "expected"),
     [
-        ("github", "--input 3x2", ["--input", "3x2", "--format", "github"]),
-        ("github", "", ["--format", "github"]),
-        ("json", "--select  'BN1,BN2'\n--data 'a b.npz'", ["--select", "BN1,BN2", "--data", "a b.npz", "--format", "json"]),
-        ("sarif", "--input 3x2", ["--input", "3x2", "--format", "sarif"]),
-        ("github", "; touch injected $(touch injected)", [";", "touch", "injected", "$(touch", "injected)", "--format", "github"]),
+        ("--input 3x2", ["--input", "3x2"]),
+        ("", []),
+        ("--select  'BN1,BN2'\n--data \"a b.npz\"", ["--select", "BN1,BN2", "--data", "a b.npz"]),
+        ("--weights ''", ["--weights", ""]),
+        ("--data it\\'s.npz", ["--data", "it's.npz"]),
+        ("; touch injected $(touch injected) `touch injected`", [";", "touch", "injected", "$(touch", "injected)", "`touch", "injected`"]),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("status", [0, 1])
-def test_the_script_of_the_action(tmp_path, form, arguments, expected, status):
-    environment = _program(tmp_path, f"printf '%s\\n' \"$@\"; exit {status}")
-    (step,) = [step for step in ACTION["runs"]["steps"] if step["name"] == "Check"]
-    given = {"TARGET": "nets.py:net", "ARGUMENTS": arguments, "FORMAT": form, "SARIF_FILE": "bnkit.sarif"}
-    assert given.keys() == step["env"].keys()
-    # As the runner starts the shell `bash`.
-    shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
-    done = run(shell, cwd=tmp_path, environment={**environment, **given})
-    printed = (tmp_path / "bnkit.sarif").read_text() if form == "sarif" else done.stdout
-    assert (done.returncode, printed.splitlines()) == (status, ["check", "nets.py:net", *expected]), done.stderr
-    assert not (tmp_path / "injected").exists()
+@pytest.mark.parametrize("target", ["nets.py:net", "my nets.py:a'b\"$(touch injected)", "--help"])
+def test_the_action_passes_on_what_it_is_given(runner, arguments, expected, target):
+    runner.run(target=target, arguments=arguments)
+    assert runner.printed[1].splitlines() == ["check", *expected, "--format", "github", "--", target]
+    assert {file.name for file in runner.workspace.iterdir()} == {"nets.py"} and runner.used == []
 
 
-def test_no_script_of_the_action_is_made_of_text_that_a_user_gives():
-    assert not any("${{" in step.get("run", "") for step in ACTION["runs"]["steps"])
+@pytest.mark.parametrize("status", [0, 1, 2])
+def test_the_action_uploads_a_log_also_of_findings(runner, status):
+    runner.environment["STATUS"] = str(status)
+    assert runner.run(target="nets.py:net", format="sarif", sarif_file="a log's.sarif") == status
+    assert (runner.workspace / "a log's.sarif").read_text().startswith("check\n")
+    (used,) = runner.used
+    assert used == ("github/codeql-action/upload-sarif@v4", {"sarif_file": "a log's.sarif", "category": "bnkit"})
+
+
+def test_the_action_uploads_nothing_if_the_network_cannot_be_checked(runner):
+    (runner.workspace.parent / "bin" / "bnkit").write_text("#!/bin/sh\necho no such file >&2\nexit 2\n")
+    assert runner.run(target="nets.py:net", format="sarif") == 2
+    assert runner.used == [] and not (runner.workspace / "bnkit.sarif").exists()
+
+
+def test_the_action_names_arguments_that_cannot_be_split(runner):
+    assert runner.run(target="nets.py:net", arguments="--input 'a") == 2
+    assert runner.printed[1].startswith("::error::arguments: No closing quotation; expected arguments of `bnkit check`")
+
+
+@pytest.mark.slow
+def test_the_action_finds_something(runner):
+    (runner.workspace.parent / "bin" / "bnkit").write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -m bnkit.cli.main "$@"\n'
+    )
+    given = {"target": "nets.py:biased", "arguments": "--input 3x2"}
+    assert runner.run(**given) == 1
+    assert "::warning file=nets.py,line=6," in runner.printed[1]
+    assert runner.run(**given, format="sarif") == 1
+    (log,) = json.loads((runner.workspace / "bnkit.sarif").read_text())["runs"]
+    assert [result["ruleId"] for result in log["results"]] == ["BN101"] and len(runner.used) == 1

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from bnkit.errors import ModelError
-from bnkit.model.lightning_checkpoint import hyper_parameters
+from bnkit.model.untrusted_checkpoint import hyper_parameters
 from bnkit.model.weight_files import load_weights
 
 

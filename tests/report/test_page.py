@@ -12,8 +12,8 @@ import pytest
 
 from bnkit.report.page import page
 from bnkit.report.results import Results
+from tests.browser import drawn
 from tests.child_processes import run
-from tests.report.browser import browse
 from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
 
 pytestmark = pytest.mark.charts
@@ -170,11 +170,13 @@ go();
 @pytest.mark.browser
 def test_a_browser_draws_every_figure_and_the_switches_work(tmp_path, chromium):
     text = _watched()
-    drawn, complaints = browse(chromium, text.replace("</body>", _PROBE), tmp_path)
+    shown, complaints = drawn(
+        chromium, text.replace("</body>", _PROBE), tmp_path, "document.querySelector('#probe').textContent"
+    )
     assert complaints == []
     # The headline, the differences, four curves, the rates, time, two of memory, five about the layers: each drawn once.
-    assert drawn.count('class="bk-Figure"') == text.count('<figure id="figure-') == 15
-    found = re.search(r'<pre id="probe">(.*?)</pre>', drawn, re.DOTALL)
+    assert shown.count('class="bk-Figure"') == text.count('<figure id="figure-') == 15
+    found = re.search(r'<pre id="probe">(.*?)</pre>', shown, re.DOTALL)
     seen = json.loads(html.unescape(found[1]))
     header, row = seen.pop("csv")
     assert header.startswith("run,network,lr,seed")
@@ -197,9 +199,10 @@ def test_a_browser_draws_every_figure_and_the_switches_work(tmp_path, chromium):
 @pytest.mark.browser
 def test_a_page_that_has_next_to_nothing_is_drawn_too(tmp_path, chromium):
     planned = fake_plan()
-    drawn, complaints = browse(chromium, page(Results(planned, {})), tmp_path)
+    _, complaints = drawn(
+        chromium, page(Results(planned, {})), tmp_path, "document.documentElement.dataset.ready === 'yes'"
+    )
     assert complaints == []
-    assert 'data-ready="yes"' in drawn
 
 
 @pytest.mark.slow
@@ -227,8 +230,6 @@ def test_two_hundred_runs_stay_small_and_need_no_torch(tmp_path):
 import sys
 from tests.report.fake_runs import fake_plan, fake_results, finished_record
 from bnkit.report.page import page
-from tests.child_processes import run
-from tests.report.browser import browse
 planned = fake_plan(grid={"lr": [0.01, 0.03, 0.1, 0.3, 1.0]}, seeds=20)
 assert len(planned) == 200
 text = page(fake_results(planned, lambda run: finished_record(*[0.5 + i / 100 for i in range(30)])))

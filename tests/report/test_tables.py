@@ -97,7 +97,7 @@ def test_a_mean_accuracy_is_no_more_certain_than_its_answers_allow():
     planned = fake_plan(seeds=2)
     _, (row,) = crossed_table(fake_results(planned, lambda run: finished_record(0.5, 1.0, test_answers=100)))
     # Wilson's interval of 100 of 100 is 0.9630 to 1; two seeds in steps of a hundredth: 12.7062 · 0.01 / √12 / √2 = 0.0259.
-    assert row[1:] == ("1.0000 [0.9630, 1.0000]",) * 2
+    assert row[1:] == ("1.0000 [0.9630, 1.0000] counted",) * 2
 
 
 def test_the_lines_of_the_courses_loop():
@@ -138,6 +138,18 @@ def test_a_row_for_each_setting_and_network_counts_what_was_lost():
         ("batch_norm", "1", "0.600", "[0.352, 0.848]", "3", "0"),
     ]
     assert "diverged or raised" in table.note
+
+
+def test_an_interval_whose_width_comes_from_counting_says_so():
+    table = summary_table(fake_results(fake_plan(seeds=2), lambda run: finished_record(0.5, 1.0, test_answers=100)))
+    assert [row[3] for row in table.rows] == ["[0.963, 1.000] counted"] * 2
+    assert table.note.startswith("counted: ")
+    assert (
+        crossed_table(fake_results(fake_plan(seeds=2), lambda run: finished_record(0.5, 1.0, test_answers=100))).note
+        == table.note
+    )
+    wide = summary_table(fake_results(fake_plan(), lambda run: finished_record(0.5 + run.seed / 10)))
+    assert [row[3] for row in wide.rows] == ["[0.352, 0.848]"] * 2 and "counted" not in wide.note
 
 
 _LONG_NAMES = ("resnet20.no_batch_norm", "resnet20.batch_norm", "lenet.no_batch_norm", "lenet.batch_norm")
@@ -186,7 +198,7 @@ def test_the_summary_has_the_interval_for_new_examples_where_it_is_known():
     found = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
     assert found["no_batch_norm"]["new examples"] == "–"
     ends = [
-        [float(end) for end in found["batch_norm"][title].strip("[]").split(", ")]
+        [float(end) for end in found["batch_norm"][title].removesuffix(" counted").strip("[]").split(", ")]
         for title in ("95 % interval", "new examples")
     ]
     # In all seeds the same examples are wrong: the interval is hardly wider than that of 88 % of 50, and that of Student's t.

@@ -5,7 +5,7 @@ How to add a rule
 1. Write a class in a file of its own, in ``structure/`` (BN1xx), ``statistics/`` (BN2xx) or ``training/`` (BN3xx): a
    ``Rule`` (``rule.py``) with ``code``, ``name``, ``severity``, ``summary``, ``needs``, and ``findings(context)``, which yields
    ``self.finding(site, message, measured=..., limit=..., remedy=...)``. Add it to ``RULES`` in that folder's ``__init__``.
-2. ``context`` is a ``CheckContext`` (``context.py``), which is made once for all rules and has
+2. ``context`` is a ``CheckContext`` (``check_context.py``), which is made once for all rules and has
 
    - ``context.norms``: every batch norm with its properties (buffers, gamma, eps, ...); needs only the model;
    - ``context.example_trace``: one traced run on the example, ``Need.STRUCTURE``;
@@ -18,5 +18,5 @@ How to add a rule
    ``docs/rules`` is the same folder; ``bnkit explain <code>`` prints the page.
 4. If there is a mechanical fix, set ``is_fixable`` and write ``fix``, through the verbs of ``bnkit.model``.
 5. Test that it fires where it should and is silent on the fixed model, in ``tests/checks/``. ``tests/checks/test_rule_pages.py``,
-   ``test_state.py`` and ``test_healthy.py`` pick it up by themselves.
+   ``test_healthy_networks.py`` and ``tests/model/test_preserve_state.py`` pick it up by themselves.
 """

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from bnkit.checks.check_context import BatchExample, CheckContext, TrainingSetup
 from bnkit.checks.config import CheckConfig, load_config
-from bnkit.checks.context import BatchExample, CheckContext, TrainingSetup
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.findings import Findings
 from bnkit.checks.fix import is_fixed_by_default
@@ -29,10 +28,10 @@ from bnkit.model.inspect.batches import Batches, Forward, device_of
 from bnkit.model.inspect.construction import line_of
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
-from bnkit.model.inspect.recognise import no_batch_norm
+from bnkit.model.inspect.recognise_batch_norm import no_batch_norm
 from bnkit.model.inspect.supported import check_supported
-from bnkit.model.state import Snapshot, preserve_everything
-from bnkit.model.statistics.ranks import without_broadcasts
+from bnkit.model.preserve_state import Snapshot, force_eager, preserve_everything
+from bnkit.model.statistics.distributed_ranks import without_broadcasts
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -131,7 +130,8 @@ def check(
             optimizer = None if optimizer is None else _optimizer_of_copy(optimizer, model, copied)
             snapshot.restore_random_state()
             model, snapshot = copied, Snapshot(copied, generators)
-        stack.enter_context(_eager_and_local(model))
+        stack.enter_context(without_broadcasts(model))
+        stack.enter_context(force_eager())
         training = TrainingSetup(optimizer, loader, ema, accumulation, processes)
         context = CheckContext(model, snapshot, example, data, test_data, training)
         if not context.sites:
@@ -145,6 +145,7 @@ def check(
             layers=len(context.sites),
             not_checked=_not_checked(rules, context.has),
             fixable=frozenset(rule.code for rule in runnable if is_fixed_by_default(rule)),
+            notes=(*context.notes, *check_config.unmatched(name for name, _ in model.named_modules())),
         )
 
 
@@ -197,16 +198,6 @@ def _optimizer_of_copy(optimizer: Optimizer, model: nn.Module, copied: nn.Module
         for group in optimizer.param_groups
     ]
     return SimpleNamespace(param_groups=groups)
-
-
-@contextmanager
-def _eager_and_local(model: nn.Module) -> Iterator[None]:
-    """Inside, the model does not synchronise with other processes, and runs eagerly: compiled code skips hooks."""
-    with ExitStack() as stack:
-        stack.enter_context(without_broadcasts(model))
-        if "torch._dynamo" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        yield
 
 
 def _peek(batches: Batches) -> tuple[Batches, list[Any]]:

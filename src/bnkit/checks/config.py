@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib  # not pydantic-settings, which reads a missing file as an empty one and does not name a broken one
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule_registry import Names, matching_codes
 from bnkit.errors import SettingsError
-from bnkit.messages import did_you_mean
+from bnkit.messages import did_you_mean, validation_message
+
+# The layers that a message names.
+_NAMED = 8
 
 
 class CheckConfig(BaseModel):
@@ -51,7 +54,7 @@ class CheckConfig(BaseModel):
             "per-layer-ignores": self.per_layer_ignores if per_layer_ignores is None else ignores,
             "fail-on": self.fail_on if fail_on is None else fail_on,
         }
-        return parse_config(values, "what was given")
+        return parse_config(values)
 
     def ignores(self, finding: Finding) -> bool:
         """Whether ``per_layer_ignores`` skips the finding."""
@@ -59,6 +62,17 @@ class CheckConfig(BaseModel):
             fnmatchcase(finding.site, pattern) and finding.code in matching_codes(names)
             for pattern, names in self.per_layer_ignores.items()
         )
+
+    def unmatched(self, layers: Iterable[str]) -> list[str]:
+        """A sentence about each pattern of ``per_layer_ignores`` that matches none of the dotted names ``layers``."""
+        names = list(layers)
+        known = [name for name in names if name]
+        some = ", ".join(known[:_NAMED]) + (f" and {len(known) - _NAMED} more" if len(known) > _NAMED else "")
+        return [
+            f"no layer matches {pattern!r} of per-layer-ignores; the model has {some or 'no layers'}{did_you_mean(pattern, known)}"
+            for pattern in self.per_layer_ignores
+            if not any(fnmatchcase(name, pattern) for name in names)
+        ]
 
 
 def load_config(path: str | Path) -> CheckConfig:
@@ -77,8 +91,8 @@ def load_config(path: str | Path) -> CheckConfig:
     return parse_config(content, str(path))
 
 
-def parse_config(content: Any, source: str) -> CheckConfig:
-    """The configuration in ``content``, a table of TOML.
+def parse_config(content: Any, source: str = "") -> CheckConfig:
+    """The configuration in ``content``, a table of TOML from the file ``source``, or the arguments of a call.
 
     Raises:
         SettingsError: If it holds an unknown key, rule or severity.
@@ -87,15 +101,20 @@ def parse_config(content: Any, source: str) -> CheckConfig:
         config = CheckConfig.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, ("tool", "bnkit", *first["loc"])))
+        where = _place(source, *first["loc"])
         keys = [str(field.alias) for field in CheckConfig.model_fields.values()]
-        close = did_you_mean(first["loc"][-1], keys) if first["type"] == "extra_forbidden" else ""
-        raise SettingsError(f"{source}: {where}: {first['msg']}; expected the keys {', '.join(keys)}{close}") from error
-    for names in (config.select or (), config.ignore, *config.per_layer_ignores.values()):
+        if first["type"] == "extra_forbidden":
+            message = f"unknown key; expected one of {', '.join(keys)}{did_you_mean(first['loc'][-1], keys)}"
+        else:
+            message = validation_message(first)
+        raise SettingsError(f"{where}: {message}") from error
+    given = {"select": [config.select or ()], "ignore": [config.ignore]}
+    for key, lists in {**given, "per-layer-ignores": [*config.per_layer_ignores.values()]}.items():
         try:
-            matching_codes(names)
+            for names in lists:
+                matching_codes(names)
         except SettingsError as error:
-            raise SettingsError(f"{source}: {error}") from error
+            raise SettingsError(f"{_place(source, key)}: {error}") from error
     return config
 
 
@@ -109,6 +128,13 @@ def nearest_config(folder: Path) -> CheckConfig:
         (path for parent in (folder, *folder.parents) if (path := parent / "pyproject.toml").is_file()), None
     )
     return CheckConfig() if nearest is None else load_config(nearest)
+
+
+def _place(source: str, key: object, *within: object) -> str:
+    """A key as a message names it: in a file, or as the parameter of a call."""
+    if not source:
+        return f"`{str(key).replace('-', '_')}`"
+    return f"{source}: {'.'.join(map(str, ('tool', 'bnkit', key, *within)))}"
 
 
 def _as_tuple(names: Names) -> tuple[str, ...]:

@@ -14,11 +14,11 @@ from torch import nn
 
 from bnkit.errors import ModelError
 from bnkit.model.inspect.example import Example
-from bnkit.model.inspect.operations import OpType
-from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite
-from bnkit.model.inspect.sites import Sites, sites_in
+from bnkit.model.inspect.layer_sites import Sites, sites_in
+from bnkit.model.inspect.operation_types import OpType
+from bnkit.model.inspect.recognise_batch_norm import BatchNormLike, BatchNormSite
 from bnkit.model.inspect.trace import Operation, Trace, trace
-from bnkit.model.state import temporary_hooks
+from bnkit.model.preserve_state import temporary_hooks
 
 
 class ExampleTrace:

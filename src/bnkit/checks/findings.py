@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -31,9 +32,10 @@ class Findings(Sequence[Finding]):
         layers: The number of batch norms checked.
         not_checked: The codes of rules that were skipped, by their missing inputs.
         fixable: The codes of rules whose findings ``bnkit check --fix`` fixes.
+        notes: Sentences about what was given and could not be used.
 
     Attributes:
-        layers, not_checked, fixable: As given.
+        layers, not_checked, fixable, notes: As given.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class Findings(Sequence[Finding]):
         layers: int,
         not_checked: Mapping[str, Sequence[str]] | None = None,
         fixable: frozenset[str] = frozenset(),
+        notes: Sequence[str] = (),
     ) -> None:
         self._entries = tuple(entries)
         self.layers = layers
         self.not_checked = {need: tuple(codes) for need, codes in (not_checked or {}).items()}
         self.fixable = fixable
+        self.notes = tuple(notes)
 
     @overload
     def __getitem__(self, index: int) -> Finding: ...
@@ -91,8 +95,9 @@ class Findings(Sequence[Finding]):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Remarks: the rules that were skipped, the findings that can be fixed."""
-        lines = [f"not checked without {need}: {', '.join(codes)}" for need, codes in self.not_checked.items()]
+        """Remarks: what could not be used, the rules that were skipped, the findings that can be fixed."""
+        lines = [*self.notes]
+        lines += [f"not checked without {need}: {', '.join(codes)}" for need, codes in self.not_checked.items()]
         fixable = sum(finding.code in self.fixable for finding in self)
         if fixable:
             lines.append(f"{fixable} can be fixed with --fix")
@@ -174,7 +179,13 @@ class Findings(Sequence[Finding]):
 
     def only(self, entries: Sequence[Finding]) -> Findings:
         """A subset of these findings, from the same check."""
-        return Findings(entries, layers=self.layers, not_checked=self.not_checked, fixable=self.fixable)
+        return Findings(
+            entries, layers=self.layers, not_checked=self.not_checked, fixable=self.fixable, notes=self.notes
+        )
+
+    def with_remedies(self, rewrite: Callable[[str], str]) -> Findings:
+        """The same findings, their remedies in other words."""
+        return self.only([replace(finding, remedy=rewrite(finding.remedy)) for finding in self])
 
 
 def _also(first: Finding, others: Sequence[Finding]) -> list[str]:

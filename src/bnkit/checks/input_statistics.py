@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.kernels.channel_moments import PlaneMoments, plane_moments
-from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite
+from bnkit.model.inspect.recognise_batch_norm import BatchNormLike, BatchNormSite
 from bnkit.model.statistics.measurement import BatchNormCall, collect
 from bnkit.moments import Moments
 

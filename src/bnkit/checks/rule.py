@@ -13,7 +13,7 @@ from bnkit.checks.rule_pages import is_called, read_page
 if TYPE_CHECKING:
     from torch import nn
 
-    from bnkit.checks.context import CheckContext
+    from bnkit.checks.check_context import CheckContext
     from bnkit.model.changes import Change
 
 

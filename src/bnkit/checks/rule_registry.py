@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
 
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_pages import unknown_rule
@@ -18,27 +17,6 @@ def rules() -> tuple[Rule, ...]:
     """Every rule, by code."""
     kinds = (*structure.RULES, *statistics.RULES, *training.RULES)
     return tuple(sorted((kind() for kind in kinds), key=lambda rule: rule.code))
-
-
-def find_rule(name: str) -> Rule:
-    """The rule with that code, name or former name, ignoring case.
-
-    Raises:
-        SettingsError: If there is none.
-    """
-    for rule in rules():
-        if rule.is_called(name):
-            return rule
-    raise unknown_rule(name)
-
-
-def page(code: str) -> str:
-    """The Markdown page of the rule with that code, or another page by its name.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    return resources.files("bnkit.checks").joinpath("pages", f"{code}.md").read_text(encoding="utf-8")
 
 
 def selected_rules(select: Names | None, ignore: Names | None) -> tuple[Rule, ...]:

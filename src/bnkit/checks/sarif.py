@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -57,8 +58,21 @@ def _rule(page: RulePage) -> dict[str, Any]:
         "shortDescription": {"text": page.summary},
         "fullDescription": {"text": " ".join(paragraphs[2].split())},
         "help": {"text": f"{page.text}\nbnkit explain {page.code} prints this page.", "markdown": page.text},
+        **_help_uri(page.code),
         "defaultConfiguration": {"level": page.severity},
     }
+
+
+def _help_uri(code: str) -> dict[str, str]:
+    """The address of a rule's page in the repository; none if the package was built without the address of the repository."""
+    try:
+        urls = metadata("bnkit").get_all("Project-URL") or []
+    except PackageNotFoundError:  # imported from its folder
+        urls = []
+    for name, _, url in (entry.partition(", ") for entry in urls):
+        if name == "Repository":
+            return {"helpUri": f"{url.rstrip('/')}/blob/v{__version__}/src/bnkit/checks/pages/{code}.md"}
+    return {}
 
 
 def _result(finding: Finding, rule_index: int, file: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean, median, stdev
 from typing import Any
 
+from bnkit.claims.accuracy_effect import AccuracyEffect, On, Term
 from bnkit.claims.claim import PLAIN, WITH, EffectOf, Evidence
 from bnkit.experiments.records.record import Epoch, Status
 from bnkit.report.outcomes import RunOutcome
@@ -22,11 +23,6 @@ def paired(
     """``difference`` of the two runs of each common seed; seeds for which it is None are left out."""
     found = {seed: difference(first[seed], second[seed]) for seed in first if seed in second}
     return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
-
-
-def accuracy_gain(plain: Mapping[int, RunOutcome], with_: Mapping[int, RunOutcome]) -> Effects:
-    """By how much the second runs are better on the test set; pairs with an unfinished run are left out."""
-    return paired(plain, with_, lambda a, b: b.test - a.test if a.final and b.final else None)
 
 
 def sooner_at_loss(figure: Callable[[Epoch], float]) -> EffectOf:
@@ -127,11 +123,6 @@ def how_many_train(evidence: Evidence, runs: Sequence[RunOutcome]) -> float | No
     return float(sum(evidence.trains(o) for o in runs))
 
 
-def best_gain(evidence: Evidence) -> Effects:
-    """The gain on the test set, with each network at its best learning rate."""
-    return accuracy_gain(evidence.at_best(PLAIN), evidence.at_best(WITH))
-
-
 def smaller_best_rate(evidence: Evidence) -> Effects:
     """By how many decades the learning rate that is best on the validation part is smaller with than without."""
     found: Effects = {}
@@ -145,32 +136,6 @@ def smaller_best_rate(evidence: Evidence) -> Effects:
 def _best_rate(runs: Sequence[RunOutcome]) -> float | None:
     known = [(o.validation, o.run.settings.lr) for o in runs if o.validation is not None]
     return max(known)[1] if known else None
-
-
-def smaller_gap(evidence: Evidence) -> Effects:
-    """By how much training accuracy is less ahead of test accuracy with than without, both without dropout.
-
-    Both accuracies are measured in evaluation mode with the final weights; an epoch's running accuracy mixes earlier weights.
-    """
-    plain, with_ = (evidence.runs(network, dropout=0.0) for network in (PLAIN, WITH))
-
-    def gap(outcome: RunOutcome) -> float | None:
-        return None if outcome.fit is None else outcome.fit - outcome.test
-
-    def difference(a: RunOutcome, b: RunOutcome) -> float | None:
-        first, second = gap(a), gap(b)
-        return None if first is None or second is None else first - second
-
-    return paired(plain, with_, difference)
-
-
-def less_from_dropout(evidence: Evidence) -> Effects:
-    """By how much less dropout gains on the test set with than without."""
-    gains = [
-        accuracy_gain(evidence.runs(network, dropout=0.0), evidence.runs(network, dropout=0.5))
-        for network in (PLAIN, WITH)
-    ]
-    return {seed: gains[0][seed] - gains[1][seed] for seed in gains[0] if seed in gains[1]}
 
 
 def refused(evidence: Evidence) -> Effects:
@@ -188,34 +153,63 @@ def works(evidence: Evidence) -> Effects:
     return {seed: float(o.final is not None) for seed, o in runs if o.record.status not in (None, Status.RUNNING)}
 
 
-def weaker_in_small_batches(evidence: Evidence) -> Effects:
-    """By how much the gain on the test set is smaller in batches of 2 than of 32, each at its best rate."""
-    gains = [
-        accuracy_gain(evidence.at_best(PLAIN, batch_size=size), evidence.at_best(WITH, batch_size=size))
-        for size in (2, 32)
+@AccuracyEffect
+def best_gain(evidence: Evidence) -> list[Term]:
+    """The gain on the test set, with each network at its best learning rate."""
+    return [Term(1.0, evidence.at_best(WITH)), Term(-1.0, evidence.at_best(PLAIN))]
+
+
+@AccuracyEffect
+def smaller_gap(evidence: Evidence) -> list[Term]:
+    """By how much training accuracy is less ahead of test accuracy with than without, both without dropout.
+
+    Both accuracies are measured in evaluation mode with the final weights; an epoch's running accuracy mixes earlier weights.
+    """
+    plain, with_ = (evidence.runs(network, dropout=0.0) for network in (PLAIN, WITH))
+    return [
+        *(Term(1.0, plain, On.TRAINING), Term(-1.0, plain)),
+        *(Term(-1.0, with_, On.TRAINING), Term(1.0, with_)),
     ]
-    return {seed: gains[1][seed] - gains[0][seed] for seed in gains[0] if seed in gains[1]}
 
 
-def before_is_better(evidence: Evidence) -> Effects:
+@AccuracyEffect
+def less_from_dropout(evidence: Evidence) -> list[Term]:
+    """By how much less dropout gains on the test set with than without."""
+    return [
+        Term(sign * side, evidence.runs(network, dropout=dropout))
+        for network, side in ((PLAIN, 1.0), (WITH, -1.0))
+        for dropout, sign in ((0.5, 1.0), (0.0, -1.0))
+    ]
+
+
+@AccuracyEffect
+def weaker_in_small_batches(evidence: Evidence) -> list[Term]:
+    """By how much the gain on the test set is smaller in batches of 2 than of 32, each at its best rate."""
+    return [
+        Term(sign * side, evidence.at_best(network, batch_size=size))
+        for size, side in ((32, 1.0), (2, -1.0))
+        for network, sign in ((WITH, 1.0), (PLAIN, -1.0))
+    ]
+
+
+@AccuracyEffect
+def before_is_better(evidence: Evidence) -> list[Term]:
     """By how much batch norm before the activation is better on the test set than after it."""
-    return accuracy_gain(evidence.runs(WITH, order="after"), evidence.runs(WITH, order="before"))
+    return [Term(sign, evidence.runs(WITH, order=order)) for order, sign in (("before", 1.0), ("after", -1.0))]
 
 
-def population_is_better(evidence: Evidence) -> Effects:
+@AccuracyEffect
+def population_is_better(evidence: Evidence) -> list[Term]:
     """By how much population statistics predict better than the moving average."""
-    found = {}
-    for seed, outcome in evidence.runs(WITH).items():
-        population = outcome.final.test_accuracy_population if outcome.final else None
-        if population is not None:
-            found[seed] = population - outcome.test
-    return found
+    runs = evidence.runs(WITH)
+    return [Term(1.0, runs, On.TEST_BY_POPULATION), Term(-1.0, runs)]
 
 
-def narrow_against_wide(evidence: Evidence) -> Effects:
+@AccuracyEffect
+def narrow_against_wide(evidence: Evidence) -> list[Term]:
     """By how much the narrowest network with batch norm is better on the test set than the widest without."""
     narrow, wide = min(evidence.values("width"), key=_number), max(evidence.values("width"), key=_number)
-    return accuracy_gain(evidence.runs(PLAIN, width=wide), evidence.runs(WITH, width=narrow))
+    return [Term(1.0, evidence.runs(WITH, width=narrow)), Term(-1.0, evidence.runs(PLAIN, width=wide))]
 
 
 def _number(value: object) -> float:

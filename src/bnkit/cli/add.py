@@ -20,10 +20,11 @@ from bnkit.cli.model_command import (
     Shapes,
     Target,
     Weights,
+    code_of,
 )
 
 if TYPE_CHECKING:
-    from bnkit.model.edit.add import Where
+    from bnkit.model.edit.add_plan import Where
 
 
 def add(
@@ -71,4 +72,14 @@ def add(
             include=include,
             exclude=exclude,
         )
-    command.finish(model_target, model, changes, keeps_outputs=preserve, as_json=as_json, quiet=quiet)
+    command.finish(
+        model_target,
+        model,
+        changes,
+        keeps_outputs=preserve,
+        as_json=as_json,
+        quiet=quiet,
+        loads_into=code_of(
+            "add", where="" if where == "before_activation" else where, include=include, exclude=exclude
+        ),
+    )

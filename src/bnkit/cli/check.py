@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Exit, Option
 
 from bnkit.checks.finding import Severity
-from bnkit.cli.model_command import Data, Debug, Force, Inputs, Quiet, Shapes, Target, Weights, print_weights
+from bnkit.cli.model_command import (
+    Data,
+    Debug,
+    Force,
+    Inputs,
+    Quiet,
+    Shapes,
+    Target,
+    Weights,
+    print_weights,
+    recalibrate_command,
+)
+from bnkit.cli.options import with_options
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import SettingsError
 
@@ -76,8 +88,15 @@ def check(
     Exit status: 0 no findings as severe as --fail-on, 1 such findings, 2 could not check.
     """
     began = time.perf_counter()
+
+    def in_commands(remedy: str) -> str:
+        """``remedy`` with the command for this model in place of a call."""
+        this = recalibrate_command(target, data, inputs, weights) if is_factory_name(target) else "--fix"
+        return with_options(remedy).replace("bnkit recalibrate", this)
+
     from bnkit.checks.config import load_config, nearest_config
     from bnkit.cli.check_target import read_check_target
+    from bnkit.factory_import import is_factory_name
     from bnkit.strict_json import dumps
 
     read = nearest_config(Path.cwd()) if config is None else load_config(config)
@@ -94,17 +113,19 @@ def check(
     print_weights(loaded)
     with stderr_console().status(f"checking {target}"):
         findings = check_target.check(settings)
-    before = findings
+    before, model = findings.with_remedies(in_commands), check_target.model_target.model
     changes: list[Change] = []
     outcome: Outcome | None = None
     if destination is not None:
         with stderr_console().status(f"fixing {target}"):
             check_target, changes, outcome = check_target.apply_fixes(findings, destination, settings, force=force)
             findings = check_target.check(settings) if changes else findings
+    findings = findings.with_remedies(in_commands)
     remark = ", replacing the existing file" if replaced else ""
     if loaded is not None and destination is not None:
         remark += loaded.own_names(destination)
-    fix_lines = [*_fix_lines(changes, outcome, destination, remark)]
+    loading = check_target.loading_lines(model, destination)
+    fix_lines = [*_fix_lines(changes, outcome, destination, remark, loading)]
     if form == "text":
         _print(given, before, fix_lines, time.perf_counter() - began, quiet=quiet)
         if changes:
@@ -118,7 +139,7 @@ def check(
             "sarif": lambda: dumps(findings.to_sarif(check_target.file), indent=2) + "\n",
         }
         stdout_console().file.write(written[form]())
-        for line in [*([] if given is None else [f"given: {given}"]), *fix_lines]:
+        for line in [*([] if given is None else [f"given: {given}"]), *before.notes, *fix_lines]:
             stderr_console().print_sentences(line)
     if findings.at_least(settings.fail_on) or (outcome is not None and outcome.is_loss):
         raise Exit(1)
@@ -137,13 +158,14 @@ def _print(given: str | None, findings: Findings, fix_lines: Sequence[str], seco
 
 
 def _fix_lines(
-    changes: Sequence[Change], outcome: Outcome | None, destination: Path | None, remark: str
+    changes: Sequence[Change], outcome: Outcome | None, destination: Path | None, remark: str, loading: Iterable[str]
 ) -> Iterator[str]:
-    """Lines about the fixes, their effect on the outputs, and the file that was written."""
+    """Lines about the fixes, how to load them, their effect on the outputs, and the file that was written."""
     if destination is None:
         return
     for change in changes:
         yield f"fixed: {change.site or '(the model)'}: {change.action}; {change.detail}"
+    yield from loading
     if outcome is not None:
         yield outcome.line
     yield f"written: {destination}{remark}" if changes else "nothing to fix; nothing written"

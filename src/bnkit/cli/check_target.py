@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,12 +18,15 @@ from bnkit.cli.model_target import ModelTarget, check_inputs, prepare_model_targ
 from bnkit.comparison.comparison import Comparison
 from bnkit.errors import SettingsError
 from bnkit.experiments.model_data import ModelBatches, ModelData, data_of_run, model_data
-from bnkit.factory_import import is_factory_name
+from bnkit.factory_import import is_factory_name, what_it_is
 from bnkit.model.changes import Change
 from bnkit.model.inspect.construction import record_construction
 from bnkit.model.save import check_destination, save
 from bnkit.model.verify.acceptance import Outcome
 from bnkit.model.weight_files import load_weights
+
+# The layers that a message names.
+_NAMED = 8
 
 
 class FixResult(NamedTuple):
@@ -92,6 +95,18 @@ class CheckTarget:
             outcome.refuse_loss("the fixed model", f"expected no loss: --force writes {out} anyway")
         save(model, out, self.model_target.example)
         return FixResult(replace(self, model_target=replace(self.model_target, model=model)), list(changes), outcome)
+
+    def loading_lines(self, before: nn.Module, out: Path | None) -> Iterator[str]:
+        """How to load the fixed weights in ``out``, if they lack parameters of the model as it was ``before``."""
+        after = self.model_target.model.state_dict()
+        lacking = [key for key in before.state_dict() if key not in after]
+        if out is not None and lacking:
+            layers = [key.rpartition(".")[0] or "the model" for key in lacking]
+            some, others = ", ".join(layers[:_NAMED]), len(layers) - _NAMED
+            yield (
+                f"to load {out}: build {some}{f' and {others} more' if others > 0 else ''} with bias=False; as it is, the network "
+                f"expects {lacking[0]}{', …' if len(lacking) > 1 else ''}, which the file does not hold"
+            )
 
     def _outcome(self, model: nn.Module) -> Outcome | None:
         model_target = self.model_target
@@ -178,6 +193,6 @@ def _locate_run(path: Path) -> tuple[Comparison, str, int | None]:
     if folder.parent.name != "runs" or not folder.parent.is_dir():
         raise SettingsError(
             f"{str(path)!r} is neither a factory nor the folder of a run; expected path/to/file.py:name, "
-            "package.module:name, or DIR/runs/ID of a folder that bnkit compare wrote"
+            f"package.module:name, or DIR/runs/ID of a folder that bnkit compare wrote{what_it_is(str(path))}"
         )
     return Comparison(folder.parent.parent), folder.name, None if epoch is None else int(epoch[1])

@@ -63,7 +63,7 @@ def claims(
 
     Exit status: 0 success, 1 some runs failed, 2 invalid input, 130 interrupted.
     """
-    from bnkit.claims.evaluate import evaluate_claims
+    from bnkit.claims.evaluate_claims import evaluate_claims
     from bnkit.comparison.progress import progress_display
 
     try:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Context, Exit, Option, launch
 
-from bnkit.cli.grid import grid_from
+from bnkit.cli.grid import grid_from, option_names
 from bnkit.cli.options import All, Workers, count_of, with_options
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError
 from bnkit.messages import plural
-from bnkit.table import Column, Table
 
 if TYPE_CHECKING:
     from bnkit.experiments.experiment import Experiment
-    from bnkit.experiments.plan import Plan
-    from bnkit.experiments.stopping import StoppingRule
+    from bnkit.experiments.stopping_rule import StoppingRule
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
-# For a plan with more runs than this, --dry-run shows the first and the last.
-_MOST_ROWS, _FIRST_ROWS, _LAST_ROWS = 200, 40, 10
 
 
 def _list_recipes(asked: bool) -> None:
@@ -151,13 +148,15 @@ def compare(
 
     Exit status: 0 success, 1 some runs failed, 2 invalid input, 130 interrupted.
     """
+    from bnkit.cli.plan_table import print_plan
     from bnkit.cli.report import print_results
     from bnkit.comparison.compare import default_folder, run_experiment
     from bnkit.comparison.progress import progress_display
     from bnkit.experiments.experiment import DEMONSTRATION_NAMES
     from bnkit.experiments.records.record import Status
-    from bnkit.experiments.running.request import LaunchOptions, is_nonzero_rank, prepare
-    from bnkit.experiments.stopping import stopping_rule
+    from bnkit.experiments.records.results_folder import ResultsFolder
+    from bnkit.experiments.running.launch_request import LaunchOptions, is_nonzero_rank, prepare
+    from bnkit.experiments.stopping_rule import stopping_rule
 
     rule = stopping_rule(until, margin, budget, max_seeds)
     task = {"loss": loss, "metric": metric, "training_step": training_step, "augmentation": augmentation}
@@ -176,13 +175,15 @@ def compare(
             **_seeds(seeds, rule),
             **task,
         },
-        grid_from(grid or (), {"batch_size": batch_size, "device": device}),
+        grid or (),
+        {"batch_size": batch_size, "device": device},
     )
     folder = out if out is not None else default_folder(experiment)
     if dry_run:
+        ResultsFolder(folder).refuse_foreign()
         with stderr_console().status("preparing"):
             planned, components = prepare(experiment, LaunchOptions(count_of(workers), run_timeout, engine, address))
-        _print_plan(planned, folder, as_json=as_json, in_memory=components.in_memory)
+        print_plan(planned, folder, as_json=as_json, in_memory=components.in_memory)
         return
     try:
         with progress_display(
@@ -228,8 +229,10 @@ def compare(
         raise Exit(1)
 
 
-def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) -> Experiment:
-    """The experiment that ``what`` names, with the changes of the options."""
+def _experiment(
+    what: str, changes: dict[str, Any], grid: Sequence[str] = (), short: Mapping[str, object] | None = None
+) -> Experiment:
+    """The experiment that ``what`` names, with the changes of the options; ``grid`` and ``short`` as for ``grid_from``."""
     from bnkit.experiments.experiment import default_experiment, parse_experiment, read_experiment, read_recipe
     from bnkit.factory_import import is_factory_name
 
@@ -240,61 +243,21 @@ def _experiment(what: str, changes: dict[str, Any], grid: dict[str, list[Any]]) 
     else:
         content, origin = read_recipe(what), f"recipe {what}"
     changes = {key: value for key, value in changes.items() if value is not None}
-    if grid:
+    short = short or {}
+    values = grid_from(grid, short)
+    if values:
         before = content.get("grid")
-        changes["grid"] = {**(before if isinstance(before, dict) else {}), **grid}
+        changes["grid"] = {**(before if isinstance(before, dict) else {}), **values}
     content.pop("settled", None)
-    return parse_experiment({**content, **changes}, origin)
+    return parse_experiment({**content, **changes}, origin, option_names({**changes, "grid": values}, short))
 
 
 def _seeds(seeds: int | None, rule: StoppingRule | None) -> dict[str, Any]:
     """The change of the seeds: a stopping rule discards a recipe's seeds, which are for a plan without a rule."""
-    from bnkit.experiments.stopping import FIRST_SEEDS
+    from bnkit.experiments.stopping_rule import FIRST_SEEDS
 
     return {"seeds": FIRST_SEEDS if seeds is None and rule is not None else seeds, "until": rule}
 
 
 def _name_from(target: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", Path(target.rpartition(":")[0]).stem).lstrip("-._") or "comparison"
-
-
-def _print_plan(plan: Plan, folder: Path, *, as_json: bool, in_memory: bool) -> None:
-    from bnkit.comparison.seed_growth import first_round, most_runs, rule_in_words
-    from bnkit.report.tables import format_setting
-
-    most = plan
-    plan = first_round(plan)
-    keys = plan.experiment.grid.explicit_keys
-    if as_json:
-        runs = [{"run": run.number, "run_id": run.run_id, **run.content, "network": run.network.key} for run in plan]
-        rule = {} if plan is most else {"runs_at_most": most_runs(most)}
-        stdout_console().print_json(data={"folder": str(folder), "runs": runs, **rule})
-        return
-    settings = [Column(key, 1) for key in keys]
-    columns: tuple[Column | str, ...] = (
-        *("run", Column("run id", 3), Column("network", is_text=True)),
-        *settings,
-        Column("seed", 2),
-    )
-    rows = [
-        (
-            *(str(run.number), run.run_id, run.network.key),
-            *(format_setting(getattr(run.settings, key)) for key in keys),
-            str(run.seed),
-        )
-        for run in (plan.runs if len(plan) <= _MOST_ROWS else (*plan.runs[:_FIRST_ROWS], *plan.runs[-_LAST_ROWS:]))
-    ]
-    if len(rows) < len(plan):
-        rows.insert(_FIRST_ROWS, ("…",) * len(columns))
-    console = stdout_console()
-    table = Table(columns, rows)
-    if len(plan) > _MOST_ROWS:
-        note = f"{len(plan) - _FIRST_ROWS - _LAST_ROWS:,} runs are left out here; --json prints all"
-        table = table.titled("", note)
-    console.print_table(table)
-    count, each = plural(len(plan), "run"), plural(plan.experiment.epochs, "epoch")
-    console.print_sentences(f"\n{count} of {each}, {sum(run.epochs for run in plan):,} in all, into {folder}")
-    if plan is not most:
-        console.print_sentences(rule_in_words(most))
-    if in_memory and any(count > 0 for count in plan.experiment.grid.num_workers):
-        console.print_sentences("num_workers has no effect here: the data are held in memory")

@@ -20,6 +20,7 @@ from bnkit.cli.model_command import (
     Shapes,
     Target,
     Weights,
+    code_of,
 )
 
 if TYPE_CHECKING:
@@ -63,5 +64,11 @@ def convert(
             exclude=exclude,
         )
     command.finish(
-        model_target, model, changes, keeps_outputs=to in ("bnkit", "torch", "sync"), as_json=as_json, quiet=quiet
+        model_target,
+        model,
+        changes,
+        keeps_outputs=to in ("bnkit", "torch", "sync"),
+        as_json=as_json,
+        quiet=quiet,
+        loads_into=code_of("convert", has_example=False, to=to, include=include, exclude=exclude),
     )

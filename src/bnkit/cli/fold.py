@@ -20,6 +20,8 @@ from bnkit.cli.model_command import (
     Shapes,
     Target,
     Weights,
+    code_of,
+    recalibrate_command,
 )
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import SettingsError
@@ -63,11 +65,25 @@ def fold(
         return
     command = ModelCommand(target, shapes or (), data, weights, out, inputs, force)
     model_target = command.model_target()
+    from bnkit.cli.model_target import stale_statistics
     from bnkit.model.edit.fold import fold as folded
 
+    with command.working("checking"):
+        stale = stale_statistics(model_target)
+    first = recalibrate_command(target, data, inputs, weights)
+    remark = f"fold uses the running statistics, and {stale}; to fold those of the data, first: {first} --out NEW"
     with command.working("folding"):
         model, changes = folded(model_target.model, model_target.example, include=include, exclude=exclude)
-    command.finish(model_target, model, changes, keeps_outputs=True, as_json=as_json, quiet=quiet)
+    command.finish(
+        model_target,
+        model,
+        changes,
+        keeps_outputs=True,
+        as_json=as_json,
+        quiet=quiet,
+        loads_into=code_of("fold", include=include, exclude=exclude),
+        warning=remark if stale else "",
+    )
 
 
 def _fold_program(

@@ -20,7 +20,7 @@ def grid_from(pairs: Sequence[str], short: Mapping[str, object]) -> dict[str, li
             raise SettingsError(f"--grid gives {key} twice; expected all its values at once, as in --grid {key}=V1,V2")
         found[key] = values
     for key, value in short.items():
-        option = f"--{key.replace('_', '-')}"
+        option = _option(key)
         if value is not None and key in found:
             raise SettingsError(
                 f"{option} {value} and --grid {key}=…; expected one of them: {option} is short for the other"
@@ -28,6 +28,25 @@ def grid_from(pairs: Sequence[str], short: Mapping[str, object]) -> dict[str, li
         if value is not None:
             found[key] = [value]
     return found
+
+
+def option_names(changes: Mapping[str, Any], short: Mapping[str, object]) -> dict[str, str]:
+    """The option that each key of an experiment comes from, given the keys that options change.
+
+    Examples:
+        >>> option_names({"grid": {"lr": ["abc"], "batch_size": [0]}, "epochs": 0}, {"batch_size": 0})
+        {'grid.lr': '--grid lr', 'grid.batch_size': '--batch-size', 'epochs': '--epochs'}
+    """
+    named = {
+        f"grid.{key}": _option(key) if short.get(key) is not None else f"--grid {key}"
+        for key in changes.get("grid", ())
+    }
+    options = {"networks": "--network"}
+    return named | {key: options.get(key, _option(key)) for key in changes if key != "grid"}
+
+
+def _option(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
 
 
 def _parse(pair: str) -> tuple[str, list[Any]]:

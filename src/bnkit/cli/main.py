@@ -35,6 +35,7 @@ from bnkit.cli.command import Command, expand_arguments
 from bnkit.cli.options import with_options
 from bnkit.console import OutputError, standard_streams, stdout_console
 from bnkit.errors import BnkitError
+from bnkit.messages import validation_message
 from bnkit.openmp import PASSIVE_WAITING
 
 app = Typer(
@@ -133,7 +134,8 @@ def _status_of(arguments: list[str]) -> int:
         return _INTERRUPTED
     except TyperException as error:
         if error.format_message():
-            _print_error(error.format_message() + _what_arrived(error), "see bnkit --help")
+            command = getattr(getattr(error, "ctx", None), "command_path", "bnkit")
+            _print_error(_usage_message(error), f"see {command} --help")
         return 2
     except BnkitError as error:
         if debug:
@@ -142,12 +144,15 @@ def _status_of(arguments: list[str]) -> int:
         return 2
 
 
-def _what_arrived(error: TyperException) -> str:
-    """The value that could not be parsed, which Typer's message omits."""
+def _usage_message(error: TyperException) -> str:
+    """Typer's message, in the form of the others; its own about a value omits what arrived."""
     from pydantic import ValidationError
 
-    cause = error.__cause__
-    return f", got {cause.errors()[0]['input']!r}" if isinstance(cause, ValidationError) else ""
+    message, cause = error.format_message(), error.__cause__
+    if not isinstance(cause, ValidationError):
+        return message
+    option = re.match("Invalid value for '?([^':]*)'?: ", message)
+    return f"{option[1] if option else message}: {validation_message(cause.errors()[0])}"
 
 
 def _print_error(message: str, hint: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -143,27 +144,44 @@ class ModelCommand:
         keeps_outputs: bool,
         as_json: bool,
         quiet: bool,
+        loads_into: str,
         instead: str = "",
+        warning: str = "",
     ) -> None:
         """Evaluate the changed model, write it if a file was given, and print the changes.
 
         Args:
-            subject: The model before the changes.
+            model_target: The model before the changes.
             model: The changed one.
             changes: The changes.
+            loads_into: The code that makes the model which written weights load into, from ``model``.
             keeps_outputs: Whether the outputs should stay the same.
             as_json, quiet: How changes are printed.
             instead: The remedy that would have kept the outputs, if there is one.
+            warning: What the user may not expect; empty for nothing.
         """
         outcome = self.outcome_of(model_target, model, keeps_outputs=keeps_outputs)
         replaced = self.write(model, model_target.example, outcome, instead)
+        loading = self._loading(model_target.model, model, loads_into)
         if as_json:
-            self.print_json(changes.to_json(), model_target, outcome, replaced=replaced)
+            more = {"load": loading, "warning": warning}
+            content = {**changes.to_json(), **{key: text for key, text in more.items() if text}}
+            self.print_json(content, model_target, outcome, replaced=replaced)
             return
         # With only an example, the summary of changes reports the difference of outputs that should be equal.
         is_shown = outcome is not None and not (keeps_outputs and model_target.data is None)
         lines = [*([outcome.line] if outcome is not None and is_shown else []), changes.summary]
+        if warning and not quiet:
+            lines.insert(0, f"warning: {warning}")
+        if loading and not quiet:
+            lines.append(f"to load {self.out}, with the network that {self.target} makes as model: {loading}")
         self.print(None if quiet else changes.rows(), lines, model_target, replaced=replaced)
+
+    def _loading(self, before: nn.Module, after: nn.Module, loads_into: str) -> str:
+        """The code that loads the written weights; empty if they load into the network as it is, or no weights were written."""
+        if self.out is None or self.out.suffix != ".safetensors" or _keys(before) == _keys(after):
+            return ""
+        return f"{loads_into}.load_state_dict(safetensors.torch.load_file({str(self.out)!r}))"
 
     def outcome_of(self, model_target: ModelTarget, model: nn.Module, *, keeps_outputs: bool = False) -> Outcome | None:
         """The effect on the model's outputs; None if there are no inputs to run on."""
@@ -234,6 +252,28 @@ class ModelCommand:
             before = ", replacing the existing file" if replaced else ""
             own_names = "" if model_target.weights is None else model_target.weights.own_names(self.out)
             console.print_sentences(f"written: {self.out}{before}{own_names}")
+
+
+def recalibrate_command(target: str, data: str | None, inputs: str | None, weights: Path | None) -> str:
+    """The command that recalibrates the model of another one."""
+    given = {"data": data or "D", "inputs": inputs, "weights": weights}
+    options = (f"--{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+    return f"bnkit recalibrate {shlex.quote(target)} {' '.join(options)}"
+
+
+def code_of(verb: str, *, has_example: bool = True, **options: Any) -> str:
+    """``bnkit.VERB(model, …).model`` as a user would write it; options without a value are left out.
+
+    Examples:
+        >>> code_of("remove", include=None, exclude=["head.*"])
+        "bnkit.remove(model, example_inputs, exclude=['head.*']).model"
+    """
+    given = "".join(f", {name}={value!r}" for name, value in options.items() if value)
+    return f"bnkit.{verb}(model{', example_inputs' if has_example else ''}{given}).model"
+
+
+def _keys(model: nn.Module) -> dict[str, object]:
+    return {key: getattr(value, "shape", None) for key, value in model.state_dict().items()}
 
 
 def print_weights(loaded: LoadedWeights | None) -> None:

@@ -11,14 +11,15 @@ from typing import Any
 from torch import nn
 
 from bnkit.cli.input_shapes import example_of
-from bnkit.errors import FactoryError, SettingsError
+from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.model_data import ModelData, model_data
-from bnkit.factory_import import load_factory
+from bnkit.factory_import import load_factory, refuse_required_arguments
+from bnkit.messages import plural
 from bnkit.model.inspect.batches import device_of
 from bnkit.model.inspect.construction import record_construction
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
-from bnkit.model.lightning_checkpoint import Inert, hyper_parameters
+from bnkit.model.untrusted_checkpoint import Inert, hyper_parameters
 from bnkit.model.weight_files import LoadedWeights, load_weights
 from bnkit.seeding import seeded
 
@@ -101,6 +102,34 @@ def prepare_model_target(
     return ModelTarget(model, example, fitted, weights)
 
 
+# Rules about the running statistics; the first needs data.
+_ABOUT_STATISTICS = ("BN201", "BN202", "BN203")
+# The batches that the rules measure.
+_BATCHES = 32
+
+
+def stale_statistics(model_target: ModelTarget) -> str:
+    """What is wrong with the model's running statistics, on its data if it has some, in one line; empty if nothing is found."""
+    from bnkit.checks.check import check
+
+    data = model_target.data
+    try:
+        findings = check(
+            model_target.model,
+            None if data is None else data.training_batches(count=_BATCHES),
+            test_batches=None if data is None else data.test_batches(),
+            select=_ABOUT_STATISTICS,
+        )
+    except BnkitError:  # the command itself says what is wrong with the model or the data
+        return ""
+    if not findings:
+        return ""
+    first = findings[0]
+    others = len({finding.site for finding in findings}) - 1
+    more = f", and {plural(others, 'more layer')}" if others else ""
+    return f"{first.message.splitlines()[0]} ({first.code}, {first.site or 'the model'}{more})"
+
+
 def make_model(name: str, weights: Path | None = None) -> nn.Module:
     """Call the factory of that name.
 
@@ -116,9 +145,11 @@ def make_model(name: str, weights: Path | None = None) -> nn.Module:
         return value
     if not callable(value):
         raise FactoryError(f"{name} is a {type(value).__name__}; expected a factory that returns an nn.Module")
+    arguments = _arguments(value, weights)
+    refuse_required_arguments(name, value, arguments)
     try:
         with seeded(0, "weights"):
-            model = value(**_arguments(value, weights))
+            model = value(**arguments)
     except FactoryError:
         raise
     except (Exception, SystemExit) as error:

@@ -28,28 +28,63 @@ def count_of(workers: str) -> int | str:
 _OPTIONS = {"example_inputs": "--input", "batches": "--data"}
 _PARAMETERS = (
     "address",
+    "batch_size",
     "budget",
     "data",
+    "engine",
+    "exclude",
+    "fail_on",
     "fresh",
+    "ignore",
+    "include",
     "inputs",
     "keep_checkpoints",
+    "log",
     "margin",
     "max_seeds",
     "metric",
     "out",
+    "per_layer_ignores",
+    "preserve",
+    "repetitions",
     "run_timeout",
+    "seeds",
+    "select",
+    "sequential",
+    "to",
     "until",
+    "where",
     "workers",
     *_OPTIONS,
 )
+# What stands for a parameter or a call that the command line has no option for, but another word.
+_WORDS = {
+    "a `forward` that takes": "a factory of a model whose forward takes",
+    "bnkit.recalibrate(model, batches)": "bnkit recalibrate",
+    "bnkit.remove": "bnkit remove",
+    "bnkit.add puts": "bnkit add puts",
+}
 _NAMED = re.compile(f"`({'|'.join(_PARAMETERS)})`")
+# At the beginning of a message: the parameter and its value as Python shows it.
+_ASSIGNED = re.compile(rf"^({'|'.join(_PARAMETERS)})=(?:'([^']*)'|([^\s;,]+))")
 
 
 def with_options(message: str) -> str:
-    """``message``, with each parameter of the library in backquotes replaced by its option.
+    """``message`` of the library in the words of the command line.
+
+    Each parameter in backquotes becomes its option, and so does one that the message begins with, with its value.
 
     Examples:
         >>> with_options("results is in use; wait for it, or use another `out`")
         'results is in use; wait for it, or use another --out'
+        >>> with_options("workers='many'; expected a whole number above 0, or auto")
+        '--workers many; expected a whole number above 0, or auto'
     """
-    return _NAMED.sub(lambda found: _OPTIONS.get(found[1], "--" + found[1].replace("_", "-")), message)
+    for words, others in _WORDS.items():
+        message = message.replace(words, others)
+    message = _ASSIGNED.sub(lambda found: f"{_option(found[1])} {found[2] if found[3] is None else found[3]}", message)
+    return _NAMED.sub(lambda found: _option(found[1]), message)
+
+
+def _option(parameter: str) -> str:
+    return _OPTIONS.get(parameter, "--" + parameter.replace("_", "-"))

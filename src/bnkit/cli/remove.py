@@ -20,6 +20,7 @@ from bnkit.cli.model_command import (
     Shapes,
     Target,
     Weights,
+    code_of,
 )
 
 
@@ -65,5 +66,6 @@ def remove(
         keeps_outputs=preserve,
         as_json=as_json,
         quiet=quiet,
+        loads_into=code_of("remove", include=include, exclude=exclude),
         instead="" if preserve else "--preserve keeps the outputs, ",
     )

@@ -26,13 +26,17 @@ _OTHERS = "--all shows them"
 
 def report(
     folders: Annotated[
-        list[Path], Argument(metavar="DIR...", help="Folders that `bnkit compare` wrote, or one of `bnkit claims`.")
+        list[Path],
+        Argument(
+            metavar="DIR...",
+            help="Folders that `bnkit compare` wrote, or one of `bnkit claims`. DIR/calls/0002.toml is one call into DIR.",
+        ),
     ],
     out: Annotated[
         Path | None,
         Option(
             metavar="FILE",
-            help="The file: of the page about several folders, by default report.html, or of another format.",
+            help="The file: of the page about several folders, by default report.html, or about one call, or of another format.",
         ),
     ] = None,
     form: Annotated[
@@ -64,12 +68,16 @@ def report(
     in both: what did a change of the code, the machine or the number of threads do? Folders without common runs have separate
     answers, in the same figures.
 
+    `bnkit report results/quickstart/calls/0001.toml` prints the answer of that call, and leaves report.html as it is.
+
     `bnkit report results/quickstart --format latex` prints the table of a paper, and `--format pdf` writes its figure.
 
     `bnkit report results/claims` rewrites claims.html, with all effects in one figure, and the report of every design.
     """
-    from bnkit.claims.folder import holds_claims
+    from bnkit.claims.claims_folder import holds_claims
+    from bnkit.comparison.compare_folders import merge_comparisons
     from bnkit.comparison.comparison import Comparison
+    from bnkit.experiments.records.earlier_calls import is_call
     from bnkit.report.answer import Answer
 
     if any(holds_claims(folder) for folder in folders):
@@ -85,21 +93,22 @@ def report(
             raise SettingsError(f"--json with --format {form}; expected one of them")
         _report_for_paper(comparisons, form, figure, out, open_report=open_report)
         return
-    if len(comparisons) == 1:
+    count = plural(sum(len(comparison.plan) for comparison in comparisons), "record")
+    if len(comparisons) > 1 or is_call(folders[0]):
+        by_default = Path("report.html") if len(comparisons) > 1 else folders[0].with_suffix(".html")
+        with stderr_console().status(f"reading {count}"):
+            results = comparisons[0].results if len(comparisons) == 1 else merge_comparisons(comparisons)
+            path = _write_page(comparisons, results, out if out is not None else by_default)
+    else:
+        (comparison,) = comparisons
         if out is not None:
             raise SettingsError(
-                f"--out {out} with one folder, whose report is {folders[0]}/report.html; expected several"
+                f"--out {out} with one folder, whose report is {comparison.folder.report_file}; expected several"
             )
-        (comparison,) = comparisons
-        with stderr_console().status(f"reading {plural(len(comparison.plan), 'record')}"), comparison.folder.writing():
+        with stderr_console().status(f"reading {count}"), comparison.folder.writing():
             comparison.folder.write_results(comparison.plan)
             path = comparison.write_report()
             results = comparison.results
-    else:
-        with stderr_console().status(
-            f"reading {plural(sum(len(comparison.plan) for comparison in comparisons), 'record')}"
-        ):
-            path, results = _write_merged(comparisons, out if out is not None else Path("report.html"))
     if as_json:
         stdout_console().print_json(data={"report": str(path), "answer": Answer.of(results).to_json()})
     else:
@@ -151,7 +160,7 @@ def print_results(results: Results, report: Path, *, show_all: bool, only_answer
 
 
 def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, as_json: bool) -> None:
-    from bnkit.claims.folder import holds_claims, read, write_page
+    from bnkit.claims.claims_folder import holds_claims, read, write_page
 
     if len(folders) > 1 or out is not None:
         raise SettingsError(
@@ -172,12 +181,11 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
         launch(path.resolve().as_uri())
 
 
-def _write_merged(comparisons: list[Comparison], path: Path) -> tuple[Path, Results]:
-    from bnkit.comparison.compare_folders import merge_comparisons
-    from bnkit.experiments.records.marker import refuse_foreign_page
+def _write_page(comparisons: list[Comparison], results: Results, path: Path) -> Path:
+    """Write the page about ``results``, which are of all ``comparisons``, to ``path``."""
+    from bnkit.experiments.records.overwrite_protection import refuse_foreign_page
     from bnkit.report.page import page
 
-    results = merge_comparisons(comparisons)
     refuse_foreign_page(path)
     try:
         asked = {each.folder.path.resolve().name: each.plan.experiment.to_toml() for each in comparisons}
@@ -186,4 +194,4 @@ def _write_merged(comparisons: list[Comparison], path: Path) -> tuple[Path, Resu
         raise RecordError(
             f"{path} cannot be written ({error.strerror}); expected a file that can: use --out"
         ) from error
-    return path, results
+    return path

@@ -24,9 +24,9 @@ from bnkit.experiments.experiment import (
 )
 from bnkit.experiments.records.outdated_runs import describe_outdated_runs
 from bnkit.experiments.records.results_folder import ResultsFolder, results_path
+from bnkit.experiments.running.launch_request import LaunchOptions, Overrides, RunRequest
 from bnkit.experiments.running.launcher import launch
-from bnkit.experiments.running.request import LaunchOptions, Overrides, RunRequest
-from bnkit.experiments.stopping import FIRST_SEEDS, stopping_rule
+from bnkit.experiments.stopping_rule import FIRST_SEEDS, stopping_rule
 from bnkit.factory_import import PASSED_OBJECT
 from bnkit.integrations.loggers import logger_names, loggers
 
@@ -168,7 +168,7 @@ def compare(
         },
         "compare",
     )
-    from bnkit.data.custom import make_data_set
+    from bnkit.data.user_data import make_data_set
     from bnkit.experiments.code_fingerprint import FingerprintedFunction
     from bnkit.experiments.networks import from_factories
 

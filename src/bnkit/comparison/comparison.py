@@ -11,6 +11,7 @@ from bnkit.comparison.stored_runs import StoredRuns
 from bnkit.comparison.until_decided import asked_plan
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, plan
+from bnkit.experiments.records.earlier_calls import is_call
 from bnkit.experiments.records.results_folder import ResultsFolder, columns
 from bnkit.messages import not_installed, plural
 from bnkit.report.answer import Answer
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
-    from bnkit.experiments.resolve import Components
+    from bnkit.experiments.resolve_experiment import Components
     from bnkit.report.paper.plots import Plot
 
 
@@ -35,12 +36,13 @@ class Comparison(StoredRuns):
     As the last line of a notebook's cell, it shows the answer, a picture and a table.
 
     Args:
-        path: The folder that ``bnkit compare`` or ``bnkit.compare`` wrote.
+        path: The folder that ``bnkit compare`` or ``bnkit.compare`` wrote; or the file of one of its calls,
+            ``calls/0002.toml`` in it, for the runs of that call.
 
     Attributes:
         folder: The folder.
-        plan: The runs of the last call. The other methods also cover runs of earlier calls that answer the same question;
-            ``results.own`` has the ids of this call's.
+        plan: The runs of the last call, or of the one given. The other methods also cover runs of earlier calls that answer the
+            same question; ``results.own`` has the ids of this call's.
 
     Raises:
         RecordError: The folder holds no experiment, or one of a newer bnkit.
@@ -49,8 +51,9 @@ class Comparison(StoredRuns):
     _table: RunTable | None = None
 
     def __init__(self, path: str | Path) -> None:
-        folder = ResultsFolder(Path(path))
-        super().__init__(folder, asked_plan(folder, plan(folder.experiment())))
+        call = Path(path) if is_call(Path(path)) else None
+        folder = ResultsFolder(Path(path) if call is None else call.parent.parent)
+        super().__init__(folder, asked_plan(folder, plan(folder.experiment(call))))
 
     @classmethod
     def of_plan(cls, folder: ResultsFolder, plan: Plan, components: Components | None) -> Comparison:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from bnkit.experiments.stopping import ContrastLooks, StoppingRule
+from bnkit.experiments.stopping_rule import ContrastLooks, StoppingRule
 from bnkit.report.objective import Objective
 from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table
@@ -48,7 +48,7 @@ def describe_look(contrast: ContrastLooks, rule: StoppingRule, objective: Object
     where = "".join(f", {key} {format_setting(value)}" for key, value in contrast.setting.items())
     unit = " points" if objective.is_accuracy else ""
     change = objective.change
-    ends = "" if last.low is None or last.high is None else f" [{change(last.low)}, {change(last.high)}]"
+    ends = "" if last.low is None or last.high is None else f", 95 % interval [{change(last.low)}, {change(last.high)}]"
     return (
         f"{contrast.network} against {contrast.baseline}{where}: {change(last.mean)}{unit}{ends}, n = {last.pairs}: "
         f"{verdict_in_words(contrast, rule, objective)}"

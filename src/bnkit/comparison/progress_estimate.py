@@ -7,7 +7,7 @@ import time
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record, Status
-from bnkit.experiments.stopping import ContrastLooks, StoppingRule
+from bnkit.experiments.stopping_rule import ContrastLooks, StoppingRule
 from bnkit.report.objective import Objective
 
 FIGURES = ("loss", "train", "test", "ex/s")

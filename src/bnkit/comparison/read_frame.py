@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 # The last word in the name of a column of accuracies: "test_accuracy", "val/acc".
 _ACCURACY = re.compile(r"(^|[^a-z])acc(uracy)?$", re.IGNORECASE)
+# How W&B writes figures that are not finite, in the summaries that its API returns.
+_NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})
+# What MLflow's databases hold for an infinite figure: the largest number.
+_INFINITY_OF_MLFLOW = sys.float_info.max
 _NAMED, _MOST_COLUMNS = 5, 20
 
 
@@ -235,10 +240,11 @@ def _number(column: str, value: Any) -> float | None:
     """
     import pandas
 
-    if value is None or value is pandas.NA:
+    if value is None or value is pandas.NA or (isinstance(value, str) and value in _NOT_FINITE):
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
         raise SettingsError(
             f"column {column!r} holds {value!r}, a {type(value).__name__}; expected numbers: pandas.to_numeric(df[{column!r}])"
         )
-    return float(value) if math.isfinite(value) else None
+    plain = float(value)
+    return plain if math.isfinite(plain) and abs(plain) < _INFINITY_OF_MLFLOW else None

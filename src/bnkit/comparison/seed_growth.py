@@ -4,10 +4,11 @@ The decision is a function of the plan and the records, replayed from the first 
 
 Round by round:
 
-1. Every network is trained at every learning rate, with the first seed. Each round adds a seed and keeps, of each network under
-   each setting, the better half of its rates by validation (successive halving, Jamieson & Talwalkar 2016), and any rate whose
-   gap to the best is so few validation answers that it may be chance. After the third seed, the rate with the best mean is
-   chosen. The choice is final: later seeds do not change it, and the test set has no part in it.
+1. Every network is trained at every learning rate, with the first seed. Each round adds a seed and drops, of each network under
+   each setting, the rates that are worse by validation: those whose gap to the best is more validation answers than chance explains.
+   Where that is not known (another metric), it drops the worse half (successive halving, Jamieson & Talwalkar 2016). After the
+   third seed, the rate with the best mean is chosen. The choice is final: later seeds do not change it, and the test set has no
+   part in it.
 2. Pairs of seeds are added at those rates. After each round there is a look at every open contrast; a decided contrast stays
    decided, and asks for no more runs.
 """
@@ -21,12 +22,14 @@ from statistics import fmean
 
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record, Status
-from bnkit.experiments.stopping import ContrastLooks, Look, StoppingRule
+from bnkit.experiments.stopping_rule import ContrastLooks, Look, StoppingRule
 from bnkit.intervals.interval import CONFIDENCE, FEWEST, Conclusion
-from bnkit.intervals.sequential import interval_after_looks, pairs_needed
+from bnkit.intervals.sequential import interval_after_looks
 from bnkit.intervals.shares import difference_half_width
 from bnkit.report.added_seeds import SeedGrowth
 from bnkit.report.contrasts.compare_networks import pairs_of_networks
+from bnkit.report.contrasts.decision_outlook import decision_outlook, is_limited_by_examples
+from bnkit.report.contrasts.divergence import Divergence, divergence
 from bnkit.report.contrasts.looks import every_pair
 from bnkit.report.contrasts.paired_differences import PairedDifferences, difference_in_test
 from bnkit.report.objective import Objective
@@ -34,11 +37,13 @@ from bnkit.report.outcomes import RunOutcome, fewest, matches, settings_of
 
 # The factor by which the number of seeds grows each round, once the rates are chosen.
 _GROWTH = 1.25
-# The confidence of the interval of a validation difference, which has to exclude 0 to drop a rate: one standard error on either
-# side. A higher confidence keeps rates that hardly differ: 95 % takes an eighth more runs on the quickstart, for the same verdicts.
-_DOUBT = 0.6827
+# The confidence of the interval of a validation difference, which has to exclude 0 to drop a rate. Between 80 % and 90 %, the costs
+# of four recorded settings differ by less than a twentieth; 68 % drops rates that would be chosen, and costs verdicts.
+_DOUBT = 0.85
 # The number of seeds after which a contrast may be given up as hopeless.
 _SEEDS_TO_GIVE_UP = 6
+# The same if the runs that diverge contradict those that finish: with fewer, one that diverged by chance weighs too much.
+_SEEDS_TO_CONTRADICT = 12
 
 
 def seed_growth(plan: Plan, record_of: Callable[[Run], Record]) -> SeedGrowth:
@@ -75,7 +80,7 @@ def rule_in_words(plan: Plan) -> str:
     ends = f"{rule.max_seeds} seeds" if rule.budget is None else f"{rule.max_seeds} seeds or {rule.budget:g} s"
     return (
         f"That is the first round. Each round after it {rates}adds seeds, until every network is better or worse than the other"
-        f"{trifle}, or {ends} end: at most {most_runs(plan):,} runs in all."
+        f"{trifle}, or {ends} end. All {rule.max_seeds} seeds are {most_runs(plan):,} runs."
     )
 
 
@@ -180,14 +185,14 @@ class _Replay:
         return min(count, len(self._seeds))
 
     def _drop_rates(self) -> None:
-        """Drop the worse half of each network's rates, except those that may still be the best; finally all but one."""
+        """Drop the rates of each network that are not among the best; finally all but one."""
         is_last = self._count >= min(FEWEST, len(self._seeds))
         for sweep in self._sweeps.values():
             places = {lr: self._place(sweep, lr) for lr in sweep.rates}
-            ordered = sorted(places, key=places.__getitem__)
-            half = 1 if is_last else (len(ordered) + 1) // 2
-            doubtful = [] if is_last else [lr for lr in ordered[half:] if self._may_be_as_good(sweep, ordered[0], lr)]
-            sweep.rates = [*ordered[:half], *doubtful]
+            best, *others = sorted(places, key=places.__getitem__)
+            half = (len(others) + 2) // 2 - 1
+            kept = (lr for place, lr in enumerate(others) if self._may_be_as_good(sweep, best, lr, place < half))
+            sweep.rates = [best] if is_last else [best, *kept]
 
     def _place(self, sweep: _Sweep, lr: float) -> tuple[float, float, float]:
         """A sort key, lower is better: more finished runs, then the mean on the validation part, then the loss there."""
@@ -200,14 +205,16 @@ class _Replay:
             fmean(losses) if losses else math.inf,
         )
 
-    def _may_be_as_good(self, sweep: _Sweep, best: float, lr: float) -> bool:
-        """Whether two rates differ by so few validation answers that it may be chance; False for other metrics."""
+    def _may_be_as_good(self, sweep: _Sweep, best: float, lr: float, if_not_known: bool) -> bool:
+        """Whether two rates differ by so few validation answers that it may be chance; for other metrics, that is not known."""
         first, second = self._finished(sweep, best), self._finished(sweep, lr)
-        ends = [(a.validation, b.validation) for a, b in zip(first.values(), second.values(), strict=False)]
+        if len(first) != len(second):
+            return False
+        ends = [(a.validation, b.validation) for a, b in zip(first.values(), second.values(), strict=True)]
         known = [a - b for a, b in ends if a is not None and b is not None]
         answers = fewest(outcome.validation_answers for outcome in first.values())
-        if not self._objective.is_accuracy or len(first) != len(second) or not known or answers is None:
-            return False
+        if not self._objective.is_accuracy or not known or answers is None:
+            return if_not_known
         gap = abs(fmean(known))
         return gap <= difference_half_width(gap, answers, _DOUBT)
 
@@ -228,20 +235,24 @@ class _Replay:
         record = self.record_of(run)
         return record.is_complete or record.status is Status.FAILED
 
-    def _finished(self, sweep: _Sweep, lr: float) -> dict[int, RunOutcome]:
-        """The finished runs of the seeds so far, by seed."""
+    def _outcomes(self, sweep: _Sweep, lr: float) -> dict[int, RunOutcome]:
+        """The runs of the seeds so far, by seed."""
         examples = self.plan.experiment.test_examples
-        every = {
+        return {
             seed: RunOutcome(run, self.record_of(run), examples)
             for seed in self._seeds[: self._count]
             if (run := sweep.runs[lr, seed]).run_id in self._asked
         }
-        return {seed: outcome for seed, outcome in every.items() if outcome.final is not None}
+
+    def _finished(self, sweep: _Sweep, lr: float) -> dict[int, RunOutcome]:
+        """The finished runs of the seeds so far, by seed."""
+        return {seed: outcome for seed, outcome in self._outcomes(sweep, lr).items() if outcome.final is not None}
 
     def _looked_at(self, contrast: ContrastLooks) -> ContrastLooks:
         without, with_ = self._both(contrast)
-        first, second = self._finished(without, without.rates[0]), self._finished(with_, with_.rates[0])
-        pairs = [(first[seed], second[seed]) for seed in first if seed in second]
+        first, second = self._outcomes(without, without.rates[0]), self._outcomes(with_, with_.rates[0])
+        every = [(first[seed], second[seed]) for seed in first if seed in second]
+        pairs = [(a, b) for a, b in every if a.final is not None and b.final is not None]
         known = replace(contrast, baseline_lr=without.lr, network_lr=with_.lr)
         if not pairs or (self._count >= _SEEDS_TO_GIVE_UP and 2 * len(pairs) < self._count):
             return replace(known, hopeless="runs")
@@ -249,23 +260,37 @@ class _Replay:
         differences = difference_in_test(pairs)
         if differences is None or len(pairs) < FEWEST or len(pairs) == before:
             return known
-        return self._with_look(known, differences)
+        return self._with_look(known, differences, divergence(every))
 
-    def _with_look(self, contrast: ContrastLooks, differences: PairedDifferences) -> ContrastLooks:
+    def _with_look(
+        self, contrast: ContrastLooks, differences: PairedDifferences, diverged: Divergence | None
+    ) -> ContrastLooks:
         margin = self.rule.largest_trifle(is_accuracy=self._objective.is_accuracy)
         counts = every_pair(len(differences.values))
         interval = interval_after_looks(differences.decisive, counts, contrast.confidence)
         assert interval is not None  # there are pairs
-        verdict = self._objective.conclude(interval, margin)
+        found = verdict = self._objective.conclude(interval, margin)
+        if diverged is not None and not diverged.agrees_with(found, self._objective, margin):
+            verdict = Conclusion.UNKNOWN
         look = Look(interval.n, interval.mean, interval.low, interval.high, verdict.value)
-        needed = None
-        if verdict is Conclusion.UNKNOWN:
-            needed = pairs_needed(differences.decisive, counts, margin, contrast.confidence)
-        is_counted = interval.counted is not None and needed is None and interval.n >= _SEEDS_TO_GIVE_UP
-        is_hopeless = verdict is Conclusion.UNKNOWN and is_counted
-        return replace(
+        is_contradicted, may_give_up = verdict is not found, interval.n >= _SEEDS_TO_GIVE_UP
+        known = replace(
             contrast,
             looks=(*contrast.looks, look),
-            needed=needed,
-            hopeless="examples" if is_hopeless else "",
+            needed=None,
+            examples_needed=None,
+            is_contradicted=is_contradicted,
+        )
+        if found is not Conclusion.UNKNOWN:
+            lasts = is_contradicted and self._count >= _SEEDS_TO_CONTRADICT
+            return replace(known, hopeless="diverged" if lasts else "")
+        outlook = decision_outlook(differences, counts, margin, contrast.confidence)
+        if outlook is None:
+            return known
+        is_limited = may_give_up and is_limited_by_examples(differences, margin, contrast.confidence)
+        return replace(
+            known,
+            needed=outlook.pairs,
+            examples_needed=outlook.examples if outlook.pairs is None else None,
+            hopeless="examples" if outlook.pairs is None and is_limited else "",
         )

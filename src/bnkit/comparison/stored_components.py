@@ -10,7 +10,7 @@ from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.results_folder import ResultsFolder
 
 if TYPE_CHECKING:
-    from bnkit.experiments.resolve import Components
+    from bnkit.experiments.resolve_experiment import Components
 
 
 class StoredComponents:
@@ -46,9 +46,9 @@ class StoredComponents:
         return self._known[key], planned
 
     def _load(self, experiment: Experiment) -> Components:
-        from bnkit.data.custom import load_data
+        from bnkit.data.user_data import load_data
         from bnkit.experiments.networks import network_sources
-        from bnkit.experiments.resolve import Components
+        from bnkit.experiments.resolve_experiment import Components
 
         settled = experiment.settled
         assert settled is not None  # a folder's experiment is always settled

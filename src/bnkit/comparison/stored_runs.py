@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bnkit.data import Splits
-    from bnkit.experiments.resolve import Components
+    from bnkit.experiments.resolve_experiment import Components
 
 
 class StoredRuns:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bnkit.console import stderr_console
 from bnkit.data.downloads import PublishedFile
 from bnkit.errors import DataError
+from bnkit.factory_import import what_it_is
 from bnkit.messages import unknown_name
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def load(name: str) -> DataSet:
 
         return image_folder.read(path)
     more = ", an .npz file, a folder of images by class, or file.py:factory"
-    raise DataError(unknown_name("unknown data set", name, DATA_SETS, more))
+    raise DataError(f"{unknown_name('unknown data set', name, DATA_SETS, more)}{what_it_is(name)}")
 
 
 def _digits() -> DataSet:

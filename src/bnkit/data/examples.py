@@ -11,7 +11,7 @@ from bnkit.data.examples_check import ExamplesCheck
 from bnkit.data.labels import canonical_targets, describe_labels, suggest_fix, unique_labels
 from bnkit.data.streamed_examples import Streamed
 from bnkit.data.tensor_conversion import prefix_errors, to_float32, to_strided
-from bnkit.digest import reduced_digest
+from bnkit.data_digest import reduced_digest
 from bnkit.errors import DataError
 
 # Examples that are sampled to estimate the scale of the inputs, and to guess what targets mean.

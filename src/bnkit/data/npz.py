@@ -48,8 +48,9 @@ def read(path: Path) -> DataSet:
         NotImplementedError,
         TypeError,
     ) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{path} cannot be read ({error}); expected an .npz file with the arrays {', '.join(_NAMES)}, of numbers"
+            f"{path} cannot be read ({reason}); expected an .npz file with the arrays {', '.join(_NAMES)}, of numbers"
         ) from error
     train, test = (
         Examples.of(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Epoch, Record
-from bnkit.experiments.stopping import ContrastLooks, StoppingRule
+from bnkit.experiments.stopping_rule import ContrastLooks, StoppingRule
 
 if TYPE_CHECKING:
     from pathlib import Path

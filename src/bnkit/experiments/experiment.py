@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -14,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.settings import Grid, Settings
-from bnkit.experiments.stopping import StoppingRule
-from bnkit.messages import did_you_mean, unknown_name
+from bnkit.experiments.stopping_rule import StoppingRule
+from bnkit.factory_import import what_it_is
+from bnkit.messages import did_you_mean, unknown_name, validation_message
 
 _Text = Annotated[str, Field(strict=True)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-
+# What texts with a pattern may be.
+_CHARACTERS, _DEVICES = "letters, digits, dots, dashes and underscores", "auto, cpu, cuda, or a GPU as cuda:0"
 
 # The defaults in Python, on the command line and in a file. The learning rates range from one that is too small for a small
 # network without batch norm to one that is too large.
@@ -212,8 +213,13 @@ def default_experiment(name: str, networks: Sequence[str], grid: Mapping[str, An
     return {**content, "grid": {} if grid is not None and not grid else {**DEFAULT_GRID, **(grid or {})}}
 
 
-def parse_experiment(content: Mapping[str, Any], origin: str) -> Experiment:
+def parse_experiment(content: Mapping[str, Any], origin: str, replaced: Mapping[str, str] | None = None) -> Experiment:
     """The validated experiment.
+
+    Args:
+        content: The experiment, as in a file.
+        origin: Where it comes from.
+        replaced: The names of keys that come from elsewhere, as "--grid lr" for "grid.lr".
 
     Raises:
         SettingsError: If a key is unknown, missing or of the wrong type; the message names ``origin`` and the key.
@@ -226,7 +232,7 @@ def parse_experiment(content: Mapping[str, Any], origin: str) -> Experiment:
     try:
         return Experiment.model_validate(dict(content))
     except ValidationError as error:
-        raise SettingsError(f"{origin}: {_first_error(error)}") from error
+        raise SettingsError(_first_error(error, origin, replaced or {})) from error
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
@@ -271,26 +277,27 @@ def read_recipe(name: str) -> dict[str, Any]:
     """
     if name not in recipes():
         known = sorted((*recipes(), *DEMONSTRATION_NAMES))
-        raise SettingsError(unknown_name("no recipe is called", name, known, ", a FILE.toml, or file.py:factory"))
+        message = unknown_name("no recipe is called", name, known, ", a FILE.toml, or file.py:factory")
+        raise SettingsError(f"{message}{what_it_is(name)}")
     file = resources.files("bnkit.experiments").joinpath("recipes", f"{name}.toml")
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
-def _first_error(error: ValidationError) -> str:
+def _first_error(error: ValidationError, origin: str, replaced: Mapping[str, str]) -> str:
     """The first of pydantic's errors in one line, and the number of others."""
     errors = error.errors(include_url=False)
     first = errors[0]
     key = ".".join(str(part) for part in first["loc"]) or "experiment"
-    got = "" if first["type"] in ("missing", "extra_forbidden") else f", got {first['input']!r:.80}"
+    option = next((name for replaced_key, name in replaced.items() if f"{key}.".startswith(f"{replaced_key}.")), None)
     if first["type"] == "extra_forbidden":
         fields = Settings.model_fields if first["loc"][0] == "grid" else Experiment.model_fields
         known = [name for name in fields if name != "settled"]
         message = f"unknown key; expected one of {', '.join(known)}{did_you_mean(first['loc'][-1], known)}"
     elif first["type"] == "missing":
         message = "is missing; add it to the experiment"
+    elif first["type"] == "string_pattern_mismatch":
+        message = f"expected {_DEVICES if 'device' in first['loc'] else _CHARACTERS}, got {first['input']!r:.80}"
     else:
-        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    if first["type"] == "literal_error":
-        got += did_you_mean(first["input"], re.findall("'([^']*)'", first["ctx"]["expected"]))
+        message = validation_message(first)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{key}: {message}{got}{more}"
+    return f"{option or f'{origin}: {key}'}: {message}{more}"

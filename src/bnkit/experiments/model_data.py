@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.data import DataSet, Split, Splits, Streamed, TrainSet, batches, prepare
-from bnkit.data.custom import load_data
+from bnkit.data.user_data import load_data
 from bnkit.errors import FactoryError, ModelError, SettingsError
 from bnkit.factory_import import is_factory_name, load_factory
 from bnkit.model.inspect.batches import device_of, dtype_of, join_last_single
 from bnkit.model.inspect.example import Example
-from bnkit.model.state import preserve_model
+from bnkit.model.preserve_state import preserve_model
 
 # The default batch size of a comparison.
 _EXAMPLES = 64
@@ -69,7 +69,7 @@ class ModelData:
         """The first 64 inputs of the training part, on ``device``."""
         return (self._ready(self.train.head(_EXAMPLES)[0]).to(device),)
 
-    def training_batches(self, batch_size: int, count: int | None = None) -> ModelBatches:
+    def training_batches(self, batch_size: int = _EXAMPLES, count: int | None = None) -> ModelBatches:
         """The training split in a fixed random order; ``count`` batches of it, or all."""
         part = self.train
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bnkit.errors import FactoryError, SettingsError
 from bnkit.experiments.loss_mismatch import loss_mismatch
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.resolve import Components
+from bnkit.experiments.resolve_experiment import Components
 from bnkit.experiments.training.device import computing_on
 from bnkit.experiments.training.losses import is_binary_loss
 from bnkit.experiments.training.task import Task, training_step

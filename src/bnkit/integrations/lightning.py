@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from bnkit.checks.findings import Findings
 from bnkit.checks.training_monitor import Monitor
-from bnkit.errors import SettingsError
-from bnkit.integrations.training_batches import DEFAULT_LIMIT, TrainingBatches, may_recalibrate
-from bnkit.model.edit.freeze import freeze
-from bnkit.model.inspect.batches import Batches, Forward
-from bnkit.model.inspect.patterns import Patterns
-from bnkit.model.statistics.drift import Recalibration
-from bnkit.model.statistics.recalibrate import recalibrate
-from bnkit.model.statistics.recalibrated import restore_statistics, running_statistics
+from bnkit.integrations.trainer_callbacks import FreezesFromAnEpoch, Recalibrates
+from bnkit.integrations.training_batches import may_recalibrate
+from bnkit.model.inspect.batches import Batches
+from bnkit.model.statistics.temporary_recalibration import restore_statistics, running_statistics
 
 try:
     from lightning.pytorch import Callback
@@ -68,7 +62,7 @@ class MonitorCallback(Callback):
             self.monitor.step(batch)
 
 
-class RecalibrateCallback(Callback):
+class RecalibrateCallback(Recalibrates, Callback):
     """Validates and saves with the statistics of the data; training continues with the moving averages that it had before.
 
     Checkpoints hold the statistics of the data too, and, as this callback's state, the moving averages, so that a training
@@ -86,21 +80,8 @@ class RecalibrateCallback(Callback):
         recalibration: The last recalibration, with the drift of every layer; None before the first.
     """
 
-    def __init__(
-        self,
-        batches: Any = None,
-        *,
-        limit: int | None = DEFAULT_LIMIT,
-        keep: bool = False,
-        forward: Forward | None = None,
-        **options: Any,
-    ) -> None:
-        self._batches, self._limit, self._keep = batches, limit, keep
-        self._forward, self._options = forward, options
-        self._before: dict[str, torch.Tensor] | None = None
-        self._module: LightningModule | None = None
-        self._is_fit = False
-        self.recalibration: Recalibration | None = None
+    _module: LightningModule | None = None
+    _is_fit = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._module, self._is_fit = pl_module, stage == "fit"
@@ -110,7 +91,7 @@ class RecalibrateCallback(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and may_recalibrate(pl_module):
-            self._before = None if self._keep else running_statistics(pl_module)
+            self._remember(pl_module)
             self._recalibrate(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,15 +122,8 @@ class RecalibrateCallback(Callback):
         if averages and self._is_fit and self._module is not None:
             restore_statistics(self._module, averages)
 
-    def _restore(self, module: LightningModule) -> None:
-        if self._before is not None:
-            restore_statistics(module, self._before)
-            self._before = None
-
     def _recalibrate(self, trainer: Trainer, module: LightningModule) -> None:
-        batches = self._batches
-        if batches is None:
-            batches = TrainingBatches(trainer.train_dataloader, self._limit)
+        batches = self._batches_of(trainer.train_dataloader)
         given = Batches(batches, self._forward)
 
         def forward(model: Any, batch: Any) -> Any:
@@ -158,10 +132,10 @@ class RecalibrateCallback(Callback):
             with trainer.precision_plugin.forward_context():
                 return given.run(model, moved, 1)
 
-        self.recalibration = recalibrate(module, batches, forward, **self._options)
+        self._recalibrate_on(module, batches, forward)
 
 
-class FreezeCallback(Callback):
+class FreezeCallback(FreezesFromAnEpoch, Callback):
     """Freezes the batch norms of the module from an epoch on; they stay frozen although Lightning calls ``.train()``.
 
     They stay frozen after the fit: ``bnkit.unfreeze`` undoes it.
@@ -171,19 +145,5 @@ class FreezeCallback(Callback):
         include, exclude, affine: As for ``bnkit.freeze``.
     """
 
-    def __init__(
-        self,
-        start_epoch: int = 0,
-        *,
-        include: Patterns | None = None,
-        exclude: Patterns | None = None,
-        affine: bool = False,
-    ) -> None:
-        if start_epoch < 0:
-            raise SettingsError(f"start_epoch={start_epoch}; expected 0 or more")
-        self._start_epoch = start_epoch
-        self._options: dict[str, Any] = {"include": include, "exclude": exclude, "affine": affine}
-
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.current_epoch >= self._start_epoch:
-            freeze(pl_module, **self._options)
+        self._freeze_if_due(pl_module, trainer.current_epoch)

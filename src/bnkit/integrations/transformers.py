@@ -11,14 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from bnkit.checks.findings import Findings
 from bnkit.checks.training_monitor import Monitor
-from bnkit.errors import SettingsError
-from bnkit.integrations.training_batches import DEFAULT_LIMIT, TrainingBatches, may_recalibrate
-from bnkit.model.edit.freeze import freeze
-from bnkit.model.inspect.batches import Forward
-from bnkit.model.inspect.patterns import Patterns
-from bnkit.model.statistics.drift import Recalibration
-from bnkit.model.statistics.recalibrate import recalibrate
-from bnkit.model.statistics.recalibrated import restore_statistics, running_statistics
+from bnkit.integrations.trainer_callbacks import FreezesFromAnEpoch, Recalibrates
+from bnkit.integrations.training_batches import may_recalibrate
+from bnkit.model.statistics.temporary_recalibration import restore_statistics, running_statistics
 
 try:
     from transformers import TrainerCallback
@@ -91,7 +86,7 @@ class MonitorCallback(TrainerCallback):
             self._hook = None
 
 
-class RecalibrateCallback(TrainerCallback):
+class RecalibrateCallback(Recalibrates, TrainerCallback):
     """Evaluates and saves with the statistics of the data; training continues with the moving averages that it had before.
 
     Each checkpoint has the moving averages in a separate file, so that a training that resumes from it in the same ``output_dir``
@@ -108,20 +103,6 @@ class RecalibrateCallback(TrainerCallback):
     Attributes:
         recalibration: The last recalibration, with the drift of every layer; None before the first.
     """
-
-    def __init__(
-        self,
-        batches: Any = None,
-        *,
-        limit: int | None = DEFAULT_LIMIT,
-        keep: bool = False,
-        forward: Forward | None = None,
-        **options: Any,
-    ) -> None:
-        self._batches, self._limit, self._keep = batches, limit, keep
-        self._forward, self._options = forward, options
-        self._before: dict[str, torch.Tensor] | None = None
-        self.recalibration: Recalibration | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -172,19 +153,11 @@ class RecalibrateCallback(TrainerCallback):
         self._restore(model)
         if not (control.should_evaluate or control.should_save) or not may_recalibrate(model):
             return
-        batches = self._batches
-        if batches is None:
-            batches = TrainingBatches(kwargs["train_dataloader"], self._limit)
-        self._before = None if self._keep else running_statistics(model)
-        self.recalibration = recalibrate(model, batches, self._forward, **self._options)
-
-    def _restore(self, model: nn.Module) -> None:
-        if self._before is not None:
-            restore_statistics(model, self._before)
-            self._before = None
+        self._remember(model)
+        self._recalibrate_on(model, self._batches_of(kwargs["train_dataloader"]), self._forward)
 
 
-class FreezeCallback(TrainerCallback):
+class FreezeCallback(FreezesFromAnEpoch, TrainerCallback):
     """Freezes the batch norms of the model from an epoch on; they stay frozen although the trainer calls ``.train()``.
 
     They stay frozen after the training: ``bnkit.unfreeze`` undoes it.
@@ -194,24 +167,10 @@ class FreezeCallback(TrainerCallback):
         include, exclude, affine: As for ``bnkit.freeze``.
     """
 
-    def __init__(
-        self,
-        start_epoch: int = 0,
-        *,
-        include: Patterns | None = None,
-        exclude: Patterns | None = None,
-        affine: bool = False,
-    ) -> None:
-        if start_epoch < 0:
-            raise SettingsError(f"start_epoch={start_epoch}; expected 0 or more")
-        self._start_epoch = start_epoch
-        self._options: dict[str, Any] = {"include": include, "exclude": exclude, "affine": affine}
-
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if int((state.epoch or 0) + 1e-6) >= self._start_epoch:
-            freeze(kwargs["model"], **self._options)
+        self._freeze_if_due(kwargs["model"], int((state.epoch or 0) + 1e-6))
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:

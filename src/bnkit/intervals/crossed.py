@@ -63,6 +63,22 @@ class ExampleSpread:
     recorded: int
     adjusted: tuple[float, float] | None = None
 
+    def supposed(self, shift: float, count: int) -> ExampleSpread:
+        """The spread of ``count`` such examples, if the mean difference were ``shift`` larger: for estimates.
+
+        Examples:
+            >>> largest_spread(0.0, 0.1, 100).supposed(0.0, 400) == largest_spread(0.0, 0.1, 400)
+            True
+        """
+        adjusted = self.adjusted
+        if adjusted is not None:
+            centre, error = adjusted
+            mean = centre * (self.count + 2) / self.count
+            discordant = ((error**2 * (self.count + 2) + centre**2) * (self.count + 2) - 2) / self.count
+            mean = min(max(mean + shift, -1.0), 1.0)
+            adjusted = _adjusted(mean * count, max(round(discordant, 12), abs(mean)) * count, count)
+        return ExampleSpread(count, self.variance, self.recorded, adjusted)
+
 
 def example_spread(differences: NDArray[Any], *, single_answers: bool) -> ExampleSpread | None:
     """How ``differences`` vary over examples; None for fewer than two examples.
@@ -174,12 +190,36 @@ def p_value_for_new_examples(
     if spread.adjusted is not None:
         centre, error = spread.adjusted
         p_counted = 2 * NormalDist().cdf(-abs(centre) / error)
-    low, high = math.log(_SMALLEST), 0.0
+    error = standard_error(values, resolution)
+    return max(p_these, p_counted, 2 * one_sided_p_value(mean, error, len(values), spread))
+
+
+def one_sided_p_value(distance: float, error: float, pairs: int, spread: ExampleSpread) -> float:
+    """The p value of "the mean is not above a value" for new seeds and examples.
+
+    It is half of the error rate at which the interval for new examples ends at that value.
+
+    Args:
+        distance: The mean minus that value.
+        error: The standard error of the mean over the seeds.
+        pairs: The number of seeds.
+        spread: How the differences vary over the examples.
+
+    Examples:
+        >>> round(one_sided_p_value(2.0, 1.0, 5, ExampleSpread(100, 0.0, 5)), 3)  # Student's t
+        0.058
+    """
+    from scipy.special import stdtrit
+
+    by_examples = math.sqrt(spread.variance / spread.count)
+    low, high = math.log(_SMALLEST), math.log(0.5)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        leaves_out = math.hypot(*_half_widths(values, spread, resolution, math.exp(middle))) < mean
+        quantiles = (-float(stdtrit(freedom, math.exp(middle))) for freedom in (pairs - 1, spread.count - 1))
+        leaves_out = math.hypot(*(q * e for q, e in zip(quantiles, (error, by_examples), strict=True))) < abs(distance)
         low, high = (low, middle) if leaves_out else (middle, high)
-    return max(p_these, p_counted, math.exp(high))
+    p = math.exp(high)
+    return p if distance > 0 else 1 - p
 
 
 def _half_widths(
@@ -188,11 +228,20 @@ def _half_widths(
     """The half widths from the seeds and from the examples."""
     from scipy.special import stdtrit
 
-    def quantile(freedom: int) -> float:
-        return -float(stdtrit(freedom, error_rate / 2))
+    by_seeds = -float(stdtrit(len(values) - 1, error_rate / 2)) * standard_error(values, resolution)
+    return by_seeds, half_width_from_examples(spread, error_rate)
 
-    by_seeds = quantile(len(values) - 1) * standard_error(values, resolution)
-    return by_seeds, quantile(spread.count - 1) * math.sqrt(spread.variance / spread.count)
+
+def half_width_from_examples(spread: ExampleSpread, error_rate: float) -> float:
+    """The part of the half width of an interval for new examples that comes from the examples.
+
+    Examples:
+        >>> round(half_width_from_examples(ExampleSpread(100, 0.25, 5), 0.05), 3)
+        0.099
+    """
+    from scipy.special import stdtrit
+
+    return -float(stdtrit(spread.count - 1, error_rate / 2)) * math.sqrt(spread.variance / spread.count)
 
 
 def _adjusted(total: float, squares: float, count: int) -> tuple[float, float]:

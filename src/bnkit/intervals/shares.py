@@ -86,10 +86,21 @@ def share_half_width(share: float, answers: int) -> float:
         >>> round(share_half_width(1.0, 10), 3)
         0.278
     """
+    low, high = share_limits(share, answers)
+    return max(share - low, high - share)
+
+
+def share_limits(share: float, answers: int) -> tuple[float, float]:
+    """Wilson's (1927) 95 % interval of a share of ``answers`` answers.
+
+    Examples:
+        >>> [round(end, 3) for end in share_limits(0.2, 5)]
+        [0.036, 0.624]
+    """
     weight = 1 + _Z**2 / answers
     centre = (share + _Z**2 / (2 * answers)) / weight
     half = _Z * math.sqrt(share * (1 - share) / answers + _Z**2 / (4 * answers**2)) / weight
-    return half + abs(share - centre)
+    return centre - half, centre + half
 
 
 def difference_half_width(difference: float, answers: int, confidence: float = CONFIDENCE) -> float:

@@ -9,8 +9,8 @@ from torch.nn import functional
 from bnkit.kernels import aten_sync, reference
 from bnkit.kernels.activation import activate_own
 from bnkit.kernels.contract import BatchNormArgs, BatchNormOutput
-from bnkit.kernels.exporting import is_exporting
 from bnkit.kernels.fused.operands import are_rows, as_row, parameter_dtype_of
+from bnkit.kernels.tracing import is_exporting
 
 NAME = "aten"
 SYNC = aten_sync  # used by `select.sync_kernel`

@@ -34,10 +34,6 @@ class PlaneMoments(NamedTuple):
         mean, squares = self.table[-2:].clone().unbind()
         return Moments(torch.tensor(float(self.values), dtype=torch.float64), mean, squares)
 
-    def mean_and_variance(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The mean and the biased variance of each channel, as a batch norm uses them."""
-        return self.table[-2].to(dtype), (self.table[-1] / self.values).to(dtype)
-
 
 def plane_moments(x: Tensor) -> PlaneMoments | None:
     """The moments of ``x``, (N, C, *), contiguous and on the CPU; None if the compiled loops do not support it.

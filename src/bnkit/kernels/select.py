@@ -18,9 +18,9 @@ from bnkit.kernels.compilation.compile_request import CompileRequest, Purpose
 from bnkit.kernels.contract import Kernel
 from bnkit.kernels.cpu.layout import KINDS
 from bnkit.kernels.crossover import is_faster
-from bnkit.kernels.exporting import is_exporting
 from bnkit.kernels.fused.operands import FLOATING, is_dense
 from bnkit.kernels.sync_contract import SyncKernel
+from bnkit.kernels.tracing import is_exporting
 from bnkit.messages import unknown_name
 
 NUMBA, TRITON = "numba", "triton"

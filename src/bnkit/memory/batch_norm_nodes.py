@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from bnkit.memory import fused_recipe
-from bnkit.memory.recipes import BatchNormRecipe, Leaf
+from bnkit.memory import fused_recompute_recipe
+from bnkit.memory.recompute_recipes import BatchNormRecipe, Leaf
 from bnkit.memory.saved_storage import Recipe
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
 
@@ -73,7 +73,7 @@ def _read(
         return None
     w, m, v = None if weight is None else weight.value(), mean.value(), spread.value()
     if allow_fused:
-        recipe = fused_recipe.read(x, w, bias, m, v, eps, is_given=not training)
+        recipe = fused_recompute_recipe.read(x, w, bias, m, v, eps, is_given=not training)
         if recipe is not None:
             return recipe
     # Copies of small tensors: the buffers change, and an optimizer may step before the backward pass.

@@ -11,9 +11,18 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from bnkit.memory import batch_norm_nodes, fused_recipe
+from bnkit.memory import batch_norm_nodes, fused_recompute_recipe
 from bnkit.memory.activation_nodes import ACTIVATIONS
-from bnkit.memory.recipes import ActivationRecipe, CastRecipe, CombinedRecipe, Leaf, activation, add, cat, to_dtype
+from bnkit.memory.recompute_recipes import (
+    ActivationRecipe,
+    CastRecipe,
+    CombinedRecipe,
+    Leaf,
+    activation,
+    add,
+    cat,
+    to_dtype,
+)
 from bnkit.memory.saved_storage import Recipe, SavedStorage
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
 
@@ -183,7 +192,7 @@ class Graph:
         of = self._argument(node, 0)
         if of is None:
             return None
-        fused = fused_recipe.with_relu(of) if name == "ReluBackward0" else None
+        fused = fused_recompute_recipe.with_relu(of) if name == "ReluBackward0" else None
         if fused is not None:
             return fused
         known = ACTIVATIONS[name]
@@ -195,5 +204,5 @@ class Graph:
         known = tuple(part for part in parts if part is not None)
         if not len(known) == len(parts) >= 2:
             return None
-        fused = fused_recipe.add(*known) if kind == "sum" else None
+        fused = fused_recompute_recipe.add(*known) if kind == "sum" else None
         return fused or CombinedRecipe(known, function, kind)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from bnkit.errors import ModelError
-from bnkit.memory import backward_end
+from bnkit.memory import backward_callbacks
 
 # The number of compared elements: a change of one element in ten is missed once in a thousand times.
 _SAMPLED = 64
@@ -152,11 +152,11 @@ class SavedStorage:
             tensor = self._recomputed
             if tensor is None:
                 tensor = self._recompute()
-                if not backward_end.is_running():
+                if not backward_callbacks.is_running():
                     return tensor, generation
                 self._recomputed, self._pending = tensor, self._users
                 self._generation += 1
-                backward_end.release_at_the_end(self)
+                backward_callbacks.release_at_the_end(self)
             if generation != self._generation:
                 self._served()
             return tensor, self._generation
@@ -176,12 +176,12 @@ class SavedStorage:
         assert self._sample is not None
         if _same_layout(tensor, self):
             sample = _sample(tensor, self.nbytes)
-            if backward_end.would_synchronize(tensor):
-                backward_end.check_at_the_end((_bits(sample) != _bits(self._sample)).any())
+            if backward_callbacks.would_synchronize(tensor):
+                backward_callbacks.check_at_the_end((_bits(sample) != _bits(self._sample)).any())
                 return tensor
             if _same(sample, self._sample):
                 return tensor
-        raise ModelError(backward_end.CHANGED)
+        raise ModelError(backward_callbacks.CHANGED)
 
 
 def run_recipe(recipe: Recipe) -> Tensor:

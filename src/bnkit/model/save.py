@@ -20,7 +20,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 
 from bnkit.errors import BnkitError, ModelError, RecordError, SettingsError
 from bnkit.model.inspect.example import Example, tensors_in
-from bnkit.model.state import preserve_model
+from bnkit.model.preserve_state import preserve_model
 from bnkit.model.verify.onnx_file import prove_onnx
 from bnkit.model.verify.written_file import free_rows, prove_program, prove_weights
 
@@ -47,9 +47,8 @@ def check_destination(path: str | Path, *, has_example: bool, read_from: Iterabl
     path = Path(path)
     ending = path.suffix
     if ending not in _WRITERS:
-        raise SettingsError(
-            f"{path} ends in {ending or 'nothing'!r}; expected .safetensors (weights), .onnx or .pt2 (an exported program)"
-        )
+        what = f"ends in {ending!r}" if ending else "has no ending"
+        raise SettingsError(f"{path} {what}; expected .safetensors (weights), .onnx or .pt2 (an exported program)")
     if ending != ".safetensors" and not has_example:
         raise SettingsError(
             f"{path} needs an example of the input to export the model with; "
@@ -61,7 +60,8 @@ def check_destination(path: str | Path, *, has_example: bool, read_from: Iterabl
         )
     try:
         if not path.parent.is_dir() or path.is_dir():
-            reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+            missing = f"{path.parent} is a file" if path.parent.exists() else f"there is no folder {path.parent}"
+            reason = "it is a folder" if path.is_dir() else missing
             raise RecordError(f"{path} cannot be written: {reason}; expected a file in a folder that is there")
         for other in map(Path, read_from):
             if path.exists() and other.exists() and path.samefile(other):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bnkit.errors import ModelError
-from bnkit.model.lightning_checkpoint import Inert, read_checkpoint
+from bnkit.model.untrusted_checkpoint import Inert, read_checkpoint
 
 # Wrappers of torch that add a part in the middle of a name: torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -26,6 +26,10 @@ _USUAL = ("state_dict", "model_state_dict", "model")
 # The deepest nesting of dictionaries in which a state_dict is searched.
 _DEEPEST = 3
 _TOLD = 300
+# What PyTorch says of each file that is not its own, with the advice to run its code.
+_UNSAFE_ADVICE, _NOT_PICKLE = "Re-running `torch.load` with `weights_only`", "it is not a PyTorch file, or is damaged"
+# As a path, an address has one slash.
+_ADDRESS = re.compile(r"\w+:/")
 _UNSUPPORTED = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class) ([\w.]+)")
 
 
@@ -108,7 +112,8 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadedWeights:
 
 def _content(path: Path) -> Any:
     if not path.is_file():
-        raise ModelError(f"{path} is not there; expected a file of weights: safetensors or PyTorch's")
+        what = "is a folder" if path.is_dir() else "is an address" if _ADDRESS.match(str(path)) else "is not there"
+        raise ModelError(f"{path} {what}; expected a file of weights on this machine: safetensors or PyTorch's")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -118,9 +123,9 @@ def _content(path: Path) -> Any:
         needs = _UNSUPPORTED.search(text)
         if needs is not None:
             raise _is_code(path, needs[1]) from error
+        reason = _NOT_PICKLE if _UNSAFE_ADVICE in text else f"{type(error).__name__}: {text[:_TOLD]}"
         raise ModelError(
-            f"{path} cannot be read ({type(error).__name__}: {text[:_TOLD]}); expected weights: safetensors, or PyTorch's with "
-            "tensors alone"
+            f"{path} cannot be read ({reason}); expected weights: safetensors, or PyTorch's with tensors alone"
         ) from error
 
 

@@ -13,9 +13,9 @@ from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation, check_kernel
 from bnkit.kernels.contract import BatchNormArgs
 from bnkit.nn import running_statistics
-from bnkit.nn.dispatch import batch_stats_forward, running_stats_forward, training_step
-from bnkit.nn.ghost import check_size, forward_in_parts
+from bnkit.nn.ghost_batch_norm import check_size, forward_in_parts
 from bnkit.nn.input_checks import check_both, check_input, check_moving
+from bnkit.nn.layer_forward import batch_stats_forward, running_stats_forward, training_step
 from bnkit.nn.masks import as_wide_as, count_of
 from bnkit.nn.sync_collectives import group_for
 
@@ -292,8 +292,7 @@ class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
             not copied or pickled: copies have None. Set the attribute to give a copy another group.
         virtual_batch_size: In training, split the batch into virtual batches of this size, the last one possibly
             smaller: ghost batch normalization (Hoffer, Hubara & Soudry, 2017). Each is normalised by its own
-                statistics, counts in
-            ``num_batches_tracked``, and updates the running statistics in turn, as if they were separate batches.
+            statistics, counts in ``num_batches_tracked``, and updates the running statistics, as if they were separate batches.
         skip_nonfinite: A batch that contains inf or NaN does not update the running statistics. It counts in
             ``num_batches_tracked`` as usual, and also in ``num_batches_skipped`` (not in the ``state_dict``).
         kernel: "auto", "reference" (the equations, in plain PyTorch), "aten" (PyTorch's own), "numba" (compiled for this

@@ -8,9 +8,9 @@ from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation
 from bnkit.kernels.contract import BatchNormArgs
 from bnkit.nn import running_statistics
-from bnkit.nn.dispatch import batch_stats_forward, running_stats_forward, training_step
-from bnkit.nn.ghost import check_size, forward_in_parts
+from bnkit.nn.ghost_batch_norm import check_size, forward_in_parts
 from bnkit.nn.input_checks import check_both, check_input, check_moving
+from bnkit.nn.layer_forward import batch_stats_forward, running_stats_forward, training_step
 from bnkit.nn.masks import as_wide_as, count_of
 
 

@@ -18,9 +18,9 @@ from bnkit.errors import KernelError
 from bnkit.kernels import aten, reference
 from bnkit.kernels.activation import LEAKY_SLOPE, activate_own
 from bnkit.kernels.contract import BatchNormArgs
-from bnkit.kernels.fused.tracing import is_wrapped
 from bnkit.kernels.select import NUMBA, sync_kernel
 from bnkit.kernels.sync_contract import BackwardState, SyncKernel
+from bnkit.kernels.tracing import is_wrapped
 from bnkit.nn.sync_collectives import Group, Sum, gather
 
 # Kernels that can stop between the statistics and the normalisation.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from bnkit.experiments.plan import Run
-from bnkit.experiments.stopping import ContrastLooks, StoppingRule
+from bnkit.experiments.stopping_rule import ContrastLooks, StoppingRule
 from bnkit.messages import plural
 
 
@@ -58,9 +58,12 @@ class SeedGrowth:
         return None
 
     def sentences(self) -> Iterator[str]:
-        """How many runs the rule asked for, and why it stopped."""
-        trained = f"{plural(len(self.runs), 'run')} of at most {self.most:,}"
-        yield f"Seeds were added until there was a verdict: {trained} were asked for."
+        """How many runs the rule asked for, which interval it looks at, and why it stopped."""
+        asked = f"{plural(len(self.runs), 'run')} {'was' if len(self.runs) == 1 else 'were'} asked for"
+        yield (
+            f"Seeds were added until there was a verdict: {asked}, of the {self.most:,} that {self.rule.max_seeds} seeds take. "
+            "The verdict is by the interval for new test examples; where that is not known, by the one for these."
+        )
         if self.reason == "budget" and self.rule.budget is not None:
             yield f"The budget of {self.rule.budget:g} s ended before every comparison was decided; the same call resumes there."
         if self.reason == "max_seeds":

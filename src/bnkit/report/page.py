@@ -196,7 +196,7 @@ def _tables(results: Results, contrasts: Sequence[Contrast]) -> list[dict[str, A
             "words": [not table.is_number(index) for index in range(len(table.columns))],
             "rows": table.rows[:_MAX_ROWS],
             "left_out": max(0, len(table.rows) - _MAX_ROWS),
-            "note": _columns(Objective.of(results.plan.task)) if number == 0 else "",
+            "note": _columns(Objective.of(results.plan.task)) if number == 0 else table.note,
         }
         for number, table in enumerate(shown)
     ]

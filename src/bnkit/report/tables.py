@@ -15,6 +15,9 @@ from bnkit.table import Column, Table
 
 Columns = tuple[Column | str, ...]
 _NETWORK = Column("network", is_text=True)
+# Follows an interval over seeds whose width is that of counting the test answers (``Interval.counted``).
+_COUNTED = " counted"
+_COUNTED_NOTE = "counted: the width is that of counting the test answers, more than the seeds alone would give"
 
 
 def summary_table(results: Results) -> Table:
@@ -25,7 +28,7 @@ def summary_table(results: Results) -> Table:
         for network, runs in by_network.items():
             interval, lost = interval_over_seeds(runs), count_lost(runs)
             any_lost = any_lost or lost > 0
-            mean, ends = _mean_and_ends(interval, objective.text)
+            mean, ends = _mean_over_seeds(interval, objective.text)
             new = mean_for_new_examples(runs)
             any_new = any_new or new is not None
             n = 0 if interval is None else interval.n
@@ -53,6 +56,7 @@ def summary_table(results: Results) -> Table:
         rows = [(*row[:-3], *row[-2:]) for row in rows]
     notes = (
         ("95 % interval: for these test examples; new examples: for others like them", any_new),
+        (_COUNTED_NOTE, any(cell.endswith(_COUNTED) for row in rows for cell in row)),
         ("failed: runs that diverged or raised an error; the means exclude them", any_lost),
     )
     note = "; ".join(text for text, holds in notes if holds)
@@ -177,7 +181,8 @@ def crossed_table(results: Results) -> Table:
         for point in points_of(results.plan, keys)
     ]
     columns: Columns = (*keys, *(Column(network, 1, below=True) for network in networks))
-    return Table(columns, rows, "On the test set at the end: means over the seeds, 95 % intervals")
+    note = _COUNTED_NOTE if any(_COUNTED in cell for row in rows for cell in row) else ""
+    return Table(columns, rows, "On the test set at the end: means over the seeds, 95 % intervals", note)
 
 
 # The tables that an experiment can request with `show`.
@@ -235,6 +240,12 @@ def _mean_and_ends(interval: Interval | None, text: Callable[[float], str]) -> t
     return text(interval.mean), f"[{text(interval.low)}, {text(interval.high)}]"
 
 
+def _mean_over_seeds(interval: Interval | None, text: Callable[[float], str]) -> tuple[str, str]:
+    """A mean and its interval over seeds, which says if its width comes from counting the test answers."""
+    mean, ends = _mean_and_ends(interval, text)
+    return mean, ends if interval is None or interval.counted is None else f"{ends}{_COUNTED}"
+
+
 def count_lost(runs: Sequence[RunOutcome]) -> int:
     """How many of ``runs`` diverged or failed."""
     return sum(outcome.record.status in (Status.DIVERGED, Status.FAILED) for outcome in runs)
@@ -242,7 +253,7 @@ def count_lost(runs: Sequence[RunOutcome]) -> int:
 
 def _mean_cell(runs: Sequence[RunOutcome]) -> str:
     lost = count_lost(runs)
-    mean, ends = _mean_and_ends(interval_over_seeds(runs), "{:.4f}".format)
+    mean, ends = _mean_over_seeds(interval_over_seeds(runs), "{:.4f}".format)
     return f"{mean}{'' if ends == '–' else f' {ends}'}{f', {lost} of {len(runs)} lost' if lost else ''}"
 
 

@@ -19,7 +19,7 @@ from bnkit.checks.rules.statistics.bn207_different_batches import analyse_varian
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.kernels.channel_moments import plane_moments
 from bnkit.model.inspect.batches import Batches
-from bnkit.model.inspect.recognise import batch_norm_sites
+from bnkit.model.inspect.recognise_batch_norm import batch_norm_sites
 from bnkit.moments import Moments
 from tests.model.third_party_layers import FromScratch
 

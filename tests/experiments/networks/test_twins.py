@@ -196,7 +196,7 @@ ONE = tiny_experiment.plain()
         (lambda: nn.Sequential(nn.LazyLinear(4), nn.Linear(5, 3)), FactoryError, "the factory of no_batch_norm raised RuntimeError"),
         (lambda: ONE, FactoryError, "returned the same network twice"),
         (lambda: 3, FactoryError, "what <lambda> returned is a int .3.; expected a dictionary of factories"),
-        (lambda size: 3, FactoryError, "<lambda> raised TypeError"),
+        (lambda size: 3, FactoryError, "<lambda> requires the argument size; expected a factory that needs none"),
         (ONE, FactoryError, "a Sequential that exists already; expected a factory"),
         (3, SettingsError, "networks is a int; expected a dictionary of factories, one factory"),
     ],

@@ -19,7 +19,7 @@ from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records.record import Status
 from bnkit.experiments.running import pool as workers_module
 from bnkit.experiments.running import worker_count
-from bnkit.experiments.running.request import LaunchOptions
+from bnkit.experiments.running.launch_request import LaunchOptions
 from bnkit.experiments.running.worker import select_gpu
 from bnkit.experiments.running.worker_count import available_cpus, resolve_worker_count, worker_count_for
 from tests.child_processes import run, time_limit

@@ -75,7 +75,7 @@ import sys
 from bnkit.experiments.running.ray_cluster import train_batch
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.running.serialization import SelfContainedPayload
-from bnkit.experiments.resolve import resolve_experiment
+from bnkit.experiments.resolve_experiment import resolve_experiment
 
 content = {"name": "x", "data": "digits", "networks": ["mlp"], "seeds": 1, "epochs": 1, "grid": {"lr": [0.1]}}
 planned, components = resolve_experiment(parse_experiment(content, "test"), threads=1)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from bnkit.data.custom import load_data
+from bnkit.data.user_data import load_data
 from bnkit.errors import FactoryError
 from bnkit.experiments.experiment import parse_experiment
-from bnkit.experiments.resolve import resolve_experiment
-from bnkit.experiments.running.request import Overrides
+from bnkit.experiments.resolve_experiment import resolve_experiment
+from bnkit.experiments.running.launch_request import Overrides
 from bnkit.experiments.running.serialization import Payload, SelfContainedPayload, unpack
 from bnkit.stale_imports import unload
 from tests.user_project import a_project  # noqa: F401 - the fixture

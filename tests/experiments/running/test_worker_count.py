@@ -6,7 +6,7 @@ import pytest
 
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.running import worker_count
-from bnkit.experiments.running.request import LaunchOptions
+from bnkit.experiments.running.launch_request import LaunchOptions
 from bnkit.experiments.running.worker_count import may_need_workers, worker_count_for
 
 

@@ -14,7 +14,7 @@ from bnkit.experiments.training.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from bnkit.experiments.training.loop import Training
+from bnkit.experiments.training.training_loop import Training
 from tests.experiments import tiny_experiment
 from tests.report.fake_runs import epoch
 

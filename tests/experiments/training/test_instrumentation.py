@@ -6,7 +6,7 @@ import pytest
 from torch.nn import functional
 
 from bnkit.comparison.compare import compare
-from bnkit.data.custom import make_data_set
+from bnkit.data.user_data import make_data_set
 from bnkit.errors import DataError
 from bnkit.experiments.records.record import RecordFile
 from tests.experiments import tiny_experiment

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 import bnkit
 from bnkit.errors import ModelError, SettingsError
-from bnkit.model.instrument.batch_norm_cost import BatchNormCost, BatchNormCosts, Saving
 from bnkit.model.instrument.step_timing import Clock, LayerTimer
+from bnkit.model.instrument.summary_table import BatchNormCost, BatchNormCosts, Saving
 
 N, C, SIZE = 4, 8, 12
 # Autograd keeps the input of a batch norm, and the mean and the deviation of the batch.
@@ -208,13 +208,17 @@ def _costs(**saving):
         ),
         ({"verb": "convert", "what": "a training step", "why_not": "of this"}, "convert: not possible here: of this"),
         (
-            {"verb": "convert", "what": "a training step", "ms_before": 40, "ms_after": 30, "ratio": (0.7, 0.75, 0.8)},
-            "convert: a training step takes 30 ms instead of 40 ms (25% less; half of the rounds between 30% less and 20% less)",
+            {"verb": "convert", "what": "a training step", "ms_before": 40, "ms_after": 30, "ratio": (0.7, 0.75, 0.8), "rounds": 6},
+            "convert: a training step takes 30 ms instead of 40 ms (25% less; 95 % interval 30% less to 20% less)",
+        ),
+        (
+            {"verb": "convert", "what": "a training step", "ms_before": 40, "ms_after": 30, "ratio": (0.7, 0.75, 0.8), "rounds": 5},
+            "convert: a training step takes 30 ms instead of 40 ms (25% less; 5 rounds from 30% less to 20% less)",
         ),
         (
             {"verb": "recompute", "what": "a training step", "ms_before": 40, "ms_after": 41, "ratio": (0.9, 1.02, 1.1),
-             "bytes_before": 10_000_000, "bytes_after": 6_000_000},
-            "recompute: 6 of 10 MB kept for backward; a training step takes 41 ms instead of 40 ms, no clear difference: half of the rounds lie between 10% less and 10% more",
+             "bytes_before": 10_000_000, "bytes_after": 6_000_000, "rounds": 9},
+            "recompute: 6 of 10 MB kept for backward; a training step takes 41 ms instead of 40 ms, no clear difference: 95 % interval 10% less to 10% more",
         ),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ from bnkit.checks.data_measurements import DataMeasurements
 from bnkit.errors import SettingsError
 from bnkit.model import population_statistics
 from bnkit.model.inspect.batches import Batches
-from bnkit.model.inspect.recognise import batch_norm_sites
+from bnkit.model.inspect.recognise_batch_norm import batch_norm_sites
 from bnkit.model.statistics.measurement import StopForward, collect, moments_of
 from bnkit.moments import Moments
 

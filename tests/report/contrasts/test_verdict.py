@@ -12,10 +12,12 @@ import pytest
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.records.example_scores import ExampleScores
 from bnkit.intervals.holm import holm
+from bnkit.intervals.interval import Conclusion
 from bnkit.report.answer import Answer
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.contrasts.pairs_table import pairs_table
-from tests.report.fake_runs import ARMS, fake_plan, fake_results, finished_record, scored_record
+from bnkit.report.contrasts.verdict import without_remedy
+from tests.report.fake_runs import ARMS, diverged_record, fake_plan, fake_results, finished_record, scored_record
 
 
 def _right(examples, wrong, seed):
@@ -50,7 +52,7 @@ def test_a_gain_on_these_examples_need_not_be_one_on_new_ones():
     assert answer.headline.startswith(
         "Whether batch_norm is better or worse in test accuracy cannot be said: +4.0 points (95 % interval for new test examples −"
     )
-    assert answer.headline.endswith("Use more test examples.")
+    assert answer.headline.endswith("Use more test examples: about 480, with 6 seeds.")
 
 
 def test_a_gain_on_new_examples():
@@ -195,3 +197,82 @@ def test_the_first_interval_is_set_below_before_the_second(width, below):
     assert [
         title for title in ("new from", "new to", "from", "to") if re.search(f"[ ,]  ?{title}: ", f" {text}")
     ] == below
+
+
+def _losing(lost, gain, **changes):
+    """Seeds differ a little; ``lost`` names the runs that diverge, as (network, seed)."""
+
+    def outcome(run):
+        if (run.network.key, run.seed) in lost:
+            return diverged_record(0.5)
+        value = 0.8 + 0.0005 * (run.seed % 3) + gain * (run.network.key == "batch_norm") * (1 + 0.02 * (run.seed % 2))
+        return finished_record(0.1, value, test_answers=10_000_000, test_constant=0.1, **changes)
+
+    return outcome
+
+
+WITH, PLAIN = "batch_norm", "no_batch_norm"
+DIVERGED = {
+    "the better one, often": (0.02, 5, {(WITH, 0), (WITH, 3)}, Conclusion.UNKNOWN),
+    "the better one, once of twenty": (0.02, 20, {(WITH, 0)}, Conclusion.GAIN),
+    "the better one, once, and it is much better": (0.3, 5, {(WITH, 0)}, Conclusion.GAIN),
+    "the other one": (0.02, 5, {(PLAIN, 1)}, Conclusion.GAIN),
+    "both as often": (0.02, 8, {(WITH, 0), (PLAIN, 1)}, Conclusion.GAIN),
+    "the worse one, which would be worse still": (-0.02, 5, {(WITH, 0)}, Conclusion.LOSS),
+    "the other, while it is better": (-0.02, 5, {(PLAIN, 0), (PLAIN, 1)}, Conclusion.UNKNOWN),
+    "one of two that are equal": (0.0, 5, {(WITH, 0), (WITH, 1)}, Conclusion.UNKNOWN),
+    "one of two that are equal, once of thirty": (0.0, 30, {(WITH, 0)}, Conclusion.NOTHING),
+}
+
+
+@pytest.mark.parametrize("name", DIVERGED)
+def test_a_verdict_stands_only_if_the_runs_that_diverged_agree(name):
+    gain, seeds, lost, expected = DIVERGED[name]
+    answer = _answer(_losing(lost, gain), seeds=seeds)
+    (contrast,) = answer.contrasts
+    assert contrast.of_finished is not Conclusion.UNKNOWN
+    assert contrast.verdict is expected
+    diverged = [
+        f"{network} diverged in {sum(network == of for of, _ in lost)} of {seeds} runs"
+        for network in (PLAIN, WITH)
+        if any(network == of for of, _ in lost)
+    ]
+    assert " and ".join(diverged) in answer.headline
+    assert ("there is no verdict" in str(answer)) == (expected is Conclusion.UNKNOWN)
+    assert ("bought" in str(answer)) == (expected in (Conclusion.GAIN, Conclusion.NOTHING))
+
+
+def test_what_the_runs_that_diverged_change_is_said():
+    lost = {(WITH, 0), (WITH, 3)}
+    text = str(_answer(_losing(lost, 0.02), seeds=5))
+    # By hand: three pairs with +2.0 points (in two seeds of them), two with 0.1 instead of about 0.8.
+    assert (
+        "So there is no verdict: over the seeds for which both runs finished, batch_norm is better, but batch_norm diverged in 2 of 5 "
+        "runs; if these count as the best constant answer (0.100), the mean difference is −26.8 points. Use a lower learning rate."
+    ) in text
+    text = str(_answer(_losing({(PLAIN, 1)}, 0.02), seeds=5))
+    assert "That is of the seeds for which both runs finished; no_batch_norm diverged in 1 of 5 runs." in text
+
+
+def test_without_a_score_to_count_them_as_the_runs_that_diverged_are_only_named():
+    own = TaskIdentity(metric="nets.py:own#0123")
+
+    def outcome(run):
+        if (run.network.key, run.seed) in {(WITH, 0), (WITH, 1)}:
+            return diverged_record(0.5)
+        return finished_record(0.1, test_metric=0.5 + 0.02 * (run.network.key == WITH) + 0.0001 * run.seed)
+
+    (contrast,) = _answer(outcome, seeds=5, task=own).contrasts
+    assert (contrast.best.divergence.counts_as, contrast.verdict) == (None, Conclusion.GAIN)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["Use more seeds.", "Use more test examples: about 1,300, with 10 seeds.", "Use a lower learning rate.",
+     "Use more test examples.", "Use more seeds and more test examples."],
+)  # fmt: skip
+def test_a_paper_has_the_headline_without_the_remedy(sentence):
+    assert (
+        without_remedy(f"It cannot be said: +1.2 points (n = 5). {sentence}")
+        == "It cannot be said: +1.2 points (n = 5)."
+    )

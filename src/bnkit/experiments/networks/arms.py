@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.built_in import ARM_KERNELS
+from bnkit.experiments.built_in_networks import ARM_KERNELS
 from bnkit.messages import unknown_name
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 

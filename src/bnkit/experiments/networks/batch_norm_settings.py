@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.settings import Settings
-from bnkit.model.inspect.recognise import BatchNormLike, batch_norm_sites, recognise
+from bnkit.model.inspect.recognise_batch_norm import BatchNormLike, batch_norm_sites, recognise
 
 # The settings, and the attribute of a batch norm that each sets.
 _ATTRIBUTES = {"bn_eps": "eps", "bn_momentum": "momentum"}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.kernels.fused.tracing import is_plain_eager
+from bnkit.kernels.tracing import is_plain_eager
 
 # Size, stride, padding, dilation, and whether a window may reach over the edge.
 _WINDOWS: tuple[Any, ...] = ([2, 2], [2, 2], [0, 0], [1, 1], False)

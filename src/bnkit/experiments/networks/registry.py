@@ -10,22 +10,21 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from bnkit.errors import BnkitError, FactoryError, SettingsError
-from bnkit.experiments.built_in import built_in_identity, key_prefix
+from bnkit.experiments.built_in_networks import built_in_identity, key_prefix
 from bnkit.experiments.code_fingerprint import fingerprint_of
 from bnkit.experiments.experiment import DEFAULT_ARMS, NetworkIdentity
 from bnkit.experiments.networks.arms import Arm, find_arm
 from bnkit.experiments.networks.batch_norm_settings import set_batch_norms
-from bnkit.experiments.networks.init import init_weights
+from bnkit.experiments.networks.factory_parameters import OPTIONS, factory_arguments, factory_parameters
+from bnkit.experiments.networks.initial_weights import init_weights, seeded_weights
 from bnkit.experiments.networks.lenet import lenet
 from bnkit.experiments.networks.mlp import mlp, residual_mlp
-from bnkit.experiments.networks.parameters import OPTIONS, factory_arguments, factory_parameters
 from bnkit.experiments.networks.resnet import resnet
 from bnkit.experiments.networks.simple_cnn import simple_cnn
 from bnkit.experiments.networks.twins import make_twin, materialize_lazy, random_example
 from bnkit.experiments.networks.two_cnn import two_cnn
-from bnkit.experiments.run_seeding import seeded_weights
 from bnkit.experiments.settings import Settings
-from bnkit.factory_import import is_factory_name, load_factory
+from bnkit.factory_import import is_factory_name, load_factory, refuse_required_arguments, what_it_is
 from bnkit.kernels.compilation.compiled_loops import is_numba_installed
 from bnkit.messages import unknown_name
 from bnkit.nn import BatchNorm2d
@@ -182,7 +181,8 @@ def network_sources(networks: Sequence[str], arms: Sequence[str]) -> dict[str, N
         elif network in ARCHITECTURES:
             added = {f"{prefix}{name}": _built_in(f"{prefix}{name}", network, find_arm(name)) for name in arms}
         else:
-            raise SettingsError(unknown_name("unknown network", network, ARCHITECTURES, ", or file.py:factory"))
+            message = unknown_name("unknown network", network, ARCHITECTURES, ", or file.py:factory")
+            raise SettingsError(f"{message}{what_it_is(network)}")
         clash = sources.keys() & added.keys()
         if clash:
             raise SettingsError(f"two networks are called {min(clash)!r}; expected names that differ")
@@ -277,6 +277,7 @@ def _from_factory(origin: str, factory: object, key: str, loaded_as: str) -> Net
             f"{origin} is {_short(factory)}; expected a factory: something to call that returns an nn.Module"
         )
     parameters = factory_parameters(factory)
+    refuse_required_arguments(origin, factory, parameters)
 
     def make(input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:
         model: nn.Module = factory(**factory_arguments(settings, parameters))

@@ -12,8 +12,8 @@ from bnkit.model.edit.add import add
 from bnkit.model.edit.convert import convert
 from bnkit.model.edit.remove import remove
 from bnkit.model.edit.replace import ReplacementKind
-from bnkit.model.inspect.recognise import BatchNormLike, Unrecognized, batch_norm_sites
-from bnkit.model.state import preserve_model
+from bnkit.model.inspect.recognise_batch_norm import BatchNormLike, Unrecognized, batch_norm_sites
+from bnkit.model.preserve_state import preserve_model
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 _OURS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)

@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import Experiment, parse_experiment, read_experiment
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records import atomic_files, calls, example_scores, marker
-from bnkit.experiments.records.budget_end import forget_budget_end
-from bnkit.experiments.records.calls import FolderRuns, folder_runs
+from bnkit.experiments.records import atomic_files, earlier_calls, example_scores, overwrite_protection
+from bnkit.experiments.records.budget_exhausted import forget_budget_end
+from bnkit.experiments.records.earlier_calls import FolderRuns, folder_runs
 from bnkit.experiments.records.record import CorruptRecordError, Epoch, Record, RecordFile, Status
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -33,7 +33,9 @@ _FILES_OF_A_RUN = (
     ".*.new",
 )
 # The files that a comparison writes.
-_WRITTEN = ("experiment.toml", "results.csv", "report.html", "runs", marker.LOCK)
+_WRITTEN = ("experiment.toml", "results.csv", "report.html", "runs", overwrite_protection.LOCK)
+# The results folders that a message names.
+_NAMED = 3
 # The folders of loggers.
 _LOGS = ("tensorboard", "wandb", "mlflow")
 # The fraction of the time that may be spent writing results.csv.
@@ -108,21 +110,21 @@ class ResultsFolder:
         """Read the record of ``run`` from disk the next time."""
         self._records.pop(run.run_id, None)
 
-    def experiment(self) -> Experiment:
-        """The experiment that was last run here.
+    def experiment(self, call: Path | None = None) -> Experiment:
+        """The experiment that was last run here, or that of the file ``call``.
 
         Raises:
             RecordError: If there is none, or it was not written by a comparison.
             SettingsError: If its file cannot be read.
         """
-        if not self.experiment_file.is_file():
-            what = "holds no experiment.toml" if self.path.exists() else "does not exist"
-            raise RecordError(f"{self.path} {what}; expected a folder that bnkit compare wrote")
-        experiment = parse_experiment(read_experiment(self.experiment_file), str(self.experiment_file))
-        if experiment.settled is None:
+        file = self.experiment_file if call is None else call
+        if not file.is_file():
             raise RecordError(
-                f"{self.experiment_file} was not written by a comparison; expected a folder that bnkit compare wrote"
+                f"{_why_no_experiment(self.path)}; expected a folder that bnkit compare wrote{_hint(self.path)}"
             )
+        experiment = parse_experiment(read_experiment(file), str(file))
+        if experiment.settled is None:
+            raise RecordError(f"{file} was not written by a comparison; expected a folder that bnkit compare wrote")
         return experiment
 
     def refuse_foreign(self, *further: str) -> None:
@@ -134,7 +136,7 @@ class ResultsFolder:
         Raises:
             RecordError: If there is such a file, or the folder is a file.
         """
-        marker.refuse_foreign(self.path, (*_WRITTEN, *further))
+        overwrite_protection.refuse_foreign(self.path, (*_WRITTEN, *further))
 
     def begin(self, experiment: Experiment, *, fresh: bool) -> None:
         """Create the folder and write ``experiment.toml``; if ``fresh``, delete existing runs first."""
@@ -146,15 +148,15 @@ class ResultsFolder:
             for file in (self.results_file, self.report_file, self.experiment_file):
                 file.unlink(missing_ok=True)
             forget_budget_end(self.path)
-            calls.forget_all(self.path)
+            earlier_calls.forget_all(self.path)
             self._records.clear()
         try:
             atomic_files.make_folder(self.path / "runs")
-            atomic_files.make_folder(self.path / calls.CALLS)
+            atomic_files.make_folder(self.path / earlier_calls.CALLS)
         except OSError as error:
             raise atomic_files.UnwritableError.of(self.path / "runs", error) from error
         text = experiment.to_toml()
-        calls.remember(self.path, text, self.experiment_file)
+        earlier_calls.remember(self.path, text, self.experiment_file)
         self.replace(self.experiment_file, text)
         self._runs = None
 
@@ -170,7 +172,7 @@ class ResultsFolder:
         try:
             atomic_files.make_folder(self.path)
             # The system releases it when the process ends, after kill -9 too.
-            lock = FileLock(self.path / marker.LOCK, timeout=0)
+            lock = FileLock(self.path / overwrite_protection.LOCK, timeout=0)
             lock.acquire()
         except Timeout as error:
             raise RecordError(f"another bnkit is writing to {self.path}; wait for it, or use another `out`") from error
@@ -179,7 +181,7 @@ class ResultsFolder:
                 f"{self.path} cannot be written ({error.strerror or error}); expected a folder that can: use another `out`"
             ) from error
         try:
-            marker.mark(self.path, (*_WRITTEN, *_LOGS))
+            overwrite_protection.mark(self.path, (*_WRITTEN, *_LOGS))
             yield
         finally:
             lock.release()
@@ -215,6 +217,20 @@ def results_path(path: str | Path) -> Path:
     if not str(path).strip():
         raise SettingsError("out is empty; expected the path of a folder, or None for results/<name>")
     return Path(path)
+
+
+def _why_no_experiment(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} holds no experiment.toml"
+    return f"{path} is a file" if path.exists() else f"{path} does not exist"
+
+
+def _hint(path: Path) -> str:
+    """The results folder that ``path`` lies in, or those in it, as the end of a message; empty if there are none."""
+    around = [folder for folder in path.parents if (folder / "experiment.toml").is_file()]
+    inside = sorted(file.parent for file in path.glob("*/experiment.toml")) if path.is_dir() else []
+    known = around[:1] or inside
+    return f", as {' or '.join(map(str, known[:_NAMED]))}" if known else ""
 
 
 def _remove_run(run: Path) -> None:

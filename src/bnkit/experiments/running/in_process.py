@@ -10,9 +10,9 @@ from bnkit.experiments.callbacks import Callback, CallbackList, EventHandler, No
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import CorruptRecordError, Epoch, Record
 from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.resolve import Components
-from bnkit.experiments.running.request import PreparedExperiment, RunRequest, try_once
-from bnkit.experiments.running.run import cleanup, train_run
+from bnkit.experiments.resolve_experiment import Components
+from bnkit.experiments.running.launch_request import PreparedExperiment, RunRequest, try_once
+from bnkit.experiments.running.train_run import cleanup, train_run
 from bnkit.memory import keep_freed_memory
 
 

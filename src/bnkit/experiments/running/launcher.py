@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from bnkit.experiments.callbacks import EventHandler, Note
-from bnkit.experiments.running.recorded import recorded_experiment
-from bnkit.experiments.running.request import LaunchOptions, PreparedExperiment, RunRequest, under_torchrun
+from bnkit.experiments.running.completed_experiment import recorded_experiment
+from bnkit.experiments.running.launch_request import LaunchOptions, PreparedExperiment, RunRequest, under_torchrun
 from bnkit.experiments.running.worker_count import may_need_workers
 from bnkit.experiments.running.worker_process import refuse_nested_workers, warm_up
 from bnkit.messages import plural
@@ -71,7 +71,7 @@ def _launcher(options: LaunchOptions) -> Launcher:
 def _launch_here(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExperiment]:
     if may_need_workers(request):
         warm_up(request.experiment)  # it loads torch while that is loaded here
-    from bnkit.experiments.resolve import resolve_experiment
+    from bnkit.experiments.resolve_experiment import resolve_experiment
     from bnkit.experiments.running import in_process, pool
     from bnkit.experiments.running.worker_count import worker_count_for
 

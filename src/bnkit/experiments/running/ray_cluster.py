@@ -25,11 +25,11 @@ from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import atomic_files
 from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.resolve import Components
+from bnkit.experiments.resolve_experiment import Components
 from bnkit.experiments.running.in_process import incomplete_runs
-from bnkit.experiments.running.request import PreparedExperiment, RunRequest, prepare
-from bnkit.experiments.running.run import make_run_folder, record_failure, train_run
+from bnkit.experiments.running.launch_request import PreparedExperiment, RunRequest, prepare
 from bnkit.experiments.running.serialization import SelfContainedPayload, unpack
+from bnkit.experiments.running.train_run import make_run_folder, record_failure, train_run
 from bnkit.experiments.training.checkpoint import remove_checkpoint
 from bnkit.experiments.training.optimizers import preload_optimizers
 from bnkit.memory import keep_freed_memory

@@ -15,12 +15,12 @@ from typing import Any
 import cloudpickle
 
 from bnkit.data import DATA_SETS, DataSet
-from bnkit.data.custom import load_data
+from bnkit.data.user_data import load_data
 from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.networks import NetworkSource, network_sources
-from bnkit.experiments.resolve import Components
-from bnkit.experiments.running.request import Overrides
+from bnkit.experiments.resolve_experiment import Components
+from bnkit.experiments.running.launch_request import Overrides
 from bnkit.experiments.training.task import Task, resolve_task
 from bnkit.factory_import import factory_modules
 from bnkit.seeding import seeded
@@ -168,6 +168,6 @@ def _dumps(content: tuple[object, ...]) -> bytes:
     except Exception as error:
         raise SettingsError(
             f"the networks, data or functions cannot be sent to another process ({type(error).__name__}: {error}); "
-            "expected functions, classes and tensors; or leave out workers"
+            "expected functions, classes and tensors; or leave out `workers`"
         ) from error
     return packed

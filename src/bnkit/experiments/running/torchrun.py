@@ -17,11 +17,11 @@ from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records import atomic_files
 from bnkit.experiments.records.record import Record, Status
 from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.resolve import Components
+from bnkit.experiments.resolve_experiment import Components
 from bnkit.experiments.running.in_process import incomplete_runs
-from bnkit.experiments.running.request import LaunchOptions, PreparedExperiment, RunRequest, Train, prepare
-from bnkit.experiments.running.run import make_run_folder, train_run
+from bnkit.experiments.running.launch_request import LaunchOptions, PreparedExperiment, RunRequest, Train, prepare
 from bnkit.experiments.running.serialization import require_same_data
+from bnkit.experiments.running.train_run import make_run_folder, train_run
 from bnkit.experiments.training.distributed import Processes, process_group
 from bnkit.memory import keep_freed_memory
 
@@ -39,7 +39,7 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
     options, experiment = request.options, request.experiment
     given = replace(options, try_training=True, workers=None if options.workers == "auto" else options.workers)
     if given != LaunchOptions():
-        raise SettingsError("workers, run_timeout or engine under torchrun; expected none of them with it")
+        raise SettingsError("`workers`, `run_timeout` or `engine` under torchrun; expected none of them with it")
     with process_group() as processes:
         leads = processes.rank == 0
         own, components = prepare(experiment, options, request.overrides, request.resolved_before, processes.count)

@@ -12,12 +12,12 @@ from bnkit.experiments.callbacks import EventHandler, Note
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.running.request import RunRequest
+from bnkit.experiments.running.launch_request import RunRequest
 from bnkit.factory_import import is_factory_name
 from bnkit.messages import plural
 
 if TYPE_CHECKING:
-    from bnkit.experiments.resolve import Components
+    from bnkit.experiments.resolve_experiment import Components
 
 # NVIDIA's GPUs on Linux.
 _NVIDIA = Path("/dev/nvidiactl")

@@ -39,7 +39,7 @@ def refuse_nested_workers() -> None:
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SettingsError(
             "a worker process imports your script, and that calls bnkit.compare again; put the call under "
-            "'if __name__ == \"__main__\":', or leave out workers"
+            "'if __name__ == \"__main__\":', or leave out `workers`"
         )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bnkit.errors import BnkitError
-from bnkit.model.state import preserve_attribute
+from bnkit.model.preserve_state import preserve_attribute
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 T = TypeVar("T")

@@ -9,8 +9,9 @@ from pathlib import Path
 _KERNELS = Path(__file__).parent.parent
 # The other modules of ``kernels.cpu`` only call the loops.
 SOURCES = (
-    "activation", "cpu/activations", "cpu/aten_affine_loops", "cpu/compiling", "cpu/elements",
-    "cpu/intrinsics", "cpu/layout", "cpu/loop_call", "cpu/planes", "cpu/row_steps", "cpu/rows",
+    "activation", "cpu/aten_affine_loops", "cpu/channels_last_loops", "cpu/channels_last_steps",
+    "cpu/contiguous_loops", "cpu/elements", "cpu/intrinsics", "cpu/layout",
+    "cpu/loop_call", "cpu/numba_compile", "cpu/smooth_activations",
 )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def warm_up(
         KernelError: If Numba is not installed, or its folder is not writable.
     """
     _require_numba()
-    from bnkit.kernels.compilation.announcement import silence  # imports Numba, which is installed here
+    from bnkit.kernels.compilation.compile_warning import silence  # imports Numba, which is installed here
 
     silence()
     errors = {}
@@ -148,8 +148,8 @@ _seen = 0
 def _found_in() -> str:
     """The folder in which the loops of the last call were found; empty if one of them was compiled."""
     global _seen  # noqa: PLW0603
-    from bnkit.kernels.cpu.compiling import compiled_here
     from bnkit.kernels.cpu.loop_call import run
+    from bnkit.kernels.cpu.numba_compile import compiled_here
 
     is_found = len(compiled_here) == _seen and not sum(run.stats.cache_misses.values())
     _seen = len(compiled_here)

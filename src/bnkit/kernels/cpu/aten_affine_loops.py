@@ -13,9 +13,9 @@ from itertools import product
 import numpy as np
 
 from bnkit.kernels.cpu import intrinsics, loop_call
-from bnkit.kernels.cpu.compiling import inner, outer
 from bnkit.kernels.cpu.intrinsics import advance, fused, load, store
 from bnkit.kernels.cpu.loop_call import RESIDUAL, X, Y, partition
+from bnkit.kernels.cpu.numba_compile import inner, outer
 
 table = intrinsics.pointer[np.float32]
 wide = intrinsics.pointer[np.float64]

@@ -10,7 +10,7 @@ from numba import njit
 
 from bnkit.kernels.activation import LEAKY_SLOPE
 from bnkit.kernels.cpu import intrinsics
-from bnkit.kernels.cpu.activations import smooth_activations
+from bnkit.kernels.cpu.smooth_activations import smooth_activations
 
 _ELEMENTS = {"float32": np.float32, "float64": np.float64, "float16": np.uint16, "bfloat16": np.uint16}
 _LOAD = {

@@ -11,7 +11,7 @@ from bnkit.kernels.cpu import launch, sync_passes
 from bnkit.kernels.cpu.loop_call import given_statistics
 from bnkit.kernels.fused.kernel import FusedKernel
 from bnkit.kernels.fused.operands import are_rows, is_bare, is_dense
-from bnkit.kernels.fused.tracing import is_plain_eager
+from bnkit.kernels.tracing import is_plain_eager
 
 
 class CpuKernel(FusedKernel):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bnkit.kernels.cpu import intrinsics
-from bnkit.kernels.cpu.compiling import entry
+from bnkit.kernels.cpu.numba_compile import entry
 from bnkit.kernels.cpu.threads import team
 
 # Entries of the table that loops read. Tensors, gamma, beta and the statistics are addresses; 0 stands for none.

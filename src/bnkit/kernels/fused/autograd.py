@@ -12,7 +12,7 @@ from bnkit.kernels import reference
 from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.fused.backend import backend_of
 from bnkit.kernels.fused.operands import in_layout_of
-from bnkit.kernels.fused.tracing import is_wrapped
+from bnkit.kernels.tracing import is_wrapped
 
 
 class ForwardConfig(NamedTuple):

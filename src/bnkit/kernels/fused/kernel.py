@@ -15,8 +15,8 @@ from bnkit.kernels.fused import custom_op
 from bnkit.kernels.fused.autograd import FusedBatchNormFunction
 from bnkit.kernels.fused.backend import Backend, register_backend
 from bnkit.kernels.fused.operands import are_rows, as_row, channels_last, is_bare, is_dense, parameter_dtype_of
-from bnkit.kernels.fused.tracing import is_traced, is_transformed
 from bnkit.kernels.sync_contract import SyncKernel
+from bnkit.kernels.tracing import is_traced, is_transformed
 
 
 class FusedKernel:

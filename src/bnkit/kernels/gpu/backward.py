@@ -18,9 +18,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from bnkit.kernels.gpu.device_functions import by_channel, channels_of, store
 from bnkit.kernels.gpu.reductions import gradients_of_tile, products_of_tiles
 from bnkit.kernels.gpu.statistics import backward_coefficients, saved_affine
-from bnkit.kernels.gpu.tiles import by_channel, channels_of, store
 
 _NUMBERS = ["rows", "units", "channels", "column_tiles", "tiles", "each", "parts", "count"]
 

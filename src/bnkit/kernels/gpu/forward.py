@@ -19,9 +19,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from bnkit.kernels.gpu.device_functions import activate, channels_of, load, load_mask, store, tile_offsets
 from bnkit.kernels.gpu.reductions import moments_of_tile, moments_of_tiles
 from bnkit.kernels.gpu.statistics import affine, finalize, merge, saved_affine
-from bnkit.kernels.gpu.tiles import activate, channels_of, load, load_mask, store, tile_offsets
 
 # Arguments that Triton would otherwise specialise for values that are 1 or divisible by 16.
 _NUMBERS = ["rows", "units", "channels", "column_tiles", "tiles", "each", "parts", "count"]

@@ -11,7 +11,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bnkit.kernels.gpu.tiles import activation_backward, by_channel, is_finite, load, load_mask, size_of, tile_offsets
+from bnkit.kernels.gpu.device_functions import (
+    activation_backward,
+    by_channel,
+    is_finite,
+    load,
+    load_mask,
+    size_of,
+    tile_offsets,
+)
 
 
 @triton.jit

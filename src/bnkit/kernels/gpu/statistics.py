@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bnkit.kernels.gpu.tiles import parameter
+from bnkit.kernels.gpu.device_functions import parameter
 
 
 @triton.jit

@@ -17,8 +17,8 @@ from bnkit.model.edit.fuse import fuse, unfuse
 from bnkit.model.edit.fuse_plan import plan_fusion
 from bnkit.model.edit.replace import Replacement, ReplacementKind, describe, replace_with
 from bnkit.model.inspect.example import Example
-from bnkit.model.inspect.patterns import Patterns
-from bnkit.model.inspect.recognise import (
+from bnkit.model.inspect.name_patterns import Patterns
+from bnkit.model.inspect.recognise_batch_norm import (
     BatchNormLike,
     BatchNormSite,
     Unrecognized,
@@ -30,7 +30,7 @@ from bnkit.model.inspect.recognise import (
 from bnkit.model.inspect.trace import Trace, trace
 from bnkit.model.layers.deferred import Deferring
 from bnkit.model.layers.frozen_mixin import bare_class
-from bnkit.model.state import isolate_from_ambient_modes
+from bnkit.model.preserve_state import isolate_from_ambient_modes
 from bnkit.model.verify.changed_model import check_comparable, error_of, exact_output, output_of
 from bnkit.nn import batch_norm as ours
 
@@ -209,7 +209,7 @@ def _refuse(matching: list[BatchNormSite], to: str, functions: tuple[type[nn.Mod
         where = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
         raise ModelError(
             f"{where}: {kind.__name__}, which {reasons[kind]}; expected what a batch norm and an activation compute: say how "
-            f"it is to be converted with how={{{kind.__name__}: function}}, or leave it out with exclude"
+            f"it is to be converted with how={{{kind.__name__}: function}}, or leave it out with `exclude`"
         )
 
 

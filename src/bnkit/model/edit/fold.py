@@ -16,14 +16,14 @@ from bnkit.model.edit.fold_plan import PlannedFold, plan_folds
 from bnkit.model.edit.fold_program import ChangedProgram, fold_program
 from bnkit.model.edit.fold_weights import into_input, into_output
 from bnkit.model.inspect.example import Example, largest_difference
-from bnkit.model.inspect.patterns import Patterns
-from bnkit.model.inspect.recognise import as_module, recognise
+from bnkit.model.inspect.name_patterns import Patterns
+from bnkit.model.inspect.recognise_batch_norm import as_module, recognise
 from bnkit.model.inspect.trace import trace
 from bnkit.model.layers.attached import WithBatchNorm, detach_batch_norm
 
 # Rest and Apart: the names of these classes in models that were pickled as a whole by earlier versions.
 from bnkit.model.layers.folded import Apart, ResidualActivation, Rest, ScaleAndShift  # noqa: F401
-from bnkit.model.state import isolate_from_ambient_modes, preserve_model
+from bnkit.model.preserve_state import isolate_from_ambient_modes, preserve_model
 from bnkit.model.verify.changed_model import check_comparable, error_of, output_of, tolerance
 
 _DONE = "with its batch norm folded"
@@ -150,7 +150,7 @@ def _check_exact(model: nn.Module, planned: list[PlannedFold], example: Example)
         if name in before and not (apart := largest_difference(before[name], after.get(name))) <= limit:
             raise ModelError(
                 f"folding {entry.name} {entry.detail} changes what comes out there by {apart:.1e} of its largest magnitude; "
-                f"expected the same: use exclude={entry.name!r}"
+                f"expected the same: use `exclude` {entry.name!r}"
             )
     if not (apart := largest_difference(output, folded_output)) <= limit:
         raise ModelError(

@@ -13,9 +13,9 @@ from torch.nn.modules.conv import _ConvNd
 from bnkit.model.edit.channel_axis import axis_after
 from bnkit.model.edit.fold_weights import is_shared, own_tensor, why_not_into_input, why_not_writable
 from bnkit.model.edit.untraced_norms import UntracedNorms
-from bnkit.model.inspect.operations import OpType
-from bnkit.model.inspect.patterns import Patterns, matching
-from bnkit.model.inspect.recognise import BatchNormLike, no_batch_norm, recognise
+from bnkit.model.inspect.name_patterns import Patterns, matching
+from bnkit.model.inspect.operation_types import OpType
+from bnkit.model.inspect.recognise_batch_norm import BatchNormLike, no_batch_norm, recognise
 from bnkit.model.inspect.trace import Operation, Trace
 from bnkit.model.layers.attached import CHILD, WithBatchNorm
 

@@ -7,8 +7,8 @@ from torch import nn
 from bnkit.arguments import check_bool
 from bnkit.errors import ModelError
 from bnkit.model.changes import UNCHANGED, Change, Changes
-from bnkit.model.inspect.patterns import Patterns
-from bnkit.model.inspect.recognise import (
+from bnkit.model.inspect.name_patterns import Patterns
+from bnkit.model.inspect.recognise_batch_norm import (
     BatchNormLike,
     BatchNormSite,
     Unrecognized,
@@ -60,7 +60,7 @@ def freeze(
         if site.name in picked and isinstance(site.recognised_as, Unrecognized) and site.recognised_as.is_lazy:
             raise ModelError(
                 f"{site.name or 'the model'}: {type(site.module).__name__}, which has not seen an input yet; expected one "
-                "that has: run the model once, then freeze it, or leave it out with exclude"
+                "that has: run the model once, then freeze it, or leave it out with `exclude`"
             )
     trained = _trained_before(model)
     return Changes(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from bnkit.kernels.activation import FUNCTIONS, LEAKY_SLOPE, MODULES
-from bnkit.model.inspect.operations import OpType
-from bnkit.model.inspect.recognise import recognise
+from bnkit.model.inspect.operation_types import OpType
+from bnkit.model.inspect.recognise_batch_norm import recognise
 from bnkit.model.inspect.trace import Operation, Trace
 
 _NAMES = {module: name for name, module in MODULES.items()}

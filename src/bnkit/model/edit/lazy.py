@@ -6,7 +6,7 @@ from torch import nn
 
 from bnkit.model.changes import UNCHANGED
 from bnkit.model.edit.replace import Replacement
-from bnkit.model.inspect.recognise import KNOWN
+from bnkit.model.inspect.recognise_batch_norm import KNOWN
 from bnkit.model.layers.activated import OURS
 from bnkit.model.layers.frozen_mixin import bare_class
 from bnkit.nn import batch_norm as ours

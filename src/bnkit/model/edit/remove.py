@@ -15,12 +15,12 @@ from bnkit.model.edit.fold import fold
 from bnkit.model.edit.fold_plan import feeding_layer, has_own_forward
 from bnkit.model.edit.fold_weights import add_bias, is_wrapper_subclass, out_channels
 from bnkit.model.inspect.example import Example
-from bnkit.model.inspect.patterns import Patterns, matching
-from bnkit.model.inspect.recognise import as_module, no_batch_norm, recognise
+from bnkit.model.inspect.name_patterns import Patterns, matching
+from bnkit.model.inspect.recognise_batch_norm import as_module, no_batch_norm, recognise
 from bnkit.model.inspect.trace import Operation, Trace, trace
 from bnkit.model.layers.attached import WithBatchNorm, detach_batch_norm
 from bnkit.model.layers.folded import ClonedActivation, ResidualActivation
-from bnkit.model.state import isolate_from_ambient_modes
+from bnkit.model.preserve_state import isolate_from_ambient_modes
 from bnkit.model.verify.changed_model import output_of
 
 

@@ -16,7 +16,7 @@ from bnkit.arguments import check_int, check_process_group
 from bnkit.errors import SettingsError
 from bnkit.messages import did_you_mean
 from bnkit.model.changes import UNCHANGED
-from bnkit.model.inspect.recognise import KNOWN, BatchNormLike
+from bnkit.model.inspect.recognise_batch_norm import KNOWN, BatchNormLike
 from bnkit.model.layers.activated import (
     ACTIVATED,
     OURS,

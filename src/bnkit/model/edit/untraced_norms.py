@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from bnkit.model.edit.fold_weights import out_channels
-from bnkit.model.inspect.operations import OpType, type_of_module
+from bnkit.model.inspect.operation_types import OpType, type_of_module
 from bnkit.model.inspect.trace import Trace
 
 _CHOICES = (nn.ModuleList, nn.ModuleDict)

@@ -94,7 +94,8 @@ class Batches:
             shapes = ", ".join(f"{tuple(tensor.shape)} of {tensor.dtype}" for _, tensor in tensors_in(moved))
             raise ModelError(
                 f"{type(model).__name__} raised {type(error).__name__} on batch {number} ({shapes or 'no tensors'}): "
-                f"{' '.join(str(error).split())[:300]}; expected batches that the model can be called with, or forward="
+                f"{' '.join(str(error).split())[:300]}; expected batches that the model can be called with, or a `forward` that takes "
+                "them"
             ) from error
 
 
@@ -153,7 +154,7 @@ def _inputs(batch: Any, number: int) -> Any:
     if batch is None or isinstance(batch, (str, bytes)):
         raise DataError(
             f"batch {number} holds a {type(batch).__name__}; expected a tensor, a tuple whose first entry is the input, or a "
-            "dictionary of keyword arguments; forward= takes anything else"
+            "dictionary of keyword arguments; or a `forward` that takes the batch"
         )
     return batch
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from bnkit.model.inspect.example import Example
-from bnkit.model.state import preserve_model
+from bnkit.model.preserve_state import preserve_model
 
 
 def first_lazy(model: nn.Module) -> str | None:

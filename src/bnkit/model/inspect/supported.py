@@ -11,7 +11,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from bnkit.errors import ModelError, SettingsError
-from bnkit.model.inspect.operations import OpType, type_of_operation
+from bnkit.model.inspect.operation_types import OpType, type_of_operation
 
 _QUANTIZED = ("torch.ao.nn.quantized.modules", "torch.ao.nn.intrinsic.quantized.modules")
 # Float modules of torch.ao.nn.quantized: left by dynamic quantization, or part of models to be quantized later.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bnkit.model.state import preserve_model
+from bnkit.model.preserve_state import preserve_model
 
 
 def bytes_for_backward(model: nn.Module, inputs: Tensor) -> int:

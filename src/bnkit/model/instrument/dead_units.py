@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from bnkit.model.instrument.batched_statistics import BatchedStatistics
-from bnkit.model.state import temporary_hooks
+from bnkit.model.preserve_state import temporary_hooks
 
 # A unit of a saturating activation is dead if its values stay within this distance of one limit.
 _NEAR = 0.01

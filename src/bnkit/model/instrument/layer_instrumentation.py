@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.model.instrument.dead_units import OF_MODULES, OF_NAMES, DeadUnitFractions, activations_called
 from bnkit.model.instrument.distributions import QUANTILES, Array, Distribution, Distributions, round_sig
-from bnkit.model.state import RngState, preserve_model, temporary_hooks
+from bnkit.model.preserve_state import RngState, preserve_model, temporary_hooks
 
 __all__ = ["QUANTILES", "LayerInstrumentation"]
 

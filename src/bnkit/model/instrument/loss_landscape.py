@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.model.state import RngState, preserve_model
+from bnkit.model.preserve_state import RngState, preserve_model
 
 # The step sizes, as multiples of the learning rate: the range of the paper's figure 4.
 STEPS = (0.5, 1.0, 2.0, 4.0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 import torch
@@ -214,16 +214,28 @@ def _random_like(tensors: Sequence[Tensor]) -> list[Tensor]:
 def interleaved(
     functions: Mapping[str, Callable[[], StepTimes]], *, repetitions: int, warm_up: int
 ) -> dict[str, list[StepTimes]]:
-    """The results of each of ``functions`` in ``repetitions`` rounds of one call each, after warm-up rounds."""
+    """The results of each of ``functions`` in ``repetitions`` rounds of one call each, after warm-up rounds.
+
+    Each round begins with another function, so that none always follows the same one; no garbage is collected within a call.
+    """
     found: dict[str, list[StepTimes]] = {name: [] for name in functions}
+    names = list(functions)
     for number in range(warm_up + repetitions):
-        for name, function in functions.items():
-            times = function()
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            with _no_garbage_collection():
+                times = functions[name]()
             if number >= warm_up:
                 found[name].append(times)
     return found
 
 
-def median_of(times: Sequence[StepTimes], value: Callable[[StepTimes], float]) -> float:
-    """The median of a figure over rounds."""
-    return median(map(value, times))
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

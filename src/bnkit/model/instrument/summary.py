@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from statistics import quantiles
+from statistics import median
 from typing import Any
 
 import torch
@@ -21,21 +21,27 @@ from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.edit.fold import fold
 from bnkit.model.inspect.batches import device_of
 from bnkit.model.inspect.example import Example
+from bnkit.model.inspect.layer_sites import Sites, sites
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
-from bnkit.model.inspect.recognise import BatchNormLike, BatchNormSite, batch_norm_sites, required_batch_norm_sites
-from bnkit.model.inspect.sites import Sites, sites
+from bnkit.model.inspect.recognise_batch_norm import (
+    BatchNormLike,
+    BatchNormSite,
+    batch_norm_sites,
+    required_batch_norm_sites,
+)
 from bnkit.model.inspect.supported import check_supported
-from bnkit.model.instrument.batch_norm_cost import BatchNormCost, BatchNormCosts, Saving
 from bnkit.model.instrument.kept_bytes import KeptBytes, bytes_saved_by_recompute, kept_bytes
-from bnkit.model.instrument.step_timing import Clock, StepTimes, TrainingStep, interleaved, median_of
-from bnkit.model.state import force_eager, isolate_from_ambient_modes, preserve_everything
+from bnkit.model.instrument.paired_rounds import Interval, PairedRounds, median_interval
+from bnkit.model.instrument.step_timing import Clock, StepTimes, TrainingStep, interleaved
+from bnkit.model.instrument.summary_table import BatchNormCost, BatchNormCosts, Saving
+from bnkit.model.preserve_state import force_eager, isolate_from_ambient_modes, preserve_everything
 
 _WARM_UP = 2
 _OURS = "bnkit."
 
 
 @isolate_from_ambient_modes
-def summary(model: nn.Module, example_inputs: Any, *, repetitions: int = 7) -> BatchNormCosts:
+def summary(model: nn.Module, example_inputs: Any, *, repetitions: int = 9) -> BatchNormCosts:
     """Measure the cost of each batch norm of ``model``, and the savings by ``convert``, ``recompute`` and ``fold``.
 
     The timed work is a training step on the example, without an optimizer: the forward pass in training mode, and the
@@ -43,8 +49,9 @@ def summary(model: nn.Module, example_inputs: Any, *, repetitions: int = 7) -> B
     rounds, with PyTorch's current number of threads. Layers are timed within that step, by hooks on the module and on
     its nodes in the autograd graph. The variants are interleaved in the same rounds: the model with bnkit's layers
     (their loops are compiled first, which may take a minute), the model under ``recompute``, and the evaluation of the
-    model and of the folded model. Every figure is a median; the output says so if the middle half of the rounds
-    includes both faster and slower ones. On a GPU, times are device times.
+    model and of the folded model. Shares and ratios are taken within a round, and their medians over the rounds are
+    returned, with 95 % intervals from 6 rounds on. Milliseconds are these shares and ratios at the speed of the fastest
+    round. On a GPU, times are device times.
 
     Bytes are those of the tensors that autograd saves, without parameters and buffers. Each tensor counts once, for the
     first layer that saves it.
@@ -134,7 +141,6 @@ class _Measurement:
         self._model.train()
         kept = kept_bytes(self._model, self._example, self._layers)
         saved, why_not = self._saved_by_recompute()
-        step = median_of(times["layers"], lambda time: time.whole)
         order = {site.name: number for number, site in enumerate(self._sites)}
         names = sorted(self._found, key=lambda name: order.get(name, len(order)))
         costs = [self._cost(name, times, kept, saved) for name in names]
@@ -143,12 +149,24 @@ class _Measurement:
             self._saving("recompute", times, why_not, kept.whole, kept.whole - saved.whole),
             self._saving("fold", times, self._folded.why_not),
         ]
-        threads = plural(torch.get_num_threads(), "thread")
-        rounds = plural(self._repetitions, "round")
-        measured = f"medians of {rounds} after {_WARM_UP} to warm up, all variants in each; {self._device}, {threads}"
-        return BatchNormCosts(costs, step_ms=step, bytes_kept=kept.whole, savings=savings, measured=measured)
+        return BatchNormCosts(
+            costs,
+            step_ms=times.ms("step"),
+            bytes_kept=kept.whole,
+            savings=savings,
+            measured=self._how_measured(),
+            share_range=_relative_to(sum(cost.share for cost in costs), times.shares("layers", _all_layers)),
+            rounds=self._repetitions,
+        )
 
-    def _times(self) -> dict[str, list[StepTimes]]:
+    def _how_measured(self) -> str:
+        rounds, threads = plural(self._repetitions, "round"), plural(torch.get_num_threads(), "thread")
+        return (
+            f"medians of {rounds} after {_WARM_UP} to warm up, all variants in each, at the speed of the fastest round; "
+            f"{self._device}, {threads}"
+        )
+
+    def _times(self) -> PairedRounds:
         """The times of each variant in each round."""
         step, model, converted, folded = self._step, self._model, self._converted.model, self._folded.model
 
@@ -172,7 +190,7 @@ class _Measurement:
         if folded is not None:
             functions["fold"] = lambda: evaluate(folded)
         with compiling_at_once():
-            return interleaved(functions, repetitions=self._repetitions, warm_up=_WARM_UP)
+            return PairedRounds(interleaved(functions, repetitions=self._repetitions, warm_up=_WARM_UP))
 
     def _saved_by_recompute(self) -> tuple[KeptBytes, str]:
         saved = bytes_saved_by_recompute(self._model, self._example, self._layers)
@@ -181,7 +199,7 @@ class _Measurement:
     def _saving(
         self,
         verb: str,
-        times: dict[str, list[StepTimes]],
+        times: PairedRounds,
         why_not: str,
         bytes_before: int | None = None,
         bytes_after: int | None = None,
@@ -189,18 +207,21 @@ class _Measurement:
         what, before = ("an evaluation", "evaluation") if verb == "fold" else ("a training step", "step")
         if why_not:
             return Saving(verb, what, why_not=why_not)
-        ms_before, ms_after = (median_of(times[name], lambda time: time.whole) for name in (before, verb))
-        ratios = [after.whole / earlier.whole for earlier, after in zip(times[before], times[verb], strict=True)]
-        low, middle, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-        return Saving(verb, what, ms_before, ms_after, (low, middle, high), bytes_before, bytes_after)
+        ms_before, ratio = times.ms(before), times.ratio(verb, before)
+        return Saving(
+            verb, what, ms_before, ms_before * ratio[1], ratio, bytes_before, bytes_after, rounds=self._repetitions
+        )
 
-    def _cost(self, name: str, times: dict[str, list[StepTimes]], kept: KeptBytes, saved: KeptBytes) -> BatchNormCost:
+    def _cost(self, name: str, times: PairedRounds, kept: KeptBytes, saved: KeptBytes) -> BatchNormCost:
         found = self._found[name]
         like = found.recognised_as
         before, after, calls = self._surroundings(name)
-        rounds = times["layers"]
+        forward = median(times.shares("layers", lambda time: time.layers[name][0]))
+        backward = median(times.shares("layers", lambda time: time.layers[name][1]))
+        both = times.shares("layers", lambda time: sum(time.layers[name]))
+        step = times.ms("step")
         affine = [getattr(found.module, key, None) for key in ("weight", "bias")]
-        is_folded = name in self._folded.changed and "fold" in times
+        is_folded = name in self._folded.changed and self._folded.model is not None
         return BatchNormCost(
             site=name,
             kind=_kind(found),
@@ -209,9 +230,10 @@ class _Measurement:
             after=after,
             calls=calls,
             parameters=sum(tensor.numel() for tensor in affine if isinstance(tensor, nn.Parameter)),
-            forward_ms=median_of(rounds, lambda time: time.layers[name][0]),
-            backward_ms=median_of(rounds, lambda time: time.layers[name][1]),
-            share=median_of(rounds, lambda time: sum(time.layers[name]) / time.whole),
+            forward_ms=forward * step,
+            backward_ms=backward * step,
+            share=forward + backward,
+            share_range=_relative_to(forward + backward, both),
             bytes_kept=kept.by_layer[name],
             fold=self._folded.details.get(name, self._folded.why_not),
             fold_saves_ms=self._saved_by_fold(name, times) if is_folded else None,
@@ -219,13 +241,13 @@ class _Measurement:
             recompute_saves_bytes=saved.by_layer[name],
         )
 
-    def _saved_by_fold(self, name: str, times: dict[str, list[StepTimes]]) -> float:
+    def _saved_by_fold(self, name: str, times: PairedRounds) -> float:
         """The milliseconds saved in an evaluation at the module ``name``, including the cost of its replacement."""
 
         def spent(time: StepTimes) -> float:
             return time.layers.get(name, (0.0, 0.0))[0]
 
-        return median_of(times["evaluation"], spent) - median_of(times["fold"], spent)
+        return times.saved_share("fold", "evaluation", spent) * times.ms("evaluation")
 
     def _surroundings(self, name: str) -> tuple[str, str, int]:
         try:
@@ -234,6 +256,17 @@ class _Measurement:
             return "", "it did not run on the example", 0
         after = [*([site.activation] if site.activation else []), _some(site.feeds)]
         return _some(site.fed_by) or "input", ", ".join(filter(None, after)) or "output", site.calls
+
+
+def _all_layers(time: StepTimes) -> float:
+    return sum(map(sum, time.layers.values()))
+
+
+def _relative_to(value: float, rounds: list[float]) -> Interval:
+    """The interval of the median of ``rounds``, for ``value``, which is a sum of medians and differs from it slightly."""
+    low, high = median_interval(rounds)
+    middle = median(rounds)
+    return (value * low / middle, value * high / middle) if middle else (low, high)
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -90,7 +90,7 @@ class CheckedGroupNorm(nn.GroupNorm):
         if input.shape[2:].numel() == 1:  # also for inputs (N, C)
             raise SettingsError(
                 f"group norm of an input of shape {tuple(input.shape)} in {self.num_groups} groups: one value a group, so that "
-                "every output would be beta; take fewer groups (num_groups), or leave this layer out with exclude"
+                "every output would be beta; take fewer groups (num_groups), or leave this layer out with `exclude`"
             )
 
 
@@ -110,7 +110,7 @@ class _OfPositions(_InstanceNorm):
         if input.shape[2:].numel() == 1:  # also for inputs (N, C)
             raise SettingsError(
                 f"instance norm of an input of shape {tuple(input.shape)}: one value per channel and example, so that every "
-                'output would be beta; convert this layer to "group_norm", or leave it out with exclude'
+                'output would be beta; convert this layer to "group_norm", or leave it out with `exclude`'
             )
         return functional.instance_norm(input, None, None, self.weight, self.bias, eps=self.eps)
 

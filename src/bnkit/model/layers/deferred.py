@@ -16,10 +16,10 @@ from torch.nn.modules import module as module_hooks
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bnkit.errors import ModelError
-from bnkit.kernels.fused.tracing import is_plain_eager
+from bnkit.kernels.tracing import is_plain_eager
 from bnkit.model.layers.activation_calls import ABOUT_SHAPE, ACTIVATIONS, SUMS, activation_in
 from bnkit.nn.batch_norm import _BatchNorm
-from bnkit.nn.dispatch import batch_stats_forward, is_fused, running_stats_forward
+from bnkit.nn.layer_forward import batch_stats_forward, is_fused, running_stats_forward
 
 # The attribute in which a layer keeps a weak reference to its latest computation.
 LATEST = "_latest_computation"
@@ -157,7 +157,7 @@ class _Computation:
         if changed or (self.residual is not None and _version_of(self.residual) != self._versions[1]):
             raise ModelError(
                 f"what {self.layer._called()} was given, or was to add, was changed in place before its output was used; expected "
-                "it unchanged: convert the model without example_inputs, or leave the layer out with exclude"
+                "it unchanged: convert the model without `example_inputs`, or leave the layer out with `exclude`"
             )
         return self.layer._normalise(self.input, self.residual, None, activation)
 
@@ -233,7 +233,7 @@ class DeferredOutput(Tensor):
         if any(isinstance(value, DeferredOutput) and value.computation.is_learnt_from for value in leaves):
             raise ModelError(
                 f"{func} got the output of a batch norm past PyTorch's Python functions, where it would have no gradient; convert "
-                "the model without example_inputs, or leave the layer out with exclude"
+                "the model without `example_inputs`, or leave the layer out with `exclude`"
             )
         return func(*_computed(args), **_computed(kwargs or {}))
 

@@ -14,7 +14,8 @@ from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.messages import plural
 from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.example import holds_numbers, largest_difference, tensors_in
-from bnkit.model.state import RngState
+from bnkit.model.preserve_state import RngState
+from bnkit.model.statistics.distributed_ranks import Ranks
 from bnkit.model.statistics.measurement import (
     BatchNormCall,
     Call,
@@ -25,7 +26,6 @@ from bnkit.model.statistics.measurement import (
     collect,
     set_running_statistics,
 )
-from bnkit.model.statistics.ranks import Ranks
 from bnkit.moments import Moments
 
 
@@ -53,7 +53,7 @@ class MeasurementPasses:
         if sequential and not self._batches.is_repeatable:
             raise SettingsError(
                 f"batches is a {type(given).__name__}, which can be read only once; expected a list, a tensor or a DataLoader "
-                "for sequential=True, which takes a pass for each layer"
+                "for `sequential`, which takes a pass for each layer"
             )
         batches = iter(self._batches)
         self._leading: list[Any] = []
@@ -70,7 +70,7 @@ class MeasurementPasses:
         def on_call(call: BatchNormCall) -> Moments:
             _check_finite(call)
             if not sequential:
-                check_several(call, "use larger batches, or sequential=True, which takes batches of any size")
+                check_several(call, "use larger batches, or `sequential`, which takes batches of any size")
             statistics.add(call)
             return call.moments
 
@@ -151,7 +151,7 @@ class MeasurementPasses:
                 if call not in again.moments:
                     raise ModelError(
                         f"batch norm {call[0]!r} ran in the first pass and not in a later one; expected a model that does the same "
-                        "in each, or sequential=False"
+                        "in each, or no `sequential`"
                     )
                 final.moments[call] = again.moments[call]
             keep(calls[0][0])

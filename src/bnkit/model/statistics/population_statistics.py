@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnkit.model.state import preserve_modes, temporary_buffers
+from bnkit.model.preserve_state import preserve_modes, temporary_buffers
 from bnkit.model.statistics.measurement import (
     BatchNormCall,
     LayerStatistics,

@@ -17,15 +17,15 @@ from bnkit.errors import DataError, ModelError, TooFewValuesError
 from bnkit.messages import plural
 from bnkit.model.changes import UNCHANGED, Change
 from bnkit.model.inspect.batches import Forward, device_of
-from bnkit.model.inspect.patterns import Patterns
-from bnkit.model.inspect.recognise import matching_names, no_batch_norm
+from bnkit.model.inspect.name_patterns import Patterns
+from bnkit.model.inspect.recognise_batch_norm import matching_names, no_batch_norm
 from bnkit.model.inspect.supported import check_supported
-from bnkit.model.state import RngState, force_eager, temporary_buffers
-from bnkit.model.statistics.drift import Recalibration
+from bnkit.model.preserve_state import RngState, force_eager, temporary_buffers
+from bnkit.model.statistics.distributed_ranks import Ranks, without_broadcasts
 from bnkit.model.statistics.measurement import Layers, LayerStatistics, set_running_statistics
 from bnkit.model.statistics.measurement_passes import MeasurementPasses
 from bnkit.model.statistics.population_statistics import is_frozen
-from bnkit.model.statistics.ranks import Ranks, without_broadcasts
+from bnkit.model.statistics.running_stats_drift import Recalibration
 from bnkit.moments import Moments
 
 if TYPE_CHECKING:

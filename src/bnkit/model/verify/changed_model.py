@@ -12,7 +12,7 @@ from torch import nn
 from bnkit.errors import ModelError
 from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.inspect.example import Example, holds_numbers, largest_difference, tensors_in
-from bnkit.model.state import preserve_model
+from bnkit.model.preserve_state import preserve_model
 
 # The allowed change of the outputs, as a multiple of the model's own rounding error.
 _OF_ITS_OWN = 16
@@ -34,7 +34,7 @@ def output_of(model: nn.Module, example: Example, done: str) -> Any:
             cause = error.__cause__ or error
             raise ModelError(
                 f"{type(model).__name__} {done} does not run any more on the example ({type(cause).__name__}: {cause}); leave "
-                "the place out with exclude"
+                "the place out with `exclude`"
             ) from cause
 
 
@@ -72,7 +72,7 @@ def error_of(before: Any, after: Any, model: nn.Module, done: str, exact: Callab
     if not error <= tolerance(model) and not error <= _OF_ITS_OWN * _own_error(exact(), before):
         raise ModelError(
             f"{type(model).__name__} computes something else {done}: the outputs differ by {error:.1e} of their largest "
-            "magnitude; expected the same: leave places out with exclude"
+            "magnitude; expected the same: leave places out with `exclude`"
         )
     return error if holds_numbers(before) else None
 

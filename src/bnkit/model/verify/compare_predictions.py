@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bnkit.model.inspect.batches import Batches, Forward, device_of
 from bnkit.model.inspect.example import Example, tensors_in
-from bnkit.model.state import RngState, preserve_model
+from bnkit.model.preserve_state import RngState, preserve_model
 from bnkit.model.verify.prediction_changes import Effect
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from bnkit.model.verify.prediction_scores import Scores, Scoring, Spread
 POINT, SHARE, CHANCE = 0.01, 0.1, 0.01
 # Differences below this share of the loss of a guess never matter.
 _LEAST = 0.001
+# The outputs that a message describes.
+_DESCRIBED = 3
 
 
 @dataclass
@@ -31,6 +34,7 @@ class Effect:
         gained, lost: The numbers of examples with more, and with fewer, right predictions after the change.
         spoiled, recovered: The numbers of outputs that became inf or NaN, and that became finite again.
         has_one_form: Whether the outputs before and after have the same shapes.
+        misfits: The number of examples with targets that fit no output, which are not scored.
     """
 
     examples: int = 0
@@ -41,6 +45,8 @@ class Effect:
     spoiled: int = 0
     recovered: int = 0
     has_one_form: bool = True
+    misfits: int = 0
+    _misfit: str = ""
     _outputs: int = 0
     _scoring: Scoring | None = None
     _spread: Spread = field(default_factory=Spread)
@@ -55,11 +61,15 @@ class Effect:
         self._compare_outputs(before, after)
         if self._scoring is None and not self.examples:
             self._scoring = Scoring.of(before, targets)
-        if self._scoring is None or not isinstance(targets, Tensor):
+        if not isinstance(targets, Tensor) or not targets.dim() or not before:
             return
-        first, second = (self._scoring.scores(outputs, targets) for outputs in (before, after))
-        if first is not None and second is not None:
-            if self._scoring.kind == "values":
+        scoring = self._scoring
+        first, second = (None if scoring is None else scoring.scores(outputs, targets) for outputs in (before, after))
+        if scoring is None or first is None or second is None:
+            self.misfits += len(targets)
+            self._misfit = self._misfit or _describe_misfit(before, targets)
+        else:
+            if scoring.kind == "values":
                 self._spread.add(targets)
             self._compare_scores(first, second)
 
@@ -93,6 +103,16 @@ class Effect:
         sums = (len(one), float(one.sum()), float(difference.sum()), float(difference.square().sum()))
         count, loss, change, squares = (old + new for old, new in zip(self._losses, sums, strict=True))
         self._losses = int(count), loss, change, squares
+
+    @property
+    def misfit(self) -> str:
+        """A sentence about the targets that fit no output; empty if all do, or there are none."""
+        if not self.misfits:
+            return ""
+        what = (
+            "accuracy and loss are not compared" if not self.examples else f"{self.misfits:,} examples are not scored"
+        )
+        return f"{what}: {self._misfit}"
 
     @property
     def loss(self) -> str:
@@ -230,7 +250,8 @@ class Effect:
             parts.append("the output has another shape")
         elif self.change is not None:
             parts.append(f"the output changed by {_share(self.change)}")
-        return ", ".join(parts) or "no floating-point output to compare"
+        summary = ", ".join(parts) or "no floating-point output to compare"
+        return f"{summary}; {self.misfit}" if self.misfits else summary
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values; None for figures that are missing or not finite."""
@@ -255,8 +276,21 @@ def _chance(more: int, fewer: int) -> float:
 
 
 def _share(change: float) -> str:
-    return f"{100 * change:.2g}% of its size" if change < 0.995 else f"{change:.3g} times its size"
+    return (
+        f"{100 * change:.2g}% of its size (root mean square)"
+        if change < 0.995
+        else f"{change:.3g} times its size (root mean square)"
+    )
 
 
 def _plain(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+def _describe_misfit(outputs: Sequence[Tensor], targets: Tensor) -> str:
+    """Which targets did not fit which outputs."""
+    ends = ""
+    if targets.numel() and not targets.is_floating_point() and not targets.is_complex():
+        ends = f", from {int(targets.min())} to {int(targets.max())},"
+    shapes = " and ".join(str(tuple(output.shape)) for output in outputs[:_DESCRIBED])
+    return f"targets of shape {tuple(targets.shape)}{ends} do not fit outputs of shape {shapes}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bnkit.errors import ModelError
 from bnkit.model.inspect.example import Example, tensors_in
-from bnkit.model.state import RngState, preserve_model
+from bnkit.model.preserve_state import RngState, preserve_model
 from bnkit.model.verify.changed_model import tolerance
 
 # The tolerance for the algebra in float64, after rounding in some hundred layers.
@@ -44,7 +44,7 @@ def check_trains_alike(before: nn.Module, after: nn.Module, example: Example) ->
             if other is None or other.shape != value.shape or not _are_close(value, other, limit * max(largest, 1e-30)):
                 raise ModelError(
                     f"{type(before).__name__} computes something else with its batch norms fused: {kind}, {name or 'the model'}; "
-                    "expected the same: leave places out with exclude"
+                    "expected the same: leave places out with `exclude`"
                 )
 
 

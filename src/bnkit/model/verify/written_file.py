@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from bnkit.errors import ModelError
 from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.inspect.example import Example, largest_difference
-from bnkit.model.state import RngState, preserve_model
+from bnkit.model.preserve_state import RngState, preserve_model
 
 # For an example with more values, only a few rows are run if their number is free: the evaluator of ONNX is slow.
 _MANY = 1 << 22
@@ -92,7 +92,7 @@ def compare_programs(before: nn.Module, program: ExportedProgram, example: Examp
         if not error <= tolerance(before, expected):
             raise ModelError(
                 f"the exported program {done} computes something else: the outputs differ by {error:.1e} of their largest "
-                "magnitude; expected the same: leave places out with exclude"
+                "magnitude; expected the same: leave places out with `exclude`"
             )
     return error if any(tensor.is_floating_point() for tensor in expected) else None
 

@@ -7,9 +7,11 @@ from dataclasses import replace
 from itertools import combinations
 from statistics import median
 
-from bnkit.intervals.interval import CONFIDENCE, Interval
+from bnkit.intervals.interval import CONFIDENCE, Conclusion, Interval
 from bnkit.intervals.student import ratio_interval
 from bnkit.report.contrasts.contrast import AtBest, AtLearningRate, Contrast
+from bnkit.report.contrasts.decision_outlook import decision_outlook
+from bnkit.report.contrasts.divergence import divergence
 from bnkit.report.contrasts.looks import every_pair, intervals_after_looks
 from bnkit.report.contrasts.paired_differences import (
     BEST,
@@ -59,7 +61,7 @@ def contrasts(results: Results) -> tuple[Contrast, ...]:
             drafts = [_contrast(sweeps[first], sweeps[second], setting, len(there)) for first, second in there]
             intervals = simultaneous_intervals([differences for _, differences in drafts])
             of_group += [
-                _with_looks(_with_intervals(draft, known), results, setting, differences)
+                _with_outlook(_with_looks(_with_intervals(draft, known), results, setting, differences), differences)
                 for (draft, differences), known in zip(drafts, intervals, strict=True)
             ]
         of_group = _each_once(of_group)
@@ -130,6 +132,16 @@ def _with_looks(
         # After this verdict, other contrasts asked for more seeds.
         found[BEST] = BothIntervals(Interval(last.mean, last.low, last.high, last.pairs))
     return _with_intervals(contrast, found)
+
+
+def _with_outlook(contrast: Contrast, differences: Mapping[Place, PairedDifferences]) -> Contrast:
+    """``contrast``, with an estimate of what would lead to a verdict if there is none."""
+    best, known = contrast.best, differences.get(BEST)
+    if best is None or known is None or contrast.of_finished is not Conclusion.UNKNOWN:
+        return contrast
+    confidence = 1 - (1 - CONFIDENCE) / contrast.pairs
+    outlook = decision_outlook(known, (len(known.values),), contrast.largest_trifle, confidence)
+    return replace(contrast, best=replace(best, outlook=outlook))
 
 
 def _contrast(
@@ -213,6 +225,11 @@ def _at_best(
         tuple(entry for entry in both if entry is not None),
         without.constant(without_lr),
         without.learned(without_lr) is False and with_.learned(with_lr) is False,
+        divergence=divergence(
+            (without.runs[without_lr, seed], with_.runs[with_lr, seed])
+            for seed in without.seeds_at(without_lr)
+            if (with_lr, seed) in with_.runs
+        ),
     )
 
 

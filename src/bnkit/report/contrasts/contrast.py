@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bnkit.experiments.records.record import Status
-from bnkit.experiments.stopping import ContrastLooks
+from bnkit.experiments.stopping_rule import ContrastLooks, StoppingRule
 from bnkit.intervals.crossed import CrossedInterval
-from bnkit.intervals.interval import Interval
+from bnkit.intervals.interval import Conclusion, Interval
+from bnkit.report.contrasts.decision_outlook import DecisionOutlook
+from bnkit.report.contrasts.divergence import Divergence
 from bnkit.report.contrasts.time_to_target import TimeToTarget
 from bnkit.report.objective import Objective
 
@@ -65,6 +67,8 @@ class AtBest:
     constant: float | None = None
     neither_learned: bool = False
     test_new_examples: CrossedInterval | None = None
+    divergence: Divergence | None = None
+    outlook: DecisionOutlook | None = None
 
     @property
     def decisive(self) -> Interval | None:
@@ -100,3 +104,27 @@ class Contrast:
     pairs: int = 1
     margin: float | None = None
     looks: ContrastLooks | None = None
+
+    @property
+    def largest_trifle(self) -> float:
+        """The largest difference that does not matter: ``margin``, or by default that of a rule without one."""
+        default = StoppingRule().largest_trifle(is_accuracy=self.objective.is_accuracy)
+        return default if self.margin is None else self.margin
+
+    @property
+    def of_finished(self) -> Conclusion:
+        """The conclusion from the seeds for which both runs finished, at the best learning rates."""
+        return self.objective.conclude(None if self.best is None else self.best.decisive, self.margin)
+
+    @property
+    def verdict(self) -> Conclusion:
+        """``of_finished``, or UNKNOWN if it would not agree with the runs that diverged."""
+        return Conclusion.UNKNOWN if self.is_contradicted else self.of_finished
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether there would be another verdict if the runs that diverged counted as the best constant answer."""
+        if self.looks is not None and self.looks.last is not None:
+            return self.looks.is_contradicted
+        diverged = None if self.best is None else self.best.divergence
+        return diverged is not None and not diverged.agrees_with(self.of_finished, self.objective, self.largest_trifle)

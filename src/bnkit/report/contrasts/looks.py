@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from bnkit.experiments.stopping import ContrastLooks
+from bnkit.experiments.stopping_rule import ContrastLooks
 from bnkit.intervals.crossed import CrossedInterval
 from bnkit.intervals.interval import FEWEST
 from bnkit.intervals.sequential import interval_after_looks
@@ -33,11 +33,19 @@ def intervals_after_looks(
     for place, known in differences.items():
         pairs = len(known.values)
         counted = (*(n for n in looks if n < pairs), pairs)
-        new = interval_after_looks(known.decisive, counted, confidence)
-        intervals[place] = BothIntervals(
-            interval_after_looks(known, counted, confidence), new if isinstance(new, CrossedInterval) else None
-        )
+        these = interval_after_looks(known, counted, confidence)
+        intervals[place] = BothIntervals(these, _for_new_examples(known, counted, confidence))
     return intervals
+
+
+def _for_new_examples(
+    differences: PairedDifferences, counted: Sequence[int], confidence: float
+) -> CrossedInterval | None:
+    """The interval for new examples, without ends for fewer than three pairs; None if it is not known."""
+    spread, found = differences.examples, interval_after_looks(differences.decisive, counted, confidence)
+    if spread is None or found is None or isinstance(found, CrossedInterval):
+        return found if isinstance(found, CrossedInterval) else None
+    return CrossedInterval(found.mean, None, None, found.n, None, spread.count, spread.recorded)
 
 
 def describe_looks(contrast: ContrastLooks) -> Iterator[str]:
@@ -50,9 +58,16 @@ def describe_looks(contrast: ContrastLooks) -> Iterator[str]:
     counts = [str(look.pairs) for look in contrast.looks]
     told = counts[0] if len(counts) == 1 else f"{', '.join(counts[:-1])} and {counts[-1]}"
     yield f"Looked at after {told} pairs: the interval allows for every look."
+    examples = "" if contrast.examples_needed is None else f"; about {contrast.examples_needed:,} would decide"
+    if contrast.hopeless == "diverged":
+        yield "More seeds would not decide it: runs that diverge contradict those that finish."
     if contrast.hopeless == "examples":
-        yield "More seeds would not decide it: the test examples are too few."
+        yield f"More seeds would not decide it: the test examples are too few{examples}."
     if contrast.is_open and contrast.needed is not None:
         yield f"Not decided: at this mean and spread it would take about {contrast.needed} pairs."
+    elif contrast.is_open and contrast.is_contradicted:
+        yield "Not decided: runs that diverge contradict those that finish."
+    elif contrast.is_open and examples:
+        yield f"Not decided: at this mean and spread no number of pairs would decide with these test examples{examples}."
     elif contrast.is_open:
         yield "Not decided, and at this mean and spread no number of pairs would decide."

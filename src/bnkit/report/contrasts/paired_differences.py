@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import NamedTuple
 
 from bnkit.intervals.crossed import (
@@ -86,6 +88,16 @@ class PairedDifferences:
         if self.examples is None:
             return self.p_value
         return p_value_for_new_examples(self.values, self.examples, self.p_value, resolution=self._resolution)
+
+    def supposed(self, *, mean: float, deviation: float, pairs: int, examples: int) -> PairedDifferences:
+        """Differences with another mean, spread and number, and as many test examples: for estimates of what would decide."""
+        signs = [1.0, -1.0] * (pairs // 2) + [0.0] * (pairs % 2)
+        step = deviation if pairs % 2 else deviation * math.sqrt((pairs - 1) / pairs)
+        answers, spread = self.answers, self.examples
+        if spread is not None:
+            answers = None if answers is None else round(answers * examples / spread.count)
+            spread = spread.supposed(mean - fmean(self.values), examples)
+        return replace(self, values=tuple(mean + step * sign for sign in signs), answers=answers, examples=spread)
 
     @property
     def _resolution(self) -> float:

@@ -53,10 +53,6 @@ def _row(contrast: Contrast, settings: Sequence[str], *, new: bool) -> tuple[str
     test, wider = best.test, best.test_new_examples
     of_new = ((None, None) if wider is None else (wider.low, wider.high)) if new else ()
     ends = ("–" if end is None else change(end) for end in (test.low, test.high, *of_new))
-    verdict = (
-        "neither learned"
-        if best.neither_learned
-        else _WORDS[contrast.objective.conclude(best.decisive, contrast.margin)]
-    )
+    verdict = "neither learned" if best.neither_learned else _WORDS[contrast.verdict]
     rates = format_setting(best.network_lr), format_setting(best.baseline_lr)
     return (*names, *rates, change(test.mean), *ends, str(test.n), verdict)

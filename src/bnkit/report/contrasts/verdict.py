@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from bnkit.intervals.crossed import CrossedInterval
 from bnkit.intervals.interval import FEWEST, Conclusion, Interval
 from bnkit.messages import plural
 from bnkit.report.contrasts.contrast import AtBest, Contrast
+from bnkit.report.contrasts.decision_outlook import DecisionOutlook
+from bnkit.report.contrasts.divergence import Divergence
 from bnkit.report.tables import format_setting
 
 
@@ -22,12 +25,50 @@ def conclusion(best: AtBest, contrast: Contrast) -> str:
 
 
 def _verdict_sentence(best: AtBest, contrast: Contrast) -> str:
+    if contrast.is_contradicted:
+        return f"So there is no verdict: {_contradiction(best, contrast)}. {_LOWER_RATE}"
+    diverged = best.divergence
+    if diverged is None or contrast.verdict is Conclusion.UNKNOWN:
+        return _sentence_of_finished(best, contrast)
+    return (
+        f"{_sentence_of_finished(best, contrast)} That is of the seeds for which both runs finished; "
+        f"{_who_diverged(diverged, contrast)}."
+    )
+
+
+def _who_diverged(diverged: Divergence, contrast: Contrast) -> str:
+    """``batch_norm diverged in 1 of 5 runs``."""
+    counts = ((contrast.baseline, diverged.baseline), (contrast.network, diverged.network))
+    return " and ".join(
+        f"{name} diverged in {count} of {plural(diverged.seeds, 'run')}" for name, count in counts if count
+    )
+
+
+def _contradiction(best: AtBest, contrast: Contrast) -> str:
+    """Why the runs that diverged leave no verdict."""
+    diverged, objective = best.divergence, contrast.objective
+    assert (
+        diverged is not None and diverged.mean is not None and diverged.counts_as is not None
+    )  # by ``is_contradicted``
+    found = {
+        Conclusion.GAIN: f"{contrast.network} is better",
+        Conclusion.LOSS: f"{contrast.network} is worse",
+    }.get(contrast.of_finished, _any_left(contrast))
+    unit = " points" if objective.is_accuracy else ""
+    return (
+        f"over the seeds for which both runs finished, {found}, but {_who_diverged(diverged, contrast)}; if these count as the best "
+        f"constant answer ({objective.text(diverged.counts_as)}), the mean difference is {objective.change(diverged.mean)}{unit}"
+    )
+
+
+def _sentence_of_finished(best: AtBest, contrast: Contrast) -> str:
+    """The verdict over the seeds for which both runs finished."""
     difference, network, objective = best.decisive, contrast.network, contrast.objective
     if difference is None or difference.low is None or difference.high is None:
         n = 0 if difference is None else difference.n
         return f"With {plural(n, 'pair')} of runs nothing can be said: use more seeds."
     change, unit = objective.change, " points" if objective.is_accuracy else ""
-    match objective.conclude(difference, contrast.margin):
+    match contrast.of_finished:
         case Conclusion.GAIN if objective.is_accuracy:
             return f"So {network} bought {change(difference.mean)} points of {objective.title}."
         case Conclusion.LOSS if objective.is_accuracy:
@@ -57,23 +98,28 @@ def _open_sentence(best: AtBest, contrast: Contrast, difference: Interval, ends:
     found = {Conclusion.GAIN: "better", Conclusion.LOSS: "worse"}.get(contrast.objective.conclude(best.test), "")
     here = f"On these test examples {contrast.network} is {found}. For new ones " if found else ""
     return (
-        f"{here}{_too_few(difference)} to say: the difference lies between {ends}, on either side of nothing. "
-        f"{_remedy(difference)}"
+        f"{here}{_too_few(best, difference)} to say: the difference lies between {ends}, on either side of nothing. "
+        f"{_remedy(best, difference)}"
     )
 
 
-def _too_few(difference: Interval) -> str:
+def _too_few(best: AtBest, difference: Interval) -> str:
     """What the comparison has too few of for a narrow interval."""
     if difference.counted is not None:
         return f"{difference.counted:,} test answers are too few"
-    if _examples_matter(difference) and isinstance(difference, CrossedInterval):
+    if _examples_matter(best, difference) and isinstance(difference, CrossedInterval):
         return f"{plural(difference.examples, 'test example')} are too few"
     return f"n = {difference.n} is too small"
 
 
-def _examples_matter(difference: Interval) -> bool:
-    """Whether most of the interval's width comes from the test examples, so that more of them help most."""
-    return isinstance(difference, CrossedInterval) and difference.from_examples > 0.5
+def _examples_matter(best: AtBest, difference: Interval) -> bool:
+    """Whether more test examples help most: they make most of the interval's width, or no number of seeds would decide."""
+    if difference.counted is not None:
+        return True
+    if not isinstance(difference, CrossedInterval):
+        return False
+    seeds_decide = best.outlook is None or best.outlook.pairs is not None
+    return difference.from_examples > 0.5 or not seeds_decide
 
 
 def _neither_sentence(best: AtBest, contrast: Contrast) -> str:
@@ -90,16 +136,29 @@ def _neither_sentence(best: AtBest, contrast: Contrast) -> str:
     )
 
 
-_MORE_EXAMPLES, _MORE_SEEDS = "Use more test examples.", "Use more seeds."
+_LOWER_RATE = "Use a lower learning rate."
+_REMEDIES = re.compile(r"\s*Use (more|a lower)[^.]*\.$")
 
 
-def _remedy(difference: Interval) -> str:
-    return _MORE_EXAMPLES if difference.counted is not None or _examples_matter(difference) else _MORE_SEEDS
+def _remedy(best: AtBest, difference: Interval) -> str:
+    if not _examples_matter(best, difference):
+        return "Use more seeds."
+    outlook = best.outlook
+    if outlook is None or outlook.examples is not None or outlook.pairs is not None:
+        return f"Use more test examples{'' if outlook is None else examples_in_words(outlook)}."
+    return "Use more seeds and more test examples."
+
+
+def examples_in_words(outlook: DecisionOutlook) -> str:
+    """``: about 1,300, with 10 seeds``; empty if the number is not known."""
+    if outlook.examples is None:
+        return ""
+    return f": about {outlook.examples:,}, with {plural(outlook.pairs_then, 'seed')}"
 
 
 def without_remedy(headline: str) -> str:
     """``headline`` without the sentence that says what would help: for readers who do not train."""
-    return headline.removesuffix(_MORE_EXAMPLES).removesuffix(_MORE_SEEDS).rstrip()
+    return _REMEDIES.sub("", headline).rstrip()
 
 
 def headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> str:
@@ -112,13 +171,15 @@ def headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> str
     ends = f"{objective.change(difference.low)} to {objective.change(difference.high)}"
     examples = "these" if best.test_new_examples is None else "new"
     interval = f"95 % interval{at_once(contrast)} for {examples} test examples {ends}, {objective.count(difference)}"
-    if objective.conclude(difference, contrast.margin) is Conclusion.UNKNOWN:
+    cannot = f"{opening}Whether {contrast.network} is better or worse in {objective.title} cannot be said"
+    if contrast.is_contradicted:
+        return f"{cannot}: {_contradiction(best, contrast)}. {_LOWER_RATE}"
+    if contrast.verdict is Conclusion.UNKNOWN:
         unit = " points" if objective.is_accuracy else ""
-        return (
-            f"{opening}Whether {contrast.network} is better or worse in {objective.title} cannot be said: "
-            f"{objective.change(difference.mean)}{unit} ({interval}). {_remedy(difference)}"
-        )
-    sentence = _verdict_sentence(best, contrast).removeprefix("So ").removesuffix(".")
+        return f"{cannot}: {objective.change(difference.mean)}{unit} ({interval}). {_remedy(best, difference)}"
+    if best.divergence is not None:
+        interval += f"; {_who_diverged(best.divergence, contrast)}"
+    sentence = _sentence_of_finished(best, contrast).removeprefix("So ").removesuffix(".")
     return f"{opening}{sentence} ({interval}){_under_other_settings(contrast, every)}."
 
 

@@ -189,7 +189,9 @@ def save(draw: Draw, path: Path, size: tuple[float, float], form: str | None = N
     """
     ending, expected = path.suffix.removeprefix(".").lower(), FORMATS if form is None else (form,)
     if ending not in expected:
-        raise SettingsError(f"{path} ends in {path.suffix!r}; expected .{', .'.join(expected)}")
+        raise SettingsError(
+            f"{path} {f'ends in {path.suffix!r}' if path.suffix else 'has no ending'}; expected .{', .'.join(expected)}"
+        )
     matplotlib = _matplotlib()
     with matplotlib.rc_context({**_STYLE, **_FILE_STYLE}):
         from matplotlib.figure import Figure

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bnkit.checks.context import CheckContext
+from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.input_statistics import InputStatistics, takes_statistics
 from bnkit.checks.rule_needs import Need
 from bnkit.checks.rules.statistics.recalibrate_fix import RecalibrateFix
-from bnkit.model.statistics.drift import Drift
+from bnkit.model.statistics.running_stats_drift import Drift
 from bnkit.model.verify.prediction_changes import POINT, SHARE, Effect
 
 # Relative to the size of the outputs.

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from bnkit.checks.context import CheckContext
+from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rules.statistics.recalibrate_fix import RecalibrateFix
-from bnkit.model.inspect.recognise import BatchNormLike
+from bnkit.model.inspect.recognise_batch_norm import BatchNormLike
 
 
 class NeverUpdated(RecalibrateFix):

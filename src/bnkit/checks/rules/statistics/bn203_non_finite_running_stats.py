@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import CheckContext
+from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule_needs import Need
 from bnkit.checks.rules.statistics.recalibrate_fix import RecalibrateFix
-from bnkit.model.inspect.recognise import BatchNormLike
+from bnkit.model.inspect.recognise_batch_norm import BatchNormLike
 
 
 class NonFiniteRunningStats(RecalibrateFix):

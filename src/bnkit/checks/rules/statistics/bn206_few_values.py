@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
-from bnkit.checks.context import CheckContext
+from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_needs import Need

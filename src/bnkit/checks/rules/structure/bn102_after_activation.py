@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import CheckContext
+from bnkit.checks.check_context import CheckContext
 from bnkit.checks.example_trace import ExampleTrace
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_needs import Need
-from bnkit.model.inspect.operations import OpType
-from bnkit.model.inspect.recognise import BatchNormLike
-from bnkit.model.inspect.sites import plain_name
+from bnkit.model.inspect.layer_sites import plain_name
+from bnkit.model.inspect.operation_types import OpType
+from bnkit.model.inspect.recognise_batch_norm import BatchNormLike
 from bnkit.model.inspect.trace import Operation
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import CheckContext
+from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_needs import Need
-from bnkit.model.inspect.operations import OpType
+from bnkit.model.inspect.operation_types import OpType
 from bnkit.model.inspect.trace import Operation, Trace
 
 

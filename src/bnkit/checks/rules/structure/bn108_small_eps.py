@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import torch
 
-from bnkit.checks.context import CheckContext
+from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.model.inspect.batches import dtype_of
-from bnkit.model.inspect.recognise import BatchNormLike
+from bnkit.model.inspect.recognise_batch_norm import BatchNormLike
 
 
 class SmallEps(Rule):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnkit.checks.context import CheckContext
+from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.model.changes import Change

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnkit.checks.context import CheckContext
+from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bnkit.checks.context import CheckContext
+from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
-from bnkit.model.inspect.recognise import BatchNormLike
+from bnkit.model.inspect.recognise_batch_norm import BatchNormLike
 
 
 class UnfrozenByTrain(Rule):

@@ -8,7 +8,7 @@ import torch.distributed
 from torch import nn
 from torch.nn.parallel import DataParallel
 
-from bnkit.checks.context import CheckContext
+from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_needs import Need

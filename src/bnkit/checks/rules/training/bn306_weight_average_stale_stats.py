@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from bnkit.checks.context import CheckContext
+from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_needs import Need
 from bnkit.messages import plural
-from bnkit.model.inspect.recognise import BatchNormLike, batch_norm_sites
+from bnkit.model.inspect.recognise_batch_norm import BatchNormLike, batch_norm_sites
 
 
 class WeightAverageStaleStats(Rule):
