@@ -51,6 +51,7 @@ def execute(lesson: Path) -> nbformat.NotebookNode:
 
     Raises:
         nbclient.exceptions.CellExecutionError: If a cell fails.
+        RuntimeError: If a cell prints to standard error.
     """
     notebook = nbformat.read(lesson, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +63,13 @@ def execute(lesson: Path) -> nbformat.NotebookNode:
             # Sockets in the file system: the lessons need no network, not even that of this machine.
             config=Config({"KernelManager": {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}}),
         )
-        client.execute(env={**os.environ, "IPYTHONDIR": folder})  # no profile of whoever runs it
+        # Nothing is compiled in the background, and no profile of the user is read.
+        client.execute(env={"BNKIT_COMPILE": "off", **os.environ, "IPYTHONDIR": folder})
+    warned = [
+        output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"
+    ]
+    if warned:
+        raise RuntimeError(f"{lesson.name} prints to standard error, which a page does not show: {warned[0]}")
     return notebook
 
 

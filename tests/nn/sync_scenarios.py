@@ -431,7 +431,7 @@ EXHAUSTIVE = frozenset({
     *(
         f"numba: {name}"
         for name in (
-            "features", "blocks", "no affine", "another activation", "twice, alone", "compiled", "float32, planes",
+            "features", "blocks", "residual alone", "twice", "no affine", "another activation", "twice, alone", "compiled", "float32, planes",
             "bfloat16", "float16",
         )
     ),
