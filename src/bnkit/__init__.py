@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bnkit.comparison.compare import compare as compare
     from bnkit.comparison.comparison import Comparison as Comparison
     from bnkit.experiments.callbacks import Callback as Callback
-    from bnkit.memory.keep_freed_memory import keep_freed_memory as keep_freed_memory
+    from bnkit.memory.freed_memory import keep_freed_memory as keep_freed_memory
     from bnkit.memory.recompute import recompute as recompute
     from bnkit.model.edit.add import add as add
     from bnkit.model.edit.convert import convert as convert
@@ -39,7 +39,7 @@ _HOMES = {
     "convert": "bnkit.model.edit.convert",
     "fold": "bnkit.model.edit.fold",
     "freeze": "bnkit.model.edit.freeze",
-    "keep_freed_memory": "bnkit.memory.keep_freed_memory",
+    "keep_freed_memory": "bnkit.memory.freed_memory",
     "nn": "bnkit.nn",
     "recalibrate": "bnkit.model.statistics.recalibrate",
     "recalibrated": "bnkit.model.statistics.temporary_recalibration",

@@ -30,11 +30,11 @@ def test_blocks_of_64_mb_are_not_faulted_in_again():
 
 def test_no_effect_and_no_error_elsewhere(monkeypatch):
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
-    assert keep_freed_memory.keep_freed_memory() is False
+    assert keep_freed_memory() is False
 
 
 def test_no_effect_and_no_error_where_mallopt_is_missing(monkeypatch):
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    assert keep_freed_memory.keep_freed_memory() is False
+    assert keep_freed_memory() is False
