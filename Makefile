@@ -42,7 +42,10 @@ torture: .venv/.installed-dev
 zoo: .venv/.installed-dev
 	$(PYTEST) -m "" tests/zoo
 
-docs: export BNKIT_REPOSITORY = $(shell sed -n 's/^Repository = "\(.*\)"/\1/p' pyproject.toml)
+REPOSITORY := $(shell sed -n 's/^Repository = "\(.*\)"/\1/p' pyproject.toml)
+ifneq ($(REPOSITORY),)
+docs: export BNKIT_REPOSITORY = $(REPOSITORY)
+endif
 docs: .venv/.installed-dev
 	$(BIN)/typer bnkit.cli.main utils docs --name bnkit --title "Command line" --output docs/reference/commands.md
 	$(BIN)/python docs/lessons/execute.py

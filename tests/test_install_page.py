@@ -27,3 +27,12 @@ def test_the_development_environment_has_every_extra():
     (extras,) = (text for text in PROJECT["optional-dependencies"]["dev"] if text.startswith("bnkit["))
     named = extras.removeprefix("bnkit[").removesuffix("]").split(",")
     assert sorted(named) == sorted(PROJECT["optional-dependencies"].keys() - {"dev"})
+
+
+def test_the_versions_of_python_are_those_that_were_tried():
+    named = {
+        text.rpartition(" ")[2]
+        for text in PROJECT["classifiers"]
+        if text.startswith("Programming Language :: Python :: 3.")
+    }
+    assert named == set(re.findall(r"^\| (3\.\d+) \|", PAGE, re.MULTILINE))

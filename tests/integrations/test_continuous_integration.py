@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -94,15 +93,25 @@ def test_the_documentation_shows_what_is_printed(capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("pre-commit") is None, reason="pre-commit is not installed")
-def test_pre_commit_runs_the_hook(tmp_path):
-    (tmp_path / "nets.py").write_text(NETS)
-    hook = {**HOOKS["bnkit-check"], "args": ["nets.py:biased", "--input", "3x2"]}
-    (tmp_path / ".pre-commit-config.yaml").write_text(yaml.safe_dump({"repos": [{"repo": "local", "hooks": [hook]}]}))
-    for arguments in (["git", "init", "-q"], ["git", "add", "nets.py"]):
-        assert run(arguments, cwd=tmp_path).returncode == 0
+@pytest.mark.parametrize("is_local", [True, False], ids=["as a local hook", "from a clone of the repository"])
+def test_pre_commit_runs_the_hook(tmp_path, is_local):
+    project, clone = tmp_path / "project", tmp_path / "clone"
+    project.mkdir()
+    (project / "nets.py").write_text(NETS)
+    hook = {"args": ["nets.py:biased", "--input", "3x2"]}
+    commands = [["git", "init", "-q"], ["git", "add", "nets.py"]]
+    if is_local:
+        source = {"repo": "local", "hooks": [{**HOOKS["bnkit-check"], **hook}]}
+    else:
+        commands.append(["git", "clone", "-q", "--no-tags", str(ROOT), str(clone)])
+        revision = run(["git", "rev-parse", "HEAD"], cwd=ROOT).stdout.strip()
+        source = {"repo": "../clone", "rev": revision, "hooks": [{"id": "bnkit-check", **hook}]}
+    (project / ".pre-commit-config.yaml").write_text(yaml.safe_dump({"repos": [source]}))
+    for arguments in commands:
+        assert run(arguments, cwd=project).returncode == 0
     environment = _program(tmp_path, f'exec {sys.executable} -m bnkit.cli.main "$@"')
-    done = run(["pre-commit", "run", "--all-files"], cwd=tmp_path, environment=environment)
+    environment["PRE_COMMIT_HOME"] = str(tmp_path / "cache")
+    done = run([sys.executable, "-m", "pre_commit", "run", "--all-files"], cwd=project, environment=environment)
     assert done.returncode == 1 and "made at nets.py:6" in done.stdout, done.stdout + done.stderr
 
 

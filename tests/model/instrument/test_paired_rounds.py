@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 import bnkit
 from bnkit.model.instrument import summary
 from bnkit.model.instrument.paired_rounds import PairedRounds, median_interval
-from bnkit.model.instrument.step_timing import StepTimes, interleaved
+from bnkit.model.instrument.step_timing import Clock, StepTimes, interleaved
 
 LOADS = (1.0, 4.0, 1.5, 1.0, 9.0, 2.0, 1.0, 3.0, 1.2)
 
@@ -75,8 +76,20 @@ def test_each_round_begins_with_another_function_and_collects_no_garbage():
     assert not any(enabled) and gc.isenabled()
 
 
+@pytest.mark.parametrize(("threads", "function"), [(1, "thread_time"), (2, "perf_counter")])
+def test_one_thread_is_timed_by_the_processor(monkeypatch, threads, function):
+    """It is the same thread that runs the backward pass."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(time, function, lambda: 7.0)
+    clock = Clock(None)
+    assert clock.now() == 7.0 and clock.is_processor_time == (threads == 1)
+    assert clock.ms(7.0, 7.5) == 500
+
+
 class FakeClock:
     """Time passes where a layer works, slower in loaded steps, and while nothing is timed."""
+
+    is_processor_time = True
 
     def __init__(self):
         self.time, self.steps = 0.0, 0

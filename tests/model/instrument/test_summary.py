@@ -216,6 +216,10 @@ def _costs(**saving):
             "convert: a training step takes 30 ms instead of 40 ms (25% less; 5 rounds from 30% less to 20% less)",
         ),
         (
+            {"verb": "convert", "what": "a training step", "ms_before": 40, "ms_after": 200, "ratio": (0.9, 5, 102.4), "rounds": 5},
+            "convert: a training step takes 200 ms instead of 40 ms, no clear difference: 5 rounds from 10% less to 102 times as much",
+        ),
+        (
             {"verb": "recompute", "what": "a training step", "ms_before": 40, "ms_after": 41, "ratio": (0.9, 1.02, 1.1),
              "bytes_before": 10_000_000, "bytes_after": 6_000_000, "rounds": 9},
             "recompute: 6 of 10 MB kept for backward; a training step takes 41 ms instead of 40 ms, no clear difference: 95 % interval 10% less to 10% more",

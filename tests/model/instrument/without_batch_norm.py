@@ -13,7 +13,6 @@ import copy
 import sys
 
 import torch
-from pytorchcv.model_provider import get_model
 from torch import nn
 
 import bnkit
@@ -37,6 +36,8 @@ def say(line):
 
 
 def main():
+    from pytorchcv.model_provider import get_model
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="resnet18")
     parser.add_argument("--batch", type=int, default=8)

@@ -57,7 +57,9 @@ def test_by_default_each_network_is_shown_at_its_best():
 
 def test_a_single_epoch_is_a_point():
     results = fake_results(fake_plan(epochs=1), lambda run: finished_record(0.8))
-    assert [line.get_marker() for line in _plot(results).get_lines()] == ["o", "o"]
+    axes = _plot(results)
+    assert [line.get_marker() for line in axes.get_lines()] == ["o", "o"]
+    assert list(axes.get_xticks()) == [1]  # and no fractions of an epoch
 
 
 @pytest.mark.parametrize(

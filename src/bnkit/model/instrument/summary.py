@@ -51,7 +51,8 @@ def summary(model: nn.Module, example_inputs: Any, *, repetitions: int = 9) -> B
     (their loops are compiled first, which may take a minute), the model under ``recompute``, and the evaluation of the
     model and of the folded model. Shares and ratios are taken within a round, and their medians over the rounds are
     returned, with 95 % intervals from 6 rounds on. Milliseconds are these shares and ratios at the speed of the fastest
-    round. On a GPU, times are device times.
+    round. On a GPU, times are device times; on a CPU with one thread, processor time, which other load on the machine does
+    not lengthen.
 
     Bytes are those of the tensors that autograd saves, without parameters and buffers. Each tensor counts once, for the
     first layer that saves it.
@@ -133,7 +134,8 @@ class _Measurement:
             self._converted = _Variant.of("convert", lambda: convert(model, to="bnkit", example_inputs=inputs))
         self._folded = _Variant.of("fold", lambda: fold(model, inputs))
         device = device_of(model)
-        self._step = TrainingStep(example, Clock(device))
+        self._clock = Clock(device)
+        self._step = TrainingStep(example, self._clock)
         self._device = "cpu" if device is None else str(device)
 
     def result(self) -> BatchNormCosts:
@@ -163,7 +165,7 @@ class _Measurement:
         rounds, threads = plural(self._repetitions, "round"), plural(torch.get_num_threads(), "thread")
         return (
             f"medians of {rounds} after {_WARM_UP} to warm up, all variants in each, at the speed of the fastest round; "
-            f"{self._device}, {threads}"
+            f"{self._device}, {threads}{' (processor time)' if self._clock.is_processor_time else ''}"
         )
 
     def _times(self) -> PairedRounds:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, overload
 
 from bnkit.messages import plural
 from bnkit.model.instrument.paired_rounds import ROUNDS_FOR_AN_INTERVAL, Interval
+from bnkit.notebook_html import output, paragraph, wide
 from bnkit.table import Column, Table
 
 _NOTHING = "–"
@@ -104,6 +104,8 @@ def _spread_name(rounds: int) -> str:
 
 
 def _change(ratio: float) -> str:
+    if ratio >= 3:
+        return f"{ratio:.3g} times as much"
     return f"{abs(ratio - 1):.0%} {'less' if ratio < 1 else 'more'}"
 
 
@@ -222,7 +224,7 @@ class BatchNormCosts(Sequence[BatchNormCost]):
         return str(self)
 
     def _repr_html_(self) -> str:
-        return f"{self.rows().to_html()}<p>{'<br>'.join(map(html.escape, self.lines))}</p>"
+        return output(wide(self.rows(), "figures"), *(paragraph(line, "note") for line in self.lines))
 
 
 def _row(entry: BatchNormCost) -> tuple[str, ...]:

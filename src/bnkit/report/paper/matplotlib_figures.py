@@ -55,7 +55,7 @@ def draw_curves(curves: Sequence[Curve], y: str, *, is_share: bool) -> Draw:
     """Return a function that draws a line for each network: the mean over the seeds, in a band from lowest to highest."""
 
     def draw(ax: Axes) -> None:
-        from matplotlib.ticker import MaxNLocator
+        from matplotlib.ticker import FixedLocator, MaxNLocator
 
         for curve in curves:
             few = len(curve.epochs) == 1  # a single point makes no line
@@ -66,7 +66,9 @@ def draw_curves(curves: Sequence[Curve], y: str, *, is_share: bool) -> Draw:
             )  # fmt: skip
         ax.set_xlabel("epoch")
         ax.set_ylabel(_as_it_is(y))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        epochs = {epoch for curve in curves for epoch in curve.epochs}
+        # Around a single epoch there would be fractions of it.
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True) if len(epochs) > 1 else FixedLocator([*epochs]))
         ax.margins(x=0.02)
         if is_share:
             ax.set_ylim(0, 1.02)
