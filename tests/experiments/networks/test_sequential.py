@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+import bnkit
 from bnkit.experiments.networks.max_pool import MaxPool2d
 from bnkit.experiments.networks.sequential import Sequential
 
@@ -124,3 +125,9 @@ def test_it_looks_like_the_class_of_torch_and_is_sliced_like_it():
     assert repr(model) == repr(nn.Sequential(nn.ReLU(), MaxPool2d(2), nn.Flatten()))
     assert type(model[:2]) is Sequential
     assert torch.fx.symbolic_trace(model)(torch.ones(1, 1, 2, 2)).item() == 1
+
+
+def test_batch_norm_in_it_is_fused_with_the_activation_after_it():
+    layers = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), MaxPool2d(2)
+    _, changes = bnkit.convert(Sequential(*layers), example_inputs=torch.randn(4, 1, 8, 8))
+    assert [change.detail for change in changes] == ["torch.nn.BatchNorm2d to bnkit.nn.BatchNorm2d; fused with relu (2)"]

@@ -41,7 +41,7 @@ def _may_swap(module: nn.Module, pool: MaxPool2d, input: Tensor) -> bool:
         and not module.inplace
         and pool.is_fast(input)  # before what torch.compile cannot trace
         and not any(map(_is_watched, (module, pool)))
-        and not _has_any_global_hook()
+        and not _has_any_global_hook()  # type: ignore[no-untyped-call]
         and torch._C._len_torch_function_stack() == 0
     )
 
