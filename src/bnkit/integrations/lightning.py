@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bnkit.checks.findings import Findings
-from bnkit.checks.training_monitor import Monitor
-from bnkit.integrations.trainer_callbacks import FreezesFromAnEpoch, Recalibrates
+from bnkit.integrations.trainer_callbacks import FreezesFromAnEpoch, Monitors, Recalibrates
 from bnkit.integrations.training_batches import may_recalibrate
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.statistics.temporary_recalibration import restore_statistics, running_statistics
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 
-class MonitorCallback(Callback):
+class MonitorCallback(Monitors, Callback):
     """Checks the module every few hundred steps of its training, and logs each finding once (``bnkit.Monitor``).
 
     A step is a step of the optimizer; with accumulation, the last batch is checked. Optimizer, loader, accumulation and
@@ -36,22 +33,17 @@ class MonitorCallback(Callback):
         monitor: The monitor of the present or the last fit; None before the first.
     """
 
-    def __init__(
-        self, every: int = 200, *, on_findings: Callable[[Findings], object] | None = None, **options: Any
-    ) -> None:
-        self._options = {"every": every, "on_findings": on_findings, **options}
-        self._step = 0
-        self.monitor: Monitor | None = None
+    _step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        from_trainer = {
-            "optimizer": trainer.optimizers[0] if trainer.optimizers else None,
-            "loader": trainer.train_dataloader,
-            "accumulation": trainer.accumulate_grad_batches,
-            "processes": trainer.world_size,
-        }
         self._step = trainer.global_step
-        self.monitor = Monitor(pl_module, **{**from_trainer, **self._options})
+        self._start(
+            pl_module,
+            optimizer=trainer.optimizers[0] if trainer.optimizers else None,
+            loader=trainer.train_dataloader,
+            accumulation=trainer.accumulate_grad_batches,
+            processes=trainer.world_size,
+        )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

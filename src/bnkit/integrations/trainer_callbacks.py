@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
+from bnkit.checks.findings import Findings
+from bnkit.checks.training_monitor import Monitor
 from bnkit.errors import SettingsError
 from bnkit.integrations.training_batches import DEFAULT_LIMIT, TrainingBatches
 from bnkit.model.edit.freeze import freeze
@@ -14,6 +17,27 @@ from bnkit.model.inspect.name_patterns import Patterns
 from bnkit.model.statistics.recalibrate import recalibrate
 from bnkit.model.statistics.running_stats_drift import Recalibration
 from bnkit.model.statistics.temporary_recalibration import restore_statistics, running_statistics
+
+
+class Monitors:
+    """Base of the callbacks that check the model while it trains.
+
+    Args:
+        every, on_findings, options: As for ``bnkit.Monitor``.
+
+    Attributes:
+        monitor: The monitor of the present or the last training; None before the first.
+    """
+
+    def __init__(
+        self, every: int = 200, *, on_findings: Callable[[Findings], object] | None = None, **options: Any
+    ) -> None:
+        self._options = {"every": every, "on_findings": on_findings, **options}
+        self.monitor: Monitor | None = None
+
+    def _start(self, model: nn.Module, **from_trainer: Any) -> None:
+        """Begin to monitor ``model``; what the user gave takes precedence over what the trainer has."""
+        self.monitor = Monitor(model, **{**from_trainer, **self._options})
 
 
 class Recalibrates:

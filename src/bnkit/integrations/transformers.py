@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from bnkit.checks.findings import Findings
-from bnkit.checks.training_monitor import Monitor
-from bnkit.integrations.trainer_callbacks import FreezesFromAnEpoch, Recalibrates
+from bnkit.integrations.trainer_callbacks import FreezesFromAnEpoch, Monitors, Recalibrates
 from bnkit.integrations.training_batches import may_recalibrate
 from bnkit.model.statistics.temporary_recalibration import restore_statistics, running_statistics
 
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
 _MOVING_AVERAGES = "bnkit_moving_averages.safetensors"
 
 
-class MonitorCallback(TrainerCallback):
+class MonitorCallback(Monitors, TrainerCallback):
     """Checks the model every few hundred steps of its training, and logs each finding once (``bnkit.Monitor``).
 
     A step is a step of the optimizer; the check uses the model's last inputs. Optimizer, loader, accumulation and processes are
@@ -43,25 +40,20 @@ class MonitorCallback(TrainerCallback):
         monitor: The monitor of the present or the last training; None before the first.
     """
 
-    def __init__(
-        self, every: int = 200, *, on_findings: Callable[[Findings], object] | None = None, **options: Any
-    ) -> None:
-        self._options = {"every": every, "on_findings": on_findings, **options}
-        self._batch: Any = None
-        self._hook: Any = None
-        self.monitor: Monitor | None = None
+    _batch: Any = None
+    _hook: Any = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model, optimizer = kwargs["model"], kwargs["optimizer"]
-        from_trainer = {
-            "optimizer": getattr(optimizer, "optimizer", optimizer),  # accelerate wraps it
-            "loader": kwargs["train_dataloader"],
-            "accumulation": args.gradient_accumulation_steps,
-            "processes": args.world_size,
-        }
-        self.monitor = Monitor(model, **{**from_trainer, **self._options})
+        self._start(
+            model,
+            optimizer=getattr(optimizer, "optimizer", optimizer),  # accelerate wraps it
+            loader=kwargs["train_dataloader"],
+            accumulation=args.gradient_accumulation_steps,
+            processes=args.world_size,
+        )
         self._remove_hook()
         # The trainer does not pass batches to callbacks.
         self._hook = model.register_forward_pre_hook(self._remember, with_kwargs=True)
