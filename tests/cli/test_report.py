@@ -92,7 +92,7 @@ def test_several_folders_are_one_table(capsys, comparison, tmp_path):
         (("--format", "pdf", "--figure", "los"), "no figure is called 'los'"),
         (("--format", "pdf", "--out", "a.svg"), "a.svg ends in '.svg'; expected .pdf"),
         (("--format", "csv", "--out", "no/such/a.csv"), "cannot be written (No such file or directory)"),
-        (("--format", "png"), "'png' is not one of"),
+        (("--format", "png"), "--format: expected one of 'html', 'latex'"),
     ],
 )
 def test_what_is_refused(capsys, comparison, options, message):
