@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import bnkit
-from bnkit.experiments.networks.max_pool import MaxPool2d
 from bnkit.experiments.networks.layer_sequence import Sequential
+from bnkit.experiments.networks.max_pool import MaxPool2d
 
 
 def _special_values() -> Tensor:
