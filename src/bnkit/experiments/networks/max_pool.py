@@ -11,7 +11,7 @@ from bnkit.kernels.tracing import is_plain_eager
 
 # Size, stride, padding, dilation, and whether a window may reach over the edge.
 _WINDOWS: tuple[Any, ...] = ([2, 2], [2, 2], [0, 0], [1, 1], False)
-# At most so many planes are treated as channels of one image: with more, copying them takes longer.
+# The largest number of planes that are treated as channels of one image: with more, copying them takes longer.
 _MAX_CHANNELS = 64
 
 

@@ -12,7 +12,7 @@ from bnkit.experiments.networks.max_pool import MaxPool2d
 class Sequential(nn.Sequential):
     """``torch.nn.Sequential``, with the same results: a max pooling goes before the ReLU in front of it.
 
-    ReLU then has a quarter of the values. Where somebody watches one of the two modules, or the operations, they run in turn.
+    ReLU then has a quarter of the values. With a hook on one of the two modules, or if the operations are traced, they run in turn.
 
     Attributes:
         calls_in_order: Tells ``bnkit.convert`` that each module gets the output of the one before, as in ``torch.nn.Sequential``.

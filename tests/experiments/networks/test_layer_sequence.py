@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import bnkit
+from bnkit.experiments.networks.layer_sequence import Sequential
 from bnkit.experiments.networks.max_pool import MaxPool2d
-from bnkit.experiments.networks.sequential import Sequential
 
 
 def _special_values() -> Tensor:
@@ -130,4 +130,6 @@ def test_it_looks_like_the_class_of_torch_and_is_sliced_like_it():
 def test_batch_norm_in_it_is_fused_with_the_activation_after_it():
     layers = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), MaxPool2d(2)
     _, changes = bnkit.convert(Sequential(*layers), example_inputs=torch.randn(4, 1, 8, 8))
-    assert [change.detail for change in changes] == ["torch.nn.BatchNorm2d to bnkit.nn.BatchNorm2d; fused with relu (2)"]
+    assert [change.detail for change in changes] == [
+        "torch.nn.BatchNorm2d to bnkit.nn.BatchNorm2d; fused with relu (2)"
+    ]
