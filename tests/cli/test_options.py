@@ -71,7 +71,7 @@ IN_PYTHON = {
     "comparison/": "tables and folders that only Python opens",
     "checks/rules/statistics/bn203_non_finite_running_stats.py": "an argument of the layer",
     "cli/": "the command line's own words",
-    "data/custom.py": "data that were given in Python",
+    "data/user_data.py": "data that were given in Python",
     "data/examples.py": "torch.unique",
     "data/splits.py": "a key of an experiment file",
     "experiments/experiment.py": "keys of an experiment file",

@@ -311,6 +311,6 @@ def test_a_log_says_what_each_look_found(verdict, margin, said):
     lines.look_taken(_grown(verdict), StoppingRule(margin=margin))
     lines.seeds_ended((), "budget")
     assert console.file.getvalue().splitlines()[-2:] == [
-        f"batch_norm against no_batch_norm: +2.1 points [−1.0, +5.0], n = 3: {said}",
+        f"batch_norm against no_batch_norm: +2.1 points, 95 % interval [−1.0, +5.0], n = 3: {said}",
         "no more seeds: the budget ends; the same call resumes",
     ]

@@ -272,7 +272,7 @@ def test_it_prints_and_turns_into_json():
     assert lines[1].startswith("1 ") and "nan" in lines[1]  # as wrong as can be, so first
     assert lines[2].startswith("5 ")
     assert lines[3] == "8 kept: left out by include or exclude"
-    assert lines[4].startswith("2 recalibrated, 1 kept, 1 batch; the output changed by inf")
+    assert lines[4] == "2 recalibrated, 1 kept, 1 batch; on the first batch, outputs were not finite before or after"
     assert repr(recalibration) == str(recalibration)
     assert recalibration.summary == lines[4]
     plain = json.loads(json.dumps(recalibration.to_json(), allow_nan=False))

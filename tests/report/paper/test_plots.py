@@ -178,7 +178,7 @@ def test_names_are_no_formulas():
     ("name", "error", "message"),
     [
         ("a.jpg", SettingsError, "ends in '.jpg'; expected .pdf, .png, .svg"),
-        ("a", SettingsError, "ends in ''; expected"),
+        ("a", SettingsError, "has no ending; expected .pdf, .png, .svg"),
         (
             "no/such/folder/a.pdf",
             RecordError,

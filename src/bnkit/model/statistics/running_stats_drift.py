@@ -129,11 +129,12 @@ class Recalibration:
     @property
     def summary(self) -> str:
         """The numbers of recalibrated and kept layers, and the change of the output, in one line."""
-        changed = (
-            ""
-            if self.output_change is None
-            else f"; on the first batch no output changed by more than {self.output_change:.1%} of the largest"
-        )
+        if self.output_change is None:
+            changed = ""
+        elif math.isfinite(self.output_change):
+            changed = f"; on the first batch no output changed by more than {self.output_change:.1%} of the largest"
+        else:
+            changed = "; on the first batch, outputs were not finite before or after"
         return f"{len(self.layers)} recalibrated, {len(self.kept)} kept, {plural(self.batches, 'batch', 'batches')}{changed}"
 
     def __str__(self) -> str:
