@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 import bnkit
 from bnkit.data import load
 from bnkit.experiments.callbacks import Callback
-from bnkit.intervals.crossed import example_spread, interval_for_new_examples
-from bnkit.intervals.shares import difference_interval
+from bnkit.intervals.crossed_effects import example_spread, interval_for_new_examples
+from bnkit.intervals.proportions import difference_interval
 
 TRAIN_EXAMPLES = 6000
 # Few epochs, to be quick: the networks are half trained, and LeNet without batch norm has not begun to learn (0.1 in every run).

@@ -30,7 +30,7 @@ from scipy.special import ndtr, stdtr, stdtrit
 
 from bnkit.intervals.alpha_spending import chance_of_factor, level_at
 from bnkit.intervals.interval import FEWEST, Conclusion, Interval, conclude
-from bnkit.report.contrasts.divergence import Divergence
+from bnkit.report.contrasts.diverged_runs import Divergence
 from bnkit.report.objective import Objective
 
 Array = np.ndarray[Any, Any]

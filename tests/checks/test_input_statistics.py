@@ -11,9 +11,9 @@ from bnkit.checks import input_statistics
 from bnkit.checks.data_measurements import DataMeasurements
 from bnkit.errors import ModelError
 from bnkit.kernels.channel_moments import plane_moments
+from bnkit.mergeable_moments import Moments
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.recognise_batch_norm import batch_norm_sites
-from bnkit.moments import Moments
 
 
 class Twice(nn.Module):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bnkit.claims.hypothesis_tests import ERROR_RATE, Decision, HypothesisTest, judge
-from bnkit.intervals.crossed import example_spread
+from bnkit.intervals.crossed_effects import example_spread
 from bnkit.intervals.student import mean_interval
 from tests.random_examples import examples
 

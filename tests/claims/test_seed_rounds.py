@@ -14,7 +14,7 @@ from bnkit.claims.hypothesis_tests import ERROR_RATE, HypothesisTest, judge
 from bnkit.claims.seed_rounds import decide, judge_once, judge_round, rounds_until
 from bnkit.claims.seeds_needed import outlook
 from bnkit.claims.train_designs import Training
-from bnkit.intervals.crossed import ExampleSpread
+from bnkit.intervals.crossed_effects import ExampleSpread
 from tests.random_examples import examples
 from tests.report.fake_runs import fake_plan, fake_results, finished_record
 

@@ -66,7 +66,7 @@ def test_the_library_speaks_of_no_option():
 
 # Messages in Python's words also on the command line, because what to do is to be done in Python.
 IN_PYTHON = {
-    "arguments.py": "the process group and the device of a call",
+    "argument_checks.py": "the process group and the device of a call",
     "claims/": "bnkit.claims has the same parameters; the command line checks them first",
     "comparison/": "tables and folders that only Python opens",
     "checks/rules/statistics/bn203_non_finite_running_stats.py": "an argument of the layer",

@@ -10,7 +10,7 @@ import pandas
 import pytest
 
 import bnkit
-from bnkit.intervals.shares import difference_interval
+from bnkit.intervals.proportions import difference_interval
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "sweeps.md"
 ACCURACIES = {"no_batch_norm": [0.90, 0.91, 0.90, 0.92], "batch_norm": [0.93, 0.95, 0.93, 0.94]}

@@ -10,7 +10,7 @@ import pytest
 
 import bnkit
 from bnkit.errors import SettingsError
-from bnkit.intervals.shares import difference_interval
+from bnkit.intervals.proportions import difference_interval
 from bnkit.intervals.student import mean_interval
 
 _PLAIN, _NORM = [0.90, 0.91, 0.90, 0.92], [0.93, 0.95, 0.93, 0.94]

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from scipy.special import stdtrit
 
-from bnkit.intervals.crossed import example_spread, interval_for_new_examples
-from bnkit.intervals.shares import difference_interval
+from bnkit.intervals.crossed_effects import example_spread, interval_for_new_examples
+from bnkit.intervals.proportions import difference_interval
 from tests.intervals.crossed_designs import Design
 
 # What moves the answers: examples that are as hard for both networks, seeds, examples that one network likes, chance alone; and

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bnkit.intervals.holm import holm, holm_confidences
-from bnkit.intervals.shares import p_value
+from bnkit.intervals.proportions import p_value
 from bnkit.intervals.student import mean_interval
 
 

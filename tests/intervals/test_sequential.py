@@ -12,8 +12,8 @@ from benchmarks import sequential as simulated
 from bnkit.errors import SettingsError
 from bnkit.intervals.alpha_spending import anytime_p_value, confidence_at_look, level_at
 from bnkit.intervals.interval import Conclusion
+from bnkit.intervals.proportions import difference_interval
 from bnkit.intervals.sequential import conclusion_after_looks, interval_after_looks, pairs_needed
-from bnkit.intervals.shares import difference_interval
 from tests.random_examples import examples
 
 GAIN, LOSS, NOTHING, OPEN = Conclusion.GAIN, Conclusion.LOSS, Conclusion.NOTHING, Conclusion.UNKNOWN

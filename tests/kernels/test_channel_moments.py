@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bnkit.kernels.channel_moments import plane_moments
-from bnkit.moments import Moments
+from bnkit.mergeable_moments import Moments
 
 
 def _draw(*shape, mean=0.0, deviation=1.0):

@@ -25,11 +25,11 @@ from bnkit.errors import ModelError, SettingsError
 from bnkit.messages import did_you_mean
 from bnkit.model.edit.copy import deepcopy_model
 from bnkit.model.inspect.batches import Batches, Forward, device_of
-from bnkit.model.inspect.construction import line_of
+from bnkit.model.inspect.construction_lines import line_of
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
 from bnkit.model.inspect.recognise_batch_norm import no_batch_norm
-from bnkit.model.inspect.supported import check_supported
+from bnkit.model.inspect.supported_models import check_supported
 from bnkit.model.preserve_state import Snapshot, force_eager, preserve_everything
 from bnkit.model.statistics.distributed_ranks import without_broadcasts
 

@@ -18,7 +18,7 @@ from bnkit.checks.rule_needs import Need
 from bnkit.checks.rule_registry import Names, selected_rules
 from bnkit.errors import BnkitError, SettingsError
 from bnkit.model.inspect.batches import Forward
-from bnkit.model.inspect.supported import check_supported
+from bnkit.model.inspect.supported_models import check_supported
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

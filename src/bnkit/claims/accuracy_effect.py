@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bnkit.claims.claim import Evidence
-from bnkit.intervals.crossed import ExampleSpread, example_spread
+from bnkit.intervals.crossed_effects import ExampleSpread, example_spread
 from bnkit.report.outcomes import RunOutcome
 
 if TYPE_CHECKING:

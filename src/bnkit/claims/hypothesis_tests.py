@@ -19,10 +19,10 @@ from enum import StrEnum
 from statistics import fmean
 
 from bnkit.intervals.alpha_spending import anytime_p_value, confidence_at_look
-from bnkit.intervals.crossed import ExampleSpread, half_width_from_examples, one_sided_p_value
+from bnkit.intervals.crossed_effects import ExampleSpread, half_width_from_examples, one_sided_p_value
 from bnkit.intervals.holm import holm
 from bnkit.intervals.interval import CONFIDENCE, FEWEST, Interval
-from bnkit.intervals.shares import difference_half_width
+from bnkit.intervals.proportions import difference_half_width
 from bnkit.intervals.student import mean_interval
 
 # The probability that any verdict of a table is wrong.

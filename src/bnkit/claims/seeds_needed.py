@@ -12,7 +12,7 @@ from bnkit.duration import format_duration
 from bnkit.intervals.alpha_spending import level_at
 from bnkit.intervals.examples_needed import examples_needed
 from bnkit.intervals.interval import CONFIDENCE, FEWEST
-from bnkit.intervals.shares import difference_half_width
+from bnkit.intervals.proportions import difference_half_width
 from bnkit.intervals.student import mean_interval
 from bnkit.messages import plural
 

@@ -21,7 +21,7 @@ from bnkit.experiments.model_data import ModelBatches, ModelData, data_of_run, m
 from bnkit.factory_import import is_factory_name, what_it_is
 from bnkit.messages import plural
 from bnkit.model.changes import Change
-from bnkit.model.inspect.construction import record_construction
+from bnkit.model.inspect.construction_lines import record_construction
 from bnkit.model.save import check_destination, save
 from bnkit.model.verify.acceptance import Outcome
 from bnkit.model.weight_files import load_weights

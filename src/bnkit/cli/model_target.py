@@ -16,7 +16,7 @@ from bnkit.experiments.model_data import ModelData, model_data
 from bnkit.factory_import import load_factory, refuse_required_arguments
 from bnkit.messages import plural
 from bnkit.model.inspect.batches import device_of
-from bnkit.model.inspect.construction import record_construction
+from bnkit.model.inspect.construction_lines import record_construction
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.lazy_parameters import first_lazy, materialise
 from bnkit.model.untrusted_checkpoint import Inert, hyper_parameters

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnkit.comparison.comparison import Comparison
 from bnkit.comparison.progress import shown_progress
-from bnkit.comparison.until_decided import runs_to_train, train_until_decided
+from bnkit.comparison.train_until_decided import runs_to_train, train_until_decided
 from bnkit.console import warn
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.callbacks import Callback, CallbackList, ReportStarted

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnkit.comparison.run_table import RunTable
 from bnkit.comparison.stored_runs import StoredRuns
-from bnkit.comparison.until_decided import asked_plan
+from bnkit.comparison.train_until_decided import asked_plan
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, plan
 from bnkit.experiments.records.earlier_calls import is_call

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.records.record import Status
-from bnkit.intervals.crossed import largest_spread, most_discordant
+from bnkit.intervals.crossed_effects import largest_spread, most_discordant
 from bnkit.messages import plural
 from bnkit.report.answer import Answer
 from bnkit.report.contrasts.compare_networks import BASELINE

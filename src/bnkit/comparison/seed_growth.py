@@ -24,12 +24,12 @@ from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record, Status
 from bnkit.experiments.stopping_rule import ContrastLooks, Look, StoppingRule
 from bnkit.intervals.interval import CONFIDENCE, FEWEST, Conclusion
+from bnkit.intervals.proportions import difference_half_width
 from bnkit.intervals.sequential import interval_after_looks
-from bnkit.intervals.shares import difference_half_width
 from bnkit.report.added_seeds import SeedGrowth
 from bnkit.report.contrasts.compare_networks import pairs_of_networks
 from bnkit.report.contrasts.decision_outlook import decision_outlook, is_limited_by_examples
-from bnkit.report.contrasts.divergence import Divergence, divergence
+from bnkit.report.contrasts.diverged_runs import Divergence, divergence
 from bnkit.report.contrasts.looks import every_pair
 from bnkit.report.contrasts.paired_differences import PairedDifferences, difference_in_test
 from bnkit.report.objective import Objective

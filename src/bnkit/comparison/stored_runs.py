@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.comparison.stored_components import StoredComponents
-from bnkit.comparison.until_decided import growth_in
+from bnkit.comparison.train_until_decided import growth_in
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record

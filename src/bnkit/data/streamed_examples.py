@@ -17,7 +17,7 @@ from bnkit.data.examples_check import ExamplesCheck
 from bnkit.data.seeded_dataset import SeededDataset
 from bnkit.data.tensor_conversion import tensor_bytes, to_float32
 from bnkit.errors import DataError
-from bnkit.moments import Moments
+from bnkit.mergeable_moments import Moments
 
 _SURVEY_BATCH = 256
 # Examples, spread over the dataset, that are loaded twice to see whether they repeat.

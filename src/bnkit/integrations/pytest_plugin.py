@@ -29,7 +29,7 @@ def bnkit_healthy() -> Iterator[Callable[..., None]]:
             bnkit_healthy(make_network(), example_inputs=torch.randn(8, 3, 32, 32), fail_on="error")
     """
     from bnkit.checks.check import assert_healthy
-    from bnkit.model.inspect.construction import record_construction
+    from bnkit.model.inspect.construction_lines import record_construction
 
     def healthy(*arguments: Any, **keywords: Any) -> None:
         __tracebackhide__ = True

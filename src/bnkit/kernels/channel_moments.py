@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels.select import why_not_numba_now
-from bnkit.moments import Moments
+from bnkit.mergeable_moments import Moments
 
 
 class PlaneMoments(NamedTuple):

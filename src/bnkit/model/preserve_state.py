@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from bnkit.errors import ModelError
-from bnkit.model.inspect.supported import is_script
+from bnkit.model.inspect.supported_models import is_script
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

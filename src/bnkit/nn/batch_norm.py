@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.arguments import check_int, check_number
+from bnkit.argument_checks import check_int, check_number
 from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation, check_kernel
 from bnkit.kernels.contract import BatchNormArgs

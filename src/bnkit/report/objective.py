@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.records.record import Epoch
-from bnkit.intervals.crossed import CrossedInterval
+from bnkit.intervals.crossed_effects import CrossedInterval
 from bnkit.intervals.interval import CONFIDENCE, Conclusion, Interval, conclude
-from bnkit.intervals.shares import accuracy_interval, difference_interval, p_value, share_half_width
+from bnkit.intervals.proportions import accuracy_interval, difference_interval, p_value, share_half_width
 from bnkit.intervals.student import mean_interval
 from bnkit.messages import plural
 

@@ -18,9 +18,9 @@ from bnkit.checks.fix import apply_fixes
 from bnkit.checks.rules.statistics.bn207_different_batches import analyse_variance
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.kernels.channel_moments import plane_moments
+from bnkit.mergeable_moments import Moments
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.recognise_batch_norm import batch_norm_sites
-from bnkit.moments import Moments
 from tests.model.third_party_layers import FromScratch
 
 

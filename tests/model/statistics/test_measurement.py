@@ -10,11 +10,11 @@ import bnkit
 import bnkit.nn
 from bnkit.checks.data_measurements import DataMeasurements
 from bnkit.errors import SettingsError
+from bnkit.mergeable_moments import Moments
 from bnkit.model import population_statistics
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.recognise_batch_norm import batch_norm_sites
 from bnkit.model.statistics.measurement import StopForward, collect, moments_of
-from bnkit.moments import Moments
 
 
 class Masked(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnkit.intervals.crossed import example_spread
+from bnkit.intervals.crossed_effects import example_spread
 from bnkit.intervals.interval import Conclusion, conclude
 from bnkit.intervals.sequential import conclusion_after_looks
 from bnkit.report.contrasts.decision_outlook import decision_outlook, is_limited_by_examples

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bnkit.intervals.crossed import example_spread
+from bnkit.intervals.crossed_effects import example_spread
 from bnkit.report.answer import Answer
 from bnkit.report.contrasts.looks import every_pair, intervals_after_looks
 from bnkit.report.contrasts.paired_differences import PairedDifferences

@@ -10,7 +10,7 @@ _KERNELS = Path(__file__).parent.parent
 # The other modules of ``kernels.cpu`` only call the loops.
 SOURCES = (
     "activation", "cpu/aten_affine_loops", "cpu/channels_last_loops", "cpu/channels_last_steps",
-    "cpu/contiguous_loops", "cpu/elements", "cpu/intrinsics", "cpu/layout",
+    "cpu/contiguous_loops", "cpu/element_access", "cpu/intrinsics", "cpu/layout",
     "cpu/loop_call", "cpu/numba_compile", "cpu/smooth_activations",
 )  # fmt: skip
 

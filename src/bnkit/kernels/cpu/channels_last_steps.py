@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bnkit.kernels.cpu import loop_call
-from bnkit.kernels.cpu.elements import elements
+from bnkit.kernels.cpu.element_access import elements
 from bnkit.kernels.cpu.intrinsics import advance, load, store
 from bnkit.kernels.cpu.numba_compile import Variant, inner
 

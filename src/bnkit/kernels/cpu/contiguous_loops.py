@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from bnkit.kernels.cpu import intrinsics, loop_call
-from bnkit.kernels.cpu.elements import elements
+from bnkit.kernels.cpu.element_access import elements
 from bnkit.kernels.cpu.intrinsics import advance, load, prefetch, store
 from bnkit.kernels.cpu.loop_call import D_RESIDUAL, DX, GRADIENT, RESIDUAL, X, Y, partition
 from bnkit.kernels.cpu.numba_compile import Variant, inner, outer

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.arguments import check_bool, check_eps, check_momentum
+from bnkit.argument_checks import check_bool, check_eps, check_momentum
 from bnkit.errors import ModelError, SettingsError
+from bnkit.mergeable_moments import Moments
 from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
 from bnkit.model.edit.add_plan import InsertionPoint, Where, insertion_point, why_not
 from bnkit.model.edit.copy import deepcopy_model
@@ -18,8 +19,7 @@ from bnkit.model.inspect.name_patterns import Patterns, matching
 from bnkit.model.inspect.trace import trace
 from bnkit.model.layers.attached import attach_batch_norm
 from bnkit.model.preserve_state import isolate_from_ambient_modes, preserve_model, temporary_hooks
-from bnkit.model.verify.changed_model import check_comparable, error_of, exact_output, output_of
-from bnkit.moments import Moments
+from bnkit.model.verify.verify_changed_model import check_comparable, error_of, exact_output, output_of
 
 _DONE = "with batch norm added"
 

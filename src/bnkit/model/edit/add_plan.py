@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from bnkit.model.edit.fold_weights import is_shared, own_tensor
 from bnkit.model.inspect.layer_sites import Site, Sites, plain_name
 from bnkit.model.inspect.operation_types import OpType
-from bnkit.model.inspect.supported import is_script
+from bnkit.model.inspect.supported_models import is_script
 from bnkit.model.inspect.trace import Operation, Trace
 from bnkit.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
 

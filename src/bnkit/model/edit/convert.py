@@ -31,7 +31,7 @@ from bnkit.model.inspect.trace import Trace, trace
 from bnkit.model.layers.deferred import Deferring
 from bnkit.model.layers.frozen_mixin import bare_class
 from bnkit.model.preserve_state import isolate_from_ambient_modes
-from bnkit.model.verify.changed_model import check_comparable, error_of, exact_output, output_of
+from bnkit.model.verify.verify_changed_model import check_comparable, error_of, exact_output, output_of
 from bnkit.nn import batch_norm as ours
 
 if TYPE_CHECKING:

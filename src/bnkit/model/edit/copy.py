@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer
 
 from bnkit.errors import ModelError
-from bnkit.model.inspect.supported import check_supported
+from bnkit.model.inspect.supported_models import check_supported
 
 
 def deepcopy_model(model: nn.Module) -> nn.Module:

@@ -24,7 +24,7 @@ from bnkit.model.layers.attached import WithBatchNorm, detach_batch_norm
 # Rest and Apart: the names of these classes in models that were pickled as a whole by earlier versions.
 from bnkit.model.layers.folded import Apart, ResidualActivation, Rest, ScaleAndShift  # noqa: F401
 from bnkit.model.preserve_state import isolate_from_ambient_modes, preserve_model
-from bnkit.model.verify.changed_model import check_comparable, error_of, output_of, tolerance
+from bnkit.model.verify.verify_changed_model import check_comparable, error_of, output_of, tolerance
 
 _DONE = "with its batch norm folded"
 # The tolerance for the algebra in float64, after rounding in some hundred layers.

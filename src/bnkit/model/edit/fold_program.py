@@ -17,7 +17,7 @@ from bnkit.errors import ModelError
 from bnkit.model.changes import UNCHANGED, Change, Changes
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.name_patterns import Patterns, matching
-from bnkit.model.verify.changed_model import check_comparable
+from bnkit.model.verify.verify_changed_model import check_comparable
 from bnkit.model.verify.written_file import compare_programs
 
 _ATEN = torch.ops.aten

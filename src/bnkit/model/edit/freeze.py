@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from bnkit.arguments import check_bool
+from bnkit.argument_checks import check_bool
 from bnkit.errors import ModelError
 from bnkit.model.changes import UNCHANGED, Change, Changes
 from bnkit.model.inspect.name_patterns import Patterns

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnkit.arguments import check_bool
+from bnkit.argument_checks import check_bool
 from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
 from bnkit.model.edit.copy import deepcopy_model, replace_module
 from bnkit.model.edit.fold import fold
@@ -21,7 +21,7 @@ from bnkit.model.inspect.trace import Operation, Trace, trace
 from bnkit.model.layers.attached import WithBatchNorm, detach_batch_norm
 from bnkit.model.layers.folded import ClonedActivation, ResidualActivation
 from bnkit.model.preserve_state import isolate_from_ambient_modes
-from bnkit.model.verify.changed_model import output_of
+from bnkit.model.verify.verify_changed_model import output_of
 
 
 @isolate_from_ambient_modes

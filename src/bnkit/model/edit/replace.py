@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from bnkit.arguments import check_int, check_process_group
+from bnkit.argument_checks import check_int, check_process_group
 from bnkit.errors import SettingsError
 from bnkit.messages import did_you_mean
 from bnkit.model.changes import UNCHANGED

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.data import Dataset, IterableDataset
 
-from bnkit.arguments import check_int
+from bnkit.argument_checks import check_int
 from bnkit.errors import BnkitError, DataError, ModelError, SettingsError
 from bnkit.model.inspect.example import tensors_in
 

@@ -15,7 +15,7 @@ from bnkit.errors import ModelError
 from bnkit.kernels.activation import MODULES
 from bnkit.model.inspect.name_patterns import Patterns, matching
 from bnkit.model.inspect.probe_batch_norm import behaviour, waits_for_processes
-from bnkit.model.inspect.supported import check_supported, is_script
+from bnkit.model.inspect.supported_models import check_supported, is_script
 from bnkit.model.layers.activated import ACTIVATED, OURS, PLAIN
 from bnkit.model.layers.frozen_mixin import Frozen, bare_class
 from bnkit.nn import batch_norm as ours

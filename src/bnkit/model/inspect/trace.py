@@ -21,7 +21,7 @@ from torch.nn.parameter import is_lazy
 from bnkit.model.inspect.dispatch_mode import DispatchMode
 from bnkit.model.inspect.example import Example, tensors_in
 from bnkit.model.inspect.operation_types import OpType, type_of_module, type_of_operation
-from bnkit.model.inspect.supported import is_script
+from bnkit.model.inspect.supported_models import is_script
 from bnkit.model.preserve_state import preserve_model, temporary_hooks
 
 

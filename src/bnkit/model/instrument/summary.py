@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnkit.arguments import check_int
+from bnkit.argument_checks import check_int
 from bnkit.errors import ModelError
 from bnkit.kernels.compilation.compile_policy import compiling_at_once
 from bnkit.memory.recompute import recompute
@@ -29,7 +29,7 @@ from bnkit.model.inspect.recognise_batch_norm import (
     batch_norm_sites,
     required_batch_norm_sites,
 )
-from bnkit.model.inspect.supported import check_supported
+from bnkit.model.inspect.supported_models import check_supported
 from bnkit.model.instrument.kept_bytes import KeptBytes, bytes_saved_by_recompute, kept_bytes
 from bnkit.model.instrument.paired_rounds import Interval, PairedRounds, median_interval
 from bnkit.model.instrument.step_timing import Clock, StepTimes, TrainingStep, interleaved

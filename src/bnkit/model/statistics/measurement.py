@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.errors import TooFewValuesError
+from bnkit.mergeable_moments import Moments
 from bnkit.model.preserve_state import copy_values, temporary_hooks
-from bnkit.moments import Moments
 from bnkit.nn import batch_norm as ours
 from bnkit.nn.masks import as_wide_as
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from bnkit.errors import DataError, ModelError, SettingsError
+from bnkit.mergeable_moments import Moments
 from bnkit.messages import plural
 from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.example import holds_numbers, largest_difference, tensors_in
@@ -26,7 +27,6 @@ from bnkit.model.statistics.measurement import (
     collect,
     set_running_statistics,
 )
-from bnkit.moments import Moments
 
 
 class MeasurementPasses:

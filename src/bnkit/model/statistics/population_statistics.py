@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnkit.mergeable_moments import Moments
 from bnkit.model.preserve_state import preserve_modes, temporary_buffers
 from bnkit.model.statistics.measurement import (
     BatchNormCall,
@@ -17,7 +18,6 @@ from bnkit.model.statistics.measurement import (
     collect,
     set_running_statistics,
 )
-from bnkit.moments import Moments
 
 
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:

@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnkit.mergeable_moments import Moments
 from bnkit.messages import plural
 from bnkit.model.changes import Change
 from bnkit.model.preserve_state import copy_values
-from bnkit.moments import Moments
 from bnkit.table import Column, Table
 
 

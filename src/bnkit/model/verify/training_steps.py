@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bnkit.errors import ModelError
 from bnkit.model.inspect.example import Example, tensors_in
 from bnkit.model.preserve_state import RngState, preserve_model
-from bnkit.model.verify.changed_model import tolerance
+from bnkit.model.verify.verify_changed_model import tolerance
 
 # The tolerance for the algebra in float64, after rounding in some hundred layers.
 _EXACT = 1e-8

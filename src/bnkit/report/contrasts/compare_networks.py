@@ -11,7 +11,7 @@ from bnkit.intervals.interval import CONFIDENCE, Conclusion, Interval
 from bnkit.intervals.student import ratio_interval
 from bnkit.report.contrasts.contrast import AtBest, AtLearningRate, Contrast
 from bnkit.report.contrasts.decision_outlook import decision_outlook
-from bnkit.report.contrasts.divergence import divergence
+from bnkit.report.contrasts.diverged_runs import divergence
 from bnkit.report.contrasts.looks import every_pair, intervals_after_looks
 from bnkit.report.contrasts.paired_differences import (
     BEST,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from bnkit.intervals.crossed import (
+from bnkit.intervals.crossed_effects import (
     CrossedInterval,
     ExampleSpread,
     example_spread,

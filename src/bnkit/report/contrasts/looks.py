@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from bnkit.experiments.stopping_rule import ContrastLooks
-from bnkit.intervals.crossed import CrossedInterval
+from bnkit.intervals.crossed_effects import CrossedInterval
 from bnkit.intervals.interval import FEWEST
 from bnkit.intervals.sequential import interval_after_looks
 from bnkit.report.contrasts.paired_differences import BothIntervals, PairedDifferences

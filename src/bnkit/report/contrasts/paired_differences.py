@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import NamedTuple
 
-from bnkit.intervals.crossed import (
+from bnkit.intervals.crossed_effects import (
     CrossedInterval,
     ExampleSpread,
     interval_for_new_examples,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from bnkit.intervals.crossed import CrossedInterval
+from bnkit.intervals.crossed_effects import CrossedInterval
 from bnkit.intervals.interval import FEWEST, Conclusion, Interval
 from bnkit.messages import plural
 from bnkit.report.contrasts.contrast import AtBest, Contrast
 from bnkit.report.contrasts.decision_outlook import DecisionOutlook
-from bnkit.report.contrasts.divergence import Divergence
+from bnkit.report.contrasts.diverged_runs import Divergence
 from bnkit.report.tables import format_setting
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import bnkit
 from bnkit.factory_import import load_factory
-from bnkit.model.inspect.construction import line_of, record_construction
+from bnkit.model.inspect.construction_lines import line_of, record_construction
 
 # The line that ends in "# NAME" is the one that made NAME.
 SOURCE = """

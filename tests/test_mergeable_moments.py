@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnkit.moments import Moments
+from bnkit.mergeable_moments import Moments
 
 
 @settings(max_examples=60)

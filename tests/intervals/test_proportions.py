@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from bnkit.intervals.interval import Interval
-from bnkit.intervals.shares import (
+from bnkit.intervals.proportions import (
     accuracy_interval,
     difference_half_width,
     difference_interval,

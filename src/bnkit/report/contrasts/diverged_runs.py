@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bnkit.intervals.interval import Conclusion
-from bnkit.intervals.shares import share_limits
+from bnkit.intervals.proportions import share_limits
 from bnkit.report.objective import Objective
 from bnkit.report.outcomes import RunOutcome
 

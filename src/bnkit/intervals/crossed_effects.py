@@ -147,7 +147,7 @@ def interval_for_new_examples(
         limits: The smallest and the largest possible value.
 
     Examples:
-        >>> from bnkit.intervals.shares import difference_interval
+        >>> from bnkit.intervals.proportions import difference_interval
         >>> these = difference_interval([0.0, 0.0, 0.0], 100)
         >>> found = interval_for_new_examples([0.0] * 3, largest_spread(0.0, 0.0, 100), these, resolution=0.01)
         >>> round(these.high, 4), round(found.high, 4), found.counted

@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from bnkit.intervals.crossed import (
+from bnkit.intervals.crossed_effects import (
     example_spread,
     interval_for_new_examples,
     largest_spread,
     most_discordant,
     p_value_for_new_examples,
 )
-from bnkit.intervals.shares import difference_interval, p_value
+from bnkit.intervals.proportions import difference_interval, p_value
 from bnkit.intervals.student import mean_interval
 from tests.intervals.crossed_designs import Design
 

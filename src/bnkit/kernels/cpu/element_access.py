@@ -110,12 +110,12 @@ def _straight(activation: str | None, acc_dtype: Any) -> tuple[Any, Any]:
     @njit(forceinline=True)
     def activate(z):
         if is_relu:
-            return zero if z <= zero else z  # keeps NaN
+            return max(zero, z)  # keeps NaN
         if is_leaky:
             return z * slope if z <= zero else z
         if is_cut:
-            z = zero if z <= zero else z
-            return six if z >= six else z
+            z = max(zero, z)
+            return min(six, z)
         return z
 
     @njit(forceinline=True)
