@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETTINGS := pyproject.toml constraints.txt
+# The tests start hundreds of processes: without bytecode on disk, each of them compiles bnkit.
+unexport PYTHONDONTWRITEBYTECODE
 WHEEL := build/wheel
 
 .PHONY: demo test static test-all quick torture zoo docs wheel release bench pictures clean
