@@ -106,9 +106,9 @@ def row(name: str, findings: Findings) -> str:
 
 
 _TRUE = {
-    "BN101": "The layer was built with a bias, and a batch norm follows it. In some of these networks that is so that published weights load.",
+    "BN101": "The layer was built with a bias, and a batch norm follows it. Some of these networks have the bias so that published weights load.",
     "BN102": "The network was designed with the activation before the batch norm.",
-    "BN105": "Dropout stands in residual blocks whose next block begins with a layer and a batch norm.",
+    "BN105": "Dropout ends a residual block, and the next block begins with a layer and a batch norm.",
     "BN204": "In `two-cnn` the batch norm follows a ReLU, and some units are 0 for all digits checked. In MobileViT and "
     "EfficientNet `transformers` draws γ from a normal distribution of deviation 0.02, so that with random weights the values vanish layer "
     "by layer.",
@@ -127,10 +127,10 @@ def page(rows: Iterable[tuple[str, Findings]]) -> str:
         [
             "# What healthy networks get",
             "",
-            "No rule finds an error on these networks, and what else is found on them is true; the tests hold the checker to",
-            "both. The first ones are those of the course, trained on the embedded digits and recalibrated. The others come from",
-            "`transformers` and `pytorchcv`, small ones of their families with random weights and the statistics of noise that was",
-            "put in. `python -m tests.checks.healthy` prints this page.",
+            "On these networks no rule reports an error, and every warning and note is true; the tests check both. The first six",
+            "networks come with bnkit, trained on its digits and recalibrated. The others are small networks from `transformers` and",
+            "`pytorchcv`, with random weights and with running statistics measured on random inputs.",
+            "`python -m tests.checks.healthy` prints this page.",
             "",
             "| network | found |",
             "| --- | --- |",
