@@ -31,8 +31,9 @@ class Clock:
 
     def __init__(self, device: torch.device | None) -> None:
         self._is_cuda = device is not None and device.type == "cuda"
+        is_cpu = device is None or device.type == "cpu"
         is_fine = time.get_clock_info("thread_time").resolution <= _FINEST_STEP
-        self.is_processor_time = not self._is_cuda and torch.get_num_threads() == 1 and is_fine
+        self.is_processor_time = is_cpu and is_fine and torch.get_num_threads() == 1
         self._read = time.thread_time if self.is_processor_time else time.perf_counter
 
     def now(self) -> Moment:
