@@ -31,7 +31,7 @@ static: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-# The edit loop: what can go wrong in most edits. After an edit of a compiled loop, all of them are compiled anew first.
+# The edit loop: what can go wrong in most edits. After an edit of a compiled loop, all of them are compiled again first.
 quick: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(PYTEST) -q -x -m "not slow and not exhaustive and not zoo and not torture"

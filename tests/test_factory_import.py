@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from bnkit.errors import FactoryError
-from bnkit.factory_import import load_factory, refuse_clashes
+from bnkit.factory_import import load_factory, refuse_clashes, what_it_is
 from tests.user_project import a_project  # noqa: F401 - the fixture
 
 _BLOCKS = "H = 16\ndef hidden():\n    return H\n"
@@ -129,3 +129,8 @@ def test_a_module_of_another_folder_does_not_stand_in_for_one_beside_the_file(pr
     monkeypatch.syspath_prepend(".")
     with pytest.raises(FactoryError, match=r"sub/net.py is next to blocks.py, but its import of blocks finds "):
         load_factory("sub/net.py:make")
+
+
+@pytest.mark.parametrize(("name", "is_address"), [("https://example.org/net.py", True), ("C:/nets/net.py", False)])
+def test_an_address_is_told_from_a_path_of_windows(name, is_address):
+    assert ("address" in what_it_is(name)) == is_address

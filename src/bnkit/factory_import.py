@@ -55,7 +55,7 @@ def what_it_is(name: str) -> str:
         '; that is an address: download the file, and give its path'
     """
     path = Path(name)
-    if re.match(r"\w+://?\w", name):
+    if re.match(r"\w{2,}://?\w", name):  # one letter is a drive of Windows
         return "; that is an address: download the file, and give its path"
     if path.is_dir() and name.strip():
         return f"; {name} is a folder"
@@ -65,7 +65,8 @@ def what_it_is(name: str) -> str:
     with suppress(OSError, SyntaxError, ValueError):
         code = ast.parse(path.read_bytes()).body
         names = [each.name for each in code if isinstance(each, (ast.FunctionDef, ast.ClassDef))]
-        functions = " or ".join(f"{name}:{each}" for each in names[:_NAMED] if not each.startswith("_"))
+        public = [each for each in names if not each.startswith("_")]
+        functions = " or ".join(f"{name}:{each}" for each in public[:_NAMED])
     return f"; {name} is a file: name a function in it, as {functions or f'{name}:factory'}"
 
 

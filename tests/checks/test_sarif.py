@@ -106,6 +106,7 @@ def test_levels_messages_and_figures():
         _finding("BN201", severity=Severity.ERROR, measured={"accuracy": float("nan"), "examples": 3}),
         _finding("BN102", "", Severity.NOTE, None),
         not_checked={"batches of data": ["BN202"]},
+        notes=["no layer matches 'head'"],
     )
     assert [result["level"] for result in run["results"]] == ["error", "note"]
     assert [result["message"]["text"] for result in run["results"]] == [
@@ -113,5 +114,6 @@ def test_levels_messages_and_figures():
         "(the model): it is off\nremedy: mend it",
     ]
     assert [result["properties"] for result in run["results"]] == [{"measured": {"accuracy": None, "examples": 3}}, {}]
-    (remark,) = run["invocations"][0]["toolExecutionNotifications"]
+    note, remark = run["invocations"][0]["toolExecutionNotifications"]
+    assert note["message"]["text"] == "no layer matches 'head'"
     assert remark["message"]["text"] == "not checked without batches of data: BN202"

@@ -13,6 +13,7 @@ from torch.utils.data import (
     Dataset,
     IterableDataset,
     RandomSampler,
+    SequentialSampler,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -155,6 +156,11 @@ def test_a_loader_stands_for_its_dataset():
     assert isinstance(data.train, Streamed) and len(data.train) == len(Rows())
 
 
+class _FirstOnly(SequentialSampler):
+    def __iter__(self):
+        return iter([0])
+
+
 class _Stream(IterableDataset):
     def __iter__(self):
         return iter(_PART)
@@ -188,6 +194,8 @@ _PART = TensorDataset(torch.rand(4, 2), torch.arange(4))
         ),
         ((DataLoader(_PART, sampler=WeightedRandomSampler([1.0] * 4, 4)), _PART), "with a WeightedRandomSampler"),
         ((DataLoader(_PART, sampler=RandomSampler(_PART, num_samples=2)), _PART), "with a RandomSampler"),
+        ((DataLoader(_PART, sampler=SequentialSampler(range(2))), _PART), "with a SequentialSampler"),
+        ((DataLoader(_PART, sampler=_FirstOnly(_PART)), _PART), "with a _FirstOnly"),
         ((DataLoader(_PART, batch_size=None), _PART), "with batches of its own"),
         ((DataLoader(_Stream()), _PART), "the training part of mine is an IterableDataset"),
         ((_Stream(), _PART), "the training part of mine is an IterableDataset"),

@@ -96,8 +96,7 @@ class Findings(Sequence[Finding]):
     @property
     def remarks(self) -> tuple[str, ...]:
         """Remarks: what could not be used, the rules that were skipped, the findings that can be fixed."""
-        lines = [*self.notes]
-        lines += [f"not checked without {need}: {', '.join(codes)}" for need, codes in self.not_checked.items()]
+        lines = self._limitations()
         fixable = sum(finding.code in self.fixable for finding in self)
         if fixable:
             lines.append(f"{fixable} can be fixed with --fix")
@@ -125,8 +124,12 @@ class Findings(Sequence[Finding]):
         Args:
             file: The file that findings are shown at whose module has no known line.
         """
-        remarks = [f"not checked without {need}: {', '.join(codes)}" for need, codes in self.not_checked.items()]
-        return sarif_log(self, remarks, file)
+        return sarif_log(self, self._limitations(), file)
+
+    def _limitations(self) -> list[str]:
+        """What could not be used, and the rules that were skipped."""
+        skipped = [f"not checked without {need}: {', '.join(codes)}" for need, codes in self.not_checked.items()]
+        return [*self.notes, *skipped]
 
     def __str__(self) -> str:
         return "\n".join([*([str(self._table(self._groups()))] if self else []), self.summary])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -115,20 +115,25 @@ def _dataset_of(loader: DataLoader[Any], name: str) -> Dataset[Any]:
         lost, instead = f"the collate_fn {called}", "a Dataset whose __getitem__ does what that does to an example"
     elif isinstance(sampler, SubsetRandomSampler):
         lost, instead = "a SubsetRandomSampler", "torch.utils.data.Subset(loader.dataset, loader.sampler.indices)"
-    elif not isinstance(loader.dataset, IterableDataset) and not (
-        isinstance(sampler, SequentialSampler)
-        or (
-            isinstance(sampler, RandomSampler)
-            and not sampler.replacement
-            and sampler.num_samples == len(sampler.data_source)
-        )
-    ):
+    elif not isinstance(loader.dataset, IterableDataset) and not _takes_each_once(sampler, loader.dataset):
         lost, instead = f"a {type(sampler).__name__}", "loader.dataset, if every example should be used once an epoch"
     else:
         return loader.dataset
     raise DataError(
         f"{name} is a DataLoader with {lost}, and bnkit makes the batches itself, from a Dataset; expected {instead}"
     )
+
+
+def _takes_each_once(sampler: object, dataset: Dataset[Any]) -> bool:
+    """Whether ``sampler`` is one of PyTorch's that takes each example of ``dataset`` once; a subclass may do anything."""
+    if type(sampler) is RandomSampler:
+        source: Any = sampler.data_source
+        is_once = not sampler.replacement and sampler.num_samples == len(source)
+    elif type(sampler) is SequentialSampler:
+        source, is_once = sampler.data_source, True
+    else:
+        return False
+    return is_once and (source is dataset or len(source) == len(cast("Any", dataset)))
 
 
 def _pair(of: object) -> tuple[Any, Any]:

@@ -28,8 +28,8 @@ _DEEPEST = 3
 _TOLD = 300
 # What PyTorch says of each file that is not its own, with the advice to run its code.
 _UNSAFE_ADVICE, _NOT_PICKLE = "Re-running `torch.load` with `weights_only`", "it is not a PyTorch file, or is damaged"
-# As a path, an address has one slash.
-_ADDRESS = re.compile(r"\w+:/")
+# As a path, an address has one slash, or a backslash on Windows; one letter is a drive.
+_ADDRESS = re.compile(r"\w{2,}:[/\\]")
 _UNSUPPORTED = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class) ([\w.]+)")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -84,6 +85,15 @@ def test_one_thread_is_timed_by_the_processor(monkeypatch, threads, function):
     clock = Clock(None)
     assert clock.now() == 7.0 and clock.is_processor_time == (threads == 1)
     assert clock.ms(7.0, 7.5) == 500
+
+
+def test_a_coarse_clock_of_the_processor_is_not_used(monkeypatch):
+    """On Windows it moves in steps of 16 ms, so that a layer, or a whole step, would take no time."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(time, "get_clock_info", lambda name: SimpleNamespace(resolution=1 / 64))
+    monkeypatch.setattr(time, "perf_counter", lambda: 7.0)
+    clock = Clock(None)
+    assert clock.now() == 7.0 and not clock.is_processor_time
 
 
 class FakeClock:

@@ -7,8 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bnkit.experiments.stopping_rule import ContrastLooks, Look, StoppingRule
 from bnkit.intervals.crossed_effects import example_spread
+from bnkit.report.added_seeds import SeedGrowth
 from bnkit.report.answer import Answer
+from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.contrasts.looks import every_pair, intervals_after_looks
 from bnkit.report.contrasts.paired_differences import PairedDifferences
 from bnkit.report.objective import Objective
@@ -38,3 +41,22 @@ def test_without_scores_of_examples_there_is_no_interval_for_new_ones():
 def test_a_second_look_at_two_pairs_does_not_say_that_scores_were_not_recorded():
     results = fake_results(fake_plan(seeds=2), lambda run: scored_record(np.arange(50) > 3))
     assert "recorded" not in str(Answer.of(replace(results, looks=(1,))))
+
+
+def test_after_a_verdict_its_interval_is_still_the_one_for_new_examples():
+    """Another contrast asked for seeds 3 and 4; those of the verdict are the first three."""
+    before = np.arange(400) < 200
+
+    def outcome(run):
+        return scored_record(np.arange(400) < 240 + run.seed if run.network.key == "batch_norm" else before)
+
+    three, five = (fake_results(fake_plan(seeds=seeds), outcome) for seeds in (3, 5))
+    (pairs,) = contrasts(replace(three, looks=(3,)))
+    decided = pairs.best.test_new_examples
+    look = Look(3, decided.mean, decided.low, decided.high, "gain")
+    known = ContrastLooks("no_batch_norm", "batch_norm", {}, 0.1, 0.1, (look,))
+    growth = SeedGrowth(StoppingRule(), (five.plan.runs,), (known,), "decided", 10)
+    (contrast,) = contrasts(replace(five, growth=growth))
+    assert contrast.best.test == pairs.best.test
+    assert contrast.best.test_new_examples == replace(decided, from_examples=0.0, counted=None)
+    assert "95 % interval for new test examples" in Answer.of(replace(five, growth=growth)).headline

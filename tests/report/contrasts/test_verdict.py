@@ -206,7 +206,7 @@ def _losing(lost, gain, **changes):
         if (run.network.key, run.seed) in lost:
             return diverged_record(0.5)
         value = 0.8 + 0.0005 * (run.seed % 3) + gain * (run.network.key == "batch_norm") * (1 + 0.02 * (run.seed % 2))
-        return finished_record(0.1, value, test_answers=10_000_000, test_constant=0.1, **changes)
+        return finished_record(0.1, value, **{"test_answers": 10_000_000, "test_constant": 0.1, **changes})
 
     return outcome
 
@@ -250,6 +250,8 @@ def test_what_the_runs_that_diverged_change_is_said():
         "So there is no verdict: over the seeds for which both runs finished, batch_norm is better, but batch_norm diverged in 2 of 5 "
         "runs; if these count as the best constant answer (0.100), the mean difference is −26.8 points. Use a lower learning rate."
     ) in text
+    text = str(_answer(_losing(lost, 0.02, test_constant=None), seeds=5))  # as earlier versions recorded
+    assert "if these count as an accuracy of 0, the mean difference is −30.8 points." in text
     text = str(_answer(_losing({(PLAIN, 1)}, 0.02), seeds=5))
     assert "That is of the seeds for which both runs finished; no_batch_norm diverged in 1 of 5 runs." in text
 

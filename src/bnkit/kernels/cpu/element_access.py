@@ -110,12 +110,12 @@ def _straight(activation: str | None, acc_dtype: Any) -> tuple[Any, Any]:
     @njit(forceinline=True)
     def activate(z):
         if is_relu:
-            return max(zero, z)  # keeps NaN
+            return zero if z <= zero else z  # keeps NaN, which max(zero, z) turns into 0
         if is_leaky:
             return z * slope if z <= zero else z
         if is_cut:
-            z = max(zero, z)
-            return min(six, z)
+            z = zero if z <= zero else z
+            return six if z >= six else z
         return z
 
     @njit(forceinline=True)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from bnkit.errors import ModelError
 from bnkit.model.inspect.example import Example, tensors_in
 
+# A clock with coarser steps, as that of the processor's time on Windows, cannot time a layer: 10 µs.
+_FINEST_STEP = 1e-5
 # A point in time: seconds on a CPU, an event on a GPU.
 Moment = Any
 
@@ -22,13 +24,16 @@ Moment = Any
 class Clock:
     """Reads the time of a device; on a GPU, when the device reaches that point, not when Python does.
 
-    With one thread on a CPU it is the processor's time, which stands still while other processes run. A clock on the wall would
-    not: such pauses are longer than most layers, so that they hit the step in every round and a layer in few.
+    With one thread on a CPU it is the processor's time, which stands still while other processes run, if the system has it in
+    fine steps. A clock on the wall would not: such pauses are longer than most layers, so that they hit the step in every round
+    and a layer in few.
     """
 
     def __init__(self, device: torch.device | None) -> None:
         self._is_cuda = device is not None and device.type == "cuda"
-        self.is_processor_time = not self._is_cuda and torch.get_num_threads() == 1
+        is_cpu = device is None or device.type == "cpu"
+        is_fine = time.get_clock_info("thread_time").resolution <= _FINEST_STEP
+        self.is_processor_time = is_cpu and is_fine and torch.get_num_threads() == 1
         self._read = time.thread_time if self.is_processor_time else time.perf_counter
 
     def now(self) -> Moment:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from itertools import combinations
 from statistics import median
 
-from bnkit.intervals.interval import CONFIDENCE, Conclusion, Interval
+from bnkit.intervals.interval import CONFIDENCE, Conclusion
 from bnkit.intervals.student import ratio_interval
 from bnkit.report.contrasts.contrast import AtBest, AtLearningRate, Contrast
 from bnkit.report.contrasts.decision_outlook import decision_outlook
 from bnkit.report.contrasts.diverged_runs import divergence
-from bnkit.report.contrasts.looks import every_pair, intervals_after_looks
+from bnkit.report.contrasts.looks import every_pair, intervals_after_looks, intervals_at_look
 from bnkit.report.contrasts.paired_differences import (
     BEST,
     TRAINING,
@@ -130,7 +130,7 @@ def _with_looks(
     best, last = found.get(BEST), None if known is None else known.last
     if best is not None and best.these is not None and last is not None and best.these.n != last.pairs:
         # After this verdict, other contrasts asked for more seeds.
-        found[BEST] = BothIntervals(Interval(last.mean, last.low, last.high, last.pairs))
+        found[BEST] = intervals_at_look(differences[BEST], last, counts, 1 - (1 - CONFIDENCE) / contrast.pairs)
     return _with_intervals(contrast, found)
 
 

@@ -24,7 +24,8 @@ class Divergence:
     Attributes:
         seeds: The number of seeds for which both runs ended.
         baseline, network: How many runs of each diverged, or finished without a finite measure.
-        counts_as: What each of them counts as: the score of the best constant answer; None if it is not known.
+        counts_as: What each of them counts as: the score of the best constant answer. If that is not known, 0 for an accuracy, and
+            None for another measure.
         finished: The mean difference over the seeds for which both finished.
         mean: The mean difference over all seeds; None if ``counts_as`` is not known.
     """

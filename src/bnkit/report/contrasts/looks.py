@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
-from bnkit.experiments.stopping_rule import ContrastLooks
+from bnkit.experiments.stopping_rule import ContrastLooks, Look
 from bnkit.intervals.crossed_effects import CrossedInterval
-from bnkit.intervals.interval import FEWEST
+from bnkit.intervals.interval import FEWEST, Interval
 from bnkit.intervals.sequential import interval_after_looks
 from bnkit.report.contrasts.paired_differences import BothIntervals, PairedDifferences
 
@@ -36,6 +37,22 @@ def intervals_after_looks(
         these = interval_after_looks(known, counted, confidence)
         intervals[place] = BothIntervals(these, _for_new_examples(known, counted, confidence))
     return intervals
+
+
+def intervals_at_look(
+    differences: PairedDifferences, look: Look, looks: Sequence[int], confidence: float
+) -> BothIntervals:
+    """The intervals at ``look``, which led to a verdict before there were all of ``differences``.
+
+    The one that decided is as the look has it; the one for these examples follows from the pairs that there were.
+    """
+    then, spread = replace(differences, values=differences.values[: look.pairs]), differences.examples
+    if spread is None:
+        return BothIntervals(Interval(look.mean, look.low, look.high, look.pairs))
+    counted = (*(n for n in looks if n < look.pairs), look.pairs)
+    recorded = min(spread.recorded, look.pairs)
+    new = CrossedInterval(look.mean, look.low, look.high, look.pairs, None, spread.count, recorded)
+    return BothIntervals(interval_after_looks(then, counted, confidence), new)
 
 
 def _for_new_examples(

@@ -55,9 +55,12 @@ def _contradiction(best: AtBest, contrast: Contrast) -> str:
         Conclusion.LOSS: f"{contrast.network} is worse",
     }.get(contrast.of_finished, _any_left(contrast))
     unit = " points" if objective.is_accuracy else ""
+    # Records of earlier versions lack the best constant answer.
+    is_known = diverged.counts_as or not objective.is_accuracy
+    answer = f"the best constant answer ({objective.text(diverged.counts_as)})" if is_known else "an accuracy of 0"
     return (
-        f"over the seeds for which both runs finished, {found}, but {_who_diverged(diverged, contrast)}; if these count as the best "
-        f"constant answer ({objective.text(diverged.counts_as)}), the mean difference is {objective.change(diverged.mean)}{unit}"
+        f"over the seeds for which both runs finished, {found}, but {_who_diverged(diverged, contrast)}; if these count as {answer}, "
+        f"the mean difference is {objective.change(diverged.mean)}{unit}"
     )
 
 
