@@ -242,7 +242,7 @@ def _experiment(
         content, origin = read_experiment(Path(what)), what
     elif is_factory_name(what):
         content, origin = default_experiment(_name_from(what), [what]), what
-    elif re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", what):
+    elif re.fullmatch(r"[-+]?\d[\d.]*(e[-+]?\d+)?|[-+]?\.\d+(e[-+]?\d+)?", what):
         raise SettingsError(
             f"{what} is not a recipe; expected the values of a key of --grid together, as in lr=0.1,0.3"
         )
