@@ -121,7 +121,7 @@ OWN = TaskIdentity(metric="nets.py:own#0123")
     ids=["accuracy", "a metric of one's own"],
 )
 def test_rates_that_are_clearly_worse_are_dropped_after_one_seed(task, rates):
-    """Of another metric nobody knows what is clear: each round drops the worse half."""
+    """For other metrics, no difference is known to be clear: each round drops the worse half."""
 
     def records(run):
         value = {0.01: 0.4, 0.1: 0.8, 0.3: 0.6, 1.0: 0.5}[run.settings.lr] + 0.0001 * run.seed

@@ -47,7 +47,7 @@ WITHIN_PROMISE = {
     "10,000 examples, just above": (simulated.crossed, {"effect": simulated.MARGIN + 0.01, "answers": 10_000}),
     "rates dropped": (simulated.rate_chosen, {"effect": 0.0}),
     "rates dropped, just above": (simulated.rate_chosen, {"effect": simulated.MARGIN + 0.01}),
-    "rates chosen anew": (simulated.rate_chosen, {"effect": 0.0, "dropping": False}),
+    "rates chosen again": (simulated.rate_chosen, {"effect": 0.0, "dropping": False}),
 }
 
 
