@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bnkit.claims.hypothesis_tests import ERROR_RATE, Decision, HypothesisTest, judge
-from bnkit.intervals.crossed_effects import example_spread
+from bnkit.intervals.crossed_effects import ExampleSpread, example_spread, interval_for_new_examples
+from bnkit.intervals.proportions import difference_interval
 from bnkit.intervals.student import mean_interval
 from tests.random_examples import examples
 
@@ -152,3 +153,14 @@ def test_the_interval_of_an_effect_is_that_for_new_examples_and_ends_where_its_p
     assert low < narrow.effect.low < narrow.effect.high < high
     (at_end,) = judge([_hypothesis_test(values, 1.0, examples=spread, nothing=low)])
     assert at_end.p_holds == pytest.approx(0.025, rel=1e-6)
+
+
+def test_an_effect_for_new_examples_has_the_interval_of_a_comparison():
+    """What the number of answers allows is a limit, and not a second part of the width."""
+    effects = {0: 0.010, 1: 0.012, 2: 0.011, 3: 0.0105}
+    values = list(effects.values())
+    for answers, spread in ((400, ExampleSpread(400, 0.01, 4)), (400, ExampleSpread(400, 0.2, 4))):
+        these = difference_interval(values, answers)
+        expected = interval_for_new_examples(values, spread, these)
+        (verdict,) = judge([HypothesisTest(effects, 0.01, answers=answers, examples=spread)])
+        assert (verdict.effect.low, verdict.effect.high) == pytest.approx((expected.low, expected.high))

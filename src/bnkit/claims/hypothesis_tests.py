@@ -116,7 +116,10 @@ def _interval(test: HypothesisTest) -> Interval | None:
     these = _interval_of(test, test.effects, confidence)
     if these is None or these.low is None or these.high is None or test.examples is None:
         return these
-    half = math.hypot(these.high - these.mean, half_width_from_examples(test.examples, 1 - confidence))
+    seeds = _interval_of(replace(test, answers=None), test.effects, confidence)
+    assert seeds is not None and seeds.high is not None
+    half = math.hypot(seeds.high - seeds.mean, half_width_from_examples(test.examples, 1 - confidence))
+    half = max(half, these.high - these.mean)  # the number of answers limits it too, but is not counted twice
     return replace(these, low=these.mean - half, high=these.mean + half)
 
 
@@ -147,18 +150,16 @@ def _p_values_of(test: HypothesisTest, effects: Mapping[int, float]) -> tuple[fl
     interval = _interval_of(test, effects)
     assert interval is not None and interval.high is not None
     n, error = interval.n, standard_error_of(interval)
-    if error == 0 and test.examples is None:
-        return float(interval.mean <= test.nothing), float(interval.mean >= test.matters)
-    above, below = interval.mean - test.nothing, test.matters - interval.mean
-    if test.examples is None:
-        p_values = float(stdtr(n - 1, -above / error)), float(stdtr(n - 1, -below / error))
-    else:
-        p_values = (
-            one_sided_p_value(above, error, n, test.examples),
-            one_sided_p_value(below, error, n, test.examples),
-        )
+    distances = interval.mean - test.nothing, test.matters - interval.mean
+    p_values = [float(stdtr(n - 1, -distance / error)) if error else float(distance <= 0) for distance in distances]
+    if test.examples is not None:
+        seeds = _interval_of(replace(test, answers=None), effects)
+        assert seeds is not None
+        error = standard_error_of(seeds)
+        for side, distance in enumerate(distances):
+            p_values[side] = max(p_values[side], one_sided_p_value(distance, error, n, test.examples))
     assert all(math.isfinite(p) for p in p_values)
-    return p_values
+    return p_values[0], p_values[1]
 
 
 def standard_error_of(interval: Interval) -> float:

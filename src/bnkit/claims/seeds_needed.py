@@ -109,12 +109,13 @@ def _decided(
     import numpy as np
     from scipy.special import ndtri, stdtrit
 
+    level = level_at(pairs, rate) / 2
+    quantile = -stdtrit(pairs - 1, level)
     error = max(stdev(test.effects.values()), test.resolution / math.sqrt(12)) / np.sqrt(pairs)
+    examples = 0.0 if test.examples is None else test.examples.variance / (times * test.examples.count)
+    half = np.hypot(quantile * error, -ndtri(level) * math.sqrt(examples))
     if test.answers is not None:
         least = difference_half_width(min(max(mean, -1.0), 1.0), round(times * test.answers))
-        error = np.maximum(error, least / stdtrit(pairs - 1, (1 + CONFIDENCE) / 2))
-    level = level_at(pairs, rate) / 2
-    examples = 0.0 if test.examples is None else test.examples.variance / (times * test.examples.count)
-    half = np.hypot(-stdtrit(pairs - 1, level) * error, -ndtri(level) * math.sqrt(examples))
+        half = np.maximum(half, quantile * least / stdtrit(pairs - 1, (1 + CONFIDENCE) / 2))
     found: NDArray[np.bool_] = max(mean - test.nothing, test.matters - mean) >= half
     return found
