@@ -30,7 +30,7 @@ from pytorchcv.model_provider import get_model
 from torch import Tensor, nn
 
 import bnkit
-from bnkit.experiments.networks.arms import ARMS
+from bnkit.experiments.networks.normalization_arms import ARMS
 from bnkit.experiments.networks.registry import ARCHITECTURES
 from bnkit.experiments.settings import Settings
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bnkit.claims import CLAIMS, Evidence, designs
-from bnkit.claims.designs import Design
+from bnkit.claims.claim_designs import Design
 from bnkit.experiments.records.record import Record, Status
 from tests.report.fake_runs import diverged_record, epoch, fake_plan, fake_results, finished_record, scored_record
 

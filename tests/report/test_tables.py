@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bnkit.experiments.records.record import Record, Status
-from bnkit.report.results import Results
+from bnkit.report.plan_and_records import Results
 from bnkit.report.tables import (
     crossed_table,
     epochs_table,

@@ -16,7 +16,7 @@ from torch import nn
 from bnkit.checks.check_context import BatchExample, CheckContext, TrainingSetup
 from bnkit.checks.config import CheckConfig, load_config
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.findings import Findings
+from bnkit.checks.findings_output import Findings
 from bnkit.checks.fix import is_fixed_by_default
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_needs import Need

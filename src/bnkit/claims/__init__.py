@@ -2,7 +2,7 @@
 
 from bnkit.claims.claim import Claim, Evidence, Scale
 from bnkit.claims.claim_catalog import CLAIMS, PAGES
-from bnkit.claims.designs import Design, designs
+from bnkit.claims.claim_designs import Design, designs
 from bnkit.claims.hypothesis_tests import Decision, Verdict, judge
 
 __all__ = ["CLAIMS", "PAGES", "Claim", "Decision", "Design", "Evidence", "Scale", "Verdict", "designs", "judge"]

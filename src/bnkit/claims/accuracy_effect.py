@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bnkit.claims.claim import Evidence
 from bnkit.intervals.crossed_effects import ExampleSpread, example_spread
-from bnkit.report.outcomes import RunOutcome
+from bnkit.report.run_outcomes import RunOutcome
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

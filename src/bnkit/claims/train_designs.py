@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnkit.claims.claim import Evidence
-from bnkit.claims.designs import Design
+from bnkit.claims.claim_designs import Design
 from bnkit.comparison.compare import run_experiment
 from bnkit.comparison.comparison import Comparison
 from bnkit.experiments.callbacks import Callback

@@ -27,7 +27,7 @@ from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import SettingsError
 
 if TYPE_CHECKING:
-    from bnkit.checks.findings import Findings
+    from bnkit.checks.findings_output import Findings
     from bnkit.model.changes import Change
     from bnkit.model.verify.acceptance import Outcome
 

@@ -12,12 +12,12 @@ from torch import nn
 
 from bnkit.checks.check import check
 from bnkit.checks.config import CheckConfig
-from bnkit.checks.findings import Findings
+from bnkit.checks.findings_output import Findings
 from bnkit.checks.fix import apply_fixes
 from bnkit.cli.model_target import ModelTarget, check_inputs, prepare_model_target, read_model_target
 from bnkit.comparison.comparison import Comparison
 from bnkit.errors import SettingsError
-from bnkit.experiments.model_data import ModelBatches, ModelData, data_of_run, model_data
+from bnkit.experiments.data_for_model import ModelBatches, ModelData, data_of_run, model_data
 from bnkit.factory_import import is_factory_name, what_it_is
 from bnkit.messages import plural
 from bnkit.model.changes import Change

@@ -36,7 +36,7 @@ from bnkit.cli.options import with_options
 from bnkit.console import OutputError, standard_streams, stdout_console
 from bnkit.errors import BnkitError
 from bnkit.messages import validation_message
-from bnkit.openmp import PASSIVE_WAITING
+from bnkit.openmp_settings import PASSIVE_WAITING
 
 app = Typer(
     name="bnkit",

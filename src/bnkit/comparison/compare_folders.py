@@ -11,7 +11,7 @@ from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.record import Record
 from bnkit.report.objective import Objective
-from bnkit.report.results import Results
+from bnkit.report.plan_and_records import Results
 
 _Point = tuple[str, object, int]
 

@@ -14,7 +14,7 @@ from bnkit.experiments.plan import Plan, plan
 from bnkit.experiments.records.earlier_calls import is_call
 from bnkit.experiments.records.results_folder import ResultsFolder, columns
 from bnkit.messages import not_installed, plural
-from bnkit.report.answer import Answer
+from bnkit.report.answer_text import Answer
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.contrasts.pairs_table import pairs_table
 from bnkit.report.paper.paper_summary import Summary, summary_of

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.text import Text
 
 from bnkit.comparison.live_table import LiveTable
-from bnkit.comparison.look_lines import describe_look
 from bnkit.comparison.progress_estimate import FIGURES, ProgressCounter, cause_of, figures_of
+from bnkit.comparison.undecided_table import describe_look
 from bnkit.console import stderr_console
 from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Callback

@@ -11,7 +11,7 @@ from bnkit.errors import SettingsError
 from bnkit.experiments.records.record import Status
 from bnkit.intervals.crossed_effects import largest_spread, most_discordant
 from bnkit.messages import plural
-from bnkit.report.answer import Answer
+from bnkit.report.answer_text import Answer
 from bnkit.report.contrasts.compare_networks import BASELINE
 from bnkit.report.contrasts.contrast import AtBest, AtLearningRate, Contrast
 from bnkit.report.contrasts.paired_differences import BEST, BothIntervals, PairedDifferences, simultaneous_intervals

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnkit.comparison.stored_components import StoredComponents
+from bnkit.comparison.components_from_folder import StoredComponents
 from bnkit.comparison.train_until_decided import growth_in
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run
@@ -14,10 +14,10 @@ from bnkit.experiments.records.record import Record
 from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
 from bnkit.messages import unknown_name
 from bnkit.report.objective import Objective
-from bnkit.report.outcomes import outcomes
-from bnkit.report.page_digest import is_up_to_date, mark_page
-from bnkit.report.results import Results
+from bnkit.report.plan_and_records import Results
+from bnkit.report.run_outcomes import outcomes
 from bnkit.report.sweep import why_undefined
+from bnkit.report.unchanged_page import is_up_to_date, mark_page
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from bnkit.experiments.records.record import Status
 from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome, fewest
+from bnkit.report.run_outcomes import RunOutcome, fewest
 
 # How a best learning rate was chosen.
 ONLY_ONE = "only one"

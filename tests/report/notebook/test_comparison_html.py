@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from bnkit.intervals.interval import Interval
-from bnkit.report.answer import Answer
+from bnkit.report.answer_text import Answer
 from bnkit.report.charts.curves import Curve
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.notebook.comparison_html import comparison_html, curves_picture

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from bnkit.errors import KernelError
 from bnkit.kernels.activation import SLOPE_BY_RESULT
-from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.cpu.channels_last_loops import row_loop
 from bnkit.kernels.cpu.contiguous_loops import plane_loop
 from bnkit.kernels.cpu.layout import CACHE_LINE, layout_of
 from bnkit.kernels.cpu.loop_call import FIRST_HALF, GIVEN_ONES, OWN, SECOND_HALF, LoopCall, loop_call_for, run
 from bnkit.kernels.cpu.numba_compile import Variant
 from bnkit.kernels.cpu.threads import available
+from bnkit.kernels.kernel_interface import BatchNormArgs
 
 
 def needs_output(args: BatchNormArgs) -> bool:

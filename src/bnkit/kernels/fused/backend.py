@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from bnkit.errors import KernelError
-from bnkit.kernels.contract import BatchNormArgs
+from bnkit.kernels.kernel_interface import BatchNormArgs
 
 
 class Backend(Protocol):

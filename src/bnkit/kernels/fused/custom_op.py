@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from bnkit.errors import KernelError
-from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.fused.autograd import ForwardConfig, gradients_of, second_gradients
 from bnkit.kernels.fused.backend import backend_of
 from bnkit.kernels.fused.operands import check_operands
+from bnkit.kernels.kernel_interface import BatchNormArgs
 
 
 def _kernel_for(kernel: str, x: Tensor) -> str:

@@ -10,11 +10,11 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.gpu import backward as gpu_backward
 from bnkit.kernels.gpu import forward as gpu_forward
 from bnkit.kernels.gpu.cached_launch import start
 from bnkit.kernels.gpu.tiling import Tiling, tiling_of
+from bnkit.kernels.kernel_interface import BatchNormArgs
 
 _MERGED = 4  # channels merged by a program
 _MERGE_WARPS = 4

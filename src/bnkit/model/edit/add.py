@@ -17,7 +17,7 @@ from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.layer_sites import sites_in
 from bnkit.model.inspect.name_patterns import Patterns, matching
 from bnkit.model.inspect.trace import trace
-from bnkit.model.layers.attached import attach_batch_norm
+from bnkit.model.layers.attached_batch_norm import attach_batch_norm
 from bnkit.model.preserve_state import isolate_from_ambient_modes, preserve_model, temporary_hooks
 from bnkit.model.verify.verify_changed_model import check_comparable, error_of, exact_output, output_of
 

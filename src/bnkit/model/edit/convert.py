@@ -28,7 +28,7 @@ from bnkit.model.inspect.recognise_batch_norm import (
     no_batch_norm,
 )
 from bnkit.model.inspect.trace import Trace, trace
-from bnkit.model.layers.deferred import Deferring
+from bnkit.model.layers.deferred_fusion import Deferring
 from bnkit.model.layers.frozen_mixin import bare_class
 from bnkit.model.preserve_state import isolate_from_ambient_modes
 from bnkit.model.verify.verify_changed_model import check_comparable, error_of, exact_output, output_of

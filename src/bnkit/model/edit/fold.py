@@ -19,7 +19,7 @@ from bnkit.model.inspect.example import Example, largest_difference
 from bnkit.model.inspect.name_patterns import Patterns
 from bnkit.model.inspect.recognise_batch_norm import as_module, recognise
 from bnkit.model.inspect.trace import trace
-from bnkit.model.layers.attached import WithBatchNorm, detach_batch_norm
+from bnkit.model.layers.attached_batch_norm import WithBatchNorm, detach_batch_norm
 
 # Rest and Apart: the names of these classes in models that were pickled as a whole by earlier versions.
 from bnkit.model.layers.folded import Apart, ResidualActivation, Rest, ScaleAndShift  # noqa: F401

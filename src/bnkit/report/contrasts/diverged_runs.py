@@ -14,7 +14,7 @@ from statistics import fmean
 from bnkit.intervals.interval import Conclusion
 from bnkit.intervals.proportions import share_limits
 from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome
+from bnkit.report.run_outcomes import RunOutcome
 
 
 @dataclass(frozen=True)

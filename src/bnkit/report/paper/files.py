@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bnkit.errors import RecordError
-from bnkit.report.answer import Answer
+from bnkit.report.answer_text import Answer
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.paper.latex_table import latex
 from bnkit.report.paper.matplotlib_figures import COLUMN_WIDTH, save
 from bnkit.report.paper.paper_summary import Summary, summary_of
 from bnkit.report.paper.plots import DIFFERENCE, plot_of
-from bnkit.report.results import Results
+from bnkit.report.plan_and_records import Results
 
 _TEXTS: dict[str, Callable[[Summary], str]] = {
     "latex": latex,

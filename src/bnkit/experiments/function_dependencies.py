@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.errors import FactoryError
-from bnkit.experiments.source_code import functions_in, is_plain_value, source_code
-from bnkit.import_graph import file_sha256, is_user_code, loaded_spec, module_file, user_imports
-from bnkit.stale_imports import is_stale, record_loaded
+from bnkit.experiments.function_source import functions_in, is_plain_value, source_code
+from bnkit.reload_changed_modules import is_stale, record_loaded
+from bnkit.user_imports import file_sha256, is_user_code, loaded_spec, module_file, user_imports
 
 PLAIN = (bool, int, float, complex, str, bytes, range, type(None))
 # Standard-library types whose contents count; others (loggers, locks, files) hold the state of a process.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bnkit.report.population_gap import population_gaps
+from bnkit.report.moving_average_gap import population_gaps
 from tests.report.fake_runs import fake_plan, fake_results, finished_record
 
 

@@ -8,8 +8,8 @@ from itertools import product
 from statistics import fmean
 
 from bnkit.report.objective import Objective
-from bnkit.report.outcomes import matches, outcomes, settings_of
-from bnkit.report.results import Results
+from bnkit.report.plan_and_records import Results
+from bnkit.report.run_outcomes import matches, outcomes, settings_of
 
 
 @dataclass(frozen=True)

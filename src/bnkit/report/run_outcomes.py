@@ -10,7 +10,7 @@ from bnkit.experiments.records.record import Epoch, Record, Status
 from bnkit.experiments.settings import Settings
 from bnkit.intervals.interval import Interval
 from bnkit.report.objective import Objective
-from bnkit.report.results import Results
+from bnkit.report.plan_and_records import Results
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A recipe for PyTorch's batch normalization with a following sum and ReLU, by one bit-identical compiled loop."""
+"""A formula for PyTorch's batch normalization with a following sum and ReLU, by one bit-identical compiled loop."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from bnkit.kernels.compilation.compile_policy import why_not_ready
 from bnkit.kernels.compilation.compile_request import CompileRequest
-from bnkit.memory.recompute_recipes import Leaf
-from bnkit.memory.saved_storage import Recipe
+from bnkit.memory.recompute_formulas import Leaf
+from bnkit.memory.saved_storage import Formula
 from bnkit.memory.saved_tensor import SavedTensor
 
 _PLAIN = frozenset({Tensor, nn.Parameter})
 
 
-class FusedRecipe(NamedTuple):
+class FusedFormula(NamedTuple):
     """The result of PyTorch's CPU kernels for float32: ``relu(x * alpha + beta + residual)``.
 
     Attributes:
@@ -64,8 +64,8 @@ def read(
     eps: float,
     *,
     is_given: bool,
-) -> FusedRecipe | None:
-    """The recipe for the output of batch normalization of ``x``; None if the loop does not support it.
+) -> FusedFormula | None:
+    """The formula for the output of batch normalization of ``x``; None if the loop does not support it.
 
     See ``kernels.affine.coefficients`` for the other arguments.
     """
@@ -77,16 +77,16 @@ def read(
     loops = _aten_affine()
     if not loops.is_possible() or loops.affine_layout(x.shape, x.stride) is None:
         return None
-    return FusedRecipe((leaf,), (loops.coefficients(mean, spread, weight, bias, eps, is_given),))
+    return FusedFormula((leaf,), (loops.coefficients(mean, spread, weight, bias, eps, is_given),))
 
 
-def with_relu(of: Recipe) -> FusedRecipe | None:
-    """The recipe with a ReLU after it; None if it is not one loop."""
-    return FusedRecipe(of.of, of.coefficients, True) if isinstance(of, FusedRecipe) and not of.relu else None
+def with_relu(of: Formula) -> FusedFormula | None:
+    """The formula with a ReLU after it; None if it is not one loop."""
+    return FusedFormula(of.of, of.coefficients, True) if isinstance(of, FusedFormula) and not of.relu else None
 
 
-def add(a: Recipe, b: Recipe) -> FusedRecipe | None:
-    """The recipe for the sum of both; None if it is not one loop."""
+def add(a: Formula, b: Formula) -> FusedFormula | None:
+    """The formula for the sum of both; None if it is not one loop."""
     first, second = _term(a), _term(b)
     if first is None or second is None:
         return None
@@ -94,15 +94,15 @@ def add(a: Recipe, b: Recipe) -> FusedRecipe | None:
     lies_alike = residual.saved.shape == x.saved.shape and residual.saved.stride == x.saved.stride
     if not of_x or not lies_alike or not _is_supported(residual):
         return None
-    return FusedRecipe((x, residual), (*of_x, *of_residual))
+    return FusedFormula((x, residual), (*of_x, *of_residual))
 
 
-def _term(recipe: Recipe) -> tuple[Leaf, tuple[Tensor, ...]] | None:
+def _term(formula: Formula) -> tuple[Leaf, tuple[Tensor, ...]] | None:
     """The input of a term of a sum, and its coefficients if it is normalised; None if the loop does not support it."""
-    if isinstance(recipe, Leaf):
-        return recipe, ()
-    if isinstance(recipe, FusedRecipe) and len(recipe.of) == 1 and not recipe.relu:
-        return recipe.of[0], recipe.coefficients
+    if isinstance(formula, Leaf):
+        return formula, ()
+    if isinstance(formula, FusedFormula) and len(formula.of) == 1 and not formula.relu:
+        return formula.of[0], formula.coefficients
     return None
 
 

@@ -1,12 +1,12 @@
 """From which size on the compiled loops are faster than PyTorch's kernel; ``--write`` makes the table that is shipped.
 
-For each situation that ``kernels/crossover.py`` tells apart, inputs of more and more elements, BatchNorm and ReLU forward
+For each situation that ``kernels/size_thresholds.py`` tells apart, inputs of more and more elements, BatchNorm and ReLU forward
 and backward, PyTorch's kernel in our layer against the loops, in shuffled turns. The table gets the least size from which on
 the loops are faster by a twentieth in the median of turns, and at no larger one slower by more than that; null where there
 is none.
 
-    python -m benchmarks.crossover
-    python -m benchmarks.crossover --write
+    python -m benchmarks.size_thresholds
+    python -m benchmarks.size_thresholds --write
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 
 import bnkit
 from benchmarks.layer import measured, step
-from bnkit.kernels.crossover import TABLE, case
+from bnkit.kernels.size_thresholds import TABLE, case
 
 # Shapes of one example, of which so many are taken that the input has about so many elements.
 EXAMPLES = {

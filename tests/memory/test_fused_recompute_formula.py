@@ -12,17 +12,17 @@ import bnkit
 from bnkit.kernels.cpu import aten_affine as loops
 from bnkit.memory import recompute as home
 from bnkit.memory import saved_storage
-from bnkit.memory.fused_recompute_recipe import FusedRecipe
+from bnkit.memory.fused_recompute_formula import FusedFormula
 from tests.memory.networks import NETWORKS, assert_same, batch, gradients, normalised, step
 
 
 @pytest.fixture
 def followed(monkeypatch):
-    """The recipes that tensors were let go for."""
+    """The formulas that tensors were let go for."""
     found = []
     plain = home.SavedStorage.drop
     monkeypatch.setattr(
-        home.SavedStorage, "drop", lambda content, recipe: found.append(recipe) or plain(content, recipe)
+        home.SavedStorage, "drop", lambda content, formula: found.append(formula) or plain(content, formula)
     )
     return found
 
@@ -36,8 +36,8 @@ def test_one_loop_for_all_outputs(followed, norm, layout, training):
     model = NETWORKS["resnet"](norm).to(memory_format=layout).train(training)
     step(model, *(part.contiguous(memory_format=layout) if part.dim() == 4 else part for part in batch()), again=True)
     assert len(followed) == 13  # the stem's, and two of each of six blocks
-    assert all(isinstance(recipe, FusedRecipe) and recipe.relu for recipe in followed)
-    assert [len(recipe.coefficients) for recipe in followed].count(2) == 1  # the shortcut's, normalised itself
+    assert all(isinstance(formula, FusedFormula) and formula.relu for formula in followed)
+    assert [len(formula.coefficients) for formula in followed].count(2) == 1  # the shortcut's, normalised itself
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -46,7 +46,7 @@ def test_other_dtypes_by_pytorch(followed, dtype):
     x, targets = batch(dtype=dtype)
     step(model, x, targets, again=True)
     assert followed
-    assert not any(isinstance(recipe, FusedRecipe) for recipe in followed)
+    assert not any(isinstance(formula, FusedFormula) for formula in followed)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -58,16 +58,16 @@ def test_a_loop_of_other_bits_is_not_taken(followed, network, monkeypatch):
     torch.manual_seed(0)
     model, (x, targets) = NETWORKS[network]("torch"), batch()
     assert_same(step(model, x, targets, again=True), step(model, x, targets, again=False))
-    norms = [recipe for recipe in followed if recipe.has_batch_norm]
+    norms = [formula for formula in followed if formula.has_batch_norm]
     assert len(norms) == {"vgg": 4, "resnet": 13}[network]
-    assert not any(isinstance(recipe, FusedRecipe) for recipe in norms)
+    assert not any(isinstance(formula, FusedFormula) for formula in norms)
 
 
 def test_not_where_pytorch_rounds_products(followed, monkeypatch):
     monkeypatch.setattr(loops, "is_possible", lambda: False)
     model, (x, targets) = NETWORKS["resnet"]("torch"), batch()
     assert_same(step(model, x, targets, again=True), step(model, x, targets, again=False))
-    assert not any(isinstance(recipe, FusedRecipe) for recipe in followed)
+    assert not any(isinstance(formula, FusedFormula) for formula in followed)
 
 
 @pytest.mark.parametrize("place", [0, 3])

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from bnkit.kernels import crossover, select
-from bnkit.kernels.crossover import case, is_faster
+from bnkit.kernels import select, size_thresholds
+from bnkit.kernels.size_thresholds import case, is_faster
 
 INPUTS = {
     "planes": (2, 3, 24, 24),
@@ -28,7 +28,7 @@ def test_every_case_is_in_the_table(name):
 
 
 def test_the_shipped_table_has_every_case_and_no_other():
-    table = json.loads(crossover.TABLE.read_text())
+    table = json.loads(size_thresholds.TABLE.read_text())
     assert table.keys() == INPUTS.keys()
     assert all(least is None or least >= 1 for least in table.values())
 
@@ -36,7 +36,7 @@ def test_the_shipped_table_has_every_case_and_no_other():
 @pytest.mark.parametrize(("least", "expected"), [(None, [False, False]), (10_000, [False, True])])
 @pytest.mark.parametrize("name", INPUTS)
 def test_from_the_threshold_on_the_loops_are_chosen(monkeypatch, name, least, expected):
-    monkeypatch.setattr(crossover, "_LEAST", {name: least})
+    monkeypatch.setattr(size_thresholds, "_LEAST", {name: least})
     size_of_one = torch.Size(INPUTS[name][1:]).numel()
     below, above = _input(name, 9_999 // size_of_one), _input(name, -(-10_000 // size_of_one))
     assert [is_faster(below), is_faster(above)] == expected

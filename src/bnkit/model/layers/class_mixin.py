@@ -46,22 +46,22 @@ def _without(kind: type, mixin: type) -> type:
 
 
 def _reduce(self: nn.Module, protocol: int) -> tuple[Any, ...]:
-    return _rebuild, (_recipe(type(self)),), self.__getstate__()  # type: ignore[no-untyped-call]
+    return _rebuild, (_class_parts(type(self)),), self.__getstate__()  # type: ignore[no-untyped-call]
 
 
-def _recipe(kind: type) -> Any:
-    """A picklable form of a class: the class itself, or (mixin, recipe of its base)."""
+def _class_parts(kind: type) -> Any:
+    """A picklable form of a class: the class itself, or (mixin, parts of its base)."""
     parts: tuple[type, type] | None = vars(kind).get("_parts")
-    return kind if parts is None else (parts[0], _recipe(parts[1]))
+    return kind if parts is None else (parts[0], _class_parts(parts[1]))
 
 
-def _rebuild(recipe: Any) -> object:
-    kind = _class_of(recipe)
+def _rebuild(parts: Any) -> object:
+    kind = _class_of(parts)
     return object.__new__(kind)
 
 
-def _class_of(recipe: Any) -> type:
-    if isinstance(recipe, tuple):
-        return combined(recipe[0], _class_of(recipe[1]))
-    kind: type = recipe
+def _class_of(parts: Any) -> type:
+    if isinstance(parts, tuple):
+        return combined(parts[0], _class_of(parts[1]))
+    kind: type = parts
     return kind

@@ -1,4 +1,4 @@
-"""Recipes to recompute outputs of batch normalization from saved tensors, by the functions of the forward pass."""
+"""Formulas to recompute outputs of batch normalization from saved tensors, by the functions of the forward pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bnkit.memory.saved_storage import Recipe
+from bnkit.memory.saved_storage import Formula
 from bnkit.memory.saved_tensor import SavedTensor
 
 
@@ -19,17 +19,17 @@ class Leaf(NamedTuple):
 
     @property
     def has_batch_norm(self) -> bool:
-        return self.saved.storage.recipe is not None and self.saved.storage.recipe.has_batch_norm
+        return self.saved.storage.formula is not None and self.saved.storage.formula.has_batch_norm
 
     @property
     def depth(self) -> int:
-        recipe = self.saved.storage.recipe
-        return 0 if recipe is None else recipe.depth + 1
+        formula = self.saved.storage.formula
+        return 0 if formula is None else formula.depth + 1
 
     @property
     def device(self) -> torch.device:
         storage = self.saved.storage
-        return storage.recipe.device if storage.tensor is None else storage.tensor.device  # type: ignore[union-attr]
+        return storage.formula.device if storage.tensor is None else storage.tensor.device  # type: ignore[union-attr]
 
     def compute(self) -> tuple[Tensor, bool]:
         return self.saved.value(), False
@@ -38,7 +38,7 @@ class Leaf(NamedTuple):
         return "leaf", self.saved.shape, self.saved.stride, self.saved.storage.dtype, self.device
 
 
-class BatchNormRecipe(NamedTuple):
+class BatchNormFormula(NamedTuple):
     """An output of batch normalization.
 
     Attributes:
@@ -70,16 +70,16 @@ class BatchNormRecipe(NamedTuple):
         return self.kind, tuple(leaf.signature() for leaf in self.of)
 
 
-class ActivationRecipe(NamedTuple):
-    """An element-wise function of another recipe's tensor.
+class ActivationFormula(NamedTuple):
+    """An element-wise function of another formula's tensor.
 
     Attributes:
-        of: The other recipe.
+        of: The other formula.
         function: Called with the tensor, and whether it may be overwritten.
         kind: Identifies ``function``.
     """
 
-    of: Recipe
+    of: Formula
     function: Callable[[Tensor, bool], Tensor]
     kind: Hashable
 
@@ -102,39 +102,39 @@ class ActivationRecipe(NamedTuple):
         return self.kind, self.of.signature()
 
 
-class CombinedRecipe(NamedTuple):
-    """A function of the tensors of several recipes: their sum or concatenation.
+class CombinedFormula(NamedTuple):
+    """A function of the tensors of several formulas: their sum or concatenation.
 
     Attributes:
-        of: The other recipes.
+        of: The other formulas.
         function: Called with their results.
         kind: Identifies ``function``.
     """
 
-    of: tuple[Recipe, ...]
+    of: tuple[Formula, ...]
     function: Callable[[list[tuple[Tensor, bool]]], Tensor]
     kind: Hashable
 
     @property
     def has_batch_norm(self) -> bool:
-        return any(recipe.has_batch_norm for recipe in self.of)
+        return any(formula.has_batch_norm for formula in self.of)
 
     @property
     def depth(self) -> int:
-        return max(recipe.depth for recipe in self.of)
+        return max(formula.depth for formula in self.of)
 
     @property
     def device(self) -> torch.device:
         return self.of[0].device
 
     def compute(self) -> tuple[Tensor, bool]:
-        return self.function([recipe.compute() for recipe in self.of]), True
+        return self.function([formula.compute() for formula in self.of]), True
 
     def signature(self) -> Hashable:
-        return self.kind, tuple(recipe.signature() for recipe in self.of)
+        return self.kind, tuple(formula.signature() for formula in self.of)
 
 
-class CastRecipe(NamedTuple):
+class CastFormula(NamedTuple):
     """Integers that were stored in a smaller dtype, without a change of value."""
 
     narrow: Tensor

@@ -7,11 +7,11 @@ import random
 import numpy as np
 import pytest
 
-from bnkit.comparison.seed_growth import seed_growth
+from bnkit.comparison.choose_next_runs import seed_growth
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import DEFAULT_TASK, TaskIdentity
 from bnkit.experiments.records.record import Record
-from bnkit.report.contrasts.looks import describe_looks
+from bnkit.report.contrasts.repeated_looks import describe_looks
 from tests.report.fake_runs import diverged_record, fake_plan, finished_record, scored_record
 
 RATES = [0.01, 0.1, 1.0]

@@ -30,10 +30,10 @@ from bnkit.report.added_seeds import SeedGrowth
 from bnkit.report.contrasts.compare_networks import pairs_of_networks
 from bnkit.report.contrasts.decision_outlook import decision_outlook, is_limited_by_examples
 from bnkit.report.contrasts.diverged_runs import Divergence, divergence
-from bnkit.report.contrasts.looks import every_pair
 from bnkit.report.contrasts.paired_differences import PairedDifferences, difference_in_test
+from bnkit.report.contrasts.repeated_looks import every_pair
 from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome, fewest, matches, settings_of
+from bnkit.report.run_outcomes import RunOutcome, fewest, matches, settings_of
 
 # The factor by which the number of seeds grows each round, once the rates are chosen.
 _GROWTH = 1.25

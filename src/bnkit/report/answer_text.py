@@ -12,12 +12,12 @@ from bnkit.messages import plural
 from bnkit.notebook_html import bullets, output, paragraph
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.contrasts.contrast import AtBest, AtLearningRate, Contrast
-from bnkit.report.contrasts.looks import describe_looks
+from bnkit.report.contrasts.repeated_looks import describe_looks
 from bnkit.report.contrasts.time_to_target import TimeToTarget
 from bnkit.report.contrasts.verdict import at_once, conclusion, headline
+from bnkit.report.moving_average_gap import PopulationGap, population_gaps
 from bnkit.report.objective import Objective
-from bnkit.report.population_gap import PopulationGap, population_gaps
-from bnkit.report.results import Results
+from bnkit.report.plan_and_records import Results
 from bnkit.report.sweep import ONLY_ONE
 
 

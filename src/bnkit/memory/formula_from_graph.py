@@ -1,4 +1,4 @@
-"""Find the recipe for a tensor in the autograd graph: the node that computed it, and the inputs."""
+"""Find the formula for a tensor in the autograd graph: the node that computed it, and the inputs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from bnkit.memory import batch_norm_nodes, fused_recompute_recipe
+from bnkit.memory import batch_norm_nodes, fused_recompute_formula
 from bnkit.memory.activation_nodes import ACTIVATIONS
-from bnkit.memory.recompute_recipes import (
-    ActivationRecipe,
-    CastRecipe,
-    CombinedRecipe,
+from bnkit.memory.recompute_formulas import (
+    ActivationFormula,
+    CastFormula,
+    CombinedFormula,
     Leaf,
     activation,
     add,
     cat,
     to_dtype,
 )
-from bnkit.memory.saved_storage import Recipe, SavedStorage
+from bnkit.memory.saved_storage import Formula, SavedStorage
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
 
 # Nodes of functions that return a view of their input.
@@ -126,12 +126,12 @@ class Graph:
             self.unpacked = None
         return saved
 
-    def recipe(self, node: Any, number: int, storage: SavedStorage, *, allow_fused: bool) -> Recipe | None:
-        """The recipe for ``storage``, the storage of the output ``number`` of ``node``; None if it is unknown.
+    def formula(self, node: Any, number: int, storage: SavedStorage, *, allow_fused: bool) -> Formula | None:
+        """The formula for ``storage``, the storage of the output ``number`` of ``node``; None if it is unknown.
 
         ``allow_fused``: whether one of bnkit's loops may replace several functions of PyTorch.
         """
-        self._wanted = storage  # it cannot be part of its own recipe
+        self._wanted = storage  # it cannot be part of its own formula
         self._allow_fused = allow_fused
         while type(node).__name__ in _VIEWS and node.next_functions:
             node, number = node.next_functions[0]
@@ -154,11 +154,11 @@ class Graph:
         tensor = storage.tensor
         if tensor is None or tensor.dtype != torch.int64 or dtype == torch.int64:
             return
-        recipe = CastRecipe(tensor.to(dtype), tensor.dtype)
-        if recipe.narrow.stride() == tensor.stride() and storage.nbytes == tensor.numel() * tensor.element_size():
-            storage.drop(recipe)
+        formula = CastFormula(tensor.to(dtype), tensor.dtype)
+        if formula.narrow.stride() == tensor.stride() and storage.nbytes == tensor.numel() * tensor.element_size():
+            storage.drop(formula)
 
-    def _made(self, node: Any, number: int) -> Recipe | None:
+    def _made(self, node: Any, number: int) -> Formula | None:
         name = type(node).__name__
         if name in ACTIVATIONS:
             return self._activation(node, name)
@@ -170,15 +170,15 @@ class Graph:
         if name in {"ToCopyBackward0", "CloneBackward0"}:
             of = self._argument(node, 0)
             dtype = node._input_metadata[0].dtype  # the dtype of the result
-            return None if of is None else ActivationRecipe(of, to_dtype(dtype), (name, dtype))
+            return None if of is None else ActivationFormula(of, to_dtype(dtype), (name, dtype))
         if number == 0:
             read = batch_norm_nodes.READERS.get(name)
             if read is not None:
                 return read(node, self, self._allow_fused)
         return None
 
-    def _argument(self, node: Any, argument: int) -> Recipe | None:
-        """The recipe for an argument of ``node``: the saved tensor, or the recipe of the node that computed it."""
+    def _argument(self, node: Any, argument: int) -> Formula | None:
+        """The formula for an argument of ``node``: the saved tensor, or the formula of the node that computed it."""
         source, number = node.next_functions[argument]
         if source is None:
             return None
@@ -188,21 +188,21 @@ class Graph:
             return Leaf(saved.new_use())
         return self._made(source, number)
 
-    def _activation(self, node: Any, name: str) -> Recipe | None:
+    def _activation(self, node: Any, name: str) -> Formula | None:
         of = self._argument(node, 0)
         if of is None:
             return None
-        fused = fused_recompute_recipe.with_relu(of) if name == "ReluBackward0" else None
+        fused = fused_recompute_formula.with_relu(of) if name == "ReluBackward0" else None
         if fused is not None:
             return fused
         known = ACTIVATIONS[name]
         arguments = tuple(getattr(node, f"_saved_{argument}") for argument in known.arguments)
-        return ActivationRecipe(of, activation(known.plain, known.in_place, arguments), (name, arguments))
+        return ActivationFormula(of, activation(known.plain, known.in_place, arguments), (name, arguments))
 
-    def _combined(self, node: Any, function: Callable[..., Tensor], kind: Any) -> Recipe | None:
+    def _combined(self, node: Any, function: Callable[..., Tensor], kind: Any) -> Formula | None:
         parts = [self._argument(node, argument) for argument in range(len(node.next_functions))]
         known = tuple(part for part in parts if part is not None)
         if not len(known) == len(parts) >= 2:
             return None
-        fused = fused_recompute_recipe.add(*known) if kind == "sum" else None
-        return fused or CombinedRecipe(known, function, kind)
+        fused = fused_recompute_formula.add(*known) if kind == "sum" else None
+        return fused or CombinedFormula(known, function, kind)

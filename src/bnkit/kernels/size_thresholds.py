@@ -1,4 +1,4 @@
-"""The sizes from which the compiled loops are faster than PyTorch's kernel: a table made by ``benchmarks/crossover.py``."""
+"""The sizes from which the compiled loops are faster than PyTorch's kernel: a table made by ``benchmarks/size_thresholds.py``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 LEAST_PLANE = 512
 # Up to this many channels, PyTorch is slow in the channels-last layout.
 FEW_CHANNELS = 16
-TABLE = Path(__file__).with_name("crossover.json")
+TABLE = Path(__file__).with_name("size_thresholds.json")
 
 
 def case(x: Tensor) -> str:

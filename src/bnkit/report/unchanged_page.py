@@ -9,7 +9,7 @@ from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 
-from bnkit.report.results import Results
+from bnkit.report.plan_and_records import Results
 
 
 def mark_page(html: str, results: Results) -> str:

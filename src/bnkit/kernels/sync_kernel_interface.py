@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from bnkit.kernels.contract import BatchNormArgs
+from bnkit.kernels.kernel_interface import BatchNormArgs
 
 FinishBackward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import bnkit
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.findings import Findings
+from bnkit.checks.findings_output import Findings
 from bnkit.errors import ModelError, SettingsError
 
 
