@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from bnkit import user_imports
+from bnkit import parse_imports
 from bnkit.errors import FactoryError
 from bnkit.reload_changed_modules import record_loaded, unload, unload_stale
 
@@ -136,15 +136,15 @@ def _load_module(location: str) -> tuple[ModuleType, str, dict[str, Path]]:
         return module, hashlib.sha256().hexdigest(), {}
     imported = _imports_of_module(location)
     record_loaded({location: Path(file), **imported})
-    return module, user_imports.combined_sha256(user_imports.file_sha256(Path(file)), imported), imported
+    return module, parse_imports.combined_sha256(parse_imports.file_sha256(Path(file)), imported), imported
 
 
 def _imports_of_module(location: str) -> dict[str, Path]:
     """The user's modules that the module ``location`` imports; empty if that is not the user's."""
-    file, package = user_imports.module_file(location)
+    file, package = parse_imports.module_file(location)
     return (
-        user_imports.user_imports(file, package)
-        if file is not None and user_imports.is_user_code(file.resolve())
+        parse_imports.user_imports(file, package)
+        if file is not None and parse_imports.is_user_code(file.resolve())
         else {}
     )
 
@@ -182,7 +182,7 @@ def _add_to_path(folder: Path) -> None:
         return
     others = [other for other in _import_folders if other != location]
     for name in [name for name in sys.modules if "." not in name]:
-        spec = user_imports.loaded_spec(name)
+        spec = parse_imports.loaded_spec(name)
         if spec is None:
             continue
         # A package has a folder of its own, a namespace package several.
@@ -217,7 +217,7 @@ def _load_file(path: Path) -> tuple[ModuleType, str, dict[str, Path]]:
         raise
     imported = _imports_of_file(path, package)
     record_loaded(imported)
-    return module, user_imports.combined_sha256(hashlib.sha256(content).hexdigest(), imported), imported
+    return module, parse_imports.combined_sha256(hashlib.sha256(content).hexdigest(), imported), imported
 
 
 def _package_of(path: Path) -> str:
@@ -237,7 +237,7 @@ def _imports_of_file(path: Path, package: str) -> dict[str, Path]:
     Raises:
         FactoryError: If a module next to ``path`` is shadowed by another of the same name.
     """
-    modules = user_imports.user_imports(path, package)
+    modules = parse_imports.user_imports(path, package)
     for name, file in modules.items():
         if "." in name:
             continue

@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from bnkit.user_imports import file_sha256, loaded_spec, parent_package, user_imports
+from bnkit.parse_imports import file_sha256, loaded_spec, parent_package, user_imports
 
 # By module name and file: the digest of the file when it was recorded, and the spec of the module if it was loaded by then
 # (importing it again makes another spec).

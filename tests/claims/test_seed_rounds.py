@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import sequential as simulated
 from bnkit.claims import CLAIMS, Decision, Evidence, designs
-from bnkit.claims.hypothesis_tests import ERROR_RATE, HypothesisTest, judge
+from bnkit.claims.judge_hypotheses import ERROR_RATE, HypothesisTest, judge
 from bnkit.claims.seed_rounds import decide, judge_once, judge_round, rounds_until
 from bnkit.claims.seeds_needed import outlook
 from bnkit.claims.train_designs import Training

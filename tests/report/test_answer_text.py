@@ -9,7 +9,7 @@ import pytest
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.intervals.interval import Interval
 from bnkit.report.answer_text import Answer
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
 
 

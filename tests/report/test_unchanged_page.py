@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from bnkit.experiments.records.record import Record, Status
+from bnkit.experiments.records.run_record import Record, Status
 from bnkit.report import unchanged_page
 from bnkit.report.plan_and_records import Results
 from bnkit.report.unchanged_page import is_up_to_date, mark_page

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bnkit.claims.accuracy_effect import AccuracyEffect
 from bnkit.claims.claim import Claim, Evidence, Scale
-from bnkit.claims.hypothesis_tests import ERROR_RATE, Decision, HypothesisTest, Verdict, judge
+from bnkit.claims.judge_hypotheses import ERROR_RATE, Decision, HypothesisTest, Verdict, judge
 from bnkit.claims.seeds_needed import Outlook, outlook
 from bnkit.claims.train_designs import Training
 from bnkit.intervals.interval import FEWEST

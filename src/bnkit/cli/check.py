@@ -28,8 +28,8 @@ from bnkit.errors import SettingsError
 
 if TYPE_CHECKING:
     from bnkit.checks.findings_output import Findings
-    from bnkit.model.changes import Change
-    from bnkit.model.verify.acceptance import Outcome
+    from bnkit.model.change_list import Change
+    from bnkit.model.verify.accept_changed_model import Outcome
 
 _FIXED = Path("fixed.safetensors")
 

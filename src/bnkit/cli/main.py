@@ -31,7 +31,7 @@ from bnkit.cli import (
     summary,
     warm_up,
 )
-from bnkit.cli.command import Command, expand_arguments
+from bnkit.cli.command_base import Command, expand_arguments
 from bnkit.cli.options import with_options
 from bnkit.console import OutputError, standard_streams, stdout_console
 from bnkit.errors import BnkitError

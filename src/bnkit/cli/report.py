@@ -122,7 +122,7 @@ def _report_for_paper(
     comparisons: list[Comparison], form: str, figure: str | None, out: Path | None, *, open_report: bool
 ) -> None:
     from bnkit.comparison.compare_folders import merge_comparisons
-    from bnkit.report.paper.files import paper_text, write_picture, write_text
+    from bnkit.report.paper.write_files import paper_text, write_picture, write_text
 
     results = comparisons[0].results if len(comparisons) == 1 else merge_comparisons(comparisons)
     written = out

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Record, Status
-from bnkit.experiments.stopping_rule import ContrastLooks, Look, StoppingRule
+from bnkit.experiments.records.run_record import Record, Status
+from bnkit.experiments.until_rule import ContrastLooks, Look, StoppingRule
 from bnkit.intervals.interval import CONFIDENCE, FEWEST, Conclusion
 from bnkit.intervals.proportions import difference_half_width
 from bnkit.intervals.sequential import interval_after_looks
@@ -32,7 +32,7 @@ from bnkit.report.contrasts.decision_outlook import decision_outlook, is_limited
 from bnkit.report.contrasts.diverged_runs import Divergence, divergence
 from bnkit.report.contrasts.paired_differences import PairedDifferences, difference_in_test
 from bnkit.report.contrasts.repeated_looks import every_pair
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.run_outcomes import RunOutcome, fewest, matches, settings_of
 
 # The factor by which the number of seeds grows each round, once the rates are chosen.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnkit.comparison.run_table import RunTable
+from bnkit.comparison.data_frame_runs import RunTable
 from bnkit.comparison.stored_runs import StoredRuns
 from bnkit.comparison.train_until_decided import asked_plan
 from bnkit.errors import SettingsError
@@ -108,7 +108,7 @@ class Comparison(StoredRuns):
             >>> Comparison.from_frame(runs, metric="accuracy", examples=10_000).answer.headline
             'batch_norm bought +3.3 points of accuracy (95 % interval for new test examples +1.7 to +5.0, n = 3).'
         """
-        from bnkit.comparison.read_frame import Columns, run_table
+        from bnkit.comparison.from_data_frame import Columns, run_table
 
         keys = (settings,) if isinstance(settings, str) else tuple(settings)
         columns = Columns(network, seed, metric, keys)

@@ -25,9 +25,9 @@ from bnkit.comparison.progress_estimate import (
 )
 from bnkit.comparison.undecided_table import looks_table
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch, Record, Status
+from bnkit.experiments.records.run_record import Epoch, Record, Status
 from bnkit.messages import plural
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table, wrap
 

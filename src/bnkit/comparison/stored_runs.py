@@ -10,10 +10,10 @@ from bnkit.comparison.components_from_folder import StoredComponents
 from bnkit.comparison.train_until_decided import growth_in
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Record
 from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
+from bnkit.experiments.records.run_record import Record
 from bnkit.messages import unknown_name
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.plan_and_records import Results
 from bnkit.report.run_outcomes import outcomes
 from bnkit.report.sweep import why_undefined

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from bnkit.experiments.stopping_rule import ContrastLooks, StoppingRule
-from bnkit.report.objective import Objective
+from bnkit.experiments.until_rule import ContrastLooks, StoppingRule
+from bnkit.report.objective_metric import Objective
 from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table
 

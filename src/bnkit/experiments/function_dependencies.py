@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from bnkit.errors import FactoryError
 from bnkit.experiments.function_source import functions_in, is_plain_value, source_code
+from bnkit.parse_imports import file_sha256, is_user_code, loaded_spec, module_file, user_imports
 from bnkit.reload_changed_modules import is_stale, record_loaded
-from bnkit.user_imports import file_sha256, is_user_code, loaded_spec, module_file, user_imports
 
 PLAIN = (bool, int, float, complex, str, bytes, range, type(None))
 # Standard-library types whose contents count; others (loggers, locks, files) hold the state of a process.

@@ -152,7 +152,7 @@ def _read_operation(node: Any, nodes: SavedTensorReader, _allow_fused: bool) -> 
 
 def _formula(saved: list[SavedTensor | KeptTensor | None], config: ForwardConfig) -> Formula | None:
     # Imported here, because it needs Numba or Triton; a node to read exists only if they are in use.
-    from bnkit.kernels.fused.backend import backend_of
+    from bnkit.kernels.fused.device_backend import backend_of
 
     x, weight, bias, residual = saved[:4]
     if not isinstance(x, SavedTensor) or not isinstance(residual, SavedTensor | None):

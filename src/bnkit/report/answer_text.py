@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bnkit.experiments.records.record import Status
+from bnkit.experiments.records.run_record import Status
 from bnkit.intervals.interval import Interval
 from bnkit.messages import plural
 from bnkit.notebook_html import bullets, output, paragraph
@@ -16,7 +16,7 @@ from bnkit.report.contrasts.repeated_looks import describe_looks
 from bnkit.report.contrasts.time_to_target import TimeToTarget
 from bnkit.report.contrasts.verdict import at_once, conclusion, headline
 from bnkit.report.moving_average_gap import PopulationGap, population_gaps
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.plan_and_records import Results
 from bnkit.report.sweep import ONLY_ONE
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bnkit.experiments.stopping_rule import ContrastLooks, Look, StoppingRule
+from bnkit.experiments.until_rule import ContrastLooks, Look, StoppingRule
 from bnkit.intervals.crossed_effects import example_spread
 from bnkit.report.added_seeds import SeedGrowth
 from bnkit.report.answer_text import Answer
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.contrasts.paired_differences import PairedDifferences
 from bnkit.report.contrasts.repeated_looks import every_pair, intervals_after_looks
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from tests.report.fake_runs import fake_plan, fake_results, scored_record
 
 

@@ -12,7 +12,7 @@ from bnkit.experiments.networks.blocks import (
     size_after_two_convolutions,
 )
 from bnkit.experiments.networks.max_pool import MaxPool2d
-from bnkit.experiments.networks.normalization_arms import Arm
+from bnkit.experiments.networks.normalization_kinds import Arm
 from bnkit.experiments.settings import Settings
 
 

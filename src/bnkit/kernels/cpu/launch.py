@@ -19,12 +19,12 @@ from bnkit.kernels.kernel_interface import BatchNormArgs
 
 
 def needs_output(args: BatchNormArgs) -> bool:
-    """See ``fused.backend.Backend``."""
+    """See ``fused.device_backend.Backend``."""
     return args.activation in SLOPE_BY_RESULT or args.has_activated_residual
 
 
 def forward(args: BatchNormArgs, statistics: Tensor, float64_compute: bool) -> Tensor:
-    """See ``fused.backend.Backend``. A mask requires a contiguous input."""
+    """See ``fused.device_backend.Backend``. A mask requires a contiguous input."""
     x, mean, var, weight, bias, training, momentum, eps, activation, residual, mask, count, counter = args
     y = torch.empty_like(x)
     xa, ya, known = x.data_ptr(), y.data_ptr(), statistics.data_ptr()
@@ -91,7 +91,7 @@ def backward_shares(
 def backward(
     gradient: Tensor, args: BatchNormArgs, output: Tensor | None, statistics: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """See ``fused.backend.Backend``."""
+    """See ``fused.device_backend.Backend``."""
     x, _, _, weight, bias, training, _, _, activation, residual, mask, count, _ = args
     dx = torch.empty_like(x)
     has_residual = residual is not None and activation is not None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels import reference
-from bnkit.kernels.fused.backend import backend_of
+from bnkit.kernels.fused.device_backend import backend_of
 from bnkit.kernels.fused.operands import in_layout_of
 from bnkit.kernels.kernel_interface import BatchNormArgs
 from bnkit.kernels.tracing import is_wrapped

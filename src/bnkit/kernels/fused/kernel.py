@@ -12,7 +12,7 @@ from bnkit.kernels import reference
 from bnkit.kernels.activation import activate_own
 from bnkit.kernels.fused import custom_op
 from bnkit.kernels.fused.autograd import FusedBatchNormFunction
-from bnkit.kernels.fused.backend import Backend, register_backend
+from bnkit.kernels.fused.device_backend import Backend, register_backend
 from bnkit.kernels.fused.operands import are_rows, as_row, channels_last, is_bare, is_dense, parameter_dtype_of
 from bnkit.kernels.kernel_interface import BatchNormArgs, BatchNormOutput
 from bnkit.kernels.sync_kernel_interface import SyncKernel

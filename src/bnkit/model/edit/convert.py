@@ -10,9 +10,9 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnkit.errors import ModelError, SettingsError
-from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
+from bnkit.model.change_list import UNCHANGED, Change, Changed, Changes
 from bnkit.model.edit import lazy
-from bnkit.model.edit.copy import deepcopy_model, replace_module
+from bnkit.model.edit.deepcopy_model import deepcopy_model, replace_module
 from bnkit.model.edit.fuse import fuse, unfuse
 from bnkit.model.edit.fuse_plan import plan_fusion
 from bnkit.model.edit.replace import Replacement, ReplacementKind, describe, replace_with

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from bnkit.errors import ModelError
-from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
-from bnkit.model.edit.copy import deepcopy_model, replace_module
+from bnkit.model.change_list import UNCHANGED, Change, Changed, Changes
+from bnkit.model.edit.deepcopy_model import deepcopy_model, replace_module
 from bnkit.model.edit.fold_plan import PlannedFold, plan_folds
 from bnkit.model.edit.fold_program import ChangedProgram, fold_program
 from bnkit.model.edit.fold_weights import into_input, into_output

@@ -6,7 +6,7 @@ from torch import nn
 
 from bnkit.argument_checks import check_bool
 from bnkit.errors import ModelError
-from bnkit.model.changes import UNCHANGED, Change, Changes
+from bnkit.model.change_list import UNCHANGED, Change, Changes
 from bnkit.model.inspect.name_patterns import Patterns
 from bnkit.model.inspect.recognise_batch_norm import (
     BatchNormLike,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from bnkit.errors import ModelError
-from bnkit.model.edit.copy import deepcopy_model, replace_module
+from bnkit.model.edit.deepcopy_model import deepcopy_model, replace_module
 from bnkit.model.edit.fuse_plan import PlannedFusion
 from bnkit.model.inspect.example import Example
 from bnkit.model.layers.activation_placeholder import DoneBefore

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.argument_checks import check_bool
-from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
-from bnkit.model.edit.copy import deepcopy_model, replace_module
+from bnkit.model.change_list import UNCHANGED, Change, Changed, Changes
+from bnkit.model.edit.deepcopy_model import deepcopy_model, replace_module
 from bnkit.model.edit.fold import fold
 from bnkit.model.edit.fold_plan import feeding_layer, has_own_forward
 from bnkit.model.edit.fold_weights import add_bias, is_wrapper_subclass, out_channels

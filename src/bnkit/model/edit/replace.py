@@ -15,7 +15,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from bnkit.argument_checks import check_int, check_process_group
 from bnkit.errors import SettingsError
 from bnkit.messages import did_you_mean
-from bnkit.model.changes import UNCHANGED
+from bnkit.model.change_list import UNCHANGED
 from bnkit.model.inspect.recognise_batch_norm import KNOWN, BatchNormLike
 from bnkit.model.layers.activated import (
     ACTIVATED,

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from bnkit.intervals.interval import Conclusion
 from bnkit.intervals.proportions import share_limits
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.run_outcomes import RunOutcome
 
 

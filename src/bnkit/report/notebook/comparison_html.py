@@ -11,7 +11,7 @@ from bnkit.report.answer_text import Answer
 from bnkit.report.charts.curves import curves
 from bnkit.report.charts.series import headline_points, headline_runs
 from bnkit.report.notebook.inline_svg import curves_svg, differences_svg
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.difference_rows import difference_rows
 from bnkit.report.paper.paper_summary import Summary
 from bnkit.report.plan_and_records import Results

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch
+from bnkit.experiments.records.run_record import Epoch
 from bnkit.experiments.settings import Settings
 from bnkit.messages import unknown_name
 from bnkit.report.charts.curves import curves
 from bnkit.report.charts.series import headline_runs
 from bnkit.report.contrasts.contrast import Contrast
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.difference_rows import difference_rows
 from bnkit.report.paper.matplotlib_figures import Draw, draw_curves, draw_differences, height_of_differences
 from bnkit.report.plan_and_records import Results

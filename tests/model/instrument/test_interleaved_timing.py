@@ -12,7 +12,7 @@ from torch import nn
 
 import bnkit
 from bnkit.model.instrument import summary
-from bnkit.model.instrument.paired_rounds import PairedRounds, median_interval
+from bnkit.model.instrument.interleaved_timing import PairedRounds, median_interval
 from bnkit.model.instrument.step_timing import Clock, StepTimes, interleaved
 
 LOADS = (1.0, 4.0, 1.5, 1.0, 9.0, 2.0, 1.0, 3.0, 1.2)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from bnkit.comparison.run_table import RunTable, Setting, TableRun, first_baseline
+from bnkit.comparison.data_frame_runs import RunTable, Setting, TableRun, first_baseline
 from bnkit.errors import SettingsError
 from bnkit.messages import did_you_mean, not_installed, plural, unknown_name
-from bnkit.report.objective import ColumnObjective
+from bnkit.report.objective_metric import ColumnObjective
 from bnkit.report.paper.paper_summary import AFTER_SETTINGS, NETWORK
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnkit.claims.hypothesis_tests import ERROR_RATE, Decision, HypothesisTest, judge
+from bnkit.claims.judge_hypotheses import ERROR_RATE, Decision, HypothesisTest, judge
 from bnkit.intervals.crossed_effects import ExampleSpread, example_spread, interval_for_new_examples
 from bnkit.intervals.proportions import difference_interval
 from bnkit.intervals.student import mean_interval

@@ -6,7 +6,7 @@ import pytest
 
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.intervals.interval import Conclusion, Interval
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from tests.report.fake_runs import epoch
 
 ACCURACY = Objective()

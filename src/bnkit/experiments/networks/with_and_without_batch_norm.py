@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from bnkit.errors import FactoryError, ModelError
-from bnkit.experiments.networks.normalization_arms import Arm
+from bnkit.experiments.networks.normalization_kinds import Arm
 from bnkit.model.edit.add import add
 from bnkit.model.edit.convert import convert
 from bnkit.model.edit.remove import remove

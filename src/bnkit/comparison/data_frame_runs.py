@@ -8,14 +8,14 @@ from itertools import combinations
 from statistics import fmean
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.records.record import Status
+from bnkit.experiments.records.run_record import Status
 from bnkit.intervals.crossed_effects import largest_spread, most_discordant
 from bnkit.messages import plural
 from bnkit.report.answer_text import Answer
 from bnkit.report.contrasts.compare_networks import BASELINE
 from bnkit.report.contrasts.contrast import AtBest, AtLearningRate, Contrast
 from bnkit.report.contrasts.paired_differences import BEST, BothIntervals, PairedDifferences, simultaneous_intervals
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.paper_summary import Summary, SummaryRow, difference_at, most_pairs
 from bnkit.report.sweep import ONLY_ONE
 from bnkit.report.tables import format_setting

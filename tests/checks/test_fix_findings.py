@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import bnkit
-from bnkit.checks.fix import apply_fixes
+from bnkit.checks.fix_findings import apply_fixes
 
 
 def _findings():

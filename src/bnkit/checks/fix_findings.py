@@ -10,8 +10,8 @@ from torch import nn
 from bnkit.checks.finding import Finding
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_registry import Names, rules, split_names
-from bnkit.model.changes import Change, Changed, Changes
-from bnkit.model.edit.copy import deepcopy_model
+from bnkit.model.change_list import Change, Changed, Changes
+from bnkit.model.edit.deepcopy_model import deepcopy_model
 
 
 def apply_fixes(
