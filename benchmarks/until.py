@@ -25,7 +25,7 @@ from bnkit.experiments.plan import plan
 from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.until_settings import StoppingRule
 from bnkit.report.contrasts.compare_networks import contrasts
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 
 SEEDS, FIXED = 8, 5
 _FASHION = {

@@ -8,7 +8,7 @@ import pytest
 
 from bnkit.experiments.records.run_record_file import Record, Status
 from bnkit.report import skip_unchanged_page
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 from bnkit.report.skip_unchanged_page import is_up_to_date, mark_page
 from tests.report.fake_runs import fake_plan, fake_results, finished_record
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bnkit.experiments.records.run_record_file import Record, Status
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 from bnkit.report.tables import (
     crossed_table,
     epochs_table,

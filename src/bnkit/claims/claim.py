@@ -9,7 +9,7 @@ from enum import Enum
 from functools import cached_property
 
 from bnkit.intervals.interval import Interval
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 from bnkit.report.run_outcomes import RunOutcome, fewest, matches, outcomes
 from bnkit.report.sweep import LearningRateSweep
 

@@ -14,7 +14,7 @@ from bnkit.message_parts import plural
 
 if TYPE_CHECKING:
     from bnkit.comparison.comparison import Comparison
-    from bnkit.report.plan_and_records import Results
+    from bnkit.report.results_of_plan import Results
 
 Format = Literal["html", "latex", "markdown", "csv", "pdf", "svg"]
 _PICTURES = ("pdf", "svg")

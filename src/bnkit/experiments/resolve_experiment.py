@@ -14,7 +14,7 @@ from bnkit.data import DataSet, Examples, Splits, prepare
 from bnkit.data.user_data import load_data
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import Experiment, ResolvedExperiment
-from bnkit.experiments.index_inputs import are_indices, example_of
+from bnkit.experiments.integer_inputs import are_indices, example_of
 from bnkit.experiments.networks import NetworkSource, network_sources
 from bnkit.experiments.networks.batch_norm_settings import BATCH_NORM_SETTINGS, ineffective
 from bnkit.experiments.plan import Plan, Run, plan

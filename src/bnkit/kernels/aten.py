@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bnkit.kernels import aten_sync, reference
+from bnkit.kernels import aten_sync, reference_equations
 from bnkit.kernels.activation import activate_own
 from bnkit.kernels.fused.operands import are_rows, as_row, parameter_dtype_of
 from bnkit.kernels.kernel_interface import BatchNormArgs, BatchNormOutput
@@ -20,7 +20,7 @@ def batch_stats_forward(args: BatchNormArgs) -> BatchNormOutput:
     """See ``kernel_interface.Kernel``."""
     if args.mask is not None:
         # PyTorch's kernel cannot exclude a position from the statistics; the equations in plain PyTorch can.
-        return reference.batch_stats_forward(args)
+        return reference_equations.batch_stats_forward(args)
     x, eps = args.input, args.eps
     dtype = parameter_dtype_of(x)
     weight, bias = as_row(args.weight, dtype), as_row(args.bias, dtype)

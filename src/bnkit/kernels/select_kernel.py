@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from bnkit.errors import KernelError, SettingsError
-from bnkit.kernels import aten, reference
+from bnkit.kernels import aten, reference_equations
 from bnkit.kernels.compilation.compile_policy import why_not_ready
 from bnkit.kernels.compilation.compile_request import CompileRequest, Purpose
 from bnkit.kernels.cpu.layout import KINDS
@@ -24,7 +24,7 @@ from bnkit.kernels.tracing import is_exporting
 from bnkit.message_parts import unknown_name
 
 NUMBA, TRITON = "numba", "triton"
-KERNEL_NAMES = (reference.NAME, aten.NAME, NUMBA, TRITON)
+KERNEL_NAMES = (reference_equations.NAME, aten.NAME, NUMBA, TRITON)
 
 
 class Choice(NamedTuple):
@@ -89,7 +89,7 @@ def select(
         if kernel is None or reason:
             raise KernelError(f"kernel={name!r} was asked for, but {reason}; use kernel='auto'")
         return Choice(kernel, "asked for by name")
-    return Choice({aten.NAME: aten, reference.NAME: reference}[name], "asked for by name")
+    return Choice({aten.NAME: aten, reference_equations.NAME: reference_equations}[name], "asked for by name")
 
 
 def sync_kernel(name: str, x: Tensor, mask: Tensor | None, activation: str | None) -> SyncKernel | None:
@@ -162,7 +162,7 @@ def _automatic(  # noqa: C901, PLR0911 - a list of reasons
     x: Tensor, activation: str | None, has_residual: bool, has_mask: bool, purpose: Purpose, *, transformed: bool
 ) -> Choice:
     if transformed:
-        return Choice(reference, "under a torch.func transform, where every step must be plain PyTorch")
+        return Choice(reference_equations, "under a torch.func transform, where every step must be plain PyTorch")
     if x.device.type not in ("cpu", "cuda"):
         return Choice(aten, "PyTorch's own kernel runs on every device")
     if torch.compiler.is_compiling():

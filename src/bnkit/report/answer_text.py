@@ -17,7 +17,7 @@ from bnkit.report.contrasts.time_to_target import TimeToTarget
 from bnkit.report.contrasts.verdict import at_once, conclusion, headline
 from bnkit.report.moving_average_gap import PopulationGap, population_gaps
 from bnkit.report.objective_metric import Objective
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 from bnkit.report.sweep import ONLY_ONE
 
 

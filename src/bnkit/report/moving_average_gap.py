@@ -8,7 +8,7 @@ from itertools import product
 from statistics import fmean
 
 from bnkit.report.objective_metric import Objective
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 from bnkit.report.run_outcomes import matches, outcomes, settings_of
 
 

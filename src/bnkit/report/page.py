@@ -23,7 +23,7 @@ from bnkit.report.charts.series import final_values, headline_points, point_labe
 from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.contrasts.pairs_table import pairs_table
 from bnkit.report.objective_metric import Objective
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import dumps, strict
 

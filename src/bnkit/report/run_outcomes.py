@@ -10,7 +10,7 @@ from bnkit.experiments.records.run_record_file import Epoch, Record, Status
 from bnkit.experiments.run_settings import Settings
 from bnkit.intervals.interval import Interval
 from bnkit.report.objective_metric import Objective
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 
 
 @dataclass(frozen=True)

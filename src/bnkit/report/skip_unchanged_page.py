@@ -9,7 +9,7 @@ from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 
 
 def mark_page(html: str, results: Results) -> str:

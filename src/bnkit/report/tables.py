@@ -9,7 +9,7 @@ from bnkit.experiments.records.run_record_file import Epoch, Record, Status
 from bnkit.intervals.interval import Interval
 from bnkit.report.contrasts.example_differences import mean_for_new_examples
 from bnkit.report.objective_metric import Objective
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 from bnkit.report.run_outcomes import RunOutcome, interval_over_seeds, matches, outcomes, points_of
 from bnkit.table import Column, Table
 

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from bnkit import nn as ours
 from bnkit.errors import ModelError
-from bnkit.model.layers.add_mixin import mix_in
 from bnkit.model.layers.deferred_fusion import DeferredOutput, Deferring
+from bnkit.model.layers.put_mixin_before_class import mix_in
 
 
 def _layers(*, waits=True):

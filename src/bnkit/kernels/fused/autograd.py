@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bnkit.kernels import reference
+from bnkit.kernels import reference_equations
 from bnkit.kernels.fused.device_backend import backend_of
 from bnkit.kernels.fused.operands import in_layout_of
 from bnkit.kernels.kernel_interface import BatchNormArgs
@@ -155,7 +155,11 @@ def by_equations(
         apart = _apart(operands)
         args = config.args(apart)
         training = config.training
-        output = reference.batch_stats_forward(args).output if training else reference.running_stats_forward(args)
+        output = (
+            reference_equations.batch_stats_forward(args).output
+            if training
+            else reference_equations.running_stats_forward(args)
+        )
         return _gradients([output], apart, [gradient], create_graph=create_graph)
 
 

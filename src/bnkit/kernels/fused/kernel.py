@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
 
-from bnkit.kernels import reference
+from bnkit.kernels import reference_equations
 from bnkit.kernels.activation import activate_own
 from bnkit.kernels.fused import custom_op
 from bnkit.kernels.fused.autograd import FusedBatchNormFunction
@@ -57,14 +57,14 @@ class FusedKernel:
     def batch_stats_forward(self, args: BatchNormArgs) -> BatchNormOutput:
         """See ``kernel_interface.Kernel``."""
         if self._wants_equations(args) or isinstance(args.num_values, Tensor):
-            return reference.batch_stats_forward(args)
+            return reference_equations.batch_stats_forward(args)
         output, statistics = self._forward(args, None)
         return BatchNormOutput(output, statistics[0], statistics[3])
 
     def running_stats_forward(self, args: BatchNormArgs) -> Tensor:
         """See ``kernel_interface.Kernel``."""
         if self._wants_equations(args) or args.input.numel() == 0:
-            return reference.running_stats_forward(args)
+            return reference_equations.running_stats_forward(args)
         mean, variance = (statistic.detach().double() for statistic in args.statistics)
         # The last three rows are unused.
         given = torch.stack([mean, variance, torch.rsqrt(variance + args.eps), variance, mean, mean])

@@ -15,8 +15,8 @@ from bnkit.model.inspect.recognise_batch_norm import (
     matching_names,
     required_batch_norm_sites,
 )
-from bnkit.model.layers.add_mixin import mix_in, take_out
 from bnkit.model.layers.frozen_mixin import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
+from bnkit.model.layers.put_mixin_before_class import mix_in, take_out
 
 _LEFT_OUT = "left out by include or exclude"
 

@@ -25,8 +25,8 @@ from bnkit.model.layers.activated import (
     AnyRankInstanceNorm,
     CheckedGroupNorm,
 )
-from bnkit.model.layers.add_mixin import mix_in
 from bnkit.model.layers.frozen_mixin import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
+from bnkit.model.layers.put_mixin_before_class import mix_in
 from bnkit.nn import batch_norm as ours
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from bnkit.report.charts.bokeh_figures import colour_of
 from bnkit.report.charts.series import PANELS
 from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.objective_metric import Objective
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 from bnkit.report.run_outcomes import RunOutcome, outcomes
 from bnkit.report.tables import format_setting
 

@@ -12,7 +12,7 @@ from bnkit.experiments.records.run_record_file import Epoch, Status
 from bnkit.experiments.run_settings import Settings
 from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.objective_metric import Objective
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 from bnkit.report.run_outcomes import RunOutcome, interval_over_seeds, matches, outcomes, points_of
 from bnkit.report.tables import format_setting
 

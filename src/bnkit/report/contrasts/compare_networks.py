@@ -24,7 +24,7 @@ from bnkit.report.contrasts.paired_differences import (
 )
 from bnkit.report.contrasts.repeated_looks import every_pair, intervals_after_looks, intervals_at_look
 from bnkit.report.contrasts.time_to_target import time_to_target
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 from bnkit.report.run_outcomes import RunOutcome, matches, outcomes, settings_of
 from bnkit.report.sweep import LearningRateSweep
 

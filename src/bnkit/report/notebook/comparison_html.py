@@ -14,7 +14,7 @@ from bnkit.report.notebook.inline_svg import curves_svg, differences_svg
 from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.difference_rows import difference_rows
 from bnkit.report.paper.paper_summary import Summary
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 
 # More rows would push the answer off the screen.
 _MOST_ROWS = 24

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bnkit.intervals.interval import Interval
 from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.objective_metric import Objective
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 from bnkit.report.run_outcomes import RunOutcome, interval_over_seeds
 from bnkit.report.tables import count_lost, format_setting, runs_by_setting, setting_keys
 from bnkit.table import Column, Table

@@ -16,7 +16,7 @@ from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.difference_rows import difference_rows
 from bnkit.report.paper.matplotlib_figures import Draw, draw_curves, draw_differences, height_of_differences
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 from bnkit.report.run_outcomes import matches, points_of
 
 DIFFERENCE = "difference"

@@ -12,7 +12,7 @@ from bnkit.report.paper.latex_table import latex
 from bnkit.report.paper.matplotlib_figures import COLUMN_WIDTH, save
 from bnkit.report.paper.paper_summary import Summary, summary_of
 from bnkit.report.paper.plots import DIFFERENCE, plot_of
-from bnkit.report.plan_and_records import Results
+from bnkit.report.results_of_plan import Results
 
 _TEXTS: dict[str, Callable[[Summary], str]] = {
     "latex": latex,

@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 import bnkit
 from bnkit.data.user_data import make_data_set
-from bnkit.experiments.index_inputs import are_indices
+from bnkit.experiments.integer_inputs import are_indices
 from bnkit.experiments.networks import from_factories
 from bnkit.experiments.run_settings import Settings
 
