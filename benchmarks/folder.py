@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
 from bnkit.experiments.experiment import NetworkIdentity, ResolvedExperiment, parse_experiment
 from bnkit.experiments.plan import Plan, plan
 from bnkit.experiments.records.results_folder import ResultsFolder

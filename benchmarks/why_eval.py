@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 import bnkit
-from bnkit.checks.data_measurements import DataMeasurements
+from bnkit.checks.measure_on_data import DataMeasurements
 from bnkit.comparison.compare import run_experiment
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
 from bnkit.experiments.data_for_model import data_of_run
 from bnkit.experiments.experiment import parse_experiment, read_recipe
 from bnkit.model.inspect.batches import Batches

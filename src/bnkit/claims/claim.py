@@ -9,9 +9,9 @@ from enum import Enum
 from functools import cached_property
 
 from bnkit.intervals.interval import Interval
+from bnkit.report.learning_rate_sweep import LearningRateSweep
 from bnkit.report.results_of_plan import Results
 from bnkit.report.run_outcomes import RunOutcome, fewest, matches, outcomes
-from bnkit.report.sweep import LearningRateSweep
 
 PLAIN, WITH = "no_batch_norm", "batch_norm"
 # A run counts as trained if it ends at this share of its design's best test accuracy, or above.

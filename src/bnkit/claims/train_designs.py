@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bnkit.claims.claim import Evidence
 from bnkit.claims.claim_designs import Design
 from bnkit.comparison.compare import run_experiment
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.plan import Run

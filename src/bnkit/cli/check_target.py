@@ -15,7 +15,7 @@ from bnkit.checks.config import CheckConfig
 from bnkit.checks.findings_output import Findings
 from bnkit.checks.fix_findings import apply_fixes
 from bnkit.cli.model_target import ModelTarget, check_inputs, prepare_model_target, read_model_target
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
 from bnkit.errors import SettingsError
 from bnkit.experiments.data_for_model import ModelBatches, ModelData, data_of_run, model_data
 from bnkit.import_user_function import is_factory_name, what_it_is

@@ -13,7 +13,7 @@ from bnkit.errors import RecordError, SettingsError
 from bnkit.message_parts import plural
 
 if TYPE_CHECKING:
-    from bnkit.comparison.comparison import Comparison
+    from bnkit.comparison.comparison_result import Comparison
     from bnkit.report.results_of_plan import Results
 
 Format = Literal["html", "latex", "markdown", "csv", "pdf", "svg"]
@@ -77,7 +77,7 @@ def report(
     """
     from bnkit.claims.claims_folder import holds_claims
     from bnkit.comparison.compare_folders import merge_comparisons
-    from bnkit.comparison.comparison import Comparison
+    from bnkit.comparison.comparison_result import Comparison
     from bnkit.experiments.records.earlier_compare_calls import is_call
     from bnkit.report.answer_text import Answer
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
 from bnkit.comparison.progress import shown_progress
 from bnkit.comparison.train_until_decided import runs_to_train, train_until_decided
 from bnkit.console import warn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
 from bnkit.errors import RecordError
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run

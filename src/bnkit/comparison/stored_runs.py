@@ -13,11 +13,11 @@ from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
 from bnkit.experiments.records.run_record_file import Record
 from bnkit.message_parts import unknown_name
+from bnkit.report.learning_rate_sweep import why_undefined
 from bnkit.report.objective_metric import Objective
 from bnkit.report.results_of_plan import Results
 from bnkit.report.run_outcomes import outcomes
 from bnkit.report.skip_unchanged_page import is_up_to_date, mark_page
-from bnkit.report.sweep import why_undefined
 
 if TYPE_CHECKING:
     from torch import nn

@@ -15,9 +15,9 @@ from bnkit.report.answer_text import Answer
 from bnkit.report.contrasts.compare_networks import BASELINE
 from bnkit.report.contrasts.contrast import AtBest, AtLearningRate, Contrast
 from bnkit.report.contrasts.paired_differences import BEST, BothIntervals, PairedDifferences, simultaneous_intervals
+from bnkit.report.learning_rate_sweep import ONLY_ONE
 from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.paper_summary import Summary, SummaryRow, difference_at, most_pairs
-from bnkit.report.sweep import ONLY_ONE
 from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table
 

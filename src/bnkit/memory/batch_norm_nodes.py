@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SavedTensorReader(Protocol):
-    """Reads the tensors that nodes saved; see ``find_recompute_formula.Graph``."""
+    """Reads the tensors that nodes saved; see ``recompute_formula_from_graph.Graph``."""
 
     def read_attributes(self, node: Any, attributes: tuple[str, ...]) -> list[SavedTensor | KeptTensor | None]: ...
 

@@ -15,10 +15,10 @@ from bnkit.report.contrasts.contrast import AtBest, AtLearningRate, Contrast
 from bnkit.report.contrasts.repeated_looks import describe_looks
 from bnkit.report.contrasts.time_to_target import TimeToTarget
 from bnkit.report.contrasts.verdict import at_once, conclusion, headline
+from bnkit.report.learning_rate_sweep import ONLY_ONE
 from bnkit.report.moving_average_gap import PopulationGap, population_gaps
 from bnkit.report.objective_metric import Objective
 from bnkit.report.results_of_plan import Results
-from bnkit.report.sweep import ONLY_ONE
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import nn
 
 import bnkit
 import bnkit.nn
-from bnkit.checks.data_measurements import DataMeasurements
+from bnkit.checks.measure_on_data import DataMeasurements
 from bnkit.errors import SettingsError
 from bnkit.mergeable_moments import Moments
 from bnkit.model import population_statistics

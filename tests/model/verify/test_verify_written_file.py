@@ -15,7 +15,7 @@ from bnkit.errors import ModelError
 from bnkit.model import save as saving
 from bnkit.model.inspect.example import Example
 from bnkit.model.save import save
-from bnkit.model.verify import onnx_file, verify_written_file
+from bnkit.model.verify import verify_onnx_file, verify_written_file
 
 OLD = b"what was there before"
 ENDINGS = [
@@ -196,8 +196,8 @@ def test_another_number_of_rows_is_run_where_it_is_free(monkeypatch, tmp_path):
         compare(model, examples, run, path)
 
     monkeypatch.setattr(verify_written_file, "compare", watched)
-    monkeypatch.setattr(onnx_file, "compare", watched)
-    monkeypatch.setattr(onnx_file, "find_spec", {}.get)  # without onnxruntime
+    monkeypatch.setattr(verify_onnx_file, "compare", watched)
+    monkeypatch.setattr(verify_onnx_file, "find_spec", {}.get)  # without onnxruntime
     save(_model(), tmp_path / "x.onnx", EXAMPLE)
     save(_model(), tmp_path / "x.pt2", EXAMPLE[:3])
     save(_OfOneSize(), tmp_path / "x.pt2", EXAMPLE)

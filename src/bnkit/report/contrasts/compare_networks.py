@@ -24,9 +24,9 @@ from bnkit.report.contrasts.paired_differences import (
 )
 from bnkit.report.contrasts.repeated_looks import every_pair, intervals_after_looks, intervals_at_look
 from bnkit.report.contrasts.time_to_target import time_to_target
+from bnkit.report.learning_rate_sweep import LearningRateSweep
 from bnkit.report.results_of_plan import Results
 from bnkit.report.run_outcomes import RunOutcome, matches, outcomes, settings_of
-from bnkit.report.sweep import LearningRateSweep
 
 BASELINE = "no_batch_norm"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from bnkit.checks.input_statistics import ActivationCollector, takes_statistics
+from bnkit.checks.layer_input_statistics import ActivationCollector, takes_statistics
 from bnkit.errors import DataError
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.recognise_batch_norm import BatchNormLike, BatchNormSite

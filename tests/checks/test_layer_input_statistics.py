@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import bnkit.nn
-from bnkit.checks import input_statistics
-from bnkit.checks.data_measurements import DataMeasurements
+from bnkit.checks import layer_input_statistics
+from bnkit.checks.measure_on_data import DataMeasurements
 from bnkit.errors import ModelError
 from bnkit.kernels.channel_moments import plane_moments
 from bnkit.mergeable_moments import Moments
@@ -41,7 +41,7 @@ def _measured(model, batches):
 
 @pytest.fixture(params=[0, 1 << 40], ids=["by compiled loops", "by PyTorch"])
 def moments_by(request, monkeypatch):
-    monkeypatch.setattr(input_statistics, "_LONG", request.param)
+    monkeypatch.setattr(layer_input_statistics, "_LONG", request.param)
 
 
 @pytest.mark.usefixtures("moments_by")
@@ -94,7 +94,7 @@ def test_a_layer_has_its_own_forward_pass_again(raises):
 
 
 def test_moments_hold_on_to_nothing_else(monkeypatch):
-    monkeypatch.setattr(input_statistics, "_LONG", 0)
+    monkeypatch.setattr(layer_input_statistics, "_LONG", 0)
     collected = _measured(Twice(), _images())["norm"]
     for moments in collected.batches:
         assert moments.mean.untyped_storage().nbytes() <= 2 * 8 * 4  # and not the means of all examples
@@ -102,8 +102,8 @@ def test_moments_hold_on_to_nothing_else(monkeypatch):
 
 def test_batches_behind_a_long_one_are_measured_by_the_loops_too(monkeypatch):
     measured = []
-    monkeypatch.setattr(input_statistics, "_LONG", 3 * 4 * 6 * 6)
-    monkeypatch.setattr(input_statistics, "plane_moments", lambda x: measured.append(len(x)) or plane_moments(x))
+    monkeypatch.setattr(layer_input_statistics, "_LONG", 3 * 4 * 6 * 6)
+    monkeypatch.setattr(layer_input_statistics, "plane_moments", lambda x: measured.append(len(x)) or plane_moments(x))
     short, *others = _images(4, size=3)
     _measured(nn.Sequential(nn.BatchNorm2d(4)), [short, *others[:2]])
     assert measured == []

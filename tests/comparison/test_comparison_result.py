@@ -87,7 +87,7 @@ def test_a_diverged_loss_is_a_number_in_a_data_frame_and_null_in_json(tmp_path):
 
 def test_records_that_another_process_has_written_since_are_read(comparison, tmp_path):
     """As under torchrun, where process 0 writes: the folder of another process still has the records of the beginning."""
-    from bnkit.comparison.comparison import Comparison
+    from bnkit.comparison.comparison_result import Comparison
     from bnkit.experiments.records.results_folder import ResultsFolder
 
     folder = ResultsFolder(tmp_path / "r")

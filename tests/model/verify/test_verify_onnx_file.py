@@ -10,7 +10,7 @@ from torch import nn
 
 from bnkit.errors import ModelError
 from bnkit.model.save import save
-from bnkit.model.verify import onnx_file
+from bnkit.model.verify import verify_onnx_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("onnxscript") is None, reason="needs onnx and onnxscript")]
 EXAMPLE = torch.linspace(-1, 1, 20).view(5, 4)
@@ -30,13 +30,13 @@ class OfOneSize(nn.Module):
 def test_onnxruntime_runs_several_numbers_of_rows(monkeypatch, tmp_path):
     pytest.importorskip("onnxruntime")
     seen = []
-    compare = onnx_file.compare
+    compare = verify_onnx_file.compare
 
     def watched(model, examples, run, path):
         seen.append([len(example.arguments[0]) for example in examples])
         compare(model, examples, run, path)
 
-    monkeypatch.setattr(onnx_file, "compare", watched)
+    monkeypatch.setattr(verify_onnx_file, "compare", watched)
     save(_model(), tmp_path / "x.onnx", EXAMPLE)
     save(OfOneSize(), tmp_path / "y.onnx", EXAMPLE)
     assert seen == [[5, 3], [5, 1, 2, 3, 7], [5], [5]]
