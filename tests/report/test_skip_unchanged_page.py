@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from bnkit.experiments.records.run_record_file import Record, Status
+from bnkit.experiments.records.run_epochs_file import Record, Status
 from bnkit.report import skip_unchanged_page
 from bnkit.report.results_of_plan import Results
 from bnkit.report.skip_unchanged_page import is_up_to_date, mark_page

@@ -15,7 +15,7 @@ from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.sarif import sarif_log
 from bnkit.message_parts import plural
 from bnkit.notebook_html import output, wide
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 _COLOURS = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 # A message and a remedy share a line if they fit in this width.

@@ -6,7 +6,7 @@ import math
 
 from bnkit.claims import claim_effects
 from bnkit.claims.claim import Claim, Scale
-from bnkit.experiments.records.run_record_file import Epoch
+from bnkit.experiments.records.run_epochs_file import Epoch
 
 # The smallest effects that would matter in practice: one point of accuracy, a tenth of a ratio.
 _POINT, _TENTH = 0.01, math.log(1.1)

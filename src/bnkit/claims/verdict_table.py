@@ -10,7 +10,7 @@ from typing import Any
 from bnkit.claims import Claim, Decision, Design, Verdict
 from bnkit.claims.judge_hypotheses import ERROR_RATE
 from bnkit.message_parts import plural
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def compare(
     from bnkit.comparison.progress import progress_display
     from bnkit.experiments.experiment import DEMONSTRATION_NAMES
     from bnkit.experiments.records.results_folder import ResultsFolder
-    from bnkit.experiments.records.run_record_file import Status
+    from bnkit.experiments.records.run_epochs_file import Status
     from bnkit.experiments.running.launch_request import LaunchOptions, is_nonzero_rank, prepare
     from bnkit.experiments.until_settings import stopping_rule
     from bnkit.integrations.loggers import logger_names

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bnkit.model.change_list import Changes
     from bnkit.model.verify.accept_changed_model import Outcome
     from bnkit.model.weight_files import LoadedWeights
-    from bnkit.table import Table
+    from bnkit.text_table import Table
 
 Target = Annotated[
     str,

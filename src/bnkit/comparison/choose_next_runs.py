@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record_file import Record, Status
+from bnkit.experiments.records.run_epochs_file import Record, Status
 from bnkit.experiments.until_settings import ContrastLooks, Look, StoppingRule
 from bnkit.intervals.interval import CONFIDENCE, FEWEST, Conclusion
 from bnkit.intervals.proportions import difference_half_width

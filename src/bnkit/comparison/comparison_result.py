@@ -20,7 +20,7 @@ from bnkit.report.contrasts.pairs_table import pairs_table
 from bnkit.report.paper.paper_summary import Summary, summary_of
 from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import strict
-from bnkit.table import Table
+from bnkit.text_table import Table
 
 if TYPE_CHECKING:
     import pandas

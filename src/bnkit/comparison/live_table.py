@@ -25,11 +25,11 @@ from bnkit.comparison.progress_estimate import (
 )
 from bnkit.comparison.undecided_table import looks_table
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record_file import Epoch, Record, Status
+from bnkit.experiments.records.run_epochs_file import Epoch, Record, Status
 from bnkit.message_parts import plural
 from bnkit.report.objective_metric import Objective
 from bnkit.report.tables import format_setting
-from bnkit.table import Column, Table, wrap
+from bnkit.text_table import Column, Table, wrap
 
 _MOST_ROWS, _MOST_LOOKS, _WIDEST = 12, 6, 100
 # Lines other than the rows: the bar, the present activity, the header, the number of hidden runs, and a free line.

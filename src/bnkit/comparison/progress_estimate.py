@@ -6,7 +6,7 @@ import time
 
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record_file import Epoch, Record, Status
+from bnkit.experiments.records.run_epochs_file import Epoch, Record, Status
 from bnkit.experiments.until_settings import ContrastLooks, StoppingRule
 from bnkit.report.objective_metric import Objective
 

@@ -11,7 +11,7 @@ from bnkit.comparison.train_until_decided import growth_in
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
-from bnkit.experiments.records.run_record_file import Record
+from bnkit.experiments.records.run_epochs_file import Record
 from bnkit.message_parts import unknown_name
 from bnkit.report.learning_rate_sweep import why_undefined
 from bnkit.report.objective_metric import Objective

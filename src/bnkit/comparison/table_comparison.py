@@ -8,7 +8,7 @@ from itertools import combinations
 from statistics import fmean
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.records.run_record_file import Status
+from bnkit.experiments.records.run_epochs_file import Status
 from bnkit.intervals.crossed_effects import largest_spread, most_discordant
 from bnkit.message_parts import plural
 from bnkit.report.answer_text import Answer
@@ -19,7 +19,7 @@ from bnkit.report.learning_rate_sweep import ONLY_ONE
 from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.paper_summary import Summary, SummaryRow, difference_at, most_pairs
 from bnkit.report.tables import format_setting
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 Setting = tuple[Hashable, ...]
 # The largest number of left-out runs that a note names.

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from bnkit.experiments.until_settings import ContrastLooks, StoppingRule
 from bnkit.report.objective_metric import Objective
 from bnkit.report.tables import format_setting
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 
 def looks_table(contrasts: Collection[ContrastLooks], rule: StoppingRule, objective: Objective) -> Table:

@@ -17,7 +17,7 @@ from bnkit.memory import keep_freed_memory
 from bnkit.message_parts import plural
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 from bnkit.seeding import seeded
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 _ARMS = {"reference": "from scratch", "torch": "built in", "batch_norm": "bnkit"}
 _BATCH, _STEPS, _ROUNDS = 256, 8, 7

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, overload
 from torch import nn
 
 from bnkit.notebook_html import output, paragraph, wide
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bnkit.experiments.records.run_record_file import Status
+from bnkit.experiments.records.run_epochs_file import Status
 from bnkit.intervals.interval import Interval
 from bnkit.message_parts import plural
 from bnkit.notebook_html import bullets, output, paragraph

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bnkit.experiments.experiment import TaskIdentity
-from bnkit.experiments.records.run_record_file import Epoch
+from bnkit.experiments.records.run_epochs_file import Epoch
 from bnkit.intervals.crossed_effects import CrossedInterval
 from bnkit.intervals.interval import CONFIDENCE, Conclusion, Interval, conclude
 from bnkit.intervals.proportions import accuracy_interval, difference_interval, p_value, share_half_width

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bnkit.experiments.plan import Plan
-from bnkit.experiments.records.run_record_file import Record
+from bnkit.experiments.records.run_epochs_file import Record
 from bnkit.message_parts import plural
 from bnkit.report.answer_text import Answer
 from bnkit.report.charts.bokeh_figures import colour_of

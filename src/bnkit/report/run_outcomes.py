@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record_file import Epoch, Record, Status
+from bnkit.experiments.records.run_epochs_file import Epoch, Record, Status
 from bnkit.experiments.run_settings import Settings
 from bnkit.intervals.interval import Interval
 from bnkit.report.objective_metric import Objective

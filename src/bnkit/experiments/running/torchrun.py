@@ -16,7 +16,7 @@ from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records import atomic_files
 from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.records.run_record_file import Record, Status
+from bnkit.experiments.records.run_epochs_file import Record, Status
 from bnkit.experiments.resolve_experiment import Components
 from bnkit.experiments.running.in_process import incomplete_runs
 from bnkit.experiments.running.launch_request import LaunchOptions, PreparedExperiment, RunRequest, Train, prepare

@@ -9,7 +9,7 @@ from typing import Any, overload
 from bnkit.message_parts import plural
 from bnkit.model.instrument.interleaved_timing import ROUNDS_FOR_AN_INTERVAL, Interval
 from bnkit.notebook_html import output, paragraph, wide
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 _NOTHING = "–"
 

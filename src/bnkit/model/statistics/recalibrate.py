@@ -24,7 +24,7 @@ from bnkit.model.inspect.supported_models import check_supported
 from bnkit.model.preserve_state import RngState, force_eager, temporary_buffers
 from bnkit.model.statistics.distributed_ranks import Ranks, without_broadcasts
 from bnkit.model.statistics.layers_with_statistics import is_frozen
-from bnkit.model.statistics.population_statistics import Layers, LayerStatistics, set_running_statistics
+from bnkit.model.statistics.measure_population_statistics import Layers, LayerStatistics, set_running_statistics
 from bnkit.model.statistics.recalibration_passes import MeasurementPasses
 from bnkit.model.statistics.running_stats_drift import Recalibration
 

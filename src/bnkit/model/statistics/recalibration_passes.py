@@ -17,7 +17,7 @@ from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.example import holds_numbers, largest_difference, tensors_in
 from bnkit.model.preserve_state import RngState
 from bnkit.model.statistics.distributed_ranks import Ranks
-from bnkit.model.statistics.population_statistics import (
+from bnkit.model.statistics.measure_population_statistics import (
     BatchNormCall,
     Call,
     Layers,

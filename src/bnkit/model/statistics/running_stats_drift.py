@@ -14,7 +14,7 @@ from bnkit.mergeable_moments import Moments
 from bnkit.message_parts import plural
 from bnkit.model.change_list import Change
 from bnkit.model.preserve_state import copy_values
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record_file import Epoch, Status
+from bnkit.experiments.records.run_epochs_file import Epoch, Status
 from bnkit.experiments.run_settings import Settings
 from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.objective_metric import Objective

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bnkit.experiments.records.run_record_file import Status
+from bnkit.experiments.records.run_epochs_file import Status
 from bnkit.experiments.until_settings import ContrastLooks, StoppingRule
 from bnkit.intervals.crossed_effects import CrossedInterval
 from bnkit.intervals.interval import Conclusion, Interval

@@ -13,7 +13,7 @@ from bnkit.report.objective_metric import Objective
 from bnkit.report.results_of_plan import Results
 from bnkit.report.run_outcomes import RunOutcome, interval_over_seeds
 from bnkit.report.tables import count_lost, format_setting, runs_by_setting, setting_keys
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 # The columns of a data frame, without the settings.
 NETWORK, AFTER_SETTINGS = (

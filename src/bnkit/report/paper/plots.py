@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record_file import Epoch
+from bnkit.experiments.records.run_epochs_file import Epoch
 from bnkit.experiments.run_settings import Settings
 from bnkit.message_parts import unknown_name
 from bnkit.report.charts.curves import curves

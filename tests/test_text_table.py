@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from bnkit.table import Column, Table, wrap
+from bnkit.text_table import Column, Table, wrap
 
 _ROWS = [
     ("resnet20.no_batch_norm", "0.829", "64", "it reached the end of every run without trouble"),

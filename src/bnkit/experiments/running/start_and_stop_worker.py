@@ -228,7 +228,7 @@ def main(pool: Connection, output: Connection | None, number: int, environment: 
     os.environ.update(environment)
     if output is not None:
         _print_to(output)
-    from bnkit.experiments.running.worker import serve
+    from bnkit.experiments.running.worker_loop import serve
 
     serve(pool, number)
 

@@ -16,7 +16,7 @@ from bnkit.data import prepare
 from bnkit.data.user_data import make_data_set
 from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.experiment import DEFAULT_TASK, parse_experiment
-from bnkit.experiments.training.task import resolve_task, training_step
+from bnkit.experiments.training.learning_task import resolve_task, training_step
 from bnkit.experiments.training.training_loop import epoch_order
 from bnkit.seeding import seeded
 from tests.experiments import tiny_experiment
