@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from bnkit.cli.main import main
+from bnkit.experiments.experiment import read_experiment
 from tests.child_processes import run, time_limit
 from tests.cli.cli_runner import QUICK_COMPARE, TINY_EXPERIMENT, invoke, start
 
@@ -49,6 +50,21 @@ def test_it_prints_the_table_and_the_answer_and_leaves_the_files(capsys, tmp_pat
     assert {path.name for path in (tmp_path / "r").iterdir()} >= {
         "experiment.toml", "results.csv", "report.html", "runs",
     }  # fmt: skip
+
+
+def test_a_network_without_data_is_trained_on_digits_and_the_first_line_says_so(capsys, tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef make(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), nn.Linear(8, 10))\n"
+    )
+    options = ("--grid", "lr=0.1", "--seeds", "1", "--epochs", "1")
+    result = invoke(capsys, "compare", "net.py:make", *options)
+    assert result.err.splitlines()[:2] == [
+        "data: digits, which come with bnkit; --data names others",
+        "net: 2 runs, 0 done before",
+    ]
+    assert read_experiment(tmp_path / "results" / "net" / "experiment.toml")["data"] == "digits"
+    for further in (["--data", "digits"], ["-q"], ["--json"]):
+        assert "data: digits" not in invoke(capsys, "compare", "net.py:make", *options, *further).err
 
 
 def test_results_csv_has_the_columns_and_values_that_were_promised(capsys, tmp_path):

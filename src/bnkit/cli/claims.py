@@ -99,7 +99,7 @@ def claims(
             console.print()
         console.print_sentences(verdicts.answer)
     if not as_json and not quiet:
-        console.print_sentences(f"\nreport: {out / 'claims.html'}")
+        console.print_sentences(f"\nreport, with the pages that make the claims: {out / 'claims.html'}")
     if open_report:
         launch((out / "claims.html").resolve().as_uri())
     if verdicts.failed:

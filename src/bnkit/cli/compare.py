@@ -41,7 +41,8 @@ def compare(
         str | None,
         Option(
             metavar="D",
-            help="The data: a name (`bnkit data` lists them), an .npz file, a folder of images, or file.py:factory.",
+            help="The data: a name (`bnkit data` lists them), an .npz file, a folder of images, or file.py:factory. Without it: "
+            "digits, or the recipe's.",
         ),
     ] = None,
     network: Annotated[
@@ -119,7 +120,12 @@ def compare(
     address: Annotated[
         str | None, Option(metavar="A", help="The address of the Ray cluster, such as 10.0.0.1:6379 or auto.")
     ] = None,
-    out: Annotated[Path | None, Option(metavar="DIR", help="The results folder; by default results/NAME.")] = None,
+    out: Annotated[
+        Path | None,
+        Option(
+            metavar="DIR", help="The results folder; by default results/ and the name of the recipe or of the file."
+        ),
+    ] = None,
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
     list_recipes: Annotated[
         bool, Option("--list", callback=_list_recipes, is_eager=True, help="List the recipes, as `bnkit recipes` does.")
@@ -180,6 +186,8 @@ def compare(
         {"batch_size": batch_size, "device": device},
     )
     folder = out if out is not None else default_folder(experiment)
+    is_silent = quiet or as_json or is_nonzero_rank()
+    _say_default_data(what, experiment, data, is_silent=is_silent)
     if dry_run:
         ResultsFolder(folder).refuse_foreign()
         logger_names(log or ())
@@ -188,9 +196,7 @@ def compare(
         print_plan(planned, folder, as_json=as_json, in_memory=components.in_memory)
         return
     try:
-        with progress_display(
-            stderr_console(), quiet=quiet or as_json or is_nonzero_rank(), verbose=verbose, rewrite=with_options
-        ) as display:
+        with progress_display(stderr_console(), quiet=is_silent, verbose=verbose, rewrite=with_options) as display:
             comparison = run_experiment(
                 experiment,
                 folder,
@@ -256,6 +262,14 @@ def _experiment(
         changes["grid"] = {**(before if isinstance(before, dict) else {}), **values}
     content.pop("settled", None)
     return parse_experiment({**content, **changes}, origin, option_names({**changes, "grid": values}, short))
+
+
+def _say_default_data(what: str, experiment: Experiment, data: str | None, *, is_silent: bool) -> None:
+    """Say which data the user's network is trained on, if no option says so."""
+    from bnkit.import_user_function import is_factory_name
+
+    if data is None and is_factory_name(what) and not is_silent:
+        stderr_console().print_sentences(f"data: {experiment.data}, which come with bnkit; --data names others")
 
 
 def _seeds(seeds: int | None, rule: StoppingRule | None) -> dict[str, Any]:

@@ -17,7 +17,9 @@ Columns = tuple[Column | str, ...]
 _NETWORK = Column("network", is_text=True)
 # Follows an interval over seeds whose width is that of counting the test answers (``Interval.counted``).
 _COUNTED = " counted"
-_COUNTED_NOTE = "counted: the width is that of counting the test answers, more than the seeds alone would give"
+_COUNTED_NOTE = (
+    "counted: the number of test answers sets the width, because the seeds agree more closely than that number can show"
+)
 
 
 def summary_table(results: Results) -> Table:

@@ -32,6 +32,8 @@ NETWORK, AFTER_SETTINGS = (
     ),
 )
 CHOSEN = "*"
+# Follows an interval whose width the number of test answers sets (``Interval.counted``).
+COUNTED = "†"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Difference:
     baseline: str
     interval: Interval | None
     new_examples: Interval | None = None
+
+    @property
+    def intervals(self) -> tuple[Interval | None, Interval | None]:
+        """Both intervals."""
+        return self.interval, self.new_examples
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,15 @@ class Summary:
         return any(row.difference is not None and row.difference.new_examples is not None for row in self.rows)
 
     @property
+    def has_counted(self) -> bool:
+        """Whether the number of test answers sets the width of any interval that is shown."""
+        return any(
+            interval is not None and interval.counted is not None
+            for row in self.rows
+            for interval in (row.mean, *(() if row.difference is None else row.difference.intervals))
+        )
+
+    @property
     def has_fewer_pairs(self) -> bool:
         """Whether a difference rests on fewer pairs than its network has runs."""
         return any(row.n != row.pairs for row in self.rows if row.pairs is not None)
@@ -135,6 +151,11 @@ class Summary:
         ]
         if self.has_new_examples:
             found.append("the second interval of a difference is the one for new examples like those of the test set")
+        if self.has_counted:
+            found.append(
+                f"{COUNTED}: the number of test answers sets the width of the interval, because the seeds agree more closely than that "
+                "number can show"
+            )
         if self.has_choice:
             found.append(f"{CHOSEN}: the learning rate chosen for the network on the validation part")
         if self.has_failures:
@@ -240,10 +261,10 @@ def setting_text(row: SummaryRow, key: str) -> str:
 
 
 def ends_text(interval: Interval | None, text: Callable[[float], str]) -> str:
-    """The ends of an interval in brackets; a dash if it has none."""
+    """The ends of an interval in brackets, with the mark of one that is counted; a dash if it has none."""
     if interval is None or interval.low is None or interval.high is None:
         return "–"
-    return f"[{text(interval.low)}, {text(interval.high)}]"
+    return f"[{text(interval.low)}, {text(interval.high)}]{'' if interval.counted is None else COUNTED}"
 
 
 def _row(
