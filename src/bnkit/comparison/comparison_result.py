@@ -108,10 +108,10 @@ class Comparison(StoredRuns):
             >>> Comparison.from_frame(runs, metric="accuracy", examples=10_000).answer.headline
             'batch_norm bought +3.3 points of accuracy (95 % interval for new test examples +1.7 to +5.0, n = 3).'
         """
-        from bnkit.comparison.read_data_frame import Columns, run_table
+        from bnkit.comparison.frame_columns import Columns
+        from bnkit.comparison.read_data_frame import run_table
 
-        keys = (settings,) if isinstance(settings, str) else tuple(settings)
-        columns = Columns(network, seed, metric, keys)
+        columns = Columns.named(network, seed, metric, settings)
         comparison = cls.__new__(cls)
         comparison._table = run_table(df, columns, baseline=baseline, minimize=minimize, examples=examples)
         comparison._table.answer()  # raises here if there is no pair

@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import re
-import sys
-from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from bnkit.comparison.frame_columns import Columns, check_columns, check_kinds, finite_number, plain_value
 from bnkit.comparison.table_comparison import RunTable, Setting, TableRun, first_baseline
 from bnkit.errors import SettingsError
-from bnkit.message_parts import did_you_mean, not_installed, plural, unknown_name
+from bnkit.message_parts import not_installed, plural, unknown_name
 from bnkit.report.objective_metric import ColumnObjective
-from bnkit.report.paper.paper_summary import AFTER_SETTINGS, NETWORK
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 # The last word in the name of a column of accuracies: "test_accuracy", "val/acc".
 _ACCURACY = re.compile(r"(^|[^a-z])acc(uracy)?$", re.IGNORECASE)
-# How W&B writes figures that are not finite, in the summaries that its API returns.
-_NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})
-# What MLflow's databases hold for an infinite figure: the largest number.
-_INFINITY_OF_MLFLOW = sys.float_info.max
-_NAMED, _MOST_COLUMNS = 5, 20
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The columns of a table by their role.
-
-    Attributes:
-        network: The network's name.
-        seed: The seed, by which runs of two networks are paired.
-        metric: The figure by which runs are judged.
-        settings: The settings, which have to agree within a pair.
-    """
-
-    network: str
-    seed: str
-    metric: str
-    settings: tuple[str, ...] = ()
-
-    @property
-    def every(self) -> tuple[str, ...]:
-        """All columns."""
-        return (self.network, self.seed, self.metric, *self.settings)
+_NAMED = 5
 
 
 def run_table(
@@ -67,7 +37,7 @@ def run_table(
         SettingsError: ``frame`` is not a table, lacks a column, has invalid values, or has fewer than two networks.
     """
     table = _data_frame(frame)
-    _check_columns(table, columns)
+    check_columns(table, columns)
     runs, notes = _runs(table, columns)
     networks = tuple(dict.fromkeys(run.network for run in runs))
     if len(networks) < 2:
@@ -97,28 +67,6 @@ def _data_frame(frame: Any) -> DataFrame:
     return frame
 
 
-def _check_columns(table: DataFrame, columns: Columns) -> None:
-    for given in columns.every:
-        if given not in table.columns:
-            known = [str(column) for column in table.columns]
-            more = f" and {len(known) - _MOST_COLUMNS:,} more" if len(known) > _MOST_COLUMNS else ""
-            raise SettingsError(
-                f"the table has no column {given!r}; it has {', '.join(known[:_MOST_COLUMNS])}{more}{did_you_mean(given, known)}"
-            )
-        if (table.columns == given).sum() > 1:
-            raise SettingsError(f"the table has several columns {given!r}; expected one: rename the others")
-    twice = [name for name, count in Counter(columns.every).items() if count > 1]
-    if twice:
-        raise SettingsError(
-            f"column {twice[0]!r} is given twice; expected one column each for network, seed and metric, and others as settings"
-        )
-    reserved = [key for key in columns.settings if key in (NETWORK, *AFTER_SETTINGS)]
-    if reserved:
-        raise SettingsError(
-            f"the setting {reserved[0]!r} has the name of a column of the summary; rename it: df.rename(columns={{...}})"
-        )
-
-
 def _runs(table: DataFrame, columns: Columns) -> tuple[list[TableRun], list[str]]:
     """A run for each network, seed and setting with one figure, and notes about the rows left out."""
     notes: list[str] = []
@@ -128,14 +76,17 @@ def _runs(table: DataFrame, columns: Columns) -> tuple[list[TableRun], list[str]
     for place, (network, seed, metric, *settings) in enumerate(
         table[list(columns.every)].itertuples(index=False, name=None)
     ):
-        key = _plain(columns.network, network), _plain(columns.seed, seed)
+        key = plain_value(columns.network, network), plain_value(columns.seed, seed)
         if key[0] is None or key[1] is None:
             nameless += 1
             continue
-        setting = tuple(map(_plain, columns.settings, settings))
+        setting = tuple(map(plain_value, columns.settings, settings))
         identity = _network_name(columns.network, key[0]), key[1], setting
-        rows.setdefault(identity, []).append(_number(columns.metric, metric))
+        rows.setdefault(identity, []).append(finite_number(columns.metric, metric))
         places.setdefault(identity, []).append(place)
+    check_kinds(columns.seed, (seed for _, seed, _ in rows))
+    for number, column in enumerate(columns.settings):
+        check_kinds(column, (setting[number] for _, _, setting in rows))
     total = plural(len(table), "row")
     if nameless:
         notes.append(f"Left out: {nameless:,} of {total}, without a {columns.network} or a {columns.seed}.")
@@ -211,40 +162,3 @@ def _baseline(networks: Sequence[str], column: str, wanted: object) -> str:
 def _network_name(column: str, value: object) -> str:
     """A network's name: the text itself, or the column with its value, as in ``batch_norm=True``."""
     return value if isinstance(value, str) else f"{column}={value}"
-
-
-def _plain(column: str, value: Any) -> Hashable:
-    """A value as a plain Python object; None for a missing value.
-
-    Raises:
-        SettingsError: The value is not a hashable scalar.
-    """
-    import pandas
-
-    if not isinstance(value, Hashable) or not pandas.api.types.is_scalar(value):
-        raise SettingsError(
-            f"column {column!r} holds a {type(value).__name__}; expected numbers or text: df[{column!r}].astype(str)"
-        )
-    if pandas.isna(value):
-        return None
-    plain: Hashable = value.item() if hasattr(value, "item") else value
-    # A column with gaps stores whole numbers as floats.
-    return int(plain) if isinstance(plain, float) and plain.is_integer() and abs(plain) < 2**53 else plain
-
-
-def _number(column: str, value: Any) -> float | None:
-    """A finite number, or None.
-
-    Raises:
-        SettingsError: The value is not a number.
-    """
-    import pandas
-
-    if value is None or value is pandas.NA or (isinstance(value, str) and value in _NOT_FINITE):
-        return None
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise SettingsError(
-            f"column {column!r} holds {value!r}, a {type(value).__name__}; expected numbers: pandas.to_numeric(df[{column!r}])"
-        )
-    plain = float(value)
-    return plain if math.isfinite(plain) and abs(plain) < _INFINITY_OF_MLFLOW else None

@@ -55,8 +55,9 @@ def check_destination(path: str | Path, *, has_example: bool, read_from: Iterabl
             "expected one (`example_inputs` or `batches`), or .safetensors"
         )
     if ending == ".onnx" and (absent := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]):
+        are = "are" if len(absent) > 1 else "is"
         raise SettingsError(
-            f"{path} needs {' and '.join(absent)}, which is not installed; pip install 'bnkit[onnx]', or write .pt2"
+            f"{path} needs {' and '.join(absent)}, which {are} not installed; pip install 'bnkit[onnx]', or write .pt2"
         )
     try:
         if not path.parent.is_dir() or path.is_dir():
