@@ -92,9 +92,8 @@ class Table:
 
     def is_number(self, index: int) -> bool:
         """Whether a column has cells and all are numbers, which are aligned to the right."""
-        return (
-            bool(self.rows) and not self.columns[index].is_text and all(_NUMBER.fullmatch(r[index]) for r in self.rows)
-        )
+        is_text = self.columns[index].is_text or not self.rows
+        return not is_text and all(_NUMBER.fullmatch(row[index]) for row in self.rows)
 
     def lines(self, width: int | None = None) -> Iterator[tuple[int, str]]:
         """The lines of the table for ``width`` columns of characters (None: the natural width, with every column).
