@@ -272,7 +272,8 @@ class _Replay:
         found = verdict = self._objective.conclude(interval, margin)
         if diverged is not None and not diverged.agrees_with(found, self._objective, margin):
             verdict = Conclusion.UNKNOWN
-        look = Look(interval.n, interval.mean, interval.low, interval.high, verdict.value)
+        is_for_new = differences.examples is not None
+        look = Look(interval.n, interval.mean, interval.low, interval.high, verdict.value, is_for_new)
         is_contradicted, may_give_up = verdict is not found, interval.n >= _SEEDS_TO_GIVE_UP
         known = replace(
             contrast,
