@@ -6,6 +6,7 @@ import math
 
 from bnkit.claims import effects
 from bnkit.claims.claim import Claim, Scale
+from bnkit.claims.sooner_at_loss import SoonerAtLoss
 from bnkit.experiments.records.record import Epoch
 
 # The smallest effects that would matter in practice: one point of accuracy, a tenth of a ratio.
@@ -33,10 +34,10 @@ def _seconds(epoch: Epoch) -> float:
 CLAIMS: tuple[Claim, ...] = (
     Claim("1a", "faster-in-steps", "Networks train faster", "pages 0, 1, 4",
           "It takes fewer steps to the test loss at which the network without ends, each at its best learning rate",
-          "learning-rates", effects.sooner_at_loss(_steps), Scale.RATIO, _TENTH, 1 / 8),
+          "learning-rates", SoonerAtLoss(_steps), Scale.RATIO, _TENTH, 1 / 8),
     Claim("1b", "faster-in-seconds", "Networks train faster", "page 4: faster over all",
           "It takes fewer seconds to that loss",
-          "learning-rates", effects.sooner_at_loss(_seconds), Scale.RATIO, _TENTH, 1 / 8, asks_duration=True),
+          "learning-rates", SoonerAtLoss(_seconds), Scale.RATIO, _TENTH, 1 / 8, asks_duration=True),
     Claim("2a", "slower-iterations-torch", "Each iteration is slower", "page 4",
           "An epoch with PyTorch's layer takes longer than one without",
           "iterations", effects.slower("torch"), Scale.RATIO, math.log(1.02), asks_duration=True),

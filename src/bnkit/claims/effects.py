@@ -25,32 +25,6 @@ def paired(
     return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
 
 
-def sooner_at_loss(figure: Callable[[Epoch], float]) -> EffectOf:
-    """How much sooner the network with batch norm reaches the final test loss of the one without, each at its best rate.
-
-    The logarithm of a ratio of ``figure``. A run that never reaches it counts as if it took one more epoch.
-    """
-
-    def effects(evidence: Evidence) -> Effects:
-        def sooner(plain: RunOutcome, with_: RunOutcome) -> float | None:
-            target = plain.record.epochs[-1].test_loss
-            if target is None:
-                return None
-            return math.log(_until_loss(plain, target, figure) / _until_loss(with_, target, figure))
-
-        return paired(evidence.at_best(PLAIN), evidence.at_best(WITH), sooner)
-
-    return effects
-
-
-def _until_loss(outcome: RunOutcome, loss: float, figure: Callable[[Epoch], float]) -> float:
-    epochs = outcome.record.epochs
-    for epoch in epochs:
-        if epoch.test_loss is not None and epoch.test_loss <= loss:
-            return figure(epoch)
-    return figure(epochs[-1]) * (len(epochs) + 1) / len(epochs)
-
-
 def slower(network: str) -> EffectOf:
     """How much longer an epoch of training takes than without batch norm: the logarithm of the ratio of the medians."""
 
