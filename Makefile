@@ -90,7 +90,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.layer
 	$(BIN)/python -m benchmarks.layer --overhead
 	$(BIN)/python -m benchmarks.bounds
-	$(BIN)/python -m benchmarks.crossover
+	$(BIN)/python -m benchmarks.size_thresholds
 	$(BIN)/python -m benchmarks.lenet
 	$(BIN)/python -m benchmarks.networks
 	$(BIN)/python -m benchmarks.memory

@@ -19,8 +19,8 @@ from typing import TypeVar
 from bnkit.comparison.comparison import Comparison
 from bnkit.experiments.experiment import NetworkIdentity, ResolvedExperiment, parse_experiment
 from bnkit.experiments.plan import Plan, plan
-from bnkit.experiments.records.record import Epoch, Status
 from bnkit.experiments.records.results_folder import ResultsFolder
+from bnkit.experiments.records.run_record import Epoch, Status
 
 T = TypeVar("T")
 

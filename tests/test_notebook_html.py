@@ -7,7 +7,7 @@ from torch import nn
 
 import bnkit
 from bnkit.notebook_html import bullets, folded, output, paragraph, pictures, wide
-from bnkit.report.answer import Answer
+from bnkit.report.answer_text import Answer
 from bnkit.table import Table
 
 

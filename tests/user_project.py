@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bnkit import factory_import
-from bnkit.import_graph import loaded_spec
+from bnkit.parse_imports import loaded_spec
 
 
 @pytest.fixture(name="project")

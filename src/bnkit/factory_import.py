@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from bnkit import import_graph
+from bnkit import parse_imports
 from bnkit.errors import FactoryError
-from bnkit.stale_imports import record_loaded, unload, unload_stale
+from bnkit.reload_changed_modules import record_loaded, unload, unload_stale
 
 # The functions that a message names.
 _NAMED = 3
@@ -136,15 +136,15 @@ def _load_module(location: str) -> tuple[ModuleType, str, dict[str, Path]]:
         return module, hashlib.sha256().hexdigest(), {}
     imported = _imports_of_module(location)
     record_loaded({location: Path(file), **imported})
-    return module, import_graph.combined_sha256(import_graph.file_sha256(Path(file)), imported), imported
+    return module, parse_imports.combined_sha256(parse_imports.file_sha256(Path(file)), imported), imported
 
 
 def _imports_of_module(location: str) -> dict[str, Path]:
     """The user's modules that the module ``location`` imports; empty if that is not the user's."""
-    file, package = import_graph.module_file(location)
+    file, package = parse_imports.module_file(location)
     return (
-        import_graph.user_imports(file, package)
-        if file is not None and import_graph.is_user_code(file.resolve())
+        parse_imports.user_imports(file, package)
+        if file is not None and parse_imports.is_user_code(file.resolve())
         else {}
     )
 
@@ -182,7 +182,7 @@ def _add_to_path(folder: Path) -> None:
         return
     others = [other for other in _import_folders if other != location]
     for name in [name for name in sys.modules if "." not in name]:
-        spec = import_graph.loaded_spec(name)
+        spec = parse_imports.loaded_spec(name)
         if spec is None:
             continue
         # A package has a folder of its own, a namespace package several.
@@ -217,7 +217,7 @@ def _load_file(path: Path) -> tuple[ModuleType, str, dict[str, Path]]:
         raise
     imported = _imports_of_file(path, package)
     record_loaded(imported)
-    return module, import_graph.combined_sha256(hashlib.sha256(content).hexdigest(), imported), imported
+    return module, parse_imports.combined_sha256(hashlib.sha256(content).hexdigest(), imported), imported
 
 
 def _package_of(path: Path) -> str:
@@ -237,7 +237,7 @@ def _imports_of_file(path: Path, package: str) -> dict[str, Path]:
     Raises:
         FactoryError: If a module next to ``path`` is shadowed by another of the same name.
     """
-    modules = import_graph.user_imports(path, package)
+    modules = parse_imports.user_imports(path, package)
     for name, file in modules.items():
         if "." in name:
             continue

@@ -15,7 +15,7 @@ SOURCE = Path(bnkit.__file__).parent
 # Not messages: a command that a page shows, the output of `bnkit check`, and git's options.
 NOT_MESSAGES = {
     "claims/evaluate_claims.py",
-    "checks/findings.py",
+    "checks/findings_output.py",
     "experiments/records/environment.py",
     "integrations/pytest_plugin.py",  # an option of pytest
 }

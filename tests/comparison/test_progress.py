@@ -7,17 +7,17 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
+from bnkit.comparison.look_lines import describe_look, looks_table
 from rich.console import Console
 
 from bnkit.comparison.live_table import LiveTable
-from bnkit.comparison.look_lines import describe_look, looks_table
 from bnkit.comparison.progress import PlainLines, progress_display, shown_progress
 from bnkit.comparison.progress_estimate import ProgressEstimate
 from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Callback
-from bnkit.experiments.records.record import Record, Status
-from bnkit.experiments.stopping_rule import ContrastLooks, Look, StoppingRule
-from bnkit.report.objective import Objective
+from bnkit.experiments.records.run_record import Record, Status
+from bnkit.experiments.until_rule import ContrastLooks, Look, StoppingRule
+from bnkit.report.objective_metric import Objective
 from tests.report.fake_runs import diverged_record, epoch, fake_plan, finished_record
 
 

@@ -17,11 +17,11 @@ from tests.memory.networks import NETWORKS, Held, batch, gradients, normalised, 
 
 
 @pytest.fixture
-def run_recipe(monkeypatch):
-    """The recipes that were followed in backward passes, in turn."""
+def run_formula(monkeypatch):
+    """The formulas that were followed in backward passes, in turn."""
     found = []
-    plain = saved_storage.run_recipe
-    monkeypatch.setattr(saved_storage, "run_recipe", lambda recipe: found.append(recipe) or plain(recipe))
+    plain = saved_storage.run_formula
+    monkeypatch.setattr(saved_storage, "run_formula", lambda formula: found.append(formula) or plain(formula))
     return found
 
 
@@ -61,7 +61,7 @@ def test_a_dead_storage_matches_nothing():
         dead[-1].tensor = None
 
 
-def test_one_rebuild_for_all_users(run_recipe):
+def test_one_rebuild_for_all_users(run_formula):
     torch.manual_seed(0)
     first, norm = nn.Conv2d(3, 4, 1), nn.Sequential(*normalised("torch", 4))
     users = nn.ModuleList(nn.Conv2d(4, 2, 1) for _ in range(5))
@@ -70,23 +70,23 @@ def test_one_rebuild_for_all_users(run_recipe):
         loss = sum(user(y).sum() for user in users)
         del y
     assert found.dropped == 1
-    run_recipe.clear()
+    run_formula.clear()
     loss.backward()
-    assert len(run_recipe) == 1
+    assert len(run_formula) == 1
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("norm", ["torch", "numba"])
-def test_each_output_is_computed_once_in_a_pass(run_recipe, network, norm):
+def test_each_output_is_computed_once_in_a_pass(run_formula, network, norm):
     model, (x, targets) = NETWORKS[network](norm), batch()
     with bnkit.recompute(model) as found:
         loss = functional.cross_entropy(model(x), targets)
-    run_recipe.clear()
+    run_formula.clear()
     loss.backward(retain_graph=True)
     integers = 1 if network == "vgg" else 0  # of the first pool; nothing saves what the second returns
-    assert len(run_recipe) == found.dropped + integers
+    assert len(run_formula) == found.dropped + integers
     loss.backward()
-    assert len(run_recipe) == 2 * (found.dropped + integers)
+    assert len(run_formula) == 2 * (found.dropped + integers)
 
 
 def test_what_was_computed_is_freed_behind_its_last_user():

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnkit.experiments.records.record import Record, Status
-from bnkit.report.results import Results
+from bnkit.experiments.records.run_record import Record, Status
+from bnkit.report.plan_and_records import Results
 from bnkit.report.tables import (
     crossed_table,
     epochs_table,

@@ -12,7 +12,7 @@ from bnkit.claims.claim import Evidence
 from bnkit.claims.diverged_seeds import CountedSeed, Lost, direction_of, divergence_of_seeds
 from bnkit.intervals.crossed_effects import ExampleSpread, example_spread
 from bnkit.report.contrasts.diverged_runs import Divergence
-from bnkit.report.outcomes import RunOutcome
+from bnkit.report.run_outcomes import RunOutcome
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,8 +9,8 @@ from enum import Enum
 from functools import cached_property
 
 from bnkit.intervals.interval import Interval
-from bnkit.report.outcomes import RunOutcome, fewest, matches, outcomes
-from bnkit.report.results import Results
+from bnkit.report.plan_and_records import Results
+from bnkit.report.run_outcomes import RunOutcome, fewest, matches, outcomes
 from bnkit.report.sweep import LearningRateSweep
 
 PLAIN, WITH = "no_batch_norm", "batch_norm"

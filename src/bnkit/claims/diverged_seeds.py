@@ -8,20 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from bnkit.report.contrasts.diverged_runs import Divergence
-
-if TYPE_CHECKING:
-    from bnkit.claims.claim import Evidence
-
-
-@runtime_checkable
-class CountsDiverged(Protocol):
-    """An effect that leaves out seeds with a run that diverged, and knows what those would count as."""
-
-    def diverged(self, evidence: Evidence) -> Divergence | None:
-        """What diverged; None if nothing did."""
 
 
 class CountedSeed(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnkit.claims import CLAIMS, Claim, Decision, Design, Evidence, Verdict, claims_folder, designs
 from bnkit.claims.claim import PLAIN, WITH
-from bnkit.claims.designs import SEEDS
+from bnkit.claims.claim_designs import SEEDS
 from bnkit.claims.seed_rounds import MAX_SEEDS, Judged, decide, judge_once
 from bnkit.claims.train_designs import Training
 from bnkit.claims.verdict_table import ClaimResult, Verdicts

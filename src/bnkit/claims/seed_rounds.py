@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from bnkit.claims.accuracy_effect import AccuracyEffect
 from bnkit.claims.claim import Claim, Evidence, Scale
-from bnkit.claims.diverged_seeds import CountsDiverged
-from bnkit.claims.hypothesis_tests import ERROR_RATE, Decision, HypothesisTest, Sample, Verdict, judge
+from bnkit.claims.judge_hypotheses import ERROR_RATE, Decision, HypothesisTest, Sample, Verdict, judge
 from bnkit.claims.seeds_needed import Outlook, outlook
+from bnkit.claims.sooner_at_loss import SoonerAtLoss
 from bnkit.claims.train_designs import Training
 from bnkit.intervals.interval import FEWEST
 from bnkit.messages import plural
@@ -197,7 +197,8 @@ def _test(claim: Claim, evidence: Evidence | None, earlier: tuple[int, ...] | No
         before = (count for count in earlier if count < len(evidence.seeds))
         looks = tuple(_sample(claim, Evidence(evidence.results, count)) for count in before)
     now = _sample(claim, evidence)
-    diverged = claim.effect_of.diverged(evidence) if isinstance(claim.effect_of, CountsDiverged) else None
+    counts = (AccuracyEffect, SoonerAtLoss)  # the effects that leave out seeds with a run that diverged
+    diverged = claim.effect_of.diverged(evidence) if isinstance(claim.effect_of, counts) else None
     return HypothesisTest(
         now.effects, claim.matters, claim.resolution, claim.nothing, now.answers, looks, now.examples, diverged
     )

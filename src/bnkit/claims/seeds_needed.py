@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from bnkit.claims.hypothesis_tests import ERROR_RATE, HypothesisTest
+from bnkit.claims.judge_hypotheses import ERROR_RATE, HypothesisTest
 from bnkit.duration import format_duration
 from bnkit.intervals.alpha_spending import level_at
 from bnkit.intervals.examples_needed import examples_needed

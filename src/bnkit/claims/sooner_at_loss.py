@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bnkit.claims.claim import PLAIN, WITH, Evidence
+from bnkit.claims.claim_effects import Effects, paired
 from bnkit.claims.diverged_seeds import CountedSeed, divergence_of_seeds
-from bnkit.claims.effects import Effects, paired
-from bnkit.experiments.records.record import Epoch
+from bnkit.experiments.records.run_record import Epoch
 from bnkit.report.contrasts.diverged_runs import Divergence
-from bnkit.report.outcomes import RunOutcome
+from bnkit.report.run_outcomes import RunOutcome
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import SettingsError
 
 if TYPE_CHECKING:
-    from bnkit.checks.findings import Findings
-    from bnkit.model.changes import Change
-    from bnkit.model.verify.acceptance import Outcome
+    from bnkit.checks.findings_output import Findings
+    from bnkit.model.change_list import Change
+    from bnkit.model.verify.accept_changed_model import Outcome
 
 _FIXED = Path("fixed.safetensors")
 

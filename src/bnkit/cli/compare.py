@@ -17,7 +17,7 @@ from bnkit.messages import plural
 
 if TYPE_CHECKING:
     from bnkit.experiments.experiment import Experiment
-    from bnkit.experiments.stopping_rule import StoppingRule
+    from bnkit.experiments.until_rule import StoppingRule
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
@@ -153,10 +153,10 @@ def compare(
     from bnkit.comparison.compare import default_folder, run_experiment
     from bnkit.comparison.progress import progress_display
     from bnkit.experiments.experiment import DEMONSTRATION_NAMES
-    from bnkit.experiments.records.record import Status
     from bnkit.experiments.records.results_folder import ResultsFolder
+    from bnkit.experiments.records.run_record import Status
     from bnkit.experiments.running.launch_request import LaunchOptions, is_nonzero_rank, prepare
-    from bnkit.experiments.stopping_rule import stopping_rule
+    from bnkit.experiments.until_rule import stopping_rule
     from bnkit.integrations.loggers import logger_names
 
     rule = stopping_rule(until, margin, budget, max_seeds)
@@ -260,7 +260,7 @@ def _experiment(
 
 def _seeds(seeds: int | None, rule: StoppingRule | None) -> dict[str, Any]:
     """The change of the seeds: a stopping rule discards a recipe's seeds, which are for a plan without a rule."""
-    from bnkit.experiments.stopping_rule import FIRST_SEEDS
+    from bnkit.experiments.until_rule import FIRST_SEEDS
 
     return {"seeds": FIRST_SEEDS if seeds is None and rule is not None else seeds, "until": rule}
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from bnkit.cli.input_shapes import example_of
 from bnkit.errors import BnkitError, FactoryError, SettingsError
-from bnkit.experiments.model_data import ModelData, model_data
+from bnkit.experiments.data_for_model import ModelData, model_data
 from bnkit.factory_import import load_factory, refuse_required_arguments
 from bnkit.messages import plural
 from bnkit.model.inspect.batches import device_of

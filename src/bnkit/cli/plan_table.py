@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bnkit.comparison.seed_growth import first_round, most_runs, rule_in_words
+from bnkit.comparison.choose_next_runs import first_round, most_runs, rule_in_words
 from bnkit.console import stdout_console
 from bnkit.experiments.plan import Plan
 from bnkit.messages import plural

@@ -14,7 +14,7 @@ from bnkit.messages import plural
 
 if TYPE_CHECKING:
     from bnkit.comparison.comparison import Comparison
-    from bnkit.report.results import Results
+    from bnkit.report.plan_and_records import Results
 
 Format = Literal["html", "latex", "markdown", "csv", "pdf", "svg"]
 _PICTURES = ("pdf", "svg")
@@ -79,7 +79,7 @@ def report(
     from bnkit.comparison.compare_folders import merge_comparisons
     from bnkit.comparison.comparison import Comparison
     from bnkit.experiments.records.earlier_calls import is_call
-    from bnkit.report.answer import Answer
+    from bnkit.report.answer_text import Answer
 
     if any(holds_claims(folder) for folder in folders):
         if form != "html" or figure is not None:
@@ -117,7 +117,7 @@ def _report_for_paper(
     comparisons: list[Comparison], form: str, figure: str | None, out: Path | None, *, open_report: bool
 ) -> None:
     from bnkit.comparison.compare_folders import merge_comparisons
-    from bnkit.report.paper.files import paper_text, write_picture, write_text
+    from bnkit.report.paper.write_files import paper_text, write_picture, write_text
 
     results = comparisons[0].results if len(comparisons) == 1 else merge_comparisons(comparisons)
     written = out
@@ -138,7 +138,7 @@ def _report_for_paper(
 
 def print_results(results: Results, report: Path, *, show_all: bool, only_answer: bool = False) -> None:
     """Print the answer, a row for each network and setting, the best runs or all of them, and where the report is."""
-    from bnkit.report.answer import Answer
+    from bnkit.report.answer_text import Answer
     from bnkit.report.contrasts.pairs_table import pairs_table
     from bnkit.report.tables import further_tables, runs_table, summary_table
 

@@ -15,7 +15,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
-from bnkit.comparison.look_lines import looks_table
 from bnkit.comparison.progress_estimate import (
     FIGURES,
     ProgressCounter,
@@ -24,10 +23,11 @@ from bnkit.comparison.progress_estimate import (
     figures_of,
     status_of,
 )
+from bnkit.comparison.undecided_table import looks_table
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch, Record, Status
+from bnkit.experiments.records.run_record import Epoch, Record, Status
 from bnkit.messages import plural
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table, wrap
 

@@ -6,19 +6,19 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnkit.comparison.stored_components import StoredComponents
+from bnkit.comparison.components_from_folder import StoredComponents
 from bnkit.comparison.train_until_decided import growth_in
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.overwrite_protection import refuse_foreign_page
-from bnkit.experiments.records.record import Record
 from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
+from bnkit.experiments.records.run_record import Record
 from bnkit.messages import unknown_name
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import outcomes
-from bnkit.report.page_digest import is_up_to_date, mark_page
-from bnkit.report.results import Results
+from bnkit.report.objective_metric import Objective
+from bnkit.report.plan_and_records import Results
+from bnkit.report.run_outcomes import outcomes
 from bnkit.report.sweep import why_undefined
+from bnkit.report.unchanged_page import is_up_to_date, mark_page
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bnkit.data import Examples, load
-from bnkit.demonstrations.values import largest_difference
+from bnkit.demonstrations.format_tensors import largest_difference
 from bnkit.experiments.networks import network_sources
 from bnkit.experiments.settings import Settings
 from bnkit.memory import keep_freed_memory

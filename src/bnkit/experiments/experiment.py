@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.settings import Grid, Settings
-from bnkit.experiments.stopping_rule import StoppingRule
+from bnkit.experiments.until_rule import StoppingRule
 from bnkit.factory_import import what_it_is
 from bnkit.messages import unknown_key, unknown_name, validation_message
 

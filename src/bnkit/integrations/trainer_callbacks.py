@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bnkit.checks.findings import Findings
+from bnkit.checks.findings_output import Findings
 from bnkit.checks.training_monitor import Monitor
 from bnkit.errors import SettingsError
 from bnkit.integrations.training_batches import DEFAULT_LIMIT, TrainingBatches

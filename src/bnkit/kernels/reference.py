@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels.activation import activate
-from bnkit.kernels.contract import BatchNormArgs, BatchNormOutput
+from bnkit.kernels.kernel_interface import BatchNormArgs, BatchNormOutput
 
 NAME = "reference"
 
 
 def batch_stats_forward(args: BatchNormArgs) -> BatchNormOutput:
-    """See ``contract.Kernel``."""
+    """See ``kernel_interface.Kernel``."""
     x, mask, count = args.input, args.mask, args.num_values
     values = _wide(x)
     over = [0, *range(2, x.dim())]  # one mean and one variance per channel c: over n and all positions
@@ -41,7 +41,7 @@ def batch_stats_forward(args: BatchNormArgs) -> BatchNormOutput:
 
 
 def running_stats_forward(args: BatchNormArgs) -> Tensor:
-    """See ``contract.Kernel``."""
+    """See ``kernel_interface.Kernel``."""
     values, (mean, variance) = _wide(args.input), args.statistics
     centred = values - _per_channel(mean, values)
     normalised = centred * torch.rsqrt(_per_channel(variance, values) + args.eps)
@@ -49,7 +49,7 @@ def running_stats_forward(args: BatchNormArgs) -> Tensor:
 
 
 def training_step(*_: object) -> None:
-    """See ``contract.Kernel``: here the two steps are separate."""
+    """See ``kernel_interface.Kernel``: here the two steps are separate."""
 
 
 def _masked(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -15,11 +15,11 @@ from bnkit.errors import KernelError, SettingsError
 from bnkit.kernels import aten, reference
 from bnkit.kernels.compilation.compile_policy import why_not_ready
 from bnkit.kernels.compilation.compile_request import CompileRequest, Purpose
-from bnkit.kernels.contract import Kernel
 from bnkit.kernels.cpu.layout import KINDS
-from bnkit.kernels.crossover import is_faster
 from bnkit.kernels.fused.operands import FLOATING, is_dense
-from bnkit.kernels.sync_contract import SyncKernel
+from bnkit.kernels.kernel_interface import Kernel
+from bnkit.kernels.size_thresholds import is_faster
+from bnkit.kernels.sync_kernel_interface import SyncKernel
 from bnkit.kernels.tracing import is_exporting
 from bnkit.messages import unknown_name
 

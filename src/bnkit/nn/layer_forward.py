@@ -10,8 +10,8 @@ from torch import Tensor
 from bnkit.errors import SettingsError, TooFewValuesError
 from bnkit.kernels import aten, reference, select
 from bnkit.kernels.compilation.compile_policy import waits_for_the_compiler
-from bnkit.kernels.contract import BatchNormArgs, Kernel
 from bnkit.kernels.fused.operands import are_rows, parameter_dtype_of
+from bnkit.kernels.kernel_interface import BatchNormArgs, Kernel
 from bnkit.kernels.select import NUMBA, TRITON
 from bnkit.kernels.tracing import is_plain_eager
 from bnkit.nn import sync_batch_norm

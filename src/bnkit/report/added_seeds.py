@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from bnkit.experiments.plan import Run
-from bnkit.experiments.stopping_rule import ContrastLooks, StoppingRule
+from bnkit.experiments.until_rule import ContrastLooks, StoppingRule
 from bnkit.messages import plural
 
 

@@ -13,17 +13,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bnkit.experiments.plan import Plan
-from bnkit.experiments.records.record import Record
+from bnkit.experiments.records.run_record import Record
 from bnkit.messages import plural
-from bnkit.report.answer import Answer
+from bnkit.report.answer_text import Answer
 from bnkit.report.charts.bokeh_figures import colour_of
 from bnkit.report.charts.looks_chart import describe_decisions
 from bnkit.report.charts.page_charts import charts
 from bnkit.report.charts.series import final_values, headline_points, point_labels, series
 from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.contrasts.pairs_table import pairs_table
-from bnkit.report.objective import Objective
-from bnkit.report.results import Results
+from bnkit.report.objective_metric import Objective
+from bnkit.report.plan_and_records import Results
 from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import dumps, strict
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bnkit.experiments.records.record import Status
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome, fewest
+from bnkit.experiments.records.run_record import Status
+from bnkit.report.objective_metric import Objective
+from bnkit.report.run_outcomes import RunOutcome, fewest
 
 # How a best learning rate was chosen.
 ONLY_ONE = "only one"

@@ -14,7 +14,7 @@ import bnkit
 from bnkit.checks import input_statistics
 from bnkit.checks.check import check
 from bnkit.checks.data_measurements import DataMeasurements, split_quarters
-from bnkit.checks.fix import apply_fixes
+from bnkit.checks.fix_findings import apply_fixes
 from bnkit.checks.rules.statistics.bn207_different_batches import analyse_variance
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.kernels.channel_moments import plane_moments

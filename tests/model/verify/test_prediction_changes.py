@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from bnkit.errors import ModelError
-from bnkit.model.verify.acceptance import Outcome
+from bnkit.model.verify.accept_changed_model import Outcome
 from bnkit.model.verify.compare_predictions import effect_of
 from bnkit.model.verify.prediction_changes import Effect, _chance
 

@@ -19,7 +19,7 @@ from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import atomic_files, earlier_calls, example_scores, overwrite_protection
 from bnkit.experiments.records.budget_exhausted import forget_budget_end
 from bnkit.experiments.records.earlier_calls import FolderRuns, folder_runs
-from bnkit.experiments.records.record import CorruptRecordError, Epoch, Record, RecordFile, Status
+from bnkit.experiments.records.run_record import CorruptRecordError, Epoch, Record, RecordFile, Status
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 _FILES_OF_A_RUN = (

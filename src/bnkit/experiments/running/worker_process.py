@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.running.worker_count import may_use_gpus
-from bnkit.openmp import PASSIVE_WAITING
+from bnkit.openmp_settings import PASSIVE_WAITING
 
 if TYPE_CHECKING:
     from bnkit.experiments.plan import Run

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels import reference
-from bnkit.kernels.contract import BatchNormArgs
-from bnkit.kernels.fused.backend import backend_of
+from bnkit.kernels.fused.device_backend import backend_of
 from bnkit.kernels.fused.operands import in_layout_of
+from bnkit.kernels.kernel_interface import BatchNormArgs
 from bnkit.kernels.tracing import is_wrapped
 
 
@@ -19,7 +19,7 @@ class ForwardConfig(NamedTuple):
     """The data that the backward pass needs from the forward pass besides the tensors that autograd saves.
 
     Attributes:
-        training, eps, activation, mask, num_values: See ``contract.BatchNormArgs``.
+        training, eps, activation, mask, num_values: See ``kernel_interface.BatchNormArgs``.
         statistics: The statistics used by the passes, (6, C) float64.
         kernel: The name of the kernel.
         float64_compute: Whether the forward pass computes in float64.

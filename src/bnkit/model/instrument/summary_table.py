@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, overload
 
 from bnkit.messages import plural
-from bnkit.model.instrument.paired_rounds import ROUNDS_FOR_AN_INTERVAL, Interval
+from bnkit.model.instrument.interleaved_timing import ROUNDS_FOR_AN_INTERVAL, Interval
 from bnkit.notebook_html import output, paragraph, wide
 from bnkit.table import Column, Table
 

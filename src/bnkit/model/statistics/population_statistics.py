@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.mergeable_moments import Moments
 from bnkit.model.preserve_state import preserve_modes, temporary_buffers
-from bnkit.model.statistics.measurement import (
+from bnkit.model.statistics.statistics_engine import (
     BatchNormCall,
     LayerStatistics,
     check_several,

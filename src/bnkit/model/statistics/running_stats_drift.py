@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.mergeable_moments import Moments
 from bnkit.messages import plural
-from bnkit.model.changes import Change
+from bnkit.model.change_list import Change
 from bnkit.model.preserve_state import copy_values
 from bnkit.table import Column, Table
 

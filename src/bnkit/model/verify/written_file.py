@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from bnkit.errors import ModelError
-from bnkit.model.edit.copy import deepcopy_model
+from bnkit.model.edit.deepcopy_model import deepcopy_model
 from bnkit.model.inspect.example import Example, largest_difference
 from bnkit.model.preserve_state import RngState, preserve_model
 

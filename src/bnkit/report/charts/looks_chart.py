@@ -8,10 +8,10 @@ from bokeh.models import ColumnDataSource, HoverTool, Range1d
 from bokeh.models.annotations import BoxAnnotation
 
 from bnkit.experiments.plan import Plan
-from bnkit.experiments.stopping_rule import ContrastLooks
+from bnkit.experiments.until_rule import ContrastLooks
 from bnkit.report.added_seeds import SeedGrowth
 from bnkit.report.charts.bokeh_figures import colour_of
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.tables import format_setting
 
 # The first interval, of three pairs, may be so wide that the others shrink to a line. So the picture's range is this many times

@@ -13,8 +13,8 @@ from statistics import fmean
 
 from bnkit.intervals.interval import Conclusion
 from bnkit.intervals.proportions import share_limits
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome
+from bnkit.report.objective_metric import Objective
+from bnkit.report.run_outcomes import RunOutcome
 
 # With fewer seeds, a contradicted verdict is not given up: a run that diverged by chance weighs too much.
 SEEDS_TO_CONTRADICT = 12

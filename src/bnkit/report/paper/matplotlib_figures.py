@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bnkit.errors import RecordError, SettingsError
 from bnkit.messages import not_installed
 from bnkit.report.charts.curves import Curve, colour_among
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.difference_rows import DifferenceRow
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from bnkit.intervals.interval import Interval
 from bnkit.report.contrasts.contrast import Contrast
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome, interval_over_seeds
-from bnkit.report.results import Results
+from bnkit.report.objective_metric import Objective
+from bnkit.report.plan_and_records import Results
+from bnkit.report.run_outcomes import RunOutcome, interval_over_seeds
 from bnkit.report.tables import count_lost, format_setting, runs_by_setting, setting_keys
 from bnkit.table import Column, Table
 
