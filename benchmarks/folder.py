@@ -20,7 +20,7 @@ from bnkit.comparison.comparison import Comparison
 from bnkit.experiments.experiment import NetworkIdentity, ResolvedExperiment, parse_experiment
 from bnkit.experiments.plan import Plan, plan
 from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.records.run_record import Epoch, Status
+from bnkit.experiments.records.run_record_file import Epoch, Status
 
 T = TypeVar("T")
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 import bnkit
 from bnkit.experiments.networks.normalization_kinds import ARMS
 from bnkit.experiments.networks.registry import ARCHITECTURES
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 SIDES = ("torch.nn", "bnkit", "free")

@@ -23,7 +23,7 @@ from bnkit.comparison.compare import run_experiment
 from bnkit.experiments.experiment import Experiment, parse_experiment, read_recipe
 from bnkit.experiments.plan import plan
 from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.until_rule import StoppingRule
+from bnkit.experiments.until_settings import StoppingRule
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.plan_and_records import Results
 

@@ -40,7 +40,7 @@ from bnkit.comparison.compare import run_experiment
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import Experiment, parse_experiment
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Record
+from bnkit.experiments.records.run_record_file import Record
 from bnkit.experiments.running.worker_count import available_cpus
 
 _LOAD = "convolution steps"

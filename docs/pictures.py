@@ -24,7 +24,7 @@ from bnkit.comparison.live_table import LiveTable
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import parse_experiment, read_recipe
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Epoch, Record
+from bnkit.experiments.records.run_record_file import Epoch, Record
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "build" / "pictures"

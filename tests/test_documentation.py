@@ -11,7 +11,7 @@ import pytest
 from bnkit.checks.config import CheckConfig, parse_config
 from bnkit.checks.rule_registry import rules
 from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, parse_experiment, recipes
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 ROOT = Path(__file__).parents[1]
 RULES = sorted((ROOT / "docs" / "rules").glob("*.md"))  # whose examples are run with the tests of the rules

@@ -73,7 +73,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        from bnkit.messages import did_you_mean
+        from bnkit.message_parts import did_you_mean
 
         close = did_you_mean(name, __all__)
         raise AttributeError(f"module 'bnkit' has no attribute {name!r}; it has {', '.join(__all__)}{close}")

@@ -10,7 +10,7 @@ import pytest
 
 from bnkit.claims import CLAIMS, Evidence, designs
 from bnkit.claims.claim_designs import Design
-from bnkit.experiments.records.run_record import Record, Status
+from bnkit.experiments.records.run_record_file import Record, Status
 from tests.report.fake_runs import diverged_record, epoch, fake_plan, fake_results, finished_record, scored_record
 
 BY_NAME = {claim.name: claim for claim in CLAIMS}

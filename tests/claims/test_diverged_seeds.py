@@ -11,7 +11,7 @@ from bnkit.claims import CLAIMS, Decision, Evidence, judge
 from bnkit.claims.diverged_seeds import CountedSeed, Lost, direction_of, divergence_of_seeds
 from bnkit.claims.judge_hypotheses import HypothesisTest
 from bnkit.claims.seed_rounds import judge_once
-from bnkit.experiments.records.run_record import Record, Status
+from bnkit.experiments.records.run_record_file import Record, Status
 from bnkit.intervals.proportions import share_limits
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.contrasts.diverged_runs import Divergence

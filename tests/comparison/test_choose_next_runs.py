@@ -10,7 +10,7 @@ import pytest
 from bnkit.comparison.choose_next_runs import seed_growth
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import DEFAULT_TASK, TaskIdentity
-from bnkit.experiments.records.run_record import Record
+from bnkit.experiments.records.run_record_file import Record
 from bnkit.report.contrasts.repeated_looks import describe_looks
 from tests.report.fake_runs import diverged_record, fake_plan, finished_record, scored_record
 

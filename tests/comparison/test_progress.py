@@ -15,8 +15,8 @@ from bnkit.comparison.progress import PlainLines, progress_display, shown_progre
 from bnkit.comparison.progress_estimate import ProgressEstimate
 from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Callback
-from bnkit.experiments.records.run_record import Record, Status
-from bnkit.experiments.until_rule import ContrastLooks, Look, StoppingRule
+from bnkit.experiments.records.run_record_file import Record, Status
+from bnkit.experiments.until_settings import ContrastLooks, Look, StoppingRule
 from bnkit.report.objective_metric import Objective
 from tests.report.fake_runs import diverged_record, epoch, fake_plan, finished_record
 

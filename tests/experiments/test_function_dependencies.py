@@ -9,7 +9,7 @@ import pytest
 from bnkit.errors import FactoryError
 from bnkit.experiments.code_fingerprint import fingerprint_of
 from bnkit.experiments.function_dependencies import references_of
-from bnkit.factory_import import load_factory
+from bnkit.import_user_function import load_factory
 from tests.user_project import a_project  # noqa: F401 - the fixture
 
 _BLOCKS = "H = 16\nclass Config:\n    width = 16\ndef hidden(n=16):\n    return n\n"

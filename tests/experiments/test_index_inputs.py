@@ -12,7 +12,7 @@ import bnkit
 from bnkit.data.user_data import make_data_set
 from bnkit.experiments.index_inputs import are_indices
 from bnkit.experiments.networks import from_factories
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 TARGETS = torch.arange(90) % 3
 TOKENS = torch.randint(0, 16, (90, 5), generator=torch.Generator().manual_seed(0)) + 16 * TARGETS[:, None]

@@ -15,7 +15,7 @@ from bnkit.experiments.experiment import (
 )
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records.example_scores import ExampleScores
-from bnkit.experiments.records.run_record import Epoch, Record, Status
+from bnkit.experiments.records.run_record_file import Epoch, Record, Status
 from bnkit.report.plan_and_records import Results
 
 ARMS = ("no_batch_norm", "batch_norm")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnkit.experiments.records.run_record import Record, Status
+from bnkit.experiments.records.run_record_file import Record, Status
 from bnkit.report.plan_and_records import Results
 from bnkit.report.tables import (
     crossed_table,

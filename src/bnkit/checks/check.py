@@ -22,7 +22,7 @@ from bnkit.checks.rule import Rule
 from bnkit.checks.rule_needs import Need
 from bnkit.checks.rule_registry import Names, selected_rules
 from bnkit.errors import ModelError, SettingsError
-from bnkit.messages import did_you_mean
+from bnkit.message_parts import did_you_mean
 from bnkit.model.edit.deepcopy_model import deepcopy_model
 from bnkit.model.inspect.batches import Batches, Forward, device_of
 from bnkit.model.inspect.construction_lines import line_of

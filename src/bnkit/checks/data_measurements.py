@@ -15,7 +15,7 @@ from bnkit.errors import DataError
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.recognise_batch_norm import BatchNormLike, BatchNormSite
 from bnkit.model.preserve_state import RngState, preserve_buffers
-from bnkit.model.statistics.statistics_engine import set_running_statistics
+from bnkit.model.statistics.population_statistics import set_running_statistics
 from bnkit.model.verify.compare_predictions import outputs_of, targets_of
 from bnkit.model.verify.prediction_changes import Effect
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.sarif import sarif_log
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.notebook_html import output, wide
 from bnkit.table import Column, Table
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bnkit.kernels.channel_moments import PlaneMoments, plane_moments
 from bnkit.mergeable_moments import Moments
 from bnkit.model.inspect.recognise_batch_norm import BatchNormLike, BatchNormSite
-from bnkit.model.statistics.statistics_engine import BatchNormCall, collect
+from bnkit.model.statistics.population_statistics import BatchNormCall, collect
 
 # From this many values in one batch on, it pays to load the compiled loops (half a second), which run at memory speed.
 _LONG = 1 << 21

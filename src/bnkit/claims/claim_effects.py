@@ -9,7 +9,7 @@ from typing import Any
 
 from bnkit.claims.accuracy_effect import AccuracyEffect, On, Term
 from bnkit.claims.claim import PLAIN, WITH, EffectOf, Evidence
-from bnkit.experiments.records.run_record import Status
+from bnkit.experiments.records.run_record_file import Status
 from bnkit.report.run_outcomes import RunOutcome
 
 Effects = dict[int, float]

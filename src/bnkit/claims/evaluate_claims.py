@@ -21,7 +21,7 @@ from bnkit.errors import DataError, SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.running.launch_request import LaunchOptions
 from bnkit.intervals.interval import FEWEST
-from bnkit.messages import unknown_name
+from bnkit.message_parts import unknown_name
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet

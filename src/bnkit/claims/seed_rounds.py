@@ -14,7 +14,7 @@ from bnkit.claims.seeds_needed import Outlook, outlook
 from bnkit.claims.sooner_at_loss import SoonerAtLoss
 from bnkit.claims.train_designs import Training
 from bnkit.intervals.interval import FEWEST
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.report.contrasts.diverged_runs import SEEDS_TO_CONTRADICT, Divergence
 
 MAX_SEEDS = 50

@@ -14,7 +14,7 @@ from bnkit.intervals.examples_needed import examples_needed
 from bnkit.intervals.interval import CONFIDENCE, FEWEST
 from bnkit.intervals.proportions import difference_half_width
 from bnkit.intervals.student import mean_interval
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 
 if TYPE_CHECKING:
     import numpy as np

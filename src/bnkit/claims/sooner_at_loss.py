@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bnkit.claims.claim import PLAIN, WITH, Evidence
 from bnkit.claims.claim_effects import Effects, paired
 from bnkit.claims.diverged_seeds import CountedSeed, divergence_of_seeds
-from bnkit.experiments.records.run_record import Epoch
+from bnkit.experiments.records.run_record_file import Epoch
 from bnkit.report.contrasts.diverged_runs import Divergence
 from bnkit.report.run_outcomes import RunOutcome
 

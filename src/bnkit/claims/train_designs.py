@@ -16,7 +16,7 @@ from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.plan import Run
 from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.records.run_record import Record, Status
+from bnkit.experiments.records.run_record_file import Record, Status
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet

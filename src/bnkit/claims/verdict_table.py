@@ -9,7 +9,7 @@ from typing import Any
 
 from bnkit.claims import Claim, Decision, Design, Verdict
 from bnkit.claims.judge_hypotheses import ERROR_RATE
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.table import Column, Table
 
 

@@ -96,7 +96,7 @@ def check(
 
     from bnkit.checks.config import load_config, nearest_config
     from bnkit.cli.check_target import read_check_target
-    from bnkit.factory_import import is_factory_name
+    from bnkit.import_user_function import is_factory_name
     from bnkit.strict_json import dumps
 
     read = nearest_config(Path.cwd()) if config is None else load_config(config)

@@ -18,8 +18,8 @@ from bnkit.cli.model_target import ModelTarget, check_inputs, prepare_model_targ
 from bnkit.comparison.comparison import Comparison
 from bnkit.errors import SettingsError
 from bnkit.experiments.data_for_model import ModelBatches, ModelData, data_of_run, model_data
-from bnkit.factory_import import is_factory_name, what_it_is
-from bnkit.messages import plural
+from bnkit.import_user_function import is_factory_name, what_it_is
+from bnkit.message_parts import plural
 from bnkit.model.change_list import Change
 from bnkit.model.inspect.construction_lines import record_construction
 from bnkit.model.save import check_destination, save

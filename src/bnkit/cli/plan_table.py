@@ -7,7 +7,7 @@ from pathlib import Path
 from bnkit.comparison.choose_next_runs import first_round, most_runs, rule_in_words
 from bnkit.console import stdout_console
 from bnkit.experiments.plan import Plan
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table
 

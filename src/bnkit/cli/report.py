@@ -10,7 +10,7 @@ from typer import Argument, Option, launch
 from bnkit.cli.options import All, with_options
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError, SettingsError
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 
 if TYPE_CHECKING:
     from bnkit.comparison.comparison import Comparison
@@ -78,7 +78,7 @@ def report(
     from bnkit.claims.claims_folder import holds_claims
     from bnkit.comparison.compare_folders import merge_comparisons
     from bnkit.comparison.comparison import Comparison
-    from bnkit.experiments.records.earlier_calls import is_call
+    from bnkit.experiments.records.earlier_compare_calls import is_call
     from bnkit.report.answer_text import Answer
 
     if any(holds_claims(folder) for folder in folders):

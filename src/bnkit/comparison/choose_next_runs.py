@@ -21,8 +21,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Record, Status
-from bnkit.experiments.until_rule import ContrastLooks, Look, StoppingRule
+from bnkit.experiments.records.run_record_file import Record, Status
+from bnkit.experiments.until_settings import ContrastLooks, Look, StoppingRule
 from bnkit.intervals.interval import CONFIDENCE, FEWEST, Conclusion
 from bnkit.intervals.proportions import difference_half_width
 from bnkit.intervals.sequential import interval_after_looks

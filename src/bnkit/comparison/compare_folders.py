@@ -9,7 +9,7 @@ from bnkit.comparison.comparison import Comparison
 from bnkit.errors import RecordError
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Record
+from bnkit.experiments.records.run_record_file import Record
 from bnkit.report.objective_metric import Objective
 from bnkit.report.plan_and_records import Results
 

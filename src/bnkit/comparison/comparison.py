@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnkit.comparison.data_frame_runs import RunTable
 from bnkit.comparison.stored_runs import StoredRuns
+from bnkit.comparison.table_comparison import RunTable
 from bnkit.comparison.train_until_decided import asked_plan
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, plan
-from bnkit.experiments.records.earlier_calls import is_call
+from bnkit.experiments.records.earlier_compare_calls import is_call
 from bnkit.experiments.records.results_folder import ResultsFolder, columns
-from bnkit.messages import not_installed, plural
+from bnkit.message_parts import not_installed, plural
 from bnkit.report.answer_text import Answer
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.contrasts.pairs_table import pairs_table
@@ -109,7 +109,7 @@ class Comparison(StoredRuns):
             >>> Comparison.from_frame(runs, metric="accuracy", examples=10_000).answer.headline
             'batch_norm bought +3.3 points of accuracy (95 % interval for new test examples +1.7 to +5.0, n = 3).'
         """
-        from bnkit.comparison.from_data_frame import Columns, run_table
+        from bnkit.comparison.read_data_frame import Columns, run_table
 
         keys = (settings,) if isinstance(settings, str) else tuple(settings)
         columns = Columns(network, seed, metric, keys)

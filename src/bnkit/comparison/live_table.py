@@ -25,8 +25,8 @@ from bnkit.comparison.progress_estimate import (
 )
 from bnkit.comparison.undecided_table import looks_table
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Epoch, Record, Status
-from bnkit.messages import plural
+from bnkit.experiments.records.run_record_file import Epoch, Record, Status
+from bnkit.message_parts import plural
 from bnkit.report.objective_metric import Objective
 from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table, wrap

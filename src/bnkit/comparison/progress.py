@@ -18,10 +18,10 @@ from bnkit.console import stderr_console
 from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Epoch, Record, Status
+from bnkit.experiments.records.run_record_file import Epoch, Record, Status
 from bnkit.experiments.running.launch_request import is_nonzero_rank
-from bnkit.experiments.until_rule import ContrastLooks, StoppingRule
-from bnkit.messages import plural
+from bnkit.experiments.until_settings import ContrastLooks, StoppingRule
+from bnkit.message_parts import plural
 from bnkit.report.objective_metric import Objective
 from bnkit.report.tables import format_setting
 

@@ -6,8 +6,8 @@ import time
 
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Epoch, Record, Status
-from bnkit.experiments.until_rule import ContrastLooks, StoppingRule
+from bnkit.experiments.records.run_record_file import Epoch, Record, Status
+from bnkit.experiments.until_settings import ContrastLooks, StoppingRule
 from bnkit.report.objective_metric import Objective
 
 FIGURES = ("loss", "train", "test", "ex/s")

@@ -12,13 +12,13 @@ from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.overwrite_protection import refuse_foreign_page
 from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
-from bnkit.experiments.records.run_record import Record
-from bnkit.messages import unknown_name
+from bnkit.experiments.records.run_record_file import Record
+from bnkit.message_parts import unknown_name
 from bnkit.report.objective_metric import Objective
 from bnkit.report.plan_and_records import Results
 from bnkit.report.run_outcomes import outcomes
+from bnkit.report.skip_unchanged_page import is_up_to_date, mark_page
 from bnkit.report.sweep import why_undefined
-from bnkit.report.unchanged_page import is_up_to_date, mark_page
 
 if TYPE_CHECKING:
     from torch import nn

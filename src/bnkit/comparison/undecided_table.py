@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from bnkit.experiments.until_rule import ContrastLooks, Look, StoppingRule
+from bnkit.experiments.until_settings import ContrastLooks, Look, StoppingRule
 from bnkit.report.objective_metric import Objective
 from bnkit.report.tables import format_setting
 from bnkit.table import Column, Table

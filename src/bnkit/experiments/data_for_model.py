@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bnkit.data import DataSet, Split, Splits, Streamed, TrainSet, batches, prepare
 from bnkit.data.user_data import load_data
 from bnkit.errors import FactoryError, ModelError, SettingsError
-from bnkit.factory_import import is_factory_name, load_factory
+from bnkit.import_user_function import is_factory_name, load_factory
 from bnkit.model.inspect.batches import device_of, dtype_of, join_last_single
 from bnkit.model.inspect.example import Example
 from bnkit.model.preserve_state import preserve_model

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from bnkit.data import DataSet
 from bnkit.data.tensor_conversion import to_float32
 from bnkit.experiments.networks import NetworkSource
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 from bnkit.model.inspect.dispatch_mode import DispatchMode
 from bnkit.seeding import seeded
 

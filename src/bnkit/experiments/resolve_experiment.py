@@ -21,7 +21,7 @@ from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.run_cost import RunCosts
 from bnkit.experiments.training.losses import is_binary_loss
 from bnkit.experiments.training.task import Task, resolve_task
-from bnkit.factory_import import is_factory_name, refuse_clashes
+from bnkit.import_user_function import is_factory_name, refuse_clashes
 from bnkit.seeding import seeded
 
 

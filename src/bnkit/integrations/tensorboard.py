@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Epoch, Record
+from bnkit.experiments.records.run_record_file import Epoch, Record
 from bnkit.integrations.extras import require_extra
 from bnkit.integrations.run_logger import figures
 from bnkit.report.objective_metric import Objective

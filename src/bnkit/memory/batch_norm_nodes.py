@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SavedTensorReader(Protocol):
-    """Reads the tensors that nodes saved; see ``formula_from_graph.Graph``."""
+    """Reads the tensors that nodes saved; see ``read_autograd_graph.Graph``."""
 
     def read_attributes(self, node: Any, attributes: tuple[str, ...]) -> list[SavedTensor | KeptTensor | None]: ...
 

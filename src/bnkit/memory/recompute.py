@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.errors import ModelError, SettingsError
-from bnkit.memory.formula_from_graph import Graph
+from bnkit.memory.read_autograd_graph import Graph
 from bnkit.memory.saved_storage import Formula, SavedStorage, equals, run_formula
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
 

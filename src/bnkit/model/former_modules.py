@@ -15,12 +15,12 @@ _TODAY = {
     "bnkit.experiments.networks.arms": "bnkit.experiments.networks.normalization_kinds",
     "bnkit.model.layers.attached": "bnkit.model.layers.attached_batch_norm",
     "bnkit.model.layers.deferred": "bnkit.model.layers.deferred_fusion",
-    "bnkit.model.layers.mixin": "bnkit.model.layers.class_mixin",
+    "bnkit.model.layers.mixin": "bnkit.model.layers.add_mixin",
     "bnkit.model.layers.frozen": "bnkit.model.layers.frozen_mixin",
     "bnkit.model.layers.done_before": "bnkit.model.layers.activation_placeholder",
     "bnkit.model.hosting": "bnkit.model.layers.attached_batch_norm",
     "bnkit.model.saving": "bnkit.model.save",
-    "bnkit.model.subclassing": "bnkit.model.layers.class_mixin",
+    "bnkit.model.subclassing": "bnkit.model.layers.add_mixin",
 }
 
 

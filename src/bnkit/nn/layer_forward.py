@@ -12,7 +12,7 @@ from bnkit.kernels import aten, reference, select
 from bnkit.kernels.compilation.compile_policy import waits_for_the_compiler
 from bnkit.kernels.fused.operands import are_rows, parameter_dtype_of
 from bnkit.kernels.kernel_interface import BatchNormArgs, Kernel
-from bnkit.kernels.select import NUMBA, TRITON
+from bnkit.kernels.select_kernel import NUMBA, TRITON
 from bnkit.kernels.tracing import is_plain_eager
 from bnkit.nn import sync_batch_norm
 from bnkit.nn.input_checks import check_channels, check_residual

@@ -18,7 +18,7 @@ from bnkit.errors import KernelError
 from bnkit.kernels import aten, reference
 from bnkit.kernels.activation import LEAKY_SLOPE, activate_own
 from bnkit.kernels.kernel_interface import BatchNormArgs
-from bnkit.kernels.select import NUMBA, sync_kernel
+from bnkit.kernels.select_kernel import NUMBA, sync_kernel
 from bnkit.kernels.sync_kernel_interface import BackwardState, SyncKernel
 from bnkit.kernels.tracing import is_wrapped
 from bnkit.nn.sync_collectives import Group, Sum, gather

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bnkit.experiments.records.run_record import Status
+from bnkit.experiments.records.run_record_file import Status
 from bnkit.intervals.interval import Interval
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.notebook_html import bullets, output, paragraph
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.contrasts.contrast import AtBest, AtLearningRate, Contrast

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bnkit.experiments.experiment import TaskIdentity
-from bnkit.experiments.records.run_record import Epoch
+from bnkit.experiments.records.run_record_file import Epoch
 from bnkit.intervals.crossed_effects import CrossedInterval
 from bnkit.intervals.interval import CONFIDENCE, Conclusion, Interval, conclude
 from bnkit.intervals.proportions import accuracy_interval, difference_interval, p_value, share_half_width
 from bnkit.intervals.student import mean_interval
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 
 # A difference of accuracies that is too small to matter: one point.
 _POINT = 0.01

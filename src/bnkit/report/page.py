@@ -13,11 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bnkit.experiments.plan import Plan
-from bnkit.experiments.records.run_record import Record
-from bnkit.messages import plural
+from bnkit.experiments.records.run_record_file import Record
+from bnkit.message_parts import plural
 from bnkit.report.answer_text import Answer
+from bnkit.report.charts.added_seeds_chart import describe_decisions
 from bnkit.report.charts.bokeh_figures import colour_of
-from bnkit.report.charts.looks_chart import describe_decisions
 from bnkit.report.charts.page_charts import charts
 from bnkit.report.charts.series import final_values, headline_points, point_labels, series
 from bnkit.report.contrasts.contrast import Contrast

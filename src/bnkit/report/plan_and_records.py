@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Record
+from bnkit.experiments.records.run_record_file import Record
 from bnkit.report.added_seeds import SeedGrowth
 
 

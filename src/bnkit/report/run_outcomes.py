@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Epoch, Record, Status
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.records.run_record_file import Epoch, Record, Status
+from bnkit.experiments.run_settings import Settings
 from bnkit.intervals.interval import Interval
 from bnkit.report.objective_metric import Objective
 from bnkit.report.plan_and_records import Results

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from bnkit.experiments.records.run_record import Status
+from bnkit.experiments.records.run_record_file import Status
 from bnkit.report.objective_metric import Objective
 from bnkit.report.run_outcomes import RunOutcome, fewest
 

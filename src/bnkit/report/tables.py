@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Epoch, Record, Status
+from bnkit.experiments.records.run_record_file import Epoch, Record, Status
 from bnkit.intervals.interval import Interval
 from bnkit.report.contrasts.example_differences import mean_for_new_examples
 from bnkit.report.objective_metric import Objective

@@ -9,7 +9,7 @@ from torch import nn
 import bnkit
 from bnkit.errors import BnkitError, FactoryError, RecordError, SettingsError
 from bnkit.experiments.networks import from_factories, network_sources
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 from bnkit.model import batch_norms
 from tests.experiments import tiny_experiment
 from tests.model import networks as hard

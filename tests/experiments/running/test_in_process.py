@@ -15,7 +15,7 @@ from torch import nn
 import bnkit
 from bnkit.errors import RecordError
 from bnkit.experiments.callbacks import Callback
-from bnkit.experiments.records.run_record import Status
+from bnkit.experiments.records.run_record_file import Status
 from bnkit.experiments.training.checkpoint import _CHECKPOINT
 from tests.child_processes import run
 from tests.experiments import tiny_experiment

@@ -16,7 +16,7 @@ from torch import nn
 import bnkit
 from bnkit.errors import BnkitError, RecordError, SettingsError
 from bnkit.experiments.callbacks import Callback
-from bnkit.experiments.records.run_record import Status
+from bnkit.experiments.records.run_record_file import Status
 from bnkit.experiments.running import pool as workers_module
 from bnkit.experiments.running import worker_count
 from bnkit.experiments.running.launch_request import LaunchOptions

@@ -8,7 +8,7 @@ from torch.nn import functional
 from bnkit.comparison.compare import compare
 from bnkit.data.user_data import make_data_set
 from bnkit.errors import DataError
-from bnkit.experiments.records.run_record import RecordFile
+from bnkit.experiments.records.run_record_file import RecordFile
 from tests.experiments import tiny_experiment
 
 _WATCHED = {"observe": 2, "landscape": 3, "evaluate_training": True}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import bnkit
-from bnkit.factory_import import load_factory
+from bnkit.import_user_function import load_factory
 from bnkit.model.inspect.construction_lines import line_of, record_construction
 
 # The line that ends in "# NAME" is the one that made NAME.

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from bnkit import nn as ours
 from bnkit.errors import ModelError
-from bnkit.model.layers.class_mixin import mix_in
+from bnkit.model.layers.add_mixin import mix_in
 from bnkit.model.layers.deferred_fusion import DeferredOutput, Deferring
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bnkit.experiments.plan import Plan, plan
-from bnkit.experiments.records.run_record import Status
+from bnkit.experiments.records.run_record_file import Status
 from bnkit.intervals.holm import holm
 from bnkit.intervals.student import mean_interval
 from bnkit.report.charts.series import headline_points

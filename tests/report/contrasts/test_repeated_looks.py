@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bnkit.experiments.until_rule import ContrastLooks, Look, StoppingRule
+from bnkit.experiments.until_settings import ContrastLooks, Look, StoppingRule
 from bnkit.intervals.crossed_effects import example_spread
 from bnkit.report.added_seeds import SeedGrowth
 from bnkit.report.answer_text import Answer

@@ -9,7 +9,7 @@ from torch import nn
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.built_in_networks import ARM_KERNELS
-from bnkit.messages import unknown_name
+from bnkit.message_parts import unknown_name
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 
 NormFactory = Callable[[int], nn.Module]

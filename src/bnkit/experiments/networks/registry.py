@@ -23,10 +23,10 @@ from bnkit.experiments.networks.resnet import resnet
 from bnkit.experiments.networks.simple_cnn import simple_cnn
 from bnkit.experiments.networks.two_cnn import two_cnn
 from bnkit.experiments.networks.with_and_without_batch_norm import make_twin, materialize_lazy, random_example
-from bnkit.experiments.settings import Settings
-from bnkit.factory_import import is_factory_name, load_factory, refuse_required_arguments, what_it_is
+from bnkit.experiments.run_settings import Settings
+from bnkit.import_user_function import is_factory_name, load_factory, refuse_required_arguments, what_it_is
 from bnkit.kernels.compilation.compiled_loops import is_numba_installed
-from bnkit.messages import unknown_name
+from bnkit.message_parts import unknown_name
 from bnkit.nn import BatchNorm2d
 
 

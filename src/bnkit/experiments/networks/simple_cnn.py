@@ -7,7 +7,7 @@ from torch import nn
 from bnkit.experiments.networks.blocks import dropout, image_shape, make_activation, norm, sequence
 from bnkit.experiments.networks.max_pool import MaxPool2d
 from bnkit.experiments.networks.normalization_kinds import Arm
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 
 def simple_cnn(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:

@@ -14,7 +14,7 @@ from bnkit.experiments.networks.blocks import (
 )
 from bnkit.experiments.networks.max_pool import MaxPool2d
 from bnkit.experiments.networks.normalization_kinds import Arm
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 
 def two_cnn(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:

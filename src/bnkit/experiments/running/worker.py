@@ -23,8 +23,8 @@ from bnkit.experiments.callbacks import (
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.preflight import check_plan
 from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.running.resumable_run import train_run
 from bnkit.experiments.running.serialization import Payload, unpack
+from bnkit.experiments.running.train_or_resume_run import train_run
 from bnkit.experiments.training.optimizers import preload_optimizers
 from bnkit.memory import keep_freed_memory
 

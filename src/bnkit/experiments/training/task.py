@@ -17,8 +17,8 @@ from bnkit.experiments.experiment import DEFAULT_TASK, Experiment, TaskIdentity
 from bnkit.experiments.training.augmentations import AUGMENTATIONS, Augmentation
 from bnkit.experiments.training.losses import Loss, NamedLoss, find_named_loss, is_loss_name, losses_for
 from bnkit.experiments.training.metrics import EXAMPLE_SCORES, METRICS, Metric, is_correct
-from bnkit.factory_import import PASSED_OBJECT, is_factory_name, load_factory
-from bnkit.messages import did_you_mean
+from bnkit.import_user_function import PASSED_OBJECT, is_factory_name, load_factory
+from bnkit.message_parts import did_you_mean
 
 _T = TypeVar("_T")
 # (model, optimizer, loss, inputs, targets) -> (the loss, the outputs), after a step of the optimizer.

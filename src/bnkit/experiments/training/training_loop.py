@@ -17,7 +17,7 @@ from bnkit.experiments.callbacks import BatchDone, EventHandler, Measuring
 from bnkit.experiments.networks import is_built_in
 from bnkit.experiments.plan import Run
 from bnkit.experiments.records.example_scores import ExampleScores
-from bnkit.experiments.records.run_record import Epoch
+from bnkit.experiments.records.run_record_file import Epoch
 from bnkit.experiments.training.augmentations import Augmentation
 from bnkit.experiments.training.constant_baseline import ConstantBaseline
 from bnkit.experiments.training.cuda_graph import CudaGraphRecorder, GraphedStep

@@ -64,6 +64,6 @@ def backend_of(kernel: str) -> Backend:
     if backend is None:
         raise KernelError(
             f"bnkit::batch_norm got the kernel {kernel!r}, which is not loaded; expected one of "
-            f"{', '.join(_BACKENDS)}; bnkit.kernels.select({kernel!r}, x) loads it"
+            f"{', '.join(_BACKENDS)}; bnkit.kernels.select_kernel({kernel!r}, x) loads it"
         )
     return backend

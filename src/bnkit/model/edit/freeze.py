@@ -15,7 +15,7 @@ from bnkit.model.inspect.recognise_batch_norm import (
     matching_names,
     required_batch_norm_sites,
 )
-from bnkit.model.layers.class_mixin import mix_in, take_out
+from bnkit.model.layers.add_mixin import mix_in, take_out
 from bnkit.model.layers.frozen_mixin import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
 
 _LEFT_OUT = "left out by include or exclude"

@@ -11,7 +11,7 @@ from bnkit.model.edit.deepcopy_model import deepcopy_model, replace_module
 from bnkit.model.edit.fuse_plan import PlannedFusion
 from bnkit.model.inspect.example import Example
 from bnkit.model.layers.activation_placeholder import DoneBefore
-from bnkit.model.layers.class_mixin import mix_in, take_out
+from bnkit.model.layers.add_mixin import mix_in, take_out
 from bnkit.model.layers.deferred_fusion import LATEST, Deferring
 from bnkit.model.verify.training_steps import check_trains_alike
 from bnkit.nn.batch_norm import _BatchNorm

@@ -14,7 +14,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnkit.argument_checks import check_int, check_process_group
 from bnkit.errors import SettingsError
-from bnkit.messages import did_you_mean
+from bnkit.message_parts import did_you_mean
 from bnkit.model.change_list import UNCHANGED
 from bnkit.model.inspect.recognise_batch_norm import KNOWN, BatchNormLike
 from bnkit.model.layers.activated import (
@@ -25,7 +25,7 @@ from bnkit.model.layers.activated import (
     AnyRankInstanceNorm,
     CheckedGroupNorm,
 )
-from bnkit.model.layers.class_mixin import mix_in
+from bnkit.model.layers.add_mixin import mix_in
 from bnkit.model.layers.frozen_mixin import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
 from bnkit.nn import batch_norm as ours
 

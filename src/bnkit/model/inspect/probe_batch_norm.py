@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules import batchnorm
 
 from bnkit.kernels.activation import FUNCTIONS
-from bnkit.model.layers.class_mixin import take_out
+from bnkit.model.layers.add_mixin import take_out
 from bnkit.model.layers.frozen_mixin import Frozen
 from bnkit.model.preserve_state import RngState
 

@@ -15,7 +15,7 @@ from bnkit.argument_checks import check_int
 from bnkit.errors import ModelError
 from bnkit.kernels.compilation.compile_policy import compiling_at_once
 from bnkit.memory.recompute import recompute
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.model.edit.convert import convert
 from bnkit.model.edit.deepcopy_model import deepcopy_model
 from bnkit.model.edit.fold import fold

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnkit.model.layers.class_mixin import mix_in, take_out
+from bnkit.model.layers.add_mixin import mix_in, take_out
 
 # The name of the batch norm in its layer: `conv1.batch_norm.weight` next to `conv1.weight`.
 CHILD = "batch_norm"

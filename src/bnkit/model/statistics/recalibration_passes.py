@@ -12,12 +12,12 @@ from torch import nn
 
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.mergeable_moments import Moments
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.example import holds_numbers, largest_difference, tensors_in
 from bnkit.model.preserve_state import RngState
 from bnkit.model.statistics.distributed_ranks import Ranks
-from bnkit.model.statistics.statistics_engine import (
+from bnkit.model.statistics.population_statistics import (
     BatchNormCall,
     Call,
     Layers,

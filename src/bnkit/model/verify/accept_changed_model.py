@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bnkit.errors import ModelError
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.model.inspect.batches import Forward
 from bnkit.model.verify.compare_predictions import effect_of
 from bnkit.model.verify.prediction_changes import Effect

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from bnkit.errors import ModelError
 from bnkit.model.inspect.example import Example
-from bnkit.model.verify.written_file import compare, examples_of, leaves
+from bnkit.model.verify.verify_written_file import compare, examples_of, leaves
 
 
 def prove_onnx(model: nn.Module, program: ExportedProgram, path: Path, example: Example) -> None:

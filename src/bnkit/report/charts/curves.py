@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Record
+from bnkit.experiments.records.run_record_file import Record
 from bnkit.report.plan_and_records import Results
 
 # Okabe & Ito (2008), "Color Universal Design": told apart also by the colour-blind.

@@ -11,8 +11,8 @@ from bokeh.plotting import figure
 
 from bnkit.experiments.plan import Plan
 from bnkit.intervals.interval import Interval
+from bnkit.report.charts.added_seeds_chart import draw_looks
 from bnkit.report.charts.bokeh_figures import colour_of
-from bnkit.report.charts.looks_chart import draw_looks
 from bnkit.report.charts.series import PANELS
 from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.objective_metric import Objective

@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Epoch, Status
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.records.run_record_file import Epoch, Status
+from bnkit.experiments.run_settings import Settings
 from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.objective_metric import Objective
 from bnkit.report.plan_and_records import Results

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bnkit.experiments.records.run_record import Status
-from bnkit.experiments.until_rule import ContrastLooks, StoppingRule
+from bnkit.experiments.records.run_record_file import Status
+from bnkit.experiments.until_settings import ContrastLooks, StoppingRule
 from bnkit.intervals.crossed_effects import CrossedInterval
 from bnkit.intervals.interval import Conclusion, Interval
 from bnkit.report.contrasts.decision_outlook import DecisionOutlook

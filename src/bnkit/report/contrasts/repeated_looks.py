@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from bnkit.experiments.until_rule import ContrastLooks, Look
+from bnkit.experiments.until_settings import ContrastLooks, Look
 from bnkit.intervals.crossed_effects import CrossedInterval
 from bnkit.intervals.interval import FEWEST, Interval
 from bnkit.intervals.sequential import interval_after_looks

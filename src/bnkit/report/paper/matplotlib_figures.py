@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import RecordError, SettingsError
-from bnkit.messages import not_installed
+from bnkit.message_parts import not_installed
 from bnkit.report.charts.curves import Curve, colour_among
 from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.difference_rows import DifferenceRow

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.run_record import Epoch
-from bnkit.experiments.settings import Settings
-from bnkit.messages import unknown_name
+from bnkit.experiments.records.run_record_file import Epoch
+from bnkit.experiments.run_settings import Settings
+from bnkit.message_parts import unknown_name
 from bnkit.report.charts.curves import curves
 from bnkit.report.charts.series import headline_runs
 from bnkit.report.contrasts.contrast import Contrast

@@ -18,7 +18,7 @@ from bnkit.experiments.experiment import (
 )
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records import atomic_files
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 from bnkit.intervals.interval import FEWEST
 
 # The folder of the experiments of all calls, numbered in their order.

@@ -21,7 +21,7 @@ from bnkit.kernels.kernel_interface import Kernel
 from bnkit.kernels.size_thresholds import is_faster
 from bnkit.kernels.sync_kernel_interface import SyncKernel
 from bnkit.kernels.tracing import is_exporting
-from bnkit.messages import unknown_name
+from bnkit.message_parts import unknown_name
 
 NUMBA, TRITON = "numba", "triton"
 KERNEL_NAMES = (reference.NAME, aten.NAME, NUMBA, TRITON)

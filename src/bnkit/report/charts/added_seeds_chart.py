@@ -8,7 +8,7 @@ from bokeh.models import ColumnDataSource, HoverTool, Range1d
 from bokeh.models.annotations import BoxAnnotation
 
 from bnkit.experiments.plan import Plan
-from bnkit.experiments.until_rule import ContrastLooks
+from bnkit.experiments.until_settings import ContrastLooks
 from bnkit.report.added_seeds import SeedGrowth
 from bnkit.report.charts.bokeh_figures import colour_of
 from bnkit.report.objective_metric import Objective

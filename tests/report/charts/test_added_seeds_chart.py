@@ -7,7 +7,7 @@ from bokeh.models.annotations import BoxAnnotation
 from bokeh.plotting import figure
 
 from bnkit.comparison.choose_next_runs import seed_growth
-from bnkit.report.charts.looks_chart import describe_decisions, draw_looks
+from bnkit.report.charts.added_seeds_chart import describe_decisions, draw_looks
 from tests.report.fake_runs import fake_plan, finished_record
 
 pytestmark = pytest.mark.charts

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from bnkit.errors import FactoryError
-from bnkit.factory_import import load_factory, refuse_clashes, what_it_is
+from bnkit.import_user_function import load_factory, refuse_clashes, what_it_is
 from tests.user_project import a_project  # noqa: F401 - the fixture
 
 _BLOCKS = "H = 16\ndef hidden():\n    return H\n"

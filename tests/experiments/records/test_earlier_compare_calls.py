@@ -6,7 +6,7 @@ import pytest
 
 from bnkit.experiments.experiment import NetworkIdentity, ResolvedExperiment, TaskIdentity, parse_experiment
 from bnkit.experiments.plan import Plan, plan
-from bnkit.experiments.records.earlier_calls import CALLS, folder_runs, forget_all, remember
+from bnkit.experiments.records.earlier_compare_calls import CALLS, folder_runs, forget_all, remember
 
 ARMS = ("no_batch_norm", "batch_norm")
 

@@ -12,7 +12,7 @@ import bnkit
 from bnkit.claims.evaluate_claims import evaluate_claims
 from bnkit.errors import BnkitError
 from bnkit.experiments.experiment import parse_experiment, read_recipe
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from tests.report.fake_runs import fake_plan
 
 _MODEL = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))

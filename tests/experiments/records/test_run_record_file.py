@@ -6,7 +6,7 @@ import pytest
 
 from bnkit.errors import RecordError
 from bnkit.experiments.plan import FORMAT
-from bnkit.experiments.records.run_record import CorruptRecordError, Epoch, Record, RecordFile, Status
+from bnkit.experiments.records.run_record_file import CorruptRecordError, Epoch, Record, RecordFile, Status
 
 
 def _epoch(number, **changes):

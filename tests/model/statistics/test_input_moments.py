@@ -14,7 +14,7 @@ from bnkit.mergeable_moments import Moments
 from bnkit.model import population_statistics
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.recognise_batch_norm import batch_norm_sites
-from bnkit.model.statistics.statistics_engine import StopForward, collect, moments_of
+from bnkit.model.statistics.population_statistics import StopForward, collect, moments_of
 
 
 class Masked(nn.Module):

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from bnkit.comparison.data_frame_runs import RunTable, Setting, TableRun, first_baseline
+from bnkit.comparison.table_comparison import RunTable, Setting, TableRun, first_baseline
 from bnkit.errors import SettingsError
-from bnkit.messages import did_you_mean, not_installed, plural, unknown_name
+from bnkit.message_parts import did_you_mean, not_installed, plural, unknown_name
 from bnkit.report.objective_metric import ColumnObjective
 from bnkit.report.paper.paper_summary import AFTER_SETTINGS, NETWORK
 

@@ -10,7 +10,7 @@ from bnkit.duration import parse_duration
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.plan import plan
-from bnkit.experiments.until_rule import StoppingRule, stopping_rule
+from bnkit.experiments.until_settings import StoppingRule, stopping_rule
 from tests.report.fake_runs import fake_plan
 
 CONTENT = {"name": "t", "networks": ["mlp"], "grid": {"lr": [0.1]}, "seeds": 1, "epochs": 1}

@@ -30,7 +30,7 @@ from bnkit.experiments.records.atomic_files import UnwritableError
 from bnkit.experiments.records.environment import environment
 from bnkit.experiments.records.example_scores import save_example_scores
 from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.records.run_record import Epoch, RecordFile, Status
+from bnkit.experiments.records.run_record_file import Epoch, RecordFile, Status
 from bnkit.experiments.resolve_experiment import Components
 from bnkit.experiments.training.checkpoint import (
     UnreadableCheckpointError,

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from bnkit.experiments.records.run_record import Record, Status
-from bnkit.report import unchanged_page
+from bnkit.experiments.records.run_record_file import Record, Status
+from bnkit.report import skip_unchanged_page
 from bnkit.report.plan_and_records import Results
-from bnkit.report.unchanged_page import is_up_to_date, mark_page
+from bnkit.report.skip_unchanged_page import is_up_to_date, mark_page
 from tests.report.fake_runs import fake_plan, fake_results, finished_record
 
 
@@ -49,7 +49,7 @@ def test_another_plan_makes_another_page(page):
 
 
 def test_other_code_makes_another_page(page, monkeypatch):
-    monkeypatch.setattr(unchanged_page, "_code_digest", lambda: "another version")
+    monkeypatch.setattr(skip_unchanged_page, "_code_digest", lambda: "another version")
     assert not is_up_to_date(page, _results())
 
 

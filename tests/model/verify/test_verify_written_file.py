@@ -15,7 +15,7 @@ from bnkit.errors import ModelError
 from bnkit.model import save as saving
 from bnkit.model.inspect.example import Example
 from bnkit.model.save import save
-from bnkit.model.verify import onnx_file, written_file
+from bnkit.model.verify import onnx_file, verify_written_file
 
 OLD = b"what was there before"
 ENDINGS = [
@@ -112,7 +112,7 @@ def test_tensors_are_compared_bit_by_bit(tmp_path, change):
     change(tensors)
     save_file(dict(tensors), tmp_path / "x.safetensors")
     with pytest.raises(ModelError, match="does not give 0.bias of Sequential back"):
-        written_file.prove_weights(model, tmp_path / "x.safetensors", None)
+        verify_written_file.prove_weights(model, tmp_path / "x.safetensors", None)
 
 
 class _RunsOnly(nn.Module):
@@ -189,20 +189,20 @@ def test_a_correct_file_is_written(tmp_path, ending, make, example):
 @pytest.mark.skipif(find_spec("onnxscript") is None, reason="needs onnx and onnxscript")
 def test_another_number_of_rows_is_run_where_it_is_free(monkeypatch, tmp_path):
     seen = []
-    compare = written_file.compare
+    compare = verify_written_file.compare
 
     def watched(model, examples, run, path):
         seen.append([len(example.arguments[0]) for example in examples])
         compare(model, examples, run, path)
 
-    monkeypatch.setattr(written_file, "compare", watched)
+    monkeypatch.setattr(verify_written_file, "compare", watched)
     monkeypatch.setattr(onnx_file, "compare", watched)
     monkeypatch.setattr(onnx_file, "find_spec", {}.get)  # without onnxruntime
     save(_model(), tmp_path / "x.onnx", EXAMPLE)
     save(_model(), tmp_path / "x.pt2", EXAMPLE[:3])
     save(_OfOneSize(), tmp_path / "x.pt2", EXAMPLE)
     save(_OfFours(), tmp_path / "x.pt2", torch.randn(8, 3))
-    monkeypatch.setattr(written_file, "_MANY", 10)
+    monkeypatch.setattr(verify_written_file, "_MANY", 10)
     save(_model(), tmp_path / "x.onnx", EXAMPLE)
     assert seen == [[5, 3], [3, 2], [5], [8, 16], [3, 2]]
 
@@ -212,9 +212,9 @@ def test_whole_numbers_are_compared_too():
     few, many = numbers.clone(), numbers.clone()
     few[:4] += 1
     many[:5] += 1
-    assert written_file._difference([numbers], [few]) == 0.0
-    assert written_file._difference([numbers], [many]) == float("inf")
-    assert written_file._difference([numbers > 3], [numbers > 200]) == float("inf")
+    assert verify_written_file._difference([numbers], [few]) == 0.0
+    assert verify_written_file._difference([numbers], [many]) == float("inf")
+    assert verify_written_file._difference([numbers > 3], [numbers > 200]) == float("inf")
 
 
 def test_the_transposed_convolution_is_torchs():
@@ -249,10 +249,10 @@ def test_what_the_evaluator_cannot_run_is_refused(monkeypatch, tmp_path):
 
 
 def test_the_tolerance_is_that_of_the_coarsest_dtype():
-    assert written_file.tolerance(_model(), [EXAMPLE]) == pytest.approx(2.0**-11.5)
-    assert written_file.tolerance(_model().half(), []) == pytest.approx(2.0**-5)
-    assert written_file.tolerance(_model().double(), [EXAMPLE.double()]) == pytest.approx(2.0**-26)
-    assert written_file.tolerance(nn.ReLU(), []) == pytest.approx(2.0**-11.5)
+    assert verify_written_file.tolerance(_model(), [EXAMPLE]) == pytest.approx(2.0**-11.5)
+    assert verify_written_file.tolerance(_model().half(), []) == pytest.approx(2.0**-5)
+    assert verify_written_file.tolerance(_model().double(), [EXAMPLE.double()]) == pytest.approx(2.0**-26)
+    assert verify_written_file.tolerance(nn.ReLU(), []) == pytest.approx(2.0**-11.5)
 
 
 def test_the_model_and_the_random_state_stay_as_they_were(tmp_path):
@@ -261,4 +261,4 @@ def test_the_model_and_the_random_state_stay_as_they_were(tmp_path):
     save(model, tmp_path / "x.safetensors", EXAMPLE)
     assert model.training and torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
-    assert written_file._with_rows(Example(EXAMPLE), 5, 7).arguments[0].shape == (7, 4)
+    assert verify_written_file._with_rows(Example(EXAMPLE), 5, 7).arguments[0].shape == (7, 4)

@@ -8,9 +8,9 @@ from itertools import combinations
 from statistics import fmean
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.records.run_record import Status
+from bnkit.experiments.records.run_record_file import Status
 from bnkit.intervals.crossed_effects import largest_spread, most_discordant
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.report.answer_text import Answer
 from bnkit.report.contrasts.compare_networks import BASELINE
 from bnkit.report.contrasts.contrast import AtBest, AtLearningRate, Contrast

@@ -7,7 +7,7 @@ import math
 from bnkit.claims import claim_effects
 from bnkit.claims.claim import Claim, Scale
 from bnkit.claims.sooner_at_loss import SoonerAtLoss
-from bnkit.experiments.records.run_record import Epoch
+from bnkit.experiments.records.run_record_file import Epoch
 
 # The smallest effects that would matter in practice: one point of accuracy, a tenth of a ratio.
 _POINT, _TENTH = 0.01, math.log(1.1)
