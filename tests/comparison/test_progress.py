@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-from bnkit.comparison.look_lines import describe_look, looks_table
 from rich.console import Console
 
 from bnkit.comparison.live_table import LiveTable
 from bnkit.comparison.progress import PlainLines, progress_display, shown_progress
 from bnkit.comparison.progress_estimate import ProgressEstimate
+from bnkit.comparison.undecided_table import describe_look, looks_table
 from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.records.run_record_file import Record, Status
