@@ -83,7 +83,7 @@ class Usual(Lean):
 
 
 def plain_network() -> nn.Module:
-    """The course's network2 as anybody would write it."""
+    """The course's network2 as a reader of the course would write it."""
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(1, 6, 5),

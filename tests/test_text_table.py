@@ -154,3 +154,20 @@ def test_html_is_escaped_and_markdown_stays_in_its_cell():
 )
 def test_text_is_broken_between_words(text, width, lines):
     assert wrap(text, width, hanging="  ") == lines
+
+
+@pytest.mark.parametrize("rows", [(), [()]], ids=["no row", "an empty row"])
+def test_a_table_without_columns_has_no_lines(rows):
+    table = Table((), rows)
+    assert list(table.lines()) == list(table.lines(40)) == [] and table.left_out(40) == []
+    assert (str(table), table.to_markdown()) == ("", "")
+    console = Console(file=io.StringIO(), width=40)
+    console.print(table)
+    assert console.file.getvalue() == ""
+
+
+def test_a_table_without_rows_is_its_header():
+    table = Table((Column("network"), Column.of_sentences("what happened")), (), "Title")
+    assert str(table) == "Title\nnetwork  what happened"
+    assert [line for _, line in table.lines(18)] == ["         what", "network  happened"]
+    assert table.to_markdown() == "| network | what happened |\n| --- | --- |"

@@ -57,7 +57,7 @@ class Table:
     """Rows of texts under the titles of their columns; ``header, rows = table`` takes it apart.
 
     Args:
-        columns: The columns, or their titles.
+        columns: The columns, or their titles; without any, the table has no lines.
         rows: A text for each column. Line breaks in a text are kept.
         title: What the table shows.
         note: A sentence about the table.
@@ -91,8 +91,9 @@ class Table:
         return Table(self.columns, self.rows[:count], self.title, f"… {left_out:,} more: {where_others_are}")
 
     def is_number(self, index: int) -> bool:
-        """Whether all cells of a column are numbers, which are aligned to the right."""
-        return not self.columns[index].is_text and all(_NUMBER.fullmatch(row[index]) for row in self.rows)
+        """Whether a column has cells and all are numbers, which are aligned to the right."""
+        is_text = self.columns[index].is_text or not self.rows
+        return not is_text and all(_NUMBER.fullmatch(row[index]) for row in self.rows)
 
     def lines(self, width: int | None = None) -> Iterator[tuple[int, str]]:
         """The lines of the table for ``width`` columns of characters (None: the natural width, with every column).
@@ -128,8 +129,7 @@ class Table:
     def __str__(self) -> str:
         return "\n".join([*([self.title] if self.title else []), *(line for _, line in self.lines())])
 
-    def __repr__(self) -> str:
-        return str(self)
+    __repr__ = __str__
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.control import strip_control_codes
@@ -167,7 +167,7 @@ class Table:
     def to_markdown(self) -> str:
         """The table as Markdown."""
         rules = ["---:" if self.is_number(index) else "---" for index in range(len(self.columns))]
-        lines = [self.header, rules, *self.rows]
+        lines = [self.header, rules, *self.rows] if self.columns else []
         return "\n".join(f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in row)} |" for row in lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -238,7 +238,8 @@ class Table:
     def _natural_widths(self, full: Sequence[int], least: Sequence[int]) -> dict[int, int]:
         """The widths of all columns without a limit: of sentences, those before the last column are wrapped."""
         widths, padded = list(full), [index for index, column in enumerate(self.columns[:-1]) if column.wraps]
-        last = least[-1] if self.columns[-1].wraps else full[-1]  # is not padded
+        is_last_wrapped = any(column.wraps for column in self.columns[-1:])
+        last = sum((least if is_last_wrapped else full)[-1:])  # is not padded
         excess = sum(full[:-1]) + last + len(_GAP) * (len(full) - 1) - _NATURAL_WIDTH
         while excess > 0 and (longer := [index for index in padded if widths[index] > least[index]]):
             widths[max(longer, key=widths.__getitem__)] -= 1

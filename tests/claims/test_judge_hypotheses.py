@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnkit.claims.judge_hypotheses import ERROR_RATE, Decision, HypothesisTest, judge
-from bnkit.intervals.crossed_effects import ExampleSpread, example_spread, interval_for_new_examples
+from bnkit.claims.judge_hypotheses import ERROR_RATE, Decision, HypothesisTest, Sample, judge, standard_error_of
+from bnkit.intervals.alpha_spending import anytime_p_value
+from bnkit.intervals.crossed_effects import ExampleSpread, example_spread, interval_for_new_examples, one_sided_p_value
 from bnkit.intervals.proportions import difference_interval
 from bnkit.intervals.student import mean_interval
 from tests.random_examples import examples
@@ -164,3 +165,19 @@ def test_an_effect_for_new_examples_has_the_interval_of_a_comparison():
         expected = interval_for_new_examples(values, spread, these)
         (verdict,) = judge([HypothesisTest(effects, 0.01, answers=answers, examples=spread)])
         assert (verdict.effect.low, verdict.effect.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_an_earlier_look_is_judged_with_the_examples_and_answers_of_its_seeds():
+    """The p value of each look follows from what was known then; the least, at its number of pairs, counts."""
+    early, late = ExampleSpread(400, 0.5, 3), ExampleSpread(400, 0.0001, 5)
+    effects = {0: 0.05, 1: 0.051, 2: 0.049, 3: -0.2, 4: 0.3}
+    first = Sample({seed: effects[seed] for seed in range(3)}, 400, early)
+    (verdict,) = judge([HypothesisTest(effects, 0.01, answers=400, looks=(first,), examples=late)])
+    error = standard_error_of(mean_interval([0.05, 0.051, 0.049]))
+    then = one_sided_p_value(0.05, error, 3, early)
+    now = one_sided_p_value(0.05, standard_error_of(mean_interval(list(effects.values()))), 5, late)
+    expected = anytime_p_value({3: then, 5: now})
+    assert verdict.p_holds == pytest.approx(min(1.0, 2 * expected))
+    assert expected < anytime_p_value({5: now})  # the first look counts
+    # With the spread of the last look, the first would have been far more certain.
+    assert one_sided_p_value(0.05, error, 3, late) < then / 10

@@ -189,10 +189,16 @@ def test_too_few_test_examples_end_the_growth_and_how_many_would_do_is_said():
     (contrast,) = growth.contrasts
     assert (growth.reason, contrast.hopeless, contrast.last.pairs, contrast.needed) == ("hopeless", "examples", 6, None)
     assert contrast.examples_needed > 3000
+    assert {look.examples for look in contrast.looks} == {"new"}
     assert list(describe_looks(contrast))[-1] == (
         "More seeds would not decide it: the test examples are too few; "
         f"about {contrast.examples_needed:,} would decide."
     )
+
+
+def test_without_the_number_of_test_answers_a_look_is_for_these_examples():
+    growth = seed_growth(_plan(), lambda run: finished_record(_accuracy(run), answers=900))
+    assert [look.examples for look in growth.contrasts[0].looks] == ["these"]
 
 
 def test_each_setting_is_a_contrast_of_its_own_and_a_decided_one_asks_for_nothing_more():

@@ -47,7 +47,7 @@ def test_an_address_that_is_used_again_never_matches():
 
 
 def test_a_dead_storage_matches_nothing():
-    """The address of a storage is used again at once, unless somebody keeps a weak reference to it."""
+    """The address of a storage is used again at once, unless a weak reference to it is kept."""
     plain = {torch.zeros(256).untyped_storage()._cdata for _ in range(30)}
     assert len(plain) < 15
     dead = []
@@ -162,7 +162,7 @@ def test_the_backward_pass_inside_the_context():
 
 
 def test_inner_hooks_win(layers, x):
-    """What somebody else's hooks took is neither replaced nor looked at."""
+    """Tensors that other hooks saved are neither replaced nor read."""
     unpacked = []
     expected = gradients(layers, layers[2](layers[1](layers[0](x))).square().sum())
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach(), lambda t: unpacked.append(t) or t)

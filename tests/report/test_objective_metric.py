@@ -45,7 +45,7 @@ def test_where_an_epoch_has_it():
         (ACCURACY, (0.0, -0.005, 0.005), Conclusion.NOTHING),
         (ERROR, (0.02, 0.01, 0.03), Conclusion.LOSS),
         (ERROR, (-0.02, -0.03, -0.01), Conclusion.GAIN),
-        (ERROR, (0.0, -0.005, 0.005), Conclusion.UNKNOWN),  # nobody knows what would be little
+        (ERROR, (0.0, -0.005, 0.005), Conclusion.UNKNOWN),  # no margin is known
         (SCORE, (-0.02, -0.03, -0.01), Conclusion.LOSS),
     ],
 )

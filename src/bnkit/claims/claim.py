@@ -100,10 +100,10 @@ class Evidence:
         return {outcome.run.seed: outcome for outcome in found}
 
     def at_best(self, network: str, **setting: object) -> dict[int, RunOutcome]:
-        """The finished runs of a network, at the learning rate that was best on the validation part."""
+        """The runs of a network by seed, at the learning rate that was best on the validation part; some may not have finished."""
         sweep = LearningRateSweep.of(network, [o for o in self.all if matches(o.run.settings, setting)])
         rate = sweep.best_rate()[0] if sweep.runs else None
-        return {} if rate is None else sweep.finished(rate)
+        return {} if rate is None else {seed: sweep.runs[rate, seed] for seed in sweep.seeds_at(rate)}
 
     def values(self, key: str) -> tuple[object, ...]:
         """The values of a setting in the grid."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from bnkit.claims.accuracy_effect import AccuracyEffect, On, Term
 from bnkit.claims.claim import PLAIN, WITH, EffectOf, Evidence
-from bnkit.experiments.records.run_epochs_file import Epoch, Status
+from bnkit.experiments.records.run_epochs_file import Status
 from bnkit.report.run_outcomes import RunOutcome
 
 Effects = dict[int, float]
@@ -23,32 +23,6 @@ def paired(
     """``difference`` of the two runs of each common seed; seeds for which it is None are left out."""
     found = {seed: difference(first[seed], second[seed]) for seed in first if seed in second}
     return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
-
-
-def sooner_at_loss(figure: Callable[[Epoch], float]) -> EffectOf:
-    """How much sooner the network with batch norm reaches the final test loss of the one without, each at its best rate.
-
-    The logarithm of a ratio of ``figure``. A run that never reaches it counts as if it took one more epoch.
-    """
-
-    def effects(evidence: Evidence) -> Effects:
-        def sooner(plain: RunOutcome, with_: RunOutcome) -> float | None:
-            target = plain.record.epochs[-1].test_loss
-            if target is None:
-                return None
-            return math.log(_until_loss(plain, target, figure) / _until_loss(with_, target, figure))
-
-        return paired(evidence.at_best(PLAIN), evidence.at_best(WITH), sooner)
-
-    return effects
-
-
-def _until_loss(outcome: RunOutcome, loss: float, figure: Callable[[Epoch], float]) -> float:
-    epochs = outcome.record.epochs
-    for epoch in epochs:
-        if epoch.test_loss is not None and epoch.test_loss <= loss:
-            return figure(epoch)
-    return figure(epochs[-1]) * (len(epochs) + 1) / len(epochs)
 
 
 def slower(network: str) -> EffectOf:

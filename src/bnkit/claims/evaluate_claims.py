@@ -251,8 +251,7 @@ def _claim_results(
             yield ClaimResult(claim, None, Verdict(Decision.NOT_ASKED, None), {}, design)
         else:
             found = known[claim.name]
-            why = str(found.outlook) if found.outlook is not None else ""
-            yield ClaimResult(claim, design, found.verdict, found.effects, why, found.looks)
+            yield ClaimResult(claim, design, found.verdict, found.effects, found.why, found.looks)
 
 
 def _environment(evidence: Mapping[str, Evidence]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from bnkit.intervals.sequential import interval_after_looks
 from bnkit.report.added_seeds import SeedGrowth
 from bnkit.report.contrasts.compare_networks import pairs_of_networks
 from bnkit.report.contrasts.decision_outlook import decision_outlook, is_limited_by_examples
-from bnkit.report.contrasts.diverged_runs import Divergence, divergence
+from bnkit.report.contrasts.diverged_runs import SEEDS_TO_CONTRADICT, Divergence, divergence
 from bnkit.report.contrasts.paired_differences import PairedDifferences, difference_in_test
 from bnkit.report.contrasts.repeated_looks import every_pair
 from bnkit.report.objective_metric import Objective
@@ -42,8 +42,6 @@ _GROWTH = 1.25
 _DOUBT = 0.85
 # The number of seeds after which a contrast may be given up as hopeless.
 _SEEDS_TO_GIVE_UP = 6
-# The same if the runs that diverge contradict those that finish: with fewer, one that diverged by chance weighs too much.
-_SEEDS_TO_CONTRADICT = 12
 
 
 def seed_growth(plan: Plan, record_of: Callable[[Run], Record]) -> SeedGrowth:
@@ -272,7 +270,8 @@ class _Replay:
         found = verdict = self._objective.conclude(interval, margin)
         if diverged is not None and not diverged.agrees_with(found, self._objective, margin):
             verdict = Conclusion.UNKNOWN
-        look = Look(interval.n, interval.mean, interval.low, interval.high, verdict.value)
+        is_for_new = differences.examples is not None
+        look = Look(interval.n, interval.mean, interval.low, interval.high, verdict.value, is_for_new)
         is_contradicted, may_give_up = verdict is not found, interval.n >= _SEEDS_TO_GIVE_UP
         known = replace(
             contrast,
@@ -282,7 +281,7 @@ class _Replay:
             is_contradicted=is_contradicted,
         )
         if found is not Conclusion.UNKNOWN:
-            lasts = is_contradicted and self._count >= _SEEDS_TO_CONTRADICT
+            lasts = is_contradicted and self._count >= SEEDS_TO_CONTRADICT
             return replace(known, hopeless="diverged" if lasts else "")
         outlook = decision_outlook(differences, counts, margin, contrast.confidence)
         if outlook is None:

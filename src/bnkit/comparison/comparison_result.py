@@ -51,9 +51,10 @@ class Comparison(StoredRuns):
     _table: RunTable | None = None
 
     def __init__(self, path: str | Path) -> None:
-        call = Path(path) if is_call(Path(path)) else None
-        folder = ResultsFolder(Path(path) if call is None else call.parent.parent)
-        super().__init__(folder, asked_plan(folder, plan(folder.experiment(call))))
+        path = Path(path).expanduser()
+        call = path if is_call(path) else None
+        folder = ResultsFolder(path if call is None else path.parent.parent)
+        super().__init__(folder, asked_plan(folder, plan(folder.experiment(call))), call=call)
 
     @classmethod
     def of_plan(cls, folder: ResultsFolder, plan: Plan, components: Components | None) -> Comparison:
@@ -118,7 +119,7 @@ class Comparison(StoredRuns):
         return comparison
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("folder", "plan", "_stored") and self._table is not None:
+        if name in ("folder", "plan", "_stored", "_call") and self._table is not None:
             raise SettingsError(
                 "this comparison was made from a table: it has no results folder, so no runs to load, no curves and no report; "
                 "expected one of `bnkit.compare`"
@@ -145,7 +146,7 @@ class Comparison(StoredRuns):
         content = {
             "name": self.plan.experiment.name,
             "folder": str(self.folder.path),
-            "report": str(self.folder.report_file),
+            "report": str(self.report_file),
             "results": self._result_rows(),
             "answer": self.answer.to_json(),
         }
@@ -279,7 +280,7 @@ class Comparison(StoredRuns):
     def __repr__(self) -> str:
         if self._table is not None:
             return f"Comparison.from_frame: {plural(len(self._table.runs), 'run')}\n\n{self.answer}"
-        return f"Comparison({str(self.folder.path)!r}): {plural(len(self._all_runs), 'run')}\n\n{self.answer}"
+        return f"Comparison({str(self._call or self.folder.path)!r}): {plural(len(self._all_runs), 'run')}\n\n{self.answer}"
 
     def _repr_html_(self) -> str:
         from bnkit.report.notebook.comparison_html import comparison_html, curves_picture

@@ -120,7 +120,8 @@ class LiveTable(ProgressCounter):
         table = looks_table(self.looks.values(), self.rule, Objective.of(plan.task))
         before = -2
         for number, line in table.lines(width) if table.rows else ():
-            if number != before and number < _MOST_LOOKS:
+            # The header may have several lines; a row has one.
+            if number < 0 or (number != before and number < _MOST_LOOKS):
                 is_decided = number >= 0 and table.rows[number][-1] != "open"
                 yield Text(line, "bold" if number < 0 or is_decided else "", no_wrap=True, overflow="crop")
             before = number

@@ -115,6 +115,7 @@ class Look:
         mean: The difference on the test set, network − baseline.
         low, high: The ends of its interval, which is valid for any number of looks; None with too few pairs.
         verdict: "gain", "loss", "nothing" (less than the margin), or "unknown".
+        is_for_new_examples: Whether the interval is the one for new test examples; otherwise it is for these.
     """
 
     pairs: int
@@ -122,11 +123,17 @@ class Look:
     low: float | None
     high: float | None
     verdict: str
+    is_for_new_examples: bool = False
 
     @property
     def is_decided(self) -> bool:
         """Whether the verdict is known."""
         return self.verdict != "unknown"
+
+    @property
+    def examples(self) -> str:
+        """The examples that the interval is for: "new" or "these"."""
+        return "new" if self.is_for_new_examples else "these"
 
 
 @dataclass(frozen=True)

@@ -166,9 +166,11 @@ def _looks_legend(results: Results) -> dict[str, list[tuple[str, str]]]:
 def _looks_caption(results: Results) -> dict[str, tuple[str, str]]:
     if results.growth is None:
         return {}
+    examples = {contrast.last.examples for contrast in results.growth.contrasts if contrast.last is not None}
+    which = f" for {min(examples)} test examples" if len(examples) == 1 else ""
     what = (
-        "Lines: the 95 % interval after each round of seeds, which allows for every look; grey: differences under the margin; "
-        "a diamond: where it was decided."
+        f"Lines: the 95 % interval{which} after each round of seeds, which allows for every look; grey: differences under the "
+        "margin; a diamond: where it was decided."
     )
     return {"looks": ("The interval, look by look", f"{what} {describe_decisions(results.growth)}")}
 

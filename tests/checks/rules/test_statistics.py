@@ -76,7 +76,7 @@ def test_what_is_found_is_what_recalibration_gives():
 
 def test_a_drift_that_costs_nothing_is_no_finding():
     model = _trained()
-    model[3].weight.data[:, 0] = 0.0  # nobody looks at this channel
+    model[3].weight.data[:, 0] = 0.0  # the next layer does not use this channel
     bnkit.recalibrate(model, _batches())
     model[1].running_mean[0] += 100
     assert not check(model, _batches(), select="BN201")
@@ -191,7 +191,7 @@ def test_the_moments_are_those_of_the_data(layer):
     assert (collected.calls, collected.examples, measured.count) == ([1, 1, 1], 200, 3)
 
 
-def test_the_moments_of_a_batch_norm_of_somebodys_own():
+def test_the_moments_of_a_users_own_batch_norm():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), FromScratch(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
     images = torch.randn(6, 3, 8, 8)
     collected = DataMeasurements(model, batch_norm_sites(model), Batches([images[:4], images[4:]])).input_statistics

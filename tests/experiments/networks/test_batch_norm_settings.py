@@ -1,4 +1,4 @@
-"""eps and momentum of every batch norm of a network, whoever wrote it."""
+"""eps and momentum of every batch norm of a network, third-party ones included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One network of somebody's own becomes the pair with and without batch norm."""
+"""One network of a user becomes the pair with and without batch norm."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def _grid(schedule):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The figures of a comparison that nobody interrupts, by the schedule of its learning rate."""
+    """The figures of an uninterrupted comparison, by the schedule of its learning rate."""
 
     @cache
     def figures(schedule):

@@ -27,7 +27,7 @@ def _compare(tmp_path, name, **changes):
 
 
 @pytest.mark.slow
-def test_the_figures_are_those_of_runs_that_nobody_looked_at(tmp_path):
+def test_the_figures_are_those_of_runs_without_instrumentation(tmp_path):
     figures = [
         tiny_experiment.figures(_compare(tmp_path, "plain")),
         tiny_experiment.figures(_compare(tmp_path, "watched", **_WATCHED)),

@@ -62,7 +62,7 @@ def _guided(net, x):
 
 
 class _Relu(torch.autograd.Function):
-    """Somebody's own, with a backward pass of its own."""
+    """A user's function with its own backward pass."""
 
     @staticmethod
     def forward(ctx, x):

@@ -102,7 +102,7 @@ def test_a_file_elsewhere_is_named_in_full(model, tmp_path, monkeypatch):
 
 
 def test_a_module_without_a_line_has_that_of_the_one_around_it(model):
-    model.loop.append(nn.BatchNorm2d(4))  # made when nobody recorded
+    model.loop.append(nn.BatchNorm2d(4))  # made outside of the recording
     assert line_of(model, "loop.2") == line_of(model, "loop") == ("nets.py", LINES["loop"] + 1)
 
 

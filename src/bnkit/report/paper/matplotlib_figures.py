@@ -40,8 +40,8 @@ _STYLE: dict[str, Any] = {
 # Text that can be searched and edited, and reproducible files.
 _FILE_STYLE = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "bnkit"}
 _METADATA: dict[str, dict[str, Any]] = {
-    "pdf": {"CreationDate": None},
-    "svg": {"Date": None},
+    "pdf": {"Creator": "bnkit", "CreationDate": None},
+    "svg": {"Creator": "bnkit", "Date": None},
     "png": {"Software": None},
 }
 _ZERO = "#888888"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bnkit.errors import RecordError
+from bnkit.experiments.records.overwrite_protection import refuse_foreign_picture
 from bnkit.report.answer_text import Answer
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.paper.latex_table import latex
@@ -41,22 +42,26 @@ def write_text(text: str, path: Path) -> None:
         ) from error
 
 
-def write_picture(results: Results, form: str, figure: str | None, path: Path | None, folder: Path) -> Path:
+def write_picture(
+    results: Results, form: str, figure: str | None, path: Path | None, place: Callable[[str], Path] = Path
+) -> Path:
     """Write a figure at the width of a column, in the format ``form``, and return the file's path.
 
     Args:
         results: The runs.
         form: "pdf" or "svg".
         figure: The differences by default; a figure over the epochs shows each network at its best learning rate.
-        path: The file; by default in ``folder``, named after the figure.
-        folder: Where the file goes by default.
+        path: The file, which is replaced; by default one named after the figure, if no other file has that name.
+        place: The path of the file with the default name.
 
     Raises:
         SettingsError: The figure is unknown, ``path`` has another ending, or matplotlib is not installed.
-        RecordError: The file cannot be written.
+        RecordError: The file cannot be written, or is not given and would replace one that bnkit did not write.
     """
     name = figure or DIFFERENCE
     plot = plot_of(results, contrasts(results), name, {}, at_best=True)
-    written = path if path is not None else folder / f"{name}.{form}"
+    written = path if path is not None else place(f"{name}.{form}")
+    if path is None:
+        refuse_foreign_picture(written)
     save(plot.draw, written, plot.size(COLUMN_WIDTH), form)
     return written
