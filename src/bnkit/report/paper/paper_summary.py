@@ -50,11 +50,6 @@ class Difference:
     interval: Interval | None
     new_examples: Interval | None = None
 
-    @property
-    def intervals(self) -> tuple[Interval | None, Interval | None]:
-        """Both intervals."""
-        return self.interval, self.new_examples
-
 
 @dataclass(frozen=True)
 class SummaryRow:
@@ -128,7 +123,11 @@ class Summary:
         return any(
             interval is not None and interval.counted is not None
             for row in self.rows
-            for interval in (row.mean, *(() if row.difference is None else row.difference.intervals))
+            for interval in (
+                row.mean,
+                row.difference and row.difference.interval,
+                row.difference and row.difference.new_examples,
+            )
         )
 
     @property
