@@ -25,14 +25,14 @@ from rich.console import Console
 import bnkit
 from bnkit.claims import CLAIMS, Decision, Scale, designs
 from bnkit.claims.claims_page import claims_page
-from bnkit.claims.hypothesis_tests import Verdict
+from bnkit.claims.judge_hypotheses import Verdict
 from bnkit.claims.verdict_table import ClaimResult, Verdicts
 from bnkit.comparison.compare import run_experiment
 from bnkit.comparison.live_table import LiveTable
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import parse_experiment, read_recipe
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch, Record
+from bnkit.experiments.records.run_epochs_file import Epoch, Record
 from bnkit.intervals.interval import Interval
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ from bnkit.checks.config import CheckConfig, parse_config
 from bnkit.checks.rule_registry import rules
 from bnkit.claims import CLAIMS
 from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, parse_experiment, recipes
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 ROOT = Path(__file__).parents[1]
 RULES = sorted((ROOT / "docs" / "rules").glob("*.md"))  # whose examples are run with the tests of the rules

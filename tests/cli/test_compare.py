@@ -526,7 +526,7 @@ def test_a_loss_that_is_not_finite_is_null(capsys):
     assert ",nan," in Path("r/results.csv").read_text()  # as it always was
 
 
-def test_a_folder_of_somebody_elses_is_left_alone(capsys, tmp_path):
+def test_a_folder_that_bnkit_did_not_write_is_left_alone(capsys, tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "results.csv").write_text("my,own,table\n")
     for options in ((), ("--fresh",), ("--workers", "1")):
@@ -554,7 +554,7 @@ def test_a_page_about_several_folders_replaces_no_other_file(capsys, tmp_path):
 @pytest.mark.exhaustive  # as test_output_streams has it, of other commands
 def test_a_reader_who_leaves_ends_it_without_a_traceback(tmp_path):
     reading, writing = os.pipe()
-    os.close(reading)  # nobody reads any more
+    os.close(reading)  # no process reads any more
     with os.fdopen(writing, "w") as pipe:
         done = run([sys.executable, "-m", "bnkit.cli.main", "data"], cwd=tmp_path, stdout=pipe)
     assert done.returncode == 141

@@ -185,7 +185,40 @@ _BAD = {
         {},
         r"8 runs with several rows that have different accuracy .*; they differ in lr: name what is a setting in settings=\[...\]",
     ),
-    "text": (_frame(accuracy="0.9"), {}, r"column 'accuracy' holds '0.9', a str; expected numbers: pandas.to_numeric\(df\['accuracy'\]\)"),
+    "text": (_frame(accuracy="0.9"), {}, r"column 'accuracy' holds '0.9', a str; expected numbers: df\['accuracy'\].astype\(float\)$"),
+    "percent signs": (_frame(accuracy="90%"), {}, "column 'accuracy' holds '90%', a str; expected numbers$"),
+    "truth values": (_frame(accuracy=True), {}, r"holds True, a bool; expected numbers: df\['accuracy'\].astype\(float\)$"),
+    "figures without a square": (_frame(accuracy=-1e200), {}, r"'accuracy' holds -1e\+200; expected figures of at most 1e\+150, or inf$"),
+    "nothing": (pandas.DataFrame(), {}, "the table has no column 'network': it has none; expected a row for each run"),
+    "the seed in the index": (
+        _frame().set_index(["network", "seed"]),
+        {},
+        r"no column 'network': the index has this name; make it a column with df.reset_index\(\)$",
+    ),
+    "names of two levels": (  # of which the spread would have been read as a setting
+        _frame().groupby(["network", "seed"]).agg({"accuracy": ["mean", "std"]}).reset_index(),
+        {},
+        r"have names of 2 levels, such as \('accuracy', 'std'\); expected one: df.columns = ",
+    ),
+    "names that are numbers": (
+        _frame().set_axis([0, 1, 2], axis=1),
+        {"network": "0", "seed": "1", "metric": "2"},
+        r"no column '0': its column of this name is named by a number; make the names text with df.rename\(columns=str\)$",
+    ),
+    "a number for a name": (_frame(), {"metric": 2}, "metric=2; expected the name of one column, as text$"),
+    "two metrics": (_frame(), {"metric": ["accuracy"]}, r"metric=\['accuracy'\]; expected the name of one column, as text$"),
+    "no settings": (_frame(), {"settings": None}, r"settings=None; expected the names of columns, such as \['lr', 'batch_size'\]$"),
+    "a setting without a name": (_frame(), {"settings": [3]}, r"settings=\[3\]; expected the names of columns"),
+    "seeds as numbers and as text": (
+        _frame(seed=[0, 1, 2, 3, "0", "1", "2", "3"]),
+        {},
+        r"column 'seed' holds both 0 and '0', which do not pair; give them one type: df\['seed'\].astype\(str\)$",
+    ),
+    "settings as numbers and as text": (
+        _frame(lr=[0.1] * 4 + ["0.1"] * 4),
+        {"settings": "lr"},
+        "column 'lr' holds both 0.1 and '0.1', which do not pair",
+    ),
     "lists": (_frame(seed=[[1]] * 8), {}, "column 'seed' holds a list; expected numbers or text"),
     "percent": (_frame(accuracy=91.0), {"examples": 10}, "'accuracy' goes from 91 to 91: divide percents by 100"),
     "minimized accuracy": (_frame(), {"examples": 10, "minimize": True}, "'accuracy' is minimized: leave examples out"),
@@ -205,8 +238,9 @@ _BAD = {
 
 @pytest.mark.parametrize(("frame", "arguments", "message"), _BAD.values(), ids=_BAD)
 def test_a_table_that_gives_no_answer(frame, arguments, message):
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(SettingsError, match=message) as error:
         bnkit.Comparison.from_frame(frame, **{"metric": "accuracy", **arguments})
+    assert "\n" not in str(error.value)
 
 
 def test_a_table_of_another_library_is_converted():

@@ -32,20 +32,40 @@ _CELLS = [
 ]
 
 
+class _Client(NotebookClient):
+    """Remembers every state of each output; ``execute`` keeps the last."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.states = []
+
+    def process_message(self, msg, cell, cell_index):
+        if msg["msg_type"] in ("display_data", "update_display_data"):
+            self.states.append((cell_index, msg["msg_type"], msg["content"]["data"]["text/plain"]))
+        return super().process_message(msg, cell, cell_index)
+
+
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
-    """By cell, the last result."""
+def executed(tmp_path_factory):
+    """The client, after it has run all cells."""
     folder = tmp_path_factory.mktemp("r") / "notebook"
     cells = [f"folder = {str(folder)!r}", *_CELLS]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     before = os.environ.copy()
     os.environ.update(_OFFLINE)
     try:
-        NotebookClient(notebook, timeout=240, kernel_name="python3").execute(cwd=Path.cwd())
+        client = _Client(notebook, timeout=240, kernel_name="python3")
+        client.execute(cwd=Path.cwd())
     finally:
         os.environ.clear()
         os.environ.update(before)
-    return [cell.outputs for cell in notebook.cells[1:]]
+    return client
+
+
+@pytest.fixture(scope="module")
+def outputs(executed):
+    """By cell, the last state of its outputs."""
+    return [cell.outputs for cell in executed.nb.cells[1:]]
 
 
 def _html(cell):
@@ -59,9 +79,12 @@ def test_a_comparison_shows_verdict_pictures_and_table(outputs):
     assert page.count("<svg ") == 2 and page.count("<table>") == 1
 
 
-def test_it_shows_its_progress_while_it_trains(outputs):
-    shown = "".join(str(output) for output in outputs[1] if output.output_type != "execute_result")
-    assert "batch_norm" in shown
+def test_it_shows_its_progress_in_one_output_while_it_trains(executed, outputs):
+    kinds, shown = zip(*((kind, text) for cell, kind, text in executed.states if cell == 2), strict=True)
+    assert kinds[0] == "display_data" and set(kinds[1:]) == {"update_display_data"}
+    assert any("no_batch_norm" in text and "waiting" in text for text in shown)
+    progress, result = outputs[1]
+    assert progress.data["text/plain"].endswith(": 4 of 4 runs done\n") and result.output_type == "execute_result"
 
 
 def test_an_answer_a_summary_findings_and_changes_show_themselves(outputs):

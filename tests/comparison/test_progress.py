@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from contextlib import nullcontext
+import re
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -12,10 +14,12 @@ from rich.console import Console
 from bnkit.comparison.live_table import LiveTable
 from bnkit.comparison.progress import PlainLines, progress_display, shown_progress
 from bnkit.comparison.progress_estimate import ProgressEstimate
+from bnkit.comparison.undecided_table import describe_look, looks_table
 from bnkit.errors import SettingsError
-from bnkit.experiments.callbacks import Callback
-from bnkit.experiments.records.record import Record, Status
-from bnkit.experiments.stopping_rule import ContrastLooks, Look, StoppingRule
+from bnkit.experiments.callbacks import Callback, EpochDone, PlanStarted, RunStarted
+from bnkit.experiments.records.run_epochs_file import Record, Status
+from bnkit.experiments.until_settings import ContrastLooks, Look, StoppingRule
+from bnkit.report.objective_metric import Objective
 from tests.report.fake_runs import diverged_record, epoch, fake_plan, finished_record
 
 
@@ -247,15 +251,54 @@ def test_a_caller_in_python_sees_progress_on_a_terminal_or_as_asked(monkeypatch,
         assert type(callback) is kind
 
 
-@pytest.mark.parametrize(("has_widgets", "kind"), [(True, LiveTable), (False, PlainLines)])
-def test_a_notebook_gets_a_live_table_where_it_has_widgets(monkeypatch, has_widgets, kind):
-    console = Console(file=io.StringIO(), width=80)
+class _Outputs:
+    """Stands for IPython's display: what each output of the cell showed, in order."""
+
+    def __init__(self):
+        self.shown = []
+
+    def display(self, content, *, raw, display_id):
+        assert raw and display_id
+        self.shown.append([content])
+        return SimpleNamespace(update=lambda content, raw: self.shown[-1].append(content))
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    outputs, console = _Outputs(), Console(file=io.StringIO(), width=80)
     monkeypatch.setattr(console, "is_jupyter", True)
     monkeypatch.setattr("bnkit.comparison.progress.stderr_console", lambda: console)
-    monkeypatch.setattr("bnkit.comparison.progress.find_spec", lambda name: has_widgets or None)
-    monkeypatch.setattr("bnkit.comparison.progress.Live", lambda table, **_: nullcontext())
+    monkeypatch.setitem(sys.modules, "IPython.display", outputs)
+    return outputs
+
+
+def test_a_notebook_gets_one_output_that_is_updated(notebook, clock):
+    planned = fake_plan(seeds=1)
+    first = planned.runs[0]
     with shown_progress(None) as callback:
-        assert type(callback) is kind
+        callback(PlanStarted(planned, {}))
+        clock.now += 0.4
+        callback(RunStarted(first, Record()))
+        before = len(notebook.shown[0])
+        clock.now += 0.2
+        callback(EpochDone(first, epoch(1, 0.5)))
+    (states,) = notebook.shown
+    assert "preparing" in states[0]["text/plain"] and before == 2 and len(states) == 4
+    assert states[1]["text/plain"].count("waiting") == len(planned)
+    assert re.search(r"1 +no_batch_norm .* 1/\d", states[2]["text/plain"])
+    assert states[-1]["text/plain"] == f"{planned.experiment.name}: 0 of {len(planned)} runs done\n"
+    assert all(max(map(len, state["text/plain"].splitlines())) <= 90 for state in states)
+    assert all(state["text/html"].startswith("<pre style=") and "\x1b" not in state["text/html"] for state in states)
+
+
+def test_an_interrupted_comparison_leaves_its_last_state_in_the_notebook(notebook):
+    planned = fake_plan(seeds=1)
+    with pytest.raises(KeyboardInterrupt), shown_progress(None) as callback:
+        callback(PlanStarted(planned, {}))
+        callback(RunStarted(planned.runs[0], Record()))
+        raise KeyboardInterrupt
+    assert "waiting" in notebook.shown[0][-2]["text/plain"].splitlines()[3]
+    assert re.search(r"^ +1 +no_batch_norm.* 0 %$", notebook.shown[0][-1]["text/plain"], re.MULTILINE)
 
 
 def test_what_is_no_answer_to_whether_progress_is_shown():
@@ -263,9 +306,9 @@ def test_what_is_no_answer_to_whether_progress_is_shown():
         pass
 
 
-def _grown(*verdicts):
-    looks = tuple(Look(pairs, 0.021, -0.01, 0.05, verdict) for pairs, verdict in enumerate(verdicts, start=3))
-    return ContrastLooks("no_batch_norm", "batch_norm", {}, 0.1, 0.1, looks)
+def _grown(*verdicts, network="batch_norm", is_new=True):
+    looks = tuple(Look(pairs, 0.021, -0.01, 0.05, verdict, is_new) for pairs, verdict in enumerate(verdicts, start=3))
+    return ContrastLooks("no_batch_norm", network, {}, 0.1, 0.1, looks)
 
 
 @pytest.mark.parametrize("width", [40, 80])
@@ -282,6 +325,9 @@ def test_the_interval_closes_line_by_line(clock, width):
     assert line.split()[:2] == ["batch_norm", "4"]
     assert line.rstrip().endswith("gain")
     assert ("1 point" in line) == (width == 80)
+    header = " ".join(lines[2 : lines.index(line)])
+    assert ("95 % interval, new examples" in header) == (width == 80)
+    assert {"95", "%", "interval,", "new", "examples"} < set(header.split())
     table.plan_started(fake_plan(), {})  # of another comparison
     assert "so far" not in _shown(table, console)
 
@@ -311,6 +357,18 @@ def test_a_log_says_what_each_look_found(verdict, margin, said):
     lines.look_taken(_grown(verdict), StoppingRule(margin=margin))
     lines.seeds_ended((), "budget")
     assert console.file.getvalue().splitlines()[-2:] == [
-        f"batch_norm against no_batch_norm: +2.1 points, 95 % interval [−1.0, +5.0], n = 3: {said}",
+        f"batch_norm against no_batch_norm: +2.1 points, 95 % interval for new test examples [−1.0, +5.0], n = 3: {said}",
         "no more seeds: the budget ends; the same call resumes",
     ]
+
+
+def test_a_look_says_for_which_test_examples_its_interval_is(clock):
+    new, these = _grown("unknown"), _grown("gain", network="group_norm", is_new=False)
+    (header, ((*_, interval, _, _),)) = looks_table([these], StoppingRule(), Objective())
+    assert ("95 % interval, these examples" in header, interval) == (True, "[−1.0, +5.0]")
+    header, rows = looks_table([new, these], StoppingRule(), Objective())
+    assert "95 % interval" in header
+    assert [row[3] for row in rows] == ["[−1.0, +5.0] new", "[−1.0, +5.0] these"]
+    assert describe_look(these, StoppingRule(), Objective()) == (
+        "group_norm against no_batch_norm: +2.1 points, 95 % interval for these test examples [−1.0, +5.0], n = 3: gain"
+    )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bnkit.claims import Claim, Decision, Design, Verdict
-from bnkit.claims.hypothesis_tests import ERROR_RATE
-from bnkit.messages import plural
-from bnkit.table import Column, Table
+from bnkit.claims.judge_hypotheses import ERROR_RATE
+from bnkit.message_parts import plural
+from bnkit.text_table import Column, Table
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typer import Exit, Option, launch
 
 from bnkit.cli.options import Workers, count_of, with_options
 from bnkit.console import stderr_console, stdout_console
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 
 _INTERRUPTED = 130
 

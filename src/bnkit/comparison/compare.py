@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
 from bnkit.comparison.progress import shown_progress
 from bnkit.comparison.train_until_decided import runs_to_train, train_until_decided
 from bnkit.console import warn
@@ -26,8 +26,8 @@ from bnkit.experiments.records.outdated_runs import describe_outdated_runs
 from bnkit.experiments.records.results_folder import ResultsFolder, results_path
 from bnkit.experiments.running.launch_request import LaunchOptions, Overrides, RunRequest
 from bnkit.experiments.running.launcher import launch
-from bnkit.experiments.stopping_rule import FIRST_SEEDS, stopping_rule
-from bnkit.factory_import import PASSED_OBJECT
+from bnkit.experiments.until_settings import FIRST_SEEDS, stopping_rule
+from bnkit.import_user_function import PASSED_OBJECT
 from bnkit.integrations.loggers import logger_names, loggers
 
 if TYPE_CHECKING:

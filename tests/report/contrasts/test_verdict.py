@@ -13,7 +13,7 @@ from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.records.example_scores import ExampleScores
 from bnkit.intervals.holm import holm
 from bnkit.intervals.interval import Conclusion
-from bnkit.report.answer import Answer
+from bnkit.report.answer_text import Answer
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.contrasts.pairs_table import pairs_table
 from bnkit.report.contrasts.verdict import without_remedy

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from bnkit.intervals.interval import Interval
-from bnkit.report.answer import Answer
-from bnkit.report.objective import Objective
+from bnkit.report.answer_text import Answer
+from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.latex_table import latex
 from bnkit.report.paper.paper_summary import Difference, Summary, SummaryRow, summary_of
 from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record

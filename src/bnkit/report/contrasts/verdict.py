@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bnkit.intervals.crossed_effects import CrossedInterval
 from bnkit.intervals.interval import FEWEST, Conclusion, Interval
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.report.contrasts.contrast import AtBest, Contrast
 from bnkit.report.contrasts.decision_outlook import DecisionOutlook
 from bnkit.report.contrasts.diverged_runs import Divergence

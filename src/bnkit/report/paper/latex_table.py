@@ -29,7 +29,10 @@ _ESCAPES = {
     "…": r"\dots{}",
     "†": r"$^\dagger$",
     "√": r"$\surd$",
+    "\N{NO-BREAK SPACE}": "~",
 }
+# Spaces at which a line does not end: in "95 %" and "n = 5".
+_TIES = re.compile(r"(?<=\d) (?=%)|(?<=\bn) (?== \d)|(?<=\bn =) (?=\d)")
 
 
 def escape(text: str) -> str:
@@ -37,10 +40,11 @@ def escape(text: str) -> str:
 
     Examples:
         >>> escape("no_batch_norm, 95 % of β")
-        'no\\_batch\\_norm, 95 \\% of $\\beta$'
+        'no\\_batch\\_norm, 95~\\% of $\\beta$'
     """
+    tied = _TIES.sub("\N{NO-BREAK SPACE}", text)
     return "".join(
-        _ESCAPES.get(character, character) if character.isascii() else _letter(character) for character in text
+        _ESCAPES.get(character, character) if character.isascii() else _letter(character) for character in tied
     )
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from bnkit.intervals.interval import Interval
 from bnkit.report.contrasts.contrast import Contrast
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome, interval_over_seeds
-from bnkit.report.results import Results
+from bnkit.report.objective_metric import Objective
+from bnkit.report.results_of_plan import Results
+from bnkit.report.run_outcomes import RunOutcome, interval_over_seeds
 from bnkit.report.tables import count_lost, format_setting, runs_by_setting, setting_keys
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 # The columns of a data frame, without the settings.
 NETWORK, AFTER_SETTINGS = (
@@ -49,11 +49,6 @@ class Difference:
     baseline: str
     interval: Interval | None
     new_examples: Interval | None = None
-
-    @property
-    def intervals(self) -> tuple[Interval | None, Interval | None]:
-        """Both intervals."""
-        return self.interval, self.new_examples
 
 
 @dataclass(frozen=True)
@@ -125,11 +120,9 @@ class Summary:
     @property
     def has_counted(self) -> bool:
         """Whether the number of test answers sets the width of any interval that is shown."""
-        return any(
-            interval is not None and interval.counted is not None
-            for row in self.rows
-            for interval in (row.mean, *(() if row.difference is None else row.difference.intervals))
-        )
+        differences = [row.difference for row in self.rows if row.difference is not None]
+        shown = [row.mean for row in self.rows] + [x for d in differences for x in (d.interval, d.new_examples)]
+        return any(interval is not None and interval.counted is not None for interval in shown)
 
     @property
     def has_fewer_pairs(self) -> bool:
