@@ -32,6 +32,7 @@ def _blocks(page, opening):
             ["difference.pdf", "table.tex", "accuracy.svg", "results/paper/difference.pdf"],
             [r"\begin{table}", "| batch_norm | 0.3 |", "network,lr,best,n,failed,mean"],
         ),
+        ("lightning", ["net.ckpt"], ["nothing found in 1 layer"]),
         ("sweeps", ["difference.pdf", "multirun"], ["batch_norm against no_batch_norm, lr 0.1: test_accuracy"]),
     ],
 )
