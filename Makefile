@@ -6,7 +6,7 @@ SETTINGS := pyproject.toml constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 WHEEL := build/wheel
 
-.PHONY: demo test static test-all quick torture zoo docs wheel release bench pictures clean
+.PHONY: demo test coverage static test-all quick torture zoo docs wheel release bench pictures clean
 
 demo: .venv/.installed
 	$(BIN)/bnkit compare
@@ -18,8 +18,12 @@ SHORT_LESSONS := LESSON_EPOCHS=2 LESSON_SEEDS=2
 COVERAGE := --cov --cov-report=term:skip-covered
 
 test: static
-	$(PYTEST) $(COVERAGE)
+	$(PYTEST)
 	$(MAKE) docs wheel $(SHORT_LESSONS)
+
+# The lines and branches that the tests of `make test` do not reach. Tracing every line makes them take a quarter longer.
+coverage: .venv/.installed-dev
+	$(PYTEST) $(COVERAGE)
 
 # Before a release: every case of every product, all random examples, torture, Ray, the zoo.
 test-all: static
@@ -90,7 +94,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks.layer
 	$(BIN)/python -m benchmarks.layer --overhead
 	$(BIN)/python -m benchmarks.bounds
-	$(BIN)/python -m benchmarks.crossover
+	$(BIN)/python -m benchmarks.size_thresholds
 	$(BIN)/python -m benchmarks.lenet
 	$(BIN)/python -m benchmarks.networks
 	$(BIN)/python -m benchmarks.memory

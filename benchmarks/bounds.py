@@ -24,13 +24,13 @@ from torch import Tensor
 
 import bnkit
 from benchmarks.layer import measured, step, streamed_copy
-from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.cpu import intrinsics, launch, loop_call
 from bnkit.kernels.cpu.contiguous_loops import LINE, PIECE, PLANES_AHEAD
 from bnkit.kernels.cpu.loop_call import loop_call_for, partition
 from bnkit.kernels.cpu.loop_call import run as run_loops
 from bnkit.kernels.cpu.numba_compile import outer
 from bnkit.kernels.cpu.threads import available
+from bnkit.kernels.kernel_interface import BatchNormArgs
 
 SHAPES = ((256, 64, 28, 28), (32, 64, 56, 56))
 

@@ -20,7 +20,7 @@ import bnkit
 from bnkit.checks.rule_needs import Need
 from bnkit.checks.rule_registry import rules
 from bnkit.experiments.networks import network_sources
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 _BATCHES, _FORWARDS = 8, 10
 

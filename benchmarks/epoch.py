@@ -38,7 +38,7 @@ from bnkit.experiments.experiment import parse_experiment, read_recipe
 from bnkit.experiments.networks import network_sources
 from bnkit.experiments.plan import Run
 from bnkit.experiments.resolve_experiment import resolve_experiment
-from bnkit.experiments.training.task import Task
+from bnkit.experiments.training.learning_task import Task
 from bnkit.experiments.training.training_loop import Training, train
 
 RECIPE = "two-cnn-fashion-mnist"
@@ -83,7 +83,7 @@ class Usual(Lean):
 
 
 def plain_network() -> nn.Module:
-    """The course's network2 as anybody would write it."""
+    """The course's network2 as a reader of the course would write it."""
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(1, 6, 5),

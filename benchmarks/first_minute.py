@@ -3,7 +3,8 @@
     python benchmarks/first_minute.py --rounds 3
     python benchmarks/first_minute.py --demo      # and a whole `bnkit compare` into an empty folder
 
-Every figure is of a process of its own, started anew: seconds on the clock, and seconds of processor (its children's too).
+Every figure is of a process of its own, started anew: seconds on the clock until it ends, and seconds of processor of it and of
+all processes that it started. Those that outlive it, such as the server from which workers are forked, count on Linux only.
 Beside bnkit's commands stands what Python and PyTorch alone take; beside bnkit's layers those of torch.nn. Rounds in turns,
 medians. A first step is timed from when torch is loaded to the end of the step, so that what else is imported counts.
 
@@ -14,6 +15,7 @@ Warm: later ones, after a process that compiled whatever was missing and waited 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -71,8 +73,12 @@ print(first - began, time.perf_counter() - first)
 """
 
 
+# Of Linux's <sys/prctl.h>.
+PR_SET_CHILD_SUBREAPER = 36
+
+
 class Taken(NamedTuple):
-    """What a process took: seconds on the clock, seconds of processor, and what it printed."""
+    """What a process took: seconds on the clock, seconds of processor with all that it started, and what it printed."""
 
     wall: float
     processor: float
@@ -80,7 +86,7 @@ class Taken(NamedTuple):
 
 
 def take(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Taken:
-    """Run ``command`` in ``folder`` to its end.
+    """Run ``command`` in ``folder`` to its end, and to that of the processes that it started.
 
     Raises:
         RuntimeError: It failed.
@@ -93,12 +99,32 @@ def take(command: Sequence[str], folder: Path, environment: Mapping[str, str] | 
         )
         _, status, usage = os.wait4(child.pid, 0)
         wall = time.perf_counter() - began
+        # The system counts a process to its parent when that waits for it. The server from which workers are forked ends after
+        # the command, which does not wait for it.
+        processor = usage.ru_utime + usage.ru_stime + wait_for_orphans()
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
             errors.seek(0)
             raise RuntimeError(f"{' '.join(command)} ended with {child.returncode}: {errors.read()[-2000:]}")
         output.seek(0)
-        return Taken(wall, usage.ru_utime + usage.ru_stime, output.read())
+        return Taken(wall, processor, output.read())
+
+
+def adopt_orphans() -> None:
+    """From now on, processes whose parent ends become children of this one."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def wait_for_orphans() -> float:
+    """Wait for all children to end; returns their seconds of processor."""
+    seconds = 0.0
+    while True:
+        try:
+            _, _, usage = os.wait4(-1, 0)
+        except ChildProcessError:
+            return seconds
+        seconds += usage.ru_utime + usage.ru_stime
 
 
 def commands(folder: Path) -> dict[str, Sequence[str]]:
@@ -185,6 +211,7 @@ def main() -> None:
     parser.add_argument("--demo", action="store_true", help="time a whole `bnkit compare` into an empty folder too")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     asked = parser.parse_args()
+    adopt_orphans()
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; seconds, medians of {asked.rounds}"
     )

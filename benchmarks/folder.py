@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
 from bnkit.experiments.experiment import NetworkIdentity, ResolvedExperiment, parse_experiment
 from bnkit.experiments.plan import Plan, plan
-from bnkit.experiments.records.record import Epoch, Status
 from bnkit.experiments.records.results_folder import ResultsFolder
+from bnkit.experiments.records.run_epochs_file import Epoch, Status
 
 T = TypeVar("T")
 

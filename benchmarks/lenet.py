@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 import bnkit
-from bnkit.experiments.networks.arms import ARMS, Arm
+from bnkit.experiments.networks.normalization_kinds import ARMS, Arm
 from bnkit.experiments.networks.registry import ARCHITECTURES
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 STEPS = 5
 WITHIN = ", activation within"

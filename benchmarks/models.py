@@ -1,4 +1,4 @@
-"""Networks that nobody here wrote, folded: what goes where, how far the result is off, how much faster it runs.
+"""Third-party networks, folded: what goes where, how far the result is off, how much faster it runs.
 
     python -m benchmarks.models --rounds 21
 

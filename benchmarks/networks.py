@@ -30,9 +30,9 @@ from pytorchcv.model_provider import get_model
 from torch import Tensor, nn
 
 import bnkit
-from bnkit.experiments.networks.arms import ARMS
+from bnkit.experiments.networks.normalization_kinds import ARMS
 from bnkit.experiments.networks.registry import ARCHITECTURES
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 SIDES = ("torch.nn", "bnkit", "free")
@@ -128,7 +128,9 @@ def without_batch_norm(model: nn.Module) -> nn.Module:
     return free
 
 
-def sides_of(network: Network, layout: torch.memory_format) -> tuple[dict[str, nn.Module], bnkit.model.changes.Changes]:
+def sides_of(
+    network: Network, layout: torch.memory_format
+) -> tuple[dict[str, nn.Module], bnkit.model.change_list.Changes]:
     """The three networks, and what the conversion says of itself."""
     torch.manual_seed(0)
     theirs = network.build().to(memory_format=layout)

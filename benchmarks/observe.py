@@ -17,8 +17,8 @@ import torch
 from torch.nn import functional
 
 from bnkit.experiments.networks import network_sources
-from bnkit.experiments.settings import Settings
-from bnkit.experiments.training.task import training_step
+from bnkit.experiments.run_settings import Settings
+from bnkit.experiments.training.learning_task import training_step
 from bnkit.memory import keep_freed_memory
 from bnkit.model.instrument.layer_instrumentation import LayerInstrumentation
 

@@ -31,7 +31,7 @@ from scipy.special import ndtr, stdtr, stdtrit
 from bnkit.intervals.alpha_spending import chance_of_factor, level_at
 from bnkit.intervals.interval import FEWEST, Conclusion, Interval, conclude
 from bnkit.report.contrasts.diverged_runs import Divergence
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 
 Array = np.ndarray[Any, Any]
 MOST, ERROR = 50, 0.05

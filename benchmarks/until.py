@@ -18,14 +18,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from bnkit.comparison.choose_next_runs import seed_growth
 from bnkit.comparison.compare import run_experiment
-from bnkit.comparison.seed_growth import seed_growth
 from bnkit.experiments.experiment import Experiment, parse_experiment, read_recipe
 from bnkit.experiments.plan import plan
 from bnkit.experiments.records.results_folder import ResultsFolder
-from bnkit.experiments.stopping_rule import StoppingRule
+from bnkit.experiments.until_settings import StoppingRule
 from bnkit.report.contrasts.compare_networks import contrasts
-from bnkit.report.results import Results
+from bnkit.report.results_of_plan import Results
 
 SEEDS, FIXED = 8, 5
 _FASHION = {

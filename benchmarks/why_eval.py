@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 import bnkit
-from bnkit.checks.data_measurements import DataMeasurements
+from bnkit.checks.measure_on_data import DataMeasurements
 from bnkit.comparison.compare import run_experiment
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
+from bnkit.experiments.data_for_model import data_of_run
 from bnkit.experiments.experiment import parse_experiment, read_recipe
-from bnkit.experiments.model_data import data_of_run
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.recognise_batch_norm import batch_norm_sites
 from bnkit.model.statistics.running_stats_drift import Drift

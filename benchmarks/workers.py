@@ -5,7 +5,7 @@
 The same runs are trained by one worker that has the machine to itself, by k workers at once, and by k plain processes side by
 side, all in turns, and between them the machine is asked: convolution steps alone, and k times side by side, in processes that
 know nothing of each other (`benchmarks.side_by_side`). A plain process builds its share of the networks and trains them one after
-the other, and that is all: no records, no checkpoints, nobody who hands out runs.
+the other, and that is all: no records, no checkpoints, no pool that hands out runs.
 
 The efficiency is the time of one worker over k times that of k workers. It is taken from the first run that begins to the last
 that ends, and for the whole call. The first is a product of parts, which are printed:
@@ -40,7 +40,7 @@ from bnkit.comparison.compare import run_experiment
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import Experiment, parse_experiment
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Record
+from bnkit.experiments.records.run_epochs_file import Record
 from bnkit.experiments.running.worker_count import available_cpus
 
 _LOAD = "convolution steps"

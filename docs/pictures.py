@@ -2,13 +2,17 @@
 
 python docs/pictures.py        # trains the quickstart, looked into, into build/pictures unless it is there; with --fresh again
 
-The two intervals of a difference are drawn from runs of the quickstart's network with 3, 5 and 20 seeds, in build/pictures/intervals.
+The two intervals of a difference are drawn from runs of the quickstart's network with 3, 5 and 20 seeds. Each number has its own
+folder: seeds that are added to a folder are further looks, and the intervals allow for those.
 
-The page of the verdicts is photographed where `bnkit claims --data fashion-mnist` has left it, in results/claims.
+The page of the verdicts is made from the table in docs/results/claims-table.md, which `bnkit claims` wrote.
+
+A picture has a dark version, <name>-dark.png, where docs/stylesheets/pictures.css names it for pages in dark colours.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import subprocess
@@ -19,19 +23,25 @@ from pathlib import Path
 from rich.console import Console
 
 import bnkit
+from bnkit.claims import CLAIMS, Decision, Scale, designs
+from bnkit.claims.claims_page import claims_page
+from bnkit.claims.judge_hypotheses import Verdict
+from bnkit.claims.verdict_table import ClaimResult, Verdicts
 from bnkit.comparison.compare import run_experiment
 from bnkit.comparison.live_table import LiveTable
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import parse_experiment, read_recipe
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch, Record
+from bnkit.experiments.records.run_epochs_file import Epoch, Record
+from bnkit.intervals.interval import Interval
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "build" / "pictures"
-_FROM_INSIDE = "<style>header, main > *:has(~ #inside) { display: none; }</style></head>"
-CLAIMS = HERE.parent / "results" / "claims" / "claims.html"
+_FROM_INSIDE = "<style>header, main > *:has(~ #inside) { display: none; } #inside { margin-top: 0; }</style></head>"
+_TO_THE_PLOT = "<style>main > #figure-forest ~ * { display: none; }</style></head>"
+TABLE = HERE / "results" / "claims-table.md"
 # At this learning rate the spread of the seeds sets the width with 3 seeds, and the number of test images with 20.
-INTERVALS = {**read_recipe("quickstart"), "grid": {"lr": [0.3], "batch_size": [64]}}
+INTERVALS = {**read_recipe("quickstart"), "grid": {"lr": [0.1], "batch_size": [64]}}
 SEEDS = (3, 5, 20)
 # The live table is photographed after so many epochs.
 MOMENT = 87
@@ -74,10 +84,17 @@ def photograph(chromium: str, page: Path, size: str, picture: Path, *, dark: boo
     """What a browser of ``size`` shows of ``page``, without a network."""
     subprocess.run(
         [chromium, "--headless=new", "--no-sandbox", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
+         "--default-background-color=00000000",
          f"--blink-settings=preferredColorScheme={0 if dark else 1}",
          "--virtual-time-budget=8000", f"--window-size={size}", f"--screenshot={picture}", page.resolve().as_uri()],
         check=True, capture_output=True,
     )  # fmt: skip
+
+
+def photograph_both(chromium: str, page: Path, size: str, name: str) -> None:
+    """``page`` in light and in dark colours, as ``<name>.png`` and ``<name>-dark.png``."""
+    photograph(chromium, page, size, HERE / "images" / f"{name}.png")
+    photograph(chromium, page, size, HERE / "images" / f"{name}-dark.png", dark=True)
 
 
 def photograph_notebook(chromium: str, comparison: bnkit.Comparison) -> None:
@@ -92,18 +109,26 @@ def photograph_notebook(chromium: str, comparison: bnkit.Comparison) -> None:
             f'font: 14px system-ui, sans-serif">{comparison._repr_html_()}',
             encoding="utf-8",
         )
-        photograph(chromium, page, "860,570", HERE / "images" / f"{name}.png")
+        photograph(chromium, page, "860,706", HERE / "images" / f"{name}.png")
 
 
-def draw_intervals() -> None:
+def draw_intervals(*, dark: bool = False) -> None:
     """Draw the differences of the seeds, and under them both intervals, for each number of seeds."""
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    colours = {"dots": "#6e7781", "these": "#0a58ca", "new": "#b04a00"}
-    figure, axes = plt.subplots(figsize=(7.2, 3.3), layout="constrained")
+    plt.style.use(["default", "dark_background"] if dark else "default")
+    colours = (
+        {"dots": "#9aa4ae", "these": "#4aa3ff", "new": "#ff9d5c", "zero": "#bbbbbb", "page": "#14181d"}
+        if dark
+        else {"dots": "#6e7781", "these": "#0a58ca", "new": "#b04a00", "zero": "#333333", "page": "#ffffff"}
+    )
+    figure, axes = plt.subplots(figsize=(7.2, 3.3), layout="constrained", facecolor=colours["page"])
+    axes.set_facecolor(colours["page"])
     for place, seeds in enumerate(SEEDS):
-        comparison = run_experiment(parse_experiment({**INTERVALS, "seeds": seeds}, "intervals"), FOLDER / "intervals")
+        comparison = run_experiment(
+            parse_experiment({**INTERVALS, "seeds": seeds}, "intervals"), FOLDER / f"intervals-{seeds}"
+        )
         last = {(row["network"], row["seed"]): row["test_accuracy"] for row in comparison.rows}
         differences = [100 * (last["batch_norm", seed] - last["no_batch_norm", seed]) for seed in range(seeds)]
         axes.plot(differences, [place - 0.2] * seeds, "o", color=colours["dots"], alpha=0.6, markersize=5)
@@ -121,7 +146,7 @@ def draw_intervals() -> None:
                 va="center",
                 fontsize=9,
             )
-    axes.axvline(0, color="#333333", linestyle="--", linewidth=0.8)
+    axes.axvline(0, color=colours["zero"], linestyle="--", linewidth=0.8)
     axes.set(yticks=range(len(SEEDS)), yticklabels=[f"{seeds} seeds" for seeds in SEEDS], ylim=(len(SEEDS) - 0.4, -0.5))
     axes.set_xlabel("points of test accuracy that batch norm adds")
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -134,7 +159,31 @@ def draw_intervals() -> None:
     ]
     names = ["each seed", "first interval: other seeds", "second interval: other seeds, other test images"]
     figure.legend(lines, names, loc="outside upper center", ncols=3, fontsize=9, frameon=False)
-    figure.savefig(HERE / "images" / "intervals.png", dpi=144)
+    name = "intervals-dark.png" if dark else "intervals.png"
+    figure.savefig(HERE / "images" / name, dpi=144, facecolor=colours["page"])
+
+
+def page_of_claims() -> str:
+    """The page of the verdicts, from the table that the documentation shows."""
+    design_of = designs(quick=False)
+    rows = re.findall(
+        r"^\| (\d\w*) \|.*\| ([a-z ]+) \| ([^|]*\[[^|]*) \| (\d+) \|", TABLE.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    found = {number: (decision, effect, int(n)) for number, decision, effect, n in rows}
+    results = [
+        ClaimResult(claim, design_of[claim.design], Verdict(Decision(decision), _interval(effect, claim.scale, n)), {})
+        for claim in CLAIMS
+        for decision, effect, n in [found[claim.number]]
+    ]
+    return claims_page(Verdicts(Path("results/claims"), results, 5, "bnkit claims --data fashion-mnist", {}).to_json())
+
+
+def _interval(text: str, scale: Scale, n: int) -> Interval:
+    """The interval that a table shows: ``Scale.text`` backwards."""
+    shown = [float(number) for number in re.findall(r"[-+]?\d[\d.]*(?:e[-+]?\d+)?", text.replace("−", "-"))]
+    unit = 0.01 if scale in (Scale.POINTS, Scale.SHARE) else 1.0
+    mean, low, high = (math.log(value) if scale is Scale.RATIO else unit * value for value in shown)
+    return Interval(mean, low, high, n)
 
 
 def main() -> None:
@@ -147,22 +196,26 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("error: no Chromium to photograph the report with; install one")
-    report, images = comparison.folder.report_file, HERE / "images"
-    photograph(chromium, report, "1060,1180", images / "report.png")
-    photograph(chromium, report, "1060,1180", images / "report-dark.png", dark=True)
-    inside = FOLDER / "inside.html"  # a picture begins at the top of a page: what stands above is hidden
+    report = comparison.folder.report_file
+    photograph_both(chromium, report, "1060,1180", "report")
+    inside = FOLDER / "inside.html"  # a picture begins at the top of a page: what is above is hidden
     inside.write_text(report.read_text(encoding="utf-8").replace("</head>", _FROM_INSIDE), encoding="utf-8")
-    photograph(chromium, inside, "1060,1160", images / "report-inside.png")
+    photograph_both(chromium, inside, "1060,1120", "report-inside")
     photograph_notebook(chromium, comparison)
     draw_intervals()
+    draw_intervals(dark=True)
     terminal = FOLDER / "terminal.svg"
     if terminal.is_file():
         size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', terminal.read_text(encoding="utf-8"))
         photograph(
-            chromium, terminal, ",".join(str(round(float(side))) for side in size.groups()), images / "terminal.png"
+            chromium,
+            terminal,
+            ",".join(str(round(float(side))) for side in size.groups()),
+            HERE / "images" / "terminal.png",
         )
-    if CLAIMS.is_file():
-        photograph(chromium, CLAIMS, "1060,1180", images / "claims.png")
+    claims = FOLDER / "claims.html"
+    claims.write_text(page_of_claims().replace("</head>", _TO_THE_PLOT), encoding="utf-8")
+    photograph_both(chromium, claims, "1060,1440", "claims")
     sys.stdout.write(f"bnkit {bnkit.__version__}: pictures in {HERE / 'images'}\n")
 
 

@@ -22,7 +22,7 @@ import psutil
 
 _MARK = "BNKIT_TEST_PROCESSES"
 # It belongs to this process for as long as that lives, whichever test made multiprocessing start it.
-_NOBODYS = "multiprocessing.resource_tracker"
+_LEFT_ALONE = "multiprocessing.resource_tracker"
 # After the first time, in case what was killed is started again.
 _SECONDS_MORE = 5.0
 # For what is killed to be gone.
@@ -202,13 +202,13 @@ def _end(mark: str, *, forked: bool = False) -> None:
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        # psutil's own wait would take the exit status from whoever waits for it in this process.
+        # psutil's own wait would take the exit status from the code in this process that waits for it.
         time.sleep(0.02)
 
 
 def _is_one(process: psutil.Process, mark: str) -> bool:
     try:
         has_it = mark in process.environ().get(_MARK, "")
-        return has_it and process.pid != os.getpid() and _NOBODYS not in " ".join(process.cmdline())
+        return has_it and process.pid != os.getpid() and _LEFT_ALONE not in " ".join(process.cmdline())
     except psutil.Error:  # it has ended, or is none of ours
         return False

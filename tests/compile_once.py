@@ -18,7 +18,7 @@ _LOCKS = Path(tempfile.gettempdir()) / f"bnkit-test-locks-{os.getuid()}"
 
 
 class _Finder(MetaPathFinder):
-    """Numba takes half a second to import: what it compiles with is changed once somebody has imported it."""
+    """Numba takes half a second to import, so its compiler is only changed once another module has imported it."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != MODULE:

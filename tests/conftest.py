@@ -33,7 +33,7 @@ CHROMIUM = next(
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    """No test reads or writes the cache of whoever runs it."""
+    """No test reads or writes the cache of the user who runs it."""
     monkeypatch.setenv("BNKIT_DATA", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("COLUMNS", "120")
 

@@ -10,8 +10,9 @@ import pytest
 
 from bnkit.checks.config import CheckConfig, parse_config
 from bnkit.checks.rule_registry import rules
+from bnkit.claims import CLAIMS
 from bnkit.experiments.experiment import DEMONSTRATION_NAMES, Experiment, parse_experiment, recipes
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 ROOT = Path(__file__).parents[1]
 RULES = sorted((ROOT / "docs" / "rules").glob("*.md"))  # whose examples are run with the tests of the rules
@@ -79,6 +80,15 @@ def test_every_rule_is_in_the_table():
     table = header + "".join(rows)
     page = (ROOT / "docs" / "reference" / "rules.md").read_text()
     assert f"<!-- rules -->\n{table}<!-- end of rules -->" in page, f"docs/reference/rules.md has to hold\n{table}"
+
+
+def test_the_tables_of_verdicts_have_the_sentences_of_the_claims():
+    hypotheses = {claim.number: claim.hypothesis for claim in CLAIMS}
+    for page in ("claims", "claims-table"):
+        text = (ROOT / f"docs/results/{page}.md").read_text(encoding="utf-8")
+        rows = [row.strip("| ").split(" | ") for row in re.findall(r"^\| \d.* \[.*\|$", text, re.MULTILINE)]
+        assert [cells[0] for cells in rows if hypotheses[cells[0]] not in cells] == []
+        assert page == "claims" or [cells[0] for cells in rows] == list(hypotheses)
 
 
 def _words(page):

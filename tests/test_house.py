@@ -35,10 +35,10 @@ MANY_PARAMETERS = {
     "kernels/cpu/loop_call.py: _run",
     "kernels/cpu/contiguous_loops.py: products",
     "kernels/cpu/contiguous_loops.py: write_backward",
-    "kernels/cpu/channels_last_steps.py: finalize",
-    "kernels/cpu/channels_last_steps.py: accumulate_backward",
-    "kernels/cpu/channels_last_steps.py: broadcast_backward",
-    "kernels/cpu/channels_last_steps.py: write_backward",
+    "kernels/cpu/channels_last_row_steps.py: finalize",
+    "kernels/cpu/channels_last_row_steps.py: accumulate_backward",
+    "kernels/cpu/channels_last_row_steps.py: broadcast_backward",
+    "kernels/cpu/channels_last_row_steps.py: write_backward",
     # An operator of ONNX, as its reference evaluator calls it.
     "model/verify/onnx_operators.py: _run",
 }

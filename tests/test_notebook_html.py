@@ -7,8 +7,8 @@ from torch import nn
 
 import bnkit
 from bnkit.notebook_html import bullets, folded, output, paragraph, pictures, wide
-from bnkit.report.answer import Answer
-from bnkit.table import Table
+from bnkit.report.answer_text import Answer
+from bnkit.text_table import Table
 
 
 def test_texts_are_escaped():

@@ -21,7 +21,7 @@ PHRASES = {
     r"(?:is|are) told": "receives; the message says",
     r"(?:is|are) no(?! longer\b| more\b)(?<!there is no)(?<!there are no)": "is not a",
     r"mend(?:s|ed|ing)?": "fix, repair",
-    r"nobody|somebody|whoever": "name the thing: the caller, the user, another process",
+    r"anybody|nobody|somebody|someone|whoever": "name the thing: the caller, the user, another process",
     r"so many": "this many, `n`",
     r"stands? (?:before|behind|beside|there)": "precedes, follows",
     r"whatever": "any, for every",
@@ -42,20 +42,28 @@ DOCS = [
     if path.name != "CHANGELOG.md" and not (path.suffix == ".md" and path.with_suffix(".ipynb") in LESSONS)
 ]
 SOURCES = sorted(ROOT.glob("src/**/*.py"))
+TESTS = sorted(path for folder in ("tests", "benchmarks") for path in ROOT.glob(f"{folder}/**/*.py"))
+# In a test's name, words are joined by underscores.
+SOMEBODY = re.compile(r"(?:any|no|some)body|someone|whoever", re.IGNORECASE)
 
 
-def _found(path):
+def _found(path, pattern=PATTERN):
     lines = path.read_text(encoding="utf-8").splitlines()
     return [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for number, line in enumerate(lines, 1)
-        if PATTERN.search(line)
+        if pattern.search(line)
     ]
 
 
 @pytest.mark.parametrize("paths", [DOCS, SOURCES], ids=["docs", "sources"])
 def test_no_phrase_that_has_to_be_read_twice(paths):
     found = [line for path in paths for line in _found(path)]
+    assert not found, "\n".join(found)
+
+
+def test_tests_and_benchmarks_name_who_acts():
+    found = [line for path in TESTS if path.name != "test_prose.py" for line in _found(path, SOMEBODY)]
     assert not found, "\n".join(found)
 
 

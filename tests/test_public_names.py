@@ -30,9 +30,9 @@ def test_an_unknown_name_lists_the_known_ones():
     ("module", "absent"),
     [
         ("bnkit", ["torch", "numpy", "rich", "bokeh"]),
-        ("bnkit.comparison.comparison", ["torch", "pandas", "matplotlib", "bokeh"]),
+        ("bnkit.comparison.comparison_result", ["torch", "pandas", "matplotlib", "bokeh"]),
         ("bnkit.report.notebook.comparison_html", ["torch", "pandas", "matplotlib", "bokeh"]),
-        ("bnkit.report.paper.files", ["torch", "pandas", "matplotlib", "bokeh"]),
+        ("bnkit.report.paper.write_files", ["torch", "pandas", "matplotlib", "bokeh"]),
         ("bnkit.report.page", ["torch"]),
         ("bnkit.comparison.compare", ["torch", "tensorboardX", "wandb", "mlflow"]),
         ("bnkit.integrations.loggers", ["torch", "tensorboardX", "wandb", "mlflow"]),

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from bnkit import factory_import
-from bnkit.import_graph import loaded_spec
+from bnkit import import_user_function
+from bnkit.parse_imports import loaded_spec
 
 
 @pytest.fixture(name="project")
@@ -15,8 +15,8 @@ def a_project(tmp_path, monkeypatch):
     """A function that writes files into an empty folder, which is the working directory; nothing of it stays loaded."""
     monkeypatch.chdir(tmp_path)
     # What other tests of this process imported, and where from, is as if it had never been.
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in factory_import._import_folders])
-    monkeypatch.setattr(factory_import, "_import_folders", [])
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in import_user_function._import_folders])
+    monkeypatch.setattr(import_user_function, "_import_folders", [])
     before = set(sys.modules)
 
     def write(**files):

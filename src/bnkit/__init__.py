@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bnkit.checks.check import check as check
     from bnkit.checks.training_monitor import Monitor as Monitor
     from bnkit.comparison.compare import compare as compare
-    from bnkit.comparison.comparison import Comparison as Comparison
+    from bnkit.comparison.comparison_result import Comparison as Comparison
     from bnkit.experiments.callbacks import Callback as Callback
     from bnkit.memory.freed_memory import keep_freed_memory as keep_freed_memory
     from bnkit.memory.recompute import recompute as recompute
@@ -30,7 +30,7 @@ __version__ = "0.1.0"
 # Where each public name lives. They are loaded on first use (PEP 562), so that `import bnkit` alone loads no torch.
 _HOMES = {
     "Callback": "bnkit.experiments.callbacks",
-    "Comparison": "bnkit.comparison.comparison",
+    "Comparison": "bnkit.comparison.comparison_result",
     "Monitor": "bnkit.checks.training_monitor",
     "add": "bnkit.model.edit.add",
     "assert_healthy": "bnkit.checks.check",
@@ -73,7 +73,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        from bnkit.messages import did_you_mean
+        from bnkit.message_parts import did_you_mean
 
         close = did_you_mean(name, __all__)
         raise AttributeError(f"module 'bnkit' has no attribute {name!r}; it has {', '.join(__all__)}{close}")

@@ -18,7 +18,7 @@ from typing import IO, Any, TextIO, TypeVar
 from rich.console import Console
 from rich.text import Text
 
-from bnkit.table import UNLIMITED, wrap
+from bnkit.text_table import UNLIMITED, wrap
 
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 _Entry = TypeVar("_Entry")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from bnkit.table import Table
+    from bnkit.text_table import Table
 
 _STYLE = """
 .bnkit { max-width: 60rem; line-height: 1.45; }

@@ -16,8 +16,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.gpu import backward, forward, launch
+from bnkit.kernels.kernel_interface import BatchNormArgs
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),

@@ -17,11 +17,11 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import bnkit
-from bnkit.checks.findings import Findings
+from bnkit.checks.findings_output import Findings
 from bnkit.checks.rule_pages import read_page
 from bnkit.data import Examples, load, prepare
 from bnkit.experiments.networks import ARCHITECTURES, network_sources
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 from tests.zoo.networks import NORMALISED, Network, example
 
 Batches = list[tuple[Tensor, Tensor]]

@@ -13,7 +13,7 @@ import pytest
 from bnkit import __version__
 from bnkit.checks import sarif
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.findings import Findings
+from bnkit.checks.findings_output import Findings
 from bnkit.checks.rule_pages import rule_pages
 
 SCHEMA = jsonschema.Draft4Validator(json.loads(Path(__file__).with_name("sarif-2.1.0.json").read_text()))

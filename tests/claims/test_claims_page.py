@@ -10,7 +10,7 @@ import pytest
 from bnkit.claims import CLAIMS, PAGES, Decision, Verdict, designs, judge
 from bnkit.claims.claims_page import claims_page
 from bnkit.claims.forest_plot import forest_plot
-from bnkit.claims.hypothesis_tests import HypothesisTest
+from bnkit.claims.judge_hypotheses import HypothesisTest
 from bnkit.claims.verdict_table import ClaimResult, Verdicts
 from tests.browser import drawn
 

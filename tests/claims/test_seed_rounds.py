@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import sequential as simulated
 from bnkit.claims import CLAIMS, Decision, Evidence, designs
-from bnkit.claims.hypothesis_tests import ERROR_RATE, HypothesisTest, judge
+from bnkit.claims.judge_hypotheses import ERROR_RATE, HypothesisTest, Sample, judge
 from bnkit.claims.seed_rounds import decide, judge_once, judge_round, rounds_until
 from bnkit.claims.seeds_needed import outlook
 from bnkit.claims.train_designs import Training
@@ -145,7 +145,7 @@ def test_questions_without_data_count_where_they_may_be_asked_later():
 
 def test_the_simulation_is_of_the_verdicts_in_use():
     values = np.random.default_rng(0).normal(0.8, 1.0, 12)
-    looks = tuple(dict(enumerate(values[:count])) for count in rounds_until(12)[:-1])
+    looks = tuple(Sample(dict(enumerate(values[:count]))) for count in rounds_until(12)[:-1])
     (verdict,) = judge([HypothesisTest(dict(enumerate(values)), 1.0, looks=looks)])
     mean, variance = simulated._moments(values[None])
     places = [count - 3 for count in rounds_until(12)]

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from bnkit.checks.config import load_config
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import parse_experiment, read_experiment
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 from tests.cli import user_networks
 from tests.cli.cli_runner import QUICK_COMPARE, TINY_EXPERIMENT, invoke
 from tests.random_examples import examples

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from bnkit.checks.rule_pages import read_page
 from bnkit.checks.rule_registry import rules
 from bnkit.cli.main import main
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
 from tests.cli import image_data, user_networks
 from tests.cli.cli_runner import QUICK_COMPARE, invoke
 

@@ -111,7 +111,10 @@ def test_a_report_of_the_folder_of_claims(capsys):
     done = run([sys.executable, "-c", code])
     assert (done.returncode, done.stderr) == (0, "")
     assert "It reduces internal covariate shift (" in done.stdout
-    assert "Of 2 hypotheses 0 are decided" in done.stdout and "report: c/claims.html" in done.stdout
+    assert (
+        "Of 2 hypotheses 0 are decided" in done.stdout
+        and "report, with the pages that make the claims: c/claims.html" in done.stdout
+    )
     text = Path("c/claims.html").read_text()
     assert '<a href="inside/report.html">Its report</a>' in text
     assert "4 finished" in text and 'id="design-inside"' in text and 'id="design-order"' not in text

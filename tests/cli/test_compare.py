@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from bnkit.cli.main import main
+from bnkit.experiments.experiment import read_experiment
 from tests.child_processes import run, time_limit
 from tests.cli.cli_runner import QUICK_COMPARE, TINY_EXPERIMENT, invoke, start
 
@@ -49,6 +50,21 @@ def test_it_prints_the_table_and_the_answer_and_leaves_the_files(capsys, tmp_pat
     assert {path.name for path in (tmp_path / "r").iterdir()} >= {
         "experiment.toml", "results.csv", "report.html", "runs",
     }  # fmt: skip
+
+
+def test_a_network_without_data_is_trained_on_digits_and_the_first_line_says_so(capsys, tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef make(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), nn.Linear(8, 10))\n"
+    )
+    options = ("--grid", "lr=0.1", "--seeds", "1", "--epochs", "1")
+    result = invoke(capsys, "compare", "net.py:make", *options)
+    assert result.err.splitlines()[:2] == [
+        "data: digits, which come with bnkit; --data names others",
+        "net: 2 runs, 0 done before",
+    ]
+    assert read_experiment(tmp_path / "results" / "net" / "experiment.toml")["data"] == "digits"
+    for further in (["--data", "digits"], ["-q"], ["--json"]):
+        assert "data: digits" not in invoke(capsys, "compare", "net.py:make", *options, *further).err
 
 
 def test_results_csv_has_the_columns_and_values_that_were_promised(capsys, tmp_path):
@@ -510,7 +526,7 @@ def test_a_loss_that_is_not_finite_is_null(capsys):
     assert ",nan," in Path("r/results.csv").read_text()  # as it always was
 
 
-def test_a_folder_of_somebody_elses_is_left_alone(capsys, tmp_path):
+def test_a_folder_that_bnkit_did_not_write_is_left_alone(capsys, tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "results.csv").write_text("my,own,table\n")
     for options in ((), ("--fresh",), ("--workers", "1")):
@@ -538,7 +554,7 @@ def test_a_page_about_several_folders_replaces_no_other_file(capsys, tmp_path):
 @pytest.mark.exhaustive  # as test_output_streams has it, of other commands
 def test_a_reader_who_leaves_ends_it_without_a_traceback(tmp_path):
     reading, writing = os.pipe()
-    os.close(reading)  # nobody reads any more
+    os.close(reading)  # no process reads any more
     with os.fdopen(writing, "w") as pipe:
         done = run([sys.executable, "-m", "bnkit.cli.main", "data"], cwd=tmp_path, stdout=pipe)
     assert done.returncode == 141

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bnkit.cli.compare import _experiment, _seeds
-from bnkit.experiments.stopping_rule import StoppingRule
+from bnkit.experiments.until_settings import StoppingRule
 from tests.cli.cli_runner import TINY_EXPERIMENT, invoke
 
 TINY = ("compare", f"{TINY_EXPERIMENT}:networks", "--data", f"{TINY_EXPERIMENT}:data", "--grid", "lr=0.05,0.5", "--batch-size", "16")  # fmt: skip

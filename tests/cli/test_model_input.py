@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bnkit.experiments.model_data import data_of_run, model_data
+from bnkit.experiments.data_for_model import data_of_run, model_data
 from tests.cli import image_data
 from tests.cli.cli_runner import QUICK_COMPARE, invoke
 from tests.experiments import tiny_experiment

@@ -15,7 +15,7 @@ SOURCE = Path(bnkit.__file__).parent
 # Not messages: a command that a page shows, the output of `bnkit check`, and git's options.
 NOT_MESSAGES = {
     "claims/evaluate_claims.py",
-    "checks/findings.py",
+    "checks/findings_output.py",
     "experiments/records/environment.py",
     "integrations/pytest_plugin.py",  # an option of pytest
 }
@@ -77,8 +77,8 @@ IN_PYTHON = {
     "experiments/experiment.py": "keys of an experiment file",
     "experiments/networks/": "factories, which are Python",
     "experiments/plan.py": "a caller in Python",
-    "experiments/running/worker_process.py": "a script that calls bnkit.compare",
-    "experiments/training/task.py": "a function that was given in Python",
+    "experiments/running/start_and_stop_worker.py": "a script that calls bnkit.compare",
+    "experiments/training/learning_task.py": "a function that was given in Python",
     "integrations/": "callbacks",
     "kernels/": "layers",
     "memory/": "layers",

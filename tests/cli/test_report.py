@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 
 import pytest
 
@@ -120,6 +121,34 @@ def test_the_file_of_a_call_reports_that_call_and_leaves_the_report_of_the_folde
     assert [(tmp_path / "r" / name).read_bytes() for name in ("report.html", "results.csv")] == before
     other = tmp_path / "call.html"
     assert invoke(capsys, "report", str(call), "--out", str(other)).status == 0 and other.exists()
+    by_command = call.with_suffix(".html").read_bytes()
+    comparison = bnkit.Comparison(call)
+    assert comparison.write_report() == comparison.report_file == call.with_suffix(".html")
+    assert call.with_suffix(".html").read_bytes() == by_command
+    assert [(tmp_path / "r" / name).read_bytes() for name in ("report.html", "results.csv")] == before
+    assert comparison.to_json()["report"] == str(call.with_suffix(".html"))
+    assert repr(comparison).startswith(f"Comparison({str(call)!r}): 2 runs")
+    done = invoke(capsys, "report", str(call), "--format", "pdf")
+    assert (done.status, done.out) == (0, f"pdf: {call.with_name('0001-difference.pdf')}\n")
+    assert not (tmp_path / "r" / "difference.pdf").exists()
+
+
+@pytest.mark.parametrize("form", ["pdf", "svg"])
+def test_only_a_picture_of_bnkit_is_replaced_unless_the_file_is_given(capsys, comparison, tmp_path, monkeypatch, form):
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(comparison.folder.path, tmp_path / "r")
+    command = ("report", str(folder), "--format", form)
+    picture = folder / f"difference.{form}"
+    picture.unlink(missing_ok=True)
+    assert [invoke(capsys, *command).status for _ in range(2)] == [0, 0]  # the second time over the first
+    picture.write_text("mine")
+    done = invoke(capsys, *command)
+    assert (done.status, done.err) == (
+        2,
+        f"error: {picture} is there and is not a picture of bnkit's; expected another file: use --out\n",
+    )
+    assert picture.read_text() == "mine"
+    assert invoke(capsys, *command, "--out", str(picture)).status == 0 and picture.read_bytes() != b"mine"
 
 
 @pytest.mark.parametrize("path", ["report.html", "runs", "calls", ".."])

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from bnkit.model.changes import Change, Changed, Changes
+from bnkit.model.change_list import Change, Changed, Changes
 from tests.cli import image_data
 from tests.cli.cli_runner import invoke
 

@@ -1,4 +1,4 @@
-"""Networks of somebody's own, as the command line names them."""
+"""Networks of a user, as the command line names them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pytest
 import bnkit
 from bnkit.comparison.compare_folders import merge_comparisons
 from bnkit.errors import RecordError
-from bnkit.report.answer import Answer
+from bnkit.report.answer_text import Answer
 from tests.cli.cli_runner import invoke
 from tests.experiments import tiny_experiment
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import bnkit
-from bnkit.experiments.records.earlier_calls import CALLS
+from bnkit.experiments.records.earlier_compare_calls import CALLS
 from tests.cli.cli_runner import invoke
 from tests.experiments import tiny_experiment
 from tests.experiments.records.test_former_folder import FORMER

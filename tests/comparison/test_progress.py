@@ -14,10 +14,12 @@ from rich.console import Console
 from bnkit.comparison.live_table import LiveTable
 from bnkit.comparison.progress import PlainLines, progress_display, shown_progress
 from bnkit.comparison.progress_estimate import ProgressEstimate
+from bnkit.comparison.undecided_table import describe_look, looks_table
 from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Callback, EpochDone, PlanStarted, RunStarted
-from bnkit.experiments.records.record import Record, Status
-from bnkit.experiments.stopping_rule import ContrastLooks, Look, StoppingRule
+from bnkit.experiments.records.run_epochs_file import Record, Status
+from bnkit.experiments.until_settings import ContrastLooks, Look, StoppingRule
+from bnkit.report.objective_metric import Objective
 from tests.report.fake_runs import diverged_record, epoch, fake_plan, finished_record
 
 
@@ -304,9 +306,9 @@ def test_what_is_no_answer_to_whether_progress_is_shown():
         pass
 
 
-def _grown(*verdicts):
-    looks = tuple(Look(pairs, 0.021, -0.01, 0.05, verdict) for pairs, verdict in enumerate(verdicts, start=3))
-    return ContrastLooks("no_batch_norm", "batch_norm", {}, 0.1, 0.1, looks)
+def _grown(*verdicts, network="batch_norm", is_new=True):
+    looks = tuple(Look(pairs, 0.021, -0.01, 0.05, verdict, is_new) for pairs, verdict in enumerate(verdicts, start=3))
+    return ContrastLooks("no_batch_norm", network, {}, 0.1, 0.1, looks)
 
 
 @pytest.mark.parametrize("width", [40, 80])
@@ -323,6 +325,9 @@ def test_the_interval_closes_line_by_line(clock, width):
     assert line.split()[:2] == ["batch_norm", "4"]
     assert line.rstrip().endswith("gain")
     assert ("1 point" in line) == (width == 80)
+    header = " ".join(lines[2 : lines.index(line)])
+    assert ("95 % interval, new examples" in header) == (width == 80)
+    assert {"95", "%", "interval,", "new", "examples"} < set(header.split())
     table.plan_started(fake_plan(), {})  # of another comparison
     assert "so far" not in _shown(table, console)
 
@@ -352,6 +357,18 @@ def test_a_log_says_what_each_look_found(verdict, margin, said):
     lines.look_taken(_grown(verdict), StoppingRule(margin=margin))
     lines.seeds_ended((), "budget")
     assert console.file.getvalue().splitlines()[-2:] == [
-        f"batch_norm against no_batch_norm: +2.1 points, 95 % interval [−1.0, +5.0], n = 3: {said}",
+        f"batch_norm against no_batch_norm: +2.1 points, 95 % interval for new test examples [−1.0, +5.0], n = 3: {said}",
         "no more seeds: the budget ends; the same call resumes",
     ]
+
+
+def test_a_look_says_for_which_test_examples_its_interval_is(clock):
+    new, these = _grown("unknown"), _grown("gain", network="group_norm", is_new=False)
+    (header, ((*_, interval, _, _),)) = looks_table([these], StoppingRule(), Objective())
+    assert ("95 % interval, these examples" in header, interval) == (True, "[−1.0, +5.0]")
+    header, rows = looks_table([new, these], StoppingRule(), Objective())
+    assert "95 % interval" in header
+    assert [row[3] for row in rows] == ["[−1.0, +5.0] new", "[−1.0, +5.0] these"]
+    assert describe_look(these, StoppingRule(), Objective()) == (
+        "group_norm against no_batch_norm: +2.1 points, 95 % interval for these test examples [−1.0, +5.0], n = 3: gain"
+    )

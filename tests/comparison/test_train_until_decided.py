@@ -8,7 +8,7 @@ import pytest
 
 import bnkit
 from bnkit.experiments.callbacks import EpochDone, LookTaken, PlanStarted, RunStarted, SeedsEnded
-from bnkit.experiments.records.record import Status
+from bnkit.experiments.records.run_epochs_file import Status
 from tests.cli.cli_runner import invoke
 from tests.experiments import tiny_experiment
 from tests.experiments.faulty_networks import FaultyNetwork

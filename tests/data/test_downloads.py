@@ -82,11 +82,11 @@ def test_a_broken_file_is_named_and_left_alone(server):
 @pytest.mark.slow
 # pooch does not close the response of a request that was refused; it goes with the exception, here and now.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-@pytest.mark.parametrize("cause", ["nobody listens", "not found"])
+@pytest.mark.parametrize("cause", ["no server listens", "not found"])
 def test_no_connection_is_one_line_with_a_way_out(server, cause):
     handler, address = server
     handler.content = None
-    if cause == "nobody listens":
+    if cause == "no server listens":
         address = "http://127.0.0.1:9/file.gz"
     with pytest.raises(DataError, match=r"could not be fetched from http://127.0.0.1.*BNKIT_DATA") as caught:
         PublishedFile("set/file.gz", address, DIGEST).fetch()

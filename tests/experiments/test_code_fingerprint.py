@@ -1,4 +1,4 @@
-"""What tells somebody's code from other code."""
+"""The fingerprint of a user's code differs from that of other code."""
 
 from __future__ import annotations
 

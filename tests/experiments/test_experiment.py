@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import parse_experiment, read_experiment, read_recipe, recipes
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 SMALL = {"name": "small", "networks": ["lenet"], "grid": {"lr": [0.1]}, "seeds": 2, "epochs": 1}
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import bnkit
-from bnkit.experiments.records.record import Status
+from bnkit.experiments.records.run_epochs_file import Status
 from bnkit.integrations.loggers import logger_names, loggers
 from bnkit.integrations.run_logger import FIGURES, RunLogger, ServiceRun
 from tests.cli.cli_runner import QUICK_COMPARE, invoke

@@ -15,7 +15,7 @@ EXPERIMENT = {"grid": {"lr": [0.05], "batch_size": [16]}, "seeds": 2, "epochs": 
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory):
-    """No network, nothing of whoever runs this, and no process left behind."""
+    """No network, no settings of the user who runs the tests, and no process left behind."""
     with pytest.MonkeyPatch.context() as patch:
         home = tmp_path_factory.mktemp("home")
         for name, value in {

@@ -49,7 +49,7 @@ def test_a_change_behind_the_back_of_autograd_is_seen_by_the_next_layer(norm, x)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_a_change_before_anybody_saved_the_output_raises(x):
+def test_a_change_before_the_output_is_saved_raises(x):
     """The compiled loops do not save their output: the next layer is the first who does, after the change."""
     torch.manual_seed(0)
     layers = nn.ModuleList([nn.Conv2d(3, 4, 1), *normalised("numba", 4), nn.Conv2d(4, 2, 1)])

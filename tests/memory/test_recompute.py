@@ -262,7 +262,7 @@ def test_dropout_views_and_linear_layers():
         torch.manual_seed(1)
         results.append(_numbers(model, x, again=again))
     assert_same(results[1][0], results[0][0])
-    assert results[1][1] == 3  # the third through views: its own output is what nobody keeps
+    assert results[1][1] == 3  # the third through views: its own output is not kept
 
 
 @pytest.mark.parametrize(

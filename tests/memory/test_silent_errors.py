@@ -17,11 +17,11 @@ from tests.memory.networks import NETWORKS, Held, batch, gradients, normalised, 
 
 
 @pytest.fixture
-def run_recipe(monkeypatch):
-    """The recipes that were followed in backward passes, in turn."""
+def run_formula(monkeypatch):
+    """The formulas that were followed in backward passes, in turn."""
     found = []
-    plain = saved_storage.run_recipe
-    monkeypatch.setattr(saved_storage, "run_recipe", lambda recipe: found.append(recipe) or plain(recipe))
+    plain = saved_storage.run_formula
+    monkeypatch.setattr(saved_storage, "run_formula", lambda formula: found.append(formula) or plain(formula))
     return found
 
 
@@ -47,7 +47,7 @@ def test_an_address_that_is_used_again_never_matches():
 
 
 def test_a_dead_storage_matches_nothing():
-    """The address of a storage is used again at once, unless somebody keeps a weak reference to it."""
+    """The address of a storage is used again at once, unless a weak reference to it is kept."""
     plain = {torch.zeros(256).untyped_storage()._cdata for _ in range(30)}
     assert len(plain) < 15
     dead = []
@@ -61,7 +61,7 @@ def test_a_dead_storage_matches_nothing():
         dead[-1].tensor = None
 
 
-def test_one_rebuild_for_all_users(run_recipe):
+def test_one_rebuild_for_all_users(run_formula):
     torch.manual_seed(0)
     first, norm = nn.Conv2d(3, 4, 1), nn.Sequential(*normalised("torch", 4))
     users = nn.ModuleList(nn.Conv2d(4, 2, 1) for _ in range(5))
@@ -70,23 +70,23 @@ def test_one_rebuild_for_all_users(run_recipe):
         loss = sum(user(y).sum() for user in users)
         del y
     assert found.dropped == 1
-    run_recipe.clear()
+    run_formula.clear()
     loss.backward()
-    assert len(run_recipe) == 1
+    assert len(run_formula) == 1
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("norm", ["torch", "numba"])
-def test_each_output_is_computed_once_in_a_pass(run_recipe, network, norm):
+def test_each_output_is_computed_once_in_a_pass(run_formula, network, norm):
     model, (x, targets) = NETWORKS[network](norm), batch()
     with bnkit.recompute(model) as found:
         loss = functional.cross_entropy(model(x), targets)
-    run_recipe.clear()
+    run_formula.clear()
     loss.backward(retain_graph=True)
     integers = 1 if network == "vgg" else 0  # of the first pool; nothing saves what the second returns
-    assert len(run_recipe) == found.dropped + integers
+    assert len(run_formula) == found.dropped + integers
     loss.backward()
-    assert len(run_recipe) == 2 * (found.dropped + integers)
+    assert len(run_formula) == 2 * (found.dropped + integers)
 
 
 def test_what_was_computed_is_freed_behind_its_last_user():
@@ -162,7 +162,7 @@ def test_the_backward_pass_inside_the_context():
 
 
 def test_inner_hooks_win(layers, x):
-    """What somebody else's hooks took is neither replaced nor looked at."""
+    """Tensors that other hooks saved are neither replaced nor read."""
     unpacked = []
     expected = gradients(layers, layers[2](layers[1](layers[0](x))).square().sum())
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach(), lambda t: unpacked.append(t) or t)

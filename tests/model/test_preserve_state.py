@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import bnkit.nn
-from bnkit.checks import input_statistics
+from bnkit.checks import layer_input_statistics
 from bnkit.checks.check import check
 from bnkit.checks.rule_needs import Need
 from bnkit.checks.rule_registry import rules
@@ -91,12 +91,12 @@ def _model(raises_at=None):
 @pytest.mark.parametrize(
     ("rule", "least"),
     [
-        *(pytest.param(rule, input_statistics._LONG, id=rule.code) for rule in rules()),
+        *(pytest.param(rule, layer_input_statistics._LONG, id=rule.code) for rule in rules()),
         *(pytest.param(rule, 0, id=f"{rule.code}-by-the-loops") for rule in rules() if Need.DATA in rule.needs),
     ],
 )
 def test_everything_is_bit_by_bit_what_it_was(monkeypatch, rule, least, raises_at):
-    monkeypatch.setattr(input_statistics, "_LONG", least)
+    monkeypatch.setattr(layer_input_statistics, "_LONG", least)
     model = _model(raises_at)
     averaged = torch.optim.swa_utils.AveragedModel(_model())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)

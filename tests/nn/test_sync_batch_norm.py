@@ -194,7 +194,7 @@ def test_a_transform_is_refused(results):
 @pytest.mark.parametrize(
     ("name", "ranks"), [("before any group", range(3)), ("after the groups", [0])], ids=["no-group", "group-of-one"]
 )
-def test_local_where_there_is_nobody_else(results, name, ranks):
+def test_local_where_there_is_no_other_process(results, name, ranks):
     for rank, result in zip(ranks, results(name, ranks), strict=True):
         assert result["equal"]
         torch.testing.assert_close(result["mean"], torch.tensor([1.5, 2.5, 3.5]) * (rank + 1) * 0.1)

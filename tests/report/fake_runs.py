@@ -15,8 +15,8 @@ from bnkit.experiments.experiment import (
 )
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records.example_scores import ExampleScores
-from bnkit.experiments.records.record import Epoch, Record, Status
-from bnkit.report.results import Results
+from bnkit.experiments.records.run_epochs_file import Epoch, Record, Status
+from bnkit.report.results_of_plan import Results
 
 ARMS = ("no_batch_norm", "batch_norm")
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from bnkit.report.page import page
-from bnkit.report.results import Results
+from bnkit.report.results_of_plan import Results
 from tests.browser import drawn
 from tests.child_processes import run
 from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record

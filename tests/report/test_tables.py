@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnkit.experiments.records.record import Record, Status
-from bnkit.report.results import Results
+from bnkit.experiments.records.run_epochs_file import Record, Status
+from bnkit.report.results_of_plan import Results
 from bnkit.report.tables import (
     crossed_table,
     epochs_table,

@@ -1,4 +1,4 @@
-"""Networks that nobody here wrote, as data: from `transformers` and `pytorchcv`, with random weights.
+"""Third-party networks as data: from `transformers` and `pytorchcv`, with random weights.
 
 Small ones of each family, or made small by their own settings. Statistics, gamma and beta are those of a batch, shifted
 and scaled channel by channel, so that each of them does something and activations stay of order one.

@@ -17,14 +17,14 @@ from bnkit.argument_checks import check_int
 from bnkit.checks.check_context import BatchExample, CheckContext, TrainingSetup
 from bnkit.checks.config import CheckConfig, load_config
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.findings import Findings
-from bnkit.checks.fix import is_fixed_by_default
+from bnkit.checks.findings_output import Findings
+from bnkit.checks.fix_findings import is_fixed_by_default
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_needs import Need
 from bnkit.checks.rule_registry import Names, selected_rules
 from bnkit.errors import ModelError, SettingsError
-from bnkit.messages import did_you_mean
-from bnkit.model.edit.copy import deepcopy_model
+from bnkit.message_parts import did_you_mean
+from bnkit.model.edit.deepcopy_model import deepcopy_model
 from bnkit.model.inspect.batches import Batches, Forward, device_of
 from bnkit.model.inspect.construction_lines import line_of
 from bnkit.model.inspect.example import Example

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from bnkit.checks.data_measurements import DataMeasurements
 from bnkit.checks.example_trace import ExampleTrace
+from bnkit.checks.measure_on_data import DataMeasurements
 from bnkit.checks.rule_needs import Need
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.inspect.example import Example

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule_registry import Names, matching_codes
 from bnkit.errors import SettingsError
-from bnkit.messages import did_you_mean, unknown_key, validation_message
+from bnkit.message_parts import did_you_mean, unknown_key, validation_message
 
 # The layers that a message names.
 _NAMED = 8

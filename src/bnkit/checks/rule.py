@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bnkit.checks.check_context import CheckContext
-    from bnkit.model.changes import Change
+    from bnkit.model.change_list import Change
 
 
 class Rule(ABC):

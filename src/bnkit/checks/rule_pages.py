@@ -8,7 +8,7 @@ from importlib import resources
 from typing import NamedTuple
 
 from bnkit.errors import SettingsError
-from bnkit.messages import did_you_mean
+from bnkit.message_parts import did_you_mean
 
 # The first lines of a page, which name the rule.
 _HEAD = re.compile(

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bnkit.argument_checks import check_int, check_number
 from bnkit.checks.check import check
 from bnkit.checks.finding import Finding
-from bnkit.checks.findings import Findings
+from bnkit.checks.findings_output import Findings
 from bnkit.checks.rule_needs import Need
 from bnkit.checks.rule_registry import Names, selected_rules
 from bnkit.errors import BnkitError, SettingsError

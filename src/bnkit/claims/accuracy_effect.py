@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bnkit.claims.claim import Evidence
+from bnkit.claims.diverged_seeds import CountedSeed, Lost, direction_of, divergence_of_seeds
 from bnkit.intervals.crossed_effects import ExampleSpread, example_spread
-from bnkit.report.outcomes import RunOutcome
+from bnkit.report.contrasts.diverged_runs import Divergence
+from bnkit.report.run_outcomes import RunOutcome
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,6 +77,36 @@ class AccuracyEffect:
         if not rows or len({len(row) for row in rows}) > 1:
             return None
         return example_spread(np.stack(rows), single_answers=False)
+
+    def diverged(self, evidence: Evidence) -> Divergence | None:
+        """What diverged: such a run counts as the best constant answer, wherever its accuracy is measured; None if nothing did."""
+        terms = self.terms(evidence)
+        ended = [
+            seed
+            for seed in terms[0].runs
+            if all(seed in term.runs and term.runs[seed].record.is_complete for term in terms)
+        ]
+        known = [c for seed in ended for term in terms if (c := term.runs[seed].constant) is not None]
+        counts_as = fmean(known) if known else 0.0
+        usual = [
+            fmean([v for run in term.runs.values() if (v := _accuracy(run, term.on)) is not None] or [counts_as])
+            for term in terms
+        ]
+        seeds = []
+        for seed in ended:
+            value, lost = 0.0, dict[str, Lost]()
+            for term, mean in zip(terms, usual, strict=True):
+                run, accuracy = term.runs[seed], _accuracy(term.runs[seed], term.on)
+                if run.final is None:
+                    before = lost.get(run.run.run_id, Lost(0.0, 0.0))
+                    shift = before.shift + term.sign * (counts_as - mean)
+                    lost[run.run.run_id] = Lost(before.weight + term.sign, shift)
+                elif accuracy is None:
+                    break  # it was not measured
+                value += term.sign * (counts_as if accuracy is None else accuracy)
+            else:
+                seeds.append(CountedSeed(value, not lost, direction_of(lost.values())))
+        return divergence_of_seeds(seeds, counts_as)
 
 
 def _accuracy(outcome: RunOutcome | None, on: On) -> float | None:

@@ -9,9 +9,9 @@ from enum import Enum
 from functools import cached_property
 
 from bnkit.intervals.interval import Interval
-from bnkit.report.outcomes import RunOutcome, fewest, matches, outcomes
-from bnkit.report.results import Results
-from bnkit.report.sweep import LearningRateSweep
+from bnkit.report.learning_rate_sweep import LearningRateSweep
+from bnkit.report.results_of_plan import Results
+from bnkit.report.run_outcomes import RunOutcome, fewest, matches, outcomes
 
 PLAIN, WITH = "no_batch_norm", "batch_norm"
 # A run counts as trained if it ends at this share of its design's best test accuracy, or above.
@@ -100,10 +100,10 @@ class Evidence:
         return {outcome.run.seed: outcome for outcome in found}
 
     def at_best(self, network: str, **setting: object) -> dict[int, RunOutcome]:
-        """The finished runs of a network, at the learning rate that was best on the validation part."""
+        """The runs of a network by seed, at the learning rate that was best on the validation part; some may not have finished."""
         sweep = LearningRateSweep.of(network, [o for o in self.all if matches(o.run.settings, setting)])
         rate = sweep.best_rate()[0] if sweep.runs else None
-        return {} if rate is None else sweep.finished(rate)
+        return {} if rate is None else {seed: sweep.runs[rate, seed] for seed in sweep.seeds_at(rate)}
 
     def values(self, key: str) -> tuple[object, ...]:
         """The values of a setting in the grid."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from bnkit.claims import designs
 from bnkit.claims.claims_page import claims_page
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
 from bnkit.errors import RecordError
 from bnkit.experiments.records import atomic_files, overwrite_protection
 from bnkit.experiments.records.results_folder import ResultsFolder

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnkit.claims import CLAIMS, Claim, Decision, Design, Evidence, Verdict, claims_folder, designs
 from bnkit.claims.claim import PLAIN, WITH
-from bnkit.claims.designs import SEEDS
+from bnkit.claims.claim_designs import SEEDS
 from bnkit.claims.seed_rounds import MAX_SEEDS, Judged, decide, judge_once
 from bnkit.claims.train_designs import Training
 from bnkit.claims.verdict_table import ClaimResult, Verdicts
@@ -21,7 +21,7 @@ from bnkit.errors import DataError, SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.running.launch_request import LaunchOptions
 from bnkit.intervals.interval import FEWEST
-from bnkit.messages import unknown_name
+from bnkit.message_parts import unknown_name
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet
@@ -251,8 +251,7 @@ def _claim_results(
             yield ClaimResult(claim, None, Verdict(Decision.NOT_ASKED, None), {}, design)
         else:
             found = known[claim.name]
-            why = str(found.outlook) if found.outlook is not None else ""
-            yield ClaimResult(claim, design, found.verdict, found.effects, why, found.looks)
+            yield ClaimResult(claim, design, found.verdict, found.effects, found.why, found.looks)
 
 
 def _environment(evidence: Mapping[str, Evidence]) -> dict[str, Any]:

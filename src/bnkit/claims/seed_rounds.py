@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 from bnkit.claims.accuracy_effect import AccuracyEffect
 from bnkit.claims.claim import Claim, Evidence, Scale
-from bnkit.claims.hypothesis_tests import ERROR_RATE, Decision, HypothesisTest, Verdict, judge
+from bnkit.claims.judge_hypotheses import ERROR_RATE, Decision, HypothesisTest, Sample, Verdict, judge
 from bnkit.claims.seeds_needed import Outlook, outlook
+from bnkit.claims.sooner_at_loss import SoonerAtLoss
 from bnkit.claims.train_designs import Training
 from bnkit.intervals.interval import FEWEST
+from bnkit.message_parts import plural
+from bnkit.report.contrasts.diverged_runs import SEEDS_TO_CONTRADICT, Divergence
 
 MAX_SEEDS = 50
 _GROWTH = 1.25
@@ -28,6 +31,7 @@ class Judged:
         verdict: The verdict.
         looks: The number of seeds of its design at each look.
         outlook: The cost of deciding it, if seeds are added and it is open.
+        diverged: What diverged.
     """
 
     claim: Claim
@@ -35,12 +39,31 @@ class Judged:
     verdict: Verdict
     looks: tuple[int, ...]
     outlook: Outlook | None = None
+    diverged: Divergence | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether more seeds may decide it."""
         is_hopeless = self.outlook is not None and self.outlook.is_hopeless
+        if self.verdict.contradicted is not None:
+            is_hopeless = self.looks[-1] >= SEEDS_TO_CONTRADICT
         return self.verdict.decision is Decision.NOT_ENOUGH_DATA and not is_hopeless
+
+    @property
+    def why(self) -> str:
+        """What is missing for a verdict; empty if nothing is, or if it is not known."""
+        if self.verdict.contradicted is not None and self.diverged is not None:
+            return self._contradiction(self.verdict.contradicted, self.diverged)
+        return "" if self.outlook is None else str(self.outlook)
+
+    def _contradiction(self, decision: Decision, diverged: Divergence) -> str:
+        """Why the runs that diverged leave no verdict."""
+        assert diverged.mean is not None  # by ``HypothesisTest.contradicts``
+        lost, scale = diverged.seeds - len(self.effects), self.claim.scale
+        return (
+            f"it {decision} for the seeds whose runs finished, but in {lost} of {plural(diverged.seeds, 'seed')} runs diverged; "
+            f"if these count, the mean effect is {scale.number(diverged.mean)}{scale.unit}"
+        )
 
 
 def next_count(seeds: int) -> int:
@@ -87,7 +110,7 @@ def judge_once(
         tests.append(_test(claim, training.evidence[claim.design], counts or None))
         looks.append((*counts, training.seeds(claim.design)))
     return tuple(
-        Judged(claim, test.effects, verdict, counts)
+        Judged(claim, test.effects, verdict, counts, diverged=test.diverged)
         for claim, test, verdict, counts in zip(claims, tests, judge(tests), looks, strict=True)
     )
 
@@ -107,10 +130,10 @@ def judge_round(claims: Sequence[Claim], training: Training) -> tuple[Judged, ..
     found = []
     for claim, test, verdict, looks in zip(claims, tests, verdicts, counts, strict=True):
         ahead = None
-        if verdict.decision is Decision.NOT_ENOUGH_DATA:
+        if verdict.decision is Decision.NOT_ENOUGH_DATA and verdict.contradicted is None:
             seeds = training.seeds(claim.design)
             ahead = outlook(test, questions, seeds, training.seconds_per_seed(claim.design))
-        found.append(Judged(claim, test.effects, verdict, looks, ahead))
+        found.append(Judged(claim, test.effects, verdict, looks, ahead, test.diverged))
     return tuple(found)
 
 
@@ -172,9 +195,17 @@ def _test(claim: Claim, evidence: Evidence | None, earlier: tuple[int, ...] | No
     looks = None
     if earlier is not None:
         before = (count for count in earlier if count < len(evidence.seeds))
-        looks = tuple(claim.effect_of(Evidence(evidence.results, count)) for count in before)
+        looks = tuple(_sample(claim, Evidence(evidence.results, count)) for count in before)
+    now = _sample(claim, evidence)
+    counts = (AccuracyEffect, SoonerAtLoss)  # the effects that leave out seeds with a run that diverged
+    diverged = claim.effect_of.diverged(evidence) if isinstance(claim.effect_of, counts) else None
+    return HypothesisTest(
+        now.effects, claim.matters, claim.resolution, claim.nothing, now.answers, looks, now.examples, diverged
+    )
+
+
+def _sample(claim: Claim, evidence: Evidence) -> Sample:
     # Only points of accuracy are limited by the number of test answers.
     answers = evidence.answers if claim.scale is Scale.POINTS else None
     examples = claim.effect_of.spread(evidence) if isinstance(claim.effect_of, AccuracyEffect) else None
-    effects = claim.effect_of(evidence)
-    return HypothesisTest(effects, claim.matters, claim.resolution, claim.nothing, answers, looks, examples)
+    return Sample(claim.effect_of(evidence), answers, examples)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from bnkit.claims.hypothesis_tests import ERROR_RATE, HypothesisTest
+from bnkit.claims.judge_hypotheses import ERROR_RATE, HypothesisTest
 from bnkit.duration import format_duration
 from bnkit.intervals.alpha_spending import level_at
 from bnkit.intervals.examples_needed import examples_needed
 from bnkit.intervals.interval import CONFIDENCE, FEWEST
 from bnkit.intervals.proportions import difference_half_width
 from bnkit.intervals.student import mean_interval
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 
 if TYPE_CHECKING:
     import numpy as np

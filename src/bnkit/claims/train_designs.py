@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnkit.claims.claim import Evidence
-from bnkit.claims.designs import Design
+from bnkit.claims.claim_designs import Design
 from bnkit.comparison.compare import run_experiment
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.plan import Run
-from bnkit.experiments.records.record import Record, Status
 from bnkit.experiments.records.results_folder import ResultsFolder
+from bnkit.experiments.records.run_epochs_file import Record, Status
 
 if TYPE_CHECKING:
     from bnkit.data import DataSet

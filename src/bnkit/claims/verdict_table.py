@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bnkit.claims import Claim, Decision, Design, Verdict
-from bnkit.claims.hypothesis_tests import ERROR_RATE
-from bnkit.messages import plural
-from bnkit.table import Column, Table
+from bnkit.claims.judge_hypotheses import ERROR_RATE
+from bnkit.message_parts import plural
+from bnkit.text_table import Column, Table
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Verdicts:
 def table_of(claims: Sequence[Mapping[str, Any]]) -> Table:
     """A row for each of ``claims``, as ``Verdicts.to_json`` and ``claims.json`` hold them."""
     columns = (
-        *("", Column.of_sentences("what is said"), Column.of_sentences("hypothesis")),
+        *("", Column.of_sentences("claim"), Column.of_sentences("hypothesis")),
         *(Column("verdict", wraps=True), "effect [95 %]", Column("n", 2), Column("budget", 3)),
     )
     rows = [

@@ -27,9 +27,9 @@ from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import SettingsError
 
 if TYPE_CHECKING:
-    from bnkit.checks.findings import Findings
-    from bnkit.model.changes import Change
-    from bnkit.model.verify.acceptance import Outcome
+    from bnkit.checks.findings_output import Findings
+    from bnkit.model.change_list import Change
+    from bnkit.model.verify.accept_changed_model import Outcome
 
 _FIXED = Path("fixed.safetensors")
 
@@ -96,7 +96,7 @@ def check(
 
     from bnkit.checks.config import load_config, nearest_config
     from bnkit.cli.check_target import read_check_target
-    from bnkit.factory_import import is_factory_name
+    from bnkit.import_user_function import is_factory_name
     from bnkit.strict_json import dumps
 
     read = nearest_config(Path.cwd()) if config is None else load_config(config)

@@ -12,18 +12,18 @@ from torch import nn
 
 from bnkit.checks.check import check
 from bnkit.checks.config import CheckConfig
-from bnkit.checks.findings import Findings
-from bnkit.checks.fix import apply_fixes
+from bnkit.checks.findings_output import Findings
+from bnkit.checks.fix_findings import apply_fixes
 from bnkit.cli.model_target import ModelTarget, check_inputs, prepare_model_target, read_model_target
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
 from bnkit.errors import SettingsError
-from bnkit.experiments.model_data import ModelBatches, ModelData, data_of_run, model_data
-from bnkit.factory_import import is_factory_name, what_it_is
-from bnkit.messages import plural
-from bnkit.model.changes import Change
+from bnkit.experiments.data_for_model import ModelBatches, ModelData, data_of_run, model_data
+from bnkit.import_user_function import is_factory_name, what_it_is
+from bnkit.message_parts import plural
+from bnkit.model.change_list import Change
 from bnkit.model.inspect.construction_lines import record_construction
 from bnkit.model.save import check_destination, save
-from bnkit.model.verify.acceptance import Outcome
+from bnkit.model.verify.accept_changed_model import Outcome
 from bnkit.model.weight_files import load_weights
 
 # The layers that a message names.

@@ -9,7 +9,7 @@ from typer import Exit, Option, launch
 
 from bnkit.cli.options import Workers, count_of, with_options
 from bnkit.console import stderr_console, stdout_console
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 
 _INTERRUPTED = 130
 
@@ -99,7 +99,7 @@ def claims(
             console.print()
         console.print_sentences(verdicts.answer)
     if not as_json and not quiet:
-        console.print_sentences(f"\nreport: {out / 'claims.html'}")
+        console.print_sentences(f"\nreport, with the pages that make the claims: {out / 'claims.html'}")
     if open_report:
         launch((out / "claims.html").resolve().as_uri())
     if verdicts.failed:

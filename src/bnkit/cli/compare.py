@@ -13,11 +13,11 @@ from bnkit.cli.grid import grid_from, option_names
 from bnkit.cli.options import All, Workers, count_of, with_options
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError, SettingsError
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 
 if TYPE_CHECKING:
     from bnkit.experiments.experiment import Experiment
-    from bnkit.experiments.stopping_rule import StoppingRule
+    from bnkit.experiments.until_settings import StoppingRule
 
 _DEFAULT = "quickstart"
 _INTERRUPTED = 130
@@ -41,7 +41,8 @@ def compare(
         str | None,
         Option(
             metavar="D",
-            help="The data: a name (`bnkit data` lists them), an .npz file, a folder of images, or file.py:factory.",
+            help="The data: a name (`bnkit data` lists them), an .npz file, a folder of images, or file.py:factory. Without it: "
+            "digits, or the recipe's.",
         ),
     ] = None,
     network: Annotated[
@@ -119,7 +120,12 @@ def compare(
     address: Annotated[
         str | None, Option(metavar="A", help="The address of the Ray cluster, such as 10.0.0.1:6379 or auto.")
     ] = None,
-    out: Annotated[Path | None, Option(metavar="DIR", help="The results folder; by default results/NAME.")] = None,
+    out: Annotated[
+        Path | None,
+        Option(
+            metavar="DIR", help="The results folder; by default results/ and the name of the recipe or of the file."
+        ),
+    ] = None,
     fresh: Annotated[bool, Option("--fresh", help="Delete the runs in the results folder first.")] = False,
     list_recipes: Annotated[
         bool, Option("--list", callback=_list_recipes, is_eager=True, help="List the recipes, as `bnkit recipes` does.")
@@ -153,10 +159,10 @@ def compare(
     from bnkit.comparison.compare import default_folder, run_experiment
     from bnkit.comparison.progress import progress_display
     from bnkit.experiments.experiment import DEMONSTRATION_NAMES
-    from bnkit.experiments.records.record import Status
     from bnkit.experiments.records.results_folder import ResultsFolder
+    from bnkit.experiments.records.run_epochs_file import Status
     from bnkit.experiments.running.launch_request import LaunchOptions, is_nonzero_rank, prepare
-    from bnkit.experiments.stopping_rule import stopping_rule
+    from bnkit.experiments.until_settings import stopping_rule
     from bnkit.integrations.loggers import logger_names
 
     rule = stopping_rule(until, margin, budget, max_seeds)
@@ -180,6 +186,8 @@ def compare(
         {"batch_size": batch_size, "device": device},
     )
     folder = out if out is not None else default_folder(experiment)
+    is_silent = quiet or as_json or is_nonzero_rank()
+    _say_default_data(what, experiment, data, is_silent=is_silent)
     if dry_run:
         ResultsFolder(folder).refuse_foreign()
         logger_names(log or ())
@@ -188,9 +196,7 @@ def compare(
         print_plan(planned, folder, as_json=as_json, in_memory=components.in_memory)
         return
     try:
-        with progress_display(
-            stderr_console(), quiet=quiet or as_json or is_nonzero_rank(), verbose=verbose, rewrite=with_options
-        ) as display:
+        with progress_display(stderr_console(), quiet=is_silent, verbose=verbose, rewrite=with_options) as display:
             comparison = run_experiment(
                 experiment,
                 folder,
@@ -236,7 +242,7 @@ def _experiment(
 ) -> Experiment:
     """The experiment that ``what`` names, with the changes of the options; ``grid`` and ``short`` as for ``grid_from``."""
     from bnkit.experiments.experiment import default_experiment, parse_experiment, read_experiment, read_recipe
-    from bnkit.factory_import import is_factory_name
+    from bnkit.import_user_function import is_factory_name
 
     if what.endswith(".toml"):
         content, origin = read_experiment(Path(what)), what
@@ -258,9 +264,17 @@ def _experiment(
     return parse_experiment({**content, **changes}, origin, option_names({**changes, "grid": values}, short))
 
 
+def _say_default_data(what: str, experiment: Experiment, data: str | None, *, is_silent: bool) -> None:
+    """Say which data the user's network is trained on, if no option says so."""
+    from bnkit.import_user_function import is_factory_name
+
+    if data is None and is_factory_name(what) and not is_silent:
+        stderr_console().print_sentences(f"data: {experiment.data}, which come with bnkit; --data names others")
+
+
 def _seeds(seeds: int | None, rule: StoppingRule | None) -> dict[str, Any]:
     """The change of the seeds: a stopping rule discards a recipe's seeds, which are for a plan without a rule."""
-    from bnkit.experiments.stopping_rule import FIRST_SEEDS
+    from bnkit.experiments.until_settings import FIRST_SEEDS
 
     return {"seeds": FIRST_SEEDS if seeds is None and rule is not None else seeds, "until": rule}
 

@@ -8,8 +8,8 @@ from typer import Argument, Option
 
 from bnkit.console import stdout_console
 from bnkit.errors import DataError
-from bnkit.messages import unknown_name
-from bnkit.table import Column, Table
+from bnkit.message_parts import unknown_name
+from bnkit.text_table import Column, Table
 
 if TYPE_CHECKING:
     from bnkit.data.downloads import FileState

@@ -23,7 +23,7 @@ def explain(
     `bnkit explain` lists all rules.
     """
     from bnkit.checks.rule_pages import find_page, rule_pages
-    from bnkit.table import Column, Table
+    from bnkit.text_table import Column, Table
 
     console = stdout_console()
     if rule is None:

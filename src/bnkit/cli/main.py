@@ -31,12 +31,12 @@ from bnkit.cli import (
     summary,
     warm_up,
 )
-from bnkit.cli.command import Command, expand_arguments
+from bnkit.cli.command_base import Command, expand_arguments
 from bnkit.cli.options import with_options
 from bnkit.console import OutputError, standard_streams, stdout_console
 from bnkit.errors import BnkitError
-from bnkit.messages import validation_message
-from bnkit.openmp import PASSIVE_WAITING
+from bnkit.message_parts import validation_message
+from bnkit.openmp_settings import PASSIVE_WAITING
 
 app = Typer(
     name="bnkit",

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bnkit.cli.model_target import ModelTarget
-    from bnkit.model.changes import Changes
-    from bnkit.model.verify.acceptance import Outcome
+    from bnkit.model.change_list import Changes
+    from bnkit.model.verify.accept_changed_model import Outcome
     from bnkit.model.weight_files import LoadedWeights
-    from bnkit.table import Table
+    from bnkit.text_table import Table
 
 Target = Annotated[
     str,
@@ -121,7 +121,7 @@ class ModelCommand:
     def twin(self, model_target: ModelTarget) -> nn.Module:
         """A second model like that of ``model_target``: a copy, or another one from the factory if it cannot be copied."""
         from bnkit.cli.model_target import read_model_target
-        from bnkit.model.edit.copy import deepcopy_model
+        from bnkit.model.edit.deepcopy_model import deepcopy_model
 
         try:
             return deepcopy_model(model_target.model)
@@ -185,7 +185,7 @@ class ModelCommand:
 
     def outcome_of(self, model_target: ModelTarget, model: nn.Module, *, keeps_outputs: bool = False) -> Outcome | None:
         """The effect on the model's outputs; None if there are no inputs to run on."""
-        from bnkit.model.verify.acceptance import Outcome
+        from bnkit.model.verify.accept_changed_model import Outcome
 
         with self.working("judging"):
             if model_target.data is not None:

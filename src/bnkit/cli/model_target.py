@@ -12,9 +12,9 @@ from torch import nn
 
 from bnkit.cli.input_shapes import example_of
 from bnkit.errors import BnkitError, FactoryError, SettingsError
-from bnkit.experiments.model_data import ModelData, model_data
-from bnkit.factory_import import load_factory, refuse_required_arguments
-from bnkit.messages import plural
+from bnkit.experiments.data_for_model import ModelData, model_data
+from bnkit.import_user_function import load_factory, refuse_required_arguments
+from bnkit.message_parts import plural
 from bnkit.model.inspect.batches import device_of
 from bnkit.model.inspect.construction_lines import record_construction
 from bnkit.model.inspect.example import Example

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bnkit.comparison.seed_growth import first_round, most_runs, rule_in_words
+from bnkit.comparison.choose_next_runs import first_round, most_runs, rule_in_words
 from bnkit.console import stdout_console
 from bnkit.experiments.plan import Plan
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.report.tables import format_setting
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 # For a plan with more runs than this, it shows the first and the last.
 _MOST_ROWS, _FIRST_ROWS, _LAST_ROWS = 200, 40, 10

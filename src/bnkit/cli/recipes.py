@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Option
 
 from bnkit.console import stdout_console
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 
 def recipes(

@@ -10,11 +10,11 @@ from typer import Argument, Option, launch
 from bnkit.cli.options import All, with_options
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError, SettingsError
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 
 if TYPE_CHECKING:
-    from bnkit.comparison.comparison import Comparison
-    from bnkit.report.results import Results
+    from bnkit.comparison.comparison_result import Comparison
+    from bnkit.report.results_of_plan import Results
 
 Format = Literal["html", "latex", "markdown", "csv", "pdf", "svg"]
 _PICTURES = ("pdf", "svg")
@@ -68,7 +68,7 @@ def report(
     in both: what did a change of the code, the machine or the number of threads do? Folders without common runs have separate
     answers, in the same figures.
 
-    `bnkit report results/quickstart/calls/0001.toml` prints the answer of that call, and leaves report.html as it is.
+    `bnkit report results/quickstart/calls/0001.toml` prints the answer of that call and writes calls/0001.html; report.html stays.
 
     `bnkit report results/quickstart --format latex` prints the table of a paper, and `--format pdf` writes its figure.
 
@@ -77,9 +77,9 @@ def report(
     """
     from bnkit.claims.claims_folder import holds_claims
     from bnkit.comparison.compare_folders import merge_comparisons
-    from bnkit.comparison.comparison import Comparison
-    from bnkit.experiments.records.earlier_calls import is_call
-    from bnkit.report.answer import Answer
+    from bnkit.comparison.comparison_result import Comparison
+    from bnkit.experiments.records.earlier_compare_calls import is_call
+    from bnkit.report.answer_text import Answer
 
     if any(holds_claims(folder) for folder in folders):
         if form != "html" or figure is not None:
@@ -95,21 +95,16 @@ def report(
         _report_for_paper(comparisons, form, figure, out, open_report=open_report)
         return
     count = plural(sum(len(comparison.plan) for comparison in comparisons), "record")
-    if len(comparisons) > 1 or is_call(folders[0]):
-        by_default = Path("report.html") if len(comparisons) > 1 else folders[0].with_suffix(".html")
-        with stderr_console().status(f"reading {count}"):
-            results = comparisons[0].results if len(comparisons) == 1 else merge_comparisons(comparisons)
-            path = _write_page(comparisons, results, out if out is not None else by_default)
-    else:
-        (comparison,) = comparisons
-        if out is not None:
-            raise SettingsError(
-                f"--out {out} with one folder, whose report is {comparison.folder.report_file}; expected several"
-            )
-        with stderr_console().status(f"reading {count}"), comparison.folder.writing():
-            comparison.folder.write_results(comparison.plan)
-            path = comparison.write_report()
-            results = comparison.results
+    first, is_one = comparisons[0], len(comparisons) == 1
+    if out is not None and is_one and not is_call(folders[0]):
+        raise SettingsError(f"--out {out} with one folder, whose report is {first.report_file}; expected several")
+    with stderr_console().status(f"reading {count}"):
+        if out is not None or not is_one:
+            results = first.results if is_one else merge_comparisons(comparisons)
+            path = _write_page(comparisons, results, Path("report.html") if out is None else out)
+        else:
+            path = first.write_report() if is_call(folders[0]) else _write_all(first)
+            results = first.results
     if as_json:
         stdout_console().print_json(data={"report": str(path), "answer": Answer.of(results).to_json()})
     else:
@@ -122,13 +117,13 @@ def _report_for_paper(
     comparisons: list[Comparison], form: str, figure: str | None, out: Path | None, *, open_report: bool
 ) -> None:
     from bnkit.comparison.compare_folders import merge_comparisons
-    from bnkit.report.paper.files import paper_text, write_picture, write_text
+    from bnkit.report.paper.write_files import paper_text, write_picture, write_text
 
     results = comparisons[0].results if len(comparisons) == 1 else merge_comparisons(comparisons)
     written = out
     if form in _PICTURES:
-        folder = comparisons[0].folder.path if len(comparisons) == 1 else Path()
-        written = write_picture(results, form, figure, out, folder)
+        place = comparisons[0].picture_file if len(comparisons) == 1 else Path
+        written = write_picture(results, form, figure, out, place)
     elif out is not None:
         write_text(paper_text(results, form), out)
     elif open_report:
@@ -143,7 +138,7 @@ def _report_for_paper(
 
 def print_results(results: Results, report: Path, *, show_all: bool, only_answer: bool = False) -> None:
     """Print the answer, a row for each network and setting, the best runs or all of them, and where the report is."""
-    from bnkit.report.answer import Answer
+    from bnkit.report.answer_text import Answer
     from bnkit.report.contrasts.pairs_table import pairs_table
     from bnkit.report.tables import further_tables, runs_table, summary_table
 
@@ -183,6 +178,13 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
         console.print_sentences(f"\nreport: {path}")
     if open_report:
         launch(path.resolve().as_uri())
+
+
+def _write_all(comparison: Comparison) -> Path:
+    """Write ``report.html`` and ``results.csv`` of a folder; returns the path of the first."""
+    with comparison.folder.writing():
+        comparison.folder.write_results(comparison.plan)
+        return comparison.write_report()
 
 
 def _write_page(comparisons: list[Comparison], results: Results, path: Path) -> Path:

@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
+from bnkit.comparison.load_report_early import LoadReportEarly
 from bnkit.comparison.progress import shown_progress
 from bnkit.comparison.train_until_decided import runs_to_train, train_until_decided
 from bnkit.console import warn
@@ -26,8 +27,8 @@ from bnkit.experiments.records.outdated_runs import describe_outdated_runs
 from bnkit.experiments.records.results_folder import ResultsFolder, results_path
 from bnkit.experiments.running.launch_request import LaunchOptions, Overrides, RunRequest
 from bnkit.experiments.running.launcher import launch
-from bnkit.experiments.stopping_rule import FIRST_SEEDS, stopping_rule
-from bnkit.factory_import import PASSED_OBJECT
+from bnkit.experiments.until_settings import FIRST_SEEDS, stopping_rule
+from bnkit.import_user_function import PASSED_OBJECT
 from bnkit.integrations.loggers import logger_names, loggers
 
 if TYPE_CHECKING:
@@ -75,16 +76,15 @@ def compare(
     Runs that ``out`` already has are not trained again; an interrupted call resumes where it stopped.
 
     Args:
-        networks: Factories by name, as ``{"no_batch_norm": make_plain, "batch_norm": make_with}``: each is called for
-            every run, without arguments or with those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order``
-            that it names and the grid sets, and returns a new ``nn.Module`` that maps (N, *) inputs to (N, classes)
-            scores, or to outputs of the targets' shape. Or one such factory, of a network with or without batch norm:
-            bnkit removes it, or adds it, for the other arm (``bnkit.remove``, ``bnkit.add``). Or the name, or names, of
-            bnkit's built-in networks, each of them with and without batch norm.
-        data: The name of a data set, the path of an ``.npz`` file or of a folder of images, ``file.py:factory``, or
-            ``((train_inputs, train_targets), (test_inputs, test_targets))``, tensors: (N, *), uint8 or floating, and
-            (N,), integers: classes, or (N, values), floating: a regression; or two Datasets of (input, target), which
-            are identified by their lengths and by the mean and deviation of their inputs alone.
+        networks: Factories by name, as ``{"no_batch_norm": make_plain, "batch_norm": make_with}``. Each is called for every run and
+            returns a new ``nn.Module``, which maps (N, *) inputs to (N, classes) scores, or to outputs of the targets' shape. It
+            receives those of ``activation``, ``depth``, ``width``, ``dropout`` and ``order`` that it names and the grid sets. Or one
+            such factory, of a network with or without batch norm: for the other arm, bnkit removes or adds it (``bnkit.remove``,
+            ``bnkit.add``). Or the name, or names, of bnkit's built-in networks, each of them with and without batch norm.
+        data: A name ("digits", "mnist", "fashion-mnist", "cifar10"), the path of an ``.npz`` file or of a folder of images,
+            ``file.py:factory``, or the two parts, ``(train, test)``. A part is a pair of tensors, ``(inputs, targets)``, or a
+            ``Dataset`` of such pairs. Inputs have the shape (N, *), and are uint8, floating, or integers for a lookup. Targets are
+            integers of shape (N,), the classes, or floating, which makes the task a regression.
         grid: The values of each setting, as ``{"lr": [0.01, 0.1]}``. Defaults: lr 0.03, 0.1, 0.3 and 1.0, batch size 64; any
             other key has PyTorch's or a common default, or the network's own.
         seeds: The number of seeds (0 to n - 1), or the seeds; None for 5. With ``until``, those of the first round; None for one.
@@ -227,7 +227,8 @@ def run_experiment(
     names = logger_names([*(["tensorboard"] if tensorboard else []), *([log] if isinstance(log, str) else log)])
     folder.refuse_foreign(*names)
     logging = loggers(names, folder.path.absolute())
-    callback = CallbackList(*logging.here, *callbacks, *([] if observer is None else [observer]))
+    early = [LoadReportEarly()] if write_report else []
+    callback = CallbackList(*early, *logging.here, *callbacks, *([] if observer is None else [observer]))
     request = RunRequest(
         experiment,
         Overrides(networks, data, functions),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bnkit.comparison.comparison import Comparison
+from bnkit.comparison.comparison_result import Comparison
 from bnkit.errors import RecordError
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Record
-from bnkit.report.objective import Objective
-from bnkit.report.results import Results
+from bnkit.experiments.records.run_epochs_file import Record
+from bnkit.report.objective_metric import Objective
+from bnkit.report.results_of_plan import Results
 
 _Point = tuple[str, object, int]
 

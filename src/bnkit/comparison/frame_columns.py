@@ -11,7 +11,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import SettingsError
-from bnkit.messages import did_you_mean
+from bnkit.message_parts import did_you_mean
 from bnkit.report.paper.paper_summary import AFTER_SETTINGS, NETWORK
 
 if TYPE_CHECKING:

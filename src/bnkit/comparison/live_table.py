@@ -15,7 +15,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
-from bnkit.comparison.look_lines import looks_table
 from bnkit.comparison.progress_estimate import (
     FIGURES,
     ProgressCounter,
@@ -24,12 +23,13 @@ from bnkit.comparison.progress_estimate import (
     figures_of,
     status_of,
 )
+from bnkit.comparison.undecided_table import looks_table
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch, Record, Status
-from bnkit.messages import plural
-from bnkit.report.objective import Objective
+from bnkit.experiments.records.run_epochs_file import Epoch, Record, Status
+from bnkit.message_parts import plural
+from bnkit.report.objective_metric import Objective
 from bnkit.report.tables import format_setting
-from bnkit.table import Column, Table, wrap
+from bnkit.text_table import Column, Table, wrap
 
 _MOST_ROWS, _MOST_LOOKS, _WIDEST = 12, 6, 100
 # Lines other than the rows: the bar, the present activity, the header, the number of hidden runs, and a free line.
@@ -120,7 +120,8 @@ class LiveTable(ProgressCounter):
         table = looks_table(self.looks.values(), self.rule, Objective.of(plan.task))
         before = -2
         for number, line in table.lines(width) if table.rows else ():
-            if number != before and number < _MOST_LOOKS:
+            # The header may have several lines; a row has one.
+            if number < 0 or (number != before and number < _MOST_LOOKS):
                 is_decided = number >= 0 and table.rows[number][-1] != "open"
                 yield Text(line, "bold" if number < 0 or is_decided else "", no_wrap=True, overflow="crop")
             before = number

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from bnkit.comparison.live_table import LiveTable
 from bnkit.experiments.callbacks import Event, PlanStarted
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 
 _SECONDS_BETWEEN_DRAWINGS = 0.5
 # In characters: as wide as a cell of JupyterLab on a small screen.

@@ -11,18 +11,18 @@ from rich.live import Live
 from rich.text import Text
 
 from bnkit.comparison.live_table import LiveTable
-from bnkit.comparison.look_lines import describe_look
 from bnkit.comparison.notebook_progress import notebook_display
 from bnkit.comparison.progress_estimate import FIGURES, ProgressCounter, cause_of, figures_of
+from bnkit.comparison.undecided_table import describe_look
 from bnkit.console import stderr_console
 from bnkit.errors import SettingsError
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch, Record, Status
+from bnkit.experiments.records.run_epochs_file import Epoch, Record, Status
 from bnkit.experiments.running.launch_request import is_nonzero_rank
-from bnkit.experiments.stopping_rule import ContrastLooks, StoppingRule
-from bnkit.messages import plural
-from bnkit.report.objective import Objective
+from bnkit.experiments.until_settings import ContrastLooks, StoppingRule
+from bnkit.message_parts import plural
+from bnkit.report.objective_metric import Objective
 from bnkit.report.tables import format_setting
 
 _REDRAWS_PER_SECOND = 4

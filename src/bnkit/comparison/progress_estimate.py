@@ -6,9 +6,9 @@ import time
 
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch, Record, Status
-from bnkit.experiments.stopping_rule import ContrastLooks, StoppingRule
-from bnkit.report.objective import Objective
+from bnkit.experiments.records.run_epochs_file import Epoch, Record, Status
+from bnkit.experiments.until_settings import ContrastLooks, StoppingRule
+from bnkit.report.objective_metric import Objective
 
 FIGURES = ("loss", "train", "test", "ex/s")
 

@@ -6,18 +6,19 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnkit.comparison.stored_components import StoredComponents
+from bnkit.comparison.components_from_folder import StoredComponents
 from bnkit.comparison.train_until_decided import growth_in
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Record
+from bnkit.experiments.records.overwrite_protection import refuse_foreign_page
 from bnkit.experiments.records.results_folder import ResultsFolder, columns, rows
-from bnkit.messages import unknown_name
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import outcomes
-from bnkit.report.page_digest import is_up_to_date, mark_page
-from bnkit.report.results import Results
-from bnkit.report.sweep import why_undefined
+from bnkit.experiments.records.run_epochs_file import Record
+from bnkit.message_parts import unknown_name
+from bnkit.report.learning_rate_sweep import why_undefined
+from bnkit.report.objective_metric import Objective
+from bnkit.report.results_of_plan import Results
+from bnkit.report.run_outcomes import outcomes
+from bnkit.report.skip_unchanged_page import is_up_to_date, mark_page
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +34,7 @@ class StoredRuns:
         folder: The folder.
         plan: The runs of the last call.
         components: Their components, if they are in memory.
+        call: The file of the call that ``plan`` is of, ``calls/0001.toml``; None for the last call.
 
     Attributes:
         folder: The folder.
@@ -40,9 +42,12 @@ class StoredRuns:
             ``results.own`` has the ids of this call's.
     """
 
-    def __init__(self, folder: ResultsFolder, plan: Plan, components: Components | None = None) -> None:
+    def __init__(
+        self, folder: ResultsFolder, plan: Plan, components: Components | None = None, call: Path | None = None
+    ) -> None:
         self.folder = folder
         self.plan = plan
+        self._call = call
         self._stored = StoredComponents(folder, plan, components)
 
     @property
@@ -164,23 +169,35 @@ class StoredRuns:
             )
         return found[0]
 
+    @property
+    def report_file(self) -> Path:
+        """``report.html`` in the folder; for one call, the page next to its file, ``calls/0001.html``."""
+        return self.folder.report_file if self._call is None else self._call.with_suffix(".html")
+
+    def picture_file(self, name: str) -> Path:
+        """Where a picture goes by default: into the folder; for one call next to its file, ``calls/0001-loss.pdf``."""
+        return self.folder.path / name if self._call is None else self._call.with_name(f"{self._call.stem}-{name}")
+
     def write_report(self) -> Path:
-        """Write ``report.html`` into the folder, and return its path.
+        """Write the page about the runs to ``report_file``, and return its path.
 
         Raises:
-            RecordError: The folder cannot be written, or has a ``report.html`` that bnkit did not write.
+            RecordError: The folder cannot be written, or the page would replace a file that bnkit did not write.
         """
         from bnkit.report.page import page
 
-        self.folder.refuse_foreign()
+        if self._call is None:
+            self.folder.refuse_foreign()
+        else:
+            refuse_foreign_page(self.report_file)
         # The experiment that repeats this call, without the runs of earlier calls.
         asked = {self.plan.experiment.name: self.plan.experiment.to_toml()}
-        self.folder.replace(self.folder.report_file, mark_page(page(self.results, asked), self.results))
-        return self.folder.report_file
+        self.folder.replace(self.report_file, mark_page(page(self.results, asked), self.results))
+        return self.report_file
 
     def refresh_report(self) -> None:
-        """Write ``report.html`` unless the existing one is up to date; raises as ``write_report`` does."""
-        if not is_up_to_date(self.folder.report_file, self.results):
+        """Write the report unless the existing one is up to date; raises as ``write_report`` does."""
+        if not is_up_to_date(self.report_file, self.results):
             self.write_report()
 
 

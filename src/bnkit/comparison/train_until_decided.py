@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable
 
-from bnkit.comparison.seed_growth import seed_growth
+from bnkit.comparison.choose_next_runs import seed_growth
 from bnkit.experiments.callbacks import EventHandler, LookTaken, SeedsEnded
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records.budget_exhausted import forget_budget_end, note_budget_end, runs_at_budget_end
-from bnkit.experiments.records.record import Record, Status
 from bnkit.experiments.records.results_folder import ResultsFolder
+from bnkit.experiments.records.run_epochs_file import Record, Status
 from bnkit.experiments.running.launch_request import PreparedExperiment
 from bnkit.report.added_seeds import SeedGrowth
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from bnkit.console import stderr_console
 from bnkit.data.downloads import PublishedFile
 from bnkit.errors import DataError
-from bnkit.factory_import import what_it_is
-from bnkit.messages import unknown_name
+from bnkit.import_user_function import what_it_is
+from bnkit.message_parts import unknown_name
 
 if TYPE_CHECKING:
     from bnkit.data.examples import DataSet

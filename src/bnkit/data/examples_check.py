@@ -6,7 +6,7 @@ from torch import Tensor
 
 from bnkit.data.labels import check_labels, unique_labels
 from bnkit.errors import DataError
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 
 # Values checked at a time, so that a large split is not copied as a whole.
 _VALUES_AT_ONCE = 2**22

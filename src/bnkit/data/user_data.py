@@ -22,7 +22,7 @@ from bnkit.data.examples import DataSet, Examples, Split
 from bnkit.data.streamed_examples import Streamed
 from bnkit.data.tensor_conversion import tensor_bytes
 from bnkit.errors import DataError, FactoryError, SettingsError
-from bnkit.factory_import import PASSED_OBJECT, is_factory_name, load_factory, refuse_required_arguments
+from bnkit.import_user_function import PASSED_OBJECT, is_factory_name, load_factory, refuse_required_arguments
 from bnkit.seeding import seeded
 
 

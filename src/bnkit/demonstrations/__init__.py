@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from bnkit.demonstrations.scratch_and_concise import scratch_and_concise
 from bnkit.demonstrations.train_and_predict import train_and_predict
-from bnkit.table import Table
+from bnkit.text_table import Table
 
 DEMONSTRATIONS: dict[str, Callable[[], list[Table]]] = {
     "scratch-and-concise": scratch_and_concise,

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bnkit.data import Examples, load
-from bnkit.demonstrations.values import largest_difference
+from bnkit.demonstrations.format_tensors import largest_difference
 from bnkit.experiments.networks import network_sources
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 from bnkit.memory import keep_freed_memory
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 from bnkit.seeding import seeded
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 _ARMS = {"reference": "from scratch", "torch": "built in", "batch_norm": "bnkit"}
 _BATCH, _STEPS, _ROUNDS = 256, 8, 7

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bnkit.data import Examples, load
-from bnkit.demonstrations.values import first_values, largest_difference
+from bnkit.demonstrations.format_tensors import first_values, largest_difference
 from bnkit.model import normalising_by, population_statistics
 from bnkit.nn import BatchNorm1d, BatchNorm2d
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 _BATCH = 64
 # The tolerance for float64 values around 1, in sums of a few thousand.

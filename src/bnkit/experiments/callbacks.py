@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch, Record
-from bnkit.experiments.stopping_rule import ContrastLooks, StoppingRule
+from bnkit.experiments.records.run_epochs_file import Epoch, Record
+from bnkit.experiments.until_settings import ContrastLooks, StoppingRule
 
 if TYPE_CHECKING:
     from pathlib import Path

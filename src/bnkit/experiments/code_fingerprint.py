@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from bnkit.experiments.code_references import references_of
-from bnkit.experiments.source_code import is_plain_value, source_code
+from bnkit.experiments.function_dependencies import references_of
+from bnkit.experiments.function_source import is_plain_value, source_code
 
 _PLAIN = (bool, int, float, str, tuple)
 

@@ -12,10 +12,10 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.settings import Grid, Settings
-from bnkit.experiments.stopping_rule import StoppingRule
-from bnkit.factory_import import what_it_is
-from bnkit.messages import unknown_key, unknown_name, validation_message
+from bnkit.experiments.run_settings import Grid, Settings
+from bnkit.experiments.until_settings import StoppingRule
+from bnkit.import_user_function import what_it_is
+from bnkit.message_parts import unknown_key, unknown_name, validation_message
 
 _Text = Annotated[str, Field(strict=True)]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"

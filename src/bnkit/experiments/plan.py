@@ -11,7 +11,7 @@ from typing import Any
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import DEFAULT_TASK, Experiment, NetworkIdentity, ResolvedExperiment, TaskIdentity
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 # The version of the record of a run. If the meaning of a result changes, so does this, and with it the hash of every run.
 FORMAT = 1

@@ -13,9 +13,9 @@ from bnkit.experiments.loss_mismatch import loss_mismatch
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.resolve_experiment import Components
 from bnkit.experiments.training.device import computing_on
+from bnkit.experiments.training.learning_task import Task, training_step
 from bnkit.experiments.training.losses import is_binary_loss
-from bnkit.experiments.training.task import Task, training_step
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.seeding import seeded
 
 # The settings that a network depends on.

@@ -14,14 +14,14 @@ from bnkit.data import DataSet, Examples, Splits, prepare
 from bnkit.data.user_data import load_data
 from bnkit.errors import SettingsError
 from bnkit.experiments.experiment import Experiment, ResolvedExperiment
-from bnkit.experiments.index_inputs import are_indices, example_of
+from bnkit.experiments.integer_inputs import are_indices, example_of
 from bnkit.experiments.networks import NetworkSource, network_sources
 from bnkit.experiments.networks.batch_norm_settings import BATCH_NORM_SETTINGS, ineffective
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.run_cost import RunCosts
+from bnkit.experiments.training.learning_task import Task, resolve_task
 from bnkit.experiments.training.losses import is_binary_loss
-from bnkit.experiments.training.task import Task, resolve_task
-from bnkit.factory_import import is_factory_name, refuse_clashes
+from bnkit.import_user_function import is_factory_name, refuse_clashes
 from bnkit.seeding import seeded
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bnkit.integrations.trainer_callbacks import FreezesFromAnEpoch, Monitors, Recalibrates
+from bnkit.integrations.shared_callback_bases import FreezesFromAnEpoch, Monitors, Recalibrates
 from bnkit.integrations.training_batches import may_recalibrate
 from bnkit.model.inspect.batches import Batches
 from bnkit.model.statistics.temporary_recalibration import restore_statistics, running_statistics

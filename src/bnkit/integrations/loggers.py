@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bnkit.errors import SettingsError
-from bnkit.messages import unknown_name
+from bnkit.message_parts import unknown_name
 
 if TYPE_CHECKING:
     from bnkit.experiments.callbacks import Callback

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bnkit.experiments.plan import Run
-from bnkit.experiments.records.record import Epoch, Status
+from bnkit.experiments.records.run_epochs_file import Epoch, Status
 from bnkit.integrations.extras import require_extra
 from bnkit.integrations.run_logger import RunLogger, ServiceRun, figures, settings_of
 

@@ -14,7 +14,7 @@ from bnkit.console import warn
 from bnkit.experiments.callbacks import Callback, Event
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records import atomic_files
-from bnkit.experiments.records.record import Epoch, Record, Status
+from bnkit.experiments.records.run_epochs_file import Epoch, Record, Status
 from bnkit.report.tables import format_setting
 
 # The figures of an epoch to log, under the names of results.csv.

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch, Record
+from bnkit.experiments.records.run_epochs_file import Epoch, Record
 from bnkit.integrations.extras import require_extra
 from bnkit.integrations.run_logger import figures
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from bnkit.errors import SettingsError
-from bnkit.model.statistics.population_statistics import batch_norms, is_frozen
+from bnkit.model.statistics.layers_with_statistics import batch_norms, is_frozen
 
 # Enough for the moments of most networks, and no more than an evaluation takes.
 DEFAULT_LIMIT = 100

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from bnkit.integrations.trainer_callbacks import FreezesFromAnEpoch, Monitors, Recalibrates
+from bnkit.integrations.shared_callback_bases import FreezesFromAnEpoch, Monitors, Recalibrates
 from bnkit.integrations.training_batches import may_recalibrate
 from bnkit.model.statistics.temporary_recalibration import restore_statistics, running_statistics
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bnkit.errors import SettingsError
-from bnkit.messages import unknown_name
+from bnkit.message_parts import unknown_name
 
 Activation = Literal["relu", "leaky_relu", "relu6", "sigmoid", "silu", "tanh", "gelu"]
 

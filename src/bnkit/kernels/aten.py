@@ -1,4 +1,4 @@
-"""PyTorch's own kernel as a ``contract.Kernel``: the same results as ``torch.nn``, bit for bit."""
+"""PyTorch's own kernel as a ``kernel_interface.Kernel``: the same results as ``torch.nn``, bit for bit."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bnkit.kernels import aten_sync, reference
+from bnkit.kernels import aten_sync, reference_equations
 from bnkit.kernels.activation import activate_own
-from bnkit.kernels.contract import BatchNormArgs, BatchNormOutput
 from bnkit.kernels.fused.operands import are_rows, as_row, parameter_dtype_of
+from bnkit.kernels.kernel_interface import BatchNormArgs, BatchNormOutput
 from bnkit.kernels.tracing import is_exporting
 
 NAME = "aten"
@@ -17,10 +17,10 @@ SYNC = aten_sync  # used by `select.sync_kernel`
 
 
 def batch_stats_forward(args: BatchNormArgs) -> BatchNormOutput:
-    """See ``contract.Kernel``."""
+    """See ``kernel_interface.Kernel``."""
     if args.mask is not None:
         # PyTorch's kernel cannot exclude a position from the statistics; the equations in plain PyTorch can.
-        return reference.batch_stats_forward(args)
+        return reference_equations.batch_stats_forward(args)
     x, eps = args.input, args.eps
     dtype = parameter_dtype_of(x)
     weight, bias = as_row(args.weight, dtype), as_row(args.bias, dtype)
@@ -38,7 +38,7 @@ def batch_stats_forward(args: BatchNormArgs) -> BatchNormOutput:
 
 
 def running_stats_forward(args: BatchNormArgs) -> Tensor:
-    """See ``contract.Kernel``."""
+    """See ``kernel_interface.Kernel``."""
     x, (mean, variance), weight, bias = args.input, args.statistics, args.weight, args.bias
     dtype = x.dtype if mean.dtype is x.dtype else parameter_dtype_of(x)
     if not are_rows(x.shape[1], dtype, mean, variance, weight, bias):
@@ -49,7 +49,7 @@ def running_stats_forward(args: BatchNormArgs) -> Tensor:
 
 
 def training_step(args: BatchNormArgs) -> Tensor | None:
-    """See ``contract.Kernel``."""
+    """See ``kernel_interface.Kernel``."""
     x, running_mean, running_var, weight, bias, _, momentum, eps, _, _, _, _, num_batches_tracked = args
     assert running_mean is not None and running_var is not None
     if torch.compiler.is_compiling():

@@ -1,4 +1,4 @@
-"""PyTorch's own operations for the halves of both passes; see ``kernels.sync_contract``."""
+"""PyTorch's own operations for the halves of both passes; see ``kernels.sync_kernel_interface``."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.fused.operands import as_row
-from bnkit.kernels.sync_contract import BackwardState
+from bnkit.kernels.kernel_interface import BatchNormArgs
+from bnkit.kernels.sync_kernel_interface import BackwardState
 
 
 def supports(x: Tensor, activation: str | None) -> bool:
-    """See ``sync_contract.SyncKernel``."""
+    """See ``sync_kernel_interface.SyncKernel``."""
     return True
 
 
 def fuses(activation: str | None) -> bool:
-    """See ``sync_contract.SyncKernel``."""
+    """See ``sync_kernel_interface.SyncKernel``."""
     return False
 
 
 def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """See ``sync_contract.SyncKernel``."""
+    """See ``sync_kernel_interface.SyncKernel``."""
     values = x.to(_acc_dtype(x))  # half inputs would be summed in float32 instead of float64
     high, variance = torch.ops.aten.batch_norm_update_stats(values, None, None, 0.0)
     if values.dtype == torch.float64:
@@ -33,7 +33,7 @@ def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def part_forward(args: BatchNormArgs) -> Tensor:
-    """See ``sync_contract.SyncKernel``."""
+    """See ``sync_kernel_interface.SyncKernel``."""
     x, number, (high, low) = args.input, _acc_dtype(args.input), _in_two(args)
     scale = _scale(args)
     shift = -low * scale if args.bias is None else args.bias - low * scale
@@ -43,7 +43,7 @@ def part_forward(args: BatchNormArgs) -> Tensor:
 
 
 def part_backward(gradient: Tensor, args: BatchNormArgs, output: Tensor | None) -> BackwardState:
-    """See ``sync_contract.SyncKernel``."""
+    """See ``sync_kernel_interface.SyncKernel``."""
     number, (high, low), variance = _acc_dtype(args.input), _in_two(args), args.statistics[1]
     x, gradient = args.input.to(number), gradient.to(number)
     inverse_deviation, scale = torch.rsqrt(variance + args.eps), _scale(args)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bnkit.kernels.select import why_not_numba_now
+from bnkit.kernels.select_kernel import why_not_numba_now
 from bnkit.mergeable_moments import Moments
 
 

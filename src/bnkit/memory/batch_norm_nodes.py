@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from bnkit.memory import fused_recompute_recipe
-from bnkit.memory.recompute_recipes import BatchNormRecipe, Leaf
-from bnkit.memory.saved_storage import Recipe
+from bnkit.memory import fused_recompute_formula
+from bnkit.memory.recompute_formulas import BatchNormFormula, Leaf
+from bnkit.memory.saved_storage import Formula
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SavedTensorReader(Protocol):
-    """Reads the tensors that nodes saved; see ``recipe_from_graph.Graph``."""
+    """Reads the tensors that nodes saved; see ``recompute_formula_from_graph.Graph``."""
 
     def read_attributes(self, node: Any, attributes: tuple[str, ...]) -> list[SavedTensor | KeptTensor | None]: ...
 
@@ -61,8 +61,8 @@ def _with_running_statistics(
 
 def _read(
     again: Callable[..., Tensor], eps_name: str, node: Any, nodes: SavedTensorReader, allow_fused: bool
-) -> Recipe | None:
-    """The recipe for the output of ``node``; ``again`` is the training function, which recomputes the statistics."""
+) -> Formula | None:
+    """The formula for the output of ``node``; ``again`` is the training function, which recomputes the statistics."""
     training, eps = node._saved_training, getattr(node, eps_name)
     attributes = nodes.read_attributes(node, _IN_TRAINING if training else _IN_EVALUATION)
     if not attributes:
@@ -73,9 +73,9 @@ def _read(
         return None
     w, m, v = None if weight is None else weight.value(), mean.value(), spread.value()
     if allow_fused:
-        recipe = fused_recompute_recipe.read(x, w, bias, m, v, eps, is_given=not training)
-        if recipe is not None:
-            return recipe
+        formula = fused_recompute_formula.read(x, w, bias, m, v, eps, is_given=not training)
+        if formula is not None:
+            return formula
     # Copies of small tensors: the buffers change, and an optimizer may step before the backward pass.
     w, b = None if w is None else w.clone(), None if bias is None else bias.detach().clone()
     leaf = Leaf(x.new_use())
@@ -86,7 +86,7 @@ def _read(
             function = _faster(leaf, w, b, m, v, function, kind) or function
     else:
         function = partial(_with_running_statistics, weight=w, bias=b, mean=m.clone(), variance=v.clone(), eps=eps)
-    return BatchNormRecipe((leaf,), function, kind)
+    return BatchNormFormula((leaf,), function, kind)
 
 
 def _faster(
@@ -124,15 +124,15 @@ def _bias(node: Any, weight: SavedTensor | KeptTensor | None, nodes: SavedTensor
     return nodes.beta(weight.value().untyped_storage()._cdata)
 
 
-def _read_function(node: Any, nodes: SavedTensorReader, _allow_fused: bool) -> Recipe | None:
+def _read_function(node: Any, nodes: SavedTensorReader, _allow_fused: bool) -> Formula | None:
     """The output of ``kernels.fused.autograd.FusedBatchNormFunction``."""
     saved = nodes.read_attributes(node, ("saved_tensors",))
     if len(saved) != 5:
         return None
-    return _recipe(saved, node.config)
+    return _formula(saved, node.config)
 
 
-def _read_operation(node: Any, nodes: SavedTensorReader, _allow_fused: bool) -> Recipe | None:
+def _read_operation(node: Any, nodes: SavedTensorReader, _allow_fused: bool) -> Formula | None:
     """The output of ``kernels.fused.custom_op.batch_norm``."""
     from bnkit.kernels.fused.autograd import ForwardConfig
 
@@ -145,14 +145,14 @@ def _read_operation(node: Any, nodes: SavedTensorReader, _allow_fused: bool) -> 
         return None
     kept_mask = None if mask is None else mask.value()
     float64_compute = node.float64_compute
-    return _recipe(
+    return _formula(
         saved, ForwardConfig(not given, eps, activation, kept_mask, count, statistics.value(), kernel, float64_compute)
     )
 
 
-def _recipe(saved: list[SavedTensor | KeptTensor | None], config: ForwardConfig) -> Recipe | None:
+def _formula(saved: list[SavedTensor | KeptTensor | None], config: ForwardConfig) -> Formula | None:
     # Imported here, because it needs Numba or Triton; a node to read exists only if they are in use.
-    from bnkit.kernels.fused.backend import backend_of
+    from bnkit.kernels.fused.device_backend import backend_of
 
     x, weight, bias, residual = saved[:4]
     if not isinstance(x, SavedTensor) or not isinstance(residual, SavedTensor | None):
@@ -166,10 +166,10 @@ def _recipe(saved: list[SavedTensor | KeptTensor | None], config: ForwardConfig)
 
     activation, float64_compute = config.activation, config.float64_compute
     kind = ("bnkit", config.kernel, activation, config.eps, w is None, b is None, config.mask is None, float64_compute)
-    return BatchNormRecipe(tuple(Leaf(part.new_use()) for part in (x, residual) if part is not None), again, kind)
+    return BatchNormFormula(tuple(Leaf(part.new_use()) for part in (x, residual) if part is not None), again, kind)
 
 
-READERS: dict[str, Callable[[Any, SavedTensorReader, bool], Recipe | None]] = {
+READERS: dict[str, Callable[[Any, SavedTensorReader, bool], Formula | None]] = {
     "NativeBatchNormBackward0": partial(_read, _native, "_saved_eps"),
     "CudnnBatchNormBackward0": partial(_read, _cudnn, "_saved_epsilon"),
     "MiopenBatchNormBackward0": partial(_read, _miopen, "_saved_epsilon"),

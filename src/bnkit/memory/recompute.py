@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.errors import ModelError, SettingsError
-from bnkit.memory.recipe_from_graph import Graph
-from bnkit.memory.saved_storage import Recipe, SavedStorage, equals, run_recipe
+from bnkit.memory.recompute_formula_from_graph import Graph
+from bnkit.memory.saved_storage import Formula, SavedStorage, equals, run_formula
 from bnkit.memory.saved_tensor import KeptTensor, SavedTensor
 
 # The longest chain of outputs recomputed from one another (the end of a residual block from that of the previous
 # block): the first one needed in the backward pass requires the whole chain.
 _MAX_DEPTH = 3
-# Whether recipes of each tried form reproduce their tensors bit by bit.
+# Whether formulas of each tried form reproduce their tensors bit by bit.
 _REPRODUCED: dict[Hashable, bool] = {}
 _MAX_SIGNATURES = 4096
 _WRITTEN_IN_PYTHON: Any = torch.autograd.function.BackwardCFunction
@@ -75,7 +75,7 @@ class Recomputation:
         if node is None:
             return saved
         made_by = self._graph.name(node, tensor.output_nr, saved)
-        if storage.recipe is None and storage.may_drop:
+        if storage.formula is None and storage.may_drop:
             if made_by == number and isinstance(node, _WRITTEN_IN_PYTHON):
                 self._unread.append((storage, node, tensor.output_nr))
                 self._unread_number = number
@@ -92,17 +92,17 @@ class Recomputation:
     def _read_the_rest(self) -> None:
         unread, self._unread = self._unread, []
         for storage, node, number in unread:
-            if storage.recipe is None:
+            if storage.formula is None:
                 self._drop(storage, node, number)
 
     def _drop(self, storage: SavedStorage, node: Any, number: int) -> None:
-        """Drop the tensor of ``storage``, output ``number`` of ``node``, if there is a recipe for it."""
+        """Drop the tensor of ``storage``, output ``number`` of ``node``, if there is a formula for it."""
         for allow_fused in (True, False):
-            recipe = self._graph.recipe(node, number, storage, allow_fused=allow_fused)
-            if recipe is None or not recipe.has_batch_norm or recipe.depth > _MAX_DEPTH:
+            formula = self._graph.formula(node, number, storage, allow_fused=allow_fused)
+            if formula is None or not formula.has_batch_norm or formula.depth > _MAX_DEPTH:
                 return
-            if _reproduces(recipe, storage):
-                storage.drop(recipe)
+            if _reproduces(formula, storage):
+                storage.drop(formula)
                 self.dropped += 1
                 self.bytes_dropped += storage.nbytes
                 return
@@ -113,15 +113,15 @@ class Recomputation:
         self._graph.close()
 
 
-def _reproduces(recipe: Recipe, storage: SavedStorage) -> bool:
-    """Whether ``recipe`` reproduces the content of ``storage`` bit by bit; tried once for each form."""
-    signature = recipe.signature(), storage.nbytes, torch.get_num_threads()
+def _reproduces(formula: Formula, storage: SavedStorage) -> bool:
+    """Whether ``formula`` reproduces the content of ``storage`` bit by bit; tried once for each form."""
+    signature = formula.signature(), storage.nbytes, torch.get_num_threads()
     if signature not in _REPRODUCED:
-        if recipe.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        if formula.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return False  # no comparison is possible during CUDA graph capture; earlier passes made it
         if len(_REPRODUCED) >= _MAX_SIGNATURES:
             _REPRODUCED.clear()
-        _REPRODUCED[signature] = equals(run_recipe(recipe), storage)
+        _REPRODUCED[signature] = equals(run_formula(formula), storage)
     return _REPRODUCED[signature]
 
 

@@ -1,4 +1,4 @@
-"""The saved content of a storage: the tensor itself, or a recipe to recompute it."""
+"""The saved content of a storage: the tensor itself, or a formula to recompute it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_DATA: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 _one_at_a_time = RLock()
 
 
-class Recipe(Protocol):
+class Formula(Protocol):
     """A way to recompute a tensor.
 
     Attributes:
@@ -44,7 +44,7 @@ class Recipe(Protocol):
         ...
 
     def signature(self) -> Hashable:
-        """A key that is equal for recipes that differ only in their values."""
+        """A key that is equal for formulas that differ only in their values."""
         ...
 
 
@@ -59,13 +59,13 @@ class SavedStorage:
         version: The version counter (the number of in-place changes) at that time.
         dtype, nbytes: The dtype and size of the whole storage.
         tensor: The content if it is kept, outside the graph; otherwise None.
-        recipe: The recipe if the content is not kept.
+        formula: The formula if the content is not kept.
         may_drop: Whether it may be dropped.
     """
 
     __slots__ = (
         "__weakref__", "_counter", "_generation", "_pending", "_recomputed", "_sample", "_storage", "_users",
-        "dtype", "key", "may_drop", "nbytes", "recipe", "tensor", "version",
+        "dtype", "formula", "key", "may_drop", "nbytes", "tensor", "version",
     )  # fmt: skip
 
     def __init__(self, tensor: Tensor) -> None:
@@ -77,7 +77,7 @@ class SavedStorage:
         self.nbytes: int = storage.nbytes()
         # Detached, because a node must not reference itself. A leaf has no node.
         self.tensor: Tensor | None = tensor if tensor.is_leaf else tensor.detach()
-        self.recipe: Recipe | None = None
+        self.formula: Formula | None = None
         self.may_drop = tensor.dtype.is_floating_point and self.nbytes > 0
         self._counter: Tensor | None = None
         self._sample: Tensor | None = None
@@ -93,16 +93,16 @@ class SavedStorage:
             and not self._storage.expired()  # type: ignore[no-untyped-call]
         )
 
-    def drop(self, recipe: Recipe) -> None:
-        """Drop the tensor; from now on ``recipe`` computes it."""
+    def drop(self, formula: Formula) -> None:
+        """Drop the tensor; from now on ``formula`` computes it."""
         assert self.tensor is not None
         self._sample = _sample(self.tensor, self.nbytes).clone()
         self._counter = _without_data(self.tensor)
-        self.recipe, self.tensor = recipe, None
+        self.formula, self.tensor = formula, None
 
     def keep(self, tensor: Tensor) -> None:
         """Keep ``tensor``, of this storage, again."""
-        self.tensor, self.recipe, self._sample, self._counter = tensor.detach(), None, None, None
+        self.tensor, self.formula, self._sample, self._counter = tensor.detach(), None, None, None
         self.may_drop = False
 
     def was_modified_silently(self, tensor: Tensor) -> bool:
@@ -171,8 +171,8 @@ class SavedStorage:
             self._recomputed = None
 
     def _recompute(self) -> Tensor:
-        assert self.recipe is not None
-        tensor = run_recipe(self.recipe)
+        assert self.formula is not None
+        tensor = run_formula(self.formula)
         assert self._sample is not None
         if _same_layout(tensor, self):
             sample = _sample(tensor, self.nbytes)
@@ -184,16 +184,16 @@ class SavedStorage:
         raise ModelError(backward_callbacks.CHANGED)
 
 
-def run_recipe(recipe: Recipe) -> Tensor:
-    """Compute ``recipe`` without gradients and without autocast."""
-    device = recipe.device.type
+def run_formula(formula: Formula) -> Tensor:
+    """Compute ``formula`` without gradients and without autocast."""
+    device = formula.device.type
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
-            return run_recipe(recipe)
+            return run_formula(formula)
     if torch.is_grad_enabled():  # rarely the case, and switching it takes as long as a small loop
         with torch.no_grad():
-            return recipe.compute()[0]
-    return recipe.compute()[0]
+            return formula.compute()[0]
+    return formula.compute()[0]
 
 
 def equals(tensor: Tensor, storage: SavedStorage) -> bool:

@@ -12,11 +12,15 @@ _TODAY = {
     "bnkit.model.counterparts": "bnkit.model.layers.activated",
     "bnkit.model.fold": "bnkit.model.layers.folded",
     "bnkit.model.frozen": "bnkit.model.layers.frozen_mixin",
+    "bnkit.experiments.networks.arms": "bnkit.experiments.networks.normalization_kinds",
+    "bnkit.model.layers.attached": "bnkit.model.layers.attached_batch_norm",
+    "bnkit.model.layers.deferred": "bnkit.model.layers.deferred_fusion",
+    "bnkit.model.layers.mixin": "bnkit.model.layers.put_mixin_before_class",
     "bnkit.model.layers.frozen": "bnkit.model.layers.frozen_mixin",
     "bnkit.model.layers.done_before": "bnkit.model.layers.activation_placeholder",
-    "bnkit.model.hosting": "bnkit.model.layers.attached",
+    "bnkit.model.hosting": "bnkit.model.layers.attached_batch_norm",
     "bnkit.model.saving": "bnkit.model.save",
-    "bnkit.model.subclassing": "bnkit.model.layers.mixin",
+    "bnkit.model.subclassing": "bnkit.model.layers.put_mixin_before_class",
 }
 
 

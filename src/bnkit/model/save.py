@@ -21,8 +21,8 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from bnkit.errors import BnkitError, ModelError, RecordError, SettingsError
 from bnkit.model.inspect.example import Example, tensors_in
 from bnkit.model.preserve_state import preserve_model
-from bnkit.model.verify.onnx_file import prove_onnx
-from bnkit.model.verify.written_file import free_rows, prove_program, prove_weights
+from bnkit.model.verify.verify_onnx_file import prove_onnx
+from bnkit.model.verify.verify_written_file import free_rows, prove_program, prove_weights
 
 # An ONNX file is a protocol buffer, which is limited to 2 GiB: larger weights go into a second file next to it.
 _MOST_IN_ONNX = 2**31 - 2**24

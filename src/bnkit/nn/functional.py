@@ -6,7 +6,7 @@ from torch import Tensor
 
 from bnkit.errors import SettingsError
 from bnkit.kernels import check_activation
-from bnkit.kernels.contract import BatchNormArgs
+from bnkit.kernels.kernel_interface import BatchNormArgs
 from bnkit.nn import running_statistics
 from bnkit.nn.ghost_batch_norm import check_size, forward_in_parts
 from bnkit.nn.input_checks import check_both, check_input, check_moving

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from bnkit.errors import SettingsError, TooFewValuesError
-from bnkit.kernels import aten, reference, select
+from bnkit.kernels import aten, reference_equations, select
 from bnkit.kernels.compilation.compile_policy import waits_for_the_compiler
-from bnkit.kernels.contract import BatchNormArgs, Kernel
 from bnkit.kernels.fused.operands import are_rows, parameter_dtype_of
-from bnkit.kernels.select import NUMBA, TRITON
+from bnkit.kernels.kernel_interface import BatchNormArgs, Kernel
+from bnkit.kernels.select_kernel import NUMBA, TRITON
 from bnkit.kernels.tracing import is_plain_eager
 from bnkit.nn import sync_batch_norm
 from bnkit.nn.input_checks import check_channels, check_residual
@@ -70,7 +70,7 @@ def running_stats_forward(args: BatchNormArgs, kernel: str, called: Callable[[],
     check_channels(x, called, weight=args.weight, bias=args.bias, running_mean=mean, running_var=var)
     # Neither PyTorch's kernel nor the compiled loops compute gradients of the statistics.
     is_differentiated = (mean.requires_grad or var.requires_grad) and torch.is_grad_enabled()
-    return _selected(reference.NAME if is_differentiated else kernel, args).running_stats_forward(args)
+    return _selected(reference_equations.NAME if is_differentiated else kernel, args).running_stats_forward(args)
 
 
 def _is_short(x: Tensor) -> bool:

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from bnkit.errors import KernelError
-from bnkit.kernels import aten, reference
+from bnkit.kernels import aten, reference_equations
 from bnkit.kernels.activation import LEAKY_SLOPE, activate_own
-from bnkit.kernels.contract import BatchNormArgs
-from bnkit.kernels.select import NUMBA, sync_kernel
-from bnkit.kernels.sync_contract import BackwardState, SyncKernel
+from bnkit.kernels.kernel_interface import BatchNormArgs
+from bnkit.kernels.select_kernel import NUMBA, sync_kernel
+from bnkit.kernels.sync_kernel_interface import BackwardState, SyncKernel
 from bnkit.kernels.tracing import is_wrapped
 from bnkit.nn.sync_collectives import Group, Sum, gather
 
 # Kernels that can stop between the statistics and the normalisation.
-KERNELS = ("auto", reference.NAME, aten.NAME, NUMBA)
+KERNELS = ("auto", reference_equations.NAME, aten.NAME, NUMBA)
 # A float32 represents integers exactly up to 2^24, so a count is sent in two parts.
 _PART_OF_COUNT = 1 << 12
 

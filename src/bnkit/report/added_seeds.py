@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from bnkit.experiments.plan import Run
-from bnkit.experiments.stopping_rule import ContrastLooks, StoppingRule
-from bnkit.messages import plural
+from bnkit.experiments.until_settings import ContrastLooks, StoppingRule
+from bnkit.message_parts import plural
 
 
 @dataclass(frozen=True)

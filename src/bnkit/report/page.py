@@ -13,17 +13,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bnkit.experiments.plan import Plan
-from bnkit.experiments.records.record import Record
-from bnkit.messages import plural
-from bnkit.report.answer import Answer
+from bnkit.experiments.records.run_epochs_file import Record
+from bnkit.message_parts import plural
+from bnkit.report.answer_text import Answer
 from bnkit.report.charts.bokeh_figures import colour_of
-from bnkit.report.charts.looks_chart import describe_decisions
+from bnkit.report.charts.interval_by_seeds_chart import describe_decisions
 from bnkit.report.charts.page_charts import charts
 from bnkit.report.charts.series import final_values, headline_points, point_labels, series
 from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.contrasts.pairs_table import pairs_table
-from bnkit.report.objective import Objective
-from bnkit.report.results import Results
+from bnkit.report.objective_metric import Objective
+from bnkit.report.results_of_plan import Results
 from bnkit.report.tables import further_tables, runs_table
 from bnkit.strict_json import dumps, strict
 
@@ -166,9 +166,11 @@ def _looks_legend(results: Results) -> dict[str, list[tuple[str, str]]]:
 def _looks_caption(results: Results) -> dict[str, tuple[str, str]]:
     if results.growth is None:
         return {}
+    examples = {contrast.last.examples for contrast in results.growth.contrasts if contrast.last is not None}
+    which = f" for {min(examples)} test examples" if len(examples) == 1 else ""
     what = (
-        "Lines: the 95 % interval after each round of seeds, which allows for every look; grey: differences under the margin; "
-        "a diamond: where it was decided."
+        f"Lines: the 95 % interval{which} after each round of seeds, which allows for every look; grey: differences under the "
+        "margin; a diamond: where it was decided."
     )
     return {"looks": ("The interval, look by look", f"{what} {describe_decisions(results.growth)}")}
 

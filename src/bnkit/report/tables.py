@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch, Record, Status
+from bnkit.experiments.records.run_epochs_file import Epoch, Record, Status
 from bnkit.intervals.interval import Interval
 from bnkit.report.contrasts.example_differences import mean_for_new_examples
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome, interval_over_seeds, matches, outcomes, points_of
-from bnkit.report.results import Results
-from bnkit.table import Column, Table
+from bnkit.report.objective_metric import Objective
+from bnkit.report.results_of_plan import Results
+from bnkit.report.run_outcomes import RunOutcome, interval_over_seeds, matches, outcomes, points_of
+from bnkit.text_table import Column, Table
 
 Columns = tuple[Column | str, ...]
 _NETWORK = Column("network", is_text=True)
 # Follows an interval over seeds whose width is that of counting the test answers (``Interval.counted``).
 _COUNTED = " counted"
-_COUNTED_NOTE = "counted: the width is that of counting the test answers, more than the seeds alone would give"
+_COUNTED_NOTE = (
+    "counted: the number of test answers sets the width, because the seeds agree more closely than that number can show"
+)
 
 
 def summary_table(results: Results) -> Table:

@@ -11,10 +11,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import bnkit
-from bnkit.checks import input_statistics
+from bnkit.checks import layer_input_statistics
 from bnkit.checks.check import check
-from bnkit.checks.data_measurements import DataMeasurements, split_quarters
-from bnkit.checks.fix import apply_fixes
+from bnkit.checks.fix_findings import apply_fixes
+from bnkit.checks.measure_on_data import DataMeasurements, split_quarters
 from bnkit.checks.rules.statistics.bn207_different_batches import analyse_variance
 from bnkit.errors import DataError, ModelError, SettingsError
 from bnkit.kernels.channel_moments import plane_moments
@@ -76,7 +76,7 @@ def test_what_is_found_is_what_recalibration_gives():
 
 def test_a_drift_that_costs_nothing_is_no_finding():
     model = _trained()
-    model[3].weight.data[:, 0] = 0.0  # nobody looks at this channel
+    model[3].weight.data[:, 0] = 0.0  # the next layer does not use this channel
     bnkit.recalibrate(model, _batches())
     model[1].running_mean[0] += 100
     assert not check(model, _batches(), select="BN201")
@@ -191,7 +191,7 @@ def test_the_moments_are_those_of_the_data(layer):
     assert (collected.calls, collected.examples, measured.count) == ([1, 1, 1], 200, 3)
 
 
-def test_the_moments_of_a_batch_norm_of_somebodys_own():
+def test_the_moments_of_a_users_own_batch_norm():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), FromScratch(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
     images = torch.randn(6, 3, 8, 8)
     collected = DataMeasurements(model, batch_norm_sites(model), Batches([images[:4], images[4:]])).input_statistics
@@ -212,9 +212,9 @@ def test_long_batches_are_measured_by_compiled_loops(monkeypatch, layer):
     images = [torch.randn(6, 3, 20, 20, generator=draw) for _ in range(3)]
     images[1][:, 0] += 100  # batches of different distributions
     measured, found = [], []
-    monkeypatch.setattr(input_statistics, "plane_moments", lambda x: measured.append(x) or plane_moments(x))
+    monkeypatch.setattr(layer_input_statistics, "plane_moments", lambda x: measured.append(x) or plane_moments(x))
     for least in (1 << 40, 0):
-        monkeypatch.setattr(input_statistics, "_LONG", least)
+        monkeypatch.setattr(layer_input_statistics, "_LONG", least)
         found.append(DataMeasurements(model, batch_norm_sites(model), Batches(images)))
     assert len(measured) == 6
     by_pytorch, by_loops = found
@@ -228,13 +228,13 @@ def test_long_batches_are_measured_by_compiled_loops(monkeypatch, layer):
     assert by_pytorch.effect.change == pytest.approx(by_loops.effect.change, rel=1e-4)
     texts = []
     for least in (1 << 40, 0):
-        monkeypatch.setattr(input_statistics, "_LONG", least)
+        monkeypatch.setattr(layer_input_statistics, "_LONG", least)
         texts.append(str(check(model, images, select="BN2")))
     assert texts[0] == texts[1] and "BN207" in texts[0]
 
 
 def test_what_the_loops_cannot_take_is_measured_all_the_same(monkeypatch):
-    monkeypatch.setattr(input_statistics, "_LONG", 0)
+    monkeypatch.setattr(layer_input_statistics, "_LONG", 0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).to(memory_format=torch.channels_last)
     images = torch.randn(4, 3, 9, 9).to(memory_format=torch.channels_last)
     found = DataMeasurements(model, batch_norm_sites(model), Batches([images])).input_statistics["1"].population
@@ -251,7 +251,7 @@ def test_what_the_loops_cannot_take_is_measured_all_the_same(monkeypatch):
 )
 @pytest.mark.parametrize("least", [0, 1 << 40])
 def test_what_pytorch_refuses_is_refused(monkeypatch, layer, least):
-    monkeypatch.setattr(input_statistics, "_LONG", least)
+    monkeypatch.setattr(layer_input_statistics, "_LONG", least)
     model = nn.Sequential(layer)
     with pytest.raises(ModelError, match="Sequential raised"):
         DataMeasurements(model, batch_norm_sites(model), Batches([torch.randn(2, 4, 8, 8)]))

@@ -8,8 +8,8 @@ from torch import nn
 
 from bnkit.errors import FactoryError, SettingsError
 from bnkit.experiments.networks import ARCHITECTURES, ARMS, from_factories, network_sources
-from bnkit.experiments.settings import Settings
-from bnkit.factory_import import is_factory_name, load_factory
+from bnkit.experiments.run_settings import Settings
+from bnkit.import_user_function import is_factory_name, load_factory
 from tests.experiments import tiny_experiment
 
 

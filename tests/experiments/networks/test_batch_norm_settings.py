@@ -1,4 +1,4 @@
-"""eps and momentum of every batch norm of a network, whoever wrote it."""
+"""eps and momentum of every batch norm of a network, third-party ones included."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import bnkit
 from bnkit.errors import SettingsError
 from bnkit.experiments.networks import from_factories, network_sources
 from bnkit.experiments.networks.batch_norm_settings import ineffective, set_batch_norms
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 from tests.experiments import tiny_experiment
 from tests.model.third_party_layers import FromScratch, Frozen2d
 

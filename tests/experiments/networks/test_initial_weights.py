@@ -6,7 +6,7 @@ from torch import nn
 
 from bnkit.experiments.networks import ARCHITECTURES, ARMS, network_sources
 from bnkit.experiments.networks.initial_weights import seeded_weights
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def test_it_gives_the_figures_of_torch_nn(x):
     assert torch.equal(*gradients)
 
 
-def test_where_somebody_looks_at_the_operations_it_is_a_pooling():
+def test_where_operations_are_traced_it_is_a_pooling():
     x, seen = torch.randn(2, 2, 4, 4), []
 
     class Names(TorchDispatchMode):

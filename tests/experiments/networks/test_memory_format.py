@@ -8,7 +8,7 @@ from torch.nn import functional
 
 import bnkit
 from bnkit.experiments.networks import network_sources
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 from bnkit.nn import BatchNorm1d, BatchNorm2d
 
 

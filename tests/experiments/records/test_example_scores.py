@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bnkit.experiments.records.example_scores import FILE, ExampleScores, load_example_scores, save_example_scores
-from bnkit.experiments.records.record import Record, RecordFile, Status
+from bnkit.experiments.records.run_epochs_file import Record, RecordFile, Status
 from tests.report.fake_runs import epoch
 
 

@@ -15,7 +15,7 @@ from torch import nn
 import bnkit
 from bnkit.errors import RecordError
 from bnkit.experiments.callbacks import Callback
-from bnkit.experiments.records.record import Status
+from bnkit.experiments.records.run_epochs_file import Status
 from bnkit.experiments.training.checkpoint import _CHECKPOINT
 from tests.child_processes import run
 from tests.experiments import tiny_experiment
@@ -53,7 +53,7 @@ def _grid(schedule):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The figures of a comparison that nobody interrupts, by the schedule of its learning rate."""
+    """The figures of an uninterrupted comparison, by the schedule of its learning rate."""
 
     @cache
     def figures(schedule):

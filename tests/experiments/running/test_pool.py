@@ -16,12 +16,12 @@ from torch import nn
 import bnkit
 from bnkit.errors import BnkitError, RecordError, SettingsError
 from bnkit.experiments.callbacks import Callback
-from bnkit.experiments.records.record import Status
+from bnkit.experiments.records.run_epochs_file import Status
 from bnkit.experiments.running import pool as workers_module
 from bnkit.experiments.running import worker_count
 from bnkit.experiments.running.launch_request import LaunchOptions
-from bnkit.experiments.running.worker import select_gpu
 from bnkit.experiments.running.worker_count import available_cpus, resolve_worker_count, worker_count_for
+from bnkit.experiments.running.worker_loop import select_gpu
 from tests.child_processes import run, time_limit
 from tests.experiments import faulty_networks, tiny_experiment
 from tests.experiments.faulty_networks import faulty

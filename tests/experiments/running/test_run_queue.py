@@ -31,7 +31,7 @@ def test_the_plan_is_followed_until_few_are_left():
     assert [run.number for run in taken[12:]] == [14, 16, 18, 20, 13, 15, 17, 19]  # among equals as in the plan
 
 
-def test_what_nobody_knows_yet_comes_before_what_is_known_to_be_short():
+def test_runs_of_unknown_duration_come_before_those_known_to_be_short():
     runs = _runs(1, batch_size=[8, 64])
     queue = RunQueue(runs, workers=2)
     queue.record_duration(runs[0], 5.0)

@@ -14,7 +14,7 @@ from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.resolve_experiment import resolve_experiment
 from bnkit.experiments.running.launch_request import Overrides
 from bnkit.experiments.running.serialization import Payload, SelfContainedPayload, unpack
-from bnkit.stale_imports import unload
+from bnkit.reload_changed_modules import unload
 from tests.user_project import a_project  # noqa: F401 - the fixture
 
 

@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.training.constant_baseline import ConstantBaseline
+from bnkit.experiments.training.learning_task import Task
 from bnkit.experiments.training.losses import find_named_loss
 from bnkit.experiments.training.metrics import METRICS, is_correct
-from bnkit.experiments.training.task import Task
 
 BINARY = find_named_loss(functional.binary_cross_entropy_with_logits)
 _GENERATOR = torch.Generator().manual_seed(0)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import bnkit.nn
 from bnkit.experiments.training.cuda_graph import GraphedStep
-from bnkit.experiments.training.task import training_step
+from bnkit.experiments.training.learning_task import training_step
 
 
 class Tape:

@@ -8,7 +8,7 @@ from torch.nn import functional
 from bnkit.comparison.compare import compare
 from bnkit.data.user_data import make_data_set
 from bnkit.errors import DataError
-from bnkit.experiments.records.record import RecordFile
+from bnkit.experiments.records.run_epochs_file import RecordFile
 from tests.experiments import tiny_experiment
 
 _WATCHED = {"observe": 2, "landscape": 3, "evaluate_training": True}
@@ -27,7 +27,7 @@ def _compare(tmp_path, name, **changes):
 
 
 @pytest.mark.slow
-def test_the_figures_are_those_of_runs_that_nobody_looked_at(tmp_path):
+def test_the_figures_are_those_of_runs_without_instrumentation(tmp_path):
     figures = [
         tiny_experiment.figures(_compare(tmp_path, "plain")),
         tiny_experiment.figures(_compare(tmp_path, "watched", **_WATCHED)),

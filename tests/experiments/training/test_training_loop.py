@@ -22,7 +22,7 @@ from bnkit.experiments.training import training_loop
 from bnkit.experiments.training.cuda_graph import GraphedStep
 from bnkit.experiments.training.distributed import SINGLE_PROCESS, Processes
 from bnkit.experiments.training.evaluation import MetricsSum
-from bnkit.experiments.training.task import Task
+from bnkit.experiments.training.learning_task import Task
 from bnkit.experiments.training.training_loop import Training, epoch_order, train
 from bnkit.seeding import seeded
 from tests.experiments import tiny_experiment

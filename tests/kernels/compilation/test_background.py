@@ -16,7 +16,7 @@ def started(tmp_path, monkeypatch):
     return commands
 
 
-def test_it_starts_a_process_of_low_priority_that_is_nobodys_child(started):
+def test_it_starts_a_process_of_low_priority_that_has_no_parent_to_wait_for_it(started):
     assert background.start()
     (command, options), *rest = started
     assert rest == []

@@ -221,7 +221,7 @@ def test_inf_and_nan_reach_the_output():
         lambda activation, adds, dtype: (dtype is torch.bfloat16) == (activation == "relu"),
     ),
 )
-def test_an_evaluation_that_nobody_differentiates_is_the_same_in_one_pass(activation, adds, dtype):
+def test_an_evaluation_without_gradients_is_the_same_in_one_pass(activation, adds, dtype):
     (x, weight, bias, residual), _ = _leaves((3, 4, 24, 24))
     weight.requires_grad_()
     x, residual = x.to(dtype), residual.to(dtype) if adds else None

@@ -190,7 +190,7 @@ def test_training_of_stacked_modules_by_name():
 
 @pytest.mark.parametrize("place", [1, 2, 3, 4, 5])
 def test_an_operation_refuses_shapes_that_do_not_fit(place):
-    """Anybody can call it, and its loops read at addresses."""
+    """Any code can call it, and its loops read at addresses."""
     arguments = list(_arguments((4, 3, 2, 2), masked=True, given=True))
     arguments[place] = arguments[place].detach()[:, :1] if place == 3 else arguments[place].detach()[:2]
     with pytest.raises(KernelError, match="expected"):

@@ -1,4 +1,4 @@
-"""Every way that the Triton kernels take through a tensor, on small ones: run by `test_kernel.py`, interpreted, and by nobody else."""
+"""Every way that the Triton kernels take through a tensor, on small ones: run by `test_kernel.py`, interpreted, and by no other file."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import bnkit
 from bnkit.model.edit.convert import convert
-from bnkit.model.layers.deferred import Deferring, _Computation
+from bnkit.model.layers.deferred_fusion import Deferring, _Computation
 from bnkit.nn.batch_norm import _BatchNorm
 
 IMAGES = torch.randn(4, 4, 6, 6, generator=torch.Generator().manual_seed(2))
@@ -62,7 +62,7 @@ def _guided(net, x):
 
 
 class _Relu(torch.autograd.Function):
-    """Somebody's own, with a backward pass of its own."""
+    """A user's function with its own backward pass."""
 
     @staticmethod
     def forward(ctx, x):

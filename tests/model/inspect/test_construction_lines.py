@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import bnkit
-from bnkit.factory_import import load_factory
+from bnkit.import_user_function import load_factory
 from bnkit.model.inspect.construction_lines import line_of, record_construction
 
 # The line that ends in "# NAME" is the one that made NAME.
@@ -102,7 +102,7 @@ def test_a_file_elsewhere_is_named_in_full(model, tmp_path, monkeypatch):
 
 
 def test_a_module_without_a_line_has_that_of_the_one_around_it(model):
-    model.loop.append(nn.BatchNorm2d(4))  # made when nobody recorded
+    model.loop.append(nn.BatchNorm2d(4))  # made outside of the recording
     assert line_of(model, "loop.2") == line_of(model, "loop") == ("nets.py", LINES["loop"] + 1)
 
 

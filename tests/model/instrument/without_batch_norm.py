@@ -17,7 +17,7 @@ from torch import nn
 
 import bnkit
 from bnkit.model.inspect.example import Example
-from bnkit.model.instrument.paired_rounds import PairedRounds
+from bnkit.model.instrument.interleaved_timing import PairedRounds
 from bnkit.model.instrument.step_timing import Clock, TrainingStep, interleaved
 
 

@@ -100,7 +100,7 @@ def test_half_precision(dtype, sequential):
 
 
 def test_examples_are_taken_a_few_at_a_time_without_a_difference(monkeypatch):
-    monkeypatch.setattr("bnkit.model.statistics.measurement._VALUES_AT_A_TIME", 200)
+    monkeypatch.setattr("bnkit.model.statistics.measure_population_statistics._VALUES_AT_A_TIME", 200)
     model, expected = _model(), _by_hand(_model(), [_data()], sequential=False)
     recalibrate(model, _data())
     _assert_close(_statistics(model), expected)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from bnkit.errors import ModelError
-from bnkit.model.verify.acceptance import Outcome
+from bnkit.model.verify.accept_changed_model import Outcome
 from bnkit.model.verify.compare_predictions import effect_of
 from bnkit.model.verify.prediction_changes import Effect, _chance
 
@@ -90,7 +90,7 @@ def test_paired_counts_and_summary():
         (_logits(CLASSES, wrong=range(60)), _logits(CLASSES, wrong=range(10)), False),
         # as many wrong answers, other ones
         (_logits(CLASSES, wrong=range(10)), _logits(CLASSES, wrong=range(10, 20)), False),
-        # nobody is wrong who was right, but the wrong ones are ten times as sure
+        # no right answer becomes wrong, but the wrong ones are ten times as sure
         (_logits(CLASSES, wrong=range(40)), _logits(CLASSES, sure=40.0, wrong=range(40)), True),
         # right more often, and less sure of it: not worse
         (_logits(CLASSES, sure=9.0, wrong=range(30)), _logits(CLASSES, sure=0.5), False),

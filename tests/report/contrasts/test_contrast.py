@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 
 from bnkit.experiments.plan import Plan, plan
-from bnkit.experiments.records.record import Status
+from bnkit.experiments.records.run_epochs_file import Status
 from bnkit.intervals.holm import holm
 from bnkit.intervals.student import mean_interval
 from bnkit.report.charts.series import headline_points
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.contrasts.paired_differences import PairedDifferences
 from bnkit.report.contrasts.pairs_table import pairs_table
-from bnkit.report.sweep import BY_VALIDATION, ONLY_ONE
+from bnkit.report.learning_rate_sweep import BY_VALIDATION, ONLY_ONE
 from tests.report.fake_runs import ARMS, diverged_record, fake_plan, fake_results, finished_record
 
 

@@ -10,7 +10,7 @@ from bnkit.intervals.interval import Conclusion, conclude
 from bnkit.intervals.sequential import conclusion_after_looks
 from bnkit.report.contrasts.decision_outlook import decision_outlook, is_limited_by_examples
 from bnkit.report.contrasts.paired_differences import PairedDifferences
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 
 MARGIN = 0.01
 

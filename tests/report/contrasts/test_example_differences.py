@@ -10,7 +10,7 @@ import pytest
 from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.plan import Run
 from bnkit.report.contrasts.example_differences import example_differences, spread_over_examples
-from bnkit.report.outcomes import RunOutcome, outcomes
+from bnkit.report.run_outcomes import RunOutcome, outcomes
 from tests.report.fake_runs import fake_plan, fake_results, finished_record, scored_record
 
 FIRST, SECOND = [True, True, False, False], [True, False, True, True]

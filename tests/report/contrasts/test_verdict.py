@@ -13,7 +13,7 @@ from bnkit.experiments.experiment import TaskIdentity
 from bnkit.experiments.records.example_scores import ExampleScores
 from bnkit.intervals.holm import holm
 from bnkit.intervals.interval import Conclusion
-from bnkit.report.answer import Answer
+from bnkit.report.answer_text import Answer
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.contrasts.pairs_table import pairs_table
 from bnkit.report.contrasts.verdict import without_remedy
@@ -248,8 +248,14 @@ def test_what_the_runs_that_diverged_change_is_said():
     # By hand: three pairs with +2.0 points (in two seeds of them), two with 0.1 instead of about 0.8.
     assert (
         "So there is no verdict: over the seeds for which both runs finished, batch_norm is better, but batch_norm diverged in 2 of 5 "
-        "runs; if these count as the best constant answer (0.100), the mean difference is −26.8 points. Use a lower learning rate."
+        "runs; if these count as the best constant answer (0.100), the mean difference is −26.8 points. Use a lower learning "
+        "rate for batch_norm."
     ) in text
+    assert _answer(_losing(lost, 0.02), seeds=5).headline.endswith("points. Use a lower learning rate for batch_norm.")
+    text = str(_answer(_losing({(PLAIN, 0), (PLAIN, 1)}, -0.02), seeds=5))
+    assert "Use a lower learning rate for no_batch_norm." in text
+    text = str(_answer(_losing({(WITH, 0), (WITH, 1), (WITH, 3), (PLAIN, 0)}, 0.02), seeds=6))
+    assert "Use a lower learning rate for both networks." in text
     text = str(_answer(_losing(lost, 0.02, test_constant=None), seeds=5))  # as earlier versions recorded
     assert "if these count as an accuracy of 0, the mean difference is −30.8 points." in text
     text = str(_answer(_losing({(PLAIN, 1)}, 0.02), seeds=5))
@@ -270,7 +276,8 @@ def test_without_a_score_to_count_them_as_the_runs_that_diverged_are_only_named(
 
 @pytest.mark.parametrize(
     "sentence",
-    ["Use more seeds.", "Use more test examples: about 1,300, with 10 seeds.", "Use a lower learning rate.",
+    ["Use more seeds.", "Use more test examples: about 1,300, with 10 seeds.", "Use a lower learning rate for net.v2.",
+     "Use a lower learning rate for both networks.",
      "Use more test examples.", "Use more seeds and more test examples."],
 )  # fmt: skip
 def test_a_paper_has_the_headline_without_the_remedy(sentence):

@@ -9,12 +9,12 @@ from html.parser import HTMLParser
 import pytest
 
 from bnkit.intervals.interval import Interval
-from bnkit.report.answer import Answer
+from bnkit.report.answer_text import Answer
 from bnkit.report.charts.curves import Curve
 from bnkit.report.contrasts.compare_networks import contrasts
 from bnkit.report.notebook.comparison_html import comparison_html, curves_picture
 from bnkit.report.notebook.inline_svg import curves_svg, differences_svg
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.difference_rows import DifferenceRow
 from bnkit.report.paper.paper_summary import summary_of
 from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record

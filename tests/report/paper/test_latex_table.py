@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from bnkit.intervals.interval import Interval
-from bnkit.report.objective import ColumnObjective, Objective
+from bnkit.report.objective_metric import ColumnObjective, Objective
 from bnkit.report.paper.latex_table import escape, latex
 from bnkit.report.paper.paper_summary import Difference, Summary, SummaryRow
 from tests.child_processes import run

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 
 from bnkit.intervals.interval import Interval
-from bnkit.report.answer import Answer
-from bnkit.report.objective import Objective
+from bnkit.report.answer_text import Answer
+from bnkit.report.objective_metric import Objective
+from bnkit.report.paper.latex_table import latex
 from bnkit.report.paper.paper_summary import Difference, Summary, SummaryRow, summary_of
 from tests.report.fake_runs import diverged_record, fake_plan, fake_results, finished_record
 
@@ -113,6 +115,19 @@ def test_the_interval_for_new_examples_has_a_column_where_it_is_known():
     assert _WITH_NEW_EXAMPLES.table().rows[1][-1] == "[+2.0, +18.0]"
     assert _WITH_NEW_EXAMPLES.values()[1][-2:] == [0.02, 0.18]
     assert "for new examples" not in _summary().table().header
+
+
+def test_intervals_whose_width_the_test_answers_set_are_marked():
+    counted, rows = Interval(0.1, 0.02, 0.18, 3, counted=100), _WITH_NEW_EXAMPLES.rows
+    summary = replace(
+        _WITH_NEW_EXAMPLES,
+        rows=(rows[0], replace(rows[1], difference=Difference("a", rows[1].difference.interval, counted))),
+    )
+    row = summary.table().rows[1]
+    assert (row[-3], row[-1]) == ("[+5.0, +15.0]", "[+2.0, +18.0]†")
+    assert "†: the number of test answers sets the width" in summary.to_markdown()
+    assert r"{\scriptsize [+2.0, +18.0]$^\dagger$}" in latex(summary)
+    assert "†" not in _WITH_NEW_EXAMPLES.to_markdown() and "dagger" not in latex(_WITH_NEW_EXAMPLES)
 
 
 def test_markdown_has_the_answer_the_table_and_what_it_means():

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from bnkit.errors import RecordError, SettingsError
 from bnkit.intervals.interval import Interval
 from bnkit.report.contrasts.compare_networks import contrasts
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.difference_rows import DifferenceRow, difference_rows
 from bnkit.report.paper.matplotlib_figures import draw_differences, plotted, save
 from bnkit.report.paper.plots import plot_of, plot_of_table

@@ -1,6 +1,6 @@
 """The networks of a comparison: by name, from a file, or passed as factories."""
 
-from bnkit.experiments.networks.arms import ARMS, Arm, find_arm
+from bnkit.experiments.networks.normalization_kinds import ARMS, Arm, find_arm
 from bnkit.experiments.networks.registry import (
     ARCHITECTURES,
     NetworkSource,

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 from bnkit.model.inspect.recognise_batch_norm import BatchNormLike, batch_norm_sites, recognise
 
 # The settings, and the attribute of a batch norm that each sets.

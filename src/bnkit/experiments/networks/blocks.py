@@ -7,9 +7,9 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.networks.arms import NormFactory
 from bnkit.experiments.networks.layer_sequence import Sequential
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.networks.normalization_kinds import NormFactory
+from bnkit.experiments.run_settings import Settings
 
 Layers = dict[str, nn.Module | None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 # The parameters that a user's factory may have. At their default they are not passed.
 OPTIONS = ("activation", "depth", "width", "dropout", "order")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from bnkit.experiments.networks.arms import Arm
 from bnkit.experiments.networks.blocks import (
     dropout,
     image_shape,
@@ -13,7 +12,8 @@ from bnkit.experiments.networks.blocks import (
     size_after_two_convolutions,
 )
 from bnkit.experiments.networks.max_pool import MaxPool2d
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.networks.normalization_kinds import Arm
+from bnkit.experiments.run_settings import Settings
 
 
 def lenet(arm: Arm, input_shape: tuple[int, ...], out_features: int, settings: Settings) -> nn.Module:

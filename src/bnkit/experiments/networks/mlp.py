@@ -7,9 +7,9 @@ from math import prod
 from torch import nn
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.networks.arms import Arm
 from bnkit.experiments.networks.blocks import Residual, dropout, make_activation, norm, norm_and_activation, sequence
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.networks.normalization_kinds import Arm
+from bnkit.experiments.run_settings import Settings
 
 # The width of hidden layers if only the depth is set.
 _WIDTH = 128

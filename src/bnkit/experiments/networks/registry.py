@@ -13,20 +13,20 @@ from bnkit.errors import BnkitError, FactoryError, SettingsError
 from bnkit.experiments.built_in_networks import built_in_identity, key_prefix
 from bnkit.experiments.code_fingerprint import fingerprint_of
 from bnkit.experiments.experiment import DEFAULT_ARMS, NetworkIdentity
-from bnkit.experiments.networks.arms import Arm, find_arm
 from bnkit.experiments.networks.batch_norm_settings import set_batch_norms
+from bnkit.experiments.networks.counterpart_of_user_network import make_twin, materialize_lazy, random_example
 from bnkit.experiments.networks.factory_parameters import OPTIONS, factory_arguments, factory_parameters
 from bnkit.experiments.networks.initial_weights import init_weights, seeded_weights
 from bnkit.experiments.networks.lenet import lenet
 from bnkit.experiments.networks.mlp import mlp, residual_mlp
+from bnkit.experiments.networks.normalization_kinds import Arm, find_arm
 from bnkit.experiments.networks.resnet import resnet
 from bnkit.experiments.networks.simple_cnn import simple_cnn
-from bnkit.experiments.networks.twins import make_twin, materialize_lazy, random_example
 from bnkit.experiments.networks.two_cnn import two_cnn
-from bnkit.experiments.settings import Settings
-from bnkit.factory_import import is_factory_name, load_factory, refuse_required_arguments, what_it_is
+from bnkit.experiments.run_settings import Settings
+from bnkit.import_user_function import is_factory_name, load_factory, refuse_required_arguments, what_it_is
 from bnkit.kernels.compilation.compiled_loops import is_numba_installed
-from bnkit.messages import unknown_name
+from bnkit.message_parts import unknown_name
 from bnkit.nn import BatchNorm2d
 
 

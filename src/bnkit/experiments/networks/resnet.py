@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bnkit.errors import SettingsError
-from bnkit.experiments.networks.arms import Arm
 from bnkit.experiments.networks.blocks import Residual, dropout, image_shape, make_activation, norm, sequence
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.networks.normalization_kinds import Arm
+from bnkit.experiments.run_settings import Settings
 
 _DEPTH, _WIDTH = 20, 16
 

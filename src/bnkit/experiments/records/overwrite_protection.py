@@ -15,8 +15,10 @@ from bnkit.experiments.records import atomic_files
 MARKER = ".bnkit"
 # The lock file, which is empty.
 LOCK = ".lock"
-# The title of a page is within this many characters.
-_HEAD = 2000
+# The title of a page ends so, within this many bytes.
+_PAGE_SIGN, _HEAD = "– bnkit</title>".encode(), 2000
+# The program that wrote a picture, in the metadata of PDF and of SVG.
+_PICTURE_SIGNS = (b"/Creator (bnkit)", b"<dc:title>bnkit</dc:title>")
 _ABOUT = "bnkit wrote these files here, and may replace them; other files are left alone"
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 
@@ -64,17 +66,31 @@ def refuse_foreign_page(path: Path) -> None:
     Raises:
         RecordError: If it is.
     """
+    _refuse_without_sign(path, [_PAGE_SIGN], "a report of bnkit's", _HEAD)
+
+
+def refuse_foreign_picture(path: Path) -> None:
+    """Raise if ``path`` is a file that is not a picture of bnkit, in PDF or SVG.
+
+    Raises:
+        RecordError: If it is.
+    """
+    _refuse_without_sign(path, _PICTURE_SIGNS, "a picture of bnkit's")
+
+
+def _refuse_without_sign(path: Path, signs: Iterable[bytes], what: str, size: int = -1) -> None:
+    """Raise if ``path`` is a file without any of ``signs`` in its first ``size`` bytes, or cannot be read."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            is_ours = "– bnkit</title>" in file.read(_HEAD)
+        with path.open("rb") as file:
+            content = file.read(size)
     except FileNotFoundError:
         return
     except OSError as error:
         raise RecordError(
             f"{path} cannot be written ({error.strerror}); expected a file that can: use `out`"
         ) from error
-    if not is_ours:
-        raise RecordError(f"{path} is there and is not a report of bnkit's; expected another file: use `out`")
+    if not any(sign in content for sign in signs):
+        raise RecordError(f"{path} is there and is not {what}; expected another file: use `out`")
 
 
 def _foreign(folder: Path, names: Iterable[str]) -> list[str]:

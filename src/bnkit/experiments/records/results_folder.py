@@ -16,10 +16,10 @@ from filelock import FileLock, Timeout
 from bnkit.errors import RecordError, SettingsError
 from bnkit.experiments.experiment import Experiment, parse_experiment, read_experiment
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records import atomic_files, earlier_calls, example_scores, overwrite_protection
+from bnkit.experiments.records import atomic_files, earlier_compare_calls, example_scores, overwrite_protection
 from bnkit.experiments.records.budget_exhausted import forget_budget_end
-from bnkit.experiments.records.earlier_calls import FolderRuns, folder_runs
-from bnkit.experiments.records.record import CorruptRecordError, Epoch, Record, RecordFile, Status
+from bnkit.experiments.records.earlier_compare_calls import FolderRuns, folder_runs
+from bnkit.experiments.records.run_epochs_file import CorruptRecordError, Epoch, Record, RecordFile, Status
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 _FILES_OF_A_RUN = (
@@ -148,15 +148,15 @@ class ResultsFolder:
             for file in (self.results_file, self.report_file, self.experiment_file):
                 file.unlink(missing_ok=True)
             forget_budget_end(self.path)
-            earlier_calls.forget_all(self.path)
+            earlier_compare_calls.forget_all(self.path)
             self._records.clear()
         try:
             atomic_files.make_folder(self.path / "runs")
-            atomic_files.make_folder(self.path / earlier_calls.CALLS)
+            atomic_files.make_folder(self.path / earlier_compare_calls.CALLS)
         except OSError as error:
             raise atomic_files.UnwritableError.of(self.path / "runs", error) from error
         text = experiment.to_toml()
-        earlier_calls.remember(self.path, text, self.experiment_file)
+        earlier_compare_calls.remember(self.path, text, self.experiment_file)
         self.replace(self.experiment_file, text)
         self._runs = None
 

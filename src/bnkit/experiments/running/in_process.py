@@ -8,11 +8,11 @@ from functools import partial
 
 from bnkit.experiments.callbacks import Callback, CallbackList, EventHandler, Note, PlanStarted
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import CorruptRecordError, Epoch, Record
 from bnkit.experiments.records.results_folder import ResultsFolder
+from bnkit.experiments.records.run_epochs_file import CorruptRecordError, Epoch, Record
 from bnkit.experiments.resolve_experiment import Components
 from bnkit.experiments.running.launch_request import PreparedExperiment, RunRequest, try_once
-from bnkit.experiments.running.train_run import cleanup, train_run
+from bnkit.experiments.running.train_or_resume_run import cleanup, train_run
 from bnkit.memory import keep_freed_memory
 
 

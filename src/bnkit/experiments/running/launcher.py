@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager, contextmanager
 from bnkit.experiments.callbacks import EventHandler, Note
 from bnkit.experiments.running.completed_experiment import recorded_experiment
 from bnkit.experiments.running.launch_request import LaunchOptions, PreparedExperiment, RunRequest, under_torchrun
+from bnkit.experiments.running.start_and_stop_worker import refuse_nested_workers, warm_up
 from bnkit.experiments.running.worker_count import may_need_workers
-from bnkit.experiments.running.worker_process import refuse_nested_workers, warm_up
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 
 Launcher = Callable[[RunRequest, EventHandler], AbstractContextManager[PreparedExperiment]]
 

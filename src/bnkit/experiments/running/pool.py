@@ -21,14 +21,14 @@ from bnkit.experiments.callbacks import Event, EventHandler, Note, RunEnded
 from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.resolve_experiment import Components
+from bnkit.experiments.run_settings import Settings
 from bnkit.experiments.running.in_process import incomplete_runs
 from bnkit.experiments.running.launch_request import PreparedExperiment, RunRequest
 from bnkit.experiments.running.serialization import Payload
-from bnkit.experiments.running.train_run import record_failure
-from bnkit.experiments.running.worker import CheckPlan, NeedsPayload, PlanChecked, Ready, Stopped
+from bnkit.experiments.running.start_and_stop_worker import WorkerProcess, end_workers, start_method
+from bnkit.experiments.running.train_or_resume_run import record_failure
 from bnkit.experiments.running.worker_count import missing_runs
-from bnkit.experiments.running.worker_process import WorkerProcess, end_workers, start_method
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.running.worker_loop import CheckPlan, NeedsPayload, PlanChecked, Ready, Stopped
 
 # If a worker dies, its run is retried once: it may not be the cause.
 _MAX_TRIES = 2

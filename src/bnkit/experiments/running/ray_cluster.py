@@ -29,7 +29,7 @@ from bnkit.experiments.resolve_experiment import Components
 from bnkit.experiments.running.in_process import incomplete_runs
 from bnkit.experiments.running.launch_request import PreparedExperiment, RunRequest, prepare
 from bnkit.experiments.running.serialization import SelfContainedPayload, unpack
-from bnkit.experiments.running.train_run import make_run_folder, record_failure, train_run
+from bnkit.experiments.running.train_or_resume_run import make_run_folder, record_failure, train_run
 from bnkit.experiments.training.checkpoint import remove_checkpoint
 from bnkit.experiments.training.optimizers import preload_optimizers
 from bnkit.memory import keep_freed_memory

@@ -21,8 +21,8 @@ from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.networks import NetworkSource, network_sources
 from bnkit.experiments.resolve_experiment import Components
 from bnkit.experiments.running.launch_request import Overrides
-from bnkit.experiments.training.task import Task, resolve_task
-from bnkit.factory_import import factory_modules
+from bnkit.experiments.training.learning_task import Task, resolve_task
+from bnkit.import_user_function import factory_modules
 from bnkit.seeding import seeded
 
 

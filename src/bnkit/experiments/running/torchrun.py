@@ -15,13 +15,13 @@ from bnkit.experiments.callbacks import Callback, CallbackList, EventHandler
 from bnkit.experiments.experiment import parse_experiment
 from bnkit.experiments.plan import Plan, Run, plan
 from bnkit.experiments.records import atomic_files
-from bnkit.experiments.records.record import Record, Status
 from bnkit.experiments.records.results_folder import ResultsFolder
+from bnkit.experiments.records.run_epochs_file import Record, Status
 from bnkit.experiments.resolve_experiment import Components
 from bnkit.experiments.running.in_process import incomplete_runs
 from bnkit.experiments.running.launch_request import LaunchOptions, PreparedExperiment, RunRequest, Train, prepare
 from bnkit.experiments.running.serialization import require_same_data
-from bnkit.experiments.running.train_run import make_run_folder, train_run
+from bnkit.experiments.running.train_or_resume_run import make_run_folder, train_run
 from bnkit.experiments.training.distributed import Processes, process_group
 from bnkit.memory import keep_freed_memory
 

@@ -13,8 +13,8 @@ from bnkit.experiments.experiment import Experiment
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.results_folder import ResultsFolder
 from bnkit.experiments.running.launch_request import RunRequest
-from bnkit.factory_import import is_factory_name
-from bnkit.messages import plural
+from bnkit.import_user_function import is_factory_name
+from bnkit.message_parts import plural
 
 if TYPE_CHECKING:
     from bnkit.experiments.resolve_experiment import Components

@@ -15,7 +15,7 @@ from torch import nn
 
 from bnkit.errors import RecordError
 from bnkit.experiments.records import atomic_files
-from bnkit.experiments.records.record import Epoch
+from bnkit.experiments.records.run_epochs_file import Epoch
 from bnkit.experiments.training.training_loop import Training
 from bnkit.model.save import tensors_as_bytes
 

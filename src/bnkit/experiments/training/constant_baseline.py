@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from bnkit.experiments.training.learning_task import Task
 from bnkit.experiments.training.metrics import METRICS, is_correct
-from bnkit.experiments.training.task import Task
 
 _VALUE_METRICS = ("mean_absolute_error", "mean_squared_error")
 

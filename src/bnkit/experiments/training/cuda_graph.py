@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from bnkit.experiments.training.learning_task import training_step
 from bnkit.experiments.training.losses import Loss
-from bnkit.experiments.training.task import training_step
 
 # Required by PyTorch's documentation of CUDA graphs: libraries initialise themselves in the first steps.
 _WARM_UP_STEPS = 3

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bnkit.data import Split, batches
 from bnkit.experiments.training.constant_baseline import ConstantBaseline
 from bnkit.experiments.training.distributed import SINGLE_PROCESS, Processes
-from bnkit.experiments.training.task import Task
+from bnkit.experiments.training.learning_task import Task
 from bnkit.model import normalising_by, population_statistics
 
 # Evaluation keeps no gradients, so that its batches may be larger than those of training.

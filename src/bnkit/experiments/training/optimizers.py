@@ -8,7 +8,7 @@ import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.run_settings import Settings
 
 # Where "step" divides the learning rate by ten, as shares of the training (He et al. 2015, "Deep Residual Learning for
 # Image Recognition", section 4.2: at 32k and 48k of 64k iterations).

@@ -17,7 +17,7 @@ from bnkit.experiments.callbacks import BatchDone, EventHandler, Measuring
 from bnkit.experiments.networks import is_built_in
 from bnkit.experiments.plan import Run
 from bnkit.experiments.records.example_scores import ExampleScores
-from bnkit.experiments.records.record import Epoch
+from bnkit.experiments.records.run_epochs_file import Epoch
 from bnkit.experiments.training.augmentations import Augmentation
 from bnkit.experiments.training.constant_baseline import ConstantBaseline
 from bnkit.experiments.training.cuda_graph import CudaGraphRecorder, GraphedStep
@@ -31,8 +31,8 @@ from bnkit.experiments.training.evaluation import (
     finite_or_none,
 )
 from bnkit.experiments.training.instrumentation import StepInstrumentation
+from bnkit.experiments.training.learning_task import Task, TrainingStep
 from bnkit.experiments.training.optimizers import make_optimizer, make_schedule
-from bnkit.experiments.training.task import Task, TrainingStep
 from bnkit.model import batch_norms
 from bnkit.model.instrument.layer_instrumentation import LayerInstrumentation
 from bnkit.seeding import derived_seed, seeded

@@ -9,7 +9,7 @@ from pathlib import Path
 _KERNELS = Path(__file__).parent.parent
 # The other modules of ``kernels.cpu`` only call the loops.
 SOURCES = (
-    "activation", "cpu/aten_affine_loops", "cpu/channels_last_loops", "cpu/channels_last_steps",
+    "activation", "cpu/aten_affine_loops", "cpu/channels_last_loops", "cpu/channels_last_row_steps",
     "cpu/contiguous_loops", "cpu/element_access", "cpu/intrinsics", "cpu/layout",
     "cpu/loop_call", "cpu/numba_compile", "cpu/smooth_activations",
 )  # fmt: skip

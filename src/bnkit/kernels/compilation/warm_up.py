@@ -18,7 +18,7 @@ from bnkit.errors import KernelError
 from bnkit.kernels import activation
 from bnkit.kernels.compilation import background, compiled_loops
 from bnkit.kernels.compilation.compile_request import CompileRequest, request_from
-from bnkit.kernels.contract import BatchNormArgs
+from bnkit.kernels.kernel_interface import BatchNormArgs
 
 _PROVE = "prove"
 _NOT_FOUND = "the loops that Numba compiled are not in its cache; is its folder (NUMBA_CACHE_DIR) writable?"

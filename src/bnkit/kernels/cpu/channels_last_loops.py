@@ -13,7 +13,7 @@ from functools import cache, partial
 import numpy as np
 
 from bnkit.kernels.cpu import intrinsics, loop_call
-from bnkit.kernels.cpu.channels_last_steps import row_steps
+from bnkit.kernels.cpu.channels_last_row_steps import row_steps
 from bnkit.kernels.cpu.element_access import elements
 from bnkit.kernels.cpu.intrinsics import advance, load, store
 from bnkit.kernels.cpu.layout import COLUMNS, ROOM, SUMS

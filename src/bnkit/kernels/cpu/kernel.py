@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from bnkit.kernels.activation import SLOPE_BY_RESULT
-from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.cpu import launch, sync_passes
 from bnkit.kernels.cpu.loop_call import given_statistics
 from bnkit.kernels.fused.kernel import FusedKernel
 from bnkit.kernels.fused.operands import are_rows, is_bare, is_dense
+from bnkit.kernels.kernel_interface import BatchNormArgs
 from bnkit.kernels.tracing import is_plain_eager
 
 
@@ -18,7 +18,7 @@ class CpuKernel(FusedKernel):
     """The compiled loops; an evaluation without gradients is one pass with little overhead."""
 
     def running_stats_forward(self, args: BatchNormArgs) -> Tensor:
-        """See ``contract.Kernel``."""
+        """See ``kernel_interface.Kernel``."""
         x, residual, (mean, variance) = args.input, args.residual, args.statistics
         if (
             args.activation in (self.fused if residual is None else self.fused_behind_a_sum)

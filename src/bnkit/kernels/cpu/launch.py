@@ -9,22 +9,22 @@ from torch import Tensor
 
 from bnkit.errors import KernelError
 from bnkit.kernels.activation import SLOPE_BY_RESULT
-from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.cpu.channels_last_loops import row_loop
 from bnkit.kernels.cpu.contiguous_loops import plane_loop
 from bnkit.kernels.cpu.layout import CACHE_LINE, layout_of
 from bnkit.kernels.cpu.loop_call import FIRST_HALF, GIVEN_ONES, OWN, SECOND_HALF, LoopCall, loop_call_for, run
 from bnkit.kernels.cpu.numba_compile import Variant
 from bnkit.kernels.cpu.threads import available
+from bnkit.kernels.kernel_interface import BatchNormArgs
 
 
 def needs_output(args: BatchNormArgs) -> bool:
-    """See ``fused.backend.Backend``."""
+    """See ``fused.device_backend.Backend``."""
     return args.activation in SLOPE_BY_RESULT or args.has_activated_residual
 
 
 def forward(args: BatchNormArgs, statistics: Tensor, float64_compute: bool) -> Tensor:
-    """See ``fused.backend.Backend``. A mask requires a contiguous input."""
+    """See ``fused.device_backend.Backend``. A mask requires a contiguous input."""
     x, mean, var, weight, bias, training, momentum, eps, activation, residual, mask, count, counter = args
     y = torch.empty_like(x)
     xa, ya, known = x.data_ptr(), y.data_ptr(), statistics.data_ptr()
@@ -91,7 +91,7 @@ def backward_shares(
 def backward(
     gradient: Tensor, args: BatchNormArgs, output: Tensor | None, statistics: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """See ``fused.backend.Backend``."""
+    """See ``fused.device_backend.Backend``."""
     x, _, _, weight, bias, training, _, _, activation, residual, mask, count, _ = args
     dx = torch.empty_like(x)
     has_residual = residual is not None and activation is not None

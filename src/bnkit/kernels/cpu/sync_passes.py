@@ -1,14 +1,14 @@
-"""The halves of the compiled passes; see ``kernels.sync_contract``."""
+"""The halves of the compiled passes; see ``kernels.sync_kernel_interface``."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.cpu import launch
 from bnkit.kernels.fused.operands import as_row, in_layout_of, is_dense, parameter_dtype_of
-from bnkit.kernels.sync_contract import BackwardState
+from bnkit.kernels.kernel_interface import BatchNormArgs
+from bnkit.kernels.sync_kernel_interface import BackwardState
 
 # The fused activations: piecewise linear ones, whose slope is constant on each piece.
 FUSED = frozenset({None, "relu", "leaky_relu", "relu6"})
@@ -17,28 +17,28 @@ LEAST_FOR_OTHERS = 1 << 14
 
 
 def supports(x: Tensor, activation: str | None) -> bool:
-    """See ``sync_contract.SyncKernel``."""
+    """See ``sync_kernel_interface.SyncKernel``."""
     return activation in FUSED or x.numel() >= LEAST_FOR_OTHERS
 
 
 def fuses(activation: str | None) -> bool:
-    """See ``sync_contract.SyncKernel``."""
+    """See ``sync_kernel_interface.SyncKernel``."""
     return activation in FUSED
 
 
 def part_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """See ``sync_contract.SyncKernel``."""
+    """See ``sync_kernel_interface.SyncKernel``."""
     return launch.moments(_dense(x))
 
 
 def part_forward(args: BatchNormArgs) -> Tensor:
-    """See ``sync_contract.SyncKernel``."""
+    """See ``sync_kernel_interface.SyncKernel``."""
     inside = _as_the_loops_take(args)
     return launch.forward(inside, _statistics(args), float64_compute=inside.activation != args.activation)
 
 
 def part_backward(gradient: Tensor, args: BatchNormArgs, output: Tensor | None) -> BackwardState:
-    """See ``sync_contract.SyncKernel``."""
+    """See ``sync_kernel_interface.SyncKernel``."""
     inside, statistics = _as_the_loops_take(args), _statistics(args)
     gradient = in_layout_of(inside.input, gradient)
     output = output if inside.has_activated_residual else None

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bnkit.kernels import reference
-from bnkit.kernels.contract import BatchNormArgs
-from bnkit.kernels.fused.backend import backend_of
+from bnkit.kernels import reference_equations
+from bnkit.kernels.fused.device_backend import backend_of
 from bnkit.kernels.fused.operands import in_layout_of
+from bnkit.kernels.kernel_interface import BatchNormArgs
 from bnkit.kernels.tracing import is_wrapped
 
 
@@ -19,7 +19,7 @@ class ForwardConfig(NamedTuple):
     """The data that the backward pass needs from the forward pass besides the tensors that autograd saves.
 
     Attributes:
-        training, eps, activation, mask, num_values: See ``contract.BatchNormArgs``.
+        training, eps, activation, mask, num_values: See ``kernel_interface.BatchNormArgs``.
         statistics: The statistics used by the passes, (6, C) float64.
         kernel: The name of the kernel.
         float64_compute: Whether the forward pass computes in float64.
@@ -155,7 +155,11 @@ def by_equations(
         apart = _apart(operands)
         args = config.args(apart)
         training = config.training
-        output = reference.batch_stats_forward(args).output if training else reference.running_stats_forward(args)
+        output = (
+            reference_equations.batch_stats_forward(args).output
+            if training
+            else reference_equations.running_stats_forward(args)
+        )
         return _gradients([output], apart, [gradient], create_graph=create_graph)
 
 

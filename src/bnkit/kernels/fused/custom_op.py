@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from bnkit.errors import KernelError
-from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.fused.autograd import ForwardConfig, gradients_of, second_gradients
-from bnkit.kernels.fused.backend import backend_of
+from bnkit.kernels.fused.device_backend import backend_of
 from bnkit.kernels.fused.operands import check_operands
+from bnkit.kernels.kernel_interface import BatchNormArgs
 
 
 def _kernel_for(kernel: str, x: Tensor) -> str:
@@ -39,7 +39,7 @@ def batch_norm(
     wide: bool,
     kernel: str = "",
 ) -> tuple[Tensor, Tensor]:
-    """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``backend.Backend``.
+    """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``device_backend.Backend``.
 
     ``given``: the statistics to normalise with, or None for the batch's. ``kernel``: the name of a fused kernel, or empty
     for that of the device.
@@ -71,7 +71,7 @@ def batch_norm_backward(
     is_given: bool,
     kernel: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, weight, bias and residual; empty tensors for missing ones. See ``backend.Backend``."""
+    """The gradients of x, weight, bias and residual; empty tensors for missing ones. See ``device_backend.Backend``."""
     config = ForwardConfig(not is_given, eps, activation, mask, count, statistics, _kernel_for(kernel, x))
     operands = (x, weight, bias, residual)
     check_operands(config.args(operands), statistics, y, gradient)

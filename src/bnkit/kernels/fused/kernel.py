@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
 
-from bnkit.kernels import reference
+from bnkit.kernels import reference_equations
 from bnkit.kernels.activation import activate_own
-from bnkit.kernels.contract import BatchNormArgs, BatchNormOutput
 from bnkit.kernels.fused import custom_op
 from bnkit.kernels.fused.autograd import FusedBatchNormFunction
-from bnkit.kernels.fused.backend import Backend, register_backend
+from bnkit.kernels.fused.device_backend import Backend, register_backend
 from bnkit.kernels.fused.operands import are_rows, as_row, channels_last, is_bare, is_dense, parameter_dtype_of
-from bnkit.kernels.sync_contract import SyncKernel
+from bnkit.kernels.kernel_interface import BatchNormArgs, BatchNormOutput
+from bnkit.kernels.sync_kernel_interface import SyncKernel
 from bnkit.kernels.tracing import is_traced, is_transformed
 
 
 class FusedKernel:
-    """A ``contract.Kernel`` that makes two passes over a tensor.
+    """A ``kernel_interface.Kernel`` that makes two passes over a tensor.
 
     Args:
         name: The kernel's name for users; ``NAME``.
@@ -55,23 +55,23 @@ class FusedKernel:
         self.SYNC = parts
 
     def batch_stats_forward(self, args: BatchNormArgs) -> BatchNormOutput:
-        """See ``contract.Kernel``."""
+        """See ``kernel_interface.Kernel``."""
         if self._wants_equations(args) or isinstance(args.num_values, Tensor):
-            return reference.batch_stats_forward(args)
+            return reference_equations.batch_stats_forward(args)
         output, statistics = self._forward(args, None)
         return BatchNormOutput(output, statistics[0], statistics[3])
 
     def running_stats_forward(self, args: BatchNormArgs) -> Tensor:
-        """See ``contract.Kernel``."""
+        """See ``kernel_interface.Kernel``."""
         if self._wants_equations(args) or args.input.numel() == 0:
-            return reference.running_stats_forward(args)
+            return reference_equations.running_stats_forward(args)
         mean, variance = (statistic.detach().double() for statistic in args.statistics)
         # The last three rows are unused.
         given = torch.stack([mean, variance, torch.rsqrt(variance + args.eps), variance, mean, mean])
         return self._forward(args, given)[0]
 
     def training_step(self, args: BatchNormArgs) -> Tensor | None:
-        """See ``contract.Kernel``; for calls that are not traced (``tracing.is_plain_eager``).
+        """See ``kernel_interface.Kernel``; for calls that are not traced (``tracing.is_plain_eager``).
 
         For small inputs, the loops take less time than the calls to reach them, so there are few calls in between.
         """

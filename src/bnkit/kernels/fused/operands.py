@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnkit.errors import KernelError
-from bnkit.kernels.contract import BatchNormArgs
+from bnkit.kernels.kernel_interface import BatchNormArgs
 
 # The dtypes of inputs, parameters and running statistics.
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)

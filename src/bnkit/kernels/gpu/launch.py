@@ -10,11 +10,11 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from bnkit.kernels.contract import BatchNormArgs
 from bnkit.kernels.gpu import backward as gpu_backward
 from bnkit.kernels.gpu import forward as gpu_forward
 from bnkit.kernels.gpu.cached_launch import start
 from bnkit.kernels.gpu.tiling import Tiling, tiling_of
+from bnkit.kernels.kernel_interface import BatchNormArgs
 
 _MERGED = 4  # channels merged by a program
 _MERGE_WARPS = 4
@@ -23,12 +23,12 @@ _COMPILER = {"enable_fp_fusion": True}
 
 
 def needs_output(args: BatchNormArgs) -> bool:
-    """See ``fused.backend.Backend``: the argument of the activation is recomputed."""
+    """See ``fused.device_backend.Backend``: the argument of the activation is recomputed."""
     return False
 
 
 def forward(args: BatchNormArgs, statistics: Tensor, float64_compute: bool) -> Tensor:
-    """See ``fused.backend.Backend``; ``float64_compute`` is for activations that are not fused; here all are fused."""
+    """See ``fused.device_backend.Backend``; ``float64_compute`` is for activations that are not fused; here all are fused."""
     x, mean, var, weight, bias, training, momentum, eps, activation, residual, mask, count, counter = args
     assert isinstance(count, int)
     y = torch.empty_like(x)
@@ -69,7 +69,7 @@ def forward(args: BatchNormArgs, statistics: Tensor, float64_compute: bool) -> T
 def backward(
     gradient: Tensor, args: BatchNormArgs, output: Tensor | None, statistics: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """See ``fused.backend.Backend``."""
+    """See ``fused.device_backend.Backend``."""
     x, _, _, weight, bias, training, _, _, activation, residual, mask, count, _ = args
     assert isinstance(count, int)
     if activation is None:

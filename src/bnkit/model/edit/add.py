@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from bnkit.argument_checks import check_bool, check_eps, check_momentum
 from bnkit.errors import ModelError, SettingsError
 from bnkit.mergeable_moments import Moments
-from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
+from bnkit.model.change_list import UNCHANGED, Change, Changed, Changes
 from bnkit.model.edit.add_plan import InsertionPoint, Where, insertion_point, why_not
-from bnkit.model.edit.copy import deepcopy_model
+from bnkit.model.edit.deepcopy_model import deepcopy_model
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.layer_sites import sites_in
 from bnkit.model.inspect.name_patterns import Patterns, matching
 from bnkit.model.inspect.trace import trace
-from bnkit.model.layers.attached import attach_batch_norm
+from bnkit.model.layers.attached_batch_norm import attach_batch_norm
 from bnkit.model.preserve_state import isolate_from_ambient_modes, preserve_model, temporary_hooks
 from bnkit.model.verify.verify_changed_model import check_comparable, error_of, exact_output, output_of
 

@@ -10,9 +10,9 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnkit.errors import ModelError, SettingsError
-from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
+from bnkit.model.change_list import UNCHANGED, Change, Changed, Changes
 from bnkit.model.edit import lazy
-from bnkit.model.edit.copy import deepcopy_model, replace_module
+from bnkit.model.edit.deepcopy_model import deepcopy_model, replace_module
 from bnkit.model.edit.fuse import fuse, unfuse
 from bnkit.model.edit.fuse_plan import plan_fusion
 from bnkit.model.edit.replace import Replacement, ReplacementKind, describe, replace_with
@@ -28,7 +28,7 @@ from bnkit.model.inspect.recognise_batch_norm import (
     no_batch_norm,
 )
 from bnkit.model.inspect.trace import Trace, trace
-from bnkit.model.layers.deferred import Deferring
+from bnkit.model.layers.deferred_fusion import Deferring
 from bnkit.model.layers.frozen_mixin import bare_class
 from bnkit.model.preserve_state import isolate_from_ambient_modes
 from bnkit.model.verify.verify_changed_model import check_comparable, error_of, exact_output, output_of

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from bnkit.errors import ModelError
-from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
-from bnkit.model.edit.copy import deepcopy_model, replace_module
+from bnkit.model.change_list import UNCHANGED, Change, Changed, Changes
+from bnkit.model.edit.deepcopy_model import deepcopy_model, replace_module
 from bnkit.model.edit.fold_plan import PlannedFold, plan_folds
 from bnkit.model.edit.fold_program import ChangedProgram, fold_program
 from bnkit.model.edit.fold_weights import into_input, into_output
@@ -19,7 +19,7 @@ from bnkit.model.inspect.example import Example, largest_difference
 from bnkit.model.inspect.name_patterns import Patterns
 from bnkit.model.inspect.recognise_batch_norm import as_module, recognise
 from bnkit.model.inspect.trace import trace
-from bnkit.model.layers.attached import WithBatchNorm, detach_batch_norm
+from bnkit.model.layers.attached_batch_norm import WithBatchNorm, detach_batch_norm
 
 # Rest and Apart: the names of these classes in models that were pickled as a whole by earlier versions.
 from bnkit.model.layers.folded import Apart, ResidualActivation, Rest, ScaleAndShift  # noqa: F401

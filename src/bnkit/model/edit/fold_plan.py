@@ -17,7 +17,7 @@ from bnkit.model.inspect.name_patterns import Patterns, matching
 from bnkit.model.inspect.operation_types import OpType
 from bnkit.model.inspect.recognise_batch_norm import BatchNormLike, no_batch_norm, recognise
 from bnkit.model.inspect.trace import Operation, Trace
-from bnkit.model.layers.attached import CHILD, WithBatchNorm
+from bnkit.model.layers.attached_batch_norm import CHILD, WithBatchNorm
 
 _PLAIN = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 

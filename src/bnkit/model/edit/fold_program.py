@@ -14,11 +14,11 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from bnkit.errors import ModelError
-from bnkit.model.changes import UNCHANGED, Change, Changes
+from bnkit.model.change_list import UNCHANGED, Change, Changes
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.name_patterns import Patterns, matching
 from bnkit.model.verify.verify_changed_model import check_comparable
-from bnkit.model.verify.written_file import compare_programs
+from bnkit.model.verify.verify_written_file import compare_programs
 
 _ATEN = torch.ops.aten
 # The positions of the arguments training and eps of each operation that computes a batch norm.

@@ -6,7 +6,7 @@ from torch import nn
 
 from bnkit.argument_checks import check_bool
 from bnkit.errors import ModelError
-from bnkit.model.changes import UNCHANGED, Change, Changes
+from bnkit.model.change_list import UNCHANGED, Change, Changes
 from bnkit.model.inspect.name_patterns import Patterns
 from bnkit.model.inspect.recognise_batch_norm import (
     BatchNormLike,
@@ -16,7 +16,7 @@ from bnkit.model.inspect.recognise_batch_norm import (
     required_batch_norm_sites,
 )
 from bnkit.model.layers.frozen_mixin import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
-from bnkit.model.layers.mixin import mix_in, take_out
+from bnkit.model.layers.put_mixin_before_class import mix_in, take_out
 
 _LEFT_OUT = "left out by include or exclude"
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from torch import nn
 
 from bnkit.errors import ModelError
-from bnkit.model.edit.copy import deepcopy_model, replace_module
+from bnkit.model.edit.deepcopy_model import deepcopy_model, replace_module
 from bnkit.model.edit.fuse_plan import PlannedFusion
 from bnkit.model.inspect.example import Example
 from bnkit.model.layers.activation_placeholder import DoneBefore
-from bnkit.model.layers.deferred import LATEST, Deferring
-from bnkit.model.layers.mixin import mix_in, take_out
+from bnkit.model.layers.deferred_fusion import LATEST, Deferring
+from bnkit.model.layers.put_mixin_before_class import mix_in, take_out
 from bnkit.model.verify.training_steps import check_trains_alike
 from bnkit.nn.batch_norm import _BatchNorm
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from bnkit.model.changes import UNCHANGED
+from bnkit.model.change_list import UNCHANGED
 from bnkit.model.edit.replace import Replacement
 from bnkit.model.inspect.recognise_batch_norm import KNOWN
 from bnkit.model.layers.activated import OURS

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bnkit.argument_checks import check_bool
-from bnkit.model.changes import UNCHANGED, Change, Changed, Changes
-from bnkit.model.edit.copy import deepcopy_model, replace_module
+from bnkit.model.change_list import UNCHANGED, Change, Changed, Changes
+from bnkit.model.edit.deepcopy_model import deepcopy_model, replace_module
 from bnkit.model.edit.fold import fold
 from bnkit.model.edit.fold_plan import feeding_layer, has_own_forward
 from bnkit.model.edit.fold_weights import add_bias, is_wrapper_subclass, out_channels
@@ -18,7 +18,7 @@ from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.name_patterns import Patterns, matching
 from bnkit.model.inspect.recognise_batch_norm import as_module, no_batch_norm, recognise
 from bnkit.model.inspect.trace import Operation, Trace, trace
-from bnkit.model.layers.attached import WithBatchNorm, detach_batch_norm
+from bnkit.model.layers.attached_batch_norm import WithBatchNorm, detach_batch_norm
 from bnkit.model.layers.folded import ClonedActivation, ResidualActivation
 from bnkit.model.preserve_state import isolate_from_ambient_modes
 from bnkit.model.verify.verify_changed_model import output_of

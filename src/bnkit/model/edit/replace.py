@@ -14,8 +14,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from bnkit.argument_checks import check_int, check_process_group
 from bnkit.errors import SettingsError
-from bnkit.messages import did_you_mean
-from bnkit.model.changes import UNCHANGED
+from bnkit.message_parts import did_you_mean
+from bnkit.model.change_list import UNCHANGED
 from bnkit.model.inspect.recognise_batch_norm import KNOWN, BatchNormLike
 from bnkit.model.layers.activated import (
     ACTIVATED,
@@ -26,7 +26,7 @@ from bnkit.model.layers.activated import (
     CheckedGroupNorm,
 )
 from bnkit.model.layers.frozen_mixin import ATTRIBUTES, MODE, REQUIRES_GRAD, Frozen, bare_class
-from bnkit.model.layers.mixin import mix_in
+from bnkit.model.layers.put_mixin_before_class import mix_in
 from bnkit.nn import batch_norm as ours
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from bnkit.import_graph import is_user_code
+from bnkit.parse_imports import is_user_code
 
 # Stored in the module's ``__dict__``, so that copies have it too: networks are often built from deep copies of one
 # block.

@@ -11,7 +11,7 @@ from torch import nn
 from bnkit.model.inspect.example import Example
 from bnkit.model.inspect.operation_types import OpType, type_of_module
 from bnkit.model.inspect.trace import Operation, Trace, trace
-from bnkit.model.layers.attached import WithBatchNorm
+from bnkit.model.layers.attached_batch_norm import WithBatchNorm
 
 
 @dataclass(frozen=True)

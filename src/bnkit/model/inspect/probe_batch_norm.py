@@ -15,7 +15,7 @@ from torch.nn.modules import batchnorm
 
 from bnkit.kernels.activation import FUNCTIONS
 from bnkit.model.layers.frozen_mixin import Frozen
-from bnkit.model.layers.mixin import take_out
+from bnkit.model.layers.put_mixin_before_class import take_out
 from bnkit.model.preserve_state import RngState
 
 # The batch in training: larger than usual virtual batches, so that a batch norm with virtual batches is detected.

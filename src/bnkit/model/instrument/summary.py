@@ -15,9 +15,9 @@ from bnkit.argument_checks import check_int
 from bnkit.errors import ModelError
 from bnkit.kernels.compilation.compile_policy import compiling_at_once
 from bnkit.memory.recompute import recompute
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.model.edit.convert import convert
-from bnkit.model.edit.copy import deepcopy_model
+from bnkit.model.edit.deepcopy_model import deepcopy_model
 from bnkit.model.edit.fold import fold
 from bnkit.model.inspect.batches import device_of
 from bnkit.model.inspect.example import Example
@@ -30,8 +30,8 @@ from bnkit.model.inspect.recognise_batch_norm import (
     required_batch_norm_sites,
 )
 from bnkit.model.inspect.supported_models import check_supported
+from bnkit.model.instrument.interleaved_timing import Interval, PairedRounds, median_interval
 from bnkit.model.instrument.kept_bytes import KeptBytes, bytes_saved_by_recompute, kept_bytes
-from bnkit.model.instrument.paired_rounds import Interval, PairedRounds, median_interval
 from bnkit.model.instrument.step_timing import Clock, StepTimes, TrainingStep, interleaved
 from bnkit.model.instrument.summary_table import BatchNormCost, BatchNormCosts, Saving
 from bnkit.model.preserve_state import force_eager, isolate_from_ambient_modes, preserve_everything

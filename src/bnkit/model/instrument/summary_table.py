@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, overload
 
-from bnkit.messages import plural
-from bnkit.model.instrument.paired_rounds import ROUNDS_FOR_AN_INTERVAL, Interval
+from bnkit.message_parts import plural
+from bnkit.model.instrument.interleaved_timing import ROUNDS_FOR_AN_INTERVAL, Interval
 from bnkit.notebook_html import output, paragraph, wide
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 _NOTHING = "–"
 

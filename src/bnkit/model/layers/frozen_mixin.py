@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
-from bnkit.model.layers.deferred import Deferring
+from bnkit.model.layers.deferred_fusion import Deferring
 
 # The attributes in which a frozen layer stores its previous state.
 REQUIRES_GRAD, MODE = "_requires_grad_before", "_mode_asked_for"

@@ -15,17 +15,17 @@ from torch.nn.parameter import is_lazy
 from bnkit.argument_checks import check_bool, check_callable, check_device, check_process_group
 from bnkit.errors import DataError, ModelError, TooFewValuesError
 from bnkit.mergeable_moments import Moments
-from bnkit.messages import plural
-from bnkit.model.changes import UNCHANGED, Change
+from bnkit.message_parts import plural
+from bnkit.model.change_list import UNCHANGED, Change
 from bnkit.model.inspect.batches import Forward, device_of
 from bnkit.model.inspect.name_patterns import Patterns
 from bnkit.model.inspect.recognise_batch_norm import matching_names, no_batch_norm
 from bnkit.model.inspect.supported_models import check_supported
 from bnkit.model.preserve_state import RngState, force_eager, temporary_buffers
 from bnkit.model.statistics.distributed_ranks import Ranks, without_broadcasts
-from bnkit.model.statistics.measurement import Layers, LayerStatistics, set_running_statistics
-from bnkit.model.statistics.measurement_passes import MeasurementPasses
-from bnkit.model.statistics.population_statistics import is_frozen
+from bnkit.model.statistics.layers_with_statistics import is_frozen
+from bnkit.model.statistics.measure_population_statistics import Layers, LayerStatistics, set_running_statistics
+from bnkit.model.statistics.recalibration_passes import MeasurementPasses
 from bnkit.model.statistics.running_stats_drift import Recalibration
 
 if TYPE_CHECKING:

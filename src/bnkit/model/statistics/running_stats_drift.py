@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnkit.mergeable_moments import Moments
-from bnkit.messages import plural
-from bnkit.model.changes import Change
+from bnkit.message_parts import plural
+from bnkit.model.change_list import Change
 from bnkit.model.preserve_state import copy_values
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from bnkit.model.inspect.batches import Forward
 from bnkit.model.inspect.supported_models import check_supported
 from bnkit.model.preserve_state import copy_values
-from bnkit.model.statistics.population_statistics import batch_norms
+from bnkit.model.statistics.layers_with_statistics import batch_norms
 from bnkit.model.statistics.recalibrate import recalibrate
 from bnkit.model.statistics.running_stats_drift import Recalibration
 

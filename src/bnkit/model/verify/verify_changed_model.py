@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bnkit.errors import ModelError
-from bnkit.model.edit.copy import deepcopy_model
+from bnkit.model.edit.deepcopy_model import deepcopy_model
 from bnkit.model.inspect.example import Example, holds_numbers, largest_difference, tensors_in
 from bnkit.model.preserve_state import preserve_model
 

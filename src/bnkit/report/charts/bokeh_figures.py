@@ -10,9 +10,9 @@ from bokeh.plotting import figure
 
 from bnkit.experiments.plan import Plan, Run
 from bnkit.report.charts.curves import colour_of, curves
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import interval_over_seeds, matches, outcomes, points_of
-from bnkit.report.results import Results
+from bnkit.report.objective_metric import Objective
+from bnkit.report.results_of_plan import Results
+from bnkit.report.run_outcomes import interval_over_seeds, matches, outcomes, points_of
 from bnkit.report.tables import format_setting
 
 __all__ = ["colour_of", "figures"]

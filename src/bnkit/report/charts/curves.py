@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Record
-from bnkit.report.results import Results
+from bnkit.experiments.records.run_epochs_file import Record
+from bnkit.report.results_of_plan import Results
 
 # Okabe & Ito (2008), "Color Universal Design": told apart also by the colour-blind.
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -12,12 +12,12 @@ from bokeh.plotting import figure
 from bnkit.experiments.plan import Plan
 from bnkit.intervals.interval import Interval
 from bnkit.report.charts.bokeh_figures import colour_of
-from bnkit.report.charts.looks_chart import draw_looks
+from bnkit.report.charts.interval_by_seeds_chart import draw_looks
 from bnkit.report.charts.series import PANELS
 from bnkit.report.contrasts.contrast import Contrast
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome, outcomes
-from bnkit.report.results import Results
+from bnkit.report.objective_metric import Objective
+from bnkit.report.results_of_plan import Results
+from bnkit.report.run_outcomes import RunOutcome, outcomes
 from bnkit.report.tables import format_setting
 
 # Later lines are dashed, so that coinciding lines (two layers with equal values) stay visible.

@@ -8,12 +8,12 @@ from statistics import fmean
 from typing import Any
 
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch, Status
-from bnkit.experiments.settings import Settings
+from bnkit.experiments.records.run_epochs_file import Epoch, Status
+from bnkit.experiments.run_settings import Settings
 from bnkit.report.contrasts.contrast import Contrast
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome, interval_over_seeds, matches, outcomes, points_of
-from bnkit.report.results import Results
+from bnkit.report.objective_metric import Objective
+from bnkit.report.results_of_plan import Results
+from bnkit.report.run_outcomes import RunOutcome, interval_over_seeds, matches, outcomes, points_of
 from bnkit.report.tables import format_setting
 
 # The fields of an epoch that the curves show.

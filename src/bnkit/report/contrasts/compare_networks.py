@@ -12,7 +12,6 @@ from bnkit.intervals.student import ratio_interval
 from bnkit.report.contrasts.contrast import AtBest, AtLearningRate, Contrast
 from bnkit.report.contrasts.decision_outlook import decision_outlook
 from bnkit.report.contrasts.diverged_runs import divergence
-from bnkit.report.contrasts.looks import every_pair, intervals_after_looks, intervals_at_look
 from bnkit.report.contrasts.paired_differences import (
     BEST,
     TRAINING,
@@ -23,10 +22,11 @@ from bnkit.report.contrasts.paired_differences import (
     difference_in_training,
     simultaneous_intervals,
 )
+from bnkit.report.contrasts.repeated_looks import every_pair, intervals_after_looks, intervals_at_look
 from bnkit.report.contrasts.time_to_target import time_to_target
-from bnkit.report.outcomes import RunOutcome, matches, outcomes, settings_of
-from bnkit.report.results import Results
-from bnkit.report.sweep import LearningRateSweep
+from bnkit.report.learning_rate_sweep import LearningRateSweep
+from bnkit.report.results_of_plan import Results
+from bnkit.report.run_outcomes import RunOutcome, matches, outcomes, settings_of
 
 BASELINE = "no_batch_norm"
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bnkit.experiments.records.record import Status
-from bnkit.experiments.stopping_rule import ContrastLooks, StoppingRule
+from bnkit.experiments.records.run_epochs_file import Status
+from bnkit.experiments.until_settings import ContrastLooks, StoppingRule
 from bnkit.intervals.crossed_effects import CrossedInterval
 from bnkit.intervals.interval import Conclusion, Interval
 from bnkit.report.contrasts.decision_outlook import DecisionOutlook
 from bnkit.report.contrasts.diverged_runs import Divergence
 from bnkit.report.contrasts.time_to_target import TimeToTarget
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 
 
 @dataclass(frozen=True)

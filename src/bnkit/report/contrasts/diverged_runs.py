@@ -13,8 +13,11 @@ from statistics import fmean
 
 from bnkit.intervals.interval import Conclusion
 from bnkit.intervals.proportions import share_limits
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome
+from bnkit.report.objective_metric import Objective
+from bnkit.report.run_outcomes import RunOutcome
+
+# With fewer seeds, a contradicted verdict is not given up: a run that diverged by chance weighs too much.
+SEEDS_TO_CONTRADICT = 12
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,22 @@ class Divergence:
     def agrees_with(self, conclusion: Conclusion, objective: Objective, margin: float) -> bool:
         """Whether ``conclusion``, from the seeds that finished, stands if the runs that diverged count.
 
-        One network diverges more often in a share of the seeds that is only estimated. The conclusion stands if it does at the
-        lower end of the 95 % interval (Wilson) of that share: one run of twenty that diverged says little, three of five say much.
+        The conclusion stands if it does for ``cautious_mean``.
+        """
+        return self.cautious_mean is None or _agrees(self.cautious_mean, conclusion, objective, margin)
+
+    @property
+    def cautious_mean(self) -> float | None:
+        """The mean difference if as few runs diverge as the seeds allow; None if it is not known, or neither diverges more often.
+
+        One network diverges more often in a share of the seeds that is only estimated. The mean is the one at the lower end of
+        the 95 % interval (Wilson) of that share: one run of twenty that diverged says little, three of five say much.
         """
         share = abs(self.network - self.baseline) / self.seeds
         if self.mean is None or share == 0:
-            return True
+            return None
         at_least = share_limits(share, self.seeds)[0] / share
-        mean = self.finished + at_least * (self.mean - self.finished)
-        return _agrees(mean, conclusion, objective, margin)
+        return self.finished + at_least * (self.mean - self.finished)
 
 
 def _agrees(mean: float, conclusion: Conclusion, objective: Objective, margin: float) -> bool:

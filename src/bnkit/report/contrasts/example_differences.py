@@ -14,7 +14,7 @@ from bnkit.intervals.crossed_effects import (
     largest_spread,
     most_discordant,
 )
-from bnkit.report.outcomes import RunOutcome, fewest, interval_over_seeds
+from bnkit.report.run_outcomes import RunOutcome, fewest, interval_over_seeds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,8 +18,8 @@ from bnkit.intervals.holm import holm_confidences
 from bnkit.intervals.interval import CONFIDENCE, Interval
 from bnkit.intervals.sequential import SupportsInterval
 from bnkit.report.contrasts.example_differences import spread_over_examples
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome, fewest
+from bnkit.report.objective_metric import Objective
+from bnkit.report.run_outcomes import RunOutcome, fewest
 
 # The places where two networks are compared: at one learning rate, or each at its best rate, on the test set or in training.
 BEST, TRAINING = "best", "training"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bnkit.intervals.interval import Conclusion
 from bnkit.report.contrasts.contrast import Contrast
 from bnkit.report.tables import format_setting
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 PAIRS_TITLE = "Every network against every other, each at its best learning rate"
 _WORDS = {

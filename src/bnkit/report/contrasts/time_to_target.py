@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from bnkit.report.outcomes import RunOutcome
+from bnkit.report.run_outcomes import RunOutcome
 
 
 @dataclass(frozen=True)

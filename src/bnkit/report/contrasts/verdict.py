@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bnkit.intervals.crossed_effects import CrossedInterval
 from bnkit.intervals.interval import FEWEST, Conclusion, Interval
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.report.contrasts.contrast import AtBest, Contrast
 from bnkit.report.contrasts.decision_outlook import DecisionOutlook
 from bnkit.report.contrasts.diverged_runs import Divergence
@@ -26,7 +26,7 @@ def conclusion(best: AtBest, contrast: Contrast) -> str:
 
 def _verdict_sentence(best: AtBest, contrast: Contrast) -> str:
     if contrast.is_contradicted:
-        return f"So there is no verdict: {_contradiction(best, contrast)}. {_LOWER_RATE}"
+        return f"So there is no verdict: {_contradiction(best, contrast)}. {_lower_rate(best, contrast)}"
     diverged = best.divergence
     if diverged is None or contrast.verdict is Conclusion.UNKNOWN:
         return _sentence_of_finished(best, contrast)
@@ -139,8 +139,16 @@ def _neither_sentence(best: AtBest, contrast: Contrast) -> str:
     )
 
 
-_LOWER_RATE = "Use a lower learning rate."
-_REMEDIES = re.compile(r"\s*Use (more|a lower)[^.]*\.$")
+_REMEDIES = re.compile(r"\s*Use (more|a lower) .*\.$")
+
+
+def _lower_rate(best: AtBest, contrast: Contrast) -> str:
+    """What would help against the runs that diverged, with the network that has them."""
+    diverged = best.divergence
+    assert diverged is not None  # by ``is_contradicted``
+    if diverged.baseline and diverged.network:
+        return "Use a lower learning rate for both networks."
+    return f"Use a lower learning rate for {contrast.baseline if diverged.baseline else contrast.network}."
 
 
 def _remedy(best: AtBest, difference: Interval) -> str:
@@ -176,7 +184,7 @@ def headline(best: AtBest, contrast: Contrast, every: Sequence[Contrast]) -> str
     interval = f"95 % interval{at_once(contrast)} for {examples} test examples {ends}, {objective.count(difference)}"
     cannot = f"{opening}Whether {contrast.network} is better or worse in {objective.title} cannot be said"
     if contrast.is_contradicted:
-        return f"{cannot}: {_contradiction(best, contrast)}. {_LOWER_RATE}"
+        return f"{cannot}: {_contradiction(best, contrast)}. {_lower_rate(best, contrast)}"
     if contrast.verdict is Conclusion.UNKNOWN:
         unit = " points" if objective.is_accuracy else ""
         return f"{cannot}: {objective.change(difference.mean)}{unit} ({interval}). {_remedy(best, difference)}"

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from bnkit.notebook_html import bullets, folded, output, paragraph, pictures, wide
-from bnkit.report.answer import Answer
+from bnkit.report.answer_text import Answer
 from bnkit.report.charts.curves import curves
 from bnkit.report.charts.series import headline_points, headline_runs
 from bnkit.report.notebook.inline_svg import curves_svg, differences_svg
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.difference_rows import difference_rows
 from bnkit.report.paper.paper_summary import Summary
-from bnkit.report.results import Results
+from bnkit.report.results_of_plan import Results
 
 # More rows would push the answer off the screen.
 _MOST_ROWS = 24

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from bnkit.report.charts.curves import Curve, colour_among
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.difference_rows import DifferenceRow
 
 _WIDTH, _CURVES = 380, 170

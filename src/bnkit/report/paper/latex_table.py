@@ -27,6 +27,7 @@ _ESCAPES = {
     "²": "$^2$",
     "³": "$^3$",
     "…": r"\dots{}",
+    "†": r"$^\dagger$",
     "√": r"$\surd$",
     "\N{NO-BREAK SPACE}": "~",
 }

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.errors import RecordError, SettingsError
-from bnkit.messages import not_installed
+from bnkit.message_parts import not_installed
 from bnkit.report.charts.curves import Curve, colour_among
-from bnkit.report.objective import Objective
+from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.difference_rows import DifferenceRow
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ _STYLE: dict[str, Any] = {
 # Text that can be searched and edited, and reproducible files.
 _FILE_STYLE = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "bnkit"}
 _METADATA: dict[str, dict[str, Any]] = {
-    "pdf": {"CreationDate": None},
-    "svg": {"Date": None},
+    "pdf": {"Creator": "bnkit", "CreationDate": None},
+    "svg": {"Creator": "bnkit", "Date": None},
     "png": {"Software": None},
 }
 _ZERO = "#888888"

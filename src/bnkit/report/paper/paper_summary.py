@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from bnkit.intervals.interval import Interval
 from bnkit.report.contrasts.contrast import Contrast
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import RunOutcome, interval_over_seeds
-from bnkit.report.results import Results
+from bnkit.report.objective_metric import Objective
+from bnkit.report.results_of_plan import Results
+from bnkit.report.run_outcomes import RunOutcome, interval_over_seeds
 from bnkit.report.tables import count_lost, format_setting, runs_by_setting, setting_keys
-from bnkit.table import Column, Table
+from bnkit.text_table import Column, Table
 
 # The columns of a data frame, without the settings.
 NETWORK, AFTER_SETTINGS = (
@@ -32,6 +32,8 @@ NETWORK, AFTER_SETTINGS = (
     ),
 )
 CHOSEN = "*"
+# Follows an interval whose width the number of test answers sets (``Interval.counted``).
+COUNTED = "†"
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,13 @@ class Summary:
         return any(row.difference is not None and row.difference.new_examples is not None for row in self.rows)
 
     @property
+    def has_counted(self) -> bool:
+        """Whether the number of test answers sets the width of any interval that is shown."""
+        differences = [row.difference for row in self.rows if row.difference is not None]
+        shown = [row.mean for row in self.rows] + [x for d in differences for x in (d.interval, d.new_examples)]
+        return any(interval is not None and interval.counted is not None for interval in shown)
+
+    @property
     def has_fewer_pairs(self) -> bool:
         """Whether a difference rests on fewer pairs than its network has runs."""
         return any(row.n != row.pairs for row in self.rows if row.pairs is not None)
@@ -135,6 +144,11 @@ class Summary:
         ]
         if self.has_new_examples:
             found.append("the second interval of a difference is the one for new examples like those of the test set")
+        if self.has_counted:
+            found.append(
+                f"{COUNTED}: the number of test answers sets the width of the interval, because the seeds agree more closely than that "
+                "number can show"
+            )
         if self.has_choice:
             found.append(f"{CHOSEN}: the learning rate chosen for the network on the validation part")
         if self.has_failures:
@@ -240,10 +254,10 @@ def setting_text(row: SummaryRow, key: str) -> str:
 
 
 def ends_text(interval: Interval | None, text: Callable[[float], str]) -> str:
-    """The ends of an interval in brackets; a dash if it has none."""
+    """The ends of an interval in brackets, with the mark of one that is counted; a dash if it has none."""
     if interval is None or interval.low is None or interval.high is None:
         return "–"
-    return f"[{text(interval.low)}, {text(interval.high)}]"
+    return f"[{text(interval.low)}, {text(interval.high)}]{'' if interval.counted is None else COUNTED}"
 
 
 def _row(

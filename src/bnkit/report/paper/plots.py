@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run
-from bnkit.experiments.records.record import Epoch
-from bnkit.experiments.settings import Settings
-from bnkit.messages import unknown_name
+from bnkit.experiments.records.run_epochs_file import Epoch
+from bnkit.experiments.run_settings import Settings
+from bnkit.message_parts import unknown_name
 from bnkit.report.charts.curves import curves
 from bnkit.report.charts.series import headline_runs
 from bnkit.report.contrasts.contrast import Contrast
-from bnkit.report.objective import Objective
-from bnkit.report.outcomes import matches, points_of
+from bnkit.report.objective_metric import Objective
 from bnkit.report.paper.difference_rows import difference_rows
 from bnkit.report.paper.matplotlib_figures import Draw, draw_curves, draw_differences, height_of_differences
-from bnkit.report.results import Results
+from bnkit.report.results_of_plan import Results
+from bnkit.report.run_outcomes import matches, points_of
 
 DIFFERENCE = "difference"
 _NO_FIGURES = {"epoch", "run_duration", "steps", "layers", "landscape", "answers", "test_answers", "test_constant"}

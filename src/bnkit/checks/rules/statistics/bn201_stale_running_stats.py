@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
-from bnkit.checks.input_statistics import InputStatistics, takes_statistics
+from bnkit.checks.layer_input_statistics import InputStatistics, takes_statistics
 from bnkit.checks.rule_needs import Need
 from bnkit.checks.rules.statistics.recalibrate_fix import RecalibrateFix
 from bnkit.model.statistics.running_stats_drift import Drift

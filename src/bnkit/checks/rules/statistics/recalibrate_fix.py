@@ -9,7 +9,7 @@ from torch import nn
 
 from bnkit.checks.finding import Finding
 from bnkit.checks.rule import Rule
-from bnkit.model.changes import Change
+from bnkit.model.change_list import Change
 from bnkit.model.statistics.recalibrate import recalibrate
 
 

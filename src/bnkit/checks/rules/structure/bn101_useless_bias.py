@@ -12,8 +12,8 @@ from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_needs import Need
-from bnkit.messages import plural
-from bnkit.model.changes import Change
+from bnkit.message_parts import plural
+from bnkit.model.change_list import Change
 from bnkit.model.edit.fold_plan import feeding_layer
 
 

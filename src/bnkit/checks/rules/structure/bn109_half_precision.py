@@ -11,7 +11,7 @@ from torch import nn
 from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
-from bnkit.model.changes import Change
+from bnkit.model.change_list import Change
 
 
 class HalfPrecision(Rule):

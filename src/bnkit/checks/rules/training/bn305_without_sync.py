@@ -13,7 +13,7 @@ from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_needs import Need
 from bnkit.checks.rules.training.small_batches import ENOUGH, batch_size_of, cost
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 
 
 class WithoutSync(Rule):

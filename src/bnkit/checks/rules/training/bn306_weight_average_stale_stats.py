@@ -11,7 +11,7 @@ from bnkit.checks.check_context import CheckContext
 from bnkit.checks.finding import Finding, Severity
 from bnkit.checks.rule import Rule
 from bnkit.checks.rule_needs import Need
-from bnkit.messages import plural
+from bnkit.message_parts import plural
 from bnkit.model.inspect.recognise_batch_norm import BatchNormLike, batch_norm_sites
 
 
