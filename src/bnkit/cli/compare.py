@@ -213,6 +213,8 @@ def compare(
     except KeyboardInterrupt:
         stderr_console().print_sentences(
             f"stopped; completed runs are in {folder}, and the same command resumes from there"
+            if ResultsFolder(folder).experiment_file.is_file()
+            else "stopped before the first run; the same command starts again"
         )
         raise Exit(_INTERRUPTED) from None
     except RecordError:
