@@ -346,7 +346,10 @@ def test_a_run_that_fails_leaves_the_others_alone(capsys, tmp_path):
         (["compare", "nets.py:an_instance", "--data", f"{TINY_EXPERIMENT}:data"], ["exists already", "factory"]),
         (["compare", "nets.py:the_same_one", "--data", f"{TINY_EXPERIMENT}:data"], ["the same network twice"]),
         (["compare", "nets.py:wrong_shape", *QUICK_COMPARE[1:]], ["returned shape (2, 2)", "(2, 3)"]),
-        (["compare", "nets.py:wrong_inputs", *QUICK_COMPARE[1:]], ["raised RuntimeError on inputs of shape (2, 6)"]),
+        (
+            ["compare", "nets.py:wrong_inputs", *QUICK_COMPARE[1:]],
+            ["raised RuntimeError on inputs of shape (2, 6)", "; expected a network for the inputs of"],
+        ),
         (
             ["compare", *QUICK_COMPARE[:1], "--data", "nets.py:raises"],
             ["raised OSError: no such weights", "(train, test)"],
