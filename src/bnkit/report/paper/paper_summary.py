@@ -50,11 +50,6 @@ class Difference:
     interval: Interval | None
     new_examples: Interval | None = None
 
-    @property
-    def intervals(self) -> tuple[Interval | None, Interval | None]:
-        """Both intervals."""
-        return self.interval, self.new_examples
-
 
 @dataclass(frozen=True)
 class SummaryRow:
@@ -125,11 +120,9 @@ class Summary:
     @property
     def has_counted(self) -> bool:
         """Whether the number of test answers sets the width of any interval that is shown."""
-        return any(
-            interval is not None and interval.counted is not None
-            for row in self.rows
-            for interval in (row.mean, *(() if row.difference is None else row.difference.intervals))
-        )
+        differences = [row.difference for row in self.rows if row.difference is not None]
+        shown = [row.mean for row in self.rows] + [x for d in differences for x in (d.interval, d.new_examples)]
+        return any(interval is not None and interval.counted is not None for interval in shown)
 
     @property
     def has_fewer_pairs(self) -> bool:
