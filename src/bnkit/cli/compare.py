@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -187,12 +187,14 @@ def compare(
     )
     folder = out if out is not None else default_folder(experiment)
     is_silent = quiet or as_json or is_nonzero_rank()
-    _say_default_data(what, experiment, data, is_silent=is_silent)
+    data_line = "" if is_silent else _default_data_line(what, experiment, data)
     if dry_run:
         ResultsFolder(folder).refuse_foreign()
         logger_names(log or ())
         with stderr_console().status("preparing"):
             planned, components = prepare(experiment, LaunchOptions(count_of(workers), run_timeout, engine, address))
+        if data_line:
+            stderr_console().print_sentences(data_line)
         print_plan(planned, folder, as_json=as_json, in_memory=components.in_memory)
         return
     try:
@@ -208,7 +210,7 @@ def compare(
                 run_timeout=run_timeout,
                 engine=engine,
                 address=address,
-                callbacks=[display],
+                callbacks=[*([_print_at_start(data_line)] if data_line else []), display],
             )
     except KeyboardInterrupt:
         stderr_console().print_sentences(
@@ -266,12 +268,25 @@ def _experiment(
     return parse_experiment({**content, **changes}, origin, option_names({**changes, "grid": values}, short))
 
 
-def _say_default_data(what: str, experiment: Experiment, data: str | None, *, is_silent: bool) -> None:
-    """Say which data the user's network is trained on, if no option says so."""
+def _default_data_line(what: str, experiment: Experiment, data: str | None) -> str:
+    """Which data the user's network is trained on, if no option says so; otherwise empty."""
     from bnkit.import_user_function import is_factory_name
 
-    if data is None and is_factory_name(what) and not is_silent:
-        stderr_console().print_sentences(f"data: {experiment.data}, which come with bnkit; --data names others")
+    is_default = data is None and is_factory_name(what)
+    return f"data: {experiment.data}, which come with bnkit; --data names others" if is_default else ""
+
+
+def _print_at_start(line: str) -> Callable[[object], None]:
+    """A callback that prints ``line`` once nothing in the input is wrong: a mistake is one line by itself."""
+    from bnkit.experiments.callbacks import PlanStarted
+
+    left = [line]
+
+    def print_once(event: object) -> None:
+        if left and isinstance(event, PlanStarted):
+            stderr_console().print_sentences(left.pop())
+
+    return print_once
 
 
 def _seeds(seeds: int | None, rule: StoppingRule | None) -> dict[str, Any]:
