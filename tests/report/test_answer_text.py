@@ -304,3 +304,23 @@ def test_a_metric_that_is_undefined_is_named_as_the_cause(task, changes, reason)
     )
     assert f"batch_norm: its runs finished, but their test {name} is undefined: {reason}" in text
     assert "no run of" not in text
+
+
+@pytest.mark.parametrize(
+    ("networks", "outcome", "headline"),
+    [
+        (("alone",), lambda run: finished_record(0.5), "Nothing can be compared: there is no second network."),
+        (
+            ("no_batch_norm", "batch_norm"),
+            lambda run: diverged_record(0.5),
+            "Nothing can be compared: no run of no_batch_norm finished.",
+        ),
+        (("alone",), lambda run: None, "There is nothing to compare yet."),
+    ],
+    ids=["one network", "all diverged", "not trained"],
+)
+def test_a_headline_without_a_comparison_says_why(networks, outcome, headline):
+    answer = _answer(outcome, networks=networks)
+    assert answer.headline == headline
+    is_alone = headline.endswith("second network.")
+    assert str(answer).startswith(f"Also\n  {headline}") == is_alone

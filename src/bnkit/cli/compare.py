@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -154,6 +154,7 @@ def compare(
 
     Exit status: 0 success, 1 some runs failed, 2 invalid input, 130 interrupted.
     """
+    from bnkit.cli.default_data_note import DefaultDataNote
     from bnkit.cli.plan_table import print_plan
     from bnkit.cli.report import print_results
     from bnkit.comparison.compare import default_folder, run_experiment
@@ -187,14 +188,13 @@ def compare(
     )
     folder = out if out is not None else default_folder(experiment)
     is_silent = quiet or as_json or is_nonzero_rank()
-    data_line = "" if is_silent else _default_data_line(what, experiment, data)
+    data_note = DefaultDataNote.of(what, experiment, data, is_silent=is_silent)
     if dry_run:
         ResultsFolder(folder).refuse_foreign()
         logger_names(log or ())
         with stderr_console().status("preparing"):
             planned, components = prepare(experiment, LaunchOptions(count_of(workers), run_timeout, engine, address))
-        if data_line:
-            stderr_console().print_sentences(data_line)
+        data_note.show()
         print_plan(planned, folder, as_json=as_json, in_memory=components.in_memory)
         return
     try:
@@ -210,7 +210,7 @@ def compare(
                 run_timeout=run_timeout,
                 engine=engine,
                 address=address,
-                callbacks=[*([_print_at_start(data_line)] if data_line else []), display],
+                callbacks=[data_note, display],
             )
     except KeyboardInterrupt:
         stderr_console().print_sentences(
@@ -234,9 +234,9 @@ def compare(
     records = comparison.records
     failed = [run for run in comparison.plan if records[run.run_id].status is Status.FAILED]
     if failed:
-        place = comparison.folder.record_file(failed[0]).path
         stderr_console().print_sentences(
-            f"{plural(len(failed), 'run')} failed; the traceback of the first is in {place}"
+            f"{plural(len(failed), 'run')} failed; the traceback of the first is in "
+            f"{comparison.folder.record_file(failed[0]).path}"
         )
         raise Exit(1)
 
@@ -266,27 +266,6 @@ def _experiment(
         changes["grid"] = {**(before if isinstance(before, dict) else {}), **values}
     content.pop("settled", None)
     return parse_experiment({**content, **changes}, origin, option_names({**changes, "grid": values}, short))
-
-
-def _default_data_line(what: str, experiment: Experiment, data: str | None) -> str:
-    """Which data the user's network is trained on, if no option says so; otherwise empty."""
-    from bnkit.import_user_function import is_factory_name
-
-    is_default = data is None and is_factory_name(what)
-    return f"data: {experiment.data}, which come with bnkit; --data names others" if is_default else ""
-
-
-def _print_at_start(line: str) -> Callable[[object], None]:
-    """A callback that prints ``line`` once nothing in the input is wrong: a mistake is one line by itself."""
-    from bnkit.experiments.callbacks import PlanStarted
-
-    left = [line]
-
-    def print_once(event: object) -> None:
-        if left and isinstance(event, PlanStarted):
-            stderr_console().print_sentences(left.pop())
-
-    return print_once
 
 
 def _seeds(seeds: int | None, rule: StoppingRule | None) -> dict[str, Any]:
