@@ -109,7 +109,7 @@ def reserve_stdout() -> Iterator[None]:
 
 
 def stdout_console() -> _Console:
-    """The console for results. In a file or a pipe, sentences and tables have their natural width, or that of COLUMNS."""
+    """The console for results. In a file or a pipe, tables have their natural width, or that of COLUMNS."""
     file = sys.stdout if _reserved_stdout is None else _reserved_stdout
     width = None if file.isatty() or os.environ.get("COLUMNS", "").isdigit() else UNLIMITED
     return _Console(file=file, width=width, highlight=False)
@@ -136,9 +136,8 @@ class _Console(Console):
     """A Rich console that raises for a closed pipe, breaks lines between words, and prints strict JSON."""
 
     def print_sentences(self, text: str) -> None:
-        """Print ``text``: if the width is known, as on a terminal, lines are broken between words."""
-        is_wide = self.is_jupyter or self.width >= UNLIMITED
-        for line in wrap(text, None if is_wide else self.width, hanging="  "):
+        """Print ``text``: on a terminal, lines are broken between words; elsewhere they are not broken."""
+        for line in wrap(text, self.width if self.is_terminal else None, hanging="  "):
             self.print(Text(line), soft_wrap=True)
 
     def print_table(self, table: Any) -> None:

@@ -141,7 +141,7 @@ def test_a_drift_has_a_sentence_of_its_own():
 def test_an_interrupted_comparison_says_how_much_is_missing():
     answer = _answer(lambda run: finished_record(0.5) if run.seed < 2 else None)
     assert answer.incomplete == 2
-    assert "2 runs of the plan have not ended; the figures are those of the others." in str(answer)
+    assert "2 runs of the plan have not ended, and are not in the figures." in str(answer)
 
 
 def test_nothing_recorded_is_an_answer_too():

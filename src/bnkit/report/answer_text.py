@@ -69,10 +69,8 @@ class Answer:
         rest = [] if self.contrasts or self.incomplete else [self.headline]
         rest += [_gap_sentence(gap) for gap in self.population_gaps]
         if self.incomplete:
-            have = "has" if self.incomplete == 1 else "have"
-            rest.append(
-                f"{plural(self.incomplete, 'run')} of the plan {have} not ended; the figures are those of the others."
-            )
+            have, are = ("has", "is") if self.incomplete == 1 else ("have", "are")
+            rest.append(f"{plural(self.incomplete, 'run')} of the plan {have} not ended, and {are} not in the figures.")
         rest += self.notes
         if rest:
             yield "Also", rest
