@@ -177,8 +177,10 @@ class Experiment(BaseModel):
     @field_validator("seeds", mode="before")
     @classmethod
     def _seeds_from_count(cls, value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, (list, tuple)):
             return value
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError("expected a whole number, or a list of whole numbers")  # noqa: TRY004 - pydantic's way to refuse
         if not 1 <= value <= _MOST_SEEDS:
             raise ValueError(f"expected at least 1 seed, at most {_MOST_SEEDS:,}")
         return tuple(range(value))
