@@ -234,9 +234,9 @@ def compare(
     records = comparison.records
     failed = [run for run in comparison.plan if records[run.run_id].status is Status.FAILED]
     if failed:
-        path = comparison.folder.record_file(failed[0]).path
         stderr_console().print_sentences(
-            f"{plural(len(failed), 'run')} failed; the traceback of the first is in {path}"
+            f"{plural(len(failed), 'run')} failed; the traceback of the first is in "
+            f"{comparison.folder.record_file(failed[0]).path}"
         )
         raise Exit(1)
 
