@@ -122,8 +122,8 @@ def _report_for_paper(
     results = comparisons[0].results if len(comparisons) == 1 else merge_comparisons(comparisons)
     written = out
     if form in _PICTURES:
-        place = comparisons[0].picture_file if len(comparisons) == 1 else Path
-        written = write_picture(results, form, figure, out, place)
+        path_of = comparisons[0].picture_file if len(comparisons) == 1 else Path
+        written = write_picture(results, form, figure, out, path_of)
     elif out is not None:
         write_text(paper_text(results, form), out)
     elif open_report:

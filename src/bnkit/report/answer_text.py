@@ -42,14 +42,14 @@ class Answer:
         """Compute the answer from ``results``."""
         own = [results.records.get(run.run_id) for run in results.plan if results.is_own(run)]
         incomplete = sum(record is None or record.status in (None, Status.RUNNING) for record in own)
-        found = contrasts(results)
+        every_contrast = contrasts(results)
         notes = (
             *_runs_of_calls(len(own), len(results.plan) - len(own)),
             *(() if results.growth is None else results.growth.sentences()),
             *results.notes,
-            *_examples_not_known(found, results),
+            *_examples_not_known(every_contrast, results),
         )
-        return cls(found, population_gaps(results), incomplete, notes)
+        return cls(every_contrast, population_gaps(results), incomplete, notes)
 
     @property
     def headline(self) -> str:
@@ -105,7 +105,7 @@ def _runs_of_calls(own: int, earlier: int) -> Iterator[str]:
         )
 
 
-def _examples_not_known(found: Sequence[Contrast], results: Results) -> Iterator[str]:
+def _examples_not_known(every_contrast: Sequence[Contrast], results: Results) -> Iterator[str]:
     """Which intervals are not based on the recorded score of each test example, and why."""
     lost = [
         run.number
@@ -117,7 +117,9 @@ def _examples_not_known(found: Sequence[Contrast], results: Results) -> Iterator
             f"The file of test scores is missing or damaged in {plural(len(lost), 'run')} ({', '.join(map(str, lost))}); what their "
             "examples scored counts as not recorded."
         )
-    intervals = [at.test_new_examples for contrast in found for at in contrast.by_learning_rate if at.test is not None]
+    intervals = [
+        at.test_new_examples for contrast in every_contrast for at in contrast.by_learning_rate if at.test is not None
+    ]
     known = [interval for interval in intervals if interval is not None]
     if len(known) < len(intervals):
         yield (
@@ -134,10 +136,10 @@ def _examples_not_known(found: Sequence[Contrast], results: Results) -> Iterator
         yield f"Which test examples were answered right is not recorded for up to {plural(max(without), 'pair')} of runs."
 
 
-def _json(found: Contrast | PopulationGap) -> dict[str, Any]:
+def _json(result: Contrast | PopulationGap) -> dict[str, Any]:
     return {
         "measure" if key == "objective" else key: value
-        for key, value in asdict(found).items()
+        for key, value in asdict(result).items()
         if value is not None or key not in ("margin", "looks")
     }
 
