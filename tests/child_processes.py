@@ -195,15 +195,25 @@ def _end(mark: str, *, forked: bool = False) -> None:
     """
     for child in multiprocessing.active_children() if forked else ():
         child.kill()
-    end = time.monotonic() + _SECONDS_TO_DIE
+    end, killed = time.monotonic() + _SECONDS_TO_DIE, set[psutil.Process]()
     while time.monotonic() < end and (
-        found := [process for process in psutil.process_iter() if _is_one(process, mark)]
+        (found := [process for process in psutil.process_iter() if _is_one(process, mark)])
+        or any(map(_is_dying, killed))
     ):
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        killed.update(found)
         # psutil's own wait would take the exit status from the code in this process that waits for it.
         time.sleep(0.02)
+
+
+def _is_dying(process: psutil.Process) -> bool:
+    """Whether a killed process still exists: multiprocessing would take its server for one that lives, and fail to reach it."""
+    try:
+        return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.Error:
+        return False
 
 
 def _is_one(process: psutil.Process, mark: str) -> bool:
