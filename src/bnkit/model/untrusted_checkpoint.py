@@ -49,6 +49,15 @@ def read_checkpoint(path: Path) -> Any:
                 raise error from None
 
 
+def holds_modules(path: Path) -> bool:
+    """Whether the file has pickled layers of ``torch.nn``, as ``torch.save(model, path)`` writes them."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # of another kind of file
+        return False
+    return any(name.startswith("torch.nn.modules.") for name in names)
+
+
 def hyper_parameters(path: Path) -> dict[str, Any]:
     """The hyper-parameters that Lightning's ``save_hyperparameters`` stored in the checkpoint ``path``."""
     if not path.is_file() or path.suffix == ".safetensors":

@@ -57,18 +57,20 @@ class Answer:
         for contrast in self.contrasts:
             if contrast.best is not None:
                 return headline(contrast.best, contrast, self.contrasts)
-        return "There is nothing to compare yet." if self.incomplete else "Nothing can be compared: see below why."
+        if self.incomplete:
+            return "There is nothing to compare yet."
+        why = self.contrasts[0].chosen_by if self.contrasts else "there is no second network"
+        return f"Nothing can be compared: {why}."
 
     def paragraphs(self) -> Iterator[tuple[str, list[str]]]:
         """A heading and its sentences, for each contrast, and then for all of them together."""
         for contrast in self.contrasts:
             yield _heading(contrast), list(_sentences(contrast))
-        rest = [_gap_sentence(gap) for gap in self.population_gaps]
+        rest = [] if self.contrasts or self.incomplete else [self.headline]
+        rest += [_gap_sentence(gap) for gap in self.population_gaps]
         if self.incomplete:
-            have = "has" if self.incomplete == 1 else "have"
-            rest.append(
-                f"{plural(self.incomplete, 'run')} of the plan {have} not ended; the figures are those of the others."
-            )
+            have, are = ("has", "is") if self.incomplete == 1 else ("have", "are")
+            rest.append(f"{plural(self.incomplete, 'run')} of the plan {have} not ended, and {are} not in the figures.")
         rest += self.notes
         if rest:
             yield "Also", rest

@@ -32,7 +32,7 @@ def summary_table(results: Results) -> Table:
             any_lost = any_lost or lost > 0
             mean, ends = _mean_over_seeds(interval, objective.text)
             new = mean_for_new_examples(runs)
-            any_new = any_new or new is not None
+            any_new = any_new or (new is not None and new.low is not None)
             n = 0 if interval is None else interval.n
             rows.append(
                 (

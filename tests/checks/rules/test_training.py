@@ -229,7 +229,9 @@ def test_statistics_of_the_beginning():
     assert not check(model, ema=averaged, select="BN306")
 
 
-@pytest.mark.parametrize("arguments", [{"accumulation": 0}, {"processes": 0}])
+@pytest.mark.parametrize(
+    "arguments", [{"accumulation": 0}, {"processes": 0}, {"accumulation": "2"}, {"processes": 1.5}]
+)
 def test_invalid_numbers_are_refused(arguments):
-    with pytest.raises(ValueError, match="expected a whole number above 0"):
+    with pytest.raises(ValueError, match="expected a whole number from 1"):
         check(_model(), **arguments)
