@@ -112,7 +112,7 @@ def test_findings_are_a_sequence():
     assert findings.codes == ("BN101", "BN102", "BN201")
     assert [len(findings.at_least(severity)) for severity in Severity] == [1, 2, 3]
     assert list(findings.of("BN201")) == entries[:1]
-    assert findings.remarks == ("1 can be fixed with --fix",)
+    assert (findings.fixable_count, findings.remarks) == (1, ())
     assert findings == _findings(*entries) and findings != _findings()
 
 
