@@ -13,7 +13,7 @@ from bnkit.claims import CLAIMS, Decision, Evidence, designs
 from bnkit.claims.judge_hypotheses import ERROR_RATE, HypothesisTest, Sample, judge
 from bnkit.claims.seed_rounds import decide, judge_once, judge_round, rounds_until
 from bnkit.claims.seeds_needed import outlook
-from bnkit.claims.train_designs import Training
+from bnkit.claims.train_designs import TrainedDesigns
 from bnkit.intervals.crossed_effects import ExampleSpread
 from tests.random_examples import examples
 from tests.report.fake_runs import fake_plan, fake_results, finished_record
@@ -25,7 +25,7 @@ ORDER = next(claim for claim in CLAIMS if claim.name == "order")
 SLOWER = next(claim for claim in CLAIMS if claim.name == "slower-iterations-bnkit")
 
 
-class _Trained(Training):
+class _Trained(TrainedDesigns):
     """Takes records that are made up for what is trained, and notes what is asked for."""
 
     def __init__(self, gains, seconds=1.0, recorded=0):
