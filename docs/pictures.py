@@ -7,7 +7,7 @@ folder: seeds that are added to a folder are further looks, and the intervals al
 
 The page of the verdicts is made from the table in docs/results/claims-table.md, which `bnkit claims` wrote.
 
-A picture has a dark version, <name>-dark.png, where docs/stylesheets/pictures.css names it for pages in dark colours.
+A picture has a dark version, <name>-dark.png, where docs/stylesheets/site.css names it for pages in dark colours.
 """
 
 from __future__ import annotations

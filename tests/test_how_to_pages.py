@@ -48,7 +48,7 @@ def _words(text):
         (
             "papers",
             ["difference.pdf", "table.tex", "accuracy.svg", "results/paper/difference.pdf"],
-            [r"\begin{table}", "| batch_norm | 0.3 |", "network,lr,best,n,failed,mean"],
+            [r"\begin{table}", r"\label{tab:paper}", "| batch_norm | 0.3 |", "network,lr,best,n,failed,mean"],
         ),
         ("lightning", ["net.ckpt"], ["nothing found in 1 layer"]),
         pytest.param(
@@ -66,8 +66,9 @@ def test_files_and_commands_work_as_they_are_shown(tmp_path, name, written, prin
     assert done.returncode == 0, done.stderr
     for path in written:
         assert (tmp_path / path).exists(), path
+    told = done.stdout + "".join(path.read_text() for path in tmp_path.glob("*.tex"))
     for text in printed:
-        assert text in done.stdout
+        assert text in told
 
 
 def test_what_stands_below_an_example_is_what_it_prints():

@@ -10,7 +10,7 @@ import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 IMAGES = DOCS / "images"
-STYLE = DOCS / "stylesheets" / "pictures.css"
+STYLE = DOCS / "stylesheets" / "site.css"
 DARK = re.findall(r'img\[src\$="/([\w-]+)\.png"\] \{ content: url\("\.\./images/([\w-]+)\.png"\)', STYLE.read_text())
 
 

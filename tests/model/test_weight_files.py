@@ -143,8 +143,23 @@ def _some(content):
             _some(argparse.Namespace(lr=0.1)),
             ["cannot be read: it holds argparse.Namespace, which is code", '["state_dict"], NEW)'],
         ),
+        (
+            _some(_network()),
+            ["cannot be read: it holds torch.nn.modules.", "which is code", "weights_only=False).state_dict(), NEW)"],
+        ),
     ],
-    ids=["two", "two prefixes", "more", "less", "none", "empty", "names that agree by chance", "another", "code"],
+    ids=[
+        "two",
+        "two prefixes",
+        "more",
+        "less",
+        "none",
+        "empty",
+        "names that agree by chance",
+        "another",
+        "code",
+        "a whole model",
+    ],
 )
 def test_what_is_refused(tmp_path, write, messages):
     write(tmp_path / "w.pt")

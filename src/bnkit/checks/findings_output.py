@@ -218,8 +218,8 @@ def _plain_text(finding: Finding) -> str:
 
 
 def _properties(finding: Finding, file: str | None) -> str:
-    place = {"file": finding.file or file, "line": None if finding.line is None else str(finding.line)}
-    values = {**{key: value for key, value in place.items() if value is not None}, "title": finding.code}
+    location = {"file": finding.file or file, "line": None if finding.line is None else str(finding.line)}
+    values = {**{key: value for key, value in location.items() if value is not None}, "title": finding.code}
     return ",".join(f"{key}={_escaped(value, in_property=True)}" for key, value in values.items())
 
 

@@ -147,9 +147,9 @@ class Monitor:
         codes = [rule.code for rule in self._rules if is_first or not rule.needs or Need.DATA in rule.needs]
         if not codes:
             return self.findings
-        given = {**self._always, **(self._once if is_first else {})}
+        options = {**self._always, **(self._once if is_first else {})}
         try:
-            return check(self._model, list(self._batches) or None, select=codes, **given)
+            return check(self._model, list(self._batches) or None, select=codes, **options)
         except BnkitError as error:
             if str(error) not in self._failures:
                 self._failures.add(str(error))

@@ -171,14 +171,14 @@ def _fix_lines(
     yield f"written: {destination}{remark}" if changes else "nothing to fix; nothing written"
 
 
-def _ignores_by_layer(given: list[str] | None) -> dict[str, list[str]] | None:
+def _ignores_by_layer(texts: list[str] | None) -> dict[str, list[str]] | None:
     """The rules to ignore by layer, from entries such as ``backbone.*:BN101``."""
-    if given is None:
+    if texts is None:
         return None
-    found: dict[str, list[str]] = {}
-    for text in given:
+    by_layer: dict[str, list[str]] = {}
+    for text in texts:
         layer, colon, codes = text.rpartition(":")
         if not colon or not layer or not codes:
             raise SettingsError(f"--per-layer-ignores {text}; expected a layer and a rule, as 'backbone.*:BN101'")
-        found.setdefault(layer, []).append(codes)
-    return found
+        by_layer.setdefault(layer, []).append(codes)
+    return by_layer

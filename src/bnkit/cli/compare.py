@@ -154,6 +154,7 @@ def compare(
 
     Exit status: 0 success, 1 some runs failed, 2 invalid input, 130 interrupted.
     """
+    from bnkit.cli.default_data_note import DefaultDataNote
     from bnkit.cli.plan_table import print_plan
     from bnkit.cli.report import print_results
     from bnkit.comparison.compare import default_folder, run_experiment
@@ -187,12 +188,13 @@ def compare(
     )
     folder = out if out is not None else default_folder(experiment)
     is_silent = quiet or as_json or is_nonzero_rank()
-    _say_default_data(what, experiment, data, is_silent=is_silent)
+    data_note = DefaultDataNote.of(what, experiment, data, is_silent=is_silent)
     if dry_run:
         ResultsFolder(folder).refuse_foreign()
         logger_names(log or ())
         with stderr_console().status("preparing"):
             planned, components = prepare(experiment, LaunchOptions(count_of(workers), run_timeout, engine, address))
+        data_note.show()
         print_plan(planned, folder, as_json=as_json, in_memory=components.in_memory)
         return
     try:
@@ -208,11 +210,13 @@ def compare(
                 run_timeout=run_timeout,
                 engine=engine,
                 address=address,
-                callbacks=[display],
+                callbacks=[data_note, display],
             )
     except KeyboardInterrupt:
         stderr_console().print_sentences(
             f"stopped; completed runs are in {folder}, and the same command resumes from there"
+            if ResultsFolder(folder).experiment_file.is_file()
+            else "stopped before the first run; the same command starts again"
         )
         raise Exit(_INTERRUPTED) from None
     except RecordError:
@@ -230,9 +234,9 @@ def compare(
     records = comparison.records
     failed = [run for run in comparison.plan if records[run.run_id].status is Status.FAILED]
     if failed:
-        place = comparison.folder.record_file(failed[0]).path
         stderr_console().print_sentences(
-            f"{plural(len(failed), 'run')} failed; the traceback of the first is in {place}"
+            f"{plural(len(failed), 'run')} failed; the traceback of the first is in "
+            f"{comparison.folder.record_file(failed[0]).path}"
         )
         raise Exit(1)
 
@@ -262,14 +266,6 @@ def _experiment(
         changes["grid"] = {**(before if isinstance(before, dict) else {}), **values}
     content.pop("settled", None)
     return parse_experiment({**content, **changes}, origin, option_names({**changes, "grid": values}, short))
-
-
-def _say_default_data(what: str, experiment: Experiment, data: str | None, *, is_silent: bool) -> None:
-    """Say which data the user's network is trained on, if no option says so."""
-    from bnkit.import_user_function import is_factory_name
-
-    if data is None and is_factory_name(what) and not is_silent:
-        stderr_console().print_sentences(f"data: {experiment.data}, which come with bnkit; --data names others")
 
 
 def _seeds(seeds: int | None, rule: StoppingRule | None) -> dict[str, Any]:

@@ -58,8 +58,10 @@ class StoredRuns:
     @property
     def results(self) -> Results:
         """All runs that answer the question of the last call, and the records."""
-        found, growth = self.folder.runs(self.plan), growth_in(self.folder, self.plan)
-        return Results(found.plan, self.records, found.own_if_others, found.notes, growth, found.looks)
+        folder_runs, growth = self.folder.runs(self.plan), growth_in(self.folder, self.plan)
+        return Results(
+            folder_runs.plan, self.records, folder_runs.own_if_others, folder_runs.notes, growth, folder_runs.looks
+        )
 
     @property
     def own_results(self) -> Results:
@@ -158,16 +160,16 @@ class StoredRuns:
             SettingsError: There is no such run.
         """
         wanted = run.run_id if isinstance(run, Run) else run
-        found = [
+        named = [
             known
             for known in self._all_runs
             if wanted == known.number or (isinstance(wanted, str) and wanted and known.run_id.startswith(wanted))
         ]
-        if len(found) != 1:
+        if len(named) != 1:
             raise SettingsError(
-                f"run {run!r} names {len(found)} runs; expected a number from 1 to {len(self._all_runs)}, or a run id"
+                f"run {run!r} names {len(named)} runs; expected a number from 1 to {len(self._all_runs)}, or a run id"
             )
-        return found[0]
+        return named[0]
 
     @property
     def report_file(self) -> Path:

@@ -283,8 +283,8 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def _first_error(error: ValidationError, origin: str, replaced: Mapping[str, str]) -> str:
-    """The first of pydantic's errors in one line, and the number of others."""
-    first, *others = error.errors(include_url=False)
+    """The first of pydantic's errors in one line, and the number of others; a misspelt key comes before one that is missing."""
+    first, *others = sorted(error.errors(include_url=False), key=lambda known: known["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"]) or "experiment"
     option = next((name for replaced_key, name in replaced.items() if f"{key}.".startswith(f"{replaced_key}.")), None)
     if first["type"] == "extra_forbidden":

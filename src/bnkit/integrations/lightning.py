@@ -119,13 +119,13 @@ class RecalibrateCallback(Recalibrates, Callback):
 
     def _recalibrate(self, trainer: Trainer, module: LightningModule) -> None:
         batches = self._batches_of(trainer.train_dataloader)
-        given = Batches(batches, self._forward)
+        passes = Batches(batches, self._forward)
 
         def forward(model: Any, batch: Any) -> Any:
             moved = module.on_before_batch_transfer(batch, 0)
             moved = trainer.strategy.batch_to_device(moved, dataloader_idx=0)
             with trainer.precision_plugin.forward_context():
-                return given.run(model, moved, 1)
+                return passes.run(model, moved, 1)
 
         self._recalibrate_on(module, batches, forward)
 

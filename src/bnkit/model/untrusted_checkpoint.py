@@ -49,6 +49,15 @@ def read_checkpoint(path: Path) -> Any:
                 raise error from None
 
 
+def holds_modules(path: Path) -> bool:
+    """Whether the file has pickled layers of ``torch.nn``, as ``torch.save(model, path)`` writes them."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # of another kind of file
+        return False
+    return any(name.startswith("torch.nn.modules.") for name in names)
+
+
 def hyper_parameters(path: Path) -> dict[str, Any]:
     """The hyper-parameters that Lightning's ``save_hyperparameters`` stored in the checkpoint ``path``."""
     if not path.is_file() or path.suffix == ".safetensors":
@@ -57,5 +66,5 @@ def hyper_parameters(path: Path) -> dict[str, Any]:
         content = read_checkpoint(path)
     except Exception:  # loading the weights raises a better message
         return {}
-    found = content.get("hyper_parameters") if isinstance(content, dict) else None
-    return {key: value for key, value in found.items() if isinstance(key, str)} if isinstance(found, dict) else {}
+    values = content.get("hyper_parameters") if isinstance(content, dict) else None
+    return {key: value for key, value in values.items() if isinstance(key, str)} if isinstance(values, dict) else {}

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bnkit.errors import ModelError
-from bnkit.model.untrusted_checkpoint import Inert, read_checkpoint
+from bnkit.model.untrusted_checkpoint import Inert, holds_modules, read_checkpoint
 
 # Wrappers of torch that add a part in the middle of a name: torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -132,9 +132,10 @@ def _content(path: Path) -> Any:
 
 
 def _is_code(path: Path, name: str) -> ModelError:
+    part = ".state_dict()" if holds_modules(path) else '["state_dict"]'
     return ModelError(
         f"{path} cannot be read: it holds {name}, which is code; expected tensors alone: if you trust the file, "
-        'torch.save(torch.load(FILE, weights_only=False)["state_dict"], NEW) takes them out'
+        f"torch.save(torch.load(FILE, weights_only=False){part}, NEW) takes them out"
     )
 
 

@@ -100,6 +100,12 @@ def test_both_intervals_are_drawn_where_both_are_known():
     [
         ("test_acuracy", {}, "no figure is called 'test_acuracy'; .*did you mean 'test_accuracy'"),
         ("layers", {}, "no figure is called 'layers'"),
+        ("test_scores", {}, "no figure is called 'test_scores'"),
+        (
+            "metric",
+            {"lr": 0.1},
+            "no run has recorded metric; expected a figure that one has, such as loss or difference",
+        ),
         ("loss", {}, "name 2 points of the grid; expected one: give a value for lr"),
         ("difference", {"lr": 7.0}, "there is no difference to plot under the settings {'lr': 7.0}"),
         ("difference", {"rate": 1}, "unknown setting 'rate'"),
