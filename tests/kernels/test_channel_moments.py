@@ -51,7 +51,7 @@ def test_what_is_not_finite_or_overflows_shows_in_its_channel_alone(value):
         pytest.param(torch.ones(2, 3, 4, dtype=torch.int64), id="integers"),
     ],
 )
-def test_what_they_cannot_take(x):
+def test_unsupported_inputs_have_no_moments(x):
     assert plane_moments(x) is None
 
 

@@ -29,11 +29,11 @@ batch_size = [256]
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A folder in which two runs are recorded, and its answer."""
-    place = tmp_path_factory.mktemp("recorded")
-    (place / "small.toml").write_text(TOML)
+    folder = tmp_path_factory.mktemp("recorded")
+    (folder / "small.toml").write_text(TOML)
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        return place, str(bnkit.compare("mlp", **SMALL).answer)
+        patch.chdir(folder)
+        return folder, str(bnkit.compare("mlp", **SMALL).answer)
 
 
 @pytest.fixture
