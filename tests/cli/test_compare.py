@@ -450,12 +450,20 @@ def test_the_server_that_workers_are_forked_from_ignores_ctrl_c_from_its_start(t
     assert (done.stdout.strip(), done.stderr) == ("1 set()", "")
 
 
-def test_ctrl_c_before_the_first_run_says_so(capsys, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("function", "command"),
+    [
+        ("comparison.compare.run_experiment", ("compare", *QUICK_COMPARE)),
+        ("claims.evaluate_claims.evaluate_claims", ("claims",)),
+    ],
+    ids=["compare", "claims"],
+)
+def test_ctrl_c_before_the_first_run_says_so(capsys, monkeypatch, tmp_path, function, command):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bnkit.comparison.compare.run_experiment", interrupted)
-    done = invoke(capsys, "compare", *QUICK_COMPARE, "--out", str(tmp_path / "r"))
+    monkeypatch.setattr(f"bnkit.{function}", interrupted)
+    done = invoke(capsys, *command, "--out", str(tmp_path / "r"))
     assert (done.status, done.out, done.err) == (
         130,
         "",

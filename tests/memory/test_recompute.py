@@ -18,6 +18,7 @@ from tests.memory.networks import NETWORKS, NORMS, Held, assert_same, batch, hel
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "network", "layout", "mode"), pairwise(NORMS, NETWORKS, LAYOUTS, ["training", "evaluation"])
 )
@@ -46,6 +47,7 @@ def test_same_numbers_in_other_dtypes(network, norm, dtype):
     assert_same(step(model, x, targets, again=True), step(model, x, targets, again=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["torch", "functional", "auto", "aten", "numba"])
 @pytest.mark.parametrize(("network", "most"), [("vgg", 0.55), ("resnet", 0.6)])
 def test_bytes_held_for_the_backward_pass(network, norm, most):
@@ -56,6 +58,7 @@ def test_bytes_held_for_the_backward_pass(network, norm, most):
     assert share <= most, share
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["torch", "numba"])
 def test_bytes_held_for_a_long_chain_of_blocks(norm):
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Context, Exit, Option, launch
 
 from bnkit.cli.grid import grid_from, option_names
+from bnkit.cli.interruption import exit_after_interruption
 from bnkit.cli.options import All, Workers, count_of, with_options
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError, SettingsError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from bnkit.experiments.until_settings import StoppingRule
 
 _DEFAULT = "quickstart"
-_INTERRUPTED = 130
 
 
 def _list_recipes(asked: bool) -> None:
@@ -213,12 +213,7 @@ def compare(
                 callbacks=[data_note, display],
             )
     except KeyboardInterrupt:
-        stderr_console().print_sentences(
-            f"stopped; completed runs are in {folder}, and the same command resumes from there"
-            if ResultsFolder(folder).experiment_file.is_file()
-            else "stopped before the first run; the same command starts again"
-        )
-        raise Exit(_INTERRUPTED) from None
+        raise exit_after_interruption(folder) from None
     except RecordError:
         if is_nonzero_rank() and not folder.exists():
             return  # the results are on the machine of process 0, which prints them

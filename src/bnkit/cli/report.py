@@ -176,7 +176,7 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
         console.print_table(table_of(content["claims"]))
         console.print()
         console.print_sentences(content["answer"])
-        console.print_sentences(f"\nreport: {path}")
+        console.print_sentences(f"\nreport, with the pages that make the claims: {path}")
     if open_report:
         launch(path.resolve().as_uri())
 

@@ -177,11 +177,11 @@ class Experiment(BaseModel):
     @field_validator("seeds", mode="before")
     @classmethod
     def _seeds_from_count(cls, value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, int):
-            return value
-        if not 1 <= value <= _MOST_SEEDS:
+        if type(value) is int and not 1 <= value <= _MOST_SEEDS:
             raise ValueError(f"expected at least 1 seed, at most {_MOST_SEEDS:,}")
-        return tuple(range(value))
+        if type(value) is not int and not isinstance(value, (list, tuple)):
+            raise ValueError("expected a whole number, or a list of whole numbers")
+        return tuple(range(value)) if type(value) is int else value
 
     @field_validator("seeds", "arms", "networks")
     @classmethod

@@ -10,6 +10,8 @@ import pytest
 import bnkit
 from tests.child_processes import run
 
+pytestmark = pytest.mark.slow  # each test trains, or starts a process
+
 SMALL = {
     "data": "digits", "grid": {"lr": [0.1], "batch_size": [256]}, "seeds": 1, "epochs": 1, "threads": 1, "out": "r",
 }  # fmt: skip

@@ -134,6 +134,7 @@ def test_axes_of_something_else_are_refused():
         plotted(lambda axes: None, Figure(), (3, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "start"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])
 def test_the_same_figures_give_the_same_file(tmp_path, ending, start):
     results = _results()
